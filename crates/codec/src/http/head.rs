@@ -1,0 +1,131 @@
+//! What request and response heads have in common: where they end, and how long the body is.
+
+use httparse::Header;
+
+/// Where a message stands that arrives in pieces. Holds positions, never bytes.
+#[derive(Debug, Default)]
+pub(super) struct Position {
+    /// Bytes that are known not to contain the end of the head.
+    scanned: u32,
+    /// Bytes of the whole message, once its head has been read.
+    pub(super) size: u32,
+}
+
+/// The head is not what a head may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadHead {
+    /// Longer than the limit.
+    TooLong,
+    /// A line that does not end in CRLF, or a control character.
+    Malformed,
+}
+
+impl Position {
+    /// The length of the head at the front of `input`, its empty line included. Looks at each byte
+    /// once, however many pieces the head comes in.
+    pub(super) fn head(&mut self, input: &[u8], max: u32) -> Result<Option<usize>, BadHead> {
+        let mut from = self.scanned as usize;
+        let seen = &input[..input.len().min(max as usize)];
+        while let Some(found) = seen[from..].iter().position(|&byte| byte == b'\n') {
+            let at = from + found;
+            // A line feed by itself ends a line for some programs and not for others
+            // (RFC 9112 section 2.2), so there is none in a head that we take.
+            if at == 0 || seen[at - 1] != b'\r' {
+                return Err(BadHead::Malformed);
+            }
+            if at >= 3 && seen[at - 2] == b'\n' {
+                self.scanned = 0;
+                return Ok(Some(at + 1));
+            }
+            from = at + 1;
+        }
+        self.scanned = seen.len() as u32; // At most `max`.
+        if input.len() >= max as usize { Err(BadHead::TooLong) } else { Ok(None) }
+    }
+
+    /// Whether the scan for the end of the head is still within this many bytes.
+    pub(super) fn has_scanned_at_most(&self, bytes: usize) -> bool {
+        self.scanned as usize <= bytes
+    }
+
+    /// Bytes of the message have been seen.
+    pub(super) fn has_begun(&self) -> bool {
+        self.scanned > 0 || self.size > 0
+    }
+}
+
+/// How the body's length is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyLength {
+    /// Not at all.
+    None,
+    /// In bytes.
+    Bytes(u64),
+    /// By `Transfer-Encoding`.
+    Encoded,
+    /// In a way that can be read in two ways.
+    Ambiguous,
+}
+
+/// Reads `Content-Length` and `Transfer-Encoding` (RFC 9112 section 6.3).
+pub(super) fn body_length(fields: &[Header<'_>]) -> BodyLength {
+    let mut length = BodyLength::None;
+    for field in fields {
+        let next = if field.name.eq_ignore_ascii_case("transfer-encoding") {
+            BodyLength::Encoded
+        } else if field.name.eq_ignore_ascii_case("content-length") {
+            match decimal(field.value) {
+                Some(bytes) => BodyLength::Bytes(bytes),
+                None => return BodyLength::Ambiguous,
+            }
+        } else {
+            continue;
+        };
+        // Two of them, even of one value, are what a smuggler sends and a client has no use for.
+        if length != BodyLength::None {
+            return BodyLength::Ambiguous;
+        }
+        length = next;
+    }
+    length
+}
+
+/// Digits and nothing else (RFC 9110 section 8.6): no sign, no list, no space inside. What overflows
+/// is longer than any body we take.
+fn decimal(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        Some(number.saturating_mul(10).saturating_add(digit))
+    })
+}
+
+/// Whether another message may follow on the connection (RFC 9112 section 9.3).
+pub(super) fn keep_alive(fields: &[Header<'_>], minor_version: u8) -> bool {
+    let or_else_kept = minor_version >= 1 || lists(fields, "connection", "keep-alive");
+    or_else_kept && !lists(fields, "connection", "close")
+}
+
+/// The fields of this name.
+pub(super) fn named<'h, 'b>(
+    fields: &'h [Header<'b>],
+    name: &str,
+) -> impl Iterator<Item = &'b [u8]> {
+    fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+}
+
+/// The value of the first field of this name.
+pub(super) fn value<'b>(fields: &[Header<'b>], name: &str) -> Option<&'b [u8]> {
+    fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+}
+
+/// Whether a comma-separated list in any field of this name has this member.
+pub(super) fn lists(fields: &[Header<'_>], name: &str, member: &str) -> bool {
+    fields
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case(name))
+        .flat_map(|field| field.value.split(|&byte| byte == b','))
+        .any(|item| item.trim_ascii().eq_ignore_ascii_case(member.as_bytes()))
+}

@@ -1,0 +1,286 @@
+//! Requests, as a server receives them.
+
+use httparse::Header;
+
+use super::Fields;
+use super::head::{self, BadHead, BodyLength, Position};
+
+/// How much of a request a server takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of the request line and all fields.
+    pub head_bytes_max: u32,
+    /// Bytes of the request target.
+    pub target_bytes_max: u32,
+    /// Bytes of the body.
+    pub body_bytes_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { head_bytes_max: 8192, target_bytes_max: 4096, body_bytes_max: 65_536 }
+    }
+}
+
+/// Where one connection stands in a request. Holds positions, never bytes.
+#[derive(Debug, Default)]
+pub struct RequestDecoder {
+    position: Position,
+}
+
+const _: () = assert!(size_of::<RequestDecoder>() <= 16);
+
+/// What there is of a request.
+#[derive(Debug)]
+pub enum Progress<'b, 'h> {
+    /// Not all of it: call again with bytes added.
+    Partial,
+    /// The head, and the client waits for [`CONTINUE`](super::CONTINUE) before it sends the body.
+    /// Send that once, and call again with bytes added.
+    Continue,
+    /// All of it.
+    Request(Request<'b, 'h>),
+}
+
+/// A whole request.
+#[derive(Debug)]
+pub struct Request<'b, 'h> {
+    /// As sent: methods are case-sensitive.
+    pub method: &'b str,
+    /// The target as sent: path and query.
+    pub target: &'b str,
+    /// The fields in their order.
+    pub headers: &'h [Header<'b>],
+    /// The body.
+    pub body: &'b [u8],
+    /// Bytes of input that the request takes up.
+    pub size: usize,
+    /// The connection may be used for another.
+    pub keep_alive: bool,
+    /// 0 of HTTP/1.0, 1 of HTTP/1.1.
+    pub minor_version: u8,
+}
+
+impl<'b> Request<'b, '_> {
+    /// The value of the first field of this name.
+    pub fn header(&self, name: &str) -> Option<&'b [u8]> {
+        head::value(self.headers, name)
+    }
+
+    /// Whether a field of this name lists this member, in any case.
+    pub fn lists(&self, name: &str, member: &str) -> bool {
+        head::lists(self.headers, name, member)
+    }
+
+    /// The target up to its query, and without scheme and host if it has them (RFC 9112 section
+    /// 3.2.2).
+    pub fn path(&self) -> &'b str {
+        let target = match self.target.split_once("://") {
+            Some((scheme, rest)) if !scheme.contains('/') => {
+                rest.find('/').map_or("/", |slash| &rest[slash..])
+            }
+            _ => self.target,
+        };
+        target.split_once('?').map_or(target, |(path, _)| path)
+    }
+
+    /// The value of the query's first parameter of this name, as sent: escapes are left alone.
+    pub fn query(&self, name: &str) -> Option<&'b str> {
+        let (_, query) = self.target.split_once('?')?;
+        query.split('&').find_map(|pair| match pair.split_once('=') {
+            Some((key, value)) => (key == name).then_some(value),
+            None => (pair == name).then_some(""),
+        })
+    }
+
+    /// Whether the client asks to speak WebSocket from here on.
+    pub fn wants_websocket(&self) -> bool {
+        self.lists("upgrade", "websocket") && self.lists("connection", "upgrade")
+    }
+}
+
+/// Why a request is refused. The connection cannot be used for another: where that would begin is
+/// not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadRequest {
+    /// Not a request, or one with control characters, folded lines or bare line ends.
+    Malformed,
+    /// A version other than HTTP/1.0 and HTTP/1.1.
+    Version,
+    /// HTTP/1.1 with no `Host`, or more than one.
+    Host,
+    /// Two lengths, or one that is not a number.
+    Length,
+    /// The target is longer than the limit.
+    TargetTooLong,
+    /// The head is longer than the limit, or has too many fields.
+    HeadTooLong,
+    /// The body is longer than the limit.
+    BodyTooLong,
+    /// An expectation other than `100-continue`.
+    Expectation,
+    /// A transfer coding, of which we take none.
+    Encoded,
+}
+
+impl BadRequest {
+    /// The status to answer with.
+    pub fn status(self) -> u16 {
+        match self {
+            BadRequest::Malformed | BadRequest::Host | BadRequest::Length => 400,
+            BadRequest::BodyTooLong => 413,
+            BadRequest::TargetTooLong => 414,
+            BadRequest::Expectation => 417,
+            BadRequest::HeadTooLong => 431,
+            BadRequest::Encoded => 501,
+            BadRequest::Version => 505,
+        }
+    }
+
+    /// What to tell the client.
+    pub fn reason(self) -> &'static str {
+        match self {
+            BadRequest::Malformed => "not a well-formed HTTP/1.1 request\n",
+            BadRequest::Version => "only HTTP/1.0 and HTTP/1.1 are spoken here\n",
+            BadRequest::Host => "an HTTP/1.1 request has exactly one Host\n",
+            BadRequest::Length => "the length of the body is not clear\n",
+            BadRequest::TargetTooLong => "the request target is too long\n",
+            BadRequest::HeadTooLong => "the request head is too large\n",
+            BadRequest::BodyTooLong => "the body is too large\n",
+            BadRequest::Expectation => "only 'Expect: 100-continue' is understood\n",
+            BadRequest::Encoded => "transfer codings are not understood: send a Content-Length\n",
+        }
+    }
+}
+
+impl From<BadHead> for BadRequest {
+    fn from(bad: BadHead) -> Self {
+        match bad {
+            BadHead::TooLong => BadRequest::HeadTooLong,
+            BadHead::Malformed => BadRequest::Malformed,
+        }
+    }
+}
+
+impl RequestDecoder {
+    /// Reads the request at the front of `input`, which begins with its first byte every time.
+    ///
+    /// # Errors
+    /// Why it is refused. Nothing more can be decoded after it.
+    pub fn decode<'b, 'h>(
+        &mut self,
+        input: &'b [u8],
+        fields: &'h mut Fields<'b>,
+        limits: &Limits,
+    ) -> Result<Progress<'b, 'h>, BadRequest> {
+        let lead = empty_lines(input)?;
+        let rest = &input[lead..];
+        // The head has been read before, and what follows is not all there.
+        if rest.len() < self.position.size as usize {
+            return Ok(Progress::Partial);
+        }
+        let head = match self.position.head(rest, limits.head_bytes_max) {
+            Ok(Some(head)) => head,
+            Ok(None) => return check_early(rest, limits).map(|()| Progress::Partial),
+            Err(bad) => return Err(check_early(rest, limits).err().unwrap_or(bad.into())),
+        };
+        let (mut request, wait) = parse(&rest[..head], fields, limits)?;
+        let size = head + request.size;
+        if rest.len() < size {
+            self.position.size = size as u32; // A head and a body, both within their limits.
+            return Ok(if wait { Progress::Continue } else { Progress::Partial });
+        }
+        *self = RequestDecoder::default();
+        request.body = &rest[head..size];
+        request.size = lead + size;
+        Ok(Progress::Request(request))
+    }
+
+    /// Whether bytes of a request have been seen and its end has not.
+    pub fn in_request(&self) -> bool {
+        self.position.has_begun()
+    }
+}
+
+/// Bytes of empty lines in front of a request, which are let pass (RFC 9112 section 2.2).
+fn empty_lines(input: &[u8]) -> Result<usize, BadRequest> {
+    let lines = input.chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
+    if lines > EMPTY_LINES_MAX { Err(BadRequest::Malformed) } else { Ok(2 * lines) }
+}
+
+/// Some clients send one after a body; nobody sends many.
+const EMPTY_LINES_MAX: usize = 4;
+/// A request line's method and version and the spaces between take no more than this.
+const LINE_BYTES_BESIDE_TARGET: usize = 64;
+
+/// What the part of a head that is here already shows to be wrong.
+fn check_early(input: &[u8], limits: &Limits) -> Result<(), BadRequest> {
+    // TLS, for instance, begins with a control character.
+    if input.first().is_some_and(|byte| !byte.is_ascii_graphic() && *byte != b'\r') {
+        return Err(BadRequest::Malformed);
+    }
+    let line_max = limits.target_bytes_max as usize + LINE_BYTES_BESIDE_TARGET;
+    if input.len() > line_max && !input[..line_max].contains(&b'\n') {
+        return Err(BadRequest::TargetTooLong);
+    }
+    Ok(())
+}
+
+/// Reads a whole head and checks it. Gives the request with the body's length as its size, and
+/// whether the client waits to be told to go on.
+fn parse<'b, 'h>(
+    head: &'b [u8],
+    fields: &'h mut Fields<'b>,
+    limits: &Limits,
+) -> Result<(Request<'b, 'h>, bool), BadRequest> {
+    let mut parsed = httparse::Request::new(fields);
+    match parsed.parse(head) {
+        Ok(httparse::Status::Complete(size)) if size == head.len() => {}
+        Ok(_) => return Err(BadRequest::Malformed),
+        Err(httparse::Error::TooManyHeaders) => return Err(BadRequest::HeadTooLong),
+        Err(httparse::Error::Version) => return Err(BadRequest::Version),
+        Err(_) => return Err(BadRequest::Malformed),
+    }
+    let httparse::Request { method, path, version, headers } = parsed;
+    let (Some(method), Some(target), Some(minor_version)) = (method, path, version) else {
+        return Err(BadRequest::Malformed);
+    };
+    if target.len() > limits.target_bytes_max as usize {
+        return Err(BadRequest::TargetTooLong);
+    }
+    let headers: &'h [Header<'b>] = headers;
+    check_host(headers, minor_version)?;
+    let body = match head::body_length(headers) {
+        BodyLength::None => 0,
+        BodyLength::Bytes(bytes) => bytes,
+        BodyLength::Encoded => return Err(BadRequest::Encoded),
+        BodyLength::Ambiguous => return Err(BadRequest::Length),
+    };
+    let wait = expects_continue(headers, minor_version)?;
+    if body > u64::from(limits.body_bytes_max) {
+        return Err(BadRequest::BodyTooLong);
+    }
+    let keep_alive = match minor_version {
+        0 => head::lists(headers, "connection", "keep-alive"),
+        _ => !head::lists(headers, "connection", "close"),
+    };
+    let size = body as usize; // At most `body_bytes_max`.
+    Ok((Request { method, target, headers, body: &[], size, keep_alive, minor_version }, wait))
+}
+
+/// Exactly one `Host` in HTTP/1.1 (RFC 9112 section 3.2), at most one in HTTP/1.0.
+fn check_host(headers: &[Header<'_>], minor_version: u8) -> Result<(), BadRequest> {
+    let hosts = headers.iter().filter(|field| field.name.eq_ignore_ascii_case("host")).count();
+    let least = usize::from(minor_version);
+    if (least..=1).contains(&hosts) { Ok(()) } else { Err(BadRequest::Host) }
+}
+
+/// HTTP/1.0 knows no expectations (RFC 9110 section 10.1.1).
+fn expects_continue(headers: &[Header<'_>], minor_version: u8) -> Result<bool, BadRequest> {
+    match head::value(headers, "expect") {
+        Some(_) if minor_version == 0 => Ok(false),
+        Some(value) if value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        Some(_) => Err(BadRequest::Expectation),
+        None => Ok(false),
+    }
+}

@@ -1,0 +1,228 @@
+//! Responses, as a server sends and a client receives them.
+
+use bytes::Bytes;
+use httparse::Header;
+
+use super::Fields;
+use super::head::{self, BadHead, BodyLength, Position};
+
+/// An answer, body and all.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// The media type of the body.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Bytes,
+    /// Further fields.
+    pub headers: &'static [(&'static str, &'static str)],
+}
+
+impl Response {
+    /// An answer in plain text.
+    pub fn text(status: u16, body: impl Into<Bytes>) -> Self {
+        Response { status, content_type: "text/plain", body: body.into(), headers: &[] }
+    }
+
+    /// Appends the answer to a request of this version. To a HEAD request goes everything but the
+    /// body. `date` is an IMF-fixdate, which a server with a clock sends (RFC 9110 section 6.6.1).
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        to_head: bool,
+        keep_alive: bool,
+        minor_version: u8,
+        date: Option<&str>,
+    ) {
+        let mut length = Decimal::default();
+        let length = length.write(self.body.len());
+        out.reserve(256 + self.body.len());
+        let mut put = |part: &str| out.extend_from_slice(part.as_bytes());
+        put("HTTP/1.1 ");
+        put(Decimal::default().write(usize::from(self.status)));
+        put(" ");
+        put(reason_phrase(self.status));
+        put("\r\nContent-Type: ");
+        put(self.content_type);
+        put("\r\nContent-Length: ");
+        put(length);
+        if let Some(date) = date {
+            put("\r\nDate: ");
+            put(date);
+        }
+        for (name, value) in self.headers {
+            put("\r\n");
+            put(name);
+            put(": ");
+            put(value);
+        }
+        // Keeping alive goes without saying in HTTP/1.1, closing in HTTP/1.0.
+        match (keep_alive, minor_version) {
+            (true, 0) => put("\r\nConnection: keep-alive"),
+            (false, 1..) => put("\r\nConnection: close"),
+            _ => {}
+        }
+        put("\r\n\r\n");
+        if !to_head {
+            out.extend_from_slice(&self.body);
+        }
+    }
+}
+
+/// A number in decimal digits, written without the formatting machinery.
+#[derive(Default)]
+struct Decimal([u8; 20]);
+
+impl Decimal {
+    fn write(&mut self, mut number: usize) -> &str {
+        let mut at = self.0.len();
+        loop {
+            at -= 1;
+            self.0[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        std::str::from_utf8(&self.0[at..]).expect("digits")
+    }
+}
+
+/// The usual words for a status.
+pub(crate) fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        101 => "Switching Protocols",
+        200 => "OK",
+        204 => "No Content",
+        206 => "Partial Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        // A client does not need them (RFC 9112 section 4).
+        _ => "",
+    }
+}
+
+/// Where a client stands in a response. Holds positions, never bytes.
+#[derive(Debug, Default)]
+pub struct ResponseDecoder {
+    position: Position,
+}
+
+/// A whole response.
+#[derive(Debug)]
+pub struct Received<'b, 'h> {
+    /// The status code.
+    pub status: u16,
+    /// The fields in their order.
+    pub headers: &'h [Header<'b>],
+    /// The body.
+    pub body: &'b [u8],
+    /// Bytes of input that the response takes up.
+    pub size: usize,
+    /// The connection may be used for another request.
+    pub keep_alive: bool,
+}
+
+impl<'b> Received<'b, '_> {
+    /// The value of the first field of this name.
+    pub fn header(&self, name: &str) -> Option<&'b [u8]> {
+        head::value(self.headers, name)
+    }
+
+    /// Whether a field of this name lists this member, in any case.
+    pub fn lists(&self, name: &str, member: &str) -> bool {
+        head::lists(self.headers, name, member)
+    }
+}
+
+/// The response is not one that this client understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadResponse {
+    /// Not an HTTP/1.x response.
+    Malformed,
+    /// A head longer than a client takes.
+    HeadTooLong,
+    /// No clear length: chunked, or until the connection ends.
+    Length,
+}
+
+impl From<BadHead> for BadResponse {
+    fn from(bad: BadHead) -> Self {
+        match bad {
+            BadHead::TooLong => BadResponse::HeadTooLong,
+            BadHead::Malformed => BadResponse::Malformed,
+        }
+    }
+}
+
+/// A head longer than this is not read.
+const HEAD_BYTES_MAX: u32 = 16 * 1024;
+
+impl ResponseDecoder {
+    /// Reads the response to a request other than HEAD at the front of `input`, which begins with
+    /// its first byte every time. `None`: it is not all there; call again with bytes added.
+    ///
+    /// # Errors
+    /// What is wrong with it. Nothing more can be decoded after it.
+    pub fn decode<'b, 'h>(
+        &mut self,
+        input: &'b [u8],
+        fields: &'h mut Fields<'b>,
+    ) -> Result<Option<Received<'b, 'h>>, BadResponse> {
+        if input.len() < self.position.size as usize {
+            return Ok(None);
+        }
+        let Some(head) = self.position.head(input, HEAD_BYTES_MAX)? else { return Ok(None) };
+        let mut parsed = httparse::Response::new(fields);
+        let whole = parsed.parse(&input[..head]);
+        let httparse::Response { version, code, headers, .. } = parsed;
+        let (Ok(httparse::Status::Complete(_)), Some(minor_version), Some(status)) =
+            (whole, version, code)
+        else {
+            return Err(BadResponse::Malformed);
+        };
+        let headers: &'h [Header<'b>] = headers;
+        let size = head + body_length(status, headers)?;
+        if input.len() < size {
+            self.position.size = u32::try_from(size).map_err(|_| BadResponse::Length)?;
+            return Ok(None);
+        }
+        *self = ResponseDecoder::default();
+        let keep_alive = match minor_version {
+            0 => head::lists(headers, "connection", "keep-alive"),
+            _ => !head::lists(headers, "connection", "close"),
+        };
+        Ok(Some(Received { status, headers, body: &input[head..size], size, keep_alive }))
+    }
+
+    /// Whether bytes of a response have been seen and its end has not.
+    pub fn in_response(&self) -> bool {
+        self.position.has_begun()
+    }
+}
+
+/// RFC 9112 section 6.3, for answers that say how long they are.
+fn body_length(status: u16, headers: &[Header<'_>]) -> Result<usize, BadResponse> {
+    match (status, head::body_length(headers)) {
+        (100..=199 | 204 | 304, _) => Ok(0),
+        (_, BodyLength::Bytes(bytes)) => usize::try_from(bytes).map_err(|_| BadResponse::Length),
+        _ => Err(BadResponse::Length),
+    }
+}

@@ -1,0 +1,124 @@
+//! From HTTP to WebSocket: RFC 6455 section 4.
+
+use tungstenite::handshake::derive_accept_key;
+
+use crate::http::{Received, Request, Response};
+
+/// A correct opening handshake.
+#[derive(Debug)]
+pub struct Upgrade<'b> {
+    /// The client's `Sec-WebSocket-Key`.
+    pub key: &'b [u8],
+    protocols: &'b str,
+}
+
+impl<'b> Upgrade<'b> {
+    /// The subprotocols that the client offers, those it likes best first.
+    pub fn protocols(&self) -> impl Iterator<Item = &'b str> {
+        self.protocols.split(',').map(str::trim).filter(|protocol| !protocol.is_empty())
+    }
+}
+
+/// Why an opening handshake is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not a GET.
+    Method,
+    /// Not HTTP/1.1.
+    HttpVersion,
+    /// `Upgrade: websocket` and `Connection: Upgrade` are not both there.
+    NotAsked,
+    /// A version other than 13.
+    WebSocketVersion,
+    /// No key of 16 bytes in base64.
+    Key,
+    /// Subprotocols that cannot be read.
+    Protocols,
+}
+
+impl Refusal {
+    /// The answer that says why.
+    pub fn response(self) -> Response {
+        const VERSION: &[(&str, &str)] =
+            &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
+        const ALLOW: &[(&str, &str)] = &[("Allow", "GET")];
+        let (status, why, headers): (_, &'static str, &'static [_]) = match self {
+            Refusal::Method => (405, "a WebSocket is opened with GET\n", ALLOW),
+            Refusal::HttpVersion => (400, "a WebSocket is opened with HTTP/1.1\n", &[]),
+            Refusal::NotAsked => (426, "this is a WebSocket endpoint\n", VERSION),
+            Refusal::WebSocketVersion => (426, "only WebSocket version 13 is spoken\n", VERSION),
+            Refusal::Key => (400, "Sec-WebSocket-Key is not 16 bytes in base64\n", &[]),
+            Refusal::Protocols => (400, "Sec-WebSocket-Protocol cannot be read\n", &[]),
+        };
+        Response { headers, ..Response::text(status, why) }
+    }
+}
+
+/// Checks a client's opening handshake (RFC 6455 section 4.2.1).
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check<'b>(request: &Request<'b, '_>) -> Result<Upgrade<'b>, Refusal> {
+    let key = request.header("sec-websocket-key").unwrap_or_default();
+    let rules = [
+        (request.method == "GET", Refusal::Method),
+        (request.minor_version >= 1, Refusal::HttpVersion),
+        (request.wants_websocket(), Refusal::NotAsked),
+        (request.header("sec-websocket-version") == Some(b"13"), Refusal::WebSocketVersion),
+        (is_key(key), Refusal::Key),
+    ];
+    if let Some((_, refusal)) = rules.into_iter().find(|(kept, _)| !kept) {
+        return Err(refusal);
+    }
+    let protocols = request.header("sec-websocket-protocol").unwrap_or_default();
+    let protocols = std::str::from_utf8(protocols).map_err(|_| Refusal::Protocols)?;
+    Ok(Upgrade { key, protocols })
+}
+
+/// 16 bytes in base64: 22 characters, the last of which has four bits to spare, and two of padding.
+fn is_key(key: &[u8]) -> bool {
+    let base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.len() == 24
+        && key[..22].iter().all(base64)
+        && matches!(key[21], b'A' | b'Q' | b'g' | b'w')
+        && &key[22..] == b"=="
+}
+
+/// Appends the answer that accepts (RFC 6455 section 4.2.2).
+pub fn accept(out: &mut Vec<u8>, key: &[u8], protocol: Option<&str>) {
+    out.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Accept: ",
+    );
+    out.extend_from_slice(derive_accept_key(key).as_bytes());
+    put_protocol(out, protocol);
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
+/// Appends a client's opening handshake (RFC 6455 section 4.1). `key` is 16 random bytes in base64.
+pub fn request(out: &mut Vec<u8>, host: &str, target: &str, key: &str, protocol: Option<&str>) {
+    let parts = ["GET ", target, " HTTP/1.1\r\nHost: ", host, "\r\nUpgrade: websocket\r\n"];
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+    out.extend_from_slice(b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n");
+    out.extend_from_slice(b"Sec-WebSocket-Key: ");
+    out.extend_from_slice(key.as_bytes());
+    put_protocol(out, protocol);
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
+fn put_protocol(out: &mut Vec<u8>, protocol: Option<&str>) {
+    if let Some(protocol) = protocol {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
+        out.extend_from_slice(protocol.as_bytes());
+    }
+}
+
+/// Whether the server has accepted the handshake with this key (RFC 6455 section 4.1).
+pub fn accepted(response: &Received<'_, '_>, key: &str) -> bool {
+    response.status == 101
+        && response.lists("upgrade", "websocket")
+        && response.lists("connection", "upgrade")
+        && response.header("sec-websocket-accept")
+            == Some(derive_accept_key(key.as_bytes()).as_bytes())
+        && response.header("sec-websocket-extensions").is_none()
+}

@@ -1,0 +1,272 @@
+//! What this machine allows, and what follows for the number of shards.
+
+use std::fmt;
+use std::io;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::ring::probe;
+
+/// Which forms of io_uring are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// The best that work here.
+    Uring,
+    /// Those that Linux 5.10 has.
+    UringPlain,
+}
+
+impl Io {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Io::Uring => "uring",
+            Io::UringPlain => "uring-plain",
+        }
+    }
+}
+
+/// Where connected sockets live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descriptors {
+    /// In the process, limited by `RLIMIT_NOFILE`.
+    Normal,
+    /// In the rings' own tables: the limit counts for each ring by itself.
+    Direct,
+}
+
+impl Descriptors {
+    /// Their name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Descriptors::Normal => "normal",
+            Descriptors::Direct => "direct",
+        }
+    }
+}
+
+/// What is asked of the machine. `None` leaves the choice to [`plan`].
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Connections in all.
+    pub conns_max: Option<u32>,
+    /// Shards, which is threads.
+    pub shards: Option<usize>,
+    /// Where sockets live.
+    pub descriptors: Option<Descriptors>,
+    /// Forms of io_uring.
+    pub io: Option<Io>,
+}
+
+/// What is done, and why.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Forms of io_uring.
+    pub io: Io,
+    /// Why those, in words.
+    pub io_reason: String,
+    /// Where sockets live.
+    pub descriptors: Descriptors,
+    /// Why there, in words.
+    pub descriptors_reason: String,
+    /// Shards, which is threads.
+    pub shards: usize,
+    /// Connections in one shard at most.
+    pub conns_per_shard: u32,
+    /// Processors that the shards are spread over.
+    pub cores: usize,
+}
+
+impl Plan {
+    /// Connections in all at most.
+    pub fn conns_max(&self) -> u32 {
+        self.conns_per_shard * self.shards as u32
+    }
+}
+
+/// Why what is asked cannot be done here. Its text says what to do about it.
+#[derive(Debug)]
+pub enum HostError {
+    /// io_uring is refused.
+    NoUring(io::Error),
+    /// More connections than descriptors.
+    TooFewDescriptors {
+        /// Connections asked for.
+        conns: u32,
+        /// Connections that there are descriptors for.
+        limit: u64,
+        /// Why the rings' own tables cannot be used instead.
+        no_direct: String,
+    },
+    /// Direct descriptors were asked for and do not work.
+    NoDirect(io::Error),
+    /// Direct descriptors, and fewer shards than tables are needed.
+    TooFewShards {
+        /// Shards asked for.
+        shards: usize,
+        /// Shards needed.
+        needed: usize,
+        /// Connections that one table holds.
+        per_table: u32,
+    },
+    /// A number that is asked for is zero.
+    Nothing(&'static str),
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostError::NoUring(error) => write!(
+                f,
+                "io_uring cannot be used here ({error}): allow it with 'sysctl \
+                 kernel.io_uring_disabled=0' and in the container's seccomp profile"
+            ),
+            HostError::TooFewDescriptors { conns, limit, no_direct } => write!(
+                f,
+                "{conns} connections need more open files than the hard limit allows (room for \
+                 {limit}), and direct descriptors cannot be used ({no_direct}): raise the limit \
+                 (LimitNOFILE= in systemd, 'ulimit -Hn' in a shell) or ask for {limit}"
+            ),
+            HostError::NoDirect(error) => write!(
+                f,
+                "direct descriptors do not work here ({error}): leave the choice to 'auto', or \
+                 raise the limit on open files and use 'normal'"
+            ),
+            HostError::TooFewShards { shards, needed, per_table } => write!(
+                f,
+                "a ring's table holds {per_table} sockets here (the limit on open files), so \
+                 {shards} shards are too few: ask for {needed}, or raise the limit"
+            ),
+            HostError::Nothing(what) => write!(f, "{what} must be at least 1"),
+        }
+    }
+}
+
+impl std::error::Error for HostError {}
+
+/// Descriptors that a process needs beside its connections: rings, libraries, the control plane.
+const RESERVED_FILES: u64 = 256;
+/// Connections when nobody says how many and the limit on open files is higher.
+const CONNS_DEFAULT: u64 = 1_000_000;
+/// The largest table of files that a ring can have (IORING_MAX_FIXED_FILES, since 5.15).
+const TABLE_MAX: u64 = 1 << 20;
+
+/// Decides how many shards hold how many connections, on which descriptors. Raises the soft limit
+/// on open files to the hard one.
+///
+/// # Errors
+/// When what is asked for cannot be had.
+pub fn plan(wanted: &Wanted) -> Result<Plan, HostError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let files = raise_file_limit();
+    let (io, io_reason) = choose_io(wanted.io)?;
+    if wanted.conns_max == Some(0) {
+        return Err(HostError::Nothing("the number of connections"));
+    }
+    if wanted.shards == Some(0) {
+        return Err(HostError::Nothing("the number of shards"));
+    }
+    let room = files.saturating_sub(RESERVED_FILES).max(1);
+    let conns = wanted.conns_max.unwrap_or(room.min(CONNS_DEFAULT) as u32);
+    let enough = u64::from(conns) <= room;
+    let no_direct = || match io {
+        Io::UringPlain => Err(io::Error::other("5.10 has none")),
+        Io::Uring => probe::direct_descriptors(),
+    };
+    let (descriptors, descriptors_reason) = match wanted.descriptors {
+        Some(Descriptors::Normal) if !enough => {
+            let no_direct = "normal ones are asked for".into();
+            return Err(HostError::TooFewDescriptors { conns, limit: room, no_direct });
+        }
+        Some(Descriptors::Normal) => (Descriptors::Normal, "asked for".into()),
+        Some(Descriptors::Direct) => {
+            no_direct().map_err(HostError::NoDirect)?;
+            (Descriptors::Direct, "asked for".into())
+        }
+        None if enough => {
+            (Descriptors::Normal, format!("{conns} connections fit {files} open files"))
+        }
+        None => match no_direct() {
+            Ok(()) => {
+                let reason = format!("{conns} connections do not fit {files} open files");
+                (Descriptors::Direct, reason)
+            }
+            Err(error) => {
+                let no_direct = error.to_string();
+                return Err(HostError::TooFewDescriptors { conns, limit: room, no_direct });
+            }
+        },
+    };
+    let shards = match descriptors {
+        Descriptors::Normal => wanted.shards.unwrap_or(cores),
+        Descriptors::Direct => shards_direct(conns, files.min(TABLE_MAX), wanted.shards, cores)?,
+    };
+    let conns_per_shard = conns.div_ceil(shards as u32);
+    Ok(Plan { io, io_reason, descriptors, descriptors_reason, shards, conns_per_shard, cores })
+}
+
+/// As many shards as tables are needed, in equal numbers on every core.
+fn shards_direct(
+    conns: u32,
+    per_table: u64,
+    wanted: Option<usize>,
+    cores: usize,
+) -> Result<usize, HostError> {
+    let needed = u64::from(conns).div_ceil(per_table) as usize;
+    match wanted {
+        Some(shards) if shards < needed => {
+            Err(HostError::TooFewShards { shards, needed, per_table: per_table as u32 })
+        }
+        Some(shards) => Ok(shards),
+        None => Ok(needed.next_multiple_of(cores)),
+    }
+}
+
+fn choose_io(wanted: Option<Io>) -> Result<(Io, String), HostError> {
+    match wanted {
+        Some(Io::UringPlain) => probe::Tier::Plain
+            .round_trip()
+            .map(|()| (Io::UringPlain, "asked for".into()))
+            .map_err(HostError::NoUring),
+        _ => probe::Tier::best()
+            .map(|tier| (Io::Uring, tier.describe().into()))
+            .map_err(HostError::NoUring),
+    }
+}
+
+/// Raises the soft limit on open files to the hard one, and gives what is in force then.
+fn raise_file_limit() -> u64 {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A limit of 20,000 open files and 100,000 connections need six tables on two cores.
+    #[test]
+    fn tables_are_counted() {
+        assert_eq!(shards_direct(100_000, 20_000, None, 2).expect("possible"), 6);
+        assert_eq!(shards_direct(100_000, 20_000, Some(5), 2).expect("possible"), 5);
+        assert_eq!(shards_direct(1000, 20_000, None, 4).expect("possible"), 4);
+        let error = shards_direct(100_000, 20_000, Some(4), 2).expect_err("too few");
+        assert!(error.to_string().contains("ask for 5"), "{error}");
+    }
+
+    /// What is asked for and cannot be had is said with the number that can.
+    #[test]
+    fn too_many_connections_for_normal_descriptors() {
+        let wanted = Wanted {
+            conns_max: Some(u32::MAX),
+            descriptors: Some(Descriptors::Normal),
+            ..Wanted::default()
+        };
+        let error = plan(&wanted).expect_err("nobody has 4 billion descriptors");
+        assert!(matches!(error, HostError::TooFewDescriptors { .. }));
+        assert!(error.to_string().contains("raise the limit"), "{error}");
+    }
+}

@@ -1,0 +1,48 @@
+//! Sockets, rings, connections and send queues: one shard, and the server side of HTTP/1.1 and
+//! WebSocket on it.
+//!
+//! ```text
+//!            completions                 bytes                items             messages
+//!   [ring] ─────────────▶ [shard::Shard] ──────▶ [serve::Serve] ──────▶ murre_codec ──────▶ Handler
+//!      ▲     operations          │   ▲                                                        │
+//!      └─────────────────────────┘   └──────── Outbox: queue, close, set timers ◀─────────────┘
+//! ```
+//!
+//! A [`Shard`] runs one [`Protocol`] on one [`ring::Ring`], on one thread. It owns everything it
+//! touches; other threads reach it through its [`Mailbox`] only. [`Serve`] is the protocol of a
+//! server, and a [`Handler`] is what an embedding program implements.
+//!
+//! An idle connection holds one one-shot poll in the kernel, half a cache line here, and what the
+//! protocol remembers of it.
+
+pub mod ring;
+
+mod id;
+mod pool;
+
+mod conn;
+mod counters;
+mod drain;
+mod listener;
+mod mailbox;
+mod outbox;
+mod protocol;
+mod send_queue;
+mod shard;
+mod slab;
+mod timers;
+
+pub mod host;
+pub mod serve;
+
+pub use conn::{CONN_BYTES, CloseReason};
+pub use counters::{Counter, Counters};
+pub use id::ConnId;
+pub use listener::Listener;
+pub use mailbox::Mailbox;
+pub use outbox::{Outbox, Queued};
+pub use pool::Pool;
+pub use protocol::Protocol;
+pub use serve::{Handler, Message, Opened, Serve, ServeCounters, ServeLimits, ServeMail};
+pub use shard::{Shard, ShardConfig};
+pub use timers::TIMER_BYTES;

@@ -1,0 +1,193 @@
+//! What a protocol can do: queue bytes, close connections, set timers. It cannot reach the ring,
+//! so it cannot block.
+
+use std::mem;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::conn::{CloseReason, Conn, State};
+use crate::counters::Counters;
+use crate::id::ConnId;
+use crate::send_queue::SendPool;
+use crate::slab::Slab;
+use crate::timers::Timers;
+
+/// One shard's connections, as a protocol may use them.
+pub struct Outbox {
+    pub(crate) conns: Slab,
+    pub(crate) sends: SendPool,
+    pub(crate) timers: Timers,
+    pub(crate) counters: Arc<Counters>,
+    /// Connections with something to send or to finish, each once.
+    pub(crate) dirty: Vec<ConnId>,
+    pub(crate) connects: Vec<Connect>,
+    pub(crate) now: Instant,
+    pub(crate) due: Instant,
+    pub(crate) send_bytes_max: u32,
+    pub(crate) linger: Duration,
+    pub(crate) stopped: bool,
+    pub(crate) drain: Option<Duration>,
+}
+
+/// A connection that a protocol asked for.
+pub(crate) struct Connect {
+    pub(crate) id: ConnId,
+    pub(crate) to: SocketAddr,
+    pub(crate) from: Option<IpAddr>,
+}
+
+/// What became of bytes to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Queued {
+    /// They will be sent, or the connection will end.
+    Yes,
+    /// The connection is gone or going. Not an error: it can happen at any time.
+    Gone,
+    /// The peer reads too slowly. It is being closed, and these bytes are dropped.
+    SlowConsumer,
+}
+
+/// With so much queued a connection is not served further until some of it is sent.
+const CONGESTED_BYTES: u32 = 64 * 1024;
+
+impl Outbox {
+    /// Queues bytes that several connections may share.
+    pub fn send(&mut self, id: ConnId, frame: &Bytes) -> Queued {
+        self.queue(id, |conn, sends| sends.push(&mut conn.queue, frame))
+    }
+
+    /// Lets `write` append to the connection's own buffer of bytes to send.
+    pub fn write(&mut self, id: ConnId, write: impl FnOnce(&mut Vec<u8>)) -> Queued {
+        self.queue(id, |conn, sends| sends.write(&mut conn.queue, write))
+    }
+
+    fn queue(&mut self, id: ConnId, add: impl FnOnce(&mut Conn, &mut SendPool)) -> Queued {
+        let Some(conn) = self.conns.get_mut(id) else { return Queued::Gone };
+        if conn.state != State::Open {
+            return Queued::Gone;
+        }
+        let before = conn.queue.bytes();
+        add(conn, &mut self.sends);
+        // A single message may be longer than the bound: a peer that has taken all that came
+        // before is not slow.
+        if before > 0 && conn.queue.bytes() > self.send_bytes_max {
+            self.abort(id, CloseReason::SlowConsumer);
+            return Queued::SlowConsumer;
+        }
+        self.mark(id);
+        Queued::Yes
+    }
+
+    /// Whether so much is queued that the connection's input should not be worked on further.
+    pub fn congested(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.queue.bytes() >= CONGESTED_BYTES)
+    }
+
+    /// Whether the connection is open: neither gone nor going.
+    pub fn is_open(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.state == State::Open)
+    }
+
+    /// Sends what is queued, then closes. Nothing more is queued, and no input is passed on.
+    pub fn close(&mut self, id: ConnId, reason: CloseReason) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.state != State::Open {
+            return;
+        }
+        conn.state = State::Closing;
+        conn.reason = reason;
+        self.set_timer_after(id, self.linger);
+        self.mark(id);
+    }
+
+    /// Drops what is queued and closes.
+    pub fn abort(&mut self, id: ConnId, reason: CloseReason) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        match conn.state {
+            State::Open => conn.reason = reason,
+            State::Closing | State::Lingering => {}
+            State::Free | State::Reserved | State::Terminating => return,
+        }
+        conn.state = State::Terminating;
+        self.sends.clear(&mut conn.queue);
+        self.timers.clear(id.index());
+        self.mark(id);
+    }
+
+    /// Lists the connection for the flush at the end of the turn.
+    pub(crate) fn mark(&mut self, id: ConnId) {
+        let conn = self.conns.get_mut(id).expect("marked while it is there");
+        if !mem::replace(&mut conn.dirty, true) {
+            self.dirty.push(id);
+        }
+    }
+
+    /// Has [`expired`](crate::Protocol::expired) called in `ticks` ticks, or up to one later; in
+    /// place of the timer that was set before.
+    pub fn set_timer(&mut self, id: ConnId, ticks: u16) {
+        if self.is_open(id) {
+            self.timers.set(id.index(), ticks);
+        }
+    }
+
+    pub(crate) fn set_timer_after(&mut self, id: ConnId, span: Duration) {
+        self.timers.set(id.index(), self.ticks(span));
+    }
+
+    /// Forgets the connection's timer.
+    pub fn clear_timer(&mut self, id: ConnId) {
+        if self.is_open(id) {
+            self.timers.clear(id.index());
+        }
+    }
+
+    /// How many ticks cover `span`, at least one.
+    pub fn ticks(&self, span: Duration) -> u16 {
+        let ticks = span.as_nanos().div_ceil(self.timers.tick().as_nanos());
+        u16::try_from(ticks).unwrap_or(u16::MAX).max(1)
+    }
+
+    /// The time at which this turn began.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// In [`expired`](crate::Protocol::expired): when the timer was to be looked at. Later than
+    /// that is the shard's own delay.
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Connects to `to`, from the address `from` if given. `opened` or `refused` follows. `None`
+    /// when every slot is taken.
+    pub fn connect(&mut self, to: SocketAddr, from: Option<IpAddr>) -> Option<ConnId> {
+        let id = self.conns.reserve()?;
+        self.connects.push(Connect { id, to, from });
+        Some(id)
+    }
+
+    /// How many slots are taken: open connections, and those that are coming or going.
+    pub fn live(&self) -> u32 {
+        self.conns.used()
+    }
+
+    /// What the shard counts.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Stops accepting, has [`leave`](crate::Protocol::leave) called for every connection in slices
+    /// spread over `over`, and ends the shard when the last is gone, or soon after that time.
+    pub fn drain(&mut self, over: Duration) {
+        self.drain = Some(over);
+    }
+
+    /// Ends the shard after this turn, whoever is still connected.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+}

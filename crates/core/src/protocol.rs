@@ -1,0 +1,59 @@
+//! What the connections of a shard speak.
+
+use std::time::Instant;
+
+use crate::conn::CloseReason;
+use crate::id::ConnId;
+use crate::outbox::Outbox;
+
+/// A protocol over byte streams. The shard tells it what happened; it answers through [`Outbox`].
+///
+/// [`Serve`](crate::Serve) is the one of a server. A load generator has others.
+pub trait Protocol {
+    /// What the protocol remembers of a connection. It is paid for every one of them.
+    type State;
+    /// What other threads may leave for it in the shard's [`Mailbox`](crate::Mailbox).
+    type Mail: Send + 'static;
+
+    /// A connection was accepted, or one that was asked for is made.
+    fn opened(&mut self, id: ConnId, out: &mut Outbox) -> Self::State;
+
+    /// A connection that was asked for could not be made, for the reason `errno`.
+    fn refused(&mut self, _id: ConnId, _errno: i32, _out: &mut Outbox) {}
+
+    /// Bytes arrived. Consumes some from the front of `input` and returns how many; the rest is
+    /// offered again with more behind it, so what cannot be complete yet is left alone.
+    ///
+    /// Stops early while [`Outbox::congested`]: the rest is offered again once what is queued has
+    /// been sent, and the peer is not read meanwhile.
+    fn received(
+        &mut self,
+        id: ConnId,
+        state: &mut Self::State,
+        input: &mut [u8],
+        out: &mut Outbox,
+    ) -> usize;
+
+    /// The timer of the connection ran out.
+    fn expired(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox);
+
+    /// The shard is being drained: say goodbye.
+    fn leave(&mut self, id: ConnId, _state: &mut Self::State, out: &mut Outbox) {
+        out.close(id, CloseReason::Draining);
+    }
+
+    /// The connection is over. Called once for every [`opened`](Protocol::opened), after the last
+    /// completion.
+    fn closed(&mut self, id: ConnId, state: Self::State, reason: CloseReason, out: &mut Outbox);
+
+    /// Something was in the mailbox.
+    fn mail(&mut self, mail: Self::Mail, out: &mut Outbox);
+
+    /// Called once in every turn, after everything else.
+    fn turn(&mut self, _out: &mut Outbox) {}
+
+    /// When there should be a turn at the latest, whether or not anything happens.
+    fn wake_at(&self) -> Option<Instant> {
+        None
+    }
+}

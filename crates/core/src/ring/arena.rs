@@ -1,0 +1,90 @@
+//! The receive buffers of one shard: one block of memory, leased in equal pieces.
+//!
+//! An idle connection owns no buffer. One is leased when a receive is submitted and given back when
+//! its bytes are consumed, mostly within the same turn, so the last returned, whose lines are still
+//! in the cache, is leased next and only as many as were ever in use at once take up memory.
+
+use std::alloc::{self, Layout};
+use std::ptr::NonNull;
+
+/// A buffer of the arena, held by one owner at a time.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Lease(u16);
+
+impl Lease {
+    pub(super) fn key(&self) -> u16 {
+        self.0
+    }
+
+    /// The lease that `key` was taken from.
+    pub(super) fn from_key(key: u16) -> Self {
+        Lease(key)
+    }
+}
+
+/// The block and what is free of it.
+pub(super) struct Arena {
+    /// `count * size` bytes, page-aligned, owned.
+    block: NonNull<u8>,
+    size: usize,
+    count: usize,
+    free: Vec<u16>,
+}
+
+/// Page-aligned, so that a registered block pins no page more than it covers.
+const ALIGN: usize = 4096;
+
+impl Arena {
+    /// `count` buffers of `size` bytes; memory is taken up as it is first used.
+    pub(super) fn new(count: u16, size: u32) -> Self {
+        assert!(count > 0 && size > 0);
+        let (count, size) = (count as usize, size as usize);
+        let layout = Self::layout(count, size);
+        // SAFETY: `layout` has a size above zero, asserted above.
+        let block = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })
+            .unwrap_or_else(|| alloc::handle_alloc_error(layout));
+        Arena { block, size, count, free: (0..count as u16).rev().collect() }
+    }
+
+    fn layout(count: usize, size: usize) -> Layout {
+        Layout::from_size_align(count * size, ALIGN).expect("at most 2^16 buffers of 2^32 bytes")
+    }
+
+    pub(super) fn lease(&mut self) -> Option<Lease> {
+        self.free.pop().map(Lease)
+    }
+
+    pub(super) fn give_back(&mut self, lease: Lease) {
+        self.free.push(lease.0);
+        debug_assert!(self.free.len() <= self.count);
+    }
+
+    /// The leased buffer. While the kernel writes into it its lease is inside the ring, so nobody
+    /// has it to call this with.
+    pub(super) fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
+        let (start, len) = self.place(lease);
+        // SAFETY: the piece lies inside the block, which lives as long as `self` and was zeroed at
+        // allocation. It is nobody else's: a lease is held by one owner at a time, and the kernel's
+        // are inside the ring until their operation has completed.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
+    }
+
+    /// Where the leased buffer is, for the kernel.
+    pub(super) fn place(&self, lease: &Lease) -> (*mut u8, usize) {
+        let index = lease.0 as usize;
+        assert!(index < self.count);
+        // SAFETY: `index < count`, so the offset stays inside the block.
+        (unsafe { self.block.as_ptr().add(index * self.size) }, self.size)
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this very layout. No receive is in flight: they never
+        // wait, so each has completed by the time the submission of it has returned.
+        unsafe { alloc::dealloc(self.block.as_ptr(), Self::layout(self.count, self.size)) }
+    }
+}
+
+// SAFETY: the block is owned, as a `Box` would own it; nothing of it is tied to a thread.
+unsafe impl Send for Arena {}

@@ -1,0 +1,425 @@
+//! A [`Ring`] without a kernel, for tests: seeded, in memory, with a clock of its own.
+//!
+//! It does what a kernel does on a bad day, and it suffers from what a kernel would suffer from: a
+//! caller that breaks a rule of [`Ring`] or [`Op`] panics with the rule. A failing test drops it
+//! while panicking, and then it prints the last of what happened.
+
+mod net;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::arena::{Arena, Lease};
+use super::{Completion, Lent, Op, OpKind, Ring, SendData, Shut, Socket, Token, Waker};
+use crate::id::ConnId;
+
+use net::Net;
+pub use net::{Peer, Read, SimNet};
+
+/// How likely each misfortune is, in percent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// A poll completes and there is nothing to read.
+    pub spurious_ready: u8,
+    /// A receive or a send stops in the middle.
+    pub short: u8,
+    /// A receive or a send ends with `EINTR` or `EAGAIN` and has done nothing.
+    pub interrupted: u8,
+    /// What could complete does so in a later turn.
+    pub late: u8,
+    /// An accept fails; what it would have accepted stays where it is.
+    pub accept: u8,
+    /// A connect fails, at once or later.
+    pub connect: u8,
+    /// A receive or a send ends with an error that breaks the connection.
+    pub broken: u8,
+    /// The submission queue takes only a few operations at a time.
+    pub small_queue: bool,
+}
+
+impl Faults {
+    /// Nothing goes wrong, though completions come in any order.
+    pub fn none() -> Self {
+        Faults::default()
+    }
+
+    /// Everything goes wrong that must not be noticed by the peers.
+    pub fn bad_day() -> Self {
+        Faults {
+            spurious_ready: 10,
+            short: 40,
+            interrupted: 15,
+            late: 40,
+            accept: 10,
+            small_queue: true,
+            ..Faults::none()
+        }
+    }
+}
+
+/// What a simulated ring is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct SimConfig {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Whether peers can connect.
+    pub listening: bool,
+    /// Receive buffers.
+    pub buffers: u16,
+    /// Bytes of one receive buffer.
+    pub buffer_bytes: u32,
+    /// Bytes that a connection holds in each direction at most.
+    pub socket_bytes: usize,
+}
+
+impl Default for SimConfig {
+    fn default() -> Self {
+        SimConfig {
+            seed: 0,
+            faults: Faults::none(),
+            listening: true,
+            buffers: 128,
+            buffer_bytes: 4096,
+            socket_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// The simulated ring. Its peers are at the other side of [`SimRing::net`].
+pub struct SimRing {
+    net: SimNet,
+    rng: Rng,
+    faults: Faults,
+    arena: Arena,
+    /// Not yet seen by the kernel, in order.
+    pushed: VecDeque<(Op, Token)>,
+    shutdowns: Vec<(Socket, Shut)>,
+    in_flight: Vec<InFlight>,
+    completed: Vec<Completion>,
+    /// The kinds in flight of each connection, from push to pop.
+    held: HashMap<ConnId, u8>,
+    /// A rule that is broken unless the ring is dropped next.
+    broken_rule: Option<String>,
+    wake: Arc<EventFd>,
+    /// The last of what happened.
+    events: VecDeque<String>,
+}
+
+struct InFlight {
+    op: Op,
+    token: Token,
+    /// Bytes that a send has moved.
+    moved: u32,
+}
+
+/// How an operation went on: it waits, or it is over.
+type Step = Option<Result<u32, Errno>>;
+
+/// How many events a failure prints.
+const EVENTS_KEPT: usize = 60;
+
+impl SimRing {
+    /// A ring whose network has nobody in it.
+    ///
+    /// # Errors
+    /// Where there is no descriptor for the waker.
+    pub fn new(config: &SimConfig) -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(SimRing {
+            net: SimNet::new(config.listening, config.socket_bytes),
+            rng: Rng::with_seed(config.seed),
+            faults: config.faults,
+            arena: Arena::new(config.buffers, config.buffer_bytes),
+            pushed: VecDeque::new(),
+            shutdowns: Vec::new(),
+            in_flight: Vec::new(),
+            completed: Vec::new(),
+            held: HashMap::new(),
+            broken_rule: None,
+            wake: Arc::new(EventFd::from_value_and_flags(0, flags)?),
+            events: VecDeque::new(),
+        })
+    }
+
+    /// The network with its peers.
+    pub fn net(&self) -> SimNet {
+        self.net.clone()
+    }
+
+    fn chance(&mut self, percent: u8) -> bool {
+        percent > 0 && self.rng.u8(0..100) < percent
+    }
+
+    fn note(&mut self, event: String) {
+        if self.events.len() == EVENTS_KEPT {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// Panics if `op` must not be pushed now.
+    fn check(&mut self, op: &Op, token: Token) {
+        let held = self.held.entry(token.id).or_default();
+        let kind = token.kind as u8;
+        assert!(*held & kind == 0, "rule: one {:?} at a time, of {:?}", token.kind, token.id);
+        if token.kind == OpKind::Close && *held != 0 {
+            let broken = format!("rule: {:?} is closed while {held:#b} is in flight", token.id);
+            self.broken_rule = Some(broken);
+        }
+        let closing = *held & OpKind::Close as u8 != 0;
+        *held |= kind;
+        let (socket, expected) = match op {
+            Op::Accept => return assert_eq!(token.kind, OpKind::Accept),
+            Op::Connect(socket, _) => (socket, OpKind::Connect),
+            Op::Poll(socket) => (socket, OpKind::Poll),
+            Op::Recv(socket, _) => (socket, OpKind::Recv),
+            Op::Send { socket, data, at } => {
+                assert!(*at <= data.len(), "rule: a send begins within its bytes");
+                (socket, OpKind::Send)
+            }
+            Op::Close(socket) => (socket, OpKind::Close),
+        };
+        assert_eq!(token.kind, expected, "rule: the token names the operation");
+        assert!(!closing, "rule: nothing is pushed for {:?} after its close", token.id);
+        let owner = self.net.net().owner(*socket);
+        assert_eq!(owner, Some(token.id), "rule: {expected:?} on an open socket of its own");
+    }
+
+    /// Hands some of what was pushed to the kernel.
+    fn submit(&mut self) {
+        let count = match self.faults.small_queue {
+            true => self.rng.usize(1..=8),
+            false => self.pushed.len(),
+        };
+        for _ in 0..count.min(self.pushed.len()) {
+            let (op, token) = self.pushed.pop_front().expect("counted");
+            self.in_flight.push(InFlight { op, token, moved: 0 });
+        }
+        for (socket, how) in std::mem::take(&mut self.shutdowns) {
+            if self.chance(self.faults.late) {
+                self.shutdowns.push((socket, how));
+            } else if self.net.net().owner(socket).is_some() {
+                self.net.net().shutdown(socket, how);
+            }
+        }
+    }
+
+    /// Goes on with what is in flight, in any order. Returns whether anything ended.
+    fn run(&mut self) -> bool {
+        let before = self.completed.len();
+        self.rng.shuffle(&mut self.in_flight);
+        for mut operation in std::mem::take(&mut self.in_flight) {
+            let step = match self.chance(self.faults.late) {
+                true => None,
+                false => self.step(&mut operation),
+            };
+            match step {
+                None => self.in_flight.push(operation),
+                Some(result) => self.complete(operation, result),
+            }
+        }
+        self.completed.len() > before
+    }
+
+    fn complete(&mut self, operation: InFlight, result: Result<u32, Errno>) {
+        let InFlight { op, token, .. } = operation;
+        let lent = match op {
+            Op::Recv(_, lease) => Lent::Buffer(lease),
+            Op::Send { data, at, .. } => Lent::Data(data, at),
+            _ => Lent::Nothing,
+        };
+        self.note(format!("done   {:?} of {:?}: {result:?}", token.kind, token.id));
+        let result = result.map_err(|errno| errno as i32);
+        self.completed.push(Completion { token, result, lent });
+    }
+
+    fn step(&mut self, operation: &mut InFlight) -> Step {
+        let InFlight { op, token, moved } = operation;
+        match op {
+            Op::Accept => self.step_accept(token.id),
+            Op::Connect(socket, to) => Some(self.step_connect(*socket, *to)),
+            Op::Poll(socket) => {
+                let readable = self.net.net().readable(*socket);
+                (readable || self.chance(self.faults.spurious_ready)).then_some(Ok(1))
+            }
+            Op::Recv(socket, lease) => Some(self.step_recv(*socket, lease)),
+            Op::Send { socket, data, at } => self.step_send(*socket, data, *at, moved),
+            Op::Close(socket) => {
+                self.net.net().close(*socket);
+                Some(Ok(0))
+            }
+        }
+    }
+
+    fn step_accept(&mut self, id: ConnId) -> Step {
+        if !self.net.net().listening {
+            return Some(Err(Errno::EINVAL));
+        }
+        if self.chance(self.faults.accept) {
+            return Some(Err(self.one_of(&ACCEPT_ERRORS)));
+        }
+        let socket = self.net.net().accept(id);
+        socket.map(|socket| Ok(socket.0))
+    }
+
+    fn step_connect(&mut self, socket: Socket, to: SocketAddr) -> Result<u32, Errno> {
+        if self.chance(self.faults.connect) {
+            return Err(self.one_of(&CONNECT_ERRORS));
+        }
+        self.net.net().connect(socket, to).map(|()| 0)
+    }
+
+    fn step_recv(&mut self, socket: Socket, lease: &Lease) -> Result<u32, Errno> {
+        if let Some(errno) = self.misfortune() {
+            return Err(errno);
+        }
+        let short = self.chance(self.faults.short);
+        let buffer = self.arena.buffer(lease);
+        let len = if short { self.rng.usize(1..=buffer.len().min(16)) } else { buffer.len() };
+        self.net.net().recv(socket, &mut buffer[..len])
+    }
+
+    fn step_send(&mut self, socket: Socket, data: &SendData, at: u32, moved: &mut u32) -> Step {
+        if *moved == 0 {
+            if let Some(errno) = self.misfortune() {
+                return Some(Err(errno));
+            }
+        }
+        let rest = &data.bytes()[(at + *moved) as usize..];
+        let short = !rest.is_empty() && self.chance(self.faults.short);
+        let len = if short { self.rng.usize(1..=rest.len()) } else { rest.len() };
+        match self.net.net().send(socket, &rest[..len]) {
+            Ok(sent) => {
+                *moved += sent;
+                let over = sent as usize == rest.len() || short && *moved > 0;
+                over.then_some(Ok(*moved))
+            }
+            // What has been moved counts; the error shows in the next operation.
+            Err(_) if *moved > 0 => Some(Ok(*moved)),
+            Err(errno) => Some(Err(errno)),
+        }
+    }
+
+    fn misfortune(&mut self) -> Option<Errno> {
+        if self.chance(self.faults.interrupted) {
+            return Some(self.one_of(&[Errno::EINTR, Errno::EAGAIN]));
+        }
+        self.chance(self.faults.broken).then(|| self.one_of(&BROKEN_ERRORS))
+    }
+
+    fn one_of(&mut self, errors: &[Errno]) -> Errno {
+        errors[self.rng.usize(0..errors.len())]
+    }
+
+    /// Nothing can complete: the kernel waits, and time passes.
+    fn sleep(&mut self, timeout: Option<Duration>) {
+        let Net { now, until, .. } = &mut *self.net.net();
+        let end = timeout.map_or(*until, |timeout| *now + timeout);
+        *now = end.min(*until).max(*now);
+    }
+}
+
+const ACCEPT_ERRORS: [Errno; 5] =
+    [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ECONNABORTED, Errno::EINTR];
+const CONNECT_ERRORS: [Errno; 4] =
+    [Errno::ECONNREFUSED, Errno::ETIMEDOUT, Errno::EHOSTUNREACH, Errno::EADDRNOTAVAIL];
+const BROKEN_ERRORS: [Errno; 4] =
+    [Errno::ECONNRESET, Errno::ETIMEDOUT, Errno::EHOSTUNREACH, Errno::ENOBUFS];
+
+impl Ring for SimRing {
+    fn push(&mut self, op: Op, token: Token) {
+        self.check(&op, token);
+        self.note(format!("push   {:?} of {:?}", token.kind, token.id));
+        self.pushed.push_back((op, token));
+    }
+
+    fn open(&mut self, id: ConnId, _to: SocketAddr, _from: Option<IpAddr>) -> Result<Socket, i32> {
+        match self.chance(self.faults.connect) {
+            true => Err(Errno::EMFILE as i32),
+            false => Ok(self.net.net().socket(id, None)),
+        }
+    }
+
+    fn shutdown(&mut self, socket: Socket, how: Shut, _token: Token) -> super::ShutDown {
+        assert!(self.net.net().owner(socket).is_some(), "rule: only open sockets are shut down");
+        self.note(format!("shut   {how:?} of {socket:?}"));
+        self.shutdowns.push((socket, how));
+        super::ShutDown::Done
+    }
+
+    fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.submit();
+        // Whoever was woken looks for mail anyway; the count goes back to zero.
+        let woken = self.wake.read().is_ok();
+        if !self.run() && !woken && self.pushed.is_empty() {
+            self.sleep(timeout);
+        }
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<Completion> {
+        assert!(self.broken_rule.is_none(), "{:?}", self.broken_rule);
+        if self.completed.is_empty() {
+            return None;
+        }
+        let completion = self.completed.swap_remove(self.rng.usize(0..self.completed.len()));
+        let Token { kind, id } = completion.token;
+        let held = self.held.get_mut(&id).expect("held since it was pushed");
+        *held &= !(kind as u8);
+        if *held == 0 {
+            self.held.remove(&id);
+        }
+        Some(completion)
+    }
+
+    fn lease(&mut self) -> Option<Lease> {
+        let lease = self.arena.lease()?;
+        // What is behind the bytes received is not input.
+        self.arena.buffer(&lease).fill(0xAA);
+        self.net.net().leases_out += 1;
+        Some(lease)
+    }
+
+    fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
+        self.arena.buffer(lease)
+    }
+
+    fn give_back(&mut self, lease: Lease) {
+        self.net.net().leases_out -= 1;
+        self.arena.give_back(lease);
+    }
+
+    fn now(&self) -> Instant {
+        self.net.now()
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::new(Arc::clone(&self.wake))
+    }
+
+    fn listens(&self) -> bool {
+        self.net.net().listening
+    }
+
+    fn stop_listening(&mut self) {
+        self.net.net().stop_listening();
+    }
+}
+
+impl Drop for SimRing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.events.iter().for_each(|event| eprintln!("{event}"));
+        }
+        self.net.net().close_all();
+    }
+}

@@ -1,0 +1,323 @@
+//! The network of the simulated ring: pairs of byte streams, and the peers at their other ends.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::id::ConnId;
+use crate::ring::{Shut, Socket};
+
+/// The peers' side of a simulated network. Clones are the same network.
+#[derive(Clone)]
+pub struct SimNet(Rc<RefCell<Net>>);
+
+/// One peer's end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer(usize);
+
+/// What a peer gets when it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Some bytes, in order.
+    Bytes(Vec<u8>),
+    /// Nothing yet.
+    Nothing,
+    /// The other side has sent its last byte.
+    End,
+    /// The connection was reset.
+    Reset,
+}
+
+pub(super) struct Net {
+    links: Vec<Link>,
+    /// Open sockets. Numbers are never used twice, so that a late use of one is seen.
+    sockets: HashMap<u32, Sock>,
+    sockets_made: u32,
+    backlog: VecDeque<usize>,
+    pub(super) listening: bool,
+    /// Addresses that can be connected to, with the peers that were.
+    addresses: HashMap<SocketAddr, VecDeque<Peer>>,
+    /// Bytes under way in one direction at most.
+    room: usize,
+    pub(super) leases_out: u32,
+    pub(super) now: Instant,
+    /// Time passes up to here while nothing can happen.
+    pub(super) until: Instant,
+}
+
+struct Sock {
+    owner: ConnId,
+    /// `None` before it is connected.
+    link: Option<usize>,
+}
+
+/// Two byte streams between a peer and, once accepted, a socket of the shard.
+#[derive(Default)]
+struct Link {
+    /// From the peer.
+    up: Stream,
+    /// To the peer.
+    down: Stream,
+    /// Reset, by either side.
+    reset: bool,
+    /// What the shard's socket has not been told yet.
+    error: Option<Errno>,
+    /// The shard shut down both directions.
+    shut: bool,
+    /// The shard's socket is closed.
+    near_closed: bool,
+    /// The peer's socket is closed: what still arrives there is answered with a reset.
+    far_closed: bool,
+    /// The peer is unreachable: nothing arrives, and nothing says so.
+    vanished: bool,
+}
+
+#[derive(Default)]
+struct Stream {
+    bytes: VecDeque<u8>,
+    /// The last byte has been sent.
+    fin: bool,
+}
+
+impl SimNet {
+    pub(super) fn new(listening: bool, room: usize) -> Self {
+        let now = Instant::now();
+        SimNet(Rc::new(RefCell::new(Net {
+            links: Vec::new(),
+            sockets: HashMap::new(),
+            sockets_made: 0,
+            backlog: VecDeque::new(),
+            listening,
+            addresses: HashMap::new(),
+            room,
+            leases_out: 0,
+            now,
+            until: now,
+        })))
+    }
+
+    pub(super) fn net(&self) -> std::cell::RefMut<'_, Net> {
+        self.0.borrow_mut()
+    }
+
+    /// A peer connects to the shard. `None` where nobody listens.
+    pub fn connect(&self) -> Option<Peer> {
+        let mut net = self.net();
+        if !net.listening {
+            return None;
+        }
+        net.links.push(Link::default());
+        let link = net.links.len() - 1;
+        net.backlog.push_back(link);
+        Some(Peer(link))
+    }
+
+    /// Lets the shard connect to `address`.
+    pub fn listen(&self, address: SocketAddr) {
+        self.net().addresses.insert(address, VecDeque::new());
+    }
+
+    /// A peer that the shard has connected to.
+    pub fn accept(&self, address: SocketAddr) -> Option<Peer> {
+        self.net().addresses.get_mut(&address)?.pop_front()
+    }
+
+    /// Writes as much of `bytes` as goes at once; returns how many.
+    pub fn write(&self, peer: Peer, bytes: &[u8]) -> usize {
+        let mut net = self.net();
+        let room = net.room;
+        let link = &mut net.links[peer.0];
+        if link.near_closed {
+            link.break_off(None);
+        }
+        if link.reset || link.up.fin || link.vanished {
+            return 0;
+        }
+        let len = bytes.len().min(room - link.up.bytes.len());
+        link.up.bytes.extend(&bytes[..len]);
+        len
+    }
+
+    /// Reads up to `bytes_max` bytes.
+    pub fn read(&self, peer: Peer, bytes_max: usize) -> Read {
+        let mut net = self.net();
+        let link = &mut net.links[peer.0];
+        let len = bytes_max.min(link.down.bytes.len());
+        match link {
+            Link { vanished: true, .. } => Read::Nothing,
+            link if len > 0 => Read::Bytes(link.down.bytes.drain(..len).collect()),
+            Link { reset: true, .. } => Read::Reset,
+            Link { down: Stream { fin: true, .. }, .. } => Read::End,
+            _ => Read::Nothing,
+        }
+    }
+
+    /// Sends FIN, and goes on reading.
+    pub fn half_close(&self, peer: Peer) {
+        self.net().links[peer.0].up.fin = true;
+    }
+
+    /// Closes the peer's socket: FIN, or a reset if it has not read everything.
+    pub fn close(&self, peer: Peer) {
+        let mut net = self.net();
+        let link = &mut net.links[peer.0];
+        link.up.fin = true;
+        link.far_closed = true;
+        if !link.down.bytes.is_empty() {
+            link.break_off(Some(Errno::ECONNRESET));
+        }
+    }
+
+    /// Resets the connection.
+    pub fn reset(&self, peer: Peer) {
+        self.net().links[peer.0].break_off(Some(Errno::ECONNRESET));
+    }
+
+    /// Cuts the peer off: nothing arrives any more in either direction, and nobody is told.
+    pub fn vanish(&self, peer: Peer) {
+        self.net().links[peer.0].vanished = true;
+    }
+
+    /// Lets `span` pass, as far as the shard sleeps: every turn that has nothing to complete moves
+    /// the clock to the end of its timeout, and no further than this.
+    pub fn pass(&self, span: Duration) {
+        let mut net = self.net();
+        net.until = net.now + span;
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Instant {
+        self.net().now
+    }
+
+    /// Whether the time that was let pass is over.
+    pub fn passed(&self) -> bool {
+        let net = self.net();
+        net.now >= net.until
+    }
+
+    /// How many sockets the shard has open.
+    pub fn sockets_open(&self) -> usize {
+        self.net().sockets.len()
+    }
+
+    /// How many receive buffers are leased.
+    pub fn leases_out(&self) -> u32 {
+        self.net().leases_out
+    }
+}
+
+impl Link {
+    fn break_off(&mut self, error: Option<Errno>) {
+        if !self.reset {
+            self.reset = true;
+            self.error = error;
+            self.down.bytes.clear();
+        }
+    }
+}
+
+/// What the kernel does with sockets.
+impl Net {
+    pub(super) fn socket(&mut self, owner: ConnId, link: Option<usize>) -> Socket {
+        self.sockets_made += 1;
+        self.sockets.insert(self.sockets_made, Sock { owner, link });
+        Socket(self.sockets_made)
+    }
+
+    /// Whose socket it is, if it is open.
+    pub(super) fn owner(&self, socket: Socket) -> Option<ConnId> {
+        self.sockets.get(&socket.0).map(|sock| sock.owner)
+    }
+
+    fn link(&mut self, socket: Socket) -> &mut Link {
+        let link = self.sockets[&socket.0].link.expect("connected");
+        &mut self.links[link]
+    }
+
+    pub(super) fn accept(&mut self, owner: ConnId) -> Option<Socket> {
+        let link = self.backlog.pop_front()?;
+        Some(self.socket(owner, Some(link)))
+    }
+
+    pub(super) fn connect(&mut self, socket: Socket, to: SocketAddr) -> Result<(), Errno> {
+        let peer = Peer(self.links.len());
+        self.addresses.get_mut(&to).ok_or(Errno::ECONNREFUSED)?.push_back(peer);
+        self.links.push(Link::default());
+        self.sockets.get_mut(&socket.0).expect("open").link = Some(peer.0);
+        Ok(())
+    }
+
+    pub(super) fn stop_listening(&mut self) {
+        self.listening = false;
+        for link in std::mem::take(&mut self.backlog) {
+            self.links[link].break_off(None);
+        }
+    }
+
+    /// Whether a poll for input ends.
+    pub(super) fn readable(&mut self, socket: Socket) -> bool {
+        let link = self.link(socket);
+        let arrived = !link.up.bytes.is_empty() || link.up.fin || link.reset;
+        link.shut || arrived && !link.vanished
+    }
+
+    /// Receives without waiting, up to the size of `into`.
+    pub(super) fn recv(&mut self, socket: Socket, into: &mut [u8]) -> Result<u32, Errno> {
+        let link = self.link(socket);
+        let len = into.len().min(link.up.bytes.len());
+        match link {
+            Link { vanished: true, shut: false, .. } => Err(Errno::EAGAIN),
+            link if len > 0 => {
+                into.iter_mut().zip(link.up.bytes.drain(..len)).for_each(|(to, byte)| *to = byte);
+                Ok(len as u32)
+            }
+            Link { error: Some(_), .. } => Err(link.error.take().expect("just seen")),
+            Link { reset, shut, up, .. } if *reset || *shut || up.fin => Ok(0),
+            _ => Err(Errno::EAGAIN),
+        }
+    }
+
+    /// Sends what there is room for: 0 bytes if there is none.
+    pub(super) fn send(&mut self, socket: Socket, bytes: &[u8]) -> Result<u32, Errno> {
+        let room = self.room;
+        let link = self.link(socket);
+        if link.reset || link.down.fin {
+            return Err(link.error.take().unwrap_or(Errno::EPIPE));
+        }
+        let len = bytes.len().min(room - link.down.bytes.len());
+        link.down.bytes.extend(&bytes[..len]);
+        if link.far_closed && !link.vanished {
+            link.break_off(Some(Errno::ECONNRESET));
+        }
+        Ok(len as u32)
+    }
+
+    pub(super) fn shutdown(&mut self, socket: Socket, how: Shut) {
+        let link = self.link(socket);
+        link.down.fin = true;
+        link.shut |= how == Shut::Both;
+    }
+
+    pub(super) fn close(&mut self, socket: Socket) {
+        let sock = self.sockets.remove(&socket.0).expect("open");
+        let Some(link) = sock.link.map(|link| &mut self.links[link]) else { return };
+        link.near_closed = true;
+        link.down.fin = true;
+        // RFC 9112 section 9.6: closing with input unread resets, and that overtakes what the peer
+        // has not read yet.
+        if !link.up.bytes.is_empty() {
+            link.break_off(None);
+        }
+    }
+
+    pub(super) fn close_all(&mut self) {
+        self.stop_listening();
+        let open: Vec<u32> = self.sockets.keys().copied().collect();
+        open.into_iter().for_each(|socket| self.close(Socket(socket)));
+    }
+}

@@ -1,0 +1,500 @@
+//! The [`Ring`] of the kernel: io_uring.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::mem;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, opcode};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{self, Shutdown, SockaddrLike, SockaddrStorage};
+
+use super::arena::{Arena, Lease};
+use super::probe::Tier;
+use super::{Completion, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token, Waker};
+use crate::host::{Descriptors, Io};
+use crate::id::ConnId;
+use crate::listener::Listener;
+use crate::pool::Pool;
+
+/// What a ring is made with.
+pub struct UringConfig {
+    /// Which forms of the interface to use.
+    pub io: Io,
+    /// Where sockets live.
+    pub descriptors: Descriptors,
+    /// Sockets at most: the size of the ring's own table with direct descriptors.
+    pub conns_max: u32,
+    /// Where connections come from, if the shard accepts any.
+    pub listener: Option<Listener>,
+    /// Sockets that connect are reset when they are closed, which leaves no `TIME_WAIT` behind: for
+    /// load generators, whose next run needs the ports.
+    pub reset_on_close: bool,
+    /// Receive buffers.
+    pub buffers: u16,
+    /// Bytes of one receive buffer.
+    pub buffer_bytes: u32,
+}
+
+impl Default for UringConfig {
+    fn default() -> Self {
+        UringConfig {
+            io: Io::Uring,
+            descriptors: Descriptors::Normal,
+            conns_max: 10_000,
+            listener: None,
+            reset_on_close: false,
+            buffers: 128,
+            buffer_bytes: 8192,
+        }
+    }
+}
+
+/// One io_uring. Must be used by the thread that made it.
+pub struct Uring {
+    /// First, so that it is closed before what the kernel may point to is freed.
+    ring: IoUring,
+    /// What found the submission queue full and the kernel unwilling.
+    backlog: VecDeque<Entry>,
+    arena: Arena,
+    /// Whose a leased buffer is while the kernel has it; by lease.
+    receivers: Box<[u32]>,
+    sends: Pool<Sending>,
+    /// Whose shutdowns of direct descriptors are in flight, and of which ends.
+    shuts: Pool<(u32, Shutdown)>,
+    /// Addresses to connect to and from, kept where the kernel can read them: there are few.
+    addresses: HashMap<SocketAddr, Box<SockaddrStorage>>,
+    descriptors: Descriptors,
+    listener: Option<Listener>,
+    reset_on_close: bool,
+    wake: Arc<EventFd>,
+    deferred: bool,
+    ext_arg: bool,
+    /// When the earliest timeout in the ring ends, where enter itself takes none (before 5.11).
+    timeout: Option<Instant>,
+    /// What the timeout points to until the kernel takes it.
+    span: Box<Timespec>,
+}
+
+struct Sending {
+    generation: u32,
+    data: SendData,
+    at: u32,
+}
+
+/// Submission queue entries. A turn that needs more submits in between.
+const SQ_ENTRIES: u32 = 1024;
+/// Completion queue entries: each armed wait can complete at once, but the kernel hands over at
+/// most [`FLUSH`] deferred ones in one go.
+pub(super) const CQ_ENTRIES: u32 = 4096;
+/// Deferred completions to ask for in one go. An enter that waits for one runs at most 20 of them
+/// (since 6.13, commit f46b9cdb22f7).
+const FLUSH: usize = 1024;
+
+// What `user_data` holds: kind 8 bits, key 24, slot 32. The key is the generation, or for
+// operations that lend something the key of what is lent. Beside the kinds of `OpKind`:
+const WAKE: u8 = 128;
+/// Its success says nothing and its failure shows in a later operation.
+const IGNORED: u8 = 129;
+const TIMEOUT: u8 = 130;
+
+const KIND_ACCEPT: u8 = OpKind::Accept as u8;
+const KIND_CONNECT: u8 = OpKind::Connect as u8;
+const KIND_POLL: u8 = OpKind::Poll as u8;
+const KIND_RECV: u8 = OpKind::Recv as u8;
+const KIND_SEND: u8 = OpKind::Send as u8;
+const KIND_CLOSE: u8 = OpKind::Close as u8;
+const KIND_SHUT: u8 = OpKind::Shut as u8;
+const KEY_MASK: u32 = (1 << 24) - 1;
+
+fn user_data(kind: u8, key: u32, slot: u32) -> u64 {
+    assert!(key <= KEY_MASK, "24 bits for keys: 16 million operations of one kind in flight");
+    u64::from(kind) << 56 | u64::from(key) << 32 | u64::from(slot)
+}
+
+impl Uring {
+    /// Makes a ring, for the calling thread.
+    ///
+    /// # Errors
+    /// What the kernel says: `EPERM` or `ENOSYS` where io_uring is not allowed, `ENOMEM` where the
+    /// limit on locked memory is too low, `EMFILE` where that on open files is.
+    pub fn new(config: UringConfig) -> io::Result<Self> {
+        let tier = match config.io {
+            Io::Uring => Tier::best()?,
+            Io::UringPlain => Tier::Plain,
+        };
+        let ring = tier.build(SQ_ENTRIES, CQ_ENTRIES)?;
+        if config.descriptors == Descriptors::Direct {
+            ring.submitter().register_files_sparse(config.conns_max)?;
+        }
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let mut uring = Uring {
+            backlog: VecDeque::new(),
+            arena: Arena::new(config.buffers, config.buffer_bytes),
+            receivers: vec![0; config.buffers as usize].into_boxed_slice(),
+            sends: Pool::default(),
+            shuts: Pool::default(),
+            addresses: HashMap::new(),
+            descriptors: config.descriptors,
+            listener: config.listener,
+            reset_on_close: config.reset_on_close,
+            wake: Arc::new(EventFd::from_value_and_flags(0, flags)?),
+            deferred: tier == Tier::Deferred,
+            ext_arg: tier != Tier::Plain && ring.params().is_feature_ext_arg(),
+            timeout: None,
+            span: Box::default(),
+            ring,
+        };
+        uring.arm_wake();
+        Ok(uring)
+    }
+
+    fn arm_wake(&mut self) {
+        let fd = Fd(self.wake.as_fd().as_raw_fd());
+        let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
+        self.submit_later(entry.user_data(user_data(WAKE, 0, 0)));
+    }
+
+    fn submit_later(&mut self, entry: Entry) {
+        if self.backlog.is_empty() && self.place(&entry) {
+            return;
+        }
+        // Full: hand over what is there. Where the kernel takes nothing (it wants its completions
+        // read first) the entry waits.
+        if self.ring.submit().is_err() || !self.place_backlog() || !self.place(&entry) {
+            self.backlog.push_back(entry);
+        }
+    }
+
+    fn place_backlog(&mut self) -> bool {
+        while let Some(entry) = self.backlog.pop_front() {
+            if !self.place(&entry) {
+                self.backlog.push_front(entry);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn place(&mut self, entry: &Entry) -> bool {
+        // SAFETY: whatever an entry points to outlives its operation. Receive buffers are pieces
+        // of `arena` and sent bytes are in `sends` until the completion is popped; addresses and
+        // `span` are never freed; all of them live as long as the ring, or longer (see `drop`).
+        unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+
+    fn address(&mut self, address: SocketAddr) -> (*const libc::sockaddr, libc::socklen_t) {
+        let raw = self
+            .addresses
+            .entry(address)
+            .or_insert_with(|| Box::new(SockaddrStorage::from(address)));
+        (raw.as_ptr(), raw.len())
+    }
+
+    /// Queues an operation that says something only when it fails.
+    fn submit_silently(&mut self, entry: Entry) {
+        let entry = entry.flags(Flags::SKIP_SUCCESS);
+        self.submit_later(entry.user_data(user_data(IGNORED, 0, 0)));
+    }
+
+    fn set_option<T>(&mut self, socket: Socket, level: i32, name: i32, value: &'static T) {
+        let (value, len) = ((&raw const *value).cast(), mem::size_of::<T>() as u32);
+        let (level, name) = (level as u32, name as u32);
+        self.submit_silently(
+            opcode::SetSockOpt::new(Fixed(socket.0), level, name, value, len).build(),
+        );
+    }
+
+    fn open_direct(&mut self, id: ConnId, to: SocketAddr, from: Option<IpAddr>) -> Socket {
+        let socket = Socket(id.index());
+        let place = DestinationSlot::try_from_slot_target(id.index()).expect("within the table");
+        let make = opcode::Socket::new(domain(to), libc::SOCK_STREAM, 0).file_index(Some(place));
+        self.submit_silently(make.build());
+        self.set_option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32);
+        if self.reset_on_close {
+            self.set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &RESET);
+        }
+        if let Some(from) = from {
+            // The port is chosen at connect, when it need only differ for the same peer.
+            self.set_option(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1i32);
+            let (addr, len) = self.address(SocketAddr::new(from, 0));
+            self.submit_silently(opcode::Bind::new(Fixed(socket.0), addr, len).build());
+        }
+        socket
+    }
+
+    /// Runs what is deferred beyond the first 20 completions, as long as there is room for it.
+    fn flush_deferred(&mut self) -> io::Result<()> {
+        if self.deferred
+            && self.ring.submission().taskrun()
+            && self.ring.completion().len() + FLUSH < CQ_ENTRIES as usize
+        {
+            let zero = Timespec::new();
+            let args = SubmitArgs::new().timespec(&zero);
+            tolerate(self.ring.submitter().submit_with_args(FLUSH, &args))?;
+        }
+        Ok(())
+    }
+
+    /// Before 5.11 an enter takes no timeout, so one is put into the ring.
+    fn arm_timeout(&mut self, timeout: Duration) {
+        let end = Instant::now() + timeout;
+        if self.timeout.is_some_and(|armed| armed <= end) {
+            return;
+        }
+        self.timeout = Some(end);
+        *self.span = Timespec::from(timeout);
+        let entry = opcode::Timeout::new(&raw const *self.span).build();
+        self.submit_later(entry.user_data(user_data(TIMEOUT, 0, 0)));
+    }
+
+    /// What the kernel says of an operation of ours that no shard knows; `None`: it is a shard's.
+    fn housekeeping(&mut self, kind: u8) -> Option<()> {
+        match kind {
+            WAKE => {
+                // Empty when another completion of the same wake was faster.
+                let _ = self.wake.read();
+                self.arm_wake();
+            }
+            TIMEOUT => self.timeout = None,
+            IGNORED => {}
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn completed(&mut self, kind: u8, key: u32, slot: u32, result: i32) -> Completion {
+        let result = u32::try_from(result).map_err(|_| -result);
+        let (kind, generation, lent) = match kind {
+            KIND_RECV => {
+                let generation = self.receivers[key as usize];
+                (OpKind::Recv, generation, Lent::Buffer(Lease::from_key(key as u16)))
+            }
+            KIND_SEND => {
+                let Sending { generation, data, at } = self.sends.remove(key);
+                (OpKind::Send, generation, Lent::Data(data, at))
+            }
+            KIND_ACCEPT => (OpKind::Accept, key, Lent::Nothing),
+            KIND_CONNECT => (OpKind::Connect, key, Lent::Nothing),
+            KIND_POLL => (OpKind::Poll, key, Lent::Nothing),
+            KIND_CLOSE => (OpKind::Close, key, Lent::Nothing),
+            KIND_SHUT => {
+                let (generation, how) = self.shuts.remove(key);
+                if let Ok(fd) = result {
+                    shut_installed(fd as RawFd, how);
+                }
+                (OpKind::Shut, generation, Lent::Nothing)
+            }
+            _ => unreachable!("user data is ours"),
+        };
+        // A direct accept gives 0: the socket is where it was asked to be.
+        let result = match (kind, self.descriptors) {
+            (OpKind::Accept, Descriptors::Direct) => result.map(|_| slot),
+            _ => result,
+        };
+        Completion { token: Token { kind, id: ConnId::new(slot, generation) }, result, lent }
+    }
+}
+
+impl Ring for Uring {
+    fn push(&mut self, op: Op, token: Token) {
+        let (generation, slot) = (token.id.generation(), token.id.index());
+        let direct = self.descriptors == Descriptors::Direct;
+        /// Builds the same operation on either kind of socket.
+        macro_rules! on {
+            ($socket:expr, |$file:ident| $build:expr) => {
+                if direct {
+                    let $file = Fixed($socket.0);
+                    $build
+                } else {
+                    let $file = Fd($socket.0 as RawFd);
+                    $build
+                }
+            };
+        }
+        let mut key = generation;
+        let entry = match op {
+            Op::Accept => {
+                let listener = self.listener.as_ref().expect("accepts only where it listens");
+                let (file, none) = (Fd(listener.as_fd().as_raw_fd()), std::ptr::null_mut());
+                let accept = opcode::Accept::new(file, none, none.cast());
+                if direct {
+                    let place = DestinationSlot::try_from_slot_target(slot);
+                    accept.file_index(Some(place.expect("within the table"))).build()
+                } else {
+                    accept.flags(libc::SOCK_CLOEXEC).build()
+                }
+            }
+            Op::Connect(socket, to) => {
+                let (addr, len) = self.address(to);
+                on!(socket, |file| opcode::Connect::new(file, addr, len).build())
+            }
+            Op::Poll(socket) => {
+                let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
+                on!(socket, |file| opcode::PollAdd::new(file, events).build())
+            }
+            Op::Recv(socket, lease) => {
+                key = u32::from(lease.key());
+                self.receivers[key as usize] = generation;
+                let (start, len) = self.arena.place(&lease);
+                let flags = libc::MSG_DONTWAIT;
+                on!(socket, |file| opcode::Recv::new(file, start, len as u32).flags(flags).build())
+            }
+            Op::Send { socket, data, at } => {
+                key = self.sends.insert(Sending { generation, data, at });
+                let rest = &self.sends.get_mut(key).data.bytes()[at as usize..];
+                let (start, len) = (rest.as_ptr(), rest.len() as u32);
+                let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+                on!(socket, |file| opcode::Send::new(file, start, len).flags(flags).build())
+            }
+            Op::Close(socket) => on!(socket, |file| opcode::Close::new(file).build()),
+        };
+        self.submit_later(entry.user_data(user_data(token.kind as u8, key, slot)));
+    }
+
+    fn open(&mut self, id: ConnId, to: SocketAddr, from: Option<IpAddr>) -> Result<Socket, i32> {
+        match self.descriptors {
+            Descriptors::Direct => Ok(self.open_direct(id, to, from)),
+            Descriptors::Normal => {
+                open_normal(to, from, self.reset_on_close).map_err(|errno| errno as i32)
+            }
+        }
+    }
+
+    fn shutdown(&mut self, socket: Socket, how: Shut, token: Token) -> ShutDown {
+        let how = match how {
+            Shut::Write => Shutdown::Write,
+            Shut::Both => Shutdown::Both,
+        };
+        match self.descriptors {
+            Descriptors::Normal => {
+                // A peer that has gone already has done it for us.
+                let _ = socket::shutdown(socket.0 as RawFd, how);
+                ShutDown::Done
+            }
+            // A direct descriptor has no number for `shutdown(2)`, and the ring's own SHUTDOWN
+            // always goes to a kernel thread (REQ_F_FORCE_ASYNC, 128 us): borrow a number.
+            Descriptors::Direct => {
+                let key = self.shuts.insert((token.id.generation(), how));
+                let entry = opcode::FixedFdInstall::new(Fixed(socket.0), 0).build();
+                self.submit_later(entry.user_data(user_data(KIND_SHUT, key, socket.0)));
+                ShutDown::Pending
+            }
+        }
+    }
+
+    fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.place_backlog();
+        match timeout {
+            Some(timeout) if self.ext_arg => {
+                let span = Timespec::from(timeout);
+                let args = SubmitArgs::new().timespec(&span);
+                tolerate(self.ring.submitter().submit_with_args(1, &args))?;
+            }
+            Some(Duration::ZERO) => tolerate(self.ring.submitter().submit())?,
+            Some(timeout) => {
+                self.arm_timeout(timeout);
+                tolerate(self.ring.submitter().submit_and_wait(1))?;
+            }
+            None => tolerate(self.ring.submitter().submit_and_wait(1))?,
+        }
+        self.flush_deferred()
+    }
+
+    fn pop(&mut self) -> Option<Completion> {
+        loop {
+            let cqe = self.ring.completion().next()?;
+            let data = cqe.user_data();
+            let (kind, key, slot) =
+                ((data >> 56) as u8, (data >> 32) as u32 & KEY_MASK, data as u32);
+            if self.housekeeping(kind).is_none() {
+                return Some(self.completed(kind, key, slot, cqe.result()));
+            }
+        }
+    }
+
+    fn lease(&mut self) -> Option<Lease> {
+        self.arena.lease()
+    }
+
+    fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
+        self.arena.buffer(lease)
+    }
+
+    fn give_back(&mut self, lease: Lease) {
+        self.arena.give_back(lease);
+    }
+
+    fn waker(&self) -> Waker {
+        Waker::new(Arc::clone(&self.wake))
+    }
+
+    fn listens(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    fn stop_listening(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener.stop();
+        }
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // The kernel cancels what is in flight only after the ring is closed, at a time of its
+        // own. What a send points to is therefore left to it.
+        if !self.sends.is_empty() {
+            mem::forget(mem::take(&mut self.sends));
+        }
+    }
+}
+
+/// Close without waiting, and without FIN.
+static RESET: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
+
+/// An enter that did nothing for a passing reason has not failed: the next one goes on.
+fn tolerate(entered: io::Result<usize>) -> io::Result<()> {
+    match entered {
+        Ok(_) => Ok(()),
+        Err(error) => match error.raw_os_error() {
+            // Time is up; a signal; completions must be read first; memory is short for now.
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+            _ => Err(error),
+        },
+    }
+}
+
+fn domain(address: SocketAddr) -> i32 {
+    if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
+}
+
+/// Shuts down a socket by the number that was borrowed for it, and returns the number.
+fn shut_installed(fd: RawFd, how: Shutdown) {
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // A peer that has gone already has done it for us.
+    let _ = socket::shutdown(fd.as_raw_fd(), how);
+}
+
+fn open_normal(to: SocketAddr, from: Option<IpAddr>, reset: bool) -> nix::Result<Socket> {
+    let family =
+        if to.is_ipv4() { socket::AddressFamily::Inet } else { socket::AddressFamily::Inet6 };
+    let fd =
+        socket::socket(family, socket::SockType::Stream, socket::SockFlag::SOCK_CLOEXEC, None)?;
+    socket::setsockopt(&fd, socket::sockopt::TcpNoDelay, &true)?;
+    if reset {
+        socket::setsockopt(&fd, socket::sockopt::Linger, &RESET)?;
+    }
+    if let Some(from) = from {
+        // The port is chosen at connect, when it need only differ for the same peer.
+        socket::setsockopt(&fd, socket::sockopt::IpBindAddressNoPort, &true)?;
+        socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0)))?;
+    }
+    Ok(Socket(fd.into_raw_fd() as u32))
+}

@@ -1,0 +1,104 @@
+//! What an embedding program implements.
+
+use murre_codec::http::{Request, Response};
+use murre_codec::upgrade::Upgrade;
+use murre_codec::{CloseCode, Kind, OpCode, encode};
+
+use crate::conn::CloseReason;
+use crate::id::ConnId;
+use crate::outbox::{Outbox, Queued};
+
+/// The application. It is told what happened and answers through [`Outbox`].
+///
+/// Every method runs on the shard's thread and must not block: the shard serves nobody meanwhile.
+pub trait Handler {
+    /// What the application remembers of a WebSocket. It is paid for every one of them.
+    type Session;
+    /// What other threads may post to it.
+    type Mail: Send + 'static;
+
+    /// Answers a plain HTTP request.
+    fn request(&mut self, _id: ConnId, _request: &Request<'_, '_>) -> Response {
+        Response::text(404, "not found\n")
+    }
+
+    /// Accepts a WebSocket, whose handshake is correct, or refuses it with an answer.
+    ///
+    /// # Errors
+    /// The refusal. The connection goes on as an HTTP connection.
+    fn open(
+        &mut self,
+        id: ConnId,
+        request: &Request<'_, '_>,
+        upgrade: &Upgrade<'_>,
+        out: &mut Outbox,
+    ) -> Result<Opened<Self::Session>, Response>;
+
+    /// A whole message arrived.
+    fn message(
+        &mut self,
+        id: ConnId,
+        session: &mut Self::Session,
+        message: Message<'_>,
+        out: &mut Outbox,
+    );
+
+    /// The WebSocket is over. Called once for every [`open`](Handler::open) that accepted.
+    fn close(
+        &mut self,
+        _id: ConnId,
+        _session: Self::Session,
+        _reason: CloseReason,
+        _out: &mut Outbox,
+    ) {
+    }
+
+    /// Something was posted.
+    fn mail(&mut self, _mail: Self::Mail, _out: &mut Outbox) {}
+}
+
+/// An accepted WebSocket.
+#[derive(Debug)]
+pub struct Opened<S> {
+    /// What to remember of it.
+    pub session: S,
+    /// The subprotocol chosen of those that the client offered.
+    pub protocol: Option<&'static str>,
+}
+
+impl<S> Opened<S> {
+    /// Accepts without a subprotocol.
+    pub fn new(session: S) -> Self {
+        Opened { session, protocol: None }
+    }
+}
+
+/// A whole message, whatever frames and packets it came in.
+#[derive(Debug)]
+pub struct Message<'b> {
+    /// Text, which is valid UTF-8, or binary.
+    pub kind: Kind,
+    /// The payload, to be read or changed in place.
+    pub bytes: &'b mut [u8],
+}
+
+/// What WebSocket handlers queue, framed.
+impl Outbox {
+    /// Queues a message of this connection's own. What goes to many is better framed once, by
+    /// [`encode::frame`], and queued with [`send`](Outbox::send).
+    pub fn message(&mut self, id: ConnId, kind: Kind, payload: &[u8]) -> Queued {
+        self.write(id, |out| encode::write_frame(out, kind.opcode(), payload, None))
+    }
+
+    /// Queues a control frame; `payload` is at most 125 bytes.
+    pub(crate) fn control(&mut self, id: ConnId, opcode: OpCode, payload: &[u8]) -> Queued {
+        self.write(id, |out| encode::write_frame(out, opcode, payload, None))
+    }
+
+    /// Sends what is queued and a close frame, then closes.
+    pub fn close_websocket(&mut self, id: ConnId, code: CloseCode, why: &str, reason: CloseReason) {
+        // If the frame cannot be queued the connection is going already.
+        let _ = self.write(id, |out| encode::write_close(out, code, why, None));
+        self.close(id, reason);
+    }
+}

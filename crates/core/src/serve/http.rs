@@ -1,0 +1,154 @@
+//! Requests of one HTTP connection to answers of the handler.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use murre_codec::http::{self, BadRequest, Progress, Request, Response};
+use murre_codec::upgrade;
+
+use super::websocket::WebSocket;
+use super::{Handler, Opened, Serve, Speaks};
+use crate::conn::CloseReason;
+use crate::id::ConnId;
+use crate::outbox::Outbox;
+
+impl<H: Handler> Serve<H> {
+    /// Takes one request off the front of `input` and answers it; 0 if it is not all there.
+    pub(super) fn request(
+        &mut self,
+        id: ConnId,
+        state: &mut Speaks<H::Session>,
+        input: &[u8],
+        out: &mut Outbox,
+    ) -> usize {
+        let Speaks::Http { decoder, continued, answered } = state else { unreachable!("called for HTTP") };
+        let arriving = decoder.in_request();
+        let mut fields = http::fields();
+        let request = match decoder.decode(input, &mut fields, &self.limits.http) {
+            Ok(Progress::Request(request)) => request,
+            Ok(progress) => {
+                if !arriving {
+                    // One deadline from the first byte to the last, however they trickle in.
+                    out.set_timer(id, out.ticks(self.limits.handshake));
+                }
+                if matches!(progress, Progress::Continue) && !std::mem::replace(continued, true) {
+                    let _ = out.write(id, |bytes| bytes.extend_from_slice(http::CONTINUE));
+                }
+                return 0;
+            }
+            Err(bad) => {
+                self.refuse(id, bad, out);
+                return 0;
+            }
+        };
+        *continued = false;
+        *answered = true;
+        self.counters.requests.add(1);
+        let consumed = request.size;
+        if request.wants_websocket() {
+            if let Some(session) = self.upgrade(id, &request, out) {
+                *state = Speaks::WebSocket(WebSocket::new(session));
+                self.first_ping(id, out);
+            }
+        } else {
+            let response = self.handler.request(id, &request);
+            self.answer(id, &request, &response, out);
+        }
+        consumed
+    }
+
+    fn answer(
+        &mut self,
+        id: ConnId,
+        request: &Request<'_, '_>,
+        response: &Response,
+        out: &mut Outbox,
+    ) {
+        let keep_alive = request.keep_alive && !self.draining;
+        let date = self.clock.date(out.now());
+        let head = request.method == "HEAD";
+        // An answer that cannot be queued is the connection's end.
+        let _ = out.write(id, |bytes| {
+            response.write(bytes, head, keep_alive, request.minor_version, Some(date));
+        });
+        if keep_alive {
+            out.set_timer(id, out.ticks(self.limits.http_idle));
+        } else {
+            let draining = self.draining && request.keep_alive;
+            let reason = if draining { CloseReason::Draining } else { CloseReason::Finished };
+            out.close(id, reason);
+        }
+    }
+
+    fn upgrade(
+        &mut self,
+        id: ConnId,
+        request: &Request<'_, '_>,
+        out: &mut Outbox,
+    ) -> Option<H::Session> {
+        let opened = match upgrade::check(request) {
+            Err(refusal) => Err(refusal.response()),
+            Ok(_) if self.draining => Err(Response::text(503, "going away\n")),
+            Ok(upgrade) => {
+                let opened = self.handler.open(id, request, &upgrade, out);
+                opened.map(|opened| (opened, upgrade))
+            }
+        };
+        match opened {
+            Ok((Opened { session, protocol }, upgrade)) => {
+                let _ = out.write(id, |bytes| upgrade::accept(bytes, upgrade.key, protocol));
+                self.counters.websockets.add(1);
+                let open = &self.counters.websockets_open;
+                open.set(open.get() + 1);
+                Some(session)
+            }
+            Err(response) => {
+                self.counters.upgrades_refused.add(1);
+                self.answer(id, request, &response, out);
+                None
+            }
+        }
+    }
+
+    /// Where the next request would begin is unknown, so the connection ends with the answer.
+    fn refuse(&mut self, id: ConnId, bad: BadRequest, out: &mut Outbox) {
+        self.counters.requests_bad.add(1);
+        self.last_answer(id, bad.status(), bad.reason(), CloseReason::BadRequest, out);
+    }
+
+    /// The request did not arrive in time.
+    pub(super) fn too_slow(&mut self, id: ConnId, out: &mut Outbox) {
+        self.last_answer(id, 408, "the request took too long", CloseReason::HandshakeTimeout, out);
+    }
+
+    fn last_answer(
+        &mut self,
+        id: ConnId,
+        status: u16,
+        why: &'static str,
+        reason: CloseReason,
+        out: &mut Outbox,
+    ) {
+        let date = self.clock.date(out.now());
+        let response = Response::text(status, why);
+        let _ = out.write(id, |bytes| response.write(bytes, false, false, 1, Some(date)));
+        out.close(id, reason);
+    }
+}
+
+/// The `Date` of answers (RFC 9110 section 6.6.1), written anew at most once a second.
+#[derive(Default)]
+pub(super) struct Clock {
+    date: String,
+    written: Option<Instant>,
+}
+
+impl Clock {
+    fn date(&mut self, now: Instant) -> &str {
+        let fresh = self.written.is_some_and(|at| now - at < Duration::from_secs(1));
+        if !fresh {
+            self.date = httpdate::fmt_http_date(SystemTime::now());
+            self.written = Some(now);
+        }
+        &self.date
+    }
+}

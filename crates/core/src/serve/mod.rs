@@ -1,0 +1,209 @@
+//! The protocol of a server: HTTP/1.1 with keep-alive, and WebSocket after an upgrade.
+
+mod handler;
+mod http;
+mod websocket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use murre_codec::http::{Limits as HttpLimits, RequestDecoder};
+use murre_codec::{CloseCode, Limits as FrameLimits, Role};
+
+use crate::conn::CloseReason;
+use crate::counters::Counter;
+use crate::id::ConnId;
+use crate::outbox::Outbox;
+use crate::pool::Pool;
+use crate::protocol::Protocol;
+
+pub use handler::{Handler, Message, Opened};
+use http::Clock;
+use websocket::WebSocket;
+
+/// The bounds of what a peer may do.
+#[derive(Clone, Debug)]
+pub struct ServeLimits {
+    /// Sizes of requests.
+    pub http: HttpLimits,
+    /// Bytes of one message at most.
+    pub message_bytes_max: u32,
+    /// From the connection, or from the first byte of a later request, to its last.
+    pub handshake: Duration,
+    /// Between two requests.
+    pub http_idle: Duration,
+    /// Silence of a WebSocket peer before it is pinged.
+    pub ping_interval: Duration,
+    /// Silence after a ping before the connection is given up.
+    pub pong_timeout: Duration,
+}
+
+impl Default for ServeLimits {
+    fn default() -> Self {
+        ServeLimits {
+            http: HttpLimits::default(),
+            message_bytes_max: 1024 * 1024,
+            handshake: Duration::from_secs(10),
+            http_idle: Duration::from_secs(120),
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A server's side of every connection of a shard.
+pub struct Serve<H: Handler> {
+    handler: H,
+    limits: ServeLimits,
+    frame_limits: FrameLimits,
+    /// Messages of which the rest is still arriving.
+    messages: Pool<Vec<u8>>,
+    counters: Arc<ServeCounters>,
+    clock: Clock,
+    draining: bool,
+}
+
+/// What one connection speaks at present.
+pub enum Speaks<S> {
+    /// HTTP: where it is in a request.
+    Http {
+        /// The request that is arriving.
+        decoder: RequestDecoder,
+        /// `100 Continue` has been sent for it.
+        continued: bool,
+        /// A request has been answered before.
+        answered: bool,
+    },
+    /// WebSocket.
+    WebSocket(WebSocket<S>),
+}
+
+/// An idle WebSocket with a session of four bytes takes half a cache line; the transport takes the
+/// other half.
+const _: () = assert!(size_of::<Option<Speaks<u32>>>() <= 32);
+
+/// What other threads may post to a serving shard.
+#[derive(Debug)]
+pub enum ServeMail<M> {
+    /// Stop accepting, and take leave of everybody within about this time.
+    Drain(Duration),
+    /// For the handler.
+    App(M),
+}
+
+/// What a serving shard counts beside its transport's [`Counters`](crate::Counters).
+#[derive(Debug, Default)]
+pub struct ServeCounters {
+    /// Requests answered, refused ones among them.
+    pub requests: Counter,
+    /// Requests that broke a rule or a limit.
+    pub requests_bad: Counter,
+    /// WebSockets opened.
+    pub websockets: Counter,
+    /// WebSockets that are open now.
+    pub websockets_open: Counter,
+    /// Upgrades refused.
+    pub upgrades_refused: Counter,
+    /// Whole messages received.
+    pub messages: Counter,
+    /// Pings sent to silent peers.
+    pub pings: Counter,
+}
+
+impl<H: Handler> Serve<H> {
+    /// Serves `handler` within `limits`.
+    pub fn new(handler: H, limits: ServeLimits) -> Self {
+        let frame_limits =
+            FrameLimits { role: Role::Server, message_bytes_max: limits.message_bytes_max };
+        Serve {
+            handler,
+            limits,
+            frame_limits,
+            messages: Pool::default(),
+            counters: Arc::default(),
+            clock: Clock::default(),
+            draining: false,
+        }
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> Arc<ServeCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// The application.
+    pub fn handler(&self) -> &H {
+        &self.handler
+    }
+}
+
+impl<H: Handler> Protocol for Serve<H> {
+    type State = Speaks<H::Session>;
+    type Mail = ServeMail<H::Mail>;
+
+    fn opened(&mut self, id: ConnId, out: &mut Outbox) -> Self::State {
+        out.set_timer(id, out.ticks(self.limits.handshake));
+        Speaks::Http { decoder: RequestDecoder::default(), continued: false, answered: false }
+    }
+
+    fn received(
+        &mut self,
+        id: ConnId,
+        state: &mut Self::State,
+        input: &mut [u8],
+        out: &mut Outbox,
+    ) -> usize {
+        let mut at = 0;
+        while at < input.len() && !out.congested(id) {
+            let rest = &mut input[at..];
+            let consumed = match state {
+                Speaks::Http { .. } => self.request(id, state, rest, out),
+                Speaks::WebSocket(websocket) => self.frame(id, websocket, rest, out),
+            };
+            if !out.is_open(id) {
+                return input.len();
+            }
+            if consumed == 0 {
+                break;
+            }
+            at += consumed;
+        }
+        at
+    }
+
+    fn expired(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
+        match state {
+            Speaks::Http { decoder, .. } if decoder.in_request() => self.too_slow(id, out),
+            Speaks::Http { answered: true, .. } => out.close(id, CloseReason::IdleTimeout),
+            Speaks::Http { .. } => out.close(id, CloseReason::HandshakeTimeout),
+            Speaks::WebSocket(websocket) => self.silent(id, websocket, out),
+        }
+    }
+
+    fn leave(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
+        match state {
+            // The answer to what is arriving will be its last.
+            Speaks::Http { decoder, .. } if decoder.in_request() => {}
+            Speaks::Http { .. } => out.close(id, CloseReason::Draining),
+            Speaks::WebSocket(_) => {
+                out.close_websocket(id, CloseCode::Away, "going away", CloseReason::Draining);
+            }
+        }
+    }
+
+    fn closed(&mut self, id: ConnId, state: Self::State, reason: CloseReason, out: &mut Outbox) {
+        if let Speaks::WebSocket(websocket) = state {
+            self.ended(id, websocket, reason, out);
+        }
+    }
+
+    fn mail(&mut self, mail: Self::Mail, out: &mut Outbox) {
+        match mail {
+            ServeMail::Drain(over) => {
+                self.draining = true;
+                out.drain(over);
+            }
+            ServeMail::App(mail) => self.handler.mail(mail, out),
+        }
+    }
+}

@@ -1,0 +1,664 @@
+//! Everything one core owns, and its loop. None of it is shared.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::conn::{CloseReason, State};
+use crate::counters::Counters;
+use crate::drain::Drain;
+use crate::id::ConnId;
+use crate::mailbox::Mailbox;
+use crate::outbox::{Connect, Outbox};
+use crate::pool::{NONE, Pool};
+use crate::protocol::Protocol;
+use crate::ring::{Completion, Lease, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token};
+use crate::send_queue::SendPool;
+use crate::slab::Slab;
+use crate::timers::Timers;
+
+/// A shard's bounds.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Connections at most.
+    pub conns_max: u32,
+    /// Bytes queued for one connection at most, or one message if that is longer: a peer for which
+    /// there is more is a slow consumer.
+    pub send_bytes_max: u32,
+    /// How long a connection that is being closed may take to send the rest and to close its side.
+    pub linger: Duration,
+    /// The unit of timers.
+    pub tick: Duration,
+    /// How many parts of a tick timers are spread over, at least: many connections make more.
+    pub slices: u32,
+    /// Mails that wait at most.
+    pub mails_max: usize,
+}
+
+impl Default for ShardConfig {
+    fn default() -> Self {
+        ShardConfig {
+            conns_max: 10_000,
+            send_bytes_max: 1024 * 1024,
+            linger: Duration::from_secs(3),
+            tick: Duration::from_secs(1),
+            slices: 8,
+            mails_max: 4096,
+        }
+    }
+}
+
+/// One core's connections on one ring, speaking one protocol.
+pub struct Shard<R: Ring, P: Protocol> {
+    ring: R,
+    protocol: P,
+    /// By slot, beside the connections: a protocol holds one of these while it queues on those.
+    states: Vec<Option<P::State>>,
+    out: Outbox,
+    /// Input that was cut off, until the rest of it is there.
+    spill: Pool<Vec<u8>>,
+    /// Connections with something to read, waiting for a buffer: first come, first served.
+    starved: VecDeque<ConnId>,
+    mailbox: Arc<Mailbox<P::Mail>>,
+    mails: Vec<P::Mail>,
+    accepts: Accepts,
+    drain: Option<Drain>,
+    expired: Vec<u32>,
+}
+
+/// Accepts in flight. Each holds a slot, so that none is accepted without a place.
+struct Accepts {
+    armed: u32,
+    /// After a failure for want of descriptors or memory: not before this time.
+    not_before: Option<Instant>,
+    listening: bool,
+}
+
+/// Enough for several connections a turn; few, because the shards' accepts are woken in the order
+/// they were armed, so that neighbours in time go to one shard in blocks of so many.
+const ACCEPTS_MAX: u32 = 8;
+/// How long to leave the backlog alone when the machine has nothing left to accept with.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections in one slice of a tick at most.
+const SLICE_MAX: u32 = 4096;
+/// A turn deals with about so many expired timers; the rest are due in the next.
+const EXPIRED_MAX: usize = 4096;
+
+impl<R: Ring, P: Protocol> Shard<R, P> {
+    /// A shard with nothing on it yet.
+    pub fn new(ring: R, protocol: P, config: &ShardConfig) -> Self {
+        let now = ring.now();
+        let mailbox = Arc::new(Mailbox::new(config.mails_max, ring.waker()));
+        let slices = config.slices.max(config.conns_max.div_ceil(SLICE_MAX));
+        let out = Outbox {
+            conns: Slab::new(config.conns_max),
+            sends: SendPool::default(),
+            timers: Timers::new(config.conns_max, config.tick, slices, now),
+            counters: Arc::default(),
+            dirty: Vec::new(),
+            connects: Vec::new(),
+            now,
+            due: now,
+            send_bytes_max: config.send_bytes_max,
+            linger: config.linger,
+            stopped: false,
+            drain: None,
+        };
+        Shard {
+            accepts: Accepts { armed: 0, not_before: None, listening: ring.listens() },
+            states: Vec::with_capacity(config.conns_max as usize),
+            ring,
+            protocol,
+            out,
+            spill: Pool::default(),
+            starved: VecDeque::new(),
+            mailbox,
+            mails: Vec::new(),
+            drain: None,
+            expired: Vec::new(),
+        }
+    }
+
+    /// Where other threads leave mail for this shard.
+    pub fn mailbox(&self) -> Arc<Mailbox<P::Mail>> {
+        Arc::clone(&self.mailbox)
+    }
+
+    /// What this shard counts.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.out.counters)
+    }
+
+    /// The protocol that it speaks.
+    pub fn protocol(&self) -> &P {
+        &self.protocol
+    }
+
+    /// Its connections, as the protocol sees them.
+    pub fn outbox(&self) -> &Outbox {
+        &self.out
+    }
+
+    /// Turns until the protocol stops it, or a drain is over.
+    ///
+    /// # Errors
+    /// Only what makes the ring unusable.
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.stopped() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Whether it has nothing more to do.
+    pub fn stopped(&self) -> bool {
+        self.out.stopped
+    }
+
+    /// One turn: wait, complete, act on mail and time, flush. What a turn pushes, the next turn's
+    /// wait submits.
+    ///
+    /// # Errors
+    /// Only what makes the ring unusable.
+    pub fn turn(&mut self) -> io::Result<()> {
+        self.accept();
+        let timeout = self.timeout();
+        self.ring.submit_and_wait(timeout)?;
+        self.out.now = self.ring.now();
+        self.complete_all();
+        self.mailbox.collect(&mut self.mails);
+        for mail in self.mails.drain(..) {
+            self.protocol.mail(mail, &mut self.out);
+        }
+        self.expire();
+        self.protocol.turn(&mut self.out);
+        self.drain();
+        self.connect();
+        self.flush();
+        self.feed();
+        self.out.counters.turns.add(1);
+        Ok(())
+    }
+
+    /// How long the kernel may keep the thread.
+    fn timeout(&mut self) -> Option<Duration> {
+        if !self.mailbox.sleep() {
+            return Some(Duration::ZERO);
+        }
+        let busy = self.out.conns.used() > self.accepts.armed;
+        let timer = busy.then(|| self.out.timers.next());
+        let drain = self.drain.as_ref().map(|_| self.out.now + Drain::STEP);
+        let first = [timer, drain, self.accepts.not_before, self.protocol.wake_at()]
+            .into_iter()
+            .flatten()
+            .min()?;
+        Some(first.saturating_duration_since(self.ring.now()))
+    }
+
+    fn complete_all(&mut self) {
+        let mut completions = 0;
+        while let Some(completion) = self.ring.pop() {
+            self.complete(completion);
+            completions += 1;
+        }
+        self.out.counters.completions.add(completions);
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let Completion { token: Token { kind, id }, result, lent } = completion;
+        let conn = self.out.conns.get_mut(id).expect("a slot outlives its operations");
+        conn.in_flight.end(kind);
+        match (kind, lent) {
+            (OpKind::Accept, _) => self.accepted(id, result),
+            (OpKind::Connect, _) => self.connected(id, result),
+            (OpKind::Poll, _) => self.ready(id, result),
+            (OpKind::Recv, Lent::Buffer(lease)) => {
+                self.received(id, &lease, result);
+                self.ring.give_back(lease);
+            }
+            (OpKind::Send, Lent::Data(data, at)) => self.sent(id, data, at, result),
+            (OpKind::Close, _) => self.closed(id),
+            (OpKind::Shut, _) => self.shut_down(id, result),
+            (kind, lent) => unreachable!("{kind:?} is not lent {lent:?}"),
+        }
+        if let Some(conn) = self.out.conns.get(id) {
+            if conn.state == State::Terminating {
+                self.out.mark(id);
+            }
+        }
+    }
+
+    fn push(&mut self, id: ConnId, kind: OpKind, op: Op) {
+        let conn = self.out.conns.get_mut(id).expect("there while it operates");
+        conn.in_flight.begin(kind);
+        self.ring.push(op, Token { kind, id });
+    }
+
+    // ---- arriving ----
+
+    /// Keeps accepts armed while there are slots for what they give.
+    fn accept(&mut self) {
+        if self.accepts.not_before.is_some_and(|time| self.out.now < time) {
+            return;
+        }
+        self.accepts.not_before = None;
+        while self.accepts.listening && self.accepts.armed < ACCEPTS_MAX {
+            let Some(id) = self.out.conns.reserve() else { return };
+            self.accepts.armed += 1;
+            self.push(id, OpKind::Accept, Op::Accept);
+        }
+    }
+
+    fn accepted(&mut self, id: ConnId, result: Result<u32, i32>) {
+        self.accepts.armed -= 1;
+        match result {
+            Ok(socket) => {
+                self.out.conns.get_mut(id).expect("reserved").socket = Socket(socket);
+                self.out.counters.accepted.add(1);
+                self.opened(id);
+            }
+            Err(errno) => {
+                self.out.conns.free(id);
+                self.accept_failed(errno);
+            }
+        }
+    }
+
+    fn accept_failed(&mut self, errno: i32) {
+        use nix::errno::Errno;
+        match Errno::from_raw(errno) {
+            // It had gone before we came to it (accept(2): errors already pending on it).
+            Errno::ECONNABORTED | Errno::EINTR | Errno::EPROTO | Errno::EAGAIN => {}
+            // The listener is shut down.
+            Errno::EINVAL | Errno::EBADF | Errno::ECANCELED => self.accepts.listening = false,
+            // Nothing to accept with: what waits stays in the backlog.
+            _ => {
+                self.out.counters.accept_failed.add(1);
+                self.accepts.not_before = Some(self.out.now + ACCEPT_PAUSE);
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        for Connect { id, to, from } in mem::take(&mut self.out.connects) {
+            match self.ring.open(id, to, from) {
+                Ok(socket) => {
+                    self.out.conns.get_mut(id).expect("reserved").socket = socket;
+                    self.push(id, OpKind::Connect, Op::Connect(socket, to));
+                }
+                Err(errno) => {
+                    self.out.conns.free(id);
+                    self.protocol.refused(id, errno, &mut self.out);
+                }
+            }
+        }
+    }
+
+    fn connected(&mut self, id: ConnId, result: Result<u32, i32>) {
+        match result {
+            Ok(_) => {
+                self.out.counters.connected.add(1);
+                self.opened(id);
+            }
+            Err(errno) => {
+                let conn = self.out.conns.get_mut(id).expect("reserved");
+                conn.state = State::Terminating;
+                self.protocol.refused(id, errno, &mut self.out);
+            }
+        }
+    }
+
+    fn opened(&mut self, id: ConnId) {
+        self.out.conns.get_mut(id).expect("reserved").state = State::Open;
+        self.out.counters.open.add(1);
+        let state = self.protocol.opened(id, &mut self.out);
+        let index = id.index() as usize;
+        if self.states.len() <= index {
+            self.states.resize_with(index + 1, || None);
+        }
+        self.states[index] = Some(state);
+        self.wait(id);
+    }
+
+    // ---- receiving ----
+
+    /// Waits for input, if nothing is in flight that will lead to it.
+    fn wait(&mut self, id: ConnId) {
+        let conn = self.out.conns.get(id).expect("there while it waits");
+        if !conn.reading() && matches!(conn.state, State::Open | State::Lingering) {
+            let socket = conn.socket;
+            self.push(id, OpKind::Poll, Op::Poll(socket));
+        }
+    }
+
+    fn ready(&mut self, id: ConnId, result: Result<u32, i32>) {
+        let conn = self.out.conns.get(id).expect("there while it waits");
+        match (conn.state, result) {
+            (State::Open | State::Lingering, Ok(_)) => self.read(id),
+            (State::Open | State::Lingering, Err(errno)) => self.failed(id, errno),
+            _ => {}
+        }
+    }
+
+    /// Receives what is there, or waits for a buffer to receive it into.
+    fn read(&mut self, id: ConnId) {
+        let conn = self.out.conns.get_mut(id).expect("there while it reads");
+        let socket = conn.socket;
+        match self.ring.lease() {
+            Some(lease) => self.push(id, OpKind::Recv, Op::Recv(socket, lease)),
+            None => {
+                conn.starved = true;
+                self.out.counters.starved.add(1);
+                self.starved.push_back(id);
+            }
+        }
+    }
+
+    /// Gives buffers that came back to the connections that wait for them.
+    fn feed(&mut self) {
+        while let Some(&id) = self.starved.front() {
+            let conn = self.out.conns.get_mut(id).filter(|conn| conn.starved);
+            let Some(conn) = conn else {
+                self.starved.pop_front();
+                continue;
+            };
+            let Some(lease) = self.ring.lease() else { return };
+            self.starved.pop_front();
+            conn.starved = false;
+            let socket = conn.socket;
+            self.push(id, OpKind::Recv, Op::Recv(socket, lease));
+        }
+    }
+
+    fn received(&mut self, id: ConnId, lease: &Lease, result: Result<u32, i32>) {
+        use nix::errno::Errno;
+        let state = self.out.conns.get(id).expect("there while it receives").state;
+        match result {
+            Ok(0) => self.ended(id),
+            Ok(len) if state == State::Open => {
+                self.out.counters.receives.add(1);
+                self.out.counters.bytes_in.add(u64::from(len));
+                self.consume(id, lease, len as usize);
+                let full = len as usize == self.ring.buffer(lease).len();
+                self.go_on(id, full);
+            }
+            // Thrown away.
+            Ok(_) => self.wait(id),
+            Err(errno) => match Errno::from_raw(errno) {
+                Errno::EAGAIN | Errno::EINTR => self.wait(id),
+                _ => self.failed(id, errno),
+            },
+        }
+    }
+
+    /// Offers the protocol what was received, behind what it left the last time.
+    fn consume(&mut self, id: ConnId, lease: &Lease, len: usize) {
+        let conn = self.out.conns.get_mut(id).expect("there while it receives");
+        let tail = mem::replace(&mut conn.tail, NONE);
+        let bytes = &mut self.ring.buffer(lease)[..len];
+        let state = self.states[id.index() as usize].as_mut().expect("open");
+        if tail == NONE {
+            let consumed = self.protocol.received(id, state, bytes, &mut self.out);
+            if consumed < len && self.out.is_open(id) {
+                let key = self.spill.insert(bytes[consumed..].to_vec());
+                self.out.conns.get_mut(id).expect("open").tail = key;
+            }
+        } else {
+            self.spill.get_mut(tail).extend_from_slice(bytes);
+            self.consume_tail(id, tail);
+        }
+    }
+
+    fn consume_tail(&mut self, id: ConnId, tail: u32) {
+        let state = self.states[id.index() as usize].as_mut().expect("open");
+        let bytes = self.spill.get_mut(tail);
+        let consumed = self.protocol.received(id, state, bytes, &mut self.out);
+        if consumed == bytes.len() || !self.out.is_open(id) {
+            self.spill.remove(tail);
+        } else {
+            bytes.drain(..consumed);
+            self.out.conns.get_mut(id).expect("open").tail = tail;
+        }
+    }
+
+    /// Reads on, unless the peer is to take what is queued for it first.
+    fn go_on(&mut self, id: ConnId, more_is_there: bool) {
+        if self.out.congested(id) {
+            self.out.counters.paused.add(1);
+        } else if more_is_there && self.out.is_open(id) {
+            self.read(id);
+        } else {
+            self.wait(id);
+        }
+    }
+
+    /// What was queued has been sent: goes on with the input that waited for that.
+    fn resume(&mut self, id: ConnId) {
+        let conn = self.out.conns.get_mut(id).expect("there while it sends");
+        if conn.state != State::Open || conn.reading() {
+            return;
+        }
+        let tail = mem::replace(&mut conn.tail, NONE);
+        if tail != NONE {
+            self.consume_tail(id, tail);
+        }
+        if self.out.conns.get(id).is_some() {
+            self.go_on(id, false);
+        }
+    }
+
+    /// The peer has sent its last byte. What is queued for it is still sent.
+    fn ended(&mut self, id: ConnId) {
+        let conn = self.out.conns.get(id).expect("there while it receives");
+        if conn.state == State::Open && !conn.queue.is_empty() {
+            self.out.close(id, CloseReason::PeerClosed);
+        } else {
+            self.out.abort(id, CloseReason::PeerClosed);
+        }
+    }
+
+    /// An operation on the socket failed: the connection is over.
+    fn failed(&mut self, id: ConnId, errno: i32) {
+        let reason = CloseReason::of_errno(errno);
+        if reason == CloseReason::Failed {
+            tracing::warn!(errno, conn = id.index(), "closing a connection that the kernel failed");
+        }
+        self.out.abort(id, reason);
+    }
+
+    // ---- sending and ending ----
+
+    /// Sends what this turn queued, and takes what it closed one step further.
+    fn flush(&mut self) {
+        let mut dirty = mem::take(&mut self.out.dirty);
+        for id in dirty.drain(..) {
+            let Some(conn) = self.out.conns.get_mut(id) else { continue };
+            conn.dirty = false;
+            match conn.state {
+                State::Open => self.send(id),
+                State::Closing if conn.queue.is_empty() => self.finish(id),
+                State::Closing => self.send(id),
+                State::Terminating => self.terminate(id),
+                State::Free | State::Reserved | State::Lingering => {}
+            }
+        }
+        // Nothing of the above marks a connection, so the list stays empty and is used again.
+        debug_assert!(self.out.dirty.is_empty());
+        self.out.dirty = dirty;
+    }
+
+    /// Hands the next piece to the kernel, one at a time: two could overtake each other.
+    fn send(&mut self, id: ConnId) {
+        let conn = self.out.conns.get_mut(id).expect("there while it sends");
+        if conn.in_flight.has(OpKind::Send) {
+            return;
+        }
+        let socket = conn.socket;
+        if let Some(data) = self.out.sends.take(&mut conn.queue) {
+            self.push(id, OpKind::Send, Op::Send { socket, data, at: 0 });
+        }
+    }
+
+    fn sent(&mut self, id: ConnId, data: SendData, at: u32, result: Result<u32, i32>) {
+        use nix::errno::Errno;
+        let conn = self.out.conns.get_mut(id).expect("there while it sends");
+        let socket = conn.socket;
+        let (len, going) = (data.len(), matches!(conn.state, State::Open | State::Closing));
+        let sent = match result {
+            Ok(sent) => sent,
+            Err(errno) if matches!(Errno::from_raw(errno), Errno::EAGAIN | Errno::EINTR) => 0,
+            Err(errno) => {
+                conn.queue.done(len - at);
+                self.out.sends.recycle(data);
+                return self.failed(id, errno);
+            }
+        };
+        self.out.counters.bytes_out.add(u64::from(sent));
+        if at + sent < len && going {
+            conn.queue.done(sent);
+            self.out.counters.sends_short.add(1);
+            return self.push(id, OpKind::Send, Op::Send { socket, data, at: at + sent });
+        }
+        conn.queue.done(len - at);
+        self.out.counters.sends.add(1);
+        self.out.sends.recycle(data);
+        if !going {
+            return;
+        }
+        let conn = self.out.conns.get(id).expect("there while it sends");
+        if conn.queue.has_waiting() || conn.state == State::Closing {
+            self.out.mark(id);
+        } else {
+            self.resume(id);
+        }
+    }
+
+    /// Everything is sent: FIN, and then the peer's last words are thrown away.
+    fn finish(&mut self, id: ConnId) {
+        let conn = self.out.conns.get_mut(id).expect("there while it ends");
+        conn.state = State::Lingering;
+        self.shutdown(id, Shut::Write);
+        self.wait(id);
+    }
+
+    fn shutdown(&mut self, id: ConnId, how: Shut) {
+        let conn = self.out.conns.get_mut(id).expect("there while it ends");
+        let token = Token { kind: OpKind::Shut, id };
+        if self.ring.shutdown(conn.socket, how, token) == ShutDown::Pending {
+            conn.in_flight.begin(OpKind::Shut);
+        }
+    }
+
+    fn shut_down(&mut self, id: ConnId, result: Result<u32, i32>) {
+        let conn = self.out.conns.get_mut(id).expect("there while it ends");
+        if result.is_err() {
+            // Once more, if something still depends on it. A FIN that was not sent does not: the
+            // end of the linger comes without it.
+            conn.shut = false;
+        }
+    }
+
+    /// Ends what is in flight, then the socket.
+    fn terminate(&mut self, id: ConnId) {
+        let conn = self.out.conns.get_mut(id).expect("there while it ends");
+        let socket = conn.socket;
+        conn.starved = false;
+        if conn.in_flight.is_empty() {
+            self.push(id, OpKind::Close, Op::Close(socket));
+        } else if conn.in_flight.waits() && !mem::replace(&mut conn.shut, true) {
+            self.shutdown(id, Shut::Both);
+        }
+    }
+
+    fn closed(&mut self, id: ConnId) {
+        let conn = self.out.conns.get_mut(id).expect("there until it is closed");
+        let (tail, reason) = (mem::replace(&mut conn.tail, NONE), conn.reason);
+        if tail != NONE {
+            self.spill.remove(tail);
+        }
+        self.out.timers.clear(id.index());
+        self.out.conns.free(id);
+        // A connection that could not be made has no state.
+        let state = self.states.get_mut(id.index() as usize).and_then(Option::take);
+        if let Some(state) = state {
+            let counters = &self.out.counters;
+            counters.closed[reason as usize].add(1);
+            counters.open.set(counters.open.get() - 1);
+            self.protocol.closed(id, state, reason, &mut self.out);
+        }
+    }
+
+    // ---- time ----
+
+    /// Tells the protocol whose timers ran out, a slice of the connections at a time.
+    fn expire(&mut self) {
+        if self.out.conns.used() == self.accepts.armed {
+            return self.out.timers.restart(self.out.now);
+        }
+        let mut expired = mem::take(&mut self.expired);
+        let mut told = 0;
+        while told < EXPIRED_MAX {
+            self.out.due = self.out.timers.next();
+            if !self.out.timers.sweep(self.out.now, &mut expired) {
+                break;
+            }
+            told += expired.len();
+            for index in expired.drain(..) {
+                if let Some(id) = self.out.conns.at(index) {
+                    self.expired(id);
+                }
+            }
+        }
+        self.expired = expired;
+    }
+
+    fn expired(&mut self, id: ConnId) {
+        match self.out.conns.get(id).expect("there while it has a timer").state {
+            State::Open => {
+                let state = self.states[id.index() as usize].as_mut().expect("open");
+                self.protocol.expired(id, state, &mut self.out);
+            }
+            // The peer takes too long to read our last bytes or to close its side.
+            State::Closing | State::Lingering => self.out.abort(id, CloseReason::Finished),
+            State::Free | State::Reserved | State::Terminating => {}
+        }
+    }
+
+    /// Has the connections leave, as far as the time that has passed allows.
+    fn drain(&mut self) {
+        if let Some(over) = self.out.drain.take() {
+            self.ring.stop_listening();
+            self.accepts.listening = false;
+            self.drain = Some(Drain::new(self.out.now, over, self.out.linger));
+        }
+        let Some(drain) = &mut self.drain else { return };
+        for index in drain.due(self.out.now, self.out.conns.len()) {
+            let Some(id) = self.out.conns.at(index).filter(|&id| self.out.is_open(id)) else {
+                continue;
+            };
+            let state = self.states[index as usize].as_mut().expect("open");
+            self.protocol.leave(id, state, &mut self.out);
+        }
+        if drain.over(self.out.now) || self.out.conns.used() == self.accepts.armed {
+            self.out.stopped = true;
+        }
+    }
+}
+
+impl<R: Ring, P: Protocol> Drop for Shard<R, P> {
+    fn drop(&mut self) {
+        // The kernel closes what is in the ring's own table; descriptors of the process are ours.
+        for index in 0..self.out.conns.len() {
+            let Some(id) = self.out.conns.at(index) else { continue };
+            let conn = self.out.conns.get(id).expect("just found");
+            let (socket, closing) = (conn.socket, conn.in_flight.has(OpKind::Close));
+            if socket != Socket(NONE) && !closing {
+                self.ring.push(Op::Close(socket), Token { kind: OpKind::Close, id });
+            }
+        }
+        // The process or the ring ends next: nothing is left to be done about a failure.
+        let _ = self.ring.submit_and_wait(Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,94 @@
+//! Peers on loopback.
+
+use std::io::{ErrorKind, Read as _, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use murre_core::ring::sim::{Peer, Read};
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::world::Network;
+
+/// TCP connections to a shard that listens at one address.
+pub struct TcpNet {
+    address: SocketAddr,
+    /// By peer; `None` once closed.
+    streams: Vec<Option<TcpStream>>,
+    until: Instant,
+}
+
+impl TcpNet {
+    pub fn new(address: SocketAddr) -> Self {
+        TcpNet { address, streams: Vec::new(), until: Instant::now() }
+    }
+
+    fn stream(&self, peer: Peer) -> Option<&TcpStream> {
+        self.streams[peer.index()].as_ref()
+    }
+}
+
+impl Network for TcpNet {
+    fn connect(&mut self) -> Option<Peer> {
+        let stream = TcpStream::connect(self.address).ok()?;
+        stream.set_nonblocking(true).expect("a socket");
+        stream.set_nodelay(true).expect("a socket");
+        self.streams.push(Some(stream));
+        Some(Peer::new(self.streams.len() - 1))
+    }
+
+    fn write(&mut self, peer: Peer, bytes: &[u8]) -> usize {
+        // A broken connection shows when it is read.
+        self.stream(peer).map_or(0, |mut stream| stream.write(bytes).unwrap_or(0))
+    }
+
+    fn read(&mut self, peer: Peer, bytes_max: usize) -> Read {
+        let Some(mut stream) = self.stream(peer) else { return Read::Nothing };
+        let mut bytes = vec![0; bytes_max];
+        match stream.read(&mut bytes) {
+            Ok(0) => Read::End,
+            Ok(len) => {
+                bytes.truncate(len);
+                Read::Bytes(bytes)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Read::Nothing,
+            Err(_) => Read::Reset,
+        }
+    }
+
+    fn half_close(&mut self, peer: Peer) {
+        // A broken connection shows when it is read.
+        let _ = self.stream(peer).map(|stream| stream.shutdown(Shutdown::Write));
+    }
+
+    fn close(&mut self, peer: Peer) {
+        self.streams[peer.index()] = None;
+    }
+
+    fn reset(&mut self, peer: Peer) {
+        if let Some(stream) = self.streams[peer.index()].take() {
+            let reset = libc::linger { l_onoff: 1, l_linger: 0 };
+            setsockopt(&stream, sockopt::Linger, &reset).expect("a socket");
+        }
+    }
+
+    fn vanish(&mut self, _peer: Peer) {}
+
+    fn pass(&mut self, span: Duration) {
+        self.until = Instant::now() + span;
+    }
+
+    fn passed(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn is_simulated(&self) -> bool {
+        false
+    }
+
+    fn check_empty(&self) {}
+}
