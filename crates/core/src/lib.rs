@@ -44,5 +44,5 @@ pub use outbox::{Outbox, Queued};
 pub use pool::Pool;
 pub use protocol::Protocol;
 pub use serve::{Handler, Message, Opened, Serve, ServeCounters, ServeLimits, ServeMail};
-pub use shard::{Shard, ShardConfig};
+pub use shard::{Held, Shard, ShardConfig};
 pub use timers::TIMER_BYTES;

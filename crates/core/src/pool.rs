@@ -94,7 +94,9 @@ mod tests {
     fn a_burst_is_given_back() {
         let mut pool = Pool::default();
         let keys: Vec<u32> = (0..10 * KEPT_SLOTS).map(|value| pool.insert(value)).collect();
-        keys.iter().for_each(|&key| drop(pool.remove(key)));
+        for key in keys {
+            pool.remove(key);
+        }
         assert_eq!(pool.slots.capacity(), 0);
         assert!(pool.is_empty());
     }

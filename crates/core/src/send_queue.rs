@@ -71,7 +71,7 @@ impl SendPool {
 
     /// Lets `write` append to the queue's last buffer, or to a new one.
     pub(crate) fn write(&mut self, queue: &mut SendQueue, write: impl FnOnce(&mut Vec<u8>)) {
-        if !self.last_buffer(queue).is_some_and(|last| last.len() < GATHER_BYTES) {
+        if self.last_buffer(queue).is_none_or(|last| last.len() >= GATHER_BYTES) {
             let buffer = self.spare.pop().unwrap_or_default();
             self.append(queue, SendData::Own(buffer));
         }
@@ -148,16 +148,14 @@ impl SendPool {
 
     /// Keeps a sent buffer for the next write, unless it has grown large.
     pub(crate) fn recycle(&mut self, data: SendData) {
-        if let SendData::Own(mut buffer) = data {
-            if self.spare.len() < SPARE_BUFFERS && buffer.capacity() <= 2 * GATHER_BYTES {
-                buffer.clear();
-                self.spare.push(buffer);
-            }
+        let SendData::Own(mut buffer) = data else { return };
+        if self.spare.len() < SPARE_BUFFERS && buffer.capacity() <= 2 * GATHER_BYTES {
+            buffer.clear();
+            self.spare.push(buffer);
         }
     }
 
     /// How many pieces wait.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> u32 {
         self.nodes.len()
     }

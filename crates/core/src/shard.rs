@@ -14,7 +14,9 @@ use crate::mailbox::Mailbox;
 use crate::outbox::{Connect, Outbox};
 use crate::pool::{NONE, Pool};
 use crate::protocol::Protocol;
-use crate::ring::{Completion, Lease, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token};
+use crate::ring::{
+    Completion, Lease, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token,
+};
 use crate::send_queue::SendPool;
 use crate::slab::Slab;
 use crate::timers::Timers;
@@ -48,6 +50,19 @@ impl Default for ShardConfig {
             mails_max: 4096,
         }
     }
+}
+
+/// What a shard keeps for its connections for a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Pieces that wait to be sent.
+    pub pieces: u32,
+    /// Bytes of those, and of what is being sent.
+    pub bytes: u64,
+    /// Inputs that were cut off.
+    pub tails: u32,
+    /// Connections that wait for a receive buffer.
+    pub starved: usize,
 }
 
 /// One core's connections on one ring, speaking one protocol.
@@ -141,6 +156,18 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         &self.out
     }
 
+    /// What it keeps for its connections beside their slots.
+    pub fn held(&self) -> Held {
+        let conns = &self.out.conns;
+        let queued = |id| conns.get(id).map_or(0, |conn| u64::from(conn.queue.bytes()));
+        Held {
+            pieces: self.out.sends.len(),
+            bytes: (0..conns.len()).filter_map(|index| conns.at(index)).map(queued).sum(),
+            tails: self.spill.len(),
+            starved: self.starved.len(),
+        }
+    }
+
     /// Turns until the protocol stops it, or a drain is over.
     ///
     /// # Errors
@@ -167,6 +194,10 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         let timeout = self.timeout();
         self.ring.submit_and_wait(timeout)?;
         self.out.now = self.ring.now();
+        if self.out.conns.used() == self.accepts.armed {
+            // Nobody had a timer while it slept: the ticks that have passed concern nobody.
+            self.out.timers.restart(self.out.now);
+        }
         self.complete_all();
         self.mailbox.collect(&mut self.mails);
         for mail in self.mails.drain(..) {
@@ -223,10 +254,9 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             (OpKind::Shut, _) => self.shut_down(id, result),
             (kind, lent) => unreachable!("{kind:?} is not lent {lent:?}"),
         }
-        if let Some(conn) = self.out.conns.get(id) {
-            if conn.state == State::Terminating {
-                self.out.mark(id);
-            }
+        let conn = self.out.conns.get(id);
+        if conn.is_some_and(|conn| conn.state == State::Terminating) {
+            self.out.mark(id);
         }
     }
 
@@ -594,9 +624,6 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     /// Tells the protocol whose timers ran out, a slice of the connections at a time.
     fn expire(&mut self) {
-        if self.out.conns.used() == self.accepts.armed {
-            return self.out.timers.restart(self.out.now);
-        }
         let mut expired = mem::take(&mut self.expired);
         let mut told = 0;
         while told < EXPIRED_MAX {

@@ -4,8 +4,8 @@
 //! its bytes are consumed, mostly within the same turn, so the last returned, whose lines are still
 //! in the cache, is leased next and only as many as were ever in use at once take up memory.
 
-use std::alloc::{self, Layout};
-use std::ptr::NonNull;
+use std::io;
+use std::ptr::{self, NonNull};
 
 /// A buffer of the arena, held by one owner at a time.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,30 +24,28 @@ impl Lease {
 
 /// The block and what is free of it.
 pub(super) struct Arena {
-    /// `count * size` bytes, page-aligned, owned.
+    /// `count * size` bytes, mapped in `new`, owned.
     block: NonNull<u8>,
     size: usize,
     count: usize,
     free: Vec<u16>,
 }
 
-/// Page-aligned, so that a registered block pins no page more than it covers.
-const ALIGN: usize = 4096;
-
 impl Arena {
-    /// `count` buffers of `size` bytes; memory is taken up as it is first used.
-    pub(super) fn new(count: u16, size: u32) -> Self {
+    /// `count` buffers of `size` bytes. It is mapped rather than allocated, so that memory is taken
+    /// up as it is first used.
+    pub(super) fn new(count: u16, size: u32) -> io::Result<Self> {
         assert!(count > 0 && size > 0);
         let (count, size) = (count as usize, size as usize);
-        let layout = Self::layout(count, size);
-        // SAFETY: `layout` has a size above zero, asserted above.
-        let block = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })
-            .unwrap_or_else(|| alloc::handle_alloc_error(layout));
-        Arena { block, size, count, free: (0..count as u16).rev().collect() }
-    }
-
-    fn layout(count: usize, size: usize) -> Layout {
-        Layout::from_size_align(count * size, ALIGN).expect("at most 2^16 buffers of 2^32 bytes")
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping at an address of the kernel's choosing touches no memory of ours.
+        let block = unsafe { libc::mmap(ptr::null_mut(), count * size, access, flags, -1, 0) };
+        if block == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let block = NonNull::new(block.cast()).expect("nothing is mapped at zero");
+        Ok(Arena { block, size, count, free: (0..count as u16).rev().collect() })
     }
 
     pub(super) fn lease(&mut self) -> Option<Lease> {
@@ -63,8 +61,8 @@ impl Arena {
     /// has it to call this with.
     pub(super) fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
         let (start, len) = self.place(lease);
-        // SAFETY: the piece lies inside the block, which lives as long as `self` and was zeroed at
-        // allocation. It is nobody else's: a lease is held by one owner at a time, and the kernel's
+        // SAFETY: the piece lies inside the block, which lives as long as `self` and was mapped
+        // full of zeros. It is nobody else's: a lease is held by one owner at a time, and the kernel's
         // are inside the ring until their operation has completed.
         unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
@@ -76,13 +74,19 @@ impl Arena {
         // SAFETY: `index < count`, so the offset stays inside the block.
         (unsafe { self.block.as_ptr().add(index * self.size) }, self.size)
     }
+
+    /// The whole block, to register it.
+    pub(super) fn block(&self) -> (*mut u8, usize) {
+        (self.block.as_ptr(), self.count * self.size)
+    }
 }
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this very layout. No receive is in flight: they never
-        // wait, so each has completed by the time the submission of it has returned.
-        unsafe { alloc::dealloc(self.block.as_ptr(), Self::layout(self.count, self.size)) }
+        let (start, len) = self.block();
+        // SAFETY: mapped in `new` with this length. No receive is in flight: they never wait, so
+        // each has completed by the time the submission of it has returned.
+        unsafe { libc::munmap(start.cast(), len) };
     }
 }
 

@@ -5,6 +5,8 @@
 //! touch belongs to the ring from `push` to completion: what it sends and the buffer it receives
 //! into are moved in and come back by value, so nobody else can reach them meanwhile.
 
+#[cfg(test)]
+mod accept_forms;
 mod arena;
 pub(crate) mod probe;
 pub mod sim;

@@ -35,6 +35,8 @@ pub struct UringConfig {
     /// Sockets that connect are reset when they are closed, which leaves no `TIME_WAIT` behind: for
     /// load generators, whose next run needs the ports.
     pub reset_on_close: bool,
+    /// How bytes are received.
+    pub receive: Receive,
     /// Receive buffers.
     pub buffers: u16,
     /// Bytes of one receive buffer.
@@ -49,10 +51,21 @@ impl Default for UringConfig {
             conns_max: 10_000,
             listener: None,
             reset_on_close: false,
+            receive: Receive::Plain,
             buffers: 128,
             buffer_bytes: 8192,
         }
     }
+}
+
+/// How bytes get from a socket into a leased buffer. Both are within noise of each other (the
+/// example `forms` measures them), and registering pins the whole arena in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receive {
+    /// `RECV` into memory like any other.
+    Plain,
+    /// `READ_FIXED` into the arena, registered with the ring.
+    Registered,
 }
 
 /// One io_uring. Must be used by the thread that made it.
@@ -72,6 +85,7 @@ pub struct Uring {
     descriptors: Descriptors,
     listener: Option<Listener>,
     reset_on_close: bool,
+    receive: Receive,
     wake: Arc<EventFd>,
     deferred: bool,
     ext_arg: bool,
@@ -135,7 +149,7 @@ impl Uring {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let mut uring = Uring {
             backlog: VecDeque::new(),
-            arena: Arena::new(config.buffers, config.buffer_bytes),
+            arena: Arena::new(config.buffers, config.buffer_bytes)?,
             receivers: vec![0; config.buffers as usize].into_boxed_slice(),
             sends: Pool::default(),
             shuts: Pool::default(),
@@ -143,6 +157,7 @@ impl Uring {
             descriptors: config.descriptors,
             listener: config.listener,
             reset_on_close: config.reset_on_close,
+            receive: config.receive,
             wake: Arc::new(EventFd::from_value_and_flags(0, flags)?),
             deferred: tier == Tier::Deferred,
             ext_arg: tier != Tier::Plain && ring.params().is_feature_ext_arg(),
@@ -150,8 +165,18 @@ impl Uring {
             span: Box::default(),
             ring,
         };
+        if config.receive == Receive::Registered {
+            uring.register_arena()?;
+        }
         uring.arm_wake();
         Ok(uring)
+    }
+
+    fn register_arena(&self) -> io::Result<()> {
+        let (start, len) = self.arena.block();
+        let block = libc::iovec { iov_base: start.cast(), iov_len: len };
+        // SAFETY: the block lives as long as the arena, which is dropped after the ring.
+        unsafe { self.ring.submitter().register_buffers(&[block]) }
     }
 
     fn arm_wake(&mut self) {
@@ -342,8 +367,15 @@ impl Ring for Uring {
                 key = u32::from(lease.key());
                 self.receivers[key as usize] = generation;
                 let (start, len) = self.arena.place(&lease);
-                let flags = libc::MSG_DONTWAIT;
-                on!(socket, |file| opcode::Recv::new(file, start, len as u32).flags(flags).build())
+                let len = len as u32;
+                match self.receive {
+                    Receive::Plain => on!(socket, |file| {
+                        opcode::Recv::new(file, start, len).flags(libc::MSG_DONTWAIT).build()
+                    }),
+                    Receive::Registered => on!(socket, |file| {
+                        opcode::ReadFixed::new(file, start, len, 0).rw_flags(RWF_NOWAIT).build()
+                    }),
+                }
             }
             Op::Send { socket, data, at } => {
                 key = self.sends.insert(Sending { generation, data, at });
@@ -454,6 +486,9 @@ impl Drop for Uring {
         }
     }
 }
+
+/// `RWF_NOWAIT`: a read that would wait fails with `EAGAIN` (since 4.14).
+const RWF_NOWAIT: i32 = 8;
 
 /// Close without waiting, and without FIN.
 static RESET: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };

@@ -20,7 +20,9 @@ impl<H: Handler> Serve<H> {
         input: &[u8],
         out: &mut Outbox,
     ) -> usize {
-        let Speaks::Http { decoder, continued, answered } = state else { unreachable!("called for HTTP") };
+        let Speaks::Http { decoder, continued, answered } = state else {
+            unreachable!("called for HTTP")
+        };
         let arriving = decoder.in_request();
         let mut fields = http::fields();
         let request = match decoder.decode(input, &mut fields, &self.limits.http) {

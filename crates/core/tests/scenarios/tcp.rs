@@ -72,6 +72,10 @@ impl Network for TcpNet {
         }
     }
 
+    fn close_all(&mut self) {
+        self.streams.iter_mut().for_each(|stream| *stream = None);
+    }
+
     fn vanish(&mut self, _peer: Peer) {}
 
     fn pass(&mut self, span: Duration) {

@@ -95,6 +95,7 @@ pub trait Network {
     fn half_close(&mut self, peer: Peer);
     fn close(&mut self, peer: Peer);
     fn reset(&mut self, peer: Peer);
+    fn close_all(&mut self);
     /// Says nothing and hears nothing any more.
     fn vanish(&mut self, peer: Peer);
     /// Begins to let time pass; `passed` says when it is over.
@@ -129,6 +130,10 @@ impl Network for SimNet {
 
     fn reset(&mut self, peer: Peer) {
         SimNet::reset(self, peer);
+    }
+
+    fn close_all(&mut self) {
+        self.close_all_peers();
     }
 
     fn vanish(&mut self, peer: Peer) {
@@ -167,7 +172,7 @@ pub struct World<P: Protocol> {
 /// More turns than any scenario needs; it is stuck if it has not come to its end by then.
 const TURNS_MAX: usize = 100_000;
 
-impl<P: Protocol> World<P> {
+impl<P: Protocol + 'static> World<P> {
     fn simulated(setup: &Setup, seed: u64, protocol: P) -> Self {
         let faults = if seed % 4 == 0 { Faults::none() } else { setup.faults };
         let ring = SimRing::new(&SimConfig {
@@ -251,6 +256,10 @@ impl<P: Protocol> World<P> {
 
     /// Drains the shard and checks that nothing is left of anything.
     pub fn finish(&mut self) {
+        // Real time is not spent on peers that linger.
+        if !self.net.is_simulated() || self.rng.bool() {
+            self.net.close_all();
+        }
         let drain = WatchedMail::Drain(Duration::ZERO);
         assert!(self.shard.mailbox().post(drain).is_ok());
         self.until("the drain is over", |world| world.shard.stopped());
@@ -275,7 +284,7 @@ impl<P: Protocol> World<P> {
 }
 
 /// Runs a scenario on the simulated ring, seed after seed, and then on every ring of this kernel.
-pub fn everywhere<P: Protocol>(
+pub fn everywhere<P: Protocol + 'static>(
     setup: &Setup,
     protocol: impl Fn() -> P,
     scenario: impl Fn(&mut World<P>),
@@ -285,7 +294,7 @@ pub fn everywhere<P: Protocol>(
 }
 
 /// Runs a scenario on the simulated ring. `SEED` in the environment runs only that one.
-pub fn simulated<P: Protocol>(
+pub fn simulated<P: Protocol + 'static>(
     setup: &Setup,
     protocol: impl Fn() -> P,
     scenario: impl Fn(&mut World<P>),
@@ -300,7 +309,7 @@ pub fn simulated<P: Protocol>(
 }
 
 /// Runs a scenario on every ring of this kernel.
-pub fn real<P: Protocol>(
+pub fn real<P: Protocol + 'static>(
     setup: &Setup,
     protocol: impl Fn() -> P,
     scenario: impl Fn(&mut World<P>),
@@ -327,7 +336,7 @@ pub fn real<P: Protocol>(
     }
 }
 
-fn run<P: Protocol>(mut world: World<P>, scenario: &impl Fn(&mut World<P>)) {
+fn run<P: Protocol + 'static>(mut world: World<P>, scenario: &impl Fn(&mut World<P>)) {
     scenario(&mut world);
     if !world.shard.stopped() {
         world.finish();

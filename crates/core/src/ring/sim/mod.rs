@@ -40,7 +40,7 @@ pub struct Faults {
     pub connect: u8,
     /// A receive or a send ends with an error that breaks the connection.
     pub broken: u8,
-    /// The submission queue takes only a few operations at a time.
+    /// The submission queue takes only a part of what is pushed.
     pub small_queue: bool,
 }
 
@@ -53,7 +53,7 @@ impl Faults {
     /// Everything goes wrong that must not be noticed by the peers.
     pub fn bad_day() -> Self {
         Faults {
-            spurious_ready: 10,
+            spurious_ready: 15,
             short: 40,
             interrupted: 15,
             late: 40,
@@ -119,11 +119,15 @@ struct InFlight {
     token: Token,
     /// Bytes that a send has moved.
     moved: u32,
+    /// Ends before it should.
+    spurious: bool,
 }
 
 /// How an operation went on: it waits, or it is over.
 type Step = Option<Result<u32, Errno>>;
 
+/// How long a turn takes that has something to do.
+const TURN: Duration = Duration::from_micros(20);
 /// How many events a failure prints.
 const EVENTS_KEPT: usize = 60;
 
@@ -138,7 +142,7 @@ impl SimRing {
             net: SimNet::new(config.listening, config.socket_bytes),
             rng: Rng::with_seed(config.seed),
             faults: config.faults,
-            arena: Arena::new(config.buffers, config.buffer_bytes),
+            arena: Arena::new(config.buffers, config.buffer_bytes).expect("memory for buffers"),
             pushed: VecDeque::new(),
             shutdowns: Vec::new(),
             in_flight: Vec::new(),
@@ -197,12 +201,13 @@ impl SimRing {
     /// Hands some of what was pushed to the kernel.
     fn submit(&mut self) {
         let count = match self.faults.small_queue {
-            true => self.rng.usize(1..=8),
+            true => self.rng.usize(1..=self.pushed.len().max(8)),
             false => self.pushed.len(),
         };
         for _ in 0..count.min(self.pushed.len()) {
             let (op, token) = self.pushed.pop_front().expect("counted");
-            self.in_flight.push(InFlight { op, token, moved: 0 });
+            let spurious = self.chance(self.faults.spurious_ready);
+            self.in_flight.push(InFlight { op, token, moved: 0, spurious });
         }
         for (socket, how) in std::mem::take(&mut self.shutdowns) {
             if self.chance(self.faults.late) {
@@ -243,14 +248,11 @@ impl SimRing {
     }
 
     fn step(&mut self, operation: &mut InFlight) -> Step {
-        let InFlight { op, token, moved } = operation;
+        let InFlight { op, token, moved, spurious } = operation;
         match op {
             Op::Accept => self.step_accept(token.id),
             Op::Connect(socket, to) => Some(self.step_connect(*socket, *to)),
-            Op::Poll(socket) => {
-                let readable = self.net.net().readable(*socket);
-                (readable || self.chance(self.faults.spurious_ready)).then_some(Ok(1))
-            }
+            Op::Poll(socket) => (*spurious || self.net.net().readable(*socket)).then_some(Ok(1)),
             Op::Recv(socket, lease) => Some(self.step_recv(*socket, lease)),
             Op::Send { socket, data, at } => self.step_send(*socket, data, *at, moved),
             Op::Close(socket) => {
@@ -357,10 +359,16 @@ impl Ring for SimRing {
     }
 
     fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if self.broken_rule.is_some() {
+            // Dropped next, or `pop` says what is wrong.
+            return Ok(());
+        }
         self.submit();
         // Whoever was woken looks for mail anyway; the count goes back to zero.
         let woken = self.wake.read().is_ok();
-        if !self.run() && !woken && self.pushed.is_empty() {
+        if self.run() || woken || !self.pushed.is_empty() {
+            self.net.net().now += TURN;
+        } else {
             self.sleep(timeout);
         }
         Ok(())

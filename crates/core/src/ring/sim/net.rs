@@ -19,6 +19,18 @@ pub struct SimNet(Rc<RefCell<Net>>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Peer(usize);
 
+impl Peer {
+    /// A name of the caller's own, for peers that are not simulated.
+    pub fn new(index: usize) -> Self {
+        Peer(index)
+    }
+
+    /// The number it was made with.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// What a peer gets when it reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
@@ -131,7 +143,7 @@ impl SimNet {
         let mut net = self.net();
         let room = net.room;
         let link = &mut net.links[peer.0];
-        if link.near_closed {
+        if link.near_closed && !bytes.is_empty() {
             link.break_off(None);
         }
         if link.reset || link.up.fin || link.vanished {
@@ -180,6 +192,12 @@ impl SimNet {
     /// Cuts the peer off: nothing arrives any more in either direction, and nobody is told.
     pub fn vanish(&self, peer: Peer) {
         self.net().links[peer.0].vanished = true;
+    }
+
+    /// Closes the sockets of all peers.
+    pub fn close_all_peers(&self) {
+        let peers = self.net().links.len();
+        (0..peers).for_each(|peer| self.close(Peer(peer)));
     }
 
     /// Lets `span` pass, as far as the shard sleeps: every turn that has nothing to complete moves

@@ -1,0 +1,123 @@
+//! Measures the forms that a ring can take against each other: echoes per second of server CPU time
+//! on 64 connections, server on one core, client on the other, all forms in turn, several rounds.
+//!
+//! `cargo run --release --example forms [ROUNDS]` prints one JSON line a run.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use murre_core::host::{Descriptors, Io};
+use murre_core::ring::uring::{Receive, Uring, UringConfig};
+use murre_core::{CloseReason, ConnId, Listener, Outbox, Protocol, Shard, ShardConfig};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
+
+const CONNS: usize = 64;
+const BYTES: usize = 32;
+const SPAN: Duration = Duration::from_secs(3);
+
+/// Sends back what arrives. The client is one too, that begins.
+struct Echo {
+    /// Where to connect, for the client.
+    connect: Option<SocketAddr>,
+    ends: Option<Instant>,
+}
+
+impl Protocol for Echo {
+    type State = ();
+    type Mail = ();
+
+    fn opened(&mut self, id: ConnId, out: &mut Outbox) {
+        if self.ends.is_some() {
+            let _ = out.write(id, |bytes| bytes.extend_from_slice(&[7; BYTES]));
+        }
+    }
+
+    fn received(&mut self, id: ConnId, (): &mut (), input: &mut [u8], out: &mut Outbox) -> usize {
+        let _ = out.write(id, |bytes| bytes.extend_from_slice(input));
+        input.len()
+    }
+
+    fn expired(&mut self, _id: ConnId, (): &mut (), _out: &mut Outbox) {}
+
+    fn closed(&mut self, _id: ConnId, (): (), _reason: CloseReason, _out: &mut Outbox) {}
+
+    fn mail(&mut self, (): (), out: &mut Outbox) {
+        out.stop();
+    }
+
+    fn turn(&mut self, out: &mut Outbox) {
+        if let Some(to) = self.connect.take() {
+            for _ in 0..CONNS {
+                out.connect(to, None);
+            }
+        }
+        if self.ends.is_some_and(|ends| out.now() >= ends) {
+            out.stop();
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        if self.connect.is_some() { Some(Instant::now()) } else { self.ends }
+    }
+}
+
+fn pin(core: usize) {
+    let mut cores = CpuSet::new();
+    // On a machine with one core both ends share it.
+    if cores.set(core).is_ok() {
+        let _ = sched_setaffinity(Pid::from_raw(0), &cores);
+    }
+}
+
+fn measure(io: Io, descriptors: Descriptors, receive: Receive) -> io::Result<String> {
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into())?;
+    let to = listener.address()?;
+    let config =
+        move || UringConfig { io, descriptors, receive, conns_max: 256, ..Default::default() };
+    let (tell, told) = mpsc::channel();
+    let server = thread::spawn(move || -> io::Result<Duration> {
+        pin(0);
+        let ring = Uring::new(UringConfig { listener: Some(listener), ..config() })?;
+        let mut shard =
+            Shard::new(ring, Echo { connect: None, ends: None }, &ShardConfig::default());
+        // The other end is gone only when the whole run has failed.
+        let _ = tell.send((shard.mailbox(), shard.counters()));
+        shard.run()?;
+        Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+    });
+    let (mailbox, counters) = told.recv().map_err(io::Error::other)?;
+    pin(1);
+    let client = Echo { connect: Some(to), ends: Some(Instant::now() + SPAN) };
+    let config = UringConfig { io, descriptors, conns_max: 256, ..Default::default() };
+    Shard::new(Uring::new(config)?, client, &ShardConfig::default()).run()?;
+    // A full mailbox has a stop in it already.
+    let _ = mailbox.post(());
+    let cpu = server.join().expect("the server does not panic")?.as_secs_f64();
+    let echoes = counters.bytes_in.get() as f64 / BYTES as f64;
+    Ok(format!(
+        "{{\"form\":\"{} {} {receive:?}\",\"echoes_per_second\":{:.0},\
+         \"echoes_per_cpu_second\":{:.0},\"turns_per_echo\":{:.3}}}",
+        io.name(),
+        descriptors.name(),
+        echoes / SPAN.as_secs_f64(),
+        echoes / cpu,
+        counters.turns.get() as f64 / echoes,
+    ))
+}
+
+fn main() -> io::Result<()> {
+    let rounds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(3);
+    for _ in 0..rounds {
+        println!("{}", measure(Io::Uring, Descriptors::Normal, Receive::Plain)?);
+        println!("{}", measure(Io::Uring, Descriptors::Normal, Receive::Registered)?);
+        println!("{}", measure(Io::Uring, Descriptors::Direct, Receive::Plain)?);
+        println!("{}", measure(Io::Uring, Descriptors::Direct, Receive::Registered)?);
+        println!("{}", measure(Io::UringPlain, Descriptors::Normal, Receive::Plain)?);
+    }
+    Ok(())
+}

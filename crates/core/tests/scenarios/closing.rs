@@ -1,0 +1,188 @@
+//! Ends of all kinds, at any moment.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use murre_core::ring::sim::Faults;
+use murre_core::{CloseReason, ConnId, ShardConfig};
+
+use crate::client::{Client, until_answered, until_ended};
+use crate::echo::{Ask, Echo, Mail, frame, large, some_echo};
+use crate::world::{Read, Setup, World, everywhere, simulated};
+
+/// What is queued before a close arrives to the last byte, though the peer still talks.
+#[test]
+fn a_close_sends_what_is_queued_first() {
+    everywhere(&Setup::default(), Echo::default, |world| {
+        let mut client = Client::new(world);
+        client.say(&large(world.rng.u32(0..150_000)));
+        client.say(&frame(Ask::Close, b""));
+        client.say_bytes(&some_echo(&mut world.rng, 2000));
+        world.until("the end", |world| {
+            client.step(world);
+            client.end.is_some()
+        });
+        assert_eq!(client.heard.len(), client.expected.len());
+        client.check();
+        assert_eq!(client.end, Some(Read::End));
+        world.net.close(client.peer);
+        world
+            .until("it is closed", |world| world.protocol().closed_for(CloseReason::Finished) == 1);
+    });
+}
+
+/// A peer that neither takes our last bytes nor closes its side is gone after the linger time.
+#[test]
+fn a_peer_that_does_not_close_is_given_up() {
+    let tick = Duration::from_millis(20);
+    let linger = Duration::from_millis(200);
+    let shard = ShardConfig { conns_max: 16, tick, linger, ..ShardConfig::default() };
+    everywhere(&Setup { shard, ..Setup::default() }, Echo::default, |world| {
+        let mut deaf = Client::new(world);
+        let mut idle = Client::new(world);
+        deaf.say(&large(60_000));
+        for client in [&mut deaf, &mut idle] {
+            client.say(&frame(Ask::Close, b""));
+        }
+        world.until("both are asked for", |world| {
+            deaf.write(world);
+            idle.write(world);
+            deaf.has_spoken() && idle.has_spoken()
+        });
+        world.until("both are given up", |world| {
+            world.protocol().closed_for(CloseReason::Finished) == 2
+        });
+    });
+}
+
+/// An abort ends the connection whatever is queued, and what the peer has not read is lost to it.
+#[test]
+fn an_abort_is_now() {
+    everywhere(&Setup::default(), Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..4).map(|_| Client::new(world)).collect();
+        for client in &mut clients {
+            client.say(&large(500_000));
+            client.say(&frame(Ask::Abort, b""));
+        }
+        until_ended(world, &mut clients);
+        clients.iter().for_each(Client::check);
+        world.until("all are closed", |world| {
+            world.protocol().closed_for(CloseReason::BadFrame) == 4
+        });
+    });
+}
+
+/// A reset is the peer's end and nobody else's.
+#[test]
+fn a_reset_ends_one_connection() {
+    everywhere(&Setup::default(), Echo::default, |world| {
+        let mut good = [Client::new(world), Client::new(world)];
+        let mut bad = Client::new(world);
+        bad.say(&large(300_000));
+        good.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 500)));
+        for _ in 0..world.rng.usize(0..20) {
+            bad.step(world);
+            good.iter_mut().for_each(|client| client.step(world));
+            world.turn();
+        }
+        world.net.reset(bad.peer);
+        until_answered(world, &mut good);
+        good.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 500)));
+        until_answered(world, &mut good);
+        world.until("it is noticed", |world| !world.protocol().closed.is_empty());
+        let closed: Vec<CloseReason> = world.protocol().closed.values().copied().collect();
+        assert_eq!(closed, [CloseReason::PeerReset]);
+    });
+}
+
+/// A peer that closes without a word is noticed, whatever the connection was doing.
+#[test]
+fn a_peer_that_leaves_is_noticed() {
+    everywhere(&Setup::default(), Echo::default, |world| {
+        let clients: Vec<Client> = (0..10).map(|_| Client::new(world)).collect();
+        for _ in 0..world.rng.usize(0..10) {
+            world.turn();
+        }
+        clients.iter().for_each(|client| world.net.close(client.peer));
+        world.until("all are closed", |world| {
+            world.protocol().closed_for(CloseReason::PeerClosed) == 10
+        });
+    });
+}
+
+/// One step of somebody who may do anything.
+fn anything(world: &mut World<Echo>, clients: &mut Vec<Client>, seen: &mut Vec<ConnId>) {
+    seen.extend(world.protocol().open.iter());
+    if clients.len() < 20 && world.rng.u8(0..4) == 0 {
+        clients.push(Client::new(world));
+    }
+    let whom = seen.get(world.rng.usize(0..seen.len().max(1))).copied();
+    let len = world.rng.usize(1..5000);
+    match (world.rng.u8(0..40), whom) {
+        (0, _) => world.post(Mail::Push(Bytes::from(vec![b'x'; len]))),
+        (1, Some(id)) => world.post(Mail::Close(id)),
+        (2, Some(id)) => world.post(Mail::Abort(id)),
+        _ => {}
+    }
+    if clients.is_empty() {
+        return;
+    }
+    let at = world.rng.usize(0..clients.len());
+    let client = &mut clients[at];
+    match world.rng.u8(0..40) {
+        0 => client.say_bytes(&frame(Ask::Close, b"")),
+        1 => client.say_bytes(&frame(Ask::Abort, b"")),
+        2 => client.say_bytes(&large(world.rng.u32(0..300_000))),
+        3 => client.say_bytes(&frame(Ask::Push, &[b'y'; 3000])),
+        4..12 => client.say_bytes(&some_echo(&mut world.rng, 3000)),
+        12 => world.net.half_close(client.peer),
+        13 => world.net.vanish(client.peer),
+        14 => {
+            world.net.reset(client.peer);
+            clients.swap_remove(at);
+        }
+        15 => {
+            world.net.close(client.peer);
+            clients.swap_remove(at);
+        }
+        16..25 => client.read(world),
+        _ => client.write(world),
+    }
+}
+
+/// Closes, aborts, resets, stale names, pushes and half-closes in any order leave nothing behind.
+#[test]
+fn anything_at_any_time() {
+    let shard = ShardConfig { conns_max: 12, send_bytes_max: 100_000, ..ShardConfig::default() };
+    let faults = Faults { broken: 1, ..Faults::bad_day() };
+    let setup =
+        Setup { shard, faults, buffers: 3, buffer_bytes: 500, seeds: 150, ..Setup::default() };
+    everywhere(&setup, Echo::default, |world| {
+        let (mut clients, mut seen) = (Vec::new(), Vec::new());
+        for _ in 0..400 {
+            anything(world, &mut clients, &mut seen);
+            world.turn();
+            world.check_balance();
+        }
+    });
+}
+
+/// When the kernel breaks connections by itself they end, each for a reason that says so.
+#[test]
+fn broken_connections_end() {
+    let faults = Faults { broken: 5, ..Faults::bad_day() };
+    simulated(&Setup { faults, ..Setup::default() }, Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..10).map(|_| Client::new(world)).collect();
+        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 3000)));
+        world.until("everybody is answered or gone", |world| {
+            clients.iter_mut().for_each(|client| client.step(world));
+            clients.iter().all(|client| client.end.is_some() || client.is_answered())
+        });
+        world.until("the gone are closed", |world| {
+            let ended = clients.iter().filter(|client| client.end.is_some()).count();
+            world.protocol().closed.len() >= ended
+        });
+        let expected = [CloseReason::PeerReset, CloseReason::Failed];
+        assert!(world.protocol().closed.values().all(|reason| expected.contains(reason)));
+    });
+}

@@ -1,0 +1,150 @@
+//! Bytes come back: in order, to the last one, for everybody.
+
+use murre_core::ShardConfig;
+use murre_core::ring::sim::Faults;
+
+use crate::client::{Client, until_answered, until_ended};
+use crate::echo::{Ask, Echo, frame, large, some_echo};
+use crate::world::{Read, Setup, everywhere, simulated};
+
+/// Every byte comes back in order, however streams are cut, frames overlap receive buffers, and
+/// answers are larger than what a socket holds.
+#[test]
+fn every_byte_comes_back_in_order() {
+    everywhere(&Setup::default(), Echo::default, |world| {
+        let count = world.rng.usize(1..6);
+        let mut clients: Vec<Client> = (0..count).map(|_| Client::new(world)).collect();
+        for client in &mut clients {
+            for _ in 0..world.rng.usize(1..20) {
+                let frame = match world.rng.u8(0..8) {
+                    0 => large(world.rng.u32(0..100_000)),
+                    1 => some_echo(&mut world.rng, 5000),
+                    _ => some_echo(&mut world.rng, 100),
+                };
+                client.say(&frame);
+            }
+        }
+        until_answered(world, &mut clients);
+    });
+}
+
+/// Two hundred connections at once are each answered their own.
+#[test]
+fn many_connections_at_once() {
+    let setup = Setup { seeds: 8, ..Setup::default() };
+    everywhere(&setup, Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..200).map(|_| Client::new(world)).collect();
+        for client in &mut clients {
+            client.say(&some_echo(&mut world.rng, 300));
+            client.say(&some_echo(&mut world.rng, 300));
+        }
+        until_answered(world, &mut clients);
+        assert_eq!(world.shard.counters().open.get(), 200);
+    });
+}
+
+/// More connections than slots: those who wait are served when others leave, and nobody is dropped.
+#[test]
+fn more_connections_than_slots() {
+    let shard = ShardConfig { conns_max: 8, ..ShardConfig::default() };
+    everywhere(&Setup { shard, ..Setup::default() }, Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..50).map(|_| Client::new(world)).collect();
+        for client in &mut clients {
+            client.say(&some_echo(&mut world.rng, 200));
+        }
+        world.until("everybody was served", |world| {
+            for client in &mut clients {
+                client.step(world);
+                if client.end.is_none() && client.is_answered() {
+                    world.net.close(client.peer);
+                    client.end = Some(Read::Nothing);
+                }
+                assert!(client.is_answered() || client.end.is_none(), "dropped: {:?}", client.end);
+            }
+            assert!(world.shard.outbox().live() <= 8);
+            clients.iter().all(|client| client.end.is_some())
+        });
+        world.until("all are counted", |world| world.shard.counters().accepted.get() == 50);
+    });
+}
+
+/// One or two receive buffers serve everybody in the end, however many connections want them.
+#[test]
+fn few_buffers_serve_many() {
+    let setup = Setup { buffers: 2, buffer_bytes: 64, seeds: 15, ..Setup::default() };
+    everywhere(&setup, Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..40).map(|_| Client::new(world)).collect();
+        for client in &mut clients {
+            client.say(&some_echo(&mut world.rng, 1000));
+        }
+        until_answered(world, &mut clients);
+    });
+    simulated(&Setup { buffers: 1, ..setup }, Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..20).map(|_| Client::new(world)).collect();
+        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 500)));
+        until_answered(world, &mut clients);
+        assert!(world.shard.counters().starved.get() > 0, "nobody had to wait");
+    });
+}
+
+/// With one buffer, and others that always have something to say, whoever waits is served.
+#[test]
+fn waiting_for_a_buffer_is_first_come_first_served() {
+    let setup = Setup { buffers: 1, faults: Faults::none(), ..Setup::default() };
+    simulated(&setup, Echo::default, |world| {
+        let mut talkers: Vec<Client> = (0..8).map(|_| Client::new(world)).collect();
+        let mut quiet = Client::new(world);
+        world.until("all are open", |world| world.shard.counters().open.get() == 9);
+        quiet.say(&frame(Ask::Echo, b"me too"));
+        for turn in 0.. {
+            for talker in &mut talkers {
+                talker.say(&frame(Ask::Echo, b"more"));
+                talker.step(world);
+            }
+            quiet.step(world);
+            if quiet.is_answered() {
+                break;
+            }
+            assert!(turn < 100, "not served in {turn} turns");
+            world.turn();
+        }
+    });
+}
+
+/// A connection that the kernel cannot accept for want of descriptors is accepted later.
+#[test]
+fn failed_accepts_are_tried_again() {
+    let faults = Faults { accept: 70, ..Faults::bad_day() };
+    simulated(&Setup { faults, ..Setup::default() }, Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..5).map(|_| Client::new(world)).collect();
+        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 50)));
+        until_answered(world, &mut clients);
+    });
+}
+
+/// A peer that says everything and closes its side hears all of the answers, then the end.
+#[test]
+fn answers_outlive_a_half_close() {
+    everywhere(&Setup::default(), Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::new(world)).collect();
+        for client in &mut clients {
+            client.say(&large(world.rng.u32(0..200_000)));
+            client.say(&some_echo(&mut world.rng, 3000));
+        }
+        world.until("everything is said", |world| {
+            clients.iter_mut().for_each(|client| client.write(world));
+            clients.iter().all(Client::has_spoken)
+        });
+        clients.iter().for_each(|client| world.net.half_close(client.peer));
+        until_ended(world, &mut clients);
+        for client in &clients {
+            assert!(
+                client.is_answered(),
+                "{} bytes of {}",
+                client.heard.len(),
+                client.expected.len()
+            );
+            assert_eq!(client.end, Some(Read::End));
+        }
+    });
+}
