@@ -70,21 +70,20 @@ impl Outbox {
         if conn.state != State::Open {
             return Queued::Gone;
         }
-        let before = conn.queue.bytes();
-        add(conn, &mut self.sends);
-        // A single message may be longer than the bound: a peer that has taken all that came
-        // before is not slow.
-        if before > 0 && conn.queue.bytes() > self.send_bytes_max {
+        if conn.queue.bytes() > self.send_bytes_max {
             self.abort(id, CloseReason::SlowConsumer);
             return Queued::SlowConsumer;
         }
+        add(conn, &mut self.sends);
         self.mark(id);
         Queued::Yes
     }
 
-    /// Whether so much is queued that the connection's input should not be worked on further.
+    /// Whether so much is queued that the connection's input should not be worked on further. Who
+    /// keeps to this can never be a slow consumer by what it answers.
     pub fn congested(&self, id: ConnId) -> bool {
-        self.conns.get(id).is_some_and(|conn| conn.queue.bytes() >= CONGESTED_BYTES)
+        let enough = CONGESTED_BYTES.min(self.send_bytes_max).max(1);
+        self.conns.get(id).is_some_and(|conn| conn.queue.bytes() >= enough)
     }
 
     /// Whether the connection is open: neither gone nor going.

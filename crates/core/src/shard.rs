@@ -26,8 +26,8 @@ use crate::timers::Timers;
 pub struct ShardConfig {
     /// Connections at most.
     pub conns_max: u32,
-    /// Bytes queued for one connection at most, or one message if that is longer: a peer for which
-    /// there is more is a slow consumer.
+    /// A peer for which more bytes than this are queued when there is something more for it is a
+    /// slow consumer. So a queue holds at most this and one message.
     pub send_bytes_max: u32,
     /// How long a connection that is being closed may take to send the rest and to close its side.
     pub linger: Duration,
