@@ -103,8 +103,8 @@ impl Header {
             (continuation && !in_message, Violation::ContinuationUnexpected), // 5.4
             (first && in_message, Violation::ContinuationExpected), // 5.4
             (control && !self.fin, Violation::ControlFragmented), // 5.5
-            (control && long, Violation::ControlTooLong), // 5.5
-            (self.len < least, Violation::LengthNotMinimal), // 5.2
+            (control && long, Violation::ControlTooLong),     // 5.5
+            (self.len < least, Violation::LengthNotMinimal),  // 5.2
             (self.len >> 63 != 0, Violation::LengthNegative), // 5.2
         ];
         match rules.into_iter().find(|(broken, _)| *broken) {

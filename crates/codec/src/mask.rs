@@ -5,6 +5,7 @@
 /// Works on blocks of a size that the compiler turns into vector instructions.
 pub fn apply(bytes: &mut [u8], mut mask: [u8; 4]) -> [u8; 4] {
     const BLOCK: usize = 32;
+    const WORD: usize = 4;
     let mut wide = [0; BLOCK];
     for quarter in wide.chunks_exact_mut(4) {
         quarter.copy_from_slice(&mask);
@@ -12,6 +13,13 @@ pub fn apply(bytes: &mut [u8], mut mask: [u8; 4]) -> [u8; 4] {
     let (blocks, rest) = bytes.as_chunks_mut::<BLOCK>();
     for block in blocks {
         for (byte, mask) in block.iter_mut().zip(wide) {
+            *byte ^= mask;
+        }
+    }
+    // Most frames are shorter than a few blocks: what is left of them goes by words.
+    let (words, rest) = rest.as_chunks_mut::<WORD>();
+    for word in words {
+        for (byte, mask) in word.iter_mut().zip(wide) {
             *byte ^= mask;
         }
     }

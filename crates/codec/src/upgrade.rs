@@ -6,16 +6,21 @@ use crate::http::{Received, Request, Response};
 
 /// A correct opening handshake.
 #[derive(Debug)]
-pub struct Upgrade<'b> {
+pub struct Upgrade<'r> {
     /// The client's `Sec-WebSocket-Key`.
-    pub key: &'b [u8],
-    protocols: &'b str,
+    pub key: &'r [u8],
+    request: &'r Request<'r, 'r>,
 }
 
-impl<'b> Upgrade<'b> {
-    /// The subprotocols that the client offers, those it likes best first.
-    pub fn protocols(&self) -> impl Iterator<Item = &'b str> {
-        self.protocols.split(',').map(str::trim).filter(|protocol| !protocol.is_empty())
+impl<'r> Upgrade<'r> {
+    /// The subprotocols that the client offers, those it likes best first. They may be spread over
+    /// several fields (RFC 6455 section 11.3.4).
+    pub fn protocols(&self) -> impl Iterator<Item = &'r str> {
+        let fields = self.request.headers_named("sec-websocket-protocol");
+        // `check` has let only readable ones through.
+        let lists = fields.map(|list| std::str::from_utf8(list).unwrap_or_default());
+        let protocols = lists.flat_map(|list| list.split(',').map(str::trim));
+        protocols.filter(|protocol| !protocol.is_empty())
     }
 }
 
@@ -30,7 +35,7 @@ pub enum Refusal {
     NotAsked,
     /// A version other than 13.
     WebSocketVersion,
-    /// No key of 16 bytes in base64.
+    /// No key of 16 bytes in base64, or more than one.
     Key,
     /// Subprotocols that cannot be read.
     Protocols,
@@ -40,14 +45,15 @@ impl Refusal {
     /// The answer that says why.
     pub fn response(self) -> Response {
         const VERSION: &[(&str, &str)] =
-            &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
+            &[UPGRADE, ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")];
+        const UPGRADE: (&str, &str) = ("Upgrade", "websocket");
         const ALLOW: &[(&str, &str)] = &[("Allow", "GET")];
         let (status, why, headers): (_, &'static str, &'static [_]) = match self {
             Refusal::Method => (405, "a WebSocket is opened with GET\n", ALLOW),
             Refusal::HttpVersion => (400, "a WebSocket is opened with HTTP/1.1\n", &[]),
             Refusal::NotAsked => (426, "this is a WebSocket endpoint\n", VERSION),
             Refusal::WebSocketVersion => (426, "only WebSocket version 13 is spoken\n", VERSION),
-            Refusal::Key => (400, "Sec-WebSocket-Key is not 16 bytes in base64\n", &[]),
+            Refusal::Key => (400, "Sec-WebSocket-Key is not one of 16 bytes in base64\n", &[]),
             Refusal::Protocols => (400, "Sec-WebSocket-Protocol cannot be read\n", &[]),
         };
         Response { headers, ..Response::text(status, why) }
@@ -58,21 +64,22 @@ impl Refusal {
 ///
 /// # Errors
 /// The first rule that it breaks.
-pub fn check<'b>(request: &Request<'b, '_>) -> Result<Upgrade<'b>, Refusal> {
-    let key = request.header("sec-websocket-key").unwrap_or_default();
+pub fn check<'r>(request: &'r Request<'_, '_>) -> Result<Upgrade<'r>, Refusal> {
+    let mut keys = request.headers_named("sec-websocket-key");
+    let key = keys.next().unwrap_or_default();
+    let mut protocols = request.headers_named("sec-websocket-protocol");
     let rules = [
         (request.method == "GET", Refusal::Method),
         (request.minor_version >= 1, Refusal::HttpVersion),
         (request.wants_websocket(), Refusal::NotAsked),
         (request.header("sec-websocket-version") == Some(b"13"), Refusal::WebSocketVersion),
-        (is_key(key), Refusal::Key),
+        (is_key(key) && keys.next().is_none(), Refusal::Key),
+        (protocols.all(|list| list.is_ascii()), Refusal::Protocols),
     ];
     if let Some((_, refusal)) = rules.into_iter().find(|(kept, _)| !kept) {
         return Err(refusal);
     }
-    let protocols = request.header("sec-websocket-protocol").unwrap_or_default();
-    let protocols = std::str::from_utf8(protocols).map_err(|_| Refusal::Protocols)?;
-    Ok(Upgrade { key, protocols })
+    Ok(Upgrade { key, request })
 }
 
 /// 16 bytes in base64: 22 characters, the last of which has four bits to spare, and two of padding.

@@ -26,7 +26,7 @@ impl Position {
     pub(super) fn head(&mut self, input: &[u8], max: u32) -> Result<Option<usize>, BadHead> {
         let mut from = self.scanned as usize;
         let seen = &input[..input.len().min(max as usize)];
-        while let Some(found) = seen[from..].iter().position(|&byte| byte == b'\n') {
+        while let Some(found) = line_feed(&seen[from..]) {
             let at = from + found;
             // A line feed by itself ends a line for some programs and not for others
             // (RFC 9112 section 2.2), so there is none in a head that we take.
@@ -52,6 +52,17 @@ impl Position {
     pub(super) fn has_begun(&self) -> bool {
         self.scanned > 0 || self.size > 0
     }
+}
+
+/// Where the first line feed is. Looks for the block it is in first, which takes a vector
+/// instruction or two for each.
+fn line_feed(bytes: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 16;
+    let has = |block: &[u8; BLOCK]| block.iter().fold(false, |has, &byte| has | (byte == b'\n'));
+    let (blocks, _) = bytes.as_chunks::<BLOCK>();
+    let from = BLOCK * blocks.iter().take_while(|block| !has(block)).count();
+    let found = bytes[from..].iter().position(|&byte| byte == b'\n')?;
+    Some(from + found)
 }
 
 /// How the body's length is given.
@@ -104,28 +115,19 @@ fn decimal(value: &[u8]) -> Option<u64> {
 
 /// Whether another message may follow on the connection (RFC 9112 section 9.3).
 pub(super) fn keep_alive(fields: &[Header<'_>], minor_version: u8) -> bool {
-    let or_else_kept = minor_version >= 1 || lists(fields, "connection", "keep-alive");
-    or_else_kept && !lists(fields, "connection", "close")
+    let asked = minor_version >= 1 || lists(fields, "connection", "keep-alive");
+    asked && !lists(fields, "connection", "close")
 }
 
-/// The fields of this name.
-pub(super) fn named<'h, 'b>(
-    fields: &'h [Header<'b>],
-    name: &str,
-) -> impl Iterator<Item = &'b [u8]> {
-    fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
-}
-
-/// The value of the first field of this name.
-pub(super) fn value<'b>(fields: &[Header<'b>], name: &str) -> Option<&'b [u8]> {
-    fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+/// The values of all fields of this name.
+pub(super) fn named<'b>(fields: &[Header<'b>], name: &str) -> impl Iterator<Item = &'b [u8]> {
+    let of_name = move |field: &&Header<'b>| field.name.eq_ignore_ascii_case(name);
+    fields.iter().filter(of_name).map(|field| field.value)
 }
 
 /// Whether a comma-separated list in any field of this name has this member.
 pub(super) fn lists(fields: &[Header<'_>], name: &str, member: &str) -> bool {
-    fields
-        .iter()
-        .filter(|field| field.name.eq_ignore_ascii_case(name))
-        .flat_map(|field| field.value.split(|&byte| byte == b','))
+    named(fields, name)
+        .flat_map(|value| value.split(|&byte| byte == b','))
         .any(|item| item.trim_ascii().eq_ignore_ascii_case(member.as_bytes()))
 }

@@ -64,7 +64,12 @@ pub struct Request<'b, 'h> {
 impl<'b> Request<'b, '_> {
     /// The value of the first field of this name.
     pub fn header(&self, name: &str) -> Option<&'b [u8]> {
-        head::value(self.headers, name)
+        self.headers_named(name).next()
+    }
+
+    /// The values of all fields of this name.
+    pub fn headers_named(&self, name: &str) -> impl Iterator<Item = &'b [u8]> {
+        head::named(self.headers, name)
     }
 
     /// Whether a field of this name lists this member, in any case.
@@ -75,12 +80,7 @@ impl<'b> Request<'b, '_> {
     /// The target up to its query, and without scheme and host if it has them (RFC 9112 section
     /// 3.2.2).
     pub fn path(&self) -> &'b str {
-        let target = match self.target.split_once("://") {
-            Some((scheme, rest)) if !scheme.contains('/') => {
-                rest.find('/').map_or("/", |slash| &rest[slash..])
-            }
-            _ => self.target,
-        };
+        let target = after_authority(self.target).unwrap_or(self.target);
         target.split_once('?').map_or(target, |(path, _)| path)
     }
 
@@ -107,7 +107,7 @@ pub enum BadRequest {
     Malformed,
     /// A version other than HTTP/1.0 and HTTP/1.1.
     Version,
-    /// HTTP/1.1 with no `Host`, or more than one.
+    /// HTTP/1.1 with no `Host`, more than one, or one that is no host.
     Host,
     /// Two lengths, or one that is not a number.
     Length,
@@ -175,14 +175,14 @@ impl RequestDecoder {
     ) -> Result<Progress<'b, 'h>, BadRequest> {
         let lead = empty_lines(input)?;
         let rest = &input[lead..];
-        // The head has been read before, and what follows is not all there.
-        if rest.len() < self.position.size as usize {
+        // Half an empty line is counted when it is whole: what is scanned begins behind it. Or the
+        // head has been read before, and what follows is not all there.
+        if rest == b"\r" || rest.len() < self.position.size as usize {
             return Ok(Progress::Partial);
         }
-        let head = match self.position.head(rest, limits.head_bytes_max) {
-            Ok(Some(head)) => head,
-            Ok(None) => return check_early(rest, limits).map(|()| Progress::Partial),
-            Err(bad) => return Err(check_early(rest, limits).err().unwrap_or(bad.into())),
+        self.check_early(rest, limits)?;
+        let Some(head) = self.position.head(rest, limits.head_bytes_max)? else {
+            return Ok(Progress::Partial);
         };
         let (mut request, wait) = parse(&rest[..head], fields, limits)?;
         let size = head + request.size;
@@ -194,6 +194,21 @@ impl RequestDecoder {
         request.body = &rest[head..size];
         request.size = lead + size;
         Ok(Progress::Request(request))
+    }
+
+    /// What a head shows to be wrong before its end is here. Comes before everything else, so that
+    /// the answer does not depend on how much of the request is here.
+    fn check_early(&self, input: &[u8], limits: &Limits) -> Result<(), BadRequest> {
+        // TLS, for instance, begins with a control character.
+        if input.first().is_some_and(|byte| !byte.is_ascii_graphic()) {
+            return Err(BadRequest::Malformed);
+        }
+        let line_max = limits.target_bytes_max as usize + LINE_BYTES_BESIDE_TARGET;
+        let looked = !self.position.has_scanned_at_most(line_max);
+        if !looked && input.len() > line_max && !input[..line_max].contains(&b'\n') {
+            return Err(BadRequest::TargetTooLong);
+        }
+        Ok(())
     }
 
     /// Whether bytes of a request have been seen and its end has not.
@@ -213,19 +228,6 @@ const EMPTY_LINES_MAX: usize = 4;
 /// A request line's method and version and the spaces between take no more than this.
 const LINE_BYTES_BESIDE_TARGET: usize = 64;
 
-/// What the part of a head that is here already shows to be wrong.
-fn check_early(input: &[u8], limits: &Limits) -> Result<(), BadRequest> {
-    // TLS, for instance, begins with a control character.
-    if input.first().is_some_and(|byte| !byte.is_ascii_graphic() && *byte != b'\r') {
-        return Err(BadRequest::Malformed);
-    }
-    let line_max = limits.target_bytes_max as usize + LINE_BYTES_BESIDE_TARGET;
-    if input.len() > line_max && !input[..line_max].contains(&b'\n') {
-        return Err(BadRequest::TargetTooLong);
-    }
-    Ok(())
-}
-
 /// Reads a whole head and checks it. Gives the request with the body's length as its size, and
 /// whether the client waits to be told to go on.
 fn parse<'b, 'h>(
@@ -238,7 +240,7 @@ fn parse<'b, 'h>(
         Ok(httparse::Status::Complete(size)) if size == head.len() => {}
         Ok(_) => return Err(BadRequest::Malformed),
         Err(httparse::Error::TooManyHeaders) => return Err(BadRequest::HeadTooLong),
-        Err(httparse::Error::Version) => return Err(BadRequest::Version),
+        Err(httparse::Error::Version) if names_a_version(head) => return Err(BadRequest::Version),
         Err(_) => return Err(BadRequest::Malformed),
     }
     let httparse::Request { method, path, version, headers } = parsed;
@@ -247,6 +249,9 @@ fn parse<'b, 'h>(
     };
     if target.len() > limits.target_bytes_max as usize {
         return Err(BadRequest::TargetTooLong);
+    }
+    if !is_target(target, method) {
+        return Err(BadRequest::Malformed);
     }
     let headers: &'h [Header<'b>] = headers;
     check_host(headers, minor_version)?;
@@ -260,27 +265,63 @@ fn parse<'b, 'h>(
     if body > u64::from(limits.body_bytes_max) {
         return Err(BadRequest::BodyTooLong);
     }
-    let keep_alive = match minor_version {
-        0 => head::lists(headers, "connection", "keep-alive"),
-        _ => !head::lists(headers, "connection", "close"),
-    };
+    let keep_alive = head::keep_alive(headers, minor_version);
     let size = body as usize; // At most `body_bytes_max`.
     Ok((Request { method, target, headers, body: &[], size, keep_alive, minor_version }, wait))
 }
 
-/// Exactly one `Host` in HTTP/1.1 (RFC 9112 section 3.2), at most one in HTTP/1.0.
+/// Whether the request line ends in an HTTP version (RFC 9112 section 2.3), even if not in ours.
+fn names_a_version(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    matches!(
+        line.rsplit(|&byte| byte == b' ').next(),
+        Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
+            if major.is_ascii_digit() && minor.is_ascii_digit()
+    )
+}
+
+/// The forms of RFC 9112 section 3.2: a path, a URI, or what two methods ask of no path.
+fn is_target(target: &str, method: &str) -> bool {
+    match method {
+        "CONNECT" => !target.starts_with('/'),
+        "OPTIONS" if target == "*" => true,
+        _ => after_authority(target).is_some(),
+    }
+}
+
+/// The path and query of a target that has a path: the target itself, or what follows the host.
+fn after_authority(target: &str) -> Option<&str> {
+    if target.starts_with('/') {
+        return Some(target);
+    }
+    let (scheme, rest) = target.split_once("://")?;
+    if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return None;
+    }
+    // A host without a path stands for the root.
+    let host = rest.find(['/', '?']).unwrap_or(rest.len());
+    Some(if rest[host..].starts_with('/') { &rest[host..] } else { "/" })
+}
+
+/// Exactly one `Host` in HTTP/1.1, at most one in HTTP/1.0, and nothing in it that a host and a port
+/// are not written with (RFC 9112 section 3.2, RFC 3986 section 3.2.2).
 fn check_host(headers: &[Header<'_>], minor_version: u8) -> Result<(), BadRequest> {
-    let hosts = headers.iter().filter(|field| field.name.eq_ignore_ascii_case("host")).count();
-    let least = usize::from(minor_version);
-    if (least..=1).contains(&hosts) { Ok(()) } else { Err(BadRequest::Host) }
+    let mut hosts = head::named(headers, "host");
+    let known = match hosts.next() {
+        None => minor_version == 0,
+        Some(host) => host
+            .iter()
+            .all(|&byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(&byte)),
+    };
+    if known && hosts.next().is_none() { Ok(()) } else { Err(BadRequest::Host) }
 }
 
 /// HTTP/1.0 knows no expectations (RFC 9110 section 10.1.1).
 fn expects_continue(headers: &[Header<'_>], minor_version: u8) -> Result<bool, BadRequest> {
-    match head::value(headers, "expect") {
-        Some(_) if minor_version == 0 => Ok(false),
-        Some(value) if value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
-        Some(_) => Err(BadRequest::Expectation),
-        None => Ok(false),
+    let mut expected = head::named(headers, "expect").peekable();
+    if minor_version == 0 || expected.peek().is_none() {
+        return Ok(false);
     }
+    let known = expected.all(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    if known { Ok(true) } else { Err(BadRequest::Expectation) }
 }

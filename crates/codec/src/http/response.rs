@@ -35,18 +35,20 @@ impl Response {
         minor_version: u8,
         date: Option<&str>,
     ) {
-        let mut length = Decimal::default();
-        let length = length.write(self.body.len());
+        // These end with their head (RFC 9110 sections 8.6, 15.3.5 and 15.4.5).
+        let bodiless = matches!(self.status, 100..=199 | 204 | 304);
         out.reserve(256 + self.body.len());
         let mut put = |part: &str| out.extend_from_slice(part.as_bytes());
         put("HTTP/1.1 ");
         put(Decimal::default().write(usize::from(self.status)));
         put(" ");
         put(reason_phrase(self.status));
-        put("\r\nContent-Type: ");
-        put(self.content_type);
-        put("\r\nContent-Length: ");
-        put(length);
+        if !bodiless {
+            put("\r\nContent-Type: ");
+            put(self.content_type);
+            put("\r\nContent-Length: ");
+            put(Decimal::default().write(self.body.len()));
+        }
         if let Some(date) = date {
             put("\r\nDate: ");
             put(date);
@@ -64,7 +66,7 @@ impl Response {
             _ => {}
         }
         put("\r\n\r\n");
-        if !to_head {
+        if !to_head && !bodiless {
             out.extend_from_slice(&self.body);
         }
     }
@@ -143,7 +145,7 @@ pub struct Received<'b, 'h> {
 impl<'b> Received<'b, '_> {
     /// The value of the first field of this name.
     pub fn header(&self, name: &str) -> Option<&'b [u8]> {
-        head::value(self.headers, name)
+        head::named(self.headers, name).next()
     }
 
     /// Whether a field of this name lists this member, in any case.
@@ -199,16 +201,14 @@ impl ResponseDecoder {
             return Err(BadResponse::Malformed);
         };
         let headers: &'h [Header<'b>] = headers;
-        let size = head + body_length(status, headers)?;
+        let body = body_length(status, headers)?;
+        let size = head.checked_add(body).ok_or(BadResponse::Length)?;
         if input.len() < size {
             self.position.size = u32::try_from(size).map_err(|_| BadResponse::Length)?;
             return Ok(None);
         }
         *self = ResponseDecoder::default();
-        let keep_alive = match minor_version {
-            0 => head::lists(headers, "connection", "keep-alive"),
-            _ => !head::lists(headers, "connection", "close"),
-        };
+        let keep_alive = head::keep_alive(headers, minor_version);
         Ok(Some(Received { status, headers, body: &input[head..size], size, keep_alive }))
     }
 

@@ -31,6 +31,32 @@ fn a_close_sends_what_is_queued_first() {
     });
 }
 
+/// A close that comes from elsewhere, at any moment, takes nothing away from a peer that has closed
+/// its side and waits for its answers.
+#[test]
+fn a_close_while_the_peer_half_closes_loses_nothing() {
+    everywhere(&Setup { seeds: 200, ..Setup::default() }, Echo::default, |world| {
+        let mut client = Client::new(world);
+        client.say(&large(world.rng.u32(20_000..60_000)));
+        world.until("it is said", |world| {
+            client.write(world);
+            client.has_spoken()
+        });
+        world.until("it is answered", |world| world.shard.held().bytes > 0);
+        let id = *world.protocol().open.iter().next().expect("it is open");
+        world.net.half_close(client.peer);
+        for _ in 0..world.rng.usize(0..5) {
+            world.turn();
+        }
+        world.post(Mail::Close(id));
+        world.until("the end", |world| {
+            client.read(world);
+            client.end.is_some()
+        });
+        assert!(client.is_answered(), "{} bytes are lost", client.expected.len() - client.heard.len());
+    });
+}
+
 /// A peer that neither takes our last bytes nor closes its side is gone after the linger time.
 #[test]
 fn a_peer_that_does_not_close_is_given_up() {
@@ -61,7 +87,7 @@ fn an_abort_is_now() {
     everywhere(&Setup::default(), Echo::default, |world| {
         let mut clients: Vec<Client> = (0..4).map(|_| Client::new(world)).collect();
         for client in &mut clients {
-            client.say(&large(500_000));
+            client.say(&large(100_000));
             client.say(&frame(Ask::Abort, b""));
         }
         until_ended(world, &mut clients);

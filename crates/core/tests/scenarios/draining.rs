@@ -1,1 +1,113 @@
-//! x
+//! Leaving in order.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use murre_core::{CloseReason, ShardConfig};
+
+use crate::client::{Client, until_answered, until_ended};
+use crate::echo::{Echo, Mail, large, some_echo};
+use crate::watched::WatchedMail;
+use crate::world::{Read, Setup, World, everywhere, simulated};
+
+fn drain(world: &mut World<Echo>, over: Duration) {
+    assert!(world.shard.mailbox().post(WatchedMail::Drain(over)).is_ok());
+}
+
+/// A drained shard has everybody hear the rest of their answers, then the end; then it stops.
+#[test]
+fn everybody_leaves_with_all_answers() {
+    everywhere(&Setup::default(), Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..20).map(|_| Client::new(world)).collect();
+        for client in &mut clients {
+            client.say(&some_echo(&mut world.rng, 100));
+            client.say(&large(world.rng.u32(0..20_000)));
+        }
+        world.until("everything is answered", |world| {
+            clients.iter_mut().for_each(|client| client.write(world));
+            let counters = world.shard.counters();
+            let asked: usize = clients.iter().map(|client| client.expected.len()).sum();
+            counters.bytes_out.get() + world.shard.held().bytes == asked as u64
+        });
+        drain(world, Duration::from_millis(50));
+        until_ended(world, &mut clients);
+        for client in &clients {
+            assert!(client.is_answered());
+            assert_eq!(client.end, Some(Read::End));
+            world.net.close(client.peer);
+        }
+        world.until("it stops", |world| world.shard.stopped());
+        assert_eq!(world.protocol().closed_for(CloseReason::Draining), 20);
+        assert_eq!(world.shard.counters().open.get(), 0);
+    });
+}
+
+/// Whoever comes while it drains is refused, or is told to leave like everybody else.
+#[test]
+fn nobody_stays_who_came_late() {
+    let setup = Setup { seeds: 200, ..Setup::default() };
+    everywhere(&setup, Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::new(world)).collect();
+        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 10)));
+        until_answered(world, &mut clients);
+        // These wait to be accepted, or are being accepted.
+        clients.extend((0..3).map(|_| Client::new(world)));
+        for _ in 0..world.rng.usize(0..3) {
+            world.turn();
+        }
+        drain(world, Duration::ZERO);
+        world.until("nobody is left", |world| {
+            for client in &mut clients {
+                client.read(world);
+                if client.end.is_some() {
+                    world.net.close(client.peer);
+                }
+            }
+            clients.iter().all(|client| client.end.is_some()) && world.shard.stopped()
+        });
+        assert!(world.net.connect().is_none(), "it listens still");
+        assert_eq!(world.shard.counters().open.get(), 0, "somebody was left behind");
+    });
+}
+
+/// Goodbyes are spread over the time given, and peers that do not answer do not hold the shard up
+/// for longer than the linger time.
+#[test]
+fn a_drain_takes_its_time_and_no_more() {
+    let over = Duration::from_secs(2);
+    let linger = Duration::from_secs(1);
+    let tick = Duration::from_millis(100);
+    let shard = ShardConfig { conns_max: 128, linger, tick, ..ShardConfig::default() };
+    simulated(&Setup { shard, ..Setup::default() }, Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..100).map(|_| Client::new(world)).collect();
+        world.until("all are there", |world| world.shard.counters().open.get() == 100);
+        let started = world.net.now();
+        drain(world, over);
+        let mut halfway = None;
+        while !world.shard.stopped() {
+            world.pass(Duration::from_millis(20));
+            clients.iter_mut().for_each(|client| client.read(world));
+            let passed = world.net.now() - started;
+            if halfway.is_none() && passed > over / 2 {
+                halfway = Some(clients.iter().filter(|client| client.end.is_some()).count());
+            }
+            assert!(passed < over + linger + Duration::from_millis(200), "it goes on");
+        }
+        let halfway = halfway.expect("it took at least half of its time");
+        assert!((25..=75).contains(&halfway), "{halfway} of 100 had left after half of the time");
+    });
+}
+
+/// A stopped shard closes what is open when it is dropped: that the peers see it is checked after
+/// every scenario.
+#[test]
+fn a_stop_closes_everything() {
+    everywhere(&Setup::default(), Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..10).map(|_| Client::new(world)).collect();
+        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 100)));
+        until_answered(world, &mut clients);
+        world.post(Mail::Push(Bytes::from_static(b"bye")));
+        world.post(Mail::Stop);
+        world.until("it stops", |world| world.shard.stopped());
+    });
+}

@@ -82,7 +82,7 @@ pub struct Echo {
     pub asked: Vec<Option<ConnId>>,
     /// Connect again whenever one is refused, so many times.
     pub again: u32,
-    pub again_to: Option<SocketAddr>,
+    last_to: Option<SocketAddr>,
 }
 
 /// What is remembered of a connection: when its timer was set.
@@ -149,7 +149,7 @@ impl Protocol for Echo {
     fn refused(&mut self, _id: ConnId, _errno: i32, out: &mut Outbox) {
         if self.again > 0 {
             self.again -= 1;
-            let to = self.again_to.expect("where to");
+            let to = self.last_to.expect("it was asked for");
             self.asked.push(out.connect(to, None));
         }
     }
@@ -193,7 +193,10 @@ impl Protocol for Echo {
             Mail::Push(bytes) => self.push(None, &bytes, out),
             Mail::Close(id) => out.close(id, CloseReason::Finished),
             Mail::Abort(id) => out.abort(id, CloseReason::Finished),
-            Mail::Connect(to) => self.asked.push(out.connect(to, None)),
+            Mail::Connect(to) => {
+                self.last_to = Some(to);
+                self.asked.push(out.connect(to, None));
+            }
             Mail::Nothing => {}
             Mail::Stop => out.stop(),
         }

@@ -1,1 +1,92 @@
-//! x
+//! Connections that a shard makes.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use murre_core::ring::sim::{Faults, SimConfig, SimRing};
+use murre_core::{Shard, ShardConfig};
+
+use crate::client::{Client, until_answered};
+use crate::echo::{Echo, Mail, some_echo};
+use crate::watched::Watched;
+use crate::world::{Setup, World, everywhere, simulated};
+
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+
+fn outgoing() -> Setup {
+    Setup { listening: false, ..Setup::default() }
+}
+
+/// A connection that is made is opened like one that is accepted, and serves.
+#[test]
+fn a_connection_is_made_and_serves() {
+    everywhere(&outgoing(), Echo::default, |world| {
+        let to = world.net.listen();
+        (0..5).for_each(|_| world.post(Mail::Connect(to)));
+        let mut clients = Vec::new();
+        world.until("all are made", |world| {
+            clients.extend(world.net.accept().map(Client::of));
+            clients.len() == 5 && world.shard.counters().connected.get() == 5
+        });
+        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 1000)));
+        until_answered(world, &mut clients);
+    });
+}
+
+/// Where nobody listens a connection is refused, once, and its slot is used again.
+#[test]
+fn a_refusal_gives_the_slot_back() {
+    let shard = ShardConfig { conns_max: 4, ..ShardConfig::default() };
+    everywhere(&Setup { shard, ..outgoing() }, Echo::default, |world| {
+        for round in 1..=5 {
+            // One more than there are slots.
+            (0..5).for_each(|_| world.post(Mail::Connect(NOBODY)));
+            world.until("all are refused", |world| world.protocol().refused.len() == 4 * round);
+            world.until("the slots are free", |world| world.shard.outbox().live() == 0);
+        }
+        let asked = &world.protocol().inner.asked;
+        assert_eq!(asked.iter().filter(|id| id.is_none()).count(), 5, "no fifth slot");
+        assert_eq!(world.protocol().opened, 0);
+    });
+}
+
+/// A protocol that tries again whenever it is refused gets its connections though there are no
+/// descriptors at first, and nothing else wakes the shard.
+#[test]
+fn trying_again_in_the_refusal_works() {
+    let faults = Faults { connect: 60, ..Faults::bad_day() };
+    let setup = Setup { faults, ..outgoing() };
+    simulated(
+        &setup,
+        || Echo { again: 1000, ..Echo::default() },
+        |world| {
+            let to = world.net.listen();
+            (0..5).for_each(|_| world.post(Mail::Connect(to)));
+            let made = |world: &World<Echo>| world.shard.counters().connected.get();
+            world.until("all are made", |world| made(world) == 5);
+        },
+    );
+}
+
+/// A shard with nothing but a refusal to act on does not go to sleep over it.
+#[test]
+fn a_connect_in_a_refusal_is_not_slept_over() {
+    let faults = Faults { connect: 100, ..Faults::none() };
+    let config = SimConfig { faults, listening: false, ..SimConfig::default() };
+    let ring = SimRing::new(&config).expect("a waker");
+    let net = ring.net();
+    let echo = Echo { again: 3, ..Echo::default() };
+    let mut shard = Shard::new(ring, Watched::new(echo, false), &ShardConfig::default());
+    let connect = crate::watched::WatchedMail::Inner(Mail::Connect(NOBODY));
+    assert!(shard.mailbox().post(connect).is_ok());
+    let started = net.now();
+    net.pass(Duration::from_secs(10));
+    while !net.passed() {
+        shard.turn().expect("the ring works");
+        if shard.protocol().refused.len() == 4 {
+            assert!(net.now() - started < Duration::from_secs(1), "it slept in between");
+            return;
+        }
+    }
+    panic!("refused {} times", shard.protocol().refused.len());
+}

@@ -1,1 +1,86 @@
-//! x
+//! Peers that do not read.
+
+use murre_core::{CloseReason, ShardConfig};
+
+use crate::client::{Client, until_answered};
+use crate::echo::{Ask, Echo, frame, large, some_echo};
+use crate::world::{Setup, everywhere};
+
+/// A peer that asks for more and more and reads nothing is not read any further: what is queued for
+/// it stays within a bound. When it reads, everything is there.
+#[test]
+fn a_peer_that_does_not_read_is_not_read() {
+    everywhere(&Setup { seeds: 10, ..Setup::default() }, Echo::default, |world| {
+        let mut client = Client::new(world);
+        let mut other = Client::new(world);
+        (0..3000).for_each(|_| client.say(&large(5000)));
+        let mut most = 0;
+        world.until("it is paused", |world| {
+            client.write(world);
+            most = most.max(world.shard.held().bytes);
+            world.shard.counters().paused.get() > 0
+        });
+        other.say(&some_echo(&mut world.rng, 500));
+        until_answered(world, std::slice::from_mut(&mut other));
+        for _ in 0..500 {
+            client.write(world);
+            world.turn();
+            most = most.max(world.shard.held().bytes);
+        }
+        assert!(most <= 64 * 1024 + 5000, "{most} bytes were queued");
+        assert!(!client.has_spoken(), "everything was taken from it");
+        until_answered(world, std::slice::from_mut(&mut client));
+        assert!(world.protocol().closed.is_empty());
+    });
+}
+
+/// What others push to a peer that does not read is bounded: it is closed as a slow consumer, and
+/// everybody else gets everything.
+#[test]
+fn a_slow_consumer_is_closed_and_others_are_not() {
+    let shard = ShardConfig { conns_max: 16, send_bytes_max: 50_000, ..ShardConfig::default() };
+    everywhere(&Setup { shard, seeds: 20, ..Setup::default() }, Echo::default, |world| {
+        let mut speaker = Client::new(world);
+        let mut hearers = [Client::new(world), Client::new(world)];
+        let deaf = Client::new(world);
+        world.until("all are there", |world| world.shard.counters().open.get() == 4);
+        let piece = vec![b'.'; 8000];
+        let mut pushed = 0;
+        world.until("it is closed", |world| {
+            // The next is pushed when those who hear have heard the last.
+            if hearers.iter().all(|hearer| hearer.heard.len() == pushed) && speaker.has_spoken() {
+                speaker.say(&frame(Ask::Push, &piece));
+                pushed += piece.len();
+            }
+            speaker.write(world);
+            hearers.iter_mut().for_each(|hearer| hearer.read(world));
+            world.protocol().closed_for(CloseReason::SlowConsumer) == 1
+        });
+        world.until("all is heard", |world| {
+            speaker.write(world);
+            hearers.iter_mut().for_each(|hearer| hearer.read(world));
+            hearers.iter().all(|hearer| hearer.heard.len() == pushed)
+        });
+        assert!(hearers.iter().all(|hearer| hearer.heard.iter().all(|&byte| byte == b'.')));
+        assert_eq!(world.protocol().closed.len(), 1);
+        assert_eq!(world.protocol().inner.slow, 1, "it was told once");
+        drop(deaf);
+    });
+}
+
+/// A peer that vanishes with answers queued holds up nobody, and a drain is not held up by it.
+#[test]
+fn a_vanished_peer_holds_up_nobody() {
+    everywhere(&Setup::default(), Echo::default, |world| {
+        let mut gone = Client::new(world);
+        let mut here = Client::new(world);
+        gone.say(&large(60_000));
+        gone.write(world);
+        for _ in 0..world.rng.usize(0..6) {
+            world.turn();
+        }
+        world.net.vanish(gone.peer);
+        here.say(&some_echo(&mut world.rng, 2000));
+        until_answered(world, std::slice::from_mut(&mut here));
+    });
+}

@@ -1,7 +1,7 @@
 //! Peers on loopback.
 
 use std::io::{ErrorKind, Read as _, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use murre_core::ring::sim::{Peer, Read};
@@ -16,11 +16,22 @@ pub struct TcpNet {
     /// By peer; `None` once closed.
     streams: Vec<Option<TcpStream>>,
     until: Instant,
+    /// For connections that the shard makes.
+    door: TcpListener,
 }
 
 impl TcpNet {
     pub fn new(address: SocketAddr) -> Self {
-        TcpNet { address, streams: Vec::new(), until: Instant::now() }
+        let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+        door.set_nonblocking(true).expect("a socket");
+        TcpNet { address, streams: Vec::new(), until: Instant::now(), door }
+    }
+
+    fn add(&mut self, stream: TcpStream) -> Peer {
+        stream.set_nonblocking(true).expect("a socket");
+        stream.set_nodelay(true).expect("a socket");
+        self.streams.push(Some(stream));
+        Peer::new(self.streams.len() - 1)
     }
 
     fn stream(&self, peer: Peer) -> Option<&TcpStream> {
@@ -31,10 +42,16 @@ impl TcpNet {
 impl Network for TcpNet {
     fn connect(&mut self) -> Option<Peer> {
         let stream = TcpStream::connect(self.address).ok()?;
-        stream.set_nonblocking(true).expect("a socket");
-        stream.set_nodelay(true).expect("a socket");
-        self.streams.push(Some(stream));
-        Some(Peer::new(self.streams.len() - 1))
+        Some(self.add(stream))
+    }
+
+    fn listen(&mut self) -> SocketAddr {
+        self.door.local_addr().expect("bound")
+    }
+
+    fn accept(&mut self) -> Option<Peer> {
+        let (stream, _) = self.door.accept().ok()?;
+        Some(self.add(stream))
     }
 
     fn write(&mut self, peer: Peer, bytes: &[u8]) -> usize {
@@ -86,6 +103,10 @@ impl Network for TcpNet {
         Instant::now() >= self.until
     }
 
+    fn stand_still(&mut self, span: Duration) {
+        std::thread::sleep(span);
+    }
+
     fn now(&self) -> Instant {
         Instant::now()
     }
@@ -95,4 +116,11 @@ impl Network for TcpNet {
     }
 
     fn check_empty(&self) {}
+
+    fn all_ended(&mut self) -> bool {
+        (0..self.streams.len()).all(|index| {
+            let over = |read| matches!(read, Read::End | Read::Reset);
+            self.streams[index].is_none() || over(self.read(Peer::new(index), 1 << 20))
+        })
+    }
 }

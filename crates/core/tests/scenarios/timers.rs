@@ -1,1 +1,103 @@
-//! x
+//! Timers, by the simulated clock; on the kernel only that they run out, and not early.
+
+use std::time::Duration;
+
+use murre_core::ShardConfig;
+use murre_core::ring::sim::Faults;
+
+use crate::client::{Client, until_answered};
+use crate::echo::{Echo, some_echo, timer};
+use crate::world::{Setup, everywhere, simulated};
+
+const TICK: Duration = Duration::from_millis(100);
+
+fn setup() -> Setup {
+    let shard = ShardConfig { conns_max: 512, tick: TICK, ..ShardConfig::default() };
+    Setup { shard, ..Setup::default() }
+}
+
+/// A timer runs out once, never early.
+#[test]
+fn a_timer_runs_out_and_not_early() {
+    let shard = ShardConfig { tick: Duration::from_millis(5), ..setup().shard };
+    everywhere(&Setup { shard, ..setup() }, Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..20).map(|_| Client::new(world)).collect();
+        clients.iter_mut().for_each(|client| client.say(&timer(world.rng.u16(1..20))));
+        until_answered(world, &mut clients);
+        let expired = &world.protocol().inner.expired;
+        assert_eq!(expired.len(), 20);
+        for &(set, ticks, at) in expired {
+            let (span, took) = (Duration::from_millis(5) * u32::from(ticks), at - set);
+            assert!(took >= span, "{ticks} ticks took {took:?}");
+        }
+    });
+}
+
+/// Connections come one by one, and set timers at any time: none runs out early, and none later
+/// than a tick and a slice after its time, though the shard only turns when it asks to.
+#[test]
+fn timers_are_on_time() {
+    simulated(&Setup { faults: Faults::none(), ..setup() }, Echo::default, |world| {
+        let mut clients: Vec<Client> = Vec::new();
+        for _ in 0..100 {
+            let mut client = Client::new(world);
+            client.say(&timer(world.rng.u16(1..12)));
+            while !client.has_spoken() {
+                client.write(world);
+            }
+            clients.push(client);
+            let span = Duration::from_micros(world.rng.u64(0..150_000));
+            world.pass(span);
+        }
+        world.pass(TICK * 20);
+        let expired = &world.protocol().inner.expired;
+        assert_eq!(expired.len(), 100);
+        for &(set, ticks, at) in expired {
+            let (span, took) = (TICK * u32::from(ticks), at - set);
+            assert!(took >= span, "{ticks} ticks took {took:?}");
+            assert!(took <= span + TICK + TICK / 8, "{ticks} ticks took {took:?}");
+        }
+    });
+}
+
+/// A shard that nobody has used for long gives its next connection the whole of its time.
+#[test]
+fn the_first_after_a_long_silence_has_its_whole_time() {
+    simulated(&setup(), Echo::default, |world| {
+        for _ in 0..3 {
+            world.pass(Duration::from_secs(world.rng.u64(1..4000)));
+            let mut client = [Client::new(world)];
+            client[0].say(&timer(10));
+            until_answered(world, &mut client);
+            world.net.close(client[0].peer);
+            world.until("it is empty", |world| world.shard.counters().open.get() == 0);
+        }
+        for &(set, ticks, at) in &world.protocol().inner.expired {
+            let (span, took) = (TICK * u32::from(ticks), at - set);
+            assert!(took >= span, "{ticks} ticks took {took:?}");
+        }
+    });
+}
+
+/// When the whole machine has stood still for a while, what arrives first after it has its whole
+/// time, too.
+#[test]
+fn time_that_was_lost_is_not_taken_from_new_timers() {
+    simulated(&Setup { faults: Faults::none(), ..setup() }, Echo::default, |world| {
+        let mut clients = [Client::new(world), Client::new(world)];
+        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 10)));
+        until_answered(world, &mut clients);
+        for client in &mut clients {
+            client.say(&timer(10));
+            while !client.has_spoken() {
+                client.write(world);
+            }
+        }
+        world.net.stand_still(Duration::from_secs(5));
+        until_answered(world, &mut clients);
+        for &(set, ticks, at) in &world.protocol().inner.expired {
+            let (span, took) = (TICK * u32::from(ticks), at - set);
+            assert!(took >= span, "{ticks} ticks took {took:?}");
+        }
+    });
+}

@@ -1,1 +1,86 @@
-//! x
+//! Mail from other threads.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use murre_core::ring::sim::{SimConfig, SimRing};
+use murre_core::ring::uring::{Uring, UringConfig};
+use murre_core::{Shard, ShardConfig};
+
+use crate::client::{Client, until_answered};
+use crate::echo::{Echo, Mail, some_echo};
+use crate::watched::{Watched, WatchedMail};
+use crate::world::{Setup, everywhere};
+
+/// What is posted is pushed to everybody who is open, before what is posted later.
+#[test]
+fn mail_arrives_in_order() {
+    everywhere(&Setup::default(), Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..5).map(|_| Client::new(world)).collect();
+        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 10)));
+        until_answered(world, &mut clients);
+        for number in 0..100 {
+            let push = Bytes::from(vec![number; world.rng.usize(1..300)]);
+            clients.iter_mut().for_each(|client| client.expected.extend(&push));
+            world.post(Mail::Push(push));
+            if world.rng.u8(0..10) == 0 {
+                world.turn();
+            }
+        }
+        until_answered(world, &mut clients);
+        assert_eq!(world.protocol().inner.pushed, 500);
+    });
+}
+
+/// A full mailbox gives the mail back, and has room again after the shard's next turn.
+#[test]
+fn a_full_mailbox_gives_the_mail_back() {
+    let ring = SimRing::new(&SimConfig::default()).expect("a waker");
+    let config = ShardConfig { mails_max: 10, ..ShardConfig::default() };
+    let mut shard = Shard::new(ring, Watched::new(Echo::default(), false), &config);
+    let mailbox = shard.mailbox();
+    for round in 1..=3 {
+        for _ in 0..10 {
+            assert!(mailbox.post(WatchedMail::Inner(Mail::Nothing)).is_ok());
+        }
+        let refused = mailbox.post(WatchedMail::Inner(Mail::Stop));
+        assert!(matches!(refused, Err(WatchedMail::Inner(Mail::Stop))));
+        shard.turn().expect("the ring works");
+        assert_eq!(shard.protocol().inner.mails, 10 * round);
+    }
+}
+
+/// A shard that sleeps in the kernel, with no timer at all, is woken by every mail. One at a time:
+/// a wake that is lost shows as a shard that sleeps for ever.
+#[test]
+fn mail_wakes_a_sleeping_shard() {
+    let (started, mailbox) = mpsc::channel();
+    let (ended, end) = mpsc::channel();
+    let shard = thread::spawn(move || {
+        let ring = Uring::new(UringConfig::default()).expect("a ring");
+        let watched = Watched::new(Echo::default(), false);
+        let mut shard = Shard::new(ring, watched, &ShardConfig::default());
+        started.send((shard.mailbox(), shard.counters())).expect("the test waits");
+        shard.run().expect("the ring works");
+        ended.send(shard.protocol().inner.mails).expect("the test waits");
+    });
+    let (mailbox, counters) = mailbox.recv().expect("a shard");
+    let patience = Instant::now() + Duration::from_secs(20);
+    for number in 0..200u64 {
+        let turns = counters.turns.get();
+        assert!(mailbox.post(WatchedMail::Inner(Mail::Nothing)).is_ok());
+        while counters.turns.get() == turns {
+            assert!(Instant::now() < patience, "mail {number} woke nobody");
+            thread::yield_now();
+        }
+        // Long enough, now and then, that it sleeps again.
+        if number % 10 == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert!(mailbox.post(WatchedMail::Inner(Mail::Stop)).is_ok());
+    assert_eq!(end.recv_timeout(Duration::from_secs(20)), Ok(201));
+    shard.join().expect("it ended well");
+}

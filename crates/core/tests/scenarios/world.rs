@@ -1,5 +1,6 @@
 //! A shard with its peers, on the simulated ring or on the kernel.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -89,6 +90,10 @@ impl<R: Ring, P: Protocol> AnyShard<P> for Shard<R, Watched<P>> {
 /// The peers' side, in memory or over loopback.
 pub trait Network {
     fn connect(&mut self) -> Option<Peer>;
+    /// Where the shard can connect to.
+    fn listen(&mut self) -> SocketAddr;
+    /// A peer that the shard has connected to.
+    fn accept(&mut self) -> Option<Peer>;
     /// How much of `bytes` went at once.
     fn write(&mut self, peer: Peer, bytes: &[u8]) -> usize;
     fn read(&mut self, peer: Peer, bytes_max: usize) -> Read;
@@ -101,15 +106,29 @@ pub trait Network {
     /// Begins to let time pass; `passed` says when it is over.
     fn pass(&mut self, span: Duration);
     fn passed(&self) -> bool;
+    /// The whole machine stops for this long.
+    fn stand_still(&mut self, span: Duration);
     fn now(&self) -> Instant;
     fn is_simulated(&self) -> bool;
     /// Panics unless all the shard's sockets and buffers came back.
     fn check_empty(&self);
+    /// Whether every peer that is still there has been told that its connection is over.
+    fn all_ended(&mut self) -> bool;
 }
 
 impl Network for SimNet {
     fn connect(&mut self) -> Option<Peer> {
         SimNet::connect(self)
+    }
+
+    fn listen(&mut self) -> SocketAddr {
+        let address = "192.0.2.1:80".parse().expect("valid");
+        SimNet::listen(self, address);
+        address
+    }
+
+    fn accept(&mut self) -> Option<Peer> {
+        SimNet::accept(self, "192.0.2.1:80".parse().expect("valid"))
     }
 
     fn write(&mut self, peer: Peer, bytes: &[u8]) -> usize {
@@ -148,6 +167,10 @@ impl Network for SimNet {
         SimNet::passed(self)
     }
 
+    fn stand_still(&mut self, span: Duration) {
+        SimNet::stand_still(self, span);
+    }
+
     fn now(&self) -> Instant {
         SimNet::now(self)
     }
@@ -159,6 +182,10 @@ impl Network for SimNet {
     fn check_empty(&self) {
         assert_eq!(self.sockets_open(), 0, "sockets left open");
         assert_eq!(self.leases_out(), 0, "receive buffers not given back");
+    }
+
+    fn all_ended(&mut self) -> bool {
+        SimNet::all_ended(self)
     }
 }
 
@@ -340,6 +367,12 @@ fn run<P: Protocol + 'static>(mut world: World<P>, scenario: &impl Fn(&mut World
     scenario(&mut world);
     if !world.shard.stopped() {
         world.finish();
+    }
+    let World { shard, mut net, .. } = world;
+    drop(shard);
+    let patience = Instant::now() + Duration::from_secs(20);
+    while !net.all_ended() {
+        assert!(Instant::now() < patience, "a peer was not told that the shard is gone");
     }
 }
 

@@ -17,7 +17,9 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::arena::{Arena, Lease};
-use super::{Completion, Lent, Op, OpKind, Ring, SendData, Shut, Socket, Token, Waker};
+use super::{
+    Completion, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token, Waker,
+};
 use crate::id::ConnId;
 
 use net::Net;
@@ -34,6 +36,8 @@ pub struct Faults {
     pub interrupted: u8,
     /// What could complete does so in a later turn.
     pub late: u8,
+    /// A shutdown takes an operation, as it does for direct descriptors.
+    pub slow_shutdown: u8,
     /// An accept fails; what it would have accepted stays where it is.
     pub accept: u8,
     /// A connect fails, at once or later.
@@ -57,6 +61,7 @@ impl Faults {
             short: 40,
             interrupted: 15,
             late: 40,
+            slow_shutdown: 50,
             accept: 10,
             small_queue: true,
             ..Faults::none()
@@ -101,8 +106,7 @@ pub struct SimRing {
     faults: Faults,
     arena: Arena,
     /// Not yet seen by the kernel, in order.
-    pushed: VecDeque<(Op, Token)>,
-    shutdowns: Vec<(Socket, Shut)>,
+    pushed: VecDeque<(Work, Token)>,
     in_flight: Vec<InFlight>,
     completed: Vec<Completion>,
     /// The kinds in flight of each connection, from push to pop.
@@ -114,8 +118,13 @@ pub struct SimRing {
     events: VecDeque<String>,
 }
 
+enum Work {
+    Op(Op),
+    Shut(Socket, Shut),
+}
+
 struct InFlight {
-    op: Op,
+    work: Work,
     token: Token,
     /// Bytes that a send has moved.
     moved: u32,
@@ -144,7 +153,6 @@ impl SimRing {
             faults: config.faults,
             arena: Arena::new(config.buffers, config.buffer_bytes).expect("memory for buffers"),
             pushed: VecDeque::new(),
-            shutdowns: Vec::new(),
             in_flight: Vec::new(),
             completed: Vec::new(),
             held: HashMap::new(),
@@ -172,17 +180,11 @@ impl SimRing {
 
     /// Panics if `op` must not be pushed now.
     fn check(&mut self, op: &Op, token: Token) {
-        let held = self.held.entry(token.id).or_default();
-        let kind = token.kind as u8;
-        assert!(*held & kind == 0, "rule: one {:?} at a time, of {:?}", token.kind, token.id);
-        if token.kind == OpKind::Close && *held != 0 {
-            let broken = format!("rule: {:?} is closed while {held:#b} is in flight", token.id);
-            self.broken_rule = Some(broken);
-        }
-        let closing = *held & OpKind::Close as u8 != 0;
-        *held |= kind;
         let (socket, expected) = match op {
-            Op::Accept => return assert_eq!(token.kind, OpKind::Accept),
+            Op::Accept => {
+                assert_eq!(token.kind, OpKind::Accept, "rule: the token names the operation");
+                return assert!(self.held.insert(token.id, token.kind as u8).is_none());
+            }
             Op::Connect(socket, _) => (socket, OpKind::Connect),
             Op::Poll(socket) => (socket, OpKind::Poll),
             Op::Recv(socket, _) => (socket, OpKind::Recv),
@@ -193,9 +195,22 @@ impl SimRing {
             Op::Close(socket) => (socket, OpKind::Close),
         };
         assert_eq!(token.kind, expected, "rule: the token names the operation");
-        assert!(!closing, "rule: nothing is pushed for {:?} after its close", token.id);
-        let owner = self.net.net().owner(*socket);
-        assert_eq!(owner, Some(token.id), "rule: {expected:?} on an open socket of its own");
+        self.hold(token, *socket);
+    }
+
+    /// Notes that an operation on `socket` is in flight; panics if it must not be.
+    fn hold(&mut self, token: Token, socket: Socket) {
+        let Token { kind, id } = token;
+        let owner = self.net.net().owner(socket);
+        assert_eq!(owner, Some(id), "rule: {kind:?} on an open socket of its own");
+        let held = self.held.entry(id).or_default();
+        assert!(*held & kind as u8 == 0, "rule: one {kind:?} at a time, of {id:?}");
+        assert!(*held & OpKind::Close as u8 == 0, "rule: nothing for {id:?} after its close");
+        if kind == OpKind::Close && *held != 0 {
+            let broken = format!("rule: {id:?} is closed while {held:#b} is in flight");
+            self.broken_rule = Some(broken);
+        }
+        *held |= kind as u8;
     }
 
     /// Hands some of what was pushed to the kernel.
@@ -205,16 +220,9 @@ impl SimRing {
             false => self.pushed.len(),
         };
         for _ in 0..count.min(self.pushed.len()) {
-            let (op, token) = self.pushed.pop_front().expect("counted");
+            let (work, token) = self.pushed.pop_front().expect("counted");
             let spurious = self.chance(self.faults.spurious_ready);
-            self.in_flight.push(InFlight { op, token, moved: 0, spurious });
-        }
-        for (socket, how) in std::mem::take(&mut self.shutdowns) {
-            if self.chance(self.faults.late) {
-                self.shutdowns.push((socket, how));
-            } else if self.net.net().owner(socket).is_some() {
-                self.net.net().shutdown(socket, how);
-            }
+            self.in_flight.push(InFlight { work, token, moved: 0, spurious });
         }
     }
 
@@ -236,10 +244,10 @@ impl SimRing {
     }
 
     fn complete(&mut self, operation: InFlight, result: Result<u32, Errno>) {
-        let InFlight { op, token, .. } = operation;
-        let lent = match op {
-            Op::Recv(_, lease) => Lent::Buffer(lease),
-            Op::Send { data, at, .. } => Lent::Data(data, at),
+        let InFlight { work, token, .. } = operation;
+        let lent = match work {
+            Work::Op(Op::Recv(_, lease)) => Lent::Buffer(lease),
+            Work::Op(Op::Send { data, at, .. }) => Lent::Data(data, at),
             _ => Lent::Nothing,
         };
         self.note(format!("done   {:?} of {:?}: {result:?}", token.kind, token.id));
@@ -248,7 +256,11 @@ impl SimRing {
     }
 
     fn step(&mut self, operation: &mut InFlight) -> Step {
-        let InFlight { op, token, moved, spurious } = operation;
+        let InFlight { work, token, moved, spurious } = operation;
+        let op = match work {
+            Work::Op(op) => op,
+            Work::Shut(socket, how) => return Some(self.step_shut(*socket, *how)),
+        };
         match op {
             Op::Accept => self.step_accept(token.id),
             Op::Connect(socket, to) => Some(self.step_connect(*socket, *to)),
@@ -311,6 +323,14 @@ impl SimRing {
         }
     }
 
+    fn step_shut(&mut self, socket: Socket, how: Shut) -> Result<u32, Errno> {
+        if self.chance(self.faults.interrupted) {
+            return Err(Errno::EMFILE);
+        }
+        self.net.net().shutdown(socket, how);
+        Ok(0)
+    }
+
     fn misfortune(&mut self) -> Option<Errno> {
         if self.chance(self.faults.interrupted) {
             return Some(self.one_of(&[Errno::EINTR, Errno::EAGAIN]));
@@ -341,7 +361,7 @@ impl Ring for SimRing {
     fn push(&mut self, op: Op, token: Token) {
         self.check(&op, token);
         self.note(format!("push   {:?} of {:?}", token.kind, token.id));
-        self.pushed.push_back((op, token));
+        self.pushed.push_back((Work::Op(op), token));
     }
 
     fn open(&mut self, id: ConnId, _to: SocketAddr, _from: Option<IpAddr>) -> Result<Socket, i32> {
@@ -351,11 +371,17 @@ impl Ring for SimRing {
         }
     }
 
-    fn shutdown(&mut self, socket: Socket, how: Shut, _token: Token) -> super::ShutDown {
-        assert!(self.net.net().owner(socket).is_some(), "rule: only open sockets are shut down");
-        self.note(format!("shut   {how:?} of {socket:?}"));
-        self.shutdowns.push((socket, how));
-        super::ShutDown::Done
+    fn shutdown(&mut self, socket: Socket, how: Shut, token: Token) -> ShutDown {
+        self.note(format!("shut   {how:?} of {:?}", token.id));
+        if self.chance(self.faults.slow_shutdown) {
+            self.hold(token, socket);
+            self.pushed.push_back((Work::Shut(socket, how), token));
+            return ShutDown::Pending;
+        }
+        let owner = self.net.net().owner(socket);
+        assert_eq!(owner, Some(token.id), "rule: an open socket of its own is shut down");
+        self.net.net().shutdown(socket, how);
+        ShutDown::Done
     }
 
     fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {

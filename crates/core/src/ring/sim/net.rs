@@ -207,6 +207,13 @@ impl SimNet {
         net.until = net.now + span;
     }
 
+    /// Lets `span` pass without anybody doing anything, as when a machine is suspended.
+    pub fn stand_still(&self, span: Duration) {
+        let mut net = self.net();
+        net.now += span;
+        net.until = net.now;
+    }
+
     /// The time now.
     pub fn now(&self) -> Instant {
         self.net().now
@@ -216,6 +223,13 @@ impl SimNet {
     pub fn passed(&self) -> bool {
         let net = self.net();
         net.now >= net.until
+    }
+
+    /// Whether each peer has been told that its connection is over, or has ended it itself.
+    pub fn all_ended(&self) -> bool {
+        self.net().links.iter().all(|link| {
+            link.reset || link.down.fin || link.far_closed || link.vanished
+        })
     }
 
     /// How many sockets the shard has open.

@@ -1,0 +1,216 @@
+//! The network cuts a stream anywhere: what is heard does not depend on where.
+
+use murre_codec::{CloseCode, Kind, Role, TAIL_BYTES_MAX};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::wire::{
+    BINARY, CLOSE, CONTINUATION, FIN, Listener, MESSAGE_BYTES_MAX, PING, PONG, Said, TEXT, frame,
+    hear, masked, said, text,
+};
+
+/// A stream with one of everything, short enough to try every cut, and what it says.
+fn stream() -> (Vec<u8>, Vec<Said>) {
+    let long = "gr\u{fc}n \u{20ac} \u{1f426} ".repeat(20);
+    let (first, second) = long.as_bytes().split_at(131);
+    let stream = [
+        masked(FIN | TEXT, b"a"),
+        masked(FIN | BINARY, b""),
+        masked(TEXT, first),
+        masked(FIN | PING, &[9; 125]),
+        masked(CONTINUATION, b""),
+        masked(FIN | CONTINUATION, second),
+        masked(FIN | PONG, b""),
+        masked(FIN | BINARY, &[0xFF; 126]),
+        masked(FIN | CLOSE, b"\x03\xE8bye"),
+    ]
+    .concat();
+    let said = vec![
+        text("a"),
+        Said::Message(Kind::Binary, vec![]),
+        Said::Ping(vec![9; 125]),
+        text(&long),
+        Said::Pong(vec![]),
+        Said::Message(Kind::Binary, vec![0xFF; 126]),
+        Said::Close(Some((CloseCode::Normal, "bye".to_owned()))),
+    ];
+    (stream, said)
+}
+
+/// One byte at a time, two, three, and any other number.
+#[test]
+fn chunks_of_every_size() {
+    let (stream, expected) = stream();
+    for size in 1..=stream.len() {
+        assert_eq!(hear(Role::Server, stream.chunks(size)), expected, "{size} bytes at a time");
+    }
+}
+
+/// Every cut in two, and every pair of cuts a few bytes apart.
+#[test]
+fn every_cut() {
+    let (stream, expected) = stream();
+    for first in 0..=stream.len() {
+        for second in (first..=stream.len()).take(16) {
+            let pieces = [&stream[..first], &stream[first..second], &stream[second..]];
+            assert_eq!(hear(Role::Server, pieces), expected, "cut at {first} and {second}");
+        }
+    }
+}
+
+/// A frame with the longest form of length, cut everywhere in its header and around its end.
+#[test]
+fn cuts_of_a_long_frame() {
+    let payload: Vec<u8> = (0..70_000_u32).map(|index| index as u8).collect();
+    let stream = [masked(FIN | BINARY, &payload), masked(FIN | PING, b"")].concat();
+    let expected = [Said::Message(Kind::Binary, payload), Said::Ping(vec![])];
+    for cut in (0..20).chain(stream.len() - 20..stream.len()).chain([4096, 65_535, 65_536]) {
+        let (first, second) = stream.split_at(cut);
+        assert_eq!(hear(Role::Server, [first, second]), expected, "cut at {cut}");
+    }
+}
+
+/// The longest tail is a masked control frame short of one byte, and it is as long as promised.
+#[test]
+fn the_longest_tail() {
+    let ping = masked(FIN | PING, &[1; 125]);
+    assert_eq!(ping.len() - 1, TAIL_BYTES_MAX);
+    let mut listener = Listener::new(Role::Server, MESSAGE_BYTES_MAX);
+    listener.hear(&ping[..TAIL_BYTES_MAX]);
+    assert_eq!(listener.said, []);
+    listener.hear(&ping[TAIL_BYTES_MAX..]);
+    assert_eq!(listener.said, [Said::Ping(vec![1; 125])]);
+}
+
+/// Payload goes through as it comes: none of it is left with the caller.
+#[test]
+fn payload_leaves_no_tail() {
+    use murre_codec::{Decoded, Decoder, Item, Limits};
+    let limits = Limits { role: Role::Server, message_bytes_max: 1000 };
+    let mut bytes = masked(FIN | BINARY, &[5; 200]);
+    let mut decoder = Decoder::default();
+    let (head, rest) = bytes.split_at_mut(8);
+    let nothing = Decoded { consumed: 8, item: None };
+    assert_eq!(decoder.decode(head, &limits), Ok(nothing));
+    let (half, rest) = rest.split_at_mut(77);
+    for (piece, start, end) in [(half, true, false), (rest, false, true)] {
+        let len = piece.len();
+        let bytes = &mut vec![5; len][..];
+        let item = Some(Item::Data { kind: Kind::Binary, bytes, start, end });
+        assert_eq!(decoder.decode(piece, &limits), Ok(Decoded { consumed: len, item }));
+    }
+    assert_eq!(decoder.decode(&mut [], &limits), Ok(Decoded { consumed: 0, item: None }));
+}
+
+/// Part of a stream, valid or not.
+fn part() -> impl Strategy<Value = Vec<u8>> {
+    let payload = prop_oneof![
+        vec(any::<u8>(), 0..40),
+        ".{0,30}".prop_map(String::into_bytes),
+        vec(any::<u8>(), 120..135),
+        vec(b'a'..b'z', 65_530..65_540),
+    ];
+    let valid_first = prop_oneof![
+        Just(FIN | TEXT),
+        Just(TEXT),
+        Just(BINARY),
+        Just(FIN | BINARY),
+        Just(CONTINUATION),
+        Just(FIN | CONTINUATION),
+        Just(FIN | PING),
+        Just(FIN | PONG),
+    ];
+    let first = prop_oneof![20 => valid_first, 1 => any::<u8>()];
+    prop_oneof![
+        20 => (first, payload, any::<[u8; 4]>())
+            .prop_map(|(first, payload, mask)| frame(first, &payload, Some(mask))),
+        1 => vec(any::<u8>(), 0..20),
+    ]
+}
+
+/// Messages in fragments with control frames between, and what they say.
+fn conversation() -> impl Strategy<Value = (Vec<u8>, Vec<Said>)> {
+    let kind = prop_oneof![
+        ".{0,80}".prop_map(|text| (Kind::Text, text.into_bytes())),
+        vec(any::<u8>(), 0..300).prop_map(|bytes| (Kind::Binary, bytes)),
+    ];
+    let fragment = (0..40_usize, proptest::option::of(vec(any::<u8>(), 0..=125)), any::<[u8; 4]>());
+    let message = (kind, vec(fragment, 1..6));
+    vec(message, 1..5).prop_map(|messages| {
+        let (mut stream, mut said) = (vec![], vec![]);
+        for ((kind, payload), fragments) in messages {
+            let last = fragments.len() - 1;
+            let mut rest = &payload[..];
+            for (index, (len, ping, mask)) in fragments.into_iter().enumerate() {
+                let first = if index == 0 { u8::from(kind.opcode()) } else { CONTINUATION };
+                let len = if index == last { rest.len() } else { len.min(rest.len()) };
+                let (piece, after) = rest.split_at(len);
+                rest = after;
+                let fin = if index == last { FIN } else { 0 };
+                stream.extend(frame(fin | first, piece, Some(mask)));
+                if index == last {
+                    said.push(Said::Message(kind, payload.clone()));
+                }
+                if let Some(ping) = ping {
+                    stream.extend(frame(FIN | PING, &ping, Some(mask)));
+                    said.push(Said::Ping(ping));
+                }
+            }
+        }
+        (stream, said)
+    })
+}
+
+/// The stream in pieces of these sizes, over and over.
+fn pieces<'b>(mut stream: &'b [u8], sizes: &[usize]) -> Vec<&'b [u8]> {
+    let mut pieces = vec![];
+    for size in sizes.iter().cycle() {
+        let (piece, rest) = stream.split_at((*size).min(stream.len()));
+        pieces.push(piece);
+        stream = rest;
+        if stream.is_empty() {
+            break;
+        }
+    }
+    pieces
+}
+
+proptest! {
+    /// What was said is heard, in whatever fragments and pieces.
+    #[test]
+    fn conversations_survive_any_cut(
+        (stream, expected) in conversation(),
+        sizes in vec(1..50_usize, 1..8),
+    ) {
+        prop_assert_eq!(said(&stream), &expected[..]);
+        prop_assert_eq!(hear(Role::Server, pieces(&stream, &sizes)), expected);
+    }
+
+    /// Streams with mistakes in them are heard, and refused, alike in whatever pieces.
+    #[test]
+    fn mistakes_do_not_depend_on_cuts(
+        parts in vec(part(), 1..8),
+        sizes in vec(1..3000_usize, 1..6),
+    ) {
+        let stream = parts.concat();
+        prop_assert_eq!(said(&stream), hear(Role::Server, pieces(&stream, &sizes)));
+    }
+
+    /// No bytes whatever make the decoder panic, in either role, even if it is asked to go on after
+    /// it has refused.
+    #[test]
+    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200), client in any::<bool>()) {
+        use murre_codec::{Decoder, Limits};
+        let role = if client { Role::Client } else { Role::Server };
+        let limits = Limits { role, message_bytes_max: 100 };
+        let mut decoder = Decoder::default();
+        for from in 0..bytes.len() {
+            let mut input = bytes[from..].to_vec();
+            if let Ok(decoded) = decoder.decode(&mut input, &limits) {
+                prop_assert!(decoded.consumed <= bytes.len() - from);
+            }
+        }
+        let heard = hear(role, [&bytes[..]]);
+        prop_assert_eq!(heard, hear(role, bytes.chunks(1)));
+    }
+}

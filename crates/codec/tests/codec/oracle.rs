@@ -1,0 +1,233 @@
+//! Tungstenite as the other end of the line.
+
+use std::io::{self, Read, Write};
+
+use murre_codec::{CloseCode, Control, Data, Kind, OpCode, Role, Violation, encode};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tungstenite::error::ProtocolError;
+use tungstenite::protocol::frame::{CloseFrame, Frame};
+use tungstenite::protocol::{Role as TheirRole, WebSocket, WebSocketConfig};
+use tungstenite::{Error, Message};
+
+use crate::wire::{BINARY, FIN, MESSAGE_BYTES_MAX, PING, Said, TEXT, frame, hear, said};
+
+/// A line in memory.
+#[derive(Default)]
+struct Line {
+    input: io::Cursor<Vec<u8>>,
+    output: Vec<u8>,
+}
+
+impl Read for Line {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.input.read(buffer)
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn config() -> WebSocketConfig {
+    let max = Some(MESSAGE_BYTES_MAX as usize);
+    WebSocketConfig::default().max_message_size(max).max_frame_size(max)
+}
+
+/// What tungstenite sends in this role.
+fn written(role: TheirRole, messages: &[Message]) -> Vec<u8> {
+    let mut socket = WebSocket::from_raw_socket(Line::default(), role, Some(config()));
+    for message in messages {
+        // A server is told that the line is over once its close frame is out.
+        match socket.send(message.clone()) {
+            Ok(()) | Err(Error::ConnectionClosed) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    socket.get_ref().output.clone()
+}
+
+/// What tungstenite hears in this role, and whether it was content to the end.
+fn heard(role: TheirRole, stream: &[u8]) -> (Vec<Said>, bool) {
+    let line = Line { input: io::Cursor::new(stream.to_vec()), output: vec![] };
+    let mut socket = WebSocket::from_raw_socket(line, role, Some(config()));
+    let mut heard = vec![];
+    loop {
+        match socket.read() {
+            Ok(message) => heard.extend(in_our_words(message)),
+            Err(Error::ConnectionClosed) => return (heard, true),
+            Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
+                return (heard, true);
+            }
+            Err(_) => return (heard, false),
+        }
+        if let Some(Said::Close(_)) = heard.last() {
+            return (heard, true);
+        }
+    }
+}
+
+fn in_our_words(message: Message) -> Option<Said> {
+    Some(match message {
+        Message::Text(text) => Said::Message(Kind::Text, text.as_bytes().to_vec()),
+        Message::Binary(bytes) => Said::Message(Kind::Binary, bytes.to_vec()),
+        Message::Ping(payload) => Said::Ping(payload.to_vec()),
+        Message::Pong(payload) => Said::Pong(payload.to_vec()),
+        Message::Close(close) => {
+            Said::Close(close.map(|close| (close.code, close.reason.to_string())))
+        }
+        Message::Frame(_) => return None,
+    })
+}
+
+/// Every kind of message, at the lengths where the header changes.
+fn messages() -> Vec<Message> {
+    let lengths = [0, 1, 4, 125, 126, 127, 1000, 65_535, 65_536, 200_000];
+    let texts = lengths.map(|len| Message::text("\u{e4}bcd\u{20ac}".repeat(len / 9)));
+    let binaries = lengths.map(|len| Message::binary(vec![0xA7; len]));
+    let mut messages: Vec<_> = texts.into_iter().chain(binaries).collect();
+    messages.push(Message::Ping(vec![1; 125].into()));
+    messages.push(Message::Pong(vec![].into()));
+    messages
+}
+
+fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Library(4321), reason: "bye".into() }))
+}
+
+/// A fragment that tungstenite passes on as it is.
+fn fragment(data: Data, payload: &[u8], fin: bool) -> Message {
+    Message::Frame(Frame::message(payload.to_vec(), OpCode::Data(data), fin))
+}
+
+/// What tungstenite encodes, as client and as server, is decoded to the same.
+#[test]
+fn we_hear_what_tungstenite_says() {
+    for (theirs, ours) in [(TheirRole::Client, Role::Server), (TheirRole::Server, Role::Client)] {
+        let mut messages = messages();
+        messages.push(goodbye());
+        let stream = written(theirs, &messages);
+        let expected: Vec<_> = messages.into_iter().filter_map(in_our_words).collect();
+        assert_eq!(hear(ours, [&stream[..]]), expected);
+        assert_eq!(hear(ours, stream.chunks(4096)), expected);
+    }
+}
+
+/// Fragments from tungstenite, with a control frame between them.
+#[test]
+fn we_hear_fragments_of_tungstenite() {
+    let text = "\u{1f426}".repeat(50);
+    let (first, second) = text.as_bytes().split_at(99);
+    let stream = written(
+        TheirRole::Client,
+        &[
+            fragment(Data::Text, first, false),
+            Message::Ping(b"between".to_vec().into()),
+            fragment(Data::Continue, second, true),
+        ],
+    );
+    let expected =
+        [Said::Ping(b"between".to_vec()), Said::Message(Kind::Text, text.as_bytes().to_vec())];
+    assert_eq!(said(&stream), expected);
+}
+
+/// What we encode, as client and as server, tungstenite decodes to the same.
+#[test]
+fn tungstenite_hears_what_we_say() {
+    let mut mask = [1, 2, 3, 4];
+    for (theirs, masked) in [(TheirRole::Server, true), (TheirRole::Client, false)] {
+        let mut expected: Vec<_> = messages().into_iter().filter_map(in_our_words).collect();
+        let mut stream = vec![];
+        for said in &expected {
+            mask = mask.map(|byte: u8| byte.wrapping_mul(5).wrapping_add(7));
+            let mask = masked.then_some(mask);
+            let (opcode, payload) = match said {
+                Said::Message(kind, payload) => (kind.opcode(), payload),
+                Said::Ping(payload) => (OpCode::Control(Control::Ping), payload),
+                Said::Pong(payload) => (OpCode::Control(Control::Pong), payload),
+                Said::Close(_) | Said::Broken(_) => unreachable!("not among them"),
+            };
+            match mask {
+                Some(_) => encode::write_frame(&mut stream, opcode, payload, mask),
+                None => stream.extend_from_slice(&encode::frame(opcode, payload)),
+            }
+        }
+        encode::write_close(&mut stream, CloseCode::Away, "so long", masked.then_some(mask));
+        expected.push(Said::Close(Some((CloseCode::Away, "so long".to_owned()))));
+        assert_eq!(heard(theirs, &stream), (expected, true));
+    }
+}
+
+/// Our ping, built once for everybody, is a ping.
+#[test]
+fn tungstenite_hears_our_ping() {
+    assert_eq!(heard(TheirRole::Client, &encode::PING), (vec![Said::Ping(vec![])], true));
+}
+
+/// One frame, most of them valid, and a place to flip a bit in.
+fn parts() -> impl Strategy<Value = Vec<u8>> {
+    let payload = prop_oneof![".{0,20}".prop_map(String::into_bytes), vec(any::<u8>(), 0..140)];
+    let first = prop_oneof![
+        Just(FIN | TEXT),
+        Just(TEXT),
+        Just(FIN | BINARY),
+        Just(BINARY),
+        Just(FIN),
+        Just(0),
+        Just(FIN | PING),
+        Just(FIN | 8),
+    ];
+    (first, payload, any::<[u8; 4]>())
+        .prop_map(|(first, payload, mask)| frame(first, &payload, Some(mask)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever we accept, tungstenite accepts with the same meaning; whatever it refuses, we refuse.
+    /// Not the other way round: it takes lengths in long forms, and answers 1014 as if it were wrong.
+    #[test]
+    fn we_are_at_least_as_strict_as_tungstenite(
+        parts in vec(parts(), 1..6),
+        flip in proptest::option::of((any::<prop::sample::Index>(), 0..8_u8)),
+    ) {
+        let mut stream = parts.concat();
+        if let Some((at, bit)) = flip {
+            let at = at.index(stream.len());
+            stream[at] ^= 1 << bit;
+        }
+        let mut ours = said(&stream);
+        let (mut theirs, content) = heard(TheirRole::Server, &stream);
+        if let Some(Said::Broken(violation)) = ours.last().cloned() {
+            ours.pop();
+            prop_assert!(theirs.starts_with(&ours), "{:?} and {:?}", ours, theirs);
+            // It goes on where we have stopped, or puts a 1002 in place of a code that is wrong.
+            let known = matches!(
+                violation,
+                Violation::LengthNotMinimal
+                    | Violation::CloseCode
+                    | Violation::NotUtf8
+                    | Violation::MessageTooLong
+                    | Violation::ControlTooLong
+            );
+            let cut = theirs.len() == ours.len();
+            prop_assert!(!content || known || cut, "only we refuse: {:?}", violation);
+        } else {
+            prop_assert!(content, "only they refuse, after {:?}", theirs);
+            for said in ours.iter_mut().chain(&mut theirs) {
+                if let Said::Close(Some((code, reason))) = said
+                    && !code.is_allowed()
+                {
+                    (*code, *reason) = (CloseCode::Protocol, "Protocol violation".to_owned());
+                }
+            }
+            prop_assert_eq!(ours, theirs);
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Requests in any pieces, one after the other, and the limits they are held to.
+
+use murre_codec::http::{self, BadRequest, Limits, Progress, RequestDecoder};
+
+/// A request that was taken, owned.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Taken {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) keep_alive: bool,
+    pub(crate) minor_version: u8,
+}
+
+/// What a stream of requests comes to: those taken, how often the client was told to go on, and the
+/// refusal that ended it.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) taken: Vec<Taken>,
+    pub(crate) continues: usize,
+    pub(crate) refused: Option<BadRequest>,
+    /// Bytes of requests that were taken.
+    pub(crate) size: usize,
+    pub(crate) in_request: bool,
+}
+
+/// Feeds a stream in pieces to a decoder, as the server does.
+pub(crate) fn outcome<'b>(pieces: impl IntoIterator<Item = &'b [u8]>, limits: &Limits) -> Outcome {
+    let mut decoder = RequestDecoder::default();
+    let mut outcome = Outcome::default();
+    let mut input = vec![];
+    for piece in pieces {
+        input.extend_from_slice(piece);
+        loop {
+            let mut fields = http::fields();
+            let request = match decoder.decode(&input, &mut fields, limits) {
+                Ok(Progress::Request(request)) => request,
+                Ok(Progress::Partial) => break,
+                Ok(Progress::Continue) => {
+                    outcome.continues += 1;
+                    break;
+                }
+                Err(bad) => {
+                    outcome.refused = Some(bad);
+                    return outcome;
+                }
+            };
+            assert!(!decoder.in_request(), "a whole request leaves nothing behind");
+            let size = request.size;
+            outcome.size += size;
+            outcome.taken.push(Taken {
+                method: request.method.to_owned(),
+                target: request.target.to_owned(),
+                headers: (request.headers.iter())
+                    .map(|field| (field.name.to_owned(), field.value.to_vec()))
+                    .collect(),
+                body: request.body.to_vec(),
+                keep_alive: request.keep_alive,
+                minor_version: request.minor_version,
+            });
+            input.drain(..size);
+        }
+    }
+    outcome.in_request = decoder.in_request();
+    outcome
+}
+
+/// What becomes of a stream that arrives at once.
+pub(crate) fn at_once(stream: &[u8]) -> Outcome {
+    outcome([stream], &Limits::default())
+}
+
+/// The status of the refusal, or 200.
+pub(crate) fn status(stream: &[u8]) -> u16 {
+    at_once(stream).refused.map_or(200, BadRequest::status)
+}
+
+/// A request of each shape: bodies of several lengths, none, HTTP/1.0, empty lines in front.
+fn pipeline() -> Vec<u8> {
+    [
+        &b"GET / HTTP/1.1\r\nHost: m\r\n\r\n"[..],
+        b"POST /a?b=c HTTP/1.1\r\nhost:m\r\nContent-Length: 11\r\n\r\nhello\r\n\r\nhi",
+        b"\r\n\r\nPUT /empty HTTP/1.1\r\nHost: m\r\nContent-Length: 0\r\n\r\n",
+        b"POST /again HTTP/1.1\r\nHost: m\r\nX-Empty:\r\nContent-Length: 0005\r\n\r\n12345",
+        b"\r\nGET /old HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: [::1]:80\r\nConnection: foo, Close\r\n\r\n",
+    ]
+    .concat()
+}
+
+/// Requests that follow each other without waiting are read one by one, bodies and all.
+#[test]
+fn pipelined_requests() {
+    let stream = pipeline();
+    let outcome = at_once(&stream);
+    assert_eq!((outcome.refused, outcome.size), (None, stream.len()));
+    let [get, post, put, again, old, options] = &outcome.taken[..] else { panic!("{outcome:?}") };
+    assert_eq!((&get.method[..], &get.target[..], &get.body[..]), ("GET", "/", &b""[..]));
+    assert_eq!((&post.method[..], &post.target[..]), ("POST", "/a?b=c"));
+    assert_eq!(post.body, b"hello\r\n\r\nhi");
+    assert_eq!(put.body, b"");
+    assert_eq!(again.body, b"12345");
+    assert_eq!(again.headers[1], ("X-Empty".to_owned(), vec![]));
+    assert_eq!((old.minor_version, old.keep_alive), (0, true));
+    assert_eq!((options.minor_version, options.keep_alive), (1, false));
+}
+
+/// Chunks of every size and every cut in two give what the whole gives.
+#[test]
+fn requests_in_any_pieces() {
+    let stream = pipeline();
+    let limits = Limits::default();
+    let expected = at_once(&stream);
+    for size in 1..stream.len() {
+        assert_eq!(outcome(stream.chunks(size), &limits), expected, "{size} bytes at a time");
+    }
+    for cut in 0..=stream.len() {
+        let (first, second) = stream.split_at(cut);
+        assert_eq!(outcome([first, second], &limits), expected, "cut at {cut}");
+    }
+}
+
+/// A connection is idle until the first byte of a request: empty lines do not count (RFC 9112
+/// section 2.2), in whatever pieces, and there may not be many.
+#[test]
+fn empty_lines_before_a_request() {
+    let get = b"GET / HTTP/1.1\r\nHost: m\r\n\r\n";
+    for lines in 0..=6 {
+        let stream = [&b"\r\n".repeat(lines)[..], get].concat();
+        let outcome = outcome(stream.chunks(1), &Limits::default());
+        match lines {
+            0..=4 => assert_eq!((outcome.taken.len(), outcome.size), (1, stream.len()), "{lines}"),
+            _ => assert_eq!(outcome.refused, Some(BadRequest::Malformed), "{lines}"),
+        }
+    }
+    for (bytes, in_request) in [
+        (&b""[..], false),
+        (b"\r", false),
+        (b"\r\n", false),
+        (b"\r\n\r", false),
+        (b"\r\nG", true),
+        (b"GET / HTTP/1.1\r\nHost: m\r\n\r", true),
+        (b"POST / HTTP/1.1\r\nHost: m\r\nContent-Length: 1\r\n\r\n", true),
+    ] {
+        for pieces in [bytes.len().max(1), 1] {
+            let outcome = outcome(bytes.chunks(pieces), &Limits::default());
+            assert_eq!(outcome.refused, None, "{bytes:?}");
+            assert_eq!(outcome.in_request, in_request, "{bytes:?}");
+        }
+    }
+    for wrong in [&b"\rGET"[..], b"\r\r\n", b"\n", b"\r\n\nG", b" GET / HTTP/1.1\r\n"] {
+        assert_eq!(status(wrong), 400, "{wrong:?}");
+    }
+}
+
+/// The connection goes on or ends as RFC 9112 section 9.3 says.
+#[test]
+fn keep_alive() {
+    for (version, connection, expected) in [
+        (1, "", true),
+        (1, "Connection: close\r\n", false),
+        (1, "Connection: keep-alive\r\n", true),
+        (1, "Connection: x\r\nConnection: y ,\tCLOSE\r\n", false),
+        (1, "Connection: closed\r\n", true),
+        (0, "", false),
+        (0, "Connection: Keep-Alive\r\n", true),
+        (0, "Connection: keep-alive, close\r\n", false),
+    ] {
+        let request = format!("GET / HTTP/1.{version}\r\nHost: m\r\n{connection}\r\n");
+        let taken = &at_once(request.as_bytes()).taken[0];
+        assert_eq!(taken.keep_alive, expected, "{request:?}");
+    }
+}
+
+/// A client that waits is told to go on once, when the head is here and the body is not, and never
+/// in HTTP/1.0 (RFC 9110 section 10.1.1).
+#[test]
+fn expectations() {
+    let post = |version: u8, expect: &str| {
+        format!("POST / HTTP/1.{version}\r\nHost: m\r\nContent-Length: 3\r\n{expect}\r\nabc")
+    };
+    for (version, expect, continues, status) in [
+        (1, "", 0, 200),
+        (1, "Expect: 100-continue\r\n", 1, 200),
+        (1, "expect: 100-Continue\r\n", 1, 200),
+        (1, "Expect: 200-ok\r\n", 0, 417),
+        (1, "Expect: 100-continue\r\nExpect: more\r\n", 0, 417),
+        (1, "Expect:\r\n", 0, 417),
+        (0, "Expect: 100-continue\r\n", 0, 200),
+        (0, "Expect: 200-ok\r\n", 0, 200),
+    ] {
+        let post = post(version, expect);
+        let outcome = outcome(post.as_bytes().chunks(1), &Limits::default());
+        assert_eq!(outcome.refused.map_or(200, BadRequest::status), status, "{post:?}");
+        assert_eq!(outcome.continues, continues, "{post:?}");
+        // The body is here already: nobody waits.
+        assert_eq!(at_once(post.as_bytes()).continues, 0, "{post:?}");
+    }
+    let nothing =
+        b"POST / HTTP/1.1\r\nHost: m\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n";
+    assert_eq!((at_once(nothing).continues, at_once(nothing).taken.len()), (0, 1));
+    assert_eq!(http::CONTINUE, b"HTTP/1.1 100 Continue\r\n\r\n");
+}
+
+/// Every limit holds to the byte and has its status, however the request arrives.
+#[test]
+fn limits_have_their_status() {
+    let limits = Limits { head_bytes_max: 512, target_bytes_max: 200, body_bytes_max: 100 };
+    let head = |len: usize| {
+        let head = "GET / HTTP/1.1\r\nHost: m\r\nX: \r\n\r\n";
+        head.replace("X: ", &format!("X: {}", "x".repeat(len - head.len())))
+    };
+    let target = |len: usize| format!("GET /{} HTTP/1.1\r\nHost: m\r\n\r\n", "x".repeat(len - 1));
+    let body = |len: usize| {
+        format!("POST / HTTP/1.1\r\nHost: m\r\nContent-Length: {len}\r\n\r\n{}", "x".repeat(len))
+    };
+    let fields = |count: usize| {
+        let others: String = (1..count).map(|number| format!("{number}:\r\n")).collect();
+        format!("GET / HTTP/1.1\r\nHost: m\r\n{others}\r\n")
+    };
+    let huge = "POST / HTTP/1.1\r\nHost: m\r\nContent-Length: 99999999999999999999999\r\n\r\n";
+    for (request, status) in [
+        (head(512), 200),
+        (head(513), 431),
+        (head(5000), 431),
+        (target(200), 200),
+        (target(201), 414),
+        (target(260), 414),
+        (target(300), 414),
+        (target(5000), 414),
+        (body(100), 200),
+        (body(101), 413),
+        (huge.to_owned(), 413),
+        (fields(http::HEADERS_MAX), 200),
+        (fields(http::HEADERS_MAX + 1), 431),
+    ] {
+        for size in [request.len(), 7, 1] {
+            let outcome = outcome(request.as_bytes().chunks(size), &limits);
+            let got = outcome.refused.map_or(200, BadRequest::status);
+            assert_eq!(got, status, "{size} bytes at a time: {request:?}");
+        }
+    }
+}
+
+/// A limit is enforced without waiting for the end of what is too long.
+#[test]
+fn limits_do_not_wait() {
+    let limits = Limits { head_bytes_max: 512, target_bytes_max: 200, body_bytes_max: 100 };
+    let endless_target = format!("GET /{}", "x".repeat(300));
+    let endless_head = format!("GET / HTTP/1.1\r\nHost: m\r\nX: {}", "x".repeat(500));
+    let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    for (bytes, status) in
+        [(endless_target.as_bytes(), 414), (endless_head.as_bytes(), 431), (&tls[..1], 400)]
+    {
+        assert_eq!(outcome([bytes], &limits).refused.map(BadRequest::status), Some(status));
+    }
+}
+
+/// What a handler asks of a request.
+#[test]
+fn questions_to_a_request() {
+    for (target, path, name, value) in [
+        ("/", "/", "length", None),
+        ("/?length=7", "/", "length", Some("7")),
+        ("/a/b?x=1&length=&length=2", "/a/b", "length", Some("")),
+        ("/a?lengths=1&length", "/a", "length", Some("")),
+        ("/a?b=c?d=e", "/a", "b", Some("c?d=e")),
+        ("/a?to=http://m/b", "/a", "to", Some("http://m/b")),
+        ("http://m:80/a?b=1", "/a", "b", Some("1")),
+        ("HTTPS://m", "/", "b", None),
+        ("http://m?b=/c", "/", "b", Some("/c")),
+    ] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: m\r\nA: 1\r\na: 2, Three\r\n\r\n");
+        let mut fields = http::fields();
+        let mut decoder = RequestDecoder::default();
+        let progress = decoder.decode(head.as_bytes(), &mut fields, &Limits::default());
+        let Ok(Progress::Request(request)) = progress else { panic!("{progress:?}") };
+        assert_eq!((request.path(), request.query(name)), (path, value), "{target}");
+        assert_eq!((request.header("A"), request.header("b")), (Some(&b"1"[..]), None));
+        assert_eq!(request.headers_named("a").collect::<Vec<_>>(), [&b"1"[..], b"2, Three"]);
+        assert!(request.lists("a", "three") && request.lists("a", "1") && !request.lists("a", "3"));
+        assert!(!request.wants_websocket());
+    }
+}
+
+/// Refusals say why in a line.
+#[test]
+fn refusals_say_why() {
+    use BadRequest::*;
+    for bad in [
+        Malformed,
+        Version,
+        Host,
+        Length,
+        TargetTooLong,
+        HeadTooLong,
+        BodyTooLong,
+        Expectation,
+        Encoded,
+    ] {
+        assert!(bad.reason().ends_with('\n'), "{bad:?}");
+        assert!((400..600).contains(&bad.status()), "{bad:?}");
+    }
+}

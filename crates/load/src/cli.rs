@@ -1,0 +1,278 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use murre_core::host::{Descriptors, Io};
+use serde::{Serialize, Serializer};
+
+use crate::args::{self, Cpus, Span, Targets};
+
+/// Opens many connections to a server, checks every answer, and writes a record of the run.
+///
+/// Exits with 0 only if every answer was right, all connections were reached at once and no more
+/// of them failed than --max-errors; with 1 otherwise, the reason on stderr; with 2 for bad
+/// arguments.
+#[derive(Clone, Debug, Parser, Serialize)]
+#[command(name = "murre-load", version)]
+pub(crate) struct Cli {
+    /// What the connections do
+    pub(crate) scenario: Scenario,
+
+    /// Where to connect: HOST:PORT, several with commas, ranges as 127.0.0.1-31:8000
+    #[arg(long, value_name = "HOST:PORT[,...]")]
+    pub(crate) target: Targets,
+
+    /// Connections; for ws-echo the active ones
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) conns: u32,
+
+    /// Request target [default: / for http-keepalive, /upper for ws-upper, otherwise /echo]
+    #[arg(long)]
+    pub(crate) path: Option<String>,
+
+    /// Connects per second, all shards together; 0 is as fast as they go
+    #[arg(long, value_name = "N/s", default_value = "0", value_parser = args::rate)]
+    pub(crate) connect_rate: f64,
+
+    /// How long to hold all connections
+    #[arg(long, default_value = "120s", value_parser = args::duration)]
+    #[serde(serialize_with = "seconds")]
+    pub(crate) duration: Duration,
+
+    /// Appends the record to this file instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Which server or build is measured, for the record
+    #[arg(long, value_name = "TEXT", default_value = "murre")]
+    pub(crate) label: String,
+
+    /// Connections that may fail (a wrong answer is never forgiven)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) max_errors: u64,
+
+    /// Decides what is random
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// Source addresses to spread connections over
+    #[arg(long, value_name = "ADDR[,...]", value_delimiter = ',', value_parser = args::source)]
+    pub(crate) source: Vec<IpAddr>,
+
+    /// Where our sockets live: in the process (limited by RLIMIT_NOFILE) or in the rings
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) descriptors: DescriptorsChoice,
+
+    /// Which forms of io_uring we use
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) io: IoChoice,
+
+    /// Threads [default: one per core, more if descriptors require it]
+    #[arg(long, value_name = "N")]
+    pub(crate) shards: Option<usize>,
+
+    /// Cores to pin the threads to, in turns: 1 or 0,2-3
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpus: Option<Cpus>,
+
+    /// The server's process, if it is on this machine: its memory and processor time are measured
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) server_pid: Option<i32>,
+
+    /// Where the server's sockets live; auto looks at the size of its descriptor table
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) server_descriptors: DescriptorsChoice,
+
+    /// How long an answer, or a handshake, may take
+    #[arg(long, default_value = "30s", value_parser = args::timed)]
+    #[serde(serialize_with = "seconds")]
+    pub(crate) timeout: Duration,
+
+    /// http-keepalive: idle between an answer and the next request, a range of seconds
+    #[arg(long, value_name = "FROM-TO", default_value = "5-45")]
+    pub(crate) idle: Span,
+
+    /// ws-upper: time from one text to the next; ws-idle: from one ping of the sample to the next
+    #[arg(long, default_value = "25s", value_parser = args::timed)]
+    #[serde(serialize_with = "seconds")]
+    pub(crate) every: Duration,
+
+    /// ws-idle: part of the connections that ping the server
+    #[arg(long, default_value = "0.01", value_parser = args::fraction)]
+    pub(crate) sample: f64,
+
+    /// ws-echo: bytes of a message
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 32,
+        value_parser = clap::value_parser!(u32).range(1..=PAYLOAD_MAX)
+    )]
+    pub(crate) payload: u32,
+
+    /// ws-echo: messages under way on one connection
+    #[arg(
+        long,
+        value_name = "DEPTH",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=4096)
+    )]
+    pub(crate) pipeline: u32,
+
+    /// ws-echo: messages per second, all connections together, on a fixed schedule (open loop)
+    /// [default: as fast as answers come]
+    #[arg(long, value_name = "N/s", value_parser = args::rate)]
+    pub(crate) rate: Option<f64>,
+
+    /// ws-echo: idle connections held beside the active ones
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) idle_conns: u32,
+}
+
+impl Cli {
+    pub(crate) fn path(&self) -> &str {
+        match (&self.path, self.scenario) {
+            (Some(path), _) => path,
+            (None, Scenario::HttpKeepalive) => "/",
+            (None, Scenario::WsUpper) => "/upper",
+            (None, Scenario::WsIdle | Scenario::WsEcho) => "/echo",
+        }
+    }
+
+    /// Active and idle connections.
+    pub(crate) fn conns_all(&self) -> u64 {
+        let idle = match self.scenario {
+            Scenario::WsEcho => self.idle_conns,
+            _ => 0,
+        };
+        u64::from(self.conns) + u64::from(idle)
+    }
+
+    /// What no single argument shows to be wrong.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if !self.path().starts_with('/') || self.path().contains([' ', '\r', '\n', '#']) {
+            return Err(format!("--path `{}` must begin with / and hold no spaces", self.path()));
+        }
+        if self.conns_all() > u64::from(u32::MAX) {
+            return Err("--conns and --idle-conns together are too many".to_owned());
+        }
+        if self.rate == Some(0.0) {
+            return Err("--rate must be more than 0: leave it out for a closed loop".to_owned());
+        }
+        let under_way = u64::from(self.payload) * u64::from(self.pipeline);
+        if under_way > u64::from(PAYLOAD_MAX as u32) {
+            return Err(format!("--payload times --pipeline is more than {PAYLOAD_MAX} bytes"));
+        }
+        Ok(())
+    }
+}
+
+/// What the connections do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Scenario {
+    /// Ask for a body of random length, compare it, stay idle, ask again (http-kit 2013)
+    HttpKeepalive,
+    /// Send a text every so often, expect it in upper case (Gretty 2010)
+    WsUpper,
+    /// Hold WebSockets; a sample pings the server
+    WsIdle,
+    /// Send messages and expect them back: throughput and latency
+    WsEcho,
+}
+
+/// `auto`, or one of the kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DescriptorsChoice {
+    #[default]
+    Auto,
+    Normal,
+    Direct,
+}
+
+impl DescriptorsChoice {
+    pub(crate) fn wanted(self) -> Option<Descriptors> {
+        match self {
+            DescriptorsChoice::Auto => None,
+            DescriptorsChoice::Normal => Some(Descriptors::Normal),
+            DescriptorsChoice::Direct => Some(Descriptors::Direct),
+        }
+    }
+}
+
+/// `auto`, or one of the forms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum IoChoice {
+    #[default]
+    Auto,
+    Uring,
+    /// What Linux 5.10 has
+    UringPlain,
+}
+
+impl IoChoice {
+    pub(crate) fn wanted(self) -> Option<Io> {
+        match self {
+            IoChoice::Auto => None,
+            IoChoice::Uring => Some(Io::Uring),
+            IoChoice::UringPlain => Some(Io::UringPlain),
+        }
+    }
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+/// What one connection may have under way.
+const PAYLOAD_MAX: i64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn cli(arguments: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(arguments.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        // Shows what clap checks only when asked to.
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn scenarios_have_their_defaults() {
+        // Shows the request target of each scenario and which connections count.
+        let run = |scenario: &str| {
+            cli(&format!("murre-load {scenario} --target 127.0.0.1:80 --conns 3 --idle-conns 4"))
+                .expect(scenario)
+        };
+        assert_eq!(run("http-keepalive").path(), "/");
+        assert_eq!(run("ws-upper").path(), "/upper");
+        assert_eq!(run("ws-idle").path(), "/echo");
+        assert_eq!((run("ws-idle").conns_all(), run("ws-echo").conns_all()), (3, 7));
+    }
+
+    #[test]
+    fn arguments_that_mean_nothing_are_refused() {
+        // Shows that each is found before the run, by clap (exit 2) or by `check`.
+        let base = "murre-load ws-echo --target 127.0.0.1:80";
+        for wrong in
+            ["", "--conns 0", "--conns 1 --payload 0", "--conns 1 --sample 2", "--conns 1 --cpus x"]
+        {
+            assert!(cli(&format!("{base} {wrong}")).is_err(), "{wrong}");
+        }
+        for wrong in ["--rate 0", "--path echo", "--payload 1000000 --pipeline 4096"] {
+            let cli = cli(&format!("{base} --conns 1 {wrong}")).expect(wrong);
+            assert!(cli.check().is_err(), "{wrong}");
+        }
+    }
+}

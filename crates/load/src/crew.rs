@@ -1,0 +1,218 @@
+//! The shards' threads: started, told what to do, read while they work, and collected.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use hdrhistogram::Histogram;
+use murre_core::host::Plan;
+use murre_core::ring::uring::{Uring, UringConfig};
+use murre_core::{Counters, Mailbox, Shard, ShardConfig};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::client::Client;
+use crate::fleet::{Event, Fleet, Order, Share};
+use crate::score::{Fault, Score, Tally, empty_histogram};
+
+/// All shards of a run.
+pub(crate) struct Crew {
+    hands: Vec<Hand>,
+    pub(crate) events: Receiver<Event>,
+}
+
+/// What the main thread has of one shard.
+struct Hand {
+    mailbox: Arc<Mailbox<Order>>,
+    tally: Arc<Tally>,
+    counters: Arc<Counters>,
+    thread: JoinHandle<Histogram<u64>>,
+}
+
+/// What a shard's thread is made with, whatever its clients say.
+#[derive(Clone)]
+pub(crate) struct Berth {
+    pub(crate) plan: Plan,
+    pub(crate) cpu: Option<usize>,
+    pub(crate) share: Share,
+    pub(crate) epoch: Instant,
+    /// Bytes queued for one connection at most.
+    pub(crate) send_bytes_max: u32,
+    pub(crate) events: Sender<Event>,
+}
+
+/// All shards' counts together, at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) ready: u64,
+    pub(crate) answered: u64,
+    pub(crate) owed: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) faults: [u64; Fault::ALL.len()],
+}
+
+impl Totals {
+    pub(crate) fn faults_all(&self) -> u64 {
+        self.faults.iter().sum()
+    }
+
+    pub(crate) fn faults(&self, fault: Fault) -> u64 {
+        self.faults[fault as usize]
+    }
+}
+
+impl Crew {
+    /// Starts a thread per berth. They connect when they are told to.
+    pub(crate) fn new(
+        berths: Vec<Berth>,
+        events: Receiver<Event>,
+        start: impl Fn(Berth) -> Starting,
+    ) -> anyhow::Result<Crew> {
+        let starting: Vec<Starting> = berths.into_iter().map(start).collect();
+        let hands: anyhow::Result<_> = starting.into_iter().map(Starting::up).collect();
+        Ok(Crew { hands: hands?, events })
+    }
+
+    pub(crate) fn tell(&self, order: Order) {
+        for hand in &self.hands {
+            // Four orders fit every mailbox.
+            assert!(hand.mailbox.post(order).is_ok(), "a mailbox has room for a run's orders");
+        }
+    }
+
+    pub(crate) fn shards(&self) -> usize {
+        self.hands.len()
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for Hand { tally, counters, .. } in &self.hands {
+            totals.ready += tally.ready();
+            totals.answered += tally.answered();
+            totals.owed += tally.owed();
+            totals.bytes_in += counters.bytes_in.get();
+            totals.bytes_out += counters.bytes_out.get();
+            for fault in Fault::ALL {
+                totals.faults[fault as usize] += tally.faults(fault);
+            }
+        }
+        totals
+    }
+
+    pub(crate) fn first_fault(&self) -> Option<String> {
+        self.hands.iter().find_map(|hand| hand.tally.first_fault()).map(str::to_owned)
+    }
+
+    /// Ends the shards, each within `over` and what its last connections need, and gives all
+    /// latencies together.
+    pub(crate) fn leave(self, over: Duration) -> Histogram<u64> {
+        self.tell(Order::Leave { over });
+        let mut latency = empty_histogram();
+        for hand in self.hands {
+            // A thread that panicked has said so on stderr and has failed the run by its event.
+            if let Ok(own) = hand.thread.join() {
+                latency.add(&own).expect("histograms with the same bounds");
+            }
+        }
+        latency
+    }
+}
+
+/// A thread that may not have set up its ring yet.
+pub(crate) struct Starting {
+    tally: Arc<Tally>,
+    up: Receiver<io::Result<(Arc<Mailbox<Order>>, Arc<Counters>)>>,
+    thread: JoinHandle<Histogram<u64>>,
+}
+
+impl Starting {
+    fn up(self) -> anyhow::Result<Hand> {
+        let Starting { tally, up, thread } = self;
+        let (mailbox, counters) = up
+            .recv()
+            .map_err(|_| anyhow!("a shard's thread panicked"))?
+            .context("cannot set up a ring (ENOMEM: raise the limit on locked memory)")?;
+        Ok(Hand { mailbox, tally, counters, thread })
+    }
+}
+
+/// Starts one thread with the clients that `make` makes.
+pub(crate) fn start<C: Client>(
+    berth: Berth,
+    make: impl FnOnce() -> C + Send + 'static,
+) -> Starting {
+    let score = Score::new(berth.epoch);
+    let tally = Arc::clone(score.tally());
+    let (sender, up) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let events = berth.events.clone();
+        let mut shard = match set_up(berth, make, score) {
+            Ok(shard) => shard,
+            Err(error) => {
+                // The main thread waits for this word.
+                let _ = sender.send(Err(error));
+                return empty_histogram();
+            }
+        };
+        let _ = sender.send(Ok((shard.mailbox(), shard.counters())));
+        let _alarm = Alarm(events.clone());
+        if let Err(error) = shard.run() {
+            // The main thread is gone: nobody minds.
+            let _ = events.send(Event::Died(error));
+        }
+        shard.protocol().score().latency().clone()
+    });
+    Starting { tally, up, thread }
+}
+
+fn set_up<C: Client>(
+    berth: Berth,
+    make: impl FnOnce() -> C,
+    score: Score,
+) -> io::Result<Shard<Uring, Fleet<C>>> {
+    if let Some(cpu) = berth.cpu {
+        pin(&[cpu])?;
+    }
+    let Berth { plan, share, send_bytes_max, events, .. } = berth;
+    let conns_max = share.conns.max(1);
+    let ring = Uring::new(UringConfig {
+        io: plan.io,
+        descriptors: plan.descriptors,
+        conns_max,
+        reset_on_close: true,
+        ..UringConfig::default()
+    })?;
+    let config = ShardConfig {
+        conns_max,
+        send_bytes_max,
+        tick: Duration::from_millis(100),
+        slices: 20,
+        ..ShardConfig::default()
+    };
+    Ok(Shard::new(ring, Fleet::new(make(), score, share, events), &config))
+}
+
+/// Tells the main thread when the shard's thread panics.
+struct Alarm(Sender<Event>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.0.send(Event::Died(io::Error::other("the thread panicked")));
+        }
+    }
+}
+
+/// Binds the calling thread to some cores.
+pub(crate) fn pin(list: &[usize]) -> io::Result<()> {
+    let mut cpus = CpuSet::new();
+    for &cpu in list {
+        cpus.set(cpu)?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &cpus)?;
+    Ok(())
+}

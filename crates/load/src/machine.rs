@@ -1,0 +1,167 @@
+//! Facts for the record: what machine, which kernel and settings, which commit, when.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
+use nix::sys::time::TimeValLike;
+use serde::Serialize;
+
+/// The machine that the run was on.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    cpu: String,
+    cores: usize,
+    memory_bytes: u64,
+    kernel: String,
+    open_files_max: u64,
+    sysctls: BTreeMap<&'static str, String>,
+}
+
+impl Machine {
+    pub(crate) fn read() -> Machine {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let value = |text: &str, name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            line.trim_start_matches([' ', '\t', ':']).to_owned()
+        };
+        let memory = value(&meminfo, "MemTotal");
+        let memory = memory.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok());
+        let sysctl = |&name: &&'static str| {
+            let value = fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
+            Some((name, value.split_whitespace().collect::<Vec<_>>().join(" ")))
+        };
+        Machine {
+            cpu: value(&cpuinfo, "model name"),
+            // All of the machine, whatever this process may use.
+            cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+            memory_bytes: memory.unwrap_or_default() * 1024,
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .map_or_else(|_| String::new(), |text| text.trim().to_owned()),
+            open_files_max: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
+            sysctls: SYSCTLS.iter().filter_map(sysctl).collect(),
+        }
+    }
+}
+
+/// What bounds or shapes a run of many connections.
+const SYSCTLS: [&str; 16] = [
+    "fs.file-max",
+    "fs.nr_open",
+    "kernel.io_uring_disabled",
+    "net.core.netdev_max_backlog",
+    "net.core.somaxconn",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_max_orphans",
+    "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_max_tw_buckets",
+    "net.ipv4.tcp_mem",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_tw_reuse",
+    "net.ipv4.tcp_wmem",
+    "vm.max_map_count",
+];
+
+/// The commit of the working directory, or what `MURRE_COMMIT` says.
+pub(crate) fn commit() -> Option<String> {
+    if let Ok(commit) = std::env::var("MURRE_COMMIT") {
+        return Some(commit);
+    }
+    let output = Command::new("git").args(["rev-parse", "HEAD"]).output().ok()?;
+    let commit = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !commit.is_empty()).then_some(commit)
+}
+
+/// `2026-11-23T05:18:00Z`
+pub(crate) fn utc(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = date(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The date so many days after 1970-01-01.
+fn date(mut days: u64) -> (u64, u64, u64) {
+    let mut year = 1970;
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while days >= months[month] {
+        days -= months[month];
+        month += 1;
+    }
+    (year, month as u64 + 1, days + 1)
+}
+
+/// What a process has used of the processors: user and system time.
+pub(crate) fn cpu_of(pid: i32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&stat)
+}
+
+/// The command's name is in parentheses and may hold anything; what is behind it is numbers.
+fn parse_stat(stat: &str) -> Option<Duration> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    // Fields 14 and 15 of proc_pid_stat(5); the state, field 3, is the first here.
+    let mut fields = fields.split_whitespace().skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// What Linux shows user space on every architecture, whatever its own tick is.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// What we have used ourselves.
+pub(crate) fn cpu_own() -> Duration {
+    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {
+        let time = usage.user_time() + usage.system_time();
+        Duration::from_micros(time.num_microseconds().unsigned_abs())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_right_across_leap_years() {
+        // Shows the calendar at its corners.
+        let at = |seconds| utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(at(1_709_251_199), "2024-02-29T23:59:59Z");
+        assert_eq!(at(1_709_251_200), "2024-03-01T00:00:00Z");
+        assert_eq!(at(4_102_444_799), "2099-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn a_process_may_have_any_name() {
+        // Shows that a name with spaces and parentheses does not shift the fields.
+        let stat = "42 (a b) c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 1 0 9";
+        assert_eq!(parse_stat(stat), Some(Duration::from_secs(2)));
+        assert_eq!(parse_stat("42 (x) S 1"), None);
+    }
+
+    #[test]
+    fn this_machine_has_facts() {
+        // Shows that the facts of a record are not empty where the tests run.
+        let machine = Machine::read();
+        assert!(machine.memory_bytes > 1 << 20 && machine.cores > 0);
+        assert!(!machine.kernel.is_empty());
+        assert!(machine.sysctls.contains_key("net.ipv4.ip_local_port_range"));
+        assert!(cpu_of(std::process::id() as i32).is_some());
+    }
+}

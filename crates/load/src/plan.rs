@@ -1,0 +1,177 @@
+//! Whether this machine can hold the run, found out before it: addresses, ports, descriptors.
+//! Every error says what to do about it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+/// The ports that a connection may be given, per pair of addresses.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ports {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+    /// Left out by `ip_local_reserved_ports`.
+    pub(crate) reserved: u32,
+}
+
+impl Ports {
+    /// What the kernel is set to.
+    pub(crate) fn read() -> Ports {
+        let net = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+        let range = net("ip_local_port_range").unwrap_or_default();
+        let reserved = net("ip_local_reserved_ports").unwrap_or_default();
+        Ports::parse(&range, &reserved)
+    }
+
+    fn parse(range: &str, reserved: &str) -> Ports {
+        let mut range = range.split_whitespace().map_while(|word| word.parse().ok());
+        // What the kernel starts with.
+        let (first, last) = (range.next().unwrap_or(32768), range.next().unwrap_or(60999));
+        let mut left_out = 0;
+        for part in reserved.trim().split(',').filter(|part| !part.is_empty()) {
+            let (from, to) = part.split_once('-').unwrap_or((part, part));
+            let (Ok(from), Ok(to)) = (from.parse::<u16>(), to.parse::<u16>()) else { continue };
+            let (from, to) = (from.max(first), to.min(last));
+            left_out += u32::from(to).saturating_add(1).saturating_sub(u32::from(from));
+        }
+        Ports { first, last, reserved: left_out }
+    }
+
+    fn count(&self) -> u64 {
+        let all = u64::from(self.last).saturating_add(1).saturating_sub(u64::from(self.first));
+        all.saturating_sub(u64::from(self.reserved))
+    }
+
+    /// Whether `conns` connections fit between so many targets and sources (0 sources: the
+    /// kernel's choice, which is one).
+    pub(crate) fn check(&self, conns: u64, targets: u64, sources: u64) -> Result<(), String> {
+        let sources = sources.max(1);
+        let room = self.count() * targets * sources;
+        if conns <= room {
+            return Ok(());
+        }
+        let mut message = format!(
+            "{conns} connections do not fit: {} local ports ({}-{}) to each of {targets} \
+             target(s) from {sources} source(s) make {room}.",
+            self.count(),
+            self.first,
+            self.last,
+        );
+        if self.count() > 0 {
+            let needed = conns.div_ceil(self.count() * sources);
+            let _ = write!(
+                message,
+                " Give {needed} targets (a server that listens on 0.0.0.0 has all of \
+                 --target 127.0.0.1-{}:PORT), or more --source addresses,",
+                needed.min(254)
+            );
+        }
+        message += " or widen the range: sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\" \
+                    (reserve the server's port: net.ipv4.ip_local_reserved_ports)";
+        Err(message)
+    }
+}
+
+/// Sources must be of this machine, and of the targets' family.
+pub(crate) fn check_sources(sources: &[IpAddr], targets: &[SocketAddr]) -> Result<(), String> {
+    for source in sources {
+        if targets.iter().any(|target| target.is_ipv4() != source.is_ipv4()) {
+            return Err(format!(
+                "--source {source} cannot reach every target: IPv4 and IPv6 do not mix"
+            ));
+        }
+        if let Err(error) = TcpListener::bind((*source, 0)) {
+            return Err(format!(
+                "--source {source} is not an address of this machine ({error}): \
+                 add it with `ip address add {source} dev DEVICE`"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Connects to every target once.
+pub(crate) fn check_targets(targets: &[SocketAddr]) -> Result<(), String> {
+    for target in targets {
+        if let Err(error) = TcpStream::connect_timeout(target, PROBE_TIMEOUT) {
+            return Err(format!(
+                "cannot connect to {target} ({error}): start the server first, and have it \
+                 listen on 0.0.0.0 when there are several target addresses"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// One shard's part of `all`; parts differ by one at most.
+pub(crate) fn part(all: u32, shard: usize, shards: usize) -> u32 {
+    let (shard, shards) = (shard as u32, shards as u32);
+    all / shards + u32::from(shard < all % shards)
+}
+
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn reserved_ports_are_not_counted() {
+        // Shows how the kernel's two settings make the number of ports.
+        let ports = Ports::parse("32768\t60999\n", "\n");
+        assert_eq!(ports.count(), 28_232);
+        let ports = Ports::parse("1024 65535", "8000,8080-8089,1-1030");
+        assert_eq!(ports.count(), 64_512 - 1 - 10 - 7);
+        assert_eq!(Ports::parse("", "").count(), 28_232);
+    }
+
+    #[test]
+    fn too_few_ports_are_an_error_with_the_remedy() {
+        // Shows that the bound is ports x targets x sources, and that the message says how many
+        // targets would do.
+        let ports = Ports { first: 32768, last: 60999, reserved: 0 };
+        assert_eq!(ports.check(28_232, 1, 0), Ok(()));
+        assert_eq!(ports.check(100_000, 4, 0), Ok(()));
+        assert_eq!(ports.check(100_000, 2, 2), Ok(()));
+        let message = ports.check(100_000, 1, 0).unwrap_err();
+        assert!(message.contains("Give 4 targets"), "{message}");
+        assert!(message.contains("127.0.0.1-4:PORT"), "{message}");
+        assert!(message.contains("ip_local_port_range"), "{message}");
+    }
+
+    #[test]
+    fn a_foreign_source_is_an_error_with_the_remedy() {
+        // Shows that an address of another machine is found before the run.
+        let targets = ["127.0.0.1:80".parse().unwrap()];
+        let foreign = ["203.0.113.7".parse().unwrap()];
+        let message = check_sources(&foreign, &targets).unwrap_err();
+        assert!(message.contains("ip address add 203.0.113.7"), "{message}");
+        let message = check_sources(&["::1".parse().unwrap()], &targets).unwrap_err();
+        assert!(message.contains("do not mix"), "{message}");
+        assert_eq!(check_sources(&["127.0.0.9".parse().unwrap()], &targets), Ok(()));
+    }
+
+    #[test]
+    fn a_target_without_a_server_is_an_error() {
+        // Shows that nobody listening is found before the run.
+        use nix::sys::socket::*;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(check_targets(&[listener.local_addr().unwrap()]), Ok(()));
+        // Bound and not listening: nobody else can listen there meanwhile.
+        let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();
+        bind(fd.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+        let bound: SockaddrIn = getsockname(fd.as_raw_fd()).unwrap();
+        let message = check_targets(&[SocketAddr::V4(bound.into())]).unwrap_err();
+        assert!(message.contains("start the server first"), "{message}");
+    }
+
+    #[test]
+    fn parts_make_the_whole() {
+        // Shows that no connection is forgotten and parts are even.
+        let parts: Vec<u32> = (0..3).map(|shard| part(100, shard, 3)).collect();
+        assert_eq!(parts, [34, 33, 33]);
+    }
+}

@@ -1,0 +1,125 @@
+//! What people see while a run is under way, on stderr: a bar on a terminal; otherwise plain
+//! lines as http-kit's client printed them, spelling included, so that both can be read by the
+//! same tools.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Where the run stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Standing {
+    /// Since the first connect.
+    pub(crate) elapsed: Duration,
+    /// Of the hold phase; zero before it.
+    pub(crate) held: Duration,
+    pub(crate) concurrency: u64,
+    pub(crate) requests: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) faults: u64,
+}
+
+/// The reporter.
+pub(crate) enum Progress {
+    Bar { bar: ProgressBar, conns: u64, hold: Duration, holding: bool },
+    Lines { printed: Duration },
+}
+
+impl Progress {
+    pub(crate) fn new(conns: u64, hold: Duration) -> Progress {
+        if !std::io::stderr().is_terminal() {
+            return Progress::Lines { printed: Duration::ZERO };
+        }
+        let bar = ProgressBar::with_draw_target(Some(conns), ProgressDrawTarget::stderr());
+        bar.set_style(style("connecting {bar:30} {pos}/{len} {per_sec} ETA {eta} {msg}"));
+        Progress::Bar { bar, conns, hold, holding: false }
+    }
+
+    /// Called once a second, and at the end of a phase with `now`.
+    pub(crate) fn show(&mut self, standing: &Standing, now: bool) {
+        match self {
+            Progress::Lines { printed } => {
+                let lines = |elapsed: Duration| elapsed.as_secs() / LINES_EVERY_SECONDS;
+                if now || lines(standing.elapsed) > lines(*printed) {
+                    *printed = standing.elapsed;
+                    eprintln!("{}", line(standing));
+                }
+            }
+            Progress::Bar { bar, conns, hold, holding } => {
+                if !*holding && !standing.held.is_zero() {
+                    *holding = true;
+                    bar.reset();
+                    bar.set_length(hold.as_secs().max(1));
+                    bar.set_style(style("holding {bar:30} {pos}/{len} s ETA {eta} {msg}"));
+                }
+                if *holding {
+                    bar.set_position(standing.held.as_secs());
+                } else {
+                    bar.set_position(standing.concurrency.min(*conns));
+                }
+                bar.set_message(message(standing));
+            }
+        }
+    }
+
+    /// Leaves the last line as it is and gives the terminal back.
+    pub(crate) fn finish(&self) {
+        if let Progress::Bar { bar, .. } = self {
+            bar.abandon();
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("constant templates that are valid")
+}
+
+/// `time 930s, concurrency: 600000, total requests: 17457773, thoughput: 38.64M/s, 18763.53
+/// requests/seconds`: averages from the first connect on, as there.
+fn line(standing: &Standing) -> String {
+    let seconds = standing.elapsed.as_secs_f64().max(0.001);
+    format!(
+        "time {}s, concurrency: {}, total requests: {}, thoughput: {:.2}M/s, {:.2} requests/seconds",
+        standing.elapsed.as_secs(),
+        standing.concurrency,
+        standing.requests,
+        standing.bytes_in as f64 / seconds / f64::from(1 << 20),
+        standing.requests as f64 / seconds,
+    )
+}
+
+fn message(standing: &Standing) -> String {
+    let seconds = standing.elapsed.as_secs_f64().max(0.001);
+    let requests = standing.requests as f64 / seconds;
+    let mut message =
+        format!("| {} open, {} requests, {requests:.0}/s", standing.concurrency, standing.requests);
+    if standing.faults > 0 {
+        message += &format!(", {} FAULTS", standing.faults);
+    }
+    message
+}
+
+const LINES_EVERY_SECONDS: u64 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_http_kits() {
+        // Shows the format of a plain line, on the article's own figures.
+        let standing = Standing {
+            elapsed: Duration::from_millis(930_410),
+            concurrency: 600_000,
+            requests: 17_457_773,
+            bytes_in: 37_697_000_000,
+            ..Standing::default()
+        };
+        assert_eq!(
+            line(&standing),
+            "time 930s, concurrency: 600000, total requests: 17457773, thoughput: 38.64M/s, \
+             18763.53 requests/seconds"
+        );
+    }
+}

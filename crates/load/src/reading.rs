@@ -1,0 +1,103 @@
+//! What is read of the machine for the memory section, at one moment.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::slab::Slabs;
+
+/// One process's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct ProcessMemory {
+    pub(crate) pss_bytes: u64,
+    pub(crate) page_table_bytes: u64,
+    /// Slots of the descriptor table; fewer than connections means direct descriptors.
+    pub(crate) descriptor_slots: u64,
+}
+
+impl ProcessMemory {
+    /// `pid` is a number or `self`.
+    pub(crate) fn read(pid: &str) -> io::Result<ProcessMemory> {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let field = |text: &str, name: &str| {
+            field(text, name).ok_or_else(|| io::Error::other(format!("/proc/{pid}: no {name}")))
+        };
+        Ok(ProcessMemory {
+            pss_bytes: field(&rollup, "Pss:")? * 1024,
+            page_table_bytes: field(&status, "VmPTE:")? * 1024,
+            descriptor_slots: field(&status, "FDSize:")?,
+        })
+    }
+}
+
+/// The number behind `name` at the start of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Everything that is read at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub(crate) server: ProcessMemory,
+    /// `None` where the kernel does not show its slabs.
+    pub(crate) slabs: Option<Slabs>,
+    pub(crate) sockstat: BTreeMap<String, u64>,
+}
+
+impl Reading {
+    pub(crate) fn take(server_pid: i32) -> io::Result<Reading> {
+        Ok(Reading {
+            server: ProcessMemory::read(&server_pid.to_string())?,
+            slabs: Slabs::read(Path::new("/sys/kernel/slab")).ok(),
+            sockstat: sockstat(&fs::read_to_string("/proc/net/sockstat")?),
+        })
+    }
+
+    /// Whether the server's descriptor table is too small for its connections to be in it.
+    pub(crate) fn server_is_direct(&self, conns: u64) -> bool {
+        self.server.descriptor_slots < conns
+    }
+}
+
+/// TCP sockets of the whole machine; 0 where the kernel does not say.
+pub(crate) fn sockets_in_use() -> u64 {
+    let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    sockstat(&text).get("inuse").copied().unwrap_or_default()
+}
+
+/// The TCP line of `/proc/net/sockstat`: `mem` are pages of data under way or unread.
+fn sockstat(text: &str) -> BTreeMap<String, u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:")).unwrap_or_default();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let pairs = words.chunks_exact(2);
+    pairs.filter_map(|pair| Some((pair[0].to_owned(), pair[1].parse().ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockstat_is_its_tcp_line() {
+        // Shows which numbers are taken from /proc/net/sockstat.
+        let text =
+            "sockets: used 13\nTCP: inuse 1 orphan 0 tw 2 alloc 1 mem 7\nUDP: inuse 0 mem 0\n";
+        let numbers = sockstat(text);
+        assert_eq!((numbers["tw"], numbers["mem"]), (2, 7));
+        assert_eq!(numbers.len(), 5);
+    }
+
+    #[test]
+    fn a_process_is_read() {
+        // Shows that this process has memory, page tables and a descriptor table, in bytes.
+        let own = ProcessMemory::read("self").unwrap();
+        assert!(own.pss_bytes > 100_000 && own.page_table_bytes > 4096);
+        assert!(own.descriptor_slots >= 64);
+        assert!(ProcessMemory::read("0").is_err());
+    }
+}

@@ -1,0 +1,417 @@
+//! One run from its first check to its record.
+//!
+//! ```text
+//!   check, plan ─▶ connect ─▶ hold ─▶ finish ─▶ quiet ─▶ leave ─▶ record
+//!        │            │         │    (answers that   (memory)  (close frames)
+//!        └ error: 1   └─────────┴──── are owed) ──▶ interrupted, or failed: leave at once
+//! ```
+
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use murre_core::host::{self, Descriptors, Plan, Wanted};
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::cli::{Cli, Scenario};
+use crate::crew::{self, Crew, Totals};
+use crate::fleet::{Event, Order};
+use crate::machine::{self, Machine};
+use crate::mark::Mark;
+use crate::memory::{DirectEnds, Memory};
+use crate::plan::{Ports, check_sources, check_targets};
+use crate::progress::{self, Progress};
+use crate::reading::{self, ProcessMemory, Reading};
+use crate::record::{ClientFacts, CountedFrom, Latency, Outcome, Record, Series};
+use crate::scenario;
+use crate::score::Fault;
+
+/// Runs the scenario. An error is one that prevents the run; what goes wrong in it is in the
+/// record.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<Record> {
+    let (sender, events) = mpsc::channel();
+    catch_signals(sender.clone())?;
+    let plan = prepare(&cli)?;
+    if let Some(cpus) = &cli.cpus {
+        crew::pin(&cpus.0).with_context(|| format!("cannot pin to the cores {:?}", cpus.0))?;
+    }
+    let epoch = Instant::now();
+    let berths = scenario::berths(&cli, &plan, epoch, &sender);
+    let crew = Crew::new(berths, events, |berth| scenario::start(&cli, berth))?;
+    let before = match cli.server_pid {
+        Some(pid) => {
+            // What a run before this one has closed is freed a little later.
+            thread::sleep(QUIET);
+            Some(Reading::take(pid).context("measuring the server")?)
+        }
+        None => None,
+    };
+    let started = SystemTime::now();
+    Run::new(cli, plan, crew, started, before).go()
+}
+
+/// Everything that can be known to be wrong before the first connection.
+fn prepare(cli: &Cli) -> anyhow::Result<Plan> {
+    let targets = cli.target.addresses();
+    let (conns, sources) = (cli.conns_all(), cli.source.len() as u64);
+    let problem = Ports::read().check(conns, targets.len() as u64, sources);
+    problem.and_then(|()| check_sources(&cli.source, targets)).map_err(anyhow::Error::msg)?;
+    if let Some(pid) = cli.server_pid {
+        ProcessMemory::read(&pid.to_string())
+            .with_context(|| format!("--server-pid {pid} cannot be measured"))?;
+    }
+    let plan = host::plan(&Wanted {
+        conns_max: Some(conns as u32),
+        shards: cli.shards,
+        descriptors: cli.descriptors.wanted(),
+        io: cli.io.wanted(),
+    })?;
+    check_targets(targets).map_err(anyhow::Error::msg)?;
+    Ok(plan)
+}
+
+/// SIGINT and SIGTERM end the run with a record; a second one ends it without.
+fn catch_signals(events: Sender<Event>) -> anyhow::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    // Before the first thread, which inherits it.
+    signals.thread_block()?;
+    thread::spawn(move || {
+        let mut caught = 0;
+        while signals.wait().is_ok() {
+            caught += 1;
+            if caught > 1 {
+                std::process::exit(1);
+            }
+            // The run may be over already.
+            let _ = events.send(Event::Interrupted);
+        }
+    });
+    Ok(())
+}
+
+/// A run under way.
+struct Run {
+    cli: Cli,
+    plan: Plan,
+    crew: Crew,
+    progress: Progress,
+    started: SystemTime,
+    /// The first connect.
+    start: Instant,
+    /// When the next second is over.
+    next_sample: Instant,
+    series: Series,
+    answered_before: u64,
+    /// What the server held before the first connection.
+    before: Option<Reading>,
+    reasons: Vec<String>,
+    interrupted: bool,
+}
+
+/// How a phase ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// As it should.
+    Done,
+    /// The rest of the run makes no sense: interrupted, or failed for a reason that is noted.
+    Early,
+}
+
+impl Run {
+    fn new(cli: Cli, plan: Plan, crew: Crew, started: SystemTime, before: Option<Reading>) -> Run {
+        let start = Instant::now();
+        Run {
+            progress: Progress::new(cli.conns_all(), cli.duration),
+            cli,
+            plan,
+            crew,
+            started,
+            start,
+            next_sample: start + SECOND,
+            series: Series::default(),
+            answered_before: 0,
+            before,
+            reasons: Vec::new(),
+            interrupted: false,
+        }
+    }
+
+    fn go(mut self) -> anyhow::Result<Record> {
+        let begun = Mark::now(&self.crew, self.cli.server_pid);
+        let connected = self.connect();
+        let full = Mark::now(&self.crew, self.cli.server_pid);
+        let mut held = None;
+        let mut memory = None;
+        if connected == Ended::Done {
+            let ended = self.hold(full.at);
+            let end = Mark::now(&self.crew, self.cli.server_pid);
+            held = Some((full, end));
+            if ended == Ended::Done && self.finish() == Ended::Done {
+                memory = self.measure()?;
+            }
+        }
+        let last = held.map_or(full, |(_, end)| end);
+        self.show(Duration::ZERO, true);
+        self.progress.finish();
+        self.leave(begun, full, held, last, memory)
+    }
+
+    // ---- phases ----
+
+    /// Until all connections are up.
+    fn connect(&mut self) -> Ended {
+        self.crew.tell(Order::Start);
+        let conns = self.cli.conns_all();
+        let mut most = 0;
+        let mut stalled_at = Instant::now() + self.patience();
+        loop {
+            let event = self.next(stalled_at, Duration::ZERO);
+            let totals = self.crew.totals();
+            if totals.ready == conns {
+                return Ended::Done;
+            }
+            match event {
+                Some(Event::Failing) => {
+                    return self.fail(format!("{} of {conns} connections reached", totals.ready));
+                }
+                Some(Event::Interrupted) => return self.interrupt(),
+                Some(Event::Died(error)) => return self.fail(format!("a shard ended: {error}")),
+                Some(Event::Full | Event::Finished) | None => {}
+            }
+            if totals.ready > most {
+                most = totals.ready;
+                stalled_at = Instant::now() + self.patience();
+            } else if Instant::now() >= stalled_at {
+                return self.fail(format!(
+                    "{} of {conns} connections reached, then none for {:?}",
+                    totals.ready,
+                    self.patience()
+                ));
+            }
+        }
+    }
+
+    /// How long to wait for one more connection.
+    fn patience(&self) -> Duration {
+        let pause = if self.cli.connect_rate > 0.0 { 2.0 / self.cli.connect_rate } else { 0.0 };
+        // A SYN that is dropped is sent again after 1, 3 and 7 seconds.
+        self.cli.timeout.max(Duration::from_secs(10)) + Duration::from_secs_f64(pause.min(1e6))
+    }
+
+    fn hold(&mut self, begun: Instant) -> Ended {
+        self.crew.tell(Order::Begin);
+        self.show(Duration::ZERO, true);
+        let end = begun + self.cli.duration;
+        while Instant::now() < end {
+            match self.next(end, begun.elapsed()) {
+                Some(Event::Interrupted) => return self.interrupt(),
+                Some(Event::Died(error)) => return self.fail(format!("a shard ended: {error}")),
+                Some(Event::Failing | Event::Full | Event::Finished) | None => {}
+            }
+            if self.crew.totals().ready == 0 {
+                return self.fail("no connection is left".to_owned());
+            }
+        }
+        Ended::Done
+    }
+
+    /// Nothing new is asked; waits for what is owed.
+    fn finish(&mut self) -> Ended {
+        self.crew.tell(Order::Finish);
+        let end = Instant::now() + self.cli.timeout + SECOND;
+        let mut finished = 0;
+        loop {
+            match self.next(Instant::now() + POLL, Duration::ZERO) {
+                Some(Event::Finished) => finished += 1,
+                Some(Event::Interrupted) => return self.interrupt(),
+                Some(Event::Died(error)) => return self.fail(format!("a shard ended: {error}")),
+                Some(Event::Failing | Event::Full) | None => {}
+            }
+            let owed = self.crew.totals().owed;
+            if finished == self.crew.shards() && owed == 0 {
+                return Ended::Done;
+            }
+            if Instant::now() >= end {
+                return self.fail(format!("{owed} answers never came"));
+            }
+        }
+    }
+
+    /// The server's memory, once nothing is under way.
+    fn measure(&mut self) -> anyhow::Result<Option<Memory>> {
+        let (Some(pid), Some(before)) = (self.cli.server_pid, self.before.clone()) else {
+            return Ok(None);
+        };
+        thread::sleep(QUIET);
+        let conns = self.crew.totals().ready;
+        let full = Reading::take(pid).context("measuring the server")?;
+        let direct = DirectEnds {
+            client: self.plan.descriptors == Descriptors::Direct,
+            server: match self.cli.server_descriptors.wanted() {
+                Some(descriptors) => descriptors == Descriptors::Direct,
+                None => full.server_is_direct(conns),
+            },
+        };
+        Ok(Some(Memory::between(&before, &full, conns, direct)))
+    }
+
+    /// Closes everything and makes the record.
+    fn leave(
+        mut self,
+        begun: Mark,
+        full: Mark,
+        held: Option<(Mark, Mark)>,
+        last: Mark,
+        memory: Option<Memory>,
+    ) -> anyhow::Result<Record> {
+        let totals = self.crew.totals();
+        self.judge(&totals);
+        let outcome = match (self.interrupted, self.reasons.is_empty()) {
+            (true, _) => Outcome::Interrupted,
+            (false, true) => Outcome::Passed,
+            (false, false) => Outcome::Failed,
+        };
+        let bytes_per_connection = scenario::bytes_per_connection(self.cli.scenario);
+        let Run { cli, plan, crew, started, series, reasons, .. } = self;
+        let latency = crew.leave(GOODBYE_EACH * u32::try_from(totals.ready).unwrap_or(u32::MAX));
+        wait_for_sockets();
+        let counted_from = match (cli.scenario, cli.rate) {
+            (Scenario::WsEcho, None) => CountedFrom::SentInClosedLoop,
+            _ => CountedFrom::Due,
+        };
+        Ok(Record {
+            tool: env!("CARGO_PKG_NAME"),
+            label: cli.label.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            commit: machine::commit(),
+            started: machine::utc(started),
+            scenario: cli.scenario,
+            outcome,
+            reasons,
+            machine: Machine::read(),
+            client: ClientFacts {
+                io: plan.io.name(),
+                io_reason: plan.io_reason,
+                descriptors: plan.descriptors.name(),
+                descriptors_reason: plan.descriptors_reason,
+                shards: plan.shards,
+                bytes_per_connection,
+                cpu_seconds: (last.client_cpu - begun.client_cpu).as_secs_f64(),
+            },
+            connect: begun.connect_until(&full),
+            hold: held.map(|(full, end)| full.hold_until(&end)),
+            errors: Fault::ALL.iter().map(|&f| (f.name(), totals.faults(f))).collect(),
+            wrong: totals.faults(Fault::Wrong),
+            lost: totals.faults(Fault::Lost),
+            answered: totals.answered,
+            latency_us: Latency::of(&latency, counted_from),
+            memory,
+            series,
+            parameters: cli,
+        })
+    }
+
+    // ---- while a phase runs ----
+
+    /// Waits for the next event, but not beyond `until`; takes a sample whenever a second is over.
+    fn next(&mut self, until: Instant, held: Duration) -> Option<Event> {
+        let stop = until.min(self.next_sample);
+        let event =
+            match self.crew.events.recv_timeout(stop.saturating_duration_since(Instant::now())) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                // The signal thread and the shards hold senders for as long as they live.
+                Err(RecvTimeoutError::Disconnected) => unreachable!("the signal thread never ends"),
+            };
+        while self.next_sample <= Instant::now() {
+            self.next_sample += SECOND;
+            let totals = self.crew.totals();
+            self.series.connections.push(totals.ready);
+            self.series.requests.push(totals.answered - self.answered_before);
+            self.answered_before = totals.answered;
+            self.show(held, false);
+        }
+        event
+    }
+
+    fn show(&mut self, held: Duration, now: bool) {
+        let totals = self.crew.totals();
+        let standing = progress::Standing {
+            elapsed: self.start.elapsed(),
+            held,
+            concurrency: totals.ready,
+            requests: totals.answered,
+            bytes_in: totals.bytes_in,
+            faults: totals.faults_all(),
+        };
+        self.progress.show(&standing, now);
+    }
+
+    fn interrupt(&mut self) -> Ended {
+        self.interrupted = true;
+        self.fail("interrupted by a signal".to_owned())
+    }
+
+    fn fail(&mut self, reason: String) -> Ended {
+        self.reasons.push(reason);
+        Ended::Early
+    }
+
+    /// Our own checks.
+    fn judge(&mut self, totals: &Totals) {
+        let wrong = totals.faults(Fault::Wrong);
+        if wrong > 0 {
+            self.reasons.push(format!("{wrong} wrong answers"));
+        }
+        if totals.faults_all() - wrong > self.cli.max_errors {
+            let kinds = Fault::ALL.iter().filter(|&&fault| totals.faults(fault) > 0);
+            let kinds: Vec<_> =
+                kinds.map(|&f| format!("{} {}", totals.faults(f), f.name())).collect();
+            self.reasons.push(format!(
+                "more connections failed than --max-errors {}: {}",
+                self.cli.max_errors,
+                kinds.join(", ")
+            ));
+        }
+        if totals.faults_all() > 0 {
+            let first = self.crew.first_fault().unwrap_or_default();
+            self.reasons.extend((!self.reasons.is_empty()).then(|| format!("first: {first}")));
+        }
+    }
+}
+
+/// The kernel takes a closed ring apart in its own time, and the sockets with it. Waits until they
+/// get no fewer, so that a run that follows begins on a quiet machine.
+fn wait_for_sockets() {
+    let mut before = reading::sockets_in_use();
+    for _ in 0..SETTLE_STEPS_MAX {
+        if before < SETTLE_SOCKETS_MIN {
+            return;
+        }
+        thread::sleep(SETTLE_STEP);
+        let now = reading::sockets_in_use();
+        if now >= before {
+            return;
+        }
+        before = now;
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How often to look whether everything owed has come.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How long the server is left alone before its memory is read.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// What waiting for sockets is worth.
+const SETTLE_SOCKETS_MIN: u64 = 1000;
+const SETTLE_STEP: Duration = Duration::from_millis(200);
+const SETTLE_STEPS_MAX: u32 = 50;
+
+/// How long a goodbye takes both ends: the pace of leaving.
+const GOODBYE_EACH: Duration = Duration::from_micros(20);

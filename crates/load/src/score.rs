@@ -1,0 +1,220 @@
+//! What the virtual clients of one shard have seen: counts that the main thread reads at any
+//! time, and a latency histogram that it collects at the end.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+/// What can go wrong with one connection. Each ends it and is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Fault {
+    /// It could not be connected.
+    Refused,
+    /// The WebSocket upgrade, or the first answer, was not what it must be.
+    Handshake,
+    /// An answer did not come in time.
+    Timeout,
+    /// The server closed it, or it was reset, while it was to be held.
+    Lost,
+    /// What arrived is not HTTP or WebSocket, or has the wrong status.
+    Garbled,
+    /// An answer that is not what was asked for. Never forgiven.
+    Wrong,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Fault; 6] = [
+        Fault::Refused,
+        Fault::Handshake,
+        Fault::Timeout,
+        Fault::Lost,
+        Fault::Garbled,
+        Fault::Wrong,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Fault::Refused => "refused",
+            Fault::Handshake => "handshake",
+            Fault::Timeout => "timeout",
+            Fault::Lost => "lost",
+            Fault::Garbled => "garbled",
+            Fault::Wrong => "wrong",
+        }
+    }
+}
+
+/// One shard's counts. Written by its own thread.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Connections that are up now, handshake and all.
+    ready: AtomicU64,
+    /// Requests answered and found right.
+    answered: AtomicU64,
+    /// Answers that are still to come.
+    owed: AtomicU64,
+    faults: [AtomicU64; Fault::ALL.len()],
+    /// The first fault in words: one is enough to know where to look.
+    first_fault: OnceLock<String>,
+}
+
+impl Tally {
+    pub(crate) fn ready(&self) -> u64 {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn owed(&self) -> u64 {
+        self.owed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn faults(&self, fault: Fault) -> u64 {
+        self.faults[fault as usize].load(Ordering::Relaxed)
+    }
+
+    /// Faults of any kind.
+    pub(crate) fn faults_all(&self) -> u64 {
+        Fault::ALL.iter().map(|&fault| self.faults(fault)).sum()
+    }
+
+    pub(crate) fn first_fault(&self) -> Option<&str> {
+        self.first_fault.get().map(String::as_str)
+    }
+}
+
+/// Only the owning thread changes a count, so a load and a store do.
+fn add(count: &AtomicU64, n: i64) {
+    let value = count.load(Ordering::Relaxed).wrapping_add_signed(n);
+    count.store(value, Ordering::Relaxed);
+}
+
+/// A moment of the run in microseconds, as small as a virtual client can keep it. Wraps after 71
+/// minutes, which is longer than any answer is waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Micros(u32);
+
+impl Micros {
+    /// The time that has passed since `earlier`.
+    pub(crate) fn since(self, earlier: Micros) -> Duration {
+        Duration::from_micros(u64::from(self.0.wrapping_sub(earlier.0)))
+    }
+}
+
+/// The writing end of a [`Tally`], and the latencies.
+pub(crate) struct Score {
+    tally: Arc<Tally>,
+    epoch: Instant,
+    /// When the hold phase began; latencies before it are not kept.
+    holding: Option<Instant>,
+    latency: Histogram<u64>,
+}
+
+impl Score {
+    pub(crate) fn new(epoch: Instant) -> Score {
+        let latency = empty_histogram();
+        Score { tally: Arc::default(), epoch, holding: None, latency }
+    }
+
+    pub(crate) fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
+    /// The hold phase's latencies, in microseconds.
+    pub(crate) fn latency(&self) -> &Histogram<u64> {
+        &self.latency
+    }
+
+    pub(crate) fn micros(&self, at: Instant) -> Micros {
+        Micros(at.saturating_duration_since(self.epoch).as_micros() as u32)
+    }
+
+    pub(crate) fn hold(&mut self, now: Instant) {
+        self.holding = Some(now);
+    }
+
+    pub(crate) fn ready(&self) {
+        add(&self.tally.ready, 1);
+    }
+
+    pub(crate) fn no_longer_ready(&self) {
+        add(&self.tally.ready, -1);
+    }
+
+    /// `n` more answers are to come.
+    pub(crate) fn owe(&self, n: u32) {
+        add(&self.tally.owed, i64::from(n));
+    }
+
+    /// `n` answers will not come any more: their connection is over.
+    pub(crate) fn forget(&self, n: u32) {
+        add(&self.tally.owed, -i64::from(n));
+    }
+
+    /// An answer came and is right. `due` is when it was to be asked for, `now` is now.
+    pub(crate) fn answered(&mut self, due: Micros, now: Instant) {
+        add(&self.tally.owed, -1);
+        add(&self.tally.answered, 1);
+        let Some(holding) = self.holding else { return };
+        let latency = self.micros(now).since(due);
+        // A request that was due before the hold phase says how long connecting took.
+        if latency <= now.saturating_duration_since(holding) + MICROSECOND {
+            self.latency.saturating_record(latency.as_micros() as u64);
+        }
+    }
+
+    pub(crate) fn fault(&self, fault: Fault, detail: impl fmt::Display) {
+        add(&self.tally.faults[fault as usize], 1);
+        self.tally.first_fault.get_or_init(|| format!("{}: {detail}", fault.name()));
+    }
+}
+
+/// What rounding may add.
+const MICROSECOND: Duration = Duration::from_micros(1);
+
+/// 1 us to 71 minutes, three digits.
+pub(crate) fn empty_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, u64::from(u32::MAX), 3).expect("constant bounds that are valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latency_counts_from_when_a_request_was_due() {
+        // Shows that a late client is charged, that the connect phase is not, and that the wrap
+        // of the small clock does no harm.
+        let start = Instant::now();
+        let mut score = Score::new(start);
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let before = score.micros(at(1));
+        score.hold(at(4000));
+        score.owe(3);
+        score.answered(before, at(4001));
+        let due = score.micros(at(4290));
+        score.answered(due, at(4300));
+        assert_eq!(score.tally().owed(), 1);
+        assert_eq!(score.tally().answered(), 2);
+        let latency = score.latency();
+        assert_eq!(latency.len(), 1);
+        assert!((9_990_000..=10_010_000).contains(&latency.max()), "{}", latency.max());
+    }
+
+    #[test]
+    fn the_first_fault_is_kept_in_words() {
+        // Shows that faults are counted by kind and the first one is described.
+        let score = Score::new(Instant::now());
+        score.fault(Fault::Wrong, "expected `a`, got `b`");
+        score.fault(Fault::Lost, "reset");
+        assert_eq!(score.tally().faults(Fault::Wrong), 1);
+        assert_eq!(score.tally().faults_all(), 2);
+        assert_eq!(score.tally().first_fault(), Some("wrong: expected `a`, got `b`"));
+    }
+}

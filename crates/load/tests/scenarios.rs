@@ -1,0 +1,248 @@
+//! The binary, run as people run it, against a small server in this process: what is right passes
+//! and everything that can go wrong is found.
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use server::Mistake;
+
+mod server;
+
+/// Runs `murre-load` to its end.
+fn load(arguments: &str) -> Output {
+    command(arguments).output().expect("murre-load starts")
+}
+
+fn command(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_murre-load"));
+    command.args(arguments.split_whitespace()).env("MURRE_COMMIT", "test");
+    command
+}
+
+fn record(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("no record ({error}): {}", String::from_utf8_lossy(&output.stderr))
+    })
+}
+
+/// Runs a scenario against a server that makes no mistake, and gives its record.
+fn passes(arguments: &str) -> Value {
+    let address = server::start(Mistake::None);
+    let port = address.port();
+    let output = load(&format!("{arguments} --target 127.0.0.1-3:{port}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments}: {stderr}");
+    assert!(stderr.contains("thoughput: "), "{stderr}");
+    let record = record(&output);
+    assert_eq!(record["outcome"], "passed");
+    assert_eq!(record["commit"], "test");
+    assert!(record["hold"]["requests"].as_u64() > Some(0), "{record}");
+    record
+}
+
+/// Runs a scenario against a server that makes a mistake: the exit code is 1 and the reason says
+/// `why`.
+fn fails(arguments: &str, mistake: Mistake, why: &str) -> Value {
+    let address = server::start(mistake);
+    let output = load(&format!("{arguments} --target {address}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{mistake:?}: {stderr}");
+    assert!(stderr.contains(why), "{mistake:?}: {stderr}");
+    let record = record(&output);
+    assert_eq!(record["outcome"], "failed");
+    record
+}
+
+const HTTP: &str = "http-keepalive --conns 20 --idle 0.1-0.3 --duration 1s";
+const UPPER: &str = "ws-upper --conns 20 --every 200ms --duration 1s";
+const IDLE: &str = "ws-idle --conns 20 --sample 1 --every 300ms --duration 1s";
+const ECHO: &str = "ws-echo --conns 8 --pipeline 4 --payload 100 --duration 1s";
+
+#[test]
+fn bodies_of_random_length_are_compared() {
+    // Shows R1 in small: every connection asks again and again, and every answer is right.
+    let record = passes(HTTP);
+    assert_eq!(record["latency_us"]["counted_from"], "due");
+    assert!(record["hold"]["requests"].as_u64() >= Some(20), "{}", record["hold"]);
+    assert_eq!(record["connect"]["connections"], 20);
+}
+
+#[test]
+fn texts_come_back_in_upper_case() {
+    // Shows R2 in small.
+    let record = passes(UPPER);
+    assert!(record["hold"]["requests"].as_u64() >= Some(20), "{}", record["hold"]);
+}
+
+#[test]
+fn a_sample_pings_and_all_stay() {
+    // Shows that idle WebSockets are held and that the sample's pings are answered.
+    let record = passes(&IDLE.replace("--sample 1", "--sample 0.5"));
+    assert_eq!(record["errors"]["lost"], 0);
+}
+
+#[test]
+fn messages_are_echoed_in_a_closed_loop() {
+    // Shows that pipelined messages come back whole, with idle connections beside.
+    let record = passes(&format!("{ECHO} --idle-conns 12"));
+    assert_eq!(record["latency_us"]["counted_from"], "sent-in-closed-loop");
+    assert_eq!(record["connect"]["connections"], 20);
+}
+
+#[test]
+fn messages_larger_than_a_buffer_are_echoed() {
+    // Shows that what arrives in many pieces is compared as well.
+    passes("ws-echo --conns 2 --payload 200000 --duration 1s");
+}
+
+#[test]
+fn an_open_loop_keeps_its_schedule() {
+    // Shows that with a rate the number of messages follows from it, about 1,000 here, and not
+    // from the server, which would do many times that.
+    let record = passes("ws-echo --conns 8 --rate 500 --duration 2s");
+    assert_eq!(record["latency_us"]["counted_from"], "due");
+    let requests = record["latency_us"]["count"].as_u64().unwrap();
+    assert!((500..=2000).contains(&requests), "{requests}");
+}
+
+#[test]
+fn connects_are_paced() {
+    // Shows that --connect-rate bounds the connect phase from below: 60 at 100/s, less the first
+    // moment's burst.
+    let record =
+        passes(&format!("{HTTP} --conns 60 --connect-rate 100/s").replace("--conns 20 ", ""));
+    assert!(record["connect"]["seconds"].as_f64() > Some(0.4), "{}", record["connect"]);
+}
+
+#[test]
+fn a_wrong_answer_is_found() {
+    // Shows that one wrong byte, or one missing, in one answer fails the run in every scenario,
+    // whatever number of errors is forgiven.
+    for scenario in [HTTP, UPPER, IDLE, ECHO] {
+        for mistake in [Mistake::WrongByte, Mistake::Short] {
+            let scenario = format!("{scenario} --max-errors 5");
+            let record = fails(&scenario, mistake, "wrong answers");
+            assert_eq!(record["wrong"], 1, "{scenario} {mistake:?}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_connection_is_found() {
+    // Shows that a connection which the server drops fails the run in every scenario.
+    for scenario in [HTTP, UPPER, IDLE, ECHO] {
+        fails(scenario, Mistake::Dropped, "more connections failed than --max-errors 0: 1");
+    }
+}
+
+#[test]
+fn a_missing_answer_is_found() {
+    // Shows that silence is a fault once the time for an answer is over.
+    // One message under way: with more, the next answer would come in place of the missing one.
+    let echo = ECHO.replace("--pipeline 4", "--pipeline 1");
+    for scenario in [HTTP, UPPER, IDLE, &echo] {
+        let record = fails(&format!("{scenario} --timeout 1s"), Mistake::Silent, "timeout");
+        assert!(record["errors"]["timeout"].as_u64() >= Some(1), "{scenario}");
+    }
+}
+
+#[test]
+fn garbage_is_found() {
+    // Shows that bytes which are neither HTTP nor WebSocket fail the run.
+    for scenario in [HTTP, UPPER, IDLE, ECHO] {
+        let record = fails(scenario, Mistake::Garbage, "garbled");
+        assert_eq!(record["errors"]["garbled"], 1, "{scenario}");
+    }
+}
+
+#[test]
+fn an_upgrade_that_is_refused_is_found() {
+    // Shows that no connection counts before its handshake is right.
+    let record = fails(UPPER, Mistake::NoUpgrade, "status 404");
+    assert_eq!(record["hold"], Value::Null);
+}
+
+#[test]
+fn as_many_errors_as_are_forgiven_pass() {
+    // Shows that --max-errors forgives a lost connection, and counts it.
+    let address = server::start(Mistake::Dropped);
+    let output = load(&format!("{UPPER} --target {address} --max-errors 1"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(record(&output)["outcome"], "passed");
+}
+
+#[test]
+fn the_record_is_appended_to_a_file() {
+    // Shows that --out adds one line to what is there, and that a file that cannot be written is
+    // an error before the run.
+    let address = server::start(Mistake::None);
+    let path = std::env::temp_dir().join(format!("murre-load-out-{}", std::process::id()));
+    std::fs::write(&path, "{}\n").unwrap();
+    let output = load(&format!("{IDLE} --target {address} --out {}", path.display()));
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stdout.is_empty());
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.ends_with("}\n") && text.contains("\"ws-idle\""));
+
+    let output = load(&format!("{IDLE} --target {address} --out /nowhere/record"));
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("cannot write to /nowhere/record"), "{stderr}");
+}
+
+#[test]
+fn what_cannot_be_run_is_said_before_the_run() {
+    // Shows the exit codes and the remedies of the contract: 2 for arguments, 1 for the machine.
+    let address = server::start(Mistake::None);
+    let says = |arguments: &str, code: i32, what: &str| {
+        let output = load(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {stderr}");
+        assert!(stderr.contains(what), "{arguments}: {stderr}");
+        assert!(output.stdout.is_empty(), "{arguments}");
+    };
+    says("ws-idle --conns 1", 2, "--target");
+    says("ws-nothing --target 127.0.0.1:80 --conns 1", 2, "ws-nothing");
+    says("ws-echo --target 127.0.0.1:80 --conns 1 --rate 0", 2, "closed loop");
+    says("ws-echo --target 127.0.0.1 --conns 1", 2, "HOST:PORT");
+    says(&format!("ws-idle --target {address} --conns 4000000000"), 1, "--target 127.0.0.1-");
+    says(
+        &format!("ws-idle --target {address} --conns 1 --source 203.0.113.1"),
+        1,
+        "ip address add 203.0.113.1",
+    );
+    says(
+        &format!("ws-idle --target {address} --conns 1 --server-pid 2147483647"),
+        1,
+        "--server-pid 2147483647 cannot be measured",
+    );
+}
+
+#[test]
+fn a_signal_ends_the_run_with_a_record() {
+    // Shows that SIGINT ends a long run soon, and that the record says so.
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    use std::io::{BufRead, BufReader, Read};
+
+    let address = server::start(Mistake::None);
+    let mut child =
+        command(&format!("{IDLE} --target {address} --duration 1h").replace("--duration 1s ", ""))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+    // The first line of progress comes when all connections are up.
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    stderr.read_line(&mut String::new()).unwrap();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    let mut record = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut record).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["outcome"], "interrupted");
+    assert_eq!(record["connect"]["connections"], 20);
+}

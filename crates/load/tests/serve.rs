@@ -1,0 +1,124 @@
+//! Every scenario against murre-core's own server, in this process: the two ends that are used
+//! together, on every kind of descriptor and ring.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use murre_codec::http::{Request, Response};
+use murre_codec::upgrade::Upgrade;
+use murre_core::ring::uring::{Uring, UringConfig};
+use murre_core::{
+    ConnId, Handler, Listener, Message, Opened, Outbox, Serve, ServeLimits, Shard, ShardConfig,
+};
+use serde_json::Value;
+
+/// The paths that the scenarios ask for.
+struct Bench;
+
+impl Handler for Bench {
+    /// Whether messages come back in upper case.
+    type Session = bool;
+    type Mail = ();
+
+    fn request(&mut self, _id: ConnId, request: &Request<'_, '_>) -> Response {
+        let Some(Ok(length)) = request.query("length").map(str::parse) else {
+            return Response::text(404, "no length\n");
+        };
+        Response::text(200, (b'a'..=b'z').cycle().take(length).collect::<Vec<u8>>())
+    }
+
+    fn open(
+        &mut self,
+        _id: ConnId,
+        request: &Request<'_, '_>,
+        _upgrade: &Upgrade<'_>,
+        _out: &mut Outbox,
+    ) -> Result<Opened<bool>, Response> {
+        Ok(Opened::new(request.path() == "/upper"))
+    }
+
+    fn message(&mut self, id: ConnId, upper: &mut bool, message: Message<'_>, out: &mut Outbox) {
+        if *upper {
+            message.bytes.make_ascii_uppercase();
+        }
+        // Gone or too slow: the run's own checks find it.
+        let _ = out.message(id, message.kind, message.bytes);
+    }
+}
+
+/// Starts a server that pings its silent peers often. It lives as long as the test.
+fn serve() -> SocketAddr {
+    let (sender, address) = mpsc::channel();
+    thread::spawn(move || {
+        let listener = Listener::bind(SocketAddr::from(([0, 0, 0, 0], 0))).expect("a free port");
+        sender.send(listener.address().expect("bound").port()).expect("the test waits");
+        let listener = Some(listener);
+        let ring = Uring::new(UringConfig { listener, ..UringConfig::default() }).expect("a ring");
+        let limits =
+            ServeLimits { ping_interval: Duration::from_millis(300), ..ServeLimits::default() };
+        let tick = Duration::from_millis(100);
+        let config = ShardConfig { tick, ..ShardConfig::default() };
+        Shard::new(ring, Serve::new(Bench, limits), &config).run().expect("a ring that works");
+    });
+    SocketAddr::from(([127, 0, 0, 1], address.recv().expect("the server starts")))
+}
+
+fn passes(arguments: &str) -> Value {
+    let port = serve().port();
+    let output = Command::new(env!("CARGO_BIN_EXE_murre-load"))
+        .args(arguments.split_whitespace())
+        .args(["--target", &format!("127.0.0.1-3:{port}")])
+        .output()
+        .expect("murre-load starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments}: {stderr}");
+    serde_json::from_slice(&output.stdout).expect("a record")
+}
+
+const SCENARIOS: [&str; 5] = [
+    "http-keepalive --conns 40 --idle 0.1-0.3 --duration 1s",
+    "ws-upper --conns 40 --every 200ms --duration 1s",
+    "ws-idle --conns 40 --sample 0.2 --every 300ms --duration 1s",
+    "ws-echo --conns 10 --pipeline 4 --payload 5000 --duration 1s --idle-conns 30",
+    "ws-echo --conns 10 --rate 300 --duration 1s --idle-conns 30",
+];
+
+#[test]
+fn every_scenario_passes() {
+    // Shows that client and server agree on every byte, the server's pings in between.
+    for scenario in SCENARIOS {
+        let record = passes(scenario);
+        assert_eq!(record["connect"]["connections"], 40, "{scenario}");
+    }
+}
+
+#[test]
+fn every_kind_of_ring_and_descriptor_passes() {
+    // Shows that the forms of 5.10 and the rings' own tables of sockets carry the same load.
+    passes(&format!("{} --io uring-plain", SCENARIOS[1]));
+    passes(&format!("{} --descriptors normal --shards 1", SCENARIOS[2]));
+    let record = passes(&format!("{} --descriptors direct --shards 3", SCENARIOS[0]));
+    assert_eq!(record["client"]["descriptors"], "direct");
+    assert_eq!(record["client"]["shards"], 3);
+}
+
+#[test]
+fn the_server_is_measured() {
+    // Shows that a record has the server's processor time and memory when its process is named.
+    // The server is this process, whose other tests add to its memory: only shapes are compared.
+    let pid = std::process::id();
+    let record = passes(&format!("{} --server-pid {pid}", SCENARIOS[2]));
+    assert_eq!(record["memory"]["connections"], 40);
+    assert!(record["memory"]["user"].is_number() && record["memory"]["socket"].is_number());
+    assert!(record["memory"]["sockstat_full"]["inuse"].is_number());
+    assert!(record["hold"]["server_cpu_seconds"].is_number());
+}
+
+#[test]
+fn several_sources_are_used() {
+    // Shows that source addresses and targets are spread and connected.
+    passes(&format!("{} --source 127.0.0.7,127.0.0.8", SCENARIOS[1]));
+}

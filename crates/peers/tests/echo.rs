@@ -1,0 +1,127 @@
+//! The peers do what they are measured for: a client that is not ours gets its messages back.
+
+#![forbid(unsafe_code)]
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tungstenite::{Error, Message, WebSocket};
+
+#[test]
+fn tokio_tungstenite_echoes() {
+    // The usual server, with the library's own defaults.
+    echoes(Peer::start(env!("CARGO_BIN_EXE_peer-tokio-tungstenite"), &[]));
+}
+
+#[test]
+fn lean_tokio_tungstenite_echoes() {
+    // A read buffer smaller than the longest message.
+    let peer = env!("CARGO_BIN_EXE_peer-tokio-tungstenite");
+    echoes(Peer::start(peer, &["--read-buffer", "4096"]));
+}
+
+#[test]
+fn tokio_uring_echoes() {
+    // One task per connection, framed by our own codec.
+    echoes(Peer::start(env!("CARGO_BIN_EXE_peer-tokio-uring"), &[]));
+}
+
+#[test]
+fn tokio_uring_refuses_what_is_not_a_websocket() {
+    // A plain request gets an HTTP answer, and its connection is closed behind it.
+    use std::io::{Read, Write};
+    let peer = Peer::start(env!("CARGO_BIN_EXE_peer-tokio-uring"), &[]);
+    let mut stream = TcpStream::connect(peer.address).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: peer\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+}
+
+/// Every kind of message there and back, on two connections at once, then the end of each.
+fn echoes(mut peer: Peer) {
+    let mut clients = [peer.connect(), peer.connect()];
+    for client in &mut clients {
+        for length in [0, 1, 125, 126, 65_535, 65_536, 200_000] {
+            sent_back(client, Message::text("x".repeat(length)));
+            sent_back(client, Message::binary(vec![length as u8; length]));
+        }
+
+        client.send(Message::Ping("still there?".into())).unwrap();
+        assert_eq!(client.read().unwrap(), Message::Pong("still there?".into()));
+
+        for (text, opcode, last) in [("frag", Data::Text, false), ("ments", Data::Continue, true)] {
+            let frame = Frame::message(text, OpCode::Data(opcode), last);
+            client.send(Message::Frame(frame)).unwrap();
+        }
+        assert_eq!(client.read().unwrap(), Message::text("fragments"));
+
+        // Several at once, so that one read holds more than one frame.
+        for n in 0..100 {
+            client.write(Message::text(n.to_string())).unwrap();
+        }
+        client.flush().unwrap();
+        for n in 0..100 {
+            assert_eq!(client.read().unwrap(), Message::text(n.to_string()));
+        }
+    }
+    for mut client in clients {
+        let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        client.close(Some(goodbye)).unwrap();
+        let Message::Close(Some(answer)) = client.read().unwrap() else { panic!("no close frame") };
+        assert_eq!(answer.code, CloseCode::Normal);
+        assert!(matches!(client.read(), Err(Error::ConnectionClosed)));
+    }
+    assert!(peer.end_by_sigterm());
+}
+
+fn sent_back(client: &mut WebSocket<TcpStream>, message: Message) {
+    client.send(message.clone()).unwrap();
+    assert!(client.read().unwrap() == message, "{} bytes came back changed", message.len());
+}
+
+/// A running peer, killed when the test ends, however it ends.
+struct Peer {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Peer {
+    fn start(binary: &str, options: &[&str]) -> Peer {
+        let mut child = Command::new(binary)
+            .args(["--listen", "127.0.0.1:0"])
+            .args(options)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").unwrap().parse().unwrap();
+        Peer { child, address }
+    }
+
+    fn connect(&self) -> WebSocket<TcpStream> {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        tungstenite::client(format!("ws://{}/echo", self.address), stream).unwrap().0
+    }
+
+    fn end_by_sigterm(&mut self) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap().signal() == Some(Signal::SIGTERM as i32)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

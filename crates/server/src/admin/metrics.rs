@@ -1,0 +1,71 @@
+//! `GET /metrics`: every shard's counters in the Prometheus text format, read when asked for.
+
+use std::fmt;
+
+use murre_core::CloseReason;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::series::{Kind, SERIES, ShardCounters};
+
+/// The content type that goes with [`Metrics::text`].
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The registry, which keeps no numbers of its own.
+pub(crate) struct Metrics(Registry);
+
+impl Metrics {
+    /// Metrics about these shards.
+    pub(crate) fn new(shards: Vec<ShardCounters>) -> Self {
+        let mut registry = Registry::with_prefix("murre");
+        registry.register_collector(Box::new(Shards(shards)));
+        Metrics(registry)
+    }
+
+    /// All of them, as they are now.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.0).expect("a string takes all that is written to it");
+        text
+    }
+}
+
+#[derive(Debug)]
+struct Shards(Vec<ShardCounters>);
+
+impl Collector for Shards {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        for series in &SERIES {
+            let kind = match series.kind {
+                Kind::Total => MetricType::Counter,
+                Kind::Now => MetricType::Gauge,
+            };
+            let mut family = encoder.encode_descriptor(series.name, series.help, None, kind)?;
+            for (shard, counters) in self.0.iter().enumerate() {
+                let labels = [("shard", shard)];
+                let metric = family.encode_family(&labels)?;
+                let value = (series.value)(counters);
+                match series.kind {
+                    Kind::Total => ConstCounter::new(value).encode(metric)?,
+                    Kind::Now => ConstGauge::new(value).encode(metric)?,
+                }
+            }
+        }
+        let help = "Connections that ended";
+        let kind = MetricType::Counter;
+        let mut family = encoder.encode_descriptor("connections_closed", help, None, kind)?;
+        for (shard, counters) in self.0.iter().enumerate() {
+            for reason in CloseReason::ALL {
+                let labels = [("shard", shard.to_string()), ("reason", reason.name().to_string())];
+                let metric = family.encode_family(&labels)?;
+                ConstCounter::new(counters.closed(reason)).encode(metric)?;
+            }
+        }
+        Ok(())
+    }
+}

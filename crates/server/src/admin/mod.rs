@@ -1,0 +1,126 @@
+//! The control plane: the admin port, on a thread and a runtime of its own.
+//!
+//! It reads the shards' counters and never touches their sockets.
+
+mod metrics;
+mod rates;
+mod series;
+mod stats;
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+
+use self::metrics::Metrics;
+use self::rates::{Rates, SAMPLE_INTERVAL};
+pub(crate) use self::series::ShardCounters;
+pub(crate) use self::stats::{Choice, Facts, Limits};
+use self::stats::{Memory, Now};
+
+/// What the admin port tells about.
+pub(crate) struct Admin {
+    facts: Facts,
+    started: Instant,
+    /// Set when the admin port is served: before it there is nobody to ask for it.
+    memory_at_start: OnceLock<Memory>,
+    draining: AtomicBool,
+    shards: Vec<ShardCounters>,
+    metrics: Metrics,
+    rates: Mutex<Rates>,
+}
+
+impl Admin {
+    /// About a server with these `shards`, which starts now.
+    pub(crate) fn new(facts: Facts, shards: Vec<ShardCounters>) -> Self {
+        Admin {
+            facts,
+            started: Instant::now(),
+            memory_at_start: OnceLock::new(),
+            draining: AtomicBool::new(false),
+            metrics: Metrics::new(shards.clone()),
+            shards,
+            rates: Mutex::new(Rates::new()),
+        }
+    }
+
+    /// From now on `/healthz` says that no work should be sent here.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Serves the admin port on this thread, with a ring if there may be one. Returns only when it
+    /// cannot go on.
+    pub(crate) fn serve(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        match tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES)) {
+            Ok(runtime) => runtime.block_on(self.run(listener)),
+            Err(error) => {
+                tracing::debug!(%error, "no ring for the admin port");
+                let mut builder = tokio::runtime::Builder::new_current_thread();
+                builder.enable_all().build()?.block_on(self.run(listener))
+            }
+        }
+    }
+
+    async fn run(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
+        tokio::spawn(self.clone().sample());
+        let routes = Router::new()
+            .route("/healthz", get(healthz))
+            .route("/metrics", get(metrics))
+            .route("/stats", get(stats))
+            .with_state(Arc::clone(&self));
+        self.memory_at_start.get_or_init(Memory::now);
+        axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await
+    }
+
+    /// Takes samples for as long as the runtime lives.
+    async fn sample(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
+        loop {
+            let at = interval.tick().await;
+            self.rates().sample(at.into_std(), &self.shards);
+        }
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        // A sample is whole or absent, so one that a panic kept out does no harm.
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Few: the ring is there for files and databases, the admin sockets are tokio's.
+const RING_ENTRIES: u32 = 64;
+
+async fn healthz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    if admin.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    }
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], admin.metrics.text())
+}
+
+async fn stats(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    let now = Now {
+        uptime: admin.started.elapsed(),
+        draining: admin.is_draining(),
+        rates: &admin.rates(),
+        at_start: *admin.memory_at_start.get_or_init(Memory::now),
+    };
+    Json(stats::stats(&admin.facts, &admin.shards, &now))
+}

@@ -1,0 +1,179 @@
+//! `GET /stats`: one JSON object with what the server is, does and costs.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use murre_core::{CloseReason, Protocol, Serve};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::rates::Rates;
+use super::series::{SERIES, ShardCounters};
+use crate::app::App;
+use crate::config::Config;
+
+/// What does not change while the server runs.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Facts {
+    pub(crate) version: &'static str,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) io: Choice,
+    pub(crate) descriptors: Choice,
+    /// The core of each shard.
+    pub(crate) cores: Vec<usize>,
+    pub(crate) limits: Limits,
+}
+
+/// One of several ways, and why this one.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Choice {
+    pub(crate) kind: &'static str,
+    pub(crate) reason: String,
+}
+
+/// The bounds in force.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Limits {
+    pub(crate) conns_max: u32,
+    handshake_timeout_seconds: f64,
+    http_idle_timeout_seconds: f64,
+    ping_interval_seconds: f64,
+    pong_timeout_seconds: f64,
+    message_bytes_max: u32,
+    head_bytes_max: u32,
+    body_bytes_max: u32,
+    send_bytes_max: u32,
+    drain_timeout_seconds: f64,
+}
+
+impl Limits {
+    /// What `config` asks for, with room for `conns_max` connections.
+    pub(crate) fn new(config: &Config, conns_max: u32) -> Self {
+        Limits {
+            conns_max,
+            handshake_timeout_seconds: config.handshake_timeout.as_secs_f64(),
+            http_idle_timeout_seconds: config.http_idle_timeout.as_secs_f64(),
+            ping_interval_seconds: config.ping_interval.as_secs_f64(),
+            pong_timeout_seconds: config.pong_timeout.as_secs_f64(),
+            message_bytes_max: config.max_message_bytes,
+            head_bytes_max: config.max_head_bytes,
+            body_bytes_max: config.max_body_bytes,
+            send_bytes_max: config.max_send_bytes,
+            drain_timeout_seconds: config.drain_timeout.as_secs_f64(),
+        }
+    }
+}
+
+/// What changes, but is not counted by the shards.
+pub(crate) struct Now<'a> {
+    pub(crate) uptime: Duration,
+    pub(crate) draining: bool,
+    pub(crate) rates: &'a Rates,
+    /// What the process occupied when it was ready.
+    pub(crate) at_start: Memory,
+}
+
+/// The whole answer.
+pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now<'_>) -> Value {
+    let open = shards.iter().map(|shard| shard.transport.open.get()).sum();
+    let rates: Map<String, Value> =
+        now.rates.by_name().into_iter().map(|(name, rate)| (name.into(), json!(rate))).collect();
+    json!({
+        "version": facts.version,
+        "uptime_seconds": now.uptime.as_secs_f64(),
+        "draining": now.draining,
+        "listen": facts.listen,
+        "admin": facts.admin,
+        "io": facts.io,
+        "descriptors": facts.descriptors,
+        "limits": facts.limits,
+        "connections": open,
+        "total": counters(shards),
+        "closed": closed(shards),
+        "rates": rates,
+        "shards": facts.cores.iter().zip(shards).enumerate().map(|(shard, (core, counted))| json!({
+            "shard": shard,
+            "core": core,
+            "counters": counters(std::slice::from_ref(counted)),
+        })).collect::<Vec<_>>(),
+        "memory": memory(now.at_start, open),
+    })
+}
+
+fn counters(shards: &[ShardCounters]) -> Map<String, Value> {
+    let total = |value: fn(&ShardCounters) -> u64| shards.iter().map(value).sum::<u64>();
+    SERIES.iter().map(|series| (series.name.into(), total(series.value).into())).collect()
+}
+
+fn closed(shards: &[ShardCounters]) -> Map<String, Value> {
+    let total = |reason| shards.iter().map(|shard| shard.closed(reason)).sum::<u64>();
+    CloseReason::ALL
+        .map(|reason| (reason.name().into(), total(reason).into()))
+        .into_iter()
+        .collect()
+}
+
+/// What one connection costs by the sizes of its parts, and what the process really occupies.
+fn memory(at_start: Memory, open: u64) -> Value {
+    let now = Memory::now();
+    let per_open = |bytes: u64| (open > 0).then(|| bytes as f64 / open as f64);
+    let protocol = size_of::<Option<<Serve<App> as Protocol>::State>>();
+    json!({
+        "bytes_per_connection": {
+            "conn": murre_core::CONN_BYTES,
+            "timer": murre_core::TIMER_BYTES,
+            "protocol": protocol,
+            "sum": murre_core::CONN_BYTES + murre_core::TIMER_BYTES + protocol,
+        },
+        "process": now,
+        "process_at_start": at_start,
+        "pss_bytes_per_open": per_open(now.pss_bytes),
+        // Code that is read in from the binary as it is first run does not grow with connections.
+        "growth_bytes_per_open": per_open(now.anonymous_bytes.saturating_sub(at_start.anonymous_bytes)),
+    })
+}
+
+/// Physical memory of this process; nothing where the kernel does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Memory {
+    /// Its share of all it uses.
+    pss_bytes: u64,
+    /// Of that, what is not a file's: stacks, heaps, buffers.
+    anonymous_bytes: u64,
+}
+
+impl Memory {
+    /// As it is now.
+    pub(crate) fn now() -> Self {
+        let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+        Memory::of(&text).unwrap_or_default()
+    }
+
+    fn of(smaps_rollup: &str) -> Option<Self> {
+        let bytes = |name| {
+            let value = smaps_rollup.lines().find_map(|line| line.strip_prefix(name))?;
+            let kib: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;
+            Some(kib * 1024)
+        };
+        Some(Memory { pss_bytes: bytes("Pss:")?, anonymous_bytes: bytes("Pss_Anon:")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines that count are found among their lookalikes, and this process has a size.
+    #[test]
+    fn memory_is_read() {
+        let text = "00400000-7ffd5000 ---p 00000000 00:00 0    [rollup]\n\
+                    Rss:                1234 kB\nPss:                 567 kB\n\
+                    Pss_Dirty:            89 kB\nPss_Anon:            56 kB\n";
+        let memory = Memory { pss_bytes: 567 * 1024, anonymous_bytes: 56 * 1024 };
+        assert_eq!(Memory::of(text), Some(memory));
+        assert_eq!(Memory::of("Pss: 1 kB\n"), None);
+        assert!(Memory::now().anonymous_bytes > 0);
+    }
+}

@@ -1,0 +1,107 @@
+//! The answers that `--bench` adds: those of the servers in the published runs.
+
+use bytes::Bytes;
+use murre_codec::http::Response;
+
+/// The first `length` characters of one constant text, as http-kit's server of 2013 gave them.
+///
+/// Every body is a slice of the same static bytes: nothing is allocated or copied for it.
+pub(crate) fn text_of_length(length: Option<&str>) -> Response {
+    match length.map_or(Some(LENGTH_DEFAULT), clamped) {
+        Some(length) => Response::text(200, Bytes::from_static(&TEXT[..length])),
+        None => Response::text(400, "length must be a number\n"),
+    }
+}
+
+/// What the clients of the 2010 run with half a million WebSockets did, for a client to follow.
+pub(crate) fn scenario() -> Response {
+    Response::text(200, SCENARIO)
+}
+
+/// Turns a text message into upper case in place; `Some` if that takes other bytes.
+pub(crate) fn upper(text: &mut [u8]) -> Option<String> {
+    if text.is_ascii() {
+        text.make_ascii_uppercase();
+        return None;
+    }
+    // The codec lets only UTF-8 through, so nothing is lost here.
+    Some(String::from_utf8_lossy(text).to_uppercase())
+}
+
+/// The number in `digits`, brought into the range that the text has; `None` if it is no number.
+fn clamped(digits: &str) -> Option<usize> {
+    let (negative, magnitude) = match digits.strip_prefix('-') {
+        Some(magnitude) => (true, magnitude),
+        None => (false, digits),
+    };
+    if magnitude.is_empty() || !magnitude.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    // What overflows is larger than any length there is.
+    let length = if negative { 0 } else { magnitude.parse().unwrap_or(usize::MAX) };
+    Some(length.clamp(1, LENGTH_MAX))
+}
+
+const LENGTH_DEFAULT: usize = 1024;
+const LENGTH_MAX: usize = 10_240;
+
+/// The alphabet, over and over.
+static TEXT: [u8; LENGTH_MAX] = {
+    let mut text = [0; LENGTH_MAX];
+    let mut at = 0;
+    while at < text.len() {
+        text[at] = b'a' + (at % 26) as u8;
+        at += 1;
+    }
+    text
+};
+
+const SCENARIO: &str = "\
+connect WebSocket /upper
+every 25 s send a text of about 30 characters
+expect the same text in upper case
+stay connected
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A length in range is the number of characters, all from the front of the same text.
+    #[test]
+    fn bodies_are_prefixes_of_one_text() {
+        for length in [1, 26, 27, 1024, 4096, 10_240] {
+            let response = text_of_length(Some(&length.to_string()));
+            assert_eq!((response.status, response.content_type), (200, "text/plain"));
+            assert_eq!(response.body.len(), length);
+            assert!(
+                response.body.iter().zip(0..).all(|(&byte, at)| byte == b'a' + (at % 26) as u8)
+            );
+        }
+    }
+
+    /// Numbers out of range are clamped however large they are; what is no number is refused.
+    #[test]
+    fn lengths_are_clamped_or_refused() {
+        let body_bytes = |length| text_of_length(length).body.len();
+        assert_eq!(body_bytes(None), 1024);
+        assert_eq!(body_bytes(Some("0")), 1);
+        assert_eq!(body_bytes(Some("-7")), 1);
+        assert_eq!(body_bytes(Some("10241")), 10_240);
+        assert_eq!(body_bytes(Some("99999999999999999999999")), 10_240);
+        for wrong in ["", "-", "x", "12x", "+1", "1.5", " 1"] {
+            assert_eq!(text_of_length(Some(wrong)).status, 400, "{wrong:?}");
+        }
+    }
+
+    /// ASCII is changed in place; other scripts follow Unicode, also where the length changes.
+    #[test]
+    fn upper_case_follows_unicode() {
+        let mut ascii = *b"a murre, 2 eggs";
+        assert_eq!(upper(&mut ascii), None);
+        assert_eq!(&ascii, b"A MURRE, 2 EGGS");
+        for (text, expected) in [("straße", "STRASSE"), ("ésker", "ÉSKER"), ("ŉ", "ʼN")] {
+            assert_eq!(upper(&mut text.as_bytes().to_vec()).as_deref(), Some(expected));
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! What to run: flags, `MURRE_*` environment variables and a TOML file, in this order of precedence.
+//!
+//! Every setting is declared once, as a flag. The environment is read by the same parser, and so is
+//! the file: each of its keys that neither a flag nor a variable has set is handed to the parser as
+//! if it had been a flag. So all three take the same values and give the same errors.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use murre_core::host::{Descriptors, Io};
+use tracing_subscriber::filter::Targets;
+
+/// What `murre` was asked to do.
+#[derive(Debug, Parser)]
+#[command(version, about = "A connection server on io_uring")]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve WebSocket and HTTP connections until SIGTERM or SIGINT
+    Serve(Config),
+}
+
+/// Every setting of `murre serve`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Config {
+    /// TOML file; its keys are the long flags without their dashes. Flags and variables go first
+    #[arg(long, env = "MURRE_CONFIG", hide_env_values = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Where clients connect
+    #[arg(long, env = "MURRE_LISTEN", hide_env_values = true, value_name = "ADDR:PORT")]
+    #[arg(default_value = "127.0.0.1:8000")]
+    pub(crate) listen: SocketAddr,
+
+    /// Where /healthz, /metrics and /stats are served
+    #[arg(long, env = "MURRE_ADMIN", hide_env_values = true, value_name = "ADDR:PORT")]
+    #[arg(default_value = "127.0.0.1:8001")]
+    pub(crate) admin: SocketAddr,
+
+    /// Event loops, each on a thread of its own [default: as many as there are cores, and more
+    /// where direct descriptors need them to hold --max-conns]
+    #[arg(long, env = "MURRE_SHARDS", hide_env_values = true, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) shards: Option<u16>,
+
+    /// Connections to have room for, over all shards [default: what the limit of open files allows]
+    #[arg(long, env = "MURRE_MAX_CONNS", hide_env_values = true, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
+    pub(crate) max_conns: Option<u32>,
+
+    /// How to talk to the kernel: auto, uring, or uring-plain for the forms of Linux 5.10
+    #[arg(long, env = "MURRE_IO", hide_env_values = true, default_value = "auto")]
+    #[arg(value_parser = io_choice)]
+    pub(crate) io: IoChoice,
+
+    /// Where sockets are kept: normal, direct (tables of the rings, which hold more than the limit
+    /// of open files), or auto
+    #[arg(long, env = "MURRE_DESCRIPTORS", hide_env_values = true, default_value = "auto")]
+    #[arg(value_name = "KIND", value_parser = descriptors_choice)]
+    pub(crate) descriptors: DescriptorsChoice,
+
+    /// Also answer what the load scenarios ask: /?length=N, /scenario, WebSocket /echo and /upper
+    #[arg(long, env = "MURRE_BENCH", hide_env_values = true, value_name = "BOOL")]
+    #[arg(action = ArgAction::Set, default_value_t = false, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, value_parser = BoolishValueParser::new())]
+    pub(crate) bench: bool,
+
+    /// Seconds in which a new connection must have sent its first request
+    #[arg(long, env = "MURRE_HANDSHAKE_TIMEOUT", hide_env_values = true, value_name = "SECONDS")]
+    #[arg(default_value = "10", value_parser = seconds)]
+    pub(crate) handshake_timeout: Duration,
+
+    /// Seconds for which an HTTP connection may rest between two requests
+    #[arg(long, env = "MURRE_HTTP_IDLE_TIMEOUT", hide_env_values = true, value_name = "SECONDS")]
+    #[arg(default_value = "120", value_parser = seconds)]
+    pub(crate) http_idle_timeout: Duration,
+
+    /// Seconds of silence after which a WebSocket is pinged
+    #[arg(long, env = "MURRE_PING_INTERVAL", hide_env_values = true, value_name = "SECONDS")]
+    #[arg(default_value = "25", value_parser = seconds)]
+    pub(crate) ping_interval: Duration,
+
+    /// Seconds in which something must arrive after a ping
+    #[arg(long, env = "MURRE_PONG_TIMEOUT", hide_env_values = true, value_name = "SECONDS")]
+    #[arg(default_value = "10", value_parser = seconds)]
+    pub(crate) pong_timeout: Duration,
+
+    /// The longest WebSocket message taken from a client, in bytes
+    #[arg(long, env = "MURRE_MAX_MESSAGE_BYTES", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    pub(crate) max_message_bytes: u32,
+
+    /// The longest request head, in bytes
+    #[arg(long, env = "MURRE_MAX_HEAD_BYTES", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 8192, value_parser = clap::value_parser!(u32).range(256..=1 << 16))]
+    pub(crate) max_head_bytes: u32,
+
+    /// The longest request body, in bytes
+    #[arg(long, env = "MURRE_MAX_BODY_BYTES", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(0..=1 << 30))]
+    pub(crate) max_body_bytes: u32,
+
+    /// Bytes that may be queued to one connection; a client that reads too slowly for this is closed
+    #[arg(long, env = "MURRE_MAX_SEND_BYTES", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1024..=1 << 30))]
+    pub(crate) max_send_bytes: u32,
+
+    /// Seconds over which connections are closed after SIGTERM
+    #[arg(long, env = "MURRE_DRAIN_TIMEOUT", hide_env_values = true, value_name = "SECONDS")]
+    #[arg(default_value = "10", value_parser = seconds)]
+    pub(crate) drain_timeout: Duration,
+
+    /// text, or json with one object a line
+    #[arg(long, env = "MURRE_LOG_FORMAT", hide_env_values = true, value_name = "FORMAT")]
+    #[arg(default_value = "text")]
+    pub(crate) log_format: LogFormat,
+
+    /// What to log: a level, or levels by module as in info,murre_core=debug
+    #[arg(long, env = "MURRE_LOG_FILTER", hide_env_values = true, value_name = "FILTER")]
+    #[arg(default_value = "info")]
+    pub(crate) log_filter: Targets,
+}
+
+/// Which forms of io_uring to use; `None` leaves it to what the machine allows.
+pub(crate) type IoChoice = Option<Io>;
+
+/// Which descriptors to use; `None` leaves it to what the machine allows.
+pub(crate) type DescriptorsChoice = Option<Descriptors>;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Why there is nothing to run.
+#[derive(Debug)]
+pub(crate) enum ConfigError {
+    /// Bad arguments or variables, or a wish for help: the parser has its own words and exit code.
+    Arguments(clap::Error),
+    /// The file cannot be read or says something it must not.
+    File { path: PathBuf, problem: String },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Arguments(error) => error.fmt(f),
+            ConfigError::File { path, problem } => {
+                write!(f, "configuration file {}: {problem}", path.display())
+            }
+        }
+    }
+}
+
+impl Cli {
+    /// Reads the command line and, for what it leaves open, the environment and the file.
+    pub(crate) fn read(arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
+        let matches =
+            Cli::command().try_get_matches_from(&arguments).map_err(ConfigError::Arguments)?;
+        let cli = Cli::from_arg_matches(&matches).map_err(ConfigError::Arguments)?;
+        let Command::Serve(Config { config: Some(path), .. }) = &cli.command else {
+            return Ok(cli);
+        };
+        let (_, given) = matches.subcommand().expect("`serve` was parsed");
+        let wrong = |problem| ConfigError::File { path: path.clone(), problem };
+        let settings = file_settings(path, given).map_err(wrong)?;
+        let all: Vec<OsString> = arguments.into_iter().chain(settings).collect();
+        // The arguments alone were right, so whatever is wrong now comes from the file.
+        Cli::try_parse_from(all).map_err(|error| wrong(first_line(&error)))
+    }
+}
+
+/// The file's settings that are not `given` already, each as the flag it stands for.
+fn file_settings(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>, String> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("cannot be read: {error}; check the path and its permissions"))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        format!("line {line}: {}", error.message().replace('\n', ", "))
+    })?;
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").expect("`serve` is declared");
+    let settings = || {
+        let named =
+            serve.get_arguments().filter_map(|argument| Some((argument.get_long()?, argument)));
+        // A file that names a file would be two.
+        named.filter(|&(key, _)| key != "config")
+    };
+    let mut flags = Vec::new();
+    for (key, value) in &table {
+        let Some((_, argument)) = settings().find(|(known, _)| known == key) else {
+            let keys: Vec<&str> = settings().map(|(key, _)| key).collect();
+            return Err(format!("unknown key `{key}`; the keys are {}", keys.join(", ")));
+        };
+        let value = match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
+                value.to_string()
+            }
+            _ => return Err(format!("`{key}` must be a string, a number, true or false")),
+        };
+        let source = given.value_source(argument.get_id().as_str());
+        if matches!(source, None | Some(ValueSource::DefaultValue)) {
+            flags.push(format!("--{key}={value}").into());
+        }
+    }
+    Ok(flags)
+}
+
+/// The parser's message without its advice, which speaks of the command line.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+fn io_choice(text: &str) -> Result<IoChoice, String> {
+    match text {
+        "auto" => Ok(None),
+        "uring" => Ok(Some(Io::Uring)),
+        "uring-plain" => Ok(Some(Io::UringPlain)),
+        "epoll" => Err("this version has no epoll backend; use auto, uring or uring-plain".into()),
+        _ => Err("it is one of auto, uring, uring-plain".into()),
+    }
+}
+
+fn descriptors_choice(text: &str) -> Result<DescriptorsChoice, String> {
+    match text {
+        "auto" => Ok(None),
+        "normal" => Ok(Some(Descriptors::Normal)),
+        "direct" => Ok(Some(Descriptors::Direct)),
+        _ => Err("it is one of auto, normal, direct".into()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().map_err(|_| "it is a number of seconds")?;
+    if !(SECONDS_MIN..=SECONDS_MAX).contains(&seconds) {
+        return Err(format!("it is between {SECONDS_MIN} and {SECONDS_MAX} seconds"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+const SECONDS_MIN: f64 = 0.1;
+const SECONDS_MAX: f64 = 3600.0;
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("it is one of text, json"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The configuration from these flags after `murre serve`.
+    fn read(flags: &[&str]) -> Result<Config, ConfigError> {
+        let arguments = ["murre", "serve"].iter().chain(flags).map(OsString::from);
+        Cli::read(arguments.collect()).map(|Cli { command: Command::Serve(config) }| config)
+    }
+
+    /// The same with a file of its own.
+    fn read_with_file(name: &str, text: &str, flags: &[&str]) -> Result<Config, ConfigError> {
+        let path = std::env::temp_dir().join(format!("murre-{}-{name}.toml", std::process::id()));
+        fs::write(&path, text).expect("there is room for a file");
+        let file = format!("--config={}", path.display());
+        let config = read(&[&[file.as_str()], flags].concat());
+        fs::remove_file(&path).expect("it was there");
+        config
+    }
+
+    /// The parser's own checks of how the flags are declared.
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Without any setting the contract's defaults are in force.
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let config = read(&[]).expect("defaults are valid");
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
+        assert_eq!(config.admin.to_string(), "127.0.0.1:8001");
+        assert_eq!((config.shards, config.max_conns), (None, None));
+        assert_eq!((config.io, config.descriptors, config.bench), (None, None, false));
+    }
+
+    /// A flag goes before the file, and the file before the default.
+    #[test]
+    fn flags_go_before_the_file() {
+        let text = "shards = 3\nlisten = \"[::1]:9000\"\nbench = true\nping-interval = 0.5\n";
+        let config = read_with_file("order", text, &["--shards=4", "--bench=false"]);
+        let config = config.expect("all of it is valid");
+        assert_eq!(config.shards, Some(4));
+        assert_eq!(config.listen.to_string(), "[::1]:9000");
+        assert!(!config.bench);
+        assert_eq!(config.ping_interval, Duration::from_millis(500));
+        assert_eq!(config.pong_timeout, Duration::from_secs(10));
+    }
+
+    /// Every key of the file that no flag has, and every value that its flag would not take, is
+    /// named.
+    #[test]
+    fn wrong_files_are_refused_by_name() {
+        for (text, named) in [
+            ("max_conns = 5", "`max_conns`"),
+            ("config = \"other.toml\"", "`config`"),
+            ("[limits]\nshards = 1", "`limits`"),
+            ("max-conns = -5", "--max-conns"),
+            ("io = \"epoll\"", "no epoll backend"),
+            ("bench = 2", "--bench"),
+            ("shards = 1\nshards = 2", "line 2"),
+        ] {
+            let error = read_with_file("wrong", text, &[]).expect_err(text);
+            assert!(matches!(error, ConfigError::File { .. }), "{text}");
+            assert!(error.to_string().contains(named), "{text}: {error}");
+        }
+    }
+
+    /// Durations are positive and finite, in seconds.
+    #[test]
+    fn seconds_are_bounded() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for wrong in ["0", "-1", "nan", "inf", "1e9", "10s", ""] {
+            assert!(seconds(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

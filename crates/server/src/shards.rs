@@ -1,0 +1,114 @@
+//! The shards' threads: one each, pinned, with a ring of its own.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+
+use murre_core::host::Plan;
+use murre_core::ring::uring::{Uring, UringConfig};
+use murre_core::{Listener, Mailbox, Serve, ServeLimits, ServeMail, Shard, ShardConfig};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::admin::ShardCounters;
+use crate::app::App;
+use crate::threads::{self, Ended};
+
+/// What every shard is made from.
+#[derive(Clone)]
+pub(crate) struct Blueprint {
+    pub(crate) plan: Plan,
+    pub(crate) listener: Listener,
+    pub(crate) limits: ServeLimits,
+    pub(crate) send_bytes_max: u32,
+    pub(crate) bench: bool,
+}
+
+/// A shard that runs, seen from other threads.
+pub(crate) struct Running {
+    pub(crate) mailbox: Arc<Mailbox<ServeMail<()>>>,
+    pub(crate) counters: ShardCounters,
+}
+
+/// Starts shard `index` on `core` and waits until it is ready. Its end is told by `ended`.
+///
+/// # Errors
+/// What kept it from getting ready.
+pub(crate) fn start(
+    index: usize,
+    core: usize,
+    blueprint: Blueprint,
+    ended: impl FnOnce(Ended) + Send + 'static,
+) -> io::Result<Running> {
+    let (ready, readied) = mpsc::channel();
+    let run = move || run(core, blueprint, ready);
+    threads::start(format!("shard-{index}"), STACK_BYTES, run, ended)?;
+    readied.recv().unwrap_or_else(|_| Err(io::Error::other("its thread ended")))
+}
+
+/// The life of a shard's thread.
+fn run(core: usize, blueprint: Blueprint, ready: Sender<io::Result<Running>>) -> io::Result<()> {
+    // A receiver that has gone away means that the process is ending: nobody to tell.
+    match pin(core).and_then(|()| shard(blueprint)) {
+        Ok(mut shard) => {
+            let counters =
+                ShardCounters { transport: shard.counters(), serve: shard.protocol().counters() };
+            let _ = ready.send(Ok(Running { mailbox: shard.mailbox(), counters }));
+            shard.run()
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            Ok(())
+        }
+    }
+}
+
+/// Made on its own thread: a ring belongs to the thread that made it.
+fn shard(blueprint: Blueprint) -> io::Result<Shard<Uring, Serve<App>>> {
+    let Blueprint { plan, listener, limits, send_bytes_max, bench } = blueprint;
+    let conns_max = plan.conns_per_shard;
+    let ring = Uring::new(UringConfig {
+        io: plan.io,
+        descriptors: plan.descriptors,
+        conns_max,
+        listener: Some(listener),
+        ..UringConfig::default()
+    })?;
+    let tick = tick(&limits);
+    let config = ShardConfig { conns_max, send_bytes_max, tick, ..ShardConfig::default() };
+    Ok(Shard::new(ring, Serve::new(App::new(bench), limits), &config))
+}
+
+/// The unit of timers: fine enough for the shortest time limit, coarse enough that the longest is
+/// within what a timer can count.
+fn tick(limits: &ServeLimits) -> Duration {
+    let mut spans = [limits.handshake, limits.http_idle, limits.ping_interval, limits.pong_timeout];
+    spans.sort();
+    (spans[0] / 8).max(spans[3] / TICKS_MAX).clamp(TICK_MIN, TICK_MAX)
+}
+
+const TICK_MIN: Duration = Duration::from_millis(10);
+const TICK_MAX: Duration = Duration::from_secs(1);
+/// A timer counts 15 bits of ticks.
+const TICKS_MAX: u32 = 1 << 14;
+
+/// The cores that this process may use, in order.
+///
+/// # Errors
+/// None that a running process sees.
+pub(crate) fn cores() -> io::Result<Vec<usize>> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|&core| allowed.is_set(core).unwrap_or(false)).collect())
+}
+
+/// Keeps the calling thread on `core`, before it allocates: its memory is then near it.
+fn pin(core: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// A shard's stack is shallow and not on the heap of the connections. Small, so that huge pages,
+/// where the machine uses them for everything, do not make 2 MiB of it.
+const STACK_BYTES: usize = 512 * 1024;

@@ -1,0 +1,271 @@
+//! The life of the process: start every thread, wait for a signal, drain, end.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use murre_codec::http::Limits as HttpLimits;
+use murre_core::host::{self, HostError, Plan, Wanted};
+use murre_core::{Listener, ServeLimits, ServeMail};
+
+use crate::admin::{Admin, Choice, Facts, Limits};
+use crate::config::Config;
+use crate::shards::{self, Blueprint, Running};
+use crate::signals;
+use crate::threads::{self, Ended};
+
+/// What the main thread waits for.
+enum Event {
+    Signal(&'static str),
+    ShardEnded(usize, Ended),
+    AdminEnded(Ended),
+}
+
+/// Why the server could not start, or could not go on.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Host(HostError),
+    Listen { flag: &'static str, address: SocketAddr, error: io::Error },
+    Shard { index: usize, error: io::Error },
+    Thread(io::Error),
+    ShardEnded { index: usize, why: String },
+    AdminEnded { why: String },
+    Interrupted,
+}
+
+/// Serves until a signal has been obeyed.
+///
+/// # Errors
+/// Why it could not start or go on.
+pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
+    signals::block().map_err(Failure::Thread)?;
+    let plan = host::plan(&wanted(config)).map_err(Failure::Host)?;
+    let refused = |flag, address| move |error| Failure::Listen { flag, address, error };
+    let listener = Listener::bind(config.listen).map_err(refused("--listen", config.listen))?;
+    let admin_listener =
+        TcpListener::bind(config.admin).map_err(refused("--admin", config.admin))?;
+    let listen = listener.address().map_err(refused("--listen", config.listen))?;
+    let admin = admin_listener.local_addr().map_err(refused("--admin", config.admin))?;
+
+    let (sender, events) = mpsc::channel();
+    signals::watch(sender.clone(), |signal| Event::Signal(signal.as_str()))
+        .map_err(Failure::Thread)?;
+    let cores = cores(plan.shards)?;
+    let running = start_shards(config, &plan, &listener, &cores, &sender)?;
+    let facts = facts(config, &plan, listen, admin, cores);
+    announce(config, &facts);
+    let counters = running.iter().map(|shard| shard.counters.clone()).collect();
+    let admin = Arc::new(Admin::new(facts, counters));
+    start_admin(&admin, admin_listener, sender).map_err(Failure::Thread)?;
+
+    let signal = wait_for_signal(&events)?;
+    let over = config.drain_timeout;
+    tracing::info!(signal, over = ?over, "draining: no new connections, WebSockets are closed with 1001");
+    admin.drain();
+    drain(&events, &running, over)?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn wanted(config: &Config) -> Wanted {
+    Wanted {
+        conns_max: config.max_conns,
+        shards: config.shards.map(usize::from),
+        descriptors: config.descriptors,
+        io: config.io,
+    }
+}
+
+/// One core for each shard, all of them in turn.
+fn cores(shards: usize) -> Result<Vec<usize>, Failure> {
+    let cores = shards::cores().map_err(Failure::Thread)?;
+    Ok(cores.into_iter().cycle().take(shards).collect())
+}
+
+fn start_shards(
+    config: &Config,
+    plan: &Plan,
+    listener: &Listener,
+    cores: &[usize],
+    events: &Sender<Event>,
+) -> Result<Vec<Running>, Failure> {
+    let blueprint = Blueprint {
+        plan: plan.clone(),
+        listener: listener.clone(),
+        limits: ServeLimits {
+            http: HttpLimits {
+                head_bytes_max: config.max_head_bytes,
+                body_bytes_max: config.max_body_bytes,
+                ..HttpLimits::default()
+            },
+            message_bytes_max: config.max_message_bytes,
+            handshake: config.handshake_timeout,
+            http_idle: config.http_idle_timeout,
+            ping_interval: config.ping_interval,
+            pong_timeout: config.pong_timeout,
+        },
+        send_bytes_max: config.max_send_bytes,
+        bench: config.bench,
+    };
+    let start = |(index, &core): (usize, &usize)| {
+        let events = events.clone();
+        let ended = move |how| {
+            // Nobody listens any more only when the process is ending anyway.
+            let _ = events.send(Event::ShardEnded(index, how));
+        };
+        shards::start(index, core, blueprint.clone(), ended)
+            .map_err(|error| Failure::Shard { index, error })
+    };
+    cores.iter().enumerate().map(start).collect()
+}
+
+fn start_admin(admin: &Arc<Admin>, listener: TcpListener, events: Sender<Event>) -> io::Result<()> {
+    let admin = Arc::clone(admin);
+    threads::start(
+        "admin".into(),
+        ADMIN_STACK_BYTES,
+        move || admin.serve(listener),
+        move |how| {
+            // Nobody listens any more only when the process is ending anyway.
+            let _ = events.send(Event::AdminEnded(how));
+        },
+    )
+}
+
+fn facts(
+    config: &Config,
+    plan: &Plan,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    cores: Vec<usize>,
+) -> Facts {
+    Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        listen,
+        admin,
+        io: Choice { kind: plan.io.name(), reason: plan.io_reason.clone() },
+        descriptors: Choice {
+            kind: plan.descriptors.name(),
+            reason: plan.descriptors_reason.clone(),
+        },
+        cores,
+        limits: Limits::new(config, plan.conns_max()),
+    }
+}
+
+/// The one line that says what is in force.
+fn announce(config: &Config, facts: &Facts) {
+    tracing::info!(
+        version = facts.version,
+        listen = %facts.listen,
+        admin = %facts.admin,
+        bench = config.bench,
+        shards = facts.cores.len(),
+        cores = ?facts.cores,
+        io = facts.io.kind,
+        io_reason = facts.io.reason,
+        descriptors = facts.descriptors.kind,
+        descriptors_reason = facts.descriptors.reason,
+        conns_max = facts.limits.conns_max,
+        handshake_timeout = ?config.handshake_timeout,
+        http_idle_timeout = ?config.http_idle_timeout,
+        ping_interval = ?config.ping_interval,
+        pong_timeout = ?config.pong_timeout,
+        message_bytes_max = config.max_message_bytes,
+        head_bytes_max = config.max_head_bytes,
+        body_bytes_max = config.max_body_bytes,
+        send_bytes_max = config.max_send_bytes,
+        drain_timeout = ?config.drain_timeout,
+        "serving"
+    );
+}
+
+/// The name of the first signal.
+fn wait_for_signal(events: &Receiver<Event>) -> Result<&'static str, Failure> {
+    match events.recv().expect("the watcher of signals holds a sender") {
+        Event::Signal(name) => Ok(name),
+        Event::ShardEnded(index, how) => Err(Failure::ShardEnded { index, why: why(how) }),
+        Event::AdminEnded(how) => Err(Failure::AdminEnded { why: why(how) }),
+    }
+}
+
+/// Tells every shard to drain and waits for their ends, but not for ever.
+fn drain(events: &Receiver<Event>, running: &[Running], over: Duration) -> Result<(), Failure> {
+    for shard in running {
+        // A mailbox that is full has a shard behind it that is far behind; it is cut off at the
+        // end of the grace.
+        let _ = shard.mailbox.post(ServeMail::Drain(over));
+    }
+    let deadline = Instant::now() + over + DRAIN_GRACE;
+    let mut left = running.len();
+    while left > 0 {
+        match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Event::ShardEnded(_, Ok(()))) => left -= 1,
+            Ok(Event::ShardEnded(index, Err(why))) => {
+                return Err(Failure::ShardEnded { index, why });
+            }
+            Ok(Event::Signal(_)) => return Err(Failure::Interrupted),
+            Ok(Event::AdminEnded(how)) => return Err(Failure::AdminEnded { why: why(how) }),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                tracing::warn!(shards = left, "not drained in time, ending anyway");
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Why a thread ended that should not have.
+fn why(ended: Ended) -> String {
+    ended.err().unwrap_or_else(|| "nobody asked it to".into())
+}
+
+/// For the last connections to take what is queued for them, after the drain's own time.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// What HTTP and JSON need, with room to spare.
+const ADMIN_STACK_BYTES: usize = 1024 * 1024;
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Host(error) => error.fmt(f),
+            Failure::Listen { flag, address, error } => {
+                write!(f, "cannot listen on {address} ({flag}): {error}; {}", listen_remedy(error))
+            }
+            Failure::Shard { index, error } => write!(
+                f,
+                "shard {index} cannot start: {error}; {}",
+                match error.kind() {
+                    io::ErrorKind::OutOfMemory =>
+                        "raise the limit of locked memory (ulimit -l) or lower --max-conns",
+                    _ => "lower --shards or --max-conns, or try --io uring-plain",
+                }
+            ),
+            Failure::Thread(error) => {
+                write!(
+                    f,
+                    "cannot start a thread: {error}; raise the limit of processes (ulimit -u)"
+                )
+            }
+            Failure::ShardEnded { index, why } => {
+                write!(f, "shard {index} ended: {why}; ending, as its connections are lost")
+            }
+            Failure::AdminEnded { why } => write!(f, "the admin port ended: {why}"),
+            Failure::Interrupted => f.write_str("second signal while draining: ended at once"),
+        }
+    }
+}
+
+fn listen_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "stop what uses it, or choose another port",
+        io::ErrorKind::AddrNotAvailable => "choose an address that this machine has",
+        io::ErrorKind::PermissionDenied => {
+            "choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE"
+        }
+        _ => "choose another address",
+    }
+}

@@ -1,0 +1,61 @@
+//! Threads whose end is told, however it comes.
+
+use std::any::Any;
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::thread;
+
+/// How a thread came to its end: with an error, a panic, or because it was done.
+pub(crate) type Ended = Result<(), String>;
+
+/// Runs `run` on a new thread and tells `ended` how it ended.
+///
+/// # Errors
+/// When there can be no more threads.
+pub(crate) fn start(
+    name: String,
+    stack_bytes: usize,
+    run: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ended: impl FnOnce(Ended) + Send + 'static,
+) -> io::Result<()> {
+    let body = move || {
+        // Nothing of what `run` held is used after a panic but by `ended`, which holds its own.
+        let outcome = panic::catch_unwind(AssertUnwindSafe(run));
+        ended(match outcome {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(payload) => Err(format!("it panicked: {}", message(&*payload))),
+        });
+    };
+    thread::Builder::new().name(name).stack_size(stack_bytes).spawn(body)?;
+    Ok(())
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn end_of(run: fn() -> io::Result<()>) -> Ended {
+        let (sender, receiver) = mpsc::channel();
+        let ended = move |how| sender.send(how).expect("the test waits");
+        start("test".into(), 256 * 1024, run, ended).expect("a thread");
+        receiver.recv().expect("its end is told")
+    }
+
+    /// A thread that is done, fails or panics says so.
+    #[test]
+    fn every_end_is_told() {
+        assert_eq!(end_of(|| Ok(())), Ok(()));
+        assert_eq!(end_of(|| Err(io::Error::other("no ring"))), Err("no ring".into()));
+        assert_eq!(
+            end_of(|| panic!("slot {} is lost", 7)),
+            Err("it panicked: slot 7 is lost".into())
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! The admin port.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::server::{Server, TEXT, frame};
+
+/// `/stats` says what runs and why, and counts what happened.
+#[test]
+fn stats_tell_what_happened() {
+    let server = Server::start(&["--shards=2"]);
+    let mut client = server.connect();
+    client.get("/?length=100");
+    let mut echo = server.raw_websocket("/echo");
+    echo.send(&frame(TEXT, b"one"));
+    echo.bytes(5);
+
+    let stats = server.stats();
+    assert_eq!(stats["version"], env!("CARGO_PKG_VERSION"));
+    assert!(stats["uptime_seconds"].as_f64().is_some_and(|uptime| uptime > 0.0));
+    assert_eq!(stats["io"]["kind"], "uring");
+    assert_eq!(stats["descriptors"]["kind"], "normal");
+    for choice in ["io", "descriptors"] {
+        assert!(stats[choice]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
+    }
+    assert_eq!(stats["limits"]["conns_max"], 1000);
+    assert_eq!(stats["connections"], 2);
+    let total = &stats["total"];
+    assert_eq!(total["connections_accepted"], 2);
+    assert_eq!(total["http_requests"], 2);
+    assert_eq!(total["websockets_open"], 1);
+    assert_eq!(total["messages_received"], 1);
+
+    let shards = stats["shards"].as_array().expect("a list");
+    assert_eq!(shards.len(), 2);
+    for name in ["connections_accepted", "bytes_received", "bytes_sent"] {
+        let sum: u64 = shards.iter().filter_map(|shard| shard["counters"][name].as_u64()).sum();
+        assert_eq!(total[name], sum, "{name}");
+    }
+    drop((client, echo));
+    server.wait_until("closed", |stats| stats["closed"]["peer_closed"] == 2);
+}
+
+/// Rates follow from samples taken once a second.
+#[test]
+fn rates_are_per_second() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for _ in 0..25 {
+        client.get("/healthz");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let rate = server.stats()["rates"]["http_requests"].clone();
+    for span in ["last_second", "last_ten_seconds"] {
+        let rate = rate[span].as_f64().expect("a number");
+        assert!((5.0..12.0).contains(&rate), "{span}: {rate}");
+    }
+}
+
+/// What a connection costs is told by its parts, and by what the process occupies.
+#[test]
+fn memory_is_told_by_kind() {
+    let server = Server::start(&[]);
+    let _sockets: Vec<_> = (0..10).map(|_| server.raw_websocket("/echo")).collect();
+    let memory = &server.stats()["memory"];
+    let bytes = |key: &str| memory["bytes_per_connection"][key].as_u64().expect("a number");
+    assert_eq!(bytes("conn") + bytes("timer") + bytes("protocol"), bytes("sum"));
+    assert!(bytes("sum") <= 96, "an idle connection takes {} bytes", bytes("sum"));
+    let pss = memory["process"]["pss_bytes"].as_f64().expect("a number");
+    assert!(pss > 100_000.0);
+    assert_eq!(memory["pss_bytes_per_open"].as_f64(), Some(pss / 10.0));
+}
+
+/// `/metrics` is what Prometheus reads: typed families, one sample a shard.
+#[test]
+fn metrics_are_prometheus_text() {
+    let server = Server::start(&["--shards=2"]);
+    let mut client = server.connect();
+    client.get("/healthz");
+    let answer = server.admin("/metrics");
+    let content_type = answer.header("content-type").expect("a type");
+    assert!(content_type.starts_with("application/openmetrics-text"), "{content_type}");
+    let text = answer.text();
+    let sum = |name: &str| -> u64 {
+        let samples = text.lines().filter(|line| line.starts_with(&format!("{name}{{shard=")));
+        samples.map(|line| line.rsplit(' ').next().and_then(|v| v.parse().ok()).unwrap_or(0)).sum()
+    };
+    assert!(text.contains("# TYPE murre_connections_open gauge\n"), "{text}");
+    assert!(text.contains("# TYPE murre_http_requests counter\n"), "{text}");
+    assert_eq!(sum("murre_connections_open"), 1);
+    assert_eq!(sum("murre_http_requests_total"), 1);
+    assert!(
+        text.contains("murre_connections_closed_total{shard=\"1\",reason=\"slow_consumer\"} 0\n")
+    );
+    assert!(text.ends_with("# EOF\n"));
+}
+
+/// The admin port has its own health, and nothing of the data port.
+#[test]
+fn the_admin_port_is_its_own() {
+    let server = Server::start(&[]);
+    let health = server.admin("/healthz");
+    assert_eq!((health.status, health.text()), (200, "ok\n"));
+    assert_eq!(server.connect().get("/stats").status, 404);
+}

@@ -1,0 +1,137 @@
+//! Settings from every source, and what happens when they are wrong.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::server::{Server, murre};
+
+/// A configuration file for one test.
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, text).expect("the directory is there");
+    path
+}
+
+/// Exit code and stderr of a server that does not start.
+fn failure(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.output().expect("the binary starts");
+    (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+}
+
+/// A flag wins over the environment, that over the file, and that over the default.
+#[test]
+fn sources_have_an_order() {
+    let path = file(
+        "order.toml",
+        "max-head-bytes = 1111\nmax-body-bytes = 1111\nmax-send-bytes = 1111\nping-interval = 1.5\n",
+    );
+    let mut command = murre();
+    command.args(["serve", "--max-conns=100", "--max-head-bytes=3333"]).arg("--config").arg(path);
+    command.env("MURRE_MAX_HEAD_BYTES", "2222").env("MURRE_MAX_BODY_BYTES", "2222");
+    let server = Server::spawn(&mut command);
+    let limits = &server.stats()["limits"];
+    assert_eq!(limits["head_bytes_max"], 3333);
+    assert_eq!(limits["body_bytes_max"], 2222);
+    assert_eq!(limits["send_bytes_max"], 1111);
+    assert_eq!(limits["ping_interval_seconds"], 1.5);
+    assert_eq!(limits["pong_timeout_seconds"], 10.0);
+    assert_eq!(server.start["send_bytes_max"], 1111);
+}
+
+/// The file can be named and `--bench` be given in the environment, and a flag takes it back.
+#[test]
+fn the_environment_reaches_every_flag() {
+    let path = file("environment.toml", "shards = 1\nbench = true\n");
+    let mut command = murre();
+    command.args(["serve", "--max-conns=100", "--bench=false"]).env("MURRE_CONFIG", path);
+    let server = Server::spawn(&mut command);
+    assert_eq!(server.stats()["shards"].as_array().map(Vec::len), Some(1));
+    assert_eq!(server.connect().get("/scenario").status, 404);
+
+    let mut command = murre();
+    command.args(["serve", "--max-conns=100"]).env("MURRE_BENCH", "1");
+    assert_eq!(Server::spawn(&mut command).connect().get("/scenario").status, 200);
+}
+
+/// What is wrong in the file is one line that names the file and the key, and exit code 1.
+#[test]
+fn a_wrong_file_is_one_clear_line() {
+    for (name, text, problem) in [
+        ("unknown.toml", "shrads = 2\n", "unknown key `shrads`"),
+        ("range.toml", "shards = 0\n", "--shards"),
+        ("type.toml", "listen = [1]\n", "`listen` must be"),
+        ("syntax.toml", "\nshards = = 1\n", "line 2"),
+        ("epoll.toml", "io = \"epoll\"\n", "no epoll backend"),
+    ] {
+        let path = file(name, text);
+        let (code, stderr) = failure(murre().args(["serve", "--config"]).arg(&path));
+        assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{stderr}");
+        assert!(stderr.contains(problem) && stderr.contains(name), "{stderr}");
+    }
+    let (code, stderr) = failure(murre().args(["serve", "--config", "/nowhere/murre.toml"]));
+    assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{stderr}");
+    assert!(stderr.contains("/nowhere/murre.toml"), "{stderr}");
+}
+
+/// Bad arguments are exit code 2, and say what would be right.
+#[test]
+fn bad_arguments_exit_with_2() {
+    for (flags, problem) in [
+        (vec!["--io", "epoll"], "no epoll backend"),
+        (vec!["--io", "kqueue"], "auto, uring, uring-plain"),
+        (vec!["--descriptors", "many"], "auto, normal, direct"),
+        (vec!["--shards", "0"], "--shards"),
+        (vec!["--listen", "here"], "--listen"),
+        (vec!["--ping-interval", "0"], "between 0.1 and 3600"),
+        (vec!["--log-filter", "a=b=c"], "--log-filter"),
+        (vec!["--turbo"], "--turbo"),
+    ] {
+        let (code, stderr) = failure(murre().arg("serve").args(&flags));
+        assert_eq!(code, Some(2), "{flags:?}: {stderr}");
+        assert!(stderr.contains(problem), "{flags:?}: {stderr}");
+    }
+    let (code, _) = failure(&mut murre());
+    assert_eq!(code, Some(2), "no command");
+    let (code, stderr) = failure(murre().arg("serve").env("MURRE_SHARDS", "two"));
+    assert_eq!(code, Some(2), "{stderr}");
+}
+
+/// What the machine refuses is one line with the remedy, and exit code 1.
+#[test]
+fn what_the_machine_refuses_comes_with_a_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let free = "127.0.0.1:0";
+    for (flags, remedy) in [
+        (vec!["--listen", address.as_str(), "--admin", free], "choose another port"),
+        (vec!["--listen", free, "--admin", address.as_str()], "choose another port"),
+        (vec!["--listen", "192.0.2.1:80", "--admin", free], "an address that this machine has"),
+        (
+            vec!["--listen", free, "--admin", free, "--descriptors=normal", "--max-conns=9000000"],
+            "raise the limit",
+        ),
+        (
+            vec!["--listen", free, "--admin", free, "--descriptors=direct", "--io=uring-plain"],
+            "leave the choice to 'auto'",
+        ),
+    ] {
+        let (code, stderr) = failure(murre().arg("serve").args(&flags));
+        assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{flags:?}: {stderr}");
+        assert!(stderr.contains(remedy), "{flags:?}: {stderr}");
+    }
+}
+
+/// `--help` shows every flag with its variable, and the defaults of the contract.
+#[test]
+fn help_shows_defaults() {
+    let output = murre().args(["serve", "--help"]).output().expect("the binary starts");
+    assert_eq!(output.status.code(), Some(0));
+    let help = String::from_utf8(output.stdout).expect("text");
+    for line in help.lines().filter(|line| line.contains("--") && !line.contains("--help")) {
+        assert!(line.contains("[env: MURRE_"), "{line}");
+        assert!(line.contains("[default: ") || line.contains("--config"), "{line}");
+    }
+    assert!(help.contains("127.0.0.1:8000") && help.contains("127.0.0.1:8001"));
+}

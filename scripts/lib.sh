@@ -1,0 +1,70 @@
+# shellcheck shell=bash
+# What the scripts share. Sourced first: it goes to the repository's root, ends the script at the
+# first error, and ends whatever the script has started when it ends, however that is.
+
+set -o errexit -o nounset -o pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The server reads MURRE_* variables; the scripts say everything by flags.
+unset "${!MURRE_@}"
+
+# Below the ports that the kernel gives to clients (32768 and up), of which a run takes thousands.
+export TEST_PORT=${TEST_PORT:-18000} TEST_ADMIN_PORT=${TEST_ADMIN_PORT:-18001}
+
+built=${CARGO_TARGET_DIR:-target}/release
+tools=${CARGO_TARGET_DIR:-target}/tools
+PATH=$PWD/$tools/bin:$PATH
+work=$(mktemp --directory)
+
+step() { printf '\n== %s\n' "$*"; }
+
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    exit 1
+}
+
+# Starts a command that does not outlive the script. Its process id is in `$!`.
+start() { "$@" & }
+
+# Runs a command to its end, or to the script's: a trap waits for a plain command, not for this.
+run() {
+    start "$@"
+    wait "$!"
+}
+
+# Waits so many seconds for a process to end.
+ended_within() { timeout "$1" tail --pid="$2" --follow=descriptor /dev/null; }
+
+# Starts the server with these options and waits until it serves. Its process id is in `server`.
+start_server() {
+    start "$built/murre" serve --bench \
+        --listen "127.0.0.1:$TEST_PORT" --admin "127.0.0.1:$TEST_ADMIN_PORT" "$@" \
+        >"$work/server.log" 2>&1
+    server=$!
+    # Its own word: an answer on the port could be that of another server.
+    until grep --quiet serving "$work/server.log"; do
+        kill -0 "$server" 2>/dev/null || fail "no server: $(tail --lines=1 "$work/server.log")"
+        sleep 0.1
+    done
+}
+
+# The server has been told to end: it must do so soon, and with 0.
+wait_for_server() {
+    ended_within 30 "$server" || fail "the server still runs 30 s after SIGTERM"
+    wait "$server" || fail "the server ended with $?: $(tail --lines=1 "$work/server.log")"
+}
+
+stop_server() {
+    kill -TERM "$server"
+    wait_for_server
+}
+
+finish() {
+    local pid
+    for pid in $(jobs -pr); do kill -TERM "$pid" || true; done
+    for pid in $(jobs -pr); do ended_within 15 "$pid" || kill -KILL "$pid" || true; done
+    rm --recursive --force "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
