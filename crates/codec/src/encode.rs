@@ -58,3 +58,56 @@ pub fn write_close(out: &mut Vec<u8>, code: CloseCode, reason: &str, mask: Optio
     payload[2..2 + reason.len()].copy_from_slice(reason.as_bytes());
     write_frame(out, OpCode::Control(Control::Close), &payload[..2 + reason.len()], mask);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    /// Lengths take the shortest of their three forms, at both ends of each.
+    #[test]
+    fn lengths_are_as_short_as_can_be() {
+        for (len, header) in [
+            (0, &[0x82, 0][..]),
+            (125, &[0x82, 125]),
+            (126, &[0x82, 126, 0, 126]),
+            (0xFFFF, &[0x82, 126, 0xFF, 0xFF]),
+            (0x1_0000, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let frame = frame(Kind::Binary.opcode(), &vec![7; len]);
+            assert_eq!(frame.len(), header.len() + len);
+            assert_eq!(&frame[..header.len()], header);
+            let mut masked = vec![0xAA];
+            write_frame(&mut masked, Kind::Binary.opcode(), &vec![7; len], Some([1, 2, 3, 4]));
+            assert_eq!(masked[..2], [0xAA, 0x82], "appended");
+            assert_eq!(masked[2], 0x80 | header[1]);
+            assert_eq!(masked[3..3 + header.len() - 2], header[2..]);
+            assert_eq!(masked.len(), 1 + header.len() + 4 + len);
+        }
+    }
+
+    /// A reason that does not fit is cut between two characters.
+    #[test]
+    fn reasons_are_cut_between_characters() {
+        for (reason, bytes) in [
+            ("", 0),
+            ("bye", 3),
+            (&"x".repeat(123), 123),
+            (&"x".repeat(124), 123),
+            (&"\u{e9}".repeat(62), 122),
+            (&"\u{1f426}".repeat(40), 120),
+        ] {
+            let mut out = vec![];
+            write_close(&mut out, CloseCode::Normal, reason, None);
+            assert_eq!(out[..4], [0x88, 2 + bytes as u8, 3, 0xE8]);
+            assert_eq!(&out[4..], &reason.as_bytes()[..bytes]);
+        }
+    }
+
+    /// A control frame that no peer would take is our own mistake.
+    #[test]
+    #[should_panic]
+    fn control_frames_are_short() {
+        frame(OpCode::Control(Control::Ping), &[0; 126]);
+    }
+}

@@ -32,6 +32,8 @@ pub fn apply(bytes: &mut [u8], mut mask: [u8; 4]) -> [u8; 4] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn naive(bytes: &mut [u8], mask: [u8; 4]) {
@@ -55,6 +57,27 @@ mod tests {
                 apply(second, turned);
                 assert_eq!(bytes, expected, "{len} bytes cut at {cut}");
             }
+        }
+    }
+
+    proptest! {
+        /// Wherever the bytes lie, however many there are: as the naive loop, and no byte beside
+        /// them is touched. Twice is not at all.
+        #[test]
+        fn any_bytes_at_any_alignment(
+            bytes in proptest::collection::vec(any::<u8>(), 0..400),
+            mask in any::<[u8; 4]>(),
+            offset in 0..64_usize,
+        ) {
+            let from = offset.min(bytes.len());
+            let mut expected = bytes.clone();
+            naive(&mut expected[from..], mask);
+            let mut masked = bytes.clone();
+            let turned = apply(&mut masked[from..], mask);
+            prop_assert_eq!(&masked, &expected);
+            prop_assert_eq!(turned[0], mask[(bytes.len() - from) % 4]);
+            apply(&mut masked[from..], mask);
+            prop_assert_eq!(masked, bytes);
         }
     }
 }

@@ -33,7 +33,7 @@ pub enum Refusal {
     HttpVersion,
     /// `Upgrade: websocket` and `Connection: Upgrade` are not both there.
     NotAsked,
-    /// A version other than 13.
+    /// A version other than 13, or more than one.
     WebSocketVersion,
     /// No key of 16 bytes in base64, or more than one.
     Key,
@@ -65,21 +65,28 @@ impl Refusal {
 /// # Errors
 /// The first rule that it breaks.
 pub fn check<'r>(request: &'r Request<'_, '_>) -> Result<Upgrade<'r>, Refusal> {
-    let mut keys = request.headers_named("sec-websocket-key");
-    let key = keys.next().unwrap_or_default();
+    let key = only(request, "sec-websocket-key").unwrap_or_default();
     let mut protocols = request.headers_named("sec-websocket-protocol");
     let rules = [
         (request.method == "GET", Refusal::Method),
         (request.minor_version >= 1, Refusal::HttpVersion),
         (request.wants_websocket(), Refusal::NotAsked),
-        (request.header("sec-websocket-version") == Some(b"13"), Refusal::WebSocketVersion),
-        (is_key(key) && keys.next().is_none(), Refusal::Key),
+        (only(request, "sec-websocket-version") == Some(b"13"), Refusal::WebSocketVersion),
+        (is_key(key), Refusal::Key),
         (protocols.all(|list| list.is_ascii()), Refusal::Protocols),
     ];
     if let Some((_, refusal)) = rules.into_iter().find(|(kept, _)| !kept) {
         return Err(refusal);
     }
     Ok(Upgrade { key, request })
+}
+
+/// The value of the field of this name that may not be there twice (RFC 6455 sections 11.3.1 and
+/// 11.3.5).
+fn only<'r>(request: &'r Request<'_, '_>, name: &str) -> Option<&'r [u8]> {
+    let mut values = request.headers_named(name);
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
 }
 
 /// 16 bytes in base64: 22 characters, the last of which has four bits to spare, and two of padding.
@@ -120,7 +127,8 @@ fn put_protocol(out: &mut Vec<u8>, protocol: Option<&str>) {
     }
 }
 
-/// Whether the server has accepted the handshake with this key (RFC 6455 section 4.1).
+/// Whether the server has accepted the handshake with this key (RFC 6455 section 4.1). Which
+/// subprotocol it has chosen is for those to check who have offered any.
 pub fn accepted(response: &Received<'_, '_>, key: &str) -> bool {
     response.status == 101
         && response.lists("upgrade", "websocket")

@@ -56,3 +56,83 @@ impl Utf8 {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Takes a text in pieces of this size. Gives how many bytes were taken before a piece was
+    /// refused, if one was.
+    fn refused_after(text: &[u8], size: usize) -> Option<usize> {
+        let mut utf8 = Utf8::default();
+        text.chunks(size).position(|piece| utf8.push(piece).is_err()).map(|pieces| pieces * size)
+    }
+
+    fn is_whole(text: &[u8], size: usize) -> bool {
+        let mut utf8 = Utf8::default();
+        text.chunks(size).all(|piece| utf8.push(piece).is_ok()) && utf8.is_whole()
+    }
+
+    /// The bytes that `std` can still make a text of.
+    fn possible_bytes(text: &[u8]) -> usize {
+        let impossible = |len: &usize| {
+            std::str::from_utf8(&text[..*len]).is_err_and(|error| error.error_len().is_some())
+        };
+        (1..=text.len()).find(impossible).map_or(text.len(), |len| len - 1)
+    }
+
+    /// Every sequence of up to three bytes, and every start of four, is judged as `std` judges it,
+    /// when it comes byte by byte.
+    #[test]
+    fn every_short_sequence() {
+        // One byte of each class that the syntax of RFC 3629 section 4 knows, and its neighbours.
+        let classes = [
+            0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1,
+            0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xFF,
+        ];
+        let mut sequences = vec![vec![]];
+        for len in 0..5 {
+            for sequence in sequences.clone().iter().filter(|sequence| sequence.len() == len) {
+                // What is refused already is not looked at any further.
+                if possible_bytes(sequence) == len {
+                    sequences.extend(classes.map(|byte| [&sequence[..], &[byte]].concat()));
+                }
+            }
+        }
+        assert!(sequences.len() > 10_000);
+        for text in sequences {
+            let valid = std::str::from_utf8(&text).is_ok();
+            let possible = possible_bytes(&text);
+            let expected = (possible < text.len()).then_some(possible);
+            assert_eq!(refused_after(&text, 1), expected, "{text:02x?}");
+            for size in 1..=text.len() {
+                assert_eq!(is_whole(&text, size), valid, "{text:02x?} in pieces of {size}");
+            }
+        }
+    }
+
+    /// Mostly valid text, with a byte or two out of place.
+    fn text() -> impl Strategy<Value = Vec<u8>> {
+        let wrong = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..2);
+        ("\\PC{1,200}", wrong).prop_map(|(text, wrong)| {
+            let mut text = text.into_bytes();
+            wrong.iter().for_each(|(at, byte)| *at.get_mut(&mut text) = *byte);
+            text
+        })
+    }
+
+    proptest! {
+        /// In any pieces, valid is what `std` takes for valid, and the first piece that is refused
+        /// is the one with the first byte that no text can have there.
+        #[test]
+        fn as_std_in_any_pieces(text in text(), size in 1..250_usize) {
+            prop_assert_eq!(is_whole(&text, size), std::str::from_utf8(&text).is_ok());
+            let possible = possible_bytes(&text);
+            let piece = possible / size * size;
+            let expected = (possible < text.len()).then_some(piece);
+            prop_assert_eq!(refused_after(&text, size), expected);
+        }
+    }
+}

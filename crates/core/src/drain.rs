@@ -32,6 +32,11 @@ impl Drain {
         due
     }
 
+    /// Whether the slot's turn has come already.
+    pub(crate) fn has_told(&self, index: u32) -> bool {
+        index < self.told
+    }
+
     /// Whether those who are still here have had their time.
     pub(crate) fn over(&self, now: Instant) -> bool {
         now >= self.started + self.over + self.linger + Self::STEP

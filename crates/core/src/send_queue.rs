@@ -59,8 +59,8 @@ pub(crate) struct SendPool {
 
 /// Small writes are gathered in one buffer up to this size.
 const GATHER_BYTES: usize = 16 * 1024;
-/// Buffers kept for the next write; more go back to the allocator.
-const SPARE_BUFFERS: usize = 64;
+/// Buffers kept for the next write, as many as a turn fills; more go back to the allocator.
+const SPARE_BUFFERS: usize = 32;
 
 impl SendPool {
     /// Queues shared bytes.
@@ -149,7 +149,7 @@ impl SendPool {
     /// Keeps a sent buffer for the next write, unless it has grown large.
     pub(crate) fn recycle(&mut self, data: SendData) {
         let SendData::Own(mut buffer) = data else { return };
-        if self.spare.len() < SPARE_BUFFERS && buffer.capacity() <= 2 * GATHER_BYTES {
+        if self.spare.len() < SPARE_BUFFERS && buffer.capacity() <= GATHER_BYTES {
             buffer.clear();
             self.spare.push(buffer);
         }

@@ -198,6 +198,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             // Nobody had a timer while it slept: the ticks that have passed concern nobody.
             self.out.timers.restart(self.out.now);
         }
+        self.out.timers.begin_turn(self.out.now);
         self.complete_all();
         self.mailbox.collect(&mut self.mails);
         for mail in self.mails.drain(..) {
@@ -215,7 +216,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     /// How long the kernel may keep the thread.
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.mailbox.sleep() {
+        if !self.mailbox.sleep() || !self.out.connects.is_empty() {
             return Some(Duration::ZERO);
         }
         let busy = self.out.conns.used() > self.accepts.armed;
@@ -350,6 +351,10 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
         self.states[index] = Some(state);
         self.wait(id);
+        // It was on its way when the drain passed its slot.
+        if self.drain.as_ref().is_some_and(|drain| drain.has_told(id.index())) {
+            self.leave(id);
+        }
     }
 
     // ---- receiving ----
@@ -376,7 +381,9 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     fn read(&mut self, id: ConnId) {
         let conn = self.out.conns.get_mut(id).expect("there while it reads");
         let socket = conn.socket;
-        match self.ring.lease() {
+        // Whoever waits for a buffer already comes first.
+        let lease = if self.starved.is_empty() { self.ring.lease() } else { None };
+        match lease {
             Some(lease) => self.push(id, OpKind::Recv, Op::Recv(socket, lease)),
             None => {
                 conn.starved = true;
@@ -482,10 +489,11 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     /// The peer has sent its last byte. What is queued for it is still sent.
     fn ended(&mut self, id: ConnId) {
         let conn = self.out.conns.get(id).expect("there while it receives");
-        if conn.state == State::Open && !conn.queue.is_empty() {
-            self.out.close(id, CloseReason::PeerClosed);
-        } else {
-            self.out.abort(id, CloseReason::PeerClosed);
+        match conn.state {
+            State::Open if !conn.queue.is_empty() => self.out.close(id, CloseReason::PeerClosed),
+            // It is found again when everything is sent.
+            State::Closing if !conn.queue.is_empty() => {}
+            _ => self.out.abort(id, CloseReason::PeerClosed),
         }
     }
 
@@ -661,15 +669,21 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             self.drain = Some(Drain::new(self.out.now, over, self.out.linger));
         }
         let Some(drain) = &mut self.drain else { return };
-        for index in drain.due(self.out.now, self.out.conns.len()) {
-            let Some(id) = self.out.conns.at(index).filter(|&id| self.out.is_open(id)) else {
-                continue;
-            };
-            let state = self.states[index as usize].as_mut().expect("open");
-            self.protocol.leave(id, state, &mut self.out);
+        let (due, over) = (drain.due(self.out.now, self.out.conns.len()), drain.over(self.out.now));
+        for index in due {
+            if let Some(id) = self.out.conns.at(index) {
+                self.leave(id);
+            }
         }
-        if drain.over(self.out.now) || self.out.conns.used() == self.accepts.armed {
+        if over || self.out.conns.used() == self.accepts.armed {
             self.out.stopped = true;
+        }
+    }
+
+    fn leave(&mut self, id: ConnId) {
+        if self.out.is_open(id) {
+            let state = self.states[id.index() as usize].as_mut().expect("open");
+            self.protocol.leave(id, state, &mut self.out);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use murre_core::host::{Descriptors, Io};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::args::{self, Cpus, Span, Targets};
 
@@ -171,7 +171,7 @@ impl Cli {
 }
 
 /// What the connections do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Scenario {
     /// Ask for a body of random length, compare it, stay idle, ask again (http-kit 2013)

@@ -122,10 +122,13 @@ impl Crew {
     }
 }
 
+/// What a shard's thread gives of itself once its ring works.
+type Up = (Arc<Mailbox<Order>>, Arc<Counters>);
+
 /// A thread that may not have set up its ring yet.
 pub(crate) struct Starting {
     tally: Arc<Tally>,
-    up: Receiver<io::Result<(Arc<Mailbox<Order>>, Arc<Counters>)>>,
+    up: Receiver<io::Result<Up>>,
     thread: JoinHandle<Histogram<u64>>,
 }
 

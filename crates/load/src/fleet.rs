@@ -28,7 +28,7 @@ pub(crate) enum Order {
 pub(crate) enum Event {
     /// Its share was up at this time.
     Full,
-    /// More faults than the run forgives.
+    /// More faults than the run forgives; it opens no more connections.
     Failing,
     /// It asks nothing new any more; what it is owed is in its tally.
     Finished,

@@ -16,13 +16,14 @@ pub(crate) struct Machine {
     cores: usize,
     memory_bytes: u64,
     kernel: String,
+    /// Who runs this machine, if it is a virtual one.
+    virtualisation: Option<String>,
     open_files_max: u64,
     sysctls: BTreeMap<&'static str, String>,
 }
 
 impl Machine {
     pub(crate) fn read() -> Machine {
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let value = |text: &str, name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
@@ -35,16 +36,47 @@ impl Machine {
             Some((name, value.split_whitespace().collect::<Vec<_>>().join(" ")))
         };
         Machine {
-            cpu: value(&cpuinfo, "model name"),
-            // All of the machine, whatever this process may use.
-            cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+            cpu: value(&cpuinfo(), "model name"),
+            cores: cores(),
             memory_bytes: memory.unwrap_or_default() * 1024,
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
                 .map_or_else(|_| String::new(), |text| text.trim().to_owned()),
+            virtualisation: virtualisation(),
             open_files_max: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
             sysctls: SYSCTLS.iter().filter_map(sysctl).collect(),
         }
     }
+}
+
+fn cpuinfo() -> String {
+    fs::read_to_string("/proc/cpuinfo").unwrap_or_default()
+}
+
+/// Cores of the machine, whatever part of it this process may use.
+pub(crate) fn cores() -> usize {
+    cpuinfo().lines().filter(|line| line.starts_with("processor")).count().max(1)
+}
+
+/// A processor's flags say whether there is a hypervisor; the firmware may say which.
+fn virtualisation() -> Option<String> {
+    let cpuinfo = cpuinfo();
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    if !flags.split_whitespace().any(|flag| flag == "hypervisor") {
+        return None;
+    }
+    let named = |name| fs::read_to_string(format!("/sys/class/dmi/id/{name}")).ok();
+    let names = ["sys_vendor", "product_name"].into_iter().filter_map(named);
+    let names: Vec<_> = names.map(|name| name.trim().to_owned()).collect();
+    Some(if names.is_empty() { "a hypervisor without a name".to_owned() } else { names.join(" ") })
+}
+
+/// How this program was called.
+pub(crate) fn command() -> String {
+    let arguments = std::env::args().skip(1);
+    std::iter::once(env!("CARGO_PKG_NAME").to_owned())
+        .chain(arguments)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// What bounds or shapes a run of many connections.

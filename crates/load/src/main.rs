@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attribution;
 mod cli;
 mod client;
 mod crew;

@@ -53,10 +53,10 @@ impl Progress {
                     bar.set_length(hold.as_secs().max(1));
                     bar.set_style(style("holding {bar:30} {pos}/{len} s ETA {eta} {msg}"));
                 }
-                if *holding {
-                    bar.set_position(standing.held.as_secs());
-                } else {
-                    bar.set_position(standing.concurrency.min(*conns));
+                match *holding {
+                    false => bar.set_position(standing.concurrency.min(*conns)),
+                    true if standing.held.is_zero() => bar.set_position(hold.as_secs()),
+                    true => bar.set_position(standing.held.as_secs()),
                 }
                 bar.set_message(message(standing));
             }
@@ -80,7 +80,8 @@ fn style(template: &str) -> ProgressStyle {
 fn line(standing: &Standing) -> String {
     let seconds = standing.elapsed.as_secs_f64().max(0.001);
     format!(
-        "time {}s, concurrency: {}, total requests: {}, thoughput: {:.2}M/s, {:.2} requests/seconds",
+        "time {}s, concurrency: {}, total requests: {}, thoughput: {:.2}M/s, \
+         {:.2} requests/seconds",
         standing.elapsed.as_secs(),
         standing.concurrency,
         standing.requests,

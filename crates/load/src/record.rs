@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::{Cli, Scenario};
 use crate::machine::Machine;
@@ -21,6 +21,8 @@ pub(crate) struct Record {
     pub(crate) version: &'static str,
     pub(crate) commit: Option<String>,
     pub(crate) started: String,
+    /// As it was given.
+    pub(crate) command: String,
     pub(crate) scenario: Scenario,
     pub(crate) outcome: Outcome,
     /// Why it did not pass.
@@ -35,15 +37,16 @@ pub(crate) struct Record {
     pub(crate) errors: BTreeMap<&'static str, u64>,
     pub(crate) wrong: u64,
     pub(crate) lost: u64,
-    /// Answers in all phases, each checked and right; in `finish` ws-idle's sample answers again.
+    /// Answers in all phases, each checked and right.
     pub(crate) answered: u64,
-    /// Of the hold phase and what was still owed at its end.
+    /// Of the hold phase and what was still owed at its end. What was never answered is in
+    /// `errors` and not here.
     pub(crate) latency_us: Latency,
     pub(crate) memory: Option<Memory>,
     pub(crate) series: Series,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
     Passed,
@@ -61,13 +64,15 @@ pub(crate) struct ClientFacts {
     pub(crate) shards: usize,
     /// By the size of its structures.
     pub(crate) bytes_per_connection: usize,
+    /// Growth of our PSS from the first connect to the full hold, buffers and histograms included.
+    pub(crate) pss_bytes_per_connection: Option<f64>,
     /// From the first connect to the end of the hold phase.
     pub(crate) cpu_seconds: f64,
 }
 
 /// From the first connect until all connections are up, handshake included; for http-keepalive
 /// until each has had its first answer.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Connect {
     pub(crate) seconds: f64,
     pub(crate) connections: u64,
@@ -78,7 +83,7 @@ pub(crate) struct Connect {
 }
 
 /// From then on.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Hold {
     pub(crate) seconds: f64,
     /// Requests, messages or pings that were answered, each checked.
@@ -96,7 +101,7 @@ pub(crate) fn per(n: u64, seconds: Option<f64>) -> Option<f64> {
     seconds.filter(|&seconds| seconds > 0.0).map(|seconds| n as f64 / seconds)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Latency {
     /// What the times are counted from.
     pub(crate) counted_from: CountedFrom,
@@ -109,7 +114,7 @@ pub(crate) struct Latency {
 }
 
 /// Says whether a late client is charged for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum CountedFrom {
     /// When the request was due: corrected for coordinated omission.
@@ -135,7 +140,7 @@ impl Latency {
 }
 
 /// One value for each second since the first connect.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Series {
     pub(crate) connections: Vec<u64>,
     /// Answered in that second.
@@ -161,10 +166,7 @@ impl Sink {
         line.push(b'\n');
         match self {
             // One write, so that lines of runs at the same time do not mix.
-            Sink::File(file) => {
-                file.write_all(&line)?;
-                file.sync_all()
-            }
+            Sink::File(file) => file.write_all(&line),
             Sink::Stdout => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(&line)?;
@@ -191,6 +193,7 @@ mod tests {
             version: "0",
             commit: None,
             started: "1970-01-01T00:00:00Z".to_owned(),
+            command: arguments.to_owned(),
             scenario: Scenario::WsEcho,
             outcome: Outcome::Passed,
             reasons: Vec::new(),
@@ -203,6 +206,7 @@ mod tests {
                 descriptors_reason: String::new(),
                 shards: 2,
                 bytes_per_connection: 80,
+                pss_bytes_per_connection: None,
                 cpu_seconds: 1.0,
             },
             connect: Connect::default(),

@@ -14,12 +14,13 @@ use anyhow::Context;
 use murre_core::host::{self, Descriptors, Plan, Wanted};
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::attribution::DirectEnds;
 use crate::cli::{Cli, Scenario};
 use crate::crew::{self, Crew, Totals};
 use crate::fleet::{Event, Order};
 use crate::machine::{self, Machine};
 use crate::mark::Mark;
-use crate::memory::{DirectEnds, Memory};
+use crate::memory::Memory;
 use crate::plan::{Ports, check_sources, check_targets};
 use crate::progress::{self, Progress};
 use crate::reading::{self, ProcessMemory, Reading};
@@ -48,7 +49,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Record> {
         None => None,
     };
     let started = SystemTime::now();
-    Run::new(cli, plan, crew, started, before).go()
+    Ok(Run::new(cli, plan, crew, started, before).go())
 }
 
 /// Everything that can be known to be wrong before the first connection.
@@ -107,6 +108,8 @@ struct Run {
     answered_before: u64,
     /// What the server held before the first connection.
     before: Option<Reading>,
+    /// What we held then.
+    own_before: Option<ProcessMemory>,
     reasons: Vec<String>,
     interrupted: bool,
 }
@@ -134,29 +137,29 @@ impl Run {
             series: Series::default(),
             answered_before: 0,
             before,
+            own_before: ProcessMemory::read("self").ok(),
             reasons: Vec::new(),
             interrupted: false,
         }
     }
 
-    fn go(mut self) -> anyhow::Result<Record> {
+    fn go(mut self) -> Record {
         let begun = Mark::now(&self.crew, self.cli.server_pid);
         let connected = self.connect();
         let full = Mark::now(&self.crew, self.cli.server_pid);
         let mut held = None;
-        let mut memory = None;
+        let mut memory = (None, None);
         if connected == Ended::Done {
             let ended = self.hold(full.at);
             let end = Mark::now(&self.crew, self.cli.server_pid);
             held = Some((full, end));
             if ended == Ended::Done && self.finish() == Ended::Done {
-                memory = self.measure()?;
+                memory = self.measure();
             }
         }
-        let last = held.map_or(full, |(_, end)| end);
         self.show(Duration::ZERO, true);
         self.progress.finish();
-        self.leave(begun, full, held, last, memory)
+        self.leave(begun, full, held, memory)
     }
 
     // ---- phases ----
@@ -168,18 +171,17 @@ impl Run {
         let mut most = 0;
         let mut stalled_at = Instant::now() + self.patience();
         loop {
-            let event = self.next(stalled_at, Duration::ZERO);
-            let totals = self.crew.totals();
-            if totals.ready == conns {
-                return Ended::Done;
-            }
-            match event {
-                Some(Event::Failing) => {
-                    return self.fail(format!("{} of {conns} connections reached", totals.ready));
-                }
+            match self.next(stalled_at, Duration::ZERO) {
                 Some(Event::Interrupted) => return self.interrupt(),
                 Some(Event::Died(error)) => return self.fail(format!("a shard ended: {error}")),
-                Some(Event::Full | Event::Finished) | None => {}
+                Some(Event::Failing | Event::Full | Event::Finished) | None => {}
+            }
+            let totals = self.crew.totals();
+            if totals.faults_all() > self.cli.max_errors {
+                return self.fail(format!("{} of {conns} connections reached", totals.ready));
+            }
+            if totals.ready == conns {
+                return Ended::Done;
             }
             if totals.ready > most {
                 most = totals.ready;
@@ -240,14 +242,23 @@ impl Run {
         }
     }
 
-    /// The server's memory, once nothing is under way.
-    fn measure(&mut self) -> anyhow::Result<Option<Memory>> {
-        let (Some(pid), Some(before)) = (self.cli.server_pid, self.before.clone()) else {
-            return Ok(None);
+    /// Memory on both ends, once nothing is under way.
+    fn measure(&mut self) -> (Option<f64>, Option<Memory>) {
+        let conns = self.crew.totals().ready;
+        let own = self.own_before.zip(ProcessMemory::read("self").ok()).map(|(before, full)| {
+            (full.pss_bytes as f64 - before.pss_bytes as f64) / conns.max(1) as f64
+        });
+        let (Some(pid), Some(before)) = (self.cli.server_pid, &self.before) else {
+            return (own, None);
         };
         thread::sleep(QUIET);
-        let conns = self.crew.totals().ready;
-        let full = Reading::take(pid).context("measuring the server")?;
+        let full = match Reading::take(pid) {
+            Ok(full) => full,
+            Err(error) => {
+                self.reasons.push(format!("the server cannot be measured any more: {error}"));
+                return (own, None);
+            }
+        };
         let direct = DirectEnds {
             client: self.plan.descriptors == Descriptors::Direct,
             server: match self.cli.server_descriptors.wanted() {
@@ -255,7 +266,7 @@ impl Run {
                 None => full.server_is_direct(conns),
             },
         };
-        Ok(Some(Memory::between(&before, &full, conns, direct)))
+        (own, Some(Memory::between(before, &full, conns, direct)))
     }
 
     /// Closes everything and makes the record.
@@ -264,9 +275,9 @@ impl Run {
         begun: Mark,
         full: Mark,
         held: Option<(Mark, Mark)>,
-        last: Mark,
-        memory: Option<Memory>,
-    ) -> anyhow::Result<Record> {
+        (own_bytes, memory): (Option<f64>, Option<Memory>),
+    ) -> Record {
+        let last = held.as_ref().map_or(&full, |(_, end)| end);
         let totals = self.crew.totals();
         self.judge(&totals);
         let outcome = match (self.interrupted, self.reasons.is_empty()) {
@@ -282,12 +293,13 @@ impl Run {
             (Scenario::WsEcho, None) => CountedFrom::SentInClosedLoop,
             _ => CountedFrom::Due,
         };
-        Ok(Record {
+        Record {
             tool: env!("CARGO_PKG_NAME"),
             label: cli.label.clone(),
             version: env!("CARGO_PKG_VERSION"),
             commit: machine::commit(),
             started: machine::utc(started),
+            command: machine::command(),
             scenario: cli.scenario,
             outcome,
             reasons,
@@ -299,6 +311,7 @@ impl Run {
                 descriptors_reason: plan.descriptors_reason,
                 shards: plan.shards,
                 bytes_per_connection,
+                pss_bytes_per_connection: own_bytes,
                 cpu_seconds: (last.client_cpu - begun.client_cpu).as_secs_f64(),
             },
             connect: begun.connect_until(&full),
@@ -311,7 +324,7 @@ impl Run {
             memory,
             series,
             parameters: cli,
-        })
+        }
     }
 
     // ---- while a phase runs ----

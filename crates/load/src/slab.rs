@@ -9,6 +9,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use crate::machine;
+
 /// One cache, or one group of merged caches.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cache {
@@ -18,6 +20,9 @@ pub(crate) struct Cache {
     /// An object's share of its slab's pages: its size, its padding, and its part of what is
     /// left over at the slab's end.
     pub(crate) bytes_each: f64,
+    /// By how much the count may be off: the slabs that processors are allocating from count as
+    /// full.
+    pub(crate) slack_objects: u64,
 }
 
 impl Cache {
@@ -33,6 +38,7 @@ pub(crate) struct Slabs(pub(crate) BTreeMap<String, Cache>);
 impl Slabs {
     /// Reads every cache under `root`, which is `/sys/kernel/slab` outside tests.
     pub(crate) fn read(root: &Path) -> io::Result<Slabs> {
+        let cpus = machine::cores() as u64;
         let mut caches = BTreeMap::<String, Cache>::new();
         let mut links = Vec::new();
         for entry in fs::read_dir(root)? {
@@ -44,7 +50,7 @@ impl Slabs {
                 continue;
             }
             // A cache may vanish between the listing and the reading of it.
-            let Ok(cache) = read_cache(&entry.path(), &name) else { continue };
+            let Ok(cache) = read_cache(&entry.path(), &name, cpus) else { continue };
             caches.insert(name, cache);
         }
         for (name, group) in links {
@@ -59,7 +65,7 @@ impl Slabs {
     }
 }
 
-fn read_cache(directory: &Path, name: &str) -> io::Result<Cache> {
+fn read_cache(directory: &Path, name: &str, cpus: u64) -> io::Result<Cache> {
     let number = |file: &str| -> io::Result<u64> {
         let text = fs::read_to_string(directory.join(file))?;
         // The count is followed by the same count by memory node.
@@ -67,14 +73,19 @@ fn read_cache(directory: &Path, name: &str) -> io::Result<Cache> {
         first.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, text.clone()))
     };
     let slab_bytes = PAGE_BYTES << number("order")?;
+    let objects_per_slab = number("objs_per_slab")?.max(1);
     // The group's own name says only its size; its links are what it is called.
     let names = if name.starts_with(':') { Vec::new() } else { vec![name.to_owned()] };
     Ok(Cache {
         names,
         objects: number("objects")?,
-        bytes_each: slab_bytes as f64 / number("objs_per_slab")?.max(1) as f64,
+        bytes_each: slab_bytes as f64 / objects_per_slab as f64,
+        slack_objects: cpus * SLABS_PER_CPU * objects_per_slab,
     })
 }
+
+/// The one in use and the partly filled ones kept beside it, of small objects.
+const SLABS_PER_CPU: u64 = 3;
 
 /// `order` counts pages of the machine; slab caches are not on other page sizes here.
 const PAGE_BYTES: u64 = 4096;

@@ -136,6 +136,15 @@ fn a_lost_connection_is_found() {
 }
 
 #[test]
+fn a_goodbye_of_the_server_is_a_loss() {
+    // Shows that a close frame during the run is a lost connection, with the server's reason.
+    for scenario in [UPPER, IDLE, ECHO] {
+        let record = fails(scenario, Mistake::Goodbye, "1001 going away");
+        assert_eq!(record["lost"], 1, "{scenario}");
+    }
+}
+
+#[test]
 fn a_missing_answer_is_found() {
     // Shows that silence is a fault once the time for an answer is over.
     // One message under way: with more, the next answer would come in place of the missing one.

@@ -131,3 +131,48 @@ pub(super) fn lists(fields: &[Header<'_>], name: &str, member: &str) -> bool {
         .flat_map(|value| value.split(|&byte| byte == b','))
         .any(|item| item.trim_ascii().eq_ignore_ascii_case(member.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A head that comes byte by byte is looked at once, not once for every byte: what has been
+    /// scanned may change without being noticed.
+    #[test]
+    fn scanned_bytes_are_not_looked_at_again() {
+        let mut head = b"GET / HTTP/1.1\r\nHost: murre\r\n\r\n".to_vec();
+        let len = head.len();
+        let mut position = Position::default();
+        for seen in 1..len {
+            assert_eq!(position.head(&head[..seen], 100), Ok(None), "{seen} bytes");
+            assert_eq!(position.scanned as usize, seen);
+            // The two bytes before a line feed tell what line it ends.
+            head[..seen.saturating_sub(3)].fill(b'\n');
+        }
+        assert_eq!(position.head(&head, 100), Ok(Some(len)));
+    }
+
+    /// The block that is looked for first does not hide where the line feed is.
+    #[test]
+    fn line_feeds_are_found() {
+        for len in 0..70 {
+            let mut bytes = vec![b'x'; len];
+            assert_eq!(line_feed(&bytes), None);
+            for at in (0..len).rev() {
+                bytes[at] = b'\n';
+                assert_eq!(line_feed(&bytes), Some(at), "{len} bytes");
+            }
+        }
+    }
+
+    /// Numbers that do not fit are as long as can be, not short.
+    #[test]
+    fn numbers_do_not_wrap() {
+        assert_eq!(decimal(b"0"), Some(0));
+        assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(decimal(b"18446744073709551616"), Some(u64::MAX));
+        assert_eq!(decimal(b"100000000000000000000000000000000000"), Some(u64::MAX));
+        assert_eq!(decimal(b"000000000000000000000000000000000001"), Some(1));
+        assert_eq!(decimal(b""), None);
+    }
+}

@@ -185,9 +185,11 @@ impl RequestDecoder {
             return Ok(Progress::Partial);
         };
         let (mut request, wait) = parse(&rest[..head], fields, limits)?;
-        let size = head + request.size;
+        let size = head.saturating_add(request.size);
         if rest.len() < size {
-            self.position.size = size as u32; // A head and a body, both within their limits.
+            // A head and a body, each within its limit, may together be longer than we can note. Such
+            // a request is looked at again with every piece beyond that.
+            self.position.size = u32::try_from(size).unwrap_or(u32::MAX);
             return Ok(if wait { Progress::Continue } else { Progress::Partial });
         }
         *self = RequestDecoder::default();
@@ -203,7 +205,8 @@ impl RequestDecoder {
         if input.first().is_some_and(|byte| !byte.is_ascii_graphic()) {
             return Err(BadRequest::Malformed);
         }
-        let line_max = limits.target_bytes_max as usize + LINE_BYTES_BESIDE_TARGET;
+        let target_max = limits.target_bytes_max as usize;
+        let line_max = target_max.saturating_add(LINE_BYTES_BESIDE_TARGET);
         let looked = !self.position.has_scanned_at_most(line_max);
         if !looked && input.len() > line_max && !input[..line_max].contains(&b'\n') {
             return Err(BadRequest::TargetTooLong);
@@ -270,20 +273,25 @@ fn parse<'b, 'h>(
     Ok((Request { method, target, headers, body: &[], size, keep_alive, minor_version }, wait))
 }
 
-/// Whether the request line ends in an HTTP version (RFC 9112 section 2.3), even if not in ours.
+/// Whether the third part of the request line is an HTTP version (RFC 9112 section 2.3), even if not
+/// ours.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     matches!(
-        line.rsplit(|&byte| byte == b' ').next(),
+        line.splitn(3, |&byte| byte == b' ').nth(2),
         Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
             if major.is_ascii_digit() && minor.is_ascii_digit()
     )
 }
 
-/// The forms of RFC 9112 section 3.2: a path, a URI, or what two methods ask of no path.
+/// The forms of RFC 9112 section 3.2: a path, a URI, or what two methods ask of no path. None has a
+/// fragment, which some programs cut off and others take for part of the path.
 fn is_target(target: &str, method: &str) -> bool {
     match method {
-        "CONNECT" => !target.starts_with('/'),
+        _ if target.contains('#') => false,
+        "CONNECT" => target.rsplit_once(':').is_some_and(|(host, port)| {
+            is_authority(host) && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+        }),
         "OPTIONS" if target == "*" => true,
         _ => after_authority(target).is_some(),
     }
@@ -298,21 +306,30 @@ fn after_authority(target: &str) -> Option<&str> {
     if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
         return None;
     }
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if !is_authority(authority) {
+        return None;
+    }
     // A host without a path stands for the root.
-    let host = rest.find(['/', '?']).unwrap_or(rest.len());
-    Some(if rest[host..].starts_with('/') { &rest[host..] } else { "/" })
+    Some(if path.starts_with('/') { path } else { "/" })
 }
 
-/// Exactly one `Host` in HTTP/1.1, at most one in HTTP/1.0, and nothing in it that a host and a port
-/// are not written with (RFC 9112 section 3.2, RFC 3986 section 3.2.2).
+/// A host, and perhaps a port. Without a host it is to be refused (RFC 9110 section 4.2.1), and so is
+/// a user before it (section 4.2.4).
+fn is_authority(authority: &str) -> bool {
+    !matches!(authority.as_bytes(), [] | [b':', ..]) && is_host(authority.as_bytes())
+}
+
+/// Nothing but what a host and a port are written with (RFC 3986 section 3.2.2).
+fn is_host(bytes: &[u8]) -> bool {
+    let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte);
+    bytes.iter().all(belongs)
+}
+
+/// Exactly one `Host` in HTTP/1.1, at most one in HTTP/1.0 (RFC 9112 section 3.2).
 fn check_host(headers: &[Header<'_>], minor_version: u8) -> Result<(), BadRequest> {
     let mut hosts = head::named(headers, "host");
-    let known = match hosts.next() {
-        None => minor_version == 0,
-        Some(host) => host
-            .iter()
-            .all(|&byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(&byte)),
-    };
+    let known = hosts.next().map_or(minor_version == 0, is_host);
     if known && hosts.next().is_none() { Ok(()) } else { Err(BadRequest::Host) }
 }
 

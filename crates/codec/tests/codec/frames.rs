@@ -52,6 +52,10 @@ fn every_violation_has_its_code() {
         assert_eq!(said(&stream), expected, "{violation:?}: {stream:02x?}");
         // However it arrives.
         assert_eq!(hear(Role::Server, stream.chunks(1)), expected, "byte by byte: {stream:02x?}");
+        for cut in 0..=stream.len().min(300) {
+            let (first, second) = stream.split_at(cut);
+            assert_eq!(hear(Role::Server, [first, second]), expected, "{violation:?} at {cut}");
+        }
         assert_eq!(u16::from(violation.close_code()), code, "{violation:?}");
         assert!(violation.reason().len() <= 123, "{violation:?} does not fit a close frame");
     }
@@ -152,6 +156,27 @@ fn messages_have_a_limit() {
     listener.hear(&[whole(1000), whole(1000)].concat());
     assert_eq!(listener.said.len(), 2);
     assert!(!listener.is_over());
+}
+
+/// The limit may be as large as can be, and lengths beyond what a `u32` holds do not wrap.
+#[test]
+fn messages_without_a_limit() {
+    let header = |first: u8, len: u64| [&[first, 0xFF][..], &len.to_be_bytes(), &MASK].concat();
+    let max = u64::from(u32::MAX);
+    for (stream, refused) in [
+        (header(FIN | BINARY, max), false),
+        (header(FIN | BINARY, max + 1), true),
+        (header(FIN | BINARY, max + 10), true),
+        (header(FIN | BINARY, u64::MAX >> 1), true),
+        ([masked(BINARY, b"x"), header(FIN, max - 1)].concat(), false),
+        ([masked(BINARY, b"x"), header(FIN, max)].concat(), true),
+        ([masked(BINARY, b"x"), header(0, u64::MAX >> 1)].concat(), true),
+    ] {
+        let mut listener = Listener::new(Role::Server, u32::MAX);
+        listener.hear(&stream);
+        let expected = if refused { vec![Said::Broken(Violation::MessageTooLong)] } else { vec![] };
+        assert_eq!(listener.said, expected, "{stream:02x?}");
+    }
 }
 
 /// Of all 65,536 close codes, those that RFC 6455 section 7.4 and the registry let be sent.

@@ -119,22 +119,30 @@ fn we_hear_what_tungstenite_says() {
     }
 }
 
-/// Fragments from tungstenite, with a control frame between them.
+/// Fragments from tungstenite, with a control frame between them, cut anywhere on the way.
 #[test]
 fn we_hear_fragments_of_tungstenite() {
     let text = "\u{1f426}".repeat(50);
     let (first, second) = text.as_bytes().split_at(99);
-    let stream = written(
-        TheirRole::Client,
-        &[
-            fragment(Data::Text, first, false),
-            Message::Ping(b"between".to_vec().into()),
-            fragment(Data::Continue, second, true),
-        ],
-    );
-    let expected =
-        [Said::Ping(b"between".to_vec()), Said::Message(Kind::Text, text.as_bytes().to_vec())];
-    assert_eq!(said(&stream), expected);
+    let messages = [
+        fragment(Data::Text, first, false),
+        Message::Ping(b"between".to_vec().into()),
+        fragment(Data::Continue, second, true),
+        fragment(Data::Binary, b"", false),
+        fragment(Data::Continue, b"", true),
+    ];
+    let expected = [
+        Said::Ping(b"between".to_vec()),
+        Said::Message(Kind::Text, text.as_bytes().to_vec()),
+        Said::Message(Kind::Binary, vec![]),
+    ];
+    for (theirs, ours) in [(TheirRole::Client, Role::Server), (TheirRole::Server, Role::Client)] {
+        let stream = written(theirs, &messages);
+        for cut in 0..=stream.len() {
+            let (first, second) = stream.split_at(cut);
+            assert_eq!(hear(ours, [first, second]), expected, "{ours:?}, cut at {cut}");
+        }
+    }
 }
 
 /// What we encode, as client and as server, tungstenite decodes to the same.

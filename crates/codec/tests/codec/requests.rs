@@ -243,6 +243,28 @@ fn limits_have_their_status() {
     }
 }
 
+/// Limits as large as can be wrap nothing around: a body of 4 GiB is waited for.
+#[test]
+fn limits_without_a_limit() {
+    let max = u32::MAX;
+    let limits = Limits { head_bytes_max: max, target_bytes_max: max, body_bytes_max: max };
+    for (length, refused) in [
+        (u64::from(max) - 100, None),
+        (u64::from(max) - 55, None),
+        (u64::from(max), None),
+        (u64::from(max) + 1, Some(BadRequest::BodyTooLong)),
+        (u64::MAX, Some(BadRequest::BodyTooLong)),
+    ] {
+        let head = format!("POST / HTTP/1.1\r\nHost: m\r\nContent-Length: {length}\r\n\r\n");
+        for size in [head.len(), 1] {
+            let outcome = outcome(head.as_bytes().chunks(size), &limits);
+            assert_eq!(outcome.refused, refused, "{head:?}");
+            assert_eq!(outcome.in_request, refused.is_none(), "{head:?}");
+        }
+    }
+    assert_eq!(outcome([&pipeline()[..]], &limits), at_once(&pipeline()));
+}
+
 /// A limit is enforced without waiting for the end of what is too long.
 #[test]
 fn limits_do_not_wait() {

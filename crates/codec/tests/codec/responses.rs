@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 use murre_codec::http::{self, BadResponse, Response, ResponseDecoder};
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 fn written(response: &Response, to_head: bool, keep_alive: bool, minor_version: u8) -> String {
     let mut out = vec![];
@@ -53,11 +55,13 @@ fn responses_without_a_body() {
     }
 }
 
-/// The status and body of each response in a stream that arrives in pieces of this size.
-fn read(stream: &[u8], size: usize) -> Result<Vec<(u16, Vec<u8>, bool)>, BadResponse> {
+/// The status and body of each response in a stream that arrives in these pieces.
+fn read<'b>(
+    pieces: impl IntoIterator<Item = &'b [u8]>,
+) -> Result<Vec<(u16, Vec<u8>, bool)>, BadResponse> {
     let mut decoder = ResponseDecoder::default();
     let (mut input, mut read) = (vec![], vec![]);
-    for piece in stream.chunks(size) {
+    for piece in pieces {
         input.extend_from_slice(piece);
         loop {
             let mut fields = http::fields();
@@ -69,7 +73,6 @@ fn read(stream: &[u8], size: usize) -> Result<Vec<(u16, Vec<u8>, bool)>, BadResp
         }
         assert_eq!(decoder.in_response(), !input.is_empty());
     }
-    assert_eq!(input, b"", "everything belongs to a response");
     Ok(read)
 }
 
@@ -96,7 +99,11 @@ fn a_client_reads_what_a_server_writes() {
         expected.push((status, body.as_bytes().to_vec(), keep_alive));
     }
     for size in [1, 2, 3, 7, 100, 1000, 4096, stream.len()] {
-        assert_eq!(read(&stream, size).as_ref(), Ok(&expected), "{size} bytes at a time");
+        assert_eq!(read(stream.chunks(size)).as_ref(), Ok(&expected), "{size} bytes at a time");
+    }
+    for cut in (0..=stream.len()).filter(|cut| cut % 64 == 0 || !(600..10_000).contains(cut)) {
+        let (first, second) = stream.split_at(cut);
+        assert_eq!(read([first, second]).as_ref(), Ok(&expected), "cut at {cut}");
     }
 }
 
@@ -119,7 +126,74 @@ fn unclear_responses_are_refused() {
         ("SSH-2.0-OpenSSH\r\n\r\n", Malformed),
         (&long, HeadTooLong),
     ] {
-        assert_eq!(read(stream.as_bytes(), stream.len()), Err(expected), "{stream:?}");
-        assert_eq!(read(stream.as_bytes(), 1), Err(expected), "byte by byte: {stream:?}");
+        assert_eq!(read([stream.as_bytes()]), Err(expected), "{stream:?}");
+        assert_eq!(read(stream.as_bytes().chunks(1)), Err(expected), "byte by byte: {stream:?}");
+    }
+}
+
+/// Answers that end with their head, whatever it says of a length (RFC 9112 section 6.3).
+#[test]
+fn lengths_of_bodies_that_are_not_sent() {
+    for status in [100, 101, 103, 204, 304] {
+        for field in ["Content-Length: 5", "Transfer-Encoding: chunked", "X: y"] {
+            let stream = format!("HTTP/1.1 {status} X\r\n{field}\r\n\r\n");
+            let expected = vec![(status, vec![], true)];
+            assert_eq!(read([stream.as_bytes()]), Ok(expected), "{stream:?}");
+        }
+    }
+}
+
+/// Responses, most of them right or nearly so.
+fn response() -> impl Strategy<Value = Vec<u8>> {
+    let line = prop_oneof![
+        10 => Just("HTTP/1.1 200 OK"), 2 => Just("HTTP/1.0 404 Not Found"),
+        1 => Just("HTTP/1.1 204 "), 1 => Just("HTTP/1.1 101"), 1 => Just("HTTP/2 200"),
+        1 => Just("HTTP/1.1 20 x"), 1 => Just("HTTP/1.1  200 OK"), 1 => Just(""),
+    ];
+    let field = prop_oneof![
+        6 => "Content-Length: [0-9]{1,2}", 1 => "content-length: [0-9]{9,20}",
+        1 => Just("Transfer-Encoding: chunked".to_owned()), 2 => "Connection: (close|x|, )",
+        2 => "[a-zX]{0,3}:? ?\\PC{0,3}",
+    ];
+    let end = || prop_oneof![40 => Just("\r\n"), 1 => Just("\n"), 1 => Just("\r"), 1 => Just("")];
+    let body = vec(any::<u8>(), 0..60);
+    (line, end(), vec((field, end()), 0..3), end(), body).prop_map(
+        |(line, end, fields, last, body)| {
+            let fields: String =
+                fields.into_iter().map(|(field, end)| format!("{field}{end}")).collect();
+            [format!("{line}{end}{fields}{last}").as_bytes(), &body].concat()
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    /// Any stream, right or wrong, comes to the same in any pieces, and makes nothing panic.
+    #[test]
+    fn streams_do_not_depend_on_cuts(responses in vec(response(), 1..4), size in 1..60_usize) {
+        let stream = responses.concat();
+        prop_assert_eq!(read([&stream[..]]), read(stream.chunks(size)));
+    }
+
+    /// What is taken, httparse takes with the same status and fields.
+    #[test]
+    fn what_is_taken_is_what_httparse_reads(stream in response()) {
+        let mut fields = http::fields();
+        if let Ok(Some(ours)) = ResponseDecoder::default().decode(&stream, &mut fields) {
+            let mut fields = http::fields();
+            let mut theirs = httparse::Response::new(&mut fields);
+            let head = theirs.parse(&stream);
+            prop_assert_eq!(head, Ok(httparse::Status::Complete(ours.size - ours.body.len())));
+            prop_assert_eq!(theirs.code, Some(ours.status));
+            prop_assert_eq!(&*theirs.headers, ours.headers);
+            prop_assert_eq!(ours.body, &stream[ours.size - ours.body.len()..ours.size]);
+        }
+    }
+
+    /// No bytes whatever make it panic.
+    #[test]
+    fn no_bytes_panic(bytes in vec(prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n')], 0..80)) {
+        prop_assert_eq!(read(bytes.chunks(1)), read([&bytes[..]]));
     }
 }

@@ -53,6 +53,7 @@ fn handshakes_that_are_refused() {
         ("Version: 13", "Version: 8", Refusal::WebSocketVersion, 426),
         ("Version: 13", "Version: 13, 8", Refusal::WebSocketVersion, 426),
         ("Sec-WebSocket-Version: 13\r\n", "", Refusal::WebSocketVersion, 426),
+        ("Host: m", "Host: m\r\nSec-WebSocket-Version: 13", Refusal::WebSocketVersion, 426),
         ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", Refusal::Key, 400),
         (KEY, "", Refusal::Key, 400),
         (KEY, "dGhlIHNhbXBsZSBub25jZQ=", Refusal::Key, 400),

@@ -2,7 +2,8 @@
 //!
 //! An idle connection owns no buffer. One is leased when a receive is submitted and given back when
 //! its bytes are consumed, mostly within the same turn, so the last returned, whose lines are still
-//! in the cache, is leased next and only as many as were ever in use at once take up memory.
+//! in the cache, is leased next. A turn that finds more to read than there are buffers reads the
+//! rest in the next: a shard needs few.
 
 use std::io;
 use std::ptr::{self, NonNull};
@@ -32,13 +33,13 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// `count` buffers of `size` bytes. It is mapped rather than allocated, so that memory is taken
-    /// up as it is first used.
+    /// `count` buffers of `size` bytes, taken up in memory from the start: they are a cost of the
+    /// shard, not of the connections that come to use them first.
     pub(super) fn new(count: u16, size: u32) -> io::Result<Self> {
         assert!(count > 0 && size > 0);
         let (count, size) = (count as usize, size as usize);
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choosing touches no memory of ours.
         let block = unsafe { libc::mmap(ptr::null_mut(), count * size, access, flags, -1, 0) };
         if block == libc::MAP_FAILED {

@@ -52,7 +52,7 @@ impl Default for UringConfig {
             listener: None,
             reset_on_close: false,
             receive: Receive::Plain,
-            buffers: 128,
+            buffers: 32,
             buffer_bytes: 8192,
         }
     }

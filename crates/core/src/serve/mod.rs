@@ -131,6 +131,11 @@ impl<H: Handler> Serve<H> {
         Arc::clone(&self.counters)
     }
 
+    /// Messages of which the rest is still arriving.
+    pub fn messages_arriving(&self) -> u32 {
+        self.messages.len()
+    }
+
     /// The application.
     pub fn handler(&self) -> &H {
         &self.handler

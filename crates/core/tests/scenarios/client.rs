@@ -1,46 +1,55 @@
 //! A peer that says things, a little at a time, and hears the answers.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
-use murre_core::Protocol;
-
 use crate::echo::answer;
+use crate::watched::Drained;
 use crate::world::{Peer, Read, World};
 
 /// One client of the echo.
-pub struct Client {
-    pub peer: Peer,
+pub(crate) struct Client {
+    pub(crate) peer: Peer,
     /// Not yet written.
     unsaid: VecDeque<u8>,
     /// What the answers will be.
-    pub expected: Vec<u8>,
+    pub(crate) expected: Vec<u8>,
     /// What came of them.
-    pub heard: Vec<u8>,
+    pub(crate) heard: Vec<u8>,
+    /// How much of it has been compared.
+    checked: Cell<usize>,
     /// How the stream from the shard ended.
-    pub end: Option<Read>,
+    pub(crate) end: Option<Read>,
 }
 
 impl Client {
-    pub fn new<P: Protocol + 'static>(world: &mut World<P>) -> Self {
+    pub(crate) fn new<P: Drained + 'static>(world: &mut World<P>) -> Self {
         Client::of(world.connect())
     }
 
-    pub fn of(peer: Peer) -> Self {
-        Client { peer, unsaid: VecDeque::new(), expected: Vec::new(), heard: Vec::new(), end: None }
+    pub(crate) fn of(peer: Peer) -> Self {
+        Client {
+            peer,
+            unsaid: VecDeque::new(),
+            expected: Vec::new(),
+            heard: Vec::new(),
+            checked: Cell::new(0),
+            end: None,
+        }
     }
 
     /// Wants to say this, as its turns come.
-    pub fn say(&mut self, frame: &[u8]) {
+    pub(crate) fn say(&mut self, frame: &[u8]) {
         self.expected.extend(answer(frame));
         self.say_bytes(frame);
     }
 
-    pub fn say_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn say_bytes(&mut self, bytes: &[u8]) {
         self.unsaid.extend(bytes);
     }
 
     /// Writes a piece of any size.
-    pub fn write<P: Protocol + 'static>(&mut self, world: &mut World<P>) {
+    pub(crate) fn write<P: Drained + 'static>(&mut self, world: &mut World<P>) {
         let unsaid = self.unsaid.make_contiguous();
         let len = match world.rng.u8(0..3) {
             0 => world.rng.usize(0..=unsaid.len().min(5)),
@@ -52,7 +61,7 @@ impl Client {
     }
 
     /// Reads a piece of any size.
-    pub fn read<P: Protocol + 'static>(&mut self, world: &mut World<P>) {
+    pub(crate) fn read<P: Drained + 'static>(&mut self, world: &mut World<P>) {
         if self.end.is_some() {
             return;
         }
@@ -65,27 +74,27 @@ impl Client {
     }
 
     /// Does some of both.
-    pub fn step<P: Protocol + 'static>(&mut self, world: &mut World<P>) {
+    pub(crate) fn step<P: Drained + 'static>(&mut self, world: &mut World<P>) {
         self.write(world);
         self.read(world);
     }
 
     /// Whether everything is said.
-    pub fn has_spoken(&self) -> bool {
+    pub(crate) fn has_spoken(&self) -> bool {
         self.unsaid.is_empty()
     }
 
     /// Whether everything is said and answered; panics when an answer is not what it should be.
-    pub fn is_answered(&self) -> bool {
+    pub(crate) fn is_answered(&self) -> bool {
         self.check();
         self.has_spoken() && self.heard.len() == self.expected.len()
     }
 
     /// Panics unless what was heard is the beginning of what is expected.
-    pub fn check(&self) {
-        let len = self.heard.len();
+    pub(crate) fn check(&self) {
+        let (from, len) = (self.checked.replace(self.heard.len()), self.heard.len());
         assert!(
-            len <= self.expected.len() && self.heard == self.expected[..len],
+            len <= self.expected.len() && self.heard[from..] == self.expected[from..len],
             "heard {len} bytes that are not the first of the {} expected",
             self.expected.len(),
         );
@@ -93,7 +102,7 @@ impl Client {
 }
 
 /// Steps all of them until each has heard every answer.
-pub fn until_answered<P: Protocol + 'static>(world: &mut World<P>, clients: &mut [Client]) {
+pub(crate) fn until_answered<P: Drained + 'static>(world: &mut World<P>, clients: &mut [Client]) {
     world.until("everybody is answered", |world| {
         clients.iter_mut().for_each(|client| client.step(world));
         clients.iter().all(Client::is_answered)
@@ -101,7 +110,7 @@ pub fn until_answered<P: Protocol + 'static>(world: &mut World<P>, clients: &mut
 }
 
 /// Reads on until the shard's side of each is over.
-pub fn until_ended<P: Protocol + 'static>(world: &mut World<P>, clients: &mut [Client]) {
+pub(crate) fn until_ended<P: Drained + 'static>(world: &mut World<P>, clients: &mut [Client]) {
     world.until("everybody is at an end", |world| {
         clients.iter_mut().for_each(|client| client.step(world));
         clients.iter().all(|client| client.end.is_some())

@@ -53,7 +53,11 @@ fn a_close_while_the_peer_half_closes_loses_nothing() {
             client.read(world);
             client.end.is_some()
         });
-        assert!(client.is_answered(), "{} bytes are lost", client.expected.len() - client.heard.len());
+        assert!(
+            client.is_answered(),
+            "{} bytes are lost",
+            client.expected.len() - client.heard.len()
+        );
     });
 }
 
@@ -180,9 +184,9 @@ fn anything(world: &mut World<Echo>, clients: &mut Vec<Client>, seen: &mut Vec<C
 #[test]
 fn anything_at_any_time() {
     let shard = ShardConfig { conns_max: 12, send_bytes_max: 100_000, ..ShardConfig::default() };
-    let faults = Faults { broken: 1, ..Faults::bad_day() };
+    let faults = Faults { broken: 1, shutdown: 20, ..Faults::bad_day() };
     let setup =
-        Setup { shard, faults, buffers: 3, buffer_bytes: 500, seeds: 150, ..Setup::default() };
+        Setup { shard, faults, buffers: 3, buffer_bytes: 500, seeds: 60, ..Setup::default() };
     everywhere(&setup, Echo::default, |world| {
         let (mut clients, mut seen) = (Vec::new(), Vec::new());
         for _ in 0..400 {

@@ -7,12 +7,7 @@ use murre_core::{CloseReason, ShardConfig};
 
 use crate::client::{Client, until_answered, until_ended};
 use crate::echo::{Echo, Mail, large, some_echo};
-use crate::watched::WatchedMail;
-use crate::world::{Read, Setup, World, everywhere, simulated};
-
-fn drain(world: &mut World<Echo>, over: Duration) {
-    assert!(world.shard.mailbox().post(WatchedMail::Drain(over)).is_ok());
-}
+use crate::world::{Read, Setup, everywhere, simulated};
 
 /// A drained shard has everybody hear the rest of their answers, then the end; then it stops.
 #[test]
@@ -29,7 +24,7 @@ fn everybody_leaves_with_all_answers() {
             let asked: usize = clients.iter().map(|client| client.expected.len()).sum();
             counters.bytes_out.get() + world.shard.held().bytes == asked as u64
         });
-        drain(world, Duration::from_millis(50));
+        world.post(Mail::Drain(Duration::from_millis(50)));
         until_ended(world, &mut clients);
         for client in &clients {
             assert!(client.is_answered());
@@ -37,7 +32,8 @@ fn everybody_leaves_with_all_answers() {
             world.net.close(client.peer);
         }
         world.until("it stops", |world| world.shard.stopped());
-        assert_eq!(world.protocol().closed_for(CloseReason::Draining), 20);
+        let reasons = &world.protocol().closed;
+        assert_eq!(world.protocol().closed_for(CloseReason::Draining), 20, "{reasons:?}");
         assert_eq!(world.shard.counters().open.get(), 0);
     });
 }
@@ -55,7 +51,7 @@ fn nobody_stays_who_came_late() {
         for _ in 0..world.rng.usize(0..3) {
             world.turn();
         }
-        drain(world, Duration::ZERO);
+        world.post(Mail::Drain(Duration::ZERO));
         world.until("nobody is left", |world| {
             for client in &mut clients {
                 client.read(world);
@@ -82,7 +78,7 @@ fn a_drain_takes_its_time_and_no_more() {
         let mut clients: Vec<Client> = (0..100).map(|_| Client::new(world)).collect();
         world.until("all are there", |world| world.shard.counters().open.get() == 100);
         let started = world.net.now();
-        drain(world, over);
+        world.post(Mail::Drain(over));
         let mut halfway = None;
         while !world.shard.stopped() {
             world.pass(Duration::from_millis(20));

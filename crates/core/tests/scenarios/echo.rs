@@ -4,16 +4,18 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
 use murre_core::{CloseReason, ConnId, Outbox, Protocol, Queued};
 
+use crate::watched::Drained;
+
 /// What a frame asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Ask {
+pub(crate) enum Ask {
     /// The frame back, in the connection's own buffer.
     Echo = b'e',
     /// The frame back, as shared bytes.
@@ -30,27 +32,27 @@ pub enum Ask {
     Timer = b't',
 }
 
-pub fn frame(ask: Ask, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(ask: Ask, payload: &[u8]) -> Vec<u8> {
     let len = u16::try_from(payload.len()).expect("small frames");
     [&[ask as u8][..], &len.to_be_bytes(), payload].concat()
 }
 
-pub fn large(len: u32) -> Vec<u8> {
+pub(crate) fn large(len: u32) -> Vec<u8> {
     frame(Ask::Large, &len.to_be_bytes())
 }
 
-pub fn timer(ticks: u16) -> Vec<u8> {
+pub(crate) fn timer(ticks: u16) -> Vec<u8> {
     frame(Ask::Timer, &ticks.to_be_bytes())
 }
 
 /// An echo of up to `len_max` bytes, of either kind.
-pub fn some_echo(rng: &mut Rng, len_max: usize) -> Vec<u8> {
+pub(crate) fn some_echo(rng: &mut Rng, len_max: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..rng.usize(0..=len_max)).map(|_| rng.u8(..)).collect();
     frame(if rng.bool() { Ask::Echo } else { Ask::Share }, &payload)
 }
 
 /// The answer that a client may expect to its own frame.
-pub fn answer(frame: &[u8]) -> Vec<u8> {
+pub(crate) fn answer(frame: &[u8]) -> Vec<u8> {
     match frame[0] {
         b'e' | b's' => frame.to_vec(),
         b'l' => pattern(u32::from_be_bytes(frame[3..7].try_into().expect("four bytes"))).to_vec(),
@@ -64,42 +66,54 @@ fn pattern(len: u32) -> Bytes {
 }
 
 #[derive(Default)]
-pub struct Echo {
+pub(crate) struct Echo {
     /// The others, for pushes.
     everybody: HashSet<ConnId>,
     /// Timers that ran out: when they were set, for how many ticks, and when they ran out.
-    pub expired: Vec<(Instant, u16, Instant)>,
+    pub(crate) expired: Vec<(Instant, u16, Instant)>,
     /// Mails that came.
-    pub mails: u32,
+    pub(crate) mails: u32,
     /// Names that are no longer anybody's.
-    pub stale: Vec<ConnId>,
+    pub(crate) stale: Vec<ConnId>,
     /// The largest number of bytes that anybody had pushed to them without taking them.
-    pub slow: u32,
+    pub(crate) slow: u32,
     /// Bytes queued by mail to connections, and to those that had gone.
-    pub pushed: u32,
-    pub gone: u32,
+    pub(crate) pushed: u32,
+    pub(crate) gone: u32,
     /// Connections that were asked for.
-    pub asked: Vec<Option<ConnId>>,
+    pub(crate) asked: Vec<Option<ConnId>>,
+    /// A timer of so many ticks for everybody who comes.
+    greeting: u16,
     /// Connect again whenever one is refused, so many times.
-    pub again: u32,
+    again: u32,
     last_to: Option<SocketAddr>,
 }
 
 /// What is remembered of a connection: when its timer was set.
-pub type State = Option<(Instant, u16)>;
+pub(crate) type State = Option<(Instant, u16)>;
 
-pub enum Mail {
+pub(crate) enum Mail {
     /// To everybody.
     Push(Bytes),
-    /// To everybody who is or was there, and these names.
     Close(ConnId),
     Abort(ConnId),
     Connect(SocketAddr),
     Nothing,
+    Drain(Duration),
     Stop,
 }
 
 impl Echo {
+    /// One that connects again when it is refused, so many times.
+    pub(crate) fn stubborn(again: u32) -> Self {
+        Echo { again, ..Echo::default() }
+    }
+
+    /// One that sets a timer of so many ticks for everybody who comes.
+    pub(crate) fn greeting(ticks: u16) -> Self {
+        Echo { greeting: ticks, ..Echo::default() }
+    }
+
     fn push(&mut self, from: Option<ConnId>, bytes: &Bytes, out: &mut Outbox) {
         for &id in self.everybody.iter().filter(|&&id| Some(id) != from) {
             match out.send(id, bytes) {
@@ -137,13 +151,23 @@ impl Echo {
     }
 }
 
+impl Drained for Echo {
+    fn drain(over: Duration) -> Mail {
+        Mail::Drain(over)
+    }
+}
+
 impl Protocol for Echo {
     type State = State;
     type Mail = Mail;
 
-    fn opened(&mut self, id: ConnId, _out: &mut Outbox) -> State {
+    fn opened(&mut self, id: ConnId, out: &mut Outbox) -> State {
         self.everybody.insert(id);
-        None
+        if self.greeting == 0 {
+            return None;
+        }
+        out.set_timer(id, self.greeting);
+        Some((out.now(), self.greeting))
     }
 
     fn refused(&mut self, _id: ConnId, _errno: i32, out: &mut Outbox) {
@@ -198,6 +222,7 @@ impl Protocol for Echo {
                 self.asked.push(out.connect(to, None));
             }
             Mail::Nothing => {}
+            Mail::Drain(over) => out.drain(over),
             Mail::Stop => out.stop(),
         }
     }

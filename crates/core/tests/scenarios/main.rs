@@ -1,17 +1,22 @@
 //! Scenarios of a shard with its peers: the same on the simulated ring, with many seeds, and on the
 //! kernel, so that the simulation cannot drift from it.
 
+mod app;
 mod client;
 mod echo;
+mod network;
 mod tcp;
 mod watched;
 mod world;
 
+mod chaos;
 mod closing;
 mod draining;
+mod http;
 mod outgoing;
 mod pressure;
 mod sizes;
 mod streams;
 mod timers;
 mod waking;
+mod websocket;

@@ -8,10 +8,10 @@ use murre_core::ring::sim::{Peer, Read};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::world::Network;
+use crate::network::Network;
 
 /// TCP connections to a shard that listens at one address.
-pub struct TcpNet {
+pub(crate) struct TcpNet {
     address: SocketAddr,
     /// By peer; `None` once closed.
     streams: Vec<Option<TcpStream>>,
@@ -21,7 +21,7 @@ pub struct TcpNet {
 }
 
 impl TcpNet {
-    pub fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         let door = TcpListener::bind("127.0.0.1:0").expect("a port");
         door.set_nonblocking(true).expect("a socket");
         TcpNet { address, streams: Vec::new(), until: Instant::now(), door }

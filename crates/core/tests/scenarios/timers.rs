@@ -6,7 +6,7 @@ use murre_core::ShardConfig;
 use murre_core::ring::sim::Faults;
 
 use crate::client::{Client, until_answered};
-use crate::echo::{Echo, some_echo, timer};
+use crate::echo::{Echo, timer};
 use crate::world::{Setup, everywhere, simulated};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ fn a_timer_runs_out_and_not_early() {
 /// than a tick and a slice after its time, though the shard only turns when it asks to.
 #[test]
 fn timers_are_on_time() {
-    simulated(&Setup { faults: Faults::none(), ..setup() }, Echo::default, |world| {
+    simulated(&Setup { faults: Faults::none(), seeds: 20, ..setup() }, Echo::default, |world| {
         let mut clients: Vec<Client> = Vec::new();
         for _ in 0..100 {
             let mut client = Client::new(world);
@@ -65,7 +65,8 @@ fn timers_are_on_time() {
 fn the_first_after_a_long_silence_has_its_whole_time() {
     simulated(&setup(), Echo::default, |world| {
         for _ in 0..3 {
-            world.pass(Duration::from_secs(world.rng.u64(1..4000)));
+            let span = Duration::from_secs(world.rng.u64(1..4000));
+            world.pass(span);
             let mut client = [Client::new(world)];
             client[0].say(&timer(10));
             until_answered(world, &mut client);
@@ -83,18 +84,15 @@ fn the_first_after_a_long_silence_has_its_whole_time() {
 /// time, too.
 #[test]
 fn time_that_was_lost_is_not_taken_from_new_timers() {
-    simulated(&Setup { faults: Faults::none(), ..setup() }, Echo::default, |world| {
-        let mut clients = [Client::new(world), Client::new(world)];
-        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 10)));
-        until_answered(world, &mut clients);
-        for client in &mut clients {
-            client.say(&timer(10));
-            while !client.has_spoken() {
-                client.write(world);
-            }
-        }
+    let setup = Setup { faults: Faults::none(), ..setup() };
+    let greeting = || Echo::greeting(10);
+    simulated(&setup, greeting, |world| {
+        let _first = Client::new(world);
+        world.until("it is there", |world| world.shard.counters().open.get() == 1);
+        // It comes while everything stands still, and is accepted in the first turn after.
+        let _second = Client::new(world);
         world.net.stand_still(Duration::from_secs(5));
-        until_answered(world, &mut clients);
+        world.until("both have run out", |world| world.protocol().inner.expired.len() == 2);
         for &(set, ticks, at) in &world.protocol().inner.expired {
             let (span, took) = (TICK * u32::from(ticks), at - set);
             assert!(took >= span, "{ticks} ticks took {took:?}");

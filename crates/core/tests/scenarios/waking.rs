@@ -11,7 +11,7 @@ use murre_core::{Shard, ShardConfig};
 
 use crate::client::{Client, until_answered};
 use crate::echo::{Echo, Mail, some_echo};
-use crate::watched::{Watched, WatchedMail};
+use crate::watched::Watched;
 use crate::world::{Setup, everywhere};
 
 /// What is posted is pushed to everybody who is open, before what is posted later.
@@ -43,10 +43,10 @@ fn a_full_mailbox_gives_the_mail_back() {
     let mailbox = shard.mailbox();
     for round in 1..=3 {
         for _ in 0..10 {
-            assert!(mailbox.post(WatchedMail::Inner(Mail::Nothing)).is_ok());
+            assert!(mailbox.post(Mail::Nothing).is_ok());
         }
-        let refused = mailbox.post(WatchedMail::Inner(Mail::Stop));
-        assert!(matches!(refused, Err(WatchedMail::Inner(Mail::Stop))));
+        let refused = mailbox.post(Mail::Stop);
+        assert!(matches!(refused, Err(Mail::Stop)));
         shard.turn().expect("the ring works");
         assert_eq!(shard.protocol().inner.mails, 10 * round);
     }
@@ -70,7 +70,7 @@ fn mail_wakes_a_sleeping_shard() {
     let patience = Instant::now() + Duration::from_secs(20);
     for number in 0..200u64 {
         let turns = counters.turns.get();
-        assert!(mailbox.post(WatchedMail::Inner(Mail::Nothing)).is_ok());
+        assert!(mailbox.post(Mail::Nothing).is_ok());
         while counters.turns.get() == turns {
             assert!(Instant::now() < patience, "mail {number} woke nobody");
             thread::yield_now();
@@ -80,7 +80,7 @@ fn mail_wakes_a_sleeping_shard() {
             thread::sleep(Duration::from_millis(1));
         }
     }
-    assert!(mailbox.post(WatchedMail::Inner(Mail::Stop)).is_ok());
+    assert!(mailbox.post(Mail::Stop).is_ok());
     assert_eq!(end.recv_timeout(Duration::from_secs(20)), Ok(201));
     shard.join().expect("it ended well");
 }

@@ -7,27 +7,25 @@ use murre_core::{CloseReason, ConnId, Outbox, Protocol};
 
 /// Passes everything on to `inner`, and checks that a connection's life is one: opened, then
 /// anything, then closed once.
-pub struct Watched<P> {
-    pub inner: P,
+pub(crate) struct Watched<P> {
+    pub(crate) inner: P,
     /// Open for the protocol: not yet closed, whatever the transport is at.
-    pub open: HashSet<ConnId>,
-    pub opened: u64,
-    pub closed: HashMap<ConnId, CloseReason>,
-    pub refused: HashMap<ConnId, i32>,
+    pub(crate) open: HashSet<ConnId>,
+    pub(crate) opened: u64,
+    pub(crate) closed: HashMap<ConnId, CloseReason>,
+    pub(crate) refused: HashMap<ConnId, i32>,
     /// On the kernel: come back at once, so that a test's turn does not sleep.
-    pub awake: bool,
+    pub(crate) awake: bool,
 }
 
-/// What a test posts.
-pub enum WatchedMail<M> {
-    /// Drain the shard, whatever the protocol would do about it.
-    Drain(Duration),
-    /// For the protocol.
-    Inner(M),
+/// A protocol that can be told to drain its shard.
+pub(crate) trait Drained: Protocol {
+    /// What to post.
+    fn drain(over: Duration) -> Self::Mail;
 }
 
 impl<P: Protocol> Watched<P> {
-    pub fn new(inner: P, awake: bool) -> Self {
+    pub(crate) fn new(inner: P, awake: bool) -> Self {
         Watched {
             inner,
             open: HashSet::new(),
@@ -39,7 +37,7 @@ impl<P: Protocol> Watched<P> {
     }
 
     /// How many connections ended for this reason.
-    pub fn closed_for(&self, reason: CloseReason) -> usize {
+    pub(crate) fn closed_for(&self, reason: CloseReason) -> usize {
         self.closed.values().filter(|&&closed| closed == reason).count()
     }
 
@@ -51,7 +49,7 @@ impl<P: Protocol> Watched<P> {
 
 impl<P: Protocol> Protocol for Watched<P> {
     type State = P::State;
-    type Mail = WatchedMail<P::Mail>;
+    type Mail = P::Mail;
 
     fn opened(&mut self, id: ConnId, out: &mut Outbox) -> P::State {
         assert!(self.open.insert(id) && !self.closed.contains_key(&id), "{id:?} opened twice");
@@ -96,11 +94,8 @@ impl<P: Protocol> Protocol for Watched<P> {
         self.inner.closed(id, state, reason, out);
     }
 
-    fn mail(&mut self, mail: Self::Mail, out: &mut Outbox) {
-        match mail {
-            WatchedMail::Drain(over) => out.drain(over),
-            WatchedMail::Inner(mail) => self.inner.mail(mail, out),
-        }
+    fn mail(&mut self, mail: P::Mail, out: &mut Outbox) {
+        self.inner.mail(mail, out);
     }
 
     fn turn(&mut self, out: &mut Outbox) {

@@ -1,6 +1,5 @@
 //! A shard with its peers, on the simulated ring or on the kernel.
 
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,28 +7,29 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use murre_core::host::{self, Descriptors, Io, Wanted};
 use murre_core::ring::Ring;
-use murre_core::ring::sim::{Faults, SimConfig, SimNet, SimRing};
+use murre_core::ring::sim::{Faults, SimConfig, SimRing};
 use murre_core::ring::uring::{Uring, UringConfig};
 use murre_core::{Counters, Held, Listener, Mailbox, Outbox, Protocol, Shard, ShardConfig};
 
-pub use murre_core::ring::sim::{Peer, Read};
+pub(crate) use murre_core::ring::sim::{Peer, Read};
 
+use crate::network::Network;
 use crate::tcp::TcpNet;
-use crate::watched::{Watched, WatchedMail};
+use crate::watched::{Drained, Watched};
 
 /// What a scenario wants of its world.
 #[derive(Clone)]
-pub struct Setup {
-    pub shard: ShardConfig,
-    pub buffers: u16,
-    pub buffer_bytes: u32,
+pub(crate) struct Setup {
+    pub(crate) shard: ShardConfig,
+    pub(crate) buffers: u16,
+    pub(crate) buffer_bytes: u32,
     /// Simulated: bytes under way in each direction.
-    pub socket_bytes: usize,
+    pub(crate) socket_bytes: usize,
     /// Simulated: what goes wrong. Every fourth seed has none of it.
-    pub faults: Faults,
-    pub listening: bool,
+    pub(crate) faults: Faults,
+    pub(crate) listening: bool,
     /// Simulated: how many seeds.
-    pub seeds: u64,
+    pub(crate) seeds: u64,
 }
 
 impl Default for Setup {
@@ -41,19 +41,19 @@ impl Default for Setup {
             socket_bytes: 16 * 1024,
             faults: Faults::bad_day(),
             listening: true,
-            seeds: 60,
+            seeds: 40,
         }
     }
 }
 
 /// The shard, whatever its ring.
-pub trait AnyShard<P: Protocol> {
+pub(crate) trait AnyShard<P: Protocol> {
     fn turn(&mut self);
     fn stopped(&self) -> bool;
     fn protocol(&self) -> &Watched<P>;
     fn outbox(&self) -> &Outbox;
     fn counters(&self) -> Arc<Counters>;
-    fn mailbox(&self) -> Arc<Mailbox<WatchedMail<P::Mail>>>;
+    fn mailbox(&self) -> Arc<Mailbox<P::Mail>>;
     fn held(&self) -> Held;
 }
 
@@ -78,7 +78,7 @@ impl<R: Ring, P: Protocol> AnyShard<P> for Shard<R, Watched<P>> {
         self.counters()
     }
 
-    fn mailbox(&self) -> Arc<Mailbox<WatchedMail<P::Mail>>> {
+    fn mailbox(&self) -> Arc<Mailbox<P::Mail>> {
         self.mailbox()
     }
 
@@ -87,121 +87,21 @@ impl<R: Ring, P: Protocol> AnyShard<P> for Shard<R, Watched<P>> {
     }
 }
 
-/// The peers' side, in memory or over loopback.
-pub trait Network {
-    fn connect(&mut self) -> Option<Peer>;
-    /// Where the shard can connect to.
-    fn listen(&mut self) -> SocketAddr;
-    /// A peer that the shard has connected to.
-    fn accept(&mut self) -> Option<Peer>;
-    /// How much of `bytes` went at once.
-    fn write(&mut self, peer: Peer, bytes: &[u8]) -> usize;
-    fn read(&mut self, peer: Peer, bytes_max: usize) -> Read;
-    fn half_close(&mut self, peer: Peer);
-    fn close(&mut self, peer: Peer);
-    fn reset(&mut self, peer: Peer);
-    fn close_all(&mut self);
-    /// Says nothing and hears nothing any more.
-    fn vanish(&mut self, peer: Peer);
-    /// Begins to let time pass; `passed` says when it is over.
-    fn pass(&mut self, span: Duration);
-    fn passed(&self) -> bool;
-    /// The whole machine stops for this long.
-    fn stand_still(&mut self, span: Duration);
-    fn now(&self) -> Instant;
-    fn is_simulated(&self) -> bool;
-    /// Panics unless all the shard's sockets and buffers came back.
-    fn check_empty(&self);
-    /// Whether every peer that is still there has been told that its connection is over.
-    fn all_ended(&mut self) -> bool;
-}
-
-impl Network for SimNet {
-    fn connect(&mut self) -> Option<Peer> {
-        SimNet::connect(self)
-    }
-
-    fn listen(&mut self) -> SocketAddr {
-        let address = "192.0.2.1:80".parse().expect("valid");
-        SimNet::listen(self, address);
-        address
-    }
-
-    fn accept(&mut self) -> Option<Peer> {
-        SimNet::accept(self, "192.0.2.1:80".parse().expect("valid"))
-    }
-
-    fn write(&mut self, peer: Peer, bytes: &[u8]) -> usize {
-        SimNet::write(self, peer, bytes)
-    }
-
-    fn read(&mut self, peer: Peer, bytes_max: usize) -> Read {
-        SimNet::read(self, peer, bytes_max)
-    }
-
-    fn half_close(&mut self, peer: Peer) {
-        SimNet::half_close(self, peer);
-    }
-
-    fn close(&mut self, peer: Peer) {
-        SimNet::close(self, peer);
-    }
-
-    fn reset(&mut self, peer: Peer) {
-        SimNet::reset(self, peer);
-    }
-
-    fn close_all(&mut self) {
-        self.close_all_peers();
-    }
-
-    fn vanish(&mut self, peer: Peer) {
-        SimNet::vanish(self, peer);
-    }
-
-    fn pass(&mut self, span: Duration) {
-        SimNet::pass(self, span);
-    }
-
-    fn passed(&self) -> bool {
-        SimNet::passed(self)
-    }
-
-    fn stand_still(&mut self, span: Duration) {
-        SimNet::stand_still(self, span);
-    }
-
-    fn now(&self) -> Instant {
-        SimNet::now(self)
-    }
-
-    fn is_simulated(&self) -> bool {
-        true
-    }
-
-    fn check_empty(&self) {
-        assert_eq!(self.sockets_open(), 0, "sockets left open");
-        assert_eq!(self.leases_out(), 0, "receive buffers not given back");
-    }
-
-    fn all_ended(&mut self) -> bool {
-        SimNet::all_ended(self)
-    }
-}
-
-pub struct World<P: Protocol> {
+pub(crate) struct World<P: Protocol> {
     // First, so that it ends before its peers do.
-    pub shard: Box<dyn AnyShard<P>>,
-    pub net: Box<dyn Network>,
-    pub rng: Rng,
+    pub(crate) shard: Box<dyn AnyShard<P>>,
+    pub(crate) net: Box<dyn Network>,
+    pub(crate) rng: Rng,
+    /// How much time a turn lets pass in which nothing happens.
+    idle: Duration,
 }
 
 /// More turns than any scenario needs; it is stuck if it has not come to its end by then.
 const TURNS_MAX: usize = 100_000;
 
-impl<P: Protocol + 'static> World<P> {
+impl<P: Drained + 'static> World<P> {
     fn simulated(setup: &Setup, seed: u64, protocol: P) -> Self {
-        let faults = if seed % 4 == 0 { Faults::none() } else { setup.faults };
+        let faults = if seed.is_multiple_of(4) { Faults::none() } else { setup.faults };
         let ring = SimRing::new(&SimConfig {
             seed,
             faults,
@@ -216,6 +116,7 @@ impl<P: Protocol + 'static> World<P> {
             shard: Box::new(Shard::new(ring, Watched::new(protocol, false), &setup.shard)),
             net: Box::new(net),
             rng: Rng::with_seed(seed ^ 0x5EED),
+            idle: Duration::from_millis(1),
         }
     }
 
@@ -236,21 +137,22 @@ impl<P: Protocol + 'static> World<P> {
             shard: Box::new(Shard::new(ring, Watched::new(protocol, true), &setup.shard)),
             net: Box::new(net),
             rng: Rng::with_seed(7),
+            idle: Duration::from_millis(1),
         }
     }
 
-    pub fn protocol(&self) -> &Watched<P> {
+    pub(crate) fn protocol(&self) -> &Watched<P> {
         self.shard.protocol()
     }
 
-    /// One turn of the shard, and up to a millisecond in which nothing happens.
-    pub fn turn(&mut self) {
-        self.net.pass(Duration::from_millis(1));
+    /// One turn of the shard, which takes a moment if nothing happens.
+    pub(crate) fn turn(&mut self) {
+        self.net.pass(self.idle);
         self.shard.turn();
     }
 
     /// Turns until `done`.
-    pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+    pub(crate) fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let started = Instant::now();
         for turn in 0.. {
             if done(self) {
@@ -264,7 +166,7 @@ impl<P: Protocol + 'static> World<P> {
     }
 
     /// Lets time pass, with the turns that the shard itself asks for.
-    pub fn pass(&mut self, span: Duration) {
+    pub(crate) fn pass(&mut self, span: Duration) {
         self.net.pass(span);
         while !self.net.passed() {
             self.shard.turn();
@@ -272,23 +174,22 @@ impl<P: Protocol + 'static> World<P> {
         self.shard.turn();
     }
 
-    pub fn post(&mut self, mail: P::Mail) {
-        let posted = self.shard.mailbox().post(WatchedMail::Inner(mail));
-        assert!(posted.is_ok(), "the mailbox has room");
+    pub(crate) fn post(&mut self, mail: P::Mail) {
+        assert!(self.shard.mailbox().post(mail).is_ok(), "the mailbox has room");
     }
 
-    pub fn connect(&mut self) -> Peer {
+    pub(crate) fn connect(&mut self) -> Peer {
         self.net.connect().expect("somebody listens")
     }
 
     /// Drains the shard and checks that nothing is left of anything.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         // Real time is not spent on peers that linger.
         if !self.net.is_simulated() || self.rng.bool() {
             self.net.close_all();
         }
-        let drain = WatchedMail::Drain(Duration::ZERO);
-        assert!(self.shard.mailbox().post(drain).is_ok());
+        self.idle = Duration::from_millis(50);
+        self.post(P::drain(Duration::ZERO));
         self.until("the drain is over", |world| world.shard.stopped());
         self.until("nothing is in flight", |world| world.shard.outbox().live() == 0);
         self.check_balance();
@@ -299,7 +200,7 @@ impl<P: Protocol + 'static> World<P> {
     }
 
     /// Every connection is counted once in and once out.
-    pub fn check_balance(&self) {
+    pub(crate) fn check_balance(&self) {
         let counters = self.shard.counters();
         let closed: u64 = counters.closed.iter().map(|counter| counter.get()).sum();
         let came = counters.accepted.get() + counters.connected.get();
@@ -311,7 +212,7 @@ impl<P: Protocol + 'static> World<P> {
 }
 
 /// Runs a scenario on the simulated ring, seed after seed, and then on every ring of this kernel.
-pub fn everywhere<P: Protocol + 'static>(
+pub(crate) fn everywhere<P: Drained + 'static>(
     setup: &Setup,
     protocol: impl Fn() -> P,
     scenario: impl Fn(&mut World<P>),
@@ -320,14 +221,18 @@ pub fn everywhere<P: Protocol + 'static>(
     real(setup, &protocol, &scenario);
 }
 
-/// Runs a scenario on the simulated ring. `SEED` in the environment runs only that one.
-pub fn simulated<P: Protocol + 'static>(
+/// Runs a scenario on the simulated ring. `SEED` in the environment runs only that one, `SEEDS` so
+/// many.
+pub(crate) fn simulated<P: Drained + 'static>(
     setup: &Setup,
     protocol: impl Fn() -> P,
     scenario: impl Fn(&mut World<P>),
 ) {
-    let only = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = only.map_or(0..setup.seeds, |seed| seed..seed + 1);
+    let number = |name| std::env::var(name).ok().and_then(|number| number.parse().ok());
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(setup.seeds),
+    };
     for seed in seeds {
         named(&format!("simulated, SEED={seed}"), || {
             run(World::simulated(setup, seed, protocol()), &scenario);
@@ -336,7 +241,7 @@ pub fn simulated<P: Protocol + 'static>(
 }
 
 /// Runs a scenario on every ring of this kernel.
-pub fn real<P: Protocol + 'static>(
+pub(crate) fn real<P: Drained + 'static>(
     setup: &Setup,
     protocol: impl Fn() -> P,
     scenario: impl Fn(&mut World<P>),
@@ -363,7 +268,7 @@ pub fn real<P: Protocol + 'static>(
     }
 }
 
-fn run<P: Protocol + 'static>(mut world: World<P>, scenario: &impl Fn(&mut World<P>)) {
+fn run<P: Drained + 'static>(mut world: World<P>, scenario: &impl Fn(&mut World<P>)) {
     scenario(&mut world);
     if !world.shard.stopped() {
         world.finish();

@@ -27,6 +27,8 @@ pub(crate) enum Mistake {
     Garbage,
     /// Every upgrade is refused.
     NoUpgrade,
+    /// A WebSocket is closed in order instead of the answer.
+    Goodbye,
 }
 
 /// Starts it, on all of 127.0.0.0/8. It lives as long as the test.
@@ -43,6 +45,9 @@ pub(crate) fn start(mistake: Mistake) -> SocketAddr {
     });
     address
 }
+
+/// The payload of the ping that every WebSocket is sent first.
+const PING: &[u8] = b"are you there";
 
 struct Peer {
     stream: TcpStream,
@@ -67,6 +72,8 @@ impl Peer {
             if upgraded {
                 let upgrade = upgrade::check(&request).expect("our client");
                 upgrade::accept(&mut answer, upgrade.key, None);
+                // Right behind the upgrade: must be answered before anything is said.
+                encode::write_frame(&mut answer, OpCode::Control(Control::Ping), PING, None);
             } else if let Some(length) = request.query("length") {
                 let length = length.parse().expect("our client");
                 let body: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
@@ -94,6 +101,7 @@ impl Peer {
         let limits = Limits { role: Role::Server, message_bytes_max: 1 << 24 };
         let mut decoder = Decoder::default();
         let mut message = Vec::new();
+        let mut ponged = false;
         loop {
             let mut input = std::mem::take(&mut self.input);
             let mut at = 0;
@@ -103,6 +111,9 @@ impl Peer {
                 at += consumed;
                 let Some(item) = item else { break };
                 let mut answer = Vec::new();
+                if !ponged && !matches!(item, Item::Pong(_)) {
+                    return Err(ErrorKind::InvalidData.into());
+                }
                 match item {
                     Item::Data { kind, bytes, end, .. } => {
                         message.extend_from_slice(bytes);
@@ -126,7 +137,7 @@ impl Peer {
                             out
                         })?;
                     }
-                    Item::Pong(_) => {}
+                    Item::Pong(payload) => ponged |= payload == PING,
                     Item::Close(_) => {
                         encode::write_close(&mut answer, CloseCode::Normal, "", None);
                         return self.stream.write_all(&answer);
@@ -159,6 +170,11 @@ impl Peer {
             }
             Mistake::Dropped => return Err(ErrorKind::ConnectionReset.into()),
             Mistake::Silent => return Ok(Vec::new()),
+            Mistake::Goodbye => {
+                let mut out = Vec::new();
+                encode::write_close(&mut out, CloseCode::Away, "going away", None);
+                return Ok(out);
+            }
             Mistake::Garbage => return Ok(b"\xF7\xF7\xF7\xF7\r\n\r\n".to_vec()),
         }
         Ok(write(&body))

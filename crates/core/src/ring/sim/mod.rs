@@ -4,9 +4,11 @@
 //! caller that breaks a rule of [`Ring`] or [`Op`] panics with the rule. A failing test drops it
 //! while panicking, and then it prints the last of what happened.
 
+mod faults;
 mod net;
+mod rules;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,57 +19,14 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::arena::{Arena, Lease};
-use super::{
-    Completion, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token, Waker,
-};
+use super::{Completion, Lent, Op, Ring, SendData, Shut, ShutDown, Socket, Token, Waker};
 use crate::id::ConnId;
 
+use faults::Fate;
+pub use faults::Faults;
 use net::Net;
 pub use net::{Peer, Read, SimNet};
-
-/// How likely each misfortune is, in percent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    /// A poll completes and there is nothing to read.
-    pub spurious_ready: u8,
-    /// A receive or a send stops in the middle.
-    pub short: u8,
-    /// A receive or a send ends with `EINTR` or `EAGAIN` and has done nothing.
-    pub interrupted: u8,
-    /// What could complete does so in a later turn.
-    pub late: u8,
-    /// A shutdown takes an operation, as it does for direct descriptors.
-    pub slow_shutdown: u8,
-    /// An accept fails; what it would have accepted stays where it is.
-    pub accept: u8,
-    /// A connect fails, at once or later.
-    pub connect: u8,
-    /// A receive or a send ends with an error that breaks the connection.
-    pub broken: u8,
-    /// The submission queue takes only a part of what is pushed.
-    pub small_queue: bool,
-}
-
-impl Faults {
-    /// Nothing goes wrong, though completions come in any order.
-    pub fn none() -> Self {
-        Faults::default()
-    }
-
-    /// Everything goes wrong that must not be noticed by the peers.
-    pub fn bad_day() -> Self {
-        Faults {
-            spurious_ready: 15,
-            short: 40,
-            interrupted: 15,
-            late: 40,
-            slow_shutdown: 50,
-            accept: 10,
-            small_queue: true,
-            ..Faults::none()
-        }
-    }
-}
+use rules::Rules;
 
 /// What a simulated ring is made with.
 #[derive(Clone, Copy, Debug)]
@@ -102,20 +61,25 @@ impl Default for SimConfig {
 /// The simulated ring. Its peers are at the other side of [`SimRing::net`].
 pub struct SimRing {
     net: SimNet,
-    rng: Rng,
-    faults: Faults,
+    fate: Fate,
+    rules: Rules,
     arena: Arena,
     /// Not yet seen by the kernel, in order.
     pushed: VecDeque<(Work, Token)>,
     in_flight: Vec<InFlight>,
     completed: Vec<Completion>,
-    /// The kinds in flight of each connection, from push to pop.
-    held: HashMap<ConnId, u8>,
-    /// A rule that is broken unless the ring is dropped next.
-    broken_rule: Option<String>,
     wake: Arc<EventFd>,
     /// The last of what happened.
-    events: VecDeque<String>,
+    events: VecDeque<Event>,
+}
+
+/// What a failing test prints.
+#[derive(Debug)]
+#[expect(dead_code, reason = "printed")]
+enum Event {
+    Pushed(Token),
+    Shut(Token, Shut),
+    Done(Token, Result<u32, Errno>),
 }
 
 enum Work {
@@ -149,14 +113,12 @@ impl SimRing {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(SimRing {
             net: SimNet::new(config.listening, config.socket_bytes),
-            rng: Rng::with_seed(config.seed),
-            faults: config.faults,
+            fate: Fate { rng: Rng::with_seed(config.seed), faults: config.faults },
+            rules: Rules::default(),
             arena: Arena::new(config.buffers, config.buffer_bytes).expect("memory for buffers"),
             pushed: VecDeque::new(),
             in_flight: Vec::new(),
             completed: Vec::new(),
-            held: HashMap::new(),
-            broken_rule: None,
             wake: Arc::new(EventFd::from_value_and_flags(0, flags)?),
             events: VecDeque::new(),
         })
@@ -167,61 +129,18 @@ impl SimRing {
         self.net.clone()
     }
 
-    fn chance(&mut self, percent: u8) -> bool {
-        percent > 0 && self.rng.u8(0..100) < percent
-    }
-
-    fn note(&mut self, event: String) {
+    fn note(&mut self, event: Event) {
         if self.events.len() == EVENTS_KEPT {
             self.events.pop_front();
         }
         self.events.push_back(event);
     }
 
-    /// Panics if `op` must not be pushed now.
-    fn check(&mut self, op: &Op, token: Token) {
-        let (socket, expected) = match op {
-            Op::Accept => {
-                assert_eq!(token.kind, OpKind::Accept, "rule: the token names the operation");
-                return assert!(self.held.insert(token.id, token.kind as u8).is_none());
-            }
-            Op::Connect(socket, _) => (socket, OpKind::Connect),
-            Op::Poll(socket) => (socket, OpKind::Poll),
-            Op::Recv(socket, _) => (socket, OpKind::Recv),
-            Op::Send { socket, data, at } => {
-                assert!(*at <= data.len(), "rule: a send begins within its bytes");
-                (socket, OpKind::Send)
-            }
-            Op::Close(socket) => (socket, OpKind::Close),
-        };
-        assert_eq!(token.kind, expected, "rule: the token names the operation");
-        self.hold(token, *socket);
-    }
-
-    /// Notes that an operation on `socket` is in flight; panics if it must not be.
-    fn hold(&mut self, token: Token, socket: Socket) {
-        let Token { kind, id } = token;
-        let owner = self.net.net().owner(socket);
-        assert_eq!(owner, Some(id), "rule: {kind:?} on an open socket of its own");
-        let held = self.held.entry(id).or_default();
-        assert!(*held & kind as u8 == 0, "rule: one {kind:?} at a time, of {id:?}");
-        assert!(*held & OpKind::Close as u8 == 0, "rule: nothing for {id:?} after its close");
-        if kind == OpKind::Close && *held != 0 {
-            let broken = format!("rule: {id:?} is closed while {held:#b} is in flight");
-            self.broken_rule = Some(broken);
-        }
-        *held |= kind as u8;
-    }
-
     /// Hands some of what was pushed to the kernel.
     fn submit(&mut self) {
-        let count = match self.faults.small_queue {
-            true => self.rng.usize(1..=self.pushed.len().max(8)),
-            false => self.pushed.len(),
-        };
-        for _ in 0..count.min(self.pushed.len()) {
+        for _ in 0..self.fate.taken(self.pushed.len()) {
             let (work, token) = self.pushed.pop_front().expect("counted");
-            let spurious = self.chance(self.faults.spurious_ready);
+            let spurious = self.fate.chance(self.fate.faults.spurious_ready);
             self.in_flight.push(InFlight { work, token, moved: 0, spurious });
         }
     }
@@ -229,9 +148,9 @@ impl SimRing {
     /// Goes on with what is in flight, in any order. Returns whether anything ended.
     fn run(&mut self) -> bool {
         let before = self.completed.len();
-        self.rng.shuffle(&mut self.in_flight);
+        self.fate.rng.shuffle(&mut self.in_flight);
         for mut operation in std::mem::take(&mut self.in_flight) {
-            let step = match self.chance(self.faults.late) {
+            let step = match self.fate.chance(self.fate.faults.late) {
                 true => None,
                 false => self.step(&mut operation),
             };
@@ -250,7 +169,7 @@ impl SimRing {
             Work::Op(Op::Send { data, at, .. }) => Lent::Data(data, at),
             _ => Lent::Nothing,
         };
-        self.note(format!("done   {:?} of {:?}: {result:?}", token.kind, token.id));
+        self.note(Event::Done(token, result));
         let result = result.map_err(|errno| errno as i32);
         self.completed.push(Completion { token, result, lent });
     }
@@ -278,43 +197,40 @@ impl SimRing {
         if !self.net.net().listening {
             return Some(Err(Errno::EINVAL));
         }
-        if self.chance(self.faults.accept) {
-            return Some(Err(self.one_of(&ACCEPT_ERRORS)));
+        if let Some(errno) = self.fate.accept_fails() {
+            return Some(Err(errno));
         }
         let socket = self.net.net().accept(id);
         socket.map(|socket| Ok(socket.0))
     }
 
     fn step_connect(&mut self, socket: Socket, to: SocketAddr) -> Result<u32, Errno> {
-        if self.chance(self.faults.connect) {
-            return Err(self.one_of(&CONNECT_ERRORS));
+        if let Some(errno) = self.fate.connect_fails() {
+            return Err(errno);
         }
         self.net.net().connect(socket, to).map(|()| 0)
     }
 
     fn step_recv(&mut self, socket: Socket, lease: &Lease) -> Result<u32, Errno> {
-        if let Some(errno) = self.misfortune() {
+        if let Some(errno) = self.fate.misfortune() {
             return Err(errno);
         }
-        let short = self.chance(self.faults.short);
         let buffer = self.arena.buffer(lease);
-        let len = if short { self.rng.usize(1..=buffer.len().min(16)) } else { buffer.len() };
+        let len = self.fate.cut(buffer.len());
         self.net.net().recv(socket, &mut buffer[..len])
     }
 
     fn step_send(&mut self, socket: Socket, data: &SendData, at: u32, moved: &mut u32) -> Step {
-        if *moved == 0 {
-            if let Some(errno) = self.misfortune() {
-                return Some(Err(errno));
-            }
+        let misfortune = if *moved == 0 { self.fate.misfortune() } else { None };
+        if let Some(errno) = misfortune {
+            return Some(Err(errno));
         }
         let rest = &data.bytes()[(at + *moved) as usize..];
-        let short = !rest.is_empty() && self.chance(self.faults.short);
-        let len = if short { self.rng.usize(1..=rest.len()) } else { rest.len() };
+        let len = self.fate.cut(rest.len());
         match self.net.net().send(socket, &rest[..len]) {
             Ok(sent) => {
                 *moved += sent;
-                let over = sent as usize == rest.len() || short && *moved > 0;
+                let over = sent as usize == rest.len() || len < rest.len() && *moved > 0;
                 over.then_some(Ok(*moved))
             }
             // What has been moved counts; the error shows in the next operation.
@@ -324,22 +240,11 @@ impl SimRing {
     }
 
     fn step_shut(&mut self, socket: Socket, how: Shut) -> Result<u32, Errno> {
-        if self.chance(self.faults.interrupted) {
+        if self.fate.chance(self.fate.faults.shutdown) {
             return Err(Errno::EMFILE);
         }
         self.net.net().shutdown(socket, how);
         Ok(0)
-    }
-
-    fn misfortune(&mut self) -> Option<Errno> {
-        if self.chance(self.faults.interrupted) {
-            return Some(self.one_of(&[Errno::EINTR, Errno::EAGAIN]));
-        }
-        self.chance(self.faults.broken).then(|| self.one_of(&BROKEN_ERRORS))
-    }
-
-    fn one_of(&mut self, errors: &[Errno]) -> Errno {
-        errors[self.rng.usize(0..errors.len())]
     }
 
     /// Nothing can complete: the kernel waits, and time passes.
@@ -350,31 +255,24 @@ impl SimRing {
     }
 }
 
-const ACCEPT_ERRORS: [Errno; 5] =
-    [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ECONNABORTED, Errno::EINTR];
-const CONNECT_ERRORS: [Errno; 4] =
-    [Errno::ECONNREFUSED, Errno::ETIMEDOUT, Errno::EHOSTUNREACH, Errno::EADDRNOTAVAIL];
-const BROKEN_ERRORS: [Errno; 4] =
-    [Errno::ECONNRESET, Errno::ETIMEDOUT, Errno::EHOSTUNREACH, Errno::ENOBUFS];
-
 impl Ring for SimRing {
     fn push(&mut self, op: Op, token: Token) {
-        self.check(&op, token);
-        self.note(format!("push   {:?} of {:?}", token.kind, token.id));
+        self.rules.pushed(&op, token, &self.net.net());
+        self.note(Event::Pushed(token));
         self.pushed.push_back((Work::Op(op), token));
     }
 
     fn open(&mut self, id: ConnId, _to: SocketAddr, _from: Option<IpAddr>) -> Result<Socket, i32> {
-        match self.chance(self.faults.connect) {
+        match self.fate.chance(self.fate.faults.connect) {
             true => Err(Errno::EMFILE as i32),
             false => Ok(self.net.net().socket(id, None)),
         }
     }
 
     fn shutdown(&mut self, socket: Socket, how: Shut, token: Token) -> ShutDown {
-        self.note(format!("shut   {how:?} of {:?}", token.id));
-        if self.chance(self.faults.slow_shutdown) {
-            self.hold(token, socket);
+        self.note(Event::Shut(token, how));
+        if self.fate.chance(self.fate.faults.slow_shutdown) {
+            self.rules.begin(token, Some(socket), &self.net.net());
             self.pushed.push_back((Work::Shut(socket, how), token));
             return ShutDown::Pending;
         }
@@ -385,7 +283,7 @@ impl Ring for SimRing {
     }
 
     fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        if self.broken_rule.is_some() {
+        if self.rules.broken.is_some() {
             // Dropped next, or `pop` says what is wrong.
             return Ok(());
         }
@@ -401,17 +299,12 @@ impl Ring for SimRing {
     }
 
     fn pop(&mut self) -> Option<Completion> {
-        assert!(self.broken_rule.is_none(), "{:?}", self.broken_rule);
+        assert!(self.rules.broken.is_none(), "{:?}", self.rules.broken);
         if self.completed.is_empty() {
             return None;
         }
-        let completion = self.completed.swap_remove(self.rng.usize(0..self.completed.len()));
-        let Token { kind, id } = completion.token;
-        let held = self.held.get_mut(&id).expect("held since it was pushed");
-        *held &= !(kind as u8);
-        if *held == 0 {
-            self.held.remove(&id);
-        }
+        let completion = self.completed.swap_remove(self.fate.rng.usize(0..self.completed.len()));
+        self.rules.popped(completion.token);
         Some(completion)
     }
 
@@ -452,7 +345,7 @@ impl Ring for SimRing {
 impl Drop for SimRing {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.events.iter().for_each(|event| eprintln!("{event}"));
+            self.events.iter().for_each(|event| eprintln!("{event:?}"));
         }
         self.net.net().close_all();
     }

@@ -227,9 +227,10 @@ impl SimNet {
 
     /// Whether each peer has been told that its connection is over, or has ended it itself.
     pub fn all_ended(&self) -> bool {
-        self.net().links.iter().all(|link| {
-            link.reset || link.down.fin || link.far_closed || link.vanished
-        })
+        self.net()
+            .links
+            .iter()
+            .all(|link| link.reset || link.down.fin || link.far_closed || link.vanished)
     }
 
     /// How many sockets the shard has open.
@@ -305,7 +306,8 @@ impl Net {
         match link {
             Link { vanished: true, shut: false, .. } => Err(Errno::EAGAIN),
             link if len > 0 => {
-                into.iter_mut().zip(link.up.bytes.drain(..len)).for_each(|(to, byte)| *to = byte);
+                into[..len].copy_from_slice(&link.up.bytes.make_contiguous()[..len]);
+                link.up.bytes.drain(..len);
                 Ok(len as u32)
             }
             Link { error: Some(_), .. } => Err(link.error.take().expect("just seen")),

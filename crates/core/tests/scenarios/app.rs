@@ -1,0 +1,230 @@
+//! A small application on `Serve`, and what its clients write and read.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use murre_codec::http::{self, Request, Response, ResponseDecoder};
+use murre_codec::upgrade::{self, Upgrade};
+use murre_codec::{Close, CloseCode, Control, Data, Decoder, Item, Kind, OpCode, encode};
+use murre_codec::{Limits, Role};
+use murre_core::{
+    CloseReason, ConnId, Handler, Message, Opened, Outbox, Queued, Serve, ServeLimits, ServeMail,
+    ShardConfig,
+};
+
+use crate::watched::Drained;
+use crate::world::Setup;
+
+/// What a shard under test serves.
+pub(crate) type Server = Serve<App>;
+
+/// Echoes messages and bodies; `/n?length=` gives so many bytes.
+#[derive(Default)]
+pub(crate) struct App {
+    pub(crate) open: Vec<ConnId>,
+    pub(crate) closed: Vec<CloseReason>,
+}
+
+impl Handler for App {
+    type Session = u32;
+    type Mail = Bytes;
+
+    fn request(&mut self, _id: ConnId, request: &Request<'_, '_>) -> Response {
+        match (request.method, request.path()) {
+            ("POST", "/") => Response::text(200, Bytes::copy_from_slice(request.body)),
+            ("GET" | "HEAD", "/n") => {
+                let length = request.query("length").and_then(|length| length.parse().ok());
+                Response::text(200, body(length.unwrap_or(0)))
+            }
+            _ => Response::text(404, "not found\n"),
+        }
+    }
+
+    fn open(
+        &mut self,
+        id: ConnId,
+        request: &Request<'_, '_>,
+        _upgrade: &Upgrade<'_>,
+        _out: &mut Outbox,
+    ) -> Result<Opened<u32>, Response> {
+        if request.path() == "/refused" {
+            return Err(Response::text(403, "no\n"));
+        }
+        self.open.push(id);
+        Ok(Opened::new(id.index()))
+    }
+
+    fn message(&mut self, id: ConnId, session: &mut u32, message: Message<'_>, out: &mut Outbox) {
+        assert_eq!(*session, id.index(), "the session is the connection's own");
+        match &*message.bytes {
+            b"close" => out.close_websocket(id, CloseCode::Normal, "asked", CloseReason::Finished),
+            bytes => assert_ne!(out.message(id, message.kind, bytes), Queued::Gone),
+        }
+    }
+
+    fn close(&mut self, id: ConnId, session: u32, reason: CloseReason, _out: &mut Outbox) {
+        assert_eq!(session, id.index(), "the session is the connection's own");
+        self.open.retain(|&open| open != id);
+        self.closed.push(reason);
+    }
+
+    fn mail(&mut self, mail: Bytes, out: &mut Outbox) {
+        let frame = encode::frame(OpCode::Data(Data::Text), &mail);
+        for &id in &self.open {
+            // Some are going already.
+            let _ = out.send(id, &frame);
+        }
+    }
+}
+
+impl Drained for Server {
+    fn drain(over: Duration) -> ServeMail<Bytes> {
+        ServeMail::Drain(over)
+    }
+}
+
+/// Times that a test can wait for, in ticks of the simulated clock.
+pub(crate) fn limits() -> ServeLimits {
+    ServeLimits {
+        message_bytes_max: 100_000,
+        handshake: Duration::from_secs(1),
+        http_idle: Duration::from_secs(4),
+        ping_interval: Duration::from_secs(8),
+        pong_timeout: Duration::from_secs(2),
+        ..ServeLimits::default()
+    }
+}
+
+pub(crate) fn serve() -> Server {
+    Serve::new(App::default(), limits())
+}
+
+/// For the kernel, where nothing is to time out.
+pub(crate) fn serve_patiently() -> Server {
+    Serve::new(App::default(), ServeLimits { message_bytes_max: 100_000, ..Default::default() })
+}
+
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+pub(crate) fn setup() -> Setup {
+    let linger = Duration::from_secs(1);
+    let shard = ShardConfig { conns_max: 64, tick: TICK, linger, ..ShardConfig::default() };
+    Setup { shard, seeds: 40, ..Setup::default() }
+}
+
+pub(crate) fn body(length: usize) -> Bytes {
+    (0..length).map(|at| b'a' + (at % 26) as u8).collect()
+}
+
+pub(crate) fn get(length: usize) -> Vec<u8> {
+    format!("GET /n?length={length} HTTP/1.1\r\nHost: murre\r\n\r\n").into_bytes()
+}
+
+pub(crate) fn post(body: &[u8]) -> Vec<u8> {
+    let head = format!("POST / HTTP/1.1\r\nHost: m\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+pub(crate) fn handshake(target: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    upgrade::request(&mut out, "murre", target, KEY, None);
+    out
+}
+
+/// A masked frame of a client, whole.
+pub(crate) fn said(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::write_frame(&mut out, opcode, payload, Some([1, 2, 3, 4]));
+    out
+}
+
+pub(crate) fn text(payload: &str) -> Vec<u8> {
+    said(OpCode::Data(Data::Text), payload.as_bytes())
+}
+
+/// A message in as many frames as pieces.
+pub(crate) fn fragmented(pieces: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (at, piece) in pieces.iter().enumerate() {
+        let first = if at == 0 { Data::Binary } else { Data::Continue };
+        let mut frame = said(OpCode::Data(first), piece);
+        if at + 1 < pieces.len() {
+            frame[0] &= 0x7F;
+        }
+        out.extend(frame);
+    }
+    out
+}
+
+pub(crate) fn close(code: CloseCode) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::write_close(&mut out, code, "", Some([4, 3, 2, 1]));
+    out
+}
+
+pub(crate) fn control(control: Control, payload: &[u8]) -> Vec<u8> {
+    said(OpCode::Control(control), payload)
+}
+
+/// What a client understood of everything it heard.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Understood {
+    /// Status and body, in order; a 101 is the last.
+    pub(crate) responses: Vec<(u16, Vec<u8>)>,
+    /// Messages, in order.
+    pub(crate) messages: Vec<(Kind, Vec<u8>)>,
+    pub(crate) pings: usize,
+    pub(crate) pongs: Vec<Vec<u8>>,
+    pub(crate) close: Option<Option<CloseCode>>,
+}
+
+/// Reads everything that came from a server, as far as it is whole.
+pub(crate) fn understand(heard: &[u8]) -> Understood {
+    let mut understood = Understood::default();
+    let mut rest = heard;
+    while !rest.is_empty() {
+        if understood.responses.last().is_some_and(|&(status, _)| status == 101) {
+            understand_frames(&mut rest.to_vec(), &mut understood);
+            break;
+        }
+        let mut fields = http::fields();
+        let mut decoder = ResponseDecoder::default();
+        let received = decoder.decode(rest, &mut fields).expect("a response");
+        let Some(received) = received else { break };
+        if received.status == 101 {
+            assert!(upgrade::accepted(&received, KEY), "the key is not accepted");
+        }
+        understood.responses.push((received.status, received.body.to_vec()));
+        rest = &rest[received.size..];
+    }
+    understood
+}
+
+fn understand_frames(mut rest: &mut [u8], understood: &mut Understood) {
+    let limits = Limits { role: Role::Client, message_bytes_max: 1 << 20 };
+    let mut decoder = Decoder::default();
+    let mut message = Vec::new();
+    loop {
+        let decoded = decoder.decode(rest, &limits).expect("frames");
+        let consumed = decoded.consumed;
+        match decoded.item {
+            None if consumed == 0 => return,
+            None => {}
+            Some(Item::Data { kind, bytes, end, .. }) => {
+                message.extend_from_slice(bytes);
+                if end {
+                    understood.messages.push((kind, std::mem::take(&mut message)));
+                }
+            }
+            Some(Item::Ping(_)) => understood.pings += 1,
+            Some(Item::Pong(payload)) => understood.pongs.push(payload.to_vec()),
+            Some(Item::Close(close)) => {
+                assert!(understood.close.is_none(), "closed twice");
+                understood.close = Some(close.map(|Close { code, .. }| code));
+            }
+        }
+        rest = &mut rest[consumed..];
+    }
+}

@@ -1,0 +1,252 @@
+//! HTTP on `Serve`.
+
+use std::time::Duration;
+
+use murre_core::{CloseReason, ServeMail};
+
+use crate::app::{
+    Server, TICK, body, get, limits, post, serve, serve_patiently, setup, understand,
+};
+use crate::client::Client;
+use crate::world::{Read, Setup, World, everywhere, simulated};
+
+/// Steps until the client has understood so many responses, and returns them.
+fn responses(world: &mut World<Server>, client: &mut Client, count: usize) -> Vec<(u16, Vec<u8>)> {
+    world.until("all are answered", |world| {
+        client.step(world);
+        understand(&client.heard).responses.len() >= count
+    });
+    let responses = understand(&client.heard).responses;
+    assert_eq!(responses.len(), count, "one answer for each request");
+    responses
+}
+
+/// One request after the other on one connection, in any cuts, with bodies.
+#[test]
+fn requests_are_answered_on_one_connection() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut client = Client::new(world);
+        let mut expected = Vec::new();
+        for _ in 0..world.rng.usize(1..8) {
+            let length = world.rng.usize(0..5000);
+            match world.rng.bool() {
+                true => client.say_bytes(&get(length)),
+                false => client.say_bytes(&post(&body(length))),
+            }
+            expected.push((200, body(length).to_vec()));
+            if world.rng.bool() {
+                responses(world, &mut client, expected.len());
+            }
+        }
+        assert_eq!(responses(world, &mut client, expected.len()), expected);
+        assert!(world.protocol().closed.is_empty(), "it is kept alive");
+    });
+}
+
+/// A peer that pipelines thousands of requests with large answers and reads nothing has a bounded
+/// queue; when it reads, all answers are there.
+#[test]
+fn pipelining_without_reading_is_bounded() {
+    const REQUESTS: usize = 1500;
+    const LENGTH: usize = 5000;
+    everywhere(&Setup { seeds: 4, ..setup() }, serve_patiently, |world| {
+        let mut client = Client::new(world);
+        (0..REQUESTS).for_each(|_| client.say_bytes(&get(LENGTH)));
+        let mut most = 0;
+        let mut answered = 0;
+        for turn in 0.. {
+            client.write(world);
+            world.turn();
+            most = most.max(world.shard.held().bytes);
+            let sent = world.shard.counters().bytes_out.get();
+            // Nothing has moved for long: it is paused, or everything fits the kernel's buffers.
+            if turn % 300 == 299 && std::mem::replace(&mut answered, sent) == sent {
+                break;
+            }
+        }
+        assert!(most < 64 * 1024 + 2 * LENGTH as u64, "{most} bytes were queued");
+        let whole = |client: &Client| client.heard.len() > REQUESTS * LENGTH;
+        world.until("all is heard", |world| {
+            client.step(world);
+            whole(&client) && world.shard.held().bytes == 0
+        });
+        let responses = responses(world, &mut client, REQUESTS);
+        assert!(responses.iter().all(|(status, got)| *status == 200 && *got == body(LENGTH)));
+    });
+}
+
+/// A client that waits for leave to send its body gets it once.
+#[test]
+fn expect_100_continue() {
+    everywhere(&setup(), serve_patiently, |world| {
+        for _ in 0..3 {
+            let mut client = Client::new(world);
+            let body = body(world.rng.usize(1..3000));
+            let length = body.len();
+            client.say_bytes(
+                format!(
+                    "POST / HTTP/1.1\r\nHost: m\r\nExpect: 100-continue\r\n\
+                     Content-Length: {length}\r\n\r\n"
+                )
+                .as_bytes(),
+            );
+            assert_eq!(responses(world, &mut client, 1), [(100, Vec::new())]);
+            client.say_bytes(&body);
+            let responses = responses(world, &mut client, 2);
+            assert_eq!(responses[1], (200, body.to_vec()));
+        }
+    });
+}
+
+/// What is no request gets its status and the end of the connection, however much more is said.
+#[test]
+fn bad_requests_are_refused_and_closed() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let cases: [(&[u8], u16); 4] = [
+            (b"nonsense\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\n\r\n", 400),
+            (b"POST / HTTP/1.1\r\nHost: m\r\nContent-Length: 99999999\r\n\r\n", 413),
+            (b"GET / HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+        ];
+        for (request, expected) in cases {
+            let mut client = Client::new(world);
+            client.say_bytes(request);
+            client.say_bytes(&get(10));
+            world.until("it is over", |world| {
+                client.step(world);
+                client.end.is_some()
+            });
+            let understood = understand(&client.heard);
+            let statuses: Vec<u16> =
+                understood.responses.iter().map(|&(status, _)| status).collect();
+            assert_eq!(statuses, [expected], "{}", request.escape_ascii());
+            assert_eq!(client.end, Some(Read::End));
+            world.net.close(client.peer);
+        }
+        world.until("all are counted", |world| {
+            world.protocol().closed_for(CloseReason::BadRequest) == cases.len()
+        });
+    });
+}
+
+/// A connection that asks for its end gets it after the answer; so does one of HTTP/1.0.
+#[test]
+fn connection_close_is_obeyed() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let requests = [
+            "GET /n?length=9000 HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n",
+            "GET /n?length=9000 HTTP/1.0\r\n\r\n",
+        ];
+        for request in requests {
+            let mut client = Client::new(world);
+            client.say_bytes(request.as_bytes());
+            world.until("it is over", |world| {
+                client.step(world);
+                client.end.is_some()
+            });
+            assert_eq!(understand(&client.heard).responses, [(200, body(9000).to_vec())]);
+            assert_eq!(client.end, Some(Read::End));
+        }
+    });
+}
+
+/// A request that trickles in too slowly gets a 408, one that never begins gets nothing.
+#[test]
+fn slow_requests_are_given_up() {
+    simulated(&setup(), serve, |world| {
+        let (mut slow, mut silent) = (Client::new(world), Client::new(world));
+        let started = world.net.now();
+        let request = get(10);
+        let mut at = 0;
+        while slow.end.is_none() || silent.end.is_none() {
+            // A byte every 150 ms: the whole would take seven seconds.
+            if at < request.len() && slow.end.is_none() {
+                at += world.net.write(slow.peer, &request[at..at + 1]);
+            }
+            world.pass(Duration::from_millis(150));
+            slow.read(world);
+            silent.read(world);
+            let passed = world.net.now() - started;
+            let patience = 2 * limits().handshake + Duration::from_secs(1);
+            assert!(passed < patience, "it goes on for {passed:?}");
+        }
+        assert!(world.net.now() - started >= limits().handshake, "it was early");
+        let statuses: Vec<u16> =
+            understand(&slow.heard).responses.iter().map(|&(status, _)| status).collect();
+        assert_eq!(statuses, [408]);
+        assert!(silent.heard.is_empty());
+        world.pass(Duration::from_secs(3));
+        assert_eq!(world.protocol().closed_for(CloseReason::HandshakeTimeout), 2);
+    });
+}
+
+/// A connection that is kept alive and not used is closed after its time, not before; a request
+/// begins it anew.
+#[test]
+fn idle_connections_are_closed() {
+    simulated(&setup(), serve, |world| {
+        let mut client = Client::new(world);
+        for count in 1..=3 {
+            client.say_bytes(&get(10));
+            responses(world, &mut client, count);
+            world.pass(limits().http_idle - Duration::from_millis(500));
+            client.read(world);
+            assert_eq!(client.end, None, "it was early");
+        }
+        world.pass(Duration::from_millis(500) + 2 * TICK);
+        client.read(world);
+        assert_eq!(client.end, Some(Read::End));
+        world.net.close(client.peer);
+        world.pass(TICK);
+        assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
+    });
+}
+
+/// A peer that asks and never reads is given up like one that is idle: it does not stay for ever
+/// because something is queued for it.
+#[test]
+fn whoever_never_reads_is_given_up() {
+    simulated(&setup(), serve, |world| {
+        let mut client = Client::new(world);
+        (0..200).for_each(|_| client.say_bytes(&get(5000)));
+        world.until("it is paused", |world| {
+            client.write(world);
+            world.shard.counters().paused.get() > 0
+        });
+        world.pass(limits().http_idle + Duration::from_secs(2));
+        assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
+    });
+}
+
+/// A drain answers what is arriving, with the end of the connection, and closes who is idle.
+#[test]
+fn a_drain_answers_what_is_arriving() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let (mut idle, mut asking) = (Client::new(world), Client::new(world));
+        idle.say_bytes(&get(5));
+        responses(world, &mut idle, 1);
+        let request = post(b"the rest comes later");
+        let half = world.rng.usize(1..request.len());
+        asking.say_bytes(&request[..half]);
+        world.until("half of it has arrived", |world| {
+            asking.write(world);
+            let arrived = world.shard.counters().bytes_in.get() as usize;
+            arrived == get(5).len() + half && world.shard.held().tails == 1
+        });
+        world.post(ServeMail::Drain(Duration::from_millis(100)));
+        world.until("the idle one is sent away", |world| {
+            idle.read(world);
+            idle.end.is_some()
+        });
+        asking.say_bytes(&request[half..]);
+        world.until("the other one is, too", |world| {
+            asking.step(world);
+            asking.end.is_some()
+        });
+        let answers = understand(&asking.heard).responses;
+        assert_eq!(answers, [(200, b"the rest comes later".to_vec())]);
+        world.net.close_all();
+        world.until("it stops", |world| world.shard.stopped());
+        assert_eq!(world.protocol().closed_for(CloseReason::Draining), 2);
+    });
+}

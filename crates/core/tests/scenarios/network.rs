@@ -1,0 +1,108 @@
+//! The peers' side of a shard, in memory or over loopback.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use murre_core::ring::sim::{Peer, Read, SimNet};
+
+/// The peers' side, in memory or over loopback.
+pub(crate) trait Network {
+    fn connect(&mut self) -> Option<Peer>;
+    /// Where the shard can connect to.
+    fn listen(&mut self) -> SocketAddr;
+    /// A peer that the shard has connected to.
+    fn accept(&mut self) -> Option<Peer>;
+    /// How much of `bytes` went at once.
+    fn write(&mut self, peer: Peer, bytes: &[u8]) -> usize;
+    fn read(&mut self, peer: Peer, bytes_max: usize) -> Read;
+    fn half_close(&mut self, peer: Peer);
+    fn close(&mut self, peer: Peer);
+    fn reset(&mut self, peer: Peer);
+    fn close_all(&mut self);
+    /// Says nothing and hears nothing any more.
+    fn vanish(&mut self, peer: Peer);
+    /// Begins to let time pass; `passed` says when it is over.
+    fn pass(&mut self, span: Duration);
+    fn passed(&self) -> bool;
+    /// The whole machine stops for this long.
+    fn stand_still(&mut self, span: Duration);
+    fn now(&self) -> Instant;
+    fn is_simulated(&self) -> bool;
+    /// Panics unless all the shard's sockets and buffers came back.
+    fn check_empty(&self);
+    /// Whether every peer that is still there has been told that its connection is over.
+    fn all_ended(&mut self) -> bool;
+}
+
+impl Network for SimNet {
+    fn connect(&mut self) -> Option<Peer> {
+        SimNet::connect(self)
+    }
+
+    fn listen(&mut self) -> SocketAddr {
+        let address = "192.0.2.1:80".parse().expect("valid");
+        SimNet::listen(self, address);
+        address
+    }
+
+    fn accept(&mut self) -> Option<Peer> {
+        SimNet::accept(self, "192.0.2.1:80".parse().expect("valid"))
+    }
+
+    fn write(&mut self, peer: Peer, bytes: &[u8]) -> usize {
+        SimNet::write(self, peer, bytes)
+    }
+
+    fn read(&mut self, peer: Peer, bytes_max: usize) -> Read {
+        SimNet::read(self, peer, bytes_max)
+    }
+
+    fn half_close(&mut self, peer: Peer) {
+        SimNet::half_close(self, peer);
+    }
+
+    fn close(&mut self, peer: Peer) {
+        SimNet::close(self, peer);
+    }
+
+    fn reset(&mut self, peer: Peer) {
+        SimNet::reset(self, peer);
+    }
+
+    fn close_all(&mut self) {
+        self.close_all_peers();
+    }
+
+    fn vanish(&mut self, peer: Peer) {
+        SimNet::vanish(self, peer);
+    }
+
+    fn pass(&mut self, span: Duration) {
+        SimNet::pass(self, span);
+    }
+
+    fn passed(&self) -> bool {
+        SimNet::passed(self)
+    }
+
+    fn stand_still(&mut self, span: Duration) {
+        SimNet::stand_still(self, span);
+    }
+
+    fn now(&self) -> Instant {
+        SimNet::now(self)
+    }
+
+    fn is_simulated(&self) -> bool {
+        true
+    }
+
+    fn check_empty(&self) {
+        assert_eq!(self.sockets_open(), 0, "sockets left open");
+        assert_eq!(self.leases_out(), 0, "receive buffers not given back");
+    }
+
+    fn all_ended(&mut self) -> bool {
+        SimNet::all_ended(self)
+    }
+}

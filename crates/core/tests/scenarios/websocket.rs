@@ -1,0 +1,303 @@
+//! WebSocket on `Serve`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use murre_codec::{CloseCode, Control, Data, Kind, OpCode};
+use murre_core::{CloseReason, ServeMail};
+
+use crate::app::{
+    Server, TICK, Understood, close, control, fragmented, get, handshake, limits, said, serve,
+    serve_patiently, setup, text, understand,
+};
+use crate::client::Client;
+use crate::world::{Read, Setup, World, everywhere, simulated};
+
+/// Steps until `done` with what the client has understood.
+fn until(
+    world: &mut World<Server>,
+    client: &mut Client,
+    what: &str,
+    done: impl Fn(&Understood) -> bool,
+) -> Understood {
+    world.until(what, |world| {
+        client.step(world);
+        done(&understand(&client.heard))
+    });
+    understand(&client.heard)
+}
+
+fn open(world: &mut World<Server>) -> Client {
+    let mut client = Client::new(world);
+    client.say_bytes(&handshake("/ws"));
+    let understood =
+        until(world, &mut client, "the handshake", |heard| !heard.responses.is_empty());
+    assert_eq!(understood.responses[0].0, 101);
+    client
+}
+
+/// Messages of any size, whole, in frames, and between pings, come back whole and in order, though
+/// everything is cut anywhere, the handshake from its first frame included.
+#[test]
+fn messages_come_back_whole_and_in_order() {
+    everywhere(&Setup { seeds: 60, ..setup() }, serve_patiently, |world| {
+        let mut client = Client::new(world);
+        client.say_bytes(&handshake("/ws"));
+        let (mut messages, mut pongs) = (Vec::new(), Vec::new());
+        for number in 0..world.rng.usize(1..12) {
+            let payload: Vec<u8> =
+                (0..world.rng.usize(0..8000)).map(|_| world.rng.u8(..)).collect();
+            match world.rng.u8(0..4) {
+                0 => {
+                    let ascii: String = payload.iter().map(|&byte| char::from(byte)).collect();
+                    client.say_bytes(&text(&ascii));
+                    messages.push((Kind::Text, ascii.into_bytes()));
+                }
+                1 => {
+                    client.say_bytes(&said(OpCode::Data(Data::Binary), &payload));
+                    messages.push((Kind::Binary, payload));
+                }
+                2 => {
+                    let (one, rest) = payload.split_at(world.rng.usize(0..=payload.len()));
+                    let (two, three) = rest.split_at(world.rng.usize(0..=rest.len()));
+                    client.say_bytes(&fragmented(&[one, b"", two, three]));
+                    messages.push((Kind::Binary, payload));
+                }
+                _ => {
+                    let payload = [number as u8; 20];
+                    client.say_bytes(&control(Control::Ping, &payload));
+                    client.say_bytes(&control(Control::Pong, b"nobody asked"));
+                    pongs.push(payload.to_vec());
+                }
+            }
+        }
+        let heard = until(world, &mut client, "all come back", |heard| {
+            heard.messages.len() == messages.len() && heard.pongs.len() == pongs.len()
+        });
+        assert_eq!(heard.messages, messages);
+        assert_eq!(heard.pongs, pongs);
+        assert_eq!(world.protocol().inner.counters().messages.get(), messages.len() as u64);
+    });
+}
+
+/// A ping inside of a fragmented message is answered before the message is whole.
+#[test]
+fn a_ping_between_fragments_is_answered() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut client = open(world);
+        let mut frames = fragmented(&[b"first", b"second"]);
+        let second = frames.split_off(frames.len() - (2 + 4 + 6));
+        client.say_bytes(&frames);
+        client.say_bytes(&control(Control::Ping, b"?"));
+        until(world, &mut client, "the pong", |heard| heard.pongs == [b"?".to_vec()]);
+        client.say_bytes(&second);
+        let heard = until(world, &mut client, "the message", |heard| !heard.messages.is_empty());
+        assert_eq!(heard.messages, [(Kind::Binary, b"firstsecond".to_vec())]);
+    });
+}
+
+/// Either side can close: the other's close frame carries the same code, and then the end follows.
+#[test]
+fn the_close_handshake() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut ours = open(world);
+        ours.say_bytes(&text("close"));
+        let mut theirs = open(world);
+        theirs.say_bytes(&close(CloseCode::Away));
+        theirs.say_bytes(&text("too late"));
+        let mut wordless = open(world);
+        wordless.say_bytes(&control(Control::Close, b""));
+        let expected = [Some(CloseCode::Normal), Some(CloseCode::Away), None];
+        for (mut client, code) in [ours, theirs, wordless].into_iter().zip(expected) {
+            let heard = until(world, &mut client, "the close", |heard| heard.close.is_some());
+            assert_eq!(heard.close, Some(code));
+            assert!(heard.messages.is_empty());
+            world.until("the end", |world| {
+                client.read(world);
+                client.end.is_some()
+            });
+            assert_eq!(client.end, Some(Read::End));
+            world.net.close(client.peer);
+        }
+        world.until("all are told", |world| world.protocol().inner.handler().closed.len() == 3);
+        let handler = world.protocol().inner.handler();
+        assert!(handler.open.is_empty());
+        assert!(handler.closed.iter().all(|&reason| reason == CloseReason::Finished));
+    });
+}
+
+/// Whoever breaks a rule is told which, by its code, and nothing after that is passed on.
+#[test]
+fn violations_have_their_codes() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut unmasked = text("hello");
+        unmasked[1] &= 0x7F;
+        let mut reserved = text("hello");
+        reserved[0] |= 0x40;
+        let cases = [
+            (unmasked, CloseCode::Protocol),
+            (reserved, CloseCode::Protocol),
+            (said(OpCode::Data(Data::Continue), b"of nothing"), CloseCode::Protocol),
+            (said(OpCode::Data(Data::Text), b"\xFF\xFE"), CloseCode::Invalid),
+            (said(OpCode::Data(Data::Binary), &[0; 100_001]), CloseCode::Size),
+            (said(OpCode::Control(Control::Close), &[0]), CloseCode::Protocol),
+        ];
+        for (number, (frame, code)) in cases.iter().enumerate() {
+            let mut client = open(world);
+            client.say_bytes(&text("before"));
+            client.say_bytes(frame);
+            client.say_bytes(&text("after"));
+            let heard = until(world, &mut client, "the close", |heard| heard.close.is_some());
+            assert_eq!(heard.close, Some(Some(*code)), "case {number}");
+            assert_eq!(heard.messages, [(Kind::Text, b"before".to_vec())], "case {number}");
+            world.net.close(client.peer);
+        }
+        world.until("all are counted", |world| {
+            world.protocol().closed_for(CloseReason::BadFrame) == cases.len()
+        });
+    });
+}
+
+/// A refused upgrade is an answer, and the connection goes on with HTTP.
+#[test]
+fn a_refused_upgrade_is_an_answer() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut client = Client::new(world);
+        client.say_bytes(&handshake("/refused"));
+        client.say_bytes(&get(3));
+        client.say_bytes(&handshake("/ws"));
+        client.say_bytes(&text("now"));
+        let heard = until(world, &mut client, "the echo", |heard| !heard.messages.is_empty());
+        let statuses: Vec<u16> = heard.responses.iter().map(|&(status, _)| status).collect();
+        assert_eq!(statuses, [403, 200, 101]);
+        let counters = world.protocol().inner.counters();
+        assert_eq!((counters.upgrades_refused.get(), counters.websockets_open.get()), (1, 1));
+    });
+}
+
+/// Mail reaches everybody, in order, one frame shared by all.
+#[test]
+fn mail_is_published() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut clients: Vec<Client> = (0..8).map(|_| open(world)).collect();
+        let expected: Vec<_> =
+            (0..20).map(|number| (Kind::Text, format!("number {number}").into_bytes())).collect();
+        for (_, message) in &expected {
+            world.post(ServeMail::App(Bytes::from(message.clone())));
+            if world.rng.bool() {
+                world.turn();
+            }
+        }
+        for client in &mut clients {
+            let heard = until(world, client, "all of it", |heard| heard.messages.len() == 20);
+            assert_eq!(heard.messages, expected);
+        }
+    });
+}
+
+/// A peer that asks and asks and does not read is not read, and what is queued for it is bounded.
+#[test]
+fn echoes_without_reading_are_bounded() {
+    everywhere(&Setup { seeds: 6, ..setup() }, serve_patiently, |world| {
+        let mut client = open(world);
+        let message = "m".repeat(5000);
+        (0..300).for_each(|_| client.say_bytes(&text(&message)));
+        let mut most = 0;
+        for _ in 0..500 {
+            client.write(world);
+            world.turn();
+            most = most.max(world.shard.held().bytes);
+        }
+        assert!(most < 64 * 1024 + 2 * 5000, "{most} bytes were queued");
+        world.until("all is heard", |world| {
+            client.step(world);
+            client.heard.len() > 5000 * 300 && world.shard.held().bytes == 0
+        });
+        let heard = until(world, &mut client, "all come back", |heard| heard.messages.len() == 300);
+        assert!(heard.messages.iter().all(|(_, bytes)| bytes == message.as_bytes()));
+    });
+}
+
+/// A silent peer is pinged after its interval; while it answers it stays, and when it does not it
+/// is given up.
+#[test]
+fn silent_peers_are_pinged_then_given_up() {
+    simulated(&setup(), serve, |world| {
+        let mut client = open(world);
+        let mut answered = 0;
+        for _ in 0..60 {
+            world.pass(Duration::from_secs(1));
+            (0..4).for_each(|_| client.read(world));
+            let pings = understand(&client.heard).pings;
+            for _ in answered..pings {
+                client.say_bytes(&control(Control::Pong, b""));
+            }
+            answered = pings;
+            while !client.has_spoken() {
+                client.write(world);
+            }
+        }
+        assert!(world.protocol().closed.is_empty(), "it was alive");
+        // Every interval of eight seconds and the second in which it answers.
+        assert!((5..=9).contains(&answered), "{answered} pings in a minute");
+        world.pass(limits().ping_interval + limits().pong_timeout + 4 * TICK);
+        assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
+        assert_eq!(world.protocol().inner.handler().closed, [CloseReason::IdleTimeout]);
+    });
+}
+
+/// Many that are opened together are not all pinged together.
+#[test]
+fn pings_are_spread() {
+    simulated(&Setup { seeds: 4, ..setup() }, serve, |world| {
+        let _clients: Vec<Client> = (0..50).map(|_| open(world)).collect();
+        let counters = world.protocol().inner.counters();
+        let mut most = 0;
+        for _ in 0..100 {
+            let before = counters.pings.get();
+            world.pass(TICK);
+            most = most.max(counters.pings.get() - before);
+        }
+        assert!(counters.pings.get() >= 50, "{} pings", counters.pings.get());
+        assert!(most <= 10, "{most} pings in one tick");
+    });
+}
+
+/// A peer that vanishes is given up like one that is silent, whatever is queued for it.
+#[test]
+fn vanished_peers_are_given_up() {
+    simulated(&setup(), serve, |world| {
+        let mut client = open(world);
+        client.say_bytes(&text(&"x".repeat(30_000)));
+        world.until("it is said", |world| {
+            client.write(world);
+            client.has_spoken()
+        });
+        world.net.vanish(client.peer);
+        world.post(ServeMail::App(Bytes::from(vec![b'y'; 50_000])));
+        world.pass(limits().ping_interval + limits().pong_timeout + 4 * TICK);
+        assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
+    });
+}
+
+/// A drain says 1001 to everybody, and new handshakes are not taken.
+#[test]
+fn a_drain_says_going_away() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut clients: Vec<Client> = (0..10).map(|_| open(world)).collect();
+        world.post(ServeMail::Drain(Duration::from_millis(100)));
+        for client in &mut clients {
+            let heard = until(world, client, "the goodbye", |heard| heard.close.is_some());
+            assert_eq!(heard.close, Some(Some(CloseCode::Away)));
+            client.say_bytes(&close(CloseCode::Away));
+            world.until("the end", |world| {
+                client.step(world);
+                client.end.is_some()
+            });
+            world.net.close(client.peer);
+        }
+        world.until("it stops", |world| world.shard.stopped());
+        assert_eq!(world.protocol().closed_for(CloseReason::Draining), 10);
+        assert_eq!(world.protocol().inner.counters().websockets_open.get(), 0);
+    });
+}

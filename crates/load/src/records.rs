@@ -1,0 +1,303 @@
+//! Records, read back: what `report` and `verdict` know of a run is in its line and nowhere else.
+//!
+//! A file of records holds one JSON object a line. Besides the records of scenarios there are
+//!
+//! - `{"form": ..., "echoes_per_cpu_second": ...}` of `crates/core/examples/forms.rs`,
+//! - `{"accept": ..., "shares": [..], "cpu_us": ...}` of the test `accept_forms` in `crates/core`,
+//! - `{"bench": "mask_throughput", ...}` of `crates/codec/examples/mask_throughput.rs`,
+//! - `{"tool": "ab", ...}`, written by scripts that run `ab` while connections are held: [`Ab`],
+//! - `{"tool": "murre-load memory", ...}` of `murre-load memory`: [`Weighed`].
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::cli::Scenario;
+use crate::record::{Connect, Hold, Latency, Outcome, Series};
+
+/// One line of a file of records.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) place: Place,
+    pub(crate) content: Content,
+}
+
+/// Where a line is: the file's name in its directory, and its number from 1.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) file: String,
+    pub(crate) line: usize,
+}
+
+#[derive(Debug)]
+pub(crate) enum Content {
+    Run(Box<Run>),
+    Ab(Ab),
+    Form(Form),
+    Accept(Accept),
+    Mask(Mask),
+    Weighed(Box<Weighed>),
+}
+
+/// A record of a scenario, as far as it is reported.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) label: String,
+    pub(crate) commit: Option<String>,
+    pub(crate) started: String,
+    pub(crate) command: Option<String>,
+    pub(crate) scenario: Scenario,
+    pub(crate) outcome: Outcome,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) parameters: Parameters,
+    pub(crate) machine: MachineFacts,
+    pub(crate) client: Client,
+    pub(crate) connect: Connect,
+    pub(crate) hold: Option<Hold>,
+    pub(crate) errors: BTreeMap<String, u64>,
+    pub(crate) latency_us: Latency,
+    pub(crate) memory: Option<MemoryFacts>,
+    pub(crate) series: Series,
+}
+
+/// Of the command line, what decides whether two runs did the same work.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Parameters {
+    pub(crate) conns: u64,
+    pub(crate) idle_conns: u64,
+    pub(crate) connect_rate: f64,
+    pub(crate) idle: String,
+    pub(crate) every: f64,
+    pub(crate) payload: u64,
+    pub(crate) pipeline: u64,
+    pub(crate) rate: Option<f64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Client {
+    pub(crate) bytes_per_connection: u64,
+}
+
+/// Where a run was made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct MachineFacts {
+    pub(crate) cpu: String,
+    pub(crate) cores: u64,
+    pub(crate) memory_bytes: u64,
+    pub(crate) kernel: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) virtualisation: Option<String>,
+    pub(crate) open_files_max: u64,
+    pub(crate) sysctls: BTreeMap<String, String>,
+}
+
+/// The memory section: bytes per connection.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct MemoryFacts {
+    pub(crate) connections: u64,
+    pub(crate) user: f64,
+    pub(crate) page_tables: f64,
+    pub(crate) socket: f64,
+    pub(crate) wait: f64,
+    pub(crate) descriptor_node: f64,
+    pub(crate) descriptor_slot: f64,
+    pub(crate) total: Option<f64>,
+    pub(crate) server_descriptors: String,
+    pub(crate) server_fixed_bytes: u64,
+}
+
+/// What `ab` says of the server while connections are held.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Ab {
+    /// The server: `murre`, `nginx`.
+    pub(crate) label: String,
+    pub(crate) started: String,
+    pub(crate) command: String,
+    /// Connections held beside it.
+    pub(crate) connections_held: u64,
+    pub(crate) requests_per_second: f64,
+    pub(crate) failed: u64,
+    pub(crate) mean_ms: f64,
+    pub(crate) longest_ms: f64,
+}
+
+/// One run of one form of receiving.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Form {
+    pub(crate) form: String,
+    pub(crate) echoes_per_second: f64,
+    pub(crate) echoes_per_cpu_second: f64,
+}
+
+/// One run of one form of accepting: which part of the connections each of two shards took, and
+/// what one cost.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Accept {
+    pub(crate) accept: String,
+    pub(crate) shares: [f64; 2],
+    pub(crate) cpu_us: f64,
+}
+
+/// How fast masks come off, in 10^9 bytes a second.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Mask {
+    pub(crate) payload_bytes: u64,
+    pub(crate) mask_gb_per_s: f64,
+    pub(crate) naive_gb_per_s: f64,
+    pub(crate) decode_gb_per_s: f64,
+    pub(crate) tungstenite_decode_gb_per_s: f64,
+}
+
+/// What `murre-load memory` wrote: a server weighed, or the check of the method.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Weighed {
+    pub(crate) started: String,
+    pub(crate) commit: Option<String>,
+    pub(crate) check: Option<CheckFacts>,
+}
+
+/// The check of the method of `memory`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CheckFacts {
+    pub(crate) pairs: u64,
+    pub(crate) attributed_bytes: f64,
+    pub(crate) alone_bytes: f64,
+    pub(crate) agrees: bool,
+}
+
+impl Run {
+    /// Connections that were reached.
+    pub(crate) fn connections(&self) -> u64 {
+        self.connect.connections
+    }
+
+    /// Every kind of fault, wrong answers among them.
+    pub(crate) fn faults(&self) -> u64 {
+        self.errors.values().sum()
+    }
+
+    /// What the run did, for people. Runs that did the same have the same.
+    pub(crate) fn work(&self) -> String {
+        let p = &self.parameters;
+        let conns = crate::figures::grouped(p.conns);
+        match self.scenario {
+            Scenario::HttpKeepalive => {
+                format!("{conns} HTTP keep-alive connections, idle {} s", p.idle)
+            }
+            Scenario::WsUpper => format!("{conns} WebSockets, a text each every {} s", p.every),
+            Scenario::WsIdle => format!("{conns} idle WebSockets"),
+            Scenario::WsEcho => {
+                let mut work = format!("echo of {} B on {conns} WebSockets", p.payload);
+                if p.pipeline > 1 {
+                    work += &format!(", {} under way on each", p.pipeline);
+                }
+                if let Some(rate) = p.rate {
+                    work += &format!(", {rate}/s");
+                }
+                if p.idle_conns > 0 {
+                    work += &format!(", {} idle beside", crate::figures::grouped(p.idle_conns));
+                }
+                work
+            }
+        }
+    }
+}
+
+/// All that could be read, in the order of files and lines, and what could not.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) lines: Vec<Line>,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Records {
+    /// Reads every `*.jsonl` of a directory.
+    pub(crate) fn read_all(directory: &Path) -> io::Result<Records> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "jsonl") {
+                files.push(path);
+            }
+        }
+        files.sort();
+        let mut records = Records::default();
+        for file in files {
+            records.read(&file)?;
+        }
+        Ok(records)
+    }
+
+    /// Reads one file.
+    pub(crate) fn read(&mut self, path: &Path) -> io::Result<()> {
+        let text = fs::read(path)?;
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for (index, bytes) in text.split(|&byte| byte == b'\n').enumerate() {
+            if bytes.trim_ascii().is_empty() {
+                continue;
+            }
+            let place = Place { file: file.clone(), line: index + 1 };
+            match content(bytes) {
+                Ok(content) => self.lines.push(Line { place, content }),
+                Err(error) => {
+                    self.warnings.push(format!("{file}:{}: skipped: {error}", place.line));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The runs of scenarios.
+    pub(crate) fn runs(&self) -> impl DoubleEndedIterator<Item = (&Place, &Run)> {
+        self.lines.iter().filter_map(|line| match &line.content {
+            Content::Run(run) => Some((&line.place, &**run)),
+            _ => None,
+        })
+    }
+}
+
+fn content(bytes: &[u8]) -> Result<Content, String> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let text = |key: &str| value.get(key).and_then(Value::as_str);
+    let has = |key: &str| value.get(key).is_some();
+    let content = match (text("tool"), text("bench")) {
+        (Some("murre-load"), _) => from(value).map(|run| Content::Run(Box::new(run))),
+        (Some("ab"), _) => from(value).map(Content::Ab),
+        (Some("murre-load memory"), _) => from(value).map(|w| Content::Weighed(Box::new(w))),
+        (None, Some("mask_throughput")) => from(value).map(Content::Mask),
+        (None, None) if has("form") => from(value).map(Content::Form),
+        (None, None) if has("accept") => from(value).map(Content::Accept),
+        _ => return Err("not a record that is known".to_owned()),
+    };
+    content.map_err(|error| error.to_string())
+}
+
+fn from<T: for<'a> Deserialize<'a>>(value: Value) -> serde_json::Result<T> {
+    serde_json::from_value(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_known_by_what_they_hold() {
+        // Shows each kind of line beside the records of scenarios, and that others are refused.
+        let kind = |line: &str| content(line.as_bytes());
+        let form =
+            r#"{"form":"a","echoes_per_second":1,"echoes_per_cpu_second":2,"turns_per_echo":0.5}"#;
+        assert!(matches!(kind(form), Ok(Content::Form(_))));
+        let accept = r#"{"accept":"Multishot","shares":[0.5,0.5],"cpu_us":9.5}"#;
+        assert!(matches!(kind(accept), Ok(Content::Accept(_))));
+        let ab = r#"{"tool":"ab","label":"nginx","started":"2026-01-01T00:00:00Z","command":"ab",
+            "connections_held":6,"requests_per_second":5.5,"failed":0,"mean_ms":1,"longest_ms":2}"#;
+        assert!(matches!(kind(ab), Ok(Content::Ab(_))));
+        for wrong in ["", "{", "[]", "{}", r#"{"tool":"wrk"}"#, r#"{"tool":"murre-load"}"#] {
+            assert!(kind(wrong).is_err(), "{wrong}");
+        }
+    }
+}

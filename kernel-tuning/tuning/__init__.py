@@ -1,0 +1,1 @@
+"""What `apply`, `check` and `revert` share. The table of knobs is in `knobs`."""
