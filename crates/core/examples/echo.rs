@@ -22,7 +22,6 @@ impl Handler for Echo {
         _id: ConnId,
         _request: &Request<'_, '_>,
         _upgrade: &Upgrade<'_>,
-        _out: &mut Outbox,
     ) -> Result<Opened<()>, Response> {
         Ok(Opened::new(()))
     }

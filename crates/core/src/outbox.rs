@@ -30,6 +30,7 @@ pub struct Outbox {
     pub(crate) linger: Duration,
     pub(crate) stopped: bool,
     pub(crate) drain: Option<Duration>,
+    pub(crate) draining: bool,
 }
 
 /// A connection that a protocol asked for.
@@ -84,6 +85,11 @@ impl Outbox {
     pub fn congested(&self, id: ConnId) -> bool {
         let enough = CONGESTED_BYTES.min(self.send_bytes_max).max(1);
         self.conns.get(id).is_some_and(|conn| conn.queue.bytes() >= enough)
+    }
+
+    /// Bytes that are queued for the connection and have not left.
+    pub fn queued(&self, id: ConnId) -> u32 {
+        self.conns.get(id).map_or(0, |conn| conn.queue.bytes())
     }
 
     /// Whether the connection is open: neither gone nor going.
@@ -183,6 +189,12 @@ impl Outbox {
     /// spread over `over`, and ends the shard when the last is gone, or soon after that time.
     pub fn drain(&mut self, over: Duration) {
         self.drain = Some(over);
+        self.draining = true;
+    }
+
+    /// Whether the shard is being drained.
+    pub fn is_draining(&self) -> bool {
+        self.draining
     }
 
     /// Ends the shard after this turn, whoever is still connected.

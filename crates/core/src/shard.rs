@@ -120,6 +120,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             linger: config.linger,
             stopped: false,
             drain: None,
+            draining: false,
         };
         Shard {
             accepts: Accepts { armed: 0, not_before: None, listening: ring.listens() },

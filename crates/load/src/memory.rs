@@ -1,4 +1,4 @@
-//! What a connection costs the server, all in, while the client is on the same machine.
+//! What a connection costs the server, all in, whether the clients are on the same machine or not.
 //!
 //! **Method.** One reading before the first connection, one at full hold when nothing is under
 //! way; the difference is divided by the connections.
@@ -11,31 +11,36 @@
 //! - *Whose*: both ends are here and hold equally many sockets, so of each cache that a socket
 //!   needs half is the server's, and half of `io_kiocb`, which holds one armed poll on each end.
 //!   Our end never waits in epoll: if `eventpoll_pwq` grew, the server does, and its three objects
-//!   are charged in place of the poll. `kmalloc-32` holds one node per direct descriptor: it
+//!   are charged in place of the poll. Where the clients are on other machines, all is the
+//!   server's. `kmalloc-32` holds one node per direct descriptor: it
 //!   belongs to the ends that use them. Bind buckets exist on the connecting end only and are left
 //!   out.
 //! - *Descriptor tables* are not in slabs: 8 bytes a slot, on either kind, by computation.
+//! - *Packet buffers*: growth of `mem` in `/proc/net/sockstat`, in pages, of all ends that are
+//!   here. Apart from the total: idle connections have none, and what there is belongs to traffic.
+//! - *Fixed*: the PSS before the first connection, arena and stacks included, and what the rings
+//!   have mapped, from `/proc/PID/maps`.
 //! - *Monitors*: a program that lists `/proc/PID/fd` makes a procfs inode, a dentry and a security
 //!   blob for each descriptor it sees. As many as `proc_inode_cache` grew by are taken off those.
 //!
 //! **Error.** The slabs that a processor is allocating from count as full, so each cache is off by
 //! up to three slabs per processor: 78 TCP sockets on two, under half a per cent at 10,000
 //! connections and several at 1,000. Sockets that other programs open or close meanwhile would be
-//! taken for ours, so a socket cache that is more than 3 % off two objects per connection is named
+//! taken for ours, so a socket cache that is more than 3 % off an object per connection and end is named
 //! under `disturbed` and there is no total. Dentries, files and small objects have other users as
 //! well: of those, one per connection is charged and what is above it is not. A ring gives no
 //! `io_kiocb` back, so a server must be measured when it has just been started. Not counted: the
 //! owner pointers that memory control groups keep beside objects (about 8 bytes an object where
 //! they are on), packet buffers (none while idle), and the listener. What grew by half an object
 //! per connection or more and is charged to nobody is listed under `not_charged`. The check of all
-//! this, run by hand because it counts the whole machine's sockets: `agrees_with_single_sockets`
-//! in [`attribution`](crate::attribution).
+//! this is `murre-load memory --check`, in [`memory_check`](crate::memory_check).
 
 use std::collections::BTreeMap;
 
+use murre_core::host::Descriptors;
 use serde::Serialize;
 
-use crate::attribution::{Bill, Charge, DirectEnds, Part, bill};
+use crate::attribution::{Bill, Charge, Ends, Part, bill};
 use crate::reading::{ProcessMemory, Reading};
 
 /// The record's memory section. Bytes are per connection unless the name says otherwise.
@@ -48,6 +53,7 @@ pub(crate) struct Memory {
     wait: f64,
     descriptor_node: f64,
     descriptor_slot: f64,
+    packet_buffers: f64,
     /// The server's side, all in. `None` where the slabs cannot be read or do not add up.
     total: Option<f64>,
     server_descriptors: &'static str,
@@ -63,15 +69,10 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn between(
-        before: &Reading,
-        full: &Reading,
-        conns: u64,
-        direct: DirectEnds,
-    ) -> Memory {
+    pub(crate) fn between(before: &Reading, full: &Reading, conns: u64, ends: Ends) -> Memory {
         let per_conn = |before: u64, full: u64| (full as f64 - before as f64) / conns.max(1) as f64;
         let Bill { charged, not_charged, disturbed } = match (&before.slabs, &full.slabs) {
-            (Some(before), Some(full)) => bill(before, full, conns, direct),
+            (Some(before), Some(full)) => bill(before, full, conns, ends),
             _ => Bill::default(),
         };
         let part = |part: Part| -> f64 {
@@ -86,8 +87,9 @@ impl Memory {
             wait: part(Part::Wait),
             descriptor_node: part(Part::DescriptorNode),
             descriptor_slot: DESCRIPTOR_SLOT_BYTES,
+            packet_buffers: per_conn(before.packet_buffer_bytes(), full.packet_buffer_bytes()),
             total: None,
-            server_descriptors: if direct.server { "direct" } else { "normal" },
+            server_descriptors: ends.server.name(),
             server_fixed_bytes: before.server.pss_bytes,
             server_before: before.server,
             server_full: full.server,
@@ -127,21 +129,56 @@ impl Memory {
             table += &format!("  {name:<28}{bytes:>9.1} B\n");
         }
         table += &match self.total {
-            Some(total) => format!("  {:<28}{total:>9.1} B\n", "total, all in"),
+            Some(total) => {
+                let above = total - self.floor();
+                format!(
+                    "  {:<28}{total:>9.1} B\n  {:<28}{above:>9.1} B\n",
+                    "total, all in", "above a bare socket and wait"
+                )
+            }
             None if self.disturbed.is_empty() => {
                 "  no total: the kernel's slabs cannot be read\n".to_owned()
             }
             None => format!("  no total: {}\n", self.disturbed.join("; ")),
         };
-        table + &format!("  fixed, all connections: {} KiB\n", self.server_fixed_bytes / 1024)
+        let kib = |bytes: u64| bytes / 1024;
+        table
+            + &format!(
+                "  packet buffers, not in total{:>9.1} B\n  fixed, all connections: {} KiB, rings \
+                 mapped: {} KiB\n",
+                self.packet_buffers,
+                kib(self.server_fixed_bytes),
+                kib(self.server_full.ring_bytes)
+            )
+    }
+
+    /// The least that the kernel takes for a connection that waits for input.
+    fn floor(&self) -> f64 {
+        let descriptor = if self.server_descriptors == Descriptors::Direct.name() {
+            DIRECT_DESCRIPTOR_BYTES
+        } else {
+            0.0
+        };
+        SOCKET_BYTES + WAIT_BYTES + descriptor
     }
 }
+
+/// An accepted TCP socket with nobody behind it, kernel 6.18.
+pub(crate) const SOCKET_BYTES: f64 = 3_830.0;
+
+/// An armed poll.
+const WAIT_BYTES: f64 = 256.0;
+
+/// A direct descriptor's node and slot.
+const DIRECT_DESCRIPTOR_BYTES: f64 = 40.0;
 
 /// One pointer, in the process's table or the ring's.
 const DESCRIPTOR_SLOT_BYTES: f64 = 8.0;
 
 #[cfg(test)]
 mod tests {
+    use murre_core::host::Descriptors::{Direct, Normal};
+
     use super::*;
     use crate::slab::{Cache, Slabs};
 
@@ -169,7 +206,12 @@ mod tests {
     }
 
     fn reading(pss_bytes: u64, slabs: Slabs) -> Reading {
-        let server = ProcessMemory { pss_bytes, page_table_bytes: 81920, descriptor_slots: 64 };
+        let server = ProcessMemory {
+            pss_bytes,
+            page_table_bytes: 81920,
+            descriptor_slots: 64,
+            ring_bytes: 0,
+        };
         Reading { server, slabs: Some(slabs), sockstat: BTreeMap::new() }
     }
 
@@ -178,8 +220,8 @@ mod tests {
         // Shows the sum for both ends on direct descriptors, and that bind buckets are not in it.
         let before = reading(4_000_000, slabs(0, 0, 0, 0));
         let full = reading(4_900_000, slabs(2 * CONNS, 2 * CONNS, 2 * CONNS, CONNS));
-        let direct = DirectEnds { client: true, server: true };
-        let memory = Memory::between(&before, &full, CONNS, direct);
+        let ends = Ends { client: Some(Direct), server: Direct };
+        let memory = Memory::between(&before, &full, CONNS, ends);
         assert_eq!(memory.user, 90.0);
         assert_eq!(memory.socket, 2520.0 + 862.0 + 193.0 + 195.0 + 32.0 + 24.0);
         assert_eq!((memory.wait, memory.descriptor_node), (256.0, 32.0));
@@ -195,9 +237,9 @@ mod tests {
         // direct ones for all of them when we use none.
         let before = reading(0, slabs(0, 0, 0, 0));
         let full = reading(0, slabs(2 * CONNS, 2 * CONNS, CONNS, CONNS));
-        for (client, server, node) in [(true, false, 0.0), (false, true, 32.0)] {
-            let direct = DirectEnds { client, server };
-            let memory = Memory::between(&before, &full, CONNS, direct);
+        for (client, server, node) in [(Direct, Normal, 0.0), (Normal, Direct, 32.0)] {
+            let ends = Ends { client: Some(client), server };
+            let memory = Memory::between(&before, &full, CONNS, ends);
             assert_eq!(memory.descriptor_node, node);
         }
     }
@@ -208,8 +250,8 @@ mod tests {
         let before = reading(0, slabs(0, 0, 0, 0));
         let mut after = slabs(2 * CONNS, 2 * CONNS, 0, CONNS);
         after.0.get_mut("dentry").unwrap().objects += 3 * CONNS;
-        let direct = DirectEnds { client: false, server: false };
-        let memory = Memory::between(&before, &reading(0, after), CONNS, direct);
+        let ends = Ends { client: Some(Normal), server: Normal };
+        let memory = Memory::between(&before, &reading(0, after), CONNS, ends);
         assert_eq!(memory.socket, 3826.0);
         assert!(memory.total.is_some());
     }
@@ -221,14 +263,14 @@ mod tests {
         // polls are an error.
         let before = reading(0, slabs(0, 0, 0, 0));
         let mut after = slabs(2 * CONNS, CONNS, 0, CONNS);
-        let direct = DirectEnds { client: false, server: false };
-        let memory = Memory::between(&before, &reading(0, after.clone()), CONNS, direct);
+        let ends = Ends { client: Some(Normal), server: Normal };
+        let memory = Memory::between(&before, &reading(0, after.clone()), CONNS, ends);
         assert_eq!(memory.total, None);
         assert!(memory.table().contains("just been started"), "{}", memory.table());
 
         after.0.get_mut("eventpoll_epi").unwrap().objects += CONNS;
         after.0.extend([cache(&["eventpoll_pwq"], CONNS, 64.0), cache(&["ep_head"], CONNS, 16.0)]);
-        let memory = Memory::between(&before, &reading(0, after), CONNS, direct);
+        let memory = Memory::between(&before, &reading(0, after), CONNS, ends);
         assert_eq!(memory.wait, 128.0 + 64.0 + 16.0);
         assert_eq!(memory.total, Some(3826.0 + 208.0 + 8.0));
     }
@@ -236,11 +278,11 @@ mod tests {
     #[test]
     fn other_programs_sockets_are_noticed() {
         // Shows that there is no total when sockets beside ours came or went, by more than 3 %.
-        let direct = DirectEnds { client: false, server: false };
+        let ends = Ends { client: Some(Normal), server: Normal };
         let total = |others: u64, full: u64| {
             let before = reading(0, slabs(others, 0, 0, 0));
             let full = reading(0, slabs(full, 2 * CONNS, 0, CONNS));
-            Memory::between(&before, &full, CONNS, direct).total
+            Memory::between(&before, &full, CONNS, ends).total
         };
         assert!(total(0, 2 * CONNS).is_some());
         assert!(total(500, 2 * CONNS).is_some());
@@ -259,8 +301,8 @@ mod tests {
         for name in ["dentry", "btrfs_delayed_extent_op"] {
             after.0.get_mut(name).unwrap().objects += 2 * CONNS;
         }
-        let direct = DirectEnds { client: false, server: false };
-        let memory = Memory::between(&reading(0, before), &reading(0, after), CONNS, direct);
+        let ends = Ends { client: Some(Normal), server: Normal };
+        let memory = Memory::between(&reading(0, before), &reading(0, after), CONNS, ends);
         assert_eq!(memory.socket, 3826.0);
         assert!(memory.not_charged.iter().any(|charge| charge.cache == "proc_inode_cache"));
     }
@@ -270,8 +312,8 @@ mod tests {
         // Shows that half of one end is never taken for a whole one.
         let before = reading(0, slabs(0, 0, 0, 0));
         let full = reading(0, slabs(CONNS, CONNS, 0, CONNS));
-        let direct = DirectEnds { client: false, server: false };
-        let memory = Memory::between(&before, &full, CONNS, direct);
+        let ends = Ends { client: Some(Normal), server: Normal };
+        let memory = Memory::between(&before, &full, CONNS, ends);
         assert_eq!(memory.total, None);
         assert!(memory.table().contains("no total"));
     }

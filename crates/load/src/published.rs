@@ -56,8 +56,7 @@ const fn reached_in(published: Option<f64>) -> Figure {
 const CONNECTS: Figure = figure("connects per second", None, Unit::PerSecond, |run| {
     Some(run.connect.connections_per_second)
 });
-const FAULTS: Figure =
-    figure("faults", None, Unit::Count, |run| Some(run.faults() as f64));
+const FAULTS: Figure = figure("faults", None, Unit::Count, |run| Some(run.faults() as f64));
 const P99: Figure = figure("99 % answered within", None, Unit::Millis, claims::p99_ms);
 
 const fn user(published: Option<f64>) -> Figure {
@@ -96,7 +95,7 @@ pub(crate) static RUNS: [PublishedRun; 4] = [
             of_ab("`ab` beside it, requests per second", Some(31_405.0), Unit::PerSecond, |ab| {
                 ab.requests_per_second
             }),
-            of_ab("`ab`, mean", Some(0.318), Unit::Millis, |ab| ab.mean_ms),
+            of_ab("`ab`, mean", Some(318.0), Unit::Micros, |ab| ab.mean_ms * 1000.0),
             of_ab("`ab`, longest", Some(913.0), Unit::Millis, |ab| ab.longest_ms),
             of_ab("`ab`, failed", Some(0.0), Unit::Count, |ab| ab.failed as f64),
             user(Some(2_000.0)),
@@ -188,12 +187,7 @@ pub(crate) static SYSTEMS: [System; 15] = [
         total: Some(4_605.0),
         source: BESIDE,
     },
-    System {
-        name: "Netty",
-        user: Some(1_700.0),
-        total: None,
-        source: "its authors, 2015",
-    },
+    System { name: "Netty", user: Some(1_700.0), total: None, source: "its authors, 2015" },
     System {
         name: "http-kit, HTTP keep-alive",
         user: Some(2_000.0),

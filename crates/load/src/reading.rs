@@ -5,17 +5,20 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use serde::Serialize;
+use murre_core::host::Descriptors;
+use serde::{Deserialize, Serialize};
 
-use crate::slab::Slabs;
+use crate::slab::{PAGE_BYTES, Slabs};
 
 /// One process's memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ProcessMemory {
     pub(crate) pss_bytes: u64,
     pub(crate) page_table_bytes: u64,
     /// Slots of the descriptor table; fewer than connections means direct descriptors.
     pub(crate) descriptor_slots: u64,
+    /// What the rings share with the process.
+    pub(crate) ring_bytes: u64,
 }
 
 impl ProcessMemory {
@@ -30,6 +33,7 @@ impl ProcessMemory {
             pss_bytes: field(&rollup, "Pss:")? * 1024,
             page_table_bytes: field(&status, "VmPTE:")? * 1024,
             descriptor_slots: field(&status, "FDSize:")?,
+            ring_bytes: rings(&fs::read_to_string(format!("/proc/{pid}/maps"))?),
         })
     }
 }
@@ -40,8 +44,18 @@ fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// The sizes of the mappings of io_uring.
+fn rings(maps: &str) -> u64 {
+    let size = |line: &str| {
+        let (from, to) = line.split_whitespace().next()?.split_once('-')?;
+        let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).ok());
+        Some(to? - from?)
+    };
+    maps.lines().filter(|line| line.ends_with("[io_uring]")).filter_map(size).sum()
+}
+
 /// Everything that is read at one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Reading {
     pub(crate) server: ProcessMemory,
     /// `None` where the kernel does not show its slabs.
@@ -58,9 +72,14 @@ impl Reading {
         })
     }
 
-    /// Whether the server's descriptor table is too small for its connections to be in it.
-    pub(crate) fn server_is_direct(&self, conns: u64) -> bool {
-        self.server.descriptor_slots < conns
+    /// Data under way or unread, of the whole machine.
+    pub(crate) fn packet_buffer_bytes(&self) -> u64 {
+        self.sockstat.get("mem").copied().unwrap_or_default() * PAGE_BYTES
+    }
+
+    /// A descriptor table that is too small for the connections does not hold them.
+    pub(crate) fn server_kind(&self, conns: u64) -> Descriptors {
+        if self.server.descriptor_slots < conns { Descriptors::Direct } else { Descriptors::Normal }
     }
 }
 
@@ -90,6 +109,14 @@ mod tests {
         let numbers = sockstat(text);
         assert_eq!((numbers["tw"], numbers["mem"]), (2, 7));
         assert_eq!(numbers.len(), 5);
+    }
+
+    #[test]
+    fn rings_are_mappings() {
+        // Shows which lines of /proc/PID/maps count, and that addresses are hexadecimal.
+        let maps = "7f00-7f10 rw-s 0 00:10 7 anon_inode:[io_uring]\n7f10-8f10 rw-p 0 00:00 0\n\
+                    a000-b000 rw-s 1 00:10 7 anon_inode:[io_uring]\n";
+        assert_eq!(rings(maps), 0x1010);
     }
 
     #[test]

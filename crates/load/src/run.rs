@@ -11,10 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
-use murre_core::host::{self, Descriptors, Plan, Wanted};
+use murre_core::host::{self, Plan, Wanted};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::attribution::DirectEnds;
+use crate::attribution::Ends;
 use crate::cli::{Cli, Scenario};
 use crate::crew::{self, Crew, Totals};
 use crate::fleet::{Event, Order};
@@ -259,14 +259,11 @@ impl Run {
                 return (own, None);
             }
         };
-        let direct = DirectEnds {
-            client: self.plan.descriptors == Descriptors::Direct,
-            server: match self.cli.server_descriptors.wanted() {
-                Some(descriptors) => descriptors == Descriptors::Direct,
-                None => full.server_is_direct(conns),
-            },
+        let ends = Ends {
+            client: Some(self.plan.descriptors),
+            server: self.cli.server_descriptors.wanted().unwrap_or_else(|| full.server_kind(conns)),
         };
-        (own, Some(Memory::between(before, &full, conns, direct)))
+        (own, Some(Memory::between(before, &full, conns, ends)))
     }
 
     /// Closes everything and makes the record.

@@ -9,10 +9,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::machine;
 
 /// One cache, or one group of merged caches.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cache {
     /// Every name it goes by.
     pub(crate) names: Vec<String>,
@@ -32,7 +34,7 @@ impl Cache {
 }
 
 /// All caches at one moment, by directory.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Slabs(pub(crate) BTreeMap<String, Cache>);
 
 impl Slabs {
@@ -88,7 +90,7 @@ fn read_cache(directory: &Path, name: &str, cpus: u64) -> io::Result<Cache> {
 const SLABS_PER_CPU: u64 = 3;
 
 /// `order` counts pages of the machine; slab caches are not on other page sizes here.
-const PAGE_BYTES: u64 = 4096;
+pub(crate) const PAGE_BYTES: u64 = 4096;
 
 #[cfg(test)]
 mod tests {

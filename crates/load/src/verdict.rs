@@ -42,8 +42,7 @@ pub(crate) fn verdict(arguments: &VerdictArguments) -> anyhow::Result<Verdict> {
 
 /// The last record of ours, and all lines of `ab` since the one before it.
 fn newest(records: Records) -> Option<Records> {
-    let is_ours =
-        |line: &Line| matches!(&line.content, Content::Run(run) if run.label == OURS);
+    let is_ours = |line: &Line| matches!(&line.content, Content::Run(run) if run.label == OURS);
     let last = records.lines.iter().rposition(is_ours)?;
     let before = records.lines[..last].iter().rposition(is_ours);
     let mut lines = records.lines;

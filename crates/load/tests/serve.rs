@@ -35,7 +35,6 @@ impl Handler for Bench {
         _id: ConnId,
         request: &Request<'_, '_>,
         _upgrade: &Upgrade<'_>,
-        _out: &mut Outbox,
     ) -> Result<Opened<bool>, Response> {
         Ok(Opened::new(request.path() == "/upper"))
     }

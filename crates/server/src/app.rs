@@ -83,7 +83,6 @@ impl Handler for App {
         _: ConnId,
         request: &Request<'_, '_>,
         _: &Upgrade<'_>,
-        _: &mut Outbox,
     ) -> Result<Opened<Session>, Response> {
         match self.route(request.path()) {
             Some(Route::WebSocket(session)) => Ok(Opened::new(session)),

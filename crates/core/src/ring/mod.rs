@@ -45,7 +45,7 @@ pub enum Op {
         /// How many of them have gone before.
         at: u32,
     },
-    /// Close the socket. Nothing of it may be in flight.
+    /// Close the socket. Nothing of it may be in flight, unless the ring ends next.
     Close(Socket),
 }
 

@@ -381,7 +381,7 @@ impl Ring for Uring {
                 key = self.sends.insert(Sending { generation, data, at });
                 let rest = &self.sends.get_mut(key).data.bytes()[at as usize..];
                 let (start, len) = (rest.as_ptr(), rest.len() as u32);
-                let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+                let flags = libc::MSG_NOSIGNAL;
                 on!(socket, |file| opcode::Send::new(file, start, len).flags(flags).build())
             }
             Op::Close(socket) => on!(socket, |file| opcode::Close::new(file).build()),

@@ -31,8 +31,10 @@ pub trait Handler {
         id: ConnId,
         request: &Request<'_, '_>,
         upgrade: &Upgrade<'_>,
-        out: &mut Outbox,
     ) -> Result<Opened<Self::Session>, Response>;
+
+    /// The WebSocket is open: what is queued from here on follows the handshake.
+    fn opened(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
     /// A whole message arrived.
     fn message(

@@ -20,7 +20,7 @@ impl<H: Handler> Serve<H> {
         input: &[u8],
         out: &mut Outbox,
     ) -> usize {
-        let Speaks::Http { decoder, continued, answered } = state else {
+        let Speaks::Http { decoder, continued, answered, waited } = state else {
             unreachable!("called for HTTP")
         };
         let arriving = decoder.in_request();
@@ -44,10 +44,12 @@ impl<H: Handler> Serve<H> {
         };
         *continued = false;
         *answered = true;
+        *waited = 0;
         self.counters.requests.add(1);
         let consumed = request.size;
         if request.wants_websocket() {
-            if let Some(session) = self.upgrade(id, &request, out) {
+            if let Some(mut session) = self.upgrade(id, &request, out) {
+                self.handler.opened(id, &mut session, out);
                 *state = Speaks::WebSocket(WebSocket::new(session));
                 self.first_ping(id, out);
             }
@@ -65,7 +67,7 @@ impl<H: Handler> Serve<H> {
         response: &Response,
         out: &mut Outbox,
     ) {
-        let keep_alive = request.keep_alive && !self.draining;
+        let keep_alive = request.keep_alive && !out.is_draining();
         let date = self.clock.date(out.now());
         let head = request.method == "HEAD";
         // An answer that cannot be queued is the connection's end.
@@ -75,7 +77,7 @@ impl<H: Handler> Serve<H> {
         if keep_alive {
             out.set_timer(id, out.ticks(self.limits.http_idle));
         } else {
-            let draining = self.draining && request.keep_alive;
+            let draining = out.is_draining() && request.keep_alive;
             let reason = if draining { CloseReason::Draining } else { CloseReason::Finished };
             out.close(id, reason);
         }
@@ -89,9 +91,9 @@ impl<H: Handler> Serve<H> {
     ) -> Option<H::Session> {
         let opened = match upgrade::check(request) {
             Err(refusal) => Err(refusal.response()),
-            Ok(_) if self.draining => Err(Response::text(503, "going away\n")),
+            Ok(_) if out.is_draining() => Err(Response::text(503, "going away\n")),
             Ok(upgrade) => {
-                let opened = self.handler.open(id, request, &upgrade, out);
+                let opened = self.handler.open(id, request, &upgrade);
                 opened.map(|opened| (opened, upgrade))
             }
         };
@@ -115,6 +117,17 @@ impl<H: Handler> Serve<H> {
     fn refuse(&mut self, id: ConnId, bad: BadRequest, out: &mut Outbox) {
         self.counters.requests_bad.add(1);
         self.last_answer(id, bad.status(), bad.reason(), CloseReason::BadRequest, out);
+    }
+
+    /// Nothing has arrived between two requests for as long as that may take. A client that is still
+    /// taking an answer, however slowly, is not idle: it has as long again for some more of it.
+    pub(super) fn idle(&mut self, id: ConnId, waited: &mut u32, out: &mut Outbox) {
+        let waiting = out.queued(id);
+        if waiting == 0 || (*waited > 0 && waiting >= *waited) {
+            return out.close(id, CloseReason::IdleTimeout);
+        }
+        *waited = waiting;
+        out.set_timer(id, out.ticks(self.limits.http_idle));
     }
 
     /// The request did not arrive in time.

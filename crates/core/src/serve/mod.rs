@@ -60,7 +60,6 @@ pub struct Serve<H: Handler> {
     messages: Pool<Vec<u8>>,
     counters: Arc<ServeCounters>,
     clock: Clock,
-    draining: bool,
 }
 
 /// What one connection speaks at present.
@@ -73,6 +72,8 @@ pub enum Speaks<S> {
         continued: bool,
         /// A request has been answered before.
         answered: bool,
+        /// Bytes of answers that waited when the timer last ran out.
+        waited: u32,
     },
     /// WebSocket.
     WebSocket(WebSocket<S>),
@@ -122,7 +123,6 @@ impl<H: Handler> Serve<H> {
             messages: Pool::default(),
             counters: Arc::default(),
             clock: Clock::default(),
-            draining: false,
         }
     }
 
@@ -148,7 +148,12 @@ impl<H: Handler> Protocol for Serve<H> {
 
     fn opened(&mut self, id: ConnId, out: &mut Outbox) -> Self::State {
         out.set_timer(id, out.ticks(self.limits.handshake));
-        Speaks::Http { decoder: RequestDecoder::default(), continued: false, answered: false }
+        Speaks::Http {
+            decoder: RequestDecoder::default(),
+            continued: false,
+            answered: false,
+            waited: 0,
+        }
     }
 
     fn received(
@@ -179,7 +184,7 @@ impl<H: Handler> Protocol for Serve<H> {
     fn expired(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
         match state {
             Speaks::Http { decoder, .. } if decoder.in_request() => self.too_slow(id, out),
-            Speaks::Http { answered: true, .. } => out.close(id, CloseReason::IdleTimeout),
+            Speaks::Http { answered: true, waited, .. } => self.idle(id, waited, out),
             Speaks::Http { .. } => out.close(id, CloseReason::HandshakeTimeout),
             Speaks::WebSocket(websocket) => self.silent(id, websocket, out),
         }
@@ -204,10 +209,7 @@ impl<H: Handler> Protocol for Serve<H> {
 
     fn mail(&mut self, mail: Self::Mail, out: &mut Outbox) {
         match mail {
-            ServeMail::Drain(over) => {
-                self.draining = true;
-                out.drain(over);
-            }
+            ServeMail::Drain(over) => out.drain(over),
             ServeMail::App(mail) => self.handler.mail(mail, out),
         }
     }

@@ -213,8 +213,30 @@ fn whoever_never_reads_is_given_up() {
             client.write(world);
             world.shard.counters().paused.get() > 0
         });
-        world.pass(limits().http_idle + Duration::from_secs(2));
+        world.pass(2 * limits().http_idle + Duration::from_secs(2));
         assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
+    });
+}
+
+/// A client that takes a large answer slowly, over many times the idle timeout, gets all of it.
+#[test]
+fn a_slow_download_is_not_idle() {
+    const LENGTH: usize = 60_000;
+    simulated(&setup(), serve, |world| {
+        let mut client = Client::new(world);
+        client.say_bytes(&get(LENGTH));
+        world.until("it is asked", |world| {
+            client.write(world);
+            world.shard.outbox().live() > 0 && world.shard.held().bytes > 0
+        });
+        while understand(&client.heard).responses.is_empty() {
+            match world.net.read(client.peer, 5000) {
+                Read::Bytes(bytes) => client.heard.extend(bytes),
+                other => assert_eq!(other, Read::Nothing, "{} bytes came", client.heard.len()),
+            }
+            world.pass(limits().http_idle / 2);
+        }
+        assert_eq!(understand(&client.heard).responses, [(200, body(LENGTH).to_vec())]);
     });
 }
 

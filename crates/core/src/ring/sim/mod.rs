@@ -90,8 +90,6 @@ enum Work {
 struct InFlight {
     work: Work,
     token: Token,
-    /// Bytes that a send has moved.
-    moved: u32,
     /// Ends before it should.
     spurious: bool,
 }
@@ -141,7 +139,7 @@ impl SimRing {
         for _ in 0..self.fate.taken(self.pushed.len()) {
             let (work, token) = self.pushed.pop_front().expect("counted");
             let spurious = self.fate.chance(self.fate.faults.spurious_ready);
-            self.in_flight.push(InFlight { work, token, moved: 0, spurious });
+            self.in_flight.push(InFlight { work, token, spurious });
         }
     }
 
@@ -175,7 +173,7 @@ impl SimRing {
     }
 
     fn step(&mut self, operation: &mut InFlight) -> Step {
-        let InFlight { work, token, moved, spurious } = operation;
+        let InFlight { work, token, spurious } = operation;
         let op = match work {
             Work::Op(op) => op,
             Work::Shut(socket, how) => return Some(self.step_shut(*socket, *how)),
@@ -185,7 +183,7 @@ impl SimRing {
             Op::Connect(socket, to) => Some(self.step_connect(*socket, *to)),
             Op::Poll(socket) => (*spurious || self.net.net().readable(*socket)).then_some(Ok(1)),
             Op::Recv(socket, lease) => Some(self.step_recv(*socket, lease)),
-            Op::Send { socket, data, at } => self.step_send(*socket, data, *at, moved),
+            Op::Send { socket, data, at } => self.step_send(*socket, data, *at),
             Op::Close(socket) => {
                 self.net.net().close(*socket);
                 Some(Ok(0))
@@ -220,22 +218,15 @@ impl SimRing {
         self.net.net().recv(socket, &mut buffer[..len])
     }
 
-    fn step_send(&mut self, socket: Socket, data: &SendData, at: u32, moved: &mut u32) -> Step {
-        let misfortune = if *moved == 0 { self.fate.misfortune() } else { None };
-        if let Some(errno) = misfortune {
+    fn step_send(&mut self, socket: Socket, data: &SendData, at: u32) -> Step {
+        if let Some(errno) = self.fate.misfortune() {
             return Some(Err(errno));
         }
-        let rest = &data.bytes()[(at + *moved) as usize..];
+        let rest = &data.bytes()[at as usize..];
         let len = self.fate.cut(rest.len());
         match self.net.net().send(socket, &rest[..len]) {
-            Ok(sent) => {
-                *moved += sent;
-                let over = sent as usize == rest.len() || len < rest.len() && *moved > 0;
-                over.then_some(Ok(*moved))
-            }
-            // What has been moved counts; the error shows in the next operation.
-            Err(_) if *moved > 0 => Some(Ok(*moved)),
-            Err(errno) => Some(Err(errno)),
+            Ok(0) => None,
+            sent => Some(sent),
         }
     }
 

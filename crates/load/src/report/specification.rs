@@ -1,0 +1,70 @@
+//! The tables of SPECIFICATION.md: what is between `<!-- report: TOPIC -->` and
+//! `<!-- report end -->` is made from the table of promises and the records.
+
+use anyhow::{Context, bail};
+
+use super::markdown::{links, table};
+use crate::claims::{PROMISES, Topic};
+use crate::figures::with_unit;
+use crate::records::Records;
+
+/// The text with its tables filled. A text without markers stays as it is.
+pub(super) fn filled(text: &str, records: &Records) -> anyhow::Result<String> {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once(START) {
+        let (name, behind) = behind.split_once(" -->").context("a marker does not end")?;
+        let Some(topic) = Topic::ALL.into_iter().find(|topic| topic.name() == name) else {
+            let known: Vec<_> = Topic::ALL.into_iter().map(Topic::name).collect();
+            bail!("no promises are about `{name}`: {} are known", known.join(", "));
+        };
+        let (_, behind) =
+            behind.split_once(END).with_context(|| format!("`{name}` has no `{END}`"))?;
+        filled += before;
+        filled += &format!("{START}{name} -->\n{}{END}", promises(topic, records));
+        rest = behind;
+    }
+    Ok(filled + rest)
+}
+
+fn promises(topic: Topic, records: &Records) -> String {
+    let about = PROMISES.iter().filter(|promise| promise.topic == topic);
+    let rows: Vec<_> = about
+        .map(|promise| {
+            let (value, record) = match promise.measure(records) {
+                Some(measured) => (
+                    with_unit(measured.value, promise.unit),
+                    links(&measured.places, "bench-results/"),
+                ),
+                None => ("*pending*".to_owned(), "pending".to_owned()),
+            };
+            let target = promise.target.text(promise.unit);
+            let command = format!("`{}`", promise.measured_by);
+            vec![promise.text.to_owned(), target, value, command, record]
+        })
+        .collect();
+    table(&["promise", "target>", "measured>", "measured by", "record"], &rows)
+}
+
+const START: &str = "<!-- report: ";
+const END: &str = "<!-- report end -->";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_between_markers_changes() {
+        // Shows that text around stays, that filling twice is filling once, and that mistakes are
+        // found.
+        let records = Records::default();
+        let text = "a\n<!-- report: memory -->\nold\n<!-- report end -->\nb\n";
+        let once = filled(text, &records).unwrap();
+        assert!(once.starts_with("a\n<!-- report: memory -->\n| promise |"), "{once}");
+        assert!(once.ends_with("<!-- report end -->\nb\n") && !once.contains("old"));
+        assert_eq!(filled(&once, &records).unwrap(), once);
+        assert_eq!(filled("no markers", &records).unwrap(), "no markers");
+        assert!(filled("<!-- report: memory -->", &records).is_err());
+        assert!(filled("<!-- report: size --><!-- report end -->", &records).is_err());
+    }
+}
