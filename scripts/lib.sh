@@ -38,7 +38,7 @@ ended_within() { timeout "$1" tail --pid="$2" --follow=descriptor /dev/null; }
 # Starts the server with these options and waits until it serves. Its process id is in `server`.
 start_server() {
     start "$built/murre" serve --bench \
-        --listen "127.0.0.1:$TEST_PORT" --admin "127.0.0.1:$TEST_ADMIN_PORT" "$@" \
+        --listen "${server_listen:-127.0.0.1:$TEST_PORT}" --admin "127.0.0.1:$TEST_ADMIN_PORT" "$@" \
         >"$work/server.log" 2>&1
     server=$!
     # Its own word: an answer on the port could be that of another server.
@@ -59,10 +59,14 @@ stop_server() {
     wait_for_server
 }
 
+# What a script has changed on the machine is put back here.
+undo() { :; }
+
 finish() {
     local pid
     for pid in $(jobs -pr); do kill -TERM "$pid" || true; done
     for pid in $(jobs -pr); do ended_within 15 "$pid" || kill -KILL "$pid" || true; done
+    undo
     rm --recursive --force "$work"
 }
 trap finish EXIT
