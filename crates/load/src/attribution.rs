@@ -34,6 +34,17 @@ pub(crate) struct Charge {
     pub(crate) part: Part,
 }
 
+impl Charge {
+    /// For people: of what is not charged, how much it grew.
+    pub(crate) fn line(&self, conns: u64, note: &str) -> String {
+        let objects = match self.server_objects {
+            0.0 => self.grew_objects as f64 / conns.max(1) as f64,
+            objects => objects,
+        };
+        format!("  {objects:>6.3} x {:>7.1} B  {}{note}\n", self.bytes_each, self.cache)
+    }
+}
+
 /// What an object is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Part {

@@ -1,11 +1,11 @@
-//! What Murre promises, and how each promise is computed from records. This table is the only one:
-//! `report` fills SPECIFICATION.md and bench-results/README.md from it, `verdict` judges by it.
+//! What a promise is, and how records show whether it is kept. The promises themselves are in
+//! [`promises`](crate::promises).
 
 use clap::ValueEnum;
 
 use crate::cli::Scenario;
 use crate::compare;
-use crate::figures::{Unit, with_unit};
+use crate::figures::{Spread, Unit, chosen};
 use crate::record::Outcome;
 use crate::records::{Ab, Content, Place, Records, Run};
 
@@ -79,9 +79,9 @@ impl Target {
     pub(crate) fn text(self, unit: Unit) -> String {
         match self {
             Target::AtMost(0.0) => "none".to_owned(),
-            Target::AtMost(limit) => format!("at most {}", with_unit(limit, unit)),
-            Target::Below(limit) => format!("below {}", with_unit(limit, unit)),
-            Target::AtLeast(limit) => format!("at least {}", with_unit(limit, unit)),
+            Target::AtMost(limit) => format!("at most {}", chosen(limit, unit)),
+            Target::Below(limit) => format!("below {}", chosen(limit, unit)),
+            Target::AtLeast(limit) => format!("at least {}", chosen(limit, unit)),
             Target::None => "as many as can be".to_owned(),
         }
     }
@@ -94,9 +94,9 @@ pub(crate) enum Evidence {
     Run(Needs, fn(&Run) -> Option<f64>),
     /// The most connections of any run that is what the promise is about.
     Most(Needs),
-    /// `ab` while a run holds its connections.
-    Ab(Needs, fn(&Ab) -> f64),
-    /// The same, divided by what nginx does in the same run.
+    /// `ab` while a run holds its connections, and which of several rounds counts.
+    Ab(Needs, fn(&Ab) -> f64, fn(&Spread) -> f64),
+    /// Its requests per second divided by those that nginx answers beside the same run, in pairs.
     AbBesideNginx(Needs),
     /// Our runs divided by the best peer's, in pairs; less is better if the flag says so.
     Peers(Needs, fn(&Run) -> Option<f64>, compare::Better),
@@ -105,22 +105,22 @@ pub(crate) enum Evidence {
 /// What a run must be for a promise to be about it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
-    scenarios: &'static [Scenario],
+    pub(crate) scenarios: &'static [Scenario],
     /// Connections reached: from the first, and fewer than the second.
-    conns: (u64, u64),
-    hold_seconds: f64,
+    pub(crate) conns: (u64, u64),
+    pub(crate) hold_seconds: f64,
     /// One of these, if there are any.
-    idle: &'static [&'static str],
-    unthrottled: bool,
-    descriptors: Option<&'static str>,
-    open_files_max: Option<u64>,
-    payload: Option<u64>,
-    p90_ms_max: Option<f64>,
-    faults_per_answer_max: Option<f64>,
+    pub(crate) idle: &'static [&'static str],
+    pub(crate) unthrottled: bool,
+    pub(crate) descriptors: Option<&'static str>,
+    pub(crate) open_files_max: Option<u64>,
+    pub(crate) payload: Option<u64>,
+    pub(crate) p90_ms_max: Option<f64>,
+    pub(crate) faults_per_answer_max: Option<f64>,
 }
 
 impl Needs {
-    const fn of(scenarios: &'static [Scenario], conns_min: u64) -> Needs {
+    pub(crate) const fn of(scenarios: &'static [Scenario], conns_min: u64) -> Needs {
         Needs {
             scenarios,
             conns: (conns_min, u64::MAX),
@@ -193,8 +193,8 @@ impl Promise {
     pub(crate) fn measure(&self, records: &Records) -> Option<Measured> {
         match self.evidence {
             Evidence::Run(needs, value) => {
-                let (place, value) = newest(records, &needs, value)?;
-                Some(Measured { value, places: vec![place.clone()] })
+                let (place, run) = newest(records, &needs, value)?;
+                Some(Measured { value: value(run)?, places: vec![place.clone()] })
             }
             Evidence::Most(needs) => {
                 let runs = records.runs().filter(|(_, run)| run.is_ours());
@@ -202,15 +202,25 @@ impl Promise {
                 let (place, run) = able.max_by_key(|(_, run)| run.connections())?;
                 Some(Measured { value: run.connections() as f64, places: vec![place.clone()] })
             }
-            Evidence::Ab(needs, value) => {
-                let (at, ab) = ab_beside_newest(records, &needs, OURS)?;
-                Some(Measured { value: value(ab), places: vec![at.clone()] })
+            Evidence::Ab(needs, value, pick) => {
+                let (at, run) = newest(records, &needs, faults)?;
+                let rounds = abs_beside(records, at, run, OURS);
+                let held = needs.conns.0;
+                let full = rounds.iter().filter(|(_, ab)| ab.connections_held >= held);
+                let spread = Spread::of(full.clone().map(|(_, ab)| value(ab)).collect())?;
+                let places = full.map(|(at, _)| (*at).clone()).collect();
+                Some(Measured { value: pick(&spread), places })
             }
             Evidence::AbBesideNginx(needs) => {
-                let (at, ours) = ab_beside_newest(records, &needs, OURS)?;
-                let (peer_at, nginx) = ab_beside_newest(records, &needs, "nginx")?;
-                let value = ours.requests_per_second / nginx.requests_per_second;
-                Some(Measured { value, places: vec![at.clone(), peer_at.clone()] })
+                let (at, run) = newest(records, &needs, faults)?;
+                let [ours, nginx] =
+                    [OURS, "nginx"].map(|label| abs_beside(records, at, run, label));
+                let ratio = |((_, own), (_, theirs)): (&(_, &Ab), &(_, &Ab))| {
+                    own.requests_per_second / theirs.requests_per_second
+                };
+                let spread = Spread::of(ours.iter().zip(&nginx).map(ratio).collect())?;
+                let places = [&ours, &nginx].map(|rounds| rounds[0].0.clone()).into();
+                Some(Measured { value: spread.median, places })
             }
             Evidence::Peers(needs, value, better) => {
                 let runs = records.runs().filter(|(_, run)| needs.unmet(run).is_none());
@@ -223,40 +233,39 @@ impl Promise {
         match &self.evidence {
             Evidence::Run(needs, _)
             | Evidence::Most(needs)
-            | Evidence::Ab(needs, _)
+            | Evidence::Ab(needs, ..)
             | Evidence::AbBesideNginx(needs)
             | Evidence::Peers(needs, ..) => needs,
         }
     }
 }
 
-/// The newest run of ours that a promise is about.
+/// The newest run of ours that a promise is about and that has the value.
 fn newest<'r>(
     records: &'r Records,
     needs: &Needs,
     value: fn(&Run) -> Option<f64>,
-) -> Option<(&'r Place, f64)> {
+) -> Option<(&'r Place, &'r Run)> {
     let ours = records.runs().filter(|(_, run)| run.is_ours() && needs.unmet(run).is_none());
-    let measured = ours.filter_map(|(place, run)| Some(((&run.started, place), value(run)?)));
-    let newest = measured.max_by(|(one, _), (other, _)| one.cmp(other));
-    newest.map(|((_, place), value)| (place, value))
+    let valued = ours.filter(|(_, run)| value(run).is_some());
+    valued.max_by_key(|(place, run)| (&run.started, *place))
 }
 
-/// `ab` against a server in the same file as our newest run: the newest such line that says it had
-/// as many connections held beside it.
-fn ab_beside_newest<'r>(
+/// The rounds of `ab` against a server while a run was under way: their lines are before the run's
+/// own, which is written at its end, and later than its start.
+pub(crate) fn abs_beside<'r>(
     records: &'r Records,
-    needs: &Needs,
+    at: &Place,
+    run: &Run,
     label: &str,
-) -> Option<(&'r Place, &'r Ab)> {
-    let (run, _) = newest(records, needs, |run| Some(run.connections() as f64))?;
-    let lines = records.lines.iter().filter(|line| line.place.file == run.file);
-    let abs = lines.filter_map(|line| match &line.content {
+) -> Vec<(&'r Place, &'r Ab)> {
+    let lines = records.lines.iter();
+    let before = lines.filter(|line| line.place.file == at.file && line.place.line < at.line);
+    let abs = before.filter_map(|line| match &line.content {
         Content::Ab(ab) => Some((&line.place, ab)),
         _ => None,
     });
-    abs.filter(|(_, ab)| ab.label == label && ab.connections_held >= needs.conns.0)
-        .max_by(|(_, one), (_, other)| one.started.cmp(&other.started))
+    abs.filter(|(_, ab)| ab.label == label && ab.started >= run.started).collect()
 }
 
 /// The label of our own server in records.
@@ -308,324 +317,93 @@ pub(crate) fn p99_ms(run: &Run) -> Option<f64> {
     (run.latency_us.count > 0).then(|| run.latency_us.p99 as f64 / 1000.0)
 }
 
-fn faults(run: &Run) -> Option<f64> {
+pub(crate) fn faults(run: &Run) -> Option<f64> {
     Some(run.faults() as f64)
 }
 
-fn connect_seconds(run: &Run) -> Option<f64> {
+pub(crate) fn connect_seconds(run: &Run) -> Option<f64> {
     Some(run.connect.seconds)
 }
 
-// ---- the table ----
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
 
-const IDLE: &[Scenario] = &[Scenario::WsIdle];
-/// After a text every 25 s a WebSocket is as idle as one that has said nothing.
-const QUIET: &[Scenario] = &[Scenario::WsIdle, Scenario::WsUpper];
-const KEEP_ALIVE: &[Scenario] = &[Scenario::HttpKeepalive];
-const UPPER: &[Scenario] = &[Scenario::WsUpper];
-const ECHO: &[Scenario] = &[Scenario::WsEcho];
+    use super::*;
+    use crate::promises::PROMISES;
 
-const R1: Needs = Needs::of(KEEP_ALIVE, 600_000);
-const R1_FIVE_MINUTES: Needs = Needs { hold_seconds: 299.0, idle: &["5-45"], ..R1 };
-const R2: Needs = Needs::of(UPPER, 600_000);
-const MILLION: Needs = Needs::of(IDLE, 1_000_000);
-const MILLION_TEN_MINUTES: Needs = Needs { hold_seconds: 599.0, ..MILLION };
-const ECHO_64: Needs = Needs { conns: (64, 65), ..Needs::of(ECHO, 64) };
-const ECHO_32: Needs = Needs { payload: Some(32), ..ECHO_64 };
-const ECHO_1K: Needs = Needs { payload: Some(1024), ..ECHO_64 };
-
-const IDLE_COMMAND: &str = "scripts/bench idle";
-const HTTP_COMMAND: &str = "scripts/bench http";
-const ECHO_COMMAND: &str = "scripts/bench echo";
-const R1_COMMAND: &str = "scripts/reproduce-600k";
-const R2_COMMAND: &str = "scripts/reproduce-512k-websockets";
-const MILLION_COMMAND: &str = "scripts/reproduce-1m-idle";
-
-/// Every promise.
-pub(crate) static PROMISES: &[Promise] = &[
-    Promise {
-        id: "user-100k",
-        topic: Topic::Memory,
-        about: None,
-        text: "User space per idle WebSocket, at 100,000",
-        target: Target::AtMost(96.0),
-        unit: Unit::Bytes,
-        measured_by: IDLE_COMMAND,
-        evidence: Evidence::Run(
-            Needs { conns: (100_000, 600_000), ..Needs::of(IDLE, 0) },
-            user_bytes,
-        ),
-    },
-    Promise {
-        id: "user-600k",
-        topic: Topic::Memory,
-        about: Some(About::R2),
-        text: "User space per WebSocket, at 600,000",
-        target: Target::AtMost(96.0),
-        unit: Unit::Bytes,
-        measured_by: R2_COMMAND,
-        evidence: Evidence::Run(
-            Needs { conns: (600_000, 1_000_000), ..Needs::of(QUIET, 0) },
-            user_bytes,
-        ),
-    },
-    Promise {
-        id: "user-1m",
-        topic: Topic::Memory,
-        about: Some(About::Idle1m),
-        text: "User space per idle WebSocket, at 1,000,000",
-        target: Target::AtMost(96.0),
-        unit: Unit::Bytes,
-        measured_by: MILLION_COMMAND,
-        evidence: Evidence::Run(MILLION, user_bytes),
-    },
-    Promise {
-        id: "all-in-normal",
-        topic: Topic::Memory,
-        about: None,
-        text: "All in, per idle WebSocket on a normal descriptor, from 10,000 on",
-        target: Target::AtMost(4220.0),
-        unit: Unit::Bytes,
-        measured_by: IDLE_COMMAND,
-        evidence: Evidence::Run(
-            Needs { descriptors: Some("normal"), ..Needs::of(IDLE, 10_000) },
-            total_bytes,
-        ),
-    },
-    Promise {
-        id: "all-in-direct",
-        topic: Topic::Memory,
-        about: None,
-        text: "All in, per idle WebSocket on a direct descriptor, from 100,000 on",
-        target: Target::AtMost(4250.0),
-        unit: Unit::Bytes,
-        measured_by: IDLE_COMMAND,
-        evidence: Evidence::Run(
-            Needs { descriptors: Some("direct"), ..Needs::of(IDLE, 100_000) },
-            total_bytes,
-        ),
-    },
-    Promise {
-        id: "all-in-1m",
-        topic: Topic::Memory,
-        about: Some(About::Idle1m),
-        text: "All in, per idle WebSocket, at 1,000,000 (30 B less on normal descriptors)",
-        target: Target::AtMost(4250.0),
-        unit: Unit::Bytes,
-        measured_by: MILLION_COMMAND,
-        evidence: Evidence::Run(MILLION, |run| {
-            let normal = run.memory.as_ref()?.server_descriptors == "normal";
-            Some(total_bytes(run)? + if normal { 30.0 } else { 0.0 })
-        }),
-    },
-    Promise {
-        id: "client-bytes",
-        topic: Topic::Memory,
-        about: None,
-        text: "User space per idle connection of the load generator, by the sizes of its parts",
-        target: Target::AtMost(128.0),
-        unit: Unit::Bytes,
-        measured_by: IDLE_COMMAND,
-        evidence: Evidence::Run(Needs::of(IDLE, 10_000), |run| {
-            Some(run.client.bytes_per_connection as f64)
-        }),
-    },
-    Promise {
-        id: "idle-100k-faults",
-        topic: Topic::Connections,
-        about: None,
-        text: "Faults among 100,000 WebSockets of one process that may open 20,000 files",
-        target: Target::AtMost(0.0),
-        unit: Unit::Count,
-        measured_by: IDLE_COMMAND,
-        evidence: Evidence::Run(
-            Needs { open_files_max: Some(20_000), ..Needs::of(IDLE, 100_000) },
-            faults,
-        ),
-    },
-    Promise {
-        id: "http-100k-faults",
-        topic: Topic::Connections,
-        about: None,
-        text: "Wrong bodies and lost connections of 100,000 HTTP connections in 2 minutes",
-        target: Target::AtMost(0.0),
-        unit: Unit::Count,
-        measured_by: HTTP_COMMAND,
-        evidence: Evidence::Run(
-            Needs { hold_seconds: 119.0, ..Needs::of(KEEP_ALIVE, 100_000) },
-            faults,
-        ),
-    },
-    Promise {
-        id: "connect-rate",
-        topic: Topic::Connections,
-        about: None,
-        text: "WebSockets opened per second, handshake included, both ends on 2 cores",
-        target: Target::AtLeast(40_000.0),
-        unit: Unit::PerSecond,
-        measured_by: IDLE_COMMAND,
-        evidence: Evidence::Run(Needs { unthrottled: true, ..Needs::of(QUIET, 100_000) }, |run| {
-            Some(run.connect.connections_per_second)
-        }),
-    },
-    Promise {
-        id: "r1-reached",
-        topic: Topic::Connections,
-        about: Some(About::R1),
-        text: "R1: until 600,000 HTTP connections are up, each with its first answer",
-        target: Target::Below(60.0),
-        unit: Unit::Seconds,
-        measured_by: R1_COMMAND,
-        evidence: Evidence::Run(R1, connect_seconds),
-    },
-    Promise {
-        id: "r1-faults",
-        topic: Topic::Connections,
-        about: Some(About::R1),
-        text: "R1: wrong bodies, lost connections and other faults in 5 minutes",
-        target: Target::AtMost(0.0),
-        unit: Unit::Count,
-        measured_by: R1_COMMAND,
-        evidence: Evidence::Run(R1_FIVE_MINUTES, faults),
-    },
-    Promise {
-        id: "r2-faults",
-        topic: Topic::Connections,
-        about: Some(About::R2),
-        text: "R2: wrong texts, lost connections and other faults at 600,000 WebSockets",
-        target: Target::AtMost(0.0),
-        unit: Unit::Count,
-        measured_by: R2_COMMAND,
-        evidence: Evidence::Run(R2, faults),
-    },
-    Promise {
-        id: "idle-1m-faults",
-        topic: Topic::Connections,
-        about: Some(About::Idle1m),
-        text: "Lost connections and other faults of 1,000,000 idle WebSockets in 10 minutes",
-        target: Target::AtMost(0.0),
-        unit: Unit::Count,
-        measured_by: MILLION_COMMAND,
-        evidence: Evidence::Run(MILLION_TEN_MINUTES, faults),
-    },
-    Promise {
-        id: "idle-1m-cpu",
-        topic: Topic::Speed,
-        about: Some(About::Idle1m),
-        text: "Processor time per idle WebSocket and second, at 1,000,000 and a ping every 25 s",
-        target: Target::Below(1.0),
-        unit: Unit::Micros,
-        measured_by: MILLION_COMMAND,
-        evidence: Evidence::Run(MILLION_TEN_MINUTES, idle_cpu_us),
-    },
-    Promise {
-        id: "r1-rate",
-        topic: Topic::Speed,
-        about: Some(About::R1),
-        text: "R1: requests per second for 5 minutes, idle 5 to 45 s between them",
-        target: Target::AtLeast(24_000.0),
-        unit: Unit::PerSecond,
-        measured_by: R1_COMMAND,
-        evidence: Evidence::Run(R1_FIVE_MINUTES, per_second),
-    },
-    Promise {
-        id: "r1-ab",
-        topic: Topic::Speed,
-        about: Some(About::R1),
-        text: "R1: `ab -n 100000 -c 10 -k` while 600,000 connections are held",
-        target: Target::AtLeast(31_405.0),
-        unit: Unit::PerSecond,
-        measured_by: R1_COMMAND,
-        evidence: Evidence::Ab(R1, |ab| ab.requests_per_second),
-    },
-    Promise {
-        id: "r1-ab-failed",
-        topic: Topic::Speed,
-        about: Some(About::R1),
-        text: "R1: requests of `ab` that failed",
-        target: Target::AtMost(0.0),
-        unit: Unit::Count,
-        measured_by: R1_COMMAND,
-        evidence: Evidence::Ab(R1, |ab| ab.failed as f64),
-    },
-    Promise {
-        id: "r1-ab-nginx",
-        topic: Topic::Speed,
-        about: Some(About::R1),
-        text: "R1: the same, divided by what nginx does in the same run",
-        target: Target::AtLeast(1.0),
-        unit: Unit::Ratio,
-        measured_by: R1_COMMAND,
-        evidence: Evidence::AbBesideNginx(R1),
-    },
-    Promise {
-        id: "r2-rate",
-        topic: Topic::Speed,
-        about: Some(About::R2),
-        text: "R2: texts answered per second on 600,000 WebSockets",
-        target: Target::AtLeast(24_000.0),
-        unit: Unit::PerSecond,
-        measured_by: R2_COMMAND,
-        evidence: Evidence::Run(R2, per_second),
-    },
-    Promise {
-        id: "r2-p99",
-        topic: Topic::Speed,
-        about: Some(About::R2),
-        text: "R2: 99 % of the texts answered within",
-        target: Target::Below(100.0),
-        unit: Unit::Millis,
-        measured_by: R2_COMMAND,
-        evidence: Evidence::Run(R2, p99_ms),
-    },
-    Promise {
-        id: "r4-connections",
-        topic: Topic::Speed,
-        about: Some(About::R4),
-        text: "R4: HTTP connections with a think time of 8 s, 90 % within 3 s, errors under 0.1 %",
-        target: Target::None,
-        unit: Unit::Count,
-        measured_by: "scripts/concurrency-search",
-        evidence: Evidence::Most(Needs {
-            idle: &["8-8", "4-12", "0-16"],
-            p90_ms_max: Some(3000.0),
-            faults_per_answer_max: Some(0.001),
-            ..Needs::of(KEEP_ALIVE, 1)
-        }),
-    },
-    echo("echo-32", "Echo of 32 B on 64 connections: messages per second", ECHO_32),
-    echo("echo-1k", "Echo of 1 KB on 64 connections: messages per second", ECHO_1K),
-    echo_cpu("echo-32-cpu", "Echo of 32 B: messages per server-CPU-second", ECHO_32),
-    echo_cpu("echo-1k-cpu", "Echo of 1 KB: messages per server-CPU-second", ECHO_1K),
-    echo_p99("echo-32-p99", "Echo of 32 B: time for 99 % of the messages", ECHO_32),
-    echo_p99("echo-1k-p99", "Echo of 1 KB: time for 99 % of the messages", ECHO_1K),
-];
-
-/// Beside the best peer of the same run, as all that follow.
-const fn echo(id: &'static str, text: &'static str, needs: Needs) -> Promise {
-    Promise {
-        id,
-        topic: Topic::Speed,
-        about: None,
-        text,
-        target: Target::AtLeast(1.0),
-        unit: Unit::Ratio,
-        measured_by: ECHO_COMMAND,
-        evidence: Evidence::Peers(needs, per_second, compare::Better::More),
+    fn fixture() -> Records {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture/records");
+        Records::read_all(&directory).expect("the fixture")
     }
-}
 
-const fn echo_cpu(id: &'static str, text: &'static str, needs: Needs) -> Promise {
-    Promise {
-        evidence: Evidence::Peers(needs, per_cpu_second, compare::Better::More),
-        ..echo(id, text, needs)
+    #[test]
+    fn targets_have_their_borders() {
+        // Shows on which side of each the border itself is, and how it is said.
+        assert!(Target::AtMost(96.0).is_kept(96.0) && !Target::AtMost(96.0).is_kept(96.1));
+        assert!(Target::Below(60.0).is_kept(59.9) && !Target::Below(60.0).is_kept(60.0));
+        assert!(Target::AtLeast(1.0).is_kept(1.0) && !Target::AtLeast(1.0).is_kept(0.99));
+        assert_eq!(Target::AtMost(0.0).text(Unit::Count), "none");
+        assert_eq!(Target::Below(60.0).text(Unit::Seconds), "below 60 s");
     }
-}
 
-const fn echo_p99(id: &'static str, text: &'static str, needs: Needs) -> Promise {
-    Promise {
-        target: Target::AtMost(1.0),
-        evidence: Evidence::Peers(needs, p99_ms, compare::Better::Less),
-        ..echo(id, text, needs)
+    #[test]
+    fn each_published_run_is_promised_something() {
+        // Shows that ids are unique and that no verdict is about nothing.
+        let mut ids: Vec<_> = PROMISES.iter().map(|promise| promise.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), PROMISES.len());
+        for about in About::value_variants() {
+            assert!(PROMISES.iter().any(|promise| promise.about == Some(*about)), "{about:?}");
+        }
+    }
+
+    #[test]
+    fn the_newest_run_that_can_show_it_counts() {
+        // Shows that a later run replaces an earlier one even if it is worse, and that others
+        // neither by their label, nor interrupted, nor too small do.
+        let mut records = fixture();
+        let needs = Needs::of(&[Scenario::WsIdle], 10_000);
+        let user = |records: &Records| {
+            newest(records, &needs, user_bytes).map(|(place, run)| (place.line, user_bytes(run)))
+        };
+        let (line, before) = user(&records).expect("two runs");
+        assert_eq!(line, 2);
+        let change = |records: &mut Records, change: fn(&mut Run)| {
+            for line in &mut records.lines {
+                if let (Content::Run(run), 2) = (&mut line.content, line.place.line)
+                    && run.scenario == Scenario::WsIdle
+                {
+                    change(run);
+                }
+            }
+        };
+        change(&mut records, |run| run.memory.as_mut().expect("measured").user += 1000.0);
+        assert_eq!(user(&records), Some((2, before.map(|bytes| bytes + 1000.0))));
+        for worse in [
+            (|run| run.label = "other".to_owned()) as fn(&mut Run),
+            |run| run.outcome = Outcome::Interrupted,
+            |run| run.connect.connections = 9_999,
+            |run| run.memory = None,
+        ] {
+            let mut records = fixture();
+            change(&mut records, worse);
+            assert_eq!(user(&records).map(|(line, _)| line), Some(1));
+        }
+    }
+
+    #[test]
+    fn ab_belongs_to_the_run_around_it() {
+        // Shows that only lines between a run's start and its record are of that run.
+        let records = fixture();
+        let run = records.runs().find(|(_, run)| run.scenario == Scenario::HttpKeepalive);
+        let (place, run) = run.expect("one");
+        assert_eq!(abs_beside(&records, place, run, OURS).len(), 1);
+        assert_eq!(abs_beside(&records, place, run, "nginx").len(), 0);
+        let later = Run { started: "2027-01-01T00:00:00Z".to_owned(), ..run.clone() };
+        assert_eq!(abs_beside(&records, place, &later, OURS).len(), 0);
+        let first = Place { line: 1, ..place.clone() };
+        assert_eq!(abs_beside(&records, &first, run, OURS).len(), 0);
     }
 }

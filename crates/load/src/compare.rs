@@ -87,7 +87,14 @@ pub(crate) fn groups<'r>(runs: impl Iterator<Item = (&'r Place, &'r Run)>) -> Ve
         let runs = group.servers.iter().flat_map(|server| &server.rounds);
         runs.map(|(_, run)| &run.started[..]).max().unwrap_or_default()
     };
-    groups.sort_by(|one, other| (&one.work, started(one)).cmp(&(&other.work, started(other))));
+    let order = |group: &Group<'r>| {
+        let parameters = &group.servers[0].rounds[0].1.parameters;
+        (parameters.payload, parameters.conns, parameters.idle_conns)
+    };
+    groups.sort_by(|one, other| {
+        let key = |group| (order(group), &group.work, started(group));
+        key(one).cmp(&key(other))
+    });
     // The newest of each kind of work is the last of its neighbours.
     groups.reverse();
     groups.dedup_by(|later, kept| later.work == kept.work);
@@ -117,4 +124,67 @@ pub(crate) fn with_best_peer<'r>(
         }
     }
     measured
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::claims::{p99_ms, per_second};
+    use crate::records::Records;
+
+    fn fixture() -> Records {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture/records");
+        Records::read_all(&directory).expect("the fixture")
+    }
+
+    #[test]
+    fn rounds_are_compared_with_their_neighbours() {
+        // Shows that ratios are taken pair by pair: where the machine was slow for both in one
+        // round, the ratios stay.
+        let mut records = fixture();
+        let mut round = 0;
+        for line in &mut records.lines {
+            if let crate::records::Content::Run(run) = &mut line.content
+                && let (Scenario::WsEcho, Some(hold)) = (run.scenario, &mut run.hold)
+            {
+                let slow = if round < 2 { 10.0 } else { 1.0 };
+                hold.requests_per_second = if run.label == OURS { 300.0 } else { 200.0 } / slow;
+                round += 1;
+            }
+        }
+        let groups = groups(records.runs());
+        assert_eq!(groups.len(), 1);
+        let [ours, peer] = &groups[0].servers[..] else { panic!("two servers") };
+        assert_eq!((ours.label, peer.label, ours.rounds.len()), (OURS, "tokio-uring", 2));
+        let ratio = ours.beside(peer, per_second).expect("two rounds");
+        assert!((ratio.min - 1.5).abs() < 1e-9 && (ratio.max - 1.5).abs() < 1e-9, "{ratio:?}");
+        assert_eq!(ours.spread(per_second).expect("two rounds").min, 30.0);
+    }
+
+    #[test]
+    fn the_best_peer_is_the_one_to_beat() {
+        // Shows which of two peers counts, when more is better and when less is.
+        let mut records = fixture();
+        let mut third = Vec::new();
+        for (place, run) in records.runs() {
+            if run.label == "tokio-uring" {
+                let mut run = run.clone();
+                run.label = "faster".to_owned();
+                run.hold.as_mut().expect("held").requests_per_second *= 2.0;
+                run.latency_us.p99 *= 2;
+                let content = crate::records::Content::Run(Box::new(run));
+                third.push(crate::records::Line { place: place.clone(), content });
+            }
+        }
+        let value = |records: &Records, value: fn(&Run) -> Option<f64>, better| {
+            with_best_peer(records.runs(), value, better).expect("peers").value
+        };
+        let (rate, p99) =
+            (value(&records, per_second, Better::More), value(&records, p99_ms, Better::Less));
+        records.lines.extend(third);
+        assert!((value(&records, per_second, Better::More) - rate / 2.0).abs() < 1e-9);
+        assert!((value(&records, p99_ms, Better::Less) - p99).abs() < 1e-9);
+    }
 }

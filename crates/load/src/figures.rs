@@ -34,6 +34,14 @@ pub(crate) fn with_unit(value: f64, unit: Unit) -> String {
     }
 }
 
+/// A number that was chosen, not measured: no figure more than it has.
+pub(crate) fn chosen(value: f64, unit: Unit) -> String {
+    let text = with_unit(value, unit);
+    let Some((number, unit)) = text.split_once(' ') else { return text };
+    let short = number.trim_end_matches('0').trim_end_matches('.');
+    format!("{} {unit}", if number.contains('.') { short } else { number })
+}
+
 /// A number with three figures, at least: `0.0415`, `41.5`, `4,150`.
 pub(crate) fn short(value: f64) -> String {
     let decimals = match value.abs() {
@@ -116,6 +124,8 @@ mod tests {
         assert_eq!((rounded(-1234.4), rounded(-0.2)), ("-1,234".to_owned(), "0".to_owned()));
         assert_eq!((grouped(7), grouped(123_456_789)), ("7".into(), "123,456,789".into()));
         assert_eq!(with_unit(0.27, Unit::Percent), "27.0 %");
+        let chosen = [96.0, 4220.0, 100.0].map(|bytes| chosen(bytes, Unit::Bytes));
+        assert_eq!(chosen, ["96 B", "4,220 B", "100 B"]);
     }
 
     #[test]

@@ -99,14 +99,20 @@ const SYSCTLS: [&str; 16] = [
     "vm.max_map_count",
 ];
 
-/// The commit of the working directory, or what `MURRE_COMMIT` says.
+/// The commit of the working directory, with a mark if files differ from it; or what `MURRE_COMMIT` says.
 pub(crate) fn commit() -> Option<String> {
     if let Ok(commit) = std::env::var("MURRE_COMMIT") {
         return Some(commit);
     }
     let output = Command::new("git").args(["rev-parse", "HEAD"]).output().ok()?;
     let commit = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && !commit.is_empty()).then_some(commit)
+    if !output.status.success() || commit.is_empty() {
+        return None;
+    }
+    // Records are added while measuring; anything else that differs was perhaps measured.
+    let same = ["diff", "--quiet", "HEAD", "--", ":/", ":!/bench-results"];
+    let same = Command::new("git").args(same).status().ok()?.success();
+    Some(if same { commit } else { format!("{commit}+changes") })
 }
 
 /// `2026-11-23T05:18:00Z`

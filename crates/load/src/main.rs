@@ -33,6 +33,7 @@ mod memory_check;
 mod memory_tool;
 mod plan;
 mod progress;
+mod promises;
 mod published;
 mod reading;
 mod record;

@@ -152,6 +152,17 @@ impl Memory {
             )
     }
 
+    /// What the kernel's part consists of, cache by cache.
+    pub(crate) fn caches(&self) -> String {
+        let mut caches = "slab caches, objects per connection and bytes of one\n".to_owned();
+        for (charges, note) in [(&self.charged, ""), (&self.not_charged, "  not charged")] {
+            for charge in charges {
+                caches += &charge.line(self.connections, note);
+            }
+        }
+        caches
+    }
+
     /// The least that the kernel takes for a connection that waits for input.
     fn floor(&self) -> f64 {
         let descriptor = if self.server_descriptors == Descriptors::Direct.name() {
@@ -305,6 +316,20 @@ mod tests {
         let memory = Memory::between(&reading(0, before), &reading(0, after), CONNS, ends);
         assert_eq!(memory.socket, 3826.0);
         assert!(memory.not_charged.iter().any(|charge| charge.cache == "proc_inode_cache"));
+    }
+
+    #[test]
+    fn clients_elsewhere_leave_all_to_the_server() {
+        // Shows that with one end here the whole growth is the server's, and how far that is
+        // above the floor.
+        let before = reading(0, slabs(0, 0, 0, 0));
+        let full = reading(900_000, slabs(CONNS, CONNS, CONNS, 0));
+        let ends = Ends { client: None, server: Direct };
+        let memory = Memory::between(&before, &full, CONNS, ends);
+        assert_eq!((memory.socket, memory.wait, memory.descriptor_node), (3826.0, 256.0, 32.0));
+        assert_eq!(memory.total, Some(90.0 + 3826.0 + 256.0 + 32.0 + 8.0));
+        assert_eq!(memory.floor(), 3830.0 + 256.0 + 40.0);
+        assert!(memory.table().contains("above a bare socket and wait"), "{}", memory.table());
     }
 
     #[test]

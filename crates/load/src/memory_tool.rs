@@ -99,22 +99,25 @@ pub(crate) fn memory(arguments: &MemoryArguments) -> anyhow::Result<bool> {
         return Ok(true);
     }
     let Some(conns) = arguments.conns else { bail!("--conns is needed") };
-    let before = match &arguments.baseline {
-        Some(path) => baseline(path)?,
-        None => Reading::default(),
+    let Some(path) = &arguments.baseline else {
+        if arguments.out.is_some() {
+            bail!("a record without --baseline would say nothing of the kernel's part");
+        }
+        println!(
+            "at most {:.1} B of user space per connection, the fixed cost in it; the rest is known \
+             with --baseline, saved before the first connection",
+            now.server.pss_bytes as f64 / conns as f64
+        );
+        return Ok(true);
     };
+    let before = baseline(path)?;
     let kind = |choice: DescriptorsChoice| choice.wanted().unwrap_or(now.server_kind(conns));
     let ends = Ends {
         client: arguments.both_ends.then(|| kind(arguments.client_descriptors)),
         server: kind(arguments.server_descriptors),
     };
     let memory = Memory::between(&before, &now, conns, ends);
-    print!("{}", memory.table());
-    if arguments.baseline.is_none() {
-        println!(
-            "  no baseline: user space holds the fixed cost too, the kernel's part is unknown"
-        );
-    }
+    print!("{}{}", memory.table(), memory.caches());
     write(arguments, Some(&memory), None)?;
     Ok(true)
 }

@@ -55,7 +55,7 @@ fn rings(maps: &str) -> u64 {
 }
 
 /// Everything that is read at one moment.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Reading {
     pub(crate) server: ProcessMemory,
     /// `None` where the kernel does not show its slabs.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cli::Scenario;
+use crate::figures::grouped;
 use crate::record::{Connect, Hold, Latency, Outcome, Series};
 
 /// One line of a file of records.
@@ -183,15 +184,16 @@ impl Run {
     /// What the run did, for people. Runs that did the same have the same.
     pub(crate) fn work(&self) -> String {
         let p = &self.parameters;
-        let conns = crate::figures::grouped(p.conns);
+        let conns = grouped(p.conns);
         match self.scenario {
             Scenario::HttpKeepalive => {
-                format!("{conns} HTTP keep-alive connections, idle {} s", p.idle)
+                let idle = p.idle.replace('-', " to ");
+                format!("{conns} HTTP keep-alive connections, idle {idle} s")
             }
             Scenario::WsUpper => format!("{conns} WebSockets, a text each every {} s", p.every),
             Scenario::WsIdle => format!("{conns} idle WebSockets"),
             Scenario::WsEcho => {
-                let mut work = format!("echo of {} B on {conns} WebSockets", p.payload);
+                let mut work = format!("echo of {} B on {conns} WebSockets", grouped(p.payload));
                 if p.pipeline > 1 {
                     work += &format!(", {} under way on each", p.pipeline);
                 }
@@ -199,12 +201,19 @@ impl Run {
                     work += &format!(", {rate}/s");
                 }
                 if p.idle_conns > 0 {
-                    work += &format!(", {} idle beside", crate::figures::grouped(p.idle_conns));
+                    work += &format!(", {} idle beside", grouped(p.idle_conns));
                 }
                 work
             }
         }
     }
+}
+
+/// Twelve digits of a commit, and the mark of one that was changed.
+pub(crate) fn short_commit(commit: Option<&str>) -> String {
+    let Some(commit) = commit else { return "unknown".to_owned() };
+    let (digits, mark) = commit.split_at(commit.find('+').unwrap_or(commit.len()));
+    format!("{digits:.12}{mark}")
 }
 
 /// All that could be read, in the order of files and lines, and what could not.
@@ -283,6 +292,18 @@ fn from<T: for<'a> Deserialize<'a>>(value: Value) -> serde_json::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commits_are_short_and_keep_their_mark() {
+        // Shows what is cut, and that what a change adds to it is not.
+        let commit = "7e2d3754ae8a0123456789abcdef";
+        assert_eq!(short_commit(Some(commit)), "7e2d3754ae8a");
+        assert_eq!(short_commit(Some(&format!("{commit}+changes"))), "7e2d3754ae8a+changes");
+        assert_eq!(
+            (short_commit(Some("test")), short_commit(None)),
+            ("test".into(), "unknown".into())
+        );
+    }
 
     #[test]
     fn lines_are_known_by_what_they_hold() {

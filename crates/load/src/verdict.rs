@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 
-use crate::claims::{About, Evidence, OURS, PROMISES, Promise};
+use crate::claims::{About, Evidence, OURS, Promise, abs_beside};
 use crate::figures::{Unit, with_unit};
-use crate::published::{self, Figure, Ours};
+use crate::promises::PROMISES;
+use crate::published::{self, Figure};
 use crate::record::Outcome;
-use crate::records::{Ab, Content, Line, Records, Run};
+use crate::records::{Ab, Content, Line, Place, Records, Run, short_commit};
 
 /// Shows the newest record of a file beside the published figures and judges the promises.
 ///
-/// Lines of `ab` that the file holds since the record of ours before it belong to it. Exits with 1
-/// if a promise is missed or the record cannot show it.
+/// Lines of `ab` that were written while it ran belong to it. Exits with 1 if a promise is missed
+/// or the record cannot show it.
 #[derive(Args, Debug)]
 pub(crate) struct VerdictArguments {
     /// Which published run it reproduces
@@ -40,19 +41,12 @@ pub(crate) fn verdict(arguments: &VerdictArguments) -> anyhow::Result<Verdict> {
     Ok(judge(arguments.about, &records))
 }
 
-/// The last record of ours, and all lines of `ab` since the one before it.
+/// The last record of ours, and all lines of `ab`.
 fn newest(records: Records) -> Option<Records> {
     let is_ours = |line: &Line| matches!(&line.content, Content::Run(run) if run.label == OURS);
-    let last = records.lines.iter().rposition(is_ours)?;
-    let before = records.lines[..last].iter().rposition(is_ours);
+    let last = records.lines.iter().rfind(|line| is_ours(line))?.place.clone();
     let mut lines = records.lines;
-    lines.drain(..before.map_or(0, |before| before + 1));
-    let last = last - before.map_or(0, |before| before + 1);
-    let mut index = 0;
-    lines.retain(|line| {
-        index += 1;
-        index == last + 1 || matches!(line.content, Content::Ab(_))
-    });
+    lines.retain(|line| line.place == last || matches!(line.content, Content::Ab(_)));
     Some(Records { lines, warnings: records.warnings })
 }
 
@@ -64,16 +58,16 @@ fn judge(about: About, records: &Records) -> Verdict {
     }
     let published = published::RUNS.iter().find(|published| published.about == about);
     let published = published.expect("every run that can be named is in the table");
-    let commit = run.commit.as_deref().unwrap_or("unknown");
+    let commit = short_commit(run.commit.as_deref());
     verdict.text += &format!("{}\n  {}\n", published.title, published.machine);
     verdict.text += &format!(
-        "this run: {}, {}:{}, commit {commit:.12}\n  {}, {} cores, kernel {}\n\n",
+        "this run: {}, {}:{}, commit {commit}\n  {}, {} cores, kernel {}\n\n",
         run.started, place.file, place.line, run.machine.cpu, run.machine.cores, run.machine.kernel,
     );
+    let abs = abs_beside(records, place, run, OURS);
     let mut figures = vec![["", "published", "this run"].map(str::to_owned)];
     for figure in published.figures {
-        let ab = abs(records).rfind(|ab| ab.label == OURS);
-        figures.push(row(figure, run, ab));
+        figures.push(row(figure, run, &abs));
     }
     verdict.text += &aligned(&figures);
 
@@ -111,24 +105,17 @@ impl Verdict {
     }
 }
 
-fn abs(records: &Records) -> impl DoubleEndedIterator<Item = &Ab> {
-    records.lines.iter().filter_map(|line| match &line.content {
-        Content::Ab(ab) => Some(ab),
-        _ => None,
-    })
-}
-
-fn row(figure: &Figure, run: &Run, ab: Option<&Ab>) -> [String; 3] {
-    let ours = match figure.ours {
-        Ours::Run(value) => value(run),
-        Ours::Ab(value) => ab.map(value),
-    };
+fn row(figure: &Figure, run: &Run, abs: &[(&Place, &Ab)]) -> [String; 3] {
     let cell = |value: Option<f64>, none: &str| match value {
         Some(value) => with_unit(value, figure.unit),
         None => none.to_owned(),
     };
     let none = if figure.unit == Unit::Count { "-" } else { "not measured" };
-    [figure.name.to_owned(), cell(figure.published, "not published"), cell(ours, none)]
+    [
+        figure.name.to_owned(),
+        cell(figure.published, "not published"),
+        cell(figure.of(run, abs), none),
+    ]
 }
 
 /// Columns as wide as their widest cell; the first to the left, the last as well where it is a

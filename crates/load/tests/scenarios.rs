@@ -68,6 +68,24 @@ fn bodies_of_random_length_are_compared() {
 }
 
 #[test]
+fn a_record_is_read_by_report() {
+    // Shows that what a run writes today is what `report` reads: nothing is skipped.
+    let directory = std::env::temp_dir().join(format!("murre-load-read-{}", std::process::id()));
+    let records = directory.join("records");
+    std::fs::create_dir_all(&records).expect("a directory for the test");
+    let address = server::start(Mistake::None);
+    let out = records.join("run.jsonl");
+    let output = load(&format!("{HTTP} --target {address} --out {}", out.display()));
+    let report = load(&format!("report --dir {}", directory.display()));
+    let readme = std::fs::read_to_string(directory.join("README.md"));
+    std::fs::remove_dir_all(&directory).expect("it was made above");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let stderr = String::from_utf8_lossy(&report.stderr);
+    assert!(report.status.success() && !stderr.contains("skipped"), "{stderr}");
+    assert!(readme.expect("a README").contains("20 HTTP keep-alive connections"));
+}
+
+#[test]
 fn texts_come_back_in_upper_case() {
     // Shows R2 in small.
     let record = passes(UPPER);

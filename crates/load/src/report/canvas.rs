@@ -145,6 +145,19 @@ impl Canvas {
         self.shapes.push(Shape::Dot { x, y, radius, fill });
     }
 
+    /// Text that lines behind it do not cross.
+    pub(super) fn label(&mut self, x: f32, y: f32, text: &str, style: Style) {
+        let width = width_of(text, style);
+        let left = match style.anchor {
+            Anchor::Start => x,
+            Anchor::Middle => x - width / 2.0,
+            Anchor::End => x - width,
+        };
+        let (top, height) = (y - style.size * 0.95, style.size * 1.3);
+        self.rect(left - 3.0, top, width + 6.0, height, palette::PAPER);
+        self.text(x, y, text, style);
+    }
+
     pub(super) fn text(&mut self, x: f32, y: f32, text: &str, style: Style) {
         self.shapes.push(Shape::Text { x, y, text: text.to_owned(), style });
     }

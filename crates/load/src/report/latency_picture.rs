@@ -46,7 +46,7 @@ pub(super) fn picture(headings: &[Heading<'_>]) -> Canvas {
     let mut y = TOP;
     for heading in headings {
         let style = Style::plain(13.0).bold();
-        canvas.text(MARGIN, y + HEADING - 10.0, &capital(&heading.work), style);
+        canvas.label(MARGIN, y + HEADING - 10.0, &capital(&heading.work), style);
         y += HEADING;
         for run in &heading.runs {
             row(&mut canvas, &time, run, y);

@@ -17,10 +17,11 @@ pub(super) fn stacked(rows: &[Row]) -> Canvas {
         "bytes; the kernel's part first, for a socket costs the same whoever holds it",
     );
     let keys = [
-        (palette::STONE, "kernel: the socket, or all where it was not split"),
-        (palette::SKY, "kernel: wait and descriptor"),
+        (palette::STONE, "kernel: socket, or all of it"),
+        (palette::SKY, "kernel: wait, descriptor"),
         (palette::VERMILLION, "user space"),
-        (palette::GRID, "kernel: not published, drawn as a bare socket"),
+        (palette::SLATE, "not split"),
+        (palette::GRID, "kernel not published, drawn as a bare socket"),
     ];
     legend(&mut canvas, &keys);
     let bytes = Axis::linear((0.0, CUT_BYTES), (NAMES, WIDTH - 190.0));
@@ -40,11 +41,11 @@ pub(super) fn stacked(rows: &[Row]) -> Canvas {
             (None, user) => format!("{} B + kernel", rounded(user.unwrap_or_default())),
         };
         let style = if row.ours { Style::plain(13.0).bold() } else { Style::plain(13.0) };
-        canvas.text(end + 8.0, y + BAR - 5.5, &text, style);
+        canvas.label(end + 8.0, y + BAR - 5.5, &text, style);
         if let (Some(_), Some(user)) = (row.total(), row.user) {
             let x = end + 14.0 + width_of(&text, style);
             let muted = Style::plain(12.0).colour(palette::MUTED);
-            canvas.text(x, y + BAR - 5.5, &format!("{} B user", rounded(user)), muted);
+            canvas.label(x, y + BAR - 5.5, &format!("{} B user", rounded(user)), muted);
         }
     }
     canvas.source(SOURCE);
@@ -53,19 +54,19 @@ pub(super) fn stacked(rows: &[Row]) -> Canvas {
 
 /// Draws a row's parts one behind the other and gives where they end.
 fn bar(canvas: &mut Canvas, bytes: &Axis, row: &Row, y: f32) -> f32 {
-    let user = row.user.unwrap_or_default();
-    let parts: [(f64, Colour); 4] = match row.kernel {
-        Some(kernel) => [
+    let parts: [(f64, Colour); 3] = match (row.kernel, row.user) {
+        (Some(kernel), Some(user)) => [
             (kernel.socket, palette::STONE),
             (kernel.wait, palette::SKY),
             (user, palette::VERMILLION),
-            (0.0, palette::PAPER),
         ],
-        None => [
+        (Some(all), None) => {
+            [(all.socket, palette::SLATE), (0.0, palette::SLATE), (0.0, palette::SLATE)]
+        }
+        (None, user) => [
             (SOCKET_BYTES, palette::GRID),
-            (0.0, palette::SKY),
-            (user, palette::VERMILLION),
-            (0.0, palette::PAPER),
+            (user.unwrap_or_default(), palette::VERMILLION),
+            (0.0, palette::VERMILLION),
         ],
     };
     let mut from = 0.0;
@@ -108,7 +109,7 @@ pub(super) fn user_space(rows: &[Row]) -> Canvas {
     let promised = bytes.at(PROMISED_BYTES);
     canvas.dashed(&[(promised, TOP - 14.0), (promised, bottom)], palette::INK, 1.0);
     let style = Style::plain(12.0).anchor(Anchor::Middle);
-    canvas.text(promised, TOP - 20.0, "promised: at most 96", style);
+    canvas.text(promised, TOP - 20.0, "promised: at most 96 B", style);
     for (index, row) in rows.iter().enumerate() {
         let y = TOP - 8.0 + PITCH * index as f32;
         name(&mut canvas, row, y);
@@ -118,7 +119,7 @@ pub(super) fn user_space(rows: &[Row]) -> Canvas {
         let colour = if row.ours { palette::VERMILLION } else { palette::SLATE };
         canvas.dot(x, middle, 6.0, colour);
         let style = if row.ours { Style::plain(13.0).bold() } else { Style::plain(13.0) };
-        canvas.text(x + 13.0, middle + 4.5, &with_unit(user, Unit::Bytes), style);
+        canvas.label(x + 13.0, middle + 4.5, &with_unit(user, Unit::Bytes), style);
     }
     canvas.source(SOURCE);
     canvas
@@ -152,6 +153,6 @@ const TOP: f32 = 116.0;
 const PITCH: f32 = 28.0;
 const BAR: f32 = 18.0;
 /// Where names end.
-const NAMES: f32 = 252.0;
+const NAMES: f32 = 268.0;
 /// Longer bars are cut.
 const CUT_BYTES: f64 = 16_000.0;

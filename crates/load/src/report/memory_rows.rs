@@ -1,5 +1,8 @@
 //! Who costs how much: our newest measurements and the published ones, in one order.
 
+use std::cmp::Reverse;
+
+use super::axis::label;
 use crate::figures::grouped;
 use crate::memory::SOCKET_BYTES;
 use crate::published::SYSTEMS;
@@ -36,18 +39,18 @@ impl Row {
 
 /// Ours first, from many connections to few; then the others from small to large.
 pub(super) fn rows(records: &Records) -> Vec<Row> {
-    let mut ours: Vec<(u64, Row)> = Vec::new();
-    // From the newest on: of each kind the first is kept.
     let mut runs: Vec<_> = records.runs().filter(|(_, run)| run.is_ours()).collect();
-    runs.sort_by(|(_, one), (_, other)| other.started.cmp(&one.started));
+    runs.sort_by_key(|(place, run)| Reverse((run.connections(), &run.started, *place)));
+    let mut ours: Vec<Row> = Vec::new();
+    let mut kinds = Vec::new();
     for (place, run) in runs {
-        let Some(row) = measured(place, run) else { continue };
-        if ours.iter().all(|(_, known)| known.name != row.name) {
-            ours.push((run.connections(), row));
+        let Some((kind, row)) = measured(place, run) else { continue };
+        // Of each kind the one with the most connections is enough.
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+            ours.push(row);
         }
     }
-    ours.sort_by(|one, other| (other.0, &one.1.name).cmp(&(one.0, &other.1.name)));
-    ours.truncate(OURS_MAX);
     let others = SYSTEMS.iter().map(|system| Row {
         name: system.name.to_owned(),
         ours: false,
@@ -62,11 +65,12 @@ pub(super) fn rows(records: &Records) -> Vec<Row> {
     // What has no published kernel part stands where a bare socket would put it.
     let known = |row: &Row| row.total().unwrap_or(SOCKET_BYTES + row.user.unwrap_or_default());
     others.sort_by(|one, other| known(one).total_cmp(&known(other)));
-    ours.into_iter().map(|(_, row)| row).chain(others).collect()
+    ours.into_iter().chain(others).collect()
 }
 
-/// A run of ours as a row, if it is one of many connections whose memory is known whole.
-fn measured(place: &Place, run: &Run) -> Option<Row> {
+/// A run of ours as a row, and what kind of row, if it is one of many connections whose memory is
+/// known whole.
+fn measured(place: &Place, run: &Run) -> Option<(String, Row)> {
     let memory = run.memory.as_ref()?;
     memory.total?;
     if memory.connections < CONNECTIONS_MIN || run.parameters.idle_conns > 0 {
@@ -76,9 +80,10 @@ fn measured(place: &Place, run: &Run) -> Option<Row> {
         crate::cli::Scenario::HttpKeepalive => "HTTP",
         _ => "WebSockets",
     };
-    let count = grouped(memory.connections);
-    Some(Row {
-        name: format!("Murre, {count} {what}, {}", memory.server_descriptors),
+    let count = label(memory.connections as f64);
+    let kind = format!("{what}, {}", memory.server_descriptors);
+    let row = Row {
+        name: format!("Murre, {count} {kind}"),
         ours: true,
         user: Some(memory.user),
         kernel: Some(Kernel {
@@ -93,11 +98,9 @@ fn measured(place: &Place, run: &Run) -> Option<Row> {
             grouped(memory.server_fixed_bytes / 1024)
         ),
         place: Some(place.clone()),
-    })
+    };
+    Some((kind, row))
 }
 
 /// With fewer, slabs that are not full blur what one costs.
 const CONNECTIONS_MIN: u64 = 10_000;
-
-/// More rows would hide the others.
-const OURS_MAX: usize = 5;

@@ -13,6 +13,7 @@
 
 mod axis;
 mod canvas;
+mod forms;
 mod latency_picture;
 mod machines;
 mod markdown;

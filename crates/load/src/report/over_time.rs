@@ -5,7 +5,7 @@ use super::axis::{Axis, label, room_above};
 use super::canvas::{Anchor, Canvas, Colour, MARGIN, Style, palette, width_of};
 use crate::cli::Scenario;
 use crate::figures::{grouped, rounded, short};
-use crate::records::{Place, Run};
+use crate::records::{Place, Run, short_commit};
 
 pub(super) fn picture(place: &Place, run: &Run) -> Canvas {
     let cores = run.machine.cores;
@@ -15,7 +15,11 @@ pub(super) fn picture(place: &Place, run: &Run) -> Canvas {
     let seconds = run.series.connections.len().max(1) as f64;
     let time = Axis::linear((0.0, seconds), (LEFT, WIDTH - RIGHT));
 
-    let connections = points(&run.series.connections);
+    let mut connections = points(&run.series.connections);
+    // When all were up is known better than to the second.
+    let full = (run.connect.seconds, run.connections() as f64);
+    let behind = connections.partition_point(|point| point.0 < full.0);
+    connections.insert(behind, full);
     let panel = Panel {
         top: 112.0,
         bottom: 270.0,
@@ -29,6 +33,8 @@ pub(super) fn picture(place: &Place, run: &Run) -> Canvas {
 
     let requests = points(&run.series.requests);
     let (what, published) = asked(run.scenario);
+    // A small run is not beside the published one.
+    let published = published.filter(|_| run.connections() >= COMPARABLE);
     let panel = Panel {
         top: 322.0,
         bottom: 480.0,
@@ -50,9 +56,9 @@ pub(super) fn picture(place: &Place, run: &Run) -> Canvas {
 
 /// Where the numbers of a picture are from.
 pub(super) fn source(place: &Place, run: &Run) -> String {
-    let commit = run.commit.as_deref().unwrap_or("unknown");
+    let commit = short_commit(run.commit.as_deref());
     format!(
-        "records/{}, line {} · commit {commit:.12} · kernel {} · {}",
+        "records/{}, line {} · commit {commit} · kernel {} · {}",
         place.file, place.line, run.machine.kernel, run.started
     )
 }
@@ -106,13 +112,15 @@ impl Panel {
         let ends = [line.last(), line.first()].map(|point| point.map_or(LEFT, |point| point.0));
         area.extend(ends.map(|x| (x, self.bottom)));
         canvas.area(area, pale(self.colour));
-        if let Some((value, name)) = self.reference {
+        if let Some((value, _)) = self.reference {
             let y = values.at(value);
             canvas.dashed(&[(LEFT, y), (WIDTH - RIGHT, y)], palette::INK, 1.0);
-            // In the free space at the left: while connections are made little is asked.
-            canvas.text(WIDTH - RIGHT, y - 6.0, name, Style::plain(12.0).anchor(Anchor::End));
         }
         canvas.line(&line, self.colour, 2.0);
+        if let Some((value, name)) = self.reference {
+            let style = Style::plain(12.0).anchor(Anchor::End);
+            canvas.text(WIDTH - RIGHT - 6.0, values.at(value) + 15.0, name, style);
+        }
         values
     }
 }
@@ -128,7 +136,7 @@ fn reached(canvas: &mut Canvas, time: &Axis, values: &Axis, run: &Run) {
         short(run.connect.seconds),
         rounded(run.connect.connections_per_second)
     );
-    if run.scenario == Scenario::HttpKeepalive && connections >= 600_000 {
+    if run.scenario == Scenario::HttpKeepalive && connections >= COMPARABLE {
         text += " (http-kit, 2013: 183 s)";
     }
     let style = Style::plain(12.0).bold();
@@ -161,6 +169,9 @@ pub(super) fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
+
+/// As many connections as the published runs had, or nearly.
+const COMPARABLE: u64 = 500_000;
 
 const WIDTH: f32 = 960.0;
 const HEIGHT: f32 = 540.0;

@@ -1,7 +1,7 @@
 //! Our server beside its peers: what each did in a second and in a second of processor time,
 //! medians of the rounds with their range.
 
-use super::axis::{Axis, label, room_above};
+use super::axis::Axis;
 use super::canvas::{Anchor, Canvas, MARGIN, Style, palette};
 use super::over_time::capital;
 use crate::claims::{self, OURS};
@@ -19,6 +19,7 @@ pub(super) fn picture(groups: &[&Group<'_>]) -> Canvas {
         "one core for the server, one for the client, in turns; median, and least to greatest of \
          the rounds",
     );
+    let axes = [0, 1].map(|panel| axis(groups, panel));
     let mut y = TOP;
     for (panel, (title, _)) in PANELS.iter().enumerate() {
         let left = panel_at(panel).0;
@@ -27,16 +28,15 @@ pub(super) fn picture(groups: &[&Group<'_>]) -> Canvas {
     for group in groups {
         canvas.text(MARGIN, y + HEADING - 12.0, &capital(&group.work), Style::plain(13.0).bold());
         y += HEADING;
-        let bottom = y + PITCH * group.servers.len() as f32;
-        for (panel, (_, value)) in PANELS.iter().enumerate() {
-            columns(&mut canvas, group, panel_at(panel), *value, (y, bottom));
-        }
         for server in &group.servers {
             let ours = server.label == OURS;
             let style = Style::plain(13.0).anchor(Anchor::End);
             let style = if ours { style.bold() } else { style };
             let name = if ours { "Murre" } else { server.label };
             canvas.text(NAMES - 14.0, y + 17.0, name, style);
+            for (axis, (_, value)) in axes.iter().zip(PANELS) {
+                bar(&mut canvas, axis, server, value, y + 4.0);
+            }
             y += PITCH;
         }
     }
@@ -44,26 +44,13 @@ pub(super) fn picture(groups: &[&Group<'_>]) -> Canvas {
     canvas
 }
 
-/// One measure of one group: a bar for each server, from zero.
-fn columns(
-    canvas: &mut Canvas,
-    group: &Group<'_>,
-    (left, right): (f32, f32),
-    value: fn(&Run) -> Option<f64>,
-    (top, bottom): (f32, f32),
-) {
-    let most = group.servers.iter().filter_map(|server| server.spread(value));
-    let most = most.map(|spread| spread.max).fold(0.0, f64::max);
-    let axis = Axis::linear((0.0, room_above(most)), (left, right - 70.0));
-    for tick in axis.ticks(3) {
-        let x = axis.at(tick);
-        canvas.line(&[(x, top), (x, bottom)], palette::GRID, 1.0);
-        let style = Style::plain(11.0).colour(palette::MUTED).anchor(Anchor::Middle);
-        canvas.text(x, top - 4.0, &label(tick), style);
-    }
-    for (index, server) in group.servers.iter().enumerate() {
-        bar(canvas, &axis, server, value, top + PITCH * index as f32 + 4.0);
-    }
+/// The scale of a measure, the same for all groups.
+fn axis(groups: &[&Group<'_>], panel: usize) -> Axis {
+    let value = PANELS[panel].1;
+    let servers = groups.iter().flat_map(|group| &group.servers);
+    let most = servers.filter_map(|server| server.spread(value)).map(|spread| spread.max);
+    let (left, right) = panel_at(panel);
+    Axis::linear((0.0, most.fold(1.0, f64::max)), (left, right - 64.0))
 }
 
 fn bar(
@@ -102,7 +89,7 @@ const PANELS: [Measure; 2] = [
 
 const WIDTH: f32 = 960.0;
 const TOP: f32 = 108.0;
-const HEADING: f32 = 44.0;
+const HEADING: f32 = 36.0;
 const PITCH: f32 = 26.0;
 const BAR: f32 = 18.0;
 const NAMES: f32 = 210.0;

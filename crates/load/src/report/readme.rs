@@ -1,14 +1,16 @@
 //! bench-results/README.md.
 
+use super::forms;
 use super::markdown::{link, links, table};
 use super::memory_rows::{self, Row};
 use super::{HELD, Picture, greatest, machines};
-use crate::claims::{self, OURS, PROMISES, Target};
+use crate::claims::{self, OURS, Target};
 use crate::cli::Scenario;
 use crate::compare::{self, Group};
 use crate::figures::{Spread, Unit, grouped, short, with_unit};
-use crate::published::{self, Figure, Ours, PublishedRun};
-use crate::records::{Content, Place, Records, Run};
+use crate::promises::PROMISES;
+use crate::published::{self, Figure, PublishedRun};
+use crate::records::{Content, Place, Records, Run, short_commit};
 
 pub(super) fn readme(records: &Records, pictures: &[Picture]) -> String {
     let mut text = INTRODUCTION.to_owned();
@@ -29,7 +31,8 @@ pub(super) fn readme(records: &Records, pictures: &[Picture]) -> String {
     }
     text += &shown(pictures, "latency");
     text += &peers(records, pictures);
-    text += &forms(records);
+    text += &forms::section(records);
+    text += &method(records);
     text += "## Machines\n\n";
     text += &machines_table(records);
     text
@@ -77,14 +80,14 @@ fn behind(records: &Records) -> String {
         let line = records.lines.iter().find(|line| line.place == *place)?;
         Some(match &line.content {
             Content::Run(run) => {
-                let commit = run.commit.as_deref().unwrap_or("unknown");
+                let commit = short_commit(run.commit.as_deref());
                 let command = repeatable(run.command.as_deref().unwrap_or("not recorded"));
                 let machine = machines::name(&run.machine);
                 vec![
                     link(place, ""),
                     run.started.clone(),
                     format!("`{command}`"),
-                    format!("{commit:.12}"),
+                    commit,
                     format!("[{machine}](machines/{machine}.json)"),
                     run.machine.kernel.clone(),
                 ]
@@ -149,7 +152,7 @@ fn memory(records: &Records) -> String {
     };
     let rows: Vec<_> = rows.iter().map(cells).collect();
     let headings =
-        ["per idle connection", "user space>", "of ours>", "all in>", "of ours>", "source"];
+        ["per idle connection", "user space>", "times ours>", "all in>", "times ours>", "source"];
     format!("{}\n", table(&headings, &rows))
 }
 
@@ -174,16 +177,12 @@ fn reproduced(published: &PublishedRun, records: &Records) -> String {
     };
     let mut text = format!("### {}\n\nThere: {}.", published.title, published.machine);
     let Some((place, run)) = run else { return text + " Here: pending.\n\n" };
-    text += &format!(" Here: {}, {}.\n\n", run.work(), link(place, ""));
-    let ab = records.lines.iter().rev().find_map(|line| match &line.content {
-        Content::Ab(ab) if ab.label == OURS && line.place.file == place.file => Some(ab),
-        _ => None,
-    });
+    let whole = published.figures[0].published.is_none_or(|most| run.connections() as f64 >= most);
+    let here = if whole { "Here" } else { "Here, as far as it has been run" };
+    text += &format!(" {here}: {}, {}.\n\n", run.work(), link(place, ""));
+    let abs = claims::abs_beside(records, place, run, OURS);
     let row = |figure: &Figure| {
-        let ours = match figure.ours {
-            Ours::Run(value) => value(run),
-            Ours::Ab(value) => ab.map(value),
-        };
+        let ours = figure.of(run, &abs);
         let cell = |value: Option<f64>, none: &str| {
             value.map_or(none.to_owned(), |value| with_unit(value, figure.unit))
         };
@@ -198,7 +197,7 @@ fn reproduced(published: &PublishedRun, records: &Records) -> String {
         ]
     };
     let rows: Vec<_> = published.figures.iter().map(row).collect();
-    text + &table(&["", "published>", "Murre>", "of theirs>"], &rows) + "\n"
+    text + &table(&["", "published>", "Murre>", "times theirs>"], &rows) + "\n"
 }
 
 // ---- peers ----
@@ -264,102 +263,6 @@ fn compared(group: &Group<'_>) -> String {
     table(&headings, &rows)
 }
 
-// ---- forms ----
-
-/// Decisions that were made by measuring one form against another.
-fn forms(records: &Records) -> String {
-    let newest = |holds: fn(&Content) -> bool| {
-        let lines = records.lines.iter().filter(|line| holds(&line.content));
-        let file = lines.clone().map(|line| &line.place.file).max();
-        lines.filter(|line| Some(&line.place.file) == file).collect::<Vec<_>>()
-    };
-    let mut text = String::new();
-    let forms = newest(|content| matches!(content, Content::Form(_)));
-    let mut names: Vec<&str> = Vec::new();
-    for line in &forms {
-        if let Content::Form(form) = &line.content
-            && !names.contains(&&form.form[..])
-        {
-            names.push(&form.form);
-        }
-    }
-    let values = |name: &str, value: fn(&crate::records::Form) -> f64| -> Vec<f64> {
-        let forms = forms.iter().filter_map(|line| match &line.content {
-            Content::Form(form) if form.form == name => Some(value(form)),
-            _ => None,
-        });
-        forms.collect()
-    };
-    let rows: Vec<_> = names
-        .iter()
-        .map(|name| {
-            let cpu = values(name, |form| form.echoes_per_cpu_second);
-            let first = values(names[0], |form| form.echoes_per_cpu_second);
-            let ratios = cpu.iter().zip(&first).map(|(own, first)| own / first).collect();
-            let spread = |values, unit| {
-                Spread::of(values).map_or(String::new(), |spread| spread.with_unit(unit))
-            };
-            let rate = values(name, |form| form.echoes_per_second);
-            vec![
-                (*name).to_owned(),
-                spread(rate, Unit::PerSecond),
-                spread(cpu, Unit::Count),
-                spread(ratios, Unit::Ratio),
-            ]
-        })
-        .collect();
-    if let Some(line) = forms.first() {
-        let file = link(&line.place, "");
-        text += &format!("## Forms\n\n### Receiving\n\n{RECEIVING} {file} and what follows.\n\n");
-        let headings =
-            ["form", "echoes per second>", "per server-CPU-second>", "beside the first>"];
-        text += &table(&headings, &rows);
-        text += "\n";
-    }
-    let accepts = newest(|content| matches!(content, Content::Accept(_)));
-    let rows: Vec<_> = accepts
-        .iter()
-        .filter_map(|line| match &line.content {
-            Content::Accept(accept) => {
-                let [one, two] = accept.shares.map(short);
-                let cost = with_unit(accept.cpu_us, Unit::Micros);
-                Some(vec![accept.accept.clone(), one, two, cost, link(&line.place, "")])
-            }
-            _ => None,
-        })
-        .collect();
-    if !rows.is_empty() {
-        text += &format!("### Accepting\n\n{ACCEPTING}\n\n");
-        let headings = ["form", "one>", "other>", "server CPU per connection>", "record"];
-        text += &format!("{}\n", table(&headings, &rows));
-    }
-    let masks = newest(|content| matches!(content, Content::Mask(_)));
-    let rows: Vec<_> = masks
-        .iter()
-        .filter_map(|line| match &line.content {
-            Content::Mask(mask) => {
-                let [ours, naive, decode, theirs] = [
-                    mask.mask_gb_per_s,
-                    mask.naive_gb_per_s,
-                    mask.decode_gb_per_s,
-                    mask.tungstenite_decode_gb_per_s,
-                ]
-                .map(short);
-                let bytes = grouped(mask.payload_bytes);
-                Some(vec![bytes, ours, naive, decode, theirs, link(&line.place, "")])
-            }
-            _ => None,
-        })
-        .collect();
-    if !rows.is_empty() {
-        text += &format!("### Masks\n\n{MASKS}\n\n");
-        let headings =
-            ["payload, B>", "ours>", "byte by byte>", "our decoder>", "tungstenite's>", "record"];
-        text += &format!("{}\n", table(&headings, &rows));
-    }
-    text + &method(records)
-}
-
 /// The newest check of how memory is measured.
 fn method(records: &Records) -> String {
     let checks = records.lines.iter().filter_map(|line| match &line.content {
@@ -368,11 +271,11 @@ fn method(records: &Records) -> String {
     });
     let newest = checks.max_by(|(_, one, _), (_, other, _)| one.started.cmp(&other.started));
     newest.map_or(String::new(), |(place, weighed, check)| {
-        let commit = weighed.commit.as_deref().unwrap_or("unknown");
+        let commit = short_commit(weighed.commit.as_deref());
         format!(
             "## The check of how memory is measured\n\nOf {} connections with both ends on this \
              machine {} a connection were charged to the accepting end; as many sockets without \
-             another end cost {} each: {}. {}, commit {commit:.12}, {}.\n\n",
+             another end cost {} each: {}. {}, commit {commit}, {}.\n\n",
             grouped(check.pairs),
             with_unit(check.attributed_bytes, Unit::Bytes),
             with_unit(check.alone_bytes, Unit::Bytes),
@@ -432,7 +335,8 @@ otherwise: each number holds the load generator's work beside the server's.
 
 const CLAIMS: &str = "\
 Of each the newest record that can show it; a newer one that is worse replaces it. A claim without a
-record is pending. The table is `PROMISES` in [claims.rs](../crates/load/src/claims.rs).
+record is pending. The table is `PROMISES` in
+[promises.rs](../crates/load/src/promises.rs).
 
 ";
 
@@ -441,15 +345,3 @@ The same client, the same cores, in turns. Each number is the median of its roun
 least and the greatest. A ratio is the median of the ratios of neighbouring rounds.
 
 ";
-
-const RECEIVING: &str = "\
-Echo on 64 connections of 32 B, one core for each end, the forms in turns; medians, least and
-greatest. `cargo run --release --example forms`.";
-
-const ACCEPTING: &str = "\
-Which part of the connections each of two shards took, and what one cost. `cargo test --release
---package murre-core --lib accept_forms -- --ignored --nocapture`.";
-
-const MASKS: &str = "\
-10^9 bytes of payload a second, unmasked and decoded. `cargo run --release --package murre-codec
---example mask_throughput`.";

@@ -4,8 +4,9 @@
 use anyhow::{Context, bail};
 
 use super::markdown::{links, table};
-use crate::claims::{PROMISES, Topic};
+use crate::claims::Topic;
 use crate::figures::with_unit;
+use crate::promises::PROMISES;
 use crate::records::Records;
 
 /// The text with its tables filled. A text without markers stays as it is.

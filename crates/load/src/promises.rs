@@ -1,0 +1,345 @@
+//! What Murre promises. This table is the only one: `report` fills SPECIFICATION.md and
+//! bench-results/README.md from it, `verdict` judges by it.
+
+use crate::claims::{
+    About, Evidence, Needs, Promise, Target, Topic, connect_seconds, faults, idle_cpu_us, p99_ms,
+    per_cpu_second, per_second, total_bytes, user_bytes,
+};
+use crate::cli::Scenario;
+use crate::compare;
+use crate::figures::Unit;
+
+const IDLE: &[Scenario] = &[Scenario::WsIdle];
+/// After a text every 25 s a WebSocket is as idle as one that has said nothing.
+const QUIET: &[Scenario] = &[Scenario::WsIdle, Scenario::WsUpper];
+const KEEP_ALIVE: &[Scenario] = &[Scenario::HttpKeepalive];
+const UPPER: &[Scenario] = &[Scenario::WsUpper];
+const ECHO: &[Scenario] = &[Scenario::WsEcho];
+
+const R1: Needs = Needs::of(KEEP_ALIVE, 600_000);
+const R1_FIVE_MINUTES: Needs = Needs { hold_seconds: 299.0, idle: &["5-45"], ..R1 };
+const R2: Needs = Needs::of(UPPER, 600_000);
+const MILLION: Needs = Needs::of(IDLE, 1_000_000);
+const MILLION_TEN_MINUTES: Needs = Needs { hold_seconds: 599.0, ..MILLION };
+const ECHO_64: Needs = Needs { conns: (64, 65), ..Needs::of(ECHO, 64) };
+const ECHO_32: Needs = Needs { payload: Some(32), ..ECHO_64 };
+const ECHO_1K: Needs = Needs { payload: Some(1024), ..ECHO_64 };
+
+const IDLE_COMMAND: &str = "scripts/bench idle";
+const HTTP_COMMAND: &str = "scripts/bench http";
+const ECHO_COMMAND: &str = "scripts/bench echo";
+const R1_COMMAND: &str = "scripts/reproduce-600k";
+const R2_COMMAND: &str = "scripts/reproduce-512k-websockets";
+const MILLION_COMMAND: &str = "scripts/reproduce-1m-idle";
+
+/// Every promise.
+pub(crate) static PROMISES: &[Promise] = &[
+    Promise {
+        id: "user-100k",
+        topic: Topic::Memory,
+        about: None,
+        text: "User space per idle WebSocket, at 100,000",
+        target: Target::AtMost(96.0),
+        unit: Unit::Bytes,
+        measured_by: IDLE_COMMAND,
+        evidence: Evidence::Run(
+            Needs { conns: (100_000, 600_000), ..Needs::of(IDLE, 0) },
+            user_bytes,
+        ),
+    },
+    Promise {
+        id: "user-600k",
+        topic: Topic::Memory,
+        about: Some(About::R2),
+        text: "User space per WebSocket, at 600,000",
+        target: Target::AtMost(96.0),
+        unit: Unit::Bytes,
+        measured_by: R2_COMMAND,
+        evidence: Evidence::Run(
+            Needs { conns: (600_000, 1_000_000), ..Needs::of(QUIET, 0) },
+            user_bytes,
+        ),
+    },
+    Promise {
+        id: "user-1m",
+        topic: Topic::Memory,
+        about: Some(About::Idle1m),
+        text: "User space per idle WebSocket, at 1,000,000",
+        target: Target::AtMost(96.0),
+        unit: Unit::Bytes,
+        measured_by: MILLION_COMMAND,
+        evidence: Evidence::Run(MILLION, user_bytes),
+    },
+    Promise {
+        id: "all-in-normal",
+        topic: Topic::Memory,
+        about: None,
+        text: "All in, per idle WebSocket on a normal descriptor, from 10,000 on",
+        target: Target::AtMost(4220.0),
+        unit: Unit::Bytes,
+        measured_by: IDLE_COMMAND,
+        evidence: Evidence::Run(
+            Needs { descriptors: Some("normal"), ..Needs::of(IDLE, 10_000) },
+            total_bytes,
+        ),
+    },
+    Promise {
+        id: "all-in-direct",
+        topic: Topic::Memory,
+        about: None,
+        text: "All in, per idle WebSocket on a direct descriptor, from 100,000 on",
+        target: Target::AtMost(4250.0),
+        unit: Unit::Bytes,
+        measured_by: IDLE_COMMAND,
+        evidence: Evidence::Run(
+            Needs { descriptors: Some("direct"), ..Needs::of(IDLE, 100_000) },
+            total_bytes,
+        ),
+    },
+    Promise {
+        id: "all-in-1m",
+        topic: Topic::Memory,
+        about: Some(About::Idle1m),
+        text: "All in, per idle WebSocket, at 1,000,000 (30 B less on normal descriptors)",
+        target: Target::AtMost(4250.0),
+        unit: Unit::Bytes,
+        measured_by: MILLION_COMMAND,
+        evidence: Evidence::Run(MILLION, |run| {
+            let normal = run.memory.as_ref()?.server_descriptors == "normal";
+            Some(total_bytes(run)? + if normal { 30.0 } else { 0.0 })
+        }),
+    },
+    Promise {
+        id: "client-bytes",
+        topic: Topic::Memory,
+        about: None,
+        text: "User space per idle connection of the load generator, by the sizes of its parts",
+        target: Target::AtMost(128.0),
+        unit: Unit::Bytes,
+        measured_by: IDLE_COMMAND,
+        evidence: Evidence::Run(Needs::of(IDLE, 10_000), |run| {
+            Some(run.client.bytes_per_connection as f64)
+        }),
+    },
+    Promise {
+        id: "idle-100k-faults",
+        topic: Topic::Connections,
+        about: None,
+        text: "Faults among 100,000 WebSockets of one process that may open 20,000 files",
+        target: Target::AtMost(0.0),
+        unit: Unit::Count,
+        measured_by: IDLE_COMMAND,
+        evidence: Evidence::Run(
+            Needs { open_files_max: Some(20_000), ..Needs::of(IDLE, 100_000) },
+            faults,
+        ),
+    },
+    Promise {
+        id: "http-100k-faults",
+        topic: Topic::Connections,
+        about: None,
+        text: "Wrong bodies and lost connections of 100,000 HTTP connections in 2 minutes",
+        target: Target::AtMost(0.0),
+        unit: Unit::Count,
+        measured_by: HTTP_COMMAND,
+        evidence: Evidence::Run(
+            Needs { hold_seconds: 119.0, ..Needs::of(KEEP_ALIVE, 100_000) },
+            faults,
+        ),
+    },
+    Promise {
+        id: "connect-rate",
+        topic: Topic::Connections,
+        about: None,
+        text: "WebSockets opened per second, handshake included, both ends on 2 cores",
+        target: Target::AtLeast(40_000.0),
+        unit: Unit::PerSecond,
+        measured_by: IDLE_COMMAND,
+        evidence: Evidence::Run(Needs { unthrottled: true, ..Needs::of(QUIET, 100_000) }, |run| {
+            Some(run.connect.connections_per_second)
+        }),
+    },
+    Promise {
+        id: "r1-reached",
+        topic: Topic::Connections,
+        about: Some(About::R1),
+        text: "R1: until 600,000 HTTP connections are up, each with its first answer",
+        target: Target::Below(60.0),
+        unit: Unit::Seconds,
+        measured_by: R1_COMMAND,
+        evidence: Evidence::Run(R1, connect_seconds),
+    },
+    Promise {
+        id: "r1-faults",
+        topic: Topic::Connections,
+        about: Some(About::R1),
+        text: "R1: wrong bodies, lost connections and other faults in 5 minutes",
+        target: Target::AtMost(0.0),
+        unit: Unit::Count,
+        measured_by: R1_COMMAND,
+        evidence: Evidence::Run(R1_FIVE_MINUTES, faults),
+    },
+    Promise {
+        id: "r2-faults",
+        topic: Topic::Connections,
+        about: Some(About::R2),
+        text: "R2: wrong texts, lost connections and other faults at 600,000 WebSockets",
+        target: Target::AtMost(0.0),
+        unit: Unit::Count,
+        measured_by: R2_COMMAND,
+        evidence: Evidence::Run(R2, faults),
+    },
+    Promise {
+        id: "idle-1m-faults",
+        topic: Topic::Connections,
+        about: Some(About::Idle1m),
+        text: "Lost connections and other faults of 1,000,000 idle WebSockets in 10 minutes",
+        target: Target::AtMost(0.0),
+        unit: Unit::Count,
+        measured_by: MILLION_COMMAND,
+        evidence: Evidence::Run(MILLION_TEN_MINUTES, faults),
+    },
+    Promise {
+        id: "idle-1m-cpu",
+        topic: Topic::Speed,
+        about: Some(About::Idle1m),
+        text: "Processor time per idle WebSocket and second, at 1,000,000 and a ping every 25 s",
+        target: Target::Below(1.0),
+        unit: Unit::Micros,
+        measured_by: MILLION_COMMAND,
+        evidence: Evidence::Run(MILLION_TEN_MINUTES, idle_cpu_us),
+    },
+    Promise {
+        id: "r1-rate",
+        topic: Topic::Speed,
+        about: Some(About::R1),
+        text: "R1: requests per second for 5 minutes, idle 5 to 45 s between them",
+        target: Target::AtLeast(24_000.0),
+        unit: Unit::PerSecond,
+        measured_by: R1_COMMAND,
+        evidence: Evidence::Run(R1_FIVE_MINUTES, per_second),
+    },
+    Promise {
+        id: "r1-ab",
+        topic: Topic::Speed,
+        about: Some(About::R1),
+        text: "R1: `ab -n 100000 -c 10 -k` while 600,000 connections are held",
+        target: Target::AtLeast(31_405.0),
+        unit: Unit::PerSecond,
+        measured_by: R1_COMMAND,
+        evidence: Evidence::Ab(R1, |ab| ab.requests_per_second, |rounds| rounds.median),
+    },
+    Promise {
+        id: "r1-ab-failed",
+        topic: Topic::Speed,
+        about: Some(About::R1),
+        text: "R1: requests of `ab` that failed",
+        target: Target::AtMost(0.0),
+        unit: Unit::Count,
+        measured_by: R1_COMMAND,
+        evidence: Evidence::Ab(R1, |ab| ab.failed as f64, |rounds| rounds.max),
+    },
+    Promise {
+        id: "r1-ab-nginx",
+        topic: Topic::Speed,
+        about: Some(About::R1),
+        text: "R1: the same, divided by what nginx does in the same run",
+        target: Target::AtLeast(1.0),
+        unit: Unit::Ratio,
+        measured_by: R1_COMMAND,
+        evidence: Evidence::AbBesideNginx(R1),
+    },
+    Promise {
+        id: "r2-rate",
+        topic: Topic::Speed,
+        about: Some(About::R2),
+        text: "R2: texts answered per second on 600,000 WebSockets",
+        target: Target::AtLeast(24_000.0),
+        unit: Unit::PerSecond,
+        measured_by: R2_COMMAND,
+        evidence: Evidence::Run(R2, per_second),
+    },
+    Promise {
+        id: "r2-p99",
+        topic: Topic::Speed,
+        about: Some(About::R2),
+        text: "R2: 99 % of the texts answered within",
+        target: Target::Below(100.0),
+        unit: Unit::Millis,
+        measured_by: R2_COMMAND,
+        evidence: Evidence::Run(R2, p99_ms),
+    },
+    Promise {
+        id: "r4-connections",
+        topic: Topic::Speed,
+        about: Some(About::R4),
+        text: "R4: HTTP connections with a think time of 8 s, 90 % within 3 s, errors under 0.1 %",
+        target: Target::None,
+        unit: Unit::Count,
+        measured_by: "scripts/concurrency-search",
+        evidence: Evidence::Most(Needs {
+            idle: &["8-8", "4-12", "0-16"],
+            p90_ms_max: Some(3000.0),
+            faults_per_answer_max: Some(0.001),
+            ..Needs::of(KEEP_ALIVE, 1)
+        }),
+    },
+    echo(
+        "echo-32",
+        "Echo of 32 B on 64 connections: messages per second, divided by the best peer's",
+        ECHO_32,
+    ),
+    echo(
+        "echo-1k",
+        "Echo of 1 KB on 64 connections: messages per second, divided by the best peer's",
+        ECHO_1K,
+    ),
+    echo_cpu(
+        "echo-32-cpu",
+        "Echo of 32 B: messages per server-CPU-second, divided by the best peer's",
+        ECHO_32,
+    ),
+    echo_cpu(
+        "echo-1k-cpu",
+        "Echo of 1 KB: messages per server-CPU-second, divided by the best peer's",
+        ECHO_1K,
+    ),
+    echo_p99(
+        "echo-32-p99",
+        "Echo of 32 B: time for 99 % of the messages, divided by the best peer's",
+        ECHO_32,
+    ),
+    echo_p99(
+        "echo-1k-p99",
+        "Echo of 1 KB: time for 99 % of the messages, divided by the best peer's",
+        ECHO_1K,
+    ),
+];
+
+const fn echo(id: &'static str, text: &'static str, needs: Needs) -> Promise {
+    Promise {
+        id,
+        topic: Topic::Speed,
+        about: None,
+        text,
+        target: Target::AtLeast(1.0),
+        unit: Unit::Ratio,
+        measured_by: ECHO_COMMAND,
+        evidence: Evidence::Peers(needs, per_second, compare::Better::More),
+    }
+}
+
+const fn echo_cpu(id: &'static str, text: &'static str, needs: Needs) -> Promise {
+    Promise {
+        evidence: Evidence::Peers(needs, per_cpu_second, compare::Better::More),
+        ..echo(id, text, needs)
+    }
+}
+
+const fn echo_p99(id: &'static str, text: &'static str, needs: Needs) -> Promise {
+    Promise {
+        target: Target::AtMost(1.0),
+        evidence: Evidence::Peers(needs, p99_ms, compare::Better::Less),
+        ..echo(id, text, needs)
+    }
+}
