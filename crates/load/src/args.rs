@@ -103,6 +103,21 @@ impl Span {
     }
 }
 
+impl Span {
+    /// What is left, at a random moment, of an interval of the range, at `fraction` (0 to 1) of its
+    /// distribution: who begins with it is from the start as far along as those who have gone on for
+    /// long (the density is proportional to the share of intervals that are longer).
+    pub(crate) fn residual(&self, fraction: f64) -> f64 {
+        let mean = self.at(0.5);
+        // Below the shortest interval all of them are longer.
+        if fraction * mean <= self.from {
+            return fraction * mean;
+        }
+        let rest = (1.0 - fraction) / (1.0 - self.from / mean);
+        self.to - (self.to - self.from) * rest.sqrt()
+    }
+}
+
 impl FromStr for Span {
     type Err = String;
 
@@ -215,6 +230,27 @@ const CPUS_MAX: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_of_an_interval_has_the_right_mean() {
+        // Shows that clients who begin in the middle of an interval ask at the final rate: the mean
+        // of what is left is (from^2 + from * to + to^2) / (3 * (from + to)), renewal theory's.
+        for (from, to) in [(5.0, 45.0), (0.0, 10.0), (8.0, 8.0), (0.0, 0.0)] {
+            let span = Span { from, to };
+            let points = 100_000;
+            let sum: f64 = (0..points)
+                .map(|at| span.residual((f64::from(at) + 0.5) / f64::from(points)))
+                .sum();
+            let mean = sum / f64::from(points);
+            let expected = if to > 0.0 {
+                (from * from + from * to + to * to) / (3.0 * (from + to))
+            } else {
+                0.0
+            };
+            assert!((mean - expected).abs() < 0.001, "{from}-{to}: {mean} for {expected}");
+            assert!(span.residual(0.0) >= 0.0 && span.residual(1.0) <= to);
+        }
+    }
 
     fn targets(text: &str) -> Vec<String> {
         let targets: Targets = text.parse().expect(text);

@@ -51,7 +51,13 @@ impl HttpKeepalive {
 
     fn idle(&self, id: ConnId, round: u32) -> Duration {
         let fraction = fraction(hash(self.settings.seed, id.index(), round));
-        Duration::from_secs_f64(self.settings.idle.at(fraction))
+        // All have just connected: the first time is what is left of one, so that the rate is even.
+        let idle = &self.settings.idle;
+        Duration::from_secs_f64(if round == 0 {
+            idle.residual(fraction)
+        } else {
+            idle.at(fraction)
+        })
     }
 
     fn ask(&self, id: ConnId, state: &mut State, due: Micros, desk: &mut Desk<'_>) {
