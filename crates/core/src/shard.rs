@@ -195,7 +195,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         let timeout = self.timeout();
         self.ring.submit_and_wait(timeout)?;
         self.out.now = self.ring.now();
-        if self.out.conns.used() == self.accepts.armed {
+        if self.is_empty() {
             // Nobody had a timer while it slept: the ticks that have passed concern nobody.
             self.out.timers.restart(self.out.now);
         }
@@ -215,13 +215,17 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         Ok(())
     }
 
+    /// Whether every slot that is taken only waits for an accept.
+    fn is_empty(&self) -> bool {
+        self.out.conns.used() == self.accepts.armed
+    }
+
     /// How long the kernel may keep the thread.
     fn timeout(&mut self) -> Option<Duration> {
         if !self.mailbox.sleep() || !self.out.connects.is_empty() {
             return Some(Duration::ZERO);
         }
-        let busy = self.out.conns.used() > self.accepts.armed;
-        let timer = busy.then(|| self.out.timers.next());
+        let timer = (!self.is_empty()).then(|| self.out.timers.next());
         let drain = self.drain.as_ref().map(|_| self.out.now + Drain::STEP);
         let first = [timer, drain, self.accepts.not_before, self.protocol.wake_at()]
             .into_iter()
@@ -676,7 +680,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
                 self.leave(id);
             }
         }
-        if over || self.out.conns.used() == self.accepts.armed {
+        if over || self.is_empty() {
             self.out.stopped = true;
         }
     }

@@ -327,15 +327,8 @@ pub(crate) fn connect_seconds(run: &Run) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::promises::PROMISES;
-
-    fn fixture() -> Records {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture/records");
-        Records::read_all(&directory).expect("the fixture")
-    }
 
     #[test]
     fn targets_have_their_borders() {
@@ -363,7 +356,7 @@ mod tests {
     fn the_newest_run_that_can_show_it_counts() {
         // Shows that a later run replaces an earlier one even if it is worse, and that others
         // neither by their label, nor interrupted, nor too small do.
-        let mut records = fixture();
+        let mut records = Records::fixture();
         let needs = Needs::of(&[Scenario::WsIdle], 10_000);
         let user = |records: &Records| {
             newest(records, &needs, user_bytes).map(|(place, run)| (place.line, user_bytes(run)))
@@ -387,7 +380,7 @@ mod tests {
             |run| run.connect.connections = 9_999,
             |run| run.memory = None,
         ] {
-            let mut records = fixture();
+            let mut records = Records::fixture();
             change(&mut records, worse);
             assert_eq!(user(&records).map(|(line, _)| line), Some(1));
         }
@@ -396,7 +389,7 @@ mod tests {
     #[test]
     fn ab_belongs_to_the_run_around_it() {
         // Shows that only lines between a run's start and its record are of that run.
-        let records = fixture();
+        let records = Records::fixture();
         let run = records.runs().find(|(_, run)| run.scenario == Scenario::HttpKeepalive);
         let (place, run) = run.expect("one");
         assert_eq!(abs_beside(&records, place, run, OURS).len(), 1);

@@ -128,22 +128,15 @@ pub(crate) fn with_best_peer<'r>(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::claims::{p99_ms, per_second};
     use crate::records::Records;
-
-    fn fixture() -> Records {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture/records");
-        Records::read_all(&directory).expect("the fixture")
-    }
 
     #[test]
     fn rounds_are_compared_with_their_neighbours() {
         // Shows that ratios are taken pair by pair: where the machine was slow for both in one
         // round, the ratios stay.
-        let mut records = fixture();
+        let mut records = Records::fixture();
         let mut round = 0;
         for line in &mut records.lines {
             if let crate::records::Content::Run(run) = &mut line.content
@@ -166,7 +159,7 @@ mod tests {
     #[test]
     fn the_best_peer_is_the_one_to_beat() {
         // Shows which of two peers counts, when more is better and when less is.
-        let mut records = fixture();
+        let mut records = Records::fixture();
         let mut third = Vec::new();
         for (place, run) in records.runs() {
             if run.label == "tokio-uring" {

@@ -224,6 +224,13 @@ pub(crate) struct Records {
 }
 
 impl Records {
+    /// The records that tests read.
+    #[cfg(test)]
+    pub(crate) fn fixture() -> Records {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture/records");
+        Records::read_all(&directory).expect("the fixture")
+    }
+
     /// Reads every `*.jsonl` of a directory.
     pub(crate) fn read_all(directory: &Path) -> io::Result<Records> {
         let mut files = Vec::new();
