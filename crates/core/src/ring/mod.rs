@@ -9,6 +9,8 @@
 mod accept_forms;
 mod arena;
 pub(crate) mod probe;
+#[cfg(test)]
+mod receive_forms;
 pub mod sim;
 pub mod uring;
 mod wake;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{DestinationSlot, Fd, Fixed, Timespec};
 use io_uring::{IoUring, opcode};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{self, Shutdown, SockaddrLike, SockaddrStorage};
@@ -88,9 +88,10 @@ pub struct Uring {
     receive: Receive,
     wake: Arc<EventFd>,
     deferred: bool,
-    ext_arg: bool,
-    /// When the earliest timeout in the ring ends, where enter itself takes none (before 5.11).
+    /// When the earliest timeout in the ring ends.
     timeout: Option<Instant>,
+    /// Its number. Those that were put there before it and end later say nothing.
+    timeouts: u32,
     /// What the timeout points to until the kernel takes it.
     span: Box<Timespec>,
 }
@@ -103,12 +104,14 @@ struct Sending {
 
 /// Submission queue entries. A turn that needs more submits in between.
 const SQ_ENTRIES: u32 = 1024;
-/// Completion queue entries: each armed wait can complete at once, but the kernel hands over at
-/// most [`FLUSH`] deferred ones in one go.
+/// Completion queue entries: each armed wait can complete at once, but a turn asks for [`FLUSH`] at
+/// most and for as many again.
 pub(super) const CQ_ENTRIES: u32 = 4096;
-/// Deferred completions to ask for in one go. An enter that waits for one runs at most 20 of them
-/// (since 6.13, commit f46b9cdb22f7).
+/// Completions of one turn, about: a turn's work is bounded.
 const FLUSH: usize = 1024;
+/// An enter runs so many deferred completions, or as many as it waits for if those are more (since
+/// 6.13, commit f46b9cdb22f7).
+const DEFERRED_RUN: usize = 20;
 
 // What `user_data` holds: kind 8 bits, key 24, slot 32. The key is the generation, or for
 // operations that lend something the key of what is lent. Beside the kinds of `OpKind`:
@@ -160,8 +163,8 @@ impl Uring {
             receive: config.receive,
             wake: Arc::new(EventFd::from_value_and_flags(0, flags)?),
             deferred: tier == Tier::Deferred,
-            ext_arg: tier != Tier::Plain && ring.params().is_feature_ext_arg(),
             timeout: None,
+            timeouts: 0,
             span: Box::default(),
             ring,
         };
@@ -253,41 +256,47 @@ impl Uring {
         socket
     }
 
-    /// Runs what is deferred beyond the first 20 completions, as long as there is room for it.
+    /// Runs what is deferred beyond what one enter does, up to a bound. Waits for no more than is
+    /// there already: then an enter runs as much again and returns.
     fn flush_deferred(&mut self) -> io::Result<()> {
-        if self.deferred
-            && self.ring.submission().taskrun()
-            && self.ring.completion().len() + FLUSH < CQ_ENTRIES as usize
-        {
-            let zero = Timespec::new();
-            let args = SubmitArgs::new().timespec(&zero);
-            tolerate(self.ring.submitter().submit_with_args(FLUSH, &args))?;
+        while self.deferred && self.ring.submission().taskrun() {
+            let ready = self.ring.completion().len();
+            if !(DEFERRED_RUN..FLUSH).contains(&ready) {
+                break;
+            }
+            tolerate(self.ring.submitter().submit_and_wait(ready))?;
+            if self.ring.completion().len() == ready {
+                break;
+            }
         }
         Ok(())
     }
 
-    /// Before 5.11 an enter takes no timeout, so one is put into the ring.
+    /// Puts a timeout into the ring, unless one is there that ends sooner. An enter that takes one
+    /// (since 5.11) sets the machine's timer each time it waits, which is not cheap on a virtual
+    /// machine.
     fn arm_timeout(&mut self, timeout: Duration) {
         let end = Instant::now() + timeout;
         if self.timeout.is_some_and(|armed| armed <= end) {
             return;
         }
         self.timeout = Some(end);
+        self.timeouts = (self.timeouts + 1) & KEY_MASK;
         *self.span = Timespec::from(timeout);
         let entry = opcode::Timeout::new(&raw const *self.span).build();
-        self.submit_later(entry.user_data(user_data(TIMEOUT, 0, 0)));
+        self.submit_later(entry.user_data(user_data(TIMEOUT, self.timeouts, 0)));
     }
 
     /// What the kernel says of an operation of ours that no shard knows; `None`: it is a shard's.
-    fn housekeeping(&mut self, kind: u8) -> Option<()> {
+    fn housekeeping(&mut self, kind: u8, key: u32) -> Option<()> {
         match kind {
             WAKE => {
                 // Empty when another completion of the same wake was faster.
                 let _ = self.wake.read();
                 self.arm_wake();
             }
-            TIMEOUT => self.timeout = None,
-            IGNORED => {}
+            TIMEOUT if key == self.timeouts => self.timeout = None,
+            TIMEOUT | IGNORED => {}
             _ => return None,
         }
         Some(())
@@ -423,11 +432,6 @@ impl Ring for Uring {
     fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.place_backlog();
         match timeout {
-            Some(timeout) if self.ext_arg => {
-                let span = Timespec::from(timeout);
-                let args = SubmitArgs::new().timespec(&span);
-                tolerate(self.ring.submitter().submit_with_args(1, &args))?;
-            }
             Some(Duration::ZERO) => tolerate(self.ring.submitter().submit())?,
             Some(timeout) => {
                 self.arm_timeout(timeout);
@@ -444,7 +448,7 @@ impl Ring for Uring {
             let data = cqe.user_data();
             let (kind, key, slot) =
                 ((data >> 56) as u8, (data >> 32) as u32 & KEY_MASK, data as u32);
-            if self.housekeeping(kind).is_none() {
+            if self.housekeeping(kind, key).is_none() {
                 return Some(self.completed(kind, key, slot, cqe.result()));
             }
         }
