@@ -27,6 +27,12 @@ fn lean_tokio_tungstenite_echoes() {
 }
 
 #[test]
+fn fastwebsockets_echoes() {
+    // Hands shaken by hyper, which then lets go of the connection.
+    echoes(Peer::start(env!("CARGO_BIN_EXE_peer-fastwebsockets"), &[]));
+}
+
+#[test]
 fn tokio_uring_echoes() {
     // One task per connection, framed by our own codec.
     echoes(Peer::start(env!("CARGO_BIN_EXE_peer-tokio-uring"), &[]));
