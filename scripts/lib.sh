@@ -23,8 +23,9 @@ fail() {
     exit 1
 }
 
-# Starts a command that does not outlive the script. Its process id is in `$!`.
-start() { "$@" & }
+# Starts a command that does not outlive the script. Its process id is in `$!`, which is its group's
+# too: Ctrl-C is for the script, which ends what it has started once, and its children with it.
+start() { setsid "$@" & }
 
 # Runs a command to its end, or to the script's: a trap waits for a plain command, not for this.
 run() {
@@ -34,6 +35,13 @@ run() {
 
 # Waits so many seconds for a process to end.
 ended_within() { timeout "$1" tail --pid="$2" --follow=descriptor /dev/null; }
+
+# Another run's sockets would be counted with ours, and another program's work slows ours.
+quiet() {
+    local sockets
+    sockets=$(awk '/^TCP:/ { print $3 }' /proc/net/sockstat)
+    ((sockets < 1000)) || fail "$sockets TCP sockets are open here: end what holds them first"
+}
 
 # Starts the server with these options and waits until it serves. Its process id is in `server`.
 start_server() {
@@ -46,6 +54,13 @@ start_server() {
         kill -0 "$server" 2>/dev/null || fail "no server: $(tail --lines=1 "$work/server.log")"
         sleep 0.1
     done
+}
+
+# How many connections the server has now.
+held() {
+    curl --silent "http://127.0.0.1:$TEST_ADMIN_PORT/stats" | python3 -c '
+import json, sys
+print(json.loads(sys.stdin.read() or "{}").get("connections", 0))'
 }
 
 # The server has been told to end: it must do so soon, and with 0.
@@ -64,11 +79,22 @@ undo() { :; }
 
 finish() {
     local pid
-    for pid in $(jobs -pr); do kill -TERM "$pid" || true; done
-    for pid in $(jobs -pr); do ended_within 15 "$pid" || kill -KILL "$pid" || true; done
-    undo
+    # A second signal changes nothing.
+    trap : HUP INT TERM
+    # The last first: clients that lose their server would take that for its fault.
+    for pid in $(jobs -pr | tac); do
+        # By group, or alone in the moment before it has one.
+        kill -TERM -- "-$pid" 2>/dev/null || kill -TERM "$pid" || true
+        # A million connections take half a minute to leave.
+        ended_within 90 "$pid" || kill -KILL -- "-$pid" || true
+    done
+    (
+        trap '' HUP INT TERM
+        undo
+    )
     rm --recursive --force "$work"
 }
 trap finish EXIT
+trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM

@@ -147,6 +147,13 @@ class Check(Machine):
         self.assertEqual(knobs["memory bytes"]["status"], "too low")
         self.assertEqual(knobs[TCP_MEM]["needed"][2] * os.sysconf("SC_PAGESIZE"), 2 << 30)
 
+    def test_a_run_that_starts_now_has_the_memory_that_is_free_now(self):
+        self.place("proc/meminfo", "MemTotal: 16384000 kB\nMemAvailable: 1024000 kB\n")
+        self.verdicts("--conns", "200000", status=0)
+        found, knobs = self.verdicts("--conns", "200000", "--now", status=1)
+        self.assertEqual(knobs["memory bytes"]["value"], [1024000 * 1024])
+        self.assertEqual(found["room"], (1024000 * 1024 - 512 * 1024 * 1024) // 4250)
+
     def test_what_is_not_there_is_said(self):
         self.path(TCP_MEM).unlink()
         self.path("net.netfilter.nf_conntrack_max").unlink()
@@ -193,6 +200,16 @@ class ApplyAndRevert(Machine):
         self.assertEqual(self.values(), DEFAULTS)
         self.assertFalse(self.state.exists())
         self.assertIn("Nothing was applied", self.run_tool("revert"))
+
+    def test_what_holds_on_the_whole_host_is_said_in_a_namespace(self):
+        """Which is where the host's settings of the network are not to be seen."""
+        self.assertNotIn("whole host", self.run_tool("apply", "--conns", "2000000"))
+        self.run_tool("revert")
+        self.path(TCP_MEM).unlink()
+        said = self.run_tool("apply", "--conns", "2000000")
+        self.assertRegex(said, r"fs\.nr_open: 2000256 \(was 1048576, on the whole host\)")
+        self.assertRegex(said, rf"{SOMAXCONN}: 65535 \(was 4096\)")
+        self.run_tool("revert")
 
     def test_a_second_apply_keeps_the_first_values(self):
         self.run_tool("apply", "--conns", "100000")

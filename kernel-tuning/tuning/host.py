@@ -11,8 +11,10 @@ from pathlib import Path
 class Host:
     """Everything is read and written below `root`, which is / but in tests."""
 
-    def __init__(self, root=None):
+    def __init__(self, root=None, now=False):
         self.root = Path(root or os.environ.get("MURRE_TUNING_ROOT", "/"))
+        # Whether only the memory counts that nobody uses now.
+        self.now = now
 
     def text(self, path):
         """A file's text without its newline, or None where it cannot be read."""
@@ -56,7 +58,14 @@ class Host:
     @cached_property
     def memory_bytes(self):
         """What there is, or what the control group allows where that is less."""
-        found = re.search(r"MemTotal:\s*(\d+) kB", self.text("proc/meminfo") or "")
+        return self.memory("MemTotal")
+
+    @cached_property
+    def memory_for_connections(self):
+        return self.memory("MemAvailable" if self.now else "MemTotal")
+
+    def memory(self, field):
+        found = re.search(rf"{field}:\s*(\d+) kB", self.text("proc/meminfo") or "")
         memory = int(found[1]) * 1024 if found else 0
         cgroup = self.text("sys/fs/cgroup/memory.max") or ""
         return min(memory, int(cgroup)) if is_number(cgroup) else memory
@@ -87,6 +96,12 @@ class Host:
             return False
         os.close(ring)
         return True
+
+    def holds_everywhere(self, name):
+        """Whether a setting is the whole host's although this is only a network namespace of it,
+        which does not see those of the host that are about the network."""
+        elsewhere = self.sysctl("net.ipv4.tcp_mem") is None
+        return elsewhere and not name.startswith("net.")
 
     def place(self):
         """Where a setting holds: until the next boot, and in this network namespace."""

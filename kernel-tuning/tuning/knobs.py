@@ -176,7 +176,7 @@ KNOBS = [
                 " and _register in the container's seccomp profile (seccomp/murre.json)"),
     Knob("memory bytes", memory, "sockets and what the two programs add",
          "out-of-memory kills; accepts fail with ENOMEM or ENOBUFS",
-         read=lambda host: (host.memory_bytes,),
+         read=lambda host: (host.memory_for_connections,),
          remedy="fewer connections, more memory, or a higher limit of the control group"),
     Knob("open files (hard limit)", files, "descriptors of one process, or of one ring's table",
          "'need more open files than the hard limit allows' at start",
