@@ -92,7 +92,7 @@ impl Target {
 pub(crate) enum Evidence {
     /// One run, if it is what the promise is about.
     Run(Needs, fn(&Run) -> Option<f64>),
-    /// The most connections of any run that is what the promise is about.
+    /// The most connections of the newest search whose step is what the promise is about.
     Most(Needs),
     /// `ab` while a run holds its connections, and which of several rounds counts.
     Ab(Needs, fn(&Ab) -> f64, fn(&Spread) -> f64),
@@ -115,6 +115,8 @@ pub(crate) struct Needs {
     pub(crate) descriptors: Option<&'static str>,
     pub(crate) open_files_max: Option<u64>,
     pub(crate) payload: Option<u64>,
+    /// Whether messages are sent on a schedule, or each when one has come back.
+    pub(crate) scheduled: bool,
     pub(crate) p90_ms_max: Option<f64>,
     pub(crate) faults_per_answer_max: Option<f64>,
 }
@@ -130,6 +132,7 @@ impl Needs {
             descriptors: None,
             open_files_max: None,
             payload: None,
+            scheduled: false,
             p90_ms_max: None,
             faults_per_answer_max: None,
         }
@@ -168,9 +171,18 @@ impl Needs {
         if let Some(payload) = self.payload.filter(|&payload| payload != p.payload) {
             return Some(format!("messages of {} B instead of {payload} B", p.payload));
         }
-        let p90 = run.latency_us.p90 as f64 / 1000.0;
-        if let Some(max) = self.p90_ms_max.filter(|&max| p90 > max) {
-            return Some(format!("90 % within {p90:.0} ms instead of {max:.0} ms"));
+        if p.rate.is_some() != self.scheduled {
+            let pace = if self.scheduled { "no schedule" } else { "a schedule" };
+            return Some(format!("messages were sent on {pace}"));
+        }
+        if let Some(max) = self.p90_ms_max {
+            if run.latency_us.count == 0 {
+                return Some("no answers".to_owned());
+            }
+            let p90 = run.latency_us.p90 as f64 / 1000.0;
+            if p90 > max {
+                return Some(format!("90 % within {p90:.0} ms instead of {max:.0} ms"));
+            }
         }
         let errors = error_rate(run).unwrap_or(1.0);
         if self.faults_per_answer_max.is_some_and(|max| errors >= max) {
@@ -197,9 +209,7 @@ impl Promise {
                 Some(Measured { value: value(run)?, places: vec![place.clone()] })
             }
             Evidence::Most(needs) => {
-                let runs = records.runs().filter(|(_, run)| run.is_ours());
-                let able = runs.filter(|(_, run)| needs.unmet(run).is_none());
-                let (place, run) = able.max_by_key(|(_, run)| run.connections())?;
+                let (place, run) = most(records, &needs)?;
                 Some(Measured { value: run.connections() as f64, places: vec![place.clone()] })
             }
             Evidence::Ab(needs, value, pick) => {
@@ -249,6 +259,18 @@ fn newest<'r>(
     let ours = records.runs().filter(|(_, run)| run.is_ours() && needs.unmet(run).is_none());
     let valued = ours.filter(|(_, run)| value(run).is_some());
     valued.max_by_key(|(place, run)| (&run.started, *place))
+}
+
+/// The step with the most connections of the newest search. Its steps are in one file and at one
+/// commit; those that missed the criterion do not count.
+pub(crate) fn most<'r>(records: &'r Records, needs: &Needs) -> Option<(&'r Place, &'r Run)> {
+    let any = Needs { p90_ms_max: None, faults_per_answer_max: None, ..*needs };
+    let (newest_at, newest) = newest(records, &any, connect_seconds)?;
+    let steps = records.runs().filter(|(place, run)| {
+        run.is_ours() && (&place.file, &run.commit) == (&newest_at.file, &newest.commit)
+    });
+    let kept = steps.filter(|(_, run)| needs.unmet(run).is_none());
+    kept.max_by_key(|(place, run)| (run.connections(), *place))
 }
 
 /// The rounds of `ab` against a server while a run was under way: their lines are before the run's
@@ -305,6 +327,22 @@ pub(crate) fn total_bytes(run: &Run) -> Option<f64> {
     run.memory.as_ref()?.total
 }
 
+/// What the server has before the first connection, for each shard.
+pub(crate) fn fixed_bytes_per_shard(run: &Run) -> Option<f64> {
+    let memory = run.memory.as_ref()?;
+    // Fewer than one a core share what the process has once among too few.
+    let shards = memory.server_before.shards.filter(|&shards| shards >= run.machine.cores)?;
+    Some(memory.server_fixed_bytes as f64 / shards as f64)
+}
+
+pub(crate) fn connects_per_second(run: &Run) -> Option<f64> {
+    Some(run.connect.connections_per_second)
+}
+
+pub(crate) fn connects_per_cpu_second(run: &Run) -> Option<f64> {
+    run.connect.connections_per_server_cpu_second
+}
+
 pub(crate) fn per_second(run: &Run) -> Option<f64> {
     run.hold.as_ref().map(|hold| hold.requests_per_second)
 }
@@ -329,6 +367,7 @@ pub(crate) fn connect_seconds(run: &Run) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::promises::PROMISES;
+    use crate::records::Line;
 
     #[test]
     fn targets_have_their_borders() {
@@ -384,6 +423,38 @@ mod tests {
             change(&mut records, worse);
             assert_eq!(user(&records).map(|(line, _)| line), Some(1));
         }
+    }
+
+    #[test]
+    fn a_search_ends_at_its_greatest_step_that_held() {
+        // Shows that steps which missed do not count, that an older search does not either, and
+        // that a newer one without any step that held leaves nothing.
+        let mut records = Records::fixture();
+        let run = records.runs().find(|(_, run)| run.scenario == Scenario::HttpKeepalive);
+        let mut run = run.expect("one").1.clone();
+        run.parameters.idle = "4-12".to_owned();
+        let step = |file: &str, started: &str, conns: u64, p90_ms: u64, lost: u64| {
+            let mut run = run.clone();
+            run.started = format!("2026-12-0{started}T00:00:00Z");
+            run.connect.connections = conns;
+            run.latency_us.p90 = p90_ms * 1000;
+            run.hold.as_mut().expect("held").requests = 10_000;
+            run.errors.insert("lost".to_owned(), lost);
+            let place = Place { file: file.to_owned(), line: conns as usize };
+            Line { place, content: Content::Run(Box::new(run)) }
+        };
+        let promise = PROMISES.iter().find(|promise| promise.about == Some(About::R4));
+        let most = |records: &Records| {
+            promise.and_then(|promise| promise.measure(records)).map(|measured| measured.value)
+        };
+        records.lines.push(step("one", "1", 900, 10, 0));
+        assert_eq!(most(&records), Some(900.0));
+        records.lines.push(step("two", "2", 100, 3000, 9));
+        records.lines.push(step("two", "3", 200, 3001, 0));
+        records.lines.push(step("two", "4", 150, 1, 10));
+        assert_eq!(most(&records), Some(100.0));
+        records.lines.push(step("three", "5", 100, 4000, 0));
+        assert_eq!(most(&records), None);
     }
 
     #[test]

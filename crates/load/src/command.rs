@@ -28,6 +28,8 @@ pub(crate) struct Command {
 pub(crate) enum Tool {
     Memory(MemoryArguments),
     Report(ReportArguments),
+    /// Adds time, commit and machine to each line of JSON on stdin, and prints it
+    Stamp,
     Verdict(VerdictArguments),
 }
 

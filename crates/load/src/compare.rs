@@ -38,6 +38,16 @@ impl Group<'_> {
     pub(crate) fn scenario(&self) -> Scenario {
         self.servers[0].rounds[0].1.scenario
     }
+
+    /// Whether messages were sent on a schedule.
+    pub(crate) fn scheduled(&self) -> bool {
+        self.servers[0].rounds[0].1.parameters.rate.is_some()
+    }
+
+    /// Connections that were idle beside.
+    pub(crate) fn idle_beside(&self) -> u64 {
+        self.servers[0].rounds[0].1.parameters.idle_conns
+    }
 }
 
 impl Server<'_> {
@@ -88,8 +98,14 @@ pub(crate) fn groups<'r>(runs: impl Iterator<Item = (&'r Place, &'r Run)>) -> Ve
         runs.map(|(_, run)| &run.started[..]).max().unwrap_or_default()
     };
     let order = |group: &Group<'r>| {
-        let parameters = &group.servers[0].rounds[0].1.parameters;
-        (parameters.payload, parameters.conns, parameters.idle_conns)
+        let p = &group.servers[0].rounds[0].1.parameters;
+        let scenario = match group.scenario() {
+            Scenario::WsIdle => 0,
+            Scenario::WsEcho => 1,
+            Scenario::HttpKeepalive => 2,
+            Scenario::WsUpper => 3,
+        };
+        (scenario, p.rate.is_some(), p.idle_conns, p.payload, p.conns)
     };
     groups.sort_by(|one, other| {
         let key = |group| (order(group), &group.work, started(group));
@@ -154,6 +170,45 @@ mod tests {
         let ratio = ours.beside(peer, per_second).expect("two rounds");
         assert!((ratio.min - 1.5).abs() < 1e-9 && (ratio.max - 1.5).abs() < 1e-9, "{ratio:?}");
         assert_eq!(ours.spread(per_second).expect("two rounds").min, 30.0);
+    }
+
+    #[test]
+    fn other_work_is_another_comparison() {
+        // Shows that connections which are idle beside and a schedule are not mixed with the rest,
+        // and that the newest comparison of the same work replaces the older one.
+        let mut records = Records::fixture();
+        let mut more = Vec::new();
+        for (index, (place, run)) in records.runs().enumerate() {
+            if run.scenario != Scenario::WsEcho {
+                continue;
+            }
+            let changes: [fn(&mut Run); 3] = [
+                |run| run.parameters.idle_conns = 18_000,
+                |run| run.parameters.rate = Some(40_000.0),
+                |run| run.started = "2027-01-01T00:00:00Z".to_owned(),
+            ];
+            for (file, change) in ["idle", "idle", "newer"].into_iter().zip(changes) {
+                let mut run = run.clone();
+                change(&mut run);
+                let content = crate::records::Content::Run(Box::new(run));
+                let place = Place { file: file.to_owned(), line: place.line + 100 * index };
+                more.push(crate::records::Line { place, content });
+            }
+        }
+        records.lines.extend(more);
+        let groups = groups(records.runs());
+        let works: Vec<_> = groups.iter().map(|group| (&group.work[..], group.file)).collect();
+        let echo = "echo of 32 B on 64 WebSockets";
+        assert_eq!(
+            works,
+            [
+                (echo, "newer"),
+                (&format!("{echo}, 18,000 idle beside"), "idle"),
+                (&format!("{echo}, 40,000 messages a second"), "idle"),
+            ]
+        );
+        assert!(groups.iter().all(|group| group.servers[0].rounds.len() == 2));
+        assert!(groups[2].scheduled() && groups[1].idle_beside() == 18_000);
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(crate) fn with_unit(value: f64, unit: Unit) -> String {
         Unit::PerSecond => format!("{}/s", rounded(value)),
         Unit::MebibytesPerSecond => format!("{} MiB/s", short(value)),
         Unit::Count => rounded(value),
+        Unit::Ratio if value < 0.0995 => format!("{} ×", short(value)),
         Unit::Ratio => format!("{value:.2} ×"),
         Unit::Percent => format!("{} %", short(value * 100.0)),
     }
@@ -93,11 +94,14 @@ impl Spread {
         Some(Spread { min, median, max })
     }
 
-    /// `1.32 × (1.28 × .. 1.40 ×)`; the range is left out where there is none.
+    /// `1.32 × (1.28..1.40)`; the range is left out where there is none.
     pub(crate) fn with_unit(&self, unit: Unit) -> String {
         let median = with_unit(self.median, unit);
-        let (min, max) = (with_unit(self.min, unit), with_unit(self.max, unit));
-        if min == max { median } else { format!("{median} ({min} .. {max})") }
+        let [min, max] = [self.min, self.max].map(|value| {
+            let text = with_unit(value, unit);
+            text.split([' ', '/']).next().unwrap_or_default().to_owned()
+        });
+        if min == max { median } else { format!("{median} ({min}..{max})") }
     }
 }
 
@@ -124,6 +128,7 @@ mod tests {
         assert_eq!((rounded(-1234.4), rounded(-0.2)), ("-1,234".to_owned(), "0".to_owned()));
         assert_eq!((grouped(7), grouped(123_456_789)), ("7".into(), "123,456,789".into()));
         assert_eq!(with_unit(0.27, Unit::Percent), "27.0 %");
+        assert_eq!(with_unit(0.00047, Unit::Ratio), "0.0005 ×");
         let chosen = [96.0, 4220.0, 100.0].map(|bytes| chosen(bytes, Unit::Bytes));
         assert_eq!(chosen, ["96 B", "4,220 B", "100 B"]);
     }
@@ -135,6 +140,9 @@ mod tests {
         assert_eq!(spread, Spread { min: 1.0, median: 2.5, max: 10.0 });
         assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]).unwrap().median, 2.0);
         assert_eq!(Spread::of(vec![2.0]).unwrap().with_unit(Unit::Ratio), "2.00 ×");
+        let spread = Spread::of(vec![1.0, 4.0, 2.0]).unwrap();
+        assert_eq!(spread.with_unit(Unit::Ratio), "2.00 × (1.00..4.00)");
+        assert_eq!(spread.with_unit(Unit::PerSecond), "2/s (1..4)");
         assert_eq!(Spread::of(Vec::new()), None);
     }
 }

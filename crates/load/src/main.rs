@@ -10,8 +10,9 @@
 //!           └───▶ progress, record                for people; for other tools
 //!
 //!   records ─▶ claims ─▶ verdict      one run beside the published ones and the promises
-//!                   └──▶ report       README, pictures, SPECIFICATION's tables
+//!                   └──▶ report       READMEs, pictures, SPECIFICATION's tables
 //!   memory ──▶ memory_tool            any server weighed; memory_check: the method checked
+//!   machine ─▶ stamp                  where the lines of other programs are from
 //! ```
 #![forbid(unsafe_code)]
 
@@ -43,6 +44,7 @@ mod run;
 mod scenario;
 mod score;
 mod slab;
+mod stamp;
 mod verdict;
 mod ws;
 mod ws_echo;
@@ -93,6 +95,7 @@ fn use_tool(tool: &Tool) -> anyhow::Result<bool> {
             report.changed.iter().for_each(|path| eprintln!("{word}: {}", path.display()));
             Ok(report.changed.is_empty() || !report.only_checked)
         }
+        Tool::Stamp => stamp::stamp().map(|()| true),
         Tool::Verdict(arguments) => {
             let verdict = verdict::verdict(arguments)?;
             print!("{}", verdict.text);

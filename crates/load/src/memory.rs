@@ -222,6 +222,7 @@ mod tests {
             page_table_bytes: 81920,
             descriptor_slots: 64,
             ring_bytes: 0,
+            shards: None,
         };
         Reading { server, slabs: Some(slabs), sockstat: BTreeMap::new() }
     }

@@ -62,8 +62,8 @@ impl Ports {
             let needed = conns.div_ceil(self.count() * sources);
             let _ = write!(
                 message,
-                " Give {needed} targets (a server that listens on 0.0.0.0 has all of \
-                 --target 127.0.0.1-{}:PORT), or more --source addresses,",
+                " Give {needed} targets (a server on this machine that listens on 0.0.0.0 has all \
+                 of --target 127.0.0.1-{}:PORT), or more --source addresses,",
                 needed.min(254)
             );
         }

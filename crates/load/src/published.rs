@@ -1,16 +1,35 @@
 //! What others have published, as their authors did, and what was measured of them beside us
 //! before there were records. Figures that nobody published are `None`.
 
-use crate::claims::{self, About};
+use crate::claims::{self, About, Needs};
 use crate::figures::{Spread, Unit};
-use crate::records::{Ab, Place, Run};
+use crate::promises::{IDLE, KEPT_IDLE, R4, UPPER};
+use crate::record::Outcome;
+use crate::records::{Ab, Place, Records, Run};
 
 /// A published run that is reproduced.
 pub(crate) struct PublishedRun {
     pub(crate) about: About,
+    /// What a run of ours must be to be beside it, however large.
+    pub(crate) needs: Needs,
     pub(crate) title: &'static str,
     pub(crate) machine: &'static str,
     pub(crate) figures: &'static [Figure],
+}
+
+impl PublishedRun {
+    /// The run of ours that stands beside it: the one with the most connections, of several the
+    /// newest. One that did not pass does only while there is no other.
+    pub(crate) fn reproduced<'r>(&self, records: &'r Records) -> Option<(&'r Place, &'r Run)> {
+        if self.about == About::R4 {
+            return claims::most(records, &self.needs);
+        }
+        let runs =
+            records.runs().filter(|(_, run)| run.is_ours() && self.needs.unmet(run).is_none());
+        runs.max_by_key(|(place, run)| {
+            (run.outcome == Outcome::Passed, run.connections(), &run.started, *place)
+        })
+    }
 }
 
 /// One figure of it, and the same of a run of ours.
@@ -18,6 +37,8 @@ pub(crate) struct Figure {
     pub(crate) name: &'static str,
     pub(crate) published: Option<f64>,
     pub(crate) unit: Unit,
+    /// Whether it is one of the few that say most.
+    pub(crate) brief: bool,
     ours: Ours,
 }
 
@@ -29,6 +50,10 @@ enum Ours {
 }
 
 impl Figure {
+    const fn brief(self) -> Figure {
+        Figure { brief: true, ..self }
+    }
+
     /// Our side of it.
     pub(crate) fn of(&self, run: &Run, abs: &[(&Place, &Ab)]) -> Option<f64> {
         match self.ours {
@@ -47,7 +72,7 @@ const fn figure(
     unit: Unit,
     ours: fn(&Run) -> Option<f64>,
 ) -> Figure {
-    Figure { name, published, unit, ours: Ours::Run(ours) }
+    Figure { name, published, unit, brief: false, ours: Ours::Run(ours) }
 }
 
 const fn of_ab(
@@ -57,7 +82,7 @@ const fn of_ab(
     ours: fn(&Ab) -> f64,
     pick: fn(&Spread) -> f64,
 ) -> Figure {
-    Figure { name, published, unit, ours: Ours::Ab(ours, pick) }
+    Figure { name, published, unit, brief: false, ours: Ours::Ab(ours, pick) }
 }
 
 const fn connections(published: Option<f64>) -> Figure {
@@ -65,13 +90,12 @@ const fn connections(published: Option<f64>) -> Figure {
 }
 
 const fn reached_in(published: Option<f64>) -> Figure {
-    figure("reached in", published, Unit::Seconds, |run| Some(run.connect.seconds))
+    figure("reached in", published, Unit::Seconds, claims::connect_seconds)
 }
 
-const CONNECTS: Figure = figure("connects per second", None, Unit::PerSecond, |run| {
-    Some(run.connect.connections_per_second)
-});
-const FAULTS: Figure = figure("faults", None, Unit::Count, |run| Some(run.faults() as f64));
+const CONNECTS: Figure =
+    figure("connects per second", None, Unit::PerSecond, claims::connects_per_second);
+const FAULTS: Figure = figure("faults", None, Unit::Count, claims::faults);
 const P99: Figure = figure("99 % answered within", None, Unit::Millis, claims::p99_ms);
 
 const fn user(published: Option<f64>) -> Figure {
@@ -96,13 +120,15 @@ fn held(run: &Run) -> Option<f64> {
 pub(crate) static RUNS: [PublishedRun; 4] = [
     PublishedRun {
         about: About::R1,
+        needs: KEPT_IDLE,
         title: "R1: http-kit, 600,000 HTTP keep-alive connections (2013)",
         machine: "i7-2600, 4 cores, 16 GB, both ends; idle 10 to 100 s by its code, 5 to 45 by its text",
         figures: &[
-            connections(Some(600_000.0)),
-            reached_in(Some(183.0)),
+            connections(Some(600_000.0)).brief(),
+            reached_in(Some(183.0)).brief(),
             CONNECTS,
-            figure("requests per second", Some(18_760.0), Unit::PerSecond, claims::per_second),
+            figure("requests per second", Some(18_760.0), Unit::PerSecond, claims::per_second)
+                .brief(),
             figure("bodies per second", Some(38.7), Unit::MebibytesPerSecond, mebibytes),
             figure("for", Some(931.0), Unit::Seconds, held),
             FAULTS,
@@ -113,7 +139,8 @@ pub(crate) static RUNS: [PublishedRun; 4] = [
                 Unit::PerSecond,
                 |ab| ab.requests_per_second,
                 |rounds| rounds.median,
-            ),
+            )
+            .brief(),
             of_ab(
                 "`ab`, mean",
                 Some(318.0),
@@ -135,27 +162,29 @@ pub(crate) static RUNS: [PublishedRun; 4] = [
                 |ab| ab.failed as f64,
                 |rounds| rounds.max,
             ),
-            user(Some(2_000.0)),
+            user(Some(2_000.0)).brief(),
             all_in(None),
         ],
     },
     PublishedRun {
         about: About::R2,
+        needs: Needs::of(UPPER, 1),
         title: "R2: Gretty, 512,000 WebSockets, a text each every 25 s (2010)",
         machine: "EC2 m1.large, 2 cores, 7.5 GB; 8 more machines as clients",
         figures: &[
-            connections(Some(524_285.0)),
+            connections(Some(524_285.0)).brief(),
             reached_in(None),
             CONNECTS,
-            figure("texts per second", Some(20_000.0), Unit::PerSecond, claims::per_second),
+            figure("texts per second", Some(20_000.0), Unit::PerSecond, claims::per_second).brief(),
             FAULTS,
             P99,
-            user(Some(5_000.0)),
+            user(Some(5_000.0)).brief(),
             all_in(None),
         ],
     },
     PublishedRun {
         about: About::R4,
+        needs: R4,
         title: "R4: Grizzly's criterion, think time 8 s (2005)",
         machine: "no figures were published; the criterion is 90 % within 3 s, errors under 0.1 %",
         figures: &[
@@ -170,11 +199,12 @@ pub(crate) static RUNS: [PublishedRun; 4] = [
     },
     PublishedRun {
         about: About::Idle1m,
+        needs: Needs::of(IDLE, 1),
         title: "1,000,000 idle WebSockets",
         machine: "the best published of each: uWebSockets.js 2019 (all in, 995,000), greatws 2024 \
                   (user space), Centrifugo 2026 (processor time)",
         figures: &[
-            connections(Some(1_000_000.0)),
+            connections(Some(1_000_000.0)).brief(),
             reached_in(None),
             CONNECTS,
             figure("for", None, Unit::Seconds, held),
@@ -184,9 +214,10 @@ pub(crate) static RUNS: [PublishedRun; 4] = [
                 Some(2.3),
                 Unit::Micros,
                 claims::idle_cpu_us,
-            ),
-            user(Some(448.0)),
-            all_in(Some(4_700.0)),
+            )
+            .brief(),
+            user(Some(448.0)).brief(),
+            all_in(Some(4_700.0)).brief(),
         ],
     },
 ];
@@ -199,75 +230,69 @@ pub(crate) struct System {
     /// With the kernel's part.
     pub(crate) total: Option<f64>,
     pub(crate) source: &'static str,
+    /// Its label in records. As soon as one has its memory, the record stands for it.
+    pub(crate) peer: Option<&'static str>,
 }
 
-const BESIDE: &str = "measured by us, 18,000 connections, kernel 6.18";
+const fn told(
+    name: &'static str,
+    user: Option<f64>,
+    total: Option<f64>,
+    source: &'static str,
+) -> System {
+    System { name, user, total, source, peer: None }
+}
+
+const fn measured(peer: &'static str, name: &'static str, user: f64, total: f64) -> System {
+    let source = "measured by us before there were records: 18,000 connections, kernel 6.18";
+    System { name, user: Some(user), total: Some(total), source, peer: Some(peer) }
+}
 
 /// By what a connection costs in user space.
 pub(crate) static SYSTEMS: [System; 15] = [
-    System { name: "uWebSockets, C++", user: Some(251.0), total: Some(4_306.0), source: BESIDE },
-    System {
-        name: "greatws, Go",
-        user: Some(448.0),
-        total: None,
-        source: "its authors, 2024, 1M WebSockets, RSS",
-    },
-    System {
-        name: "uWebSockets.js",
-        user: Some(500.0),
-        total: Some(4_700.0),
-        source: "its authors, 2019, 995,000 on an 8 GB laptop, Node included",
-    },
-    System {
-        name: "nginx, HTTP keep-alive",
-        user: Some(529.0),
-        total: Some(4_605.0),
-        source: BESIDE,
-    },
-    System { name: "Netty", user: Some(1_700.0), total: None, source: "its authors, 2015" },
-    System {
-        name: "http-kit, HTTP keep-alive",
-        user: Some(2_000.0),
-        total: None,
-        source: "its author, 2013, 600,000, heap",
-    },
-    System {
-        name: "Gretty on Netty",
-        user: Some(5_000.0),
-        total: None,
-        source: "its author, 2010, 524,285, heap",
-    },
-    System { name: "Node ws", user: Some(5_800.0), total: Some(10_071.0), source: BESIDE },
-    System {
-        name: "fastwebsockets on tokio",
-        user: Some(6_296.0),
-        total: Some(10_385.0),
-        source: BESIDE,
-    },
-    System {
-        name: "tokio-tungstenite, 4 KB buffer",
-        user: Some(6_881.0),
-        total: Some(10_952.0),
-        source: BESIDE,
-    },
-    System { name: "Netty 4.1", user: Some(9_483.0), total: Some(13_591.0), source: BESIDE },
-    System {
-        name: "Centrifugo, tuned",
-        user: Some(10_900.0),
-        total: Some(15_000.0),
-        source: "its authors, 2026, 1M",
-    },
-    System { name: "gorilla, Go", user: Some(17_705.0), total: Some(21_817.0), source: BESIDE },
-    System {
-        name: "WhatsApp, Erlang",
-        user: None,
-        total: Some(23_000.0),
-        source: "its authors, 2012, 2.3M",
-    },
-    System {
-        name: "Phoenix channels",
-        user: None,
-        total: Some(42_000.0),
-        source: "its authors, 2015, 2M",
-    },
+    measured("uwebsockets", "uWebSockets, C++", 251.0, 4_306.0),
+    told("greatws, Go", Some(448.0), None, "its authors, 2024, 1M WebSockets, RSS"),
+    told(
+        "uWebSockets.js",
+        Some(500.0),
+        Some(4_700.0),
+        "its authors, 2019, 995,000 on an 8 GB laptop, Node included",
+    ),
+    measured("nginx", "nginx, HTTP keep-alive", 529.0, 4_605.0),
+    told("Netty", Some(1_700.0), None, "its authors, 2015"),
+    told(
+        "http-kit, HTTP keep-alive",
+        Some(2_000.0),
+        None,
+        "its author, 2013, 600,000 connections, heap",
+    ),
+    told("Gretty on Netty", Some(5_000.0), None, "its author, 2010, 524,285 WebSockets, heap"),
+    measured("node-ws", "Node ws", 5_800.0, 10_071.0),
+    measured("fastwebsockets", "fastwebsockets on tokio", 6_296.0, 10_385.0),
+    measured("tokio-tungstenite", "tokio-tungstenite, 4 KB buffer", 6_881.0, 10_952.0),
+    measured("netty", "Netty 4.1", 9_483.0, 13_591.0),
+    told("Centrifugo, tuned", Some(10_900.0), Some(15_000.0), "its authors, 2026, 1M"),
+    measured("gorilla", "gorilla, Go", 17_705.0, 21_817.0),
+    told("WhatsApp, Erlang", None, Some(23_000.0), "its authors, 2012, 2.3M"),
+    told("Phoenix channels", None, Some(42_000.0), "its authors, 2015, 2M"),
 ];
+
+/// A server of a comparison without its settings: those with the least memory end with `-lean`.
+pub(crate) fn peer(label: &str) -> &str {
+    label.strip_suffix("-lean").unwrap_or(label)
+}
+
+/// What people call the server with this label.
+pub(crate) fn peer_name(label: &str) -> String {
+    let name = match peer(label) {
+        claims::OURS => "Murre",
+        "nginx" => "nginx, HTTP",
+        "node-ws" => "Node ws",
+        "uwebsockets" => "uWebSockets, C++",
+        other => other,
+    };
+    format!("{name}{}", if label.ends_with("-lean") { LEAN } else { "" })
+}
+
+/// Ends the names of those.
+pub(crate) const LEAN: &str = ", lean";

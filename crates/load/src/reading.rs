@@ -19,6 +19,9 @@ pub(crate) struct ProcessMemory {
     pub(crate) descriptor_slots: u64,
     /// What the rings share with the process.
     pub(crate) ring_bytes: u64,
+    /// Threads that our server names shards. `None` of other servers.
+    #[serde(default)]
+    pub(crate) shards: Option<u64>,
 }
 
 impl ProcessMemory {
@@ -34,8 +37,20 @@ impl ProcessMemory {
             page_table_bytes: field(&status, "VmPTE:")? * 1024,
             descriptor_slots: field(&status, "FDSize:")?,
             ring_bytes: rings(&fs::read_to_string(format!("/proc/{pid}/maps"))?),
+            shards: shards(Path::new(&format!("/proc/{pid}/task")))?,
         })
     }
+}
+
+/// How many of a process's threads are called `shard-0` and so on.
+fn shards(tasks: &Path) -> io::Result<Option<u64>> {
+    let mut shards = 0;
+    for task in fs::read_dir(tasks)? {
+        // A thread may be gone by now.
+        let name = fs::read_to_string(task?.path().join("comm")).unwrap_or_default();
+        shards += u64::from(name.starts_with("shard-"));
+    }
+    Ok((shards > 0).then_some(shards))
 }
 
 /// The number behind `name` at the start of a line.
@@ -125,6 +140,16 @@ mod tests {
         let own = ProcessMemory::read("self").unwrap();
         assert!(own.pss_bytes > 100_000 && own.page_table_bytes > 4096);
         assert!(own.descriptor_slots >= 64);
+        assert_eq!(own.shards, None);
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let shard = std::thread::Builder::new().name("shard-0".to_owned());
+        let shard = shard.spawn(move || ended.recv()).unwrap();
+        // It names itself when it first runs.
+        while ProcessMemory::read("self").unwrap().shards.is_none() {
+            std::thread::yield_now();
+        }
+        drop(end);
+        assert!(shard.join().unwrap().is_err());
         assert!(ProcessMemory::read("0").is_err());
     }
 }

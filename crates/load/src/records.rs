@@ -5,6 +5,9 @@
 //! - `{"form": ..., "echoes_per_cpu_second": ...}` of `crates/core/examples/forms.rs`,
 //! - `{"accept": ..., "shares": [..], "cpu_us": ...}` of the test `accept_forms` in `crates/core`,
 //! - `{"bench": "mask_throughput", ...}` of `crates/codec/examples/mask_throughput.rs`,
+//! - `{"receive": ..., "payload": ..., "rate": ...}` and `{"idle_receive": ...}` of the test
+//!   `receive_forms` in `crates/core`,
+//!   these with what `murre-load stamp` adds: [`Stamp`],
 //! - `{"tool": "ab", ...}`, written by scripts that run `ab` while connections are held: [`Ab`],
 //! - `{"tool": "murre-load memory", ...}` of `murre-load memory`: [`Weighed`].
 
@@ -40,6 +43,8 @@ pub(crate) enum Content {
     Ab(Ab),
     Form(Form),
     Accept(Accept),
+    Receive(Receive),
+    IdleReceive(IdleReceive),
     Mask(Mask),
     Weighed(Box<Weighed>),
 }
@@ -109,6 +114,13 @@ pub(crate) struct MemoryFacts {
     pub(crate) total: Option<f64>,
     pub(crate) server_descriptors: String,
     pub(crate) server_fixed_bytes: u64,
+    pub(crate) server_before: ServerFacts,
+}
+
+/// The server before the first connection.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ServerFacts {
+    pub(crate) shards: Option<u64>,
 }
 
 /// What `ab` says of the server while connections are held.
@@ -126,26 +138,68 @@ pub(crate) struct Ab {
     pub(crate) longest_ms: f64,
 }
 
+/// Where a line is from that does not say so itself. Older lines have none.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct Stamp {
+    pub(crate) started: Option<String>,
+    pub(crate) commit: Option<String>,
+    pub(crate) machine: Option<MachineFacts>,
+}
+
 /// One run of one form of receiving.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Form {
     pub(crate) form: String,
     pub(crate) echoes_per_second: f64,
     pub(crate) echoes_per_cpu_second: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
 }
 
-/// One run of one form of accepting: which part of the connections each of two shards took, and
-/// what one cost.
+/// One run of one form of accepting: how many of the connections each of two shards took, and what
+/// one cost.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Accept {
     pub(crate) accept: String,
     pub(crate) shares: [f64; 2],
     pub(crate) cpu_us: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
 }
 
-/// How fast masks come off, in 10^9 bytes a second.
+/// One round of one form of receiving, by a ring that does nothing else.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Receive {
+    pub(crate) receive: String,
+    pub(crate) payload: u64,
+    /// Echoes per second that were asked for; `None` is as many as there can be.
+    pub(crate) rate: Option<u64>,
+    pub(crate) echoes_per_cpu_second: f64,
+    pub(crate) enters_per_echo: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// What the kernel keeps for a connection on which nothing arrives.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct IdleReceive {
+    pub(crate) idle_receive: String,
+    pub(crate) kernel_bytes_per_connection: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// How fast masks come off.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Mask {
+    pub(crate) sizes: Vec<MaskSize>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// Of payloads of one size, in 10^9 bytes a second.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct MaskSize {
     pub(crate) payload_bytes: u64,
     pub(crate) mask_gb_per_s: f64,
     pub(crate) naive_gb_per_s: f64,
@@ -198,7 +252,7 @@ impl Run {
                     work += &format!(", {} under way on each", p.pipeline);
                 }
                 if let Some(rate) = p.rate {
-                    work += &format!(", {rate}/s");
+                    work += &format!(", {} messages a second", grouped(rate as u64));
                 }
                 if p.idle_conns > 0 {
                     work += &format!(", {} idle beside", grouped(p.idle_conns));
@@ -274,6 +328,28 @@ impl Records {
             _ => None,
         })
     }
+
+    /// The machines that lines are from.
+    pub(crate) fn machines(&self) -> impl Iterator<Item = &MachineFacts> {
+        self.lines.iter().filter_map(|line| match &line.content {
+            Content::Run(run) => Some(&run.machine),
+            content => content.stamp()?.machine.as_ref(),
+        })
+    }
+}
+
+impl Content {
+    /// What was added by `murre-load stamp`, of the kinds of lines that it is for.
+    pub(crate) fn stamp(&self) -> Option<&Stamp> {
+        match self {
+            Content::Form(form) => Some(&form.stamp),
+            Content::Accept(accept) => Some(&accept.stamp),
+            Content::Receive(receive) => Some(&receive.stamp),
+            Content::IdleReceive(idle) => Some(&idle.stamp),
+            Content::Mask(mask) => Some(&mask.stamp),
+            Content::Run(_) | Content::Ab(_) | Content::Weighed(_) => None,
+        }
+    }
 }
 
 fn content(bytes: &[u8]) -> Result<Content, String> {
@@ -287,6 +363,8 @@ fn content(bytes: &[u8]) -> Result<Content, String> {
         (None, Some("mask_throughput")) => from(value).map(Content::Mask),
         (None, None) if has("form") => from(value).map(Content::Form),
         (None, None) if has("accept") => from(value).map(Content::Accept),
+        (None, None) if has("receive") => from(value).map(Content::Receive),
+        (None, None) if has("idle_receive") => from(value).map(Content::IdleReceive),
         _ => return Err("not a record that is known".to_owned()),
     };
     content.map_err(|error| error.to_string())
@@ -319,8 +397,14 @@ mod tests {
         let form =
             r#"{"form":"a","echoes_per_second":1,"echoes_per_cpu_second":2,"turns_per_echo":0.5}"#;
         assert!(matches!(kind(form), Ok(Content::Form(_))));
-        let accept = r#"{"accept":"Multishot","shares":[0.5,0.5],"cpu_us":9.5}"#;
-        assert!(matches!(kind(accept), Ok(Content::Accept(_))));
+        let accept = r#"{"accept":"Multishot","shares":[4000,4000],"cpu_us":9.5,"commit":"abc"}"#;
+        let accept = kind(accept).expect("a form of accepting");
+        assert!(matches!(accept, Content::Accept(_)));
+        let commit = accept.stamp().and_then(|stamp| stamp.commit.as_deref());
+        assert_eq!(commit, Some("abc"));
+        let idle = r#"{"idle_receive":"Armed","kernel_bytes_per_connection":865}"#;
+        assert!(matches!(kind(idle), Ok(Content::IdleReceive(_))));
+        assert!(kind(r#"{"bench":"mask_throughput","payload_bytes":64}"#).is_err());
         let ab = r#"{"tool":"ab","label":"nginx","started":"2026-01-01T00:00:00Z","command":"ab",
             "connections_held":6,"requests_per_second":5.5,"failed":0,"mean_ms":1,"longest_ms":2}"#;
         assert!(matches!(kind(ab), Ok(Content::Ab(_))));

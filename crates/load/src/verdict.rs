@@ -15,7 +15,7 @@ use crate::records::{Ab, Content, Line, Place, Records, Run, short_commit};
 
 /// Shows the newest record of a file beside the published figures and judges the promises.
 ///
-/// Lines of `ab` that were written while it ran belong to it. Exits with 1 if a promise is missed
+/// Of a search for the most connections it is the greatest step that kept the criterion. Lines of `ab` that were written while it ran belong to it. Exits with 1 if a promise is missed
 /// or the record cannot show it.
 #[derive(Args, Debug)]
 pub(crate) struct VerdictArguments {
@@ -37,16 +37,22 @@ pub(crate) fn verdict(arguments: &VerdictArguments) -> anyhow::Result<Verdict> {
     let mut records = Records::default();
     let name = arguments.file.display();
     records.read(&arguments.file).with_context(|| format!("cannot read {name}"))?;
-    let records = newest(records).with_context(|| format!("{name} holds no record of {OURS}"))?;
+    let records = newest(arguments.about, records)
+        .with_context(|| format!("{name} holds no record of {OURS}"))?;
     Ok(judge(arguments.about, &records))
 }
 
-/// The last record of ours, and all lines of `ab`.
-fn newest(records: Records) -> Option<Records> {
+/// The record of ours that is judged, and all lines of `ab`.
+fn newest(about: About, records: Records) -> Option<Records> {
     let is_ours = |line: &Line| matches!(&line.content, Content::Run(run) if run.label == OURS);
-    let last = records.lines.iter().rfind(|line| is_ours(line))?.place.clone();
+    let last = &records.lines.iter().rfind(|line| is_ours(line))?.place;
+    let searched = PROMISES.iter().find(|promise| {
+        promise.about == Some(about) && matches!(promise.evidence, Evidence::Most(_))
+    });
+    let found = searched.and_then(|promise| promise.measure(&records));
+    let judged = found.map_or_else(|| last.clone(), |measured| measured.places[0].clone());
     let mut lines = records.lines;
-    lines.retain(|line| line.place == last || matches!(line.content, Content::Ab(_)));
+    lines.retain(|line| line.place == judged || matches!(line.content, Content::Ab(_)));
     Some(Records { lines, warnings: records.warnings })
 }
 

@@ -75,14 +75,14 @@ fn a_record_is_read_by_report() {
     std::fs::create_dir_all(&records).expect("a directory for the test");
     let address = server::start(Mistake::None);
     let out = records.join("run.jsonl");
-    let output = load(&format!("{HTTP} --target {address} --out {}", out.display()));
+    let output = load(&format!("{UPPER} --target {address} --out {}", out.display()));
     let report = load(&format!("report --dir {}", directory.display()));
     let readme = std::fs::read_to_string(directory.join("README.md"));
     std::fs::remove_dir_all(&directory).expect("it was made above");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let stderr = String::from_utf8_lossy(&report.stderr);
     assert!(report.status.success() && !stderr.contains("skipped"), "{stderr}");
-    assert!(readme.expect("a README").contains("20 HTTP keep-alive connections"));
+    assert!(readme.expect("a README").contains("20 WebSockets, a text each every 0.2 s"));
 }
 
 #[test]

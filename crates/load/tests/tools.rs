@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixture/records");
 
@@ -113,11 +113,15 @@ fn the_readme_says_what_the_records_say() {
         "| reached in | 183 s | 2.86 s |",
         "| `ab` beside it, requests per second | 31,405/s | 52,000/s |",
         "| **Murre, 10k WebSockets, normal** | 64.3 B |",
+        "| **murre** | 2 |",
         "| uWebSockets, C++ | 251 B |",
         "| tokio-uring | 2 |",
         "| uring normal Registered | 49,000/s",
-        "| Multishot | 0.500 | 0.500 | 9.50 µs |",
+        "| PollThenRecv | 135,000 | 135,000 | 0.0870 |  |",
+        "| Armed | 0.95 × | 0.95 × | 0.0870 | 865 B |",
+        "| Multishot | 4,000 | 4,000 | 9.50 µs |",
         "| 16,384 | 20.1 |",
+        "jsonl#L6), commit fedcba987654.",
         "they agree",
         "| 0123456789ab | [amd-epyc-2c-24g-linux-6.18-",
     ] {
@@ -135,12 +139,18 @@ fn a_check_finds_what_is_not_as_the_records_say() {
     let specification = scratch.path("SPECIFICATION.md");
     let text = "# Promises\n<!-- report: speed -->\n<!-- report end -->\n";
     fs::write(&specification, text).expect("a specification");
+    let readme = scratch.path("README.md");
+    let runs = "# Murre\n<!-- report: runs -->\n<!-- report end -->\n";
+    fs::write(&readme, runs).expect("a README");
 
     assert_eq!(check().status.code(), Some(1));
     assert_eq!(fs::read_to_string(&specification).expect("there"), text);
     assert_eq!(run(&["report", "--dir", &results]).status.code(), Some(0));
     let filled = fs::read_to_string(&specification).expect("there");
     assert!(filled.contains("| *pending* | `scripts/reproduce-600k` |"), "{filled}");
+    let filled = fs::read_to_string(&readme).expect("there");
+    assert!(filled.starts_with("# Murre\n") && filled.contains("| reached in | 183 s | 2.86 s |"));
+    assert!(filled.contains("(bench-results/records/2026-11-23-http.jsonl#L2)"), "{filled}");
     assert_eq!(check().status.code(), Some(0));
 
     let picture = scratch.path("bench-results/plots/old.svg");
@@ -205,6 +215,68 @@ fn a_verdict_is_kept_by_a_run_that_keeps_it() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains(why), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn a_verdict_of_a_search_is_about_its_greatest_step() {
+    // Shows that the step which missed the criterion, the last one, is not the one that is shown.
+    let text = fs::read_to_string(format!("{FIXTURE}/2026-11-23-http.jsonl")).expect("there");
+    let text = text.lines().nth(1).expect("a run");
+    let mut record: serde_json::Value = serde_json::from_str(text).expect("a record");
+    record["parameters"]["idle"] = "4-12".into();
+    let mut steps = String::new();
+    for (conns, p90_us) in [(1000, 9_000), (2000, 3_000_000), (4000, 3_000_001)] {
+        record["connect"]["connections"] = conns.into();
+        record["latency_us"]["p90"] = p90_us.into();
+        steps += &format!("{record}\n");
+    }
+    let scratch = Scratch::new("search");
+    let file = scratch.path("run.jsonl");
+    fs::write(&file, steps).expect("written");
+    let output = run(&["verdict", "--run", "r4", &file]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("run.jsonl:2") && table.contains("2,000  kept"), "{table}");
+
+    // Alone the step that missed shows nothing.
+    fs::write(&file, format!("{record}\n")).expect("written");
+    let output = run(&["verdict", "--run", "r4", &file]);
+    assert_eq!(output.status.code(), Some(1));
+    let why = "r4-connections: not shown: 90 % within 3000 ms instead of 3000 ms";
+    assert!(stderr(&output).contains(why), "{}", stderr(&output));
+}
+
+#[test]
+fn lines_of_other_programs_are_stamped() {
+    // Shows that a line keeps what it holds and gets where it is from, and that what is no object
+    // of JSON is refused.
+    let stamp = |lines: &'static str| {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_murre-load"))
+            .arg("stamp")
+            .env("MURRE_COMMIT", "test")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("murre-load starts");
+        let mut stdin = tool.stdin.take().expect("a pipe");
+        stdin.write_all(lines.as_bytes()).expect("written");
+        drop(stdin);
+        tool.wait_with_output().expect("an end")
+    };
+    let output = stamp("{\"form\":\"a\"}\n{\"form\":\"b\"}\n");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((&lines[0]["form"], &lines[1]["form"]), (&"a".into(), &"b".into()));
+    for line in lines {
+        assert_eq!(line["commit"], "test");
+        assert!(line["started"].is_string() && line["machine"]["kernel"].is_string(), "{line}");
+    }
+    let output = stamp("{\"form\":\"a\"}\nrunning 1 test\n");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("line 2 is not an object"), "{}", stderr(&output));
 }
 
 #[test]

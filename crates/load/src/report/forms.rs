@@ -1,101 +1,121 @@
 //! The section of the README about forms that were measured against each other.
 
+use super::machines;
 use super::markdown::{link, table};
-use crate::figures::{Spread, Unit, grouped, short, with_unit};
-use crate::records::{Content, Form, Records};
+use super::receive_forms;
+use crate::figures::{Spread, Unit, grouped, rounded, short, with_unit};
+use crate::records::{Accept, Content, Form, Line, Mask, Records, short_commit};
 
 /// Decisions that were made by measuring one form against another.
 pub(super) fn section(records: &Records) -> String {
-    let newest = |holds: fn(&Content) -> bool| {
-        let lines = records.lines.iter().filter(|line| holds(&line.content));
-        let file = lines.clone().map(|line| &line.place.file).max();
-        lines.filter(|line| Some(&line.place.file) == file).collect::<Vec<_>>()
-    };
-    let mut text = String::new();
-    let forms = newest(|content| matches!(content, Content::Form(_)));
+    let receiving = receiving(records) + &receive_forms::table(records);
+    let text = receiving + &accepting(records) + &masks(records);
+    if text.is_empty() { text } else { format!("## Forms\n\n{text}") }
+}
+
+fn receiving(records: &Records) -> String {
+    let lines = newest(records, |content| match content {
+        Content::Form(form) => Some(form),
+        _ => None,
+    });
     let mut names: Vec<&str> = Vec::new();
-    for line in &forms {
-        if let Content::Form(form) = &line.content
-            && !names.contains(&&form.form[..])
-        {
+    for (_, form) in &lines {
+        if !names.contains(&&form.form[..]) {
             names.push(&form.form);
         }
     }
     let values = |name: &str, value: fn(&Form) -> f64| -> Vec<f64> {
-        let forms = forms.iter().filter_map(|line| match &line.content {
-            Content::Form(form) if form.form == name => Some(value(form)),
-            _ => None,
-        });
-        forms.collect()
+        let own = lines.iter().filter(|(_, form)| form.form == name);
+        own.map(|(_, form)| value(form)).collect()
     };
-    let rows: Vec<_> = names
-        .iter()
-        .map(|name| {
-            let cpu = values(name, |form| form.echoes_per_cpu_second);
-            let first = values(names[0], |form| form.echoes_per_cpu_second);
-            let ratios = cpu.iter().zip(&first).map(|(own, first)| own / first).collect();
-            let spread = |values, unit| {
-                Spread::of(values).map_or(String::new(), |spread| spread.with_unit(unit))
-            };
-            let rate = values(name, |form| form.echoes_per_second);
-            vec![
-                (*name).to_owned(),
-                spread(rate, Unit::PerSecond),
-                spread(cpu, Unit::Count),
-                spread(ratios, Unit::Ratio),
+    let row = |name: &&str| {
+        let cpu = values(name, |form| form.echoes_per_cpu_second);
+        let first = values(names[0], |form| form.echoes_per_cpu_second);
+        let ratios = cpu.iter().zip(&first).map(|(own, first)| own / first).collect();
+        let spread = |values, unit| {
+            Spread::of(values).map_or(String::new(), |spread| spread.with_unit(unit))
+        };
+        let rate = values(name, |form| form.echoes_per_second);
+        vec![
+            (*name).to_owned(),
+            spread(rate, Unit::PerSecond),
+            spread(cpu, Unit::Count),
+            spread(ratios, Unit::Ratio),
+        ]
+    };
+    let headings = ["form", "echoes per second>", "per server-CPU-second>", "beside the first>"];
+    let rows: Vec<_> = names.iter().map(row).collect();
+    part("Receiving", RECEIVING, &lines, &table(&headings, &rows))
+}
+
+fn accepting(records: &Records) -> String {
+    let lines = newest(records, |content| match content {
+        Content::Accept(accept) => Some(accept),
+        _ => None,
+    });
+    let row = |(_, accept): &(&Line, &Accept)| {
+        let [one, two] = accept.shares.map(rounded);
+        vec![accept.accept.clone(), one, two, with_unit(accept.cpu_us, Unit::Micros)]
+    };
+    let headings = ["form", "one>", "other>", "server CPU per connection>"];
+    let rows: Vec<_> = lines.iter().map(row).collect();
+    part("Accepting", ACCEPTING, &lines, &table(&headings, &rows))
+}
+
+fn masks(records: &Records) -> String {
+    let lines = newest(records, |content| match content {
+        Content::Mask(mask) => Some(mask),
+        _ => None,
+    });
+    let sizes = lines.iter().flat_map(|(_, mask): &(&Line, &Mask)| &mask.sizes);
+    let rows: Vec<_> = sizes
+        .map(|size| {
+            let [ours, naive, decode, theirs] = [
+                size.mask_gb_per_s,
+                size.naive_gb_per_s,
+                size.decode_gb_per_s,
+                size.tungstenite_decode_gb_per_s,
             ]
+            .map(short);
+            vec![grouped(size.payload_bytes), ours, naive, decode, theirs]
         })
         .collect();
-    if let Some(line) = forms.first() {
-        let file = link(&line.place, "");
-        text += &format!("## Forms\n\n### Receiving\n\n{RECEIVING} {file} and what follows.\n\n");
-        let headings =
-            ["form", "echoes per second>", "per server-CPU-second>", "beside the first>"];
-        text += &table(&headings, &rows);
-        text += "\n";
+    let headings = ["payload, B>", "ours>", "byte by byte>", "our decoder>", "tungstenite's>"];
+    part("Masks", MASKS, &lines, &table(&headings, &rows))
+}
+
+/// The lines of a kind in the newest file that has some, as far as they are of one commit.
+pub(super) fn newest<'r, T>(
+    records: &'r Records,
+    kind: fn(&'r Content) -> Option<&'r T>,
+) -> Vec<(&'r Line, &'r T)> {
+    let lines = records.lines.iter().filter_map(|line| Some((line, kind(&line.content)?)));
+    let mut lines: Vec<_> = lines.collect();
+    let of = |line: &'r Line| {
+        (&line.place.file, line.content.stamp().and_then(|stamp| stamp.commit.as_ref()))
+    };
+    if let Some(&(last, _)) = lines.last() {
+        lines.retain(|(line, _)| of(line) == of(last));
     }
-    let accepts = newest(|content| matches!(content, Content::Accept(_)));
-    let rows: Vec<_> = accepts
-        .iter()
-        .filter_map(|line| match &line.content {
-            Content::Accept(accept) => {
-                let [one, two] = accept.shares.map(short);
-                let cost = with_unit(accept.cpu_us, Unit::Micros);
-                Some(vec![accept.accept.clone(), one, two, cost, link(&line.place, "")])
-            }
-            _ => None,
-        })
-        .collect();
-    if !rows.is_empty() {
-        text += &format!("### Accepting\n\n{ACCEPTING}\n\n");
-        let headings = ["form", "one>", "other>", "server CPU per connection>", "record"];
-        text += &format!("{}\n", table(&headings, &rows));
+    lines
+}
+
+/// A table with what was done and where its lines are from; nothing without lines.
+pub(super) fn part<T>(title: &str, what: &str, lines: &[(&Line, &T)], table: &str) -> String {
+    let Some(&(first, _)) = lines.first() else { return String::new() };
+    let mut from = link(&first.place, "");
+    if lines.len() > 1 {
+        from += &format!(" to {}", lines[lines.len() - 1].0.place.line);
     }
-    let masks = newest(|content| matches!(content, Content::Mask(_)));
-    let rows: Vec<_> = masks
-        .iter()
-        .filter_map(|line| match &line.content {
-            Content::Mask(mask) => {
-                let [ours, naive, decode, theirs] = [
-                    mask.mask_gb_per_s,
-                    mask.naive_gb_per_s,
-                    mask.decode_gb_per_s,
-                    mask.tungstenite_decode_gb_per_s,
-                ]
-                .map(short);
-                let bytes = grouped(mask.payload_bytes);
-                Some(vec![bytes, ours, naive, decode, theirs, link(&line.place, "")])
-            }
-            _ => None,
-        })
-        .collect();
-    if !rows.is_empty() {
-        text += &format!("### Masks\n\n{MASKS}\n\n");
-        let headings =
-            ["payload, B>", "ours>", "byte by byte>", "our decoder>", "tungstenite's>", "record"];
-        text += &format!("{}\n", table(&headings, &rows));
+    let stamp = first.content.stamp();
+    if let Some(commit) = stamp.and_then(|stamp| stamp.commit.as_deref()) {
+        from += &format!(", commit {}", short_commit(Some(commit)));
     }
-    text
+    if let Some(machine) = stamp.and_then(|stamp| stamp.machine.as_ref()) {
+        let machine = machines::name(machine);
+        from += &format!(", [{machine}](machines/{machine}.json)");
+    }
+    format!("### {title}\n\n{what} {from}.\n\n{table}\n")
 }
 
 const RECEIVING: &str = "\
@@ -103,7 +123,7 @@ Echo on 64 connections of 32 B, one core for each end, the forms in turns; media
 greatest. `cargo run --release --example forms`.";
 
 const ACCEPTING: &str = "\
-Which part of the connections each of two shards took, and what one cost. `cargo test --release
+How many of the connections each of two shards took, and what one cost. `cargo test --release
 --package murre-core --lib accept_forms -- --ignored --nocapture`.";
 
 const MASKS: &str = "\

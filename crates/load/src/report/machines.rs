@@ -7,8 +7,8 @@ use crate::records::{MachineFacts, Records};
 
 /// Name and content of every file.
 pub(super) fn files(records: &Records) -> BTreeMap<String, Vec<u8>> {
-    let machines = records.runs().map(|(_, run)| &run.machine);
-    machines
+    records
+        .machines()
         .map(|machine| {
             let mut json = serde_json::to_vec_pretty(machine).expect("facts are JSON");
             json.push(b'\n');

@@ -1,8 +1,9 @@
 //! What a connection costs beside other systems: all in, stacked, and user space alone, where the
 //! systems differ by more than bars could show.
 
-use super::axis::{Axis, label};
-use super::canvas::{Anchor, Canvas, Colour, MARGIN, Style, palette, width_of};
+use super::axis::Axis;
+use super::canvas::{Anchor, Canvas, Colour, Style, palette, width_of};
+use super::frame::{self, WIDTH, weight};
 use super::memory_rows::Row;
 use crate::figures::{Unit, rounded, with_unit};
 use crate::memory::SOCKET_BYTES;
@@ -23,24 +24,19 @@ pub(super) fn stacked(rows: &[Row]) -> Canvas {
         (palette::SLATE, "not split"),
         (palette::GRID, "kernel not published, drawn as a bare socket"),
     ];
-    legend(&mut canvas, &keys);
+    frame::legend(&mut canvas, &keys);
     let bytes = Axis::linear((0.0, CUT_BYTES), (NAMES, WIDTH - 190.0));
     let bottom = TOP + PITCH * rows.len() as f32;
-    for tick in bytes.ticks(5) {
-        let x = bytes.at(tick);
-        canvas.line(&[(x, TOP - 6.0), (x, bottom)], palette::GRID, 1.0);
-        let style = Style::plain(12.0).colour(palette::MUTED).anchor(Anchor::Middle);
-        canvas.text(x, bottom + 16.0, &label(tick), style);
-    }
+    frame::scale(&mut canvas, &bytes, &bytes.ticks(5), (TOP - 6.0, bottom), bytes_label);
     for (index, row) in rows.iter().enumerate() {
         let y = TOP + PITCH * index as f32;
-        name(&mut canvas, row, y);
+        frame::name(&mut canvas, NAMES - 12.0, y + BAR / 2.0, &row.name, row.ours);
         let end = bar(&mut canvas, &bytes, row, y);
         let text = match (row.total(), row.user) {
             (Some(total), _) => with_unit(total, Unit::Bytes),
             (None, user) => format!("{} B + kernel", rounded(user.unwrap_or_default())),
         };
-        let style = if row.ours { Style::plain(13.0).bold() } else { Style::plain(13.0) };
+        let style = weight(13.0, row.ours);
         canvas.label(end + 8.0, y + BAR - 5.5, &text, style);
         if let (Some(_), Some(user)) = (row.total(), row.user) {
             let x = end + 14.0 + width_of(&text, style);
@@ -48,6 +44,12 @@ pub(super) fn stacked(rows: &[Row]) -> Canvas {
             canvas.label(x, y + BAR - 5.5, &format!("{} B user", rounded(user)), muted);
         }
     }
+    // What is the same for everybody: nobody's bar can end before it.
+    let socket = bytes.at(SOCKET_BYTES);
+    canvas.dashed(&[(socket, TOP - 6.0), (socket, bottom)], palette::INK, 1.0);
+    let style = Style::plain(12.0).anchor(Anchor::Middle);
+    let floor = format!("a bare socket: {}", with_unit(SOCKET_BYTES, Unit::Bytes));
+    canvas.text(socket, TOP - 11.0, &floor, style);
     canvas.source(SOURCE);
     canvas
 }
@@ -99,57 +101,40 @@ pub(super) fn user_space(rows: &[Row]) -> Canvas {
         "User space per idle connection",
         "bytes, on a logarithmic scale; the kernel's part left out",
     );
-    let bytes = Axis::logarithmic((40.0, 40_000.0), (NAMES, WIDTH - 120.0));
-    for tick in bytes.ticks(4) {
-        let x = bytes.at(tick);
-        canvas.line(&[(x, TOP - 14.0), (x, bottom)], palette::GRID, 1.0);
-        let style = Style::plain(12.0).colour(palette::MUTED).anchor(Anchor::Middle);
-        canvas.text(x, bottom + 16.0, &label(tick), style);
-    }
+    let most = rows.last().and_then(|row| row.user).unwrap_or_default();
+    let bytes = Axis::logarithmic((40.0, most.max(20_000.0) * 1.2), (NAMES, WIDTH - 120.0));
+    frame::scale(&mut canvas, &bytes, &bytes.ticks(4), (TOP - 14.0, bottom), bytes_label);
     let promised = bytes.at(PROMISED_BYTES);
     canvas.dashed(&[(promised, TOP - 14.0), (promised, bottom)], palette::INK, 1.0);
     let style = Style::plain(12.0).anchor(Anchor::Middle);
     canvas.text(promised, TOP - 20.0, "promised: at most 96 B", style);
     for (index, row) in rows.iter().enumerate() {
         let y = TOP - 8.0 + PITCH * index as f32;
-        name(&mut canvas, row, y);
+        let middle = y + BAR / 2.0;
+        frame::name(&mut canvas, NAMES - 12.0, middle, &row.name, row.ours);
         let user = row.user.unwrap_or_default();
-        let (x, middle) = (bytes.at(user), y + BAR / 2.0);
+        let x = bytes.at(user);
         canvas.line(&[(NAMES, middle), (x, middle)], palette::STONE, 1.0);
         let colour = if row.ours { palette::VERMILLION } else { palette::SLATE };
         canvas.dot(x, middle, 6.0, colour);
-        let style = if row.ours { Style::plain(13.0).bold() } else { Style::plain(13.0) };
-        canvas.label(x + 13.0, middle + 4.5, &with_unit(user, Unit::Bytes), style);
+        let text = with_unit(user, Unit::Bytes);
+        canvas.label(x + 13.0, middle + 4.5, &text, weight(13.0, row.ours));
     }
     canvas.source(SOURCE);
     canvas
 }
 
-fn name(canvas: &mut Canvas, row: &Row, y: f32) {
-    let style = Style::plain(13.0).anchor(Anchor::End);
-    let style = if row.ours { style.bold() } else { style };
-    canvas.text(NAMES - 12.0, y + BAR - 5.5, &row.name, style);
+fn bytes_label(bytes: f64) -> String {
+    format!("{} B", rounded(bytes))
 }
 
-/// What colours mean, in one line below the subtitle.
-pub(super) fn legend(canvas: &mut Canvas, keys: &[(Colour, &str)]) {
-    let style = Style::plain(12.0);
-    let mut x = MARGIN;
-    for (colour, text) in keys {
-        canvas.rect(x, 78.0, 12.0, 12.0, *colour);
-        canvas.text(x + 18.0, 88.5, text, style);
-        x += 18.0 + width_of(text, style) + 22.0;
-    }
-}
-
-const SOURCE: &str = "Murre: records of this repository. Others: their authors' figures, or \
-                      measured by us beside; sources in bench-results/README.md";
+const SOURCE: &str = "Records of this repository, or their authors' figures: which it is, says \
+                      bench-results/README.md";
 
 /// The promise of SPECIFICATION.md, at 600,000 and at 1,000,000.
 const PROMISED_BYTES: f64 = 96.0;
 
-const WIDTH: f32 = 960.0;
-const TOP: f32 = 116.0;
+const TOP: f32 = 120.0;
 const PITCH: f32 = 28.0;
 const BAR: f32 = 18.0;
 /// Where names end.

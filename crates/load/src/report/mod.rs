@@ -1,29 +1,33 @@
 //! `murre-load report`: everything in bench-results that is not a record, made from the records.
 //!
 //! ```text
-//!   records/*.jsonl ─▶ README.md          claims, comparisons           readme
+//!   records/*.jsonl ─▶ README.md          claims, comparisons           readme, beside, peers, forms
 //!                   ├▶ machines/*.json    where the records are from    machines
 //!                   ├▶ plots/*.svg, *.png over_time, memory_picture, latency_picture, peers_picture
-//!                   │                      └▶ canvas ─▶ svg, png
-//!                   └▶ SPECIFICATION.md   between its markers           specification
+//!                   │                      └▶ frame ─▶ canvas ─▶ svg, png
+//!                   └▶ ../SPECIFICATION.md, ../README.md: between their markers   fill
 //! ```
 //!
 //! The same records give the same bytes, on every machine: nothing here reads a clock, a setting
 //! or a font of the system.
 
 mod axis;
+mod beside;
 mod canvas;
+mod fill;
 mod forms;
+mod frame;
 mod latency_picture;
 mod machines;
 mod markdown;
 mod memory_picture;
 mod memory_rows;
 mod over_time;
+mod peers;
 mod peers_picture;
 mod png;
 mod readme;
-mod specification;
+mod receive_forms;
 mod svg;
 
 use std::collections::BTreeMap;
@@ -35,24 +39,22 @@ use clap::Args;
 
 use self::canvas::Canvas;
 use self::latency_picture::Heading;
-use crate::claims::p99_ms;
+use self::peers_picture::Measure;
+use crate::claims::{self, About};
 use crate::cli::Scenario;
 use crate::compare::{self, Group};
-use crate::records::{Place, Records, Run};
+use crate::published;
+use crate::records::{Records, Run};
 
 /// Makes bench-results' README, pictures and machines again from its records.
 ///
-/// Also fills the tables of SPECIFICATION.md, between its markers. What it cannot read it names on
-/// stderr and leaves out.
+/// Also fills the tables of SPECIFICATION.md and README.md beside DIR, between their markers. What
+/// it cannot read it names on stderr and leaves out.
 #[derive(Args, Debug)]
 pub(crate) struct ReportArguments {
     /// The directory that holds records/
     #[arg(long, value_name = "DIR", default_value = "bench-results")]
     dir: PathBuf,
-
-    /// Where promises are quoted [default: SPECIFICATION.md beside DIR, if it is there]
-    #[arg(long, value_name = "FILE")]
-    specification: Option<PathBuf>,
 
     /// Writes nothing; exits with 1 and names the files that are not what the records say
     #[arg(long)]
@@ -74,13 +76,12 @@ pub(crate) fn report(arguments: &ReportArguments) -> anyhow::Result<Report> {
     let records = Records::read_all(&source)
         .with_context(|| format!("cannot read the records in {}", source.display()))?;
     let mut files = made_from(&records);
-    let beside = directory.parent().map(|parent| parent.join("SPECIFICATION.md"));
-    let specification = arguments.specification.clone().or(beside.filter(|path| path.exists()));
+    let beside = fill::FILLED.map(|name| directory.with_file_name(name));
     let mut outside = BTreeMap::new();
-    if let Some(path) = specification {
+    for path in beside.into_iter().filter(|path| path.exists()) {
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let filled = specification::filled(&text, &records)
+        let filled = fill::filled(&text, &records)
             .with_context(|| format!("cannot fill {}", path.display()))?;
         outside.insert(path, filled.into_bytes());
     }
@@ -153,6 +154,14 @@ struct Picture {
     canvas: Canvas,
 }
 
+/// The line of the README that shows a picture, if there is one of that name.
+fn shown(pictures: &[Picture], name: &str) -> String {
+    let picture = pictures.iter().find(|picture| picture.name == name);
+    picture.map_or(String::new(), |picture| {
+        format!("![{}](plots/{name}.svg)\n\n", picture.canvas.title)
+    })
+}
+
 fn pictures(records: &Records) -> Vec<Picture> {
     let mut pictures = Vec::new();
     let mut add = |name: &str, canvas| pictures.push(Picture { name: name.to_owned(), canvas });
@@ -161,57 +170,72 @@ fn pictures(records: &Records) -> Vec<Picture> {
         add("memory-per-connection", memory_picture::stacked(&rows));
         add("user-space-per-connection", memory_picture::user_space(&rows));
     }
-    for scenario in HELD {
-        if let Some((place, run)) = greatest(records, scenario) {
-            add(&format!("{}-over-time", scenario_name(scenario)), over_time::picture(place, run));
+    let mut held = Vec::new();
+    for published in &published::RUNS {
+        if let Some((place, run)) = published.reproduced(records) {
+            add(over_time_name(published.about), over_time::picture(place, run));
+            held.push(Heading { work: run.work(), runs: vec![run] });
         }
     }
-    let groups = compare::groups(records.runs());
-    let headings = headings(records, &groups);
-    if !headings.is_empty() {
-        add("latency", latency_picture::picture(&headings));
+    held.retain(|heading| heading.runs[0].latency_us.count > 0);
+    if !held.is_empty() {
+        add("latency", latency_picture::picture("How long answers take", &held));
     }
-    let echoes: Vec<_> =
-        groups.iter().filter(|group| group.scenario() == Scenario::WsEcho).collect();
-    if !echoes.is_empty() {
-        add("echo-beside-peers", peers_picture::picture(&echoes));
+
+    let groups = compare::groups(records.runs());
+    let of = |scenario, fits: fn(&Group<'_>) -> bool| -> Vec<_> {
+        groups.iter().filter(|group| group.scenario() == scenario && fits(group)).collect()
+    };
+    let idle = of(Scenario::WsIdle, |_| true);
+    let closed = of(Scenario::WsEcho, |group| !group.scheduled() && group.idle_beside() == 0);
+    let among = of(Scenario::WsEcho, |group| !group.scheduled() && group.idle_beside() > 0);
+    let scheduled = of(Scenario::WsEcho, |group| group.scheduled());
+    let echo: [Measure; 2] = [
+        ("messages per second", claims::per_second),
+        ("messages per second of server CPU time", claims::per_cpu_second),
+    ];
+    let accepting: [Measure; 2] = [
+        ("connects per second, handshake included", claims::connects_per_second),
+        ("connects per second of server CPU time", claims::connects_per_cpu_second),
+    ];
+    for (name, title, groups, panels) in [
+        (peers::PICTURES[0], "Echo beside other servers", &closed, echo),
+        (peers::PICTURES[1], "Echo among idle connections, beside other servers", &among, echo),
+        (peers::PICTURES[2], "Accepting WebSockets beside other servers", &idle, accepting),
+    ] {
+        if !groups.is_empty() {
+            add(name, peers_picture::picture(title, groups, panels));
+        }
+    }
+    // On a schedule a slow server is asked as often as a fast one: only then times compare.
+    let timed = if scheduled.is_empty() { &closed } else { &scheduled };
+    if !timed.is_empty() {
+        let headings: Vec<_> = timed.iter().map(|group| middles(group)).collect();
+        let title = "How long answers take, beside other servers";
+        add(peers::PICTURES[3], latency_picture::picture(title, &headings));
     }
     pictures
 }
 
-/// The scenarios that are about holding many connections.
-const HELD: [Scenario; 3] = [Scenario::HttpKeepalive, Scenario::WsUpper, Scenario::WsIdle];
-
-fn scenario_name(scenario: Scenario) -> &'static str {
-    match scenario {
-        Scenario::HttpKeepalive => "http-keepalive",
-        Scenario::WsUpper => "ws-upper",
-        Scenario::WsIdle => "ws-idle",
-        Scenario::WsEcho => "ws-echo",
+/// What the picture of connections and requests over the time of a run is called.
+fn over_time_name(about: About) -> &'static str {
+    match about {
+        About::R1 => "http-keepalive-over-time",
+        About::R2 => "ws-upper-over-time",
+        About::R4 => "concurrency-search-over-time",
+        About::Idle1m => "ws-idle-over-time",
     }
 }
 
-/// Our run with the most connections; of several the newest.
-fn greatest(records: &Records, scenario: Scenario) -> Option<(&Place, &Run)> {
-    let ours = records.runs().filter(|(_, run)| run.is_ours() && run.scenario == scenario);
-    ours.max_by_key(|(place, run)| (run.connections(), &run.started, *place))
-}
-
-/// The greatest run of each kind, and every newest comparison.
-fn headings<'r>(records: &'r Records, groups: &[Group<'r>]) -> Vec<Heading<'r>> {
-    let held = HELD.iter().filter_map(|&scenario| greatest(records, scenario));
-    let mut headings: Vec<Heading<'r>> = held
-        .filter(|(_, run)| run.latency_us.count > 0)
-        .map(|(_, run)| Heading { work: run.work(), runs: vec![run] })
-        .collect();
-    for group in groups.iter().filter(|group| group.scenario() == Scenario::WsEcho) {
-        let middle = group.servers.iter().filter_map(|server| {
-            let mut rounds: Vec<&'r Run> = server.rounds.iter().map(|(_, run)| *run).collect();
-            rounds.retain(|run| run.latency_us.count > 0);
-            rounds.sort_by(|one, other| p99_ms(one).partial_cmp(&p99_ms(other)).expect("numbers"));
-            rounds.get(rounds.len() / 2).copied()
-        });
-        headings.push(Heading { work: group.work.clone(), runs: middle.collect() });
-    }
-    headings
+/// Of each server the round in the middle.
+fn middles<'r>(group: &Group<'r>) -> Heading<'r> {
+    let middle = group.servers.iter().filter_map(|server| {
+        let mut rounds: Vec<&'r Run> = server.rounds.iter().map(|(_, run)| *run).collect();
+        rounds.retain(|run| run.latency_us.count > 0);
+        rounds.sort_by_key(|run| run.latency_us.p99);
+        rounds.get(rounds.len() / 2).copied()
+    });
+    let mut runs: Vec<_> = middle.collect();
+    runs.sort_by_key(|run| run.latency_us.p99);
+    Heading { work: group.work.clone(), runs }
 }

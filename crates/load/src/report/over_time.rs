@@ -3,6 +3,7 @@
 
 use super::axis::{Axis, label, room_above};
 use super::canvas::{Anchor, Canvas, Colour, MARGIN, Style, palette, width_of};
+use super::frame::{WIDTH, capital};
 use crate::cli::Scenario;
 use crate::figures::{grouped, rounded, short};
 use crate::records::{Place, Run, short_commit};
@@ -165,15 +166,9 @@ fn pale(colour: Colour) -> Colour {
     mixed(16) | mixed(8) | mixed(0)
 }
 
-pub(super) fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
-}
-
 /// As many connections as the published runs had, or nearly.
 const COMPARABLE: u64 = 500_000;
 
-const WIDTH: f32 = 960.0;
 const HEIGHT: f32 = 540.0;
 /// Where the time axis begins, behind the labels, and what is free behind its end.
 const LEFT: f32 = 84.0;

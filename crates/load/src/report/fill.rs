@@ -1,13 +1,17 @@
-//! The tables of SPECIFICATION.md: what is between `<!-- report: TOPIC -->` and
-//! `<!-- report end -->` is made from the table of promises and the records.
+//! The tables in files that people write: what is between `<!-- report: NAME -->` and
+//! `<!-- report end -->` is made from the records.
 
 use anyhow::{Context, bail};
 
+use super::beside;
 use super::markdown::{links, table};
 use crate::claims::Topic;
 use crate::figures::with_unit;
 use crate::promises::PROMISES;
 use crate::records::Records;
+
+/// The files beside bench-results that have such tables, if they are there.
+pub(super) const FILLED: [&str; 2] = ["README.md", "SPECIFICATION.md"];
 
 /// The text with its tables filled. A text without markers stays as it is.
 pub(super) fn filled(text: &str, records: &Records) -> anyhow::Result<String> {
@@ -15,17 +19,27 @@ pub(super) fn filled(text: &str, records: &Records) -> anyhow::Result<String> {
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once(START) {
         let (name, behind) = behind.split_once(" -->").context("a marker does not end")?;
-        let Some(topic) = Topic::ALL.into_iter().find(|topic| topic.name() == name) else {
-            let known: Vec<_> = Topic::ALL.into_iter().map(Topic::name).collect();
-            bail!("no promises are about `{name}`: {} are known", known.join(", "));
-        };
         let (_, behind) =
             behind.split_once(END).with_context(|| format!("`{name}` has no `{END}`"))?;
         filled += before;
-        filled += &format!("{START}{name} -->\n{}{END}", promises(topic, records));
+        filled += &format!("{START}{name} -->\n{}{END}", content(name, records)?);
         rest = behind;
     }
     Ok(filled + rest)
+}
+
+fn content(name: &str, records: &Records) -> anyhow::Result<String> {
+    if let Some(topic) = Topic::ALL.into_iter().find(|topic| topic.name() == name) {
+        return Ok(promises(topic, records));
+    }
+    match name {
+        "systems" => Ok(beside::systems_in_brief(records, UP)),
+        "runs" => Ok(beside::runs_in_brief(records, UP)),
+        _ => {
+            let topics: Vec<_> = Topic::ALL.into_iter().map(Topic::name).collect();
+            bail!("nothing is called `{name}`: systems, runs, {} are known", topics.join(", "))
+        }
+    }
 }
 
 fn promises(topic: Topic, records: &Records) -> String {
@@ -33,10 +47,9 @@ fn promises(topic: Topic, records: &Records) -> String {
     let rows: Vec<_> = about
         .map(|promise| {
             let (value, record) = match promise.measure(records) {
-                Some(measured) => (
-                    with_unit(measured.value, promise.unit),
-                    links(&measured.places, "bench-results/"),
-                ),
+                Some(measured) => {
+                    (with_unit(measured.value, promise.unit), links(&measured.places, UP))
+                }
                 None => ("*pending*".to_owned(), "pending".to_owned()),
             };
             let target = promise.target.text(promise.unit);
@@ -46,6 +59,9 @@ fn promises(topic: Topic, records: &Records) -> String {
         .collect();
     table(&["promise", "target>", "measured>", "measured by", "record"], &rows)
 }
+
+/// From the files to what is linked.
+const UP: &str = "bench-results/";
 
 const START: &str = "<!-- report: ";
 const END: &str = "<!-- report end -->";
