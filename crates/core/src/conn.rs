@@ -183,6 +183,11 @@ impl Conn {
 
     /// Something is under way that will lead to input being read.
     pub(crate) fn reading(&self) -> bool {
-        self.starved || self.in_flight.has(OpKind::Poll) || self.in_flight.has(OpKind::Recv)
+        self.unread() || self.in_flight.has(OpKind::Poll)
+    }
+
+    /// Input is there, and is about to be read.
+    pub(crate) fn unread(&self) -> bool {
+        self.starved || self.in_flight.has(OpKind::Recv)
     }
 }

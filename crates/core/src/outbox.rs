@@ -167,6 +167,14 @@ impl Outbox {
         self.due
     }
 
+    /// In [`expired`](crate::Protocol::expired): whether the peer may have said something that the
+    /// shard has not come to, because its input is yet to be read or the shard itself is late: the
+    /// machine stood still, or is overloaded. Then silence says nothing of the peer.
+    pub fn behind(&self, id: ConnId) -> bool {
+        let late = self.now.saturating_duration_since(self.due) >= self.timers.tick();
+        late || self.conns.get(id).is_some_and(Conn::unread)
+    }
+
     /// Connects to `to`, from the address `from` if given. `opened` or `refused` follows. `None`
     /// when every slot is taken.
     pub fn connect(&mut self, to: SocketAddr, from: Option<IpAddr>) -> Option<ConnId> {

@@ -17,7 +17,7 @@ enum Slot<T> {
 }
 
 /// An empty pool keeps this many slots; what a burst added beyond them goes back.
-const KEPT_SLOTS: usize = 1024;
+const KEPT_SLOTS: usize = 256;
 
 impl<T> Default for Pool<T> {
     fn default() -> Self {

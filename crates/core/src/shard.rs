@@ -80,7 +80,8 @@ pub struct Shard<R: Ring, P: Protocol> {
     mails: Vec<P::Mail>,
     accepts: Accepts,
     drain: Option<Drain>,
-    expired: Vec<u32>,
+    /// Connections whose timers ran out, yet to be dealt with.
+    expired: Vec<ConnId>,
 }
 
 /// Accepts in flight. Each holds a slot, so that none is accepted without a place.
@@ -96,10 +97,13 @@ struct Accepts {
 const ACCEPTS_MAX: u32 = 8;
 /// How long to leave the backlog alone when the machine has nothing left to accept with.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The list of starved connections keeps room for so many; what a burst took goes back.
+const STARVED_KEPT: usize = 256;
 /// Connections in one slice of a tick at most.
 const SLICE_MAX: u32 = 4096;
-/// A turn deals with about so many expired timers; the rest are due in the next.
-const EXPIRED_MAX: usize = 4096;
+/// A turn deals with so many expired timers at most; the rest are due in the next. What is queued
+/// for them takes memory, and the allocator keeps what a burst of it took.
+const EXPIRED_MAX: usize = 256;
 
 impl<R: Ring, P: Protocol> Shard<R, P> {
     /// A shard with nothing on it yet.
@@ -222,7 +226,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     /// How long the kernel may keep the thread.
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.mailbox.sleep() || !self.out.connects.is_empty() {
+        if !self.mailbox.sleep() || !self.out.connects.is_empty() || !self.expired.is_empty() {
             return Some(Duration::ZERO);
         }
         let timer = (!self.is_empty()).then(|| self.out.timers.next());
@@ -412,6 +416,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             let socket = conn.socket;
             self.push(id, OpKind::Recv, Op::Recv(socket, lease));
         }
+        self.starved.shrink_to(STARVED_KEPT);
     }
 
     fn received(&mut self, id: ConnId, lease: &Lease, result: Result<u32, i32>) {
@@ -637,21 +642,21 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     /// Tells the protocol whose timers ran out, a slice of the connections at a time.
     fn expire(&mut self) {
-        let mut expired = mem::take(&mut self.expired);
-        let mut told = 0;
-        while told < EXPIRED_MAX {
-            self.out.due = self.out.timers.next();
-            if !self.out.timers.sweep(self.out.now, &mut expired) {
-                break;
-            }
-            told += expired.len();
-            for index in expired.drain(..) {
-                if let Some(id) = self.out.conns.at(index) {
-                    self.expired(id);
+        for _ in 0..EXPIRED_MAX {
+            while self.expired.is_empty() {
+                let Outbox { conns, timers, now, due, .. } = &mut self.out;
+                *due = timers.next();
+                let swept = timers.sweep(*now, |index| self.expired.extend(conns.at(index)));
+                if !swept {
+                    return;
                 }
             }
+            let id = self.expired.pop().expect("just made sure");
+            // It may have gone since, or been heard of.
+            if self.out.conns.get(id).is_some() && !self.out.timers.is_set(id.index()) {
+                self.expired(id);
+            }
         }
-        self.expired = expired;
     }
 
     fn expired(&mut self, id: ConnId) {

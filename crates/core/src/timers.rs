@@ -89,9 +89,14 @@ impl Timers {
         self.begin_turn(now);
     }
 
-    /// Looks at the next slice, if it is due by `now`, and adds the slots that ran out to
-    /// `expired`. Their timers are cleared. Returns whether there was a slice to look at.
-    pub(crate) fn sweep(&mut self, now: Instant, expired: &mut Vec<u32>) -> bool {
+    /// Whether slot `index` has a timer.
+    pub(crate) fn is_set(&self, index: u32) -> bool {
+        self.ends.get(index as usize).is_some_and(|end| *end != 0)
+    }
+
+    /// Looks at the next slice, if it is due by `now`, and tells `expired` of the slots that ran
+    /// out. Their timers are cleared. Returns whether there was a slice to look at.
+    pub(crate) fn sweep(&mut self, now: Instant, mut expired: impl FnMut(u32)) -> bool {
         if now < self.next() {
             return false;
         }
@@ -100,7 +105,7 @@ impl Timers {
             for (end, index) in ends.iter_mut().zip((line * LINE) as u32..) {
                 if *end != 0 && self.now.wrapping_sub(*end) < TICKS_MAX {
                     *end = 0;
-                    expired.push(index);
+                    expired(index);
                 }
             }
         }
@@ -146,7 +151,7 @@ mod tests {
                 set[index as usize] = Some((now, ticks));
             }
             let mut expired = Vec::new();
-            while timers.sweep(now, &mut expired) {}
+            while timers.sweep(now, |index| expired.push(index)) {}
             for index in expired.drain(..) {
                 let (at, ticks) = set[index as usize].take().expect("was set");
                 let (took, span) = (now - at, TICK * u32::from(ticks));
@@ -183,7 +188,7 @@ mod tests {
         let mut most = 0;
         for ms in 0..1000 {
             let before = expired.len();
-            while timers.sweep(start + Duration::from_millis(ms), &mut expired) {}
+            while timers.sweep(start + Duration::from_millis(ms), |index| expired.push(index)) {}
             most = most.max(expired.len() - before);
         }
         assert_eq!(expired.len(), 10_000);

@@ -46,6 +46,7 @@ pub(crate) enum Content {
     Receive(Receive),
     IdleReceive(IdleReceive),
     Mask(Mask),
+    Burst(Burst),
     Weighed(Box<Weighed>),
 }
 
@@ -207,6 +208,17 @@ pub(crate) struct MaskSize {
     pub(crate) tungstenite_decode_gb_per_s: f64,
 }
 
+/// What a server's memory was before, during and after a burst of large messages.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Burst {
+    pub(crate) burst: String,
+    pub(crate) pss_before: u64,
+    pub(crate) rss_most: u64,
+    pub(crate) pss_after: u64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// What `murre-load memory` wrote: a server weighed, or the check of the method.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Weighed {
@@ -347,6 +359,7 @@ impl Content {
             Content::Receive(receive) => Some(&receive.stamp),
             Content::IdleReceive(idle) => Some(&idle.stamp),
             Content::Mask(mask) => Some(&mask.stamp),
+            Content::Burst(burst) => Some(&burst.stamp),
             Content::Run(_) | Content::Ab(_) | Content::Weighed(_) => None,
         }
     }
@@ -361,6 +374,7 @@ fn content(bytes: &[u8]) -> Result<Content, String> {
         (Some("ab"), _) => from(value).map(Content::Ab),
         (Some("murre-load memory"), _) => from(value).map(|w| Content::Weighed(Box::new(w))),
         (None, Some("mask_throughput")) => from(value).map(Content::Mask),
+        (None, None) if has("burst") => from(value).map(Content::Burst),
         (None, None) if has("form") => from(value).map(Content::Form),
         (None, None) if has("accept") => from(value).map(Content::Accept),
         (None, None) if has("receive") => from(value).map(Content::Receive),

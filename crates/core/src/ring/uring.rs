@@ -108,7 +108,7 @@ const SQ_ENTRIES: u32 = 1024;
 /// most and for as many again.
 pub(super) const CQ_ENTRIES: u32 = 4096;
 /// Completions of one turn, about: a turn's work is bounded.
-const FLUSH: usize = 1024;
+const FLUSH: usize = 256;
 /// An enter runs so many deferred completions, or as many as it waits for if those are more (since
 /// 6.13, commit f46b9cdb22f7).
 const DEFERRED_RUN: usize = 20;

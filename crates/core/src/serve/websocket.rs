@@ -117,6 +117,9 @@ impl<H: Handler> Serve<H> {
         websocket: &mut WebSocket<H::Session>,
         out: &mut Outbox,
     ) {
+        if websocket.pinged && out.behind(id) {
+            return out.set_timer(id, 1);
+        }
         if websocket.pinged {
             return out.abort(id, CloseReason::IdleTimeout);
         }

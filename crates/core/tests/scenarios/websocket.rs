@@ -246,6 +246,32 @@ fn silent_peers_are_pinged_then_given_up() {
     });
 }
 
+/// When the machine has stood still for longer than a peer may be silent, one that has answered
+/// meanwhile stays, and one that has not goes.
+#[test]
+fn time_that_was_lost_is_not_taken_from_peers() {
+    for answers in [true, false] {
+        simulated(&setup(), serve, |world| {
+            let mut client = open(world);
+            world.until("it is pinged", |world| {
+                world.pass(TICK);
+                client.read(world);
+                understand(&client.heard).pings > 0
+            });
+            if answers {
+                client.say_bytes(&control(Control::Pong, b""));
+            }
+            while !client.has_spoken() {
+                client.write(world);
+            }
+            world.net.stand_still(limits().pong_timeout * 10);
+            world.pass(limits().pong_timeout);
+            let gone = world.protocol().closed_for(CloseReason::IdleTimeout);
+            assert_eq!(gone, usize::from(!answers));
+        });
+    }
+}
+
 /// Many that are opened together are not all pinged together.
 #[test]
 fn pings_are_spread() {

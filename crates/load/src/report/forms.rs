@@ -4,12 +4,12 @@ use super::machines;
 use super::markdown::{link, table};
 use super::receive_forms;
 use crate::figures::{Spread, Unit, grouped, rounded, short, with_unit};
-use crate::records::{Accept, Content, Form, Line, Mask, Records, short_commit};
+use crate::records::{Accept, Burst, Content, Form, Line, Mask, Records, short_commit};
 
 /// Decisions that were made by measuring one form against another.
 pub(super) fn section(records: &Records) -> String {
     let receiving = receiving(records) + &receive_forms::table(records);
-    let text = receiving + &accepting(records) + &masks(records);
+    let text = receiving + &accepting(records) + &masks(records) + &bursts(records);
     if text.is_empty() { text } else { format!("## Forms\n\n{text}") }
 }
 
@@ -84,6 +84,21 @@ fn masks(records: &Records) -> String {
     part("Masks", MASKS, &lines, &table(&headings, &rows))
 }
 
+fn bursts(records: &Records) -> String {
+    let lines = newest(records, |content| match content {
+        Content::Burst(burst) => Some(burst),
+        _ => None,
+    });
+    let row = |(_, burst): &(&Line, &Burst)| {
+        let kib = |bytes: u64| format!("{} KiB", grouped(bytes / 1024));
+        let [before, most, after] = [burst.pss_before, burst.rss_most, burst.pss_after].map(kib);
+        vec![burst.burst.clone(), before, most, after]
+    };
+    let headings = ["burst", "before>", "at most>", "3 s after>"];
+    let rows: Vec<_> = lines.iter().map(row).collect();
+    part("Memory after a burst", BURSTS, &lines, &table(&headings, &rows))
+}
+
 /// The lines of a kind in the newest file that has some, as far as they are of one commit.
 pub(super) fn newest<'r, T>(
     records: &'r Records,
@@ -125,6 +140,9 @@ greatest. `cargo run --release --example forms`.";
 const ACCEPTING: &str = "\
 How many of the connections each of two shards took, and what one cost. `cargo test --release
 --package murre-core --lib accept_forms -- --ignored --nocapture`.";
+
+const BURSTS: &str = "\
+What the whole server takes. `scripts/bench burst`.";
 
 const MASKS: &str = "\
 10^9 bytes of payload a second, unmasked and decoded. `cargo run --release --package murre-codec
