@@ -33,8 +33,8 @@ run() {
     wait "$!"
 }
 
-# Waits so many seconds for a process to end.
-ended_within() { timeout "$1" tail --pid="$2" --follow=descriptor /dev/null; }
+# Waits so many seconds for a process to end. By KILL: in `finish` the rest is ignored.
+ended_within() { timeout --signal=KILL "$1" tail --pid="$2" --follow=descriptor /dev/null; }
 
 # Another run's sockets would be counted with ours, and another program's work slows ours.
 quiet() {
@@ -79,8 +79,8 @@ undo() { :; }
 
 finish() {
     local pid
-    # A second signal changes nothing.
-    trap : HUP INT TERM
+    # A second signal changes nothing, nor does it end what is used here.
+    trap '' HUP INT TERM
     # The last first: clients that lose their server would take that for its fault.
     for pid in $(jobs -pr | tac); do
         # By group, or alone in the moment before it has one.
@@ -88,10 +88,7 @@ finish() {
         # A million connections take half a minute to leave.
         ended_within 90 "$pid" || kill -KILL -- "-$pid" || true
     done
-    (
-        trap '' HUP INT TERM
-        undo
-    )
+    undo
     rm --recursive --force "$work"
 }
 trap finish EXIT

@@ -90,13 +90,17 @@ class Script:
         self.output = (self.records / "output").open("w+")
         test.addCleanup(self.output.close)
 
-        def limit():
-            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+        def prepare():
+            # What runs in the background of a shell ignores Ctrl-C, and a shell that ignores it
+            # from its start cannot trap it.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if files:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 
         self.process = subprocess.Popen(
             self.network.enter(path, *arguments), cwd=ROOT, stdin=subprocess.DEVNULL,
             stdout=self.output, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=limit if files else None,
+            preexec_fn=prepare,
             env={**os.environ, "RECORDS": str(self.records), **environment, "TEST_RUN": self.mark})
         test.addCleanup(self.kill)
 
