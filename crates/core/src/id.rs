@@ -1,5 +1,8 @@
 //! Names of connections.
 
+use std::fmt;
+use std::str::FromStr;
+
 /// Names one connection for as long as it lives.
 ///
 /// Slots are used again; the generation tells an old name from a new one, so a name that has
@@ -8,6 +11,24 @@
 pub struct ConnId {
     index: u32,
     generation: u32,
+}
+
+/// `INDEX-GENERATION`: a name that people and other programs can give back.
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.index, self.generation)
+    }
+}
+
+impl FromStr for ConnId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (index, generation) = text.split_once('-').ok_or(())?;
+        let number = |digits: &str| digits.parse().map_err(|_| ());
+        let (index, generation) = (number(index)?, number(generation)?);
+        if generation > GENERATION_MASK { Err(()) } else { Ok(ConnId { index, generation }) }
+    }
 }
 
 /// Generations wrap at 24 bits: what a [`Token`](crate::ring::Token) has room for.

@@ -46,6 +46,6 @@ pub use mailbox::Mailbox;
 pub use outbox::{Outbox, Queued};
 pub use pool::Pool;
 pub use protocol::Protocol;
-pub use serve::{Handler, Message, Opened, Serve, ServeCounters, ServeLimits, ServeMail};
+pub use serve::{Answer, Handler, Message, Opened, Serve, ServeCounters, ServeLimits, ServeMail};
 pub use shard::{Held, Shard, ShardConfig};
 pub use timers::TIMER_BYTES;

@@ -92,6 +92,11 @@ impl Outbox {
         self.conns.get(id).map_or(0, |conn| conn.queue.bytes())
     }
 
+    /// The connection that has the slot `index` now.
+    pub fn at(&self, index: u32) -> Option<ConnId> {
+        self.conns.at(index)
+    }
+
     /// Whether the connection is open: neither gone nor going.
     pub fn is_open(&self, id: ConnId) -> bool {
         self.conns.get(id).is_some_and(|conn| conn.state == State::Open)
@@ -121,6 +126,14 @@ impl Outbox {
         self.sends.clear(&mut conn.queue);
         self.timers.clear(id.index());
         self.mark(id);
+    }
+
+    /// Drops what waits behind the piece that is being sent, whole [`write`](Outbox::write)s and
+    /// [`send`](Outbox::send)s only: what follows is understood.
+    pub fn drop_waiting(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.state == State::Open) {
+            self.sends.clear(&mut conn.queue);
+        }
     }
 
     /// Lists the connection for the flush at the end of the turn.

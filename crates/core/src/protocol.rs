@@ -34,6 +34,9 @@ pub trait Protocol {
         out: &mut Outbox,
     ) -> usize;
 
+    /// Everything that was queued for the connection has been sent.
+    fn drained(&mut self, _id: ConnId, _state: &mut Self::State, _out: &mut Outbox) {}
+
     /// The timer of the connection ran out.
     fn expired(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox);
 

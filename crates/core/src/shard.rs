@@ -577,10 +577,11 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
         let conn = self.out.conns.get(id).expect("there while it sends");
         if conn.queue.has_waiting() || conn.state == State::Closing {
-            self.out.mark(id);
-        } else {
-            self.resume(id);
+            return self.out.mark(id);
         }
+        let state = self.states[id.index() as usize].as_mut().expect("open");
+        self.protocol.drained(id, state, &mut self.out);
+        self.resume(id);
     }
 
     /// Everything is sent: FIN, and then the peer's last words are thrown away.

@@ -3,7 +3,7 @@
 use murre_codec::http::{Request, Response};
 use murre_codec::upgrade::Upgrade;
 use murre_codec::{CloseCode, Kind};
-use murre_core::{CloseReason, ConnId, Handler, Message, Opened, Outbox};
+use murre_core::{Answer, CloseReason, ConnId, Handler, Message, Opened, Outbox};
 
 use crate::bench;
 
@@ -74,8 +74,8 @@ impl Handler for App {
     type Session = Session;
     type Mail = ();
 
-    fn request(&mut self, _: ConnId, request: &Request<'_, '_>) -> Response {
-        self.answer(request)
+    fn request(&mut self, _: ConnId, request: &Request<'_, '_>, _: &mut Outbox) -> Answer<Session> {
+        Answer::Now(self.answer(request))
     }
 
     fn open(

@@ -1,5 +1,7 @@
 //! What an embedding program implements.
 
+use std::time::Instant;
+
 use murre_codec::http::{Request, Response};
 use murre_codec::upgrade::Upgrade;
 use murre_codec::{CloseCode, Kind, OpCode, encode};
@@ -12,14 +14,20 @@ use crate::outbox::{Outbox, Queued};
 ///
 /// Every method runs on the shard's thread and must not block: the shard serves nobody meanwhile.
 pub trait Handler {
-    /// What the application remembers of a WebSocket. It is paid for every one of them.
+    /// What the application remembers of a WebSocket, or of an answer that comes later. It is paid
+    /// for every one of them.
     type Session;
     /// What other threads may post to it.
     type Mail: Send + 'static;
 
-    /// Answers a plain HTTP request.
-    fn request(&mut self, _id: ConnId, _request: &Request<'_, '_>) -> Response {
-        Response::text(404, "not found\n")
+    /// Answers a plain HTTP request, or says that it will.
+    fn request(
+        &mut self,
+        _id: ConnId,
+        _request: &Request<'_, '_>,
+        _out: &mut Outbox,
+    ) -> Answer<Self::Session> {
+        Answer::Now(Response::text(404, "not found\n"))
     }
 
     /// Accepts a WebSocket, whose handshake is correct, or refuses it with an answer.
@@ -33,7 +41,8 @@ pub trait Handler {
         upgrade: &Upgrade<'_>,
     ) -> Result<Opened<Self::Session>, Response>;
 
-    /// The WebSocket is open: what is queued from here on follows the handshake.
+    /// The WebSocket is open: what is queued from here on follows the handshake. Or an answer is
+    /// to come later: what is queued from here on is that answer, head and all.
     fn opened(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
     /// A whole message arrived.
@@ -45,7 +54,19 @@ pub trait Handler {
         out: &mut Outbox,
     );
 
-    /// The WebSocket is over. Called once for every [`open`](Handler::open) that accepted.
+    /// Whether an answer that was to come later has been queued to its end: the connection then
+    /// goes on with HTTP.
+    fn answered(&self, _id: ConnId, _session: &Self::Session) -> bool {
+        false
+    }
+
+    /// An answer that comes later has not come to its end for another ping interval.
+    fn waited(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
+
+    /// All that was queued for the WebSocket, or for the answer that comes later, has been sent.
+    fn drained(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
+
+    /// The WebSocket is over, or the answer that came later. Called once for every session.
     fn close(
         &mut self,
         _id: ConnId,
@@ -57,6 +78,24 @@ pub trait Handler {
 
     /// Something was posted.
     fn mail(&mut self, _mail: Self::Mail, _out: &mut Outbox) {}
+
+    /// Called once in every turn of the shard, after everything else.
+    fn turn(&mut self, _out: &mut Outbox) {}
+
+    /// When there should be a turn at the latest, whether or not anything happens.
+    fn wake_at(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Answer<S> {
+    /// This is the answer.
+    Now(Response),
+    /// The answer comes later or never ends; its session is remembered until it has. What the
+    /// client sends meanwhile is thrown away, and then the connection ends with the answer.
+    Later(S),
 }
 
 /// An accepted WebSocket.
@@ -95,6 +134,12 @@ impl Outbox {
     /// Queues a control frame; `payload` is at most 125 bytes.
     pub(crate) fn control(&mut self, id: ConnId, opcode: OpCode, payload: &[u8]) -> Queued {
         self.write(id, |out| encode::write_frame(out, opcode, payload, None))
+    }
+
+    /// Drops what waits, sends a close frame and closes: for who would take too long to read it all.
+    pub fn cut_off(&mut self, id: ConnId, code: CloseCode, why: &str, reason: CloseReason) {
+        self.drop_waiting(id);
+        self.close_websocket(id, code, why, reason);
     }
 
     /// Sends what is queued and a close frame, then closes.

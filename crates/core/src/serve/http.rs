@@ -5,8 +5,9 @@ use std::time::{Duration, Instant, SystemTime};
 use murre_codec::http::{self, BadRequest, Progress, Request, Response};
 use murre_codec::upgrade;
 
+use super::later::Later;
 use super::websocket::WebSocket;
-use super::{Handler, Opened, Serve, Speaks};
+use super::{Answer, Handler, Opened, Serve, Speaks};
 use crate::conn::CloseReason;
 use crate::id::ConnId;
 use crate::outbox::Outbox;
@@ -54,8 +55,14 @@ impl<H: Handler> Serve<H> {
                 self.first_ping(id, out);
             }
         } else {
-            let response = self.handler.request(id, &request);
-            self.answer(id, &request, &response, out);
+            match self.handler.request(id, &request, out) {
+                Answer::Now(response) => self.answer(id, &request, &response, out),
+                Answer::Later(session) => {
+                    let last = !request.keep_alive || out.is_draining();
+                    *state = Speaks::Later(Later { session, waited: 0, last });
+                    self.begin_later(id, state, out);
+                }
+            }
         }
         consumed
     }
@@ -122,11 +129,9 @@ impl<H: Handler> Serve<H> {
     /// Nothing has arrived between two requests for as long as that may take. A client that is still
     /// taking an answer, however slowly, is not idle: it has as long again for some more of it.
     pub(super) fn idle(&mut self, id: ConnId, waited: &mut u32, out: &mut Outbox) {
-        let waiting = out.queued(id);
-        if waiting == 0 || (*waited > 0 && waiting >= *waited) {
+        if out.queued(id) == 0 || stands_still(id, waited, out) {
             return out.close(id, CloseReason::IdleTimeout);
         }
-        *waited = waiting;
         out.set_timer(id, out.ticks(self.limits.http_idle));
     }
 
@@ -148,6 +153,12 @@ impl<H: Handler> Serve<H> {
         let _ = out.write(id, |bytes| response.write(bytes, false, false, 1, Some(date)));
         out.close(id, reason);
     }
+}
+
+/// Whether nothing was taken of what waits to be sent since this was asked the last time.
+pub(super) fn stands_still(id: ConnId, waited: &mut u32, out: &Outbox) -> bool {
+    let before = std::mem::replace(waited, out.queued(id));
+    before > 0 && *waited >= before
 }
 
 /// The `Date` of answers (RFC 9110 section 6.6.1), written anew at most once a second.

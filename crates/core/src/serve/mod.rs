@@ -2,10 +2,11 @@
 
 mod handler;
 mod http;
+mod later;
 mod websocket;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use murre_codec::http::{Limits as HttpLimits, RequestDecoder};
 use murre_codec::{CloseCode, Limits as FrameLimits, Role};
@@ -17,8 +18,9 @@ use crate::outbox::Outbox;
 use crate::pool::Pool;
 use crate::protocol::Protocol;
 
-pub use handler::{Handler, Message, Opened};
+pub use handler::{Answer, Handler, Message, Opened};
 use http::Clock;
+use later::Later;
 use websocket::WebSocket;
 
 /// The bounds of what a peer may do.
@@ -75,6 +77,8 @@ pub enum Speaks<S> {
         /// Bytes of answers that waited when the timer last ran out.
         waited: u32,
     },
+    /// HTTP: the answer to the last request comes later.
+    Later(Later<S>),
     /// WebSocket.
     WebSocket(WebSocket<S>),
 }
@@ -168,6 +172,7 @@ impl<H: Handler> Protocol for Serve<H> {
             let rest = &mut input[at..];
             let consumed = match state {
                 Speaks::Http { .. } => self.request(id, state, rest, out),
+                Speaks::Later(_) => self.early(id, state, rest, out),
                 Speaks::WebSocket(websocket) => self.frame(id, websocket, rest, out),
             };
             if !out.is_open(id) {
@@ -181,8 +186,17 @@ impl<H: Handler> Protocol for Serve<H> {
         at
     }
 
+    fn drained(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
+        match state {
+            Speaks::Http { .. } => {}
+            Speaks::Later(_) => self.later_drained(id, state, out),
+            Speaks::WebSocket(websocket) => self.handler.drained(id, websocket.session(), out),
+        }
+    }
+
     fn expired(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
         match state {
+            Speaks::Later(later) => self.later_waited(id, later, out),
             Speaks::Http { decoder, .. } if decoder.in_request() => self.too_slow(id, out),
             Speaks::Http { answered: true, waited, .. } => self.idle(id, waited, out),
             Speaks::Http { .. } => out.close(id, CloseReason::HandshakeTimeout),
@@ -194,7 +208,7 @@ impl<H: Handler> Protocol for Serve<H> {
         match state {
             // The answer to what is arriving will be its last.
             Speaks::Http { decoder, .. } if decoder.in_request() => {}
-            Speaks::Http { .. } => out.close(id, CloseReason::Draining),
+            Speaks::Http { .. } | Speaks::Later(_) => out.close(id, CloseReason::Draining),
             Speaks::WebSocket(_) => {
                 out.close_websocket(id, CloseCode::Away, "going away", CloseReason::Draining);
             }
@@ -202,8 +216,10 @@ impl<H: Handler> Protocol for Serve<H> {
     }
 
     fn closed(&mut self, id: ConnId, state: Self::State, reason: CloseReason, out: &mut Outbox) {
-        if let Speaks::WebSocket(websocket) = state {
-            self.ended(id, websocket, reason, out);
+        match state {
+            Speaks::Http { .. } => {}
+            Speaks::Later(later) => self.handler.close(id, later.session, reason, out),
+            Speaks::WebSocket(websocket) => self.ended(id, websocket, reason, out),
         }
     }
 
@@ -212,5 +228,13 @@ impl<H: Handler> Protocol for Serve<H> {
             ServeMail::Drain(over) => out.drain(over),
             ServeMail::App(mail) => self.handler.mail(mail, out),
         }
+    }
+
+    fn turn(&mut self, out: &mut Outbox) {
+        self.handler.turn(out);
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        self.handler.wake_at()
     }
 }

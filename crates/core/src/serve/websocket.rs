@@ -22,6 +22,10 @@ impl<S> WebSocket<S> {
     pub(super) fn new(session: S) -> Self {
         WebSocket { decoder: Decoder::default(), message: NONE, pinged: false, session }
     }
+
+    pub(super) fn session(&mut self) -> &mut S {
+        &mut self.session
+    }
 }
 
 impl<H: Handler> Serve<H> {

@@ -8,8 +8,8 @@ use murre_codec::upgrade::{self, Upgrade};
 use murre_codec::{Close, CloseCode, Control, Data, Decoder, Item, Kind, OpCode, encode};
 use murre_codec::{Limits, Role};
 use murre_core::{
-    CloseReason, ConnId, Handler, Message, Opened, Outbox, Queued, Serve, ServeLimits, ServeMail,
-    ShardConfig,
+    Answer, CloseReason, ConnId, Handler, Message, Opened, Outbox, Queued, Serve, ServeLimits,
+    ServeMail, ShardConfig,
 };
 
 use crate::watched::Drained;
@@ -18,26 +18,40 @@ use crate::world::Setup;
 /// What a shard under test serves.
 pub(crate) type Server = Serve<App>;
 
-/// Echoes messages and bodies; `/n?length=` gives so many bytes.
+/// Echoes messages and bodies; `/n?length=` gives so many bytes. `/later` is answered with the next
+/// mail, which every WebSocket hears too, unless it is empty; `/never` is written every mail.
 #[derive(Default)]
 pub(crate) struct App {
     pub(crate) open: Vec<ConnId>,
     pub(crate) closed: Vec<CloseReason>,
+    /// Requests that are not answered to their end, and whether they are to be.
+    pub(crate) later: Vec<(ConnId, bool)>,
+    pub(crate) waited: usize,
+    pub(crate) drained: usize,
+}
+
+impl App {
+    fn later(&mut self, id: ConnId, ends: bool) -> Answer<u32> {
+        self.later.push((id, ends));
+        Answer::Later(id.index())
+    }
 }
 
 impl Handler for App {
     type Session = u32;
     type Mail = Bytes;
 
-    fn request(&mut self, _id: ConnId, request: &Request<'_, '_>) -> Response {
-        match (request.method, request.path()) {
+    fn request(&mut self, id: ConnId, request: &Request<'_, '_>, _out: &mut Outbox) -> Answer<u32> {
+        Answer::Now(match (request.method, request.path()) {
+            ("GET", "/later") => return self.later(id, true),
+            ("GET", "/never") => return self.later(id, false),
             ("POST", "/") => Response::text(200, Bytes::copy_from_slice(request.body)),
             ("GET" | "HEAD", "/n") => {
                 let length = request.query("length").and_then(|length| length.parse().ok());
                 Response::text(200, body(length.unwrap_or(0)))
             }
             _ => Response::text(404, "not found\n"),
-        }
+        })
     }
 
     fn open(
@@ -61,13 +75,33 @@ impl Handler for App {
         }
     }
 
+    fn answered(&self, id: ConnId, session: &u32) -> bool {
+        assert_eq!(*session, id.index(), "the session is the connection's own");
+        !self.later.iter().any(|&(later, _)| later == id)
+    }
+
+    fn waited(&mut self, _id: ConnId, _session: &mut u32, _out: &mut Outbox) {
+        self.waited += 1;
+    }
+
+    fn drained(&mut self, _id: ConnId, _session: &mut u32, _out: &mut Outbox) {
+        self.drained += 1;
+    }
+
     fn close(&mut self, id: ConnId, session: u32, reason: CloseReason, _out: &mut Outbox) {
         assert_eq!(session, id.index(), "the session is the connection's own");
         self.open.retain(|&open| open != id);
+        self.later.retain(|&(later, _)| later != id);
         self.closed.push(reason);
     }
 
     fn mail(&mut self, mail: Bytes, out: &mut Outbox) {
+        self.later.retain(|&(id, ends)| {
+            let response = Response::text(200, mail.clone());
+            // Some are going already.
+            let _ = out.write(id, |bytes| response.write(bytes, false, true, 1, None));
+            !ends
+        });
         let frame = encode::frame(OpCode::Data(Data::Text), &mail);
         for &id in &self.open {
             // Some are going already.

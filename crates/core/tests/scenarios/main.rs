@@ -13,6 +13,7 @@ mod chaos;
 mod closing;
 mod draining;
 mod http;
+mod later;
 mod outgoing;
 mod pressure;
 mod sizes;

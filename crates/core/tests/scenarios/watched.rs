@@ -77,6 +77,12 @@ impl<P: Protocol> Protocol for Watched<P> {
         consumed
     }
 
+    fn drained(&mut self, id: ConnId, state: &mut P::State, out: &mut Outbox) {
+        self.check_open(id, out);
+        assert_eq!(out.queued(id), 0, "something is left to be sent");
+        self.inner.drained(id, state, out);
+    }
+
     fn expired(&mut self, id: ConnId, state: &mut P::State, out: &mut Outbox) {
         self.check_open(id, out);
         self.inner.expired(id, state, out);

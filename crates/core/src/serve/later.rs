@@ -1,0 +1,95 @@
+//! Answers that come later, or never end: long polls and event streams.
+
+use super::http::stands_still;
+use super::{Handler, Serve, Speaks};
+use crate::conn::CloseReason;
+use crate::id::ConnId;
+use crate::outbox::Outbox;
+
+/// What is remembered of a request whose answer is to come.
+pub struct Later<S> {
+    pub(super) session: S,
+    /// Bytes of the answer that waited when the timer last ran out.
+    pub(super) waited: u32,
+    /// The connection ends with this answer.
+    pub(super) last: bool,
+}
+
+impl<H: Handler> Serve<H> {
+    pub(super) fn begin_later(
+        &mut self,
+        id: ConnId,
+        state: &mut Speaks<H::Session>,
+        out: &mut Outbox,
+    ) {
+        let Speaks::Later(later) = state else { unreachable!("called for an answer to come") };
+        self.handler.opened(id, &mut later.session, out);
+        self.first_ping(id, out);
+    }
+
+    /// The client sends something before it has its answer: thrown away, as whatever it is cannot
+    /// be served, and the connection ends with the answer. Returns what was consumed.
+    pub(super) fn early(
+        &mut self,
+        id: ConnId,
+        state: &mut Speaks<H::Session>,
+        input: &[u8],
+        out: &mut Outbox,
+    ) -> usize {
+        let Speaks::Later(later) = state else { unreachable!("called for an answer to come") };
+        if self.handler.answered(id, &later.session) && !later.last {
+            self.end_later(id, state, out);
+            return self.request(id, state, input, out);
+        }
+        later.last = true;
+        input.len()
+    }
+
+    /// Everything queued has been sent: if that was the end of the answer the connection goes on
+    /// with HTTP, or ends.
+    pub(super) fn later_drained(
+        &mut self,
+        id: ConnId,
+        state: &mut Speaks<H::Session>,
+        out: &mut Outbox,
+    ) {
+        let Speaks::Later(later) = state else { unreachable!("called for an answer to come") };
+        if !self.handler.answered(id, &later.session) {
+            self.handler.drained(id, &mut later.session, out);
+        } else if later.last {
+            out.close(id, CloseReason::Finished);
+        } else {
+            self.end_later(id, state, out);
+        }
+    }
+
+    fn end_later(&mut self, id: ConnId, state: &mut Speaks<H::Session>, out: &mut Outbox) {
+        let http = Speaks::Http {
+            decoder: Default::default(),
+            continued: false,
+            answered: true,
+            waited: 0,
+        };
+        let Speaks::Later(later) = std::mem::replace(state, http) else {
+            unreachable!("called for an answer to come")
+        };
+        self.handler.close(id, later.session, CloseReason::Finished, out);
+        out.set_timer(id, out.ticks(self.limits.http_idle));
+    }
+
+    /// A client that takes nothing of what waits for it, from one look to the next, is given up.
+    pub(super) fn later_waited(
+        &mut self,
+        id: ConnId,
+        later: &mut super::Later<H::Session>,
+        out: &mut Outbox,
+    ) {
+        if stands_still(id, &mut later.waited, out) {
+            return out.abort(id, CloseReason::IdleTimeout);
+        }
+        if !self.handler.answered(id, &later.session) {
+            self.handler.waited(id, &mut later.session, out);
+        }
+        out.set_timer(id, out.ticks(self.limits.ping_interval));
+    }
+}

@@ -1,0 +1,132 @@
+//! Answers that come later, or never end.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use murre_core::{CloseReason, ServeMail};
+
+use crate::app::{Server, body, get, limits, serve, serve_patiently, setup, understand};
+use crate::client::Client;
+use crate::world::{Read, Setup, World, everywhere, simulated};
+
+/// A client that has asked for `path`, which the shard has heard.
+fn ask(world: &mut World<Server>, path: &str) -> Client {
+    let before = world.protocol().inner.handler().later.len();
+    let mut client = Client::new(world);
+    client.say_bytes(format!("GET {path} HTTP/1.1\r\nHost: m\r\n\r\n").as_bytes());
+    world.until("it is heard", |world| {
+        client.step(world);
+        world.protocol().inner.handler().later.len() > before
+    });
+    client
+}
+
+fn bodies(client: &Client) -> Vec<Vec<u8>> {
+    understand(&client.heard).responses.into_iter().map(|(_, body)| body).collect()
+}
+
+fn hear(world: &mut World<Server>, client: &mut Client, expected: &[&[u8]]) {
+    world.until("it is answered", |world| {
+        client.step(world);
+        bodies(client).len() >= expected.len()
+    });
+    assert_eq!(bodies(client), expected);
+}
+
+/// The answer comes when there is one, whole whatever its length, and the connection is used again.
+#[test]
+fn the_answer_comes_later() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut client = ask(world, "/later");
+        let late = body(world.rng.usize(0..50_000));
+        for _ in 0..10 {
+            world.turn();
+            client.step(world);
+        }
+        assert!(client.heard.is_empty(), "nobody has answered");
+        world.post(ServeMail::App(late.clone()));
+        hear(world, &mut client, &[&late]);
+        client.say_bytes(&get(10));
+        hear(world, &mut client, &[&late, &body(10)]);
+        assert!(world.protocol().closed.is_empty(), "it is kept alive");
+        assert_eq!(world.protocol().inner.handler().closed, [CloseReason::Finished]);
+    });
+}
+
+/// A client that asks again before it has its answer gets the one answer and the end.
+#[test]
+fn asking_before_the_answer_ends_the_connection() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut client = ask(world, "/later");
+        let received = world.shard.counters().bytes_in.get();
+        client.say_bytes(&get(10));
+        world.until("it is heard", |world| {
+            client.step(world);
+            world.shard.counters().bytes_in.get() == received + get(10).len() as u64
+        });
+        world.post(ServeMail::App(Bytes::from_static(b"late")));
+        world.until("it is over", |world| {
+            client.step(world);
+            client.end.is_some()
+        });
+        assert_eq!((bodies(&client), client.end), (vec![b"late".to_vec()], Some(Read::End)));
+    });
+}
+
+/// A stream goes on over many pieces; the application is told each time all of them have left, and
+/// of the end when the client goes.
+#[test]
+fn a_stream_goes_on_until_the_client_goes() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut client = ask(world, "/never");
+        for count in 1..=5 {
+            world.post(ServeMail::App(Bytes::from_static(b"piece")));
+            hear(world, &mut client, &vec![b"piece".as_slice(); count]);
+            world.until("it is told", |world| world.protocol().inner.handler().drained >= count);
+        }
+        world.net.close(client.peer);
+        world.until("it is over", |world| world.protocol().closed.len() == 1);
+        assert_eq!(world.protocol().inner.handler().closed, [CloseReason::PeerClosed]);
+    });
+}
+
+/// Waiting is neither idleness nor a late request: the application is asked at every ping interval,
+/// and afterwards the connection is idle as any other.
+#[test]
+fn waiting_is_not_being_idle() {
+    simulated(&setup(), serve, |world| {
+        let mut client = ask(world, "/later");
+        let patient = limits().ping_interval * 5;
+        assert!(patient > limits().http_idle && patient > limits().handshake);
+        world.pass(patient);
+        let waited = world.protocol().inner.handler().waited;
+        assert!((4..=6).contains(&waited), "asked {waited} times");
+        assert!(world.protocol().closed.is_empty());
+        world.post(ServeMail::App(Bytes::from_static(b"late")));
+        hear(world, &mut client, &[b"late"]);
+        world.pass(limits().http_idle + Duration::from_secs(2));
+        assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
+    });
+}
+
+/// A client that takes nothing of its stream is given up, and what waited for it is given back.
+#[test]
+fn a_stream_that_is_not_read_is_given_up() {
+    simulated(&Setup { seeds: 8, ..setup() }, serve, |world| {
+        let _client = ask(world, "/never");
+        world.post(ServeMail::App(body(100_000)));
+        world.pass(limits().ping_interval * 4);
+        assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
+    });
+}
+
+/// A drain ends what waits.
+#[test]
+fn a_drain_ends_what_waits() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let _later = ask(world, "/later");
+        let _never = ask(world, "/never");
+        world.finish();
+        assert_eq!(world.protocol().inner.handler().closed, [CloseReason::Draining; 2]);
+    });
+}
