@@ -37,7 +37,7 @@ same "POST to an unknown path" 404 "$(status --data body "$base/nowhere")"
 same "HEAD" "content-length: 512" "$(fetch --head "$base/?length=512" |
     tr --delete '\r' | grep --ignore-case content-length | tr '[:upper:]' '[:lower:]')"
 same "chunked" 501 "$(status --header 'Transfer-Encoding: chunked' --data body "$base/nowhere")"
-same "the protocol's path, not there yet" 501 "$(status "$base/ws")"
+same "the path of channels, without an upgrade" 426 "$(status "$base/ws")"
 
 # One connection for both: the second says that it made none.
 same "keep-alive" "1 0 " "$(fetch --output /dev/null --output /dev/null \

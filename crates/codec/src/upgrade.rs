@@ -44,19 +44,23 @@ pub enum Refusal {
 impl Refusal {
     /// The answer that says why.
     pub fn response(self) -> Response {
-        const VERSION: &[(&str, &str)] =
-            &[UPGRADE, ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")];
-        const UPGRADE: (&str, &str) = ("Upgrade", "websocket");
-        const ALLOW: &[(&str, &str)] = &[("Allow", "GET")];
-        let (status, why, headers): (_, &'static str, &'static [_]) = match self {
-            Refusal::Method => (405, "a WebSocket is opened with GET\n", ALLOW),
-            Refusal::HttpVersion => (400, "a WebSocket is opened with HTTP/1.1\n", &[]),
-            Refusal::NotAsked => (426, "this is a WebSocket endpoint\n", VERSION),
-            Refusal::WebSocketVersion => (426, "only WebSocket version 13 is spoken\n", VERSION),
-            Refusal::Key => (400, "Sec-WebSocket-Key is not one of 16 bytes in base64\n", &[]),
-            Refusal::Protocols => (400, "Sec-WebSocket-Protocol cannot be read\n", &[]),
+        let (status, why) = match self {
+            Refusal::Method => (405, "a WebSocket is opened with GET\n"),
+            Refusal::HttpVersion => (400, "a WebSocket is opened with HTTP/1.1\n"),
+            Refusal::NotAsked => (426, "this is a WebSocket endpoint\n"),
+            Refusal::WebSocketVersion => (426, "only WebSocket version 13 is spoken\n"),
+            Refusal::Key => (400, "Sec-WebSocket-Key is not one of 16 bytes in base64\n"),
+            Refusal::Protocols => (400, "Sec-WebSocket-Protocol cannot be read\n"),
         };
-        Response { headers, ..Response::text(status, why) }
+        let response = Response::text(status, why);
+        match status {
+            405 => response.with("Allow", "GET"),
+            426 => response
+                .with("Upgrade", "websocket")
+                .with("Connection", "Upgrade")
+                .with("Sec-WebSocket-Version", "13"),
+            _ => response,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 ///
 /// Slots are used again; the generation tells an old name from a new one, so a name that has
 /// outlived its connection resolves to nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId {
     index: u32,
     generation: u32,

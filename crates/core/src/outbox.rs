@@ -66,6 +66,20 @@ impl Outbox {
         self.queue(id, |conn, sends| sends.write(&mut conn.queue, write))
     }
 
+    /// Lets `write` append to the connection's own buffer, and queues shared bytes behind it: one
+    /// answer, whose head cannot make a slow consumer of who has yet to get its body.
+    pub fn write_and_send(
+        &mut self,
+        id: ConnId,
+        write: impl FnOnce(&mut Vec<u8>),
+        frame: &Bytes,
+    ) -> Queued {
+        self.queue(id, |conn, sends| {
+            sends.write(&mut conn.queue, write);
+            sends.push(&mut conn.queue, frame);
+        })
+    }
+
     fn queue(&mut self, id: ConnId, add: impl FnOnce(&mut Conn, &mut SendPool)) -> Queued {
         let Some(conn) = self.conns.get_mut(id) else { return Queued::Gone };
         if conn.state != State::Open {
@@ -85,6 +99,11 @@ impl Outbox {
     pub fn congested(&self, id: ConnId) -> bool {
         let enough = CONGESTED_BYTES.min(self.send_bytes_max).max(1);
         self.conns.get(id).is_some_and(|conn| conn.queue.bytes() >= enough)
+    }
+
+    /// Whether so much is queued that whoever queues more has a slow consumer.
+    pub fn over_bound(&self, id: ConnId) -> bool {
+        self.queued(id) > self.send_bytes_max
     }
 
     /// Bytes that are queued for the connection and have not left.

@@ -61,6 +61,14 @@ impl<T> Pool<T> {
         }
     }
 
+    /// The value under `key`, which must be in use.
+    pub fn get(&self, key: u32) -> &T {
+        match &self.slots[key as usize] {
+            Slot::Used(value) => value,
+            Slot::Free(_) => panic!("key {key} holds no value"),
+        }
+    }
+
     /// How many values are stored.
     pub fn len(&self) -> u32 {
         self.used

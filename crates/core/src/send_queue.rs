@@ -57,8 +57,8 @@ pub(crate) struct SendPool {
     spare: Vec<Vec<u8>>,
 }
 
-/// Small writes are gathered in one buffer up to this size.
-const GATHER_BYTES: usize = 16 * 1024;
+/// Small writes are gathered in one buffer up to this size. What is larger is sent from where it is.
+pub(crate) const GATHER_BYTES: usize = 16 * 1024;
 /// Buffers kept for the next write, as many as a turn fills; more go back to the allocator.
 const SPARE_BUFFERS: usize = 32;
 

@@ -29,7 +29,8 @@ pub struct ShardConfig {
     /// A peer for which more bytes than this are queued when there is something more for it is a
     /// slow consumer. So a queue holds at most this and one message.
     pub send_bytes_max: u32,
-    /// How long a connection that is being closed may take to send the rest and to close its side.
+    /// How long the peer of a connection that is being closed may take for some more of what is left
+    /// to send, and then to close its side.
     pub linger: Duration,
     /// The unit of timers.
     pub tick: Duration,
@@ -564,6 +565,11 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             }
         };
         self.out.counters.bytes_out.add(u64::from(sent));
+        // Who takes our last bytes slowly takes them: each piece begins the time anew.
+        if sent > 0 && conn.state == State::Closing {
+            self.out.set_timer_after(id, self.out.linger);
+        }
+        let conn = self.out.conns.get_mut(id).expect("there while it sends");
         if at + sent < len && going {
             conn.queue.done(sent);
             self.out.counters.sends_short.add(1);

@@ -11,7 +11,8 @@ use murre_codec::http::{Request, Response};
 use murre_codec::upgrade::Upgrade;
 use murre_core::ring::uring::{Uring, UringConfig};
 use murre_core::{
-    ConnId, Handler, Listener, Message, Opened, Outbox, Serve, ServeLimits, Shard, ShardConfig,
+    Answer, ConnId, Handler, Listener, Message, Opened, Outbox, Serve, ServeLimits, Shard,
+    ShardConfig,
 };
 use serde_json::Value;
 
@@ -23,11 +24,17 @@ impl Handler for Bench {
     type Session = bool;
     type Mail = ();
 
-    fn request(&mut self, _id: ConnId, request: &Request<'_, '_>) -> Response {
+    fn request(
+        &mut self,
+        _id: ConnId,
+        request: &Request<'_, '_>,
+        _out: &mut Outbox,
+    ) -> Answer<bool> {
         let Some(Ok(length)) = request.query("length").map(str::parse) else {
-            return Response::text(404, "no length\n");
+            return Answer::Now(Response::text(404, "no length\n"));
         };
-        Response::text(200, (b'a'..=b'z').cycle().take(length).collect::<Vec<u8>>())
+        let body: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
+        Answer::Now(Response::text(200, body))
     }
 
     fn open(

@@ -1,5 +1,11 @@
-//! Who gets a publication: topics, subscribers and history. Sans-IO: no sockets, no clock.
+//! Who gets a message. Sans-IO: no sockets, no clock.
 //!
-//! Nothing of it is needed to serve connections that talk only to the server, which is all this
-//! version does, so the crate holds no items yet.
+//! [`topics`] is publish and subscribe: a publication goes to all who subscribe to its topic.
+//! [`services`] is request and reply: a request goes to one of those who offer the service.
 #![forbid(unsafe_code)]
+
+mod names;
+pub mod services;
+pub mod topics;
+
+pub use names::{Member, Shard, Ticket};

@@ -2,7 +2,8 @@
 //!
 //! Every setting is declared once, as a flag. The environment is read by the same parser, and so is
 //! the file: each of its keys that neither a flag nor a variable has set is handed to the parser as
-//! if it had been a flag. So all three take the same values and give the same errors.
+//! if it had been a flag. So all three take the same values and give the same errors. Namespaces are
+//! tables there, each of which is the value of one `--namespace`.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,10 +14,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use murre_core::host::{Descriptors, Io};
 use tracing_subscriber::filter::Targets;
+
+use crate::channels::command::Limits;
+use crate::channels::namespaces::{Namespace, Namespaces};
 
 /// What `murre` was asked to do.
 #[derive(Debug, Parser)]
@@ -78,6 +83,24 @@ pub(crate) struct Config {
     #[arg(num_args = 0..=1, require_equals = true, value_parser = BoolishValueParser::new())]
     pub(crate) bench: bool,
 
+    /// Folder whose files are served, all but hidden ones, as they are at start [default: none]
+    #[arg(long, env = "MURRE_FILES", hide_env_values = true, value_name = "DIR")]
+    pub(crate) files: Option<PathBuf>,
+
+    /// Memory that those files may take, in bytes
+    #[arg(long, env = "MURRE_FILES_BYTES_MAX", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 64 << 20, value_parser = clap::value_parser!(u32).range(0..=1 << 30))]
+    pub(crate) files_bytes_max: u32,
+
+    /// Memory that the history of channels may take, in bytes
+    #[arg(long, env = "MURRE_MAX_HISTORY_BYTES", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 1 << 30)]
+    pub(crate) max_history_bytes: u64,
+
+    /// File with the key of the admin port's API, at least 12 bytes [default: the API is off]
+    #[arg(long, env = "MURRE_API_KEY_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+
     /// Seconds in which a new connection must have sent its first request
     #[arg(long, env = "MURRE_HANDSHAKE_TIMEOUT", hide_env_values = true, value_name = "SECONDS")]
     #[arg(default_value = "10", value_parser = seconds)]
@@ -117,6 +140,43 @@ pub(crate) struct Config {
     #[arg(long, env = "MURRE_MAX_SEND_BYTES", hide_env_values = true, value_name = "N")]
     #[arg(default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1024..=1 << 30))]
     pub(crate) max_send_bytes: u32,
+
+    /// Rules for the channels and services of a namespace, as chat,publish=anyone,history-size=100,
+    /// or of all others, if it is called default. May be repeated, or separated by semicolons. The
+    /// rules: publish, subscribe, serve, request (anyone, authenticated, nobody), history-size,
+    /// history-ttl (seconds), slow (disconnect, drop_oldest, latest_only) [default: no rules]
+    #[arg(long = "namespace", env = "MURRE_NAMESPACE", hide_env_values = true)]
+    #[arg(value_name = "RULES", value_delimiter = ';')]
+    namespaces: Vec<Namespace>,
+
+    /// File with the secret of tokens that are signed with HS256, HS384 or HS512 [default: none]
+    #[arg(long, env = "MURRE_JWT_HMAC_SECRET_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) jwt_hmac_secret_file: Option<PathBuf>,
+
+    /// PEM file with the public key of tokens that are signed with RS256, ES256 or EdDSA
+    /// [default: none]
+    #[arg(long, env = "MURRE_JWT_PUBLIC_KEY_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) jwt_public_key_file: Option<PathBuf>,
+
+    /// Channels that one connection may be subscribed to
+    #[arg(long, env = "MURRE_MAX_CHANNELS", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_channels: u32,
+
+    /// The longest name of a channel or a service, in bytes
+    #[arg(long, env = "MURRE_MAX_IDENTIFIER_BYTES", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 255, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) max_identifier_bytes: u8,
+
+    /// The longest data of a publication, a request or a reply, in bytes
+    #[arg(long, env = "MURRE_MAX_PUBLICATION_BYTES", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    pub(crate) max_publication_bytes: u32,
+
+    /// Commands that one connection may send per second; twice as many at once
+    #[arg(long, env = "MURRE_MAX_COMMANDS_PER_SECOND", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_commands_per_second: u32,
 
     /// Seconds over which connections are closed after SIGTERM
     #[arg(long, env = "MURRE_DRAIN_TIMEOUT", hide_env_values = true, value_name = "SECONDS")]
@@ -172,7 +232,8 @@ impl Cli {
     pub(crate) fn read(arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
         let matches =
             Cli::command().try_get_matches_from(&arguments).map_err(ConfigError::Arguments)?;
-        let cli = Cli::from_arg_matches(&matches).map_err(ConfigError::Arguments)?;
+        let cli = Cli::from_arg_matches(&matches).and_then(Cli::checked);
+        let cli = cli.map_err(ConfigError::Arguments)?;
         let Command::Serve(Config { config: Some(path), .. }) = &cli.command else {
             return Ok(cli);
         };
@@ -181,7 +242,36 @@ impl Cli {
         let settings = file_settings(path, given).map_err(wrong)?;
         let all: Vec<OsString> = arguments.into_iter().chain(settings).collect();
         // The arguments alone were right, so whatever is wrong now comes from the file.
-        Cli::try_parse_from(all).map_err(|error| wrong(first_line(&error)))
+        let cli = Cli::try_parse_from(all).and_then(Cli::checked);
+        cli.map_err(|error| wrong(first_line(&error)))
+    }
+
+    /// What the parser cannot see, as it looks at one value at a time.
+    fn checked(self) -> Result<Self, clap::Error> {
+        let Command::Serve(config) = &self.command;
+        match Namespaces::new(&config.namespaces) {
+            Ok(_) => Ok(self),
+            Err(twice) => {
+                let problem =
+                    format!("'--namespace' has '{twice}' twice; put all its rules into one value");
+                Err(Cli::command().error(ErrorKind::ArgumentConflict, problem))
+            }
+        }
+    }
+}
+
+impl Config {
+    /// The rules of all channels and services.
+    pub(crate) fn namespaces(&self) -> Namespaces {
+        Namespaces::new(&self.namespaces).expect("no name is there twice, as was checked")
+    }
+
+    /// How long names and data may be.
+    pub(crate) fn command_limits(&self) -> Limits {
+        Limits {
+            identifier_bytes_max: usize::from(self.max_identifier_bytes),
+            publication_bytes_max: self.max_publication_bytes as usize,
+        }
     }
 }
 
@@ -207,20 +297,59 @@ fn file_settings(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>, Strin
             let keys: Vec<&str> = settings().map(|(key, _)| key).collect();
             return Err(format!("unknown key `{key}`; the keys are {}", keys.join(", ")));
         };
-        let value = match value {
-            toml::Value::String(text) => text.clone(),
-            toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
-                value.to_string()
+        let values = match (argument.get_id().as_str(), value) {
+            ("namespaces", toml::Value::Table(tables)) => namespaces(tables)?,
+            ("namespaces", _) => {
+                return Err(format!("`{key}` must be tables, as [namespace.chat]"));
             }
-            _ => return Err(format!("`{key}` must be a string, a number, true or false")),
+            _ => vec![scalar(value).ok_or(format!("`{key}` must be {SCALAR}"))?],
         };
         let source = given.value_source(argument.get_id().as_str());
         if matches!(source, None | Some(ValueSource::DefaultValue)) {
-            flags.push(format!("--{key}={value}").into());
+            flags.extend(values.iter().map(|value| format!("--{key}={value}").into()));
         }
     }
     Ok(flags)
 }
+
+/// The file's tables `[namespace.NAME]`, each as the value of the flag it stands for.
+fn namespaces(tables: &toml::Table) -> Result<Vec<String>, String> {
+    let namespace = |(name, rules): (&String, &toml::Value)| {
+        let toml::Value::Table(rules) = rules else {
+            return Err(format!("`namespace.{name}` must be a table, as [namespace.{name}]"));
+        };
+        let mut value = plain(name).ok_or(format!("`namespace.{name}` {NOT_PLAIN}"))?.to_owned();
+        for (rule, setting) in rules {
+            let key = format!("namespace.{name}.{rule}");
+            let setting = scalar(setting).ok_or(format!("`{key}` must be {SCALAR}"))?;
+            let (Some(rule), Some(setting)) = (plain(rule), plain(&setting)) else {
+                return Err(format!("`{key}` {NOT_PLAIN}"));
+            };
+            value += &format!(",{rule}={setting}");
+        }
+        Ok(value)
+    };
+    tables.iter().map(namespace).collect()
+}
+
+/// A text that is one part of a flag and not several.
+fn plain(text: &str) -> Option<&str> {
+    (!text.contains([',', ';', '='])).then_some(text)
+}
+
+const NOT_PLAIN: &str = "has a comma, a semicolon or an equals sign; leave it out";
+
+fn scalar(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
+            Some(value.to_string())
+        }
+        _ => None,
+    }
+}
+
+const SCALAR: &str = "a string, a number, true or false";
 
 /// The parser's message without its advice, which speaks of the command line.
 fn first_line(error: &clap::Error) -> String {
@@ -275,6 +404,12 @@ impl FromStr for LogFormat {
 mod tests {
     use super::*;
 
+    impl Default for Config {
+        fn default() -> Self {
+            read(&[]).expect("the defaults are valid")
+        }
+    }
+
     /// The configuration from these flags after `murre serve`.
     fn read(flags: &[&str]) -> Result<Config, ConfigError> {
         let arguments = ["murre", "serve"].iter().chain(flags).map(OsString::from);
@@ -305,6 +440,7 @@ mod tests {
         assert_eq!(config.admin.to_string(), "127.0.0.1:8001");
         assert_eq!((config.shards, config.max_conns), (None, None));
         assert_eq!((config.io, config.descriptors, config.bench), (None, None, false));
+        assert_eq!((config.files, config.files_bytes_max), (None, 64 * 1024 * 1024));
     }
 
     /// A flag goes before the file, and the file before the default.
@@ -320,6 +456,56 @@ mod tests {
         assert_eq!(config.pong_timeout, Duration::from_secs(10));
     }
 
+    /// Namespaces come from flags, from tables of the file, and from the flags alone where there are
+    /// both.
+    #[test]
+    fn namespaces_from_every_source() {
+        let sizes = |config: &Config| {
+            let namespaces = config.namespaces();
+            ["chat:x", "a.b:x", "other"].map(|name| namespaces.rules(name).history_size)
+        };
+        let flags = &["--namespace=chat,history-size=1", "--namespace", "default,history-size=2;x"];
+        let text = "[namespace.chat]\nhistory-size = 3\nhistory-ttl = 1.5\nslow = \"latest_only\"\n\
+                    [namespace.default]\n[namespace.\"a.b\"]\nhistory-size = \"4\"\n";
+        assert_eq!(sizes(&read(&[]).expect("none")), [0, 0, 0]);
+        assert_eq!(sizes(&read(flags).expect("flags")), [1, 2, 2]);
+        let file = read_with_file("namespaces", text, &[]).expect("a file");
+        assert_eq!(sizes(&file), [3, 4, 0]);
+        assert_eq!(file.namespaces().rules("chat:x").history_ttl, Duration::from_millis(1500));
+        assert_eq!(sizes(&read_with_file("both", text, flags).expect("both")), [1, 2, 2]);
+    }
+
+    /// Of two namespaces of one name it is not clear which is meant.
+    #[test]
+    fn a_namespace_is_given_once() {
+        for flags in
+            [&["--namespace=a;b;a"][..], &["--namespace=a", "--namespace=a,publish=anyone"]]
+        {
+            let error = read(flags).expect_err("it is there twice");
+            assert!(matches!(error, ConfigError::Arguments(_)));
+            assert!(error.to_string().contains("'a' twice"), "{error}");
+        }
+    }
+
+    /// The limits of commands can be set, and not beyond what the protocol has room for.
+    #[test]
+    fn limits_of_commands() {
+        let limits = read(&[]).expect("defaults are valid").command_limits();
+        assert_eq!((limits.identifier_bytes_max, limits.publication_bytes_max), (255, 65_536));
+        let flags = ["--max-identifier-bytes=1", "--max-publication-bytes=2"];
+        let limits = read(&flags).expect("they are valid").command_limits();
+        assert_eq!((limits.identifier_bytes_max, limits.publication_bytes_max), (1, 2));
+        for flag in [
+            "--max-identifier-bytes=256",
+            "--max-identifier-bytes=0",
+            "--max-channels=0",
+            "--max-publication-bytes=0",
+            "--max-commands-per-second=0",
+        ] {
+            assert!(read(&[flag]).is_err(), "{flag}");
+        }
+    }
+
     /// Every key of the file that no flag has, and every value that its flag would not take, is
     /// named.
     #[test]
@@ -332,6 +518,18 @@ mod tests {
             ("io = \"epoll\"", "no epoll backend"),
             ("bench = 2", "--bench"),
             ("shards = 1\nshards = 2", "line 2"),
+            ("namespace = \"chat\"", "`namespace` must be tables"),
+            ("namespaces = 1", "unknown key `namespaces`; the keys are listen,"),
+            ("[namespace]\nchat = 1", "`namespace.chat` must be a table"),
+            ("[namespace.chat]\npublish = []", "`namespace.chat.publish` must be"),
+            ("[namespace.chat]\npublish = \"all\"", "'chat,publish=all'"),
+            ("[namespace.chat]\npublsh = \"all\"", "no rule `publsh`"),
+            ("[namespace.chat]\nhistory-size = -1", "`history-size` is a number"),
+            ("[namespace.chat]\nslow = \"disconnect,publish=anyone\"", "`namespace.chat.slow` has"),
+            ("[namespace.\"a;b\"]", "`namespace.a;b` has"),
+            ("[namespace.\"a:b\"]", "`a:b` is no name"),
+            ("[namespace.chat]\n[namespace.chat]", "line 2"),
+            ("max-identifier-bytes = 256", "--max-identifier-bytes"),
         ] {
             let error = read_with_file("wrong", text, &[]).expect_err(text);
             assert!(matches!(error, ConfigError::File { .. }), "{text}");

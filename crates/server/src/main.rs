@@ -1,14 +1,17 @@
 //! The binary `murre`: configuration, threads and the control plane around `murre-core`.
 //!
 //! `main` reads the configuration, [`start`] makes the threads and ends them, [`app`] is what the
-//! data port answers, [`admin`] is the admin port.
+//! data port answers, [`files`] what it serves from memory, [`admin`] is the admin port.
 #![forbid(unsafe_code)]
 
 mod admin;
 mod app;
 mod bench;
+mod channels;
 mod config;
+mod files;
 mod log;
+mod mesh;
 mod shards;
 mod signals;
 mod start;

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use murre_core::host::Plan;
 use murre_core::ring::uring::{Uring, UringConfig};
-use murre_core::{Listener, Mailbox, Serve, ServeLimits, ServeMail, Shard, ShardConfig};
+use murre_core::{Listener, Serve, ServeLimits, Shard, ShardConfig};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::admin::ShardCounters;
 use crate::app::App;
+use crate::channels::{Mail, Setting};
+use crate::files::Files;
+use crate::mesh::ShardMailbox;
 use crate::threads::{self, Ended};
 
 /// What every shard is made from.
@@ -23,11 +26,13 @@ pub(crate) struct Blueprint {
     pub(crate) limits: ServeLimits,
     pub(crate) send_bytes_max: u32,
     pub(crate) bench: bool,
+    pub(crate) setting: Arc<Setting>,
+    pub(crate) files: Arc<Files>,
 }
 
 /// A shard that runs, seen from other threads.
 pub(crate) struct Running {
-    pub(crate) mailbox: Arc<Mailbox<ServeMail<()>>>,
+    pub(crate) mailbox: ShardMailbox<Mail>,
     pub(crate) counters: ShardCounters,
 }
 
@@ -42,18 +47,27 @@ pub(crate) fn start(
     ended: impl FnOnce(Ended) + Send + 'static,
 ) -> io::Result<Running> {
     let (ready, readied) = mpsc::channel();
-    let run = move || run(core, blueprint, ready);
+    let run = move || run(index, core, blueprint, ready);
     threads::start(format!("shard-{index}"), STACK_BYTES, run, ended)?;
     readied.recv().unwrap_or_else(|_| Err(io::Error::other("its thread ended")))
 }
 
 /// The life of a shard's thread.
-fn run(core: usize, blueprint: Blueprint, ready: Sender<io::Result<Running>>) -> io::Result<()> {
+fn run(
+    index: usize,
+    core: usize,
+    blueprint: Blueprint,
+    ready: Sender<io::Result<Running>>,
+) -> io::Result<()> {
     // A receiver that has gone away means that the process is ending: nobody to tell.
-    match pin(core).and_then(|()| shard(blueprint)) {
+    match pin(core).and_then(|()| shard(index, blueprint)) {
         Ok(mut shard) => {
-            let counters =
-                ShardCounters { transport: shard.counters(), serve: shard.protocol().counters() };
+            let serve = shard.protocol();
+            let counters = ShardCounters {
+                transport: shard.counters(),
+                serve: serve.counters(),
+                channels: serve.handler().channels().counters(),
+            };
             let _ = ready.send(Ok(Running { mailbox: shard.mailbox(), counters }));
             shard.run()
         }
@@ -65,8 +79,8 @@ fn run(core: usize, blueprint: Blueprint, ready: Sender<io::Result<Running>>) ->
 }
 
 /// Made on its own thread: a ring belongs to the thread that made it.
-fn shard(blueprint: Blueprint) -> io::Result<Shard<Uring, Serve<App>>> {
-    let Blueprint { plan, listener, limits, send_bytes_max, bench } = blueprint;
+fn shard(index: usize, blueprint: Blueprint) -> io::Result<Shard<Uring, Serve<App>>> {
+    let Blueprint { plan, listener, limits, send_bytes_max, bench, setting, files } = blueprint;
     let conns_max = plan.conns_per_shard;
     let ring = Uring::new(UringConfig {
         io: plan.io,
@@ -77,7 +91,8 @@ fn shard(blueprint: Blueprint) -> io::Result<Shard<Uring, Serve<App>>> {
     })?;
     let tick = tick(&limits);
     let config = ShardConfig { conns_max, send_bytes_max, tick, ..ShardConfig::default() };
-    Ok(Shard::new(ring, Serve::new(App::new(bench), limits), &config))
+    let app = App::new(setting, index as murre_router::Shard, bench, files);
+    Ok(Shard::new(ring, Serve::new(app, limits), &config))
 }
 
 /// The unit of timers: fine enough for the shortest time limit, coarse enough that the longest is

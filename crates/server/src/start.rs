@@ -11,8 +11,11 @@ use murre_codec::http::Limits as HttpLimits;
 use murre_core::host::{self, HostError, Plan, Wanted};
 use murre_core::{Listener, ServeLimits, ServeMail};
 
-use crate::admin::{Admin, Choice, Facts, Limits};
+use crate::admin::{Admin, Api, Choice, Facts, Limits};
+use crate::channels::{Mail, Setting};
 use crate::config::Config;
+use crate::files::{Files, FilesError};
+use crate::mesh::ShardMailbox;
 use crate::shards::{self, Blueprint, Running};
 use crate::signals;
 use crate::threads::{self, Ended};
@@ -28,11 +31,26 @@ enum Event {
 #[derive(Debug)]
 pub(crate) enum Failure {
     Host(HostError),
-    Listen { flag: &'static str, address: SocketAddr, error: io::Error },
-    Shard { index: usize, error: io::Error },
+    Files(FilesError),
+    /// What is wrong with a setting of the channels, and what helps.
+    Channels(String),
+    Listen {
+        flag: &'static str,
+        address: SocketAddr,
+        error: io::Error,
+    },
+    Shard {
+        index: usize,
+        error: io::Error,
+    },
     Thread(io::Error),
-    ShardEnded { index: usize, why: String },
-    AdminEnded { why: String },
+    ShardEnded {
+        index: usize,
+        why: String,
+    },
+    AdminEnded {
+        why: String,
+    },
     Interrupted,
 }
 
@@ -43,6 +61,7 @@ pub(crate) enum Failure {
 pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     signals::block().map_err(Failure::Thread)?;
     let plan = host::plan(&wanted(config)).map_err(Failure::Host)?;
+    let files = Arc::new(files(config).map_err(Failure::Files)?);
     let refused = |flag, address| move |error| Failure::Listen { flag, address, error };
     let listener = Listener::bind(config.listen).map_err(refused("--listen", config.listen))?;
     let admin_listener =
@@ -54,11 +73,14 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     signals::watch(sender.clone(), |signal| Event::Signal(signal.as_str()))
         .map_err(Failure::Thread)?;
     let cores = cores(plan.shards)?;
-    let running = start_shards(config, &plan, &listener, &cores, &sender)?;
+    let setting = Arc::new(Setting::new(config, cores.len()).map_err(Failure::Channels)?);
+    let running = start_shards(config, &plan, &setting, &files, &listener, &cores, &sender)?;
+    let boxes = join(&running);
     let facts = facts(config, &plan, listen, admin, cores);
-    announce(config, &facts);
+    announce(config, &facts, &files);
     let counters = running.iter().map(|shard| shard.counters.clone()).collect();
-    let admin = Arc::new(Admin::new(facts, counters));
+    let api = Api::new(config, boxes).map_err(Failure::Channels)?;
+    let admin = Arc::new(Admin::new(facts, counters, api));
     start_admin(&admin, admin_listener, sender).map_err(Failure::Thread)?;
 
     let signal = wait_for_signal(&events)?;
@@ -79,6 +101,24 @@ fn wanted(config: &Config) -> Wanted {
     }
 }
 
+fn files(config: &Config) -> Result<Files, FilesError> {
+    let bytes_max = u64::from(config.files_bytes_max);
+    config
+        .files
+        .as_ref()
+        .map_or_else(|| Ok(Files::default()), |folder| Files::read(folder, bytes_max))
+}
+
+/// Tells each shard where all the others are.
+fn join(running: &[Running]) -> Arc<[ShardMailbox<Mail>]> {
+    let boxes: Arc<[_]> = running.iter().map(|shard| Arc::clone(&shard.mailbox)).collect();
+    for mailbox in &*boxes {
+        let joined = mailbox.post(ServeMail::App(Mail::Join(Arc::clone(&boxes))));
+        assert!(joined.is_ok(), "nothing has been posted to it before");
+    }
+    boxes
+}
+
 /// One core for each shard, all of them in turn.
 fn cores(shards: usize) -> Result<Vec<usize>, Failure> {
     let cores = shards::cores().map_err(Failure::Thread)?;
@@ -88,6 +128,8 @@ fn cores(shards: usize) -> Result<Vec<usize>, Failure> {
 fn start_shards(
     config: &Config,
     plan: &Plan,
+    setting: &Arc<Setting>,
+    files: &Arc<Files>,
     listener: &Listener,
     cores: &[usize],
     events: &Sender<Event>,
@@ -109,6 +151,8 @@ fn start_shards(
         },
         send_bytes_max: config.max_send_bytes,
         bench: config.bench,
+        setting: Arc::clone(setting),
+        files: Arc::clone(files),
     };
     let start = |(index, &core): (usize, &usize)| {
         let events = events.clone();
@@ -157,12 +201,14 @@ fn facts(
 }
 
 /// The one line that says what is in force.
-fn announce(config: &Config, facts: &Facts) {
+fn announce(config: &Config, facts: &Facts, files: &Files) {
     tracing::info!(
         version = facts.version,
         listen = %facts.listen,
         admin = %facts.admin,
         bench = config.bench,
+        files = files.count(),
+        files_bytes = files.bytes(),
         shards = facts.cores.len(),
         cores = ?facts.cores,
         io = facts.io.kind,
@@ -178,6 +224,10 @@ fn announce(config: &Config, facts: &Facts) {
         head_bytes_max = config.max_head_bytes,
         body_bytes_max = config.max_body_bytes,
         send_bytes_max = config.max_send_bytes,
+        channels_max = config.max_channels,
+        identifier_bytes_max = config.max_identifier_bytes,
+        publication_bytes_max = config.max_publication_bytes,
+        commands_per_second_max = config.max_commands_per_second,
         drain_timeout = ?config.drain_timeout,
         "serving"
     );
@@ -232,6 +282,8 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Host(error) => error.fmt(f),
+            Failure::Files(error) => error.fmt(f),
+            Failure::Channels(why) => f.write_str(why),
             Failure::Listen { flag, address, error } => {
                 write!(f, "cannot listen on {address} ({flag}): {error}; {}", listen_remedy(error))
             }

@@ -4,9 +4,11 @@
 //! differently, which is what request smuggling lives on, is refused and ends the connection.
 
 mod head;
+mod headers;
 mod request;
 mod response;
 
+pub use headers::Headers;
 pub use request::{BadRequest, Limits, Progress, Request, RequestDecoder};
 pub use response::{BadResponse, Received, Response, ResponseDecoder};
 

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use httparse::Header;
 
-use super::Fields;
 use super::head::{self, BadHead, BodyLength, Position};
+use super::{Fields, Headers};
 
 /// An answer, body and all.
 #[derive(Clone, Debug)]
@@ -16,17 +16,38 @@ pub struct Response {
     /// The body.
     pub body: Bytes,
     /// Further fields.
-    pub headers: &'static [(&'static str, &'static str)],
+    pub headers: Headers,
 }
 
 impl Response {
     /// An answer in plain text.
     pub fn text(status: u16, body: impl Into<Bytes>) -> Self {
-        Response { status, content_type: "text/plain", body: body.into(), headers: &[] }
+        Response {
+            status,
+            content_type: "text/plain",
+            body: body.into(),
+            headers: Headers::default(),
+        }
     }
 
-    /// Appends the answer to a request of this version. To a HEAD request goes everything but the
-    /// body. `date` is an IMF-fixdate, which a server with a clock sends (RFC 9110 section 6.6.1).
+    /// The same with one more field. Panics as [`Headers::with`] does.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers = self.headers.with(name, value);
+        self
+    }
+
+    /// Whether the body follows the head. To a HEAD request goes everything but the body.
+    pub fn sends_body(&self, to_head: bool) -> bool {
+        !to_head && !self.is_bodiless()
+    }
+
+    /// These end with their head (RFC 9110 sections 8.6, 15.3.5 and 15.4.5).
+    fn is_bodiless(&self) -> bool {
+        matches!(self.status, 100..=199 | 204 | 304)
+    }
+
+    /// Appends the answer to a request of this version: its head, and its body if that is sent.
     pub fn write(
         &self,
         out: &mut Vec<u8>,
@@ -35,15 +56,27 @@ impl Response {
         minor_version: u8,
         date: Option<&str>,
     ) {
-        // These end with their head (RFC 9110 sections 8.6, 15.3.5 and 15.4.5).
-        let bodiless = matches!(self.status, 100..=199 | 204 | 304);
-        out.reserve(256 + self.body.len());
+        let body = if self.sends_body(to_head) { &self.body[..] } else { &[] };
+        out.reserve(HEAD_BYTES_USUAL + body.len());
+        self.write_head(out, keep_alive, minor_version, date);
+        out.extend_from_slice(body);
+    }
+
+    /// Appends the head alone. `date` is an IMF-fixdate, which a server with a clock sends (RFC 9110
+    /// section 6.6.1).
+    pub fn write_head(
+        &self,
+        out: &mut Vec<u8>,
+        keep_alive: bool,
+        minor_version: u8,
+        date: Option<&str>,
+    ) {
         let mut put = |part: &str| out.extend_from_slice(part.as_bytes());
         put("HTTP/1.1 ");
         put(Decimal::default().write(usize::from(self.status)));
         put(" ");
         put(reason_phrase(self.status));
-        if !bodiless {
+        if !self.is_bodiless() {
             put("\r\nContent-Type: ");
             put(self.content_type);
             put("\r\nContent-Length: ");
@@ -53,24 +86,19 @@ impl Response {
             put("\r\nDate: ");
             put(date);
         }
-        for (name, value) in self.headers {
-            put("\r\n");
-            put(name);
-            put(": ");
-            put(value);
-        }
+        out.extend_from_slice(self.headers.lines());
         // Keeping alive goes without saying in HTTP/1.1, closing in HTTP/1.0.
-        match (keep_alive, minor_version) {
-            (true, 0) => put("\r\nConnection: keep-alive"),
-            (false, 1..) => put("\r\nConnection: close"),
-            _ => {}
-        }
-        put("\r\n\r\n");
-        if !to_head && !bodiless {
-            out.extend_from_slice(&self.body);
-        }
+        let end: &[u8] = match (keep_alive, minor_version) {
+            (true, 0) => b"\r\nConnection: keep-alive\r\n\r\n",
+            (false, 1..) => b"\r\nConnection: close\r\n\r\n",
+            _ => b"\r\n\r\n",
+        };
+        out.extend_from_slice(end);
     }
 }
+
+/// Room for a head without many fields of its own.
+const HEAD_BYTES_USUAL: usize = 256;
 
 /// A number in decimal digits, written without the formatting machinery.
 #[derive(Default)]
@@ -98,6 +126,7 @@ pub(crate) fn reason_phrase(status: u16) -> &'static str {
         200 => "OK",
         204 => "No Content",
         206 => "Partial Content",
+        301 => "Moved Permanently",
         304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -105,6 +134,7 @@ pub(crate) fn reason_phrase(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
         416 => "Range Not Satisfiable",

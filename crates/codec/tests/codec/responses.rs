@@ -32,8 +32,7 @@ fn responses_say_how_long_they_are() {
 /// Fields of the answer's own, and the date if there is a clock.
 #[test]
 fn responses_have_fields() {
-    let headers = &[("Allow", "GET, HEAD"), ("X", "y")];
-    let response = Response { headers, ..Response::text(405, Bytes::new()) };
+    let response = Response::text(405, Bytes::new()).with("Allow", "GET, HEAD").with("X", "y");
     let mut out = vec![];
     response.write(&mut out, false, true, 1, Some("Sun, 06 Nov 1994 08:49:37 GMT"));
     assert_eq!(
@@ -53,6 +52,17 @@ fn responses_without_a_body() {
             format!("HTTP/1.1 {status} {phrase}\r\n\r\n")
         );
     }
+}
+
+/// A head that is written alone is what a HEAD request gets, and tells the length of the body.
+#[test]
+fn a_head_can_go_before_its_body() {
+    let response = Response::text(206, "murre\n").with("Content-Range", "bytes 0-5/12");
+    let mut head = vec![];
+    response.write_head(&mut head, false, 1, None);
+    assert_eq!(String::from_utf8(head), Ok(written(&response, true, false, 1)));
+    assert!(response.sends_body(false) && !response.sends_body(true));
+    assert!(!Response::text(304, "").sends_body(false));
 }
 
 /// The status and body of each response in a stream that arrives in these pieces.

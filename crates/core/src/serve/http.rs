@@ -11,6 +11,7 @@ use super::{Answer, Handler, Opened, Serve, Speaks};
 use crate::conn::CloseReason;
 use crate::id::ConnId;
 use crate::outbox::Outbox;
+use crate::send_queue::GATHER_BYTES;
 
 impl<H: Handler> Serve<H> {
     /// Takes one request off the front of `input` and answers it; 0 if it is not all there.
@@ -75,12 +76,16 @@ impl<H: Handler> Serve<H> {
         out: &mut Outbox,
     ) {
         let keep_alive = request.keep_alive && !out.is_draining();
-        let date = self.clock.date(out.now());
-        let head = request.method == "HEAD";
+        let version = request.minor_version;
+        let date = Some(self.clock.date(out.now()));
+        let to_head = request.method == "HEAD";
         // An answer that cannot be queued is the connection's end.
-        let _ = out.write(id, |bytes| {
-            response.write(bytes, head, keep_alive, request.minor_version, Some(date));
-        });
+        let _ = if response.body.len() >= GATHER_BYTES && response.sends_body(to_head) {
+            let write = |head: &mut _| response.write_head(head, keep_alive, version, date);
+            out.write_and_send(id, write, &response.body)
+        } else {
+            out.write(id, |bytes| response.write(bytes, to_head, keep_alive, version, date))
+        };
         if keep_alive {
             out.set_timer(id, out.ticks(self.limits.http_idle));
         } else {

@@ -1,7 +1,8 @@
 //! The control plane: the admin port, on a thread and a runtime of its own.
 //!
-//! It reads the shards' counters and never touches their sockets.
+//! It reads the shards' counters, asks their channels by mail, and never touches their sockets.
 
+mod api;
 mod metrics;
 mod rates;
 mod series;
@@ -19,6 +20,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 
+pub(crate) use self::api::Api;
 use self::metrics::Metrics;
 use self::rates::{Rates, SAMPLE_INTERVAL};
 pub(crate) use self::series::ShardCounters;
@@ -35,11 +37,12 @@ pub(crate) struct Admin {
     shards: Vec<ShardCounters>,
     metrics: Metrics,
     rates: Mutex<Rates>,
+    api: Api,
 }
 
 impl Admin {
-    /// About a server with these `shards`, which starts now.
-    pub(crate) fn new(facts: Facts, shards: Vec<ShardCounters>) -> Self {
+    /// About a server with these `shards`, which starts now, and which `api` asks.
+    pub(crate) fn new(facts: Facts, shards: Vec<ShardCounters>, api: Api) -> Self {
         Admin {
             facts,
             started: Instant::now(),
@@ -48,6 +51,7 @@ impl Admin {
             metrics: Metrics::new(shards.clone()),
             shards,
             rates: Mutex::new(Rates::new()),
+            api,
         }
     }
 
@@ -76,6 +80,7 @@ impl Admin {
             .route("/healthz", get(healthz))
             .route("/metrics", get(metrics))
             .route("/stats", get(stats))
+            .merge(api::routes(&self))
             .with_state(Arc::clone(&self));
         self.memory_at_start.get_or_init(Memory::now);
         axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await

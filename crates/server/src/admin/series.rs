@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use murre_core::{CloseReason, Counters, ServeCounters};
 
+use crate::channels::ChannelCounters;
+
 /// One shard's counters, as other threads see them.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardCounters {
     pub(crate) transport: Arc<Counters>,
     pub(crate) serve: Arc<ServeCounters>,
+    pub(crate) channels: Arc<ChannelCounters>,
 }
 
 /// One number of a shard.
@@ -45,7 +48,7 @@ const fn now(name: &'static str, help: &'static str, value: fn(&ShardCounters) -
 
 /// Every number but the connections closed, which are told apart by reason.
 #[rustfmt::skip]
-pub(crate) const SERIES: [Series; 19] = [
+pub(crate) const SERIES: [Series; 38] = [
     now("connections_open", "Connections that are open", |s| s.transport.open.get()),
     total("connections_accepted", "Connections accepted", |s| s.transport.accepted.get()),
     total("accepts_failed", "Accepts that failed for want of descriptors or memory", |s| s.transport.accept_failed.get()),
@@ -65,4 +68,23 @@ pub(crate) const SERIES: [Series; 19] = [
     total("http_requests_bad", "HTTP requests that broke a rule or a limit", |s| s.serve.requests_bad.get()),
     total("messages_received", "WebSocket messages received", |s| s.serve.messages.get()),
     total("pings_sent", "Pings sent to silent clients", |s| s.serve.pings.get()),
+    total("commands", "Commands of the channels' protocol", |s| s.channels.commands.get()),
+    total("commands_refused", "Commands that were refused", |s| s.channels.refused.get()),
+    total("publications", "Publications by clients", |s| s.channels.published.get()),
+    total("deliveries", "Publications queued to subscribers", |s| s.channels.delivered.get()),
+    total("deliveries_kept_back", "Publications kept for connections that read too slowly", |s| s.channels.kept_back.get()),
+    total("deliveries_dropped", "Publications dropped for newer ones", |s| s.channels.dropped.get()),
+    total("slow_consumers_disconnected", "Connections closed because they read too slowly", |s| s.channels.disconnected.get()),
+    now("connections_authenticated", "Connections that have shown a token", |s| s.channels.authenticated.get()),
+    now("connections_lagging", "Connections that read too slowly and are kept", |s| s.channels.lagging.get()),
+    now("channels", "Channels with subscribers, counted on each shard", |s| s.channels.topics.get()),
+    now("subscriptions", "Subscriptions", |s| s.channels.subscriptions.get()),
+    now("channels_owned", "Channels with subscribers or history", |s| s.channels.topics_owned.get()),
+    now("history_publications", "Publications in history", |s| s.channels.history_kept.get()),
+    now("history_bytes", "Bytes of history", |s| s.channels.history_bytes.get()),
+    total("history_evicted", "Publications put out of history for want of room", |s| s.channels.history_evicted.get()),
+    now("notes_waiting", "Notes that wait for other shards", |s| s.channels.notes_waiting.get()),
+    now("deliveries_waiting", "Deliveries that wait for a turn", |s| s.channels.deliveries_waiting.get()),
+    now("services", "Services offered", |s| s.channels.services.get()),
+    now("requests_waiting", "Requests without an answer yet", |s| s.channels.requests_waiting.get()),
 ];

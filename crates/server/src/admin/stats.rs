@@ -45,6 +45,10 @@ pub(crate) struct Limits {
     head_bytes_max: u32,
     body_bytes_max: u32,
     send_bytes_max: u32,
+    channels_max: u32,
+    identifier_bytes_max: u8,
+    publication_bytes_max: u32,
+    commands_per_second_max: u32,
     drain_timeout_seconds: f64,
 }
 
@@ -61,6 +65,10 @@ impl Limits {
             head_bytes_max: config.max_head_bytes,
             body_bytes_max: config.max_body_bytes,
             send_bytes_max: config.max_send_bytes,
+            channels_max: config.max_channels,
+            identifier_bytes_max: config.max_identifier_bytes,
+            publication_bytes_max: config.max_publication_bytes,
+            commands_per_second_max: config.max_commands_per_second,
             drain_timeout_seconds: config.drain_timeout.as_secs_f64(),
         }
     }

@@ -25,7 +25,8 @@ fn failure(command: &mut Command) -> (Option<i32>, String) {
 fn sources_have_an_order() {
     let path = file(
         "order.toml",
-        "max-head-bytes = 1111\nmax-body-bytes = 1111\nmax-send-bytes = 1111\nping-interval = 1.5\n",
+        "max-head-bytes = 1111\nmax-body-bytes = 1111\nmax-send-bytes = 1111\nping-interval = 1.5\n\
+         max-channels = 7\n[namespace.chat]\nhistory-size = 10\n",
     );
     let mut command = murre();
     command.args(["serve", "--max-conns=100", "--max-head-bytes=3333"]).arg("--config").arg(path);
@@ -35,6 +36,8 @@ fn sources_have_an_order() {
     assert_eq!(limits["head_bytes_max"], 3333);
     assert_eq!(limits["body_bytes_max"], 2222);
     assert_eq!(limits["send_bytes_max"], 1111);
+    assert_eq!(limits["channels_max"], 7);
+    assert_eq!(limits["identifier_bytes_max"], 255);
     assert_eq!(limits["ping_interval_seconds"], 1.5);
     assert_eq!(limits["pong_timeout_seconds"], 10.0);
     assert_eq!(server.start["send_bytes_max"], 1111);
@@ -64,6 +67,7 @@ fn a_wrong_file_is_one_clear_line() {
         ("type.toml", "listen = [1]\n", "`listen` must be"),
         ("syntax.toml", "\nshards = = 1\n", "line 2"),
         ("epoll.toml", "io = \"epoll\"\n", "no epoll backend"),
+        ("rule.toml", "[namespace.chat]\npublsh = \"anyone\"\n", "no rule `publsh`"),
     ] {
         let path = file(name, text);
         let (code, stderr) = failure(murre().args(["serve", "--config"]).arg(&path));
@@ -87,6 +91,8 @@ fn bad_arguments_exit_with_2() {
         (vec!["--ping-interval", "0"], "between 0.1 and 3600"),
         (vec!["--log-filter", "a=b=c"], "--log-filter"),
         (vec!["--turbo"], "--turbo"),
+        (vec!["--namespace", "chat,publish=all"], "anyone, authenticated, nobody"),
+        (vec!["--namespace", "chat;chat"], "'chat' twice"),
     ] {
         let (code, stderr) = failure(murre().arg("serve").args(&flags));
         assert_eq!(code, Some(2), "{flags:?}: {stderr}");

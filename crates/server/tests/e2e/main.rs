@@ -1,11 +1,15 @@
 //! The binary itself, started as a process and spoken to over real sockets.
 
 mod admin;
+mod api;
 mod bad_input;
+mod channels;
 mod configuration;
 mod drain;
+mod files;
 mod http;
 mod modes;
 mod server;
 mod silence;
+mod streams;
 mod websocket;

@@ -87,10 +87,14 @@ impl Server {
         client
     }
 
+    /// A new connection to the admin port.
+    pub(crate) fn admin_connection(&self) -> Client {
+        Client::to(self.admin)
+    }
+
     /// What the admin port answers to `GET path`.
     pub(crate) fn admin(&self, path: &str) -> Answer {
-        let mut client = Client::to(self.admin);
-        client.get(path)
+        self.admin_connection().get(path)
     }
 
     pub(crate) fn stats(&self) -> Value {

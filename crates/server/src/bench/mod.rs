@@ -1,7 +1,12 @@
 //! The answers that `--bench` adds: those of the servers in the published runs.
 
+pub(crate) mod feed;
+mod pages;
+
 use bytes::Bytes;
 use murre_codec::http::Response;
+
+pub(crate) use pages::{Page, page};
 
 /// The first `length` characters of one constant text, as http-kit's server of 2013 gave them.
 ///

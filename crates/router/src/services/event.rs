@@ -1,0 +1,75 @@
+//! What is told to the caller.
+
+use std::sync::Arc;
+
+use super::RequestId;
+use crate::{Member, Ticket};
+
+/// What a member is to hear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceEvent<P> {
+    /// The member is to answer a request for a service of its.
+    Request {
+        /// Who offers the service.
+        member: Member,
+        /// What to reply to.
+        request: RequestId,
+        /// The service.
+        service: Arc<str>,
+        /// The question.
+        payload: P,
+    },
+    /// The member's request has been answered.
+    Response {
+        /// Who asked.
+        member: Member,
+        /// The request.
+        ticket: Ticket,
+        /// The service.
+        service: Arc<str>,
+        /// The answer.
+        payload: P,
+    },
+    /// The member's request came to nothing.
+    Failed {
+        /// Who asked.
+        member: Member,
+        /// The request.
+        ticket: Ticket,
+        /// The service.
+        service: Arc<str>,
+        /// What became of it.
+        why: Failure,
+    },
+}
+
+/// Why a request came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Nobody offers the service. Nobody has seen the request.
+    NoResponders,
+    /// All who offer the service have as much to do as they may, or too many notes wait for the
+    /// shard of the one chosen. Nobody has seen the request.
+    Overloaded,
+    /// The one who had the request has left.
+    ResponderGone,
+    /// The one who had the request says that it failed, and why.
+    ResponderFailed(Box<str>),
+    /// There was no answer in time.
+    Timeout,
+}
+
+/// Why a member may not do what it wants to. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It offers the service already.
+    AlreadyServing,
+    /// It does not offer the service.
+    NotServing,
+    /// It would be one service, or one request in flight, more than a member may have.
+    TooMany,
+    /// Too many notes wait for the shard that owns the service.
+    Overloaded,
+    /// The member does not have this request, or has it no longer.
+    UnknownRequest,
+}

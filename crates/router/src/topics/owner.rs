@@ -1,0 +1,286 @@
+//! What the owner of a topic knows of it: which shards care, its order, its history.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use super::history::{History, Retention, shared_bytes};
+use super::list::List;
+use super::name::{ByName, Name};
+use super::{Past, Payload, Position, Publication, Stats};
+use crate::Shard;
+
+/// The topics that one shard owns: those that some shard cares about, and those with history.
+pub(super) struct Owner {
+    rules: Rules,
+    topics: ByName<Owned>,
+    /// When the oldest publication of a topic is past its time, or earlier, and the topic's key.
+    /// Each topic with publications is in here once.
+    deadlines: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Of topics to come. Goes up when the count of any topic is forgotten, so that none counts the
+    /// same twice; a topic that was forgotten before it had counted may go on.
+    epoch: u32,
+    kept: usize,
+    bytes: usize,
+    evicted: u64,
+}
+
+/// Says whether, and how, a topic keeps history.
+pub(super) type Rules = Box<dyn Fn(&str) -> Option<Retention> + Send>;
+
+struct Owned {
+    readers: List<Readers>,
+    /// `None` if the topic keeps none.
+    history: Option<Box<History>>,
+}
+
+/// The subscribers on one shard.
+pub(super) struct Readers {
+    pub(super) shard: Shard,
+    /// As the shard last reported.
+    subscribers: u32,
+}
+
+/// A topic, as its owner sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Those who are subscribed anywhere or have asked to be, within an eighth.
+    pub subscribers: u64,
+    /// Of the newest publication, if the topic keeps history.
+    pub position: Option<Position>,
+    /// Publications in its history.
+    pub kept: u64,
+    /// What the history takes, by the formula of `Stats::history_bytes`.
+    pub history_bytes: u64,
+}
+
+/// Where a listing of topics goes on. Topics have no order in it, but one that is there all the
+/// time comes once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor(pub u32);
+
+/// Publications that are put out in one go.
+const EXPIRED_SLICE: usize = 1024;
+
+impl Owner {
+    pub(super) fn new(rules: Rules, epoch: u32) -> Self {
+        let (topics, deadlines) = (ByName::new(), BinaryHeap::new());
+        Owner { rules, topics, deadlines, epoch, kept: 0, bytes: 0, evicted: 0 }
+    }
+
+    /// How the topic keeps history, if it does.
+    pub(super) fn retention(&self, topic: &str) -> Option<Retention> {
+        (self.rules)(topic).filter(|retention| retention.size > 0)
+    }
+
+    pub(super) fn find(&self, hash: u32, topic: &str) -> Option<u32> {
+        self.topics.find(hash, topic)
+    }
+
+    /// The shards that care about a topic.
+    pub(super) fn readers(&self, key: u32) -> &[Readers] {
+        &self.topics.value(key).readers
+    }
+
+    /// Adds a topic that is not here yet. Who adds it sees to it that it gets a reader or history.
+    pub(super) fn add(&mut self, name: Name, retention: Option<Retention>) -> u32 {
+        let history = retention.map(|retention| Box::new(History::new(retention, self.epoch)));
+        self.bytes += history.as_ref().map_or(0, |history| bytes(&name, history));
+        self.topics.insert(name, Owned { readers: List::new(), history })
+    }
+
+    /// A shard has a subscriber more, who wants to hear what comes after `from`. Returns, for a
+    /// topic with history, what came until now.
+    pub(super) fn join(
+        &mut self,
+        name: Name,
+        shard: Shard,
+        subscribers: u32,
+        from: Option<Position>,
+        now: u64,
+    ) -> Option<Past> {
+        let key = self.find(name.hash, &name.text).unwrap_or_else(|| {
+            let retention = self.retention(&name.text);
+            self.add(name, retention)
+        });
+        let Owned { readers, .. } = self.topics.value_mut(key);
+        match readers.iter_mut().find(|readers| readers.shard == shard) {
+            Some(readers) => readers.subscribers = subscribers,
+            None => readers.push(Readers { shard, subscribers }),
+        }
+        let history = self.topics.value(key).history.as_ref()?;
+        let missed = from.map(|from| history.missed(from, now));
+        Some(Past {
+            position: history.position(),
+            recovered: missed.map(|missed| missed.is_some()),
+            publications: match missed.flatten() {
+                Some(missed) => history.publications(&self.topics.name(key).text, missed, missed),
+                None => Vec::new(),
+            },
+        })
+    }
+
+    /// A shard has so many subscribers now. With none, it does not care any more.
+    pub(super) fn count(&mut self, name: &Name, shard: Shard, subscribers: u32) {
+        let key = self.find(name.hash, &name.text).expect("the shard has asked before");
+        let readers = &mut self.topics.value_mut(key).readers;
+        let at = readers.iter().position(|readers| readers.shard == shard);
+        let at = at.expect("the shard has asked before");
+        if subscribers > 0 {
+            readers[at].subscribers = subscribers;
+            return;
+        }
+        readers.swap_remove(at);
+        self.forget_unused(key);
+    }
+
+    /// Forgets a topic that nobody cares about and of which nothing is kept.
+    fn forget_unused(&mut self, key: u32) {
+        let Owned { readers, history } = self.topics.value(key);
+        if !readers.is_empty() || history.as_ref().is_some_and(|history| history.len() > 0) {
+            return;
+        }
+        let (name, Owned { history, .. }) = self.topics.remove(key);
+        let Some(history) = history else { return };
+        self.bytes -= bytes(&name, &history);
+        if history.position().offset > 0 {
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+    }
+
+    /// Puts a publication at the end of its topic.
+    pub(super) fn append(&mut self, key: u32, payload: Payload, now: u64) -> Publication {
+        let kept = self.topics.value(key).history.as_ref().map(|history| history.len());
+        let position =
+            kept.map(|_| self.change(key, |history| history.append(payload.clone(), now)));
+        if kept == Some(0) {
+            self.rearm(key);
+        }
+        Publication { topic: self.topics.name(key).text.clone(), position, payload }
+    }
+
+    /// At most `limit` publications: the oldest of those after `after`, or, if that is not given or
+    /// not there any more, the newest. The topic is one that keeps history.
+    pub(super) fn read(&self, name: &Name, after: Option<Position>, limit: u32, now: u64) -> Past {
+        let Some(key) = self.find(name.hash, &name.text) else {
+            let position = Position { epoch: self.epoch, offset: 0 };
+            let recovered = after.map(|after| after == position);
+            return Past { position, recovered, publications: Vec::new() };
+        };
+        let history = self.history(key);
+        let missed = after.map(|after| history.missed(after, now));
+        let limit = limit as usize;
+        let newest = missed.flatten().unwrap_or_else(|| history.fresh(now).min(limit));
+        Past {
+            position: history.position(),
+            recovered: missed.map(|missed| missed.is_some()),
+            publications: history.publications(&self.topics.name(key).text, newest, limit),
+        }
+    }
+
+    /// Puts out what is past its time, a bounded slice of it.
+    pub(super) fn expire(&mut self, now: u64) {
+        let mut left = EXPIRED_SLICE;
+        while left > 0
+            && let Some(&Reverse((deadline, key))) = self.deadlines.peek()
+            && deadline <= now
+        {
+            self.deadlines.pop();
+            let expired = self.change(key, |history| history.expire(now, left));
+            left -= expired.max(1);
+            self.rearm(key);
+        }
+    }
+
+    /// When there is something to put out, or somewhat earlier.
+    pub(super) fn next_expiry(&self) -> Option<u64> {
+        self.deadlines.peek().map(|Reverse((deadline, _))| *deadline)
+    }
+
+    /// Puts out what is closest to the end of its time until `bytes_max` are enough.
+    pub(super) fn evict(&mut self, bytes_max: u64) {
+        while self.bytes as u64 > bytes_max
+            && let Some(Reverse((deadline, key))) = self.deadlines.pop()
+        {
+            if self.history(key).deadline() == Some(deadline) {
+                self.change(key, History::evict);
+                self.evicted += 1;
+            }
+            self.rearm(key);
+        }
+    }
+
+    /// Lists the deadline of a topic that is not listed; forgets the topic if there is no need for
+    /// either.
+    fn rearm(&mut self, key: u32) {
+        match self.history(key).deadline() {
+            Some(deadline) => self.deadlines.push(Reverse((deadline, key))),
+            None => self.forget_unused(key),
+        }
+        if self.deadlines.is_empty() && self.deadlines.capacity() > KEPT {
+            self.deadlines = BinaryHeap::new();
+        }
+    }
+
+    fn history(&self, key: u32) -> &History {
+        self.topics.value(key).history.as_ref().expect("it keeps history")
+    }
+
+    /// Changes a history, and what is counted of it.
+    fn change<T>(&mut self, key: u32, change: impl FnOnce(&mut History) -> T) -> T {
+        let history = self.topics.value_mut(key).history.as_mut().expect("it keeps history");
+        let (kept, bytes) = (history.len(), history.bytes());
+        let result = change(history);
+        self.kept = self.kept + history.len() - kept;
+        self.bytes = self.bytes + history.bytes() - bytes;
+        result
+    }
+
+    /// Adds what is owned to the statistics.
+    pub(super) fn count_into(&self, stats: &mut Stats) {
+        stats.owned = self.topics.len() as u64;
+        stats.kept = self.kept as u64;
+        stats.history_bytes = self.bytes as u64;
+        stats.evicted = self.evicted;
+    }
+
+    /// What there is to say of a topic, if it is here.
+    pub(super) fn info(&self, key: u32) -> Option<TopicInfo> {
+        let (name, Owned { readers, history }) = self.topics.get(key)?;
+        Some(TopicInfo {
+            name: name.text.clone(),
+            subscribers: readers.iter().map(|readers| u64::from(readers.subscribers)).sum(),
+            position: history.as_ref().map(|history| history.position()),
+            kept: history.as_ref().map_or(0, |history| history.len() as u64),
+            history_bytes: history.as_ref().map_or(0, |history| bytes(name, history) as u64),
+        })
+    }
+
+    /// At most `limit` topics from `from` on. Looks at a bounded number of keys.
+    pub(super) fn list(
+        &self,
+        Cursor(from): Cursor,
+        limit: usize,
+    ) -> (Vec<TopicInfo>, Option<Cursor>) {
+        let end = self.topics.keys_end();
+        let mut topics = Vec::new();
+        let mut key = from;
+        while key < end && topics.len() < limit && ((key - from) as usize) < KEYS_A_TOPIC * limit {
+            topics.extend(self.info(key));
+            key += 1;
+        }
+        (topics, (key < end).then_some(Cursor(key)))
+    }
+}
+
+/// With no deadlines, room for this many is kept.
+const KEPT: usize = 1024;
+/// Keys that are looked at for each topic that is wanted, as most may be free.
+const KEYS_A_TOPIC: usize = 16;
+
+/// What a topic that keeps history takes; the formula is at `Stats::history_bytes`.
+fn bytes(name: &Name, history: &History) -> usize {
+    ByName::<Owned>::SLOT_BYTES + shared_bytes(name.text.len()) + history.bytes()
+}

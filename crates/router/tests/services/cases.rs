@@ -1,0 +1,289 @@
+//! One promise each.
+
+use murre_router::services::{Failure, Limits, Refused, RequestId, ServiceEvent, Services, Stats};
+
+use super::{ROOMY, one_shard};
+
+type Event = ServiceEvent<&'static str>;
+
+/// What is told, shortly.
+fn told(services: &mut Services<&'static str>) -> Vec<(u32, String)> {
+    std::iter::from_fn(|| services.event())
+        .map(|event| match event {
+            Event::Request { member, payload, .. } => (member, format!("asked {payload}")),
+            Event::Response { member, ticket, payload, .. } => {
+                (member, format!("{ticket}: {payload}"))
+            }
+            Event::Failed { member, ticket, why, .. } => (member, format!("{ticket}: {why:?}")),
+        })
+        .collect()
+}
+
+fn asked(services: &mut Services<&'static str>) -> RequestId {
+    match services.event() {
+        Some(Event::Request { request, .. }) => request,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A request reaches the responder, its answer the requester, and then nothing is left of both.
+#[test]
+fn there_and_back() {
+    let mut services = one_shard(ROOMY);
+    services.serve(1, "time").unwrap();
+    services.request(2, 7, "time", "now?", 100).unwrap();
+    let Some(Event::Request { member: 1, request, service, payload: "now?" }) = services.event()
+    else {
+        panic!("member 1 is asked")
+    };
+    assert_eq!(&*service, "time");
+    services.reply(1, request, Ok("noon")).unwrap();
+    let response =
+        Event::Response { member: 2, ticket: 7, service: "time".into(), payload: "noon" };
+    assert_eq!(services.event(), Some(response));
+    assert_eq!((services.event(), services.next_expiry()), (None, None));
+    services.unserve(1, "time").unwrap();
+    assert_eq!(services.stats(), Stats::default());
+}
+
+/// A failure of the responder's comes with its text.
+#[test]
+fn the_responders_own_error() {
+    let mut services = one_shard(ROOMY);
+    services.serve(1, "time").unwrap();
+    services.request(2, 7, "time", "now?", 100).unwrap();
+    let request = asked(&mut services);
+    services.reply(1, request, Err("no clock".into())).unwrap();
+    assert_eq!(told(&mut services), [(2, "7: ResponderFailed(\"no clock\")".into())]);
+}
+
+/// Nobody answers for a service that nobody offers, and that is told at once.
+#[test]
+fn no_responders() {
+    let mut services = one_shard(ROOMY);
+    services.request(2, 7, "time", "now?", 100).unwrap();
+    assert_eq!(told(&mut services), [(2, "7: NoResponders".into())]);
+}
+
+/// Only the one who has a request may reply, once, after it was told, and until the deadline.
+#[test]
+fn replies_to_what_one_does_not_have() {
+    let mut services = one_shard(ROOMY);
+    services.serve(1, "time").unwrap();
+    services.serve(2, "date").unwrap();
+    services.request(3, 7, "time", "now?", 100).unwrap();
+    let guessed = "0-1".parse().unwrap();
+    assert_eq!(services.reply(1, guessed, Ok("early")), Err(Refused::UnknownRequest));
+    let request = asked(&mut services);
+    assert_eq!(request, guessed, "the guess was right");
+    assert_eq!(services.reply(2, request, Ok("forged")), Err(Refused::UnknownRequest));
+    assert_eq!(services.reply(3, request, Ok("forged")), Err(Refused::UnknownRequest));
+    services.reply(1, request, Ok("noon")).unwrap();
+    assert_eq!(services.reply(1, request, Ok("twice")), Err(Refused::UnknownRequest));
+    services.request(3, 8, "time", "now?", 100).unwrap();
+    assert_eq!(told(&mut services), [(3, "7: noon".into()), (1, "asked now?".into())]);
+    services.expire(99);
+    assert_eq!((told(&mut services), services.next_expiry()), (vec![], Some(100)));
+    services.expire(100);
+    assert_eq!(told(&mut services), [(3, "8: Timeout".into())]);
+    assert_eq!(services.reply(1, "0-2".parse().unwrap(), Ok("late")), Err(Refused::UnknownRequest));
+}
+
+/// What has been answered is told so, even if its deadline comes before it is told.
+#[test]
+fn the_first_outcome_counts() {
+    let mut services = one_shard(ROOMY);
+    services.serve(1, "time").unwrap();
+    services.request(2, 7, "time", "now?", 100).unwrap();
+    let request = asked(&mut services);
+    services.reply(1, request, Ok("noon")).unwrap();
+    services.expire(100);
+    assert_eq!(told(&mut services), [(2, "7: noon".into())]);
+}
+
+/// A responder that leaves fails the requests it has seen, at once; what it has not seen, another
+/// one gets.
+#[test]
+fn the_responder_leaves() {
+    let mut services = one_shard(ROOMY);
+    services.serve(1, "time").unwrap();
+    services.request(2, 7, "time", "seen", 100).unwrap();
+    asked(&mut services);
+    services.request(2, 8, "time", "unseen", 100).unwrap();
+    services.serve(3, "time").unwrap();
+    services.leave(1, |_| ());
+    let mut told = told(&mut services);
+    told.sort();
+    assert_eq!(told, [(2, "7: ResponderGone".into()), (3, "asked unseen".into())]);
+}
+
+/// Whoever has the number of a member that left hears nothing that was meant for that one, be it a
+/// request or an answer, and cannot reply in its place.
+#[test]
+fn a_number_is_used_again() {
+    let mut services = one_shard(ROOMY);
+    services.serve(1, "time").unwrap();
+    services.request(2, 7, "time", "a", 100).unwrap();
+    let request = asked(&mut services);
+    services.request(2, 8, "time", "b", 100).unwrap();
+    services.reply(1, request, Ok("answer")).unwrap();
+    services.leave(1, |_| ());
+    services.leave(2, |_| ());
+    services.serve(1, "time").unwrap();
+    services.request(2, 9, "other", "c", 100).unwrap();
+    assert_eq!(services.reply(1, request, Ok("d")), Err(Refused::UnknownRequest));
+    let mut told = told(&mut services);
+    told.retain(|(_, what)| what != "asked b");
+    assert_eq!(told, [(2, "9: NoResponders".into())]);
+}
+
+/// A service that is no longer offered gets no requests, and what it has may be replied to.
+#[test]
+fn unserve_lets_replies_through() {
+    let mut services = one_shard(ROOMY);
+    services.serve(1, "time").unwrap();
+    services.request(2, 7, "time", "now?", 100).unwrap();
+    let request = asked(&mut services);
+    services.unserve(1, "time").unwrap();
+    services.request(2, 8, "time", "now?", 100).unwrap();
+    services.reply(1, request, Ok("noon")).unwrap();
+    assert_eq!(told(&mut services), [(2, "8: NoResponders".into()), (2, "7: noon".into())]);
+}
+
+/// Each of a member's bounds refuses one more, and takes it again once there is room.
+#[test]
+fn too_many() {
+    let mut services = one_shard(Limits { services_max: 1, requests_max: 1, ..ROOMY });
+    services.serve(1, "time").unwrap();
+    assert_eq!(services.serve(1, "time"), Err(Refused::AlreadyServing));
+    assert_eq!(services.serve(1, "date"), Err(Refused::TooMany));
+    assert_eq!(services.unserve(1, "date"), Err(Refused::NotServing));
+    services.request(2, 7, "time", "now?", 100).unwrap();
+    assert_eq!(services.request(2, 8, "time", "now?", 100), Err(Refused::TooMany));
+    let request = asked(&mut services);
+    services.reply(1, request, Ok("noon")).unwrap();
+    told(&mut services);
+    services.request(2, 9, "time", "now?", 100).unwrap();
+    services.unserve(1, "time").unwrap();
+    services.serve(1, "date").unwrap();
+}
+
+/// A full responder is passed over until it has half of what it may have; if all are full the
+/// requester hears so at once.
+#[test]
+fn full_responders_rest() {
+    let mut services = one_shard(Limits { serving_max: 4, ..ROOMY });
+    let mut has = Vec::new();
+    let mut ticket = 0;
+    // Who gets the next request, if anybody.
+    let mut ask = |services: &mut Services<_>| {
+        ticket += 1;
+        services.request(9, ticket, "time", "now?", 100).unwrap();
+        match services.event() {
+            Some(Event::Request { member, request, .. }) => Some((member, request)),
+            Some(Event::Failed { why: Failure::Overloaded, .. }) => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    services.serve(1, "time").unwrap();
+    services.serve(2, "time").unwrap();
+    has.extend((0..8).map(|_| ask(&mut services).expect("there is room")));
+    assert_eq!(has.iter().filter(|(member, _)| *member == 1).count(), 4);
+    assert!(ask(&mut services).is_none(), "both are full");
+    let mut of_first: Vec<_> = has.iter().filter(|(member, _)| *member == 1).collect();
+    for more_than_half in [true, false] {
+        let (member, request) = of_first.pop().expect("it had four");
+        services.reply(*member, *request, Ok("noon")).unwrap();
+        services.event().expect("an answer");
+        if more_than_half {
+            assert!(ask(&mut services).is_none(), "it rests");
+        }
+    }
+    assert_eq!(ask(&mut services).map(|(member, _)| member), Some(1));
+    assert_eq!(ask(&mut services).map(|(member, _)| member), Some(1), "the other one rests");
+    assert!(ask(&mut services).is_none(), "both are full again");
+}
+
+/// Two shards, and the name of a service that the second one owns.
+fn two_shards(limits: Limits) -> ([Services<&'static str>; 2], &'static str) {
+    let shards = || [0, 1].map(|shard| Services::new(shard, 2, 0, limits));
+    let is_owned_there = |name: &&str| {
+        let [mut probe, _] = shards();
+        probe.serve(0, name).unwrap();
+        probe.stats().owned == 0
+    };
+    let name = ["a", "b", "c", "d", "e", "f", "g", "h"].into_iter().find(is_owned_there);
+    (shards(), name.expect("the second shard owns one of them"))
+}
+
+/// A request that its owner cannot pass on, as too many notes wait for the responder's shard, fails.
+#[test]
+fn the_way_to_the_responder_is_blocked() {
+    let ([mut first, mut owner], name) = two_shards(Limits { notes_max: 1, ..ROOMY });
+    first.serve(1, name).unwrap();
+    first.notes(1).drain(..).for_each(|note| owner.receive(0, note));
+    owner.request(5, 7, name, "on its way", 100).unwrap();
+    owner.request(5, 8, name, "too much", 100).unwrap();
+    assert_eq!(told(&mut owner), [(5, "8: Overloaded".into())]);
+    owner.notes(0).drain(..).for_each(|note| first.receive(1, note));
+    assert_eq!(told(&mut first), [(1, "asked on its way".into())]);
+}
+
+/// A request that gets to its responder's shard when that one offers the service no more goes to
+/// another one, or comes back at once.
+#[test]
+fn the_responder_is_gone_before_it_is_asked() {
+    let ([mut first, mut owner], name) = two_shards(ROOMY);
+    let first_to_owner = |first: &mut Services<_>, owner: &mut Services<_>| {
+        first.notes(1).drain(..).for_each(|note| owner.receive(0, note));
+    };
+    let owner_to_first = |owner: &mut Services<_>, first: &mut Services<_>| {
+        owner.notes(0).drain(..).for_each(|note| first.receive(1, note));
+    };
+    first.serve(1, name).unwrap();
+    first_to_owner(&mut first, &mut owner);
+    owner.request(5, 7, name, "a", 100).unwrap();
+    first.leave(1, |_| ());
+    first.serve(1, name).unwrap();
+    owner_to_first(&mut owner, &mut first);
+    assert_eq!(told(&mut first), [], "the next one of this number is not meant");
+    first_to_owner(&mut first, &mut owner);
+    owner_to_first(&mut owner, &mut first);
+    assert_eq!(told(&mut first), [(1, "asked a".into())], "but it may be asked");
+
+    owner.request(5, 8, name, "b", 100).unwrap();
+    first.unserve(1, name).unwrap();
+    owner_to_first(&mut owner, &mut first);
+    first_to_owner(&mut first, &mut owner);
+    assert_eq!((told(&mut first), told(&mut owner)), (vec![], vec![(5, "8: NoResponders".into())]));
+}
+
+/// While too many notes wait for the owner nothing is begun with it, and what is there can end.
+#[test]
+fn notes_are_bounded() {
+    let ([mut services, _], name) = two_shards(Limits { notes_max: 2, ..ROOMY });
+    services.serve(1, name).unwrap();
+    services.request(1, 7, name, "now?", 100).unwrap();
+    assert_eq!(services.request(1, 8, name, "now?", 100), Err(Refused::Overloaded));
+    assert_eq!(services.serve(2, name), Err(Refused::Overloaded));
+    services.unserve(1, name).unwrap();
+    assert_eq!(services.notes(1).len(), 3);
+    services.notes(1).clear();
+    services.serve(2, name).unwrap();
+}
+
+/// A burst of timeouts ends in bounded pieces, and the next one is due at once.
+#[test]
+fn timeouts_in_pieces() {
+    let mut services = one_shard(ROOMY);
+    services.serve(1, "time").unwrap();
+    (0..1000).for_each(|ticket| services.request(2, ticket, "time", "now?", 100).unwrap());
+    let mut ended = Vec::new();
+    while services.next_expiry().is_some_and(|at| at <= 100) {
+        services.expire(100);
+        let told = told(&mut services);
+        ended.push(told.iter().filter(|(member, _)| *member == 2).count());
+    }
+    assert_eq!((ended.iter().sum(), ended.len()), (1000, 4), "{ended:?}");
+    assert_eq!((services.stats().waiting, services.stats().serving), (0, 0));
+}

@@ -1,0 +1,242 @@
+//! One shard against a naive model, which says for every step what may be told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use murre_router::services::{Failure, Limits, Refused, RequestId, ServiceEvent, Services, Stats};
+use proptest::prelude::*;
+
+use super::one_shard;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Serve(u32, usize),
+    Unserve(u32, usize),
+    Request(u32, usize, u64),
+    /// To one of all requests there ever were.
+    Reply(u32, usize, bool),
+    /// By the one who has one of the open requests.
+    ReplyRightly(usize, bool),
+    Leave(u32),
+    Pass(u64),
+}
+
+const NAMES: [&str; 3] = ["one", "two", "three"];
+const MEMBERS: u32 = 4;
+const LIMITS: Limits = Limits { services_max: 2, requests_max: 4, serving_max: 3, notes_max: 0 };
+
+fn step() -> impl Strategy<Value = Step> {
+    let (member, name) = (0..MEMBERS, 0..NAMES.len());
+    prop_oneof![
+        3 => (member.clone(), name.clone()).prop_map(|(who, name)| Step::Serve(who, name)),
+        1 => (member.clone(), name.clone()).prop_map(|(who, name)| Step::Unserve(who, name)),
+        8 => (member.clone(), name, 0..50_u64).prop_map(|(who, name, ms)| Step::Request(who, name, ms)),
+        1 => (member.clone(), any::<usize>(), any::<bool>()).prop_map(|(who, at, ok)| Step::Reply(who, at, ok)),
+        4 => (any::<usize>(), any::<bool>()).prop_map(|(at, ok)| Step::ReplyRightly(at, ok)),
+        1 => member.prop_map(Step::Leave),
+        1 => (0..30_u64).prop_map(Step::Pass),
+    ]
+}
+
+struct Waiting {
+    member: u32,
+    name: usize,
+    deadline: u64,
+}
+
+struct Serving {
+    request: RequestId,
+    member: u32,
+    ticket: u32,
+    deadline: u64,
+}
+
+#[derive(Default)]
+struct Model {
+    now: u64,
+    offers: BTreeSet<(u32, usize)>,
+    waiting: BTreeMap<u32, Waiting>,
+    serving: Vec<Serving>,
+    /// Members that were full and have not had half of that since.
+    may_rest: BTreeSet<u32>,
+    requests: Vec<RequestId>,
+}
+
+impl Model {
+    fn load(&self, member: u32) -> u32 {
+        self.serving.iter().filter(|serving| serving.member == member).count() as u32
+    }
+
+    fn end_serving(&mut self, ends: impl Fn(&Serving) -> bool) -> Vec<Serving> {
+        let ended: Vec<Serving> = self.serving.extract_if(.., |serving| ends(serving)).collect();
+        for member in 0..MEMBERS {
+            if self.load(member) <= LIMITS.serving_max / 2 {
+                self.may_rest.remove(&member);
+            }
+        }
+        ended
+    }
+
+    /// The outcome that `ticket` is to be told, if anybody waits for it.
+    fn end_waiting(
+        &mut self,
+        ticket: u32,
+        answer: Result<u32, Failure>,
+    ) -> Option<ServiceEvent<u32>> {
+        let Waiting { member, name, .. } = self.waiting.remove(&ticket)?;
+        let service = NAMES[name].into();
+        Some(match answer {
+            Ok(payload) => ServiceEvent::Response { member, ticket, service, payload },
+            Err(why) => ServiceEvent::Failed { member, ticket, service, why },
+        })
+    }
+
+    fn reply(&mut self, services: &mut Services<u32>, member: u32, request: RequestId, ok: bool) {
+        let ended =
+            self.end_serving(|serving| (serving.member, serving.request) == (member, request));
+        let answer = if ok { Ok(member) } else { Err("cannot".into()) };
+        let replied = services.reply(member, request, answer.clone());
+        let Some(serving) = ended.first() else {
+            assert_eq!(replied, Err(Refused::UnknownRequest));
+            return assert_eq!(services.event(), None);
+        };
+        assert_eq!(replied, Ok(()));
+        let expected = self.end_waiting(serving.ticket, answer.map_err(Failure::ResponderFailed));
+        assert_eq!(services.event(), expected);
+    }
+
+    fn request(&mut self, services: &mut Services<u32>, ticket: u32, waiting: Waiting) {
+        let Waiting { member, name, deadline } = waiting;
+        let open = self.waiting.values().filter(|waiting| waiting.member == member).count();
+        let taken = services.request(member, ticket, NAMES[name], ticket, deadline);
+        if open as u32 == LIMITS.requests_max {
+            return assert_eq!(taken, Err(Refused::TooMany));
+        }
+        assert_eq!(taken, Ok(()));
+        self.waiting.insert(ticket, waiting);
+        let offers = |member: &u32| self.offers.contains(&(*member, name));
+        let mut responders = (0..MEMBERS).filter(offers);
+        match services.event().expect("somebody hears of it") {
+            ServiceEvent::Request { member, request, service, payload } => {
+                assert_eq!((&*service, payload), (NAMES[name], ticket));
+                assert!(offers(&member) && self.load(member) < LIMITS.serving_max);
+                self.serving.push(Serving { request, member, ticket, deadline });
+                self.requests.push(request);
+                if self.load(member) == LIMITS.serving_max {
+                    self.may_rest.insert(member);
+                }
+            }
+            ServiceEvent::Failed { ticket: failed, why, .. } => {
+                assert_eq!(failed, ticket);
+                match why {
+                    Failure::NoResponders => assert_eq!(responders.next(), None),
+                    Failure::Overloaded => {
+                        assert!(responders.clone().next().is_some());
+                        assert!(responders.all(|member| self.may_rest.contains(&member)));
+                    }
+                    why => panic!("{why:?}"),
+                }
+                self.waiting.remove(&ticket);
+            }
+            event => panic!("{event:?}"),
+        }
+    }
+
+    fn step(&mut self, services: &mut Services<u32>, ticket: u32, step: Step) {
+        let mut expected = Vec::new();
+        match step {
+            Step::Serve(member, name) => {
+                let open = self.offers.range((member, 0)..(member + 1, 0)).count() as u32;
+                let refused = if self.offers.contains(&(member, name)) {
+                    Err(Refused::AlreadyServing)
+                } else if open == LIMITS.services_max {
+                    Err(Refused::TooMany)
+                } else {
+                    self.offers.insert((member, name));
+                    Ok(())
+                };
+                assert_eq!(services.serve(member, NAMES[name]), refused);
+            }
+            Step::Unserve(member, name) => {
+                let was = self.offers.remove(&(member, name));
+                let refused = if was { Ok(()) } else { Err(Refused::NotServing) };
+                assert_eq!(services.unserve(member, NAMES[name]), refused);
+            }
+            Step::Request(member, name, ms) => {
+                let deadline = self.now + ms;
+                self.request(services, ticket, Waiting { member, name, deadline });
+            }
+            Step::Reply(member, at, ok) => {
+                let known = at.checked_rem(self.requests.len()).map(|at| self.requests[at]);
+                let request = known.unwrap_or("0-1".parse().expect("a name"));
+                self.reply(services, member, request, ok);
+            }
+            Step::ReplyRightly(at, ok) => {
+                if let Some(at) = at.checked_rem(self.serving.len()) {
+                    let Serving { request, member, .. } = self.serving[at];
+                    self.reply(services, member, request, ok);
+                }
+            }
+            Step::Leave(member) => {
+                services.leave(member, |_| ());
+                self.waiting.retain(|_, waiting| waiting.member != member);
+                self.offers.retain(|(offers, _)| *offers != member);
+                for Serving { ticket, .. } in self.end_serving(|serving| serving.member == member) {
+                    expected.extend(self.end_waiting(ticket, Err(Failure::ResponderGone)));
+                }
+            }
+            Step::Pass(ms) => {
+                self.now += ms;
+                let now = self.now;
+                services.expire(now);
+                self.end_serving(|serving| serving.deadline <= now);
+                let due = self.waiting.iter().filter(|(_, waiting)| waiting.deadline <= now);
+                for ticket in due.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
+                    expected.extend(self.end_waiting(ticket, Err(Failure::Timeout)));
+                }
+            }
+        }
+        let mut told: Vec<_> = std::iter::from_fn(|| services.event()).collect();
+        let order = |event: &ServiceEvent<u32>| match event {
+            ServiceEvent::Failed { ticket, .. } => *ticket,
+            event => panic!("{event:?}"),
+        };
+        told.sort_by_key(order);
+        expected.sort_by_key(order);
+        assert_eq!(told, expected);
+        self.check(services);
+    }
+
+    fn check(&self, services: &Services<u32>) {
+        let members = (self.offers.iter().map(|(member, _)| *member))
+            .chain(self.waiting.values().map(|waiting| waiting.member))
+            .chain(self.serving.iter().map(|serving| serving.member));
+        let stats = Stats {
+            members: members.collect::<BTreeSet<_>>().len(),
+            offers: self.offers.len(),
+            owned: self.offers.iter().map(|(_, name)| name).collect::<BTreeSet<_>>().len(),
+            waiting: self.waiting.len(),
+            serving: self.serving.len(),
+            notes: 0,
+        };
+        assert_eq!(services.stats(), stats);
+        let waiting = self.waiting.values().map(|waiting| waiting.deadline);
+        let serving = self.serving.iter().map(|serving| serving.deadline);
+        assert_eq!(services.next_expiry(), waiting.chain(serving).min());
+    }
+}
+
+proptest! {
+    /// Whatever members do, in whatever order, is refused or told as the model says, and nothing is
+    /// left when they have gone.
+    #[test]
+    fn one_shard_is_as_its_model(steps in proptest::collection::vec(step(), 1..120)) {
+        let (mut services, mut model) = (one_shard(LIMITS), Model::default());
+        for (ticket, step) in (0..).zip(steps) {
+            model.step(&mut services, ticket, step);
+        }
+        for member in 0..MEMBERS {
+            model.step(&mut services, 0, Step::Leave(member));
+        }
+        prop_assert_eq!(services.stats(), Stats::default());
+    }
+}

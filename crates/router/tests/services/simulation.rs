@@ -1,0 +1,483 @@
+//! Several shards with notes that take their time, from a seed, and an oracle that knows all.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use fastrand::Rng;
+use murre_router::services::{
+    Failure, Limits, Refused, RequestId, ServiceEvent, ServiceNote, Services, Stats,
+};
+
+use super::ROOMY;
+
+/// Who answers: nobody in a question.
+type Payload = (Ticket, Person);
+type Ticket = u32;
+/// One use of a member's number.
+type Person = usize;
+
+const NAMES: [&str; 3] = ["one", "two", "three"];
+const MEMBERS: u32 = 4;
+
+/// The shards and the ways between them.
+struct World {
+    rng: Rng,
+    limits: Limits,
+    shards: Vec<Services<Payload>>,
+    /// By sender and receiver.
+    ways: Vec<Vec<VecDeque<ServiceNote<Payload>>>>,
+}
+
+impl World {
+    fn new(seed: u64, limits: Limits) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let count = rng.u16(1..=4);
+        let hash_seed = rng.u64(..);
+        let shards =
+            (0..count).map(|shard| Services::new(shard, count, hash_seed, limits)).collect();
+        let ways = (0..count).map(|_| (0..count).map(|_| VecDeque::new()).collect()).collect();
+        World { rng, limits, shards, ways }
+    }
+
+    /// A shard.
+    fn any(&mut self) -> usize {
+        self.rng.usize(0..self.shards.len())
+    }
+
+    fn hand_over(&mut self, from: usize, to: usize) {
+        self.ways[from][to].extend(self.shards[from].notes(to as u16).drain(..));
+    }
+
+    /// Some of the notes on one way arrive.
+    fn arrive(&mut self, from: usize, to: usize, at_most: usize) -> bool {
+        let count = at_most.min(self.ways[from][to].len());
+        for note in self.ways[from][to].drain(..count) {
+            self.shards[to].receive(from as u16, note);
+        }
+        count > 0
+    }
+
+    /// Everything arrives, and everything that comes of it.
+    fn calm_down(&mut self) {
+        let count = self.shards.len();
+        let mut moved = true;
+        while moved {
+            moved = false;
+            for way in 0..count * count {
+                let (from, to) = (way / count, way % count);
+                self.hand_over(from, to);
+                moved |= self.arrive(from, to, usize::MAX);
+            }
+        }
+    }
+
+    fn has_full_notes(&mut self, shard: usize) -> bool {
+        let (count, most) = (self.shards.len() as u16, self.limits.notes_max);
+        (0..count).any(|to| self.shards[shard].notes(to).len() >= most)
+    }
+}
+
+struct Request {
+    person: Person,
+    name: usize,
+    deadline: u64,
+    asked: u64,
+    seen_by: Option<Person>,
+    replied: Option<Result<(), Box<str>>>,
+    outcome: bool,
+}
+
+struct Offer {
+    person: Person,
+    name: usize,
+    ended: Option<u64>,
+    /// When all shards knew of it.
+    known: Option<u64>,
+}
+
+/// What a person is to answer.
+struct Open {
+    request: RequestId,
+    ticket: Ticket,
+}
+
+struct Oracle {
+    world: World,
+    now: u64,
+    /// Counts everything that happens.
+    step: u64,
+    /// Who has which number on which shard.
+    persons: Vec<Vec<Person>>,
+    /// By person.
+    is_here: Vec<bool>,
+    open: Vec<Vec<Open>>,
+    offers: Vec<Offer>,
+    /// By ticket.
+    requests: Vec<Request>,
+    outcomes: Outcomes,
+}
+
+/// How often each outcome was told.
+type Outcomes = BTreeMap<&'static str, u32>;
+
+impl Oracle {
+    fn new(seed: u64, limits: Limits) -> Self {
+        let world = World::new(seed, limits);
+        let persons: Vec<Vec<Person>> = (0..world.shards.len())
+            .map(|shard| (0..MEMBERS as usize).map(|at| shard * MEMBERS as usize + at).collect())
+            .collect();
+        let count = persons.len() * MEMBERS as usize;
+        Oracle {
+            world,
+            now: 0,
+            step: 0,
+            persons,
+            is_here: vec![true; count],
+            open: (0..count).map(|_| Vec::new()).collect(),
+            offers: Vec::new(),
+            requests: Vec::new(),
+            outcomes: Outcomes::new(),
+        }
+    }
+
+    fn run(mut self) -> Outcomes {
+        for _ in 0..self.world.rng.u32(50..400) {
+            self.step += 1;
+            let shard = self.world.any();
+            let member = self.world.rng.u32(0..MEMBERS);
+            match self.world.rng.u8(0..40) {
+                0..3 => self.serve(shard, member),
+                3 => self.unserve(shard, member),
+                4..12 => self.request(shard, member),
+                12..18 => self.reply(shard, member),
+                18 => self.leave(shard, member),
+                19..24 => {
+                    let to = self.world.any();
+                    self.world.hand_over(shard, to);
+                }
+                24..31 => {
+                    let (to, count) = (self.world.any(), self.world.rng.usize(1..5));
+                    self.world.arrive(shard, to, count);
+                }
+                31..37 => self.tell(shard, self.step as usize % 3 + 1),
+                37 => self.now += self.world.rng.u64(0..20),
+                38 => self.expire(shard),
+                _ => self.calm_down(),
+            }
+            self.check(shard);
+        }
+        self.end();
+        self.outcomes
+    }
+
+    fn serve(&mut self, shard: usize, member: u32) {
+        let (person, name) = (self.persons[shard][member as usize], self.any_name());
+        let mut mine = self.offers.iter().filter(|o| o.person == person && o.ended.is_none());
+        let count = mine.clone().count() as u32;
+        let offers = mine.any(|offer| offer.name == name);
+        match self.world.shards[shard].serve(member, NAMES[name]) {
+            Ok(()) => {
+                assert!(!offers && count < self.world.limits.services_max);
+                self.offers.push(Offer { person, name, ended: None, known: None });
+            }
+            Err(Refused::AlreadyServing) => assert!(offers),
+            Err(Refused::TooMany) => assert!(count == self.world.limits.services_max),
+            Err(Refused::Overloaded) => assert!(self.world.has_full_notes(shard)),
+            Err(why) => panic!("{why:?}"),
+        }
+    }
+
+    fn unserve(&mut self, shard: usize, member: u32) {
+        let (person, name, step) =
+            (self.persons[shard][member as usize], self.any_name(), self.step);
+        let mut offers = self.offers.iter_mut();
+        let offer = offers.find(|o| (o.person, o.name, o.ended) == (person, name, None));
+        let expected = offer.map(|offer| offer.ended = Some(step)).ok_or(Refused::NotServing);
+        assert_eq!(self.world.shards[shard].unserve(member, NAMES[name]), expected);
+    }
+
+    fn request(&mut self, shard: usize, member: u32) {
+        let (person, name) = (self.persons[shard][member as usize], self.any_name());
+        let deadline = self.now + self.world.rng.u64(0..60);
+        let ticket = self.requests.len() as Ticket;
+        let mine = self.requests.iter().filter(|r| r.person == person && !r.outcome);
+        let count = mine.count() as u32;
+        let payload = (ticket, Person::MAX);
+        match self.world.shards[shard].request(member, ticket, NAMES[name], payload, deadline) {
+            Ok(()) => {
+                assert!(count < self.world.limits.requests_max);
+                let (asked, seen_by, replied) = (self.step, None, None);
+                let request =
+                    Request { person, name, deadline, asked, seen_by, replied, outcome: false };
+                self.requests.push(request);
+            }
+            Err(Refused::TooMany) => assert_eq!(count, self.world.limits.requests_max),
+            Err(Refused::Overloaded) => assert!(self.world.has_full_notes(shard)),
+            Err(why) => panic!("{why:?}"),
+        }
+    }
+
+    /// To what the member has, or to what somebody else has.
+    fn reply(&mut self, shard: usize, member: u32) {
+        let person = self.persons[shard][member as usize];
+        let rng = &mut self.world.rng;
+        if rng.u8(0..8) == 0 {
+            let other = rng.usize(0..self.open.len());
+            if let Some(Open { request, .. }) = self.open[other].first() {
+                let is_mine = self.open[person].iter().any(|open| open.request == *request);
+                if !is_mine {
+                    let forged = self.world.shards[shard].reply(member, *request, Ok((0, person)));
+                    assert_eq!(forged, Err(Refused::UnknownRequest));
+                }
+            }
+        } else if !self.open[person].is_empty() {
+            let at = rng.usize(0..self.open[person].len());
+            let answer = if rng.bool() { Ok(()) } else { Err(rng.u8(..).to_string().into()) };
+            let Open { request, ticket } = self.open[person].swap_remove(at);
+            let text = request.to_string();
+            let payload = answer.clone().map(|()| (ticket, person));
+            let services = &mut self.world.shards[shard];
+            let request = text.parse().expect("a name");
+            assert_eq!(services.reply(member, request, payload.clone()), Ok(()));
+            assert_eq!(services.reply(member, request, payload), Err(Refused::UnknownRequest));
+            self.requests[ticket as usize].replied = Some(answer);
+        }
+    }
+
+    fn leave(&mut self, shard: usize, member: u32) {
+        self.world.shards[shard].leave(member, |_| ());
+        let person = std::mem::replace(&mut self.persons[shard][member as usize], self.open.len());
+        self.is_here[person] = false;
+        self.open[person].clear();
+        let mine = self.offers.iter_mut().filter(|o| o.person == person && o.ended.is_none());
+        mine.for_each(|offer| offer.ended = Some(self.step));
+        self.is_here.push(true);
+        self.open.push(Vec::new());
+    }
+
+    fn expire(&mut self, shard: usize) {
+        self.world.shards[shard].expire(self.now);
+        for &person in &self.persons[shard] {
+            let requests = &self.requests;
+            self.open[person].retain(|open| requests[open.ticket as usize].deadline > self.now);
+        }
+    }
+
+    fn calm_down(&mut self) {
+        self.world.calm_down();
+        for offer in self.offers.iter_mut().filter(|offer| offer.known.is_none()) {
+            offer.known = Some(self.step);
+        }
+    }
+
+    fn tell(&mut self, shard: usize, at_most: usize) {
+        for _ in 0..at_most {
+            match self.world.shards[shard].event() {
+                None => break,
+                Some(ServiceEvent::Request { member, request, service, payload: (ticket, _) }) => {
+                    self.asked(self.persons[shard][member as usize], request, &service, ticket);
+                }
+                Some(ServiceEvent::Response { member, ticket, service, payload }) => {
+                    let request = self.ended(shard, member, ticket, &service);
+                    assert_eq!(request.replied, Some(Ok(())));
+                    assert_eq!(Some(payload), request.seen_by.map(|person| (ticket, person)));
+                    self.count("response");
+                }
+                Some(ServiceEvent::Failed { member, ticket, service, why }) => {
+                    self.ended(shard, member, ticket, &service);
+                    self.failed(ticket, why);
+                }
+            }
+        }
+    }
+
+    /// A person is asked: one who offered this since, who may have one more, and nobody else was.
+    fn asked(&mut self, person: Person, id: RequestId, service: &str, ticket: Ticket) {
+        let request = &mut self.requests[ticket as usize];
+        assert_eq!(service, NAMES[request.name]);
+        assert_eq!(request.seen_by.replace(person), None, "two were asked");
+        let offered = |offer: &Offer| {
+            (offer.person, offer.name) == (person, request.name)
+                && offer.ended.is_none_or(|ended| ended >= request.asked)
+        };
+        assert!(self.offers.iter().any(offered), "it does not offer this");
+        self.open[person].push(Open { request: id, ticket });
+        assert!(self.open[person].len() as u32 <= self.world.limits.serving_max);
+        self.count("request");
+    }
+
+    /// The outcome of a request is told to who made it, and is the only one.
+    fn ended(&mut self, shard: usize, member: u32, ticket: Ticket, service: &str) -> &Request {
+        let request = &mut self.requests[ticket as usize];
+        assert_eq!(request.person, self.persons[shard][member as usize], "somebody else's");
+        assert_eq!(service, NAMES[request.name]);
+        assert!(!std::mem::replace(&mut request.outcome, true), "two outcomes");
+        request
+    }
+
+    /// There is a reason for what the requester hears.
+    fn failed(&mut self, ticket: Ticket, why: Failure) {
+        let request = &self.requests[ticket as usize];
+        let what = match why {
+            Failure::NoResponders => {
+                let had_one = |offer: &Offer| {
+                    offer.name == request.name
+                        && offer.ended.is_none()
+                        && offer.known.is_some_and(|known| known < request.asked)
+                };
+                assert!(!self.offers.iter().any(had_one), "somebody offers this");
+                assert_eq!(request.seen_by, None);
+                "no responders"
+            }
+            Failure::Overloaded => {
+                assert!(self.world.limits.serving_max < ROOMY.serving_max, "there is room");
+                assert_eq!(request.seen_by, None);
+                "overloaded"
+            }
+            Failure::ResponderGone => {
+                assert!(!self.is_here[request.seen_by.expect("somebody had it")]);
+                assert_eq!(request.replied, None);
+                "responder gone"
+            }
+            Failure::ResponderFailed(text) => {
+                assert_eq!(request.replied, Some(Err(text)));
+                "responder failed"
+            }
+            Failure::Timeout => {
+                assert!(request.deadline <= self.now);
+                "timeout"
+            }
+        };
+        self.count(what);
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.outcomes.entry(what).or_default() += 1;
+    }
+
+    fn any_name(&mut self) -> usize {
+        self.world.rng.usize(0..NAMES.len())
+    }
+
+    /// The shard has what its members have.
+    fn check(&mut self, shard: usize) {
+        let stats = self.world.shards[shard].stats();
+        let is_here = |person: Person| self.persons[shard].contains(&person);
+        let offers = self.offers.iter().filter(|o| is_here(o.person) && o.ended.is_none());
+        let waiting = self.requests.iter().filter(|r| is_here(r.person) && !r.outcome);
+        assert_eq!((stats.offers, stats.waiting), (offers.count(), waiting.count()));
+    }
+
+    /// Nothing more is asked: everybody has an outcome when time has passed, and when everybody has
+    /// left there is nothing.
+    fn end(&mut self) {
+        self.step += 1;
+        self.calm_down();
+        for shard in 0..self.world.shards.len() {
+            self.tell(shard, usize::MAX);
+        }
+        let is_lost = |request: &Request| {
+            let is_open = self.is_here[request.person] && !request.outcome;
+            is_open && request.deadline > self.now && request.seen_by.is_none()
+        };
+        assert!(!self.requests.iter().any(is_lost), "a request is nowhere");
+        self.now += 100;
+        for shard in 0..self.world.shards.len() {
+            self.expire(shard);
+            self.tell(shard, usize::MAX);
+        }
+        self.calm_down();
+        for shard in 0..self.world.shards.len() {
+            self.tell(shard, usize::MAX);
+            self.check(shard);
+            let Stats { waiting, serving, .. } = self.world.shards[shard].stats();
+            assert_eq!((waiting, serving, self.world.shards[shard].next_expiry()), (0, 0, None));
+        }
+        let is_told = |request: &Request| request.outcome || !self.is_here[request.person];
+        assert!(self.requests.iter().all(is_told), "somebody waits");
+        for shard in 0..self.world.shards.len() {
+            (0..MEMBERS).for_each(|member| self.leave(shard, member));
+        }
+        self.calm_down();
+        for services in &mut self.world.shards {
+            assert_eq!((services.stats(), services.event()), (Stats::default(), None));
+        }
+    }
+}
+
+/// Says which seed a panic belongs to.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {}", self.0);
+        }
+    }
+}
+
+fn with_seeds(limits: Limits, kinds: &[&'static str]) {
+    let mut outcomes = Outcomes::new();
+    for seed in 0..1500 {
+        let seed = Seed(seed);
+        for (what, times) in Oracle::new(seed.0, limits).run() {
+            *outcomes.entry(what).or_default() += times;
+        }
+    }
+    let rare: Vec<_> = kinds.iter().filter(|what| outcomes.get(*what) < Some(&100)).collect();
+    assert!(rare.is_empty(), "{rare:?} are rare in {outcomes:?}");
+}
+
+/// Members come and go, their numbers are used again, notes are late: every request has one
+/// outcome, for which there is a reason, is seen by one responder at most, and nothing is left.
+#[test]
+fn every_request_has_one_outcome() {
+    let kinds =
+        ["request", "response", "no responders", "responder gone", "responder failed", "timeout"];
+    with_seeds(ROOMY, &kinds);
+}
+
+/// The same where there is too much of everything.
+#[test]
+fn within_tight_limits() {
+    let limits = Limits { services_max: 2, requests_max: 6, serving_max: 2, notes_max: 6 };
+    let kinds = ["request", "response", "no responders", "overloaded", "responder gone", "timeout"];
+    with_seeds(limits, &kinds);
+}
+
+/// While nothing changes, those who offer a service are asked equally often, to within one,
+/// wherever they and the requesters are.
+#[test]
+fn requests_are_spread_evenly() {
+    for seed in 0..500 {
+        let seed = Seed(seed);
+        let mut world = World::new(seed.0, ROOMY);
+        // Some come and go before.
+        for member in 0..world.rng.u32(1..20) {
+            let shard = world.any();
+            world.shards[shard].serve(member, "one").expect("is new");
+            if member > 0 && world.rng.u8(0..3) == 0 {
+                world.shards[shard].leave(member, |_| ());
+            }
+        }
+        world.calm_down();
+        let count = world.rng.u32(0..100);
+        for ticket in 0..count {
+            let (from, to) = (world.any(), world.any());
+            world.shards[from].request(50, ticket, "one", (ticket, 0), 10).expect("there is room");
+            world.hand_over(from, to);
+            world.arrive(from, to, 2);
+        }
+        world.calm_down();
+        let mut asked = BTreeMap::new();
+        for services in &mut world.shards {
+            while let Some(event) = services.event() {
+                let ServiceEvent::Request { member, .. } = event else { panic!("{event:?}") };
+                *asked.entry(member).or_insert(0) += 1;
+            }
+        }
+        let offers: usize = world.shards.iter().map(|services| services.stats().offers).sum();
+        let least = if asked.len() < offers { 0 } else { *asked.values().min().expect("one") };
+        assert_eq!(asked.values().sum::<u32>(), count);
+        assert!(asked.values().all(|times| *times <= least + 1), "{asked:?}");
+    }
+}

@@ -1,0 +1,385 @@
+//! Several shards that hear each other late, over many seeds.
+
+use std::collections::VecDeque;
+
+use murre_router::Ticket;
+use murre_router::topics::{Cursor, Limits, Note, Position, Refused, Stats, Topics};
+
+use crate::oracle::Oracle;
+use crate::{TOPICS, number, payload, rules};
+
+const SEEDS: u64 = 2000;
+const STEPS: usize = 150;
+const MEMBERS: u32 = 5;
+
+/// What a note is about, as far as the oracle has to know when it arrives.
+#[derive(Clone, Copy)]
+enum About {
+    /// A subscription is asked for.
+    Ask(Ticket),
+    /// A publication of this number, on its way to the owner.
+    Publish(usize, u32),
+    /// On its way from the owner.
+    Publication(usize, u32),
+    /// History is asked for.
+    Read {
+        ticket: Ticket,
+        topic: usize,
+        after: Option<Position>,
+        limit: u32,
+    },
+    Other,
+}
+
+struct World {
+    rng: fastrand::Rng,
+    now: u64,
+    tight: bool,
+    shards: Vec<Topics<Option<u32>>>,
+    /// By shards from and to: what the gathered notes are about, and what is on its way.
+    gathered: Vec<Vec<VecDeque<About>>>,
+    links: Vec<Vec<VecDeque<(About, Note)>>>,
+    /// By shard and topic: how much of the log has reached the shard, as long as it is told of it.
+    seen: Vec<[usize; TOPICS.len()]>,
+    /// How often history was asked for.
+    reads: Ticket,
+    oracle: Oracle,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let shards = rng.usize(1..=4);
+        let tight = rng.u8(0..4) == 0;
+        let limits = match tight {
+            true => Limits { notes_max: 3, deliveries_max: 6, ..Limits::default() },
+            false => Limits::default(),
+        };
+        let topics = |shard| Topics::new(shard as u16, shards as u16, seed, rules, limits);
+        World {
+            now: 1000,
+            tight,
+            shards: (0..shards).map(topics).collect(),
+            gathered: vec![vec![VecDeque::new(); shards]; shards],
+            links: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
+            seen: vec![[0; TOPICS.len()]; shards],
+            reads: 0,
+            oracle: Oracle::default(),
+            rng,
+        }
+    }
+
+    /// Calls one shard, notes what its new notes are about, and takes its events.
+    fn call<T>(
+        &mut self,
+        shard: usize,
+        about: impl Fn(usize, usize) -> About,
+        call: impl FnOnce(&mut Topics<Option<u32>>) -> T,
+    ) -> T {
+        let topics = &mut self.shards[shard];
+        let result = call(topics);
+        for (to, gathered) in self.gathered[shard].iter_mut().enumerate() {
+            let notes = topics.notes(to as u16).len();
+            for at in gathered.len()..notes {
+                gathered.push_back(about(to, at));
+            }
+        }
+        while let Some(event) = topics.event() {
+            self.oracle.event(shard, event, &mut self.seen[shard]);
+        }
+        result
+    }
+
+    fn owner(&self, topic: usize) -> usize {
+        usize::from(self.shards[0].owner(TOPICS[topic]))
+    }
+
+    fn subscribe(&mut self) {
+        let (shard, member, topic) = self.anybody();
+        let from = match self.rng.bool() {
+            true => self.oracle.position(topic, &mut self.rng),
+            false => None,
+        };
+        let (now, key) = (self.now, (shard, member, topic));
+        let (owner, was) = (self.owner(topic), self.oracle.live.contains_key(&key));
+        let ticket = self.oracle.next_ticket();
+        if !was {
+            self.oracle.asked(shard, member, topic, from);
+            self.oracle.live.insert(key, ticket);
+        }
+        // A shard that owns the topic asks and answers before it returns. One that is joined already
+        // does not ask; whether it is, only the topics know.
+        let outcome = if owner == shard && !was {
+            let outcome = self.shards[shard].subscribe(member, TOPICS[topic], from, ticket, now);
+            if outcome.is_ok() && rules(TOPICS[topic]).is_some() {
+                let info = self.shards[shard].topic(TOPICS[topic]).expect("it is owned");
+                self.oracle.joined(ticket, now, &info);
+            } else if outcome.is_ok() {
+                self.seen[shard][topic] = self.oracle.logged(topic);
+            }
+            self.call(shard, |_, _| About::Other, |_| outcome)
+        } else {
+            self.call(
+                shard,
+                |_, _| About::Ask(ticket),
+                |topics| topics.subscribe(member, TOPICS[topic], from, ticket, now),
+            )
+        };
+        match outcome {
+            Ok(()) => assert!(!was),
+            Err(Refused::AlreadySubscribed) => assert!(was),
+            Err(refused) => {
+                assert!(self.tight && !was && refused == Refused::Overloaded);
+                self.oracle.ended(shard, member, topic);
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self) {
+        let (shard, member, topic) = self.anybody();
+        let ticket = self.oracle.live.get(&(shard, member, topic)).copied();
+        let pending = ticket.filter(|ticket| self.oracle.is_pending(*ticket));
+        let outcome = self.call(
+            shard,
+            |_, _| About::Other,
+            |topics| topics.unsubscribe(member, TOPICS[topic]),
+        );
+        match ticket {
+            None => assert_eq!(outcome, Err(Refused::NotSubscribed)),
+            Some(_) => {
+                assert_eq!(outcome, Ok(()));
+                let withdrawn = pending.is_none_or(|ticket| !self.oracle.is_pending(ticket));
+                assert!(withdrawn, "a pending subscription was not withdrawn");
+                self.oracle.ended(shard, member, topic);
+            }
+        }
+    }
+
+    /// The member's number is used again by whoever subscribes next.
+    fn leave(&mut self, shard: usize, member: u32) {
+        for topic in 0..TOPICS.len() {
+            if self.oracle.live.contains_key(&(shard, member, topic)) {
+                self.oracle.ended(shard, member, topic);
+            }
+        }
+        self.call(shard, |_, _| About::Other, |topics| topics.leave(member, |_| ()));
+    }
+
+    fn publish(&mut self) {
+        let (shard, _, topic) = self.anybody();
+        let (number, now) = (self.oracle.publication(), self.now);
+        let publish = |topics: &mut Topics<_>| {
+            topics.publish(TOPICS[topic], payload(number), Some(number), now)
+        };
+        let outcome = match self.owner(topic) == shard {
+            true => self.at_owner(shard, topic, number, publish),
+            false => self.call(shard, |_, _| About::Publish(topic, number), publish),
+        };
+        if let Err(refused) = outcome {
+            assert!(self.tight && refused == Refused::Overloaded);
+            self.oracle.outcome(number, Err(refused));
+        }
+    }
+
+    /// A publication reaches its owner.
+    fn at_owner<T>(
+        &mut self,
+        owner: usize,
+        topic: usize,
+        number: u32,
+        publish: impl FnOnce(&mut Topics<Option<u32>>) -> T,
+    ) -> T {
+        let about = |_, _| About::Publication(topic, number);
+        let result = self.call(owner, about, publish);
+        let info = self.shards[owner].topic(TOPICS[topic]);
+        self.oracle.published(topic, number, self.now, info);
+        self.seen[owner][topic] = self.oracle.logged(topic);
+        result
+    }
+
+    fn read(&mut self) {
+        let (shard, _, topic) = self.anybody();
+        let after = self.oracle.position(topic, &mut self.rng).filter(|_| self.rng.bool());
+        let (ticket, limit) = (self.reads, self.rng.u32(0..6));
+        self.reads += 1;
+        if rules(TOPICS[topic]).is_none() {
+            return;
+        }
+        if self.owner(topic) == shard {
+            self.reads(shard, About::Read { ticket, topic, after, limit });
+        }
+        let now = self.now;
+        let about = |_, _| About::Read { ticket, topic, after, limit };
+        let outcome = self
+            .call(shard, about, |topics| topics.history(TOPICS[topic], after, limit, ticket, now));
+        assert!(outcome == Ok(()) || self.tight && outcome == Err(Refused::Overloaded));
+    }
+
+    /// A read is about to be answered by the owner.
+    fn reads(&mut self, owner: usize, about: About) {
+        let About::Read { ticket, topic, after, limit } = about else { return };
+        let info = self.shards[owner].topic(TOPICS[topic]);
+        let position = info.and_then(|info| info.position);
+        self.oracle.read(ticket, topic, after, limit, self.now, position);
+    }
+
+    /// Some of what one shard gathered for another is handed over.
+    fn hand_over(&mut self, from: usize, to: usize, most: usize) {
+        let notes = self.shards[from].notes(to as u16);
+        let most = most.min(notes.len());
+        let abouts = self.gathered[from][to].drain(..most);
+        self.links[from][to].extend(abouts.zip(notes.drain(..most)));
+    }
+
+    /// Some of what is on its way arrives.
+    fn receive(&mut self, from: usize, to: usize, most: usize) {
+        for _ in 0..most {
+            if self.shards[to].is_behind() {
+                return;
+            }
+            let Some((about, note)) = self.links[from][to].pop_front() else { return };
+            self.arrive(from, to, about, note);
+        }
+    }
+
+    fn arrive(&mut self, from: usize, to: usize, about: About, note: Note) {
+        let now = self.now;
+        let receive = |topics: &mut Topics<_>| topics.receive(from as u16, note, now);
+        match about {
+            About::Publish(topic, number) => self.at_owner(to, topic, number, receive),
+            About::Publication(topic, number) => {
+                self.seen[to][topic] = self.seen[to][topic].max(self.oracle.after(topic, number));
+                self.call(to, |_, _| About::Other, receive);
+            }
+            About::Ask(ticket) => {
+                self.call(to, |_, _| About::Other, receive);
+                // It is only the count of subscribers if the shard was joined already.
+                if let Some(topic) = self.oracle.asks(ticket) {
+                    let info = self.shards[to].topic(TOPICS[topic]).expect("the shard cares");
+                    self.oracle.joined(ticket, now, &info);
+                }
+            }
+            About::Read { .. } => {
+                self.reads(to, about);
+                self.call(to, |_, _| About::Other, receive);
+            }
+            About::Other => self.call(to, |_, _| About::Other, receive),
+        }
+    }
+
+    fn deliver(&mut self, shard: usize, budget: usize) -> bool {
+        let mut left = budget;
+        let oracle = &mut self.oracle;
+        self.shards[shard].deliver(budget, |publication, form, subscribers| {
+            let published = number(&publication.payload);
+            assert_eq!(*form.get_or_insert(published), published, "a form is one publication's");
+            left = left.checked_sub(subscribers.len()).expect("the budget is kept");
+            for subscriber in subscribers {
+                oracle.heard(shard, subscriber.member(), publication);
+            }
+        })
+    }
+
+    fn expire(&mut self, shard: usize) {
+        let now = self.now;
+        self.call(shard, |_, _| About::Other, |topics| topics.expire(now));
+    }
+
+    fn anybody(&mut self) -> (usize, u32, usize) {
+        let shard = self.rng.usize(0..self.shards.len());
+        (shard, self.rng.u32(0..MEMBERS), self.rng.usize(0..TOPICS.len()))
+    }
+
+    fn step(&mut self) {
+        let (shard, member, _) = self.anybody();
+        let (other, some) = (self.rng.usize(0..self.shards.len()), self.rng.usize(0..8));
+        match self.rng.u8(0..100) {
+            0..22 => self.subscribe(),
+            22..30 => self.unsubscribe(),
+            30..32 => self.leave(shard, member),
+            32..50 => self.publish(),
+            50..54 => self.read(),
+            54..70 => self.hand_over(shard, other, some),
+            70..84 => self.receive(shard, other, some),
+            84..94 => _ = self.deliver(shard, some),
+            94..97 => self.now += self.rng.u64(0..12),
+            _ => self.expire(shard),
+        }
+    }
+
+    /// Until nothing is on its way.
+    fn settle(&mut self) {
+        let shards = self.shards.len();
+        loop {
+            for from in 0..shards {
+                for to in 0..shards {
+                    self.hand_over(from, to, usize::MAX);
+                    self.receive(from, to, usize::MAX);
+                }
+                while self.deliver(from, 3) {}
+            }
+            let waiting = self.shards.iter().map(|topics| {
+                let Stats { notes_waiting, deliveries_waiting, .. } = topics.stats();
+                notes_waiting + deliveries_waiting
+            });
+            if waiting.sum::<u64>() == 0 && self.links.iter().flatten().all(VecDeque::is_empty) {
+                return;
+            }
+        }
+    }
+
+    /// Every shard knows who is subscribed, and the owners how many.
+    fn check_subscriptions(&self) {
+        for (shard, topics) in self.shards.iter().enumerate() {
+            for member in 0..MEMBERS {
+                let live = self.oracle.live.range((shard, member, 0)..(shard, member + 1, 0));
+                let mut live: Vec<&str> = live.map(|((_, _, topic), _)| TOPICS[*topic]).collect();
+                let mut subscriptions: Vec<&str> = topics.subscriptions(member).collect();
+                live.sort_unstable();
+                subscriptions.sort_unstable();
+                assert_eq!(subscriptions, live);
+            }
+            let (listed, more) = topics.topics(Cursor::default(), 1000);
+            assert!(more.is_none() && listed.len() as u64 == topics.stats().owned);
+            for info in listed {
+                assert_eq!(usize::from(topics.owner(&info.name)), shard);
+                let live = self.oracle.live.keys().filter(|key| *TOPICS[key.2] == *info.name);
+                // Reports are put off while too many notes wait.
+                assert!(self.tight || live.count() as u64 == info.subscribers);
+            }
+        }
+    }
+}
+
+fn run(seed: u64) {
+    let mut world = World::new(seed);
+    for _ in 0..STEPS {
+        world.step();
+    }
+    world.settle();
+    world.check_subscriptions();
+    world.oracle.check();
+
+    for shard in 0..world.shards.len() {
+        (0..MEMBERS).for_each(|member| world.leave(shard, member));
+    }
+    world.settle();
+    world.oracle.check();
+    world.now += 200;
+    for shard in 0..world.shards.len() {
+        world.expire(shard);
+        assert_eq!(world.shards[shard].stats(), Stats::default(), "something is not given back");
+    }
+}
+
+/// Nothing is lost, nothing comes twice, all subscribers hear the owner's order, recovery is exact,
+/// nobody hears who has left, and everything is given back, however late shards hear each other.
+#[test]
+fn shards_agree() {
+    for seed in 0..SEEDS {
+        if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The rules for channels and services, by the part of their names before the first `:`.
+
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The rules of all names.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Namespaces {
+    /// In the order of their names.
+    named: Box<[Namespace]>,
+    /// For what is in none of these.
+    rest: Rules,
+}
+
+/// Who may do what in a namespace, and what is done there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    pub(crate) publish: Who,
+    pub(crate) subscribe: Who,
+    pub(crate) serve: Who,
+    pub(crate) request: Who,
+    /// Publications that a channel keeps; 0 is no history.
+    pub(crate) history_size: u32,
+    /// For how long it keeps them.
+    pub(crate) history_ttl: Duration,
+    pub(crate) slow: Slow,
+}
+
+/// Who may do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    Anyone,
+    Authenticated,
+    Nobody,
+}
+
+/// What happens to a subscriber that reads too slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slow {
+    Disconnect,
+    DropOldest,
+    LatestOnly,
+}
+
+/// A namespace as it is configured: `NAME,RULE=VALUE,...`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Namespace {
+    name: Box<str>,
+    rules: Rules,
+}
+
+impl Namespaces {
+    /// Those that are configured. The one called `default` is for the rest.
+    ///
+    /// # Errors
+    /// The name of one that is given twice.
+    pub(crate) fn new(namespaces: &[Namespace]) -> Result<Self, &str> {
+        for (at, Namespace { name, .. }) in namespaces.iter().enumerate() {
+            if namespaces[..at].iter().any(|earlier| earlier.name == *name) {
+                return Err(name);
+            }
+        }
+        let mut named = namespaces.to_vec();
+        named.sort_by(|one, other| one.name.cmp(&other.name));
+        let rest = named.iter().position(|namespace| &*namespace.name == REST);
+        let rest = rest.map_or_else(Rules::default, |at| named.remove(at).rules);
+        Ok(Namespaces { named: named.into(), rest })
+    }
+
+    /// The rules for a channel or a service.
+    pub(crate) fn rules(&self, identifier: &str) -> &Rules {
+        let Some((prefix, _)) = identifier.split_once(':') else { return &self.rest };
+        let found = self.named.binary_search_by(|namespace| (*namespace.name).cmp(prefix));
+        found.map_or(&self.rest, |at| &self.named[at].rules)
+    }
+}
+
+/// The name that stands for every name without a namespace of its own.
+const REST: &str = "default";
+
+impl Default for Rules {
+    fn default() -> Self {
+        Rules {
+            publish: Who::Authenticated,
+            subscribe: Who::Anyone,
+            serve: Who::Authenticated,
+            request: Who::Anyone,
+            history_size: 0,
+            history_ttl: HISTORY_TTL_DEFAULT,
+            slow: Slow::Disconnect,
+        }
+    }
+}
+
+impl Who {
+    /// Whether that includes a connection that has shown a token, or has not.
+    pub(crate) fn includes(self, authenticated: bool) -> bool {
+        match self {
+            Who::Anyone => true,
+            Who::Authenticated => authenticated,
+            Who::Nobody => false,
+        }
+    }
+}
+
+impl FromStr for Namespace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let name = parts.next().unwrap_or_default();
+        if name.is_empty() || name.contains(|c: char| ":=;\"".contains(c) || c.is_control()) {
+            return Err(format!("`{name}` is no name of a namespace; {FORM}"));
+        }
+        let mut rules = Rules::default();
+        let mut given = Vec::new();
+        for part in parts {
+            let (rule, value) =
+                part.split_once('=').ok_or(format!("`{part}` is not RULE=VALUE; {FORM}"))?;
+            if given.contains(&rule) {
+                return Err(format!("`{rule}` is given twice; leave one"));
+            }
+            given.push(rule);
+            rules.set(rule, value)?;
+        }
+        if given.contains(&"history-ttl") && rules.history_size == 0 {
+            return Err("`history-ttl` needs a `history-size` of at least 1".into());
+        }
+        Ok(Namespace { name: name.into(), rules })
+    }
+}
+
+const FORM: &str = "write it as in chat,publish=anyone,history-size=100";
+
+impl Rules {
+    fn set(&mut self, rule: &str, value: &str) -> Result<(), String> {
+        let wrong = |allowed: &str| format!("`{rule}` is {allowed}, not `{value}`");
+        match rule {
+            "publish" => self.publish = one_of(&WHO, value).map_err(|names| wrong(&names))?,
+            "subscribe" => self.subscribe = one_of(&WHO, value).map_err(|names| wrong(&names))?,
+            "serve" => self.serve = one_of(&WHO, value).map_err(|names| wrong(&names))?,
+            "request" => self.request = one_of(&WHO, value).map_err(|names| wrong(&names))?,
+            "slow" => self.slow = one_of(&SLOW, value).map_err(|names| wrong(&names))?,
+            "history-size" => {
+                let size = value.parse().ok().filter(|size| *size <= HISTORY_SIZE_MAX);
+                self.history_size = size.ok_or_else(|| wrong("a number from 0 to 1000000"))?;
+            }
+            "history-ttl" => {
+                let seconds = value.parse::<f64>().ok().filter(|ttl| HISTORY_TTL.contains(ttl));
+                let seconds = seconds.ok_or_else(|| wrong("0.1 to 31536000 seconds"))?;
+                self.history_ttl = Duration::from_secs_f64(seconds);
+            }
+            _ => return Err(format!("there is no rule `{rule}`; the rules are {RULES}")),
+        }
+        Ok(())
+    }
+}
+
+/// The value of this name, or all names in a sentence.
+fn one_of<T: Copy>(choices: &[(&str, T)], name: &str) -> Result<T, String> {
+    let found = choices.iter().find(|(known, _)| *known == name);
+    found.map(|&(_, value)| value).ok_or_else(|| {
+        let names: Vec<&str> = choices.iter().map(|&(name, _)| name).collect();
+        format!("one of {}", names.join(", "))
+    })
+}
+
+const RULES: &str = "publish, subscribe, serve, request, history-size, history-ttl, slow";
+const WHO: [(&str, Who); 3] =
+    [("anyone", Who::Anyone), ("authenticated", Who::Authenticated), ("nobody", Who::Nobody)];
+const SLOW: [(&str, Slow); 3] = [
+    ("disconnect", Slow::Disconnect),
+    ("drop_oldest", Slow::DropOldest),
+    ("latest_only", Slow::LatestOnly),
+];
+const HISTORY_SIZE_MAX: u32 = 1_000_000;
+const HISTORY_TTL: RangeInclusive<f64> = 0.1..=31_536_000.0;
+const HISTORY_TTL_DEFAULT: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn namespaces(texts: &[&str]) -> Namespaces {
+        let namespaces: Vec<Namespace> =
+            texts.iter().map(|text| text.parse().expect(text)).collect();
+        Namespaces::new(&namespaces).expect("names differ")
+    }
+
+    /// Without configuration everybody listens and asks, and who has a token speaks.
+    #[test]
+    fn defaults() {
+        let rules = *namespaces(&[]).rules("chat:lobby");
+        assert_eq!(rules, Rules::default());
+        assert_eq!((rules.subscribe, rules.request), (Who::Anyone, Who::Anyone));
+        assert_eq!((rules.publish, rules.serve), (Who::Authenticated, Who::Authenticated));
+        assert_eq!((rules.history_size, rules.slow), (0, Slow::Disconnect));
+    }
+
+    /// Every rule is set by its name; what is not given is the default.
+    #[test]
+    fn every_rule() {
+        let all = "chat,publish=anyone,subscribe=authenticated,serve=nobody,request=authenticated,\
+                   history-size=100,history-ttl=1.5,slow=latest_only";
+        let expected = Rules {
+            publish: Who::Anyone,
+            subscribe: Who::Authenticated,
+            serve: Who::Nobody,
+            request: Who::Authenticated,
+            history_size: 100,
+            history_ttl: Duration::from_millis(1500),
+            slow: Slow::LatestOnly,
+        };
+        assert_eq!(*namespaces(&[all]).rules("chat:"), expected);
+        let some = namespaces(&["a,history-size=7,slow=drop_oldest"]);
+        let expected = Rules { history_size: 7, slow: Slow::DropOldest, ..Rules::default() };
+        assert_eq!(*some.rules("a:b"), expected);
+        assert_eq!(expected.history_ttl, Duration::from_secs(300));
+    }
+
+    /// The part before the first colon decides, and only as a whole; `default` is for all others.
+    #[test]
+    fn the_prefix_decides() {
+        let sizes = [
+            "b,history-size=2",
+            "default,history-size=9",
+            "a,history-size=1",
+            "ab,history-size=3",
+            "\u{e9},history-size=4",
+        ];
+        let namespaces = namespaces(&sizes);
+        for (identifier, size) in [
+            ("a:x", 1),
+            ("b:x", 2),
+            ("ab:x", 3),
+            ("a:b:x", 1),
+            ("a:", 1),
+            ("\u{e9}:x", 4),
+            ("a", 9),
+            ("", 9),
+            (":", 9),
+            (":a:", 9),
+            ("aa:x", 9),
+            ("A:x", 9),
+            ("a :x", 9),
+            ("default", 9),
+            ("default:x", 9),
+            ("z:x", 9),
+        ] {
+            assert_eq!(namespaces.rules(identifier).history_size, size, "{identifier:?}");
+        }
+    }
+
+    /// What is wrong is named, with what would be right.
+    #[test]
+    fn wrong_ones_are_named() {
+        for (text, named) in [
+            ("", "no name"),
+            (",publish=anyone", "no name"),
+            ("a:b", "`a:b`"),
+            ("publish=anyone", "`publish=anyone`"),
+            ("a,publish", "`publish` is not RULE=VALUE"),
+            ("a,", "`` is not RULE=VALUE"),
+            ("a,publsh=anyone", "no rule `publsh`; the rules are publish,"),
+            ("a,publish=all", "`publish` is one of anyone, authenticated, nobody, not `all`"),
+            ("a,slow=never", "one of disconnect, drop_oldest, latest_only, not `never`"),
+            ("a,history-size=-1", "`history-size` is a number from 0 to 1000000, not `-1`"),
+            ("a,history-size=1000001", "not `1000001`"),
+            ("a,history-size=1,history-ttl=0", "`history-ttl` is 0.1 to"),
+            ("a,history-size=1,history-ttl=nan", "not `nan`"),
+            ("a,history-ttl=5", "needs a `history-size`"),
+            ("a,slow=disconnect,slow=disconnect", "`slow` is given twice"),
+        ] {
+            let error = text.parse::<Namespace>().expect_err(text);
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+
+    /// A name can be given once, `default` too.
+    #[test]
+    fn no_name_twice() {
+        for name in ["b", "default"] {
+            let texts = ["a", name, "c", name].map(|text| text.parse().expect(text));
+            assert_eq!(Namespaces::new(&texts).expect_err("it is there twice"), name);
+        }
+    }
+
+    /// Who is meant by the three words.
+    #[test]
+    fn who_is_included() {
+        for (who, with_token, without) in [
+            (Who::Anyone, true, true),
+            (Who::Authenticated, true, false),
+            (Who::Nobody, false, false),
+        ] {
+            assert_eq!((who.includes(true), who.includes(false)), (with_token, without));
+        }
+    }
+}

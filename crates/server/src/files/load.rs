@@ -1,0 +1,360 @@
+//! A folder, read into memory.
+
+use std::ffi::OsStr;
+use std::fmt::{self, Write};
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use httpdate::HttpDate;
+use murre_codec::http::Headers;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use sha2::{Digest, Sha256};
+
+use super::media_types::media_type;
+use super::{Entry, File, Files};
+
+/// Why a folder cannot be served.
+#[derive(Debug)]
+pub(crate) enum FilesError {
+    /// Something in it, or the folder itself, cannot be read.
+    Unreadable { path: PathBuf, error: io::Error },
+    /// There is more in it than may be kept in memory.
+    TooMuch { folder: PathBuf, bytes_max: u64 },
+}
+
+impl fmt::Display for FilesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FilesError::Unreadable { path, error } => write!(
+                f,
+                "cannot read {} (--files): {error}; check the path and its permissions",
+                path.display()
+            ),
+            FilesError::TooMuch { folder, bytes_max } => write!(
+                f,
+                "the files in {} take more than {bytes_max} bytes of memory; raise \
+                 --files-bytes-max, or serve fewer",
+                folder.display()
+            ),
+        }
+    }
+}
+
+impl Files {
+    /// Reads every file in `folder` and below, if they take no more than `bytes_max`.
+    ///
+    /// Names that begin with a dot are left out: they are what editors and version control leave
+    /// there, and secrets. So is what is no file, and a link that leads to no file in the folder.
+    ///
+    /// # Errors
+    /// What cannot be read, or that there is too much.
+    pub(crate) fn read(folder: &Path, bytes_max: u64) -> Result<Self, FilesError> {
+        let root = folder.canonicalize().map_err(unreadable(folder))?;
+        let mut files = Files::default();
+        let mut folders = vec![(root.clone(), b"/".to_vec())];
+        while let Some((folder, prefix)) = folders.pop() {
+            for entry in entries(&folder).map_err(unreadable(&folder))? {
+                let (name, place) = (entry.file_name(), entry.path());
+                let mut path = [&prefix, name.as_bytes()].concat();
+                let kind = entry.file_type().map_err(unreadable(&place))?;
+                if is_hidden(name.as_bytes()) {
+                    continue;
+                }
+                if kind.is_dir() {
+                    path.push(b'/');
+                    folders.push((place, path));
+                } else if let Some(place) = file_inside(&root, place, kind) {
+                    let room = bytes_max - files.bytes;
+                    let file = File::read(&place, &name, room).map_err(unreadable(&place))?;
+                    files.insert(path, file);
+                    if files.bytes > bytes_max {
+                        return Err(FilesError::TooMuch { folder: root, bytes_max });
+                    }
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    fn insert(&mut self, path: Vec<u8>, file: File) {
+        self.count += 1;
+        self.bytes += file.content.len() as u64 + path.len() as u64 + ENTRY_BYTES;
+        let file = Arc::new(file);
+        let folder = path.strip_suffix(b"index.html").filter(|folder| folder.ends_with(b"/"));
+        if let Some(folder) = folder {
+            self.paths.insert(folder.into(), Entry::File(Arc::clone(&file)));
+            let location = percent_encode(folder, ESCAPED).to_string();
+            // The root has no name without its slash: no path is empty.
+            self.paths.insert(folder[..folder.len() - 1].into(), Entry::Redirect { location });
+        }
+        self.paths.insert(path.into(), Entry::File(file));
+    }
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> FilesError {
+    move |error| FilesError::Unreadable { path: path.to_owned(), error }
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    fs::read_dir(folder)?.collect()
+}
+
+/// All but the folder that is meant to be seen (RFC 8615).
+fn is_hidden(name: &[u8]) -> bool {
+    name.starts_with(b".") && name != b".well-known"
+}
+
+/// Where the file is to be read, if it is one.
+fn file_inside(root: &Path, place: PathBuf, kind: fs::FileType) -> Option<PathBuf> {
+    if kind.is_file() {
+        return Some(place);
+    }
+    let led = place.canonicalize().ok();
+    let inside = led.filter(|led| kind.is_symlink() && led.starts_with(root) && led.is_file());
+    if inside.is_none() {
+        tracing::warn!(path = %place.display(), "not served: neither a file nor a link to one in the folder");
+    }
+    inside
+}
+
+impl File {
+    /// Reads a file, but no more than one byte beyond what there is room for.
+    fn read(place: &Path, name: &OsStr, room: u64) -> io::Result<Self> {
+        let file = fs::File::open(place)?;
+        let metadata = file.metadata()?;
+        let mut content = Vec::with_capacity(metadata.len().min(room) as usize);
+        file.take(room + 1).read_to_end(&mut content)?;
+        let extension = Path::new(name).extension().and_then(OsStr::to_str);
+        let content_type = media_type(extension.unwrap_or_default());
+        Ok(File::new(content, content_type, metadata.modified()?))
+    }
+
+    /// A file with this content, served as this media type.
+    pub(super) fn new(content: Vec<u8>, content_type: &'static str, modified: SystemTime) -> Self {
+        let tag = tag(&content);
+        // Not in the future (RFC 9110 section 8.8.2.1), nor before dates can be written.
+        let modified = modified.min(SystemTime::now()).max(SystemTime::UNIX_EPOCH).into();
+        // The client may keep it, but asks each time whether it has changed.
+        let headers_unchanged =
+            Headers::default().with("ETag", &tag).with("Cache-Control", "no-cache");
+        let headers = headers_unchanged
+            .with("Last-Modified", &HttpDate::to_string(&modified))
+            .with("Accept-Ranges", "bytes")
+            .with("X-Content-Type-Options", "nosniff");
+        let content = Bytes::from(content.into_boxed_slice());
+        File { content, content_type, tag, modified, headers, headers_unchanged }
+    }
+}
+
+/// An entity tag of the content: half of its SHA-256.
+fn tag(content: &[u8]) -> String {
+    let mut tag = String::from('"');
+    for byte in &Sha256::digest(content)[..16] {
+        write!(tag, "{byte:02x}").expect("a string takes all that is written to it");
+    }
+    tag + "\""
+}
+
+/// What is kept of a file beside its content and its path, roughly: a folder of empty files is
+/// bounded, too.
+const ENTRY_BYTES: u64 = 512;
+/// What is escaped in a path of ours.
+const ESCAPED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A folder of one test's own, gone at its end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str, files: &[(&str, &str)]) -> Self {
+            let name = format!("murre-{}-{name}", std::process::id());
+            let folder = Folder(std::env::temp_dir().join(name));
+            fs::create_dir(&folder.0).expect("it is new");
+            files.iter().for_each(|(path, content)| folder.write(path, content));
+            folder
+        }
+
+        fn write(&self, path: &str, content: &str) {
+            let place = self.0.join(path);
+            fs::create_dir_all(place.parent().expect("below the folder")).expect("room");
+            fs::write(place, content).expect("room");
+        }
+
+        fn read(&self) -> Files {
+            Files::read(&self.0, 1 << 20).expect("it can be read")
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).expect("it is there");
+        }
+    }
+
+    /// The content at a path, or the place that it redirects to.
+    fn at<'f>(files: &'f Files, path: &str) -> Option<&'f str> {
+        files.find(path).map(|entry| match entry {
+            Entry::File(file) => str::from_utf8(&file.content).expect("text"),
+            Entry::Redirect { location } => location,
+        })
+    }
+
+    /// Files are found by path, folders by the path of their page.
+    #[test]
+    fn files_and_folders_are_found() {
+        let folder = Folder::new(
+            "found",
+            &[
+                ("index.html", "root"),
+                ("a/b/index.html", "ab"),
+                ("a/c.txt", "c"),
+                ("aindex.html", ""),
+            ],
+        );
+        let files = folder.read();
+        for (path, found) in [
+            ("/", Some("root")),
+            ("/index.html", Some("root")),
+            ("/a/b/", Some("ab")),
+            ("/a/b", Some("/a/b/")),
+            ("/a/b/index.html", Some("ab")),
+            ("/a/c.txt", Some("c")),
+            ("/aindex.html", Some("")),
+            ("", None),
+            ("*", None),
+            ("/a", None),
+            ("/a/", None),
+            ("/a/c.txt/", None),
+            ("/A/c.txt", None),
+            ("//a/c.txt", None),
+            ("a/c.txt", None),
+        ] {
+            // The root without its slash is a redirect that no request can ask for.
+            assert_eq!(at(&files, path).filter(|_| !path.is_empty()), found, "{path:?}");
+        }
+        assert_eq!(files.count(), 4);
+    }
+
+    /// Names are what the escapes stand for, whatever they are made of; locations are escaped.
+    #[test]
+    fn names_are_written_in_any_way() {
+        let odd = "é %2F?#\"\r\n\u{1}<.d";
+        let folder = Folder::new("names", &[("a b.txt", "1"), ("50%.txt", "2"), ("ü", "3")]);
+        folder.write(&format!("{odd}/index.html"), "4");
+        let files = folder.read();
+        for (path, found) in [
+            ("/a%20b.txt", "1"),
+            ("/%61%20b%2Etxt", "1"),
+            ("/50%25.txt", "2"),
+            ("/50%.txt", "2"),
+            ("/%c3%BC", "3"),
+            ("/ü", "3"),
+        ] {
+            assert_eq!(at(&files, path), Some(found), "{path:?}");
+        }
+        let escaped = "/%C3%A9%20%252F%3F%23%22%0D%0A%01%3C.d/";
+        assert_eq!(at(&files, escaped), Some("4"));
+        assert_eq!(at(&files, escaped.trim_end_matches('/')), Some(escaped));
+        for path in ["/a+b.txt", "/%C3", "/%", "/a%2520b.txt", "/a b.txt%00", "/%00"] {
+            assert_eq!(at(&files, path), None, "{path:?}");
+        }
+    }
+
+    /// No way to write a path leads to what is not in the folder, or around a separator.
+    #[test]
+    fn nothing_is_found_outside() {
+        let outside = Folder::new("outside", &[("secret", "s"), ("in/page", "p"), ("in/d/x", "x")]);
+        let files = Files::read(&outside.0.join("in"), 1 << 20).expect("it can be read");
+        assert_eq!(at(&files, "/page"), Some("p"));
+        for path in [
+            "/../secret",
+            "/d/../../secret",
+            "/d/../page",
+            "/./page",
+            "/%2e%2e/secret",
+            "/..%2fsecret",
+            "/%2e%2e%2fsecret",
+            "/..%5csecret",
+            "/..\\secret",
+            "/%252e%252e/secret",
+            "/%c0%ae%c0%ae/secret",
+            "/page%00",
+            "/page%00.html",
+            "/d%2fx",
+            "/d%2Fx",
+            "%2fpage",
+            "/secret",
+            "/etc/passwd",
+            "//etc/passwd",
+        ] {
+            assert_eq!(at(&files, path), None, "{path:?}");
+        }
+        assert_eq!(at(&files, &outside.0.join("secret").display().to_string()), None);
+    }
+
+    /// Links are followed to files in the folder and nowhere else; hidden names and what is no file
+    /// are left out. What is at a path is what was there at start.
+    #[test]
+    fn links_do_not_lead_out() {
+        let outside = Folder::new("links", &[("secret", "s"), ("in/page", "p"), ("in/.env", "e")]);
+        outside.write("in/.git/config", "g");
+        outside.write("in/.well-known/security.txt", "w");
+        let place = outside.0.join("in");
+        let links = [
+            ("inside", "page"),
+            ("out", "../secret"),
+            ("absolute", "/etc/passwd"),
+            ("up", ".."),
+            ("round", "."),
+            ("twice", "out"),
+            ("nowhere", "nothing"),
+            ("itself", "itself"),
+        ];
+        for (name, to) in links {
+            symlink(to, place.join(name)).expect("a link");
+        }
+        nix::unistd::mkfifo(&place.join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let files = Files::read(&place, 1 << 20).expect("it can be read");
+        assert_eq!(files.count(), 3, "{:?}", files.paths.keys());
+        assert_eq!(at(&files, "/inside"), Some("p"));
+        assert_eq!(at(&files, "/.well-known/security.txt"), Some("w"));
+        fs::write(place.join("page"), "changed").expect("room");
+        assert_eq!(at(&files, "/page"), Some("p"));
+    }
+
+    /// What does not fit is refused, however it is spread, and what cannot be read is named.
+    #[test]
+    fn too_much_is_refused() {
+        let folder = Folder::new("much", &[("a", "12345"), ("b/c", "67890")]);
+        let files = folder.read();
+        assert_eq!(files.bytes(), 10 + 6 + 2 * ENTRY_BYTES);
+        assert!(Files::read(&folder.0, files.bytes()).is_ok());
+        let error = Files::read(&folder.0, files.bytes() - 1).expect_err("a byte too much");
+        assert!(error.to_string().contains("--files-bytes-max"), "{error}");
+        assert!(Files::read(&folder.0, 0).is_err());
+        for (name, problem) in [("a", "Not a directory"), ("none", "No such file")] {
+            let place = folder.0.join(name);
+            let error = Files::read(&place, 1 << 20).expect_err("no folder").to_string();
+            assert!(error.contains(problem) && error.contains(name), "{error}");
+        }
+    }
+
+    /// A tag follows the content and nothing else.
+    #[test]
+    fn tags_are_of_the_content() {
+        // The digest of nothing, as every implementation has it.
+        assert_eq!(tag(b""), "\"e3b0c44298fc1c149afbf4c8996fb924\"");
+        assert_ne!(tag(b"a"), tag(b"b"));
+    }
+}
