@@ -87,7 +87,7 @@ impl Feed {
     /// Publishes what is due.
     pub(crate) fn turn(&mut self, channels: &mut Channels, out: &Outbox) {
         let now = out.now();
-        self.quotes.turn(channels, now, &mut self.rng);
+        self.quotes.turn(channels, &mut self.rng, out);
         let Some(rate) = self.rate else { return };
         let full = rate.rate.is_none();
         self.due = match rate.rate {
@@ -108,7 +108,11 @@ impl Feed {
             if !full || waiting <= WAITING_MAX {
                 self.number += 1;
                 let text = self.message(&topic);
-                channels.feed(&topic, Payload { form: Form::Raw, bytes: text.into_bytes().into() });
+                channels.feed(
+                    &topic,
+                    Payload { form: Form::Raw, bytes: text.into_bytes().into() },
+                    out,
+                );
             }
         }
     }
@@ -154,7 +158,8 @@ impl Quotes {
         Quotes { quotes: HashMap::new(), sequence: 0, next: now + QUOTES_EVERY }
     }
 
-    fn turn(&mut self, channels: &mut Channels, now: Instant, rng: &mut Rng) {
+    fn turn(&mut self, channels: &mut Channels, rng: &mut Rng, out: &Outbox) {
+        let now = out.now();
         if now < self.next {
             return;
         }
@@ -167,7 +172,11 @@ impl Quotes {
                 "sequence" => format!(r#"{{"sequence":{}}}"#, self.sequence),
                 symbol => self.quote(&topic, symbol, rng),
             };
-            channels.feed(&topic, Payload { form: Form::Json, bytes: data.into_bytes().into() });
+            channels.feed(
+                &topic,
+                Payload { form: Form::Json, bytes: data.into_bytes().into() },
+                out,
+            );
         }
     }
 

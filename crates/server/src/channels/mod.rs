@@ -68,8 +68,10 @@ pub(crate) struct Channels {
     parser: Parser,
     mesh: Mesh<Mail>,
     counters: Arc<ChannelCounters>,
-    /// Some notes could not be handed over, or some deliveries wait: come back at once.
-    unfinished: Option<Duration>,
+    /// When there is something to do though nothing happens.
+    wake: Option<Instant>,
+    /// Something has happened in this turn.
+    stirred: bool,
     /// Milliseconds since time began, of this turn.
     now: u64,
 }
@@ -96,7 +98,8 @@ impl Channels {
             parser: Parser::default(),
             mesh: Mesh::new(usize::from(shard)),
             counters: Arc::default(),
-            unfinished: None,
+            wake: None,
+            stirred: false,
             now: 0,
             setting,
         }
@@ -243,6 +246,7 @@ impl Channels {
 
     /// A WebSocket, a stream or a poll is over.
     pub(crate) fn leave(&mut self, id: ConnId) {
+        self.stirred = true;
         let slot = id.index();
         let mut forget = |ticket| _ = self.tickets.take(ticket);
         self.topics.leave(slot, &mut forget);
@@ -594,6 +598,10 @@ impl Channels {
 
     /// What a turn does after everything else: delivers, lets time pass, tells the other shards.
     pub(crate) fn turn(&mut self, out: &mut Outbox) {
+        let due = self.wake.is_some_and(|wake| wake <= out.now());
+        if !due && !self.stirred {
+            return;
+        }
         self.clock(out);
         self.topics.expire(self.now);
         self.services.expire(self.now);
@@ -604,26 +612,31 @@ impl Channels {
         self.settle(out);
         let left = self.deliver(out);
         let behind = self.hand_over();
-        self.unfinished = match (left, behind) {
+        let again = match (left, behind) {
             (true, _) => Some(Duration::ZERO),
             (false, true) => Some(BEHIND),
             (false, false) => None,
         };
+        self.stirred = false;
+        self.wake = self.next(again, out.now());
         let (topics, services) = (self.topics.stats(), self.services.stats());
         self.counters.tell(&topics, &services, self.lagging.len(), self.clients.users());
     }
 
     /// When there should be a turn at the latest.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        let now = Instant::now();
+        self.wake
+    }
+
+    fn next(&self, again: Option<Duration>, now: Instant) -> Option<Instant> {
         let moments = [self.topics.next_expiry(), self.services.next_expiry()];
         let moment = |ms| self.setting.began + Duration::from_millis(ms);
         let token = self
             .clients
             .next_expiry()
             .map(|expires| now + Duration::from_secs(expires.saturating_sub(seconds())));
-        let unfinished = self.unfinished.map(|after| now + after);
-        moments.into_iter().flatten().map(moment).chain(token).chain(unfinished).min()
+        let again = again.map(|after| now + after);
+        moments.into_iter().flatten().map(moment).chain(token).chain(again).min()
     }
 
     /// Everything queued for a connection has been sent.
@@ -690,7 +703,8 @@ impl Channels {
     // ---- for the bench ----
 
     /// Publishes something of the server's own.
-    pub(crate) fn feed(&mut self, topic: &str, payload: Payload) {
+    pub(crate) fn feed(&mut self, topic: &str, payload: Payload, out: &Outbox) {
+        self.clock(out);
         // What is refused because the server is behind is not said again: there is always more.
         let _ = self.topics.publish(topic, payload, None, self.now);
     }
@@ -729,7 +743,9 @@ impl Channels {
         }
     }
 
+    /// Something happens, at the time of this turn.
     fn clock(&mut self, out: &Outbox) {
+        self.stirred = true;
         let passed = out.now().saturating_duration_since(self.setting.began);
         self.now = passed.as_millis() as u64;
     }

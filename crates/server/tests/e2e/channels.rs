@@ -399,7 +399,7 @@ fn slow_consumers() {
         "--max-send-bytes=200000",
         "--max-commands-per-second=60000",
     ]);
-    const COUNT: u64 = 1500;
+    const COUNT: u64 = 300;
     let channels = ["o:x", "l:x"];
     let mut slow: Vec<Client> = channels
         .iter()
@@ -410,7 +410,7 @@ fn slow_consumers() {
         })
         .collect();
     let mut publisher = Client::of(&server);
-    let (mut healthy, filling) = (Client::of(&server), "x".repeat(10_000));
+    let (mut healthy, filling) = (Client::of(&server), "x".repeat(50_000));
     channels.iter().for_each(|channel| _ = healthy.subscribe(channel));
     for number in 1..=COUNT {
         for channel in channels {
