@@ -151,3 +151,87 @@ fn allocated(bytes: usize) -> usize {
         _ => (bytes + 8).next_multiple_of(16).max(32),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topics::Form;
+
+    fn history(size: u32) -> History {
+        History::new(Retention { size, ttl_ms: 10 }, 5)
+    }
+
+    fn payload(byte: u8) -> Payload {
+        Payload { form: Form::Raw, bytes: Arc::from([byte]) }
+    }
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: 5, offset }
+    }
+
+    fn bytes(publications: &[Publication]) -> Vec<(u64, u8)> {
+        let bytes = |publication: &Publication| {
+            (publication.position.expect("it has one").offset, publication.payload.bytes[0])
+        };
+        publications.iter().map(bytes).collect()
+    }
+
+    /// The newest are kept, as many as there may be, with their offsets.
+    #[test]
+    fn the_newest_are_kept() {
+        let (topic, mut history) = (Arc::from("topic"), history(3));
+        for byte in 1..=5 {
+            assert_eq!(history.append(payload(byte), 0), at(u64::from(byte)));
+        }
+        assert_eq!(bytes(&history.publications(&topic, 3, 9)), [(3, 3), (4, 4), (5, 5)]);
+        assert_eq!(bytes(&history.publications(&topic, 2, 1)), [(4, 4)]);
+        assert_eq!(bytes(&history.publications(&topic, 0, 1)), []);
+    }
+
+    /// A reader has missed what came since, or it cannot be told what it missed.
+    #[test]
+    fn what_was_missed_is_there_or_not() {
+        let mut history = history(3);
+        assert_eq!((history.missed(at(0), 0), history.missed(at(1), 0)), (Some(0), None));
+        for now in 0..5 {
+            history.append(payload(0), now);
+        }
+        let missed = |from| history.missed(from, 5);
+        assert_eq!([at(5), at(4), at(2)].map(missed), [Some(0), Some(1), Some(3)]);
+        assert_eq!([at(1), at(6), Position { epoch: 4, offset: 5 }].map(missed), [None; 3]);
+        // The one of moment 2 is past its time, though it has not been put out.
+        assert_eq!((history.missed(at(3), 12), history.missed(at(2), 12)), (Some(2), None));
+    }
+
+    /// What is past its time is put out, a bounded number in one go; the count goes on.
+    #[test]
+    fn time_puts_out() {
+        let mut history = history(100);
+        for now in 0..40 {
+            history.append(payload(0), now);
+        }
+        assert_eq!(history.deadline(), Some(10));
+        assert_eq!((history.expire(30, 15), history.expire(30, 15)), (15, 6));
+        assert_eq!((history.expire(30, 15), history.len(), history.deadline()), (0, 19, Some(31)));
+        history.expire(1000, 1000);
+        assert_eq!((history.len(), history.deadline(), history.position()), (0, None, at(40)));
+    }
+
+    /// Room grows up to the retention's size and is given back; the bytes are counted from it.
+    #[test]
+    fn room_follows_what_is_kept() {
+        let mut history = history(100);
+        let empty = history.bytes();
+        for now in 0..150 {
+            history.append(payload(0), now);
+            let room = history.len().next_power_of_two().min(100);
+            assert_eq!(history.kept.capacity(), room);
+            assert_eq!(history.bytes(), empty + allocated(room * 32) + history.len() * 32);
+        }
+        for now in 50..200 {
+            history.expire(now, 100);
+            assert!(history.kept.capacity() <= 4 * history.len());
+        }
+        assert_eq!((history.bytes(), history.kept.capacity()), (empty, 0));
+    }
+}

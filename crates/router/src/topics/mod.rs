@@ -41,7 +41,7 @@ use deliveries::Deliveries;
 use members::{Members, Membership, Place};
 use name::{ByName, Hashing, Name};
 use note::Body;
-use owner::Owner;
+use owner::{Owner, Readers};
 use topic::Topic;
 
 pub use event::{Event, Past, Refused};
@@ -187,7 +187,7 @@ impl<F: Default> Topics<F> {
         let index = self.members.join(member, Membership::new(key, Place::Asked(ask)));
         entry.insert(Some(Ask { member, index, topic: key, ticket }));
         let topic = self.topics.name(key).clone();
-        self.tell(owner, Body::Ask { topic, subscribers, ask, from }, now);
+        self.tell(owner, Body::Ask { topic, key, subscribers, ask, from }, now);
     }
 
     /// Ends a subscription, or withdraws one that is pending, which is told by `Event::Withdrawn`.
@@ -387,17 +387,17 @@ impl<F: Default> Topics<F> {
         }
         let publication = self.owner.append(key, payload, now);
         let position = publication.position;
-        let mut cared_for_here = false;
-        for readers in self.owner.readers(key) {
-            if readers.shard == self.shard {
-                cared_for_here = true;
+        let mut here = None;
+        for &Readers { shard, key, .. } in self.owner.readers(key) {
+            if shard == self.shard {
+                here = Some(key);
                 continue;
             }
-            let body = Body::Publication { hash, publication: publication.clone() };
-            self.outboxes[usize::from(readers.shard)].push(Note(body));
+            let body = Body::Publication { key, publication: publication.clone() };
+            self.outboxes[usize::from(shard)].push(Note(body));
         }
-        if cared_for_here {
-            self.fan_out(hash, publication);
+        if let Some(key) = here {
+            self.fan_out(key, publication);
         }
         self.owner.evict(self.limits.history_bytes_max);
         Ok(position)
@@ -424,9 +424,11 @@ impl<F: Default> Topics<F> {
         self.deliveries.waiting() >= self.limits.deliveries_max
     }
 
-    /// Queues a publication for the subscribers on this shard.
-    fn fan_out(&mut self, hash: u32, publication: Publication) {
-        if let Some(key) = self.topics.find(hash, &publication.topic) {
+    /// Queues a publication for the subscribers on this shard. Once their topic is forgotten, the
+    /// key may be another's; a new record of the topic has no subscribers before it is joined.
+    fn fan_out(&mut self, key: u32, publication: Publication) {
+        let same = |(name, _): (&Name, _)| *name.text == *publication.topic;
+        if self.topics.get(key).is_some_and(same) {
             self.deliveries.push(key, self.topics.value_mut(key), publication);
         }
     }
@@ -434,8 +436,9 @@ impl<F: Default> Topics<F> {
     /// Takes a note from another shard; those from one shard in their order.
     pub fn receive(&mut self, from: Shard, Note(body): Note, now: u64) {
         match body {
-            Body::Ask { topic, subscribers, ask, from: position } => {
-                let past = self.owner.join(topic, from, subscribers, position, now);
+            Body::Ask { topic, key, subscribers, ask, from: position } => {
+                let readers = Readers { shard: from, key, subscribers };
+                let past = self.owner.join(topic, readers, position, now);
                 self.tell(from, Body::Joined { ask, past }, now);
             }
             Body::Count { topic, subscribers } => self.owner.count(&topic, from, subscribers),
@@ -450,7 +453,7 @@ impl<F: Default> Topics<F> {
                 self.tell(from, Body::History { ticket, past }, now);
             }
             Body::Joined { ask, past } => self.joined(ask, past),
-            Body::Publication { hash, publication } => self.fan_out(hash, publication),
+            Body::Publication { key, publication } => self.fan_out(key, publication),
             Body::Published { ticket, outcome } => {
                 self.events.push_back(Event::Published { ticket, outcome });
             }

@@ -13,8 +13,9 @@ pub struct Note(pub(super) Body);
 #[derive(Debug)]
 pub(super) enum Body {
     /// A member of mine, one of so many `subscribers`, wants to hear what comes after `from`.
-    /// `ask` is the name of the question, given back in `Joined`.
-    Ask { topic: Name, subscribers: u32, ask: u32, from: Option<Position> },
+    /// `ask` is the name of the question, given back in `Joined`; `key` that of the topic with me, for
+    /// its publications.
+    Ask { topic: Name, key: u32, subscribers: u32, ask: u32, from: Option<Position> },
     /// So many subscribers are with me; with 0, I have forgotten the topic.
     Count { topic: Name, subscribers: u32 },
     /// A member of mine publishes.
@@ -23,8 +24,8 @@ pub(super) enum Body {
     Read { topic: Name, after: Option<Position>, limit: u32, ticket: Ticket },
     /// What is published from now on is told to you. Of a topic with history, what was before.
     Joined { ask: u32, past: Option<Past> },
-    /// For your subscribers. `hash` is the topic's.
-    Publication { hash: u32, publication: Publication },
+    /// For the subscribers of the topic that had this key with you when you last asked.
+    Publication { key: u32, publication: Publication },
     /// Your member's publication is numbered, or refused.
     Published { ticket: Ticket, outcome: Result<Option<Position>, Refused> },
     /// The history that your member asked for.

@@ -37,9 +37,14 @@ struct Owned {
 /// The subscribers on one shard.
 pub(super) struct Readers {
     pub(super) shard: Shard,
+    /// The topic's key there.
+    pub(super) key: u32,
     /// As the shard last reported.
-    subscribers: u32,
+    pub(super) subscribers: u32,
 }
+
+/// A cache line with its name, and the subscribers of two shards.
+const _: () = assert!(ByName::<Owned>::SLOT_BYTES == 64);
 
 /// A topic, as its owner sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,8 +101,7 @@ impl Owner {
     pub(super) fn join(
         &mut self,
         name: Name,
-        shard: Shard,
-        subscribers: u32,
+        reported: Readers,
         from: Option<Position>,
         now: u64,
     ) -> Option<Past> {
@@ -106,9 +110,9 @@ impl Owner {
             self.add(name, retention)
         });
         let Owned { readers, .. } = self.topics.value_mut(key);
-        match readers.iter_mut().find(|readers| readers.shard == shard) {
-            Some(readers) => readers.subscribers = subscribers,
-            None => readers.push(Readers { shard, subscribers }),
+        match readers.iter_mut().find(|readers| readers.shard == reported.shard) {
+            Some(readers) => *readers = reported,
+            None => readers.push(reported),
         }
         let history = self.topics.value(key).history.as_ref()?;
         let missed = from.map(|from| history.missed(from, now));
@@ -283,4 +287,120 @@ const KEYS_A_TOPIC: usize = 16;
 /// What a topic that keeps history takes; the formula is at `Stats::history_bytes`.
 fn bytes(name: &Name, history: &History) -> usize {
     ByName::<Owned>::SLOT_BYTES + shared_bytes(name.text.len()) + history.bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topics::Form;
+    use crate::topics::name::Hashing;
+
+    const TTL_MS: u64 = 1000;
+    const READER: Readers = Readers { shard: 0, key: 0, subscribers: 1 };
+
+    fn owner(size: u32) -> Owner {
+        let rules = move |topic: &str| {
+            topic.starts_with("kept").then_some(Retention { size, ttl_ms: TTL_MS })
+        };
+        Owner::new(Box::new(rules), 7)
+    }
+
+    fn name(text: &str) -> Name {
+        Name { hash: Hashing::new(1).hash(text.as_bytes()), text: Arc::from(text) }
+    }
+
+    fn publish(owner: &mut Owner, name: &Name, len: usize, now: u64) -> Option<Position> {
+        let key = owner.find(name.hash, &name.text).unwrap_or_else(|| {
+            let retention = owner.retention(&name.text);
+            owner.add(name.clone(), retention)
+        });
+        let bytes = vec![0; len].into();
+        owner.append(key, Payload { form: Form::Raw, bytes }, now).position
+    }
+
+    /// A topic without readers and history is forgotten, and its count with it: the next one has
+    /// another epoch. One that had not counted yet goes on.
+    #[test]
+    fn a_lost_count_does_not_come_again() {
+        let (mut owner, kept) = (owner(10), name("kept"));
+        let position = |past: Option<Past>| past.expect("it keeps history").position;
+        for _ in 0..2 {
+            let first = position(owner.join(kept.clone(), READER, None, 0));
+            assert_eq!(first, Position { epoch: 7, offset: 0 });
+            owner.count(&kept, 0, 0);
+        }
+        assert_eq!(publish(&mut owner, &kept, 1, 0), Some(Position { epoch: 7, offset: 1 }));
+        owner.expire(TTL_MS);
+        assert_eq!((owner.topics.len(), owner.bytes, owner.kept), (0, 0, 0));
+        let second = position(owner.join(kept.clone(), READER, None, TTL_MS));
+        assert_eq!(second, Position { epoch: 8, offset: 0 });
+    }
+
+    /// A topic with readers keeps its count when its history is past its time.
+    #[test]
+    fn readers_keep_the_count() {
+        let (mut owner, kept) = (owner(10), name("kept"));
+        owner.join(kept.clone(), READER, None, 0);
+        publish(&mut owner, &kept, 1, 0);
+        owner.expire(TTL_MS);
+        assert_eq!(publish(&mut owner, &kept, 1, TTL_MS), Some(Position { epoch: 7, offset: 2 }));
+    }
+
+    /// Topics expire in the order of their time, a bounded slice in one go, and each is listed once.
+    #[test]
+    fn expiry_is_sliced() {
+        let mut owner = owner(300);
+        let names: Vec<Name> = (0..20).map(|topic| name(&format!("kept:{topic}"))).collect();
+        for now in 0..300 {
+            names.iter().for_each(|name| _ = publish(&mut owner, name, 1, now));
+        }
+        assert_eq!((owner.deadlines.len(), owner.next_expiry()), (20, Some(TTL_MS)));
+        owner.expire(TTL_MS - 1);
+        assert_eq!(owner.kept, 6000);
+        owner.expire(TTL_MS + 149);
+        assert_eq!(owner.kept, 6000 - EXPIRED_SLICE);
+        while owner.next_expiry().is_some_and(|due| due < TTL_MS + 150) {
+            owner.expire(TTL_MS + 149);
+        }
+        assert_eq!((owner.kept, owner.deadlines.len()), (3000, 20));
+    }
+
+    /// What would exceed the bound puts out what is closest to its end, in whatever topic.
+    #[test]
+    fn the_bound_puts_out_the_oldest() {
+        let mut owner = owner(10);
+        let [a, b] = ["kept:a", "kept:b"].map(name);
+        for now in 0..20 {
+            publish(&mut owner, if now % 2 == 0 { &a } else { &b }, 1000, now);
+        }
+        let bytes_max = owner.bytes as u64 - 5000;
+        owner.evict(bytes_max);
+        assert_eq!((owner.kept, owner.evicted), (15, 5));
+        assert!(owner.bytes as u64 <= bytes_max);
+        assert_eq!(owner.next_expiry().map(|due| due - TTL_MS), Some(5));
+        owner.evict(0);
+        assert_eq!((owner.kept, owner.evicted, owner.topics.len()), (0, 20, 0));
+    }
+
+    /// A listing has every topic once, however small its pages.
+    #[test]
+    fn pages_have_every_topic_once() {
+        let mut owner = owner(1);
+        let names: Vec<Name> = (0..500).map(|topic| name(&format!("kept:{topic}"))).collect();
+        for (now, name) in names.iter().enumerate() {
+            publish(&mut owner, name, 1, now as u64);
+        }
+        owner.expire(TTL_MS + 299);
+        let (mut listed, mut next) = (Vec::new(), Some(Cursor::default()));
+        while let Some(from) = next {
+            let (page, more) = owner.list(from, 7);
+            assert!(page.len() <= 7);
+            listed.extend(page.into_iter().map(|info| info.name.to_string()));
+            next = more;
+        }
+        listed.sort_unstable();
+        let mut expected: Vec<&str> = names[300..].iter().map(|name| &*name.text).collect();
+        expected.sort_unstable();
+        assert_eq!(listed, expected);
+    }
 }

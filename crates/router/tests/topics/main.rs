@@ -2,6 +2,7 @@
 //! hear each other late, over many seeds.
 
 mod model;
+mod situations;
 
 mod oracle;
 mod shards;
