@@ -38,7 +38,11 @@ refused 2 "max-conns" serve --max-conns many
 refused 2 "shards" serve --shards 0
 refused 2 "descriptors" serve --descriptors rubber
 refused 2 "'--io <" serve --io carrier-pigeon
+refused 2 "files-bytes-max" serve --files-bytes-max lots
 
+refused 1 "$work/none.*check the path" serve --files "$work/none"
+head --bytes=5000 /dev/zero >"$work/zeros"
+refused 1 "raise --files-bytes-max" serve --files "$work" --files-bytes-max 4096
 refused 1 "$work/none.toml" serve --config "$work/none.toml"
 refused 1 "$work" serve --config "$work"
 echo 'listen = ' >"$work/broken.toml"

@@ -52,4 +52,30 @@ same "a body too long" 413 "$(head --bytes=1000000 /dev/zero |
     status --header 'Expect:' --data-binary @- "$base/nowhere")"
 same "HTTP/1.0" "$(text 9)" "$(fetch --http1.0 "$base/?length=9")"
 
+# The files that scripts/end-to-end has the server read: any range of any of them, and not again what
+# curl has. Nothing outside, however the path is written.
+file=$TEST_FILES/numbers.txt
+same "a file" "$(cat "$file")" "$(fetch "$base/numbers.txt")"
+same "its type" "text/plain; charset=utf-8" \
+    "$(fetch --output /dev/null --write-out '%{content_type}' "$base/numbers.txt")"
+same "a range" "$(tail --bytes=+101 "$file" | head --bytes=900)" \
+    "$(fetch --range 100-999 "$base/numbers.txt")"
+same "the end" "$(tail --bytes=77 "$file")" "$(fetch --range -77 "$base/numbers.txt")"
+same "a range is partial" 206 "$(status --range 5- "$base/numbers.txt")"
+same "several ranges" 200 "$(status --range 0-1,5-6 "$base/numbers.txt")"
+same "a range beyond" 416 "$(status --range 99999999- "$base/numbers.txt")"
+tag=$TEST_FILES/../tag
+same "with a tag" 200 "$(status --etag-save "$tag" "$base/numbers.txt")"
+same "unchanged" 304 "$(status --etag-compare "$tag" "$base/numbers.txt")"
+same "changed" 200 "$(status --header 'If-None-Match: "other"' "$base/numbers.txt")"
+head --bytes=1000 "$file" >"$tag-begun"
+fetch --continue-at - --output "$tag-begun" "$base/numbers.txt"
+same "a download that goes on" "$(cat "$file")" "$(cat "$tag-begun")"
+same "a folder without its slash" "$base/pages/" \
+    "$(fetch --output /dev/null --write-out '%{redirect_url}' "$base/pages")"
+same "a folder" "<p>below</p>" "$(fetch --location "$base/pages")"
+for path in /../tag /%2e%2e/tag /pages/../../tag /pages%2findex.html /numbers.txt%00; do
+    same "no way out by $path" 404 "$(status --path-as-is "$base$path")"
+done
+
 echo "curl: every answer is right"

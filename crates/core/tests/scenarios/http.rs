@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use murre_core::{CloseReason, ServeMail};
+use murre_core::{CloseReason, ServeMail, ShardConfig};
 
 use crate::app::{
     Server, TICK, body, get, limits, post, serve, serve_patiently, setup, understand,
@@ -237,6 +237,44 @@ fn a_slow_download_is_not_idle() {
             world.pass(limits().http_idle / 2);
         }
         assert_eq!(understand(&client.heard).responses, [(200, body(LENGTH).to_vec())]);
+    });
+}
+
+/// The same on a connection that ends with the answer, which may take many times the linger time.
+#[test]
+fn a_slow_download_is_not_lingering() {
+    const LENGTH: usize = 60_000;
+    simulated(&setup(), serve, |world| {
+        let mut client = Client::new(world);
+        let close = "GET /n?length=60000 HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n";
+        client.say_bytes(close.as_bytes());
+        world.until("it is asked", |world| {
+            client.write(world);
+            world.shard.held().bytes > 0
+        });
+        while understand(&client.heard).responses.is_empty() {
+            match world.net.read(client.peer, 5000) {
+                Read::Bytes(bytes) => client.heard.extend(bytes),
+                other => assert_eq!(other, Read::Nothing, "{} bytes came", client.heard.len()),
+            }
+            world.pass(setup().shard.linger / 2);
+        }
+        assert_eq!(understand(&client.heard).responses, [(200, body(LENGTH).to_vec())]);
+    });
+}
+
+/// Answers many times as large as what may be queued arrive whole and in order, with small ones
+/// between them, and make no slow consumer of who asks for them in one go.
+#[test]
+fn large_answers_keep_their_order() {
+    let shard = ShardConfig { send_bytes_max: 500, ..setup().shard };
+    everywhere(&Setup { shard, seeds: 20, ..setup() }, serve_patiently, |world| {
+        let mut client = Client::new(world);
+        let lengths = [100, 300, 40_000, 1, 16_384, 16_383, 50_000, 7];
+        lengths.iter().for_each(|&length| client.say_bytes(&get(length)));
+        let expected: Vec<_> = lengths.iter().map(|&length| (200, body(length).to_vec())).collect();
+        assert_eq!(responses(world, &mut client, lengths.len()), expected);
+        assert!(world.protocol().closed.is_empty(), "it is kept alive");
     });
 }
 
