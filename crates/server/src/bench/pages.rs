@@ -10,7 +10,33 @@ pub(crate) struct Page {
     body: &'static str,
 }
 
-static PAGES: [Page; 0] = [];
+static PAGES: [Page; 5] = [
+    Page {
+        path: "/demo/quotes",
+        content_type: "text/html; charset=utf-8",
+        body: include_str!("quotes/index.html"),
+    },
+    Page {
+        path: "/demo/quotes.css",
+        content_type: "text/css; charset=utf-8",
+        body: include_str!("quotes/quotes.css"),
+    },
+    Page {
+        path: "/demo/quotes.js",
+        content_type: "text/javascript; charset=utf-8",
+        body: include_str!("quotes/quotes.js"),
+    },
+    Page {
+        path: "/demo/murre.svg",
+        content_type: "image/svg+xml",
+        body: include_str!("quotes/murre.svg"),
+    },
+    Page {
+        path: "/demo/murre.js",
+        content_type: "text/javascript; charset=utf-8",
+        body: include_str!("../../../../clients/js/murre.js"),
+    },
+];
 
 /// The page at `path`, if there is one.
 pub(crate) fn page(path: &str) -> Option<&'static Page> {

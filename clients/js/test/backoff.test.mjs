@@ -1,0 +1,113 @@
+// How long the client waits between attempts, by a clock and a die that the tests hold.
+
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import net from 'node:net'
+import { after, before } from 'node:test'
+import { check, connect, Proxy, startServer, until } from './support.mjs'
+
+let server
+before(async () => (server = await startServer()))
+after(() => server.stop())
+
+/** A clock that goes on when it is told to. */
+class Clock {
+  #now = 0
+  #timers = new Set()
+
+  now = () => this.#now
+
+  setTimeout = (then, milliseconds) => {
+    const timer = { then, due: this.#now + milliseconds }
+    this.#timers.add(timer)
+    return timer
+  }
+
+  clearTimeout = (timer) => this.#timers.delete(timer)
+
+  elapse(milliseconds) {
+    this.#now += milliseconds
+    for (const timer of [...this.#timers]) {
+      if (timer.due <= this.#now && this.#timers.delete(timer)) timer.then()
+    }
+  }
+}
+
+/** The address of a port on which nothing listens. */
+async function nowhere() {
+  const listener = net.createServer().listen(0, '127.0.0.1')
+  await once(listener, 'listening')
+  const { port } = listener.address()
+  listener.close()
+  await once(listener, 'close')
+  return `ws://127.0.0.1:${port}/ws`
+}
+
+/** A client with the delays it has by itself. */
+function patient(clock, random, address) {
+  return connect({ backoffBase: 500, backoffMax: 30_000, clock, random }, address)
+}
+
+const delays = (client) =>
+  client.heard.filter(({ event }) => event === 'closed').map(({ detail }) => detail.retryIn)
+
+check('the n-th delay is a random part of 0.5 s * 2^n, and of at most 30 s', async () => {
+  const parts = [0.75, 0, 0.5, 0.25, 0.75, 0.125, 0.75, 0.5]
+  const rolled = [...parts]
+  const clock = new Clock()
+  const client = patient(clock, () => rolled.shift(), await nowhere())
+  for (let attempt = 0; attempt < parts.length; attempt++) {
+    await until(() => delays(client).length > attempt)
+    const delay = delays(client)[attempt]
+    clock.elapse(delay - 1)
+    assert.equal(client.state, 'closed')
+    clock.elapse(1)
+    assert.equal(client.state, 'connecting')
+    assert.deepEqual(client.heard.at(-1), { event: 'connecting', detail: { attempt: attempt + 1 } })
+  }
+  const ranges = [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]
+  assert.deepEqual(delays(client), ranges.map((range, n) => parts[n] * range))
+})
+
+check('1,000 clients that lose the server at once come back evenly spread', async () => {
+  const address = await nowhere()
+  const clients = Array.from({ length: 1_000 }, () => patient(new Clock(), Math.random, address))
+  await until(() => clients.every((client) => delays(client).length === 1))
+  const fifths = [0, 0, 0, 0, 0]
+  for (const client of clients) {
+    const [delay] = delays(client)
+    assert.ok(delay >= 0 && delay < 500)
+    fifths[Math.floor(delay / 100)]++
+  }
+  // 200 each, give or take eight standard deviations.
+  assert.ok(fifths.every((count) => count > 100 && count < 300), String(fifths))
+})
+
+check('the delays begin anew after a connection that lasted, and not before', async () => {
+  const proxy = await Proxy.start()
+  const clock = new Clock()
+  const client = patient(clock, () => 0.5, proxy.url)
+  for (const [lasted, expected] of [[0, 250], [9_999, 500], [10_000, 250], [100, 500]]) {
+    await until(() => client.state === 'open')
+    // Not so far at once that the silence is noticed.
+    clock.elapse(lasted)
+    const before = delays(client).length
+    proxy.cut()
+    await until(() => delays(client).length > before)
+    assert.equal(delays(client).at(-1), expected, `after ${lasted} ms`)
+    clock.elapse(expected)
+  }
+})
+
+check('connect does not wait for the end of the delay', async () => {
+  const clock = new Clock()
+  const client = patient(clock, () => 0.9, await nowhere())
+  await until(() => delays(client).length === 1)
+  client.connect()
+  assert.equal(client.state, 'connecting')
+  await until(() => delays(client).length === 2)
+  client.close()
+  clock.elapse(60_000)
+  assert.equal(client.state, 'closed')
+  assert.deepEqual(delays(client), [450, 900, null])
+})

@@ -1,0 +1,185 @@
+// What the tests share: a server to talk to, a proxy that harms connections, clients that end with
+// the test. The server is the one built last, on TEST_PORT, or one that runs already, at MURRE_URL.
+
+import { spawn } from 'node:child_process'
+import { createHmac } from 'node:crypto'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import WebSocket from 'ws'
+import { Murre } from '../murre.js'
+
+const port = process.env.TEST_PORT ?? '18000'
+const adminPort = process.env.TEST_ADMIN_PORT ?? '18001'
+
+export { WebSocket }
+/** A server that the tests have not started cannot be restarted by them. */
+export const external = process.env.MURRE_URL
+export const origin = external ? new URL(external).host : `127.0.0.1:${port}`
+export const url = external ?? `ws://${origin}/ws`
+
+/** Starts the server and waits until it serves. */
+export async function startServer({ commands = 1_000 } = {}) {
+  if (external) return { stop: async () => {} }
+  const built = ['release', 'debug'].map((profile) => root(`target/${profile}/murre`))
+  const [binary] = built.filter(existsSync).sort((a, b) => statSync(b).mtime - statSync(a).mtime)
+  if (!binary) throw new Error('no server: run cargo build --release, or set MURRE_URL')
+  const options = [
+    '--bench', `--listen=127.0.0.1:${port}`, `--admin=127.0.0.1:${adminPort}`, '--shards=2',
+    '--max-conns=2000', '--drain-timeout=0.1', `--max-commands-per-second=${commands}`,
+    `--jwt-hmac-secret-file=${secretFile()}`,
+    '--namespace=default,publish=anyone,serve=anyone',
+    '--namespace=kept,publish=anyone,history-size=1000',
+    '--namespace=closed,publish=nobody,subscribe=nobody',
+    '--namespace=members,publish=authenticated,subscribe=authenticated',
+  ]
+  const server = spawn(binary, ['serve', ...options])
+  let log = ''
+  const serving = new Promise((resolve, reject) => {
+    const read = (text) => (log += text).includes('serving') && resolve()
+    server.stdout.on('data', read)
+    server.stderr.on('data', read)
+    server.once('exit', () => reject(new Error(`no server: ${log}`)))
+  })
+  process.once('exit', () => server.kill('SIGKILL'))
+  await serving
+  return {
+    async stop(signal = 'SIGTERM') {
+      server.kill(signal)
+      if (server.exitCode === null && server.signalCode === null) await once(server, 'exit')
+    },
+  }
+}
+
+const secret = 'what the tests and their server know'
+let keys
+
+/** Where the server finds what tokens are signed with. */
+function secretFile() {
+  if (!keys) {
+    keys = mkdtempSync(join(tmpdir(), 'murre-client-'))
+    process.once('exit', () => rmSync(keys, { recursive: true }))
+    writeFileSync(join(keys, 'secret'), secret)
+  }
+  return join(keys, 'secret')
+}
+
+/** A token of `sub` for so many seconds. */
+export function token(sub, seconds = 3_600) {
+  const exp = Date.now() / 1_000 + seconds
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ sub, exp })}`
+  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`
+}
+
+export const root = (path) => fileURLToPath(new URL(`../../../${path}`, import.meta.url))
+
+/** A TCP proxy in front of the server. */
+export class Proxy {
+  /** Connections that it has made. */
+  count = 0
+  #listener = net.createServer((client) => this.#join(client))
+  #sockets = new Set()
+  #refusing = false
+
+  static async start() {
+    const proxy = new Proxy()
+    proxy.#listener.listen(0, '127.0.0.1')
+    await once(proxy.#listener, 'listening')
+    proxies.push(proxy)
+    proxy.origin = `127.0.0.1:${proxy.#listener.address().port}`
+    proxy.url = `ws://${proxy.origin}/ws`
+    return proxy
+  }
+
+  #join(client) {
+    if (this.#refusing) return client.destroy()
+    this.count++
+    const [host, port] = origin.split(':')
+    const server = net.connect(Number(port), host)
+    for (const socket of [client, server]) {
+      this.#sockets.add(socket)
+      const other = socket === client ? server : client
+      socket.on('error', () => {})
+      socket.on('close', () => {
+        this.#sockets.delete(socket)
+        other.destroy()
+      })
+      socket.pipe(other)
+    }
+  }
+
+  /** Breaks all connections, by a reset. */
+  cut() {
+    for (const socket of this.#sockets) socket.resetAndDestroy()
+  }
+
+  /** Breaks all connections, and each new one until `admit`. */
+  refuse() {
+    this.#refusing = true
+    this.cut()
+  }
+
+  admit() {
+    this.#refusing = false
+  }
+
+  /** Carries nothing more on the connections there are, and leaves them open. */
+  hang() {
+    for (const socket of this.#sockets) socket.unpipe().pause()
+  }
+
+  close() {
+    this.cut()
+    this.#listener.close()
+  }
+}
+
+const proxies = []
+const clients = []
+
+// What a test leaves open would keep this process alive.
+afterEach(() => {
+  for (const client of clients.splice(0)) client.close()
+  for (const proxy of proxies.splice(0)) proxy.close()
+})
+
+/** A client that comes back soon, ends with the test, and remembers its events in `heard`. */
+export function connect(options = {}, address = url) {
+  const client = new Murre(address, { WebSocket, backoffBase: 20, backoffMax: 100, ...options })
+  clients.push(client)
+  client.heard = []
+  for (const event of ['connecting', 'open', 'closed', 'error']) {
+    client.on(event, (detail) => client.heard.push({ event, detail }))
+  }
+  return client
+}
+
+/** A subscription that remembers what it hears, and waits until it is active. */
+export async function subscribe(client, identifier, options = {}) {
+  const heard = []
+  const changes = []
+  const subscription = client.subscribe(identifier, (data, about) => heard.push({ data, ...about }), {
+    ...options,
+    onState: (change) => changes.push(change),
+  })
+  Object.assign(subscription, { heard, changes, data: () => heard.map(({ data }) => data) })
+  await until(() => changes.length > 0)
+  return subscription
+}
+
+/** Waits for something to be so. The test's time limit decides when it is not. */
+export async function until(check) {
+  while (!check()) await new Promise((resolve) => setTimeout(resolve, 2))
+}
+
+export const check = (name, options, body = options) =>
+  test(name, { timeout: 20_000, ...(body === options ? {} : options) }, body)
+
+/** A channel that no other test uses. */
+export const fresh = (namespace) => `${namespace}:${process.pid}-${++names}`
+let names = 0
