@@ -7,7 +7,7 @@ use crate::cli::Scenario;
 use crate::compare;
 use crate::figures::{Spread, Unit, chosen};
 use crate::record::Outcome;
-use crate::records::{Ab, Content, Place, Records, Run};
+use crate::records::{Ab, Content, Parameters, Place, Records, Run};
 
 /// One promise.
 pub(crate) struct Promise {
@@ -50,6 +50,8 @@ pub(crate) enum About {
     R1,
     /// Gretty, 2010: 512,000 WebSockets that send a text every 25 s
     R2,
+    /// A comparison of Node.js, Vert.x, Netty and Atmosphere, 2012: publish and subscribe
+    R3,
     /// Grizzly's criterion, 2005: think time 8 s, 90 % within 3 s, errors under 0.1 %
     R4,
     /// 1,000,000 idle WebSockets for 10 minutes
@@ -82,7 +84,8 @@ impl Target {
             Target::AtMost(limit) => format!("at most {}", chosen(limit, unit)),
             Target::Below(limit) => format!("below {}", chosen(limit, unit)),
             Target::AtLeast(limit) => format!("at least {}", chosen(limit, unit)),
-            Target::None => "as many as can be".to_owned(),
+            Target::None if unit == Unit::Count => "as many as can be".to_owned(),
+            Target::None => "reported".to_owned(),
         }
     }
 }
@@ -98,6 +101,8 @@ pub(crate) enum Evidence {
     Ab(Needs, fn(&Ab) -> f64, fn(&Spread) -> f64),
     /// Its requests per second divided by those that nginx answers beside the same run, in pairs.
     AbBesideNginx(Needs),
+    /// A run's value divided by another's, of ours both.
+    Beside(Needs, Needs, fn(&Run) -> Option<f64>),
     /// Our runs divided by the best peer's, in pairs; less is better if the flag says so.
     Peers(Needs, fn(&Run) -> Option<f64>, compare::Better),
 }
@@ -115,6 +120,7 @@ pub(crate) struct Needs {
     pub(crate) descriptors: Option<&'static str>,
     pub(crate) open_files_max: Option<u64>,
     pub(crate) payload: Option<u64>,
+    pub(crate) topics: Option<Topics>,
     /// Whether messages are sent on a schedule, or each when one has come back.
     pub(crate) scheduled: bool,
     pub(crate) p90_ms_max: Option<f64>,
@@ -132,6 +138,7 @@ impl Needs {
             descriptors: None,
             open_files_max: None,
             payload: None,
+            topics: None,
             scheduled: false,
             p90_ms_max: None,
             faults_per_answer_max: None,
@@ -171,6 +178,9 @@ impl Needs {
         if let Some(payload) = self.payload.filter(|&payload| payload != p.payload) {
             return Some(format!("messages of {} B instead of {payload} B", p.payload));
         }
+        if self.topics.is_some_and(|topics| !topics.are(p)) {
+            return Some(format!("{} topics", p.topics));
+        }
         if p.rate.is_some() != self.scheduled {
             let pace = if self.scheduled { "no schedule" } else { "a schedule" };
             return Some(format!("messages were sent on {pace}"));
@@ -189,6 +199,23 @@ impl Needs {
             return Some(format!("{:.2} % errors", errors * 100.0));
         }
         None
+    }
+}
+
+/// How many topics there are to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Topics {
+    One,
+    /// Each subscriber has its own.
+    Own,
+}
+
+impl Topics {
+    fn are(self, parameters: &Parameters) -> bool {
+        match self {
+            Topics::One => parameters.topics == 1,
+            Topics::Own => parameters.topics == parameters.conns,
+        }
     }
 }
 
@@ -232,6 +259,12 @@ impl Promise {
                 let places = [&ours, &nginx].map(|rounds| rounds[0].0.clone()).into();
                 Some(Measured { value: spread.median, places })
             }
+            Evidence::Beside(needs, other, value) => {
+                let (at, run) = newest(records, &needs, value)?;
+                let (other_at, other) = newest(records, &other, value)?;
+                let places = vec![at.clone(), other_at.clone()];
+                Some(Measured { value: value(run)? / value(other)?, places })
+            }
             Evidence::Peers(needs, value, better) => {
                 let runs = records.runs().filter(|(_, run)| needs.unmet(run).is_none());
                 compare::with_best_peer(runs, value, better)
@@ -245,6 +278,7 @@ impl Promise {
             | Evidence::Most(needs)
             | Evidence::Ab(needs, ..)
             | Evidence::AbBesideNginx(needs)
+            | Evidence::Beside(needs, ..)
             | Evidence::Peers(needs, ..) => needs,
         }
     }
@@ -353,6 +387,26 @@ pub(crate) fn per_cpu_second(run: &Run) -> Option<f64> {
 
 pub(crate) fn p99_ms(run: &Run) -> Option<f64> {
     (run.latency_us.count > 0).then(|| run.latency_us.p99 as f64 / 1000.0)
+}
+
+/// Until the last subscriber of a publication has it.
+pub(crate) fn last_delivery_p99_ms(run: &Run) -> Option<f64> {
+    run.fanout.as_ref().map(|fanout| fanout.last_delivery_us.p99 as f64 / 1000.0)
+}
+
+/// Of the pings of connections that are beside a fan-out.
+pub(crate) fn beside_p99_ms(run: &Run) -> Option<f64> {
+    let beside = run.fanout.as_ref()?.beside_us.filter(|beside| beside.count > 0)?;
+    Some(beside.p99 as f64 / 1000.0)
+}
+
+/// What a message costs the server's processors.
+pub(crate) fn cpu_us(run: &Run) -> Option<f64> {
+    per_cpu_second(run).map(|messages| 1e6 / messages)
+}
+
+pub(crate) fn average_response_ms(run: &Run) -> Option<f64> {
+    run.article.as_ref().map(|article| article.average_response_ms)
 }
 
 pub(crate) fn faults(run: &Run) -> Option<f64> {

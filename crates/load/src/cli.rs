@@ -9,6 +9,7 @@ use murre_core::host::{Descriptors, Io};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::args::{self, Cpus, Span, Targets};
+use crate::fanout;
 
 /// Opens many connections to a server, checks every answer, and writes a record of the run.
 ///
@@ -25,11 +26,12 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "HOST:PORT[,...]")]
     pub(crate) target: Targets,
 
-    /// Connections; for ws-echo the active ones
+    /// Connections; for ws-echo the active ones, for fanout and churn the subscribers
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) conns: u32,
 
-    /// Request target [default: / for http-keepalive, /upper for ws-upper, otherwise /echo]
+    /// Request target [default: / for http-keepalive, /upper for ws-upper, /echo for ws-idle and
+    /// ws-echo, otherwise /ws]
     #[arg(long)]
     pub(crate) path: Option<String>,
 
@@ -91,12 +93,28 @@ pub(crate) struct Cli {
     #[serde(serialize_with = "seconds")]
     pub(crate) timeout: Duration,
 
-    /// http-keepalive: idle between an answer and the next request, a range of seconds
-    #[arg(long, value_name = "FROM-TO", default_value = "5-45")]
+    /// A range of seconds: http-keepalive: idle between an answer and the next request; request-reply:
+    /// from one request to the next [default: 0.05-0.3]; churn: from one change of mind to the next
+    /// [default: 0.1-1]
+    #[arg(
+        long,
+        value_name = "FROM-TO",
+        default_value = "5-45",
+        default_value_ifs = [
+            ("scenario", "request-reply", "0.05-0.3"),
+            ("scenario", "churn", "0.1-1"),
+        ]
+    )]
     pub(crate) idle: Span,
 
-    /// ws-upper: time from one text to the next; ws-idle: from one ping of the sample to the next
-    #[arg(long, default_value = "25s", value_parser = args::timed)]
+    /// ws-upper: time from one text to the next; ws-idle: from one ping of the sample to the next;
+    /// fanout: from one ping of a connection beside to the next [default: 100ms]
+    #[arg(
+        long,
+        default_value = "25s",
+        default_value_if("scenario", "fanout", "100ms"),
+        value_parser = args::timed
+    )]
     #[serde(serialize_with = "seconds")]
     pub(crate) every: Duration,
 
@@ -104,16 +122,18 @@ pub(crate) struct Cli {
     #[arg(long, default_value = "0.01", value_parser = args::fraction)]
     pub(crate) sample: f64,
 
-    /// ws-echo: bytes of a message
+    /// Bytes: ws-echo: of a message; pubsub: of a message, about [default: 1400]; fanout: of the JSON
+    /// that is published [default: 128]
     #[arg(
         long,
         value_name = "BYTES",
-        default_value_t = 32,
+        default_value = "32",
+        default_value_ifs = [("scenario", "pubsub", "1400"), ("scenario", "fanout", "128")],
         value_parser = clap::value_parser!(u32).range(1..=PAYLOAD_MAX)
     )]
     pub(crate) payload: u32,
 
-    /// ws-echo: messages under way on one connection
+    /// ws-echo: messages under way on one connection; fanout: publications under way of one publisher
     #[arg(
         long,
         value_name = "DEPTH",
@@ -122,14 +142,51 @@ pub(crate) struct Cli {
     )]
     pub(crate) pipeline: u32,
 
-    /// ws-echo: messages per second, all connections together, on a fixed schedule (open loop)
-    /// [default: as fast as answers come]
-    #[arg(long, value_name = "N/s", value_parser = args::rate)]
+    /// Per second, all connections together, on a fixed schedule (open loop): ws-echo: messages;
+    /// pubsub: messages of the server; fanout, churn: publications [default: as fast as they come;
+    /// churn: 1000]
+    #[arg(
+        long,
+        value_name = "N/s",
+        default_value_if("scenario", "churn", "1000"),
+        value_parser = args::rate
+    )]
     pub(crate) rate: Option<f64>,
 
     /// ws-echo: idle connections held beside the active ones
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) idle_conns: u32,
+
+    /// fanout, churn: topics, which the subscribers are spread over [default: 1; churn: 10]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        default_value_if("scenario", "churn", "10"),
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(crate) topics: u32,
+
+    /// churn: topics of them that have history, in the namespace `kept` [default: half]
+    #[arg(long, value_name = "N")]
+    pub(crate) kept: Option<u32>,
+
+    /// fanout: connections that publish; each has its own of the topics
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(crate) publishers: u32,
+
+    /// fanout: connections beside them that ping the server
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) beside: u32,
+
+    /// pubsub, request-reply: writes the columns of every 15 s to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
 }
 
 impl Cli {
@@ -139,16 +196,33 @@ impl Cli {
             (None, Scenario::HttpKeepalive) => "/",
             (None, Scenario::WsUpper) => "/upper",
             (None, Scenario::WsIdle | Scenario::WsEcho) => "/echo",
+            (
+                None,
+                Scenario::Pubsub | Scenario::RequestReply | Scenario::Fanout | Scenario::Churn,
+            ) => "/ws",
         }
     }
 
-    /// Active and idle connections.
+    /// All connections, whatever they do.
     pub(crate) fn conns_all(&self) -> u64 {
-        let idle = match self.scenario {
-            Scenario::WsEcho => self.idle_conns,
+        let more = match self.scenario {
+            Scenario::WsEcho => u64::from(self.idle_conns),
+            Scenario::Fanout => u64::from(self.publishers) + u64::from(self.beside),
+            // Who publishes.
+            Scenario::Churn => 1,
             _ => 0,
         };
-        u64::from(self.conns) + u64::from(idle)
+        u64::from(self.conns) + more
+    }
+
+    /// Whether the article of 2012 measured this.
+    pub(crate) fn is_of_article(&self) -> bool {
+        matches!(self.scenario, Scenario::Pubsub | Scenario::RequestReply)
+    }
+
+    /// Topics with history.
+    pub(crate) fn kept(&self) -> u32 {
+        self.kept.unwrap_or(self.topics / 2)
     }
 
     /// What no single argument shows to be wrong.
@@ -157,10 +231,30 @@ impl Cli {
             return Err(format!("--path `{}` must begin with / and hold no spaces", self.path()));
         }
         if self.conns_all() > u64::from(u32::MAX) {
-            return Err("--conns and --idle-conns together are too many".to_owned());
+            return Err("--conns and those beside them are too many".to_owned());
         }
         if self.rate == Some(0.0) {
             return Err("--rate must be more than 0: leave it out for a closed loop".to_owned());
+        }
+        let finely_timed = matches!(self.scenario, Scenario::RequestReply | Scenario::Churn);
+        if finely_timed && self.idle.to.max(self.timeout.as_secs_f64()) > FINE_SECONDS_MAX {
+            return Err(format!("--idle and --timeout are {FINE_SECONDS_MAX} s here at most"));
+        }
+        if matches!(self.scenario, Scenario::Fanout | Scenario::Churn) {
+            if self.topics > self.conns {
+                return Err("--topics without subscribers: give as many --conns".to_owned());
+            }
+            if self.kept() > self.topics {
+                return Err("--kept is more than there are --topics".to_owned());
+            }
+        }
+        if self.scenario == Scenario::Fanout {
+            if self.publishers > self.topics {
+                return Err("--publishers without topics: give as many --topics".to_owned());
+            }
+            if self.payload < fanout::PAYLOAD_BYTES_MIN {
+                return Err(format!("--payload is {} at least", fanout::PAYLOAD_BYTES_MIN));
+            }
         }
         let under_way = u64::from(self.payload) * u64::from(self.pipeline);
         if under_way > u64::from(PAYLOAD_MAX as u32) {
@@ -182,6 +276,14 @@ pub(crate) enum Scenario {
     WsIdle,
     /// Send messages and expect them back: throughput and latency
     WsEcho,
+    /// Subscribe to one identifier each, and hear what the server publishes (2012)
+    Pubsub,
+    /// Ask a service for an order every so often (2012)
+    RequestReply,
+    /// Publish to many subscribers, each of whom must get everything
+    Fanout,
+    /// Subscribe, unsubscribe and reconnect while somebody publishes
+    Churn,
 }
 
 /// `auto`, or one of the kinds.
@@ -229,6 +331,9 @@ fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
+/// What a timer of 10 ms can count.
+const FINE_SECONDS_MAX: f64 = 650.0;
+
 /// What one connection may have under way.
 const PAYLOAD_MAX: i64 = 64 << 20;
 
@@ -259,6 +364,15 @@ mod tests {
         assert_eq!(run("ws-upper").path(), "/upper");
         assert_eq!(run("ws-idle").path(), "/echo");
         assert_eq!((run("ws-idle").conns_all(), run("ws-echo").conns_all()), (3, 7));
+        let (pubsub, fanout, churn) = (run("pubsub"), run("fanout"), run("churn"));
+        assert_eq!((pubsub.path(), fanout.path(), churn.path()), ("/ws", "/ws", "/ws"));
+        assert_eq!((pubsub.payload, fanout.payload, churn.payload), (1400, 128, 32));
+        assert_eq!((pubsub.rate, churn.rate, churn.topics), (None, Some(1000.0), 10));
+        assert_eq!((fanout.conns_all(), churn.conns_all(), churn.kept()), (4, 4, 5));
+        assert_eq!(fanout.every, Duration::from_millis(100));
+        assert_eq!(run("request-reply").idle.to_string(), "0.05-0.3");
+        let given = cli("murre-load pubsub --target 127.0.0.1:80 --conns 1 --payload 170");
+        assert_eq!(given.expect("an argument goes before a default").payload, 170);
     }
 
     #[test]
@@ -272,6 +386,17 @@ mod tests {
         }
         for wrong in ["--rate 0", "--path echo", "--payload 1000000 --pipeline 4096"] {
             let cli = cli(&format!("{base} --conns 1 {wrong}")).expect(wrong);
+            assert!(cli.check().is_err(), "{wrong}");
+        }
+        for wrong in [
+            "fanout --conns 2 --topics 3",
+            "fanout --conns 2 --topics 2 --publishers 3",
+            "fanout --conns 2 --payload 25",
+            "churn --conns 20 --kept 11",
+            "churn --conns 9",
+            "request-reply --conns 1 --idle 1-700",
+        ] {
+            let cli = cli(&format!("murre-load {wrong} --target 127.0.0.1:80")).expect(wrong);
             assert!(cli.check().is_err(), "{wrong}");
         }
     }

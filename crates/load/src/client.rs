@@ -17,6 +17,9 @@ pub(crate) trait Client {
     /// together.
     const SAYS_GOODBYE: bool = false;
 
+    /// Whether another connection takes the place of one that departs.
+    const RETURNS: bool = false;
+
     /// A connection is made. When the client is ready it says so to the desk.
     fn connected(&mut self, id: ConnId, desk: &mut Desk<'_>) -> Self::State;
 
@@ -66,6 +69,15 @@ pub(crate) enum Standing {
     Ready,
     /// At fault, counted, and being closed.
     Failed,
+    /// Being closed by its own will.
+    Departed,
+}
+
+impl Standing {
+    /// Whether what still arrives does not matter.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Standing::Failed | Standing::Departed)
+    }
 }
 
 /// What a client has at hand while it deals with one connection.
@@ -84,12 +96,20 @@ impl Desk<'_> {
         }
     }
 
+    /// The connection is about to be closed by its own will, which is no fault.
+    pub(crate) fn depart(&mut self) {
+        if *self.standing == Standing::Ready {
+            self.score.no_longer_ready();
+        }
+        *self.standing = Standing::Departed;
+    }
+
     /// The connection is at fault: counted once, and closed.
     pub(crate) fn fail(&mut self, id: ConnId, fault: Fault, detail: impl fmt::Display) {
         if *self.standing == Standing::Ready {
             self.score.no_longer_ready();
         }
-        if *self.standing != Standing::Failed {
+        if !self.standing.is_over() {
             *self.standing = Standing::Failed;
             self.score.fault(fault, detail);
         }

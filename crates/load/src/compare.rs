@@ -102,8 +102,12 @@ pub(crate) fn groups<'r>(runs: impl Iterator<Item = (&'r Place, &'r Run)>) -> Ve
         let scenario = match group.scenario() {
             Scenario::WsIdle => 0,
             Scenario::WsEcho => 1,
-            Scenario::HttpKeepalive => 2,
-            Scenario::WsUpper => 3,
+            Scenario::Fanout => 2,
+            Scenario::HttpKeepalive => 3,
+            Scenario::WsUpper => 4,
+            Scenario::Pubsub => 5,
+            Scenario::RequestReply => 6,
+            Scenario::Churn => 7,
         };
         (scenario, p.rate.is_some(), p.idle_conns, p.payload, p.conns)
     };

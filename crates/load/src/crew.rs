@@ -7,16 +7,16 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use hdrhistogram::Histogram;
 use murre_core::host::Plan;
 use murre_core::ring::uring::{Uring, UringConfig};
 use murre_core::{Counters, Mailbox, Shard, ShardConfig};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
+use crate::bell::Bells;
 use crate::client::Client;
 use crate::fleet::{Event, Fleet, Order, Share};
-use crate::score::{Fault, Score, Tally, empty_histogram};
+use crate::score::{Fault, Score, Tally, Times};
 
 /// All shards of a run.
 pub(crate) struct Crew {
@@ -29,7 +29,7 @@ struct Hand {
     mailbox: Arc<Mailbox<Order>>,
     tally: Arc<Tally>,
     counters: Arc<Counters>,
-    thread: JoinHandle<Histogram<u64>>,
+    thread: JoinHandle<Times>,
 }
 
 /// What a shard's thread is made with, whatever its clients say.
@@ -41,6 +41,8 @@ pub(crate) struct Berth {
     pub(crate) epoch: Instant,
     /// Bytes queued for one connection at most.
     pub(crate) send_bytes_max: u32,
+    /// The unit of the connections' timers.
+    pub(crate) tick: Duration,
     pub(crate) events: Sender<Event>,
 }
 
@@ -52,6 +54,8 @@ pub(crate) struct Totals {
     pub(crate) owed: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    pub(crate) response_us: u64,
+    pub(crate) message_bytes: u64,
     pub(crate) faults: [u64; Fault::ALL.len()],
 }
 
@@ -70,11 +74,14 @@ impl Crew {
     pub(crate) fn new(
         berths: Vec<Berth>,
         events: Receiver<Event>,
+        bells: &Bells,
         start: impl Fn(Berth) -> Starting,
     ) -> anyhow::Result<Crew> {
         let starting: Vec<Starting> = berths.into_iter().map(start).collect();
-        let hands: anyhow::Result<_> = starting.into_iter().map(Starting::up).collect();
-        Ok(Crew { hands: hands?, events })
+        let hands: anyhow::Result<Vec<Hand>> = starting.into_iter().map(Starting::up).collect();
+        let hands = hands?;
+        bells.hang(hands.iter().map(|hand| Arc::clone(&hand.mailbox)).collect());
+        Ok(Crew { hands, events })
     }
 
     pub(crate) fn tell(&self, order: Order) {
@@ -93,7 +100,10 @@ impl Crew {
         for Hand { tally, counters, .. } in &self.hands {
             totals.ready += tally.ready();
             totals.answered += tally.answered();
-            totals.owed += tally.owed();
+            // Who owes may be another shard than who is owed: only the sum is a number of answers.
+            totals.owed = totals.owed.wrapping_add(tally.owed());
+            totals.response_us += tally.response_us();
+            totals.message_bytes += tally.message_bytes();
             totals.bytes_in += counters.bytes_in.get();
             totals.bytes_out += counters.bytes_out.get();
             for fault in Fault::ALL {
@@ -108,17 +118,17 @@ impl Crew {
     }
 
     /// Ends the shards, each within `over` and what its last connections need, and gives all
-    /// latencies together.
-    pub(crate) fn leave(self, over: Duration) -> Histogram<u64> {
+    /// times together.
+    pub(crate) fn leave(self, over: Duration) -> Times {
         self.tell(Order::Leave { over });
-        let mut latency = empty_histogram();
+        let mut times = Times::none();
         for hand in self.hands {
             // A thread that panicked has said so on stderr and has failed the run by its event.
             if let Ok(own) = hand.thread.join() {
-                latency.add(&own).expect("histograms with the same bounds");
+                times.add(&own);
             }
         }
-        latency
+        times
     }
 }
 
@@ -129,7 +139,7 @@ type Up = (Arc<Mailbox<Order>>, Arc<Counters>);
 pub(crate) struct Starting {
     tally: Arc<Tally>,
     up: Receiver<io::Result<Up>>,
-    thread: JoinHandle<Histogram<u64>>,
+    thread: JoinHandle<Times>,
 }
 
 impl Starting {
@@ -158,7 +168,7 @@ pub(crate) fn start<C: Client>(
             Err(error) => {
                 // The main thread waits for this word.
                 let _ = sender.send(Err(error));
-                return empty_histogram();
+                return Times::none();
             }
         };
         let _ = sender.send(Ok((shard.mailbox(), shard.counters())));
@@ -167,7 +177,7 @@ pub(crate) fn start<C: Client>(
             // The main thread is gone: nobody minds.
             let _ = events.send(Event::Died(error));
         }
-        shard.protocol().score().latency().clone()
+        shard.protocol().score().times().clone()
     });
     Starting { tally, up, thread }
 }
@@ -180,7 +190,7 @@ fn set_up<C: Client>(
     if let Some(cpu) = berth.cpu {
         pin(&[cpu])?;
     }
-    let Berth { plan, share, send_bytes_max, events, .. } = berth;
+    let Berth { plan, share, send_bytes_max, tick, events, .. } = berth;
     let conns_max = share.conns.max(1);
     let ring = Uring::new(UringConfig {
         io: plan.io,
@@ -192,12 +202,15 @@ fn set_up<C: Client>(
     let config = ShardConfig {
         conns_max,
         send_bytes_max,
-        tick: Duration::from_millis(100),
-        slices: 20,
+        tick,
+        slices: (tick.as_millis() as u32 / SLICE_MILLIS).max(1),
         ..ShardConfig::default()
     };
     Ok(Shard::new(ring, Fleet::new(make(), score, share, events), &config))
 }
+
+/// How often timers are looked at, in each part of a tick some.
+const SLICE_MILLIS: u32 = 5;
 
 /// Tells the main thread when the shard's thread panics.
 struct Alarm(Sender<Event>);

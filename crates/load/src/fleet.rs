@@ -10,13 +10,15 @@ use murre_core::{CloseReason, ConnId, Outbox, Protocol};
 use crate::client::{Client, Desk, Standing};
 use crate::score::{Fault, Score};
 
-/// What the main thread tells a shard, in this order.
+/// What the main thread, or another shard, tells a shard; but for `Look` in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Connect.
     Start,
     /// All connections of all shards are up: the hold phase begins.
     Begin,
+    /// Another shard has done something: have a turn.
+    Look,
     /// Ask nothing new.
     Finish,
     /// Say goodbye and end.
@@ -234,7 +236,9 @@ impl<C: Client> Protocol for Fleet<C> {
     fn leave(&mut self, id: ConnId, member: &mut Self::State, out: &mut Outbox) {
         match member.standing {
             Standing::Ready => self.client.leave(id, &mut member.state, out),
-            Standing::Coming | Standing::Failed => out.abort(id, CloseReason::Finished),
+            Standing::Coming | Standing::Failed | Standing::Departed => {
+                out.abort(id, CloseReason::Finished);
+            }
         }
     }
 
@@ -244,11 +248,11 @@ impl<C: Client> Protocol for Fleet<C> {
         match member.standing {
             Standing::Coming => self.coming -= 1,
             Standing::Ready => self.score.no_longer_ready(),
-            Standing::Failed => {}
+            Standing::Failed | Standing::Departed => {}
         }
         if self.phase != Phase::Leaving {
             match member.standing {
-                Standing::Failed => {}
+                Standing::Failed | Standing::Departed => {}
                 Standing::Ready => self.score.fault(Fault::Lost, reason.name()),
                 Standing::Coming => {
                     let detail = format_args!("{} before it was complete", reason.name());
@@ -274,6 +278,8 @@ impl<C: Client> Protocol for Fleet<C> {
                 self.score.hold(out.now());
                 self.client.begin(out, &mut self.score);
             }
+            // The turn follows.
+            Order::Look => {}
             Order::Finish => {
                 self.client.finish(out, &mut self.score);
                 self.tell(Event::Finished);
@@ -291,7 +297,7 @@ impl<C: Client> Protocol for Fleet<C> {
     }
 
     fn turn(&mut self, out: &mut Outbox) {
-        if self.phase == Phase::Connecting {
+        if self.phase == Phase::Connecting || (C::RETURNS && self.phase == Phase::Holding) {
             self.connect(out);
         }
         self.client.turn(out, &mut self.score);

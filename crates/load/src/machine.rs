@@ -162,6 +162,12 @@ fn parse_stat(stat: &str) -> Option<Duration> {
 /// What Linux shows user space on every architecture, whatever its own tick is.
 const TICKS_PER_SECOND: u64 = 100;
 
+/// Processes that ran or waited to, over the last minute.
+pub(crate) fn load_average() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or_default()
+}
+
 /// What we have used ourselves.
 pub(crate) fn cpu_own() -> Duration {
     getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {

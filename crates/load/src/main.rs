@@ -5,9 +5,10 @@
 //!           ├───▶ crew            one thread per shard: the server's own ring and codec,
 //!           │      └─▶ fleet      as a client; connects at the pace asked for
 //!           │           └─▶ http_keepalive, ws ─▶ ws_upper, ws_idle, ws_echo
+//!           │                │              └─▶ channel ─▶ pubsub, request_reply, fanout, churn
 //!           │                └─▶ score            counts and latencies
 //!           ├───▶ memory, machine                 what it costs, and where
-//!           └───▶ progress, record                for people; for other tools
+//!           └───▶ progress, columns, record       for people; for other tools
 //!
 //!   records ─▶ claims ─▶ verdict      one run beside the published ones and the promises
 //!                   └──▶ report       READMEs, pictures, SPECIFICATION's tables
@@ -18,12 +19,17 @@
 
 mod args;
 mod attribution;
+mod bell;
+mod channel;
+mod churn;
 mod claims;
 mod cli;
 mod client;
+mod columns;
 mod command;
 mod compare;
 mod crew;
+mod fanout;
 mod figures;
 mod fleet;
 mod http_keepalive;
@@ -36,10 +42,12 @@ mod plan;
 mod progress;
 mod promises;
 mod published;
+mod pubsub;
 mod reading;
 mod record;
 mod records;
 mod report;
+mod request_reply;
 mod run;
 mod scenario;
 mod score;
@@ -113,6 +121,9 @@ fn load(cli: Cli) -> anyhow::Result<bool> {
     let record = run::run(cli)?;
     if let Some(memory) = &record.memory {
         eprint!("{}", memory.table());
+    }
+    if let Some(article) = &record.article {
+        eprint!("{}", columns::table(&article.rows));
     }
     sink.write(&record).with_context(|| format!("cannot write the record to {}", name()))?;
     if record.outcome != Outcome::Passed {

@@ -63,6 +63,14 @@ impl Progress {
         }
     }
 
+    /// Puts a line above the bar.
+    pub(crate) fn say(&self, line: &str) {
+        match self {
+            Progress::Lines { .. } => eprintln!("{line}"),
+            Progress::Bar { bar, .. } => bar.println(line),
+        }
+    }
+
     /// Leaves the last line as it is and gives the terminal back.
     pub(crate) fn finish(&self) {
         if let Progress::Bar { bar, .. } = self {

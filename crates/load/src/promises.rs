@@ -2,9 +2,9 @@
 //! bench-results/README.md from it, `verdict` judges by it.
 
 use crate::claims::{
-    About, Evidence, Needs, Promise, Target, Topic, connect_seconds, connects_per_cpu_second,
-    connects_per_second, faults, fixed_bytes_per_shard, idle_cpu_us, p99_ms, per_cpu_second,
-    per_second, total_bytes, user_bytes,
+    About, Evidence, Needs, Promise, Target, Topic, Topics, beside_p99_ms, connect_seconds,
+    connects_per_cpu_second, connects_per_second, cpu_us, faults, fixed_bytes_per_shard,
+    idle_cpu_us, last_delivery_p99_ms, p99_ms, per_cpu_second, per_second, total_bytes, user_bytes,
 };
 use crate::cli::Scenario;
 use crate::compare;
@@ -17,12 +17,18 @@ const QUIET: &[Scenario] = &[Scenario::WsIdle, Scenario::WsUpper];
 const KEEP_ALIVE: &[Scenario] = &[Scenario::HttpKeepalive];
 pub(crate) const UPPER: &[Scenario] = &[Scenario::WsUpper];
 const ECHO: &[Scenario] = &[Scenario::WsEcho];
+const PUBSUB: &[Scenario] = &[Scenario::Pubsub];
+const FANOUT: &[Scenario] = &[Scenario::Fanout];
 
 /// By http-kit's text, and by its code.
 pub(crate) const KEPT_IDLE: Needs = Needs { idle: &["5-45", "10-100"], ..Needs::of(KEEP_ALIVE, 1) };
 const R1: Needs = Needs { conns: (600_000, u64::MAX), ..KEPT_IDLE };
 const R1_FIVE_MINUTES: Needs = Needs { hold_seconds: 299.0, idle: &["5-45"], ..R1 };
 const R2: Needs = Needs::of(UPPER, 600_000);
+/// The larger of the article's two sizes, as fast as the server can, up to as many connections.
+pub(crate) const R3: Needs =
+    Needs { payload: Some(1400), conns: (1, 25_001), ..Needs::of(PUBSUB, 1) };
+const R3_WHOLE: Needs = Needs { conns: (25_000, 25_001), ..R3 };
 /// A mean of 8 s, however it varies.
 pub(crate) const R4: Needs = Needs {
     idle: &["8-8", "4-12", "0-16"],
@@ -38,6 +44,24 @@ const ECHO_1K: Needs = Needs { payload: Some(1024), ..ECHO_64 };
 const ECHO_SCHEDULED: Needs = Needs { scheduled: true, ..ECHO_32 };
 const ECHO_IDLE_BESIDE: Needs =
     Needs { payload: Some(32), conns: (18_064, 18_065), ..Needs::of(ECHO, 0) };
+const FANOUT_1K: Needs = Needs {
+    payload: Some(128),
+    topics: Some(Topics::One),
+    conns: (1_001, 1_002),
+    ..Needs::of(FANOUT, 0)
+};
+const FANOUT_10K: Needs = Needs { conns: (10_001, 10_002), ..FANOUT_1K };
+const FANOUT_500K: Needs = Needs { conns: (500_000, 600_000), scheduled: true, ..FANOUT_1K };
+const SUBSCRIBED: Needs = Needs {
+    conns: (100_000, 600_000),
+    topics: Some(Topics::One),
+    scheduled: true,
+    ..Needs::of(FANOUT, 0)
+};
+/// A topic for each subscriber, so few that all that is asked is in the processor's cache.
+const TOPICS_1K: Needs =
+    Needs { conns: (1_001, 1_002), topics: Some(Topics::Own), ..Needs::of(FANOUT, 0) };
+const TOPICS_100K: Needs = Needs { conns: (100_001, 100_002), ..TOPICS_1K };
 const IDLE_18K: Needs = Needs { conns: (18_000, 18_001), ..Needs::of(IDLE, 0) };
 const KEEP_ALIVE_18K: Needs = Needs { conns: (18_000, 18_001), ..Needs::of(KEEP_ALIVE, 0) };
 
@@ -46,6 +70,9 @@ const HTTP_COMMAND: &str = "scripts/bench http";
 const PEERS_COMMAND: &str = "scripts/compare-peers";
 const R1_COMMAND: &str = "scripts/reproduce-600k";
 const R2_COMMAND: &str = "scripts/reproduce-512k-websockets";
+const R3_COMMAND: &str = "scripts/reproduce-pubsub-2012";
+const FANOUT_COMMAND: &str = "scripts/bench fanout";
+const TOPICS_COMMAND: &str = "scripts/bench topics";
 const MILLION_COMMAND: &str = "scripts/reproduce-1m-idle";
 
 /// Every promise.
@@ -147,6 +174,26 @@ pub(crate) static PROMISES: &[Promise] = &[
         measured_by: IDLE_COMMAND,
         evidence: Evidence::Run(Needs::of(QUIET, 10_000), fixed_bytes_per_shard),
     },
+    Promise {
+        id: "user-subscribed",
+        topic: Topic::Memory,
+        about: None,
+        text: "User space per WebSocket with a subscription, all to one channel, from 100,000 on",
+        target: Target::AtMost(128.0),
+        unit: Unit::Bytes,
+        measured_by: FANOUT_COMMAND,
+        evidence: Evidence::Run(SUBSCRIBED, user_bytes),
+    },
+    Promise {
+        id: "user-own-channel",
+        topic: Topic::Memory,
+        about: None,
+        text: "The same with a channel of its own, and that channel's bytes",
+        target: Target::None,
+        unit: Unit::Bytes,
+        measured_by: TOPICS_COMMAND,
+        evidence: Evidence::Run(TOPICS_100K, user_bytes),
+    },
     less(
         "peers-user",
         Topic::Memory,
@@ -231,6 +278,26 @@ pub(crate) static PROMISES: &[Promise] = &[
         evidence: Evidence::Run(R2, faults),
     },
     Promise {
+        id: "r3-faults",
+        topic: Topic::Connections,
+        about: Some(About::R3),
+        text: "R3: wrong identifiers, lost connections and other faults at 25,000 WebSockets",
+        target: Target::AtMost(0.0),
+        unit: Unit::Count,
+        measured_by: R3_COMMAND,
+        evidence: Evidence::Run(R3_WHOLE, faults),
+    },
+    Promise {
+        id: "fanout-500k-faults",
+        topic: Topic::Connections,
+        about: None,
+        text: "Publications to 500,000 subscribers: deliveries lost, twice, out of order or wrong",
+        target: Target::AtMost(0.0),
+        unit: Unit::Count,
+        measured_by: FANOUT_COMMAND,
+        evidence: Evidence::Run(FANOUT_500K, faults),
+    },
+    Promise {
         id: "idle-1m-faults",
         topic: Topic::Connections,
         about: Some(About::Idle1m),
@@ -310,6 +377,58 @@ pub(crate) static PROMISES: &[Promise] = &[
         measured_by: R2_COMMAND,
         evidence: Evidence::Run(R2, p99_ms),
     },
+    Promise {
+        id: "r3-rate",
+        topic: Topic::Speed,
+        about: Some(About::R3),
+        text: "R3: messages of 1.4 KB delivered per second to 25,000 WebSockets",
+        target: Target::AtLeast(100_000.0),
+        unit: Unit::PerSecond,
+        measured_by: R3_COMMAND,
+        evidence: Evidence::Run(R3_WHOLE, per_second),
+    },
+    Promise {
+        id: "fanout-500k-last",
+        topic: Topic::Speed,
+        about: None,
+        text: "One message of 128 B to 500,000 subscribers: until 99 % of such are with the last",
+        target: Target::None,
+        unit: Unit::Millis,
+        measured_by: FANOUT_COMMAND,
+        evidence: Evidence::Run(FANOUT_500K, last_delivery_p99_ms),
+    },
+    Promise {
+        id: "fanout-500k-beside",
+        topic: Topic::Speed,
+        about: None,
+        text: "Meanwhile: 99 % of the pings of other connections answered within",
+        target: Target::Below(50.0),
+        unit: Unit::Millis,
+        measured_by: FANOUT_COMMAND,
+        evidence: Evidence::Run(FANOUT_500K, beside_p99_ms),
+    },
+    Promise {
+        id: "topics-cost",
+        topic: Topic::Speed,
+        about: None,
+        text: "Processor time of a publication to 1 of 100,000 channels, divided by that to 1 of 1,000",
+        target: Target::None,
+        unit: Unit::Ratio,
+        measured_by: TOPICS_COMMAND,
+        evidence: Evidence::Beside(TOPICS_100K, TOPICS_1K, cpu_us),
+    },
+    more(
+        "fanout-1k-cpu",
+        "128 B to 1,000 subscribers: deliveries per server-CPU-second, divided by the best peer's",
+        FANOUT_1K,
+        per_cpu_second,
+    ),
+    more(
+        "fanout-10k-cpu",
+        "128 B to 10,000 subscribers: the same, divided by the best peer's",
+        FANOUT_10K,
+        per_cpu_second,
+    ),
     Promise {
         id: "r4-connections",
         topic: Topic::Speed,

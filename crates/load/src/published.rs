@@ -3,7 +3,7 @@
 
 use crate::claims::{self, About, Needs};
 use crate::figures::{Spread, Unit};
-use crate::promises::{IDLE, KEPT_IDLE, R4, UPPER};
+use crate::promises::{IDLE, KEPT_IDLE, R3, R4, UPPER};
 use crate::record::Outcome;
 use crate::records::{Ab, Place, Records, Run};
 
@@ -117,7 +117,7 @@ fn held(run: &Run) -> Option<f64> {
 }
 
 /// Every run that has a row in the comparison.
-pub(crate) static RUNS: [PublishedRun; 4] = [
+pub(crate) static RUNS: [PublishedRun; 5] = [
     PublishedRun {
         about: About::R1,
         needs: KEPT_IDLE,
@@ -183,6 +183,30 @@ pub(crate) static RUNS: [PublishedRun; 4] = [
         ],
     },
     PublishedRun {
+        about: About::R3,
+        needs: R3,
+        title: "R3: publish and subscribe, Node ws, Vert.x, Netty 4 beta and Atmosphere (2012)",
+        machine: "the best of the four, Vert.x, 5 to 6 minutes a step; its machine is not known",
+        figures: &[
+            connections(Some(25_000.0)).brief(),
+            figure("messages per second", Some(5_000.0), Unit::PerSecond, claims::per_second)
+                .brief(),
+            // 1 to 4 ms, over all servers and steps.
+            figure(
+                "average response, at best",
+                Some(1.0),
+                Unit::Millis,
+                claims::average_response_ms,
+            ),
+            figure("average size", Some(1_400.0), Unit::Bytes, |run| {
+                run.article.as_ref().map(|article| article.average_bytes)
+            }),
+            FAULTS,
+            figure("for", None, Unit::Seconds, held),
+            user(None),
+        ],
+    },
+    PublishedRun {
         about: About::R4,
         needs: R4,
         title: "R4: Grizzly's criterion, think time 8 s (2005)",
@@ -219,6 +243,40 @@ pub(crate) static RUNS: [PublishedRun; 4] = [
             user(Some(448.0)).brief(),
             all_in(Some(4_700.0)).brief(),
         ],
+    },
+];
+
+/// What the article of 2012 says of a server, as far as there are figures.
+pub(crate) struct PubSubServer {
+    pub(crate) name: &'static str,
+    /// Connections, and messages per second with them; between two of them the article says nothing
+    /// or that it was even.
+    pub(crate) points: [(f64, f64); 2],
+    /// What stopped it.
+    pub(crate) end: &'static str,
+}
+
+/// The best first. The smallest step had 500 connections.
+pub(crate) static PUBSUB: [PubSubServer; 4] = [
+    PubSubServer {
+        name: "Vert.x",
+        points: [(1_000.0, 5_000.0), (25_000.0, 5_000.0)],
+        end: "4,056 to 5,374, then out of memory",
+    },
+    PubSubServer {
+        name: "Node ws",
+        points: [(1_000.0, 4_252.0), (24_000.0, 240.0)],
+        end: "falling from 1,000 on",
+    },
+    PubSubServer {
+        name: "Netty 4 beta",
+        points: [(500.0, 950.0), (6_500.0, 950.0)],
+        end: "crashes at 6,500",
+    },
+    PubSubServer {
+        name: "Atmosphere",
+        points: [(500.0, 930.0), (3_500.0, 930.0)],
+        end: "stops at 3,500",
     },
 ];
 

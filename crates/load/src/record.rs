@@ -8,7 +8,9 @@ use std::path::Path;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::churn;
 use crate::cli::{Cli, Scenario};
+use crate::columns::Article;
 use crate::machine::Machine;
 use crate::memory::Memory;
 
@@ -43,6 +45,13 @@ pub(crate) struct Record {
     /// `errors` and not here.
     pub(crate) latency_us: Latency,
     pub(crate) memory: Option<Memory>,
+    /// What the article of 2012 told of its runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) article: Option<Article>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fanout: Option<FanoutFacts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) churn: Option<churn::Facts>,
     pub(crate) series: Series,
 }
 
@@ -96,6 +105,17 @@ pub(crate) struct Hold {
     pub(crate) requests_per_server_cpu_second: Option<f64>,
 }
 
+/// Of publications to many; a delivery is a request that was answered.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct FanoutFacts {
+    /// Those that every subscriber has, in all phases.
+    pub(crate) publications: u64,
+    /// Until the last subscriber had one.
+    pub(crate) last_delivery_us: Latency,
+    /// Of the pings of the connections beside, if there were any.
+    pub(crate) beside_us: Option<Latency>,
+}
+
 /// `n` per second of `seconds`; `None` where there was no time to divide by.
 pub(crate) fn per(n: u64, seconds: Option<f64>) -> Option<f64> {
     seconds.filter(|&seconds| seconds > 0.0).map(|seconds| n as f64 / seconds)
@@ -122,6 +142,10 @@ pub(crate) enum CountedFrom {
     /// When it was sent. Closed loop: the next is sent when one has come back, so a slow server
     /// is asked less often.
     SentInClosedLoop,
+    /// When the server says that it sent a message, by the same clock, in whole milliseconds.
+    SentByServer,
+    /// When it was sent, by whoever published it on a schedule.
+    Sent,
 }
 
 impl Latency {
@@ -217,6 +241,9 @@ mod tests {
             answered: 0,
             latency_us: Latency::of(&empty_histogram(), CountedFrom::SentInClosedLoop),
             memory: None,
+            article: None,
+            fanout: None,
+            churn: None,
             series: Series::default(),
         };
         let path = std::env::temp_dir().join(format!("murre-load-record-{}", std::process::id()));

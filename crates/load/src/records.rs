@@ -20,8 +20,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cli::Scenario;
+use crate::columns::Article;
 use crate::figures::grouped;
-use crate::record::{Connect, Hold, Latency, Outcome, Series};
+use crate::record::{Connect, FanoutFacts, Hold, Latency, Outcome, Series};
 
 /// One line of a file of records.
 #[derive(Debug)]
@@ -68,6 +69,8 @@ pub(crate) struct Run {
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) latency_us: Latency,
     pub(crate) memory: Option<MemoryFacts>,
+    pub(crate) article: Option<Article>,
+    pub(crate) fanout: Option<FanoutFacts>,
     pub(crate) series: Series,
 }
 
@@ -82,6 +85,11 @@ pub(crate) struct Parameters {
     pub(crate) payload: u64,
     pub(crate) pipeline: u64,
     pub(crate) rate: Option<f64>,
+    /// Older records are of scenarios without any.
+    #[serde(default)]
+    pub(crate) topics: u64,
+    #[serde(default)]
+    pub(crate) beside: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -270,6 +278,38 @@ impl Run {
                     work += &format!(", {} idle beside", grouped(p.idle_conns));
                 }
                 work
+            }
+            Scenario::Pubsub => {
+                let mut work =
+                    format!("{conns} subscribers, messages of about {} B", grouped(p.payload));
+                if let Some(rate) = p.rate {
+                    work += &format!(", {} a second", grouped(rate as u64));
+                }
+                work
+            }
+            Scenario::RequestReply => {
+                let every = p.idle.replace('-', " to ");
+                format!("{conns} WebSockets, a request each every {every} s")
+            }
+            Scenario::Fanout => {
+                let to = match p.topics {
+                    1 => format!("to {conns} subscribers of one topic"),
+                    topics => format!("to {conns} subscribers of {} topics", grouped(topics)),
+                };
+                let mut work = format!("fan-out of {} B {to}", grouped(p.payload));
+                if p.pipeline > 1 {
+                    work += &format!(", {} under way", p.pipeline);
+                }
+                if let Some(rate) = p.rate {
+                    work += &format!(", {} a second", grouped(rate as u64));
+                }
+                if p.beside > 0 {
+                    work += &format!(", {} that ping beside", grouped(p.beside));
+                }
+                work
+            }
+            Scenario::Churn => {
+                format!("{conns} subscribers of {} topics who come and go", grouped(p.topics))
             }
         }
     }

@@ -6,6 +6,7 @@
 //!        └ error: 1   └─────────┴──── are owed) ──▶ interrupted, or failed: leave at once
 //! ```
 
+use std::fs;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,6 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::attribution::Ends;
 use crate::cli::{Cli, Scenario};
+use crate::columns::{self, Article, Columns, Row};
 use crate::crew::{self, Crew, Totals};
 use crate::fleet::{Event, Order};
 use crate::machine::{self, Machine};
@@ -24,8 +26,8 @@ use crate::memory::Memory;
 use crate::plan::{Ports, check_sources, check_targets};
 use crate::progress::{self, Progress};
 use crate::reading::{self, ProcessMemory, Reading};
-use crate::record::{ClientFacts, CountedFrom, Latency, Outcome, Record, Series};
-use crate::scenario;
+use crate::record::{ClientFacts, CountedFrom, FanoutFacts, Latency, Outcome, Record, Series};
+use crate::scenario::{self, Shared};
 use crate::score::Fault;
 
 /// Runs the scenario. An error is one that prevents the run; what goes wrong in it is in the
@@ -37,9 +39,15 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Record> {
     if let Some(cpus) = &cli.cpus {
         crew::pin(&cpus.0).with_context(|| format!("cannot pin to the cores {:?}", cpus.0))?;
     }
+    if let Some(path) = &cli.csv {
+        // Before the run: one without its columns is for nothing.
+        fs::write(path, "").with_context(|| format!("cannot write to {}", path.display()))?;
+    }
     let epoch = Instant::now();
     let berths = scenario::berths(&cli, &plan, epoch, &sender);
-    let crew = Crew::new(berths, events, |berth| scenario::start(&cli, berth))?;
+    let shared = Shared::new(&cli, plan.shards);
+    let start = |berth| scenario::start(&cli, &shared, berth);
+    let crew = Crew::new(berths, events, &shared.bells, start)?;
     let before = match cli.server_pid {
         Some(pid) => {
             // What a run before this one has closed is freed a little later.
@@ -49,7 +57,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Record> {
         None => None,
     };
     let started = SystemTime::now();
-    Ok(Run::new(cli, plan, crew, started, before).go())
+    Ok(Run::new(cli, plan, crew, shared, started, before).go())
 }
 
 /// Everything that can be known to be wrong before the first connection.
@@ -98,7 +106,11 @@ struct Run {
     cli: Cli,
     plan: Plan,
     crew: Crew,
+    shared: Shared,
     progress: Progress,
+    /// Of the scenarios of the article, while they hold.
+    columns: Option<Columns>,
+    rows: Vec<Row>,
     started: SystemTime,
     /// The first connect.
     start: Instant,
@@ -124,13 +136,23 @@ enum Ended {
 }
 
 impl Run {
-    fn new(cli: Cli, plan: Plan, crew: Crew, started: SystemTime, before: Option<Reading>) -> Run {
+    fn new(
+        cli: Cli,
+        plan: Plan,
+        crew: Crew,
+        shared: Shared,
+        started: SystemTime,
+        before: Option<Reading>,
+    ) -> Run {
         let start = Instant::now();
         Run {
             progress: Progress::new(cli.conns_all(), cli.duration),
+            columns: None,
+            rows: Vec::new(),
             cli,
             plan,
             crew,
+            shared,
             started,
             start,
             next_sample: start + SECOND,
@@ -150,8 +172,17 @@ impl Run {
         let mut held = None;
         let mut memory = (None, None);
         if connected == Ended::Done {
+            if self.cli.is_of_article() {
+                self.columns = Some(Columns::new(self.cli.conns_all(), full.at, full.totals));
+            }
             let ended = self.hold(full.at);
             let end = Mark::now(&self.crew, self.cli.server_pid);
+            if let Some(columns) = self.columns.take() {
+                self.rows = columns.finish(end.at, &end.totals);
+                let csv = self.cli.csv.as_ref();
+                let written = csv.map_or(Ok(()), |path| fs::write(path, columns::csv(&self.rows)));
+                self.reasons.extend(written.err().map(|error| format!("the columns: {error}")));
+            }
             held = Some((full, end));
             if ended == Ended::Done && self.finish() == Ended::Done {
                 memory = self.measure();
@@ -283,13 +314,36 @@ impl Run {
             (false, false) => Outcome::Failed,
         };
         let bytes_per_connection = scenario::bytes_per_connection(self.cli.scenario);
-        let Run { cli, plan, crew, started, series, reasons, .. } = self;
-        let latency = crew.leave(GOODBYE_EACH * u32::try_from(totals.ready).unwrap_or(u32::MAX));
+        let load_average = machine::load_average();
+        let server_bytes = self.cli.server_pid.and_then(|pid| {
+            ProcessMemory::read(&pid.to_string()).ok().map(|memory| memory.pss_bytes)
+        });
+        let Run { cli, plan, crew, shared, rows, started, series, reasons, .. } = self;
+        let times = crew.leave(GOODBYE_EACH * u32::try_from(totals.ready).unwrap_or(u32::MAX));
         wait_for_sockets();
         let counted_from = match (cli.scenario, cli.rate) {
-            (Scenario::WsEcho, None) => CountedFrom::SentInClosedLoop,
+            (Scenario::WsEcho | Scenario::Fanout, None) => CountedFrom::SentInClosedLoop,
+            (Scenario::Pubsub, _) => CountedFrom::SentByServer,
+            (Scenario::Churn, _) => CountedFrom::Sent,
             _ => CountedFrom::Due,
         };
+        let article = rows.last().map(|last| {
+            let (ten_highest_ms, ten_lowest_ms) = columns::extremes(&times.latency);
+            Article {
+                average_response_ms: last.average_response_ms,
+                average_bytes: last.average_bytes,
+                ten_highest_ms,
+                ten_lowest_ms,
+                load_average,
+                server_bytes,
+                rows: rows.clone(),
+            }
+        });
+        let fanout = shared.fanout.map(|board| FanoutFacts {
+            publications: board.over(),
+            last_delivery_us: Latency::of(&times.over, counted_from),
+            beside_us: (cli.beside > 0).then(|| Latency::of(&times.beside, CountedFrom::Due)),
+        });
         Record {
             tool: env!("CARGO_PKG_NAME"),
             label: cli.label.clone(),
@@ -317,8 +371,11 @@ impl Run {
             wrong: totals.faults(Fault::Wrong),
             lost: totals.faults(Fault::Lost),
             answered: totals.answered,
-            latency_us: Latency::of(&latency, counted_from),
+            latency_us: Latency::of(&times.latency, counted_from),
             memory,
+            article,
+            fanout,
+            churn: shared.churn.map(|board| board.facts()),
             series,
             parameters: cli,
         }
@@ -343,6 +400,11 @@ impl Run {
             self.series.requests.push(totals.answered - self.answered_before);
             self.answered_before = totals.answered;
             self.show(held, false);
+            if let Some(columns) = &mut self.columns
+                && let Some(line) = columns.sample(Instant::now(), &totals)
+            {
+                self.progress.say(&line);
+            }
         }
         event
     }
@@ -385,6 +447,14 @@ impl Run {
                 self.cli.max_errors,
                 kinds.join(", ")
             ));
+        }
+        // Where the other end begins, silence is no success.
+        let unasked = matches!(
+            self.cli.scenario,
+            Scenario::Pubsub | Scenario::RequestReply | Scenario::Fanout | Scenario::Churn
+        );
+        if unasked && self.reasons.is_empty() && totals.answered == 0 {
+            self.reasons.push("no message came".to_owned());
         }
         if totals.faults_all() > 0 {
             let first = self.crew.first_fault().unwrap_or_default();

@@ -57,6 +57,9 @@ pub(crate) struct Tally {
     answered: AtomicU64,
     /// Answers that are still to come.
     owed: AtomicU64,
+    /// Of the messages of the hold phase: their times, and the bytes of those that are weighed.
+    response_us: AtomicU64,
+    message_bytes: AtomicU64,
     faults: [AtomicU64; Fault::ALL.len()],
     /// The first fault in words: one is enough to know where to look.
     first_fault: OnceLock<String>,
@@ -73,6 +76,14 @@ impl Tally {
 
     pub(crate) fn owed(&self) -> u64 {
         self.owed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn response_us(&self) -> u64 {
+        self.response_us.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn message_bytes(&self) -> u64 {
+        self.message_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn faults(&self, fault: Fault) -> u64 {
@@ -98,7 +109,7 @@ fn add(count: &AtomicU64, n: i64) {
 /// A moment of the run in microseconds, as small as a virtual client can keep it. Wraps after 71
 /// minutes, which is longer than any answer is waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Micros(u32);
+pub(crate) struct Micros(pub(crate) u32);
 
 impl Micros {
     /// The time that has passed since `earlier`.
@@ -107,28 +118,51 @@ impl Micros {
     }
 }
 
-/// The writing end of a [`Tally`], and the latencies.
+/// The hold phase's times, in microseconds.
+#[derive(Clone, Debug)]
+pub(crate) struct Times {
+    /// Of what was asked for, until it was answered; of what came unasked, since it was sent.
+    pub(crate) latency: Histogram<u64>,
+    /// Of publications, until the last subscriber had them.
+    pub(crate) over: Histogram<u64>,
+    /// Of the pings of connections beside.
+    pub(crate) beside: Histogram<u64>,
+}
+
+impl Times {
+    pub(crate) fn none() -> Times {
+        let [latency, over, beside] = [(); 3].map(|()| empty_histogram());
+        Times { latency, over, beside }
+    }
+
+    pub(crate) fn add(&mut self, other: &Times) {
+        let own = [&mut self.latency, &mut self.over, &mut self.beside];
+        for (own, other) in own.into_iter().zip([&other.latency, &other.over, &other.beside]) {
+            own.add(other).expect("histograms with the same bounds");
+        }
+    }
+}
+
+/// The writing end of a [`Tally`], and the times.
 pub(crate) struct Score {
     tally: Arc<Tally>,
     epoch: Instant,
-    /// When the hold phase began; latencies before it are not kept.
+    /// When the hold phase began; times before it are not kept.
     holding: Option<Instant>,
-    latency: Histogram<u64>,
+    times: Times,
 }
 
 impl Score {
     pub(crate) fn new(epoch: Instant) -> Score {
-        let latency = empty_histogram();
-        Score { tally: Arc::default(), epoch, holding: None, latency }
+        Score { tally: Arc::default(), epoch, holding: None, times: Times::none() }
     }
 
     pub(crate) fn tally(&self) -> &Arc<Tally> {
         &self.tally
     }
 
-    /// The hold phase's latencies, in microseconds.
-    pub(crate) fn latency(&self) -> &Histogram<u64> {
-        &self.latency
+    pub(crate) fn times(&self) -> &Times {
+        &self.times
     }
 
     pub(crate) fn micros(&self, at: Instant) -> Micros {
@@ -161,12 +195,57 @@ impl Score {
     pub(crate) fn answered(&mut self, due: Micros, now: Instant) {
         add(&self.tally.owed, -1);
         add(&self.tally.answered, 1);
-        let Some(holding) = self.holding else { return };
-        let latency = self.micros(now).since(due);
-        // A request that was due before the hold phase says how long connecting took.
-        if latency <= now.saturating_duration_since(holding) + MICROSECOND {
-            self.latency.saturating_record(latency.as_micros() as u64);
+        if let Some(micros) = self.lasted(due, now) {
+            add(&self.tally.response_us, micros as i64);
+            self.times.latency.saturating_record(micros);
         }
+    }
+
+    /// A message that nobody asked for came and is right, so long after it was sent.
+    pub(crate) fn arrived(&mut self, after: Duration, bytes: usize) {
+        add(&self.tally.answered, 1);
+        if self.holding.is_some() {
+            let micros = after.as_micros() as u64;
+            add(&self.tally.response_us, micros as i64);
+            self.times.latency.saturating_record(micros);
+            self.weigh(bytes);
+        }
+    }
+
+    /// The same of one that says nothing about the server's speed.
+    pub(crate) fn arrived_late(&mut self) {
+        add(&self.tally.answered, 1);
+    }
+
+    /// Counts the bytes of a message.
+    pub(crate) fn weigh(&self, bytes: usize) {
+        if self.holding.is_some() {
+            add(&self.tally.message_bytes, bytes as i64);
+        }
+    }
+
+    /// The last subscriber has a publication.
+    pub(crate) fn over(&mut self, due: Micros, now: Instant) {
+        if let Some(micros) = self.lasted(due, now) {
+            self.times.over.saturating_record(micros);
+        }
+    }
+
+    /// A connection beside the others was answered.
+    pub(crate) fn answered_beside(&mut self, due: Micros, now: Instant) {
+        add(&self.tally.owed, -1);
+        if let Some(micros) = self.lasted(due, now) {
+            self.times.beside.saturating_record(micros);
+        }
+    }
+
+    /// Microseconds since something was due. `None` if that was before the hold phase: it says how
+    /// long connecting took.
+    fn lasted(&self, due: Micros, now: Instant) -> Option<u64> {
+        let holding = self.holding?;
+        let time = self.micros(now).since(due);
+        let held = now.saturating_duration_since(holding) + MICROSECOND;
+        (time <= held).then_some(time.as_micros() as u64)
     }
 
     pub(crate) fn fault(&self, fault: Fault, detail: impl fmt::Display) {
@@ -202,7 +281,7 @@ mod tests {
         score.answered(due, at(4300));
         assert_eq!(score.tally().owed(), 1);
         assert_eq!(score.tally().answered(), 2);
-        let latency = score.latency();
+        let latency = &score.times().latency;
         assert_eq!(latency.len(), 1);
         assert!((9_990_000..=10_010_000).contains(&latency.max()), "{}", latency.max());
     }

@@ -10,13 +10,20 @@ use murre_codec::{
 };
 use murre_core::{ConnId, Outbox, Queued};
 
-use crate::client::{Client, Desk, Standing, hash};
+use crate::client::{Client, Desk, hash};
 use crate::score::{Fault, Score};
 
 /// What a virtual client says once its WebSocket is open.
 pub(crate) trait Talk {
     /// What is remembered of one client.
     type State: Default;
+
+    /// Whether an open WebSocket is all that is wanted of a connection. Where it is not, `open` and
+    /// what follows it set the timer and say when the connection is ready.
+    const READY_WHEN_OPEN: bool = true;
+
+    /// Whether another connection takes the place of one that departs.
+    const RETURNS: bool = false;
 
     /// The WebSocket is open.
     fn open(&mut self, id: ConnId, state: &mut Self::State, line: &mut Line<'_, '_>);
@@ -167,7 +174,9 @@ impl<T: Talk> WsClient<T> {
         }
         state.stage = Stage::Open(Decoder::default());
         desk.out.clear_timer(id);
-        desk.ready();
+        if T::READY_WHEN_OPEN {
+            desk.ready();
+        }
         let mut line = Line { desk, masks: &mut self.masks };
         self.talk.open(id, &mut state.talk, &mut line);
         size
@@ -177,6 +186,7 @@ impl<T: Talk> WsClient<T> {
 impl<T: Talk> Client for WsClient<T> {
     type State = State<T::State>;
     const SAYS_GOODBYE: bool = true;
+    const RETURNS: bool = T::RETURNS;
 
     fn connected(&mut self, id: ConnId, desk: &mut Desk<'_>) -> Self::State {
         let key = key(self.seed, id.index());
@@ -219,7 +229,7 @@ impl<T: Talk> Client for WsClient<T> {
             };
             let mut line = Line { desk: &mut *desk, masks: &mut self.masks };
             heard(&mut self.talk, id, &mut state.talk, item, &mut line);
-            if *desk.standing == Standing::Failed {
+            if desk.standing.is_over() {
                 return input.len();
             }
         }

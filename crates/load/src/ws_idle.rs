@@ -18,6 +18,8 @@ pub(crate) struct WsIdle {
     seed: u64,
     /// The sample. Kept here, for most connections are not in it.
     pingers: Vec<Pinger>,
+    /// Whether these are beside the connections that are measured.
+    beside: bool,
     finishing: bool,
 }
 
@@ -37,7 +39,20 @@ pub(crate) struct State(Option<u32>);
 
 impl WsIdle {
     pub(crate) fn new(sample: f64, every: Duration, timeout: Duration, seed: u64) -> WsIdle {
-        WsIdle { sample, every, timeout, seed, pingers: Vec::new(), finishing: false }
+        WsIdle {
+            sample,
+            every,
+            timeout,
+            seed,
+            pingers: Vec::new(),
+            beside: false,
+            finishing: false,
+        }
+    }
+
+    /// Connections that all ping, beside others that do something else.
+    pub(crate) fn beside(every: Duration, timeout: Duration, seed: u64) -> WsIdle {
+        WsIdle { beside: true, ..WsIdle::new(1.0, every, timeout, seed) }
     }
 
     fn pinger(&mut self, state: &State) -> Option<&mut Pinger> {
@@ -88,6 +103,7 @@ impl Talk for WsIdle {
 
     fn pong(&mut self, id: ConnId, state: &mut State, payload: &[u8], line: &mut Line<'_, '_>) {
         let (seed, every, finishing) = (self.seed, self.every, self.finishing);
+        let beside = self.beside;
         let Some(pinger) = self.pinger(state).filter(|pinger| pinger.waiting) else { return };
         let expected = self::payload(seed, id, pinger.round);
         if payload != expected {
@@ -95,7 +111,11 @@ impl Talk for WsIdle {
             return line.desk.fail(id, Fault::Wrong, difference);
         }
         let now = line.desk.out.now();
-        line.desk.score.answered(pinger.due, now);
+        if beside {
+            line.desk.score.answered_beside(pinger.due, now);
+        } else {
+            line.desk.score.answered(pinger.due, now);
+        }
         pinger.waiting = false;
         pinger.round = pinger.round.wrapping_add(1);
         if finishing {

@@ -22,6 +22,8 @@ pub(super) mod palette {
     pub(in crate::report) const BLUE: Colour = 0x00_72_b2;
     pub(in crate::report) const SKY: Colour = 0x8c_cb_f0;
     pub(in crate::report) const VERMILLION: Colour = 0xd5_5e_00;
+    pub(in crate::report) const GREEN: Colour = 0x00_9e_73;
+    pub(in crate::report) const PURPLE: Colour = 0xcc_79_a7;
     /// What is the same for everybody, and what others did.
     pub(in crate::report) const STONE: Colour = 0xc3_ca_d3;
     pub(in crate::report) const SLATE: Colour = 0x8a_94_a1;

@@ -3,7 +3,8 @@
 //! ```text
 //!   records/*.jsonl ─▶ README.md          claims, comparisons           readme, beside, peers, forms
 //!                   ├▶ machines/*.json    where the records are from    machines
-//!                   ├▶ plots/*.svg, *.png over_time, memory_picture, latency_picture, peers_picture
+//!                   ├▶ plots/*.svg, *.png over_time, memory_picture, latency_picture, peers_picture,
+//!                   │                     article
 //!                   │                      └▶ frame ─▶ canvas ─▶ svg, png
 //!                   └▶ ../SPECIFICATION.md, ../README.md: between their markers   fill
 //! ```
@@ -11,6 +12,7 @@
 //! The same records give the same bytes, on every machine: nothing here reads a clock, a setting
 //! or a font of the system.
 
+mod article;
 mod axis;
 mod beside;
 mod canvas;
@@ -182,6 +184,11 @@ fn pictures(records: &Records) -> Vec<Picture> {
         add("latency", latency_picture::picture("How long answers take", &held));
     }
 
+    let steps = article::steps(records);
+    if !steps.is_empty() {
+        add(ARTICLE_PICTURE, article::picture(&steps));
+    }
+
     let groups = compare::groups(records.runs());
     let of = |scenario, fits: fn(&Group<'_>) -> bool| -> Vec<_> {
         groups.iter().filter(|group| group.scenario() == scenario && fits(group)).collect()
@@ -189,10 +196,15 @@ fn pictures(records: &Records) -> Vec<Picture> {
     let idle = of(Scenario::WsIdle, |_| true);
     let closed = of(Scenario::WsEcho, |group| !group.scheduled() && group.idle_beside() == 0);
     let among = of(Scenario::WsEcho, |group| !group.scheduled() && group.idle_beside() > 0);
+    let fanout = of(Scenario::Fanout, |group| !group.scheduled());
     let scheduled = of(Scenario::WsEcho, |group| group.scheduled());
     let echo: [Measure; 2] = [
         ("messages per second", claims::per_second),
         ("messages per second of server CPU time", claims::per_cpu_second),
+    ];
+    let deliveries: [Measure; 2] = [
+        ("deliveries per second", claims::per_second),
+        ("deliveries per second of server CPU time", claims::per_cpu_second),
     ];
     let accepting: [Measure; 2] = [
         ("connects per second, handshake included", claims::connects_per_second),
@@ -202,6 +214,7 @@ fn pictures(records: &Records) -> Vec<Picture> {
         (peers::PICTURES[0], "Echo beside other servers", &closed, echo),
         (peers::PICTURES[1], "Echo among idle connections, beside other servers", &among, echo),
         (peers::PICTURES[2], "Accepting WebSockets beside other servers", &idle, accepting),
+        (peers::PICTURES[4], "One message to many, beside other servers", &fanout, deliveries),
     ] {
         if !groups.is_empty() {
             add(name, peers_picture::picture(title, groups, panels));
@@ -223,9 +236,13 @@ fn over_time_name(about: About) -> &'static str {
         About::R1 => "http-keepalive-over-time",
         About::R2 => "ws-upper-over-time",
         About::R4 => "concurrency-search-over-time",
+        About::R3 => "pubsub-over-time",
         About::Idle1m => "ws-idle-over-time",
     }
 }
+
+/// What the picture of the article's steps is called.
+const ARTICLE_PICTURE: &str = "pubsub-2012";
 
 /// Of each server the round in the middle.
 fn middles<'r>(group: &Group<'r>) -> Heading<'r> {

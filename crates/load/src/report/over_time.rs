@@ -72,7 +72,9 @@ fn asked(scenario: Scenario) -> (&'static str, Option<(f64, &'static str)>) {
         }
         Scenario::WsUpper => ("texts per second", Some((20_000.0, "Gretty, 2010: 20,000/s"))),
         Scenario::WsIdle => ("pings answered per second", None),
-        Scenario::WsEcho => ("messages per second", None),
+        Scenario::WsEcho | Scenario::Pubsub => ("messages per second", None),
+        Scenario::RequestReply => ("requests per second", None),
+        Scenario::Fanout | Scenario::Churn => ("deliveries per second", None),
     }
 }
 

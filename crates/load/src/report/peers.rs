@@ -10,8 +10,13 @@ use crate::record::Outcome;
 use crate::records::{Records, Run};
 
 /// The pictures of this section, in its order.
-pub(super) const PICTURES: [&str; 4] =
-    ["echo-beside-peers", "echo-among-idle", "accepting-beside-peers", "latency-beside-peers"];
+pub(super) const PICTURES: [&str; 5] = [
+    "echo-beside-peers",
+    "echo-among-idle",
+    "accepting-beside-peers",
+    "latency-beside-peers",
+    "fan-out-beside-peers",
+];
 
 pub(super) fn section(records: &Records, pictures: &[Picture]) -> String {
     let groups = compare::groups(records.runs());
@@ -35,6 +40,9 @@ type Measure = (&'static str, Unit, fn(&Run) -> Option<f64>);
 fn measures(group: &Group<'_>) -> &'static [Measure] {
     const RATE: Measure = ("answers per second>", Unit::PerSecond, claims::per_second);
     const CPU: Measure = ("per server-CPU-second>", Unit::Count, claims::per_cpu_second);
+    const DELIVERIES: Measure = ("deliveries per second>", Unit::PerSecond, claims::per_second);
+    const LAST: Measure =
+        ("99 % with the last subscriber within>", Unit::Millis, claims::last_delivery_p99_ms);
     const P99: Measure = ("99 % within>", Unit::Millis, claims::p99_ms);
     const USER: Measure = ("user space>", Unit::Bytes, claims::user_bytes);
     const TOTAL: Measure = ("all in>", Unit::Bytes, claims::total_bytes);
@@ -47,6 +55,8 @@ fn measures(group: &Group<'_>) -> &'static [Measure] {
         Scenario::WsEcho if group.scheduled() => &[CPU, P99],
         Scenario::WsEcho => &[RATE, CPU, P99],
         Scenario::WsIdle => &[USER, TOTAL, CONNECTS, ACCEPTS],
+        Scenario::Fanout => &[DELIVERIES, CPU, LAST],
+        Scenario::Pubsub | Scenario::RequestReply | Scenario::Churn => &[RATE, CPU, P99],
         // They ask when their idle time is over, whoever answers.
         Scenario::HttpKeepalive | Scenario::WsUpper => &[CPU, P99, USER, TOTAL],
     }

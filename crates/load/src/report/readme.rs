@@ -1,8 +1,10 @@
 //! bench-results/README.md.
 
 use super::markdown::{link, links, table};
-use super::{Picture, beside, forms, machines, over_time_name, peers, shown};
-use crate::claims::Target;
+use super::{
+    ARTICLE_PICTURE, Picture, article, beside, forms, machines, over_time_name, peers, shown,
+};
+use crate::claims::{About, Target};
 use crate::figures::{Unit, grouped, with_unit};
 use crate::promises::PROMISES;
 use crate::published;
@@ -21,6 +23,10 @@ pub(super) fn readme(records: &Records, pictures: &[Picture]) -> String {
     text += &format!("{}\n", beside::systems(records));
     for run in &published::RUNS {
         text += &beside::run(run, records);
+        if run.about == About::R3 {
+            text += &shown(pictures, ARTICLE_PICTURE);
+            text += &article::section(records);
+        }
         text += &shown(pictures, over_time_name(run.about));
     }
     text += &shown(pictures, "latency");
