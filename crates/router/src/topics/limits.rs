@@ -8,8 +8,9 @@ pub struct Limits {
     /// Notes that may wait for one other shard before commands that need more are refused. Those
     /// that are not refused (answers, withdrawals) are at most as many as were let through before.
     pub notes_max: usize,
-    /// Deliveries that may wait before publications are refused. One publication to many
-    /// subscribers may exceed it, and so may what other shards sent before they knew.
+    /// Deliveries that may wait before this shard is spared: publications that it cares about are
+    /// refused by their owners until half of them are made. What is on its way then still comes, and
+    /// one publication to many subscribers may exceed it.
     pub deliveries_max: u64,
     /// Bytes of history, by the formula of `Stats::history_bytes`. What would exceed them puts out
     /// the publications that are closest to the end of their time.

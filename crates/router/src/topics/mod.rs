@@ -78,6 +78,8 @@ pub struct Topics<F = ()> {
     owner: Owner,
     /// By shard; the one for this shard stays empty.
     outboxes: Box<[Vec<Note>]>,
+    /// By shard: whether it is to be spared, as it said. This shard's is what it said itself.
+    behind: Box<[bool]>,
     events: VecDeque<Event>,
 }
 
@@ -113,6 +115,7 @@ impl<F: Default> Topics<F> {
             deliveries: Deliveries::new(),
             owner: Owner::new(Box::new(rules), epoch),
             outboxes: (0..shards).map(|_| Vec::new()).collect(),
+            behind: vec![false; usize::from(shards)].into(),
             events: VecDeque::new(),
         }
     }
@@ -205,6 +208,7 @@ impl<F: Default> Topics<F> {
         if let Some(Ask { ticket, .. }) = self.end(parted) {
             self.events.push_back(Event::Withdrawn { member, ticket });
         }
+        self.weigh();
         Ok(())
     }
 
@@ -216,6 +220,7 @@ impl<F: Default> Topics<F> {
                 forgotten(ticket);
             }
         }
+        self.weigh();
     }
 
     /// What a member is subscribed to or has asked to be, in no order.
@@ -285,12 +290,12 @@ impl<F: Default> Topics<F> {
     /// Tells the owner of a topic how many subscribers there are, if it has a wrong idea of it, and
     /// if there is time for that.
     fn report(&mut self, key: u32) {
-        let topic = self.topics.value_mut(key);
+        let topic = self.topics.value(key);
         let members = topic.members();
         let wrong = members.abs_diff(topic.reported) > topic.reported / 8;
-        if wrong && self.outboxes[usize::from(topic.owner)].len() < self.limits.notes_max {
-            topic.reported = members;
-            let owner = topic.owner;
+        let owner = topic.owner;
+        if wrong && !self.is_overloaded(owner) {
+            self.topics.value_mut(key).reported = members;
             self.count(owner, self.topics.name(key).clone(), members);
         }
     }
@@ -403,25 +408,34 @@ impl<F: Default> Topics<F> {
         Ok(position)
     }
 
-    /// Whether an owner should be left alone: too many notes wait for it, or its answer would wait
-    /// too long to be received here.
+    /// Whether too many notes wait for an owner.
     fn is_overloaded(&self, owner: Shard) -> bool {
-        owner != self.shard && (self.is_behind() || self.is_full(owner))
+        self.outboxes[usize::from(owner)].len() >= self.limits.notes_max
     }
 
     /// Whether no more publications should go to a shard.
     fn is_full(&self, shard: Shard) -> bool {
-        match shard == self.shard {
-            true => self.is_behind(),
-            false => self.outboxes[usize::from(shard)].len() >= self.limits.notes_max,
-        }
+        self.behind[usize::from(shard)] || self.is_overloaded(shard)
     }
 
-    /// Whether so many deliveries wait that the caller should not receive notes until some are made.
-    /// Then they wait with their senders, and owners refuse publications that this shard cares about
-    /// before they are numbered.
-    pub fn is_behind(&self) -> bool {
-        self.deliveries.waiting() >= self.limits.deliveries_max
+    /// Tells all owners when this shard falls behind with its deliveries, and when it has made half
+    /// of them.
+    fn weigh(&mut self) {
+        let behind = &mut self.behind[usize::from(self.shard)];
+        let bound = match *behind {
+            true => self.limits.deliveries_max / 2 + 1,
+            false => self.limits.deliveries_max,
+        };
+        if *behind == (self.deliveries.waiting() >= bound) {
+            return;
+        }
+        *behind = !*behind;
+        let behind = *behind;
+        for (shard, outbox) in self.outboxes.iter_mut().enumerate() {
+            if shard != usize::from(self.shard) {
+                outbox.push(Note(Body::Behind(behind)));
+            }
+        }
     }
 
     /// Queues a publication for the subscribers on this shard. Once their topic is forgotten, the
@@ -430,6 +444,7 @@ impl<F: Default> Topics<F> {
         let same = |(name, _): (&Name, _)| *name.text == *publication.topic;
         if self.topics.get(key).is_some_and(same) {
             self.deliveries.push(key, self.topics.value_mut(key), publication);
+            self.weigh();
         }
     }
 
@@ -460,6 +475,7 @@ impl<F: Default> Topics<F> {
             Body::History { ticket, past } => {
                 self.events.push_back(Event::History { ticket, past });
             }
+            Body::Behind(behind) => self.behind[usize::from(from)] = behind,
         }
     }
 
@@ -511,7 +527,9 @@ impl<F: Default> Topics<F> {
         budget: usize,
         each: impl FnMut(&Publication, &mut F, &[Subscriber]),
     ) -> bool {
-        self.deliveries.deliver(&mut self.topics, budget, each)
+        let left = self.deliveries.deliver(&mut self.topics, budget, each);
+        self.weigh();
+        left
     }
 
     /// Puts out history that is past its time, a bounded slice of it.

@@ -9,7 +9,7 @@ use crate::Ticket;
 #[derive(Debug)]
 pub struct Note(pub(super) Body);
 
-/// The first four are for the owner of a topic, the others come from it.
+/// The first four are for the owner of a topic, the next four come from it.
 #[derive(Debug)]
 pub(super) enum Body {
     /// A member of mine, one of so many `subscribers`, wants to hear what comes after `from`.
@@ -30,6 +30,8 @@ pub(super) enum Body {
     Published { ticket: Ticket, outcome: Result<Option<Position>, Refused> },
     /// The history that your member asked for.
     History { ticket: Ticket, past: Past },
+    /// Spare me, or do not any more: many deliveries wait here. For all shards, as owners.
+    Behind(bool),
 }
 
 const _: () = assert!(size_of::<Note>() <= 80);

@@ -244,9 +244,6 @@ impl World {
     /// Some of what is on its way arrives.
     fn receive(&mut self, from: usize, to: usize, most: usize) {
         for _ in 0..most {
-            if self.shards[to].is_behind() {
-                return;
-            }
             let Some((about, note)) = self.links[from][to].pop_front() else { return };
             self.arrive(from, to, about, note);
         }
@@ -280,14 +277,15 @@ impl World {
     fn deliver(&mut self, shard: usize, budget: usize) -> bool {
         let mut left = budget;
         let oracle = &mut self.oracle;
-        self.shards[shard].deliver(budget, |publication, form, subscribers| {
+        let more = self.shards[shard].deliver(budget, |publication, form, subscribers| {
             let published = number(&publication.payload);
             assert_eq!(*form.get_or_insert(published), published, "a form is one publication's");
             left = left.checked_sub(subscribers.len()).expect("the budget is kept");
             for subscriber in subscribers {
                 oracle.heard(shard, subscriber.member(), publication);
             }
-        })
+        });
+        self.call(shard, |_, _| About::Other, |_| more)
     }
 
     fn expire(&mut self, shard: usize) {
