@@ -43,9 +43,13 @@ quiet() {
     ((sockets < 1000)) || fail "$sockets TCP sockets are open here: end what holds them first"
 }
 
+# What the scenarios about channels need: everybody may publish, and as fast as they can.
+open_channels=(--namespace "default,publish=anyone,serve=anyone"
+    --namespace "kept,publish=anyone,history-size=100000" --max-commands-per-second 1000000)
+
 # Starts the server with these options and waits until it serves. Its process id is in `server`.
 start_server() {
-    start "$built/murre" serve --bench \
+    start "$built/murre" serve --bench "${open_channels[@]}" \
         --listen "${server_listen:-127.0.0.1:$TEST_PORT}" --admin "127.0.0.1:$TEST_ADMIN_PORT" "$@" \
         >"$work/server.log" 2>&1
     server=$!

@@ -3,6 +3,9 @@
 /// Bounds of one shard's topics.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Members that there is room for from the start: memory that is not touched before it is used.
+    /// There may be more, at the price of what a table leaves behind when it grows.
+    pub members_usual: usize,
     /// Subscriptions that one member may have.
     pub subscriptions_max: usize,
     /// Notes that may wait for one other shard before commands that need more are refused. Those
@@ -20,6 +23,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
+            members_usual: 0,
             subscriptions_max: 1000,
             notes_max: 65_536,
             deliveries_max: 4_000_000,

@@ -54,8 +54,9 @@ impl Membership {
 }
 
 impl Members {
-    pub(super) fn new() -> Self {
-        Members { lists: Vec::new(), memberships: 0 }
+    /// Nobody's, with room for so many members.
+    pub(super) fn new(room: usize) -> Self {
+        Members { lists: Vec::with_capacity(room), memberships: 0 }
     }
 
     /// Memberships of all members.
@@ -122,7 +123,7 @@ mod tests {
     /// When one of several memberships ends, the last takes its index.
     #[test]
     fn the_last_takes_the_index() {
-        let mut members = Members::new();
+        let mut members = Members::new(0);
         for topic in 0..3 {
             members.join(9, Membership::new(topic, Place::Listed(topic)));
         }

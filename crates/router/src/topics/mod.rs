@@ -110,7 +110,7 @@ impl<F: Default> Topics<F> {
             limits,
             hashing,
             topics: ByName::new(),
-            members: Members::new(),
+            members: Members::new(limits.members_usual),
             asks: Slab::new(),
             deliveries: Deliveries::new(),
             owner: Owner::new(Box::new(rules), epoch),

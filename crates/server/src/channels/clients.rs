@@ -9,7 +9,6 @@ use super::auth::{LEEWAY_SECONDS, User};
 use super::rate::Spent;
 
 /// Every connection's, by slot.
-#[derive(Default)]
 pub(crate) struct Clients {
     clients: Vec<Client>,
     /// Of those who have authenticated.
@@ -46,6 +45,15 @@ const NOBODY: u32 = u32::MAX;
 const NOTHING: Client = Client { speaks: Speaks::Nothing, user: NOBODY, spent: Spent::NOTHING };
 
 impl Clients {
+    /// Nobody's, with room for so many: memory that is not touched before it is used.
+    pub(crate) fn new(room: usize) -> Self {
+        Clients {
+            clients: Vec::with_capacity(room),
+            users: Pool::default(),
+            expiries: BinaryHeap::new(),
+        }
+    }
+
     /// A connection begins to use channels.
     pub(crate) fn enter(&mut self, id: ConnId, speaks: Speaks, user: Option<User>) {
         let index = id.index() as usize;

@@ -91,7 +91,7 @@ impl Channels {
             topics: Topics::new(shard, shards, seed, kept, setting.topics),
             services: Services::new(shard, shards, seed, setting.services),
             shard,
-            clients: Clients::default(),
+            clients: Clients::new(setting.topics.members_usual),
             tickets: Tickets::default(),
             lagging: Lagging::default(),
             streams: Streams::default(),

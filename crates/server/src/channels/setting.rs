@@ -29,12 +29,13 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// What `config` says, for so many shards.
+    /// What `config` says, for so many shards of so many connections each.
     ///
     /// # Errors
     /// What is wrong with it, and what helps.
-    pub(crate) fn new(config: &Config, shards: usize) -> Result<Self, String> {
+    pub(crate) fn new(config: &Config, shards: usize, conns_max: u32) -> Result<Self, String> {
         let topics = topics::Limits {
+            members_usual: conns_max as usize,
             subscriptions_max: config.max_channels as usize,
             history_bytes_max: config.max_history_bytes / shards as u64,
             ..topics::Limits::default()
