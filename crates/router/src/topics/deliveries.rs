@@ -24,7 +24,7 @@ const TURN: usize = 256;
 /// As many fan-outs that are over keep their room.
 const SPARE: usize = 32;
 /// With nothing waiting, room for this many topics is kept.
-const KEPT: usize = 1024;
+const KEPT: usize = 128;
 
 impl<F: Default> Deliveries<F> {
     pub(super) fn new() -> Self {

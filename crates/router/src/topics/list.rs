@@ -1,4 +1,4 @@
-//! A contiguous list: two inline, and little slack when there are many.
+//! A contiguous list: two inline, and little that is touched and not used when there are many.
 
 use std::ops::{Deref, DerefMut};
 
@@ -7,8 +7,12 @@ use smallvec::SmallVec;
 /// A list in the size of a `Vec`, which needs no allocation for two values of 8 bytes.
 pub(super) struct List<T>(SmallVec<[T; 2]>);
 
-/// From here on a list grows by an eighth: of ten thousands of them, half would be slack otherwise.
+/// From here on a list grows fourfold. Room that is not used yet is not touched, and takes no memory;
+/// what a list leaves behind when it moves does, and is a third of it so, not twice as much.
 const LARGE: usize = 1024;
+const GROWTH: usize = 4;
+/// A list that uses less of its room than this part moves to a smaller one.
+const SPARSE: usize = 16;
 
 impl<T> List<T> {
     pub(super) fn new() -> Self {
@@ -17,15 +21,15 @@ impl<T> List<T> {
 
     pub(super) fn push(&mut self, value: T) {
         if self.0.len() == self.0.capacity() && self.0.len() >= LARGE {
-            self.0.reserve_exact(self.0.len() / 8);
+            self.0.reserve_exact((GROWTH - 1) * self.0.len());
         }
         self.0.push(value);
     }
 
-    /// Drops the last value, and room when three quarters of it are unused.
+    /// Drops the last value, and room when most of it is unused.
     pub(super) fn pop(&mut self) {
         self.0.pop();
-        if self.0.spilled() && self.0.len() <= self.0.capacity() / 4 {
+        if self.0.spilled() && self.0.len() <= self.0.capacity() / SPARSE {
             self.0.shrink_to_fit();
         }
     }
@@ -56,20 +60,18 @@ impl<T> DerefMut for List<T> {
 mod tests {
     use super::*;
 
-    /// A long list has little slack, and what is left of it when it shrinks goes back.
+    /// Room grows with the length, and what is left of it when that shrinks goes back.
     #[test]
     fn room_follows_the_length() {
         let mut list = List::new();
         for value in 0..100_000_u64 {
             list.push(value);
-            let slack = list.0.capacity() - list.len();
-            assert!(
-                slack <= list.len().max(4) && (list.len() < 2 * LARGE || slack <= list.len() / 8)
-            );
+            let factor = if list.len() > LARGE { GROWTH } else { 2 };
+            assert!(list.0.capacity() <= factor * list.len().max(2));
         }
         while !list.is_empty() {
             list.swap_remove(0);
-            assert!(list.0.capacity() <= (4 * list.len()).max(8));
+            assert!(list.0.capacity() <= (SPARSE * list.len()).max(2 * SPARSE));
         }
         assert!(!list.0.spilled());
     }

@@ -583,4 +583,4 @@ impl<F: Default> Topics<F> {
 /// Places that a search for some topic looks at.
 const PLACES_MAX: u32 = 64;
 /// Events and questions keep room for this many when there are none.
-const KEPT: usize = 1024;
+const KEPT: usize = 128;
