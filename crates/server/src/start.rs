@@ -73,7 +73,9 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     signals::watch(sender.clone(), |signal| Event::Signal(signal.as_str()))
         .map_err(Failure::Thread)?;
     let cores = cores(plan.shards)?;
-    let setting = Arc::new(Setting::new(config, cores.len(), plan.conns_per_shard).map_err(Failure::Channels)?);
+    let setting = Arc::new(
+        Setting::new(config, cores.len(), plan.conns_per_shard).map_err(Failure::Channels)?,
+    );
     let running = start_shards(config, &plan, &setting, &files, &listener, &cores, &sender)?;
     let boxes = join(&running);
     let facts = facts(config, &plan, listen, admin, cores);
