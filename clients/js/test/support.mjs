@@ -7,7 +7,7 @@ import { once } from 'node:events'
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { afterEach, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import WebSocket from 'ws'
@@ -25,7 +25,7 @@ export const url = external ?? `ws://${origin}/ws`
 /** Starts the server and waits until it serves. */
 export async function startServer({ commands = 1_000 } = {}) {
   if (external) return { stop: async () => {} }
-  const built = ['release', 'debug'].map((profile) => root(`target/${profile}/murre`))
+  const built = ['release', 'debug'].map((profile) => target(`${profile}/murre`))
   const [binary] = built.filter(existsSync).sort((a, b) => statSync(b).mtime - statSync(a).mtime)
   if (!binary) throw new Error('no server: run cargo build --release, or set MURRE_URL')
   const options = [
@@ -76,7 +76,11 @@ export function token(sub, seconds = 3_600) {
   return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`
 }
 
+/** A path in this repository. */
 export const root = (path) => fileURLToPath(new URL(`../../../${path}`, import.meta.url))
+
+/** A path where things are built. */
+export const target = (path) => resolve(root('.'), process.env.CARGO_TARGET_DIR ?? 'target', path)
 
 /** A TCP proxy in front of the server. */
 export class Proxy {

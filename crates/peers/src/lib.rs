@@ -1,7 +1,8 @@
 //! What the reference servers share, so that they differ only in what is measured: the runtime.
 //!
-//! Each is a WebSocket echo server on one thread. They accept a WebSocket on any path, send every
-//! text and binary message back, and end on SIGTERM by its default action: a peer has nothing to
+//! Each is a WebSocket server on one thread that accepts a WebSocket on any path. All but the one that
+//! publishes send every
+//! text and binary message back; all end on SIGTERM by its default action: a peer has nothing to
 //! drain.
 
 #![forbid(unsafe_code)]

@@ -2,16 +2,15 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::TcpStream;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use peer::Peer;
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::{Error, Message, WebSocket};
+
+mod peer;
 
 #[test]
 fn tokio_tungstenite_echoes() {
@@ -90,44 +89,4 @@ fn echoes(mut peer: Peer) {
 fn sent_back(client: &mut WebSocket<TcpStream>, message: Message) {
     client.send(message.clone()).unwrap();
     assert!(client.read().unwrap() == message, "{} bytes came back changed", message.len());
-}
-
-/// A running peer, killed when the test ends, however it ends.
-struct Peer {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Peer {
-    fn start(binary: &str, options: &[&str]) -> Peer {
-        let mut child = Command::new(binary)
-            .args(["--listen", "127.0.0.1:0"])
-            .args(options)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").unwrap().parse().unwrap();
-        Peer { child, address }
-    }
-
-    fn connect(&self) -> WebSocket<TcpStream> {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        tungstenite::client(format!("ws://{}/echo", self.address), stream).unwrap().0
-    }
-
-    fn end_by_sigterm(&mut self) -> bool {
-        use std::os::unix::process::ExitStatusExt;
-        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
-        self.child.wait().unwrap().signal() == Some(Signal::SIGTERM as i32)
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

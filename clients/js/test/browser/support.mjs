@@ -3,9 +3,9 @@
 import { mkdirSync } from 'node:fs'
 import { after, before } from 'node:test'
 import { chromium } from 'playwright-core'
-import { root } from '../support.mjs'
+import { target } from '../support.mjs'
 
-const screenshots = root('target/screenshots')
+const screenshots = target('screenshots')
 
 let browser
 before(async () => {

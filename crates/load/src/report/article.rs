@@ -39,12 +39,8 @@ pub(super) fn section(records: &Records) -> String {
         "wall time>",
         "faults>",
     ];
-    headings.extend(PUBSUB.iter().map(|_| ""));
-    let published: Vec<_> = PUBSUB.iter().map(|server| format!("{}>", server.name)).collect();
-    let from = headings.len() - PUBSUB.len();
-    for (place, name) in published.iter().enumerate() {
-        headings[from + place] = name;
-    }
+    let published = PUBSUB.each_ref().map(|server| format!("{}>", server.name));
+    headings.extend(published.iter().map(String::as_str));
     headings.push("record");
     let rows: Vec<_> = steps.iter().map(|(place, run)| row(place, run)).collect();
     let ends: Vec<_> =
@@ -120,13 +116,14 @@ pub(super) fn picture(steps: &[(&Place, &Run)]) -> Canvas {
     for &(x, y) in &line {
         canvas.dot(x, y, 5.0, palette::BLUE);
     }
-    for (index, (&(x, y), &(_, rate))) in line.iter().zip(&ours).enumerate() {
-        // Numbers above their points, where they do not touch.
-        let apart = index == 0 || x - line[index - 1].0 > 44.0 || index % 2 == 0;
-        if apart {
-            let style = Style::plain(12.0).bold().colour(palette::BLUE).anchor(Anchor::Middle);
-            canvas.text(x, y - 12.0, &thousands(rate), style);
-        }
+    let mut behind = f32::MIN;
+    for (&(x, y), &(_, rate)) in line.iter().zip(&ours) {
+        let style = Style::plain(12.0).bold().colour(palette::BLUE).anchor(Anchor::Middle);
+        let (text, half) = (thousands(rate), width_of(&thousands(rate), style) / 2.0);
+        // Above its point, or below where its neighbour leaves no room.
+        let above = x - half > behind + 6.0;
+        canvas.text(x, if above { y - 12.0 } else { y + 24.0 }, &text, style);
+        behind = if above { x + half } else { f32::MIN };
     }
     if let Some(&(x, y)) = line.last() {
         let style = Style::plain(14.0).bold().colour(palette::BLUE);
@@ -163,25 +160,21 @@ fn grid(canvas: &mut Canvas, across: &Axis, up: &Axis, ours: &[(f64, f64)]) {
 /// Names where there is room: two servers did nearly the same.
 fn names(canvas: &mut Canvas, across: &Axis, up: &Axis) {
     for (index, (server, colour)) in PUBSUB.iter().zip(COLOURS).enumerate() {
-        let [first, last] = server.points;
+        let [first, last] = server.points.map(|(x, y)| (across.at(x), up.at(y)));
         let style = Style::plain(13.0).bold().colour(colour);
-        let (x, y) = (across.at(last.0), up.at(last.1));
-        match index {
-            2 => canvas.text(x + 10.0, y + 4.5, &named(server), style),
-            3 => canvas.text(across.at(first.0), y + 22.0, &named(server), style),
-            _ => canvas.text(x + 10.0, y + 4.5, &named(server), style),
+        let name = format!("{}, {}", server.name, short(server.points[1].1));
+        // The last of them ends on the line of the one before.
+        match index + 1 == PUBSUB.len() {
+            true => canvas.text(first.0, first.1 + 22.0, &name, style),
+            false => canvas.text(last.0 + 10.0, last.1 + 4.5, &name, style),
         }
     }
 }
 
-fn named(server: &PubSubServer) -> String {
-    format!("{}, {}", server.name, short(server.points[1].1))
-}
-
-/// `123k`, `4.1k`, `950`.
+/// `123k`, `88k`, `4.1k`, `950`.
 fn thousands(value: f64) -> String {
     match value {
-        large if large >= 99_500.0 => format!("{:.0}k", large / 1000.0),
+        large if large >= 9_950.0 => format!("{:.0}k", large / 1000.0),
         middle if middle >= 1000.0 => format!("{:.1}k", middle / 1000.0),
         small => format!("{small:.0}"),
     }
@@ -194,7 +187,7 @@ const TOP: f32 = 112.0;
 const BOTTOM: f32 = 430.0;
 const LEFT: f32 = 84.0;
 /// For the names at the right end.
-const RIGHT: f32 = 150.0;
+const RIGHT: f32 = 104.0;
 
 #[cfg(test)]
 mod tests {

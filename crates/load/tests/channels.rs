@@ -1,0 +1,168 @@
+//! The scenarios of channels, run as people run them, against a small server of channels in this
+//! process: what is right passes and everything that can go wrong is found.
+
+use std::process::{Command, Output};
+
+use hub::Mistake;
+use serde_json::Value;
+
+mod hub;
+
+fn load(arguments: &str, mistake: Mistake) -> (Output, Value) {
+    let address = hub::start(mistake);
+    // What never comes is waited for as long as this.
+    let patience = if arguments.contains("--timeout") { &[][..] } else { &["--timeout", "3s"] };
+    let output = Command::new(env!("CARGO_BIN_EXE_murre-load"))
+        .args(arguments.split_whitespace())
+        .args(["--target", &address.to_string()])
+        .args(patience)
+        .env("MURRE_COMMIT", "test")
+        .output()
+        .expect("murre-load starts");
+    let record = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("no record ({error}): {}", String::from_utf8_lossy(&output.stderr))
+    });
+    (output, record)
+}
+
+fn passes(arguments: &str, mistake: Mistake) -> Value {
+    let (output, record) = load(arguments, mistake);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments}: {stderr}");
+    assert_eq!(record["outcome"], "passed");
+    assert!(record["hold"]["requests"].as_u64() > Some(0), "{record}");
+    record
+}
+
+/// The exit code is 1, and the reason says `why`.
+fn fails(arguments: &str, mistake: Mistake, why: &str) -> Value {
+    let (output, record) = load(arguments, mistake);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{mistake:?}: {stderr}");
+    assert!(stderr.contains(why), "{mistake:?}: {stderr}");
+    assert_eq!(record["outcome"], "failed");
+    record
+}
+
+const PUBSUB: &str = "pubsub --conns 20 --duration 1s";
+const REQUESTS: &str = "request-reply --conns 10 --duration 1s";
+const FANOUT: &str = "fanout --conns 20 --duration 1s";
+const CHURN: &str = "churn --conns 20 --topics 4 --idle 0.03-0.1 --duration 1s --rate 500";
+
+#[test]
+fn messages_are_of_the_identifier_subscribed_to() {
+    // Shows R3 in small, with bare messages and with publications: columns, their file, what the
+    // record has of the article; and that a message of another identifier is found.
+    for mistake in [Mistake::Bare, Mistake::None] {
+        let csv = std::env::temp_dir().join(format!("murre-columns-{}", std::process::id()));
+        let record = passes(&format!("{PUBSUB} --csv {}", csv.display()), mistake);
+        let columns = std::fs::read_to_string(&csv).expect("the columns");
+        std::fs::remove_file(&csv).expect("it was there");
+        assert!(columns.starts_with("connections,connected,average_response_ms,"), "{columns}");
+        assert_eq!(columns.lines().count(), 2);
+        let article = &record["article"];
+        assert!(article["average_bytes"].as_f64() > Some(1350.0), "{article}");
+        assert!(
+            article["average_response_ms"].is_number() && article["ten_highest_ms"].is_number()
+        );
+        assert_eq!(article["rows"][0]["connected"], 20);
+        assert_eq!(record["latency_us"]["counted_from"], "sent-by-server");
+    }
+    let record = fails(PUBSUB, Mistake::WrongIdentifier, "identifier 0 instead of ");
+    assert_eq!(record["wrong"], 1);
+}
+
+#[test]
+fn a_server_that_publishes_nothing_fails_the_run() {
+    // Shows that without a feed, and without any answer, there is no success.
+    fails(PUBSUB, Mistake::NoFeed, "the server says unknown_action: not without --bench");
+    let refused = "the server says not_allowed: no \"entry\"";
+    for scenario in [PUBSUB, FANOUT, CHURN] {
+        fails(scenario, Mistake::Refusing, refused);
+        let record = fails(&format!("{scenario} --timeout 300ms"), Mistake::Silent, "timeout");
+        assert!(record["hold"].is_null());
+    }
+}
+
+#[test]
+fn requests_have_their_own_responses() {
+    // Shows the second half of R3 in small, and that another's response is found.
+    let record = passes(REQUESTS, Mistake::None);
+    // Ten connections, one request each 175 ms.
+    assert!(record["hold"]["requests"].as_u64() > Some(30), "{}", record["hold"]);
+    assert!(record["article"]["average_bytes"].as_f64() > Some(50.0));
+    fails(REQUESTS, Mistake::WrongResponse, "wrong: Response");
+}
+
+#[test]
+fn every_subscriber_gets_everything() {
+    // Shows one topic and several, with more than one publisher and shard, on a schedule, with pings
+    // beside; a delivery is an answer.
+    let record = passes(&format!("{FANOUT} --beside 3"), Mistake::None);
+    let (fanout, hold) = (&record["fanout"], &record["hold"]);
+    let publications = fanout["publications"].as_u64().expect("a number");
+    assert_eq!(record["answered"].as_u64(), Some(publications * 20));
+    assert!(fanout["last_delivery_us"]["count"].as_u64() > Some(0), "{fanout}");
+    assert!(fanout["beside_us"]["count"].as_u64() > Some(0), "{fanout}");
+    assert!(hold["requests"].as_u64() > Some(20), "{hold}");
+    assert_eq!(record["connect"]["connections"], 24);
+
+    let several = "--topics 10 --publishers 3 --pipeline 4 --shards 3 --payload 5000";
+    let record = passes(&format!("{FANOUT} {several}"), Mistake::None);
+    let publications = record["fanout"]["publications"].as_u64().expect("a number");
+    assert_eq!(record["answered"].as_u64(), Some(publications * 2));
+
+    let record = passes(&format!("{FANOUT} --topics 5 --rate 100 --shards 2"), Mistake::None);
+    assert_eq!(record["latency_us"]["counted_from"], "due");
+    let publications = record["fanout"]["publications"].as_u64().expect("a number");
+    assert_eq!(record["answered"].as_u64(), Some(publications * 4));
+    assert!(publications >= 100, "{record}");
+}
+
+#[test]
+fn a_delivery_that_is_not_the_next_is_found() {
+    // Shows one lost, one made twice, one with another byte.
+    for (mistake, why) in [
+        (Mistake::Lost, "answers never came"),
+        (Mistake::Twice, "one twice"),
+        (Mistake::WrongByte, "expected \"opq"),
+    ] {
+        fails(&format!("{FANOUT} --timeout 1s"), mistake, why);
+    }
+    // On a schedule the next one shows that one is missing.
+    fails(&format!("{FANOUT} --rate 200"), Mistake::Lost, "wrong: of fanout-0, publication 2");
+    fails(&format!("{FANOUT} --rate 200"), Mistake::Twice, "wrong:");
+}
+
+#[test]
+fn who_comes_back_has_missed_nothing() {
+    // Shows subscribers that come and go, on one shard and several, with history and without.
+    for more in ["--shards 1", "--shards 3", "--kept 0", "--kept 4"] {
+        let record = passes(&format!("{CHURN} {more}"), Mistake::None);
+        let churn = &record["churn"];
+        let count = |name: &str| churn[name].as_u64().expect("a number");
+        assert!(count("unsubscribed") > 0 && count("reconnected") > 0, "{churn}");
+        assert!(count("subscribed") > 20 && count("published") > 400, "{churn}");
+        assert_eq!(count("recovered") > 0, more != "--kept 0", "{churn}");
+        assert_eq!(count("unrecovered"), 0, "{churn}");
+        assert_eq!(record["errors"]["lost"], 0);
+    }
+}
+
+#[test]
+fn gaps_are_found_while_subscribers_come_and_go() {
+    // Shows one lost and one twice in a run, a subscription that begins too late, one that does not
+    // end, and a recovery with a hole; and that one which is refused is told.
+    for (mistake, more, why) in [
+        (Mistake::Lost, "--kept 0", "wrong: publication"),
+        (Mistake::Twice, "--kept 4", "wrong: publication"),
+        (Mistake::LateSubscription, "--kept 0", "wrong: publication"),
+        (Mistake::Zombie, "--kept 0", "which nobody asked for"),
+        (Mistake::HalfRecovered, "--kept 4", "wrong: publication"),
+    ] {
+        fails(&format!("{CHURN} {more}"), mistake, why);
+    }
+    let record = passes(&format!("{CHURN} --kept 4"), Mistake::Forgetful);
+    let churn = &record["churn"];
+    assert!(churn["unrecovered"].as_u64() > Some(0) && churn["recovered"] == 0, "{churn}");
+}

@@ -1,0 +1,317 @@
+//! A small server of channels, one thread per connection, that does as docs/protocol.md says or makes
+//! one mistake. All it says is said under one lock, so that its order is the same for everybody.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use murre_codec::http::{self, Progress, RequestDecoder};
+use murre_codec::{
+    CloseCode, Control, Decoded, Decoder, Item, Kind, Limits, OpCode, Role, encode, upgrade,
+};
+use serde_json::{Value, json};
+
+/// What it does wrong, once where once is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    None,
+    /// Messages of the feed are bare, as the article's were; not a mistake.
+    Bare,
+    /// A subscriber is sent what is another's.
+    WrongIdentifier,
+    /// One delivery is left out, is made twice, or has another byte.
+    Lost,
+    Twice,
+    WrongByte,
+    /// One of the publications that were missed is left out.
+    HalfRecovered,
+    /// Nothing that was missed is there any more.
+    Forgetful,
+    /// Subscribers are not told from when on, and begin later.
+    LateSubscription,
+    /// Who has unsubscribed goes on hearing.
+    Zombie,
+    /// The answer to another request.
+    WrongResponse,
+    /// Every `subscribe` is refused, or is not answered.
+    Refusing,
+    Silent,
+    /// There is no feed.
+    NoFeed,
+}
+
+/// Starts it. It lives as long as the test.
+pub(crate) fn start(mistake: Mistake) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let hub = Arc::new(Hub { mistake, state: Mutex::default() });
+    let feeder = Arc::clone(&hub);
+    thread::spawn(move || feeder.feed());
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().flatten().enumerate() {
+            let hub = Arc::clone(&hub);
+            // A client that resets its connection ends its thread.
+            thread::spawn(move || hub.serve(number, stream));
+        }
+    });
+    address
+}
+
+struct Hub {
+    mistake: Mistake,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    channels: HashMap<String, Channel>,
+    /// Of the feed: bytes, and whether it runs.
+    feed: (usize, bool),
+    fed: u64,
+    deliveries: u64,
+    recoveries: u64,
+    responses: u64,
+}
+
+#[derive(Default)]
+struct Channel {
+    members: Vec<(usize, TcpStream)>,
+    /// What was published, from offset 1 on.
+    history: Vec<Value>,
+    /// Publications that are not delivered, for who is to begin later.
+    late: u64,
+}
+
+impl Hub {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn feed(&self) {
+        loop {
+            thread::sleep(Duration::from_millis(1));
+            let mut state = self.lock();
+            let names: Vec<_> = state.channels.keys().cloned().collect();
+            if !state.feed.1 || names.is_empty() {
+                continue;
+            }
+            state.fed += 1;
+            let name = &names[state.fed as usize * 7 % names.len()];
+            let wrong = self.mistake == Mistake::WrongIdentifier && state.fed == 20;
+            let identifier = if wrong { "0" } else { &name[..] };
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("now");
+            let elements = "x".repeat(state.feed.0.saturating_sub(70));
+            let message = json!({"request": state.fed, "timestamp": now.as_millis() as u64,
+                "identifier": identifier, "elements": elements});
+            let message = match self.mistake {
+                Mistake::Bare | Mistake::WrongIdentifier => message,
+                _ => publication(name, None, &message),
+            };
+            for (_, stream) in &state.channels[name].members {
+                say(stream, &message);
+            }
+        }
+    }
+
+    fn serve(&self, number: usize, stream: TcpStream) {
+        // Whatever it ends with, it is over.
+        let _ = self.talk(number, &stream);
+        for channel in self.lock().channels.values_mut() {
+            channel.members.retain(|(member, _)| *member != number);
+        }
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+
+    fn talk(&self, number: usize, stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut input = Vec::new();
+        let mut request = RequestDecoder::default();
+        loop {
+            read(stream, &mut input)?;
+            let mut fields = http::fields();
+            let limits = http::Limits::default();
+            let progress = request.decode(&input, &mut fields, &limits).expect("our client");
+            let Progress::Request(request) = progress else { continue };
+            assert_eq!(request.path(), "/ws");
+            let upgrade = upgrade::check(&request).expect("our client");
+            let mut answer = Vec::new();
+            upgrade::accept(&mut answer, upgrade.key, None);
+            (&*stream).write_all(&answer)?;
+            let size = request.size;
+            input.drain(..size);
+            break;
+        }
+        let limits = Limits { role: Role::Server, message_bytes_max: 1 << 24 };
+        let (mut decoder, mut message) = (Decoder::default(), Vec::new());
+        loop {
+            let mut at = 0;
+            loop {
+                let Decoded { consumed, item } =
+                    decoder.decode(&mut input[at..], &limits).expect("our client");
+                at += consumed;
+                match item {
+                    None => break,
+                    Some(Item::Data { bytes, end, .. }) => {
+                        message.extend_from_slice(bytes);
+                        if end {
+                            let command = serde_json::from_slice(&message).expect("our client");
+                            message.clear();
+                            self.obey(number, stream, &command);
+                        }
+                    }
+                    Some(Item::Ping(payload)) => {
+                        let mut out = Vec::new();
+                        let pong = OpCode::Control(Control::Pong);
+                        encode::write_frame(&mut out, pong, payload, None);
+                        let _state = self.lock();
+                        (&*stream).write_all(&out)?;
+                    }
+                    Some(Item::Pong(_)) => {}
+                    Some(Item::Close(_)) => {
+                        let mut out = Vec::new();
+                        encode::write_close(&mut out, CloseCode::Normal, "", None);
+                        let _state = self.lock();
+                        return (&*stream).write_all(&out);
+                    }
+                }
+            }
+            input.drain(..at);
+            read(stream, &mut input)?;
+        }
+    }
+
+    fn obey(&self, number: usize, stream: &TcpStream, command: &Value) {
+        let mut state = self.lock();
+        let identifier = command["identifier"].as_str().unwrap_or_default();
+        let mut answer = match command["action"].as_str().expect("our client") {
+            "subscribe" if self.mistake == Mistake::Refusing => {
+                json!({"type": "error", "code": "not_allowed", "message": "no \"entry\""})
+            }
+            "subscribe" if self.mistake == Mistake::Silent => return,
+            "subscribe" => return self.subscribe(&mut state, number, stream, command),
+            "unsubscribe" => {
+                if self.mistake != Mistake::Zombie {
+                    let channel = state.channels.get_mut(identifier).expect("subscribed to");
+                    channel.members.retain(|(member, _)| *member != number);
+                }
+                json!({"type": "unsubscribed", "identifier": identifier})
+            }
+            "publish" => {
+                self.publish(&mut state, identifier, &command["data"]);
+                if command["id"].is_null() {
+                    return;
+                }
+                json!({"type": "published", "identifier": identifier})
+            }
+            "feed" if self.mistake == Mistake::NoFeed => {
+                json!({"type": "error", "code": "unknown_action", "message": "not without --bench"})
+            }
+            "feed" => {
+                let bytes = command["bytes"].as_u64().expect("our client");
+                state.feed = (bytes as usize, command["rate"].as_f64() != Some(0.0));
+                json!({"type": "feed"})
+            }
+            "request" => {
+                let data = &command["data"];
+                state.responses += 1;
+                let wrong = self.mistake == Mistake::WrongResponse && state.responses == 20;
+                let request = data["request"].as_u64().expect("our client") + u64::from(wrong);
+                json!({"type": "response", "service": command["service"], "data":
+                    {"request": request, "timestamp": data["timestamp"], "address": "here"}})
+            }
+            action => panic!("our client says {action}"),
+        };
+        if !command["id"].is_null() {
+            answer["id"] = command["id"].clone();
+        }
+        say(stream, &answer);
+    }
+
+    fn subscribe(&self, state: &mut State, number: usize, stream: &TcpStream, command: &Value) {
+        let identifier = command["identifier"].as_str().expect("our client");
+        let recovering = identifier.starts_with("kept:") && command["position"].is_object();
+        state.recoveries += u64::from(recovering);
+        let skip = usize::from(self.mistake == Mistake::HalfRecovered && state.recoveries > 3);
+        let channel = state.channels.entry(identifier.to_owned()).or_default();
+        let mut answer = json!({"type": "subscribed", "identifier": identifier});
+        let mut missed = channel.history.len()..channel.history.len();
+        if identifier.starts_with("kept:") {
+            answer["position"] = json!({"epoch": 7, "offset": channel.history.len()});
+        }
+        if recovering {
+            assert_eq!(command["position"]["epoch"], 7);
+            answer["recovered"] = json!(self.mistake != Mistake::Forgetful);
+            if self.mistake != Mistake::Forgetful {
+                missed.start = command["position"]["offset"].as_u64().expect("our client") as usize;
+            }
+        }
+        say(stream, &answer);
+        for offset in missed.skip(skip) {
+            let data = &channel.history[offset];
+            say(stream, &publication(identifier, Some(offset as u64 + 1), data));
+        }
+        if self.mistake == Mistake::LateSubscription {
+            channel.late = 2;
+        }
+        channel.members.push((number, stream.try_clone().expect("a descriptor")));
+    }
+
+    fn publish(&self, state: &mut State, identifier: &str, data: &Value) {
+        let mut deliveries = state.deliveries;
+        let channel = state.channels.entry(identifier.to_owned()).or_default();
+        let offset = identifier.starts_with("kept:").then(|| {
+            channel.history.push(data.clone());
+            channel.history.len() as u64
+        });
+        let message = publication(identifier, offset, data);
+        if channel.late > 0 {
+            channel.late -= 1;
+            return;
+        }
+        for (_, stream) in &channel.members {
+            deliveries += 1;
+            match self.mistake {
+                Mistake::Lost if deliveries == 50 => {}
+                Mistake::Twice if deliveries == 50 => {
+                    say(stream, &message);
+                    say(stream, &message);
+                }
+                Mistake::WrongByte if deliveries == 50 => {
+                    let text = message.to_string().replace("mno", "mnO");
+                    say(stream, &serde_json::from_str(&text).expect("still JSON"));
+                }
+                _ => say(stream, &message),
+            }
+        }
+        state.deliveries = deliveries;
+    }
+}
+
+fn publication(identifier: &str, offset: Option<u64>, data: &Value) -> Value {
+    let mut message = json!({"type": "publication", "identifier": identifier, "data": data});
+    if let Some(offset) = offset {
+        message["offset"] = offset.into();
+    }
+    message
+}
+
+/// Sends a text. Who is gone does not hear it.
+fn say(mut stream: &TcpStream, message: &Value) {
+    let mut out = Vec::new();
+    encode::write_frame(&mut out, Kind::Text.opcode(), message.to_string().as_bytes(), None);
+    let _ = stream.write_all(&out);
+}
+
+fn read(mut stream: &TcpStream, input: &mut Vec<u8>) -> io::Result<()> {
+    let mut bytes = [0; 16384];
+    match stream.read(&mut bytes)? {
+        0 => Err(ErrorKind::UnexpectedEof.into()),
+        read => {
+            input.extend_from_slice(&bytes[..read]);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The peers that publish do what they are measured for, as a client that is not ours sees it.
+
+#![forbid(unsafe_code)]
+
+use std::net::TcpStream;
+
+use peer::Peer;
+use serde_json::{Value, json};
+use tungstenite::{Message, WebSocket};
+
+mod peer;
+
+#[test]
+fn tokio_broadcast_publishes() {
+    // All subscribers of a channel hear what is published to it, in order, and nobody else does;
+    // nothing is heard any more after `unsubscribe`.
+    let mut peer = start();
+    let [mut one, mut other, mut publisher] = [(); 3].map(|()| peer.connect());
+    for client in [&mut one, &mut other] {
+        say(client, json!({"action": "subscribe", "identifier": "a", "id": "x"}));
+        let answer = json!({"type": "subscribed", "identifier": "a", "id": "x"});
+        assert_eq!(hear(client), answer);
+    }
+    for number in 0..100 {
+        let data = json!({"number": number, "text": "1.50 \"quoted\""});
+        say(&mut publisher, json!({"action": "publish", "identifier": "b", "data": data}));
+        say(&mut publisher, json!({"action": "publish", "identifier": "a", "data": data}));
+    }
+    say(&mut publisher, json!({"action": "publish", "identifier": "a", "data": "end", "id": 7}));
+    let published = json!({"type": "published", "identifier": "a", "id": 7});
+    assert_eq!(hear(&mut publisher), published);
+    for client in [&mut one, &mut other] {
+        for number in 0..100 {
+            let publication = hear(client);
+            assert_eq!(publication["type"], "publication");
+            assert_eq!(publication["data"]["number"], number);
+        }
+        assert_eq!(hear(client)["data"], "end");
+    }
+    say(&mut one, json!({"action": "unsubscribe", "identifier": "a"}));
+    assert_eq!(hear(&mut one)["type"], "unsubscribed");
+    say(&mut publisher, json!({"action": "publish", "identifier": "a", "data": 1, "id": 8}));
+    assert_eq!(hear(&mut publisher)["id"], 8);
+    say(&mut one, json!({"action": "nonsense", "id": 9}));
+    assert_eq!(hear(&mut one)["code"], "unknown_action");
+    assert!(peer.end_by_sigterm());
+}
+
+#[test]
+fn tokio_broadcast_feeds_and_serves() {
+    // Shows the article's messages: their size, that they are of the identifier subscribed to, that
+    // they end; and the answer to its request.
+    let peer = start();
+    let [mut client, mut feeder] = [(); 2].map(|()| peer.connect());
+    say(&mut client, json!({"action": "subscribe", "identifier": "17"}));
+    assert_eq!(hear(&mut client)["type"], "subscribed");
+    say(&mut feeder, json!({"action": "feed", "bytes": 1400, "rate": 1000}));
+    assert_eq!(hear(&mut feeder)["type"], "feed");
+    for request in 0..20 {
+        let text = client.read().expect("a message").into_text().expect("a text");
+        assert_eq!(text.len(), 1400);
+        let message: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!((&message["identifier"], &message["request"]), (&"17".into(), &request.into()));
+        assert!(message["timestamp"].is_u64() && message["elements"].is_string());
+    }
+    say(&mut feeder, json!({"action": "feed", "bytes": 1400, "rate": 0}));
+    assert_eq!(hear(&mut feeder)["type"], "feed");
+
+    let data = json!({"request": 3, "timestamp": 5, "rows": 0, "execs": []});
+    say(
+        &mut feeder,
+        json!({"action": "request", "service": "order-request", "id": 3, "data": data}),
+    );
+    let data = json!({"request": 3, "timestamp": 5, "address": "127.0.0.1"});
+    let answer = json!({"type": "response", "service": "order-request", "id": 3, "data": data});
+    assert_eq!(hear(&mut feeder), answer);
+}
+
+fn start() -> Peer {
+    Peer::start(env!("CARGO_BIN_EXE_peer-tokio-broadcast"), &[])
+}
+
+fn say(client: &mut WebSocket<TcpStream>, command: Value) {
+    client.send(Message::text(command.to_string())).expect("sent");
+}
+
+fn hear(client: &mut WebSocket<TcpStream>) -> Value {
+    let text = client.read().expect("a message").into_text().expect("a text");
+    serde_json::from_str(&text).expect("JSON")
+}
