@@ -190,7 +190,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         self.out.stopped
     }
 
-    /// One turn: wait, complete, act on mail and time, flush. What a turn pushes, the next turn's
+    /// One turn: wait, act on mail, complete, act on time, flush. What a turn pushes, the next turn's
     /// wait submits.
     ///
     /// # Errors
@@ -205,11 +205,12 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             self.out.timers.restart(self.out.now);
         }
         self.out.timers.begin_turn(self.out.now);
-        self.complete_all();
+        // Before what peers say: they may have heard of what the mail says and have answered it.
         self.mailbox.collect(&mut self.mails);
         for mail in self.mails.drain(..) {
             self.protocol.mail(mail, &mut self.out);
         }
+        self.complete_all();
         self.expire();
         self.protocol.turn(&mut self.out);
         self.drain();
