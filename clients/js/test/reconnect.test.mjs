@@ -166,7 +166,7 @@ check('services are served again, and a late reply does not go to another reques
   await until(() => answers.length === 1)
   proxy.cut()
   await assert.rejects(gone, code('responder_gone'))
-  await until(() => served.state === 'active')
+  await until(() => proxy.count === 2 && served.state === 'active')
   reply('first')
   assert.equal(await client.request(service), 'second')
   assert.deepEqual(responder.heard.filter(({ event }) => event === 'error'), [])

@@ -37,7 +37,7 @@ impl Client {
     }
 
     pub(crate) fn hear(&mut self) -> Value {
-        match self.0.read().expect("a message") {
+        match self.0.read().unwrap_or_else(|error| panic!("no message: {error}")) {
             Message::Text(text) => serde_json::from_str(&text).expect("JSON"),
             Message::Ping(_) => self.hear(),
             other => panic!("{other:?}"),
