@@ -55,7 +55,7 @@ impl Lagging {
     /// Delivers one publication, framed, by the rule of its namespace.
     pub(crate) fn deliver(
         &mut self,
-        id: ConnId,
+        (id, speaks): (ConnId, Speaks),
         slow: Slow,
         topic: &Arc<str>,
         frame: &Bytes,
@@ -66,8 +66,7 @@ impl Lagging {
         }
         match slow {
             Slow::Disconnect if out.over_bound(id) => {
-                let why = "this connection reads too slowly";
-                out.cut_off(id, CloseCode::Again, why, CloseReason::SlowConsumer);
+                disconnect(id, speaks, out);
                 Delivered::Disconnected
             }
             Slow::Disconnect => sent(out.send(id, frame)),
@@ -130,6 +129,15 @@ impl Lagging {
     /// How many connections lag.
     pub(crate) fn len(&self) -> usize {
         self.laggards.len()
+    }
+}
+
+/// A stream has no words for its end.
+fn disconnect(id: ConnId, speaks: Speaks, out: &mut Outbox) {
+    let (why, reason) = ("this connection reads too slowly", CloseReason::SlowConsumer);
+    match speaks {
+        Speaks::WebSocket => out.cut_off(id, CloseCode::Again, why, reason),
+        _ => out.abort(id, reason),
     }
 }
 

@@ -65,7 +65,8 @@ pub(crate) struct Channels {
     tickets: Tickets<oneshot::Sender<Published>>,
     lagging: Lagging,
     streams: Streams,
-    parser: Parser,
+    /// None while it is reading a message.
+    parser: Option<Parser>,
     mesh: Mesh<Mail>,
     counters: Arc<ChannelCounters>,
     /// When there is something to do though nothing happens.
@@ -95,7 +96,7 @@ impl Channels {
             tickets: Tickets::default(),
             lagging: Lagging::default(),
             streams: Streams::default(),
-            parser: Parser::default(),
+            parser: Some(Parser::default()),
             mesh: Mesh::new(usize::from(shard)),
             counters: Arc::default(),
             wake: None,
@@ -263,14 +264,14 @@ impl Channels {
         self.clock(out);
         match message.kind {
             Kind::Text => {
-                let mut parser = std::mem::take(&mut self.parser);
+                let mut parser = self.parser.take().expect("one message at a time");
                 let setting = Arc::clone(&self.setting);
                 parser.read(message.bytes, &setting.limits, |Item { id: name, command }| {
                     if self.admit(id, name.as_ref(), out) {
                         self.command(id, name, command, out);
                     }
                 });
-                self.parser = parser;
+                self.parser = Some(parser);
             }
             Kind::Binary if self.admit(id, None, out) => self.binary(id, message.bytes, out),
             Kind::Binary => {}
@@ -516,7 +517,8 @@ impl Channels {
                 for publication in past.iter().flat_map(|past| &past.publications) {
                     let frame = Frames::default().message(publication).clone();
                     let slow = self.setting.namespaces.rules(&name).slow;
-                    self.lagging.deliver(id, slow, &publication.topic, &frame, out);
+                    let to = (id, Speaks::WebSocket);
+                    self.lagging.deliver(to, slow, &publication.topic, &frame, out);
                 }
             }
             Speaks::Events | Speaks::MixedEvents => {
@@ -648,26 +650,21 @@ impl Channels {
     fn deliver(&mut self, out: &mut Outbox) -> bool {
         let Channels { topics, clients, lagging, streams, setting, counters, .. } = self;
         let left = topics.deliver(DELIVERIES_MAX, |publication, frames, subscribers| {
-            let slow = setting.namespaces.rules(&publication.topic).slow;
+            let (topic, slow) =
+                (&publication.topic, setting.namespaces.rules(&publication.topic).slow);
             for subscriber in subscribers {
                 let slot = subscriber.member();
                 let Some(id) = out.at(slot) else { continue };
-                let delivered = match clients.speaks(slot) {
+                let speaks = clients.speaks(slot);
+                let to = (id, speaks);
+                let delivered = match speaks {
                     Speaks::Nothing => continue,
-                    Speaks::WebSocket => lagging.deliver(
-                        id,
-                        slow,
-                        &publication.topic,
-                        frames.message(publication),
-                        out,
-                    ),
-                    Speaks::Events => lagging.deliver(
-                        id,
-                        slow,
-                        &publication.topic,
-                        frames.event(publication),
-                        out,
-                    ),
+                    Speaks::WebSocket => {
+                        lagging.deliver(to, slow, topic, frames.message(publication), out)
+                    }
+                    Speaks::Events => {
+                        lagging.deliver(to, slow, topic, frames.event(publication), out)
+                    }
                     Speaks::MixedEvents => streams.deliver(id, publication, lagging, slow, out),
                     Speaks::Poll => streams.answer(id, publication, out),
                 };

@@ -12,6 +12,7 @@ use murre_core::{ConnId, Outbox};
 use murre_router::topics::{Past, Position, Publication};
 
 use super::answer::{self, Answer};
+use super::clients::Speaks;
 use super::frames::{self, event, event_id, read_position};
 use super::lagging::{Delivered, Lagging};
 use super::namespaces::Slow;
@@ -121,7 +122,7 @@ impl Streams {
     ) -> Delivered {
         let event_id = self.moved(id.index(), &publication.topic, publication.position);
         let event = event("", &event_id, &frames::json(publication));
-        lagging.deliver(id, slow, &publication.topic, &event, out)
+        lagging.deliver((id, Speaks::MixedEvents), slow, &publication.topic, &event, out)
     }
 
     /// What the client is to give back when it has been cut off.

@@ -186,6 +186,20 @@ fn streams_keep_the_rules() {
     assert_eq!(server.connect().get(&format!("/sse?{many}")).status, 400);
 }
 
+/// A stream that is not read is ended, and what was sent of it is a stream to its end.
+#[test]
+fn slow_streams_are_ended() {
+    let server = Server::start(&[OPEN, "--max-send-bytes=200000"]);
+    let mut slow = stream(&server, "/sse?topic=x", None);
+    let mut publisher = Subscriber::of(&server);
+    let disconnected = |stats: &Value| stats["total"]["slow_consumers_disconnected"] == 1;
+    while !disconnected(&server.stats()) {
+        publish(&mut publisher, "x", json!("x".repeat(50_000)));
+    }
+    let sent = String::from_utf8(slow.rest()).expect("text");
+    assert!(sent.starts_with("event: subscribed\n"), "{}", &sent[..100.min(sent.len())]);
+}
+
 /// Streams and polls that end leave nothing behind, however they end.
 #[test]
 fn nothing_is_left_of_streams() {
