@@ -12,4 +12,5 @@ mod modes;
 mod server;
 mod silence;
 mod streams;
+mod tokens;
 mod websocket;

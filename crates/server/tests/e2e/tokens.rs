@@ -1,0 +1,99 @@
+//! Who may do what with a token, and for how long.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::{Value, json};
+use tungstenite::Message;
+
+use crate::channels::Client;
+use crate::server::Server;
+
+const SECRET: &str = "a secret of more than thirty-two bytes";
+
+/// A file with the secret that tokens are signed with, and the server that has it.
+struct Guarded {
+    server: Server,
+    secret: PathBuf,
+}
+
+impl Guarded {
+    fn start(name: &str) -> Self {
+        let name = format!("murre-secret-{}-{name}", std::process::id());
+        let secret = std::env::temp_dir().join(name);
+        fs::write(&secret, SECRET).expect("there is room for a file");
+        let flag = format!("--jwt-hmac-secret-file={}", secret.display());
+        Guarded { server: Server::start(&[&flag]), secret }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.secret);
+    }
+}
+
+fn now() -> i64 {
+    let passed = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    passed.as_secs() as i64
+}
+
+fn token(claims: &Value, secret: &str) -> String {
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    encode(&Header::default(), claims, &key).expect("a token")
+}
+
+fn publish() -> Value {
+    json!({"action": "publish", "identifier": "news", "data": 1})
+}
+
+/// A token in the handshake, or in `auth` later, lets its bearer do what others may not.
+#[test]
+fn a_token_lets_its_bearer_publish() {
+    let guarded = Guarded::start("publish");
+    let token = token(&json!({"sub": "ann", "exp": now() + 60}), SECRET);
+    let mut ann = Client::at(&guarded.server, &format!("/ws?token={token}"));
+    assert_eq!(ann.ask(publish())["type"], "published");
+    let mut late = Client::of(&guarded.server);
+    assert_eq!(late.error(publish()), "not_allowed");
+    let answer = late.ask(json!({"action": "auth", "token": token}));
+    assert_eq!((&answer["type"], &answer["user"]), (&json!("authenticated"), &json!("ann")));
+    assert_eq!(late.ask(publish())["type"], "published");
+    guarded.server.wait_until("known", |stats| stats["total"]["connections_authenticated"] == 2);
+}
+
+/// A token of somebody else's, or one that is over, opens nothing, and takes nothing away.
+#[test]
+fn a_bad_token_opens_nothing() {
+    let guarded = Guarded::start("bad");
+    let forged = token(&json!({"sub": "ann"}), "another secret of more than thirty-two bytes");
+    let over = token(&json!({"sub": "ann", "exp": now() - 60}), SECRET);
+    for bad in [&forged, &over] {
+        let answer = guarded.server.connect().get(&format!("/sse?topic=news&token={bad}"));
+        assert_eq!(answer.status, 401);
+        let url = format!("ws://{}/ws?token={bad}", guarded.server.data);
+        assert!(tungstenite::client(url, guarded.server.connect().0).is_err());
+        let mut client = Client::of(&guarded.server);
+        assert_eq!(client.error(json!({"action": "auth", "token": bad})), "bad_token");
+        assert_eq!(client.error(publish()), "not_allowed");
+        client.subscribe("news");
+    }
+}
+
+/// When its token is over the connection is told and closed, unless it has brought another.
+#[test]
+fn a_token_that_is_over_ends_the_connection() {
+    let guarded = Guarded::start("over");
+    // With the leeway of 10 s for clocks that differ it is over in two or three.
+    let soon = token(&json!({"sub": "ann", "exp": now() - 7}), SECRET);
+    let mut leaving = Client::at(&guarded.server, &format!("/ws?token={soon}"));
+    let mut staying = Client::at(&guarded.server, &format!("/ws?token={soon}"));
+    let fresh = token(&json!({"sub": "ann", "exp": now() + 60}), SECRET);
+    staying.ask(json!({"action": "auth", "token": fresh}));
+    assert_eq!(leaving.hear()["code"], "token_expired");
+    let Ok(Message::Close(Some(frame))) = leaving.0.read() else { panic!("not closed") };
+    assert_eq!(u16::from(frame.code), 1008);
+    assert_eq!(staying.ask(publish())["type"], "published");
+}
