@@ -124,9 +124,9 @@ fn a_stream_that_is_not_read_is_given_up() {
 #[test]
 fn a_drain_ends_what_waits() {
     everywhere(&setup(), serve_patiently, |world| {
-        let _later = ask(world, "/later");
-        let _never = ask(world, "/never");
-        world.finish();
+        let waiting = [ask(world, "/later"), ask(world, "/never")];
+        world.post(ServeMail::Drain(Duration::ZERO));
+        world.until("both are told", |world| world.protocol().closed.len() == waiting.len());
         assert_eq!(world.protocol().inner.handler().closed, [CloseReason::Draining; 2]);
     });
 }
