@@ -43,6 +43,8 @@ const DELIVERIES_MAX: u64 = 256;
 const BYTES_MAX: u32 = 65_536;
 /// Between two looks at what is due.
 const STEP: Duration = Duration::from_millis(1);
+/// The same at full speed: what was put off for those who have much waiting is tried again.
+const STEP_FULL: Duration = Duration::from_micros(100);
 
 /// A feed command, if that is what the message is.
 pub(crate) fn command(message: &[u8]) -> Option<Rate> {
@@ -129,7 +131,8 @@ impl Feed {
 
     /// When it is to be asked again.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        let feed = self.rate.map(|_| self.last + STEP);
+        let step = |rate: Rate| if rate.rate.is_some() { STEP } else { STEP_FULL };
+        let feed = self.rate.map(|rate| self.last + step(rate));
         feed.into_iter().chain(Some(self.quotes.next)).min()
     }
 }
