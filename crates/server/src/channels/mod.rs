@@ -77,8 +77,8 @@ pub(crate) struct Channels {
     now: u64,
 }
 
-/// Deliveries of one turn at most: some milliseconds' worth.
-const DELIVERIES_MAX: usize = 2048;
+/// Deliveries of one turn at most: few milliseconds, as other connections wait for its end.
+const DELIVERIES_MAX: usize = 256;
 /// How long to wait before notes are handed to a shard that was behind.
 const BEHIND: Duration = Duration::from_millis(1);
 
