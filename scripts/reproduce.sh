@@ -103,9 +103,9 @@ print(found["room"], memory["needed"][0] // 10**6, memory["value"][0] // 10**6)'
 }
 
 # Starts the server; where only the server is here, stays until interrupted.
-serve() {
+serve() { # OPTIONS of the server, beside what all runs give it
     [[ $here != client ]] || return 0
-    server_listen=$listen start_server --max-conns $((conns + 100)) --descriptors "$descriptors"
+    server_listen=$listen start_server --max-conns $((conns + 100)) --descriptors "$descriptors" "$@"
     grep --max-count=1 'serving' "$work/server.log" | cut --characters=1-400
     [[ $here != server ]] || attend
 }

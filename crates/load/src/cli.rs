@@ -180,7 +180,7 @@ pub(crate) struct Cli {
     )]
     pub(crate) publishers: u32,
 
-    /// fanout: connections beside them that ping the server
+    /// fanout: connections beside them, on a thread of their own, that ping the server
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) beside: u32,
 

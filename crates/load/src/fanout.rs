@@ -20,6 +20,7 @@ use murre_core::{ConnId, Outbox, Queued};
 use crate::bell::Bells;
 use crate::channel::{self, Gather, Heard};
 use crate::client::Difference;
+use crate::plan::part;
 use crate::score::{Fault, Micros, Score};
 use crate::ws::{Line, Piece, Talk, say};
 use crate::ws_idle::{self, WsIdle};
@@ -42,22 +43,30 @@ pub(crate) struct Settings {
     pub(crate) every: Duration,
     pub(crate) timeout: Duration,
     pub(crate) seed: u64,
+    /// Those of publishers and subscribers. One more has the connections beside them, if there are
+    /// any: what the server's answers wait for is then not what a client has to read before them.
     pub(crate) shards: u32,
 }
 
 impl Settings {
-    fn conns(&self) -> u32 {
-        self.publishers + self.beside + self.subscribers
+    /// How many connections a shard has.
+    pub(crate) fn conns(&self, shard: u32) -> u32 {
+        if shard == self.shards {
+            return self.beside;
+        }
+        part(self.publishers + self.subscribers, shard as usize, self.shards as usize)
     }
 
-    /// What connection `i` of all does.
-    fn role(&self, i: u32) -> Role {
+    /// What a shard's connection `place` does.
+    fn role(&self, shard: u32, place: u32) -> Role {
+        if shard == self.shards {
+            return Role::Beside;
+        }
+        let i = place * self.shards + shard;
         if i < self.publishers {
             Role::Publisher(i)
-        } else if i < self.publishers + self.beside {
-            Role::Beside
         } else {
-            Role::Subscriber { topic: (i - self.publishers - self.beside) % self.topics }
+            Role::Subscriber { topic: (i - self.publishers) % self.topics }
         }
     }
 
@@ -150,7 +159,7 @@ pub(crate) struct Fanout {
     settings: Settings,
     board: Arc<Board>,
     shard: u32,
-    /// Places that have no connection: place `p` is connection `p * shards + shard` of all.
+    /// Places that have no connection.
     free: Vec<u32>,
     /// The publishers that are here.
     publishers: Vec<Publisher>,
@@ -201,13 +210,12 @@ struct Read {
 
 impl Fanout {
     pub(crate) fn new(settings: Settings, board: Arc<Board>, shard: u32) -> Fanout {
-        let places = (settings.conns() + settings.shards - 1 - shard) / settings.shards;
         let here = (0..settings.publishers).filter(|number| number % settings.shards == shard);
         let publishers = here.map(|number| Publisher { number, id: None, published: 0 }).collect();
         Fanout {
             board,
             shard,
-            free: (0..places).rev().collect(),
+            free: (0..settings.conns(shard)).rev().collect(),
             publishers,
             beside: WsIdle::beside(settings.every, settings.timeout, settings.seed),
             texts: Texts::new(settings.payload_bytes),
@@ -398,7 +406,7 @@ impl Talk for Fanout {
     fn open(&mut self, id: ConnId, state: &mut State, line: &mut Line<'_, '_>) {
         let place = self.free.pop().expect("as many places as connections");
         state.place = Some(place);
-        state.role = self.settings.role(place * self.settings.shards + self.shard);
+        state.role = self.settings.role(self.shard, place);
         match state.role {
             Role::Publisher(number) => {
                 self.publisher(number).id = Some(id);
@@ -602,13 +610,18 @@ mod tests {
         let settings = settings();
         let bells = Bells::new(4);
         let board = Arc::new(Board::new(&settings, bells));
-        let shards: Vec<_> = (0..4).map(|number| shard(&settings, &board, number)).collect();
-        let places: usize = shards.iter().map(|shard| shard.free.len()).sum();
-        assert_eq!(places, 15);
-        let roles: Vec<_> = (0..15).map(|i| settings.role(i)).collect();
+        let shards: Vec<_> = (0..5).map(|number| shard(&settings, &board, number)).collect();
+        let places: Vec<usize> = shards.iter().map(|shard| shard.free.len()).collect();
+        assert_eq!(places, [3, 3, 3, 3, 3]);
+        let roles_of = |number: u32| {
+            let settings = &settings;
+            (0..settings.conns(number)).map(move |place| settings.role(number, place))
+        };
+        let roles: Vec<_> = (0..5).flat_map(roles_of).collect();
         let of_topic = |topic| roles.iter().filter(|&&r| r == Role::Subscriber { topic }).count();
         assert!((0..5).all(|topic| of_topic(topic) == 2), "{roles:?}");
-        assert_eq!(roles.iter().filter(|&&role| role == Role::Beside).count(), 3);
+        assert_eq!(roles[12..], [Role::Beside; 3], "on a shard of their own");
+        assert!(!roles[..12].contains(&Role::Beside));
 
         let begun = Instant::now();
         let mut due = Vec::new();

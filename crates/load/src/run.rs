@@ -45,7 +45,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Record> {
     }
     let epoch = Instant::now();
     let berths = scenario::berths(&cli, &plan, epoch, &sender);
-    let shared = Shared::new(&cli, plan.shards);
+    let shared = Shared::new(&cli, &plan);
     let start = |berth| scenario::start(&cli, &shared, berth);
     let crew = Crew::new(berths, events, &shared.bells, start)?;
     let before = match cli.server_pid {
@@ -356,11 +356,11 @@ impl Run {
             reasons,
             machine: Machine::read(),
             client: ClientFacts {
+                shards: scenario::shards(&cli, &plan),
                 io: plan.io.name(),
                 io_reason: plan.io_reason,
                 descriptors: plan.descriptors.name(),
                 descriptors_reason: plan.descriptors_reason,
-                shards: plan.shards,
                 bytes_per_connection,
                 pss_bytes_per_connection: own_bytes,
                 cpu_seconds: (last.client_cpu - begun.client_cpu).as_secs_f64(),

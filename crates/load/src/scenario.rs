@@ -31,12 +31,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(cli: &Cli, shards: usize) -> Shared {
+    pub(crate) fn new(cli: &Cli, plan: &Plan) -> Shared {
+        let shards = shards(cli, plan);
         let bells = Bells::new(shards);
         let (mut fanout, mut churn) = (None, None);
         match cli.scenario {
             Scenario::Fanout => {
-                let settings = fanout_settings(cli, shards);
+                let settings = fanout_settings(cli, plan.shards);
                 fanout = Some(Arc::new(fanout::Board::new(&settings, Arc::clone(&bells))));
             }
             Scenario::Churn => {
@@ -77,15 +78,24 @@ fn churn_settings(cli: &Cli, shards: usize) -> churn::Settings {
     }
 }
 
+/// How many shards a run has: those that hold what it asks for, and one for those beside them.
+pub(crate) fn shards(cli: &Cli, plan: &Plan) -> usize {
+    plan.shards + usize::from(cli.scenario == Scenario::Fanout && cli.beside > 0)
+}
+
 /// What each shard is started with.
 pub(crate) fn berths(cli: &Cli, plan: &Plan, epoch: Instant, events: &Sender<Event>) -> Vec<Berth> {
     let routes = Routes { targets: cli.target.addresses().to_vec(), sources: cli.source.clone() };
-    let shards = plan.shards;
+    let shards = shards(cli, plan);
+    let conns = |shard| match cli.scenario {
+        Scenario::Fanout => fanout_settings(cli, plan.shards).conns(shard as u32),
+        _ => part(cli.conns_all() as u32, shard, shards),
+    };
     let berth = |shard| Berth {
         plan: plan.clone(),
         cpu: cli.cpus.as_ref().map(|cpus| cpus.0[shard % cpus.0.len()]),
         share: Share {
-            conns: part(cli.conns_all() as u32, shard, shards),
+            conns: conns(shard),
             active: part(cli.conns, shard, shards),
             shard: shard as u64,
             shards: shards as u64,
@@ -151,8 +161,8 @@ pub(crate) fn start(cli: &Cli, shared: &Shared, berth: Berth) -> Starting {
             start_ws(cli, berth, seed, move || RequestReply::new(idle, timeout, seed))
         }
         Scenario::Fanout => {
-            let (shard, shards) = (berth.share.shard as u32, berth.share.shards as usize);
-            let settings = fanout::Settings { seed, ..fanout_settings(cli, shards) };
+            let shard = berth.share.shard as u32;
+            let settings = fanout::Settings { seed, ..fanout_settings(cli, berth.plan.shards) };
             let board = shared.fanout.clone().expect("made for this scenario");
             start_ws(cli, berth, seed, move || Fanout::new(settings, board, shard))
         }

@@ -107,7 +107,7 @@ const SQ_ENTRIES: u32 = 1024;
 /// Completion queue entries: each armed wait can complete at once, but a turn asks for [`FLUSH`] at
 /// most and for as many again.
 pub(super) const CQ_ENTRIES: u32 = 4096;
-/// Completions of one turn, about: a turn's work is bounded.
+/// Deferred completions of one turn, about: a turn's work is bounded.
 const FLUSH: usize = 256;
 /// An enter runs so many deferred completions, or as many as it waits for if those are more (since
 /// 6.13, commit f46b9cdb22f7).
@@ -256,12 +256,14 @@ impl Uring {
         socket
     }
 
-    /// Runs what is deferred beyond what one enter does, up to a bound. Waits for no more than is
-    /// there already: then an enter runs as much again and returns.
+    /// Runs what is deferred beyond what one enter does, up to a bound, however much has completed
+    /// without being deferred: a turn full of sends still hears whom it is to receive from. Waits for
+    /// no more than is there already: then an enter runs as much again and returns.
     fn flush_deferred(&mut self) -> io::Result<()> {
+        let enough = self.ring.completion().len() + FLUSH;
         while self.deferred && self.ring.submission().taskrun() {
             let ready = self.ring.completion().len();
-            if !(DEFERRED_RUN..FLUSH).contains(&ready) {
+            if !(DEFERRED_RUN..enough).contains(&ready) {
                 break;
             }
             tolerate(self.ring.submitter().submit_and_wait(ready))?;

@@ -77,8 +77,9 @@ pub(crate) struct Channels {
     now: u64,
 }
 
-/// Deliveries of one turn at most: few milliseconds, as other connections wait for its end.
-const DELIVERIES_MAX: usize = 256;
+/// Deliveries of one turn at most: a millisecond, as other connections wait for its end, and as many
+/// turns as are few to all that a turn is for beside.
+const DELIVERIES_MAX: usize = 64;
 /// How long to wait before notes are handed to a shard that was behind.
 const BEHIND: Duration = Duration::from_millis(1);
 
