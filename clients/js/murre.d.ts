@@ -102,7 +102,10 @@ export interface MurreOptions {
   pingInterval?: number
   /** Milliseconds in which it must give one. 10,000 */
   pongTimeout?: number
-  /** The n-th attempt (from 0) comes after 0 to min(`backoffMax`, `backoffBase` * 2^n) ms. 500 */
+  /**
+   * The n-th attempt (from 0) comes after 0 to min(`backoffMax`, `backoffBase` * 2^n) ms, or later
+   * if the server has said so. 500
+   */
   backoffBase?: number
   /** 30,000 */
   backoffMax?: number

@@ -207,6 +207,9 @@ export class Murre {
       this.#attempts = 0
     } else {
       retryIn = random() * Math.min(backoffMax, backoffBase * 2 ** this.#attempts++)
+      // The server is going away, and knows better: not before so many seconds.
+      const [, seconds] = (code === SERVICE_RESTART && RETRY.exec(reason)) || []
+      if (seconds > 0) retryIn = Math.max(retryIn, (Number(seconds) + random()) * 1000)
       this.#after('retry', retryIn, () => this.connect())
     }
     for (const id of [...this.#pending.keys()]) {
@@ -490,5 +493,8 @@ const TIMER_MAX = 2 ** 31 - 1
 /** What a browser reports of a connection that ended without a close. */
 const NO_CODE = 1006
 const ENDED_BY_ADMIN = 4000
+const SERVICE_RESTART = 1012
+/** At most four digits: an hour is more than enough. */
+const RETRY = /\bretry=(\d{1,4})$/
 /** Refusals that may be otherwise a little later. */
 const LATER = new Set(['overloaded', 'too_fast', 'already_subscribed', 'already_serving'])

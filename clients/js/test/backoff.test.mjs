@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import net from 'node:net'
 import { after, before } from 'node:test'
+import { WebSocketServer } from 'ws'
 import { check, connect, Proxy, startServer, until } from './support.mjs'
 
 let server
@@ -97,6 +98,31 @@ check('the delays begin anew after a connection that lasted, and not before', as
     assert.equal(delays(client).at(-1), expected, `after ${lasted} ms`)
     clock.elapse(expected)
   }
+})
+
+check('a server that says goodbye says when to come back at the earliest', async () => {
+  const goodbyes = [
+    [1012, 'service restart, retry=3', 3_500],
+    [1012, 'service restart', 500],
+    [1012, 'service restart, retry=0', 1_000],
+    [1012, 'service restart, retry=1', 2_000],
+    [1001, 'service restart, retry=60', 4_000],
+    [1012, 'service restart, retry=soon', 8_000],
+  ]
+  const said = [...goodbyes]
+  const server = new WebSocketServer({ host: '127.0.0.1', port: 0 })
+  server.on('connection', (socket) => socket.close(...said.shift().slice(0, 2)))
+  await once(server, 'listening')
+  const clock = new Clock()
+  const client = patient(clock, () => 0.5, `ws://127.0.0.1:${server.address().port}/ws`)
+  for (const [code, reason, expected] of goodbyes) {
+    const before = delays(client).length
+    await until(() => delays(client).length > before)
+    assert.equal(delays(client).at(-1), expected, `${code} ${reason}`)
+    if (said.length > 0) clock.elapse(expected)
+  }
+  client.close()
+  server.close()
 })
 
 check('connect does not wait for the end of the delay', async () => {

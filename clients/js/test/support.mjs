@@ -30,8 +30,8 @@ export async function startServer({ commands = 1_000 } = {}) {
   if (!binary) throw new Error('no server: run cargo build --release, or set MURRE_URL')
   const options = [
     '--bench', `--listen=127.0.0.1:${port}`, `--admin=127.0.0.1:${adminPort}`, '--shards=2',
-    '--max-conns=2000', '--drain-timeout=0.1', `--max-commands-per-second=${commands}`,
-    `--jwt-hmac-secret-file=${secretFile()}`,
+    '--max-conns=2000', '--drain-timeout=0.1', '--retry-after=0',
+    `--max-commands-per-second=${commands}`, `--jwt-hmac-secret-file=${secretFile()}`,
     '--namespace=default,publish=anyone,serve=anyone',
     '--namespace=kept,publish=anyone,history-size=1000',
     '--namespace=closed,publish=nobody,subscribe=nobody',
