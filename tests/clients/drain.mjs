@@ -1,5 +1,5 @@
 // Holds 1,000 WebSockets while the server is told to end: `TEST_PORT=... node drain.mjs PID`.
-// Each of them must be told 1001, going away.
+// Each of them must be told 1012, service restart, and when to come back.
 
 import { once } from 'node:events'
 import WebSocket from 'ws'
@@ -17,12 +17,14 @@ const clients = []
 while (clients.length < count) {
   clients.push(...(await Promise.all(Array.from({ length: 100 }, open))))
 }
-const codes = clients.map(async (client) => {
+const goodbyes = clients.map(async (client) => {
   client.on('error', () => {})
-  return (await once(client, 'close'))[0]
+  const [code, reason] = await once(client, 'close')
+  return `${code} ${reason}`
 })
 process.kill(server, 'SIGTERM')
 
-const told = (await Promise.all(codes)).filter((code) => code === 1001).length
-console.log(`${told} of ${count} WebSockets were told 1001`)
+const goodbye = /^1012 service restart, retry=[1-5]$/
+const told = (await Promise.all(goodbyes)).filter((words) => goodbye.test(words)).length
+console.log(`${told} of ${count} WebSockets were told 1012 and when to come back`)
 process.exit(told === count ? 0 : 1)

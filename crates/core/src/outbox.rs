@@ -28,6 +28,7 @@ pub struct Outbox {
     pub(crate) due: Instant,
     pub(crate) send_bytes_max: u32,
     pub(crate) linger: Duration,
+    pub(crate) retry_after: u16,
     pub(crate) stopped: bool,
     pub(crate) drain: Option<Duration>,
     pub(crate) draining: bool,
@@ -230,6 +231,17 @@ impl Outbox {
     pub fn drain(&mut self, over: Duration) {
         self.drain = Some(over);
         self.draining = true;
+    }
+
+    /// After how many seconds the client of a connection that is sent away is to come back: from one
+    /// to [`ShardConfig::retry_after`](crate::ShardConfig::retry_after), evenly spread over the
+    /// connections, so that those who take it literally do not come back together. 0 where that is.
+    pub fn retry_after(&self, id: ConnId) -> u32 {
+        // Multiplying by 2^32 / golden ratio spreads neighbours over the upper bits.
+        let use_of_slot = id.index().wrapping_add(id.generation().wrapping_mul(0x85EB_CA6B));
+        let spread = use_of_slot.wrapping_mul(2_654_435_769) >> 16;
+        let most = u32::from(self.retry_after);
+        (spread * most).div_ceil(1 << 16).max(1).min(most)
     }
 
     /// Whether the shard is being drained.

@@ -38,6 +38,8 @@ pub struct ShardConfig {
     pub slices: u32,
     /// Mails that wait at most.
     pub mails_max: usize,
+    /// Who is sent away is to come back within so many seconds; see [`Outbox::retry_after`].
+    pub retry_after: u16,
 }
 
 impl Default for ShardConfig {
@@ -49,6 +51,7 @@ impl Default for ShardConfig {
             tick: Duration::from_secs(1),
             slices: 8,
             mails_max: 4096,
+            retry_after: 5,
         }
     }
 }
@@ -123,6 +126,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             due: now,
             send_bytes_max: config.send_bytes_max,
             linger: config.linger,
+            retry_after: config.retry_after,
             stopped: false,
             drain: None,
             draining: false,
@@ -362,8 +366,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
         self.states[index] = Some(state);
         self.wait(id);
-        // It was on its way when the drain passed its slot.
-        if self.drain.as_ref().is_some_and(|drain| drain.has_told(id.index())) {
+        // It was on its way when the drain began.
+        if self.drain.is_some() {
             self.leave(id);
         }
     }
@@ -684,10 +688,12 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         if let Some(over) = self.out.drain.take() {
             self.ring.stop_listening();
             self.accepts.listening = false;
-            self.drain = Some(Drain::new(self.out.now, over, self.out.linger));
+            let slots = self.out.conns.len();
+            let seed = fastrand::u32(..);
+            self.drain = Some(Drain::new(self.out.now, over, self.out.linger, slots, seed));
         }
         let Some(drain) = &mut self.drain else { return };
-        let (due, over) = (drain.due(self.out.now, self.out.conns.len()), drain.over(self.out.now));
+        let (due, over) = (drain.due(self.out.now), drain.over(self.out.now));
         for index in due {
             if let Some(id) = self.out.conns.at(index) {
                 self.leave(id);

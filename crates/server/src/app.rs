@@ -131,6 +131,9 @@ impl Handler for App {
                 self.channels.events(id, request, out)
             }
             Some(Route::Poll) if request.method == "GET" => self.channels.poll(id, request, out),
+            Some(Route::Health) if out.is_draining() => {
+                return Answer::Now(out.unavailable(id, "draining\n"));
+            }
             _ => return Answer::Now(self.answer(request)),
         };
         begun.map_or_else(Answer::Now, |()| Answer::Later(Session::Stream))
@@ -191,6 +194,10 @@ impl Handler for App {
 
     fn waited(&mut self, id: ConnId, _: &mut Session, out: &mut Outbox) {
         self.channels.waited(id, out);
+    }
+
+    fn leave(&mut self, id: ConnId, _: &mut Session, out: &mut Outbox) {
+        self.channels.say_goodbye(id, out);
     }
 
     fn drained(&mut self, id: ConnId, session: &mut Session, out: &mut Outbox) {

@@ -178,10 +178,16 @@ pub(crate) struct Config {
     #[arg(default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_commands_per_second: u32,
 
-    /// Seconds over which connections are closed after SIGTERM
+    /// Seconds over which connections are closed after SIGTERM, in random order
     #[arg(long, env = "MURRE_DRAIN_TIMEOUT", hide_env_values = true, value_name = "SECONDS")]
     #[arg(default_value = "10", value_parser = seconds)]
     pub(crate) drain_timeout: Duration,
+
+    /// Seconds within which clients that are sent away are asked to come back; each is told a number
+    /// of its own, from 1 to this
+    #[arg(long, env = "MURRE_RETRY_AFTER", hide_env_values = true, value_name = "SECONDS")]
+    #[arg(default_value_t = 5, value_parser = clap::value_parser!(u16).range(0..=3600))]
+    pub(crate) retry_after: u16,
 
     /// text, or json with one object a line
     #[arg(long, env = "MURRE_LOG_FORMAT", hide_env_values = true, value_name = "FORMAT")]

@@ -87,10 +87,15 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
 
     let signal = wait_for_signal(&events)?;
     let over = config.drain_timeout;
-    tracing::info!(signal, over = ?over, "draining: no new connections, WebSockets are closed with 1001");
+    tracing::info!(
+        signal,
+        over = ?over,
+        connections = admin.connections(),
+        "draining: no new connections, WebSockets are closed with 1012"
+    );
     admin.drain();
     drain(&events, &running, over)?;
-    tracing::info!("ended");
+    tracing::info!(connections_cut_off = admin.connections(), "ended");
     Ok(())
 }
 
@@ -152,6 +157,7 @@ fn start_shards(
             pong_timeout: config.pong_timeout,
         },
         send_bytes_max: config.max_send_bytes,
+        retry_after: config.retry_after,
         bench: config.bench,
         setting: Arc::clone(setting),
         files: Arc::clone(files),
@@ -231,6 +237,7 @@ fn announce(config: &Config, facts: &Facts, files: &Files) {
         publication_bytes_max = config.max_publication_bytes,
         commands_per_second_max = config.max_commands_per_second,
         drain_timeout = ?config.drain_timeout,
+        retry_after_seconds = config.retry_after,
         "serving"
     );
 }
@@ -246,21 +253,21 @@ fn wait_for_signal(events: &Receiver<Event>) -> Result<&'static str, Failure> {
 
 /// Tells every shard to drain and waits for their ends, but not for ever.
 fn drain(events: &Receiver<Event>, running: &[Running], over: Duration) -> Result<(), Failure> {
-    for shard in running {
-        // A mailbox that is full has a shard behind it that is far behind; it is cut off at the
-        // end of the grace.
-        let _ = shard.mailbox.post(ServeMail::Drain(over));
-    }
     let deadline = Instant::now() + over + DRAIN_GRACE;
+    let mut untold: Vec<_> = running.iter().collect();
     let mut left = running.len();
     while left > 0 {
-        match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        // A mailbox that is full is that of a shard with much to do: it is told when it has room.
+        untold.retain(|shard| shard.mailbox.post(ServeMail::Drain(over)).is_err());
+        let until = if untold.is_empty() { deadline } else { Instant::now() + TELL_AGAIN };
+        match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(Event::ShardEnded(_, Ok(()))) => left -= 1,
             Ok(Event::ShardEnded(index, Err(why))) => {
                 return Err(Failure::ShardEnded { index, why });
             }
             Ok(Event::Signal(_)) => return Err(Failure::Interrupted),
             Ok(Event::AdminEnded(how)) => return Err(Failure::AdminEnded { why: why(how) }),
+            Err(_) if Instant::now() < deadline => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 tracing::warn!(shards = left, "not drained in time, ending anyway");
                 return Ok(());
@@ -277,6 +284,8 @@ fn why(ended: Ended) -> String {
 
 /// For the last connections to take what is queued for them, after the drain's own time.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// How long to wait before a shard that was behind is told again.
+const TELL_AGAIN: Duration = Duration::from_millis(10);
 /// What HTTP and JSON need, with room to spare.
 const ADMIN_STACK_BYTES: usize = 1024 * 1024;
 

@@ -63,6 +63,12 @@ pub trait Handler {
     /// An answer that comes later has not come to its end for another ping interval.
     fn waited(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
+    /// The shard is being drained: an answer that comes later is to be queued to its end now, or as
+    /// soon as it can be. One that has no end closes the connection.
+    fn leave(&mut self, id: ConnId, _session: &mut Self::Session, out: &mut Outbox) {
+        out.close(id, CloseReason::Draining);
+    }
+
     /// All that was queued for the WebSocket, or for the answer that comes later, has been sent.
     fn drained(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 

@@ -103,7 +103,7 @@ impl<H: Handler> Serve<H> {
     ) -> Option<H::Session> {
         let opened = match upgrade::check(request) {
             Err(refusal) => Err(refusal.response()),
-            Ok(_) if out.is_draining() => Err(Response::text(503, "going away\n")),
+            Ok(_) if out.is_draining() => Err(out.unavailable(id, "going away\n")),
             Ok(upgrade) => {
                 let opened = self.handler.open(id, request, &upgrade);
                 opened.map(|opened| (opened, upgrade))
@@ -157,6 +157,14 @@ impl<H: Handler> Serve<H> {
         let response = Response::text(status, why);
         let _ = out.write(id, |bytes| response.write(bytes, false, false, 1, Some(date)));
         out.close(id, reason);
+    }
+}
+
+impl Outbox {
+    /// The answer to a client that is to try again later, here or elsewhere (RFC 9110 sections 10.2.3
+    /// and 15.6.4).
+    pub fn unavailable(&self, id: ConnId, why: &'static str) -> Response {
+        Response::text(503, why).with("Retry-After", &self.retry_after(id).to_string())
     }
 }
 

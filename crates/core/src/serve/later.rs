@@ -25,6 +25,23 @@ impl<H: Handler> Serve<H> {
         let Speaks::Later(later) = state else { unreachable!("called for an answer to come") };
         self.handler.opened(id, &mut later.session, out);
         self.first_ping(id, out);
+        if out.is_draining() {
+            self.leave_later(id, later, out);
+        }
+    }
+
+    /// The shard is being drained: the answer is to come to its end.
+    pub(super) fn leave_later(
+        &mut self,
+        id: ConnId,
+        later: &mut Later<H::Session>,
+        out: &mut Outbox,
+    ) {
+        later.last = true;
+        self.handler.leave(id, &mut later.session, out);
+        if self.handler.answered(id, &later.session) {
+            out.close(id, CloseReason::Draining);
+        }
     }
 
     /// The client sends something before it has its answer: thrown away, as whatever it is cannot
@@ -57,7 +74,7 @@ impl<H: Handler> Serve<H> {
         if !self.handler.answered(id, &later.session) {
             self.handler.drained(id, &mut later.session, out);
         } else if later.last {
-            out.close(id, CloseReason::Finished);
+            out.close(id, last_reason(out));
         } else {
             self.end_later(id, state, out);
         }
@@ -81,7 +98,7 @@ impl<H: Handler> Serve<H> {
     pub(super) fn later_waited(
         &mut self,
         id: ConnId,
-        later: &mut super::Later<H::Session>,
+        later: &mut Later<H::Session>,
         out: &mut Outbox,
     ) {
         if stands_still(id, &mut later.waited, out) {
@@ -92,4 +109,9 @@ impl<H: Handler> Serve<H> {
         }
         out.set_timer(id, out.ticks(self.limits.ping_interval));
     }
+}
+
+/// Why a connection ends with an answer.
+fn last_reason(out: &Outbox) -> CloseReason {
+    if out.is_draining() { CloseReason::Draining } else { CloseReason::Finished }
 }

@@ -206,11 +206,14 @@ impl<H: Handler> Protocol for Serve<H> {
 
     fn leave(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
         match state {
-            // The answer to what is arriving will be its last.
-            Speaks::Http { decoder, .. } if decoder.in_request() => {}
-            Speaks::Http { .. } | Speaks::Later(_) => out.close(id, CloseReason::Draining),
+            // The answer to what is arriving will be its last; so will the first, if it has none:
+            // whoever has just come has asked already.
+            Speaks::Http { decoder, answered, .. } if decoder.in_request() || !*answered => {}
+            Speaks::Http { .. } => out.close(id, CloseReason::Draining),
+            Speaks::Later(later) => self.leave_later(id, later, out),
             Speaks::WebSocket(_) => {
-                out.close_websocket(id, CloseCode::Away, "going away", CloseReason::Draining);
+                let why = format!("service restart, retry={}", out.retry_after(id));
+                out.close_websocket(id, CloseCode::Restart, &why, CloseReason::Draining);
             }
         }
     }

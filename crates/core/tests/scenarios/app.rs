@@ -19,7 +19,8 @@ use crate::world::Setup;
 pub(crate) type Server = Serve<App>;
 
 /// Echoes messages and bodies; `/n?length=` gives so many bytes. `/later` is answered with the next
-/// mail, which every WebSocket hears too, unless it is empty; `/never` is written every mail.
+/// mail, which every WebSocket hears too, unless it is empty, or when the shard is drained; `/never`
+/// is written every mail.
 #[derive(Default)]
 pub(crate) struct App {
     pub(crate) open: Vec<ConnId>,
@@ -82,6 +83,17 @@ impl Handler for App {
 
     fn waited(&mut self, _id: ConnId, _session: &mut u32, _out: &mut Outbox) {
         self.waited += 1;
+    }
+
+    fn leave(&mut self, id: ConnId, _session: &mut u32, out: &mut Outbox) {
+        match self.later.iter().position(|&later| later == (id, true)) {
+            Some(at) => {
+                self.later.remove(at);
+                let response = Response::text(200, "drained");
+                let _ = out.write(id, |bytes| response.write(bytes, false, false, 1, None));
+            }
+            None => out.close(id, CloseReason::Draining),
+        }
     }
 
     fn drained(&mut self, _id: ConnId, _session: &mut u32, _out: &mut Outbox) {
@@ -211,6 +223,8 @@ pub(crate) struct Understood {
     pub(crate) pings: usize,
     pub(crate) pongs: Vec<Vec<u8>>,
     pub(crate) close: Option<Option<CloseCode>>,
+    /// The words that came with it.
+    pub(crate) goodbye: String,
 }
 
 /// Reads everything that came from a server, as far as it is whole.
@@ -255,7 +269,10 @@ fn understand_frames(mut rest: &mut [u8], understood: &mut Understood) {
             Some(Item::Pong(payload)) => understood.pongs.push(payload.to_vec()),
             Some(Item::Close(close)) => {
                 assert!(understood.close.is_none(), "closed twice");
-                understood.close = Some(close.map(|Close { code, .. }| code));
+                understood.close = Some(close.map(|Close { code, reason }| {
+                    understood.goodbye = reason.into();
+                    code
+                }));
             }
         }
         rest = &mut rest[consumed..];

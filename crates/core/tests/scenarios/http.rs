@@ -5,9 +5,9 @@ use std::time::Duration;
 use murre_core::{CloseReason, ServeMail, ShardConfig};
 
 use crate::app::{
-    Server, TICK, body, get, limits, post, serve, serve_patiently, setup, understand,
+    Server, TICK, body, get, handshake, limits, post, serve, serve_patiently, setup, understand,
 };
-use crate::client::Client;
+use crate::client::{Client, until_ended};
 use crate::world::{Read, Setup, World, everywhere, simulated};
 
 /// Steps until the client has understood so many responses, and returns them.
@@ -308,5 +308,29 @@ fn a_drain_answers_what_is_arriving() {
         world.net.close_all();
         world.until("it stops", |world| world.shard.stopped());
         assert_eq!(world.protocol().closed_for(CloseReason::Draining), 2);
+    });
+}
+
+/// Who had just come when the drain began gets an answer, though the turn of its slot has passed; a
+/// handshake is refused, with a time to come back.
+#[test]
+fn a_drain_answers_who_has_just_come() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::new(world)).collect();
+        clients[0].say_bytes(&get(5));
+        responses(world, &mut clients[0], 1);
+        world.until("all are there", |world| world.shard.counters().open.get() == 3);
+        world.post(ServeMail::Drain(Duration::ZERO));
+        until_ended(world, &mut clients[..1]);
+        clients[1].say_bytes(&get(7));
+        clients[2].say_bytes(&handshake("/ws"));
+        until_ended(world, &mut clients);
+        assert!(clients.iter().all(|client| client.end == Some(Read::End)));
+        let answers = [1, 2].map(|at| understand(&clients[at].heard).responses);
+        assert_eq!(answers[0], [(200, body(7).to_vec())]);
+        assert_eq!(answers[1], [(503, b"going away\n".to_vec())]);
+        let heads = [1, 2].map(|at| String::from_utf8_lossy(&clients[at].heard).into_owned());
+        assert!(heads.iter().all(|head| head.contains("\r\nConnection: close\r\n")), "{heads:?}");
+        assert!(heads[1].contains("\r\nRetry-After: "), "{heads:?}");
     });
 }

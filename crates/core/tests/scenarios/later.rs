@@ -6,7 +6,7 @@ use bytes::Bytes;
 use murre_core::{CloseReason, ServeMail};
 
 use crate::app::{Server, body, get, limits, serve, serve_patiently, setup, understand};
-use crate::client::Client;
+use crate::client::{Client, until_ended};
 use crate::world::{Read, Setup, World, everywhere, simulated};
 
 /// A client that has asked for `path`, which the shard has heard.
@@ -120,13 +120,44 @@ fn a_stream_that_is_not_read_is_given_up() {
     });
 }
 
-/// A drain ends what waits.
+/// A drain ends what waits: with its answer, where it has one.
 #[test]
 fn a_drain_ends_what_waits() {
     everywhere(&setup(), serve_patiently, |world| {
-        let waiting = [ask(world, "/later"), ask(world, "/never")];
+        let mut waiting = [ask(world, "/later"), ask(world, "/never")];
         world.post(ServeMail::Drain(Duration::ZERO));
-        world.until("both are told", |world| world.protocol().closed.len() == waiting.len());
+        until_ended(world, &mut waiting);
+        assert_eq!(
+            waiting.each_ref().map(|client| client.end.clone()),
+            [const { Some(Read::End) }; 2]
+        );
+        assert_eq!(bodies(&waiting[0]), [b"drained"]);
+        assert!(waiting[1].heard.is_empty());
+        waiting.iter().for_each(|client| world.net.close(client.peer));
+        world.until("both are over", |world| world.protocol().closed.len() == waiting.len());
         assert_eq!(world.protocol().inner.handler().closed, [CloseReason::Draining; 2]);
     });
+}
+
+/// What would wait when everybody has been told already is ended when it is asked for.
+#[test]
+fn nothing_waits_in_a_drain() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut told = open_and_idle(world);
+        let mut late = Client::new(world);
+        world.until("it has come", |world| world.shard.counters().open.get() == 2);
+        world.post(ServeMail::Drain(Duration::ZERO));
+        until_ended(world, std::slice::from_mut(&mut told));
+        late.say_bytes(b"GET /later HTTP/1.1\r\nHost: m\r\n\r\n");
+        until_ended(world, std::slice::from_mut(&mut late));
+        assert_eq!((bodies(&late), late.end), (vec![b"drained".to_vec()], Some(Read::End)));
+    });
+}
+
+/// A client that has had an answer and rests.
+fn open_and_idle(world: &mut World<Server>) -> Client {
+    let mut client = Client::new(world);
+    client.say_bytes(&get(10));
+    hear(world, &mut client, &[&body(10)]);
+    client
 }

@@ -306,22 +306,27 @@ fn vanished_peers_are_given_up() {
     });
 }
 
-/// A drain says 1001 to everybody, and new handshakes are not taken.
+/// A drain says 1012 to everybody, each with a time of its own to come back.
 #[test]
-fn a_drain_says_going_away() {
+fn a_drain_says_when_to_come_back() {
     everywhere(&setup(), serve_patiently, |world| {
         let mut clients: Vec<Client> = (0..10).map(|_| open(world)).collect();
         world.post(ServeMail::Drain(Duration::from_millis(100)));
+        let mut told = [0; 6];
         for client in &mut clients {
             let heard = until(world, client, "the goodbye", |heard| heard.close.is_some());
-            assert_eq!(heard.close, Some(Some(CloseCode::Away)));
-            client.say_bytes(&close(CloseCode::Away));
+            assert_eq!(heard.close, Some(Some(CloseCode::Restart)));
+            let retry = heard.goodbye.strip_prefix("service restart, retry=");
+            let retry: usize = retry.and_then(|digits| digits.parse().ok()).expect("a hint");
+            told[retry] += 1;
+            client.say_bytes(&close(CloseCode::Restart));
             world.until("the end", |world| {
                 client.step(world);
                 client.end.is_some()
             });
             world.net.close(client.peer);
         }
+        assert!(told[0] == 0 && told.iter().all(|&of_ten| of_ten < 10), "{told:?} for 0 to 5 s");
         world.until("it stops", |world| world.shard.stopped());
         assert_eq!(world.protocol().closed_for(CloseReason::Draining), 10);
         assert_eq!(world.protocol().inner.counters().websockets_open.get(), 0);

@@ -112,6 +112,8 @@ impl<P: Drained + 'static> World<P> {
         })
         .expect("a waker");
         let net = ring.net();
+        // What the shard itself leaves to chance.
+        fastrand::seed(seed);
         World {
             shard: Box::new(Shard::new(ring, Watched::new(protocol, false), &setup.shard)),
             net: Box::new(net),

@@ -60,6 +60,11 @@ impl Admin {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Connections that are open now.
+    pub(crate) fn connections(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.transport.open.get()).sum()
+    }
+
     /// Serves the admin port on this thread, with a ring if there may be one. Returns only when it
     /// cannot go on.
     pub(crate) fn serve(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {

@@ -50,6 +50,7 @@ pub(crate) struct Limits {
     publication_bytes_max: u32,
     commands_per_second_max: u32,
     drain_timeout_seconds: f64,
+    retry_after_seconds: u16,
 }
 
 impl Limits {
@@ -70,6 +71,7 @@ impl Limits {
             publication_bytes_max: config.max_publication_bytes,
             commands_per_second_max: config.max_commands_per_second,
             drain_timeout_seconds: config.drain_timeout.as_secs_f64(),
+            retry_after_seconds: config.retry_after,
         }
     }
 }

@@ -232,12 +232,29 @@ impl Channels {
         match self.clients.speaks(id.index()) {
             Speaks::Nothing | Speaks::WebSocket => {}
             Speaks::Events | Speaks::MixedEvents => _ = out.send(id, &streams::SIGN_OF_LIFE),
-            Speaks::Poll => {
-                let name = self.topics.subscriptions(id.index()).next().unwrap_or_default();
-                if self.streams.waited(id, name, out) {
-                    self.end_poll(id);
-                }
+            Speaks::Poll => self.end_wait(id, out),
+        }
+    }
+
+    /// The server is going away: a poll is answered with what there is, a stream is told when to
+    /// come back. A poll that is not subscribed yet is answered when it is.
+    pub(crate) fn say_goodbye(&mut self, id: ConnId, out: &mut Outbox) {
+        match self.clients.speaks(id.index()) {
+            Speaks::Nothing | Speaks::WebSocket => {}
+            Speaks::Events | Speaks::MixedEvents => {
+                let retry = streams::retry(out.retry_after(id));
+                // A stream that cannot be written is the connection's end.
+                let _ = out.write(id, |bytes| bytes.extend_from_slice(&retry));
+                out.close(id, CloseReason::Draining);
             }
+            Speaks::Poll => self.end_wait(id, out),
+        }
+    }
+
+    fn end_wait(&mut self, id: ConnId, out: &mut Outbox) {
+        let name = self.topics.subscriptions(id.index()).next().unwrap_or_default();
+        if self.streams.waited(id, name, out) {
+            self.end_poll(id);
         }
     }
 

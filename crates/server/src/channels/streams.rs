@@ -144,7 +144,8 @@ impl Streams {
         out: &mut Outbox,
     ) -> bool {
         let Some(past) = past else { return false };
-        if past.recovered == Some(true) && past.publications.is_empty() {
+        let wait = past.recovered == Some(true) && past.publications.is_empty();
+        if wait && !out.is_draining() {
             self.polls.insert(id.index(), past.position);
             return false;
         }
@@ -176,7 +177,7 @@ impl Streams {
         Delivered::Sent
     }
 
-    /// A poll has waited long enough. Returns whether it is answered by that.
+    /// A poll has waited long enough, or as long as it can. Returns whether it is answered by that.
     pub(crate) fn waited(&mut self, id: ConnId, name: &str, out: &mut Outbox) -> bool {
         let Some(position) = self.polls.remove(&id.index()) else { return false };
         answer_poll(id, name, position, true, &[], out);
@@ -205,9 +206,14 @@ fn answer_poll(
     let mut body = Vec::new();
     let publications = publications.iter().map(frames::numbered);
     answer::poll(&mut body, name, position, recovered, publications);
-    let response = json_response(200, body);
+    let (response, keep_alive) = (json_response(200, body), !out.is_draining());
     // A client that has gone needs no answer.
-    let _ = out.write(id, |bytes| response.write(bytes, false, true, 1, None));
+    let _ = out.write(id, |bytes| response.write(bytes, false, keep_alive, 1, None));
+}
+
+/// The last of a stream: after how many seconds its client is to come back.
+pub(crate) fn retry(seconds: u32) -> Vec<u8> {
+    format!("retry: {}\n\n", seconds * 1000).into_bytes()
 }
 
 /// An answer in JSON, for pages from anywhere.

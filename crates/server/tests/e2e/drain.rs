@@ -1,18 +1,38 @@
 //! The end of the process, when it is asked to end.
 
+use std::fs;
+use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
-use crate::server::{CLOSE, Server, TEXT, frame};
+use crate::server::{CLOSE, Client, PATIENCE, Server, TEXT, frame, murre};
 
-/// On SIGTERM and on SIGINT: no new connections, 1001 to every WebSocket, exit 0 in time.
+/// A close frame: its code, and the seconds after which the client is to come back.
+fn goodbye(frame: &[u8]) -> (u16, u32) {
+    assert_eq!((frame[0], usize::from(frame[1])), (CLOSE, frame.len() - 2), "one frame: {frame:?}");
+    let words = std::str::from_utf8(&frame[4..]).expect("text");
+    let retry = words.split_once("retry=").and_then(|(_, seconds)| seconds.parse().ok());
+    (u16::from_be_bytes([frame[2], frame[3]]), retry.unwrap_or_else(|| panic!("no hint: {words}")))
+}
+
+fn hear_goodbye(socket: &mut Client) -> (u16, u32) {
+    let mut frame = socket.bytes(2);
+    frame.extend(socket.bytes(usize::from(frame[1])));
+    goodbye(&frame)
+}
+
+/// On SIGTERM and on SIGINT: no new connections, 1012 and a time to come back to every WebSocket,
+/// exit 0 in time.
 #[test]
 fn a_signal_drains() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let server = Server::start(&["--drain-timeout=1"]);
+        let server = Server::start(&["--drain-timeout=1", "--retry-after=7", "--shards=2"]);
         let mut sockets: Vec<_> = (0..50).map(|_| server.raw_websocket("/echo")).collect();
         let mut resting = server.connect();
         assert_eq!(resting.get("/healthz").status, 200);
@@ -23,11 +43,14 @@ fn a_signal_drains() {
         thread::sleep(Duration::from_millis(200));
         assert_eq!(server.admin("/healthz").status, 503);
         assert!(TcpStream::connect(server.data).is_err(), "it still listens");
+        let mut hints = [0; 8];
         for socket in &mut sockets {
-            let goodbye = socket.bytes(4);
-            assert_eq!((goodbye[0], &goodbye[2..]), (CLOSE, &1001u16.to_be_bytes()[..]));
-            socket.send(&frame(CLOSE, &1001u16.to_be_bytes()));
+            let (code, retry) = hear_goodbye(socket);
+            assert_eq!(code, 1012);
+            hints[retry as usize] += 1;
+            socket.send(&frame(CLOSE, &1012u16.to_be_bytes()));
         }
+        assert!(hints[0] == 0 && hints[1..].iter().all(|&told| told > 0), "{hints:?}");
         assert!(resting.rest().is_empty());
         drop((sockets, resting));
         let (status, log) = server.end();
@@ -35,6 +58,156 @@ fn a_signal_drains() {
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         assert!(log.iter().any(|line| line.contains("draining") && line.contains(signal.as_str())));
     }
+}
+
+/// The data port says so, too, to who is connected: its answers are the last on their connections.
+#[test]
+fn health_is_told_on_the_data_port() {
+    let server = Server::start(&["--drain-timeout=60", "--shards=1"]);
+    let mut checker = server.connect();
+    server.wait_until("there", |stats| stats["connections"] == 1);
+    server.signal(Signal::SIGTERM);
+    let start = Instant::now();
+    while TcpStream::connect(server.data).is_ok() {
+        assert!(start.elapsed() < PATIENCE, "it still listens");
+    }
+    let health = checker.get("/healthz");
+    assert_eq!((health.status, health.text()), (503, "draining\n"));
+    assert_eq!(health.header("connection"), Some("close"));
+    assert!(health.header("retry-after").is_some(), "{health:?}");
+    assert!(checker.rest().is_empty());
+}
+
+/// Polls that wait get an answer, which takes up where they are; streams are told when to come back.
+#[test]
+fn polls_and_streams_come_to_an_end() {
+    let server = Server::start(&["--drain-timeout=0.5", "--namespace=default,history-size=5"]);
+    let (mut poll, mut stream) = (server.connect(), server.connect());
+    let first: Value = serde_json::from_slice(&poll.get("/poll?topic=a").body).expect("JSON");
+    let position = |answer: &Value| {
+        let position = &answer["position"];
+        format!("{}-{}", position["epoch"], position["offset"])
+    };
+    poll.send(
+        format!("GET /poll?topic=a&position={} HTTP/1.1\r\nHost: m\r\n\r\n", position(&first))
+            .as_bytes(),
+    );
+    stream.send(b"GET /sse?topic=a HTTP/1.1\r\nHost: m\r\n\r\n");
+    server.wait_until("both wait", |stats| stats["total"]["subscriptions"] == 2);
+    server.signal(Signal::SIGTERM);
+    let answer = poll.answer();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    let last: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!(position(&last), position(&first));
+    assert_eq!(last["publications"], Value::Array(Vec::new()));
+    assert!(poll.rest().is_empty());
+    let events = String::from_utf8(stream.rest()).expect("text");
+    let (_, retry) = events.rsplit_once("retry: ").expect("a hint");
+    let milliseconds: u32 = retry.trim_end().parse().expect("a number");
+    assert!((1000..=5000).contains(&milliseconds), "{events}");
+    drop((poll, stream));
+    assert_eq!(server.end().0.code(), Some(0));
+}
+
+/// With thousands of WebSockets, each is told, in random order, and nobody who waits for an answer
+/// goes without: neither those whose request is half here, nor those who read a large file, nor
+/// those who poll.
+#[test]
+fn a_drain_under_load_loses_nothing() {
+    const FILE_BYTES: usize = 16 << 20;
+    let (_, files) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, files, files).expect("the soft limit may be the hard one");
+    let count = 5000.min((files as usize - 300) / 2);
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("drain");
+    fs::create_dir_all(&folder).expect("room");
+    fs::write(folder.join("large"), vec![b'm'; FILE_BYTES]).expect("room");
+    let mut command = murre();
+    command.args(["serve", "--bench", "--drain-timeout=3", "--shards=2", "--files"]).arg(folder);
+    let conns = format!("--max-conns={}", count + 200);
+    let server = Server::spawn(command.args([&conns, "--namespace=default,history-size=5"]));
+
+    let mut sockets: Vec<_> = (0..count).map(|_| server.raw_websocket("/echo")).collect();
+    let ask = |request: &str| {
+        let mut client = server.connect();
+        client.send(request.as_bytes());
+        client
+    };
+    let position = server.connect().get("/poll?topic=a");
+    let position: Value = serde_json::from_slice(&position.body).expect("JSON");
+    let position = &position["position"];
+    let poll = format!("/poll?topic=a&position={}-{}", position["epoch"], position["offset"]);
+    let of = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: m\r\n\r\n");
+    let mut polls: Vec<_> = (0..50).map(|_| ask(&of(&poll))).collect();
+    let mut halves: Vec<_> = (0..50).map(|_| ask("GET /?length=9999 HTTP/1.1\r\nHo")).collect();
+    let mut readers: Vec<_> = (0..5).map(|_| ask(&of("/large"))).collect();
+    server.wait_until("all under way", |stats| {
+        let total = &stats["total"];
+        // One request was the first poll, which is over; each half is one receive more.
+        stats["connections"].as_u64() >= Some(count as u64 + 105)
+            && total["subscriptions"] == 50
+            && total["http_requests"].as_u64() >= Some(count as u64 + 56)
+            && total["receives"].as_u64() >= Some(count as u64 + 106)
+    });
+
+    server.signal(Signal::SIGTERM);
+    for half in &mut halves {
+        half.send(b"st: m\r\n\r\n");
+        assert_eq!(half.answer().body.len(), 9999);
+    }
+    for reader in &mut readers {
+        assert_eq!(reader.answer().body.len(), FILE_BYTES);
+    }
+    let left = hear_goodbyes(&mut sockets);
+    let early = left[..count / 2].iter().filter(|&&index| index < count / 2).count();
+    // A quarter of all, with a standard deviation of a quarter of a percent; in the order of
+    // arrival it would be half of all.
+    assert!(early.abs_diff(count / 4) < count / 20, "{early} of {count} came and left early");
+    for poll in &mut polls {
+        assert_eq!(poll.answer().status, 200);
+    }
+    drop((polls, halves, readers, sockets));
+    let (status, log) = server.end();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    let last = log.last().expect("a last line");
+    assert!(!log.iter().any(|line| line.contains("not drained in time")), "{log:?}");
+    assert!(last.contains("ended") && last.contains("\"connections_cut_off\":0"), "{last}");
+}
+
+/// Waits until every one of these WebSockets has been told to leave; gives the order, by index. Looks
+/// at them in random order, so that those told between two looks are in no order of ours.
+fn hear_goodbyes(sockets: &mut [Client]) -> Vec<usize> {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut heard: Vec<Vec<u8>> = sockets.iter().map(|_| Vec::new()).collect();
+    let mut waiting: Vec<usize> = (0..sockets.len()).collect();
+    let mut left = Vec::new();
+    let start = Instant::now();
+    for socket in &*sockets {
+        socket.0.set_nonblocking(true).expect("possible");
+    }
+    while !waiting.is_empty() {
+        assert!(start.elapsed() < PATIENCE, "{} were told nothing", waiting.len());
+        rng.shuffle(&mut waiting);
+        waiting.retain(|&index| {
+            let mut bytes = [0; 128];
+            match sockets[index].0.read(&mut bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Ok(len @ 1..) => heard[index].extend(&bytes[..len]),
+                end => panic!("no goodbye: {end:?} after {:?}", heard[index]),
+            }
+            let frame = &heard[index];
+            if frame.len() < 2 || frame.len() < 2 + usize::from(frame[1]) {
+                return true;
+            }
+            let (code, retry) = goodbye(frame);
+            assert_eq!((code, (1..=5).contains(&retry)), (1012, true));
+            // It may have gone already.
+            let _ = sockets[index].0.shutdown(std::net::Shutdown::Write);
+            left.push(index);
+            false
+        });
+        thread::sleep(Duration::from_millis(5));
+    }
+    left
 }
 
 /// What was sent before the signal is still answered in full.

@@ -32,7 +32,7 @@ fn works(flags: &[&str], io: &str, descriptors: &str) {
 
     let mut last = server.raw_websocket("/echo");
     server.signal(Signal::SIGTERM);
-    assert_eq!(last.bytes(4)[2..], 1001u16.to_be_bytes());
+    assert_eq!(last.bytes(4)[2..], 1012u16.to_be_bytes());
     drop(last);
     assert_eq!(server.end().0.code(), Some(0));
 }
