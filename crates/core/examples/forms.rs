@@ -31,7 +31,7 @@ impl Protocol for Echo {
     type State = ();
     type Mail = ();
 
-    fn opened(&mut self, id: ConnId, out: &mut Outbox) {
+    fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) {
         if self.ends.is_some() {
             let _ = out.write(id, |bytes| bytes.extend_from_slice(&[7; BYTES]));
         }

@@ -1,5 +1,6 @@
 //! What the connections of a shard speak.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::conn::CloseReason;
@@ -15,8 +16,9 @@ pub trait Protocol {
     /// What other threads may leave for it in the shard's [`Mailbox`](crate::Mailbox).
     type Mail: Send + 'static;
 
-    /// A connection was accepted, or one that was asked for is made.
-    fn opened(&mut self, id: ConnId, out: &mut Outbox) -> Self::State;
+    /// A connection was accepted, from `peer`; or one that was asked for is made: then there is no
+    /// `peer`. Nobody remembers the address but who is told of it here. It may be closed at once.
+    fn opened(&mut self, id: ConnId, peer: Option<SocketAddr>, out: &mut Outbox) -> Self::State;
 
     /// A connection that was asked for could not be made, for the reason `errno`.
     fn refused(&mut self, _id: ConnId, _errno: i32, _out: &mut Outbox) {}

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -258,7 +259,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         let conn = self.out.conns.get_mut(id).expect("a slot outlives its operations");
         conn.in_flight.end(kind);
         match (kind, lent) {
-            (OpKind::Accept, _) => self.accepted(id, result),
+            (OpKind::Accept, Lent::Peer(peer)) => self.accepted(id, result, Some(peer)),
+            (OpKind::Accept, _) => self.accepted(id, result, None),
             (OpKind::Connect, _) => self.connected(id, result),
             (OpKind::Poll, _) => self.ready(id, result),
             (OpKind::Recv, Lent::Buffer(lease)) => {
@@ -297,13 +299,13 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
     }
 
-    fn accepted(&mut self, id: ConnId, result: Result<u32, i32>) {
+    fn accepted(&mut self, id: ConnId, result: Result<u32, i32>, peer: Option<SocketAddr>) {
         self.accepts.armed -= 1;
         match result {
             Ok(socket) => {
                 self.out.conns.get_mut(id).expect("reserved").socket = Socket(socket);
                 self.out.counters.accepted.add(1);
-                self.opened(id);
+                self.opened(id, peer);
             }
             Err(errno) => {
                 self.out.conns.free(id);
@@ -346,7 +348,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         match result {
             Ok(_) => {
                 self.out.counters.connected.add(1);
-                self.opened(id);
+                self.opened(id, None);
             }
             Err(errno) => {
                 let conn = self.out.conns.get_mut(id).expect("reserved");
@@ -356,10 +358,10 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
     }
 
-    fn opened(&mut self, id: ConnId) {
+    fn opened(&mut self, id: ConnId, peer: Option<SocketAddr>) {
         self.out.conns.get_mut(id).expect("reserved").state = State::Open;
         self.out.counters.open.add(1);
-        let state = self.protocol.opened(id, &mut self.out);
+        let state = self.protocol.opened(id, peer, &mut self.out);
         let index = id.index() as usize;
         if self.states.len() <= index {
             self.states.resize_with(index + 1, || None);

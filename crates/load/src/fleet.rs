@@ -199,7 +199,7 @@ impl<C: Client> Protocol for Fleet<C> {
     type State = Member<C::State>;
     type Mail = Order;
 
-    fn opened(&mut self, id: ConnId, out: &mut Outbox) -> Self::State {
+    fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
         let mut standing = Standing::Coming;
         let mut desk = Desk { out, score: &mut self.score, standing: &mut standing };
         let state = self.client.connected(id, &mut desk);

@@ -1,4 +1,4 @@
-//! Why accepts are one-shot: a measurement, run by hand.
+//! Why accepts are one-shot, and what the peer's address costs: a measurement, run by hand.
 //!
 //! `cargo test --release -p murre-core accept_forms -- --ignored --nocapture`
 //!
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{cqueue, opcode};
+use nix::libc;
 use nix::time::{ClockId, clock_gettime};
 
 use super::probe::Tier;
@@ -27,10 +28,15 @@ use crate::listener::Listener;
 const CONNS: usize = 8000;
 const TIMEOUT: Timespec = Timespec::new().nsec(20_000_000);
 
+const FORMS: [Form; 5] =
+    [Form::Multishot, Form::OneShot(1), Form::OneShot(8), Form::Addressed(8), Form::OneShot(64)];
+
 #[derive(Clone, Copy, Debug)]
 enum Form {
     Multishot,
     OneShot(u32),
+    /// One-shot, and told where each connection is from.
+    Addressed(u32),
 }
 
 /// Prints the share of each ring and the CPU time of one accept, for each form in turn.
@@ -38,7 +44,7 @@ enum Form {
 #[ignore = "a measurement"]
 fn accept_forms() -> io::Result<()> {
     for _ in 0..3 {
-        for form in [Form::Multishot, Form::OneShot(1), Form::OneShot(8), Form::OneShot(64)] {
+        for form in FORMS {
             let listener = Listener::bind(([127, 0, 0, 1], 0).into())?;
             let address = listener.address()?;
             let accepted = Arc::new(AtomicUsize::new(0));
@@ -73,16 +79,23 @@ fn accept(
     accepted: &AtomicUsize,
     over: &AtomicBool,
 ) -> io::Result<(usize, Duration)> {
+    // For all of them: nobody reads what is written there. Before the ring, so that it outlives it.
+    let mut peer = Box::new([0_u8; size_of::<libc::sockaddr_in6>()]);
+    let mut peer_len = Box::new(peer.len() as libc::socklen_t);
     let mut ring = Tier::best()?.build(256, 4096)?;
     let file = Fd(listener.as_fd().as_raw_fd());
     let (wanted, entry) = match form {
         Form::Multishot => (1, opcode::AcceptMulti::new(file).build()),
         Form::OneShot(count) => (count, opcode::Accept::new(file, null_mut(), null_mut()).build()),
+        Form::Addressed(count) => {
+            let peer = peer.as_mut_ptr().cast();
+            (count, opcode::Accept::new(file, peer, &raw mut *peer_len).build())
+        }
     };
     let (mut armed, mut sockets) = (0, Vec::new());
     while !over.load(Ordering::Relaxed) {
         while armed < wanted {
-            // SAFETY: an accept without an address lends no memory.
+            // SAFETY: the place for addresses outlives the ring.
             unsafe { ring.submission().push(&entry) }.expect("room for every accept");
             armed += 1;
         }

@@ -29,7 +29,8 @@ pub use wake::Waker;
 /// What a shard asks of the kernel.
 #[derive(Debug)]
 pub enum Op {
-    /// Accept one connection into the slot that the token names. Gives the socket.
+    /// Accept one connection into the slot that the token names. Gives the socket, and who it is
+    /// from.
     Accept,
     /// Connect a socket made by [`Ring::open`].
     Connect(Socket, SocketAddr),
@@ -148,6 +149,8 @@ pub struct Completion {
 pub enum Lent {
     /// Nothing had been lent.
     Nothing,
+    /// The place for the address of an accepted connection's peer, with that address in it.
+    Peer(SocketAddr),
     /// The buffer of a receive, to be given back when its bytes are consumed.
     Buffer(Lease),
     /// What a send was to send, and the offset that it began at.

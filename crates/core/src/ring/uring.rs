@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,6 +78,7 @@ pub struct Uring {
     /// Whose a leased buffer is while the kernel has it; by lease.
     receivers: Box<[u32]>,
     sends: Pool<Sending>,
+    accepts: Pool<Box<Accepting>>,
     /// Whose shutdowns of direct descriptors are in flight, and of which ends.
     shuts: Pool<(u32, Shutdown)>,
     /// Addresses to connect to and from, kept where the kernel can read them: there are few.
@@ -95,6 +96,16 @@ pub struct Uring {
     /// What the timeout points to until the kernel takes it.
     span: Box<Timespec>,
 }
+
+/// An accept in flight, boxed: the kernel writes to the last two fields when it succeeds.
+struct Accepting {
+    generation: u32,
+    peer_len: libc::socklen_t,
+    peer: RawAddress,
+}
+
+/// A `sockaddr_in` or a `sockaddr_in6`.
+type RawAddress = [u8; size_of::<libc::sockaddr_in6>()];
 
 struct Sending {
     generation: u32,
@@ -155,6 +166,7 @@ impl Uring {
             arena: Arena::new(config.buffers, config.buffer_bytes)?,
             receivers: vec![0; config.buffers as usize].into_boxed_slice(),
             sends: Pool::default(),
+            accepts: Pool::default(),
             shuts: Pool::default(),
             addresses: HashMap::new(),
             descriptors: config.descriptors,
@@ -211,8 +223,9 @@ impl Uring {
 
     fn place(&mut self, entry: &Entry) -> bool {
         // SAFETY: whatever an entry points to outlives its operation. Receive buffers are pieces
-        // of `arena` and sent bytes are in `sends` until the completion is popped; addresses and
-        // `span` are never freed; all of them live as long as the ring, or longer (see `drop`).
+        // of `arena`, sent bytes are in `sends` and the places for addresses of peers in `accepts`
+        // until the completion is popped; addresses to connect to and `span` are never freed; all
+        // of them live as long as the ring, or longer (see `drop`).
         unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 
@@ -315,7 +328,11 @@ impl Uring {
                 let Sending { generation, data, at } = self.sends.remove(key);
                 (OpKind::Send, generation, Lent::Data(data, at))
             }
-            KIND_ACCEPT => (OpKind::Accept, key, Lent::Nothing),
+            KIND_ACCEPT => {
+                let accepting = self.accepts.remove(key);
+                let peer = result.ok().and_then(|_| read_address(&accepting.peer));
+                (OpKind::Accept, accepting.generation, peer.map_or(Lent::Nothing, Lent::Peer))
+            }
             KIND_CONNECT => (OpKind::Connect, key, Lent::Nothing),
             KIND_POLL => (OpKind::Poll, key, Lent::Nothing),
             KIND_CLOSE => (OpKind::Close, key, Lent::Nothing),
@@ -357,8 +374,12 @@ impl Ring for Uring {
         let entry = match op {
             Op::Accept => {
                 let listener = self.listener.as_ref().expect("accepts only where it listens");
-                let (file, none) = (Fd(listener.as_fd().as_raw_fd()), std::ptr::null_mut());
-                let accept = opcode::Accept::new(file, none, none.cast());
+                let file = Fd(listener.as_fd().as_raw_fd());
+                let peer = RawAddress::default();
+                let accepting = Accepting { generation, peer_len: peer.len() as u32, peer };
+                key = self.accepts.insert(Box::new(accepting));
+                let Accepting { peer, peer_len, .. } = &mut **self.accepts.get_mut(key);
+                let accept = opcode::Accept::new(file, peer.as_mut_ptr().cast(), peer_len);
                 if direct {
                     let place = DestinationSlot::try_from_slot_target(slot);
                     accept.file_index(Some(place.expect("within the table"))).build()
@@ -486,9 +507,12 @@ impl Ring for Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         // The kernel cancels what is in flight only after the ring is closed, at a time of its
-        // own. What a send points to is therefore left to it.
+        // own. What a send or an accept points to is therefore left to it.
         if !self.sends.is_empty() {
             mem::forget(mem::take(&mut self.sends));
+        }
+        if !self.accepts.is_empty() {
+            mem::forget(mem::take(&mut self.accepts));
         }
     }
 }
@@ -509,6 +533,19 @@ fn tolerate(entered: io::Result<usize>) -> io::Result<()> {
             _ => Err(error),
         },
     }
+}
+
+/// What the kernel has written of a peer: `None` if it speaks neither IPv4 nor IPv6.
+fn read_address(raw: &RawAddress) -> Option<SocketAddr> {
+    let (family, rest) = raw.split_first_chunk()?;
+    let (port, rest) = rest.split_first_chunk()?;
+    let ip = match i32::from(u16::from_ne_bytes(*family)) {
+        libc::AF_INET => IpAddr::from(Ipv4Addr::from(*rest.first_chunk::<4>()?)),
+        // Between the port and the address is the flow label.
+        libc::AF_INET6 => IpAddr::from(Ipv6Addr::from(*rest[4..].first_chunk::<16>()?)),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, u16::from_be_bytes(*port)))
 }
 
 fn domain(address: SocketAddr) -> i32 {

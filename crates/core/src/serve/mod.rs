@@ -5,6 +5,7 @@ mod http;
 mod later;
 mod websocket;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -150,7 +151,7 @@ impl<H: Handler> Protocol for Serve<H> {
     type State = Speaks<H::Session>;
     type Mail = ServeMail<H::Mail>;
 
-    fn opened(&mut self, id: ConnId, out: &mut Outbox) -> Self::State {
+    fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
         out.set_timer(id, out.ticks(self.limits.handshake));
         Speaks::Http {
             decoder: RequestDecoder::default(),

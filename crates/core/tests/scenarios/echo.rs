@@ -161,7 +161,7 @@ impl Protocol for Echo {
     type State = State;
     type Mail = Mail;
 
-    fn opened(&mut self, id: ConnId, out: &mut Outbox) -> State {
+    fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) -> State {
         self.everybody.insert(id);
         if self.greeting == 0 {
             return None;

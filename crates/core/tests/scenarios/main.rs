@@ -9,6 +9,7 @@ mod tcp;
 mod watched;
 mod world;
 
+mod arriving;
 mod chaos;
 mod closing;
 mod draining;

@@ -8,6 +8,8 @@ use murre_core::ring::sim::{Peer, Read, SimNet};
 /// The peers' side, in memory or over loopback.
 pub(crate) trait Network {
     fn connect(&mut self) -> Option<Peer>;
+    /// Where a peer that has connected did so from.
+    fn address(&self, peer: Peer) -> SocketAddr;
     /// Where the shard can connect to.
     fn listen(&mut self) -> SocketAddr;
     /// A peer that the shard has connected to.
@@ -37,6 +39,10 @@ pub(crate) trait Network {
 impl Network for SimNet {
     fn connect(&mut self) -> Option<Peer> {
         SimNet::connect(self)
+    }
+
+    fn address(&self, peer: Peer) -> SocketAddr {
+        SimNet::address(self, peer).expect("it has connected")
     }
 
     fn listen(&mut self) -> SocketAddr {

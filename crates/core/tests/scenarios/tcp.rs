@@ -45,6 +45,11 @@ impl Network for TcpNet {
         Some(self.add(stream))
     }
 
+    fn address(&self, peer: Peer) -> SocketAddr {
+        let stream = self.stream(peer).expect("it is open");
+        stream.local_addr().expect("it has connected")
+    }
+
     fn listen(&mut self) -> SocketAddr {
         self.door.local_addr().expect("bound")
     }

@@ -1,6 +1,7 @@
 //! A protocol under observation: what a shard must never do to one.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use murre_core::{CloseReason, ConnId, Outbox, Protocol};
@@ -12,6 +13,8 @@ pub(crate) struct Watched<P> {
     /// Open for the protocol: not yet closed, whatever the transport is at.
     pub(crate) open: HashSet<ConnId>,
     pub(crate) opened: u64,
+    /// Where those that were accepted came from, in order.
+    pub(crate) peers: Vec<SocketAddr>,
     pub(crate) closed: HashMap<ConnId, CloseReason>,
     pub(crate) refused: HashMap<ConnId, i32>,
     /// On the kernel: come back at once, so that a test's turn does not sleep.
@@ -30,6 +33,7 @@ impl<P: Protocol> Watched<P> {
             inner,
             open: HashSet::new(),
             opened: 0,
+            peers: Vec::new(),
             closed: HashMap::new(),
             refused: HashMap::new(),
             awake,
@@ -51,10 +55,11 @@ impl<P: Protocol> Protocol for Watched<P> {
     type State = P::State;
     type Mail = P::Mail;
 
-    fn opened(&mut self, id: ConnId, out: &mut Outbox) -> P::State {
+    fn opened(&mut self, id: ConnId, peer: Option<SocketAddr>, out: &mut Outbox) -> P::State {
         assert!(self.open.insert(id) && !self.closed.contains_key(&id), "{id:?} opened twice");
         self.opened += 1;
-        self.inner.opened(id, out)
+        self.peers.extend(peer);
+        self.inner.opened(id, peer, out)
     }
 
     fn refused(&mut self, id: ConnId, errno: i32, out: &mut Outbox) {

@@ -1,5 +1,6 @@
 //! A shard with its peers, on the simulated ring or on the kernel.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ pub(crate) struct Setup {
     /// Simulated: what goes wrong. Every fourth seed has none of it.
     pub(crate) faults: Faults,
     pub(crate) listening: bool,
+    /// On the kernel: where the shard listens.
+    pub(crate) address: IpAddr,
     /// Simulated: how many seeds.
     pub(crate) seeds: u64,
 }
@@ -41,6 +44,7 @@ impl Default for Setup {
             socket_bytes: 16 * 1024,
             faults: Faults::bad_day(),
             listening: true,
+            address: Ipv4Addr::LOCALHOST.into(),
             seeds: 40,
         }
     }
@@ -123,7 +127,7 @@ impl<P: Drained + 'static> World<P> {
     }
 
     fn real(setup: &Setup, io: Io, descriptors: Descriptors, protocol: P) -> Self {
-        let listener = Listener::bind("127.0.0.1:0".parse().expect("valid")).expect("a port");
+        let listener = Listener::bind((setup.address, 0).into()).expect("a port");
         let net = TcpNet::new(listener.address().expect("bound"));
         let ring = Uring::new(UringConfig {
             io,

@@ -165,6 +165,10 @@ impl SimRing {
         let lent = match work {
             Work::Op(Op::Recv(_, lease)) => Lent::Buffer(lease),
             Work::Op(Op::Send { data, at, .. }) => Lent::Data(data, at),
+            Work::Op(Op::Accept) => match result {
+                Ok(socket) => Lent::Peer(self.net.net().peer_address(Socket(socket))),
+                Err(_) => Lent::Nothing,
+            },
             _ => Lent::Nothing,
         };
         self.note(Event::Done(token, result));

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -70,6 +70,8 @@ struct Sock {
 /// Two byte streams between a peer and, once accepted, a socket of the shard.
 #[derive(Default)]
 struct Link {
+    /// Of a peer that has connected to the shard.
+    address: Option<SocketAddr>,
     /// From the peer.
     up: Stream,
     /// To the peer.
@@ -116,16 +118,29 @@ impl SimNet {
         self.0.borrow_mut()
     }
 
-    /// A peer connects to the shard. `None` where nobody listens.
+    /// A peer connects to the shard, from an address of its own. `None` where nobody listens.
     pub fn connect(&self) -> Option<Peer> {
+        let index = self.net().links.len() as u32;
+        // One of 65,536 of the network that is for benchmarks (RFC 2544, 198.18.0.0/15).
+        let address = Ipv4Addr::from_bits(0xC612_0000 | index & 0xFFFF);
+        self.connect_from((address, 40_000).into())
+    }
+
+    /// A peer connects to the shard from `address`. `None` where nobody listens.
+    pub fn connect_from(&self, address: SocketAddr) -> Option<Peer> {
         let mut net = self.net();
         if !net.listening {
             return None;
         }
-        net.links.push(Link::default());
+        net.links.push(Link { address: Some(address), ..Link::default() });
         let link = net.links.len() - 1;
         net.backlog.push_back(link);
         Some(Peer(link))
+    }
+
+    /// Where a peer connected from, if it was it that connected.
+    pub fn address(&self, peer: Peer) -> Option<SocketAddr> {
+        self.net().links[peer.0].address
     }
 
     /// Lets the shard connect to `address`.
@@ -275,6 +290,11 @@ impl Net {
     pub(super) fn accept(&mut self, owner: ConnId) -> Option<Socket> {
         let link = self.backlog.pop_front()?;
         Some(self.socket(owner, Some(link)))
+    }
+
+    /// Where an accepted connection is from.
+    pub(super) fn peer_address(&mut self, socket: Socket) -> SocketAddr {
+        self.link(socket).address.expect("its peer has connected")
     }
 
     pub(super) fn connect(&mut self, socket: Socket, to: SocketAddr) -> Result<(), Errno> {
