@@ -48,6 +48,7 @@ pub(crate) enum Content {
     IdleReceive(IdleReceive),
     Mask(Mask),
     Burst(Burst),
+    Pages(Pages),
     Weighed(Box<Weighed>),
 }
 
@@ -227,6 +228,16 @@ pub(crate) struct Burst {
     pub(crate) stamp: Stamp,
 }
 
+/// A server whose allocator asks for pages of this size.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Pages {
+    pub(crate) pages: String,
+    pub(crate) user_bytes: f64,
+    pub(crate) messages_per_cpu_second: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// What `murre-load memory` wrote: a server weighed, or the check of the method.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Weighed {
@@ -400,6 +411,7 @@ impl Content {
             Content::IdleReceive(idle) => Some(&idle.stamp),
             Content::Mask(mask) => Some(&mask.stamp),
             Content::Burst(burst) => Some(&burst.stamp),
+            Content::Pages(pages) => Some(&pages.stamp),
             Content::Run(_) | Content::Ab(_) | Content::Weighed(_) => None,
         }
     }
@@ -415,6 +427,7 @@ fn content(bytes: &[u8]) -> Result<Content, String> {
         (Some("murre-load memory"), _) => from(value).map(|w| Content::Weighed(Box::new(w))),
         (None, Some("mask_throughput")) => from(value).map(Content::Mask),
         (None, None) if has("burst") => from(value).map(Content::Burst),
+        (None, None) if has("pages") => from(value).map(Content::Pages),
         (None, None) if has("form") => from(value).map(Content::Form),
         (None, None) if has("accept") => from(value).map(Content::Accept),
         (None, None) if has("receive") => from(value).map(Content::Receive),

@@ -4,12 +4,13 @@ use super::machines;
 use super::markdown::{link, table};
 use super::receive_forms;
 use crate::figures::{Spread, Unit, grouped, rounded, short, with_unit};
-use crate::records::{Accept, Burst, Content, Form, Line, Mask, Records, short_commit};
+use crate::records::{Accept, Burst, Content, Form, Line, Mask, Pages, Records, short_commit};
 
 /// Decisions that were made by measuring one form against another.
 pub(super) fn section(records: &Records) -> String {
     let receiving = receiving(records) + &receive_forms::table(records);
-    let text = receiving + &accepting(records) + &masks(records) + &bursts(records);
+    let text =
+        receiving + &accepting(records) + &masks(records) + &pages(records) + &bursts(records);
     if text.is_empty() { text } else { format!("## Forms\n\n{text}") }
 }
 
@@ -84,6 +85,27 @@ fn masks(records: &Records) -> String {
     part("Masks", MASKS, &lines, &table(&headings, &rows))
 }
 
+fn pages(records: &Records) -> String {
+    let lines = newest(records, |content| match content {
+        Content::Pages(pages) => Some(pages),
+        _ => None,
+    });
+    let values = |size: &str, value: fn(&Pages) -> f64| -> Vec<f64> {
+        let own = lines.iter().filter(|(_, pages)| pages.pages == size);
+        own.map(|(_, pages)| value(pages)).collect()
+    };
+    let row = |size: &str| {
+        let spread = |value, unit| {
+            Spread::of(values(size, value)).map_or(String::new(), |spread| spread.with_unit(unit))
+        };
+        let cpu = spread(|pages| pages.messages_per_cpu_second, Unit::Count);
+        vec![size.to_owned(), spread(|pages| pages.user_bytes, Unit::Bytes), cpu]
+    };
+    let headings = ["pages", "user space per connection>", "messages per server-CPU-second>"];
+    let rows = ["4 KiB", "2 MiB"].map(row);
+    part("Huge pages", PAGES, &lines, &table(&headings, &rows))
+}
+
 fn bursts(records: &Records) -> String {
     let lines = newest(records, |content| match content {
         Content::Burst(burst) => Some(burst),
@@ -140,6 +162,10 @@ greatest. `cargo run --release --example forms`.";
 const ACCEPTING: &str = "\
 How many of the connections each of two shards took, and what one cost. `cargo test --release
 --package murre-core --lib accept_forms -- --ignored --nocapture`.";
+
+const PAGES: &str = "\
+Echo of 32 B on 64 of 18,000 WebSockets, in turns with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` and
+without; medians, least and greatest. `scripts/bench pages`.";
 
 const BURSTS: &str = "\
 What the whole server takes. `scripts/bench burst`.";

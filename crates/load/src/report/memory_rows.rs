@@ -149,8 +149,9 @@ fn peers(records: &Records) -> Vec<(String, Row)> {
 /// The memory section of a run of many idle connections, if it is known whole.
 fn known_memory(run: &Run) -> Option<&MemoryFacts> {
     let memory = run.memory.as_ref().filter(|memory| memory.total.is_some())?;
-    let many = memory.connections >= CONNECTIONS_MIN && run.scenario != Scenario::WsEcho;
-    many.then_some(memory)
+    let idle =
+        matches!(run.scenario, Scenario::HttpKeepalive | Scenario::WsIdle | Scenario::WsUpper);
+    (idle && memory.connections >= CONNECTIONS_MIN).then_some(memory)
 }
 
 /// With fewer, slabs that are not full blur what one costs.
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn a_record_stands_for_what_was_said_without_one() {
         // Shows that a peer's record takes the place of the figure from before, that the leaner of
-        // its settings is the brief one, and that a search's step is not a row of ours.
+        // its settings is the brief one, and that neither a search's step nor a fan-out is a row.
         let mut records = Records::fixture();
         let name = |rows: &[Row]| -> Vec<String> {
             let named = rows.iter().filter(|row| row.name.starts_with("uWebSockets, "));
@@ -183,6 +184,9 @@ mod tests {
         }
         let ours = |records: &Records| rows(records).iter().filter(|row| row.ours).count();
         let before = ours(&records);
+        let mut busy = run.clone();
+        (busy.label, busy.scenario) = ("tokio-broadcast".to_owned(), Scenario::Fanout);
+        records.lines.push(Line { place: place.clone(), content: Content::Run(Box::new(busy)) });
         let mut step = run;
         step.scenario = Scenario::HttpKeepalive;
         step.parameters.idle = "4-12".to_owned();
@@ -190,6 +194,7 @@ mod tests {
         assert_eq!(ours(&records), before);
 
         let all = rows(&records);
+        assert!(all.iter().all(|row| !row.name.contains("broadcast")), "it was not idle");
         assert_eq!(name(&all), ["uWebSockets, C++, lean", "uWebSockets, C++"]);
         let measured = all.iter().find(|row| row.name == "uWebSockets, C++").expect("a row");
         assert_eq!((measured.user, measured.place.is_some()), (Some(300.0), true));
