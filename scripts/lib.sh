@@ -47,9 +47,12 @@ quiet() {
 open_channels=(--namespace "default,publish=anyone,serve=anyone"
     --namespace "kept,publish=anyone,history-size=100000" --max-commands-per-second 1000000)
 
+# Load comes from few addresses, of which each is many clients.
+any_address=(--max-conns-per-address 0 --max-handshakes-per-second 0)
+
 # Starts the server with these options and waits until it serves. Its process id is in `server`.
 start_server() {
-    start "$built/murre" serve --bench "${open_channels[@]}" \
+    start "$built/murre" serve --bench "${open_channels[@]}" "${any_address[@]}" \
         --listen "${server_listen:-127.0.0.1:$TEST_PORT}" --admin "127.0.0.1:$TEST_ADMIN_PORT" "$@" \
         >"$work/server.log" 2>&1
     server=$!

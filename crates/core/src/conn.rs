@@ -1,5 +1,6 @@
 //! One connection's transport: where it is in its life, and what the kernel holds of it.
 
+use crate::addresses::Place;
 use crate::pool::NONE;
 use crate::ring::{OpKind, Socket};
 use crate::send_queue::SendQueue;
@@ -19,13 +20,10 @@ pub(crate) struct Conn {
     pub(crate) state: State,
     /// What the kernel still holds: the slot must not be used again before it is empty.
     pub(crate) in_flight: InFlight,
-    /// Listed in the outbox's `dirty`, so that a turn flushes a connection once.
-    pub(crate) dirty: bool,
-    /// Listed in `Shard::starved`: something is there to be read, and no buffer.
-    pub(crate) starved: bool,
-    /// The socket has been shut down in both directions.
-    pub(crate) shut: bool,
+    pub(crate) marks: Marks,
     pub(crate) reason: CloseReason,
+    /// Where the peer's address counts it.
+    pub(crate) place: Place,
 }
 
 /// Bytes of the transport's own that a connection takes, idle or not.
@@ -87,6 +85,39 @@ impl InFlight {
     }
 }
 
+/// What is to be known of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Mark {
+    /// Listed in the outbox's `dirty`, so that a turn flushes a connection once.
+    Dirty = 1,
+    /// Listed in `Shard::starved`: something is there to be read, and no buffer.
+    Starved = 2,
+    /// The socket has been shut down in both directions.
+    Shut = 4,
+}
+
+/// Which marks a connection has, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks(u8);
+
+impl Marks {
+    pub(crate) fn has(self, mark: Mark) -> bool {
+        self.0 & mark as u8 != 0
+    }
+
+    /// Sets the mark, and returns whether it was set before.
+    pub(crate) fn set(&mut self, mark: Mark) -> bool {
+        let before = self.has(mark);
+        self.0 |= mark as u8;
+        before
+    }
+
+    pub(crate) fn clear(&mut self, mark: Mark) {
+        self.0 &= !(mark as u8);
+    }
+}
+
 /// Why a connection ended. Each is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -107,6 +138,8 @@ pub enum CloseReason {
     BadFrame,
     /// The peer reads too slowly: more than the bound was queued for it.
     SlowConsumer,
+    /// It was not to be served: its address has too much already.
+    Refused,
     /// The shard is being drained.
     Draining,
     /// The kernel refused an operation for a reason that is not the peer's.
@@ -115,7 +148,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [CloseReason; 10] = [
+    pub const ALL: [CloseReason; 11] = [
         CloseReason::Finished,
         CloseReason::PeerClosed,
         CloseReason::PeerReset,
@@ -124,6 +157,7 @@ impl CloseReason {
         CloseReason::BadRequest,
         CloseReason::BadFrame,
         CloseReason::SlowConsumer,
+        CloseReason::Refused,
         CloseReason::Draining,
         CloseReason::Failed,
     ];
@@ -139,6 +173,7 @@ impl CloseReason {
             CloseReason::BadRequest => "bad_request",
             CloseReason::BadFrame => "bad_frame",
             CloseReason::SlowConsumer => "slow_consumer",
+            CloseReason::Refused => "refused",
             CloseReason::Draining => "draining",
             CloseReason::Failed => "failed",
         }
@@ -174,10 +209,9 @@ impl Conn {
             tail: NONE,
             state: State::Free,
             in_flight: InFlight::default(),
-            dirty: false,
-            starved: false,
-            shut: false,
+            marks: Marks::default(),
             reason: CloseReason::Finished,
+            place: Place::default(),
         }
     }
 
@@ -188,6 +222,6 @@ impl Conn {
 
     /// Input is there, and is about to be read.
     pub(crate) fn unread(&self) -> bool {
-        self.starved || self.in_flight.has(OpKind::Recv)
+        self.marks.has(Mark::Starved) || self.in_flight.has(OpKind::Recv)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::addresses::Excess;
 use crate::conn::CloseReason;
 
 /// A number that one thread changes and others read.
@@ -32,6 +33,8 @@ pub struct Counters {
     pub open: Counter,
     /// Connections accepted.
     pub accepted: Counter,
+    /// Connections that were not served because of their address, by [`Excess`].
+    pub refused: [Counter; Excess::ALL.len()],
     /// Connections made to others.
     pub connected: Counter,
     /// Accepts that failed for want of descriptors or memory.

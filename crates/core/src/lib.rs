@@ -23,6 +23,7 @@ pub mod ring;
 mod id;
 mod pool;
 
+mod addresses;
 mod conn;
 mod counters;
 mod drain;
@@ -38,6 +39,7 @@ mod timers;
 pub mod host;
 pub mod serve;
 
+pub use addresses::{AddressLimits, Addresses, Excess};
 pub use conn::{CONN_BYTES, CloseReason};
 pub use counters::{Counter, Counters};
 pub use id::ConnId;

@@ -1,14 +1,14 @@
 //! What a protocol can do: queue bytes, close connections, set timers. It cannot reach the ring,
 //! so it cannot block.
 
-use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::conn::{CloseReason, Conn, State};
+use crate::addresses::{Addresses, Excess};
+use crate::conn::{CloseReason, Conn, Mark, State};
 use crate::counters::Counters;
 use crate::id::ConnId;
 use crate::send_queue::SendPool;
@@ -29,6 +29,7 @@ pub struct Outbox {
     pub(crate) send_bytes_max: u32,
     pub(crate) linger: Duration,
     pub(crate) retry_after: u16,
+    pub(crate) addresses: Arc<Addresses>,
     pub(crate) stopped: bool,
     pub(crate) drain: Option<Duration>,
     pub(crate) draining: bool,
@@ -156,10 +157,25 @@ impl Outbox {
         }
     }
 
+    /// Counts the connection as one of `ip`, and no longer as what it was counted before.
+    ///
+    /// # Errors
+    /// Why it is not to be served. It is counted until it is closed all the same.
+    pub fn count_as(&mut self, id: ConnId, ip: IpAddr) -> Result<(), Excess> {
+        let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
+        self.addresses.leave(conn.place);
+        let (place, counted) = self.addresses.enter(ip, self.now);
+        conn.place = place;
+        if let Err(excess) = counted {
+            self.counters.refused[excess as usize].add(1);
+        }
+        counted
+    }
+
     /// Lists the connection for the flush at the end of the turn.
     pub(crate) fn mark(&mut self, id: ConnId) {
         let conn = self.conns.get_mut(id).expect("marked while it is there");
-        if !mem::replace(&mut conn.dirty, true) {
+        if !conn.marks.set(Mark::Dirty) {
             self.dirty.push(id);
         }
     }

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::conn::{CloseReason, State};
+use crate::addresses::Addresses;
+use crate::conn::{CloseReason, Mark, State};
 use crate::counters::Counters;
 use crate::drain::Drain;
 use crate::id::ConnId;
@@ -41,6 +42,8 @@ pub struct ShardConfig {
     pub mails_max: usize,
     /// Who is sent away is to come back within so many seconds; see [`Outbox::retry_after`].
     pub retry_after: u16,
+    /// Where the connections of each address are counted: the same for all shards of a server.
+    pub addresses: Arc<Addresses>,
 }
 
 impl Default for ShardConfig {
@@ -53,6 +56,7 @@ impl Default for ShardConfig {
             slices: 8,
             mails_max: 4096,
             retry_after: 5,
+            addresses: Arc::default(),
         }
     }
 }
@@ -128,6 +132,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             send_bytes_max: config.send_bytes_max,
             linger: config.linger,
             retry_after: config.retry_after,
+            addresses: Arc::clone(&config.addresses),
             stopped: false,
             drain: None,
             draining: false,
@@ -403,7 +408,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         match lease {
             Some(lease) => self.push(id, OpKind::Recv, Op::Recv(socket, lease)),
             None => {
-                conn.starved = true;
+                conn.marks.set(Mark::Starved);
                 self.out.counters.starved.add(1);
                 self.starved.push_back(id);
             }
@@ -413,14 +418,14 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     /// Gives buffers that came back to the connections that wait for them.
     fn feed(&mut self) {
         while let Some(&id) = self.starved.front() {
-            let conn = self.out.conns.get_mut(id).filter(|conn| conn.starved);
+            let conn = self.out.conns.get_mut(id).filter(|conn| conn.marks.has(Mark::Starved));
             let Some(conn) = conn else {
                 self.starved.pop_front();
                 continue;
             };
             let Some(lease) = self.ring.lease() else { return };
             self.starved.pop_front();
-            conn.starved = false;
+            conn.marks.clear(Mark::Starved);
             let socket = conn.socket;
             self.push(id, OpKind::Recv, Op::Recv(socket, lease));
         }
@@ -531,7 +536,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         let mut dirty = mem::take(&mut self.out.dirty);
         for id in dirty.drain(..) {
             let Some(conn) = self.out.conns.get_mut(id) else { continue };
-            conn.dirty = false;
+            conn.marks.clear(Mark::Dirty);
             match conn.state {
                 State::Open => self.send(id),
                 State::Closing if conn.queue.is_empty() => self.finish(id),
@@ -618,7 +623,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         if result.is_err() {
             // Once more, if something still depends on it. A FIN that was not sent does not: the
             // end of the linger comes without it.
-            conn.shut = false;
+            conn.marks.clear(Mark::Shut);
         }
     }
 
@@ -626,10 +631,10 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     fn terminate(&mut self, id: ConnId) {
         let conn = self.out.conns.get_mut(id).expect("there while it ends");
         let socket = conn.socket;
-        conn.starved = false;
+        conn.marks.clear(Mark::Starved);
         if conn.in_flight.is_empty() {
             self.push(id, OpKind::Close, Op::Close(socket));
-        } else if conn.in_flight.waits() && !mem::replace(&mut conn.shut, true) {
+        } else if conn.in_flight.waits() && !conn.marks.set(Mark::Shut) {
             self.shutdown(id, Shut::Both);
         }
     }
@@ -637,6 +642,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     fn closed(&mut self, id: ConnId) {
         let conn = self.out.conns.get_mut(id).expect("there until it is closed");
         let (tail, reason) = (mem::replace(&mut conn.tail, NONE), conn.reason);
+        self.out.addresses.leave(conn.place);
         if tail != NONE {
             self.spill.remove(tail);
         }

@@ -17,6 +17,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use murre_core::AddressLimits;
 use murre_core::host::{Descriptors, Io};
 use tracing_subscriber::filter::Targets;
 
@@ -65,6 +66,19 @@ pub(crate) struct Config {
     #[arg(long, env = "MURRE_MAX_CONNS", hide_env_values = true, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
     pub(crate) max_conns: Option<u32>,
+
+    // A carrier's NAT has some hundred people behind one address, an office a few thousand at most: one
+    // host that wants everything is stopped, they are not. After a restart all of them may come back
+    // at once.
+    /// Connections that one address may have (of IPv6 a /64; this machine's are not counted); 0: any
+    #[arg(long, env = "MURRE_MAX_CONNS_PER_ADDRESS", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 1000)]
+    pub(crate) max_conns_per_address: u32,
+
+    /// Connections that one address may open per second, ten times as many at once; 0: any
+    #[arg(long, env = "MURRE_MAX_HANDSHAKES_PER_SECOND", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 100)]
+    pub(crate) max_handshakes_per_second: u32,
 
     /// How to talk to the kernel: auto, uring, or uring-plain for the forms of Linux 5.10
     #[arg(long, env = "MURRE_IO", hide_env_values = true, default_value = "auto")]
@@ -270,6 +284,15 @@ impl Config {
     /// The rules of all channels and services.
     pub(crate) fn namespaces(&self) -> Namespaces {
         Namespaces::new(&self.namespaces).expect("no name is there twice, as was checked")
+    }
+
+    /// What one address may have and do.
+    pub(crate) fn address_limits(&self) -> AddressLimits {
+        let limit = |number| (number > 0).then_some(number);
+        AddressLimits {
+            conns_max: limit(self.max_conns_per_address),
+            handshakes_per_second_max: limit(self.max_handshakes_per_second),
+        }
     }
 
     /// How long names and data may be.

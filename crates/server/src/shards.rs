@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use murre_core::host::Plan;
 use murre_core::ring::uring::{Uring, UringConfig};
-use murre_core::{Listener, Serve, ServeLimits, Shard, ShardConfig};
+use murre_core::{Addresses, Listener, Serve, ServeLimits, Shard, ShardConfig};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -26,6 +26,7 @@ pub(crate) struct Blueprint {
     pub(crate) limits: ServeLimits,
     pub(crate) send_bytes_max: u32,
     pub(crate) retry_after: u16,
+    pub(crate) addresses: Arc<Addresses>,
     pub(crate) bench: bool,
     pub(crate) setting: Arc<Setting>,
     pub(crate) files: Arc<Files>,
@@ -81,8 +82,17 @@ fn run(
 
 /// Made on its own thread: a ring belongs to the thread that made it.
 fn shard(index: usize, blueprint: Blueprint) -> io::Result<Shard<Uring, Serve<App>>> {
-    let Blueprint { plan, listener, limits, send_bytes_max, retry_after, bench, setting, files } =
-        blueprint;
+    let Blueprint {
+        plan,
+        listener,
+        limits,
+        send_bytes_max,
+        retry_after,
+        addresses,
+        bench,
+        setting,
+        files,
+    } = blueprint;
     let conns_max = plan.conns_per_shard;
     let ring = Uring::new(UringConfig {
         io: plan.io,
@@ -92,8 +102,14 @@ fn shard(index: usize, blueprint: Blueprint) -> io::Result<Shard<Uring, Serve<Ap
         ..UringConfig::default()
     })?;
     let tick = tick(&limits);
-    let config =
-        ShardConfig { conns_max, send_bytes_max, tick, retry_after, ..ShardConfig::default() };
+    let config = ShardConfig {
+        conns_max,
+        send_bytes_max,
+        tick,
+        retry_after,
+        addresses,
+        ..ShardConfig::default()
+    };
     let app = App::new(setting, index as murre_router::Shard, bench, files);
     Ok(Shard::new(ring, Serve::new(app, limits), &config))
 }

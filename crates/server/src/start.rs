@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use murre_codec::http::Limits as HttpLimits;
 use murre_core::host::{self, HostError, Plan, Wanted};
-use murre_core::{Listener, ServeLimits, ServeMail};
+use murre_core::{Addresses, Listener, ServeLimits, ServeMail};
 
 use crate::admin::{Admin, Api, Choice, Facts, Limits};
 use crate::channels::{Mail, Setting};
@@ -158,6 +158,7 @@ fn start_shards(
         },
         send_bytes_max: config.max_send_bytes,
         retry_after: config.retry_after,
+        addresses: Arc::new(Addresses::new(config.address_limits())),
         bench: config.bench,
         setting: Arc::clone(setting),
         files: Arc::clone(files),
@@ -224,6 +225,8 @@ fn announce(config: &Config, facts: &Facts, files: &Files) {
         descriptors = facts.descriptors.kind,
         descriptors_reason = facts.descriptors.reason,
         conns_max = facts.limits.conns_max,
+        conns_per_address_max = config.max_conns_per_address,
+        handshakes_per_second_max = config.max_handshakes_per_second,
         handshake_timeout = ?config.handshake_timeout,
         http_idle_timeout = ?config.http_idle_timeout,
         ping_interval = ?config.ping_interval,

@@ -128,7 +128,8 @@ impl<H: Handler> Serve<H> {
     /// Where the next request would begin is unknown, so the connection ends with the answer.
     fn refuse(&mut self, id: ConnId, bad: BadRequest, out: &mut Outbox) {
         self.counters.requests_bad.add(1);
-        self.last_answer(id, bad.status(), bad.reason(), CloseReason::BadRequest, out);
+        let response = Response::text(bad.status(), bad.reason());
+        self.last_answer(id, &response, CloseReason::BadRequest, out);
     }
 
     /// Nothing has arrived between two requests for as long as that may take. A client that is still
@@ -142,19 +143,19 @@ impl<H: Handler> Serve<H> {
 
     /// The request did not arrive in time.
     pub(super) fn too_slow(&mut self, id: ConnId, out: &mut Outbox) {
-        self.last_answer(id, 408, "the request took too long", CloseReason::HandshakeTimeout, out);
+        let response = Response::text(408, "the request took too long");
+        self.last_answer(id, &response, CloseReason::HandshakeTimeout, out);
     }
 
-    fn last_answer(
+    /// Says this and nothing more.
+    pub(super) fn last_answer(
         &mut self,
         id: ConnId,
-        status: u16,
-        why: &'static str,
+        response: &Response,
         reason: CloseReason,
         out: &mut Outbox,
     ) {
         let date = self.clock.date(out.now());
-        let response = Response::text(status, why);
         let _ = out.write(id, |bytes| response.write(bytes, false, false, 1, Some(date)));
         out.close(id, reason);
     }

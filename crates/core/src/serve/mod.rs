@@ -3,6 +3,7 @@
 mod handler;
 mod http;
 mod later;
+mod peer;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -151,8 +152,11 @@ impl<H: Handler> Protocol for Serve<H> {
     type State = Speaks<H::Session>;
     type Mail = ServeMail<H::Mail>;
 
-    fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
+    fn opened(&mut self, id: ConnId, peer: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
         out.set_timer(id, out.ticks(self.limits.handshake));
+        if let Some(peer) = peer {
+            self.arrived(id, peer.ip(), out);
+        }
         Speaks::Http {
             decoder: RequestDecoder::default(),
             continued: false,

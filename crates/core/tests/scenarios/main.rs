@@ -9,6 +9,7 @@ mod tcp;
 mod watched;
 mod world;
 
+mod addresses;
 mod arriving;
 mod chaos;
 mod closing;

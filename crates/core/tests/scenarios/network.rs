@@ -8,6 +8,8 @@ use murre_core::ring::sim::{Peer, Read, SimNet};
 /// The peers' side, in memory or over loopback.
 pub(crate) trait Network {
     fn connect(&mut self) -> Option<Peer>;
+    /// Connects from an address of choice, where there is a choice.
+    fn connect_from(&mut self, address: SocketAddr) -> Option<Peer>;
     /// Where a peer that has connected did so from.
     fn address(&self, peer: Peer) -> SocketAddr;
     /// Where the shard can connect to.
@@ -39,6 +41,10 @@ pub(crate) trait Network {
 impl Network for SimNet {
     fn connect(&mut self) -> Option<Peer> {
         SimNet::connect(self)
+    }
+
+    fn connect_from(&mut self, address: SocketAddr) -> Option<Peer> {
+        SimNet::connect_from(self, address)
     }
 
     fn address(&self, peer: Peer) -> SocketAddr {

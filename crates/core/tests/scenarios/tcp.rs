@@ -45,6 +45,10 @@ impl Network for TcpNet {
         Some(self.add(stream))
     }
 
+    fn connect_from(&mut self, _address: SocketAddr) -> Option<Peer> {
+        None
+    }
+
     fn address(&self, peer: Peer) -> SocketAddr {
         let stream = self.stream(peer).expect("it is open");
         stream.local_addr().expect("it has connected")

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use murre_core::{CloseReason, Counters, ServeCounters};
+use murre_core::{CloseReason, Counters, Excess, ServeCounters};
 
 use crate::channels::ChannelCounters;
 
@@ -32,6 +32,11 @@ pub(crate) enum Kind {
 }
 
 impl ShardCounters {
+    /// How many connections were refused for `excess`.
+    fn refused(&self, excess: Excess) -> u64 {
+        self.transport.refused[excess as usize].get()
+    }
+
     /// How many connections ended for `reason`.
     pub(crate) fn closed(&self, reason: CloseReason) -> u64 {
         self.transport.closed[reason as usize].get()
@@ -48,9 +53,12 @@ const fn now(name: &'static str, help: &'static str, value: fn(&ShardCounters) -
 
 /// Every number but the connections closed, which are told apart by reason.
 #[rustfmt::skip]
-pub(crate) const SERIES: [Series; 38] = [
+pub(crate) const SERIES: [Series; 41] = [
     now("connections_open", "Connections that are open", |s| s.transport.open.get()),
     total("connections_accepted", "Connections accepted", |s| s.transport.accepted.get()),
+    total("connections_refused_address_full", "Connections refused because their address had as many as it may", |s| s.refused(Excess::Connections)),
+    total("connections_refused_too_fast", "Connections refused because their address opened them too fast", |s| s.refused(Excess::Handshakes)),
+    total("connections_refused_flood", "Connections closed without a word because of how many of their address were refused", |s| s.refused(Excess::Flood)),
     total("accepts_failed", "Accepts that failed for want of descriptors or memory", |s| s.transport.accept_failed.get()),
     total("bytes_received", "Bytes received", |s| s.transport.bytes_in.get()),
     total("bytes_sent", "Bytes sent", |s| s.transport.bytes_out.get()),

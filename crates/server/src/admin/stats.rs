@@ -37,6 +37,10 @@ pub(crate) struct Choice {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Limits {
     pub(crate) conns_max: u32,
+    /// 0 is no limit.
+    conns_per_address_max: u32,
+    /// Likewise.
+    handshakes_per_second_max: u32,
     handshake_timeout_seconds: f64,
     http_idle_timeout_seconds: f64,
     ping_interval_seconds: f64,
@@ -58,6 +62,8 @@ impl Limits {
     pub(crate) fn new(config: &Config, conns_max: u32) -> Self {
         Limits {
             conns_max,
+            conns_per_address_max: config.max_conns_per_address,
+            handshakes_per_second_max: config.max_handshakes_per_second,
             handshake_timeout_seconds: config.handshake_timeout.as_secs_f64(),
             http_idle_timeout_seconds: config.http_idle_timeout.as_secs_f64(),
             ping_interval_seconds: config.ping_interval.as_secs_f64(),

@@ -8,6 +8,7 @@ mod configuration;
 mod drain;
 mod files;
 mod http;
+mod limits;
 mod modes;
 mod server;
 mod silence;

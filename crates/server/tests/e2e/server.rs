@@ -1,7 +1,7 @@
 //! A server process, and a plain HTTP client for it.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -42,7 +42,13 @@ impl Server {
 
     /// Starts `command` on free ports and waits until it serves.
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        command.args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--log-format=json"]);
+        Self::spawn_at(Ipv4Addr::LOCALHOST.into(), command)
+    }
+
+    /// The same with the data port at this address.
+    pub(crate) fn spawn_at(ip: IpAddr, command: &mut Command) -> Self {
+        command.arg(format!("--listen={}", SocketAddr::new(ip, 0)));
+        command.args(["--admin=127.0.0.1:0", "--log-format=json"]);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("piped");
         let (sender, log) = mpsc::channel();
