@@ -4,9 +4,9 @@ use murre_codec::{CloseCode, Kind, Role, TAIL_BYTES_MAX};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::oracles::listener::{Listener, MESSAGE_BYTES_MAX, Said};
 use crate::wire::{
-    BINARY, CLOSE, CONTINUATION, FIN, Listener, MASK, MESSAGE_BYTES_MAX, PING, PONG, Said, TEXT,
-    frame, hear, masked, said, text,
+    BINARY, CLOSE, CONTINUATION, FIN, MASK, PING, PONG, TEXT, frame, hear, masked, said, text,
 };
 
 /// A stream with one of everything, short enough to try every cut, and what it says. A server hears

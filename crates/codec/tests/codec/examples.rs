@@ -2,7 +2,8 @@
 
 use murre_codec::{Kind, OpCode, Role, encode, upgrade};
 
-use crate::wire::{Said, hear, text};
+use crate::oracles::listener::Said;
+use crate::wire::{hear, text};
 
 /// Section 5.7, the frames that a server sends.
 #[test]

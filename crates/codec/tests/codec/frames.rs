@@ -2,9 +2,9 @@
 
 use murre_codec::{CloseCode, Kind, Role, Violation};
 
+use crate::oracles::listener::{Listener, MESSAGE_BYTES_MAX, Said};
 use crate::wire::{
-    BINARY, CLOSE, CONTINUATION, FIN, Listener, MASK, MESSAGE_BYTES_MAX, PING, PONG, Said, TEXT,
-    frame, hear, masked, said, text,
+    BINARY, CLOSE, CONTINUATION, FIN, MASK, PING, PONG, TEXT, frame, hear, masked, said, text,
 };
 
 /// The table of everything a frame can do wrong, each with the code that closes the connection.

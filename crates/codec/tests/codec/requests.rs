@@ -2,69 +2,7 @@
 
 use murre_codec::http::{self, BadRequest, Limits, Progress, RequestDecoder};
 
-/// A request that was taken, owned.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Taken {
-    pub(crate) method: String,
-    pub(crate) target: String,
-    pub(crate) headers: Vec<(String, Vec<u8>)>,
-    pub(crate) body: Vec<u8>,
-    pub(crate) keep_alive: bool,
-    pub(crate) minor_version: u8,
-}
-
-/// What a stream of requests comes to: those taken, how often the client was told to go on, and the
-/// refusal that ended it.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Outcome {
-    pub(crate) taken: Vec<Taken>,
-    pub(crate) continues: usize,
-    pub(crate) refused: Option<BadRequest>,
-    /// Bytes of requests that were taken.
-    pub(crate) size: usize,
-    pub(crate) in_request: bool,
-}
-
-/// Feeds a stream in pieces to a decoder, as the server does.
-pub(crate) fn outcome<'b>(pieces: impl IntoIterator<Item = &'b [u8]>, limits: &Limits) -> Outcome {
-    let mut decoder = RequestDecoder::default();
-    let mut outcome = Outcome::default();
-    let mut input = vec![];
-    for piece in pieces {
-        input.extend_from_slice(piece);
-        loop {
-            let mut fields = http::fields();
-            let request = match decoder.decode(&input, &mut fields, limits) {
-                Ok(Progress::Request(request)) => request,
-                Ok(Progress::Partial) => break,
-                Ok(Progress::Continue) => {
-                    outcome.continues += 1;
-                    break;
-                }
-                Err(bad) => {
-                    outcome.refused = Some(bad);
-                    return outcome;
-                }
-            };
-            assert!(!decoder.in_request(), "a whole request leaves nothing behind");
-            let size = request.size;
-            outcome.size += size;
-            outcome.taken.push(Taken {
-                method: request.method.to_owned(),
-                target: request.target.to_owned(),
-                headers: (request.headers.iter())
-                    .map(|field| (field.name.to_owned(), field.value.to_vec()))
-                    .collect(),
-                body: request.body.to_vec(),
-                keep_alive: request.keep_alive,
-                minor_version: request.minor_version,
-            });
-            input.drain(..size);
-        }
-    }
-    outcome.in_request = decoder.in_request();
-    outcome
-}
+use crate::oracles::requests::{Outcome, outcome};
 
 /// What becomes of a stream that arrives at once.
 pub(crate) fn at_once(stream: &[u8]) -> Outcome {

@@ -2,7 +2,8 @@
 //! of it is taken, so that no proxy in front of us can be made to disagree with us about where a
 //! request ends.
 
-use crate::requests::{at_once, outcome, status};
+use crate::oracles::requests::outcome;
+use crate::requests::{at_once, status};
 use murre_codec::http::{BadRequest, Limits};
 
 /// A POST with these fields and a body that could be another request.

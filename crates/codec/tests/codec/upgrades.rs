@@ -1,12 +1,12 @@
 //! The opening handshake (RFC 6455 section 4), with tungstenite at either end.
 
-use std::io::{self, Read, Write};
+use std::io;
 
 use murre_codec::http::{self, Limits, Progress, RequestDecoder, ResponseDecoder};
 use murre_codec::upgrade::{self, Refusal};
 use tungstenite::handshake::client::generate_key;
 
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+use crate::oracles::upgrades::{KEY, Peer};
 
 const GOOD: &str = "GET /chat HTTP/1.1\r\nHost: m\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -125,37 +125,6 @@ fn answers_are_checked() {
         ("Connection", "Sec-WebSocket-Extensions: x\r\nConnection"),
     ] {
         assert!(!accepted(&good.replacen(part, replacement, 1)), "{replacement:?} for {part:?}");
-    }
-}
-
-/// A peer that has said all it will say.
-struct Peer {
-    says: io::Cursor<Vec<u8>>,
-    told: Vec<u8>,
-}
-
-impl Peer {
-    fn says(bytes: Vec<u8>) -> Self {
-        Peer { says: io::Cursor::new(bytes), told: vec![] }
-    }
-}
-
-impl Read for Peer {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.says.read(buffer)? {
-            0 => Err(io::ErrorKind::WouldBlock.into()),
-            read => Ok(read),
-        }
-    }
-}
-
-impl Write for Peer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.told.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
-//! Frames as bytes, and what a decoder makes of them when they arrive in pieces.
+//! Frames as bytes, and what a server makes of them.
 
-use murre_codec::{CloseCode, Decoder, Item, Kind, Limits, Role, TAIL_BYTES_MAX, Violation};
+use murre_codec::{Kind, Role};
+
+use crate::oracles::listener::{self, MESSAGE_BYTES_MAX, Said};
 
 /// The first byte of a final frame.
 pub(crate) const FIN: u8 = 0x80;
@@ -39,99 +41,15 @@ pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame(first, payload, Some(MASK))
 }
 
-/// What a stream said, its messages put together.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Said {
-    Message(Kind, Vec<u8>),
-    Ping(Vec<u8>),
-    Pong(Vec<u8>),
-    Close(Option<(CloseCode, String)>),
-    Broken(Violation),
-}
-
-/// A decoder with a caller that keeps its tail, as the server does.
-pub(crate) struct Listener {
-    decoder: Decoder,
-    limits: Limits,
-    tail: Vec<u8>,
-    message: Option<(Kind, Vec<u8>)>,
-    pub(crate) said: Vec<Said>,
-}
-
-impl Listener {
-    pub(crate) fn new(role: Role, message_bytes_max: u32) -> Self {
-        Listener {
-            decoder: Decoder::default(),
-            limits: Limits { role, message_bytes_max },
-            tail: vec![],
-            message: None,
-            said: vec![],
-        }
-    }
-
-    /// Takes the next bytes off the wire, and checks what a decoder promises on the way.
-    pub(crate) fn hear(&mut self, bytes: &[u8]) {
-        if self.is_over() {
-            return;
-        }
-        let mut input = std::mem::take(&mut self.tail);
-        input.extend_from_slice(bytes);
-        let mut at = 0;
-        loop {
-            let decoded = match self.decoder.decode(&mut input[at..], &self.limits) {
-                Ok(decoded) => decoded,
-                Err(violation) => return self.said.push(Said::Broken(violation)),
-            };
-            at += decoded.consumed;
-            let Some(item) = decoded.item else { break };
-            assert!(decoded.consumed > 0, "an item takes bytes");
-            hear_item(item, &mut self.message, &mut self.said);
-            if self.is_over() {
-                return;
-            }
-        }
-        self.tail = input.split_off(at);
-        assert!(self.tail.len() <= TAIL_BYTES_MAX, "a tail of {} bytes", self.tail.len());
-    }
-
-    /// Nothing that follows is looked at.
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self.said.last(), Some(Said::Broken(_) | Said::Close(_)))
-    }
-}
-
-fn hear_item(item: Item<'_>, message: &mut Option<(Kind, Vec<u8>)>, said: &mut Vec<Said>) {
-    match item {
-        Item::Data { kind, bytes, start, end } => {
-            assert_eq!(start, message.is_none(), "the first bytes are marked, and no others");
-            let (begun, whole) = message.get_or_insert_with(|| (kind, vec![]));
-            assert_eq!(*begun, kind, "a message does not change its kind");
-            whole.extend_from_slice(bytes);
-            if end {
-                said.extend(message.take().map(|(kind, whole)| Said::Message(kind, whole)));
-            }
-        }
-        Item::Ping(payload) => said.push(Said::Ping(payload.to_vec())),
-        Item::Pong(payload) => said.push(Said::Pong(payload.to_vec())),
-        Item::Close(close) => {
-            said.push(Said::Close(close.map(|close| (close.code, close.reason.to_owned()))));
-        }
-    }
-}
-
 /// What a stream says that arrives in these pieces.
 pub(crate) fn hear<'b>(role: Role, pieces: impl IntoIterator<Item = &'b [u8]>) -> Vec<Said> {
-    let mut listener = Listener::new(role, MESSAGE_BYTES_MAX);
-    pieces.into_iter().for_each(|piece| listener.hear(piece));
-    listener.said
+    listener::hear(role, MESSAGE_BYTES_MAX, pieces)
 }
 
 /// What a stream says to a server that it reaches at once.
 pub(crate) fn said(stream: &[u8]) -> Vec<Said> {
     hear(Role::Server, [stream])
 }
-
-pub(crate) const MESSAGE_BYTES_MAX: u32 = 1 << 20;
 
 /// A text message.
 pub(crate) fn text(text: &str) -> Said {

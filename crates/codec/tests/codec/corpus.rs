@@ -1,0 +1,30 @@
+//! Everything that fuzzing has kept.
+
+use crate::oracles::{frames, requests, responses, upgrades};
+
+#[path = "../../../../fuzz/src/corpus.rs"]
+mod files;
+
+/// Frames that fuzzing has found are heard alike in any pieces, and as by tungstenite.
+#[test]
+fn frames_of_the_corpus() {
+    files::each("frames", frames::check);
+}
+
+/// Requests that fuzzing has found are judged by the rules.
+#[test]
+fn requests_of_the_corpus() {
+    files::each("requests", requests::check);
+}
+
+/// Responses that fuzzing has found are judged by the rules.
+#[test]
+fn responses_of_the_corpus() {
+    files::each("responses", responses::check);
+}
+
+/// Handshakes that fuzzing has found are judged by the rules.
+#[test]
+fn upgrades_of_the_corpus() {
+    files::each("upgrades", upgrades::check);
+}

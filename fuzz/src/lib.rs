@@ -1,0 +1,25 @@
+//! What each fuzz target does with any bytes. The oracles are those of the crates' own tests, which
+//! hold the corpora against them on every run.
+
+#[path = "../../crates/codec/tests/codec/oracles/mod.rs"]
+mod codec;
+
+/// RFC 6455 frames, in any pieces, beside tungstenite.
+pub fn frames(bytes: &[u8]) {
+    codec::frames::check(bytes);
+}
+
+/// HTTP requests, in any pieces, beside httparse and the rules.
+pub fn requests(bytes: &[u8]) {
+    codec::requests::check(bytes);
+}
+
+/// HTTP responses, in any pieces, beside httparse and the rules.
+pub fn responses(bytes: &[u8]) {
+    codec::responses::check(bytes);
+}
+
+/// Opening handshakes, of both sides, beside their rules and tungstenite.
+pub fn upgrades(bytes: &[u8]) {
+    codec::upgrades::check(bytes);
+}
