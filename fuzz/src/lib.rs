@@ -4,6 +4,8 @@
 #[path = "../../crates/codec/tests/codec/oracles/mod.rs"]
 mod codec;
 
+mod channels;
+
 /// RFC 6455 frames, in any pieces, beside tungstenite.
 pub fn frames(bytes: &[u8]) {
     codec::frames::check(bytes);
@@ -22,4 +24,9 @@ pub fn responses(bytes: &[u8]) {
 /// Opening handshakes, of both sides, beside their rules and tungstenite.
 pub fn upgrades(bytes: &[u8]) {
     codec::upgrades::check(bytes);
+}
+
+/// Messages of `murre.v1`, beside serde_json and the rules.
+pub fn commands(bytes: &[u8]) {
+    channels::command_oracle::check(bytes);
 }

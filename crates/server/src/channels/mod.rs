@@ -11,6 +11,8 @@ pub(crate) mod binary;
 mod clients;
 pub(crate) mod code;
 pub(crate) mod command;
+#[cfg(test)]
+mod command_oracle;
 mod control;
 mod counters;
 mod frames;

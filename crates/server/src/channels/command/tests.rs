@@ -6,6 +6,10 @@ use proptest::prelude::*;
 use serde_json::{Value as Tree, json};
 
 use super::*;
+use crate::channels::command_oracle;
+
+#[path = "../../../../../fuzz/src/corpus.rs"]
+mod files;
 
 const LIMITS: Limits = Limits { identifier_bytes_max: 255, publication_bytes_max: 65_536 };
 
@@ -358,81 +362,19 @@ fn hostile_messages() {
     }
 }
 
-/// The codes of a message by the rules, worked out on serde_json's tree.
-fn model(message: &[u8]) -> Vec<Option<Code>> {
-    match serde_json::from_slice::<Tree>(message) {
-        Err(_) => vec![Some(Code::BadJson)],
-        Ok(tree) if depth(&tree) > 32 => vec![Some(Code::BadJson)],
-        Ok(Tree::Array(batch)) if !(1..=100).contains(&batch.len()) => {
-            vec![Some(Code::BatchTooLong)]
-        }
-        Ok(Tree::Array(batch)) => batch.iter().map(model_of_command).collect(),
-        Ok(command) => vec![model_of_command(&command)],
-    }
-}
-
-fn depth(tree: &Tree) -> usize {
-    match tree {
-        Tree::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Tree::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
-fn model_of_command(command: &Tree) -> Option<Code> {
-    let member = |key: &str| command.get(key).unwrap_or(&Tree::Null);
-    let wrong = |wrong: bool| wrong.then_some(Code::BadCommand);
-    let name = |key| match member(key).as_str() {
-        None => Some(Code::BadCommand),
-        Some(name) if name.is_empty() || name.len() > 255 => Some(Code::BadIdentifier),
-        Some(name) if name.chars().any(char::is_control) => Some(Code::BadIdentifier),
-        Some(_) => None,
-    };
-    let integer = |key, range: RangeInclusive<u64>| {
-        let value = member(key);
-        wrong(!value.is_null() && !value.as_u64().is_some_and(|n| range.contains(&n)))
-    };
-    let position = || {
-        let position = member("position");
-        let epoch = position["epoch"].as_u64().is_some_and(|epoch| epoch < 1 << 32);
-        let complete = epoch && position["offset"].is_u64();
-        wrong(!position.is_null() && !complete)
-    };
-    let lacks_data = || wrong(command.get("data").is_none());
-    let id = member("id");
-    let can_be = id.is_null()
-        || id.as_u64().is_some_and(|id| id <= 1 << 53)
-        || id.as_str().is_some_and(|id| id.len() <= 64);
-    if !command.is_object() || !can_be {
-        return Some(Code::BadCommand);
-    }
-    match member("action").as_str() {
-        None => Some(Code::BadCommand),
-        Some("subscribe") => name("identifier").or_else(position),
-        Some("unsubscribe") => name("identifier"),
-        Some("publish") => name("identifier").or_else(lacks_data),
-        Some("history") => name("identifier").or(integer("limit", 0..=1000)).or_else(position),
-        Some("ping") => None,
-        Some("auth") => wrong(!member("token").is_string()),
-        Some("serve" | "unserve") => name("service"),
-        Some("request") => name("service")
-            .or(wrong(id.is_null()))
-            .or(integer("timeout", 1..=60_000))
-            .or_else(lacks_data),
-        Some("reply") => {
-            let answered = match command.get("data") {
-                None => member("error").is_string(),
-                Some(_) => member("error").is_null(),
-            };
-            wrong(!member("request").is_string() || !answered)
-        }
-        Some(_) => Some(Code::UnknownAction),
-    }
-}
-
 fn codes(seen: &[Seen]) -> Vec<Option<Code>> {
     let codes = seen.iter().map(|seen| seen.outcome.as_ref().err().map(|&(code, _)| code));
     codes.collect()
+}
+
+fn as_the_model(message: &[u8]) {
+    command_oracle::as_the_model(&mut Parser::default(), message, &LIMITS);
+}
+
+/// Whatever fuzzing has found is read as the model says.
+#[test]
+fn messages_of_the_corpus() {
+    files::each("commands", command_oracle::check);
 }
 
 /// JSON as a list of tokens, between which there may be whitespace.
@@ -525,7 +467,7 @@ proptest! {
         let message =
             format!("{{\"action\":\"publish\",\"identifier\":\"a\",\"data\":{spaced}{}}}", blanks[0]);
         let seen = read(message.as_bytes());
-        prop_assert_eq!(codes(&seen), model(message.as_bytes()));
+        as_the_model(message.as_bytes());
         if seen[0].outcome.is_ok() {
             let data = seen[0].data.as_deref().expect("it is published");
             prop_assert_eq!(data, tokens.concat());
@@ -537,7 +479,7 @@ proptest! {
     /// Any bytes: no panic, and refused for the reasons that the model finds.
     #[test]
     fn any_bytes(message in prop::collection::vec(any::<u8>(), 0..200)) {
-        prop_assert_eq!(codes(&read(&message)), model(&message));
+        as_the_model(&message);
     }
 
     /// What looks like JSON, mostly is not and sometimes is.
@@ -545,14 +487,14 @@ proptest! {
     fn almost_json(
         message in r#"([\[\]{}:,"\\ 0-9eE.+\-\n\t]|true|null|\\u[dD][89cC][0-9]{2}|"a"|\{"action":"ping"\}){0,40}"#
     ) {
-        prop_assert_eq!(codes(&read(message.as_bytes())), model(message.as_bytes()));
+        as_the_model(message.as_bytes());
     }
 
     /// Numbers, well formed or not.
     #[test]
     fn almost_numbers(message in r"-?[0-9]{0,25}(\.[0-9]{0,25})?([eE][+-]?[0-9]{0,12})?[ ,x]?") {
         let message = format!("[{message}]");
-        prop_assert_eq!(codes(&read(message.as_bytes())), model(message.as_bytes()));
+        as_the_model(message.as_bytes());
     }
 
     /// Commands of right and wrong members, alone and in batches.
@@ -564,7 +506,7 @@ proptest! {
         let objects = commands.iter().map(|members| format!("{{{}}}", members.join(" , ")));
         let objects: Vec<String> = objects.collect();
         let message = if batch { format!("[{}]", objects.join(",")) } else { objects[0].clone() };
-        prop_assert_eq!(codes(&read(message.as_bytes())), model(message.as_bytes()));
+        as_the_model(message.as_bytes());
     }
 
     /// A good message with some bytes changed.
@@ -579,6 +521,6 @@ proptest! {
             let at = at.index(message.len());
             message[at] = byte;
         }
-        prop_assert_eq!(codes(&read(&message)), model(&message));
+        as_the_model(&message);
     }
 }
