@@ -6,7 +6,7 @@ use std::io;
 
 use murre_codec::http::{Request, Response};
 use murre_codec::upgrade::Upgrade;
-use murre_core::ring::uring::{Uring, UringConfig};
+use murre_core::ring::{KernelRing, RingConfig};
 use murre_core::{
     ConnId, Handler, Listener, Message, Opened, Outbox, Serve, ServeLimits, Shard, ShardConfig,
 };
@@ -34,7 +34,7 @@ impl Handler for Echo {
 
 fn main() -> io::Result<()> {
     let listener = Listener::bind(([127, 0, 0, 1], 9000).into())?;
-    let ring = Uring::new(UringConfig { listener: Some(listener), ..UringConfig::default() })?;
+    let ring = KernelRing::new(RingConfig { listener: Some(listener), ..RingConfig::default() })?;
     let serve = Serve::new(Echo, ServeLimits::default());
     Shard::new(ring, serve, &ShardConfig::default()).run()
 }

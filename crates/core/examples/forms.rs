@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use murre_core::host::{Descriptors, Io};
-use murre_core::ring::uring::{Receive, Uring, UringConfig};
+use murre_core::ring::{KernelRing, Receive, RingConfig};
 use murre_core::{CloseReason, ConnId, Listener, Outbox, Protocol, Shard, ShardConfig};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
@@ -78,11 +78,11 @@ fn measure(io: Io, descriptors: Descriptors, receive: Receive) -> io::Result<Str
     let listener = Listener::bind(([127, 0, 0, 1], 0).into())?;
     let to = listener.address()?;
     let config =
-        move || UringConfig { io, descriptors, receive, conns_max: 256, ..Default::default() };
+        move || RingConfig { io, descriptors, receive, conns_max: 256, ..Default::default() };
     let (tell, told) = mpsc::channel();
     let server = thread::spawn(move || -> io::Result<Duration> {
         pin(0);
-        let ring = Uring::new(UringConfig { listener: Some(listener), ..config() })?;
+        let ring = KernelRing::new(RingConfig { listener: Some(listener), ..config() })?;
         let mut shard =
             Shard::new(ring, Echo { connect: None, ends: None }, &ShardConfig::default());
         // The other end is gone only when the whole run has failed.
@@ -93,8 +93,8 @@ fn measure(io: Io, descriptors: Descriptors, receive: Receive) -> io::Result<Str
     let (mailbox, counters) = told.recv().map_err(io::Error::other)?;
     pin(1);
     let client = Echo { connect: Some(to), ends: Some(Instant::now() + SPAN) };
-    let config = UringConfig { io, descriptors, conns_max: 256, ..Default::default() };
-    Shard::new(Uring::new(config)?, client, &ShardConfig::default()).run()?;
+    let config = RingConfig { io, descriptors, conns_max: 256, ..Default::default() };
+    Shard::new(KernelRing::new(config)?, client, &ShardConfig::default()).run()?;
     // A full mailbox has a stop in it already.
     let _ = mailbox.post(());
     let cpu = server.join().expect("the server does not panic")?.as_secs_f64();

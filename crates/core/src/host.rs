@@ -7,13 +7,15 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::ring::probe;
 
-/// Which forms of io_uring are used.
+/// Which interface of the kernel is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Io {
-    /// The best that work here.
+    /// io_uring, in the best forms that work here.
     Uring,
-    /// Those that Linux 5.10 has.
+    /// io_uring, in the forms that Linux 5.10 has.
     UringPlain,
+    /// epoll and system calls, where io_uring is refused.
+    Epoll,
 }
 
 impl Io {
@@ -22,6 +24,7 @@ impl Io {
         match self {
             Io::Uring => "uring",
             Io::UringPlain => "uring-plain",
+            Io::Epoll => "epoll",
         }
     }
 }
@@ -54,16 +57,16 @@ pub struct Wanted {
     pub shards: Option<usize>,
     /// Where sockets live.
     pub descriptors: Option<Descriptors>,
-    /// Forms of io_uring.
+    /// Interface of the kernel.
     pub io: Option<Io>,
 }
 
 /// What is done, and why.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Forms of io_uring.
+    /// Interface of the kernel.
     pub io: Io,
-    /// Why those, in words.
+    /// Why that, in words.
     pub io_reason: String,
     /// Where sockets live.
     pub descriptors: Descriptors,
@@ -87,8 +90,10 @@ impl Plan {
 /// Why what is asked cannot be done here. Its text says what to do about it.
 #[derive(Debug)]
 pub enum HostError {
-    /// io_uring is refused.
+    /// io_uring is asked for and refused.
     NoUring(io::Error),
+    /// There is no room for an io_uring.
+    NoRoom(io::Error),
     /// More connections than descriptors.
     TooFewDescriptors {
         /// Connections asked for.
@@ -119,7 +124,13 @@ impl fmt::Display for HostError {
             HostError::NoUring(error) => write!(
                 f,
                 "io_uring cannot be used here ({error}): allow it with 'sysctl \
-                 kernel.io_uring_disabled=0' and in the container's seccomp profile"
+                 kernel.io_uring_disabled=0' and in the container's seccomp profile, or leave the \
+                 choice to 'auto'"
+            ),
+            HostError::NoRoom(error) => write!(
+                f,
+                "there is no room for an io_uring ({error}): raise the limit on locked memory \
+                 ('ulimit -l') and on open files ('ulimit -n'), or use epoll ('--io epoll')"
             ),
             HostError::TooFewDescriptors { conns, limit, no_direct } => write!(
                 f,
@@ -170,6 +181,7 @@ pub fn plan(wanted: &Wanted) -> Result<Plan, HostError> {
     let conns = wanted.conns_max.unwrap_or(room.min(CONNS_DEFAULT) as u32);
     let enough = u64::from(conns) <= room;
     let no_direct = || match io {
+        Io::Epoll => Err(io::Error::other("they are io_uring's")),
         Io::UringPlain => Err(io::Error::other("5.10 has none")),
         Io::Uring => probe::direct_descriptors(),
     };
@@ -223,14 +235,30 @@ fn shards_direct(
 }
 
 fn choose_io(wanted: Option<Io>) -> Result<(Io, String), HostError> {
+    let best = || probe::Tier::best().map(|tier| (Io::Uring, tier.describe().into()));
     match wanted {
+        // Nobody tries io_uring then: a profile may kill whoever does.
+        Some(Io::Epoll) => Ok((Io::Epoll, "asked for".into())),
+        Some(Io::Uring) => best().map_err(no_uring),
         Some(Io::UringPlain) => probe::Tier::Plain
             .round_trip()
             .map(|()| (Io::UringPlain, "asked for".into()))
-            .map_err(HostError::NoUring),
-        _ => probe::Tier::best()
-            .map(|tier| (Io::Uring, tier.describe().into()))
-            .map_err(HostError::NoUring),
+            .map_err(no_uring),
+        None => best().or_else(|error| match no_uring(error) {
+            HostError::NoUring(error) => Ok((Io::Epoll, format!("io_uring is refused: {error}"))),
+            no_room => Err(no_room),
+        }),
+    }
+}
+
+/// What it means that not even the plain forms of io_uring work. For want of memory or descriptors
+/// they may work the next time, so that is no reason to do without.
+fn no_uring(error: io::Error) -> HostError {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EAGAIN) => HostError::NoRoom(error),
+        // EPERM by `kernel.io_uring_disabled` (6.6) and by containers' seccomp profiles, ENOSYS by
+        // others and by kernels without it, EINVAL by those that are too old, EACCES by SELinux.
+        _ => HostError::NoUring(error),
     }
 }
 

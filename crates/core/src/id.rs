@@ -36,7 +36,7 @@ const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl ConnId {
     /// The name of the connection that has slot `index` in its `generation`-th use.
-    pub(crate) fn new(index: u32, generation: u32) -> Self {
+    pub(crate) const fn new(index: u32, generation: u32) -> Self {
         ConnId { index, generation: generation & GENERATION_MASK }
     }
 

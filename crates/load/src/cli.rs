@@ -68,7 +68,7 @@ pub(crate) struct Cli {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) descriptors: DescriptorsChoice,
 
-    /// Which forms of io_uring we use
+    /// How we talk to the kernel
     #[arg(long, value_enum, default_value_t)]
     pub(crate) io: IoChoice,
 
@@ -315,6 +315,8 @@ pub(crate) enum IoChoice {
     Uring,
     /// What Linux 5.10 has
     UringPlain,
+    /// Without io_uring
+    Epoll,
 }
 
 impl IoChoice {
@@ -323,6 +325,7 @@ impl IoChoice {
             IoChoice::Auto => None,
             IoChoice::Uring => Some(Io::Uring),
             IoChoice::UringPlain => Some(Io::UringPlain),
+            IoChoice::Epoll => Some(Io::Epoll),
         }
     }
 }

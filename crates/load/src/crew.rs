@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use murre_core::host::Plan;
-use murre_core::ring::uring::{Uring, UringConfig};
+use murre_core::ring::{KernelRing, RingConfig};
 use murre_core::{Counters, Mailbox, Shard, ShardConfig};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -186,18 +186,18 @@ fn set_up<C: Client>(
     berth: Berth,
     make: impl FnOnce() -> C,
     score: Score,
-) -> io::Result<Shard<Uring, Fleet<C>>> {
+) -> io::Result<Shard<KernelRing, Fleet<C>>> {
     if let Some(cpu) = berth.cpu {
         pin(&[cpu])?;
     }
     let Berth { plan, share, send_bytes_max, tick, events, .. } = berth;
     let conns_max = share.conns.max(1);
-    let ring = Uring::new(UringConfig {
+    let ring = KernelRing::new(RingConfig {
         io: plan.io,
         descriptors: plan.descriptors,
         conns_max,
         reset_on_close: true,
-        ..UringConfig::default()
+        ..RingConfig::default()
     })?;
     let config = ShardConfig {
         conns_max,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use murre_core::host::{self, Plan, Wanted};
+use murre_core::ring::KernelRing;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::attribution::Ends;
@@ -313,7 +314,8 @@ impl Run {
             (false, true) => Outcome::Passed,
             (false, false) => Outcome::Failed,
         };
-        let bytes_per_connection = scenario::bytes_per_connection(self.cli.scenario);
+        let bytes_per_connection = scenario::bytes_per_connection(self.cli.scenario)
+            + KernelRing::bytes_per_connection(self.plan.io);
         let load_average = machine::load_average();
         let server_bytes = self.cli.server_pid.and_then(|pid| {
             ProcessMemory::read(&pid.to_string()).ok().map(|memory| memory.pss_bytes)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use murre_codec::http::{Request, Response};
 use murre_codec::upgrade::Upgrade;
-use murre_core::ring::uring::{Uring, UringConfig};
+use murre_core::ring::{KernelRing, RingConfig};
 use murre_core::{
     Answer, ConnId, Handler, Listener, Message, Opened, Outbox, Serve, ServeLimits, Shard,
     ShardConfig,
@@ -62,7 +62,8 @@ fn serve() -> SocketAddr {
         let listener = Listener::bind(SocketAddr::from(([0, 0, 0, 0], 0))).expect("a free port");
         sender.send(listener.address().expect("bound").port()).expect("the test waits");
         let listener = Some(listener);
-        let ring = Uring::new(UringConfig { listener, ..UringConfig::default() }).expect("a ring");
+        let ring =
+            KernelRing::new(RingConfig { listener, ..RingConfig::default() }).expect("a ring");
         let limits =
             ServeLimits { ping_interval: Duration::from_millis(300), ..ServeLimits::default() };
         let tick = Duration::from_millis(100);

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use murre_core::host::Plan;
-use murre_core::ring::uring::{Uring, UringConfig};
+use murre_core::ring::{KernelRing, RingConfig};
 use murre_core::{Addresses, Listener, Serve, ServeLimits, Shard, ShardConfig};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -81,7 +81,7 @@ fn run(
 }
 
 /// Made on its own thread: a ring belongs to the thread that made it.
-fn shard(index: usize, blueprint: Blueprint) -> io::Result<Shard<Uring, Serve<App>>> {
+fn shard(index: usize, blueprint: Blueprint) -> io::Result<Shard<KernelRing, Serve<App>>> {
     let Blueprint {
         plan,
         listener,
@@ -94,12 +94,12 @@ fn shard(index: usize, blueprint: Blueprint) -> io::Result<Shard<Uring, Serve<Ap
         files,
     } = blueprint;
     let conns_max = plan.conns_per_shard;
-    let ring = Uring::new(UringConfig {
+    let ring = KernelRing::new(RingConfig {
         io: plan.io,
         descriptors: plan.descriptors,
         conns_max,
         listener: Some(listener),
-        ..UringConfig::default()
+        ..RingConfig::default()
     })?;
     let tick = tick(&limits);
     let config = ShardConfig {

@@ -8,11 +8,14 @@
 #[cfg(test)]
 mod accept_forms;
 mod arena;
+mod epoll;
+mod kernel;
+mod normal;
 pub(crate) mod probe;
 #[cfg(test)]
 mod receive_forms;
 pub mod sim;
-pub mod uring;
+mod uring;
 mod wake;
 
 use std::io;
@@ -24,6 +27,7 @@ use bytes::Bytes;
 use crate::id::ConnId;
 
 pub use arena::Lease;
+pub use kernel::{KernelRing, Receive, RingConfig};
 pub use wake::Waker;
 
 /// What a shard asks of the kernel.

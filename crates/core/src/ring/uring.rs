@@ -12,64 +12,21 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{DestinationSlot, Fd, Fixed, Timespec};
 use io_uring::{IoUring, opcode};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{self, Shutdown, SockaddrLike, SockaddrStorage};
+use nix::sys::socket::{SockFlag, SockaddrLike, SockaddrStorage};
 
 use super::arena::{Arena, Lease};
+use super::kernel::{Receive, RingConfig};
 use super::probe::Tier;
-use super::{Completion, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token, Waker};
-use crate::host::{Descriptors, Io};
+use super::{
+    Completion, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token, Waker, normal,
+};
+use crate::host::Descriptors;
 use crate::id::ConnId;
 use crate::listener::Listener;
 use crate::pool::Pool;
 
-/// What a ring is made with.
-pub struct UringConfig {
-    /// Which forms of the interface to use.
-    pub io: Io,
-    /// Where sockets live.
-    pub descriptors: Descriptors,
-    /// Sockets at most: the size of the ring's own table with direct descriptors.
-    pub conns_max: u32,
-    /// Where connections come from, if the shard accepts any.
-    pub listener: Option<Listener>,
-    /// Sockets that connect are reset when they are closed, which leaves no `TIME_WAIT` behind: for
-    /// load generators, whose next run needs the ports.
-    pub reset_on_close: bool,
-    /// How bytes are received.
-    pub receive: Receive,
-    /// Receive buffers.
-    pub buffers: u16,
-    /// Bytes of one receive buffer.
-    pub buffer_bytes: u32,
-}
-
-impl Default for UringConfig {
-    fn default() -> Self {
-        UringConfig {
-            io: Io::Uring,
-            descriptors: Descriptors::Normal,
-            conns_max: 10_000,
-            listener: None,
-            reset_on_close: false,
-            receive: Receive::Plain,
-            buffers: 32,
-            buffer_bytes: 8192,
-        }
-    }
-}
-
-/// How bytes get from a socket into a leased buffer. Both are within noise of each other (the
-/// example `forms` measures them), and registering pins the whole arena in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receive {
-    /// `RECV` into memory like any other.
-    Plain,
-    /// `READ_FIXED` into the arena, registered with the ring.
-    Registered,
-}
-
 /// One io_uring. Must be used by the thread that made it.
-pub struct Uring {
+pub(super) struct Uring {
     /// First, so that it is closed before what the kernel may point to is freed.
     ring: IoUring,
     /// What found the submission queue full and the kernel unwilling.
@@ -80,7 +37,7 @@ pub struct Uring {
     sends: Pool<Sending>,
     accepts: Pool<Box<Accepting>>,
     /// Whose shutdowns of direct descriptors are in flight, and of which ends.
-    shuts: Pool<(u32, Shutdown)>,
+    shuts: Pool<(u32, Shut)>,
     /// Addresses to connect to and from, kept where the kernel can read them: there are few.
     addresses: HashMap<SocketAddr, Box<SockaddrStorage>>,
     descriptors: Descriptors,
@@ -146,16 +103,12 @@ fn user_data(kind: u8, key: u32, slot: u32) -> u64 {
 }
 
 impl Uring {
-    /// Makes a ring, for the calling thread.
+    /// Makes a ring of this form, for the calling thread.
     ///
     /// # Errors
     /// What the kernel says: `EPERM` or `ENOSYS` where io_uring is not allowed, `ENOMEM` where the
     /// limit on locked memory is too low, `EMFILE` where that on open files is.
-    pub fn new(config: UringConfig) -> io::Result<Self> {
-        let tier = match config.io {
-            Io::Uring => Tier::best()?,
-            Io::UringPlain => Tier::Plain,
-        };
+    pub(super) fn new(tier: Tier, config: RingConfig) -> io::Result<Self> {
         let ring = tier.build(SQ_ENTRIES, CQ_ENTRIES)?;
         if config.descriptors == Descriptors::Direct {
             ring.submitter().register_files_sparse(config.conns_max)?;
@@ -258,7 +211,7 @@ impl Uring {
         self.submit_silently(make.build());
         self.set_option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32);
         if self.reset_on_close {
-            self.set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &RESET);
+            self.set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &normal::RESET);
         }
         if let Some(from) = from {
             // The port is chosen at connect, when it need only differ for the same peer.
@@ -424,21 +377,16 @@ impl Ring for Uring {
     fn open(&mut self, id: ConnId, to: SocketAddr, from: Option<IpAddr>) -> Result<Socket, i32> {
         match self.descriptors {
             Descriptors::Direct => Ok(self.open_direct(id, to, from)),
-            Descriptors::Normal => {
-                open_normal(to, from, self.reset_on_close).map_err(|errno| errno as i32)
-            }
+            Descriptors::Normal => normal::open(to, from, self.reset_on_close, SockFlag::empty())
+                .map(|fd| Socket(fd.into_raw_fd() as u32))
+                .map_err(|errno| errno as i32),
         }
     }
 
     fn shutdown(&mut self, socket: Socket, how: Shut, token: Token) -> ShutDown {
-        let how = match how {
-            Shut::Write => Shutdown::Write,
-            Shut::Both => Shutdown::Both,
-        };
         match self.descriptors {
             Descriptors::Normal => {
-                // A peer that has gone already has done it for us.
-                let _ = socket::shutdown(socket.0 as RawFd, how);
+                normal::shut_down(socket, how);
                 ShutDown::Done
             }
             // A direct descriptor has no number for `shutdown(2)`, and the ring's own SHUTDOWN
@@ -520,9 +468,6 @@ impl Drop for Uring {
 /// `RWF_NOWAIT`: a read that would wait fails with `EAGAIN` (since 4.14).
 const RWF_NOWAIT: i32 = 8;
 
-/// Close without waiting, and without FIN.
-static RESET: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
-
 /// An enter that did nothing for a passing reason has not failed: the next one goes on.
 fn tolerate(entered: io::Result<usize>) -> io::Result<()> {
     match entered {
@@ -553,26 +498,8 @@ fn domain(address: SocketAddr) -> i32 {
 }
 
 /// Shuts down a socket by the number that was borrowed for it, and returns the number.
-fn shut_installed(fd: RawFd, how: Shutdown) {
+fn shut_installed(fd: RawFd, how: Shut) {
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    // A peer that has gone already has done it for us.
-    let _ = socket::shutdown(fd.as_raw_fd(), how);
-}
-
-fn open_normal(to: SocketAddr, from: Option<IpAddr>, reset: bool) -> nix::Result<Socket> {
-    let family =
-        if to.is_ipv4() { socket::AddressFamily::Inet } else { socket::AddressFamily::Inet6 };
-    let fd =
-        socket::socket(family, socket::SockType::Stream, socket::SockFlag::SOCK_CLOEXEC, None)?;
-    socket::setsockopt(&fd, socket::sockopt::TcpNoDelay, &true)?;
-    if reset {
-        socket::setsockopt(&fd, socket::sockopt::Linger, &RESET)?;
-    }
-    if let Some(from) = from {
-        // The port is chosen at connect, when it need only differ for the same peer.
-        socket::setsockopt(&fd, socket::sockopt::IpBindAddressNoPort, &true)?;
-        socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(from, 0)))?;
-    }
-    Ok(Socket(fd.into_raw_fd() as u32))
+    normal::shut_down(Socket(fd.as_raw_fd() as u32), how);
 }

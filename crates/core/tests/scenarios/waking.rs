@@ -5,8 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use murre_core::host::{self, Io, Wanted};
 use murre_core::ring::sim::{SimConfig, SimRing};
-use murre_core::ring::uring::{Uring, UringConfig};
+use murre_core::ring::{KernelRing, RingConfig};
 use murre_core::{Shard, ShardConfig};
 
 use crate::client::{Client, until_answered};
@@ -56,10 +57,20 @@ fn a_full_mailbox_gives_the_mail_back() {
 /// a wake that is lost shows as a shard that sleeps for ever.
 #[test]
 fn mail_wakes_a_sleeping_shard() {
+    for io in [Io::Uring, Io::UringPlain, Io::Epoll] {
+        match host::plan(&Wanted { io: Some(io), ..Wanted::default() }) {
+            Ok(_) => wakes_for_every_mail(io),
+            Err(error) => eprintln!("not here: {}: {error}", io.name()),
+        }
+    }
+}
+
+fn wakes_for_every_mail(io: Io) {
     let (started, mailbox) = mpsc::channel();
     let (ended, end) = mpsc::channel();
     let shard = thread::spawn(move || {
-        let ring = Uring::new(UringConfig::default()).expect("a ring");
+        let config = RingConfig { io, ..RingConfig::default() };
+        let ring = KernelRing::new(config).expect("a ring");
         let watched = Watched::new(Echo::default(), false);
         let mut shard = Shard::new(ring, watched, &ShardConfig::default());
         started.send((shard.mailbox(), shard.counters())).expect("the test waits");
@@ -72,7 +83,7 @@ fn mail_wakes_a_sleeping_shard() {
         let turns = counters.turns.get();
         assert!(mailbox.post(Mail::Nothing).is_ok());
         while counters.turns.get() == turns {
-            assert!(Instant::now() < patience, "mail {number} woke nobody");
+            assert!(Instant::now() < patience, "mail {number} woke nobody on {io:?}");
             thread::yield_now();
         }
         // Long enough, now and then, that it sleeps again.

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use murre_core::host::{self, Descriptors, Io, Wanted};
-use murre_core::ring::Ring;
 use murre_core::ring::sim::{Faults, SimConfig, SimRing};
-use murre_core::ring::uring::{Uring, UringConfig};
+use murre_core::ring::{KernelRing, Ring, RingConfig};
 use murre_core::{Counters, Held, Listener, Mailbox, Outbox, Protocol, Shard, ShardConfig};
 
 pub(crate) use murre_core::ring::sim::{Peer, Read};
@@ -129,14 +128,14 @@ impl<P: Drained + 'static> World<P> {
     fn real(setup: &Setup, io: Io, descriptors: Descriptors, protocol: P) -> Self {
         let listener = Listener::bind((setup.address, 0).into()).expect("a port");
         let net = TcpNet::new(listener.address().expect("bound"));
-        let ring = Uring::new(UringConfig {
+        let ring = KernelRing::new(RingConfig {
             io,
             descriptors,
             conns_max: setup.shard.conns_max,
             listener: setup.listening.then_some(listener),
             buffers: setup.buffers,
             buffer_bytes: setup.buffer_bytes,
-            ..UringConfig::default()
+            ..RingConfig::default()
         })
         .expect("a ring");
         World {
@@ -256,6 +255,7 @@ pub(crate) fn real<P: Drained + 'static>(
         (Io::Uring, Descriptors::Normal),
         (Io::UringPlain, Descriptors::Normal),
         (Io::Uring, Descriptors::Direct),
+        (Io::Epoll, Descriptors::Normal),
     ];
     for (io, descriptors) in rings {
         let wanted = Wanted {

@@ -1,0 +1,233 @@
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use bytes::Bytes;
+use nix::sys::socket::{MsgFlags, send};
+
+use super::*;
+use crate::host::Io;
+use crate::ring::SendData;
+
+/// How long anything that must happen may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+const BUFFER_BYTES: u32 = 8;
+
+fn ring(listener: Option<Listener>) -> Epoll {
+    let config =
+        RingConfig { io: Io::Epoll, listener, buffer_bytes: BUFFER_BYTES, ..RingConfig::default() };
+    Epoll::new(config).expect("a ring")
+}
+
+/// A ring with one connection, which it has made.
+struct Near {
+    ring: Epoll,
+    socket: Socket,
+}
+
+const ID: ConnId = ConnId::new(7, 1);
+
+impl Near {
+    /// With the other end of the connection.
+    fn pair() -> (Self, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let to = listener.local_addr().expect("bound");
+        let mut ring = ring(None);
+        let socket = ring.open(ID, to, None).expect("a socket");
+        ring.push(Op::Connect(socket, to), Token { kind: OpKind::Connect, id: ID });
+        assert_eq!(done(&mut ring).result, Ok(0));
+        (Near { ring, socket }, listener.accept().expect("a connection").0)
+    }
+
+    /// Waits until the socket has what `flags` say, without the ring.
+    fn wait_for(&self, flags: EpollFlags) {
+        let watched = epoll::Epoll::new(EpollCreateFlags::empty()).expect("a descriptor");
+        // SAFETY: the socket is open as long as `self`.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.socket.0 as RawFd) };
+        watched.add(fd, EpollEvent::new(flags, 0)).expect("a socket");
+        let timeout = u16::try_from(PATIENCE.as_millis()).expect("short");
+        let seen = watched.wait(&mut [EpollEvent::empty()], timeout);
+        assert_eq!(seen, Ok(1), "no {flags:?}");
+    }
+
+    fn poll(&mut self) {
+        self.ring.push(Op::Poll(self.socket), Token { kind: OpKind::Poll, id: ID });
+    }
+
+    fn is_ready(&mut self) {
+        assert_eq!(done(&mut self.ring).token.kind, OpKind::Poll);
+    }
+
+    fn is_not_ready(&mut self) {
+        // Each of them may be one in which nobody looks.
+        for _ in 0..=NOT_LOOKED_MAX {
+            self.ring.submit_and_wait(Some(Duration::ZERO)).expect("a working ring");
+        }
+        assert!(self.ring.pop().is_none());
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>, Errno> {
+        let lease = self.ring.lease().expect("a buffer");
+        self.ring.push(Op::Recv(self.socket, lease), Token { kind: OpKind::Recv, id: ID });
+        let Completion { result, lent: Lent::Buffer(lease), .. } = done(&mut self.ring) else {
+            panic!("a receive gives its buffer back");
+        };
+        let bytes = result.map(|len| self.ring.buffer(&lease)[..len as usize].to_vec());
+        self.ring.give_back(lease);
+        bytes.map_err(Errno::from_raw)
+    }
+
+    fn send(&mut self, bytes: &Bytes, at: u32) {
+        let op = Op::Send { socket: self.socket, data: SendData::Shared(bytes.clone()), at };
+        self.ring.push(op, Token { kind: OpKind::Send, id: ID });
+    }
+}
+
+impl Drop for Near {
+    fn drop(&mut self) {
+        self.ring.push(Op::Close(self.socket), Token { kind: OpKind::Close, id: ID });
+        let _ = self.ring.submit_and_wait(Some(Duration::ZERO));
+    }
+}
+
+/// The next completion.
+fn done(ring: &mut Epoll) -> Completion {
+    let started = Instant::now();
+    loop {
+        if let Some(completion) = ring.pop() {
+            return completion;
+        }
+        assert!(started.elapsed() < PATIENCE, "nothing completes");
+        ring.submit_and_wait(Some(PATIENCE)).expect("a working ring");
+    }
+}
+
+/// A socket that has been drained is not ready until more arrives; one that has not is at once,
+/// though the kernel has told of it once.
+#[test]
+fn what_an_edge_said_is_remembered_until_it_is_over() {
+    let (mut near, mut far) = Near::pair();
+    near.poll();
+    near.is_not_ready();
+    far.write_all(b"12345678").expect("room");
+    near.is_ready();
+    // A full buffer says nothing about more.
+    assert_eq!(near.receive().expect("bytes"), b"12345678");
+    near.poll();
+    near.is_ready();
+    assert_eq!(near.receive(), Err(Errno::EAGAIN));
+    near.poll();
+    near.is_not_ready();
+    far.write_all(b"9").expect("room");
+    near.is_ready();
+    assert_eq!(near.receive().expect("bytes"), b"9");
+    // While nobody polls.
+    far.write_all(b"10").expect("room");
+    near.wait_for(EpollFlags::EPOLLIN);
+    near.is_not_ready();
+    near.poll();
+    near.is_ready();
+}
+
+/// A FIN that was told of in one edge with the bytes before it is not lost when those are received,
+/// and the end is there for everybody who asks.
+#[test]
+fn a_fin_behind_bytes_is_found() {
+    let (mut near, mut far) = Near::pair();
+    far.write_all(b"last").expect("room");
+    far.shutdown(Shutdown::Write).expect("open");
+    near.wait_for(EpollFlags::EPOLLRDHUP);
+    for expected in [&b"last"[..], b"", b""] {
+        near.poll();
+        near.is_ready();
+        assert_eq!(near.receive().expect("bytes"), expected);
+    }
+}
+
+/// A reset is told to who polls, and then to who receives.
+#[test]
+fn a_reset_is_told() {
+    let (mut near, far) = Near::pair();
+    near.poll();
+    near.is_not_ready();
+    socket::setsockopt(&far, socket::sockopt::Linger, &normal::RESET).expect("a socket");
+    drop(far);
+    near.is_ready();
+    assert_eq!(near.receive(), Err(Errno::ECONNRESET));
+}
+
+/// A receive stops before urgent data (`MSG_OOB`), and no edge tells of what is behind it.
+#[test]
+fn urgent_data_holds_nothing_up() {
+    let (mut near, mut far) = Near::pair();
+    far.write_all(b"before").expect("room");
+    send(far.as_raw_fd(), b"!", MsgFlags::MSG_OOB).expect("room");
+    far.write_all(b"behind").expect("room");
+    near.wait_for(EpollFlags::EPOLLPRI);
+    let mut heard = Vec::new();
+    while heard.len() < 12 {
+        near.poll();
+        near.is_ready();
+        heard.extend(near.receive().unwrap_or_default());
+    }
+    assert_eq!(heard, b"beforebehind");
+}
+
+/// A send that finds no room waits until the peer reads, and ends when the socket is shut down.
+#[test]
+fn a_send_waits_for_room() {
+    let (mut near, mut far) = Near::pair();
+    let bytes = Bytes::from(vec![1; 64 << 20]);
+    let mut sent = 0;
+    let fill = |near: &mut Near, sent: &mut u32| {
+        while near.ring.blocked.is_empty() {
+            near.send(&bytes, *sent);
+            near.ring.run_pushed();
+            if let Some(completion) = near.ring.pop() {
+                *sent += completion.result.expect("room");
+            }
+        }
+    };
+    fill(&mut near, &mut sent);
+    let mut heard = vec![0; sent as usize];
+    far.read_exact(&mut heard).expect("all that was sent");
+    sent += done(&mut near.ring).result.expect("room");
+    fill(&mut near, &mut sent);
+    let shut = near.ring.shutdown(near.socket, Shut::Both, Token { kind: OpKind::Shut, id: ID });
+    assert_eq!(shut, ShutDown::Done);
+    assert_eq!(done(&mut near.ring).result, Err(Errno::EPIPE as i32));
+}
+
+/// Of rings that share a listener each accepts no more than it has accepts for, and none keeps
+/// another from what it leaves.
+#[test]
+fn a_ring_leaves_what_it_has_no_accepts_for() {
+    let listener = Listener::bind("127.0.0.1:0".parse().expect("valid")).expect("a port");
+    let to = listener.address().expect("bound");
+    let mut rings = [ring(Some(listener.clone())), ring(Some(listener.clone()))];
+    for (ring, accepts) in rings.iter_mut().zip([2, 3]) {
+        for index in 0..accepts {
+            let id = ConnId::new(index, 1);
+            ring.push(Op::Accept, Token { kind: OpKind::Accept, id });
+        }
+        ring.submit_and_wait(Some(Duration::ZERO)).expect("a working ring");
+    }
+    let held: Vec<TcpStream> = (0..6).map(|_| TcpStream::connect(to).expect("room")).collect();
+    for (ring, accepts) in rings.iter_mut().zip([2, 3]) {
+        for index in 0..accepts {
+            let Completion { token, result, .. } = done(ring);
+            assert_eq!((token.kind, token.id.index()), (OpKind::Accept, index));
+            unistd::close(result.expect("a socket") as RawFd).expect("open");
+        }
+        ring.submit_and_wait(Some(Duration::ZERO)).expect("a working ring");
+        assert!(ring.pop().is_none() && !ring.listening);
+    }
+    // The last is for whoever asks, and then there are no more.
+    rings[0].push(Op::Accept, Token { kind: OpKind::Accept, id: ConnId::new(0, 2) });
+    unistd::close(done(&mut rings[0]).result.expect("a socket") as RawFd).expect("open");
+    rings[1].push(Op::Accept, Token { kind: OpKind::Accept, id: ConnId::new(1, 2) });
+    rings[1].submit_and_wait(Some(Duration::ZERO)).expect("a working ring");
+    rings[0].stop_listening();
+    assert_eq!(done(&mut rings[1]).result, Err(Errno::EINVAL as i32));
+    drop(held);
+}
