@@ -80,7 +80,8 @@ pub(crate) struct Config {
     #[arg(default_value_t = 100)]
     pub(crate) max_handshakes_per_second: u32,
 
-    /// How to talk to the kernel: auto, uring, or uring-plain for the forms of Linux 5.10
+    /// How to talk to the kernel: uring, uring-plain for its forms of Linux 5.10, epoll, or auto,
+    /// which is uring, and epoll where that is refused
     #[arg(long, env = "MURRE_IO", hide_env_values = true, default_value = "auto")]
     #[arg(value_parser = io_choice)]
     pub(crate) io: IoChoice,
@@ -214,7 +215,7 @@ pub(crate) struct Config {
     pub(crate) log_filter: Targets,
 }
 
-/// Which forms of io_uring to use; `None` leaves it to what the machine allows.
+/// Which interface of the kernel to use; `None` leaves it to what the machine allows.
 pub(crate) type IoChoice = Option<Io>;
 
 /// Which descriptors to use; `None` leaves it to what the machine allows.
@@ -392,8 +393,8 @@ fn io_choice(text: &str) -> Result<IoChoice, String> {
         "auto" => Ok(None),
         "uring" => Ok(Some(Io::Uring)),
         "uring-plain" => Ok(Some(Io::UringPlain)),
-        "epoll" => Err("this version has no epoll backend; use auto, uring or uring-plain".into()),
-        _ => Err("it is one of auto, uring, uring-plain".into()),
+        "epoll" => Ok(Some(Io::Epoll)),
+        _ => Err("it is one of auto, uring, uring-plain, epoll".into()),
     }
 }
 

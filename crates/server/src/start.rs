@@ -8,7 +8,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use murre_codec::http::Limits as HttpLimits;
-use murre_core::host::{self, HostError, Plan, Wanted};
+use murre_core::host::{self, HostError, Io, Plan, Wanted};
+use murre_core::ring::KernelRing;
 use murre_core::{Addresses, Listener, ServeLimits, ServeMail};
 
 use crate::admin::{Admin, Api, Choice, Facts, Limits};
@@ -83,7 +84,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let counters = running.iter().map(|shard| shard.counters.clone()).collect();
     let api = Api::new(config, boxes).map_err(Failure::Channels)?;
     let admin = Arc::new(Admin::new(facts, counters, api));
-    start_admin(&admin, admin_listener, sender).map_err(Failure::Thread)?;
+    start_admin(&admin, admin_listener, plan.io, sender).map_err(Failure::Thread)?;
 
     let signal = wait_for_signal(&events)?;
     let over = config.drain_timeout;
@@ -175,12 +176,17 @@ fn start_shards(
     cores.iter().enumerate().map(start).collect()
 }
 
-fn start_admin(admin: &Arc<Admin>, listener: TcpListener, events: Sender<Event>) -> io::Result<()> {
+fn start_admin(
+    admin: &Arc<Admin>,
+    listener: TcpListener,
+    io: Io,
+    events: Sender<Event>,
+) -> io::Result<()> {
     let admin = Arc::clone(admin);
     threads::start(
         "admin".into(),
         ADMIN_STACK_BYTES,
-        move || admin.serve(listener),
+        move || admin.serve(listener, io),
         move |how| {
             // Nobody listens any more only when the process is ending anyway.
             let _ = events.send(Event::AdminEnded(how));
@@ -204,6 +210,7 @@ fn facts(
             kind: plan.descriptors.name(),
             reason: plan.descriptors_reason.clone(),
         },
+        ring_bytes: KernelRing::bytes_per_connection(plan.io),
         cores,
         limits: Limits::new(config, plan.conns_max()),
     }
@@ -307,7 +314,7 @@ impl fmt::Display for Failure {
                 match error.kind() {
                     io::ErrorKind::OutOfMemory =>
                         "raise the limit of locked memory (ulimit -l) or lower --max-conns",
-                    _ => "lower --shards or --max-conns, or try --io uring-plain",
+                    _ => "lower --shards or --max-conns, or try --io uring-plain or --io epoll",
                 }
             ),
             Failure::Thread(error) => {

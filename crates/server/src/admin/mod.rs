@@ -19,6 +19,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use murre_core::host::Io;
 
 pub(crate) use self::api::Api;
 use self::metrics::Metrics;
@@ -67,12 +68,19 @@ impl Admin {
 
     /// Serves the admin port on this thread, with a ring if there may be one. Returns only when it
     /// cannot go on.
-    pub(crate) fn serve(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
+    pub(crate) fn serve(self: Arc<Self>, listener: TcpListener, io: Io) -> io::Result<()> {
         listener.set_nonblocking(true)?;
-        match tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES)) {
-            Ok(runtime) => runtime.block_on(self.run(listener)),
-            Err(error) => {
-                tracing::debug!(%error, "no ring for the admin port");
+        let runtime = match io {
+            Io::Uring | Io::UringPlain => {
+                tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES))
+                    .inspect_err(|error| tracing::debug!(%error, "no ring for the admin port"))
+                    .ok()
+            }
+            Io::Epoll => None,
+        };
+        match runtime {
+            Some(runtime) => runtime.block_on(self.run(listener)),
+            None => {
                 let mut builder = tokio::runtime::Builder::new_current_thread();
                 builder.enable_all().build()?.block_on(self.run(listener))
             }

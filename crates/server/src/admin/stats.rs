@@ -21,6 +21,8 @@ pub(crate) struct Facts {
     pub(crate) admin: SocketAddr,
     pub(crate) io: Choice,
     pub(crate) descriptors: Choice,
+    /// What a ring of that kind keeps for each connection.
+    pub(crate) ring_bytes: usize,
     /// The core of each shard.
     pub(crate) cores: Vec<usize>,
     pub(crate) limits: Limits,
@@ -114,7 +116,7 @@ pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now<'_>) -> V
             "core": core,
             "counters": counters(std::slice::from_ref(counted)),
         })).collect::<Vec<_>>(),
-        "memory": memory(now.at_start, open),
+        "memory": memory(facts, now.at_start, open),
     })
 }
 
@@ -132,7 +134,7 @@ fn closed(shards: &[ShardCounters]) -> Map<String, Value> {
 }
 
 /// What one connection costs by the sizes of its parts, and what the process really occupies.
-fn memory(at_start: Memory, open: u64) -> Value {
+fn memory(facts: &Facts, at_start: Memory, open: u64) -> Value {
     let now = Memory::now();
     let per_open = |bytes: u64| (open > 0).then(|| bytes as f64 / open as f64);
     let protocol = size_of::<Option<<Serve<App> as Protocol>::State>>();
@@ -140,8 +142,9 @@ fn memory(at_start: Memory, open: u64) -> Value {
         "bytes_per_connection": {
             "conn": murre_core::CONN_BYTES,
             "timer": murre_core::TIMER_BYTES,
+            "ring": facts.ring_bytes,
             "protocol": protocol,
-            "sum": murre_core::CONN_BYTES + murre_core::TIMER_BYTES + protocol,
+            "sum": murre_core::CONN_BYTES + murre_core::TIMER_BYTES + facts.ring_bytes + protocol,
         },
         "process": now,
         "process_at_start": at_start,

@@ -10,6 +10,7 @@ mod files;
 mod http;
 mod limits;
 mod modes;
+mod refused;
 mod server;
 mod silence;
 mod streams;

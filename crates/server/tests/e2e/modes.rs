@@ -55,9 +55,16 @@ fn plain_uring() {
     works(&["--io=uring-plain"], "uring-plain", "normal");
 }
 
+/// Without io_uring.
+#[test]
+fn epoll() {
+    works(&["--io=epoll"], "epoll", "normal");
+}
+
 /// More shards than cores.
 #[test]
 fn many_shards() {
     works(&["--shards=7"], "uring", "normal");
     works(&["--shards=5", "--descriptors=direct"], "uring", "direct");
+    works(&["--shards=7", "--io=epoll"], "epoll", "normal");
 }

@@ -1,5 +1,6 @@
 //! A server process, and a plain HTTP client for it.
 
+use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -25,10 +26,12 @@ pub(crate) struct Server {
     pub(crate) admin: SocketAddr,
 }
 
-/// The binary, with nothing of this process's environment that it would listen to.
+/// The binary, with nothing of this process's environment that it would listen to, but for `MURRE_IO`:
+/// `scripts/test` runs most of these tests with it.
 pub(crate) fn murre() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_murre"));
     command.env_clear();
+    command.envs(env::vars_os().filter(|(name, _)| name == "MURRE_IO"));
     command
 }
 
