@@ -57,6 +57,9 @@ pub(crate) enum About {
     /// 1,000,000 idle WebSockets for 10 minutes
     #[value(name = "idle-1m")]
     Idle1m,
+    /// 2,000,000 idle WebSockets
+    #[value(name = "idle-2m")]
+    Idle2m,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

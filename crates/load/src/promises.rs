@@ -11,7 +11,7 @@ use crate::compare;
 use crate::figures::Unit;
 use crate::records::Run;
 
-pub(crate) const IDLE: &[Scenario] = &[Scenario::WsIdle];
+const IDLE: &[Scenario] = &[Scenario::WsIdle];
 /// After a text every 25 s a WebSocket is as idle as one that has said nothing.
 const QUIET: &[Scenario] = &[Scenario::WsIdle, Scenario::WsUpper];
 const KEEP_ALIVE: &[Scenario] = &[Scenario::HttpKeepalive];
@@ -36,7 +36,10 @@ pub(crate) const R4: Needs = Needs {
     faults_per_answer_max: Some(0.001),
     ..Needs::of(KEEP_ALIVE, 1)
 };
-const MILLION: Needs = Needs::of(IDLE, 1_000_000);
+/// Up to two million, which are pinged less often.
+pub(crate) const UP_TO_A_MILLION: Needs = Needs { conns: (1, 2_000_000), ..Needs::of(IDLE, 1) };
+const MILLION: Needs = Needs { conns: (1_000_000, 2_000_000), ..UP_TO_A_MILLION };
+pub(crate) const TWO_MILLION: Needs = Needs::of(IDLE, 2_000_000);
 const MILLION_TEN_MINUTES: Needs = Needs { hold_seconds: 599.0, ..MILLION };
 const ECHO_64: Needs = Needs { conns: (64, 65), ..Needs::of(ECHO, 64) };
 const ECHO_32: Needs = Needs { payload: Some(32), ..ECHO_64 };
@@ -74,6 +77,7 @@ const R3_COMMAND: &str = "scripts/reproduce-pubsub-2012";
 const FANOUT_COMMAND: &str = "scripts/bench fanout";
 const TOPICS_COMMAND: &str = "scripts/bench topics";
 const MILLION_COMMAND: &str = "scripts/reproduce-1m-idle";
+const TWO_MILLION_COMMAND: &str = "scripts/reproduce-2m-idle";
 
 /// Every promise.
 pub(crate) static PROMISES: &[Promise] = &[
@@ -112,6 +116,16 @@ pub(crate) static PROMISES: &[Promise] = &[
         unit: Unit::Bytes,
         measured_by: MILLION_COMMAND,
         evidence: Evidence::Run(MILLION, user_bytes),
+    },
+    Promise {
+        id: "user-2m",
+        topic: Topic::Memory,
+        about: Some(About::Idle2m),
+        text: "User space per idle WebSocket, at 2,000,000",
+        target: Target::AtMost(96.0),
+        unit: Unit::Bytes,
+        measured_by: TWO_MILLION_COMMAND,
+        evidence: Evidence::Run(TWO_MILLION, user_bytes),
     },
     Promise {
         id: "all-in-normal",
@@ -306,6 +320,16 @@ pub(crate) static PROMISES: &[Promise] = &[
         unit: Unit::Count,
         measured_by: MILLION_COMMAND,
         evidence: Evidence::Run(MILLION_TEN_MINUTES, faults),
+    },
+    Promise {
+        id: "idle-2m-faults",
+        topic: Topic::Connections,
+        about: Some(About::Idle2m),
+        text: "Lost connections and other faults of 2,000,000 idle WebSockets",
+        target: Target::AtMost(0.0),
+        unit: Unit::Count,
+        measured_by: TWO_MILLION_COMMAND,
+        evidence: Evidence::Run(TWO_MILLION, faults),
     },
     Promise {
         id: "idle-1m-cpu",

@@ -238,6 +238,7 @@ fn over_time_name(about: About) -> &'static str {
         About::R4 => "concurrency-search-over-time",
         About::R3 => "pubsub-over-time",
         About::Idle1m => "ws-idle-over-time",
+        About::Idle2m => "ws-idle-2m-over-time",
     }
 }
 
