@@ -216,6 +216,11 @@ impl Decoder {
         self.payload(header.size, input)
     }
 
+    /// Whether the next byte belongs to the payload of a data frame that has begun.
+    pub fn in_frame(&self) -> bool {
+        self.remaining > 0
+    }
+
     fn begin(&mut self, kind: Kind) {
         self.message = Some(kind);
         self.start = true;

@@ -95,6 +95,8 @@ pub(crate) enum Mark {
     Starved = 2,
     /// The socket has been shut down in both directions.
     Shut = 4,
+    /// The peer has taken some of what was queued for it since it was last asked for.
+    Took = 8,
 }
 
 /// Which marks a connection has, one bit each.
@@ -136,6 +138,12 @@ pub enum CloseReason {
     BadRequest,
     /// The peer broke the framing protocol.
     BadFrame,
+    /// A message came in too many frames.
+    TooManyFragments,
+    /// Too many pings and pongs came within a second.
+    TooManyPings,
+    /// A message came too slowly, or nothing was taken of what was queued.
+    TooSlow,
     /// The peer reads too slowly: more than the bound was queued for it.
     SlowConsumer,
     /// It was not to be served: its address has too much already.
@@ -148,7 +156,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [CloseReason; 11] = [
+    pub const ALL: [CloseReason; 14] = [
         CloseReason::Finished,
         CloseReason::PeerClosed,
         CloseReason::PeerReset,
@@ -156,6 +164,9 @@ impl CloseReason {
         CloseReason::IdleTimeout,
         CloseReason::BadRequest,
         CloseReason::BadFrame,
+        CloseReason::TooManyFragments,
+        CloseReason::TooManyPings,
+        CloseReason::TooSlow,
         CloseReason::SlowConsumer,
         CloseReason::Refused,
         CloseReason::Draining,
@@ -172,6 +183,9 @@ impl CloseReason {
             CloseReason::IdleTimeout => "idle_timeout",
             CloseReason::BadRequest => "bad_request",
             CloseReason::BadFrame => "bad_frame",
+            CloseReason::TooManyFragments => "too_many_fragments",
+            CloseReason::TooManyPings => "too_many_pings",
+            CloseReason::TooSlow => "too_slow",
             CloseReason::SlowConsumer => "slow_consumer",
             CloseReason::Refused => "refused",
             CloseReason::Draining => "draining",

@@ -113,6 +113,18 @@ impl Outbox {
         self.conns.get(id).map_or(0, |conn| conn.queue.bytes())
     }
 
+    /// Whether something is queued and nothing was taken of it since this was asked the last time, or
+    /// since the connection was opened. The kernel takes the next piece when a third of its own
+    /// buffer is free.
+    pub fn stands_still(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| !conn.queue.is_empty()) else {
+            return false;
+        };
+        let took = conn.marks.has(Mark::Took);
+        conn.marks.clear(Mark::Took);
+        !took
+    }
+
     /// The connection that has the slot `index` now.
     pub fn at(&self, index: u32) -> Option<ConnId> {
         self.conns.at(index)

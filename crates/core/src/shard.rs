@@ -364,7 +364,9 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     }
 
     fn opened(&mut self, id: ConnId, peer: Option<SocketAddr>) {
-        self.out.conns.get_mut(id).expect("reserved").state = State::Open;
+        let conn = self.out.conns.get_mut(id).expect("reserved");
+        conn.state = State::Open;
+        conn.marks.set(Mark::Took);
         self.out.counters.open.add(1);
         let state = self.protocol.opened(id, peer, &mut self.out);
         let index = id.index() as usize;
@@ -582,6 +584,9 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             self.out.set_timer_after(id, self.out.linger);
         }
         let conn = self.out.conns.get_mut(id).expect("there while it sends");
+        if sent > 0 {
+            conn.marks.set(Mark::Took);
+        }
         if at + sent < len && going {
             conn.queue.done(sent);
             self.out.counters.sends_short.add(1);

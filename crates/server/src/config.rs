@@ -116,7 +116,7 @@ pub(crate) struct Config {
     #[arg(long, env = "MURRE_API_KEY_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
 
-    /// Seconds in which a new connection must have sent its first request
+    /// Seconds in which the head of a request must have come, the first one's from the connection on
     #[arg(long, env = "MURRE_HANDSHAKE_TIMEOUT", hide_env_values = true, value_name = "SECONDS")]
     #[arg(default_value = "10", value_parser = seconds)]
     pub(crate) handshake_timeout: Duration,
@@ -126,7 +126,8 @@ pub(crate) struct Config {
     #[arg(default_value = "120", value_parser = seconds)]
     pub(crate) http_idle_timeout: Duration,
 
-    /// Seconds of silence after which a WebSocket is pinged
+    /// Seconds of silence after which a WebSocket is pinged; and in which some of what is queued for a
+    /// client must be taken
     #[arg(long, env = "MURRE_PING_INTERVAL", hide_env_values = true, value_name = "SECONDS")]
     #[arg(default_value = "25", value_parser = seconds)]
     pub(crate) ping_interval: Duration,
@@ -140,6 +141,22 @@ pub(crate) struct Config {
     #[arg(long, env = "MURRE_MAX_MESSAGE_BYTES", hide_env_values = true, value_name = "N")]
     #[arg(default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
     pub(crate) max_message_bytes: u32,
+
+    /// Frames in which a WebSocket message may come
+    #[arg(long, env = "MURRE_MAX_FRAGMENTS", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_fragments: u32,
+
+    /// Pings and pongs that a WebSocket may send within a second; 255: any
+    #[arg(long, env = "MURRE_MAX_PINGS_PER_SECOND", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) max_pings_per_second: u8,
+
+    // The slowest uplink in use, GPRS, makes 2,500.
+    /// Bytes per second at which bodies and messages must come, beyond the handshake timeout
+    #[arg(long, env = "MURRE_MIN_BYTES_PER_SECOND", hide_env_values = true, value_name = "N")]
+    #[arg(default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) min_bytes_per_second: u32,
 
     /// The longest request head, in bytes
     #[arg(long, env = "MURRE_MAX_HEAD_BYTES", hide_env_values = true, value_name = "N")]

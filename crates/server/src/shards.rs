@@ -117,9 +117,11 @@ fn shard(index: usize, blueprint: Blueprint) -> io::Result<Shard<KernelRing, Ser
 /// The unit of timers: fine enough for the shortest time limit, coarse enough that the longest is
 /// within what a timer can count.
 fn tick(limits: &ServeLimits) -> Duration {
-    let mut spans = [limits.handshake, limits.http_idle, limits.ping_interval, limits.pong_timeout];
+    let body = limits.time_for(limits.http.body_bytes_max.into());
+    let mut spans =
+        [limits.handshake, limits.http_idle, limits.ping_interval, limits.pong_timeout, body];
     spans.sort();
-    (spans[0] / 8).max(spans[3] / TICKS_MAX).clamp(TICK_MIN, TICK_MAX)
+    (spans[0] / 8).max(spans[4] / TICKS_MAX).clamp(TICK_MIN, TICK_MAX)
 }
 
 const TICK_MIN: Duration = Duration::from_millis(10);

@@ -214,6 +214,11 @@ impl RequestDecoder {
         Ok(())
     }
 
+    /// How long the request is that is arriving, once its head has been read.
+    pub fn size(&self) -> Option<u32> {
+        (self.position.size > 0).then_some(self.position.size)
+    }
+
     /// Whether bytes of a request have been seen and its end has not.
     pub fn in_request(&self) -> bool {
         self.position.has_begun()

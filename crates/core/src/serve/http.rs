@@ -22,17 +22,21 @@ impl<H: Handler> Serve<H> {
         input: &[u8],
         out: &mut Outbox,
     ) -> usize {
-        let Speaks::Http { decoder, continued, answered, waited } = state else {
+        let Speaks::Http { decoder, continued, answered } = state else {
             unreachable!("called for HTTP")
         };
-        let arriving = decoder.in_request();
+        let (arriving, size) = (decoder.in_request(), decoder.size());
         let mut fields = http::fields();
         let request = match decoder.decode(input, &mut fields, &self.limits.http) {
             Ok(Progress::Request(request)) => request,
             Ok(progress) => {
                 if !arriving {
-                    // One deadline from the first byte to the last, however they trickle in.
+                    // One deadline for all of the head, however it trickles in.
                     out.set_timer(id, out.ticks(self.limits.handshake));
+                }
+                if let (None, Some(size)) = (size, decoder.size()) {
+                    // And one for all of the body.
+                    out.set_timer(id, out.ticks(self.limits.time_for(u64::from(size))));
                 }
                 if matches!(progress, Progress::Continue) && !std::mem::replace(continued, true) {
                     let _ = out.write(id, |bytes| bytes.extend_from_slice(http::CONTINUE));
@@ -46,7 +50,6 @@ impl<H: Handler> Serve<H> {
         };
         *continued = false;
         *answered = true;
-        *waited = 0;
         self.counters.requests.add(1);
         let consumed = request.size;
         if request.wants_websocket() {
@@ -60,7 +63,7 @@ impl<H: Handler> Serve<H> {
                 Answer::Now(response) => self.answer(id, &request, &response, out),
                 Answer::Later(session) => {
                     let last = !request.keep_alive || out.is_draining();
-                    *state = Speaks::Later(Later { session, waited: 0, last });
+                    *state = Speaks::Later(Later { session, last });
                     self.begin_later(id, state, out);
                 }
             }
@@ -87,7 +90,7 @@ impl<H: Handler> Serve<H> {
             out.write(id, |bytes| response.write(bytes, to_head, keep_alive, version, date))
         };
         if keep_alive {
-            out.set_timer(id, out.ticks(self.limits.http_idle));
+            out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.ping_interval)));
         } else {
             let draining = out.is_draining() && request.keep_alive;
             let reason = if draining { CloseReason::Draining } else { CloseReason::Finished };
@@ -132,13 +135,24 @@ impl<H: Handler> Serve<H> {
         self.last_answer(id, &response, CloseReason::BadRequest, out);
     }
 
+    /// The client has all of its answers: it may rest, unless the next request has begun, which has a
+    /// deadline.
+    pub(super) fn taken(&self, id: ConnId, in_request: bool, out: &mut Outbox) {
+        if !in_request {
+            out.set_timer(id, out.ticks(self.limits.http_idle));
+        }
+    }
+
     /// Nothing has arrived between two requests for as long as that may take. A client that is still
     /// taking an answer, however slowly, is not idle: it has as long again for some more of it.
-    pub(super) fn idle(&mut self, id: ConnId, waited: &mut u32, out: &mut Outbox) {
-        if out.queued(id) == 0 || stands_still(id, waited, out) {
+    pub(super) fn idle(&mut self, id: ConnId, out: &mut Outbox) {
+        if out.queued(id) == 0 {
             return out.close(id, CloseReason::IdleTimeout);
         }
-        out.set_timer(id, out.ticks(self.limits.http_idle));
+        if out.stands_still(id) && !out.behind(id) {
+            return out.abort(id, CloseReason::TooSlow);
+        }
+        out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.ping_interval)));
     }
 
     /// The request did not arrive in time.
@@ -167,12 +181,6 @@ impl Outbox {
     pub fn unavailable(&self, id: ConnId, why: &'static str) -> Response {
         Response::text(503, why).with("Retry-After", &self.retry_after(id).to_string())
     }
-}
-
-/// Whether nothing was taken of what waits to be sent since this was asked the last time.
-pub(super) fn stands_still(id: ConnId, waited: &mut u32, out: &Outbox) -> bool {
-    let before = std::mem::replace(waited, out.queued(id));
-    before > 0 && *waited >= before
 }
 
 /// The `Date` of answers (RFC 9110 section 6.6.1), written anew at most once a second.

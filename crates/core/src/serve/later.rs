@@ -1,6 +1,5 @@
 //! Answers that come later, or never end: long polls and event streams.
 
-use super::http::stands_still;
 use super::{Handler, Serve, Speaks};
 use crate::conn::CloseReason;
 use crate::id::ConnId;
@@ -9,8 +8,6 @@ use crate::outbox::Outbox;
 /// What is remembered of a request whose answer is to come.
 pub struct Later<S> {
     pub(super) session: S,
-    /// Bytes of the answer that waited when the timer last ran out.
-    pub(super) waited: u32,
     /// The connection ends with this answer.
     pub(super) last: bool,
 }
@@ -81,12 +78,7 @@ impl<H: Handler> Serve<H> {
     }
 
     fn end_later(&mut self, id: ConnId, state: &mut Speaks<H::Session>, out: &mut Outbox) {
-        let http = Speaks::Http {
-            decoder: Default::default(),
-            continued: false,
-            answered: true,
-            waited: 0,
-        };
+        let http = Speaks::Http { decoder: Default::default(), continued: false, answered: true };
         let Speaks::Later(later) = std::mem::replace(state, http) else {
             unreachable!("called for an answer to come")
         };
@@ -101,8 +93,8 @@ impl<H: Handler> Serve<H> {
         later: &mut Later<H::Session>,
         out: &mut Outbox,
     ) {
-        if stands_still(id, &mut later.waited, out) {
-            return out.abort(id, CloseReason::IdleTimeout);
+        if out.stands_still(id) && !out.behind(id) {
+            return out.abort(id, CloseReason::TooSlow);
         }
         if !self.handler.answered(id, &later.session) {
             self.handler.waited(id, &mut later.session, out);

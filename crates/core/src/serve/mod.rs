@@ -23,7 +23,7 @@ use crate::protocol::Protocol;
 pub use handler::{Answer, Handler, Message, Opened};
 use http::Clock;
 use later::Later;
-use websocket::WebSocket;
+use websocket::{Arriving, WebSocket};
 
 /// The bounds of what a peer may do.
 #[derive(Clone, Debug)]
@@ -32,11 +32,19 @@ pub struct ServeLimits {
     pub http: HttpLimits,
     /// Bytes of one message at most.
     pub message_bytes_max: u32,
-    /// From the connection, or from the first byte of a later request, to its last.
+    /// Frames of one message at most.
+    pub fragments_max: u32,
+    /// Pings and pongs within a second at most; 255 is any number.
+    pub pings_per_second_max: u8,
+    /// From the connection, or from the first byte of a later request, to the end of its head. What
+    /// follows, a body or the rest of a message, has this and the time that its bytes may take.
     pub handshake: Duration,
+    /// Bodies and messages come at least this fast.
+    pub bytes_per_second_min: u32,
     /// Between two requests.
     pub http_idle: Duration,
-    /// Silence of a WebSocket peer before it is pinged.
+    /// Silence of a WebSocket peer before it is pinged; and how long any peer may take nothing of what
+    /// is queued for it.
     pub ping_interval: Duration,
     /// Silence after a ping before the connection is given up.
     pub pong_timeout: Duration,
@@ -47,11 +55,22 @@ impl Default for ServeLimits {
         ServeLimits {
             http: HttpLimits::default(),
             message_bytes_max: 1024 * 1024,
+            fragments_max: 4096,
+            pings_per_second_max: 50,
             handshake: Duration::from_secs(10),
+            bytes_per_second_min: 1000,
             http_idle: Duration::from_secs(120),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+impl ServeLimits {
+    /// How long so many bytes may take to arrive, after the first of them.
+    pub fn time_for(&self, bytes: u64) -> Duration {
+        let rate = u64::from(self.bytes_per_second_min.max(1));
+        self.handshake + Duration::from_millis(bytes.saturating_mul(1000) / rate)
     }
 }
 
@@ -61,9 +80,10 @@ pub struct Serve<H: Handler> {
     limits: ServeLimits,
     frame_limits: FrameLimits,
     /// Messages of which the rest is still arriving.
-    messages: Pool<Vec<u8>>,
+    messages: Pool<Arriving>,
     counters: Arc<ServeCounters>,
     clock: Clock,
+    began: Instant,
 }
 
 /// What one connection speaks at present.
@@ -76,8 +96,6 @@ pub enum Speaks<S> {
         continued: bool,
         /// A request has been answered before.
         answered: bool,
-        /// Bytes of answers that waited when the timer last ran out.
-        waited: u32,
     },
     /// HTTP: the answer to the last request comes later.
     Later(Later<S>),
@@ -129,6 +147,7 @@ impl<H: Handler> Serve<H> {
             messages: Pool::default(),
             counters: Arc::default(),
             clock: Clock::default(),
+            began: Instant::now(),
         }
     }
 
@@ -157,12 +176,7 @@ impl<H: Handler> Protocol for Serve<H> {
         if let Some(peer) = peer {
             self.arrived(id, peer.ip(), out);
         }
-        Speaks::Http {
-            decoder: RequestDecoder::default(),
-            continued: false,
-            answered: false,
-            waited: 0,
-        }
+        Speaks::Http { decoder: RequestDecoder::default(), continued: false, answered: false }
     }
 
     fn received(
@@ -188,12 +202,17 @@ impl<H: Handler> Protocol for Serve<H> {
             }
             at += consumed;
         }
+        if let Speaks::WebSocket(websocket) = state
+            && out.congested(id)
+        {
+            self.pause(websocket, out.now());
+        }
         at
     }
 
     fn drained(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
         match state {
-            Speaks::Http { .. } => {}
+            Speaks::Http { decoder, .. } => self.taken(id, decoder.in_request(), out),
             Speaks::Later(_) => self.later_drained(id, state, out),
             Speaks::WebSocket(websocket) => self.handler.drained(id, websocket.session(), out),
         }
@@ -203,7 +222,7 @@ impl<H: Handler> Protocol for Serve<H> {
         match state {
             Speaks::Later(later) => self.later_waited(id, later, out),
             Speaks::Http { decoder, .. } if decoder.in_request() => self.too_slow(id, out),
-            Speaks::Http { answered: true, waited, .. } => self.idle(id, waited, out),
+            Speaks::Http { answered: true, .. } => self.idle(id, out),
             Speaks::Http { .. } => out.close(id, CloseReason::HandshakeTimeout),
             Speaks::WebSocket(websocket) => self.silent(id, websocket, out),
         }

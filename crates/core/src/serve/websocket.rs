@@ -1,6 +1,8 @@
 //! Frames of one WebSocket to messages of the handler, and signs of life.
 
-use murre_codec::{Close, Decoded, Decoder, Item, Kind, OpCode, encode};
+use std::time::Instant;
+
+use murre_codec::{Close, CloseCode, Decoded, Decoder, Item, Kind, OpCode, encode};
 
 use super::{Handler, Message, Serve};
 use crate::conn::CloseReason;
@@ -15,12 +17,26 @@ pub struct WebSocket<S> {
     message: u32,
     /// A ping was sent, and nothing has arrived since.
     pinged: bool,
+    /// The second of the last ping or pong that came, modulo 256, and how many came within it.
+    second: u8,
+    pings: u8,
     session: S,
+}
+
+/// What has arrived of a message that comes in pieces.
+pub(super) struct Arriving {
+    bytes: Vec<u8>,
+    frames: u32,
+    /// When its first bytes came. Later, if it was not read for a while.
+    began: Instant,
+    /// Since when it is not read, because too much is queued for the peer.
+    paused: Option<Instant>,
 }
 
 impl<S> WebSocket<S> {
     pub(super) fn new(session: S) -> Self {
-        WebSocket { decoder: Decoder::default(), message: NONE, pinged: false, session }
+        let (decoder, message) = (Decoder::default(), NONE);
+        WebSocket { decoder, message, pinged: false, second: 0, pings: 0, session }
     }
 
     pub(super) fn session(&mut self) -> &mut S {
@@ -38,6 +54,11 @@ impl<H: Handler> Serve<H> {
         out: &mut Outbox,
     ) -> usize {
         self.alive(id, websocket, out);
+        if self.is_crawling(id, websocket, out) {
+            out.close_websocket(id, CloseCode::Policy, "message too slow", CloseReason::TooSlow);
+            return 0;
+        }
+        let begins = !websocket.decoder.in_frame();
         let Decoded { consumed, item } = match websocket.decoder.decode(input, &self.frame_limits) {
             Ok(decoded) => decoded,
             Err(violation) => {
@@ -46,10 +67,22 @@ impl<H: Handler> Serve<H> {
                 return 0;
             }
         };
+        let is_ping = matches!(item, Some(Item::Ping(_) | Item::Pong(_)));
+        if is_ping && self.pings_too_often(websocket, out.now()) {
+            let reason = CloseReason::TooManyPings;
+            out.close_websocket(id, CloseCode::Policy, "too many pings", reason);
+            return 0;
+        }
+        let is_data = !is_ping && !matches!(item, Some(Item::Close(_)));
+        if is_data && begins && consumed > 0 && self.has_too_many_frames(websocket) {
+            let reason = CloseReason::TooManyFragments;
+            out.close_websocket(id, CloseCode::Policy, "too many fragments", reason);
+            return 0;
+        }
         match item {
             None => {}
             Some(Item::Data { kind, bytes, start, end }) => {
-                self.piece(id, websocket, Message { kind, bytes }, start, end, out);
+                self.piece(id, websocket, Message { kind, bytes }, (start, end), out);
             }
             // The answer to a ping that cannot be queued is the connection's end.
             Some(Item::Ping(payload)) => {
@@ -67,8 +100,7 @@ impl<H: Handler> Serve<H> {
         id: ConnId,
         websocket: &mut WebSocket<H::Session>,
         piece: Message<'_>,
-        start: bool,
-        end: bool,
+        (start, end): (bool, bool),
         out: &mut Outbox,
     ) {
         let Message { kind, bytes } = piece;
@@ -76,14 +108,16 @@ impl<H: Handler> Serve<H> {
             return self.whole(id, websocket, kind, bytes, out);
         }
         if start {
-            websocket.message = self.messages.insert(bytes.to_vec());
+            let bytes = bytes.to_vec();
+            let arriving = Arriving { bytes, frames: 1, began: out.now(), paused: None };
+            websocket.message = self.messages.insert(arriving);
         } else {
-            self.messages.get_mut(websocket.message).extend_from_slice(bytes);
+            self.messages.get_mut(websocket.message).bytes.extend_from_slice(bytes);
         }
         if end {
             let key = std::mem::replace(&mut websocket.message, NONE);
             let mut message = self.messages.remove(key);
-            self.whole(id, websocket, kind, &mut message, out);
+            self.whole(id, websocket, kind, &mut message.bytes, out);
         }
     }
 
@@ -99,10 +133,57 @@ impl<H: Handler> Serve<H> {
         self.handler.message(id, &mut websocket.session, Message { kind, bytes }, out);
     }
 
-    /// Anything that arrives is a sign of life; what we send is none.
+    /// The peer is not read until it has taken what is queued: that is no time of the message's.
+    pub(super) fn pause(&mut self, websocket: &mut WebSocket<H::Session>, now: Instant) {
+        if websocket.message != NONE {
+            self.messages.get_mut(websocket.message).paused.get_or_insert(now);
+        }
+    }
+
+    /// Whether the message that is arriving takes longer than its bytes may.
+    fn is_crawling(&mut self, id: ConnId, websocket: &WebSocket<H::Session>, out: &Outbox) -> bool {
+        if websocket.message == NONE {
+            return false;
+        }
+        let (arriving, now) = (self.messages.get_mut(websocket.message), out.now());
+        if let Some(paused) = arriving.paused.take() {
+            arriving.began += now - paused;
+        }
+        let in_time = now - arriving.began <= self.limits.time_for(arriving.bytes.len() as u64);
+        if !in_time && out.behind(id) {
+            // Nor is the time in which the machine stood still.
+            arriving.began = now;
+            return false;
+        }
+        !in_time
+    }
+
+    /// Counts a data frame, if it is not the first of its message.
+    fn has_too_many_frames(&mut self, websocket: &WebSocket<H::Session>) -> bool {
+        if websocket.message == NONE {
+            return false;
+        }
+        let arriving = self.messages.get_mut(websocket.message);
+        arriving.frames += 1;
+        arriving.frames > self.limits.fragments_max
+    }
+
+    /// Counts a ping or a pong.
+    fn pings_too_often(&self, websocket: &mut WebSocket<H::Session>, now: Instant) -> bool {
+        let second = now.saturating_duration_since(self.began).as_secs() as u8;
+        if std::mem::replace(&mut websocket.second, second) != second {
+            websocket.pings = 0;
+        }
+        websocket.pings = websocket.pings.saturating_add(1);
+        websocket.pings > self.limits.pings_per_second_max
+    }
+
+    /// Anything that arrives is a sign of life; what we send is none. The timer runs on if the peer
+    /// has yet to take something: somebody looks whether it does.
     fn alive(&self, id: ConnId, websocket: &mut WebSocket<H::Session>, out: &mut Outbox) {
-        websocket.pinged = false;
-        out.set_timer(id, out.ticks(self.limits.ping_interval));
+        if std::mem::replace(&mut websocket.pinged, false) || out.queued(id) == 0 {
+            out.set_timer(id, out.ticks(self.limits.ping_interval));
+        }
     }
 
     /// The first timer of a WebSocket: those opened together are pinged at different times.
@@ -114,18 +195,27 @@ impl<H: Handler> Serve<H> {
         out.set_timer(id, (ticks - early) as u16);
     }
 
-    /// Nothing has arrived for an interval: asks, and if it was asked already gives up.
+    /// Nothing has arrived for an interval: asks, and if it was asked already gives up. Or something is
+    /// queued: gives up if none of it was taken.
     pub(super) fn silent(
         &mut self,
         id: ConnId,
         websocket: &mut WebSocket<H::Session>,
         out: &mut Outbox,
     ) {
-        if websocket.pinged && out.behind(id) {
-            return out.set_timer(id, 1);
-        }
-        if websocket.pinged {
+        // Then it is not read, so it cannot be heard.
+        let deaf = out.congested(id);
+        if websocket.pinged && !deaf {
+            if out.behind(id) {
+                return out.set_timer(id, 1);
+            }
             return out.abort(id, CloseReason::IdleTimeout);
+        }
+        if out.stands_still(id) && !out.behind(id) {
+            return out.abort(id, CloseReason::TooSlow);
+        }
+        if deaf {
+            return out.set_timer(id, out.ticks(self.limits.ping_interval));
         }
         websocket.pinged = true;
         self.counters.pings.add(1);

@@ -180,6 +180,28 @@ fn slow_requests_are_given_up() {
     });
 }
 
+/// A body at the least speed comes whole, though it takes longer than a head may; one at half of it
+/// gets a 408.
+#[test]
+fn bodies_have_a_least_speed() {
+    const BYTES: usize = 5000;
+    for (per_second, status) in [(limits().bytes_per_second_min as usize, 200), (500, 408)] {
+        simulated(&Setup { seeds: 8, ..setup() }, serve, |world| {
+            let mut client = Client::new(world);
+            for piece in post(&body(BYTES)).chunks(per_second / 4) {
+                client.say_bytes(piece);
+                world.until("it is said", |world| {
+                    client.step(world);
+                    client.has_spoken() || client.end.is_some()
+                });
+                world.pass(Duration::from_millis(250));
+            }
+            let answers = responses(world, &mut client, 1);
+            assert_eq!(answers[0].0, status);
+        });
+    }
+}
+
 /// A connection that is kept alive and not used is closed after its time, not before; a request
 /// begins it anew.
 #[test]
@@ -214,7 +236,7 @@ fn whoever_never_reads_is_given_up() {
             world.shard.counters().paused.get() > 0
         });
         world.pass(2 * limits().http_idle + Duration::from_secs(2));
-        assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
+        assert_eq!(world.protocol().closed_for(CloseReason::TooSlow), 1);
     });
 }
 

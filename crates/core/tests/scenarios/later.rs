@@ -116,7 +116,7 @@ fn a_stream_that_is_not_read_is_given_up() {
         let _client = ask(world, "/never");
         world.post(ServeMail::App(body(100_000)));
         world.pass(limits().ping_interval * 4);
-        assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
+        assert_eq!(world.protocol().closed_for(CloseReason::TooSlow), 1);
     });
 }
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use murre_codec::{CloseCode, Control, Data, Kind, OpCode};
-use murre_core::{CloseReason, ServeMail};
+use murre_core::{CloseReason, Serve, ServeLimits, ServeMail};
 
 use crate::app::{
-    Server, TICK, Understood, close, control, fragmented, get, handshake, limits, said, serve,
-    serve_patiently, setup, text, understand,
+    App, Server, TICK, Understood, body, close, control, fragmented, get, handshake, limits, said,
+    serve, serve_patiently, setup, text, understand,
 };
 use crate::client::Client;
 use crate::world::{Read, Setup, World, everywhere, simulated};
@@ -331,4 +331,128 @@ fn a_drain_says_when_to_come_back() {
         assert_eq!(world.protocol().closed_for(CloseReason::Draining), 10);
         assert_eq!(world.protocol().inner.counters().websockets_open.get(), 0);
     });
+}
+
+/// What is served with these limits in place of the usual ones.
+fn limited(change: impl Fn(&mut ServeLimits)) -> impl Fn() -> Server {
+    move || {
+        let mut limits = ServeLimits { handshake: Duration::from_secs(10), ..limits() };
+        change(&mut limits);
+        Serve::new(App::default(), limits)
+    }
+}
+
+/// Says this, and hears with which code it is closed.
+fn closed_with(world: &mut World<Server>, client: &mut Client, said: &[u8]) -> Option<CloseCode> {
+    client.say_bytes(said);
+    until(world, client, "the close", |heard| heard.close.is_some()).close.flatten()
+}
+
+/// A message comes in so many frames and in no more, pings between them not counted; empty ones
+/// count.
+#[test]
+fn fragments_are_bounded() {
+    let serve = limited(|limits| limits.fragments_max = 5);
+    everywhere(&setup(), serve, |world| {
+        let mut client = open(world);
+        let mut whole = fragmented(&[b"1", b"", b"3", b"", b"5"]);
+        // Behind the first frame, of a byte.
+        whole.splice(7..7, control(Control::Ping, b""));
+        client.say_bytes(&whole);
+        client.say_bytes(&whole);
+        let heard = until(world, &mut client, "both", |heard| heard.messages.len() == 2);
+        assert_eq!(heard.messages[1], (Kind::Binary, b"135".to_vec()));
+        let endless = fragmented(&[b"1", b"", b"", b"", b"", b"", b"7"]);
+        assert_eq!(closed_with(world, &mut client, &endless), Some(CloseCode::Policy));
+        world.net.close(client.peer);
+        world.until("it is counted", |world| {
+            world.protocol().closed_for(CloseReason::TooManyFragments) == 1
+        });
+    });
+}
+
+/// Pings and pongs come so often and no more often; those of another second are not counted.
+#[test]
+fn pings_are_bounded() {
+    let serve = limited(|limits| limits.pings_per_second_max = 5);
+    simulated(&setup(), serve, |world| {
+        let mut client = open(world);
+        for _ in 0..10 {
+            (0..5).for_each(|_| client.say_bytes(&control(Control::Ping, b"?")));
+            world.until("they are said", |world| {
+                client.step(world);
+                client.has_spoken()
+            });
+            world.pass(Duration::from_secs(1));
+        }
+        let heard = until(world, &mut client, "the pongs", |heard| heard.pongs.len() == 50);
+        assert_eq!(heard.close, None);
+        let many = control(Control::Pong, b"!").repeat(11);
+        assert_eq!(closed_with(world, &mut client, &many), Some(CloseCode::Policy));
+        world.net.close(client.peer);
+        world.until("it is counted", |world| {
+            world.protocol().closed_for(CloseReason::TooManyPings) == 1
+        });
+    });
+}
+
+/// A message that comes at the least speed, with pings between, comes whole; one that comes at half of
+/// it does not, whatever else its peer says.
+#[test]
+fn messages_have_a_least_speed() {
+    let serve = limited(|limits| limits.handshake = Duration::from_secs(2));
+    for (per_second, comes) in [(1000, true), (500, false)] {
+        simulated(&Setup { seeds: 8, ..setup() }, &serve, |world| {
+            let mut client = open(world);
+            let message = body(20_000);
+            let frames = fragmented(&message.chunks(per_second).collect::<Vec<_>>());
+            for frame in frames.chunks(frames.len() * per_second / message.len()) {
+                client.say_bytes(frame);
+                client.say_bytes(&control(Control::Ping, b""));
+                world.until("it is said", |world| {
+                    client.step(world);
+                    client.has_spoken() || client.end.is_some()
+                });
+                // Who is closed must read it before it says more.
+                for _ in 0..10 {
+                    world.pass(TICK);
+                    client.read(world);
+                }
+            }
+            let heard = until(world, &mut client, "the outcome", |heard| {
+                heard.close.is_some() || !heard.messages.is_empty()
+            });
+            let close = (!comes).then_some(Some(CloseCode::Policy));
+            assert_eq!((heard.messages.len(), heard.close), (usize::from(comes), close));
+            world.net.close(client.peer);
+            world.until("it is gone", |world| world.protocol().closed.len() == 1);
+            assert_eq!(world.protocol().closed_for(CloseReason::TooSlow), usize::from(!comes));
+        });
+    }
+}
+
+/// A peer that talks and talks and takes nothing of what is queued for it is closed; one that takes
+/// a little now and then is not.
+#[test]
+fn who_takes_nothing_is_closed() {
+    for takes in [true, false] {
+        simulated(&Setup { seeds: 8, ..setup() }, limited(|_| {}), |world| {
+            let mut client = open(world);
+            world.post(ServeMail::App(body(60_000)));
+            for _ in 0..50 {
+                client.say_bytes(&control(Control::Pong, b""));
+                world.until("it is said", |world| {
+                    client.write(world);
+                    client.has_spoken() || !world.protocol().closed.is_empty()
+                });
+                if takes {
+                    let _ = world.net.read(client.peer, 500);
+                }
+                world.pass(Duration::from_secs(1));
+            }
+            let closed = world.protocol().closed_for(CloseReason::TooSlow);
+            assert_eq!(closed, usize::from(!takes));
+            assert_eq!(world.protocol().closed.len(), closed);
+        });
+    }
 }

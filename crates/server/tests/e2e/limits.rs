@@ -1,10 +1,12 @@
 //! Clients that want more than their part.
 
+use std::cell::Cell;
+use std::io::Write;
 use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
 
-use crate::server::{Server, murre};
+use crate::server::{BINARY, CLOSE, PING, Server, frame, murre};
 
 /// A server with these flags at an address that is not loopback, whose clients have that address too.
 fn at_an_address(flags: &[&str]) -> Option<Server> {
@@ -69,4 +71,58 @@ fn who_is_not_counted() {
             assert_eq!(client.get("/healthz").status, 200);
         }
     }
+}
+
+/// A message in too many frames and too many pings end a WebSocket with 1008, and are counted by name.
+#[test]
+fn what_a_websocket_may_not_do() {
+    let server = Server::start(&["--max-fragments=3", "--max-pings-per-second=5"]);
+    let fragments = [frame(0x01, b"never ends"), frame(0x00, b"").repeat(3)].concat();
+    // They come in one piece, which is within two seconds.
+    let pings = frame(PING, b"").repeat(11);
+    for (said, reason) in [(fragments, "too_many_fragments"), (pings, "too_many_pings")] {
+        let mut client = server.raw_websocket("/echo");
+        client.send(&said);
+        let heard = client.rest();
+        let close = heard.windows(4).find(|four| four[0] == CLOSE).expect("a close frame");
+        assert_eq!(u16::from_be_bytes([close[2], close[3]]), 1008, "{reason}");
+        drop(client);
+        server.wait_until("counted", |stats| stats["closed"][reason] == 1);
+    }
+}
+
+/// A message and a body that trickle are given up, though something comes all the time.
+#[test]
+fn messages_and_bodies_may_not_trickle() {
+    let server = Server::start(&["--handshake-timeout=0.3", "--min-bytes-per-second=1000000"]);
+    let (mut message, mut body) = (server.raw_websocket("/echo"), server.connect());
+    message.send(&[BINARY, 0x80 | 126, 0xff, 0xff, 0, 0, 0, 0]);
+    body.send(b"POST /healthz HTTP/1.1\r\nHost: m\r\nContent-Length: 60000\r\n\r\n");
+    server.wait_until("given up", |stats| {
+        // They fail when it is done.
+        let _ = (&message.0).write(b".").and((&body.0).write(b"."));
+        let closed = &stats["closed"];
+        closed["too_slow"] == 1 && closed["handshake_timeout"] == 1
+    });
+}
+
+/// Who asks and asks and takes none of the answers is closed, whatever else it says.
+#[test]
+fn answers_must_be_taken() {
+    let server = Server::start(&["--ping-interval=0.4"]);
+    let get = b"GET /?length=4096 HTTP/1.1\r\nHost: m\r\n\r\n".repeat(1000);
+    let echo = frame(BINARY, &[7; 100]).repeat(5000);
+    let clients = [(server.connect(), get), (server.raw_websocket("/echo"), echo)]
+        .map(|(client, said)| (client, said, Cell::new(0)));
+    for (client, ..) in &clients {
+        client.0.set_nonblocking(true).expect("a socket");
+    }
+    server.wait_until("closed", |stats| {
+        for (client, said, at) in &clients {
+            // Until it is not read any more: then nothing goes.
+            let went = (&client.0).write(&said[at.get()..]).unwrap_or(0);
+            at.set((at.get() + went) % said.len());
+        }
+        stats["closed"]["too_slow"] == 2
+    });
 }
