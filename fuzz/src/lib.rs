@@ -6,6 +6,11 @@ mod codec;
 
 mod channels;
 
+#[path = "../../crates/router/tests/services/oracles/mod.rs"]
+mod services;
+#[path = "../../crates/router/tests/topics/oracles/mod.rs"]
+mod topics;
+
 /// RFC 6455 frames, in any pieces, beside tungstenite.
 pub fn frames(bytes: &[u8]) {
     codec::frames::check(bytes);
@@ -29,4 +34,14 @@ pub fn upgrades(bytes: &[u8]) {
 /// Messages of `murre.v1`, beside serde_json and the rules.
 pub fn commands(bytes: &[u8]) {
     channels::command_oracle::check(bytes);
+}
+
+/// Topics on one shard and on several, beside their models.
+pub fn topics(bytes: &[u8]) {
+    topics::check(bytes);
+}
+
+/// Services on one shard and on several, beside their models.
+pub fn services(bytes: &[u8]) {
+    services::check(bytes);
 }

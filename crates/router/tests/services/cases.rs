@@ -2,7 +2,8 @@
 
 use murre_router::services::{Failure, Limits, Refused, RequestId, ServiceEvent, Services, Stats};
 
-use super::{ROOMY, one_shard};
+use crate::one_shard;
+use crate::oracles::ROOMY;
 
 type Event = ServiceEvent<&'static str>;
 

@@ -1,32 +1,45 @@
 //! `Topics` beside naive models of it: one shard, operation by operation, and several shards that
 //! hear each other late, over many seeds.
 
-mod model;
+mod oracles;
 mod situations;
 
-mod oracle;
-mod shards;
+#[path = "../../../../fuzz/src/corpus.rs"]
+mod corpus;
 
-use std::sync::Arc;
+use proptest::collection::vec;
+use proptest::prelude::*;
 
-use murre_router::topics::{Form, Payload, Retention};
+const SEEDS: u64 = 2000;
+/// About 150 steps.
+const BYTES: usize = 900;
 
-/// The topics of all tests; what is before the colon says what is kept.
-const TOPICS: [&str; 7] =
-    ["plain:a", "plain:b", "plain:c", "brief:a", "brief:b", "long:a", "long:b"];
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
-fn rules(topic: &str) -> Option<Retention> {
-    match topic.split_once(':') {
-        Some(("brief", _)) => Some(Retention { size: 3, ttl_ms: 30 }),
-        Some(("long", _)) => Some(Retention { size: 20, ttl_ms: 200 }),
-        _ => None,
+    /// One shard does what a map of sets does, and holds nothing when everybody has left.
+    #[test]
+    fn one_shard_is_a_map_of_sets(commands in vec(any::<u8>(), 0..400)) {
+        oracles::one_shard(&commands);
     }
 }
 
-fn payload(number: u32) -> Payload {
-    Payload { form: Form::Binary, bytes: Arc::from(number.to_be_bytes()) }
+/// Nothing is lost, nothing comes twice, all subscribers hear the owner's order, recovery is exact,
+/// nobody hears who has left, and everything is given back, however late shards hear each other.
+#[test]
+fn shards_agree() {
+    for seed in 0..SEEDS {
+        let mut bytes = [0; BYTES];
+        fastrand::Rng::with_seed(seed).fill(&mut bytes);
+        if let Err(panic) = std::panic::catch_unwind(|| oracles::several(&bytes)) {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
 }
 
-fn number(payload: &Payload) -> u32 {
-    u32::from_be_bytes(payload.bytes[..].try_into().expect("what `payload` made"))
+/// The same for what fuzzing has found.
+#[test]
+fn topics_of_the_corpus() {
+    corpus::each("topics", oracles::check);
 }

@@ -2,7 +2,7 @@
 
 use murre_router::topics::{Event, Limits, Refused, Topics};
 
-use crate::{number, payload, rules};
+use crate::oracles::{number, payload, rules};
 
 /// So many shards, all with these limits.
 fn shards<const N: usize>(limits: Limits) -> [Topics<u32>; N] {

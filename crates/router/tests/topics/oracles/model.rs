@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use murre_router::Member;
 use murre_router::topics::{Event, Limits, Past, Position, Refused, Stats, Topics};
-use proptest::prelude::*;
 
-use crate::{TOPICS, number, payload, rules};
+use super::dice::Dice;
+use super::{TOPICS, number, payload, rules};
 
 const SUBSCRIPTIONS_MAX: usize = 5;
+const MEMBERS: Member = 6;
 
 #[derive(Clone, Debug)]
 enum Command {
@@ -21,22 +22,32 @@ enum Command {
     Wait { ms: u64 },
 }
 
-fn command() -> impl Strategy<Value = Command> {
-    let member = 0..6_u32;
-    let topic = 0..TOPICS.len();
-    let back = proptest::option::of(0..6_u64);
-    prop_oneof![
-        6 => (member.clone(), topic.clone(), back.clone())
-            .prop_map(|(member, topic, back)| Command::Subscribe { member, topic, back }),
-        3 => (member.clone(), topic.clone())
-            .prop_map(|(member, topic)| Command::Unsubscribe { member, topic }),
-        1 => member.prop_map(|member| Command::Leave { member }),
-        6 => topic.clone().prop_map(|topic| Command::Publish { topic }),
-        1 => (topic, back, 0..5_u32)
-            .prop_map(|(topic, back, limit)| Command::History { topic, back, limit }),
-        4 => (1..6_usize).prop_map(|budget| Command::Deliver { budget }),
-        2 => (1..40_u64).prop_map(|ms| Command::Wait { ms }),
-    ]
+impl Command {
+    fn any(dice: &mut Dice) -> Self {
+        match dice.number(23) {
+            0..6 => {
+                Command::Subscribe { member: member(dice), topic: topic(dice), back: back(dice) }
+            }
+            6..9 => Command::Unsubscribe { member: member(dice), topic: topic(dice) },
+            9 => Command::Leave { member: member(dice) },
+            10..16 => Command::Publish { topic: topic(dice) },
+            16 => Command::History { topic: topic(dice), back: back(dice), limit: dice.number(5) },
+            17..21 => Command::Deliver { budget: 1 + dice.index(5) },
+            _ => Command::Wait { ms: u64::from(1 + dice.number(39)) },
+        }
+    }
+}
+
+fn member(dice: &mut Dice) -> Member {
+    dice.number(MEMBERS)
+}
+
+fn topic(dice: &mut Dice) -> usize {
+    dice.index(TOPICS.len())
+}
+
+fn back(dice: &mut Dice) -> Option<u64> {
+    dice.bool().then(|| u64::from(dice.number(6)))
 }
 
 /// A topic as long as somebody is subscribed or something is kept.
@@ -247,7 +258,7 @@ fn check(topics: &Topics<Option<u32>>, model: &Model) {
     assert_eq!(owned as usize, model.topics.len());
     assert_eq!(kept as usize, (0..TOPICS.len()).map(|topic| model.kept(topic)).sum::<usize>());
     assert_eq!(deliveries_waiting as usize, model.due.values().map(VecDeque::len).sum::<usize>());
-    for member in 0..6 {
+    for member in 0..MEMBERS {
         let subscriptions: BTreeSet<&str> = topics.subscriptions(member).collect();
         let expected = model.topics.iter().filter(|(_, naive)| naive.subscribers.contains(&member));
         assert_eq!(subscriptions, expected.map(|(topic, _)| TOPICS[*topic]).collect());
@@ -259,23 +270,19 @@ fn check(topics: &Topics<Option<u32>>, model: &Model) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-
-    /// One shard does what a map of sets does, and holds nothing when everybody has left.
-    #[test]
-    fn one_shard_is_a_map_of_sets(commands in proptest::collection::vec(command(), 0..100)) {
-        let limits = Limits { subscriptions_max: SUBSCRIPTIONS_MAX, ..Limits::default() };
-        let mut topics = Topics::new(0, 1, 1, rules, limits);
-        let mut model = Model::default();
-        for command in &commands {
-            obey(command, &mut topics, &mut model);
-            model.forget_unused();
-            check(&topics, &model);
-        }
-        while deliver(&mut topics, &mut model, 3) {}
-        (0..6).for_each(|member| topics.leave(member, |_| ()));
-        expire(&mut topics, model.now + 200);
-        prop_assert_eq!(topics.stats(), Stats::default());
+/// One shard does what a map of sets does, and holds nothing when everybody has left.
+pub(crate) fn one_shard(bytes: &[u8]) {
+    let limits = Limits { subscriptions_max: SUBSCRIPTIONS_MAX, ..Limits::default() };
+    let mut topics = Topics::new(0, 1, 1, rules, limits);
+    let mut model = Model::default();
+    let mut dice = Dice::new(bytes);
+    while dice.has_more() {
+        obey(&Command::any(&mut dice), &mut topics, &mut model);
+        model.forget_unused();
+        check(&topics, &model);
     }
+    while deliver(&mut topics, &mut model, 3) {}
+    (0..MEMBERS).for_each(|member| topics.leave(member, |_| ()));
+    expire(&mut topics, model.now + 200);
+    assert_eq!(topics.stats(), Stats::default());
 }

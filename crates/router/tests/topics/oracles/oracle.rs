@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use murre_router::topics::{Event, Past, Position, Publication, Refused, TopicInfo};
 use murre_router::{Member, Ticket};
 
-use crate::{TOPICS, number, rules};
+use super::dice::Dice;
+use super::{TOPICS, number, rules};
 
 #[derive(Default)]
 pub(crate) struct Oracle {
@@ -247,11 +248,11 @@ impl Oracle {
     }
 
     /// Any position of the topic, from its past or its future.
-    pub(crate) fn position(&self, topic: usize, rng: &mut fastrand::Rng) -> Option<Position> {
+    pub(crate) fn position(&self, topic: usize, dice: &mut Dice) -> Option<Position> {
         let log = &self.logs[topic];
         let newest = &log[log.len().saturating_sub(6)..];
-        let position = rng.choice(newest)?.position?;
-        Some(match rng.u8(0..12) {
+        let position = newest.get(dice.index(newest.len()))?.position?;
+        Some(match dice.number(12) {
             0 => Position { epoch: position.epoch.wrapping_add(1), ..position },
             1 => Position { offset: position.offset + 5, ..position },
             2 => Position { offset: 0, ..position },

@@ -1,13 +1,13 @@
-//! Several shards with notes that take their time, from a seed, and an oracle that knows all.
+//! Several shards with notes that take their time, and an oracle that knows all.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fastrand::Rng;
 use murre_router::services::{
     Failure, Limits, Refused, RequestId, ServiceEvent, ServiceNote, Services, Stats,
 };
 
 use super::ROOMY;
+use super::dice::Dice;
 
 /// Who answers: nobody in a question.
 type Payload = (Ticket, Person);
@@ -20,7 +20,7 @@ const MEMBERS: u32 = 4;
 
 /// The shards and the ways between them.
 struct World {
-    rng: Rng,
+    dice: Dice,
     limits: Limits,
     shards: Vec<Services<Payload>>,
     /// By sender and receiver.
@@ -28,19 +28,19 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, limits: Limits) -> Self {
-        let mut rng = Rng::with_seed(seed);
-        let count = rng.u16(1..=4);
-        let hash_seed = rng.u64(..);
+    fn new(bytes: &[u8], limits: Limits) -> Self {
+        let mut dice = Dice::new(bytes);
+        let count = 1 + dice.number(4) as u16;
+        let hash_seed = u64::from(dice.number(256));
         let shards =
             (0..count).map(|shard| Services::new(shard, count, hash_seed, limits)).collect();
         let ways = (0..count).map(|_| (0..count).map(|_| VecDeque::new()).collect()).collect();
-        World { rng, limits, shards, ways }
+        World { dice, limits, shards, ways }
     }
 
     /// A shard.
     fn any(&mut self) -> usize {
-        self.rng.usize(0..self.shards.len())
+        self.dice.index(self.shards.len())
     }
 
     fn hand_over(&mut self, from: usize, to: usize) {
@@ -120,8 +120,8 @@ struct Oracle {
 type Outcomes = BTreeMap<&'static str, u32>;
 
 impl Oracle {
-    fn new(seed: u64, limits: Limits) -> Self {
-        let world = World::new(seed, limits);
+    fn new(bytes: &[u8], limits: Limits) -> Self {
+        let world = World::new(bytes, limits);
         let persons: Vec<Vec<Person>> = (0..world.shards.len())
             .map(|shard| (0..MEMBERS as usize).map(|at| shard * MEMBERS as usize + at).collect())
             .collect();
@@ -140,26 +140,28 @@ impl Oracle {
     }
 
     fn run(mut self) -> Outcomes {
-        for _ in 0..self.world.rng.u32(50..400) {
+        while self.world.dice.has_more() {
             self.step += 1;
             let shard = self.world.any();
-            let member = self.world.rng.u32(0..MEMBERS);
-            match self.world.rng.u8(0..40) {
-                0..3 => self.serve(shard, member),
-                3 => self.unserve(shard, member),
-                4..12 => self.request(shard, member),
-                12..18 => self.reply(shard, member),
-                18 => self.leave(shard, member),
+            match self.world.dice.number(40) {
+                0..3 => self.serve(shard),
+                3 => self.unserve(shard),
+                4..12 => self.request(shard),
+                12..18 => self.reply(shard),
+                18 => {
+                    let member = self.any_member();
+                    self.leave(shard, member);
+                }
                 19..24 => {
                     let to = self.world.any();
                     self.world.hand_over(shard, to);
                 }
                 24..31 => {
-                    let (to, count) = (self.world.any(), self.world.rng.usize(1..5));
+                    let (to, count) = (self.world.any(), 1 + self.world.dice.index(4));
                     self.world.arrive(shard, to, count);
                 }
                 31..37 => self.tell(shard, self.step as usize % 3 + 1),
-                37 => self.now += self.world.rng.u64(0..20),
+                37 => self.now += u64::from(self.world.dice.number(20)),
                 38 => self.expire(shard),
                 _ => self.calm_down(),
             }
@@ -169,7 +171,8 @@ impl Oracle {
         self.outcomes
     }
 
-    fn serve(&mut self, shard: usize, member: u32) {
+    fn serve(&mut self, shard: usize) {
+        let member = self.any_member();
         let (person, name) = (self.persons[shard][member as usize], self.any_name());
         let mut mine = self.offers.iter().filter(|o| o.person == person && o.ended.is_none());
         let count = mine.clone().count() as u32;
@@ -186,7 +189,8 @@ impl Oracle {
         }
     }
 
-    fn unserve(&mut self, shard: usize, member: u32) {
+    fn unserve(&mut self, shard: usize) {
+        let member = self.any_member();
         let (person, name, step) =
             (self.persons[shard][member as usize], self.any_name(), self.step);
         let mut offers = self.offers.iter_mut();
@@ -195,9 +199,10 @@ impl Oracle {
         assert_eq!(self.world.shards[shard].unserve(member, NAMES[name]), expected);
     }
 
-    fn request(&mut self, shard: usize, member: u32) {
+    fn request(&mut self, shard: usize) {
+        let member = self.any_member();
         let (person, name) = (self.persons[shard][member as usize], self.any_name());
-        let deadline = self.now + self.world.rng.u64(0..60);
+        let deadline = self.now + u64::from(self.world.dice.number(60));
         let ticket = self.requests.len() as Ticket;
         let mine = self.requests.iter().filter(|r| r.person == person && !r.outcome);
         let count = mine.count() as u32;
@@ -217,11 +222,12 @@ impl Oracle {
     }
 
     /// To what the member has, or to what somebody else has.
-    fn reply(&mut self, shard: usize, member: u32) {
+    fn reply(&mut self, shard: usize) {
+        let member = self.any_member();
         let person = self.persons[shard][member as usize];
-        let rng = &mut self.world.rng;
-        if rng.u8(0..8) == 0 {
-            let other = rng.usize(0..self.open.len());
+        let dice = &mut self.world.dice;
+        if dice.number(8) == 0 {
+            let other = dice.index(self.open.len());
             if let Some(Open { request, .. }) = self.open[other].first() {
                 let is_mine = self.open[person].iter().any(|open| open.request == *request);
                 if !is_mine {
@@ -230,8 +236,9 @@ impl Oracle {
                 }
             }
         } else if !self.open[person].is_empty() {
-            let at = rng.usize(0..self.open[person].len());
-            let answer = if rng.bool() { Ok(()) } else { Err(rng.u8(..).to_string().into()) };
+            let at = dice.index(self.open[person].len());
+            let answer =
+                if dice.bool() { Ok(()) } else { Err(dice.number(256).to_string().into()) };
             let Open { request, ticket } = self.open[person].swap_remove(at);
             let text = request.to_string();
             let payload = answer.clone().map(|()| (ticket, person));
@@ -354,8 +361,12 @@ impl Oracle {
         *self.outcomes.entry(what).or_default() += 1;
     }
 
+    fn any_member(&mut self) -> u32 {
+        self.world.dice.number(MEMBERS)
+    }
+
     fn any_name(&mut self) -> usize {
-        self.world.rng.usize(0..NAMES.len())
+        self.world.dice.index(NAMES.len())
     }
 
     /// The shard has what its members have.
@@ -404,80 +415,42 @@ impl Oracle {
     }
 }
 
-/// Says which seed a panic belongs to.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("seed {}", self.0);
-        }
-    }
-}
-
-fn with_seeds(limits: Limits, kinds: &[&'static str]) {
-    let mut outcomes = Outcomes::new();
-    for seed in 0..1500 {
-        let seed = Seed(seed);
-        for (what, times) in Oracle::new(seed.0, limits).run() {
-            *outcomes.entry(what).or_default() += times;
-        }
-    }
-    let rare: Vec<_> = kinds.iter().filter(|what| outcomes.get(*what) < Some(&100)).collect();
-    assert!(rare.is_empty(), "{rare:?} are rare in {outcomes:?}");
-}
-
 /// Members come and go, their numbers are used again, notes are late: every request has one
 /// outcome, for which there is a reason, is seen by one responder at most, and nothing is left.
-#[test]
-fn every_request_has_one_outcome() {
-    let kinds =
-        ["request", "response", "no responders", "responder gone", "responder failed", "timeout"];
-    with_seeds(ROOMY, &kinds);
-}
-
-/// The same where there is too much of everything.
-#[test]
-fn within_tight_limits() {
-    let limits = Limits { services_max: 2, requests_max: 6, serving_max: 2, notes_max: 6 };
-    let kinds = ["request", "response", "no responders", "overloaded", "responder gone", "timeout"];
-    with_seeds(limits, &kinds);
+pub(crate) fn several(bytes: &[u8], limits: Limits) -> BTreeMap<&'static str, u32> {
+    Oracle::new(bytes, limits).run()
 }
 
 /// While nothing changes, those who offer a service are asked equally often, to within one,
 /// wherever they and the requesters are.
-#[test]
-fn requests_are_spread_evenly() {
-    for seed in 0..500 {
-        let seed = Seed(seed);
-        let mut world = World::new(seed.0, ROOMY);
-        // Some come and go before.
-        for member in 0..world.rng.u32(1..20) {
-            let shard = world.any();
-            world.shards[shard].serve(member, "one").expect("is new");
-            if member > 0 && world.rng.u8(0..3) == 0 {
-                world.shards[shard].leave(member, |_| ());
-            }
+pub(crate) fn evenly(bytes: &[u8]) {
+    let mut world = World::new(bytes, ROOMY);
+    // Some come and go before.
+    for member in 0..1 + world.dice.number(19) {
+        let shard = world.any();
+        world.shards[shard].serve(member, "one").expect("is new");
+        if member > 0 && world.dice.number(3) == 0 {
+            world.shards[shard].leave(member, |_| ());
         }
-        world.calm_down();
-        let count = world.rng.u32(0..100);
-        for ticket in 0..count {
-            let (from, to) = (world.any(), world.any());
-            world.shards[from].request(50, ticket, "one", (ticket, 0), 10).expect("there is room");
-            world.hand_over(from, to);
-            world.arrive(from, to, 2);
-        }
-        world.calm_down();
-        let mut asked = BTreeMap::new();
-        for services in &mut world.shards {
-            while let Some(event) = services.event() {
-                let ServiceEvent::Request { member, .. } = event else { panic!("{event:?}") };
-                *asked.entry(member).or_insert(0) += 1;
-            }
-        }
-        let offers: usize = world.shards.iter().map(|services| services.stats().offers).sum();
-        let least = if asked.len() < offers { 0 } else { *asked.values().min().expect("one") };
-        assert_eq!(asked.values().sum::<u32>(), count);
-        assert!(asked.values().all(|times| *times <= least + 1), "{asked:?}");
     }
+    world.calm_down();
+    let count = world.dice.number(100);
+    for ticket in 0..count {
+        let (from, to) = (world.any(), world.any());
+        world.shards[from].request(50, ticket, "one", (ticket, 0), 10).expect("there is room");
+        world.hand_over(from, to);
+        world.arrive(from, to, 2);
+    }
+    world.calm_down();
+    let mut asked = BTreeMap::new();
+    for services in &mut world.shards {
+        while let Some(event) = services.event() {
+            let ServiceEvent::Request { member, .. } = event else { panic!("{event:?}") };
+            *asked.entry(member).or_insert(0) += 1;
+        }
+    }
+    let offers: usize = world.shards.iter().map(|services| services.stats().offers).sum();
+    let least = if asked.len() < offers { 0 } else { *asked.values().min().expect("one") };
+    assert_eq!(asked.values().sum::<u32>(), count);
+    assert!(asked.values().all(|times| *times <= least + 1), "{asked:?}");
 }

@@ -1,0 +1,31 @@
+//! Request and reply beside naive models of it, for any bytes: by the tests here and by a fuzz target.
+
+#[path = "../../../../../fuzz/src/dice.rs"]
+mod dice;
+
+mod model;
+mod simulation;
+
+pub(crate) use model::one_shard;
+pub(crate) use simulation::{evenly, several};
+
+use murre_router::services::Limits;
+
+/// More than a test needs.
+pub(crate) const ROOMY: Limits =
+    Limits { services_max: 1000, requests_max: 1000, serving_max: 1000, notes_max: 1000 };
+
+/// Where there is too much of everything.
+pub(crate) const TIGHT: Limits =
+    Limits { services_max: 2, requests_max: 6, serving_max: 2, notes_max: 6 };
+
+/// Bytes are what members of one shard do, or of several that hear each other late.
+pub(crate) fn check(bytes: &[u8]) {
+    match bytes {
+        [] => {}
+        [0, bytes @ ..] => one_shard(bytes),
+        [1, bytes @ ..] => evenly(bytes),
+        [2, bytes @ ..] => _ = several(bytes, ROOMY),
+        [_, bytes @ ..] => _ = several(bytes, TIGHT),
+    }
+}
