@@ -18,7 +18,7 @@ BACKENDS = {
 }
 # Section 9 has messages of 16 MiB.
 SERVE = ["serve", "--bench", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--log-format=json",
-         "--max-conns=100", "--max-message-bytes=16777216"]
+         "--max-conns=100", "--max-message-bytes=16777216", "--max-fragments=100000"]
 PATIENCE_SECONDS = 600
 
 

@@ -48,6 +48,8 @@ pub use mailbox::Mailbox;
 pub use outbox::{Outbox, Queued};
 pub use pool::Pool;
 pub use protocol::Protocol;
-pub use serve::{Answer, Handler, Message, Opened, Serve, ServeCounters, ServeLimits, ServeMail};
+pub use serve::{
+    Answer, Handler, Message, Opened, Origin, Origins, Serve, ServeCounters, ServeLimits, ServeMail,
+};
 pub use shard::{Held, Shard, ShardConfig};
 pub use timers::TIMER_BYTES;

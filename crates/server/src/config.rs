@@ -17,8 +17,8 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use murre_core::AddressLimits;
 use murre_core::host::{Descriptors, Io};
+use murre_core::{AddressLimits, Origins};
 use tracing_subscriber::filter::Targets;
 
 use crate::channels::command::Limits;
@@ -141,6 +141,12 @@ pub(crate) struct Config {
     #[arg(long, env = "MURRE_MAX_MESSAGE_BYTES", hide_env_values = true, value_name = "N")]
     #[arg(default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
     pub(crate) max_message_bytes: u32,
+
+    /// Origins whose pages may open WebSockets, as https://example.com or https://*.example.com,
+    /// separated by commas; or any [default: pages of the host that the WebSocket is opened to]
+    #[arg(long = "allow-origin", env = "MURRE_ALLOW_ORIGIN", hide_env_values = true)]
+    #[arg(value_name = "ORIGINS", value_parser = origins, default_value = "", hide_default_value = true)]
+    pub(crate) allow_origins: Origins,
 
     /// Frames in which a WebSocket message may come
     #[arg(long, env = "MURRE_MAX_FRAGMENTS", hide_env_values = true, value_name = "N")]
@@ -421,6 +427,18 @@ fn descriptors_choice(text: &str) -> Result<DescriptorsChoice, String> {
         "normal" => Ok(Some(Descriptors::Normal)),
         "direct" => Ok(Some(Descriptors::Direct)),
         _ => Err("it is one of auto, normal, direct".into()),
+    }
+}
+
+/// Nothing stands for the own host.
+fn origins(text: &str) -> Result<Origins, String> {
+    match text {
+        "" => Ok(Origins::Own),
+        "any" => Ok(Origins::Any),
+        list => {
+            let origins: Result<_, _> = list.split(',').map(|one| one.trim().parse()).collect();
+            Ok(Origins::Listed(origins?))
+        }
     }
 }
 

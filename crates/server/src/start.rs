@@ -151,6 +151,7 @@ fn start_shards(
                 body_bytes_max: config.max_body_bytes,
                 ..HttpLimits::default()
             },
+            origins: config.allow_origins.clone(),
             message_bytes_max: config.max_message_bytes,
             fragments_max: config.max_fragments,
             pings_per_second_max: config.max_pings_per_second,

@@ -106,6 +106,10 @@ impl<H: Handler> Serve<H> {
     ) -> Option<H::Session> {
         let opened = match upgrade::check(request) {
             Err(refusal) => Err(refusal.response()),
+            Ok(_) if !self.limits.origins.allow(request) => {
+                self.counters.origins_refused.add(1);
+                Err(Response::text(403, "pages of this origin may not open WebSockets here\n"))
+            }
             Ok(_) if out.is_draining() => Err(out.unavailable(id, "going away\n")),
             Ok(upgrade) => {
                 let opened = self.handler.open(id, request, &upgrade);

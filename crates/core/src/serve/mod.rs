@@ -3,6 +3,7 @@
 mod handler;
 mod http;
 mod later;
+mod origins;
 mod peer;
 mod websocket;
 
@@ -23,6 +24,7 @@ use crate::protocol::Protocol;
 pub use handler::{Answer, Handler, Message, Opened};
 use http::Clock;
 use later::Later;
+pub use origins::{Origin, Origins};
 use websocket::{Arriving, WebSocket};
 
 /// The bounds of what a peer may do.
@@ -30,6 +32,8 @@ use websocket::{Arriving, WebSocket};
 pub struct ServeLimits {
     /// Sizes of requests.
     pub http: HttpLimits,
+    /// Whose pages may open WebSockets.
+    pub origins: Origins,
     /// Bytes of one message at most.
     pub message_bytes_max: u32,
     /// Frames of one message at most.
@@ -54,6 +58,7 @@ impl Default for ServeLimits {
     fn default() -> Self {
         ServeLimits {
             http: HttpLimits::default(),
+            origins: Origins::default(),
             message_bytes_max: 1024 * 1024,
             fragments_max: 4096,
             pings_per_second_max: 50,
@@ -127,8 +132,10 @@ pub struct ServeCounters {
     pub websockets: Counter,
     /// WebSockets that are open now.
     pub websockets_open: Counter,
-    /// Upgrades refused.
+    /// Upgrades refused, for whatever reason.
     pub upgrades_refused: Counter,
+    /// Of those, to pages of origins that are not allowed.
+    pub origins_refused: Counter,
     /// Whole messages received.
     pub messages: Counter,
     /// Pings sent to silent peers.

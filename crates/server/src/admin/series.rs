@@ -53,7 +53,7 @@ const fn now(name: &'static str, help: &'static str, value: fn(&ShardCounters) -
 
 /// Every number but the connections closed, which are told apart by reason.
 #[rustfmt::skip]
-pub(crate) const SERIES: [Series; 41] = [
+pub(crate) const SERIES: [Series; 42] = [
     now("connections_open", "Connections that are open", |s| s.transport.open.get()),
     total("connections_accepted", "Connections accepted", |s| s.transport.accepted.get()),
     total("connections_refused_address_full", "Connections refused because their address had as many as it may", |s| s.refused(Excess::Connections)),
@@ -72,6 +72,7 @@ pub(crate) const SERIES: [Series; 41] = [
     now("websockets_open", "WebSockets that are open", |s| s.serve.websockets_open.get()),
     total("websockets_opened", "WebSockets opened", |s| s.serve.websockets.get()),
     total("upgrades_refused", "WebSockets refused", |s| s.serve.upgrades_refused.get()),
+    total("upgrades_refused_origin", "WebSockets refused to pages of origins that are not allowed", |s| s.serve.origins_refused.get()),
     total("http_requests", "HTTP requests answered, upgrades among them", |s| s.serve.requests.get()),
     total("http_requests_bad", "HTTP requests that broke a rule or a limit", |s| s.serve.requests_bad.get()),
     total("messages_received", "WebSocket messages received", |s| s.serve.messages.get()),

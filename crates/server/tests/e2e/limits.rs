@@ -126,3 +126,38 @@ fn answers_must_be_taken() {
         stats["closed"]["too_slow"] == 2
     });
 }
+
+/// A page of another host may not open WebSockets, unless its origin is listed: then that of the own
+/// host may not.
+#[test]
+fn origins() {
+    let of_a_browser = |server: &Server, origin: &str| {
+        let mut client = server.connect();
+        let host = server.data;
+        client.send(handshake(&format!("Host: {host}\r\nOrigin: {origin}\r\n")).as_bytes());
+        client.answer().status
+    };
+    let server = Server::start(&[]);
+    assert_eq!(of_a_browser(&server, &format!("http://{}", server.data)), 101);
+    assert_eq!(of_a_browser(&server, "https://elsewhere.example"), 403);
+    assert_eq!(server.stats()["total"]["upgrades_refused_origin"], 1);
+
+    let server = Server::start(&["--allow-origin=https://app.example, https://*.murre.example"]);
+    for (origin, status) in [
+        ("https://app.example", 101),
+        ("https://a.murre.example", 101),
+        ("http://app.example", 403),
+    ] {
+        assert_eq!(of_a_browser(&server, origin), status, "{origin}");
+    }
+    assert_eq!(of_a_browser(&server, &format!("http://{}", server.data)), 403);
+    assert_eq!(of_a_browser(&Server::start(&["--allow-origin=any"]), "null"), 101);
+}
+
+/// A correct handshake with these fields, the host among them.
+fn handshake(fields: &str) -> String {
+    format!(
+        "GET /echo HTTP/1.1\r\n{fields}Upgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
