@@ -36,7 +36,7 @@ same "unknown path" 404 "$(status "$base/nowhere")"
 same "POST to an unknown path" 404 "$(status --data body "$base/nowhere")"
 same "HEAD" "content-length: 512" "$(fetch --head "$base/?length=512" |
     tr --delete '\r' | grep --ignore-case content-length | tr '[:upper:]' '[:lower:]')"
-same "chunked" 501 "$(status --header 'Transfer-Encoding: chunked' --data body "$base/nowhere")"
+same "chunked" 411 "$(status --header 'Transfer-Encoding: chunked' --data body "$base/nowhere")"
 same "the path of channels, without an upgrade" 426 "$(status "$base/ws")"
 
 # One connection for both: the second says that it made none.

@@ -29,9 +29,7 @@ impl<'r> Upgrade<'r> {
 pub enum Refusal {
     /// Not a GET.
     Method,
-    /// Not HTTP/1.1.
-    HttpVersion,
-    /// `Upgrade: websocket` and `Connection: Upgrade` are not both there.
+    /// `Upgrade: websocket` and `Connection: Upgrade` are not both there, or not in HTTP/1.1.
     NotAsked,
     /// A version other than 13, or more than one.
     WebSocketVersion,
@@ -46,7 +44,6 @@ impl Refusal {
     pub fn response(self) -> Response {
         let (status, why) = match self {
             Refusal::Method => (405, "a WebSocket is opened with GET\n"),
-            Refusal::HttpVersion => (400, "a WebSocket is opened with HTTP/1.1\n"),
             Refusal::NotAsked => (426, "this is a WebSocket endpoint\n"),
             Refusal::WebSocketVersion => (426, "only WebSocket version 13 is spoken\n"),
             Refusal::Key => (400, "Sec-WebSocket-Key is not one of 16 bytes in base64\n"),
@@ -73,7 +70,6 @@ pub fn check<'r>(request: &'r Request<'_, '_>) -> Result<Upgrade<'r>, Refusal> {
     let mut protocols = request.headers_named("sec-websocket-protocol");
     let rules = [
         (request.method == "GET", Refusal::Method),
-        (request.minor_version >= 1, Refusal::HttpVersion),
         (request.wants_websocket(), Refusal::NotAsked),
         (only(request, "sec-websocket-version") == Some(b"13"), Refusal::WebSocketVersion),
         (is_key(key), Refusal::Key),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use murre_codec::http::{Request, Response};
-use murre_codec::upgrade::Upgrade;
+use murre_codec::upgrade::{Refusal, Upgrade};
 use murre_codec::{CloseCode, Kind};
 use murre_core::{Answer, CloseReason, ConnId, Handler, Message, Opened, Outbox};
 use murre_router::Shard;
@@ -47,6 +47,10 @@ enum Route<'f> {
     File(&'f Entry),
 }
 
+/// Those of RFC 9110 section 9 and RFC 5789, less tunnels, which the codec refuses; first those that
+/// some path takes.
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"];
+
 /// The subprotocol of `/ws`.
 const PROTOCOL: &str = "murre.v1";
 
@@ -80,12 +84,22 @@ impl App {
     }
 
     fn answer(&self, request: &Request<'_, '_>) -> Response {
+        if !METHODS.contains(&request.method) {
+            return Response::text(501, "this method is not known here\n");
+        }
+        // Of the server as a whole (RFC 9110 section 9.3.7).
+        if request.target == "*" {
+            return Response::text(204, "").with("Allow", "GET, HEAD");
+        }
         let Some(route) = self.route(request.path()) else {
             return Response::text(404, "nothing is here\n");
         };
-        if !matches!(request.method, "GET" | "HEAD") {
-            let refused = Response::text(405, "this path takes GET and HEAD\n");
-            return refused.with("Allow", "GET, HEAD");
+        let (allowed, refusal) = match route {
+            Route::Events | Route::Poll => (&METHODS[..1], "this path takes GET\n"),
+            _ => (&METHODS[..2], "this path takes GET and HEAD\n"),
+        };
+        if !allowed.contains(&request.method) {
+            return Response::text(405, refusal).with("Allow", &allowed.join(", "));
         }
         match route {
             Route::Health => Response::text(200, "ok\n"),
@@ -93,12 +107,9 @@ impl App {
             Route::Scenario => bench::scenario(),
             Route::Page(page) => page.answer(),
             Route::File(entry) => entry.answer(request),
-            Route::WebSocket(_) => Response::text(426, "this path speaks WebSocket\n")
-                .with("Upgrade", "websocket")
-                .with("Connection", "Upgrade"),
-            Route::Events | Route::Poll => {
-                Response::text(405, "this path takes GET\n").with("Allow", "GET")
-            }
+            Route::WebSocket(_) => Refusal::NotAsked.response(),
+            // What only GET gets is not begun by who would rather speak WebSocket.
+            Route::Events | Route::Poll => Response::text(400, "this path speaks no WebSocket\n"),
         }
     }
 

@@ -67,23 +67,23 @@ fn line_feed(bytes: &[u8]) -> Option<usize> {
 
 /// How the body's length is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BodyLength {
+pub(super) enum BodyLength<'b> {
     /// Not at all.
     None,
     /// In bytes.
     Bytes(u64),
-    /// By `Transfer-Encoding`.
-    Encoded,
+    /// By `Transfer-Encoding`, which has this value.
+    Encoded(&'b [u8]),
     /// In a way that can be read in two ways.
     Ambiguous,
 }
 
 /// Reads `Content-Length` and `Transfer-Encoding` (RFC 9112 section 6.3).
-pub(super) fn body_length(fields: &[Header<'_>]) -> BodyLength {
+pub(super) fn body_length<'b>(fields: &[Header<'b>]) -> BodyLength<'b> {
     let mut length = BodyLength::None;
     for field in fields {
         let next = if field.name.eq_ignore_ascii_case("transfer-encoding") {
-            BodyLength::Encoded
+            BodyLength::Encoded(field.value)
         } else if field.name.eq_ignore_ascii_case("content-length") {
             match decimal(field.value) {
                 Some(bytes) => BodyLength::Bytes(bytes),
@@ -127,9 +127,12 @@ pub(super) fn named<'b>(fields: &[Header<'b>], name: &str) -> impl Iterator<Item
 
 /// Whether a comma-separated list in any field of this name has this member.
 pub(super) fn lists(fields: &[Header<'_>], name: &str, member: &str) -> bool {
-    named(fields, name)
-        .flat_map(|value| value.split(|&byte| byte == b','))
-        .any(|item| item.trim_ascii().eq_ignore_ascii_case(member.as_bytes()))
+    named(fields, name).flat_map(members).any(|item| item.eq_ignore_ascii_case(member.as_bytes()))
+}
+
+/// The members of a comma-separated list (RFC 9110 section 5.6.1).
+pub(super) fn members(list: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]

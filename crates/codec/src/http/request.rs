@@ -1,5 +1,7 @@
 //! Requests, as a server receives them.
 
+use std::net::Ipv6Addr;
+
 use httparse::Header;
 
 use super::Fields;
@@ -93,9 +95,12 @@ impl<'b> Request<'b, '_> {
         })
     }
 
-    /// Whether the client asks to speak WebSocket from here on.
+    /// Whether the client asks to speak WebSocket from here on. In HTTP/1.0, and without `Connection`,
+    /// an `Upgrade` is to be ignored (RFC 9110 section 7.8).
     pub fn wants_websocket(&self) -> bool {
-        self.lists("upgrade", "websocket") && self.lists("connection", "upgrade")
+        self.minor_version >= 1
+            && self.lists("upgrade", "websocket")
+            && self.lists("connection", "upgrade")
     }
 }
 
@@ -109,8 +114,10 @@ pub enum BadRequest {
     Version,
     /// HTTP/1.1 with no `Host`, more than one, or one that is no host.
     Host,
-    /// Two lengths, or one that is not a number.
+    /// Two lengths, or one that is not a number, or a transfer coding that gives none.
     Length,
+    /// A body in chunks, of which we take none.
+    Chunked,
     /// The target is longer than the limit.
     TargetTooLong,
     /// The head is longer than the limit, or has too many fields.
@@ -119,8 +126,10 @@ pub enum BadRequest {
     BodyTooLong,
     /// An expectation other than `100-continue`.
     Expectation,
-    /// A transfer coding, of which we take none.
+    /// A transfer coding that we do not know.
     Encoded,
+    /// A tunnel, of which we open none.
+    Tunnel,
 }
 
 impl BadRequest {
@@ -128,11 +137,12 @@ impl BadRequest {
     pub fn status(self) -> u16 {
         match self {
             BadRequest::Malformed | BadRequest::Host | BadRequest::Length => 400,
+            BadRequest::Chunked => 411,
             BadRequest::BodyTooLong => 413,
             BadRequest::TargetTooLong => 414,
             BadRequest::Expectation => 417,
             BadRequest::HeadTooLong => 431,
-            BadRequest::Encoded => 501,
+            BadRequest::Encoded | BadRequest::Tunnel => 501,
             BadRequest::Version => 505,
         }
     }
@@ -144,11 +154,13 @@ impl BadRequest {
             BadRequest::Version => "only HTTP/1.0 and HTTP/1.1 are spoken here\n",
             BadRequest::Host => "an HTTP/1.1 request has exactly one Host\n",
             BadRequest::Length => "the length of the body is not clear\n",
+            BadRequest::Chunked => "chunks are not taken: send a Content-Length\n",
             BadRequest::TargetTooLong => "the request target is too long\n",
             BadRequest::HeadTooLong => "the request head is too large\n",
             BadRequest::BodyTooLong => "the body is too large\n",
             BadRequest::Expectation => "only 'Expect: 100-continue' is understood\n",
-            BadRequest::Encoded => "transfer codings are not understood: send a Content-Length\n",
+            BadRequest::Encoded => "this transfer coding is not understood\n",
+            BadRequest::Tunnel => "there are no tunnels here\n",
         }
     }
 }
@@ -258,6 +270,10 @@ fn parse<'b, 'h>(
     if target.len() > limits.target_bytes_max as usize {
         return Err(BadRequest::TargetTooLong);
     }
+    // What follows a tunnel's head may be meant for its other end, and not be a request.
+    if method == "CONNECT" {
+        return Err(BadRequest::Tunnel);
+    }
     if !is_target(target, method) {
         return Err(BadRequest::Malformed);
     }
@@ -266,7 +282,7 @@ fn parse<'b, 'h>(
     let body = match head::body_length(headers) {
         BodyLength::None => 0,
         BodyLength::Bytes(bytes) => bytes,
-        BodyLength::Encoded => return Err(BadRequest::Encoded),
+        BodyLength::Encoded(codings) => return Err(refused_coding(codings, minor_version)),
         BodyLength::Ambiguous => return Err(BadRequest::Length),
     };
     let wait = expects_continue(headers, minor_version)?;
@@ -289,17 +305,11 @@ fn names_a_version(head: &[u8]) -> bool {
     )
 }
 
-/// The forms of RFC 9112 section 3.2: a path, a URI, or what two methods ask of no path. None has a
+/// The forms of RFC 9112 section 3.2: a path, a URI, or what OPTIONS asks of no path. None has a
 /// fragment, which some programs cut off and others take for part of the path.
 fn is_target(target: &str, method: &str) -> bool {
-    match method {
-        _ if target.contains('#') => false,
-        "CONNECT" => target.rsplit_once(':').is_some_and(|(host, port)| {
-            is_authority(host) && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
-        }),
-        "OPTIONS" if target == "*" => true,
-        _ => after_authority(target).is_some(),
-    }
+    let known = (method, target) == ("OPTIONS", "*") || after_authority(target).is_some();
+    known && target.is_ascii() && !target.contains('#')
 }
 
 /// The path and query of a target that has a path: the target itself, or what follows the host.
@@ -325,10 +335,31 @@ fn is_authority(authority: &str) -> bool {
     !matches!(authority.as_bytes(), [] | [b':', ..]) && is_host(authority.as_bytes())
 }
 
-/// Nothing but what a host and a port are written with (RFC 3986 section 3.2.2).
+/// A host as a URI has it, and perhaps a port (RFC 3986 sections 3.2.2 and 3.2.3).
 fn is_host(bytes: &[u8]) -> bool {
-    let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte);
-    bytes.iter().all(belongs)
+    let port = match bytes.strip_prefix(b"[") {
+        None => &bytes[bytes.iter().take_while(|byte| is_of_name(byte)).count()..],
+        Some(rest) => match rest.iter().position(|&byte| byte == b']') {
+            Some(end) if is_address(&rest[..end]) => &rest[end + 1..],
+            _ => return false,
+        },
+    };
+    match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+fn is_of_name(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte)
+}
+
+/// An IPv6 address, and perhaps the zone it is in (RFC 6874).
+fn is_address(bytes: &[u8]) -> bool {
+    let address = bytes.split(|&byte| byte == b'%').next().unwrap_or_default();
+    let text = std::str::from_utf8(address).unwrap_or_default();
+    text.parse::<Ipv6Addr>().is_ok() && bytes.iter().all(|byte| is_of_name(byte) || *byte == b':')
 }
 
 /// Exactly one `Host` in HTTP/1.1, at most one in HTTP/1.0 (RFC 9112 section 3.2).
@@ -336,6 +367,20 @@ fn check_host(headers: &[Header<'_>], minor_version: u8) -> Result<(), BadReques
     let mut hosts = head::named(headers, "host");
     let known = hosts.next().map_or(minor_version == 0, is_host);
     if known && hosts.next().is_none() { Ok(()) } else { Err(BadRequest::Host) }
+}
+
+/// What is wrong with a request that has a transfer coding. The body ends where chunks end or nobody
+/// knows where, and HTTP/1.0 has no codings (RFC 9112 sections 6.1 and 6.3). Chunks need not be taken:
+/// a server may ask for a length instead (section 6.3).
+fn refused_coding(codings: &[u8], minor_version: u8) -> BadRequest {
+    let is_chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let chunks = head::members(codings).filter(is_chunked).count();
+    let chunks_are_last = head::members(codings).next_back().as_ref().is_some_and(is_chunked);
+    match head::members(codings).count() {
+        _ if minor_version == 0 || chunks != 1 || !chunks_are_last => BadRequest::Length,
+        1 => BadRequest::Chunked,
+        _ => BadRequest::Encoded,
+    }
 }
 
 /// HTTP/1.0 knows no expectations (RFC 9110 section 10.1.1).

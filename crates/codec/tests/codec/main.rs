@@ -2,14 +2,15 @@
 
 mod oracles;
 
+mod cases;
 mod corpus;
 mod cuts;
 mod examples;
 mod frames;
+mod http_cases;
 mod requests;
 mod requests_rules;
 mod responses;
-mod smuggling;
 mod tungstenite;
 mod upgrades;
 mod wire;

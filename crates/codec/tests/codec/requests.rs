@@ -253,11 +253,13 @@ fn refusals_say_why() {
         Version,
         Host,
         Length,
+        Chunked,
         TargetTooLong,
         HeadTooLong,
         BodyTooLong,
         Expectation,
         Encoded,
+        Tunnel,
     ] {
         assert!(bad.reason().ends_with('\n'), "{bad:?}");
         assert!((400..600).contains(&bad.status()), "{bad:?}");

@@ -25,7 +25,8 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     ];
     let value = prop_oneof![
         10 => "[0-9]{1,2}", 5 => Just("m".to_owned()), 2 => Just("100-continue".to_owned()),
-        2 => Just("chunked".to_owned()), 1 => "\\PC{0,4}", 1 => "x{1,150}", 1 => "[0-9]{18,22}",
+        2 => "(gzip,|chunked, ?)?(chunked|Chunked)",
+        1 => "\\[?[:1a]{1,4}\\]?(:[0-9]?)?", 1 => "\\PC{0,4}", 1 => "x{1,150}", 1 => "[0-9]{18,22}",
     ];
     let end = prop_oneof![40 => Just("\r\n"), 1 => Just("\n"), 1 => Just("\r"), 1 => Just("")];
     let space = prop_oneof![20 => Just(" "), 1 => Just("  "), 1 => Just("\t"), 1 => Just("")];

@@ -45,7 +45,7 @@ fn handshakes_that_are_right() {
 fn handshakes_that_are_refused() {
     for (part, replacement, refusal, status) in [
         ("GET", "POST", Refusal::Method, 405),
-        ("HTTP/1.1", "HTTP/1.0", Refusal::HttpVersion, 400),
+        ("HTTP/1.1", "HTTP/1.0", Refusal::NotAsked, 426),
         ("Upgrade: websocket\r\n", "", Refusal::NotAsked, 426),
         ("Upgrade: websocket", "Upgrade: websockets", Refusal::NotAsked, 426),
         ("Connection: Upgrade\r\n", "", Refusal::NotAsked, 426),

@@ -44,7 +44,7 @@ impl<H: Handler> Serve<H> {
                 return 0;
             }
             Err(bad) => {
-                self.refuse(id, bad, out);
+                self.refuse(id, bad, input, out);
                 return 0;
             }
         };
@@ -133,10 +133,11 @@ impl<H: Handler> Serve<H> {
     }
 
     /// Where the next request would begin is unknown, so the connection ends with the answer.
-    fn refuse(&mut self, id: ConnId, bad: BadRequest, out: &mut Outbox) {
+    fn refuse(&mut self, id: ConnId, bad: BadRequest, input: &[u8], out: &mut Outbox) {
         self.counters.requests_bad.add(1);
         let response = Response::text(bad.status(), bad.reason());
-        self.last_answer(id, &response, CloseReason::BadRequest, out);
+        let to_head = input.trim_ascii_start().starts_with(b"HEAD ");
+        self.last_answer(id, &response, to_head, CloseReason::BadRequest, out);
     }
 
     /// The client has all of its answers: it may rest, unless the next request has begun, which has a
@@ -161,8 +162,8 @@ impl<H: Handler> Serve<H> {
 
     /// The request did not arrive in time.
     pub(super) fn too_slow(&mut self, id: ConnId, out: &mut Outbox) {
-        let response = Response::text(408, "the request took too long");
-        self.last_answer(id, &response, CloseReason::HandshakeTimeout, out);
+        let response = Response::text(408, "the request took too long\n");
+        self.last_answer(id, &response, false, CloseReason::HandshakeTimeout, out);
     }
 
     /// Says this and nothing more.
@@ -170,11 +171,12 @@ impl<H: Handler> Serve<H> {
         &mut self,
         id: ConnId,
         response: &Response,
+        to_head: bool,
         reason: CloseReason,
         out: &mut Outbox,
     ) {
         let date = self.clock.date(out.now());
-        let _ = out.write(id, |bytes| response.write(bytes, false, false, 1, Some(date)));
+        let _ = out.write(id, |bytes| response.write(bytes, to_head, false, 1, Some(date)));
         out.close(id, reason);
     }
 }

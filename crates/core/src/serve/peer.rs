@@ -32,6 +32,6 @@ impl<H: Handler> Serve<H> {
             }
             Excess::Flood => return out.abort(id, CloseReason::Refused),
         };
-        self.last_answer(id, &response, CloseReason::Refused, out);
+        self.last_answer(id, &response, false, CloseReason::Refused, out);
     }
 }

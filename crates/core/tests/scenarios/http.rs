@@ -106,7 +106,7 @@ fn bad_requests_are_refused_and_closed() {
             (b"nonsense\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\n\r\n", 400),
             (b"POST / HTTP/1.1\r\nHost: m\r\nContent-Length: 99999999\r\n\r\n", 413),
-            (b"GET / HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+            (b"GET / HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
         ];
         for (request, expected) in cases {
             let mut client = Client::new(world);

@@ -3,11 +3,14 @@
 mod admin;
 mod api;
 mod bad_input;
+#[path = "../../../codec/tests/codec/cases.rs"]
+mod cases;
 mod channels;
 mod configuration;
 mod drain;
 mod files;
 mod http;
+mod http_cases;
 mod limits;
 mod modes;
 mod refused;

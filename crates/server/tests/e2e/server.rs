@@ -210,7 +210,7 @@ impl Client {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
         let mut answer = Answer { status, headers, body: Vec::new() };
-        if method != "HEAD" && status >= 200 {
+        if method != "HEAD" && !matches!(status, 100..=199 | 204) {
             let length = answer.header("content-length").expect("a length");
             answer.body = self.bytes(length.parse().expect("a number"));
         }

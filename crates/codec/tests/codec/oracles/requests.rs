@@ -169,24 +169,19 @@ fn naive_head(head: &[u8], limits: &Limits) -> Result<usize, u16> {
     if target.len() > limits.target_bytes_max as usize {
         return Err(414);
     }
-    let is_host = |text: &str| {
-        let belongs =
-            |letter: char| letter.is_ascii_alphanumeric() || "-._~!$&'()*+,;=%:[]".contains(letter);
-        text.chars().all(belongs)
-    };
-    let has_host = |text: &str| is_host(text) && !text.is_empty() && !text.starts_with(':');
+    if request.method == Some("CONNECT") {
+        return Err(501);
+    }
     let lower = target.to_ascii_lowercase();
     let uri = lower.strip_prefix("http://").or(lower.strip_prefix("https://"));
     let in_form = match request.method {
-        _ if target.contains('#') => false,
-        Some("CONNECT") => {
-            let port = target.rsplit(':').next().unwrap_or_default();
-            let is_port = !port.is_empty() && port.chars().all(|digit| digit.is_ascii_digit());
-            has_host(target) && target.contains(':') && is_port
-        }
+        _ if target.contains('#') || !target.is_ascii() => false,
         Some("OPTIONS") if target == "*" => true,
         _ if target.starts_with('/') => true,
-        _ => uri.is_some_and(|uri| has_host(uri.split(['/', '?']).next().unwrap_or_default())),
+        _ => uri.is_some_and(|uri| {
+            let authority = uri.split(['/', '?']).next().unwrap_or_default();
+            naive_host(authority) && !authority.is_empty() && !authority.starts_with(':')
+        }),
     };
     let values = |name: &str| {
         let of_name = request.headers.iter().filter(|field| field.name.to_lowercase() == name);
@@ -195,7 +190,7 @@ fn naive_head(head: &[u8], limits: &Limits) -> Result<usize, u16> {
     let one_dot_one = request.version == Some(1);
     let host_fits = match values("host")[..] {
         [] => !one_dot_one,
-        [host] => std::str::from_utf8(host).is_ok_and(is_host),
+        [host] => std::str::from_utf8(host).is_ok_and(naive_host),
         _ => false,
     };
     if !in_form || !host_fits {
@@ -203,7 +198,18 @@ fn naive_head(head: &[u8], limits: &Limits) -> Result<usize, u16> {
     }
     let body = match (&values("content-length")[..], &values("transfer-encoding")[..]) {
         ([], []) => 0,
-        ([], [_]) => return Err(501),
+        ([], [codings]) => {
+            let codings = codings.to_ascii_lowercase();
+            let codings: Vec<_> =
+                codings.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).collect();
+            let chunks = codings.iter().filter(|&&coding| coding == b"chunked").count();
+            let at_the_end = codings.last() == Some(&&b"chunked"[..]);
+            return Err(match (one_dot_one && at_the_end && chunks == 1, codings.len()) {
+                (false, _) => 400,
+                (true, 1) => 411,
+                (true, _) => 501,
+            });
+        }
         ([length], []) if !length.is_empty() && length.iter().all(u8::is_ascii_digit) => {
             std::str::from_utf8(length).map_or(0, |digits| digits.parse().unwrap_or(usize::MAX))
         }
@@ -217,6 +223,29 @@ fn naive_head(head: &[u8], limits: &Limits) -> Result<usize, u16> {
         return Err(413);
     }
     Ok(body)
+}
+
+/// A name without colons or an address in brackets, and perhaps a port.
+fn naive_host(text: &str) -> bool {
+    let belongs =
+        |letter: char| letter.is_ascii_alphanumeric() || "-._~!$&'()*+,;=%".contains(letter);
+    let (host, port) = match text.rfind(']') {
+        Some(end) => (&text[..=end], &text[end + 1..]),
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_host = match address {
+        Some(address) => {
+            let (address, zone) = address.split_once('%').unwrap_or((address, ""));
+            address.parse::<std::net::Ipv6Addr>().is_ok()
+                && zone.chars().all(|letter| belongs(letter) || letter == ':')
+        }
+        None => host.chars().all(belongs),
+    };
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    is_host
+        && (port.is_empty() || port.starts_with(':'))
+        && digits.chars().all(|digit| digit.is_ascii_digit())
 }
 
 /// What httparse reads of a head that it takes.

@@ -76,9 +76,10 @@ fn naive<'b>(request: &Request<'b, '_>) -> Result<&'b [u8], Refusal> {
     let key = values("sec-websocket-key");
     if request.method != "GET" {
         Err(Refusal::Method)
-    } else if request.minor_version != 1 {
-        Err(Refusal::HttpVersion)
-    } else if !lists("upgrade", "websocket") || !lists("connection", "upgrade") {
+    } else if request.minor_version != 1
+        || !lists("upgrade", "websocket")
+        || !lists("connection", "upgrade")
+    {
         Err(Refusal::NotAsked)
     } else if values("sec-websocket-version") != [b"13"] {
         Err(Refusal::WebSocketVersion)
