@@ -15,8 +15,9 @@ BACKENDS = {
     "uring, normal descriptors": ["--io=uring", "--descriptors=normal"],
     "uring, direct descriptors": ["--io=uring", "--descriptors=direct"],
     "uring-plain": ["--io=uring-plain"],
+    "epoll": ["--io=epoll"],
 }
-# Section 9 has messages of 16 MiB.
+# Section 9 has messages of 16 MiB, and some of 4 MiB in frames of 64 bytes.
 SERVE = ["serve", "--bench", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--log-format=json",
          "--max-conns=100", "--max-message-bytes=16777216", "--max-fragments=100000"]
 PATIENCE_SECONDS = 600
