@@ -150,13 +150,15 @@ pub enum CloseReason {
     Refused,
     /// The shard is being drained.
     Draining,
+    /// It was not let in: its first request was answered with 503.
+    Overloaded,
     /// The kernel refused an operation for a reason that is not the peer's.
     Failed,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [CloseReason; 14] = [
+    pub const ALL: [CloseReason; 15] = [
         CloseReason::Finished,
         CloseReason::PeerClosed,
         CloseReason::PeerReset,
@@ -170,6 +172,7 @@ impl CloseReason {
         CloseReason::SlowConsumer,
         CloseReason::Refused,
         CloseReason::Draining,
+        CloseReason::Overloaded,
         CloseReason::Failed,
     ];
 
@@ -189,6 +192,7 @@ impl CloseReason {
             CloseReason::SlowConsumer => "slow_consumer",
             CloseReason::Refused => "refused",
             CloseReason::Draining => "draining",
+            CloseReason::Overloaded => "overloaded",
             CloseReason::Failed => "failed",
         }
     }

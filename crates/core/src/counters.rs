@@ -39,6 +39,8 @@ pub struct Counters {
     pub connected: Counter,
     /// Accepts that failed for want of descriptors or memory.
     pub accept_failed: Counter,
+    /// Times that connections were left in the backlog because they came too fast.
+    pub accepts_paced: Counter,
     /// Connections that ended, by [`CloseReason`].
     pub closed: [Counter; CloseReason::ALL.len()],
     /// Bytes received.

@@ -24,6 +24,7 @@ mod id;
 mod pool;
 
 mod addresses;
+mod admission;
 mod conn;
 mod counters;
 mod drain;
@@ -40,6 +41,7 @@ pub mod host;
 pub mod serve;
 
 pub use addresses::{AddressLimits, Addresses, Excess};
+pub use admission::{Admission, Gate};
 pub use conn::{CONN_BYTES, CloseReason};
 pub use counters::{Counter, Counters};
 pub use id::ConnId;

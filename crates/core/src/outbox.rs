@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::addresses::{Addresses, Excess};
+use crate::admission::{Admission, Gate};
 use crate::conn::{CloseReason, Conn, Mark, State};
 use crate::counters::Counters;
 use crate::id::ConnId;
@@ -30,6 +31,7 @@ pub struct Outbox {
     pub(crate) linger: Duration,
     pub(crate) retry_after: u16,
     pub(crate) addresses: Arc<Addresses>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) stopped: bool,
     pub(crate) drain: Option<Duration>,
     pub(crate) draining: bool,
@@ -270,6 +272,11 @@ impl Outbox {
         let spread = use_of_slot.wrapping_mul(2_654_435_769) >> 16;
         let most = u32::from(self.retry_after);
         (spread * most).div_ceil(1 << 16).max(1).min(most)
+    }
+
+    /// Whether new connections are let in. Those that are there stay, whatever it says.
+    pub fn admits(&self) -> bool {
+        self.gate.admission() == Admission::Open
     }
 
     /// Whether the shard is being drained.

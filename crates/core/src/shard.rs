@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::addresses::Addresses;
+use crate::admission::{Admission, Gate, Pace};
 use crate::conn::{CloseReason, Mark, State};
 use crate::counters::Counters;
 use crate::drain::Drain;
@@ -44,6 +45,10 @@ pub struct ShardConfig {
     pub retry_after: u16,
     /// Where the connections of each address are counted: the same for all shards of a server.
     pub addresses: Arc<Addresses>,
+    /// From one accept to the next, over some time; zero: as fast as they come.
+    pub accept_interval: Duration,
+    /// Whether new connections are let in.
+    pub gate: Arc<Gate>,
 }
 
 impl Default for ShardConfig {
@@ -57,6 +62,8 @@ impl Default for ShardConfig {
             mails_max: 4096,
             retry_after: 5,
             addresses: Arc::default(),
+            accept_interval: Duration::ZERO,
+            gate: Arc::default(),
         }
     }
 }
@@ -96,8 +103,9 @@ pub struct Shard<R: Ring, P: Protocol> {
 /// Accepts in flight. Each holds a slot, so that none is accepted without a place.
 struct Accepts {
     armed: u32,
-    /// After a failure for want of descriptors or memory: not before this time.
+    /// After a failure for want of descriptors or memory, or too many: not before this time.
     not_before: Option<Instant>,
+    pace: Pace,
     listening: bool,
 }
 
@@ -133,12 +141,18 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             linger: config.linger,
             retry_after: config.retry_after,
             addresses: Arc::clone(&config.addresses),
+            gate: Arc::clone(&config.gate),
             stopped: false,
             drain: None,
             draining: false,
         };
         Shard {
-            accepts: Accepts { armed: 0, not_before: None, listening: ring.listens() },
+            accepts: Accepts {
+                armed: 0,
+                not_before: None,
+                pace: Pace::new(config.accept_interval, now),
+                listening: ring.listens(),
+            },
             states: Vec::with_capacity(config.conns_max as usize),
             ring,
             protocol,
@@ -291,14 +305,25 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     // ---- arriving ----
 
-    /// Keeps accepts armed while there are slots for what they give.
+    /// Keeps accepts armed while there are slots for what they give, as fast as is allowed.
     fn accept(&mut self) {
-        if self.accepts.not_before.is_some_and(|time| self.out.now < time) {
+        let now = self.out.now;
+        if self.accepts.not_before.is_some_and(|time| now < time) {
             return;
         }
         self.accepts.not_before = None;
+        if self.accepts.listening && self.out.gate.admission() == Admission::Wait {
+            self.accepts.not_before = Some(now + ACCEPT_PAUSE);
+            return;
+        }
         while self.accepts.listening && self.accepts.armed < ACCEPTS_MAX {
+            if let Some(next) = self.accepts.pace.wait(now) {
+                self.out.counters.accepts_paced.add(1);
+                self.accepts.not_before = Some(next);
+                return;
+            }
             let Some(id) = self.out.conns.reserve() else { return };
+            self.accepts.pace.spend(now);
             self.accepts.armed += 1;
             self.push(id, OpKind::Accept, Op::Accept);
         }

@@ -145,6 +145,9 @@ impl Handler for App {
             Some(Route::Health) if out.is_draining() => {
                 return Answer::Now(out.unavailable(id, "draining\n"));
             }
+            Some(Route::Health) if !out.admits() => {
+                return Answer::Now(out.unavailable(id, "short of memory\n"));
+            }
             _ => return Answer::Now(self.answer(request)),
         };
         begun.map_or_else(Answer::Now, |()| Answer::Later(Session::Stream))

@@ -116,6 +116,28 @@ pub(crate) struct Config {
     #[arg(long, env = "MURRE_API_KEY_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
 
+    /// Connections accepted per second, and a tenth of that at once; more wait in the backlog
+    /// [default: 25,000 for each core]
+    // About half of what a core can take (56,250: bench-results, 18,000 idle WebSockets), so that
+    // the other half is left to those who are connected.
+    #[arg(long, env = "MURRE_MAX_ACCEPTS_PER_SECOND", hide_env_values = true, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub(crate) max_accepts_per_second: Option<u32>,
+
+    /// Bytes of memory that are to be left, of the machine's and of the control group's: with less new
+    /// connections are refused, with half of it they wait; 0 for no floor [default: a twentieth, at
+    /// least 64 MiB and at most 512 MiB]
+    // A storm takes 26 MB for each core between two looks at it, and what clients talk takes more.
+    #[arg(long, env = "MURRE_MEMORY_FLOOR_BYTES", hide_env_values = true, value_name = "N")]
+    pub(crate) memory_floor_bytes: Option<u64>,
+
+    /// Percent of the time, of ten seconds, in which nobody gets on for want of memory: with more new
+    /// connections are refused; 100 for any
+    // A machine with enough memory is at 0, one that swaps all the time is near 100.
+    #[arg(long, env = "MURRE_MAX_MEMORY_PRESSURE", hide_env_values = true, value_name = "PERCENT")]
+    #[arg(default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) max_memory_pressure: u8,
+
     /// Seconds in which the head of a request must have come, the first one's from the connection on
     #[arg(long, env = "MURRE_HANDSHAKE_TIMEOUT", hide_env_values = true, value_name = "SECONDS")]
     #[arg(default_value = "10", value_parser = seconds)]
@@ -305,6 +327,11 @@ impl Cli {
 }
 
 impl Config {
+    /// Connections accepted per second at most, on so many cores.
+    pub(crate) fn accepts_per_second(&self, cores: usize) -> u32 {
+        self.max_accepts_per_second.unwrap_or(ACCEPTS_PER_CORE.saturating_mul(cores as u32))
+    }
+
     /// The rules of all channels and services.
     pub(crate) fn namespaces(&self) -> Namespaces {
         Namespaces::new(&self.namespaces).expect("no name is there twice, as was checked")
@@ -327,6 +354,8 @@ impl Config {
         }
     }
 }
+
+const ACCEPTS_PER_CORE: u32 = 25_000;
 
 /// The file's settings that are not `given` already, each as the flag it stands for.
 fn file_settings(path: &Path, given: &ArgMatches) -> Result<Vec<OsString>, String> {
@@ -567,6 +596,23 @@ mod tests {
             "--max-publication-bytes=0",
             "--max-commands-per-second=0",
         ] {
+            assert!(read(&[flag]).is_err(), "{flag}");
+        }
+    }
+
+    /// The rate of accepts follows from the cores where it is not set; a floor of 0 and any pressure
+    /// are ways to say no.
+    #[test]
+    fn bounds_of_admission() {
+        let config = read(&[]).expect("defaults are valid");
+        assert_eq!((config.accepts_per_second(1), config.accepts_per_second(4)), (25_000, 100_000));
+        assert_eq!((config.memory_floor_bytes, config.max_memory_pressure), (None, 20));
+        let flags =
+            ["--max-accepts-per-second=7", "--memory-floor-bytes=0", "--max-memory-pressure=100"];
+        let config = read(&flags).expect("they are valid");
+        assert_eq!(config.accepts_per_second(4), 7);
+        assert_eq!((config.memory_floor_bytes, config.max_memory_pressure), (Some(0), 100));
+        for flag in ["--max-accepts-per-second=0", "--max-memory-pressure=101"] {
             assert!(read(&[flag]).is_err(), "{flag}");
         }
     }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod admission;
 mod app;
 mod bench;
 mod channels;

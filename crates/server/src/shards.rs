@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use murre_core::host::Plan;
 use murre_core::ring::{KernelRing, RingConfig};
-use murre_core::{Addresses, Listener, Serve, ServeLimits, Shard, ShardConfig};
+use murre_core::{Listener, Serve, ServeLimits, Shard, ShardConfig};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -24,9 +24,8 @@ pub(crate) struct Blueprint {
     pub(crate) plan: Plan,
     pub(crate) listener: Listener,
     pub(crate) limits: ServeLimits,
-    pub(crate) send_bytes_max: u32,
-    pub(crate) retry_after: u16,
-    pub(crate) addresses: Arc<Addresses>,
+    /// All but the tick, which follows from the limits.
+    pub(crate) shard: ShardConfig,
     pub(crate) bench: bool,
     pub(crate) setting: Arc<Setting>,
     pub(crate) files: Arc<Files>,
@@ -82,34 +81,15 @@ fn run(
 
 /// Made on its own thread: a ring belongs to the thread that made it.
 fn shard(index: usize, blueprint: Blueprint) -> io::Result<Shard<KernelRing, Serve<App>>> {
-    let Blueprint {
-        plan,
-        listener,
-        limits,
-        send_bytes_max,
-        retry_after,
-        addresses,
-        bench,
-        setting,
-        files,
-    } = blueprint;
-    let conns_max = plan.conns_per_shard;
+    let Blueprint { plan, listener, limits, shard, bench, setting, files } = blueprint;
     let ring = KernelRing::new(RingConfig {
         io: plan.io,
         descriptors: plan.descriptors,
-        conns_max,
+        conns_max: shard.conns_max,
         listener: Some(listener),
         ..RingConfig::default()
     })?;
-    let tick = tick(&limits);
-    let config = ShardConfig {
-        conns_max,
-        send_bytes_max,
-        tick,
-        retry_after,
-        addresses,
-        ..ShardConfig::default()
-    };
+    let config = ShardConfig { tick: tick(&limits), ..shard };
     let app = App::new(setting, index as murre_router::Shard, bench, files);
     Ok(Shard::new(ring, Serve::new(app, limits), &config))
 }

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use murre_codec::http::Limits as HttpLimits;
 use murre_core::host::{self, HostError, Io, Plan, Wanted};
 use murre_core::ring::KernelRing;
-use murre_core::{Addresses, Listener, ServeLimits, ServeMail};
+use murre_core::{Addresses, Listener, ServeLimits, ServeMail, ShardConfig};
 
 use crate::admin::{Admin, Api, Choice, Facts, Limits};
+use crate::admission::Watch;
 use crate::channels::{Mail, Setting};
 use crate::config::Config;
 use crate::files::{Files, FilesError};
@@ -77,13 +78,15 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let setting = Arc::new(
         Setting::new(config, cores.len(), plan.conns_per_shard).map_err(Failure::Channels)?,
     );
-    let running = start_shards(config, &plan, &setting, &files, &listener, &cores, &sender)?;
+    let watch = Watch::new(config);
+    let blueprint = blueprint(config, &plan, listener, setting, Arc::clone(&files), &watch);
+    let running = start_shards(&blueprint, &cores, &sender)?;
     let boxes = join(&running);
     let facts = facts(config, &plan, listen, admin, cores);
-    announce(config, &facts, &files);
+    announce(config, &facts, &files, &watch);
     let counters = running.iter().map(|shard| shard.counters.clone()).collect();
     let api = Api::new(config, boxes).map_err(Failure::Channels)?;
-    let admin = Arc::new(Admin::new(facts, counters, api));
+    let admin = Arc::new(Admin::new(facts, counters, api, watch));
     start_admin(&admin, admin_listener, plan.io, sender).map_err(Failure::Thread)?;
 
     let signal = wait_for_signal(&events)?;
@@ -133,18 +136,19 @@ fn cores(shards: usize) -> Result<Vec<usize>, Failure> {
     Ok(cores.into_iter().cycle().take(shards).collect())
 }
 
-fn start_shards(
+/// What every shard is made from.
+fn blueprint(
     config: &Config,
     plan: &Plan,
-    setting: &Arc<Setting>,
-    files: &Arc<Files>,
-    listener: &Listener,
-    cores: &[usize],
-    events: &Sender<Event>,
-) -> Result<Vec<Running>, Failure> {
-    let blueprint = Blueprint {
+    listener: Listener,
+    setting: Arc<Setting>,
+    files: Arc<Files>,
+    watch: &Watch,
+) -> Blueprint {
+    let accepts_per_second = f64::from(config.accepts_per_second(plan.cores));
+    Blueprint {
         plan: plan.clone(),
-        listener: listener.clone(),
+        listener,
         limits: ServeLimits {
             http: HttpLimits {
                 head_bytes_max: config.max_head_bytes,
@@ -161,13 +165,26 @@ fn start_shards(
             ping_interval: config.ping_interval,
             pong_timeout: config.pong_timeout,
         },
-        send_bytes_max: config.max_send_bytes,
-        retry_after: config.retry_after,
-        addresses: Arc::new(Addresses::new(config.address_limits())),
+        shard: ShardConfig {
+            conns_max: plan.conns_per_shard,
+            send_bytes_max: config.max_send_bytes,
+            retry_after: config.retry_after,
+            accept_interval: Duration::from_secs_f64(plan.shards as f64 / accepts_per_second),
+            gate: watch.gate(),
+            addresses: Arc::new(Addresses::new(config.address_limits())),
+            ..ShardConfig::default()
+        },
         bench: config.bench,
-        setting: Arc::clone(setting),
-        files: Arc::clone(files),
-    };
+        setting,
+        files,
+    }
+}
+
+fn start_shards(
+    blueprint: &Blueprint,
+    cores: &[usize],
+    events: &Sender<Event>,
+) -> Result<Vec<Running>, Failure> {
     let start = |(index, &core): (usize, &usize)| {
         let events = events.clone();
         let ended = move |how| {
@@ -216,12 +233,12 @@ fn facts(
         },
         ring_bytes: KernelRing::bytes_per_connection(plan.io),
         cores,
-        limits: Limits::new(config, plan.conns_max()),
+        limits: Limits::new(config, plan),
     }
 }
 
 /// The one line that says what is in force.
-fn announce(config: &Config, facts: &Facts, files: &Files) {
+fn announce(config: &Config, facts: &Facts, files: &Files, watch: &Watch) {
     tracing::info!(
         version = facts.version,
         listen = %facts.listen,
@@ -255,6 +272,9 @@ fn announce(config: &Config, facts: &Facts, files: &Files) {
         commands_per_second_max = config.max_commands_per_second,
         drain_timeout = ?config.drain_timeout,
         retry_after_seconds = config.retry_after,
+        accepts_per_second_max = facts.limits.accepts_per_second_max,
+        memory_bounds = %watch,
+        memory_pressure_max = config.max_memory_pressure,
         "serving"
     );
 }

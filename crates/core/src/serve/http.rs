@@ -49,10 +49,13 @@ impl<H: Handler> Serve<H> {
             }
         };
         *continued = false;
-        *answered = true;
+        let first = !std::mem::replace(answered, true);
         self.counters.requests.add(1);
         let consumed = request.size;
-        if request.wants_websocket() {
+        if first && !out.admits() {
+            let refusal = out.unavailable(id, "no room at present, try again later\n");
+            self.respond(id, &request, &refusal, Some(CloseReason::Overloaded), out);
+        } else if request.wants_websocket() {
             if let Some(mut session) = self.upgrade(id, &request, out) {
                 self.handler.opened(id, &mut session, out);
                 *state = Speaks::WebSocket(WebSocket::new(session));
@@ -78,7 +81,24 @@ impl<H: Handler> Serve<H> {
         response: &Response,
         out: &mut Outbox,
     ) {
-        let keep_alive = request.keep_alive && !out.is_draining();
+        let end = match (request.keep_alive, out.is_draining()) {
+            (true, false) => None,
+            (true, true) => Some(CloseReason::Draining),
+            (false, _) => Some(CloseReason::Finished),
+        };
+        self.respond(id, request, response, end, out);
+    }
+
+    /// Answers, and closes the connection if there is a reason to.
+    fn respond(
+        &mut self,
+        id: ConnId,
+        request: &Request<'_, '_>,
+        response: &Response,
+        end: Option<CloseReason>,
+        out: &mut Outbox,
+    ) {
+        let keep_alive = end.is_none();
         let version = request.minor_version;
         let date = Some(self.clock.date(out.now()));
         let to_head = request.method == "HEAD";
@@ -89,12 +109,11 @@ impl<H: Handler> Serve<H> {
         } else {
             out.write(id, |bytes| response.write(bytes, to_head, keep_alive, version, date))
         };
-        if keep_alive {
-            out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.ping_interval)));
-        } else {
-            let draining = out.is_draining() && request.keep_alive;
-            let reason = if draining { CloseReason::Draining } else { CloseReason::Finished };
-            out.close(id, reason);
+        match end {
+            None => {
+                out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.ping_interval)));
+            }
+            Some(reason) => out.close(id, reason),
         }
     }
 

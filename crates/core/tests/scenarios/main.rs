@@ -10,6 +10,7 @@ mod watched;
 mod world;
 
 mod addresses;
+mod admission;
 mod arriving;
 mod chaos;
 mod closing;

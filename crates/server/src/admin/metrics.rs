@@ -1,6 +1,7 @@
 //! `GET /metrics`: every shard's counters in the Prometheus text format, read when asked for.
 
 use std::fmt;
+use std::sync::Arc;
 
 use murre_core::CloseReason;
 use prometheus_client::collector::Collector;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::series::{Kind, SERIES, ShardCounters};
+use crate::admission::{Left, Watch};
 
 /// The content type that goes with [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -20,10 +22,11 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(crate) struct Metrics(Registry);
 
 impl Metrics {
-    /// Metrics about these shards.
-    pub(crate) fn new(shards: Vec<ShardCounters>) -> Self {
+    /// Metrics about these shards, and about the memory that `watch` watches over.
+    pub(crate) fn new(shards: Vec<ShardCounters>, watch: Arc<Watch>) -> Self {
         let mut registry = Registry::with_prefix("murre");
         registry.register_collector(Box::new(Shards(shards)));
+        registry.register_collector(Box::new(Admission(watch)));
         Metrics(registry)
     }
 
@@ -40,7 +43,7 @@ struct Shards(Vec<ShardCounters>);
 
 impl Collector for Shards {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        for series in &SERIES {
+        for series in SERIES {
             let kind = match series.kind {
                 Kind::Total => MetricType::Counter,
                 Kind::Now => MetricType::Gauge,
@@ -65,6 +68,43 @@ impl Collector for Shards {
                 let metric = family.encode_family(&labels)?;
                 ConstCounter::new(counters.closed(reason)).encode(metric)?;
             }
+        }
+        Ok(())
+    }
+}
+
+struct Admission(Arc<Watch>);
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Admission")
+    }
+}
+
+impl Collector for Admission {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let seen = self.0.seen();
+        let help = "Whether new connections are let in";
+        let open = ConstGauge::new(i64::from(seen.admission == "open"));
+        open.encode(encoder.encode_descriptor("admission_open", help, None, MetricType::Gauge)?)?;
+        let help = "Times that admission was closed for want of memory";
+        let closings = ConstCounter::new(seen.closings);
+        let kind = MetricType::Counter;
+        closings.encode(encoder.encode_descriptor("admission_closings", help, None, kind)?)?;
+        let mut of_each = |name, help, value: fn(&Left) -> u64| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            seen.memory.iter().try_for_each(|left| {
+                let labels = [("of", left.of())];
+                ConstGauge::new(value(left) as i64).encode(family.encode_family(&labels)?)
+            })
+        };
+        of_each("memory_available_bytes", "Memory that is left", |left| left.available_bytes())?;
+        of_each("memory_floor_bytes", "Memory that is to be left", |left| left.floor_bytes)?;
+        if let Some(pressure) = seen.pressure {
+            let help = "Percent of ten seconds in which nobody got on for want of memory";
+            let gauge =
+                encoder.encode_descriptor("memory_pressure", help, None, MetricType::Gauge)?;
+            ConstGauge::new(pressure).encode(gauge)?;
         }
         Ok(())
     }

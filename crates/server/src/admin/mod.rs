@@ -19,7 +19,9 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use murre_core::CloseReason;
 use murre_core::host::Io;
+use tokio::time::MissedTickBehavior;
 
 pub(crate) use self::api::Api;
 use self::metrics::Metrics;
@@ -27,6 +29,7 @@ use self::rates::{Rates, SAMPLE_INTERVAL};
 pub(crate) use self::series::ShardCounters;
 pub(crate) use self::stats::{Choice, Facts, Limits};
 use self::stats::{Memory, Now};
+use crate::admission::{LOOK_INTERVAL, Watch};
 
 /// What the admin port tells about.
 pub(crate) struct Admin {
@@ -39,20 +42,24 @@ pub(crate) struct Admin {
     metrics: Metrics,
     rates: Mutex<Rates>,
     api: Api,
+    watch: Arc<Watch>,
 }
 
 impl Admin {
-    /// About a server with these `shards`, which starts now, and which `api` asks.
-    pub(crate) fn new(facts: Facts, shards: Vec<ShardCounters>, api: Api) -> Self {
+    /// About a server with these `shards`, which starts now, which `api` asks, and for which `watch`
+    /// watches over memory.
+    pub(crate) fn new(facts: Facts, shards: Vec<ShardCounters>, api: Api, watch: Watch) -> Self {
+        let watch = Arc::new(watch);
         Admin {
             facts,
             started: Instant::now(),
             memory_at_start: OnceLock::new(),
             draining: AtomicBool::new(false),
-            metrics: Metrics::new(shards.clone()),
+            metrics: Metrics::new(shards.clone(), Arc::clone(&watch)),
             shards,
             rates: Mutex::new(Rates::new()),
             api,
+            watch,
         }
     }
 
@@ -89,6 +96,7 @@ impl Admin {
 
     async fn run(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
         tokio::spawn(self.clone().sample());
+        tokio::spawn(self.clone().watch());
         let routes = Router::new()
             .route("/healthz", get(healthz))
             .route("/metrics", get(metrics))
@@ -105,6 +113,18 @@ impl Admin {
         loop {
             let at = interval.tick().await;
             self.rates().sample(at.into_std(), &self.shards);
+        }
+    }
+
+    /// Watches over memory for as long as the runtime lives.
+    async fn watch(self: Arc<Self>) {
+        let mut interval = tokio::time::interval(LOOK_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let at = interval.tick().await;
+            let refused =
+                self.shards.iter().map(|shard| shard.closed(CloseReason::Overloaded)).sum();
+            self.watch.look(at.into_std(), refused);
         }
     }
 
@@ -137,6 +157,7 @@ async fn stats(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let now = Now {
         uptime: admin.started.elapsed(),
         draining: admin.is_draining(),
+        admission: admin.watch.seen(),
         rates: &admin.rates(),
         at_start: *admin.memory_at_start.get_or_init(Memory::now),
     };

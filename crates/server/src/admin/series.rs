@@ -53,13 +53,14 @@ const fn now(name: &'static str, help: &'static str, value: fn(&ShardCounters) -
 
 /// Every number but the connections closed, which are told apart by reason.
 #[rustfmt::skip]
-pub(crate) const SERIES: [Series; 42] = [
+pub(crate) const SERIES: &[Series] = &[
     now("connections_open", "Connections that are open", |s| s.transport.open.get()),
     total("connections_accepted", "Connections accepted", |s| s.transport.accepted.get()),
     total("connections_refused_address_full", "Connections refused because their address had as many as it may", |s| s.refused(Excess::Connections)),
     total("connections_refused_too_fast", "Connections refused because their address opened them too fast", |s| s.refused(Excess::Handshakes)),
     total("connections_refused_flood", "Connections closed without a word because of how many of their address were refused", |s| s.refused(Excess::Flood)),
     total("accepts_failed", "Accepts that failed for want of descriptors or memory", |s| s.transport.accept_failed.get()),
+    total("accepts_paced", "Times that connections were left in the backlog because they came too fast", |s| s.transport.accepts_paced.get()),
     total("bytes_received", "Bytes received", |s| s.transport.bytes_in.get()),
     total("bytes_sent", "Bytes sent", |s| s.transport.bytes_out.get()),
     total("receives", "Receives that gave bytes", |s| s.transport.receives.get()),

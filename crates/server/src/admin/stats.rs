@@ -4,12 +4,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use murre_core::host::Plan;
 use murre_core::{CloseReason, Protocol, Serve};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::rates::Rates;
 use super::series::{SERIES, ShardCounters};
+use crate::admission::Seen;
 use crate::app::App;
 use crate::config::Config;
 
@@ -43,6 +45,7 @@ pub(crate) struct Limits {
     conns_per_address_max: u32,
     /// Likewise.
     handshakes_per_second_max: u32,
+    pub(crate) accepts_per_second_max: u32,
     handshake_timeout_seconds: f64,
     http_idle_timeout_seconds: f64,
     ping_interval_seconds: f64,
@@ -63,12 +66,13 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// What `config` asks for, with room for `conns_max` connections.
-    pub(crate) fn new(config: &Config, conns_max: u32) -> Self {
+    /// What `config` asks for, and `plan` makes of it.
+    pub(crate) fn new(config: &Config, plan: &Plan) -> Self {
         Limits {
-            conns_max,
+            conns_max: plan.conns_max(),
             conns_per_address_max: config.max_conns_per_address,
             handshakes_per_second_max: config.max_handshakes_per_second,
+            accepts_per_second_max: config.accepts_per_second(plan.cores),
             handshake_timeout_seconds: config.handshake_timeout.as_secs_f64(),
             http_idle_timeout_seconds: config.http_idle_timeout.as_secs_f64(),
             ping_interval_seconds: config.ping_interval.as_secs_f64(),
@@ -94,6 +98,7 @@ impl Limits {
 pub(crate) struct Now<'a> {
     pub(crate) uptime: Duration,
     pub(crate) draining: bool,
+    pub(crate) admission: Seen,
     pub(crate) rates: &'a Rates,
     /// What the process occupied when it was ready.
     pub(crate) at_start: Memory,
@@ -108,6 +113,7 @@ pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now<'_>) -> V
         "version": facts.version,
         "uptime_seconds": now.uptime.as_secs_f64(),
         "draining": now.draining,
+        "admission": now.admission,
         "listen": facts.listen,
         "admin": facts.admin,
         "io": facts.io,

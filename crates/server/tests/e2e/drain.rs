@@ -126,7 +126,9 @@ fn a_drain_under_load_loses_nothing() {
     command.args(["serve", "--bench", "--drain-timeout=3", "--shards=2", "--ping-interval=3600"]);
     command.arg("--files").arg(folder);
     let conns = format!("--max-conns={}", count + 200);
-    let server = Server::spawn(command.args([&conns, "--namespace=default,history-size=5"]));
+    // However slow this machine is, nothing else is to happen to them.
+    command.args([&conns, "--ping-interval=600", "--handshake-timeout=600"]);
+    let server = Server::spawn(command.arg("--namespace=default,history-size=5"));
 
     let mut sockets: Vec<_> = (0..count).map(|_| server.raw_websocket("/echo")).collect();
     let ask = |request: &str| {

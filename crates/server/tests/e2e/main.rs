@@ -1,6 +1,7 @@
 //! The binary itself, started as a process and spoken to over real sockets.
 
 mod admin;
+mod admission;
 mod api;
 mod bad_input;
 #[path = "../../../codec/tests/codec/cases.rs"]
