@@ -626,7 +626,7 @@ mod tests {
             ("config = \"other.toml\"", "`config`"),
             ("[limits]\nshards = 1", "`limits`"),
             ("max-conns = -5", "--max-conns"),
-            ("io = \"epoll\"", "no epoll backend"),
+            ("io = \"kqueue\"", "one of auto, uring, uring-plain, epoll"),
             ("bench = 2", "--bench"),
             ("shards = 1\nshards = 2", "line 2"),
             ("namespace = \"chat\"", "`namespace` must be tables"),
