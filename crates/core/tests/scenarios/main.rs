@@ -1,6 +1,7 @@
 //! Scenarios of a shard with its peers: the same on the simulated ring, with many seeds, and on the
 //! kernel, so that the simulation cannot drift from it.
 
+mod any_bytes;
 mod app;
 mod client;
 mod echo;
@@ -14,6 +15,7 @@ mod admission;
 mod arriving;
 mod chaos;
 mod closing;
+mod corpus;
 mod draining;
 mod http;
 mod later;
@@ -24,3 +26,6 @@ mod streams;
 mod timers;
 mod waking;
 mod websocket;
+
+#[path = "../../../../fuzz/src/dice.rs"]
+mod dice;

@@ -103,7 +103,7 @@ pub(crate) struct World<P: Protocol> {
 const TURNS_MAX: usize = 100_000;
 
 impl<P: Drained + 'static> World<P> {
-    fn simulated(setup: &Setup, seed: u64, protocol: P) -> Self {
+    pub(crate) fn simulated(setup: &Setup, seed: u64, protocol: P) -> Self {
         let faults = if seed.is_multiple_of(4) { Faults::none() } else { setup.faults };
         let ring = SimRing::new(&SimConfig {
             seed,

@@ -1,0 +1,206 @@
+//! A whole shard on the simulated ring that does what bytes say: what peers send, in which pieces,
+//! when they read and leave, what time does, and what goes wrong. Also a fuzz target, so it needs
+//! none of the scenarios beside it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use murre_codec::http::{self, ResponseDecoder};
+use murre_codec::{Decoder, Limits, Role};
+use murre_core::ring::sim::Faults;
+use murre_core::{ServeMail, ShardConfig};
+
+use crate::app::{Server, get, handshake, post, serve, setup, text};
+use crate::dice::Dice;
+use crate::world::{Peer, Read, Setup, World};
+
+/// Nothing panics, every turn's counters balance, what peers hear can be read, and nothing is left
+/// when all have gone.
+pub(crate) fn check(bytes: &[u8]) {
+    let mut dice = Dice::new(bytes);
+    let faults = [
+        Faults::none(),
+        Faults::bad_day(),
+        Faults { broken: 5, shutdown: 30, ..Faults::bad_day() },
+        Faults { broken: 2, accept: 50, ..Faults::none() },
+    ];
+    let shard = ShardConfig {
+        conns_max: 2 + dice.number(8),
+        send_bytes_max: [4_000, 100_000][dice.index(2)],
+        ..setup().shard
+    };
+    let setup = Setup {
+        shard,
+        faults: faults[dice.index(4)],
+        buffers: 1 + dice.index(4) as u16,
+        buffer_bytes: [64, 700, 2048][dice.index(3)],
+        socket_bytes: [300, 16_000][dice.index(2)],
+        ..setup()
+    };
+    // A multiple of four would have no faults.
+    let seed = u64::from(4 * dice.number(64) + 1);
+    let mut stage = Stage {
+        world: World::simulated(&setup, seed, serve()),
+        clients: Vec::new(),
+        past: Vec::new(),
+    };
+    while dice.has_more() && !stage.world.shard.stopped() {
+        stage.step(&mut dice);
+        stage.world.turn();
+        stage.world.check_balance();
+    }
+    stage.end();
+}
+
+/// Clients at a time.
+const CLIENTS: usize = 6;
+
+struct Stage {
+    world: World<Server>,
+    clients: Vec<Client>,
+    past: Vec<Client>,
+}
+
+struct Client {
+    peer: Peer,
+    unsaid: VecDeque<u8>,
+    heard: Vec<u8>,
+    /// Whether what it hears can be told without knowing what it has asked.
+    plain: bool,
+}
+
+impl Stage {
+    fn step(&mut self, dice: &mut Dice) {
+        let step = dice.number(16);
+        match step {
+            10 => (0..dice.number(4)).for_each(|_| self.world.turn()),
+            11 => self.world.pass(Duration::from_millis([1, 100, 1500, 9000][dice.index(4)])),
+            13 => {
+                let mail = Bytes::from(vec![b'm'; 20 * dice.index(256)]);
+                self.world.post(ServeMail::App(mail));
+            }
+            15 if dice.number(4) == 0 => {
+                let over = Duration::from_millis([0, 100, 2000][dice.index(3)]);
+                self.world.post(ServeMail::Drain(over));
+            }
+            0 | 15 if self.clients.len() < CLIENTS => {
+                // Nobody listens any more in a drain.
+                if let Some(peer) = self.world.net.connect() {
+                    let (unsaid, heard) = (VecDeque::new(), Vec::new());
+                    self.clients.push(Client { peer, unsaid, heard, plain: true });
+                }
+            }
+            _ if self.clients.is_empty() => {}
+            _ => self.client_step(step, dice),
+        }
+    }
+
+    fn client_step(&mut self, step: u32, dice: &mut Dice) {
+        let at = dice.index(self.clients.len());
+        let Stage { world, clients, past } = self;
+        let client = &mut clients[at];
+        match step {
+            1 => {
+                let bytes = some(dice);
+                // An answer to HEAD has a length and no body.
+                client.plain &= !bytes.windows(2).any(|pair| pair == b"HE" || pair == b"EA");
+                client.unsaid.extend(bytes);
+            }
+            2 => client.unsaid.extend(handshake("/ws")),
+            3 => client.unsaid.extend(get(40 * dice.index(256))),
+            4 => client.unsaid.extend(post(&some(dice))),
+            5 => {
+                // Mostly a frame that is right, under a mask that changes nothing.
+                let (first, payload) = (dice.number(256) as u8, some(dice));
+                client.unsaid.extend([first, 0x80 | payload.len() as u8, 0, 0, 0, 0]);
+                client.unsaid.extend(payload);
+            }
+            6 => client.unsaid.extend(text(&"text ".repeat(8 * dice.index(256)))),
+            7 | 8 => client.write(world, if step == 7 { 1 + dice.index(16) } else { usize::MAX }),
+            9 => client.read(world, if dice.bool() { 1 + dice.index(256) } else { usize::MAX }),
+            12 => {
+                let peer = client.peer;
+                match dice.number(5) {
+                    0 => return world.net.half_close(peer),
+                    1 => world.net.close(peer),
+                    2 => world.net.reset(peer),
+                    _ => world.net.vanish(peer),
+                }
+                past.push(clients.swap_remove(at));
+            }
+            14 => client.unsaid.extend(request(["/later", "/never", "/"][dice.index(3)])),
+            _ => {}
+        }
+    }
+
+    /// Who is there says and hears the rest, and then the shard is drained.
+    fn end(mut self) {
+        for _ in 0..20 {
+            for client in &mut self.clients {
+                client.write(&mut self.world, usize::MAX);
+                client.read(&mut self.world, usize::MAX);
+            }
+            self.world.turn();
+        }
+        if !self.world.shard.stopped() {
+            self.world.finish();
+        }
+        let served = &self.world.protocol().inner;
+        assert!(served.handler().open.is_empty() && served.handler().later.is_empty());
+        assert_eq!(served.counters().websockets_open.get(), 0);
+        assert_eq!(served.messages_arriving(), 0, "halves of messages are kept");
+        for client in self.clients.iter_mut().chain(&mut self.past) {
+            client.read(&mut self.world, usize::MAX);
+            client.judge();
+        }
+    }
+}
+
+impl Client {
+    fn write(&mut self, world: &mut World<Server>, bytes_max: usize) {
+        let len = self.unsaid.len().min(bytes_max);
+        let written = world.net.write(self.peer, &self.unsaid.make_contiguous()[..len]);
+        self.unsaid.drain(..written);
+    }
+
+    fn read(&mut self, world: &mut World<Server>, bytes_max: usize) {
+        if let Read::Bytes(bytes) = world.net.read(self.peer, bytes_max) {
+            self.heard.extend(bytes);
+        }
+    }
+
+    /// Whatever it said, it has heard responses, and frames once one has said so.
+    fn judge(&mut self) {
+        if !self.plain {
+            return;
+        }
+        let (mut rest, mut upgraded) = (&mut self.heard[..], false);
+        while !upgraded {
+            let mut fields = http::fields();
+            let received = ResponseDecoder::default().decode(rest, &mut fields);
+            let Some(received) = received.expect("a response") else { return };
+            upgraded = received.status == 101;
+            let size = received.size;
+            rest = &mut rest[size..];
+        }
+        let limits = Limits { role: Role::Client, message_bytes_max: 1 << 20 };
+        let mut decoder = Decoder::default();
+        loop {
+            let consumed = decoder.decode(rest, &limits).expect("frames").consumed;
+            if consumed == 0 {
+                return;
+            }
+            rest = &mut rest[consumed..];
+        }
+    }
+}
+
+/// Up to 63 bytes as they are.
+fn some(dice: &mut Dice) -> Vec<u8> {
+    (0..dice.number(64)).map(|_| dice.number(256) as u8).collect()
+}
+
+fn request(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: murre\r\n\r\n").into_bytes()
+}

@@ -1,0 +1,22 @@
+//! A whole shard on the simulated ring, which does what bytes say. The modules are those of the
+//! scenarios of `murre-core`, which know each other from the root.
+
+#![no_main]
+#![expect(dead_code, reason = "other scenarios use it")]
+
+#[path = "../../crates/core/tests/scenarios/any_bytes.rs"]
+mod any_bytes;
+#[path = "../../crates/core/tests/scenarios/app.rs"]
+mod app;
+#[path = "../src/dice.rs"]
+mod dice;
+#[path = "../../crates/core/tests/scenarios/network.rs"]
+mod network;
+#[path = "../../crates/core/tests/scenarios/tcp.rs"]
+mod tcp;
+#[path = "../../crates/core/tests/scenarios/watched.rs"]
+mod watched;
+#[path = "../../crates/core/tests/scenarios/world.rs"]
+mod world;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| any_bytes::check(bytes));
