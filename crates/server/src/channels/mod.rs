@@ -121,6 +121,8 @@ impl Channels {
     pub(crate) fn enter(&mut self, id: ConnId, request: &Request<'_, '_>) -> Result<(), Response> {
         let user = self.user(request).map_err(refusal)?;
         self.clients.enter(id, Speaks::WebSocket, user);
+        // Its token expires, though it may never say anything.
+        self.stirred = true;
         Ok(())
     }
 

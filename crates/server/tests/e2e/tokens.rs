@@ -82,12 +82,14 @@ fn a_bad_token_opens_nothing() {
     }
 }
 
-/// When its token is over the connection is told and closed, unless it has brought another.
+/// When its token is over the connection is told and closed, unless it has brought another; also
+/// where nobody ever says anything.
 #[test]
 fn a_token_that_is_over_ends_the_connection() {
-    let guarded = Guarded::start("over");
+    let (guarded, quiet) = (Guarded::start("over"), Guarded::start("quiet"));
     // With the leeway of 10 s for clocks that differ it is over in two or three.
     let soon = token(&json!({"sub": "ann", "exp": now() - 7}), SECRET);
+    let mut silent = Client::at(&quiet.server, &format!("/ws?token={soon}"));
     let mut leaving = Client::at(&guarded.server, &format!("/ws?token={soon}"));
     let mut staying = Client::at(&guarded.server, &format!("/ws?token={soon}"));
     let fresh = token(&json!({"sub": "ann", "exp": now() + 60}), SECRET);
@@ -96,4 +98,5 @@ fn a_token_that_is_over_ends_the_connection() {
     let Ok(Message::Close(Some(frame))) = leaving.0.read() else { panic!("not closed") };
     assert_eq!(u16::from(frame.code), 1008);
     assert_eq!(staying.ask(publish())["type"], "published");
+    assert_eq!(silent.hear()["code"], "token_expired");
 }
