@@ -168,10 +168,13 @@ class Check(Machine):
         row = found["net.netfilter.nf_conntrack_max"]
         self.assertEqual((row["status"], row["fine"]), ("too low", True))
 
-    def test_io_uring_switched_off_fails(self):
+    def test_without_io_uring_there_are_normal_descriptors_only(self):
         self.set("kernel.io_uring_disabled", "2")
-        knobs = self.verdicts("--conns", "1000", status=1)[1]
-        self.assertEqual(knobs["io_uring allowed"]["status"], "too low")
+        row = self.verdicts("--conns", "1000", status=0)[1]["io_uring allowed"]
+        self.assertEqual((row["status"], row["fine"]), ("too low", True))
+        more = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1] + 1, 16_000_000)
+        knobs = self.verdicts("--conns", str(more), status=1)[1]
+        self.assertEqual(knobs["open files (hard limit)"]["needed"], [more + 256])
 
     def test_an_old_kernel_fails(self):
         for release, status in (("5.4.0", 1), ("5.10.0", 0), ("6.1.0", 0)):

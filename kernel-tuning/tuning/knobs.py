@@ -116,7 +116,8 @@ def files(load, host):
     """On normal descriptors one each; on direct ones the limit counts for each of 1024 rings."""
     normal = load.conns + FILES_BESIDE
     direct = max(FILES_BESIDE, math.ceil(load.conns / RINGS_MAX))
-    return (direct if normal > host.files_max and host.kernel >= (6, 13) else normal,)
+    has_direct = host.uring_allowed and host.kernel >= (6, 13)
+    return (direct if normal > host.files_max and has_direct else normal,)
 
 
 def locked(load, host):
@@ -170,8 +171,10 @@ KNOBS = [
          "'io_uring cannot be used here' at start",
          between=".", read=lambda host: host.kernel, enough=lambda value, need, _: value >= need,
          remedy="boot a newer kernel; 6.13 has all that is used"),
-    Knob("io_uring allowed", lambda *_: (1,), "whether there can be a ring at all",
-         "'io_uring cannot be used here' at start", read=lambda host: (int(host.uring_allowed),),
+    Knob("io_uring allowed", lambda *_: (1,),
+         "whether there can be a ring at all; without, epoll takes its place",
+         "the start line says io=epoll", read=lambda host: (int(host.uring_allowed),),
+         matters=False,
          remedy="set kernel.io_uring_disabled=0 (6.6 and later), or allow io_uring_setup, _enter"
                 " and _register in the container's seccomp profile (seccomp/murre.json)"),
     Knob("memory bytes", memory, "sockets and what the two programs add",
@@ -194,8 +197,9 @@ KNOBS = [
          "ENOMEM at start", read=lambda host: (host.memlock_bytes,),
          remedy="LimitMEMLOCK= in the unit, memlock in limits.d/90-murre.conf"),
     Knob("fs.epoll.max_user_watches", lambda load, _: (load.sockets,),
-         "sockets watched by epoll: servers beside ours, not rings",
-         "ENOSPC from epoll_ctl", matters=False, absent_is_fine=True),
+         "sockets watched by epoll, where there are no rings",
+         "accepts fail with ENOSPC, murre_accepts_failed_total grows", absent_is_fine=True,
+         moot=lambda host: "there are rings" if host.uring_allowed else ""),
     Knob("net.ipv4.tcp_mem", tcp_memory,
          "unread and unsent bytes of all sockets together, in pages",
          "nstat TcpExtTCPMemoryPressures grows, 'TCP: out of memory' in the kernel log,"

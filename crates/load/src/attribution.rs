@@ -11,6 +11,8 @@ use crate::slab::{Cache, Slabs};
 pub(crate) struct Ends {
     /// `None`: the clients are on other machines.
     pub(crate) client: Option<Descriptors>,
+    /// The clients wait in epoll.
+    pub(crate) client_in_epoll: bool,
     pub(crate) server: Descriptors,
 }
 
@@ -73,8 +75,8 @@ pub(crate) fn bill(before: &Slabs, full: &Slabs, conns: u64, ends: Ends) -> Bill
         found.map_or(0, |(directory, cache)| grew(directory, cache))
     };
     let procfs = growth_of("proc_inode_cache");
-    // Our own end never waits in epoll.
-    let epoll = growth_of("eventpoll_pwq") * 4 >= conns as i64 * 3;
+    let clients_entries = if ends.client_in_epoll { conns as i64 } else { 0 };
+    let epoll = (growth_of("eventpoll_pwq") - clients_entries) * 4 >= conns as i64 * 3;
     let setting = Setting { conns, ends, epoll };
     let mut bill = Bill::default();
     for (directory, cache) in &full.0 {
@@ -138,6 +140,7 @@ impl Setting {
             return match (one_end, all_ends) {
                 // The client's, if there are any.
                 (AsExpected, _) if self.epoll => Ok((Part::Wait, 0.0)),
+                (AsExpected, _) if self.ends.client_in_epoll => Ok((Part::Wait, one_each)),
                 (_, AsExpected) => Ok((Part::Wait, share)),
                 (Nothing, _) => Ok((Part::Wait, 0.0)),
                 _ => Err("not one armed poll on each end; a ring keeps those of earlier \
@@ -146,7 +149,8 @@ impl Setting {
             };
         }
         if is_one_of(&EPOLL_CACHES) {
-            let charged = self.epoll && matches!(one_end, AsExpected | More);
+            let entries = if self.ends.client_in_epoll { all_ends } else { one_end };
+            let charged = self.epoll && matches!(entries, AsExpected | More);
             return Ok((Part::Wait, if charged { one_each } else { 0.0 }));
         }
         if is_one_of(&NODE_CACHES) {

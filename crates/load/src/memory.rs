@@ -10,8 +10,8 @@
 //!   page being added, so that page counts and `MemAvailable` read far too low.
 //! - *Whose*: both ends are here and hold equally many sockets, so of each cache that a socket
 //!   needs half is the server's, and half of `io_kiocb`, which holds one armed poll on each end.
-//!   Our end never waits in epoll: if `eventpoll_pwq` grew, the server does, and its three objects
-//!   are charged in place of the poll. Where the clients are on other machines, all is the
+//!   If `eventpoll_pwq` grew, by more than our end does where it is told to wait in epoll, the server
+//!   waits there, and its three objects are charged in place of the poll. Where the clients are on other machines, all is the
 //!   server's. `kmalloc-32` holds one node per direct descriptor: it
 //!   belongs to the ends that use them. Bind buckets exist on the connecting end only and are left
 //!   out.
@@ -194,6 +194,7 @@ mod tests {
     use crate::slab::{Cache, Slabs};
 
     const CONNS: u64 = 10_000;
+    const NORMAL: Ends = Ends { client: Some(Normal), client_in_epoll: false, server: Normal };
 
     fn cache(names: &[&str], objects: u64, bytes_each: f64) -> (String, Cache) {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
@@ -232,7 +233,7 @@ mod tests {
         // Shows the sum for both ends on direct descriptors, and that bind buckets are not in it.
         let before = reading(4_000_000, slabs(0, 0, 0, 0));
         let full = reading(4_900_000, slabs(2 * CONNS, 2 * CONNS, 2 * CONNS, CONNS));
-        let ends = Ends { client: Some(Direct), server: Direct };
+        let ends = Ends { client: Some(Direct), server: Direct, ..NORMAL };
         let memory = Memory::between(&before, &full, CONNS, ends);
         assert_eq!(memory.user, 90.0);
         assert_eq!(memory.socket, 2520.0 + 862.0 + 193.0 + 195.0 + 32.0 + 24.0);
@@ -250,7 +251,7 @@ mod tests {
         let before = reading(0, slabs(0, 0, 0, 0));
         let full = reading(0, slabs(2 * CONNS, 2 * CONNS, CONNS, CONNS));
         for (client, server, node) in [(Direct, Normal, 0.0), (Normal, Direct, 32.0)] {
-            let ends = Ends { client: Some(client), server };
+            let ends = Ends { client: Some(client), server, ..NORMAL };
             let memory = Memory::between(&before, &full, CONNS, ends);
             assert_eq!(memory.descriptor_node, node);
         }
@@ -262,7 +263,7 @@ mod tests {
         let before = reading(0, slabs(0, 0, 0, 0));
         let mut after = slabs(2 * CONNS, 2 * CONNS, 0, CONNS);
         after.0.get_mut("dentry").unwrap().objects += 3 * CONNS;
-        let ends = Ends { client: Some(Normal), server: Normal };
+        let ends = NORMAL;
         let memory = Memory::between(&before, &reading(0, after), CONNS, ends);
         assert_eq!(memory.socket, 3826.0);
         assert!(memory.total.is_some());
@@ -275,7 +276,7 @@ mod tests {
         // polls are an error.
         let before = reading(0, slabs(0, 0, 0, 0));
         let mut after = slabs(2 * CONNS, CONNS, 0, CONNS);
-        let ends = Ends { client: Some(Normal), server: Normal };
+        let ends = NORMAL;
         let memory = Memory::between(&before, &reading(0, after.clone()), CONNS, ends);
         assert_eq!(memory.total, None);
         assert!(memory.table().contains("just been started"), "{}", memory.table());
@@ -288,9 +289,27 @@ mod tests {
     }
 
     #[test]
+    fn a_server_pays_for_its_own_wait_beside_clients_in_epoll() {
+        // Shows that of entries of both ends one each is the server's, and none if it has a ring.
+        let before = reading(0, slabs(0, 0, 0, 0));
+        let ends = Ends { client_in_epoll: true, ..NORMAL };
+        for (entries, polls, wait) in [(2 * CONNS, 0, 128.0 + 64.0 + 16.0), (CONNS, CONNS, 256.0)] {
+            let mut after = slabs(2 * CONNS, polls, 0, CONNS);
+            after.0.get_mut("eventpoll_epi").unwrap().objects += entries;
+            after.0.extend(
+                [("eventpoll_pwq", 64.0), ("ep_head", 16.0)]
+                    .map(|(name, bytes)| cache(&[name], entries, bytes)),
+            );
+            let memory = Memory::between(&before, &reading(0, after), CONNS, ends);
+            assert_eq!(memory.wait, wait);
+            assert_eq!(memory.total, Some(3826.0 + wait + 8.0));
+        }
+    }
+
+    #[test]
     fn other_programs_sockets_are_noticed() {
         // Shows that there is no total when sockets beside ours came or went, by more than 3 %.
-        let ends = Ends { client: Some(Normal), server: Normal };
+        let ends = NORMAL;
         let total = |others: u64, full: u64| {
             let before = reading(0, slabs(others, 0, 0, 0));
             let full = reading(0, slabs(full, 2 * CONNS, 0, CONNS));
@@ -313,7 +332,7 @@ mod tests {
         for name in ["dentry", "btrfs_delayed_extent_op"] {
             after.0.get_mut(name).unwrap().objects += 2 * CONNS;
         }
-        let ends = Ends { client: Some(Normal), server: Normal };
+        let ends = NORMAL;
         let memory = Memory::between(&reading(0, before), &reading(0, after), CONNS, ends);
         assert_eq!(memory.socket, 3826.0);
         assert!(memory.not_charged.iter().any(|charge| charge.cache == "proc_inode_cache"));
@@ -325,7 +344,7 @@ mod tests {
         // above the floor.
         let before = reading(0, slabs(0, 0, 0, 0));
         let full = reading(900_000, slabs(CONNS, CONNS, CONNS, 0));
-        let ends = Ends { client: None, server: Direct };
+        let ends = Ends { client: None, server: Direct, ..NORMAL };
         let memory = Memory::between(&before, &full, CONNS, ends);
         assert_eq!((memory.socket, memory.wait, memory.descriptor_node), (3826.0, 256.0, 32.0));
         assert_eq!(memory.total, Some(90.0 + 3826.0 + 256.0 + 32.0 + 8.0));
@@ -338,7 +357,7 @@ mod tests {
         // Shows that half of one end is never taken for a whole one.
         let before = reading(0, slabs(0, 0, 0, 0));
         let full = reading(0, slabs(CONNS, CONNS, 0, CONNS));
-        let ends = Ends { client: Some(Normal), server: Normal };
+        let ends = NORMAL;
         let memory = Memory::between(&before, &full, CONNS, ends);
         assert_eq!(memory.total, None);
         assert!(memory.table().contains("no total"));

@@ -66,7 +66,7 @@ pub(crate) fn run(pairs: u64) -> anyhow::Result<Check> {
 
 /// The inner error says what else happened on the machine meanwhile.
 fn attempt(pairs: u64) -> anyhow::Result<Result<Check, String>> {
-    let both = Ends { client: Some(Normal), server: Normal };
+    let both = Ends { client: Some(Normal), client_in_epoll: false, server: Normal };
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let before = settled()?;
@@ -77,7 +77,7 @@ fn attempt(pairs: u64) -> anyhow::Result<Result<Check, String>> {
     let attributed = charged(&before, &settled()?, pairs, both);
     drop(held);
 
-    let one = Ends { client: None, server: Normal };
+    let one = Ends { client: None, client_in_epoll: false, server: Normal };
     let before = settled()?;
     let single = (0..2 * pairs)
         .map(|_| socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None))

@@ -114,6 +114,7 @@ pub(crate) fn memory(arguments: &MemoryArguments) -> anyhow::Result<bool> {
     let kind = |choice: DescriptorsChoice| choice.wanted().unwrap_or(now.server_kind(conns));
     let ends = Ends {
         client: arguments.both_ends.then(|| kind(arguments.client_descriptors)),
+        client_in_epoll: false,
         server: kind(arguments.server_descriptors),
     };
     let memory = Memory::between(&before, &now, conns, ends);

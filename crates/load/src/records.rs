@@ -49,6 +49,7 @@ pub(crate) enum Content {
     Mask(Mask),
     Burst(Burst),
     Pages(Pages),
+    Interface(Interface),
     Weighed(Box<Weighed>),
 }
 
@@ -238,6 +239,22 @@ pub(crate) struct Pages {
     pub(crate) stamp: Stamp,
 }
 
+/// A server by one interface of the kernel: what each of many WebSockets takes, and echo on some of
+/// them.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Interface {
+    pub(crate) io: String,
+    pub(crate) user_bytes: f64,
+    /// Of the kernel's part, what waits for input.
+    pub(crate) wait_bytes: f64,
+    pub(crate) total_bytes: Option<f64>,
+    pub(crate) messages_per_second: f64,
+    pub(crate) messages_per_cpu_second: f64,
+    pub(crate) p99_us: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// What `murre-load memory` wrote: a server weighed, or the check of the method.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Weighed {
@@ -412,6 +429,7 @@ impl Content {
             Content::Mask(mask) => Some(&mask.stamp),
             Content::Burst(burst) => Some(&burst.stamp),
             Content::Pages(pages) => Some(&pages.stamp),
+            Content::Interface(interface) => Some(&interface.stamp),
             Content::Run(_) | Content::Ab(_) | Content::Weighed(_) => None,
         }
     }
@@ -428,6 +446,7 @@ fn content(bytes: &[u8]) -> Result<Content, String> {
         (None, Some("mask_throughput")) => from(value).map(Content::Mask),
         (None, None) if has("burst") => from(value).map(Content::Burst),
         (None, None) if has("pages") => from(value).map(Content::Pages),
+        (None, None) if has("io") => from(value).map(Content::Interface),
         (None, None) if has("form") => from(value).map(Content::Form),
         (None, None) if has("accept") => from(value).map(Content::Accept),
         (None, None) if has("receive") => from(value).map(Content::Receive),
@@ -464,6 +483,9 @@ mod tests {
         let form =
             r#"{"form":"a","echoes_per_second":1,"echoes_per_cpu_second":2,"turns_per_echo":0.5}"#;
         assert!(matches!(kind(form), Ok(Content::Form(_))));
+        let io = r#"{"io":"epoll","user_bytes":70.5,"wait_bytes":208,"total_bytes":null,
+            "messages_per_second":1,"messages_per_cpu_second":2,"p99_us":3}"#;
+        assert!(matches!(kind(io), Ok(Content::Interface(_))));
         let accept = r#"{"accept":"Multishot","shares":[4000,4000],"cpu_us":9.5,"commit":"abc"}"#;
         let accept = kind(accept).expect("a form of accepting");
         assert!(matches!(accept, Content::Accept(_)));

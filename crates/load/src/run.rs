@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
-use murre_core::host::{self, Plan, Wanted};
+use murre_core::host::{self, Io, Plan, Wanted};
 use murre_core::ring::KernelRing;
 use nix::sys::signal::{SigSet, Signal};
 
@@ -293,6 +293,7 @@ impl Run {
         };
         let ends = Ends {
             client: Some(self.plan.descriptors),
+            client_in_epoll: self.plan.io == Io::Epoll,
             server: self.cli.server_descriptors.wanted().unwrap_or_else(|| full.server_kind(conns)),
         };
         (own, Some(Memory::between(before, &full, conns, ends)))

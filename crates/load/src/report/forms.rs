@@ -4,13 +4,19 @@ use super::machines;
 use super::markdown::{link, table};
 use super::receive_forms;
 use crate::figures::{Spread, Unit, grouped, rounded, short, with_unit};
-use crate::records::{Accept, Burst, Content, Form, Line, Mask, Pages, Records, short_commit};
+use crate::records::{
+    Accept, Burst, Content, Form, Interface, Line, Mask, Pages, Records, short_commit,
+};
 
 /// Decisions that were made by measuring one form against another.
 pub(super) fn section(records: &Records) -> String {
     let receiving = receiving(records) + &receive_forms::table(records);
-    let text =
-        receiving + &accepting(records) + &masks(records) + &pages(records) + &bursts(records);
+    let text = receiving
+        + &interfaces(records)
+        + &accepting(records)
+        + &masks(records)
+        + &pages(records)
+        + &bursts(records);
     if text.is_empty() { text } else { format!("## Forms\n\n{text}") }
 }
 
@@ -47,6 +53,43 @@ fn receiving(records: &Records) -> String {
     let headings = ["form", "echoes per second>", "per server-CPU-second>", "beside the first>"];
     let rows: Vec<_> = names.iter().map(row).collect();
     part("Receiving", RECEIVING, &lines, &table(&headings, &rows))
+}
+
+fn interfaces(records: &Records) -> String {
+    let lines = newest(records, |content| match content {
+        Content::Interface(interface) => Some(interface),
+        _ => None,
+    });
+    type Value = fn(&Interface) -> Option<f64>;
+    let values = |io: &str, value: Value| -> Vec<f64> {
+        let own = lines.iter().filter(|(_, interface)| interface.io == io);
+        own.filter_map(|(_, interface)| value(interface)).collect()
+    };
+    let row = |io: &str| {
+        let spread = |value, unit| {
+            Spread::of(values(io, value)).map_or(String::new(), |spread| spread.with_unit(unit))
+        };
+        vec![
+            io.to_owned(),
+            spread(|of| Some(of.user_bytes), Unit::Bytes),
+            spread(|of| Some(of.wait_bytes), Unit::Bytes),
+            spread(|of| of.total_bytes, Unit::Bytes),
+            spread(|of| Some(of.messages_per_second), Unit::PerSecond),
+            spread(|of| Some(of.messages_per_cpu_second), Unit::Count),
+            spread(|of| Some(of.p99_us), Unit::Micros),
+        ]
+    };
+    let headings = [
+        "interface",
+        "user space>",
+        "kernel, waiting>",
+        "all in>",
+        "messages per second>",
+        "per server-CPU-second>",
+        "99 % within>",
+    ];
+    let rows = ["uring", "epoll"].map(row);
+    part("With io_uring and without", INTERFACES, &lines, &table(&headings, &rows))
 }
 
 fn accepting(records: &Records) -> String {
@@ -162,6 +205,10 @@ greatest. `cargo run --release --example forms`.";
 const ACCEPTING: &str = "\
 How many of the connections each of two shards took, and what one cost. `cargo test --release
 --package murre-core --lib accept_forms -- --ignored --nocapture`.";
+
+const INTERFACES: &str = "\
+Echo of 32 B on 64 of 18,000 WebSockets on normal descriptors, one core for each end, by io_uring and
+by epoll in turns; bytes per connection; medians, least and greatest. `scripts/bench io`.";
 
 const PAGES: &str = "\
 Echo of 32 B on 64 of 18,000 WebSockets, in turns with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` and
