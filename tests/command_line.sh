@@ -38,6 +38,9 @@ refused 2 "max-conns" serve --max-conns many
 refused 2 "shards" serve --shards 0
 refused 2 "descriptors" serve --descriptors rubber
 refused 2 "'--io <" serve --io carrier-pigeon
+refused 2 "allow-origin.*scheme" serve --allow-origin example.com
+refused 2 "trusted-proxy.*network" serve --trusted-proxy 10.0.0.0/33
+refused 2 "--trusted-proxy" serve --proxy-protocol
 refused 2 "files-bytes-max" serve --files-bytes-max lots
 
 refused 1 "$work/none.*check the path" serve --files "$work/none"

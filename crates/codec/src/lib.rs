@@ -5,11 +5,13 @@
 //!
 //! - [`http`]: requests with bodies in any cuts, responses;
 //! - [`upgrade`]: the opening handshake;
+//! - [`proxy`]: the header of a proxy before all that;
 //! - [`Decoder`]: frames to messages and control frames, for servers and clients;
 //! - [`encode`]: the reverse.
 #![forbid(unsafe_code)]
 
 pub mod http;
+pub mod proxy;
 pub mod upgrade;
 
 mod decode;

@@ -51,7 +51,8 @@ pub use outbox::{Outbox, Queued};
 pub use pool::Pool;
 pub use protocol::Protocol;
 pub use serve::{
-    Answer, Handler, Message, Opened, Origin, Origins, Serve, ServeCounters, ServeLimits, ServeMail,
+    Answer, Handler, Message, Opened, Origin, Origins, Proxies, Serve, ServeCounters, ServeLimits,
+    ServeMail,
 };
 pub use shard::{Held, Shard, ShardConfig};
 pub use timers::TIMER_BYTES;

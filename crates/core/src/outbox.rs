@@ -1,6 +1,7 @@
 //! What a protocol can do: queue bytes, close connections, set timers. It cannot reach the ring,
 //! so it cannot block.
 
+use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -171,13 +172,15 @@ impl Outbox {
         }
     }
 
-    /// Counts the connection as one of `ip`, and no longer as what it was counted before.
+    /// Counts the connection as one of `ip`, or as nobody's, and no longer as what it was counted
+    /// before.
     ///
     /// # Errors
     /// Why it is not to be served. It is counted until it is closed all the same.
-    pub fn count_as(&mut self, id: ConnId, ip: IpAddr) -> Result<(), Excess> {
+    pub fn count_as(&mut self, id: ConnId, ip: Option<IpAddr>) -> Result<(), Excess> {
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
-        self.addresses.leave(conn.place);
+        self.addresses.leave(mem::take(&mut conn.place));
+        let Some(ip) = ip else { return Ok(()) };
         let (place, counted) = self.addresses.enter(ip, self.now);
         conn.place = place;
         if let Err(excess) = counted {

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,8 +17,9 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use ipnet::IpNet;
 use murre_core::host::{Descriptors, Io};
-use murre_core::{AddressLimits, Origins};
+use murre_core::{AddressLimits, Origins, Proxies};
 use tracing_subscriber::filter::Targets;
 
 use crate::channels::command::Limits;
@@ -79,6 +80,18 @@ pub(crate) struct Config {
     #[arg(long, env = "MURRE_MAX_HANDSHAKES_PER_SECOND", hide_env_values = true, value_name = "N")]
     #[arg(default_value_t = 100)]
     pub(crate) max_handshakes_per_second: u32,
+
+    /// Addresses or networks of proxies that are believed about where their connections are from,
+    /// as 10.0.0.0/8, separated by commas. They must set X-Forwarded-For [default: none]
+    #[arg(long = "trusted-proxy", env = "MURRE_TRUSTED_PROXY", hide_env_values = true)]
+    #[arg(value_name = "NETWORKS", value_delimiter = ',', value_parser = network)]
+    pub(crate) trusted_proxies: Vec<IpNet>,
+
+    /// Trusted proxies begin each connection with a header of the PROXY protocol instead
+    #[arg(long, env = "MURRE_PROXY_PROTOCOL", hide_env_values = true, value_name = "BOOL")]
+    #[arg(action = ArgAction::Set, default_value_t = false, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, value_parser = BoolishValueParser::new())]
+    pub(crate) proxy_protocol: bool,
 
     /// How to talk to the kernel: uring, uring-plain for its forms of Linux 5.10, epoll, or auto,
     /// which is uring, and epoll where that is refused
@@ -315,6 +328,11 @@ impl Cli {
     /// What the parser cannot see, as it looks at one value at a time.
     fn checked(self) -> Result<Self, clap::Error> {
         let Command::Serve(config) = &self.command;
+        if config.proxy_protocol && config.trusted_proxies.is_empty() {
+            let problem =
+                "'--proxy-protocol' is for known proxies; say where with '--trusted-proxy'";
+            return Err(Cli::command().error(ErrorKind::MissingRequiredArgument, problem));
+        }
         match Namespaces::new(&config.namespaces) {
             Ok(_) => Ok(self),
             Err(twice) => {
@@ -344,6 +362,11 @@ impl Config {
             conns_max: limit(self.max_conns_per_address),
             handshakes_per_second_max: limit(self.max_handshakes_per_second),
         }
+    }
+
+    /// Who is believed about where connections are from.
+    pub(crate) fn proxies(&self) -> Proxies {
+        Proxies { networks: self.trusted_proxies.clone(), header: self.proxy_protocol }
     }
 
     /// How long names and data may be.
@@ -457,6 +480,14 @@ fn descriptors_choice(text: &str) -> Result<DescriptorsChoice, String> {
         "direct" => Ok(Some(Descriptors::Direct)),
         _ => Err("it is one of auto, normal, direct".into()),
     }
+}
+
+/// One address is a network, too.
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let address = || text.parse().map(|ip: IpAddr| IpNet::from(ip));
+    let network = text.parse().or_else(|_| address());
+    network.map_err(|_| "it is an address or a network, as 192.0.2.1 or 10.0.0.0/8".into())
 }
 
 /// Nothing stands for the own host.

@@ -155,6 +155,7 @@ fn blueprint(
                 body_bytes_max: config.max_body_bytes,
                 ..HttpLimits::default()
             },
+            proxies: config.proxies(),
             origins: config.allow_origins.clone(),
             message_bytes_max: config.max_message_bytes,
             fragments_max: config.max_fragments,
@@ -255,6 +256,9 @@ fn announce(config: &Config, facts: &Facts, files: &Files, watch: &Watch) {
         conns_max = facts.limits.conns_max,
         conns_per_address_max = config.max_conns_per_address,
         handshakes_per_second_max = config.max_handshakes_per_second,
+        trusted_proxies = ?config.trusted_proxies,
+        proxy_protocol = config.proxy_protocol,
+        origins = ?config.allow_origins,
         handshake_timeout = ?config.handshake_timeout,
         http_idle_timeout = ?config.http_idle_timeout,
         ping_interval = ?config.ping_interval,

@@ -8,6 +8,7 @@ mod cuts;
 mod examples;
 mod frames;
 mod http_cases;
+mod proxies;
 mod requests;
 mod requests_rules;
 mod responses;

@@ -22,7 +22,9 @@ impl<H: Handler> Serve<H> {
         input: &[u8],
         out: &mut Outbox,
     ) -> usize {
-        let Speaks::Http { decoder, continued, answered } = state else {
+        let &mut Speaks::Http { ref mut decoder, ref mut continued, ref mut answered, proxied } =
+            state
+        else {
             unreachable!("called for HTTP")
         };
         let (arriving, size) = (decoder.in_request(), decoder.size());
@@ -56,17 +58,23 @@ impl<H: Handler> Serve<H> {
             let refusal = out.unavailable(id, "no room at present, try again later\n");
             self.respond(id, &request, &refusal, Some(CloseReason::Overloaded), out);
         } else if request.wants_websocket() {
+            if proxied && !self.known_by_request(id, &request, out) {
+                return consumed;
+            }
             if let Some(mut session) = self.upgrade(id, &request, out) {
                 self.handler.opened(id, &mut session, out);
                 *state = Speaks::WebSocket(WebSocket::new(session));
                 self.first_ping(id, out);
+            } else if proxied {
+                // What follows is of another client.
+                let _ = out.count_as(id, None);
             }
         } else {
             match self.handler.request(id, &request, out) {
                 Answer::Now(response) => self.answer(id, &request, &response, out),
                 Answer::Later(session) => {
                     let last = !request.keep_alive || out.is_draining();
-                    *state = Speaks::Later(Later { session, last });
+                    *state = Speaks::Later(Later { session, last, proxied });
                     self.begin_later(id, state, out);
                 }
             }

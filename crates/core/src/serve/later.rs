@@ -10,6 +10,8 @@ pub struct Later<S> {
     pub(super) session: S,
     /// The connection ends with this answer.
     pub(super) last: bool,
+    /// The peer is a proxy.
+    pub(super) proxied: bool,
 }
 
 impl<H: Handler> Serve<H> {
@@ -78,9 +80,13 @@ impl<H: Handler> Serve<H> {
     }
 
     fn end_later(&mut self, id: ConnId, state: &mut Speaks<H::Session>, out: &mut Outbox) {
-        let http = Speaks::Http { decoder: Default::default(), continued: false, answered: true };
-        let Speaks::Later(later) = std::mem::replace(state, http) else {
+        let &mut Speaks::Later(Later { proxied, .. }) = state else {
             unreachable!("called for an answer to come")
+        };
+        let http =
+            Speaks::Http { decoder: Default::default(), continued: false, answered: true, proxied };
+        let Speaks::Later(later) = std::mem::replace(state, http) else {
+            unreachable!("just seen")
         };
         self.handler.close(id, later.session, CloseReason::Finished, out);
         out.set_timer(id, out.ticks(self.limits.http_idle));

@@ -5,6 +5,7 @@ mod http;
 mod later;
 mod origins;
 mod peer;
+mod proxies;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ pub use handler::{Answer, Handler, Message, Opened};
 use http::Clock;
 use later::Later;
 pub use origins::{Origin, Origins};
+pub use proxies::Proxies;
 use websocket::{Arriving, WebSocket};
 
 /// The bounds of what a peer may do.
@@ -32,6 +34,8 @@ use websocket::{Arriving, WebSocket};
 pub struct ServeLimits {
     /// Sizes of requests.
     pub http: HttpLimits,
+    /// Who speaks for others.
+    pub proxies: Proxies,
     /// Whose pages may open WebSockets.
     pub origins: Origins,
     /// Bytes of one message at most.
@@ -58,6 +62,7 @@ impl Default for ServeLimits {
     fn default() -> Self {
         ServeLimits {
             http: HttpLimits::default(),
+            proxies: Proxies::default(),
             origins: Origins::default(),
             message_bytes_max: 1024 * 1024,
             fragments_max: 4096,
@@ -93,6 +98,8 @@ pub struct Serve<H: Handler> {
 
 /// What one connection speaks at present.
 pub enum Speaks<S> {
+    /// Nothing yet: a proxy is to say first who is behind it.
+    Proxy,
     /// HTTP: where it is in a request.
     Http {
         /// The request that is arriving.
@@ -101,6 +108,8 @@ pub enum Speaks<S> {
         continued: bool,
         /// A request has been answered before.
         answered: bool,
+        /// The peer is a proxy, whose requests say who they are from.
+        proxied: bool,
     },
     /// HTTP: the answer to the last request comes later.
     Later(Later<S>),
@@ -132,6 +141,8 @@ pub struct ServeCounters {
     pub websockets: Counter,
     /// WebSockets that are open now.
     pub websockets_open: Counter,
+    /// Connections of proxies that did not begin with a proper header.
+    pub proxy_headers_bad: Counter,
     /// Upgrades refused, for whatever reason.
     pub upgrades_refused: Counter,
     /// Of those, to pages of origins that are not allowed.
@@ -180,10 +191,7 @@ impl<H: Handler> Protocol for Serve<H> {
 
     fn opened(&mut self, id: ConnId, peer: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
         out.set_timer(id, out.ticks(self.limits.handshake));
-        if let Some(peer) = peer {
-            self.arrived(id, peer.ip(), out);
-        }
-        Speaks::Http { decoder: RequestDecoder::default(), continued: false, answered: false }
+        self.arrived(id, peer.map(|peer| peer.ip()), out)
     }
 
     fn received(
@@ -197,6 +205,7 @@ impl<H: Handler> Protocol for Serve<H> {
         while at < input.len() && !out.congested(id) {
             let rest = &mut input[at..];
             let consumed = match state {
+                Speaks::Proxy => self.introduced(id, state, rest, out),
                 Speaks::Http { .. } => self.request(id, state, rest, out),
                 Speaks::Later(_) => self.early(id, state, rest, out),
                 Speaks::WebSocket(websocket) => self.frame(id, websocket, rest, out),
@@ -219,6 +228,7 @@ impl<H: Handler> Protocol for Serve<H> {
 
     fn drained(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
         match state {
+            Speaks::Proxy => {}
             Speaks::Http { decoder, .. } => self.taken(id, decoder.in_request(), out),
             Speaks::Later(_) => self.later_drained(id, state, out),
             Speaks::WebSocket(websocket) => self.handler.drained(id, websocket.session(), out),
@@ -230,7 +240,7 @@ impl<H: Handler> Protocol for Serve<H> {
             Speaks::Later(later) => self.later_waited(id, later, out),
             Speaks::Http { decoder, .. } if decoder.in_request() => self.too_slow(id, out),
             Speaks::Http { answered: true, .. } => self.idle(id, out),
-            Speaks::Http { .. } => out.close(id, CloseReason::HandshakeTimeout),
+            Speaks::Proxy | Speaks::Http { .. } => out.close(id, CloseReason::HandshakeTimeout),
             Speaks::WebSocket(websocket) => self.silent(id, websocket, out),
         }
     }
@@ -239,6 +249,7 @@ impl<H: Handler> Protocol for Serve<H> {
         match state {
             // The answer to what is arriving will be its last; so will the first, if it has none:
             // whoever has just come has asked already.
+            Speaks::Proxy => {}
             Speaks::Http { decoder, answered, .. } if decoder.in_request() || !*answered => {}
             Speaks::Http { .. } => out.close(id, CloseReason::Draining),
             Speaks::Later(later) => self.leave_later(id, later, out),
@@ -251,7 +262,7 @@ impl<H: Handler> Protocol for Serve<H> {
 
     fn closed(&mut self, id: ConnId, state: Self::State, reason: CloseReason, out: &mut Outbox) {
         match state {
-            Speaks::Http { .. } => {}
+            Speaks::Proxy | Speaks::Http { .. } => {}
             Speaks::Later(later) => self.handler.close(id, later.session, reason, out),
             Speaks::WebSocket(websocket) => self.ended(id, websocket, reason, out),
         }

@@ -2,27 +2,79 @@
 
 use std::net::IpAddr;
 
-use murre_codec::http::Response;
+use murre_codec::http::{Request, Response};
+use murre_codec::proxy::{self, BadProxyHeader, ProxyHeader};
 
-use super::{Handler, Serve};
+use super::{Handler, Serve, Speaks};
 use crate::addresses::Excess;
 use crate::conn::CloseReason;
 use crate::id::ConnId;
 use crate::outbox::Outbox;
 
 impl<H: Handler> Serve<H> {
-    /// A connection from `ip`. Those of this machine are not counted: they are its own programs, and
-    /// proxies.
-    pub(super) fn arrived(&mut self, id: ConnId, ip: IpAddr, out: &mut Outbox) {
-        if ip.to_canonical().is_loopback() {
-            return;
+    /// A connection from `ip`: HTTP begins, or a proxy says first who is behind it.
+    pub(super) fn arrived(
+        &mut self,
+        id: ConnId,
+        ip: Option<IpAddr>,
+        out: &mut Outbox,
+    ) -> Speaks<H::Session> {
+        let proxies = &self.limits.proxies;
+        if proxies.header && ip.is_some_and(|ip| proxies.trust(ip)) {
+            return Speaks::Proxy;
         }
-        if let Err(excess) = out.count_as(id, ip) {
-            self.turn_away(id, excess, out);
+        self.known(id, ip, out)
+    }
+
+    /// A proxy says who has connected to it. Returns what was consumed; 0 if that is not all there.
+    pub(super) fn introduced(
+        &mut self,
+        id: ConnId,
+        state: &mut Speaks<H::Session>,
+        input: &[u8],
+        out: &mut Outbox,
+    ) -> usize {
+        match proxy::parse(input) {
+            Ok(Some(ProxyHeader { size, from })) => {
+                *state = self.known(id, from.map(|from| from.ip()), out);
+                size
+            }
+            Ok(None) => 0,
+            Err(BadProxyHeader) => {
+                self.counters.proxy_headers_bad.add(1);
+                out.abort(id, CloseReason::BadRequest);
+                0
+            }
         }
     }
 
-    /// Not even its first request is read.
+    /// HTTP begins, if whose the connection is may have one more. Those of proxies are not counted,
+    /// nor are those of this machine: they are its own programs, and proxies.
+    fn known(&mut self, id: ConnId, ip: Option<IpAddr>, out: &mut Outbox) -> Speaks<H::Session> {
+        let proxied = ip.is_some_and(|ip| self.limits.proxies.trust(ip));
+        let counted = ip.filter(|ip| !proxied && !ip.to_canonical().is_loopback());
+        if let Err(excess) = out.count_as(id, counted) {
+            self.turn_away(id, excess, out);
+        }
+        Speaks::Http { decoder: Default::default(), continued: false, answered: false, proxied }
+    }
+
+    /// A proxy passes on a handshake: from here on the connection is its client's. Returns whether
+    /// that may have one more.
+    pub(super) fn known_by_request(
+        &mut self,
+        id: ConnId,
+        request: &Request<'_, '_>,
+        out: &mut Outbox,
+    ) -> bool {
+        let counted = out.count_as(id, self.limits.proxies.client(request));
+        if let Err(excess) = counted {
+            self.turn_away(id, excess, out);
+        }
+        counted.is_ok()
+    }
+
+    /// Nothing of it is served.
     fn turn_away(&mut self, id: ConnId, excess: Excess, out: &mut Outbox) {
         let response = match excess {
             Excess::Connections => Response::text(429, "too many connections from your address\n"),

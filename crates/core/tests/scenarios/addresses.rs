@@ -4,11 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use murre_core::{AddressLimits, Addresses, CloseReason, Excess, ShardConfig};
+use murre_core::{
+    AddressLimits, Addresses, CloseReason, Excess, Proxies, Serve, ServeLimits, ShardConfig,
+};
 
-use crate::app::{Server, get, serve, setup, understand};
+use crate::app::{App, Server, get, handshake, serve, setup, understand};
 use crate::client::Client;
-use crate::world::{Setup, World, simulated};
+use crate::world::{Setup, World, everywhere, simulated};
 
 /// The limits are counted over all seeds, as over the shards of a server: each has addresses of its
 /// own, and must leave nothing behind.
@@ -93,5 +95,75 @@ fn loopback_is_exempt() {
             let mut clients = clients(world, ip.parse().expect("an address"), 12);
             assert_eq!(answered(world, &mut clients, Some(200)), 12, "{ip}");
         }
+    });
+}
+
+/// What is served to proxies, wherever a test's clients are.
+fn proxied(header: bool) -> impl Fn() -> Server {
+    move || {
+        let networks = ["198.18.0.0/15", "127.0.0.0/8"].map(|net| net.parse().expect(net));
+        let proxies = Proxies { networks: networks.into(), header };
+        Serve::new(App::default(), ServeLimits { proxies, ..ServeLimits::default() })
+    }
+}
+
+/// A client behind a proxy is counted as itself, however its header and its request are cut; a proxy
+/// that speaks for itself is not counted; and who has no header is not served.
+#[test]
+fn a_proxy_says_who_is_behind_it() {
+    let limits = AddressLimits { conns_max: Some(2), ..AddressLimits::default() };
+    everywhere(&limited(limits), proxied(true), |world| {
+        let [ip, other] = [(); 2].map(|()| somewhere(world));
+        let line = |ip| format!("PROXY TCP4 {ip} 192.0.2.1 50000 80\r\n").into_bytes();
+        let itself = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec();
+        for (header, status) in [
+            (line(ip), Some(200)),
+            (line(ip), Some(200)),
+            (line(other), Some(200)),
+            (line(ip), Some(429)),
+            (itself.clone(), Some(200)),
+            (itself.clone(), Some(200)),
+            (itself, Some(200)),
+            (Vec::new(), None),
+        ] {
+            let mut client = [Client::new(world)];
+            client[0].say_bytes(&header);
+            client[0].say_bytes(&get(10));
+            assert_eq!(answered(world, &mut client, status), 1, "{header:?}");
+        }
+        assert_eq!(refused(world, Excess::Connections), 1);
+        assert_eq!(world.protocol().inner.counters().proxy_headers_bad.get(), 1);
+    });
+}
+
+/// A WebSocket that a proxy passes on is counted as its client's, as the proxy's other requests on
+/// the same connection are not; one that is refused is not counted.
+#[test]
+fn a_handshake_says_who_is_behind_a_proxy() {
+    let limits = AddressLimits { conns_max: Some(2), ..AddressLimits::default() };
+    everywhere(&limited(limits), proxied(false), |world| {
+        let [ip, other] = [(); 2].map(|()| somewhere(world));
+        let passed_on = |target: &str, ip: IpAddr| {
+            let forged = "X-Forwarded-For: 192.0.2.6";
+            let text = String::from_utf8(handshake(target)).expect("text");
+            text.replacen("\r\n", &format!("\r\n{forged}, {ip}\r\n"), 1).into_bytes()
+        };
+        for (ip, expected) in [
+            (ip, &[200, 403, 101][..]),
+            (ip, &[200, 403, 101]),
+            (other, &[200, 403, 101]),
+            (ip, &[200, 429]),
+        ] {
+            let mut client = Client::new(world);
+            client.say_bytes(&get(10));
+            client.say_bytes(&passed_on("/refused", ip));
+            client.say_bytes(&passed_on("/ws", ip));
+            world.until("the answers", |world| {
+                client.step(world);
+                let responses = understand(&client.heard).responses;
+                responses.iter().map(|&(status, _)| status).eq(expected.iter().copied())
+            });
+        }
+        assert_eq!(refused(world, Excess::Connections), 1);
     });
 }

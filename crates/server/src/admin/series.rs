@@ -73,6 +73,7 @@ pub(crate) const SERIES: &[Series] = &[
     now("websockets_open", "WebSockets that are open", |s| s.serve.websockets_open.get()),
     total("websockets_opened", "WebSockets opened", |s| s.serve.websockets.get()),
     total("upgrades_refused", "WebSockets refused", |s| s.serve.upgrades_refused.get()),
+    total("proxy_headers_bad", "Connections of proxies that did not begin with a PROXY header", |s| s.serve.proxy_headers_bad.get()),
     total("upgrades_refused_origin", "WebSockets refused to pages of origins that are not allowed", |s| s.serve.origins_refused.get()),
     total("http_requests", "HTTP requests answered, upgrades among them", |s| s.serve.requests.get()),
     total("http_requests_bad", "HTTP requests that broke a rule or a limit", |s| s.serve.requests_bad.get()),

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use murre_core::host::Plan;
 use murre_core::{CloseReason, Protocol, Serve};
 use serde::Serialize;
@@ -46,6 +47,8 @@ pub(crate) struct Limits {
     /// Likewise.
     handshakes_per_second_max: u32,
     pub(crate) accepts_per_second_max: u32,
+    trusted_proxies: Vec<String>,
+    proxy_protocol: bool,
     handshake_timeout_seconds: f64,
     http_idle_timeout_seconds: f64,
     ping_interval_seconds: f64,
@@ -73,6 +76,8 @@ impl Limits {
             conns_per_address_max: config.max_conns_per_address,
             handshakes_per_second_max: config.max_handshakes_per_second,
             accepts_per_second_max: config.accepts_per_second(plan.cores),
+            trusted_proxies: config.trusted_proxies.iter().map(IpNet::to_string).collect(),
+            proxy_protocol: config.proxy_protocol,
             handshake_timeout_seconds: config.handshake_timeout.as_secs_f64(),
             http_idle_timeout_seconds: config.http_idle_timeout.as_secs_f64(),
             ping_interval_seconds: config.ping_interval.as_secs_f64(),

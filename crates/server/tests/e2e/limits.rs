@@ -161,3 +161,57 @@ fn handshake(fields: &str) -> String {
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
 }
+
+/// Clients behind a proxy that speaks the PROXY protocol are told apart; what does not begin with its
+/// header is not answered, and the proxy's own connections are not counted.
+#[test]
+fn clients_of_a_proxy() {
+    let server = Server::start(&[
+        "--proxy-protocol",
+        "--trusted-proxy=127.0.0.0/8, 2001:db8::1",
+        "--max-conns-per-address=1",
+    ]);
+    let behind = |header: &[u8]| {
+        let mut client = server.connect();
+        client.send(header);
+        client.send(b"GET /healthz HTTP/1.1\r\nHost: m\r\n\r\n");
+        client
+    };
+    let v2 = |last: u8| {
+        let addresses = [203, 0, 113, last, 192, 0, 2, 1, 0xc3, 0x50, 0x1f, 0x90];
+        [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &addresses].concat()
+    };
+    let mut first = behind(&v2(1));
+    assert_eq!(first.answer().status, 200);
+    let mut second = behind(b"PROXY TCP6 2001:db8:2::1 2001:db8::1 50000 8000\r\n");
+    assert_eq!(second.answer().status, 200);
+    assert_eq!(behind(&v2(1)).answer().status, 429);
+    let mut same_network = behind(b"PROXY TCP6 2001:db8:2::2 2001:db8::1 50000 8000\r\n");
+    assert_eq!(same_network.answer().status, 429);
+    for _ in 0..3 {
+        let mut local = behind(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
+        assert_eq!(local.answer().status, 200);
+    }
+    assert!(behind(b"").rest().is_empty());
+    assert_eq!(server.stats()["total"]["proxy_headers_bad"], 1);
+    assert_eq!(server.stats()["total"]["connections_refused_address_full"], 2);
+}
+
+/// A WebSocket that a proxy passes on is its client's, whom the proxy has named last.
+#[test]
+fn clients_of_an_http_proxy() {
+    let server = Server::start(&["--trusted-proxy=127.0.0.1", "--max-conns-per-address=1"]);
+    let open = |forwarded: &str| {
+        let mut client = server.connect();
+        let fields = format!("Host: m\r\nX-Forwarded-For: {forwarded}\r\n");
+        client.send(handshake(&fields).as_bytes());
+        let status = client.answer().status;
+        (client, status)
+    };
+    let (_first, status) = open("203.0.113.1");
+    assert_eq!(status, 101);
+    assert_eq!(open("198.51.100.1, 203.0.113.1").1, 429);
+    assert_eq!(open("203.0.113.1, 203.0.113.2").1, 101);
+    // Requests of the proxy that are no handshakes are nobody's.
+    assert_eq!([(); 3].map(|()| server.connect().get("/healthz").status), [200; 3]);
+}
