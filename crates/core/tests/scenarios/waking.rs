@@ -13,7 +13,7 @@ use murre_core::{Shard, ShardConfig};
 use crate::client::{Client, until_answered};
 use crate::echo::{Echo, Mail, some_echo};
 use crate::watched::Watched;
-use crate::world::{Setup, everywhere};
+use crate::world::{PATIENCE, Setup, everywhere};
 
 /// What is posted is pushed to everybody who is open, before what is posted later.
 #[test]
@@ -78,7 +78,7 @@ fn wakes_for_every_mail(io: Io) {
         ended.send(shard.protocol().inner.mails).expect("the test waits");
     });
     let (mailbox, counters) = mailbox.recv().expect("a shard");
-    let patience = Instant::now() + Duration::from_secs(20);
+    let patience = Instant::now() + PATIENCE;
     for number in 0..200u64 {
         let turns = counters.turns.get();
         assert!(mailbox.post(Mail::Nothing).is_ok());
@@ -92,6 +92,6 @@ fn wakes_for_every_mail(io: Io) {
         }
     }
     assert!(mailbox.post(Mail::Stop).is_ok());
-    assert_eq!(end.recv_timeout(Duration::from_secs(20)), Ok(201));
+    assert_eq!(end.recv_timeout(PATIENCE), Ok(201));
     shard.join().expect("it ended well");
 }

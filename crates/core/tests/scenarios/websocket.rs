@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use murre_codec::{CloseCode, Control, Data, Kind, OpCode};
-use murre_core::{CloseReason, Serve, ServeLimits, ServeMail};
+use murre_core::{CloseReason, Serve, ServeLimits, ServeMail, ShardConfig};
 
 use crate::app::{
     App, Server, TICK, Understood, body, close, control, fragmented, get, handshake, limits, said,
     serve, serve_patiently, setup, text, understand,
 };
 use crate::client::Client;
-use crate::world::{Read, Setup, World, everywhere, simulated};
+use crate::world::{PATIENCE, Read, Setup, World, everywhere, simulated};
 
 /// Steps until `done` with what the client has understood.
 fn until(
@@ -309,7 +309,9 @@ fn vanished_peers_are_given_up() {
 /// A drain says 1012 to everybody, each with a time of its own to come back.
 #[test]
 fn a_drain_says_when_to_come_back() {
-    everywhere(&setup(), serve_patiently, |world| {
+    // They leave one after the other, and none is given up before.
+    let shard = ShardConfig { linger: PATIENCE, ..setup().shard };
+    everywhere(&Setup { shard, ..setup() }, serve_patiently, |world| {
         let mut clients: Vec<Client> = (0..10).map(|_| open(world)).collect();
         world.post(ServeMail::Drain(Duration::from_millis(100)));
         let mut told = [0; 6];
@@ -328,7 +330,8 @@ fn a_drain_says_when_to_come_back() {
         }
         assert!(told[0] == 0 && told.iter().all(|&of_ten| of_ten < 10), "{told:?} for 0 to 5 s");
         world.until("it stops", |world| world.shard.stopped());
-        assert_eq!(world.protocol().closed_for(CloseReason::Draining), 10);
+        let reasons = &world.protocol().closed;
+        assert_eq!(world.protocol().closed_for(CloseReason::Draining), 10, "{reasons:?}");
         assert_eq!(world.protocol().inner.counters().websockets_open.get(), 0);
     });
 }

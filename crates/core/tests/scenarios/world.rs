@@ -17,6 +17,9 @@ use crate::network::Network;
 use crate::tcp::TcpNet;
 use crate::watched::{Drained, Watched};
 
+/// How long the kernel may take for what it does at once: it may be an emulated one.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
 /// What a scenario wants of its world.
 #[derive(Clone)]
 pub(crate) struct Setup {
@@ -165,7 +168,7 @@ impl<P: Drained + 'static> World<P> {
             }
             self.turn();
             let simulated = self.net.is_simulated();
-            let patient = started.elapsed() < Duration::from_secs(20);
+            let patient = started.elapsed() < PATIENCE;
             assert!(turn < TURNS_MAX && simulated || !simulated && patient, "never: {what}");
         }
     }
@@ -281,7 +284,7 @@ fn run<P: Drained + 'static>(mut world: World<P>, scenario: &impl Fn(&mut World<
     }
     let World { shard, mut net, .. } = world;
     drop(shard);
-    let patience = Instant::now() + Duration::from_secs(20);
+    let patience = Instant::now() + PATIENCE;
     while !net.all_ended() {
         assert!(Instant::now() < patience, "a peer was not told that the shard is gone");
     }
