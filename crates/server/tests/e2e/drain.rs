@@ -122,8 +122,7 @@ fn a_drain_under_load_loses_nothing() {
     fs::create_dir_all(&folder).expect("room");
     fs::write(folder.join("large"), vec![b'm'; FILE_BYTES]).expect("room");
     let mut command = murre();
-    // Nobody is pinged before all are here, however slow this machine is.
-    command.args(["serve", "--bench", "--drain-timeout=3", "--shards=2", "--ping-interval=3600"]);
+    command.args(["serve", "--bench", "--drain-timeout=3", "--shards=2"]);
     command.arg("--files").arg(folder);
     let conns = format!("--max-conns={}", count + 200);
     // However slow this machine is, nothing else is to happen to them.
