@@ -161,6 +161,7 @@ fn a_full_control_group_closes_admission() {
     server.wait_until("full", |stats| !is("open")(stats));
     assert_eq!(there.get("/").status, 200);
     server.wait_until("refusing", is("refuse"));
+    assert_eq!(there.get("/healthz").status, 503);
     assert_eq!(server.connect().get("/").status, 503);
 
     hog.kill().expect("it runs");
