@@ -347,8 +347,20 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     fn accept_failed(&mut self, errno: i32) {
         use nix::errno::Errno;
         match Errno::from_raw(errno) {
-            // It had gone before we came to it (accept(2): errors already pending on it).
-            Errno::ECONNABORTED | Errno::EINTR | Errno::EPROTO | Errno::EAGAIN => {}
+            // It had gone before we came to it, or was not let in: errors that were pending on it
+            // are passed on (accept(2), "Error handling"), and say nothing of the next one.
+            Errno::ECONNABORTED
+            | Errno::EPROTO
+            | Errno::EPERM
+            | Errno::ENETDOWN
+            | Errno::ENOPROTOOPT
+            | Errno::EHOSTDOWN
+            | Errno::ENONET
+            | Errno::EHOSTUNREACH
+            | Errno::EOPNOTSUPP
+            | Errno::ENETUNREACH
+            | Errno::EAGAIN
+            | Errno::EINTR => {}
             // The listener is shut down.
             Errno::EINVAL | Errno::EBADF | Errno::ECANCELED => self.accepts.listening = false,
             // Nothing to accept with: what waits stays in the backlog.

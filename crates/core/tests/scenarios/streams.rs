@@ -122,6 +122,25 @@ fn failed_accepts_are_tried_again() {
     });
 }
 
+/// Connections that are lost before they are accepted are lost alone: those behind them are accepted
+/// at once, as nothing is missing to accept them with.
+#[test]
+fn lost_connections_hold_nobody_up() {
+    let faults = Faults { aborted: 50, ..Faults::bad_day() };
+    let setup = Setup { faults: Faults { accept: 0, ..faults }, ..Setup::default() };
+    simulated(&setup, Echo::default, |world| {
+        let mut clients: Vec<Client> = (0..10).map(|_| Client::new(world)).collect();
+        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 50)));
+        world.until("everybody is answered or lost", |world| {
+            clients.iter_mut().for_each(|client| client.step(world));
+            clients.iter().all(|client| client.end.is_some() || client.is_answered())
+        });
+        let served = clients.iter().filter(|client| client.end.is_none()).count() as u64;
+        assert_eq!(world.shard.counters().accepted.get(), served);
+        assert_eq!(world.shard.counters().accept_failed.get(), 0);
+    });
+}
+
 /// A peer that says everything and closes its side hears all of the answers, then the end.
 #[test]
 fn answers_outlive_a_half_close() {

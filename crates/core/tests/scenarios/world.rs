@@ -115,6 +115,7 @@ impl<P: Drained + 'static> World<P> {
             buffers: setup.buffers,
             buffer_bytes: setup.buffer_bytes,
             socket_bytes: setup.socket_bytes,
+            ..SimConfig::default()
         })
         .expect("a waker");
         let net = ring.net();

@@ -1,99 +1,103 @@
-//! What goes wrong in a simulation, and when.
+//! What goes wrong in a simulation, and how often.
 
-use fastrand::Rng;
 use nix::errno::Errno;
 
 /// How likely each misfortune is, in percent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
+    /// What could complete first does so after something else.
+    pub reordered: u8,
+    /// What could complete does so in a later turn, whatever has become of its socket by then.
+    pub late: u8,
     /// A poll completes and there is nothing to read.
     pub spurious_ready: u8,
     /// A receive or a send stops in the middle.
     pub short: u8,
     /// A receive or a send ends with `EINTR` or `EAGAIN` and has done nothing.
     pub interrupted: u8,
-    /// What could complete does so in a later turn.
-    pub late: u8,
+    /// A receive or a send ends with an error that breaks the connection.
+    pub broken: u8,
+    /// An accept fails for a reason that is the machine's; what it would have accepted waits on.
+    pub accept: u8,
+    /// An accept fails and takes the connection with it: errors that were already pending on it
+    /// (accept(2)).
+    pub aborted: u8,
+    /// A connect fails, at once or later.
+    pub connect: u8,
     /// A shutdown takes an operation, as it does for direct descriptors.
     pub slow_shutdown: u8,
     /// A shutdown that takes an operation fails for want of descriptors.
     pub shutdown: u8,
-    /// An accept fails; what it would have accepted stays where it is.
-    pub accept: u8,
-    /// A connect fails, at once or later.
-    pub connect: u8,
-    /// A receive or a send ends with an error that breaks the connection.
-    pub broken: u8,
-    /// The submission queue takes only a part of what is pushed.
-    pub small_queue: bool,
+    /// A close fails. The socket is closed all the same (close(2)).
+    pub close: u8,
+    /// The submission queue takes only a part of what was pushed.
+    pub full_queue: u8,
+    /// A wait ends though nothing has happened.
+    pub woken: u8,
+    /// A wait lasts longer than it should, by up to [`OVERSLEPT_MAX_MS`].
+    pub overslept: u8,
+    /// The clock does not move while a turn has something to do.
+    pub frozen: u8,
 }
+
+/// Milliseconds that a wait lasts too long at most.
+pub(super) const OVERSLEPT_MAX_MS: u64 = 700;
 
 impl Faults {
     /// Nothing goes wrong, though completions come in any order.
     pub fn none() -> Self {
-        Faults::default()
+        Faults { reordered: 90, ..Faults::default() }
     }
 
     /// Everything goes wrong that must not be noticed by the peers.
     pub fn bad_day() -> Self {
         Faults {
+            late: 40,
             spurious_ready: 15,
             short: 40,
             interrupted: 15,
-            late: 40,
-            slow_shutdown: 50,
             accept: 10,
-            small_queue: true,
+            slow_shutdown: 50,
+            close: 10,
+            full_queue: 70,
+            woken: 5,
+            frozen: 20,
             ..Faults::none()
         }
     }
 }
 
-/// Draws everything random from one seed.
-pub(super) struct Fate {
-    pub(super) rng: Rng,
-    pub(super) faults: Faults,
-}
-
-impl Fate {
-    pub(super) fn chance(&mut self, percent: u8) -> bool {
-        percent > 0 && self.rng.u8(0..100) < percent
-    }
-
-    /// How much of `len` an operation gets to: mostly all of it.
-    pub(super) fn cut(&mut self, len: usize) -> usize {
-        if len > 0 && self.chance(self.faults.short) { self.rng.usize(1..=len) } else { len }
-    }
-
-    /// How many of `pushed` operations the kernel takes at a time.
-    pub(super) fn taken(&mut self, pushed: usize) -> usize {
-        if self.faults.small_queue { self.rng.usize(1..=pushed.max(8)).min(pushed) } else { pushed }
-    }
-
-    /// Why a receive or a send does not even begin.
-    pub(super) fn misfortune(&mut self) -> Option<Errno> {
-        if self.chance(self.faults.interrupted) {
-            return Some(self.one_of(&[Errno::EINTR, Errno::EAGAIN]));
-        }
-        self.chance(self.faults.broken).then(|| self.one_of(&BROKEN))
-    }
-
-    pub(super) fn accept_fails(&mut self) -> Option<Errno> {
-        self.chance(self.faults.accept).then(|| self.one_of(&ACCEPT))
-    }
-
-    pub(super) fn connect_fails(&mut self) -> Option<Errno> {
-        self.chance(self.faults.connect).then(|| self.one_of(&CONNECT))
-    }
-
-    fn one_of(&mut self, errors: &[Errno]) -> Errno {
-        errors[self.rng.usize(0..errors.len())]
-    }
-}
-
-const ACCEPT: [Errno; 5] =
-    [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ECONNABORTED, Errno::EINTR];
-const CONNECT: [Errno; 4] =
-    [Errno::ECONNREFUSED, Errno::ETIMEDOUT, Errno::EHOSTUNREACH, Errno::EADDRNOTAVAIL];
-const BROKEN: [Errno; 4] =
-    [Errno::ECONNRESET, Errno::ETIMEDOUT, Errno::EHOSTUNREACH, Errno::ENOBUFS];
+/// The machine has nothing left to accept with, or was interrupted.
+pub(super) const ACCEPT: [Errno; 6] =
+    [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EINTR, Errno::EAGAIN];
+/// What was wrong with the connection before it was accepted (accept(2), "Error handling").
+pub(super) const ABORTED: [Errno; 10] = [
+    Errno::ECONNABORTED,
+    Errno::EPROTO,
+    Errno::EPERM,
+    Errno::ENETDOWN,
+    Errno::ENOPROTOOPT,
+    Errno::EHOSTDOWN,
+    Errno::ENONET,
+    Errno::EHOSTUNREACH,
+    Errno::EOPNOTSUPP,
+    Errno::ENETUNREACH,
+];
+pub(super) const CONNECT: [Errno; 6] = [
+    Errno::ECONNREFUSED,
+    Errno::ETIMEDOUT,
+    Errno::EHOSTUNREACH,
+    Errno::ENETUNREACH,
+    Errno::ECONNRESET,
+    Errno::EADDRNOTAVAIL,
+];
+pub(super) const BROKEN: [Errno; 6] = [
+    Errno::ECONNRESET,
+    Errno::ETIMEDOUT,
+    Errno::EHOSTUNREACH,
+    Errno::ENETUNREACH,
+    Errno::ENOBUFS,
+    Errno::ENOMEM,
+];
+pub(super) const INTERRUPTED: [Errno; 2] = [Errno::EINTR, Errno::EAGAIN];
+pub(super) const CLOSE: [Errno; 3] = [Errno::EIO, Errno::EINTR, Errno::ENOSPC];

@@ -4,7 +4,9 @@
 //! caller that breaks a rule of [`Ring`] or [`Op`] panics with the rule. A failing test drops it
 //! while panicking, and then it prints the last of what happened.
 
+mod fate;
 mod faults;
+mod log;
 mod net;
 mod rules;
 
@@ -14,7 +16,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fastrand::Rng;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -22,10 +23,12 @@ use super::arena::{Arena, Lease};
 use super::{Completion, Lent, Op, Ring, SendData, Shut, ShutDown, Socket, Token, Waker};
 use crate::id::ConnId;
 
-use faults::Fate;
+use fate::Fate;
 pub use faults::Faults;
+use log::Event;
+pub use log::Keep;
 use net::Net;
-pub use net::{Peer, Read, SimNet};
+pub use net::{Peer, Read, SimNet, Story};
 use rules::Rules;
 
 /// What a simulated ring is made with.
@@ -43,6 +46,10 @@ pub struct SimConfig {
     pub buffer_bytes: u32,
     /// Bytes that a connection holds in each direction at most.
     pub socket_bytes: usize,
+    /// How long the kernel repeats what an unreachable peer does not acknowledge.
+    pub give_up: Duration,
+    /// How much of what happens is kept.
+    pub keep: Keep,
 }
 
 impl Default for SimConfig {
@@ -54,6 +61,9 @@ impl Default for SimConfig {
             buffers: 128,
             buffer_bytes: 4096,
             socket_bytes: 64 * 1024,
+            // About what `net.ipv4.tcp_retries2` makes of it.
+            give_up: Duration::from_secs(15 * 60),
+            keep: Keep::Last,
         }
     }
 }
@@ -61,25 +71,13 @@ impl Default for SimConfig {
 /// The simulated ring. Its peers are at the other side of [`SimRing::net`].
 pub struct SimRing {
     net: SimNet,
-    fate: Fate,
     rules: Rules,
     arena: Arena,
     /// Not yet seen by the kernel, in order.
     pushed: VecDeque<(Work, Token)>,
     in_flight: Vec<InFlight>,
-    completed: Vec<Completion>,
+    completed: VecDeque<Completion>,
     wake: Arc<EventFd>,
-    /// The last of what happened.
-    events: VecDeque<Event>,
-}
-
-/// What a failing test prints.
-#[derive(Debug)]
-#[expect(dead_code, reason = "printed")]
-enum Event {
-    Pushed(Token),
-    Shut(Token, Shut),
-    Done(Token, Result<u32, Errno>),
 }
 
 enum Work {
@@ -99,8 +97,6 @@ type Step = Option<Result<u32, Errno>>;
 
 /// How long a turn takes that has something to do.
 const TURN: Duration = Duration::from_micros(20);
-/// How many events a failure prints.
-const EVENTS_KEPT: usize = 60;
 
 impl SimRing {
     /// A ring whose network has nobody in it.
@@ -110,15 +106,13 @@ impl SimRing {
     pub fn new(config: &SimConfig) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(SimRing {
-            net: SimNet::new(config.listening, config.socket_bytes),
-            fate: Fate { rng: Rng::with_seed(config.seed), faults: config.faults },
+            net: SimNet::new(config),
             rules: Rules::default(),
             arena: Arena::new(config.buffers, config.buffer_bytes).expect("memory for buffers"),
             pushed: VecDeque::new(),
             in_flight: Vec::new(),
-            completed: Vec::new(),
+            completed: VecDeque::new(),
             wake: Arc::new(EventFd::from_value_and_flags(0, flags)?),
-            events: VecDeque::new(),
         })
     }
 
@@ -127,28 +121,43 @@ impl SimRing {
         self.net.clone()
     }
 
-    fn note(&mut self, event: Event) {
-        if self.events.len() == EVENTS_KEPT {
-            self.events.pop_front();
+    fn note(&self, event: Event) {
+        self.net.net().log.note(event);
+    }
+
+    /// Has fate decide, and notes when it is against us.
+    fn fate<T>(&self, decide: impl FnOnce(&mut Fate) -> T) -> T {
+        let Net { fate, log, .. } = &mut *self.net.net();
+        let before = fate.happened().len();
+        let decided = decide(fate);
+        if log.keeps_all() {
+            fate.happened()[before..]
+                .iter()
+                .for_each(|&(_, what)| log.note(Event::Misfortune(what)));
         }
-        self.events.push_back(event);
+        decided
     }
 
     /// Hands some of what was pushed to the kernel.
     fn submit(&mut self) {
-        for _ in 0..self.fate.taken(self.pushed.len()) {
+        for _ in 0..self.fate(|fate| fate.taken(self.pushed.len())) {
             let (work, token) = self.pushed.pop_front().expect("counted");
-            let spurious = self.fate.chance(self.fate.faults.spurious_ready);
+            let spurious =
+                matches!(work, Work::Op(Op::Poll(_))) && self.fate(Fate::is_ready_for_nothing);
             self.in_flight.push(InFlight { work, token, spurious });
         }
     }
 
-    /// Goes on with what is in flight, in any order. Returns whether anything ended.
+    /// Goes on with what is in flight. Returns whether anything ended.
     fn run(&mut self) -> bool {
         let before = self.completed.len();
-        self.fate.rng.shuffle(&mut self.in_flight);
+        if self.in_flight.len() > 1
+            && let Some(mut rng) = self.fate(Fate::reorders)
+        {
+            rng.shuffle(&mut self.in_flight);
+        }
         for mut operation in std::mem::take(&mut self.in_flight) {
-            let step = match self.fate.chance(self.fate.faults.late) {
+            let step = match self.fate(Fate::is_late) {
                 true => None,
                 false => self.step(&mut operation),
             };
@@ -173,7 +182,7 @@ impl SimRing {
         };
         self.note(Event::Done(token, result));
         let result = result.map_err(|errno| errno as i32);
-        self.completed.push(Completion { token, result, lent });
+        self.completed.push_back(Completion { token, result, lent });
     }
 
     fn step(&mut self, operation: &mut InFlight) -> Step {
@@ -190,7 +199,7 @@ impl SimRing {
             Op::Send { socket, data, at } => self.step_send(*socket, data, *at),
             Op::Close(socket) => {
                 self.net.net().close(*socket);
-                Some(Ok(0))
+                Some(self.fate(Fate::close_fails).map_or(Ok(0), Err))
             }
         }
     }
@@ -199,7 +208,14 @@ impl SimRing {
         if !self.net.net().listening {
             return Some(Err(Errno::EINVAL));
         }
-        if let Some(errno) = self.fate.accept_fails() {
+        if let Some(errno) = self.fate(Fate::accept_fails) {
+            return Some(Err(errno));
+        }
+        if !self.net.net().has_backlog() {
+            return None;
+        }
+        if let Some(errno) = self.fate(Fate::aborts) {
+            self.net.net().abort_next();
             return Some(Err(errno));
         }
         let socket = self.net.net().accept(id);
@@ -207,36 +223,46 @@ impl SimRing {
     }
 
     fn step_connect(&mut self, socket: Socket, to: SocketAddr) -> Result<u32, Errno> {
-        if let Some(errno) = self.fate.connect_fails() {
+        if let Some(errno) = self.fate(Fate::connect_fails) {
             return Err(errno);
         }
         self.net.net().connect(socket, to).map(|()| 0)
     }
 
     fn step_recv(&mut self, socket: Socket, lease: &Lease) -> Result<u32, Errno> {
-        if let Some(errno) = self.fate.misfortune() {
-            return Err(errno);
-        }
-        let buffer = self.arena.buffer(lease);
-        let len = self.fate.cut(buffer.len());
-        self.net.net().recv(socket, &mut buffer[..len])
+        self.misfortune(socket).map_or(Ok(()), Err)?;
+        let there = self.net.net().waiting(socket).min(self.arena.buffer(lease).len());
+        let len = self.fate(|fate| fate.cut(there));
+        // With nothing there it still looks for the end.
+        let buffer = &mut self.arena.buffer(lease)[..len.max(1)];
+        self.net.net().recv(socket, buffer)
     }
 
     fn step_send(&mut self, socket: Socket, data: &SendData, at: u32) -> Step {
-        if let Some(errno) = self.fate.misfortune() {
+        if let Some(errno) = self.misfortune(socket) {
             return Some(Err(errno));
         }
         let rest = &data.bytes()[at as usize..];
-        let len = self.fate.cut(rest.len());
+        let len = self.fate(|fate| fate.cut(rest.len()));
         match self.net.net().send(socket, &rest[..len]) {
             Ok(0) => None,
             sent => Some(sent),
         }
     }
 
+    /// Why a receive or a send does not even begin.
+    fn misfortune(&mut self, socket: Socket) -> Option<Errno> {
+        if let Some(errno) = self.fate(Fate::interrupts) {
+            return Some(errno);
+        }
+        let errno = self.fate(Fate::breaks)?;
+        self.net.net().note_broken(socket);
+        Some(errno)
+    }
+
     fn step_shut(&mut self, socket: Socket, how: Shut) -> Result<u32, Errno> {
-        if self.fate.chance(self.fate.faults.shutdown) {
-            return Err(Errno::EMFILE);
+        if let Some(errno) = self.fate(Fate::shutdown_fails) {
+            return Err(errno);
         }
         self.net.net().shutdown(socket, how);
         Ok(0)
@@ -244,29 +270,38 @@ impl SimRing {
 
     /// Nothing can complete: the kernel waits, and time passes.
     fn sleep(&mut self, timeout: Option<Duration>) {
+        let late = match timeout {
+            Some(timeout) if !timeout.is_zero() => self.fate(Fate::oversleeps),
+            _ => 0,
+        };
         let Net { now, until, .. } = &mut *self.net.net();
         let end = timeout.map_or(*until, |timeout| *now + timeout);
-        *now = end.min(*until).max(*now);
+        *now = end.min(*until).max(*now) + Duration::from_millis(late);
     }
 }
 
 impl Ring for SimRing {
     fn push(&mut self, op: Op, token: Token) {
+        if std::thread::panicking() {
+            // The shard was stopped in the middle of something: no rules can be expected of it.
+            return;
+        }
         self.rules.pushed(&op, token, &self.net.net());
-        self.note(Event::Pushed(token));
+        let bytes = if let Op::Send { data, at, .. } = &op { data.len() - at } else { 0 };
+        self.note(Event::Pushed(token, bytes));
         self.pushed.push_back((Work::Op(op), token));
     }
 
     fn open(&mut self, id: ConnId, _to: SocketAddr, _from: Option<IpAddr>) -> Result<Socket, i32> {
-        match self.fate.chance(self.fate.faults.connect) {
-            true => Err(Errno::EMFILE as i32),
-            false => Ok(self.net.net().socket(id, None)),
+        match self.fate(Fate::open_fails) {
+            Some(errno) => Err(errno as i32),
+            None => Ok(self.net.net().socket(id, None)),
         }
     }
 
     fn shutdown(&mut self, socket: Socket, how: Shut, token: Token) -> ShutDown {
         self.note(Event::Shut(token, how));
-        if self.fate.chance(self.fate.faults.slow_shutdown) {
+        if self.fate(Fate::shutdown_is_slow) {
             self.rules.begin(token, Some(socket), &self.net.net());
             self.pushed.push_back((Work::Shut(socket, how), token));
             return ShutDown::Pending;
@@ -278,16 +313,20 @@ impl Ring for SimRing {
     }
 
     fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        if self.rules.broken.is_some() {
+        if self.rules.broken.is_some() || std::thread::panicking() {
             // Dropped next, or `pop` says what is wrong.
             return Ok(());
         }
+        let at = self.net.net().since_start();
+        self.note(Event::Turn(at));
         self.submit();
         // Whoever was woken looks for mail anyway; the count goes back to zero.
         let woken = self.wake.read().is_ok();
         if self.run() || woken || !self.pushed.is_empty() {
-            self.net.net().now += TURN;
-        } else {
+            if !self.fate(Fate::clock_is_frozen) {
+                self.net.net().now += TURN;
+            }
+        } else if !self.fate(Fate::wakes) {
             self.sleep(timeout);
         }
         Ok(())
@@ -295,10 +334,13 @@ impl Ring for SimRing {
 
     fn pop(&mut self) -> Option<Completion> {
         assert!(self.rules.broken.is_none(), "{:?}", self.rules.broken);
-        if self.completed.is_empty() {
-            return None;
+        if self.completed.len() > 1
+            && let Some(mut rng) = self.fate(Fate::reorders)
+        {
+            let first = rng.usize(0..self.completed.len());
+            self.completed.swap(0, first);
         }
-        let completion = self.completed.swap_remove(self.fate.rng.usize(0..self.completed.len()));
+        let completion = self.completed.pop_front()?;
         self.rules.popped(completion.token);
         Some(completion)
     }
@@ -339,8 +381,8 @@ impl Ring for SimRing {
 
 impl Drop for SimRing {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.events.iter().for_each(|event| eprintln!("{event:?}"));
+        if std::thread::panicking() && self.net.net().log.is_printed() {
+            self.net.log().iter().for_each(|line| eprintln!("{line}"));
         }
         self.net.net().close_all();
     }

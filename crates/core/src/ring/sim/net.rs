@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::SimConfig;
+use super::fate::Fate;
+use super::faults::Faults;
+use super::log::{Event, Log};
 use crate::id::ConnId;
 use crate::ring::{Shut, Socket};
 
@@ -45,6 +49,8 @@ pub enum Read {
 }
 
 pub(super) struct Net {
+    pub(super) fate: Fate,
+    pub(super) log: Log,
     links: Vec<Link>,
     /// Open sockets. Numbers are never used twice, so that a late use of one is seen.
     sockets: HashMap<u32, Sock>,
@@ -55,7 +61,12 @@ pub(super) struct Net {
     addresses: HashMap<SocketAddr, VecDeque<Peer>>,
     /// Bytes under way in one direction at most.
     room: usize,
+    /// How long what was sent to an unreachable peer is repeated before the connection breaks.
+    give_up: Duration,
     pub(super) leases_out: u32,
+    /// Connections that were accepted.
+    accepted: u64,
+    started: Instant,
     pub(super) now: Instant,
     /// Time passes up to here while nothing can happen.
     pub(super) until: Instant,
@@ -88,6 +99,30 @@ struct Link {
     far_closed: bool,
     /// The peer is unreachable: nothing arrives, and nothing says so.
     vanished: bool,
+    /// Since when something has been sent to it that it has not acknowledged.
+    unheard: Option<Instant>,
+    story: Story,
+}
+
+/// What the network knows of a peer's connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Story {
+    /// The shard's name for it, once it is accepted or connected.
+    pub id: Option<ConnId>,
+    /// When that was.
+    pub since: Option<Instant>,
+    /// Bytes that the shard has received, those thrown away among them.
+    pub received: u64,
+    /// When it received the last of them.
+    pub received_at: Option<Instant>,
+    /// Bytes that the shard has sent.
+    pub sent: u64,
+    /// Bytes from the peer that the shard has not received.
+    pub unread: usize,
+    /// The machine or the network broke it, neither of its ends did.
+    pub broken: bool,
+    /// It is over for the peer.
+    pub over: bool,
 }
 
 #[derive(Default)]
@@ -98,17 +133,22 @@ struct Stream {
 }
 
 impl SimNet {
-    pub(super) fn new(listening: bool, room: usize) -> Self {
+    pub(super) fn new(config: &SimConfig) -> Self {
         let now = Instant::now();
         SimNet(Rc::new(RefCell::new(Net {
+            fate: Fate::new(config.seed, config.faults),
+            log: Log::new(config.keep),
             links: Vec::new(),
             sockets: HashMap::new(),
             sockets_made: 0,
             backlog: VecDeque::new(),
-            listening,
+            listening: config.listening,
             addresses: HashMap::new(),
-            room,
+            room: config.socket_bytes,
+            give_up: config.give_up,
             leases_out: 0,
+            accepted: 0,
+            started: now,
             now,
             until: now,
         })))
@@ -209,6 +249,19 @@ impl SimNet {
         self.net().links[peer.0].vanished = true;
     }
 
+    /// The peer is there again, and so is what was under way, unless the connection has broken.
+    pub fn come_back(&self, peer: Peer) {
+        let mut net = self.net();
+        let link = &mut net.links[peer.0];
+        link.vanished = false;
+        link.unheard = None;
+    }
+
+    /// The network breaks the connection: the shard is told `errno` the next time it asks.
+    pub fn break_off(&self, peer: Peer, errno: Errno) {
+        self.net().links[peer.0].give_up(errno);
+    }
+
     /// Closes the sockets of all peers.
     pub fn close_all_peers(&self) {
         let peers = self.net().links.len();
@@ -248,6 +301,50 @@ impl SimNet {
             .all(|link| link.reset || link.down.fin || link.far_closed || link.vanished)
     }
 
+    /// What became of the peer's connection.
+    pub fn story(&self, peer: Peer) -> Story {
+        let net = self.net();
+        let link = &net.links[peer.0];
+        let over = link.reset || link.down.fin || link.far_closed;
+        Story { unread: link.up.bytes.len(), over, ..link.story }
+    }
+
+    /// What became of all connections together: bytes received, bytes sent, connections accepted.
+    pub fn totals(&self) -> (u64, u64, u64) {
+        let net = self.net();
+        let received = net.links.iter().map(|link| link.story.received).sum();
+        (received, net.links.iter().map(|link| link.story.sent).sum(), net.accepted)
+    }
+
+    /// What goes wrong from here on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.net().fate.faults = faults;
+    }
+
+    /// Of the misfortunes that are to come only these may: the numbers that
+    /// [`misfortunes`](SimNet::misfortunes) gave after an equal run.
+    pub fn allow(&self, misfortunes: &[u64]) {
+        self.net().fate.allow(misfortunes.iter().copied().collect());
+    }
+
+    /// What went wrong, each with a number that names it in every run with the same seed.
+    pub fn misfortunes(&self) -> Vec<(u64, &'static str)> {
+        self.net().fate.happened().to_vec()
+    }
+
+    /// Adds a line to the log, if all of it is kept.
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        let mut net = self.net();
+        if net.log.keeps_all() {
+            net.log.note(Event::Told(what()));
+        }
+    }
+
+    /// The log, a line for each event.
+    pub fn log(&self) -> Vec<String> {
+        self.net().log.lines()
+    }
+
     /// How many sockets the shard has open.
     pub fn sockets_open(&self) -> usize {
         self.net().sockets.len()
@@ -267,6 +364,16 @@ impl Link {
             self.down.bytes.clear();
         }
     }
+
+    fn give_up(&mut self, errno: Errno) {
+        self.story.broken = true;
+        self.break_off(Some(errno));
+    }
+
+    fn joined(&mut self, id: ConnId, now: Instant) {
+        self.story.id = Some(id);
+        self.story.since = Some(now);
+    }
 }
 
 /// What the kernel does with sockets.
@@ -282,13 +389,33 @@ impl Net {
         self.sockets.get(&socket.0).map(|sock| sock.owner)
     }
 
+    pub(super) fn since_start(&self) -> Duration {
+        self.now - self.started
+    }
+
     fn link(&mut self, socket: Socket) -> &mut Link {
         let link = self.sockets[&socket.0].link.expect("connected");
         &mut self.links[link]
     }
 
+    /// The link, after what time has done to it.
+    fn link_now(&mut self, socket: Socket) -> &mut Link {
+        let (now, patience) = (self.now, self.give_up);
+        let link = self.link(socket);
+        if link.unheard.is_some_and(|since| now - since >= patience) {
+            link.unheard = None;
+            link.vanished = false;
+            link.far_closed = true;
+            link.give_up(Errno::ETIMEDOUT);
+        }
+        link
+    }
+
     pub(super) fn accept(&mut self, owner: ConnId) -> Option<Socket> {
         let link = self.backlog.pop_front()?;
+        self.accepted += 1;
+        let now = self.now;
+        self.links[link].joined(owner, now);
         Some(self.socket(owner, Some(link)))
     }
 
@@ -297,11 +424,35 @@ impl Net {
         self.link(socket).address.expect("its peer has connected")
     }
 
+    /// The connection that would be accepted next is lost.
+    pub(super) fn abort_next(&mut self) {
+        let link = self.backlog.pop_front().expect("somebody waits");
+        self.links[link].give_up(Errno::ECONNABORTED);
+    }
+
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// An operation of the shard fails though its peer is well.
+    pub(super) fn note_broken(&mut self, socket: Socket) {
+        self.link(socket).story.broken = true;
+    }
+
+    /// How much a receive would get.
+    pub(super) fn waiting(&mut self, socket: Socket) -> usize {
+        self.link(socket).up.bytes.len()
+    }
+
     pub(super) fn connect(&mut self, socket: Socket, to: SocketAddr) -> Result<(), Errno> {
         let peer = Peer(self.links.len());
         self.addresses.get_mut(&to).ok_or(Errno::ECONNREFUSED)?.push_back(peer);
-        self.links.push(Link::default());
-        self.sockets.get_mut(&socket.0).expect("open").link = Some(peer.0);
+        let now = self.now;
+        let sock = self.sockets.get_mut(&socket.0).expect("open");
+        sock.link = Some(peer.0);
+        let mut link = Link::default();
+        link.joined(sock.owner, now);
+        self.links.push(link);
         Ok(())
     }
 
@@ -314,20 +465,23 @@ impl Net {
 
     /// Whether a poll for input ends.
     pub(super) fn readable(&mut self, socket: Socket) -> bool {
-        let link = self.link(socket);
+        let link = self.link_now(socket);
         let arrived = !link.up.bytes.is_empty() || link.up.fin || link.reset;
         link.shut || arrived && !link.vanished
     }
 
     /// Receives without waiting, up to the size of `into`.
     pub(super) fn recv(&mut self, socket: Socket, into: &mut [u8]) -> Result<u32, Errno> {
-        let link = self.link(socket);
+        let now = self.now;
+        let link = self.link_now(socket);
         let len = into.len().min(link.up.bytes.len());
         match link {
             Link { vanished: true, shut: false, .. } => Err(Errno::EAGAIN),
             link if len > 0 => {
                 into[..len].copy_from_slice(&link.up.bytes.make_contiguous()[..len]);
                 link.up.bytes.drain(..len);
+                link.story.received += len as u64;
+                link.story.received_at = Some(now);
                 Ok(len as u32)
             }
             Link { error: Some(_), .. } => Err(link.error.take().expect("just seen")),
@@ -338,13 +492,17 @@ impl Net {
 
     /// Sends what there is room for: 0 bytes if there is none.
     pub(super) fn send(&mut self, socket: Socket, bytes: &[u8]) -> Result<u32, Errno> {
-        let room = self.room;
-        let link = self.link(socket);
+        let (room, now) = (self.room, self.now);
+        let link = self.link_now(socket);
         if link.reset || link.down.fin {
             return Err(link.error.take().unwrap_or(Errno::EPIPE));
         }
         let len = bytes.len().min(room - link.down.bytes.len());
         link.down.bytes.extend(&bytes[..len]);
+        link.story.sent += len as u64;
+        if link.vanished && link.unheard.is_none() {
+            link.unheard = Some(now);
+        }
         if link.far_closed && !link.vanished {
             link.break_off(Some(Errno::ECONNRESET));
         }

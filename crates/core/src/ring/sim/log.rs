@@ -1,0 +1,103 @@
+//! What happened in a simulation, to be read by who wants to know why.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::ring::{Shut, Token};
+
+/// How much of what happens is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing.
+    Nothing,
+    /// The last of it, which is printed when a test panics.
+    #[default]
+    Last,
+    /// Everything, with what went wrong and what the test itself has told.
+    All,
+}
+
+/// How many events a failure prints.
+const LAST: usize = 60;
+
+pub(super) struct Log {
+    keep: Keep,
+    events: VecDeque<Event>,
+}
+
+pub(super) enum Event {
+    /// The shard waits for completions, at this time since the start.
+    Turn(Duration),
+    /// Bytes to send, or 0.
+    Pushed(Token, u32),
+    Shut(Token, Shut),
+    Done(Token, Result<u32, Errno>),
+    Misfortune(&'static str),
+    Told(String),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Turn(at) => write!(f, "-- turn, at {:.3} ms", at.as_secs_f64() * 1e3),
+            Event::Pushed(Token { kind, id }, 0) => write!(f, "   > {kind:?} {id}"),
+            Event::Pushed(Token { kind, id }, bytes) => {
+                write!(f, "   > {kind:?} {id}: {bytes} bytes")
+            }
+            Event::Shut(Token { id, .. }, how) => write!(f, "   > shut down {id}: {how:?}"),
+            Event::Done(Token { kind, id }, Ok(result)) => {
+                write!(f, "   < {kind:?} {id}: {result}")
+            }
+            Event::Done(Token { kind, id }, Err(errno)) => {
+                write!(f, "   < {kind:?} {id}: {errno:?}")
+            }
+            Event::Misfortune(what) => write!(f, "   ! {what}"),
+            Event::Told(what) => write!(f, "{what}"),
+        }
+    }
+}
+
+impl Log {
+    pub(super) fn new(keep: Keep) -> Self {
+        Log { keep, events: VecDeque::new() }
+    }
+
+    pub(super) fn keeps_all(&self) -> bool {
+        self.keep == Keep::All
+    }
+
+    pub(super) fn is_printed(&self) -> bool {
+        self.keep == Keep::Last
+    }
+
+    pub(super) fn note(&mut self, event: Event) {
+        match self.keep {
+            Keep::Nothing => return,
+            Keep::Last if self.events.len() == LAST => drop(self.events.pop_front()),
+            Keep::Last | Keep::All => {}
+        }
+        self.events.push_back(event);
+    }
+
+    /// A line for each event; turns in which nothing happened share one.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut empty = 0;
+        for (at, event) in self.events.iter().enumerate() {
+            let next = self.events.get(at + 1);
+            if matches!(event, Event::Turn(_)) && matches!(next, None | Some(Event::Turn(_))) {
+                empty += 1;
+                continue;
+            }
+            if empty > 0 {
+                lines.push(format!("-- {empty} turns without events"));
+                empty = 0;
+            }
+            lines.push(event.to_string());
+        }
+        lines
+    }
+}
