@@ -727,6 +727,10 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
                 let state = self.states[id.index() as usize].as_mut().expect("open");
                 self.protocol.expired(id, state, &mut self.out);
             }
+            // The machine stood still or is overloaded: the peer may have done its part.
+            State::Closing | State::Lingering if self.out.behind(id) => {
+                self.out.timers.set(id.index(), 1);
+            }
             // The peer takes too long to read our last bytes or to close its side.
             State::Closing | State::Lingering => self.out.abort(id, CloseReason::Finished),
             State::Free | State::Reserved | State::Terminating => {}

@@ -181,7 +181,7 @@ impl<H: Handler> Serve<H> {
         if out.queued(id) == 0 {
             return out.close(id, CloseReason::IdleTimeout);
         }
-        if out.stands_still(id) && !out.behind(id) {
+        if out.stands_still(id) {
             return out.abort(id, CloseReason::TooSlow);
         }
         out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.ping_interval)));

@@ -99,7 +99,7 @@ impl<H: Handler> Serve<H> {
         later: &mut Later<H::Session>,
         out: &mut Outbox,
     ) {
-        if out.stands_still(id) && !out.behind(id) {
+        if out.stands_still(id) {
             return out.abort(id, CloseReason::TooSlow);
         }
         if !self.handler.answered(id, &later.session) {

@@ -236,6 +236,10 @@ impl<H: Handler> Protocol for Serve<H> {
     }
 
     fn expired(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
+        // It may have done its part.
+        if out.behind(id) {
+            return out.set_timer(id, 1);
+        }
         match state {
             Speaks::Later(later) => self.later_waited(id, later, out),
             Speaks::Http { decoder, .. } if decoder.in_request() => self.too_slow(id, out),

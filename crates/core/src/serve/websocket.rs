@@ -206,12 +206,9 @@ impl<H: Handler> Serve<H> {
         // Then it is not read, so it cannot be heard.
         let deaf = out.congested(id);
         if websocket.pinged && !deaf {
-            if out.behind(id) {
-                return out.set_timer(id, 1);
-            }
             return out.abort(id, CloseReason::IdleTimeout);
         }
-        if out.stands_still(id) && !out.behind(id) {
+        if out.stands_still(id) {
             return out.abort(id, CloseReason::TooSlow);
         }
         if deaf {

@@ -85,6 +85,30 @@ fn a_peer_that_does_not_close_is_given_up() {
     });
 }
 
+/// While the machine stands still nobody can take our last bytes: the peer still has time for them
+/// afterwards. (The simulation's seed 515, when it was found.)
+#[test]
+fn last_bytes_outlast_a_standstill() {
+    let tick = Duration::from_millis(100);
+    let shard = ShardConfig { conns_max: 16, tick, ..ShardConfig::default() };
+    let linger = shard.linger;
+    simulated(&Setup { shard, socket_bytes: 1000, ..Setup::default() }, Echo::default, |world| {
+        let mut client = [Client::new(world)];
+        client[0].say(&large(20_000));
+        client[0].say(&frame(Ask::Close, b""));
+        world.until("it is closing", |world| {
+            client[0].write(world);
+            client[0].has_spoken() && world.shard.counters().bytes_out.get() > 0
+        });
+        for _ in 0..world.rng.usize(0..10) {
+            world.turn();
+        }
+        world.net.stand_still(linger * 2);
+        until_ended(world, &mut client);
+        assert!(client[0].is_answered(), "{} of 20000 bytes came", client[0].heard.len());
+    });
+}
+
 /// An abort ends the connection whatever is queued, and what the peer has not read is lost to it.
 #[test]
 fn an_abort_is_now() {

@@ -202,6 +202,26 @@ fn bodies_have_a_least_speed() {
     }
 }
 
+/// A request that came while the machine stood still is not late.
+#[test]
+fn a_standstill_is_nobodys_slowness() {
+    simulated(&setup(), serve, |world| {
+        let mut client = Client::new(world);
+        let request = get(10);
+        client.say_bytes(&request[..20]);
+        world.until("half of it has arrived", |world| {
+            client.write(world);
+            world.shard.held().tails == 1 && client.has_spoken()
+        });
+        client.say_bytes(&request[20..]);
+        while !client.has_spoken() {
+            client.write(world);
+        }
+        world.net.stand_still(limits().handshake * 5);
+        assert_eq!(responses(world, &mut client, 1), [(200, body(10).to_vec())]);
+    });
+}
+
 /// A connection that is kept alive and not used is closed after its time, not before; a request
 /// begins it anew.
 #[test]
