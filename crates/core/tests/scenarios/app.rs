@@ -1,6 +1,6 @@
 //! A small application on `Serve`, and what its clients write and read.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use murre_codec::http::{self, Request, Response, ResponseDecoder};
@@ -29,11 +29,39 @@ pub(crate) struct App {
     pub(crate) later: Vec<(ConnId, bool)>,
     pub(crate) waited: usize,
     pub(crate) drained: usize,
+    /// Whoever waits for an answer for a ping interval gets an empty one.
+    impatient: bool,
+    /// Sessions that were opened, and messages that came.
+    pub(crate) opened: usize,
+    pub(crate) messages: u64,
+    /// Made on purpose, to see it found.
+    mistake: Option<Mistake>,
+}
+
+/// What an application may do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    /// Some messages are not echoed.
+    LosesMessages,
+    /// Some messages are echoed twice.
+    RepeatsMessages,
+    /// Some who listen do not get the mail.
+    LosesMail,
+    /// It wants a turn at once, always.
+    NeverSleeps,
+    /// It forgets that sessions have ended.
+    KeepsSessions,
 }
 
 impl App {
+    /// One that has nobody wait for ever; and that makes this mistake.
+    pub(crate) fn impatient(mistake: Option<Mistake>) -> Self {
+        App { impatient: true, mistake, ..App::default() }
+    }
+
     fn later(&mut self, id: ConnId, ends: bool) -> Answer<u32> {
         self.later.push((id, ends));
+        self.opened += 1;
         Answer::Later(id.index())
     }
 }
@@ -65,14 +93,24 @@ impl Handler for App {
             return Err(Response::text(403, "no\n"));
         }
         self.open.push(id);
+        self.opened += 1;
         Ok(Opened::new(id.index()))
     }
 
     fn message(&mut self, id: ConnId, session: &mut u32, message: Message<'_>, out: &mut Outbox) {
         assert_eq!(*session, id.index(), "the session is the connection's own");
+        self.messages += 1;
+        let copies = match self.mistake {
+            Some(Mistake::LosesMessages) if self.messages.is_multiple_of(5) => 0,
+            Some(Mistake::RepeatsMessages) if self.messages.is_multiple_of(5) => 2,
+            _ => 1,
+        };
         match &*message.bytes {
             b"close" => out.close_websocket(id, CloseCode::Normal, "asked", CloseReason::Finished),
-            bytes => assert_ne!(out.message(id, message.kind, bytes), Queued::Gone),
+            bytes => (0..copies).for_each(|copy| {
+                let queued = out.message(id, message.kind, bytes);
+                assert!(queued != Queued::Gone || copy > 0);
+            }),
         }
     }
 
@@ -81,8 +119,14 @@ impl Handler for App {
         !self.later.iter().any(|&(later, _)| later == id)
     }
 
-    fn waited(&mut self, _id: ConnId, _session: &mut u32, _out: &mut Outbox) {
+    fn waited(&mut self, id: ConnId, _session: &mut u32, out: &mut Outbox) {
         self.waited += 1;
+        if self.impatient {
+            let response = Response::text(200, "");
+            // It may be going already.
+            let _ = out.write(id, |bytes| response.write(bytes, false, true, 1, None));
+            self.later.retain(|&(later, ends)| later != id || !ends);
+        }
     }
 
     fn leave(&mut self, id: ConnId, _session: &mut u32, out: &mut Outbox) {
@@ -102,7 +146,9 @@ impl Handler for App {
 
     fn close(&mut self, id: ConnId, session: u32, reason: CloseReason, _out: &mut Outbox) {
         assert_eq!(session, id.index(), "the session is the connection's own");
-        self.open.retain(|&open| open != id);
+        if self.mistake != Some(Mistake::KeepsSessions) {
+            self.open.retain(|&open| open != id);
+        }
         self.later.retain(|&(later, _)| later != id);
         self.closed.push(reason);
     }
@@ -115,10 +161,17 @@ impl Handler for App {
             !ends
         });
         let frame = encode::frame(OpCode::Data(Data::Text), &mail);
-        for &id in &self.open {
+        for (at, &id) in self.open.iter().enumerate() {
+            if self.mistake == Some(Mistake::LosesMail) && at == 1 {
+                continue;
+            }
             // Some are going already.
             let _ = out.send(id, &frame);
         }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        (self.mistake == Some(Mistake::NeverSleeps)).then(Instant::now)
     }
 }
 

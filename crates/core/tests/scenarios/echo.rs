@@ -2,7 +2,7 @@
 //!
 //! A frame is a kind, a length of two bytes, and so many bytes of payload.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -67,8 +67,8 @@ fn pattern(len: u32) -> Bytes {
 
 #[derive(Default)]
 pub(crate) struct Echo {
-    /// The others, for pushes.
-    everybody: HashSet<ConnId>,
+    /// The others, for pushes: in an order that is the same in every run.
+    everybody: BTreeSet<ConnId>,
     /// Timers that ran out: when they were set, for how many ticks, and when they ran out.
     pub(crate) expired: Vec<(Instant, u16, Instant)>,
     /// Mails that came.
@@ -112,6 +112,11 @@ impl Echo {
     /// One that sets a timer of so many ticks for everybody who comes.
     pub(crate) fn greeting(ticks: u16) -> Self {
         Echo { greeting: ticks, ..Echo::default() }
+    }
+
+    /// Whether nobody is remembered as open.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.everybody.is_empty()
     }
 
     fn push(&mut self, from: Option<ConnId>, bytes: &Bytes, out: &mut Outbox) {

@@ -21,6 +21,7 @@ mod http;
 mod later;
 mod outgoing;
 mod pressure;
+mod simulation;
 mod sizes;
 mod streams;
 mod timers;

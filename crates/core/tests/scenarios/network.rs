@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use murre_core::ring::sim::{Peer, Read, SimNet};
+use nix::errno::Errno;
 
 /// The peers' side, in memory or over loopback.
 pub(crate) trait Network {
@@ -25,6 +26,10 @@ pub(crate) trait Network {
     fn close_all(&mut self);
     /// Says nothing and hears nothing any more.
     fn vanish(&mut self, peer: Peer);
+    /// Does again, and what was under way arrives.
+    fn come_back(&mut self, peer: Peer);
+    /// The network breaks its connection.
+    fn break_off(&mut self, peer: Peer);
     /// Begins to let time pass; `passed` says when it is over.
     fn pass(&mut self, span: Duration);
     fn passed(&self) -> bool;
@@ -87,6 +92,14 @@ impl Network for SimNet {
 
     fn vanish(&mut self, peer: Peer) {
         SimNet::vanish(self, peer);
+    }
+
+    fn come_back(&mut self, peer: Peer) {
+        SimNet::come_back(self, peer);
+    }
+
+    fn break_off(&mut self, peer: Peer) {
+        SimNet::break_off(self, peer, Errno::EHOSTUNREACH);
     }
 
     fn pass(&mut self, span: Duration) {

@@ -76,7 +76,11 @@ fn a_connect_in_a_refusal_is_not_slept_over() {
     let ring = SimRing::new(&config).expect("a waker");
     let net = ring.net();
     let echo = Echo::stubborn(3);
-    let mut shard = Shard::new(ring, Watched::new(echo, false), &ShardConfig::default());
+    let mut shard = Shard::new(
+        ring,
+        Watched::new(echo, false, SimConfig::default().buffers),
+        &ShardConfig::default(),
+    );
     assert!(shard.mailbox().post(Mail::Connect(NOBODY)).is_ok());
     let started = net.now();
     net.pass(Duration::from_secs(10));

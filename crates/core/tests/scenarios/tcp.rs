@@ -104,6 +104,10 @@ impl Network for TcpNet {
 
     fn vanish(&mut self, _peer: Peer) {}
 
+    fn come_back(&mut self, _peer: Peer) {}
+
+    fn break_off(&mut self, _peer: Peer) {}
+
     fn pass(&mut self, span: Duration) {
         self.until = Instant::now() + span;
     }

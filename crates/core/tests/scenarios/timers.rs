@@ -7,6 +7,7 @@ use murre_core::ring::sim::Faults;
 
 use crate::client::{Client, until_answered};
 use crate::echo::{Echo, timer};
+use crate::watched::EXPIRED_MAX;
 use crate::world::{Setup, everywhere, simulated};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -97,5 +98,19 @@ fn time_that_was_lost_is_not_taken_from_new_timers() {
             let (span, took) = (TICK * u32::from(ticks), at - set);
             assert!(took >= span, "{ticks} ticks took {took:?}");
         }
+    });
+}
+
+/// However many timers run out together, because the machine stood still, a turn deals with so many
+/// at most and the next ones with the rest.
+#[test]
+fn a_burst_of_timers_is_spread_over_turns() {
+    let greeting = || Echo::greeting(10);
+    simulated(&Setup { faults: Faults::none(), seeds: 4, ..setup() }, greeting, |world| {
+        let _clients: Vec<Client> = (0..400).map(|_| Client::new(world)).collect();
+        world.until("all are there", |world| world.shard.counters().open.get() == 400);
+        world.net.stand_still(Duration::from_secs(5));
+        world.until("all have run out", |world| world.protocol().inner.expired.len() == 400);
+        assert_eq!(world.protocol().most_expired, EXPIRED_MAX);
     });
 }

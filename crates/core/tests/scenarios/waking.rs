@@ -40,7 +40,11 @@ fn mail_arrives_in_order() {
 fn a_full_mailbox_gives_the_mail_back() {
     let ring = SimRing::new(&SimConfig::default()).expect("a waker");
     let config = ShardConfig { mails_max: 10, ..ShardConfig::default() };
-    let mut shard = Shard::new(ring, Watched::new(Echo::default(), false), &config);
+    let mut shard = Shard::new(
+        ring,
+        Watched::new(Echo::default(), false, SimConfig::default().buffers),
+        &config,
+    );
     let mailbox = shard.mailbox();
     for round in 1..=3 {
         for _ in 0..10 {
@@ -70,8 +74,8 @@ fn wakes_for_every_mail(io: Io) {
     let (ended, end) = mpsc::channel();
     let shard = thread::spawn(move || {
         let config = RingConfig { io, ..RingConfig::default() };
+        let watched = Watched::new(Echo::default(), false, config.buffers);
         let ring = KernelRing::new(config).expect("a ring");
-        let watched = Watched::new(Echo::default(), false);
         let mut shard = Shard::new(ring, watched, &ShardConfig::default());
         started.send((shard.mailbox(), shard.counters())).expect("the test waits");
         shard.run().expect("the ring works");

@@ -1,13 +1,15 @@
 //! A protocol under observation: what a shard must never do to one.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use murre_core::ring::sim::SimNet;
 use murre_core::{CloseReason, ConnId, Outbox, Protocol};
 
 /// Passes everything on to `inner`, and checks that a connection's life is one: opened, then
-/// anything, then closed once.
+/// anything, then closed once; and that no turn does more than it may.
 pub(crate) struct Watched<P> {
     pub(crate) inner: P,
     /// Open for the protocol: not yet closed, whatever the transport is at.
@@ -17,9 +19,46 @@ pub(crate) struct Watched<P> {
     pub(crate) peers: Vec<SocketAddr>,
     pub(crate) closed: HashMap<ConnId, CloseReason>,
     pub(crate) refused: HashMap<ConnId, i32>,
+    /// When each was closed.
+    pub(crate) closed_at: HashMap<ConnId, Instant>,
+    /// For how long each had said nothing when a timer ended it.
+    pub(crate) silent: HashMap<ConnId, Duration>,
+    heard_at: HashMap<ConnId, Instant>,
     /// On the kernel: come back at once, so that a test's turn does not sleep.
     pub(crate) awake: bool,
+    /// Timers that one turn has dealt with at most.
+    pub(crate) most_expired: usize,
+    /// Where to tell what happens.
+    teller: Option<SimNet>,
+    /// Receive buffers of the ring.
+    buffers: u16,
+    /// What this turn has done so far.
+    work: Work,
+    before: Before,
 }
+
+/// How often a turn has called the protocol.
+#[derive(Debug, Default)]
+struct Work {
+    received: u64,
+    expired: usize,
+}
+
+/// What there was when the last turn ended.
+#[derive(Debug, Default)]
+struct Before {
+    live: u32,
+    completions: u64,
+    /// Sends that ended, wholly or in part.
+    sends: u64,
+}
+
+/// A turn deals with so many timers at most.
+pub(crate) const EXPIRED_MAX: usize = 256;
+/// Accepts that wait at most.
+const ACCEPTS_MAX: u32 = 8;
+/// What a connection has in flight at most: something that leads to input, a send and a shutdown.
+const IN_FLIGHT_MAX: u32 = 3;
 
 /// A protocol that can be told to drain its shard.
 pub(crate) trait Drained: Protocol {
@@ -28,7 +67,7 @@ pub(crate) trait Drained: Protocol {
 }
 
 impl<P: Protocol> Watched<P> {
-    pub(crate) fn new(inner: P, awake: bool) -> Self {
+    pub(crate) fn new(inner: P, awake: bool, buffers: u16) -> Self {
         Watched {
             inner,
             open: HashSet::new(),
@@ -36,8 +75,53 @@ impl<P: Protocol> Watched<P> {
             peers: Vec::new(),
             closed: HashMap::new(),
             refused: HashMap::new(),
+            closed_at: HashMap::new(),
+            silent: HashMap::new(),
+            heard_at: HashMap::new(),
             awake,
+            most_expired: 0,
+            teller: None,
+            buffers,
+            work: Work::default(),
+            before: Before::default(),
         }
+    }
+
+    /// Tells what happens in the log of `net`.
+    pub(crate) fn telling(mut self, net: SimNet) -> Self {
+        self.teller = Some(net);
+        self
+    }
+
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if let Some(teller) = &self.teller {
+            teller.tell(|| format!("     {}", what()));
+        }
+    }
+
+    /// The time, whatever the shard takes for it.
+    fn now(&self, out: &Outbox) -> Instant {
+        self.teller.as_ref().map_or(out.now(), SimNet::now)
+    }
+
+    /// A turn's work is bounded by what was there when it began: it deals with what was in flight,
+    /// a receive for each buffer, input that waited for what has been sent, and so many timers.
+    fn check_work(&mut self, out: &Outbox) {
+        let counters = out.counters();
+        let now = Before {
+            live: out.live(),
+            completions: counters.completions.get(),
+            sends: counters.sends.get() + counters.sends_short.get(),
+        };
+        let sends = now.sends - self.before.sends;
+        let completions = now.completions - self.before.completions;
+        let (work, before) = (mem::take(&mut self.work), mem::replace(&mut self.before, now));
+        self.most_expired = self.most_expired.max(work.expired);
+        assert!(work.expired <= EXPIRED_MAX, "{} timers in one turn", work.expired);
+        let received_max = u64::from(self.buffers) + sends;
+        assert!(work.received <= received_max, "{work:?}, {sends} sends, {} buffers", self.buffers);
+        let in_flight_max = u64::from(before.live * IN_FLIGHT_MAX + ACCEPTS_MAX);
+        assert!(completions <= in_flight_max, "{completions} completions of {before:?}");
     }
 
     /// How many connections ended for this reason.
@@ -59,12 +143,15 @@ impl<P: Protocol> Protocol for Watched<P> {
         assert!(self.open.insert(id) && !self.closed.contains_key(&id), "{id:?} opened twice");
         self.opened += 1;
         self.peers.extend(peer);
+        self.heard_at.insert(id, self.now(out));
+        self.tell(|| format!("{id} is open"));
         self.inner.opened(id, peer, out)
     }
 
     fn refused(&mut self, id: ConnId, errno: i32, out: &mut Outbox) {
         assert!(!self.open.contains(&id), "{id:?} was opened");
         assert!(self.refused.insert(id, errno).is_none(), "{id:?} was refused twice");
+        self.tell(|| format!("{id} is refused: {errno}"));
         self.inner.refused(id, errno, out);
     }
 
@@ -77,7 +164,10 @@ impl<P: Protocol> Protocol for Watched<P> {
     ) -> usize {
         self.check_open(id, out);
         assert!(!input.is_empty(), "there is something to consume");
+        self.work.received += 1;
+        self.heard_at.insert(id, self.now(out));
         let consumed = self.inner.received(id, state, input, out);
+        self.tell(|| format!("{id} takes {consumed} of {} bytes", input.len()));
         assert!(consumed <= input.len());
         consumed
     }
@@ -85,22 +175,31 @@ impl<P: Protocol> Protocol for Watched<P> {
     fn drained(&mut self, id: ConnId, state: &mut P::State, out: &mut Outbox) {
         self.check_open(id, out);
         assert_eq!(out.queued(id), 0, "something is left to be sent");
+        self.tell(|| format!("{id} is drained"));
         self.inner.drained(id, state, out);
     }
 
     fn expired(&mut self, id: ConnId, state: &mut P::State, out: &mut Outbox) {
         self.check_open(id, out);
+        self.work.expired += 1;
+        self.tell(|| format!("{id}: its timer ran out"));
         self.inner.expired(id, state, out);
+        if !out.is_open(id) {
+            self.silent.insert(id, self.now(out) - self.heard_at[&id]);
+        }
     }
 
     fn leave(&mut self, id: ConnId, state: &mut P::State, out: &mut Outbox) {
         self.check_open(id, out);
+        self.tell(|| format!("{id} is to leave"));
         self.inner.leave(id, state, out);
     }
 
     fn closed(&mut self, id: ConnId, state: P::State, reason: CloseReason, out: &mut Outbox) {
         assert!(self.open.remove(&id), "{id:?} closed without having been open");
         self.closed.insert(id, reason);
+        self.closed_at.insert(id, self.now(out));
+        self.tell(|| format!("{id} is closed: {}", reason.name()));
         assert!(!out.is_open(id));
         self.inner.closed(id, state, reason, out);
     }
@@ -111,6 +210,7 @@ impl<P: Protocol> Protocol for Watched<P> {
 
     fn turn(&mut self, out: &mut Outbox) {
         self.inner.turn(out);
+        self.check_work(out);
     }
 
     fn wake_at(&self) -> Option<Instant> {

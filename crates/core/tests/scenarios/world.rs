@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use murre_core::host::{self, Descriptors, Io, Wanted};
-use murre_core::ring::sim::{Faults, SimConfig, SimRing};
+use murre_core::ring::sim::{Faults, SimConfig, SimNet, SimRing};
 use murre_core::ring::{KernelRing, Ring, RingConfig};
 use murre_core::{Counters, Held, Listener, Mailbox, Outbox, Protocol, Shard, ShardConfig};
 
@@ -97,6 +97,8 @@ pub(crate) struct World<P: Protocol> {
     // First, so that it ends before its peers do.
     pub(crate) shard: Box<dyn AnyShard<P>>,
     pub(crate) net: Box<dyn Network>,
+    /// The same, where it is simulated.
+    pub(crate) sim: Option<SimNet>,
     pub(crate) rng: Rng,
     /// How much time a turn lets pass in which nothing happens.
     idle: Duration,
@@ -108,7 +110,7 @@ const TURNS_MAX: usize = 100_000;
 impl<P: Drained + 'static> World<P> {
     pub(crate) fn simulated(setup: &Setup, seed: u64, protocol: P) -> Self {
         let faults = if seed.is_multiple_of(4) { Faults::none() } else { setup.faults };
-        let ring = SimRing::new(&SimConfig {
+        let config = SimConfig {
             seed,
             faults,
             listening: setup.listening,
@@ -116,14 +118,26 @@ impl<P: Drained + 'static> World<P> {
             buffer_bytes: setup.buffer_bytes,
             socket_bytes: setup.socket_bytes,
             ..SimConfig::default()
-        })
-        .expect("a waker");
-        let net = ring.net();
+        };
+        let ring = SimRing::new(&config).expect("a waker");
+        let watched = Watched::new(protocol, false, setup.buffers);
+        World::on(ring.net(), ring, watched, &setup.shard, seed)
+    }
+
+    /// On a ring of which `net` is the network.
+    pub(crate) fn on(
+        net: SimNet,
+        ring: impl Ring + 'static,
+        watched: Watched<P>,
+        shard: &ShardConfig,
+        seed: u64,
+    ) -> Self {
         // What the shard itself leaves to chance.
         fastrand::seed(seed);
         World {
-            shard: Box::new(Shard::new(ring, Watched::new(protocol, false), &setup.shard)),
-            net: Box::new(net),
+            shard: Box::new(Shard::new(ring, watched, shard)),
+            net: Box::new(net.clone()),
+            sim: Some(net),
             rng: Rng::with_seed(seed ^ 0x5EED),
             idle: Duration::from_millis(1),
         }
@@ -143,8 +157,13 @@ impl<P: Drained + 'static> World<P> {
         })
         .expect("a ring");
         World {
-            shard: Box::new(Shard::new(ring, Watched::new(protocol, true), &setup.shard)),
+            shard: Box::new(Shard::new(
+                ring,
+                Watched::new(protocol, true, setup.buffers),
+                &setup.shard,
+            )),
             net: Box::new(net),
+            sim: None,
             rng: Rng::with_seed(7),
             idle: Duration::from_millis(1),
         }
@@ -152,6 +171,13 @@ impl<P: Drained + 'static> World<P> {
 
     pub(crate) fn protocol(&self) -> &Watched<P> {
         self.shard.protocol()
+    }
+
+    /// Tells what happens, where somebody keeps a log.
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        if let Some(sim) = &self.sim {
+            sim.tell(what);
+        }
     }
 
     /// One turn of the shard, which takes a moment if nothing happens.
@@ -230,6 +256,11 @@ pub(crate) fn everywhere<P: Drained + 'static>(
     real(setup, &protocol, &scenario);
 }
 
+/// A number in the environment.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|number| number.parse().ok())
+}
+
 /// Runs a scenario on the simulated ring. `SEED` in the environment runs only that one, `SEEDS` so
 /// many.
 pub(crate) fn simulated<P: Drained + 'static>(
@@ -237,7 +268,6 @@ pub(crate) fn simulated<P: Drained + 'static>(
     protocol: impl Fn() -> P,
     scenario: impl Fn(&mut World<P>),
 ) {
-    let number = |name| std::env::var(name).ok().and_then(|number| number.parse().ok());
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("SEEDS").unwrap_or(setup.seeds),

@@ -1,0 +1,135 @@
+//! A client in a simulation: what it says and hears, and what it may wonder about afterwards.
+
+use std::collections::VecDeque;
+
+use crate::simulation::plan::Say;
+use crate::watched::Drained;
+use crate::world::{Peer, Read, World};
+
+/// What a client says and expects to hear.
+pub(crate) trait Script: Default {
+    /// The bytes to say it with.
+    fn say(&mut self, say: Say, heard: &[u8]) -> Vec<u8>;
+
+    /// Panics unless what was heard can be true; `whole`: unless it is all that was to be heard.
+    fn check(&self, heard: &[u8], whole: bool, ending: Ending);
+
+    /// It has said something that nobody could understand.
+    fn was_wrong(&self) -> bool;
+
+    /// It has said more of something than may be said.
+    fn is_excessive(&self) -> bool;
+
+    /// It has asked for the end.
+    fn asked_for_end(&self) -> bool;
+
+    /// It hears something again and again, for as long as it is there.
+    fn hears_without_end(&self) -> bool;
+
+    /// The number of the last mail that was heard, for those who hear every mail.
+    fn last_mail(&self, heard: &[u8]) -> Option<u64>;
+}
+
+/// How it may have ended, as far as it matters to what was heard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ending {
+    /// The shard lost patience.
+    pub(crate) timed_out: bool,
+    /// It was not let in.
+    pub(crate) refused: bool,
+    /// The shard was drained, or did not let everybody in.
+    pub(crate) unavailable: bool,
+}
+
+pub(crate) struct Actor<S> {
+    pub(crate) number: usize,
+    pub(crate) peer: Peer,
+    pub(crate) script: S,
+    unsaid: VecDeque<u8>,
+    pub(crate) heard: Vec<u8>,
+    /// How the stream from the shard ended.
+    pub(crate) end: Option<Read>,
+    /// It has closed or reset its side.
+    pub(crate) left: bool,
+    /// It neither hears nor is heard any more.
+    pub(crate) gone: bool,
+    /// The network has lost it, for now.
+    pub(crate) lost: bool,
+    /// The network has lost it at some time, or has broken its connection.
+    pub(crate) troubled: bool,
+    /// Mails that had been posted when it came.
+    pub(crate) mails_before: u64,
+}
+
+impl<S: Script> Actor<S> {
+    pub(crate) fn new(number: usize, peer: Peer, mails_before: u64) -> Self {
+        Actor {
+            number,
+            peer,
+            script: S::default(),
+            unsaid: VecDeque::new(),
+            heard: Vec::new(),
+            end: None,
+            left: false,
+            gone: false,
+            lost: false,
+            troubled: false,
+            mails_before,
+        }
+    }
+
+    pub(crate) fn say(&mut self, say: Say) {
+        if !self.left {
+            let bytes = self.script.say(say, &self.heard);
+            self.unsaid.extend(bytes);
+        }
+    }
+
+    pub(crate) fn write<P: Drained + 'static>(&mut self, world: &mut World<P>, bytes_max: usize) {
+        if self.left {
+            return;
+        }
+        let unsaid = self.unsaid.make_contiguous();
+        let len = unsaid.len().min(bytes_max);
+        let written = world.net.write(self.peer, &unsaid[..len]);
+        if written > 0 {
+            let (number, rest) = (self.number, len - written);
+            world
+                .tell(|| format!("client {number} writes {written} bytes, {rest} more do not fit"));
+        }
+        self.unsaid.drain(..written);
+    }
+
+    /// Returns whether there was anything to read.
+    pub(crate) fn read<P: Drained + 'static>(
+        &mut self,
+        world: &mut World<P>,
+        bytes_max: usize,
+    ) -> bool {
+        if self.gone || self.end.is_some() {
+            return false;
+        }
+        let number = self.number;
+        match world.net.read(self.peer, bytes_max) {
+            Read::Bytes(bytes) => {
+                world.tell(|| format!("client {number} reads {} bytes", bytes.len()));
+                self.heard.extend(bytes);
+            }
+            Read::Nothing => return false,
+            end => {
+                world.tell(|| format!("client {number} reads the end: {end:?}"));
+                // Most close their side then.
+                if end == Read::End && !number.is_multiple_of(3) {
+                    world.net.close(self.peer);
+                    (self.left, self.gone) = (true, true);
+                }
+                self.end = Some(end);
+            }
+        }
+        true
+    }
+
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.unsaid.is_empty()
+    }
+}

@@ -1,0 +1,208 @@
+//! Runs drawn from seeds: anything may be said, at any time, and anything may go wrong. A run that
+//! fails is made as small as it can be and told step by step.
+//!
+//! `SEED=17 cargo test --package murre-core --test scenarios simulation` repeats one run, `SEEDS=`
+//! says how many to try.
+
+mod actor;
+mod flaws;
+mod pipe;
+mod plan;
+mod server;
+mod shrink;
+mod stage;
+
+use std::cell::{Cell, RefCell};
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
+use std::thread;
+use std::time::Instant;
+
+use murre_core::ring::Ring;
+use murre_core::ring::sim::{Keep, SimNet, SimRing};
+use murre_core::{CloseReason, ShardConfig};
+
+use crate::world::{Setup, number, real};
+use plan::Plan;
+use stage::{Seen, Subject, play, play_in};
+
+/// Seeds of each simulation, unless `SEEDS` says otherwise.
+const SEEDS: u64 = 10_000;
+/// Seeds of which the plans are played on each of the kernel's rings.
+const KERNEL_SEEDS: u64 = 10;
+
+/// HTTP, answers that come later and WebSockets, with everything that peers, the network, the
+/// machine and time may do to them.
+#[test]
+fn a_server_on_bad_days() {
+    let seen = simulate("a server", server::Serving::default);
+    // Whatever may end a connection has done so.
+    let ends = seen.iter().fold([0; CloseReason::ALL.len()], |mut sum, seen| {
+        sum.iter_mut().zip(seen.closed).for_each(|(sum, closed)| *sum += closed);
+        sum
+    });
+    for (reason, count) in CloseReason::ALL.iter().zip(ends) {
+        assert!(count > 0 || seen.len() < 1000, "nobody was closed as {}", reason.name());
+    }
+}
+
+/// Connections both ways, pushes and stale names, on a protocol that has no timeouts to save it.
+#[test]
+fn connections_both_ways_on_bad_days() {
+    let seen = simulate("connections both ways", || pipe::Echoing);
+    for direction in 0..2 {
+        let count: u64 = seen.iter().map(|seen| seen.came[direction]).sum();
+        assert!(count > 0 || seen.len() < 1000, "nobody came in direction {direction}");
+    }
+}
+
+/// The same on the kernel, as far as it can be asked for: what a plan says of time, of the network
+/// and of the machine is left out.
+#[test]
+fn the_same_on_the_kernel() {
+    // An emulated kernel, for which nothing is simulated, has a few all the same.
+    let seeds = number("SEEDS").map_or(KERNEL_SEEDS, |seeds| seeds.clamp(2, KERNEL_SEEDS));
+    for seed in 0..seeds {
+        let plan = Plan::draw(number("SEED").unwrap_or(seed));
+        // Nobody waits for a place, as it cannot be seen here who does.
+        let shard = ShardConfig { conns_max: 64, ..plan.shard.clone() };
+        let setup = Setup {
+            shard,
+            buffers: plan.ring.buffers,
+            buffer_bytes: plan.ring.buffer_bytes,
+            ..Setup::default()
+        };
+        let serving = server::Serving { patient: true, ..Default::default() };
+        real(
+            &setup,
+            || serving.protocol(),
+            |world| {
+                play_in(world, &serving, &plan);
+            },
+        );
+        real(
+            &setup,
+            || pipe::Echoing.protocol(),
+            |world| {
+                play_in(world, &pipe::Echoing, &plan);
+            },
+        );
+    }
+}
+
+fn simulate<S: Subject>(name: &str, subject: impl Fn() -> S + Sync) -> Vec<Seen> {
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(SEEDS),
+    };
+    let (started, count) = (Instant::now(), seeds.end - seeds.start);
+    let all = Mutex::new(Vec::new());
+    let failed = first_failure(seeds.start, seeds.end, |seed| {
+        match attempt(&subject(), &Plan::draw(seed), Keep::Nothing, |ring| ring) {
+            Ok(seen) => {
+                all.lock().expect("nobody panics with it").push(seen);
+                false
+            }
+            Err(_) => true,
+        }
+    });
+    if let Some(seed) = failed {
+        panic!("{}", explain(&subject(), seed));
+    }
+    eprintln!("{name}: {count} seeds in {:.1} s", started.elapsed().as_secs_f64());
+    all.into_inner().expect("nobody panics with it")
+}
+
+/// The lowest seed that `fails`, on all cores. Those above one that has failed are not tried.
+fn first_failure(from: u64, until: u64, fails: impl Fn(u64) -> bool + Sync) -> Option<u64> {
+    let (next, end) = (AtomicU64::new(from), AtomicU64::new(until));
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    if fails(seed) {
+                        end.fetch_min(seed, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let end = end.into_inner();
+    (end < until).then_some(end)
+}
+
+/// A run that failed.
+struct Failure {
+    why: String,
+    misfortunes: Vec<u64>,
+    log: Vec<String>,
+}
+
+/// Plays a plan; how it failed, if it did.
+fn attempt<S: Subject, R: Ring + 'static>(
+    subject: &S,
+    plan: &Plan,
+    keep: Keep,
+    wrap: impl FnOnce(SimRing) -> R,
+) -> Result<Seen, Failure> {
+    let net: Cell<Option<SimNet>> = Cell::default();
+    let run = || play(subject, plan, keep, wrap, |known| net.set(Some(known)));
+    quietly(run).map_err(|why| {
+        let net = net.take().expect("told of first");
+        let misfortunes = net.misfortunes().into_iter().map(|(number, _)| number).collect();
+        Failure { why, misfortunes, log: net.log() }
+    })
+}
+
+/// The shortest run that fails as this seed does, told step by step.
+fn explain<S: Subject>(subject: &S, seed: u64) -> String {
+    let plan = Plan::draw(seed);
+    let fails = |plan: &Plan, keep| attempt(subject, plan, keep, |ring| ring).err();
+    let Some(first) = fails(&plan, Keep::Nothing) else {
+        return format!(
+            "SEED={seed} failed once and not again: the seed does not determine it all"
+        );
+    };
+    let small =
+        shrink::shrink(&plan, |plan| fails(plan, Keep::Nothing).map(|failure| failure.misfortunes));
+    let last = fails(&small, Keep::All).expect("it failed before");
+    let mut told = format!("SEED={seed} fails: {}\n", first.why);
+    told += &format!("The shortest run found that fails:\n{small}\n");
+    told += &last.log.join("\n");
+    told += &format!("\n{}\n", last.why);
+    told + &format!(
+        "{} steps of {}. Again: SEED={seed} cargo test --package murre-core --test scenarios simulation",
+        small.steps.len(),
+        plan.steps.len()
+    )
+}
+
+thread_local! {
+    /// Where this thread's panics go, while it tries what may fail.
+    static TRIES: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs what may panic and says how it did, without a word on the way.
+fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let heard =
+                TRIES.with_borrow_mut(|tries| tries.as_mut().map(|why| *why = panic.to_string()));
+            if heard.is_none() {
+                others(panic);
+            }
+        }));
+    });
+    TRIES.set(Some(String::new()));
+    let result = catch_unwind(AssertUnwindSafe(run));
+    let why = TRIES.take().unwrap_or_default();
+    result.map_err(|_| why)
+}

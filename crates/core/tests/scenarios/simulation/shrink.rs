@@ -1,0 +1,146 @@
+//! Makes a failing run smaller, for as long as it fails.
+
+use std::time::{Duration, Instant};
+
+use super::plan::{CLIENTS, Plan, Step};
+
+/// How long to try: a minute's patience of whoever reads the result.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The smallest failing plan that was found. `fails` runs a plan, and gives the misfortunes that
+/// happened in it if it fails.
+pub(crate) fn shrink(plan: &Plan, fails: impl Fn(&Plan) -> Option<Vec<u64>>) -> Plan {
+    let mut shrinking = Shrinking { plan: plan.clone(), fails, until: Instant::now() + PATIENCE };
+    // Without steps the same decisions are about something else. While all may go wrong that can,
+    // that matters little; so the steps are first.
+    shrinking.clients();
+    shrinking.steps();
+    loop {
+        let before = shrinking.size();
+        shrinking.misfortunes();
+        shrinking.clients();
+        shrinking.steps();
+        shrinking.amounts();
+        if shrinking.size() >= before || shrinking.is_late() {
+            return shrinking.plan;
+        }
+    }
+}
+
+struct Shrinking<F> {
+    plan: Plan,
+    fails: F,
+    until: Instant,
+}
+
+impl<F: Fn(&Plan) -> Option<Vec<u64>>> Shrinking<F> {
+    fn size(&self) -> (usize, usize, usize) {
+        let misfortunes = self.plan.misfortunes.as_ref().map_or(usize::MAX, Vec::len);
+        let amounts = self.plan.steps.iter().filter(|step| step.less().is_some()).count();
+        (self.plan.steps.len(), misfortunes, amounts)
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() > self.until
+    }
+
+    /// Keeps `plan` if it fails, with the misfortunes that it really had.
+    fn keep(&mut self, mut plan: Plan) -> bool {
+        if self.is_late() {
+            return false;
+        }
+        let Some(happened) = (self.fails)(&plan) else { return false };
+        if plan.misfortunes.is_some() {
+            plan.misfortunes = Some(happened);
+        }
+        self.plan = plan;
+        true
+    }
+
+    fn misfortunes(&mut self) {
+        let none = Plan { misfortunes: Some(Vec::new()), ..self.plan.clone() };
+        if self.keep(none) {
+            return;
+        }
+        if self.plan.misfortunes.is_none() {
+            let happened = (self.fails)(&self.plan).expect("it fails");
+            self.plan.misfortunes = Some(happened);
+        }
+        self.halve(
+            |plan| plan.misfortunes.as_ref().map_or(0, Vec::len),
+            |plan, from, until| drop(plan.misfortunes.as_mut().map(|all| all.drain(from..until))),
+        );
+    }
+
+    fn clients(&mut self) {
+        for client in 0..CLIENTS {
+            let mut plan = self.plan.clone();
+            plan.steps.retain(|step| step.client() != Some(client));
+            if plan.steps.len() < self.plan.steps.len() {
+                self.keep(plan);
+            }
+        }
+    }
+
+    fn steps(&mut self) {
+        self.halve(
+            |plan| plan.steps.len(),
+            |plan, from, until| drop(plan.steps.drain(from..until)),
+        );
+    }
+
+    fn amounts(&mut self) {
+        for at in 0..self.plan.steps.len() {
+            while let Some(less) = self.plan.steps[at].less() {
+                let mut plan = self.plan.clone();
+                plan.steps[at] = less;
+                if !self.keep(plan) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Leaves out a part after the other, first halves, then quarters, and so on to single ones.
+    fn halve(&mut self, len: impl Fn(&Plan) -> usize, cut: impl Fn(&mut Plan, usize, usize)) {
+        let mut size = len(&self.plan);
+        while size > 0 {
+            let mut until = len(&self.plan);
+            while until > 0 {
+                let from = until.saturating_sub(size);
+                let mut plan = self.plan.clone();
+                cut(&mut plan, from, until);
+                self.keep(plan);
+                // What was kept may have become shorter still.
+                until = from.min(len(&self.plan));
+            }
+            size /= 2;
+        }
+    }
+}
+
+/// A failure that needs two steps and one misfortune is cut down to these.
+#[test]
+fn what_does_not_matter_is_left_out() {
+    let plan = Plan::draw(1);
+    let mut steps = plan.steps.clone();
+    steps.insert(3, Step::Mail(1000));
+    steps.insert(9, Step::Drain(77));
+    let plan = Plan { steps, ..plan };
+    let small = shrink(&plan, |plan| {
+        let mailed =
+            plan.steps.iter().any(|step| matches!(step, Step::Mail(length) if *length >= 100));
+        let drained = plan.steps.iter().any(|step| matches!(step, Step::Drain(_)));
+        let all: Vec<u64> = (0..100).collect();
+        let happened = plan.misfortunes.clone().unwrap_or(all);
+        (mailed && drained && happened.contains(&42)).then_some(happened)
+    });
+    assert_eq!(small.steps.len(), 2, "{:?}", small.steps);
+    assert!(small.steps.contains(&Step::Drain(0)), "{:?}", small.steps);
+    let mail = small.steps.iter().find_map(|step| match step {
+        Step::Mail(length) => Some(*length),
+        _ => None,
+    });
+    assert!(mail.is_some_and(|length| (100..200).contains(&length)), "{:?}", small.steps);
+    assert_eq!(small.misfortunes, Some(vec![42]));
+}
