@@ -57,6 +57,12 @@ pub struct Counters {
     pub starved: Counter,
     /// Times that a connection was not read because too much was queued for it.
     pub paused: Counter,
+    /// Receive buffers that are lent to the kernel now.
+    pub lent: Counter,
+    /// Pieces that wait to be sent now, beside those that are being sent.
+    pub pieces: Counter,
+    /// Inputs that were cut off and wait for their rest now.
+    pub tails: Counter,
     /// Turns of the loop.
     pub turns: Counter,
     /// Completions dealt with.

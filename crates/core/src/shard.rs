@@ -241,7 +241,10 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         self.connect();
         self.flush();
         self.feed();
-        self.out.counters.turns.add(1);
+        let counters = &self.out.counters;
+        counters.pieces.set(u64::from(self.out.sends.len()));
+        counters.tails.set(u64::from(self.spill.len()));
+        counters.turns.add(1);
         Ok(())
     }
 
@@ -285,6 +288,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             (OpKind::Recv, Lent::Buffer(lease)) => {
                 self.received(id, &lease, result);
                 self.ring.give_back(lease);
+                let lent = &self.out.counters.lent;
+                lent.set(lent.get() - 1);
             }
             (OpKind::Send, Lent::Data(data, at)) => self.sent(id, data, at, result),
             (OpKind::Close, _) => self.closed(id),
@@ -445,13 +450,18 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         // Whoever waits for a buffer already comes first.
         let lease = if self.starved.is_empty() { self.ring.lease() } else { None };
         match lease {
-            Some(lease) => self.push(id, OpKind::Recv, Op::Recv(socket, lease)),
+            Some(lease) => self.receive(id, socket, lease),
             None => {
                 conn.marks.set(Mark::Starved);
                 self.out.counters.starved.add(1);
                 self.starved.push_back(id);
             }
         }
+    }
+
+    fn receive(&mut self, id: ConnId, socket: Socket, lease: Lease) {
+        self.out.counters.lent.add(1);
+        self.push(id, OpKind::Recv, Op::Recv(socket, lease));
     }
 
     /// Gives buffers that came back to the connections that wait for them.
@@ -466,7 +476,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             self.starved.pop_front();
             conn.marks.clear(Mark::Starved);
             let socket = conn.socket;
-            self.push(id, OpKind::Recv, Op::Recv(socket, lease));
+            self.receive(id, socket, lease);
         }
         self.starved.shrink_to(STARVED_KEPT);
     }
