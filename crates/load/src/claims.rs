@@ -416,6 +416,48 @@ pub(crate) fn faults(run: &Run) -> Option<f64> {
     Some(run.faults() as f64)
 }
 
+/// Of a run whose storms were seen to their end.
+pub(crate) fn storm_faults(run: &Run) -> Option<f64> {
+    let whole = run.storm.as_ref()?.storms.len() == 2;
+    whole.then(|| run.faults() as f64)
+}
+
+/// Until all were back who came at once.
+pub(crate) fn storm_back_seconds(run: &Run) -> Option<f64> {
+    Some(run.storm.as_ref()?.storms.first()?.back_in_seconds)
+}
+
+/// Of those who stayed, in the worst of the acts in which others were killed or came back.
+pub(crate) fn storm_p99_ms(run: &Run) -> Option<f64> {
+    let worst = run.acts.iter().filter(|act| act.act != "quiet").map(|act| act.latency_us.p99);
+    Some(worst.max()? as f64 / 1000.0)
+}
+
+/// The server's memory after both storms, divided by that before them.
+pub(crate) fn storm_memory(run: &Run) -> Option<f64> {
+    let storm = run.storm.as_ref()?;
+    Some(storm.storms.get(1)?.pss_after? as f64 / storm.pss_before? as f64)
+}
+
+/// Of a run in which every kind of abuse came to its end.
+pub(crate) fn abuse_faults(run: &Run) -> Option<f64> {
+    run.abuse.as_ref()?;
+    let otherwise: u64 = run.visits.values().map(|visits| visits.otherwise).sum();
+    Some((run.faults() + otherwise) as f64)
+}
+
+/// How much later the well-behaved were answered while others were hostile.
+pub(crate) fn abuse_p99(run: &Run) -> Option<f64> {
+    let abuse = run.abuse.as_ref()?;
+    Some(abuse.abused_us.p99 as f64 / abuse.quiet_us.p99.max(1) as f64)
+}
+
+/// What was left behind, each kind of it once, and visits that went wrong.
+pub(crate) fn soak_left(run: &Run) -> Option<f64> {
+    run.soak.as_ref()?;
+    Some(run.reasons.len() as f64)
+}
+
 pub(crate) fn connect_seconds(run: &Run) -> Option<f64> {
     Some(run.connect.seconds)
 }

@@ -26,7 +26,8 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "HOST:PORT[,...]")]
     pub(crate) target: Targets,
 
-    /// Connections; for ws-echo the active ones, for fanout and churn the subscribers
+    /// Connections; for ws-echo the active ones, for fanout and churn the subscribers, for abuse the
+    /// well-behaved; for soak as many at a time
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) conns: u32,
 
@@ -39,7 +40,8 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "N/s", default_value = "0", value_parser = args::rate)]
     pub(crate) connect_rate: f64,
 
-    /// How long to hold all connections
+    /// How long to hold all connections; storm: how long to be quiet, before it, after it, and while
+    /// those who were killed are away; abuse: how long to be quiet and how long not to be, twice
     #[arg(long, default_value = "120s", value_parser = args::duration)]
     #[serde(serialize_with = "seconds")]
     pub(crate) duration: Duration,
@@ -88,8 +90,14 @@ pub(crate) struct Cli {
     #[arg(long, value_enum, default_value_t)]
     pub(crate) server_descriptors: DescriptorsChoice,
 
-    /// How long an answer, or a handshake, may take
-    #[arg(long, default_value = "30s", value_parser = args::timed)]
+    /// How long an answer, or a handshake, may take; abuse, soak: or that the server ends what it must
+    /// [default: 60s]
+    #[arg(
+        long,
+        default_value = "30s",
+        default_value_ifs = [("scenario", "abuse", "60s"), ("scenario", "soak", "60s")],
+        value_parser = args::timed
+    )]
     #[serde(serialize_with = "seconds")]
     pub(crate) timeout: Duration,
 
@@ -108,17 +116,22 @@ pub(crate) struct Cli {
     pub(crate) idle: Span,
 
     /// ws-upper: time from one text to the next; ws-idle: from one ping of the sample to the next;
-    /// fanout: from one ping of a connection beside to the next [default: 100ms]
+    /// fanout, storm: from one ping of a connection beside, or that stays, to the next; abuse: from one
+    /// text or request of a well-behaved connection to the next [default: 100ms; storm: 500ms]
     #[arg(
         long,
         default_value = "25s",
-        default_value_if("scenario", "fanout", "100ms"),
+        default_value_ifs = [
+            ("scenario", "fanout", "100ms"),
+            ("scenario", "storm", "500ms"),
+            ("scenario", "abuse", "100ms"),
+        ],
         value_parser = args::timed
     )]
     #[serde(serialize_with = "seconds")]
     pub(crate) every: Duration,
 
-    /// ws-idle: part of the connections that ping the server
+    /// ws-idle: part of the connections that ping the server; storm: part that stays, and pings
     #[arg(long, default_value = "0.01", value_parser = args::fraction)]
     pub(crate) sample: f64,
 
@@ -144,11 +157,16 @@ pub(crate) struct Cli {
 
     /// Per second, all connections together, on a fixed schedule (open loop): ws-echo: messages;
     /// pubsub: messages of the server; fanout, churn: publications [default: as fast as they come;
-    /// churn: 1000]
+    /// churn: 1000]. abuse, soak: connects of the hostile, or of the visitors, and pieces of up to
+    /// 64 KiB that they say [default: 300]
     #[arg(
         long,
         value_name = "N/s",
-        default_value_if("scenario", "churn", "1000"),
+        default_value_ifs = [
+            ("scenario", "churn", "1000"),
+            ("scenario", "abuse", "300"),
+            ("scenario", "soak", "300"),
+        ],
         value_parser = args::rate
     )]
     pub(crate) rate: Option<f64>,
@@ -184,6 +202,25 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) beside: u32,
 
+    /// abuse: hostile connections at a time
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(crate) hostile: u32,
+
+    /// soak: the server's admin port, whose /stats are compared
+    #[arg(long, value_name = "HOST:PORT", required_if_eq("scenario", "soak"))]
+    pub(crate) admin: Option<Targets>,
+
+    /// storm: the second time each connection comes back at a random moment of this; the first time
+    /// all do at once
+    #[arg(long, default_value = "10s", value_parser = args::duration)]
+    #[serde(serialize_with = "seconds")]
+    pub(crate) jitter: Duration,
+
     /// pubsub, request-reply: writes the columns of every 15 s to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) csv: Option<PathBuf>,
@@ -194,17 +231,25 @@ impl Cli {
         match (&self.path, self.scenario) {
             (Some(path), _) => path,
             (None, Scenario::HttpKeepalive) => "/",
-            (None, Scenario::WsUpper) => "/upper",
-            (None, Scenario::WsIdle | Scenario::WsEcho) => "/echo",
+            (None, Scenario::WsUpper | Scenario::Abuse) => "/upper",
+            (None, Scenario::WsIdle | Scenario::WsEcho | Scenario::Storm) => "/echo",
             (
                 None,
-                Scenario::Pubsub | Scenario::RequestReply | Scenario::Fanout | Scenario::Churn,
+                Scenario::Pubsub
+                | Scenario::RequestReply
+                | Scenario::Fanout
+                | Scenario::Churn
+                | Scenario::Soak,
             ) => "/ws",
         }
     }
 
-    /// All connections, whatever they do.
+    /// All connections that are held, whatever they do.
     pub(crate) fn conns_all(&self) -> u64 {
+        // Visitors come and go.
+        if self.scenario == Scenario::Soak {
+            return 0;
+        }
         let more = match self.scenario {
             Scenario::WsEcho => u64::from(self.idle_conns),
             Scenario::Fanout => u64::from(self.publishers) + u64::from(self.beside),
@@ -213,6 +258,36 @@ impl Cli {
             _ => 0,
         };
         u64::from(self.conns) + more
+    }
+
+    /// Connections of `storm` that are not killed.
+    pub(crate) fn staying(&self) -> u32 {
+        ((f64::from(self.conns) * self.sample).round() as u32).max(1)
+    }
+
+    /// Shards for connections that must not notice what others do: theirs do nothing else.
+    pub(crate) fn shards_apart(&self) -> usize {
+        match self.scenario {
+            Scenario::Storm => 1,
+            Scenario::Abuse => 2,
+            Scenario::Fanout => usize::from(self.beside > 0),
+            _ => 0,
+        }
+    }
+
+    /// Connections at a time of those who come and go.
+    pub(crate) fn visitors(&self) -> u32 {
+        match self.scenario {
+            Scenario::Abuse => self.hostile,
+            Scenario::Soak => self.conns,
+            _ => 0,
+        }
+    }
+
+    /// Whether 100 ms are too coarse for its timers.
+    pub(crate) fn is_finely_timed(&self) -> bool {
+        use Scenario::{Abuse, Churn, RequestReply, Soak};
+        matches!(self.scenario, RequestReply | Churn | Abuse | Soak)
     }
 
     /// Whether the article of 2012 measured this.
@@ -236,9 +311,15 @@ impl Cli {
         if self.rate == Some(0.0) {
             return Err("--rate must be more than 0: leave it out for a closed loop".to_owned());
         }
-        let finely_timed = matches!(self.scenario, Scenario::RequestReply | Scenario::Churn);
-        if finely_timed && self.idle.to.max(self.timeout.as_secs_f64()) > FINE_SECONDS_MAX {
+        if self.scenario == Scenario::Abuse && self.conns < 2 {
+            return Err("--conns: abuse has well-behaved connections of two sorts".to_owned());
+        }
+        if self.is_finely_timed() && self.idle.to.max(self.timeout.as_secs_f64()) > FINE_SECONDS_MAX
+        {
             return Err(format!("--idle and --timeout are {FINE_SECONDS_MAX} s here at most"));
+        }
+        if self.scenario == Scenario::Storm && self.staying() >= self.conns {
+            return Err("--sample leaves nobody to be killed".to_owned());
         }
         if matches!(self.scenario, Scenario::Fanout | Scenario::Churn) {
             if self.topics > self.conns {
@@ -284,6 +365,12 @@ pub(crate) enum Scenario {
     Fanout,
     /// Subscribe, unsubscribe and reconnect while somebody publishes
     Churn,
+    /// Hold WebSockets, kill all but a few at once, have them come back: without and with jitter
+    Storm,
+    /// Hostile peers of every kind beside well-behaved connections, which must not notice
+    Abuse,
+    /// Connect, use the server and vanish in every way, after which nothing may be left
+    Soak,
 }
 
 /// `auto`, or one of the kinds.
@@ -373,6 +460,8 @@ mod tests {
         assert_eq!((pubsub.rate, churn.rate, churn.topics), (None, Some(1000.0), 10));
         assert_eq!((fanout.conns_all(), churn.conns_all(), churn.kept()), (4, 4, 5));
         assert_eq!(fanout.every, Duration::from_millis(100));
+        let storm = run("storm");
+        assert_eq!((storm.every, storm.staying()), (Duration::from_millis(500), 1));
         assert_eq!(run("request-reply").idle.to_string(), "0.05-0.3");
         let given = cli("murre-load pubsub --target 127.0.0.1:80 --conns 1 --payload 170");
         assert_eq!(given.expect("an argument goes before a default").payload, 170);
@@ -398,6 +487,8 @@ mod tests {
             "churn --conns 20 --kept 11",
             "churn --conns 9",
             "request-reply --conns 1 --idle 1-700",
+            "storm --conns 1",
+            "abuse --conns 1",
         ] {
             let cli = cli(&format!("murre-load {wrong} --target 127.0.0.1:80")).expect(wrong);
             assert!(cli.check().is_err(), "{wrong}");

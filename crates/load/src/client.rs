@@ -20,6 +20,9 @@ pub(crate) trait Client {
     /// Whether another connection takes the place of one that departs.
     const RETURNS: bool = false;
 
+    /// Whether the connections are killed and come back in the acts of `storm`.
+    const COMES_BACK: bool = false;
+
     /// A connection is made. When the client is ready it says so to the desk.
     fn connected(&mut self, id: ConnId, desk: &mut Desk<'_>) -> Self::State;
 
@@ -109,9 +112,10 @@ impl Desk<'_> {
         if *self.standing == Standing::Ready {
             self.score.no_longer_ready();
         }
-        if !self.standing.is_over() {
-            *self.standing = Standing::Failed;
-            self.score.fault(fault, detail);
+        match std::mem::replace(self.standing, Standing::Failed) {
+            Standing::Coming => self.score.missed(fault, detail),
+            Standing::Ready => self.score.fault(fault, detail),
+            over => *self.standing = over,
         }
         self.out.abort(id, CloseReason::Finished);
     }

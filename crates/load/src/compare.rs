@@ -108,6 +108,9 @@ pub(crate) fn groups<'r>(runs: impl Iterator<Item = (&'r Place, &'r Run)>) -> Ve
             Scenario::Pubsub => 5,
             Scenario::RequestReply => 6,
             Scenario::Churn => 7,
+            Scenario::Storm => 8,
+            Scenario::Abuse => 9,
+            Scenario::Soak => 10,
         };
         (scenario, p.rate.is_some(), p.idle_conns, p.payload, p.conns)
     };

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use murre_core::host::Plan;
 use murre_core::ring::{KernelRing, RingConfig};
-use murre_core::{Counters, Mailbox, Shard, ShardConfig};
+use murre_core::{Counters, Mailbox, Protocol, Shard, ShardConfig};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::bell::Bells;
-use crate::client::Client;
-use crate::fleet::{Event, Fleet, Order, Share};
+use crate::fleet::{Event, Order, Share};
 use crate::score::{Fault, Score, Tally, Times};
 
 /// All shards of a run.
@@ -57,9 +56,14 @@ pub(crate) struct Totals {
     pub(crate) response_us: u64,
     pub(crate) message_bytes: u64,
     pub(crate) faults: [u64; Fault::ALL.len()],
+    pub(crate) missed: [u64; Fault::ALL.len()],
 }
 
 impl Totals {
+    pub(crate) fn missed_all(&self) -> u64 {
+        self.missed.iter().sum()
+    }
+
     pub(crate) fn faults_all(&self) -> u64 {
         self.faults.iter().sum()
     }
@@ -86,7 +90,7 @@ impl Crew {
 
     pub(crate) fn tell(&self, order: Order) {
         for hand in &self.hands {
-            // Four orders fit every mailbox.
+            // A run's few orders fit every mailbox.
             assert!(hand.mailbox.post(order).is_ok(), "a mailbox has room for a run's orders");
         }
     }
@@ -108,6 +112,7 @@ impl Crew {
             totals.bytes_out += counters.bytes_out.get();
             for fault in Fault::ALL {
                 totals.faults[fault as usize] += tally.faults(fault);
+                totals.missed[fault as usize] += tally.missed(fault);
             }
         }
         totals
@@ -153,10 +158,19 @@ impl Starting {
     }
 }
 
+/// What a shard of the load generator speaks.
+pub(crate) trait Scored: Protocol<Mail = Order> {
+    /// What it has seen.
+    fn score(&self) -> &Score;
+}
+
+/// What it is made with.
+pub(crate) type Kit = (Score, Share, Sender<Event>);
+
 /// Starts one thread with the clients that `make` makes.
-pub(crate) fn start<C: Client>(
+pub(crate) fn start<P: Scored>(
     berth: Berth,
-    make: impl FnOnce() -> C + Send + 'static,
+    make: impl FnOnce(Kit) -> P + Send + 'static,
 ) -> Starting {
     let score = Score::new(berth.epoch);
     let tally = Arc::clone(score.tally());
@@ -182,11 +196,11 @@ pub(crate) fn start<C: Client>(
     Starting { tally, up, thread }
 }
 
-fn set_up<C: Client>(
+fn set_up<P: Scored>(
     berth: Berth,
-    make: impl FnOnce() -> C,
+    make: impl FnOnce(Kit) -> P,
     score: Score,
-) -> io::Result<Shard<KernelRing, Fleet<C>>> {
+) -> io::Result<Shard<KernelRing, P>> {
     if let Some(cpu) = berth.cpu {
         pin(&[cpu])?;
     }
@@ -206,7 +220,7 @@ fn set_up<C: Client>(
         slices: (tick.as_millis() as u32 / SLICE_MILLIS).max(1),
         ..ShardConfig::default()
     };
-    Ok(Shard::new(ring, Fleet::new(make(), score, share, events), &config))
+    Ok(Shard::new(ring, make((score, share, events)), &config))
 }
 
 /// How often timers are looked at, in each part of a tick some.

@@ -7,16 +7,22 @@ use std::time::{Duration, Instant};
 
 use murre_core::{CloseReason, ConnId, Outbox, Protocol};
 
+use crate::act::Act;
 use crate::client::{Client, Desk, Standing};
+use crate::comeback::Comeback;
+use crate::crew::{Kit, Scored};
 use crate::score::{Fault, Score};
 
-/// What the main thread, or another shard, tells a shard; but for `Look` in this order.
+/// What the main thread, or another shard, tells a shard; but for `Act` and `Look`, which may come
+/// more often, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Connect.
     Start,
     /// All connections of all shards are up: the hold phase begins.
     Begin,
+    /// Another part of the hold phase.
+    Act(Act),
     /// Another shard has done something: have a turn.
     Look,
     /// Ask nothing new.
@@ -49,7 +55,7 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    fn route(&self, i: u64) -> (SocketAddr, Option<IpAddr>) {
+    pub(crate) fn route(&self, i: u64) -> (SocketAddr, Option<IpAddr>) {
         let (targets, sources) = (self.targets.len() as u64, self.sources.len() as u64);
         let source = (i / targets).checked_rem(sources);
         (self.targets[(i % targets) as usize], source.map(|i| self.sources[i as usize]))
@@ -89,6 +95,10 @@ pub(crate) struct Fleet<C> {
     resume_at: Option<Instant>,
     /// `Event::Failing` is sent once.
     failing: bool,
+    /// All connections were told to end.
+    killed: bool,
+    /// They are on their way back.
+    comeback: Option<Comeback>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +123,7 @@ impl<C: Client> Fleet<C> {
     pub(crate) const MEMBER_BYTES: usize =
         murre_core::CONN_BYTES + murre_core::TIMER_BYTES + size_of::<Option<Member<C::State>>>();
 
-    pub(crate) fn new(client: C, score: Score, share: Share, events: Sender<Event>) -> Fleet<C> {
+    pub(crate) fn new(client: C, (score, share, events): Kit) -> Fleet<C> {
         const { assert!(Self::MEMBER_BYTES <= MEMBER_BYTES_MAX) };
         Fleet {
             client,
@@ -127,12 +137,9 @@ impl<C: Client> Fleet<C> {
             refilled: Instant::now(),
             resume_at: None,
             failing: false,
+            killed: false,
+            comeback: None,
         }
-    }
-
-    /// What it has seen.
-    pub(crate) fn score(&self) -> &Score {
-        &self.score
     }
 
     /// Opens what is missing, as far as the pace and the bound on those on their way allow.
@@ -146,14 +153,60 @@ impl<C: Client> Fleet<C> {
                 self.resume_at = Some(out.now() + pause);
                 return;
             }
-            let i = self.begun * self.share.shards + self.share.shard;
-            let (to, from) = self.share.routes.route(i);
-            if out.connect(to, from).is_none() {
+            if self.open(out).is_none() {
                 return;
             }
-            self.begun += 1;
-            self.coming += 1;
             self.tokens -= 1.0;
+        }
+    }
+
+    /// Opens one; `None` when there is no slot for it.
+    fn open(&mut self, out: &mut Outbox) -> Option<ConnId> {
+        let i = self.begun * self.share.shards + self.share.shard;
+        let (to, from) = self.share.routes.route(i);
+        let id = out.connect(to, from)?;
+        self.begun += 1;
+        self.coming += 1;
+        Some(id)
+    }
+
+    // ---- storms ----
+
+    fn act(&mut self, act: Act, out: &mut Outbox) {
+        let missing = self.share.conns - out.live();
+        self.killed = act == Act::Kill;
+        self.comeback = match act {
+            Act::Return { over } => {
+                let seed = self.share.shard ^ self.begun << 16;
+                Some(Comeback::new(missing, over, out.now(), seed))
+            }
+            _ => None,
+        };
+        self.score.act(out.now(), self.comeback.is_some());
+        if self.killed {
+            let all = (0..self.share.conns).filter_map(|index| out.at(index));
+            all.collect::<Vec<_>>().into_iter().for_each(|id| out.abort(id, CloseReason::Finished));
+        }
+    }
+
+    /// Opens whoever is due, as many as there are: that is what a storm is.
+    fn come_back(&mut self, out: &mut Outbox) {
+        self.resume_at = None;
+        while let Some(tries) = self.comeback.as_mut().and_then(|back| back.due(out.now())) {
+            let opened = self.open(out);
+            let comeback = self.comeback.as_mut().expect("it had one due");
+            match opened {
+                Some(id) => comeback.tries_in(id.index(), tries),
+                None => return comeback.wait(tries, out.now() + PACE_MIN),
+            }
+        }
+        self.resume_at = self.comeback.as_ref().and_then(Comeback::next_at);
+    }
+
+    /// One that was to come back, or was back, is not here.
+    fn missed(&mut self, id: ConnId, out: &Outbox) {
+        if let Some(comeback) = &mut self.comeback {
+            comeback.missed(id.index(), out.now());
         }
     }
 
@@ -195,6 +248,12 @@ impl<C: Client> Fleet<C> {
     }
 }
 
+impl<C: Client> Scored for Fleet<C> {
+    fn score(&self) -> &Score {
+        &self.score
+    }
+}
+
 impl<C: Client> Protocol for Fleet<C> {
     type State = Member<C::State>;
     type Mail = Order;
@@ -206,9 +265,10 @@ impl<C: Client> Protocol for Fleet<C> {
         Member { standing, state }
     }
 
-    fn refused(&mut self, _id: ConnId, errno: i32, _out: &mut Outbox) {
+    fn refused(&mut self, id: ConnId, errno: i32, out: &mut Outbox) {
         self.coming -= 1;
-        self.score.fault(Fault::Refused, std::io::Error::from_raw_os_error(errno));
+        self.score.missed(Fault::Refused, std::io::Error::from_raw_os_error(errno));
+        self.missed(id, out);
         self.report();
     }
 
@@ -242,7 +302,7 @@ impl<C: Client> Protocol for Fleet<C> {
         }
     }
 
-    fn closed(&mut self, _id: ConnId, member: Self::State, reason: CloseReason, _out: &mut Outbox) {
+    fn closed(&mut self, id: ConnId, member: Self::State, reason: CloseReason, out: &mut Outbox) {
         self.score.forget(self.client.owed(&member.state));
         self.client.closed(member.state);
         match member.standing {
@@ -253,12 +313,14 @@ impl<C: Client> Protocol for Fleet<C> {
         if self.phase != Phase::Leaving {
             match member.standing {
                 Standing::Failed | Standing::Departed => {}
+                Standing::Ready if self.killed && reason == CloseReason::Finished => {}
                 Standing::Ready => self.score.fault(Fault::Lost, reason.name()),
                 Standing::Coming => {
                     let detail = format_args!("{} before it was complete", reason.name());
-                    self.score.fault(Fault::Handshake, detail);
+                    self.score.missed(Fault::Handshake, detail);
                 }
             }
+            self.missed(id, out);
             self.report();
         }
     }
@@ -278,6 +340,8 @@ impl<C: Client> Protocol for Fleet<C> {
                 self.score.hold(out.now());
                 self.client.begin(out, &mut self.score);
             }
+            Order::Act(act) if C::COMES_BACK => self.act(act, out),
+            Order::Act(_) => self.score.act(out.now(), false),
             // The turn follows.
             Order::Look => {}
             Order::Finish => {
@@ -299,6 +363,9 @@ impl<C: Client> Protocol for Fleet<C> {
     fn turn(&mut self, out: &mut Outbox) {
         if self.phase == Phase::Connecting || (C::RETURNS && self.phase == Phase::Holding) {
             self.connect(out);
+        }
+        if self.comeback.is_some() {
+            self.come_back(out);
         }
         self.client.turn(out, &mut self.score);
     }

@@ -3,10 +3,11 @@
 //! ```text
 //!   cli ─▶ run ─▶ plan            what does not fit is found before the run
 //!           ├───▶ crew            one thread per shard: the server's own ring and codec,
-//!           │      └─▶ fleet      as a client; connects at the pace asked for
-//!           │           └─▶ http_keepalive, ws ─▶ ws_upper, ws_idle, ws_echo
-//!           │                │              └─▶ channel ─▶ pubsub, request_reply, fanout, churn
-//!           │                └─▶ score            counts and latencies
+//!           │      └─▶ fleet      as a client; connects at the pace asked for, and again (comeback)
+//!           │      │    └─▶ http_keepalive, ws ─▶ ws_upper, ws_idle, ws_echo, storm
+//!           │      │         │              └─▶ channel ─▶ pubsub, request_reply, fanout, churn
+//!           │      │         └─▶ score            counts and latencies
+//!           │      └─▶ visitors ─▶ visit ◀─ abuse, soak: those who come and go
 //!           ├───▶ memory, machine                 what it costs, and where
 //!           └───▶ progress, columns, record       for people; for other tools
 //!
@@ -17,6 +18,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod abuse;
+mod act;
 mod args;
 mod attribution;
 mod bell;
@@ -26,6 +29,7 @@ mod claims;
 mod cli;
 mod client;
 mod columns;
+mod comeback;
 mod command;
 mod compare;
 mod crew;
@@ -52,8 +56,13 @@ mod run;
 mod scenario;
 mod score;
 mod slab;
+mod soak;
 mod stamp;
+mod stats;
+mod storm;
 mod verdict;
+mod visit;
+mod visitors;
 mod ws;
 mod ws_echo;
 mod ws_idle;

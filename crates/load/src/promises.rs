@@ -2,9 +2,11 @@
 //! bench-results/README.md from it, `verdict` judges by it.
 
 use crate::claims::{
-    About, Evidence, Needs, Promise, Target, Topic, Topics, beside_p99_ms, connect_seconds,
-    connects_per_cpu_second, connects_per_second, cpu_us, faults, fixed_bytes_per_shard,
-    idle_cpu_us, last_delivery_p99_ms, p99_ms, per_cpu_second, per_second, total_bytes, user_bytes,
+    About, Evidence, Needs, Promise, Target, Topic, Topics, abuse_faults, abuse_p99, beside_p99_ms,
+    connect_seconds, connects_per_cpu_second, connects_per_second, cpu_us, faults,
+    fixed_bytes_per_shard, idle_cpu_us, last_delivery_p99_ms, p99_ms, per_cpu_second, per_second,
+    soak_left, storm_back_seconds, storm_faults, storm_memory, storm_p99_ms, total_bytes,
+    user_bytes,
 };
 use crate::cli::Scenario;
 use crate::compare;
@@ -65,6 +67,10 @@ const SUBSCRIBED: Needs = Needs {
 const TOPICS_1K: Needs =
     Needs { conns: (1_001, 1_002), topics: Some(Topics::Own), ..Needs::of(FANOUT, 0) };
 const TOPICS_100K: Needs = Needs { conns: (100_001, 100_002), ..TOPICS_1K };
+const ABUSE: Needs = Needs { scheduled: true, ..Needs::of(&[Scenario::Abuse], 100) };
+const SOAK: Needs =
+    Needs { scheduled: true, hold_seconds: 599.0, ..Needs::of(&[Scenario::Soak], 0) };
+const STORM: Needs = Needs::of(&[Scenario::Storm], 200_000);
 const IDLE_18K: Needs = Needs { conns: (18_000, 18_001), ..Needs::of(IDLE, 0) };
 const KEEP_ALIVE_18K: Needs = Needs { conns: (18_000, 18_001), ..Needs::of(KEEP_ALIVE, 0) };
 
@@ -76,6 +82,9 @@ const R2_COMMAND: &str = "scripts/reproduce-512k-websockets";
 const R3_COMMAND: &str = "scripts/reproduce-pubsub-2012";
 const FANOUT_COMMAND: &str = "scripts/bench fanout";
 const TOPICS_COMMAND: &str = "scripts/bench topics";
+const ABUSE_COMMAND: &str = "scripts/bench abuse";
+const SOAK_COMMAND: &str = "scripts/soak";
+const STORM_COMMAND: &str = "scripts/bench storm";
 const MILLION_COMMAND: &str = "scripts/reproduce-1m-idle";
 const TWO_MILLION_COMMAND: &str = "scripts/reproduce-2m-idle";
 
@@ -208,6 +217,16 @@ pub(crate) static PROMISES: &[Promise] = &[
         measured_by: TOPICS_COMMAND,
         evidence: Evidence::Run(TOPICS_100K, user_bytes),
     },
+    Promise {
+        id: "storm-memory",
+        topic: Topic::Memory,
+        about: None,
+        text: "200,000 WebSockets after storms: the server's memory, divided by that before",
+        target: Target::AtMost(1.1),
+        unit: Unit::Ratio,
+        measured_by: STORM_COMMAND,
+        evidence: Evidence::Run(STORM, storm_memory),
+    },
     less(
         "peers-user",
         Topic::Memory,
@@ -330,6 +349,66 @@ pub(crate) static PROMISES: &[Promise] = &[
         unit: Unit::Count,
         measured_by: TWO_MILLION_COMMAND,
         evidence: Evidence::Run(TWO_MILLION, faults),
+    },
+    Promise {
+        id: "storm-faults",
+        topic: Topic::Connections,
+        about: None,
+        text: "200,000 WebSockets, 99 % killed at once and back, twice: lost of those who stayed, or at the end",
+        target: Target::AtMost(0.0),
+        unit: Unit::Count,
+        measured_by: STORM_COMMAND,
+        evidence: Evidence::Run(STORM, storm_faults),
+    },
+    Promise {
+        id: "storm-back",
+        topic: Topic::Connections,
+        about: None,
+        text: "Until all are back and have been answered, when they come at once",
+        target: Target::None,
+        unit: Unit::Seconds,
+        measured_by: STORM_COMMAND,
+        evidence: Evidence::Run(STORM, storm_back_seconds),
+    },
+    Promise {
+        id: "abuse-faults",
+        topic: Topic::Connections,
+        about: None,
+        text: "Well-behaved connections beside hostile ones: faults, and hostile ones that end otherwise than they must",
+        target: Target::AtMost(0.0),
+        unit: Unit::Count,
+        measured_by: ABUSE_COMMAND,
+        evidence: Evidence::Run(ABUSE, abuse_faults),
+    },
+    Promise {
+        id: "soak-left",
+        topic: Topic::Connections,
+        about: None,
+        text: "Visitors who vanish in every way, for 10 minutes or longer: kinds of things left behind",
+        target: Target::AtMost(0.0),
+        unit: Unit::Count,
+        measured_by: SOAK_COMMAND,
+        evidence: Evidence::Run(SOAK, soak_left),
+    },
+    Promise {
+        id: "storm-p99",
+        topic: Topic::Speed,
+        about: None,
+        text: "Meanwhile: 99 % of the pings of those who stayed answered within, in the worst act",
+        target: Target::None,
+        unit: Unit::Millis,
+        measured_by: STORM_COMMAND,
+        evidence: Evidence::Run(STORM, storm_p99_ms),
+    },
+    Promise {
+        id: "abuse-p99",
+        topic: Topic::Speed,
+        about: None,
+        text: "Time for 99 % of the answers to well-behaved connections, divided by that without hostile ones",
+        target: Target::AtMost(2.0),
+        unit: Unit::Ratio,
+        measured_by: ABUSE_COMMAND,
+        evidence: Evidence::Run(ABUSE, abuse_p99),
     },
     Promise {
         id: "idle-1m-cpu",

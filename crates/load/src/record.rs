@@ -8,11 +8,14 @@ use std::path::Path;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::act::ActFacts;
 use crate::churn;
 use crate::cli::{Cli, Scenario};
 use crate::columns::Article;
 use crate::machine::Machine;
 use crate::memory::Memory;
+use crate::run::{AbuseFacts, SoakFacts, StormFacts};
+use crate::visitors::VisitFacts;
 
 /// One run.
 #[derive(Clone, Debug, Serialize)]
@@ -52,6 +55,18 @@ pub(crate) struct Record {
     pub(crate) fanout: Option<FanoutFacts>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) churn: Option<churn::Facts>,
+    /// The hold phase, where it has several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) acts: Vec<ActFacts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) storm: Option<StormFacts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) abuse: Option<AbuseFacts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) soak: Option<SoakFacts>,
+    /// By kind.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) visits: BTreeMap<String, VisitFacts>,
     pub(crate) series: Series,
 }
 
@@ -244,6 +259,11 @@ mod tests {
             article: None,
             fanout: None,
             churn: None,
+            acts: Vec::new(),
+            storm: None,
+            abuse: None,
+            soak: None,
+            visits: BTreeMap::new(),
             series: Series::default(),
         };
         let path = std::env::temp_dir().join(format!("murre-load-record-{}", std::process::id()));

@@ -19,10 +19,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::act::ActFacts;
 use crate::cli::Scenario;
 use crate::columns::Article;
 use crate::figures::grouped;
 use crate::record::{Connect, FanoutFacts, Hold, Latency, Outcome, Series};
+use crate::run::{AbuseFacts, SoakFacts, StormFacts};
+use crate::visitors::VisitFacts;
 
 /// One line of a file of records.
 #[derive(Debug)]
@@ -73,6 +76,13 @@ pub(crate) struct Run {
     pub(crate) memory: Option<MemoryFacts>,
     pub(crate) article: Option<Article>,
     pub(crate) fanout: Option<FanoutFacts>,
+    #[serde(default)]
+    pub(crate) acts: Vec<ActFacts>,
+    pub(crate) storm: Option<StormFacts>,
+    pub(crate) abuse: Option<AbuseFacts>,
+    pub(crate) soak: Option<SoakFacts>,
+    #[serde(default)]
+    pub(crate) visits: BTreeMap<String, VisitFacts>,
     pub(crate) series: Series,
 }
 
@@ -92,6 +102,8 @@ pub(crate) struct Parameters {
     pub(crate) topics: u64,
     #[serde(default)]
     pub(crate) beside: u64,
+    #[serde(default)]
+    pub(crate) hostile: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -339,6 +351,11 @@ impl Run {
             Scenario::Churn => {
                 format!("{conns} subscribers of {} topics who come and go", grouped(p.topics))
             }
+            Scenario::Storm => format!("{conns} WebSockets, all but a few killed and back, twice"),
+            Scenario::Abuse => {
+                format!("{conns} connections beside {} that are hostile", grouped(p.hostile))
+            }
+            Scenario::Soak => format!("{conns} visitors at a time, who vanish in every way"),
         }
     }
 }

@@ -1,10 +1,14 @@
-//! One run from its first check to its record.
+//! One run from its first check to its record. What happens in the hold phase of scenarios that have
+//! several acts is in a file each.
 //!
 //! ```text
 //!   check, plan ─▶ connect ─▶ hold ─▶ finish ─▶ quiet ─▶ leave ─▶ record
 //!        │            │         │    (answers that   (memory)  (close frames)
 //!        └ error: 1   └─────────┴──── are owed) ──▶ interrupted, or failed: leave at once
 //! ```
+
+mod storm;
+mod visits;
 
 use std::fs;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -16,6 +20,7 @@ use murre_core::host::{self, Io, Plan, Wanted};
 use murre_core::ring::KernelRing;
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::act::{Act, ActFacts};
 use crate::attribution::Ends;
 use crate::cli::{Cli, Scenario};
 use crate::columns::{self, Article, Columns, Row};
@@ -29,7 +34,10 @@ use crate::progress::{self, Progress};
 use crate::reading::{self, ProcessMemory, Reading};
 use crate::record::{ClientFacts, CountedFrom, FanoutFacts, Latency, Outcome, Record, Series};
 use crate::scenario::{self, Shared};
-use crate::score::Fault;
+use crate::score::{self, Fault, Times};
+
+pub(crate) use self::storm::StormFacts;
+pub(crate) use self::visits::{AbuseFacts, SoakFacts};
 
 /// Runs the scenario. An error is one that prevents the run; what goes wrong in it is in the
 /// record.
@@ -72,8 +80,12 @@ fn prepare(cli: &Cli) -> anyhow::Result<Plan> {
             .with_context(|| format!("--server-pid {pid} cannot be measured"))?;
     }
     let plan = host::plan(&Wanted {
-        conns_max: Some(conns as u32),
-        shards: cli.shards,
+        conns_max: Some(conns as u32 + cli.visitors()),
+        shards: match cli.visitors() {
+            0 => cli.shards,
+            // One is enough at their pace.
+            _ => Some(1),
+        },
         descriptors: cli.descriptors.wanted(),
         io: cli.io.wanted(),
     })?;
@@ -118,6 +130,10 @@ struct Run {
     /// When the next second is over.
     next_sample: Instant,
     series: Series,
+    /// What the acts so far began with.
+    acts: Vec<(Act, Mark)>,
+    storms: Option<StormFacts>,
+    soaked: Option<SoakFacts>,
     answered_before: u64,
     /// What the server held before the first connection.
     before: Option<Reading>,
@@ -158,6 +174,9 @@ impl Run {
             start,
             next_sample: start + SECOND,
             series: Series::default(),
+            acts: Vec::new(),
+            storms: None,
+            soaked: None,
             answered_before: 0,
             before,
             own_before: ProcessMemory::read("self").ok(),
@@ -176,7 +195,7 @@ impl Run {
             if self.cli.is_of_article() {
                 self.columns = Some(Columns::new(self.cli.conns_all(), full.at, full.totals));
             }
-            let ended = self.hold(full.at);
+            let ended = self.hold_in_acts(full.at);
             let end = Mark::now(&self.crew, self.cli.server_pid);
             if let Some(columns) = self.columns.take() {
                 self.rows = columns.finish(end.at, &end.totals);
@@ -235,9 +254,58 @@ impl Run {
         self.cli.timeout.max(Duration::from_secs(10)) + Duration::from_secs_f64(pause.min(1e6))
     }
 
-    fn hold(&mut self, begun: Instant) -> Ended {
+    fn hold_in_acts(&mut self, begun: Instant) -> Ended {
         self.crew.tell(Order::Begin);
         self.show(Duration::ZERO, true);
+        match self.cli.scenario {
+            Scenario::Storm => self.storms(),
+            Scenario::Abuse => self.abuse(),
+            Scenario::Soak => self.soak(),
+            _ => self.hold(begun),
+        }
+    }
+
+    /// An act that lasts for `span`, and until it is `done`. How long it took until it was; `None` if
+    /// the run is over.
+    fn act(
+        &mut self,
+        act: Act,
+        span: Duration,
+        done: impl Fn(&Totals) -> bool,
+    ) -> Option<Duration> {
+        let mark = Mark::now(&self.crew, self.cli.server_pid);
+        self.acts.push((act, mark));
+        self.crew.tell(Order::Act(act));
+        self.progress.say(act.name());
+        let mut done_after = None;
+        let (mut ready, mut moved) = (mark.totals.ready, mark.at);
+        loop {
+            let totals = self.crew.totals();
+            let after = mark.at.elapsed();
+            if done_after.is_none() && done(&totals) {
+                done_after = Some(after);
+            }
+            if done_after.is_some() && after >= span {
+                return done_after;
+            }
+            if totals.ready != ready {
+                (ready, moved) = (totals.ready, Instant::now());
+            } else if done_after.is_none() && moved.elapsed() > STALLED {
+                let all = self.cli.conns_all();
+                let name = act.name();
+                self.fail(format!("{name}: {ready} of {all} connections, then no change"));
+                return None;
+            }
+            match self.next(Instant::now() + POLL, self.acts[0].1.at.elapsed()) {
+                Some(Event::Interrupted) => self.interrupt(),
+                Some(Event::Died(error)) => self.fail(format!("a shard ended: {error}")),
+                Some(Event::Failing | Event::Full | Event::Finished) | None => continue,
+            };
+            return None;
+        }
+    }
+
+    fn hold(&mut self, begun: Instant) -> Ended {
         let end = begun + self.cli.duration;
         while Instant::now() < end {
             match self.next(end, begun.elapsed()) {
@@ -321,7 +389,7 @@ impl Run {
         let server_bytes = self.cli.server_pid.and_then(|pid| {
             ProcessMemory::read(&pid.to_string()).ok().map(|memory| memory.pss_bytes)
         });
-        let Run { cli, plan, crew, shared, rows, started, series, reasons, .. } = self;
+        let Run { cli, plan, crew, shared, rows, started, series, acts, reasons, .. } = self;
         let times = crew.leave(GOODBYE_EACH * u32::try_from(totals.ready).unwrap_or(u32::MAX));
         wait_for_sockets();
         let counted_from = match (cli.scenario, cli.rate) {
@@ -330,6 +398,16 @@ impl Run {
             (Scenario::Churn, _) => CountedFrom::Sent,
             _ => CountedFrom::Due,
         };
+        let acts = act_facts(&acts, last, &times, counted_from);
+        let abuse = (cli.scenario == Scenario::Abuse).then(|| {
+            let [quiet_us, abused_us] = ["quiet", "visit"].map(|name| {
+                let mut all = score::empty_histogram();
+                let named = acts.iter().zip(&times.acts).filter(|(act, _)| act.act == name);
+                named.for_each(|(_, one)| all.add(one).expect("histograms with the same bounds"));
+                Latency::of(&all, counted_from)
+            });
+            AbuseFacts { quiet_us, abused_us }
+        });
         let article = rows.last().map(|last| {
             let (ten_highest_ms, ten_lowest_ms) = columns::extremes(&times.latency);
             Article {
@@ -379,6 +457,11 @@ impl Run {
             article,
             fanout,
             churn: shared.churn.map(|board| board.facts()),
+            acts,
+            storm: self.storms,
+            abuse,
+            soak: self.soaked,
+            visits: shared.visits.map(|(_, board)| board.facts()).unwrap_or_default(),
             series,
             parameters: cli,
         }
@@ -466,6 +549,27 @@ impl Run {
     }
 }
 
+/// Each act from its own mark to the next one's, the last one's to `end`.
+fn act_facts(
+    acts: &[(Act, Mark)],
+    end: &Mark,
+    times: &Times,
+    counted_from: CountedFrom,
+) -> Vec<ActFacts> {
+    let ends = acts.iter().skip(1).map(|(_, mark)| mark).chain([end]);
+    let facts = |(((act, begun), end), latency): ((&(Act, Mark), &Mark), _)| {
+        let span = begun.hold_until(end);
+        ActFacts {
+            act: act.name().to_owned(),
+            seconds: span.seconds,
+            client_cpu_seconds: span.client_cpu_seconds,
+            server_cpu_seconds: span.server_cpu_seconds,
+            latency_us: Latency::of(latency, counted_from),
+        }
+    };
+    acts.iter().zip(ends).zip(&times.acts).map(facts).collect()
+}
+
 /// The kernel takes a closed ring apart in its own time, and the sockets with it. Waits until they
 /// get no fewer, so that a run that follows begins on a quiet machine.
 fn wait_for_sockets() {
@@ -487,6 +591,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// How often to look whether everything owed has come.
 const POLL: Duration = Duration::from_millis(20);
+
+/// An act in which nothing changes for so long will not end: a SYN that is dropped is sent again
+/// after 1, 3, 7, 15, 31 and 63 s.
+const STALLED: Duration = Duration::from_secs(70);
 
 /// How long the server is left alone before its memory is read.
 const QUIET: Duration = Duration::from_secs(1);

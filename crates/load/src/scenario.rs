@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use murre_core::host::Plan;
 
+use crate::abuse;
+use crate::args::Span;
 use crate::bell::Bells;
 use crate::churn::{self, Churn};
 use crate::cli::{Cli, Scenario};
@@ -17,6 +19,10 @@ use crate::http_keepalive::{self, HttpKeepalive};
 use crate::plan::part;
 use crate::pubsub::{self, PubSub};
 use crate::request_reply::RequestReply;
+use crate::soak;
+use crate::storm::Storm;
+use crate::visit::Visit;
+use crate::visitors::{self, Visitors};
 use crate::ws::{Talk, WsClient};
 use crate::ws_echo::{self, WsEcho};
 use crate::ws_idle::WsIdle;
@@ -28,13 +34,15 @@ pub(crate) struct Shared {
     /// Of the scenarios in which shards wait for each other.
     pub(crate) fanout: Option<Arc<fanout::Board>>,
     pub(crate) churn: Option<Arc<churn::Board>>,
+    /// Of those in which visitors come.
+    pub(crate) visits: Option<(Arc<Vec<Visit>>, Arc<visitors::Board>)>,
 }
 
 impl Shared {
     pub(crate) fn new(cli: &Cli, plan: &Plan) -> Shared {
         let shards = shards(cli, plan);
         let bells = Bells::new(shards);
-        let (mut fanout, mut churn) = (None, None);
+        let (mut fanout, mut churn, mut visits) = (None, None, None);
         match cli.scenario {
             Scenario::Fanout => {
                 let settings = fanout_settings(cli, plan.shards);
@@ -43,9 +51,15 @@ impl Shared {
             Scenario::Churn => {
                 churn = Some(Arc::new(churn::Board::new(&churn_settings(cli, shards))));
             }
+            Scenario::Abuse => visits = Some(abuse::visits()),
+            Scenario::Soak => visits = Some(soak::visits()),
             _ => {}
         }
-        Shared { bells, fanout, churn }
+        let visits = visits.map(|visits| {
+            let board = visitors::Board::new(&visits);
+            (Arc::new(visits), Arc::new(board))
+        });
+        Shared { bells, fanout, churn, visits }
     }
 }
 
@@ -78,40 +92,56 @@ fn churn_settings(cli: &Cli, shards: usize) -> churn::Settings {
     }
 }
 
-/// How many shards a run has: those that hold what it asks for, and one for those beside them.
+/// How many shards a run has: those that hold what it asks for, and those apart.
 pub(crate) fn shards(cli: &Cli, plan: &Plan) -> usize {
-    plan.shards + usize::from(cli.scenario == Scenario::Fanout && cli.beside > 0)
+    plan.shards + cli.shards_apart()
 }
 
 /// What each shard is started with.
 pub(crate) fn berths(cli: &Cli, plan: &Plan, epoch: Instant, events: &Sender<Event>) -> Vec<Berth> {
     let routes = Routes { targets: cli.target.addresses().to_vec(), sources: cli.source.clone() };
     let shards = shards(cli, plan);
-    let conns = |shard| match cli.scenario {
-        Scenario::Fanout => fanout_settings(cli, plan.shards).conns(shard as u32),
-        _ => part(cli.conns_all() as u32, shard, shards),
-    };
-    let berth = |shard| Berth {
+    let berth = |shard, (conns, active)| Berth {
         plan: plan.clone(),
         cpu: cli.cpus.as_ref().map(|cpus| cpus.0[shard % cpus.0.len()]),
         share: Share {
-            conns: conns(shard),
-            active: part(cli.conns, shard, shards),
+            conns,
+            active,
             shard: shard as u64,
             shards: shards as u64,
             routes: routes.clone(),
-            connect_rate: cli.connect_rate / shards as f64,
+            connect_rate: cli.connect_rate * f64::from(conns) / cli.conns_all().max(1) as f64,
             errors_max: cli.max_errors,
         },
         epoch,
         send_bytes_max: SEND_BYTES_MAX.max(2 * cli.payload * cli.pipeline),
-        tick: match cli.scenario {
-            Scenario::RequestReply | Scenario::Churn => Duration::from_millis(10),
-            _ => Duration::from_millis(100),
-        },
+        tick: Duration::from_millis(if cli.is_finely_timed() { 10 } else { 100 }),
         events: events.clone(),
     };
-    (0..shards).map(berth).collect()
+    (0..shards).map(|shard| berth(shard, conns(cli, plan, shard))).collect()
+}
+
+/// How many connections a shard has, and how many of them are active.
+fn conns(cli: &Cli, plan: &Plan, shard: usize) -> (u32, u32) {
+    let shards = shards(cli, plan);
+    match (cli.scenario, shard) {
+        (Scenario::Fanout, _) => {
+            let conns = fanout_settings(cli, plan.shards).conns(shard as u32);
+            (conns, conns)
+        }
+        (Scenario::Storm, STAYING) => (cli.staying(), cli.staying()),
+        (Scenario::Storm, _) => {
+            let conns = part(cli.conns - cli.staying(), shard - 1, shards - 1);
+            (conns, conns)
+        }
+        (Scenario::Abuse, TEXTING) => (cli.conns.div_ceil(2), cli.conns.div_ceil(2)),
+        (Scenario::Abuse, ASKING) => (cli.conns / 2, cli.conns / 2),
+        (Scenario::Abuse | Scenario::Soak, _) => {
+            let visitors = cli.visitors();
+            (visitors, visitors)
+        }
+        _ => (part(cli.conns_all() as u32, shard, shards), part(cli.conns, shard, shards)),
+    }
 }
 
 /// Starts one shard's thread with the scenario's clients.
@@ -120,16 +150,7 @@ pub(crate) fn start(cli: &Cli, shared: &Shared, berth: Berth) -> Starting {
     // Shards number their connections alike: what is random must differ all the same.
     let seed = cli.seed.wrapping_add(berth.share.shard << 48);
     match cli.scenario {
-        Scenario::HttpKeepalive => {
-            let settings = http_keepalive::Settings {
-                host: host_header(cli),
-                path: cli.path().to_owned(),
-                idle: cli.idle,
-                timeout,
-                seed,
-            };
-            crew::start(berth, move || HttpKeepalive::new(settings))
-        }
+        Scenario::HttpKeepalive => start_http(cli, berth, seed, cli.path(), cli.idle),
         Scenario::WsUpper => start_ws(cli, berth, seed, move || WsUpper::new(every, timeout, seed)),
         Scenario::WsIdle => {
             start_ws(cli, berth, seed, move || WsIdle::new(sample, every, timeout, seed))
@@ -172,7 +193,29 @@ pub(crate) fn start(cli: &Cli, shared: &Shared, berth: Berth) -> Starting {
             let board = shared.churn.clone().expect("made for this scenario");
             start_ws(cli, berth, seed, move || Churn::new(settings, board, shard))
         }
+        Scenario::Storm if berth.share.shard == STAYING as u64 => {
+            start_ws(cli, berth, seed, move || WsIdle::new(1.0, every, timeout, seed))
+        }
+        Scenario::Storm => start_ws(cli, berth, seed, move || Storm::new(timeout, seed)),
+        Scenario::Abuse if berth.share.shard == TEXTING as u64 => {
+            start_ws(cli, berth, seed, move || WsUpper::new(every, timeout, seed))
+        }
+        Scenario::Abuse if berth.share.shard == ASKING as u64 => {
+            let every = every.as_secs_f64();
+            start_http(cli, berth, seed, "/", Span { from: 0.5 * every, to: 1.5 * every })
+        }
+        Scenario::Abuse | Scenario::Soak => {
+            let (visits, board) = shared.visits.clone().expect("made for this scenario");
+            let rate = cli.rate.expect("there is a default");
+            crew::start(berth, move |kit| Visitors::new(visits, board, rate, timeout, kit))
+        }
     }
+}
+
+fn start_http(cli: &Cli, berth: Berth, seed: u64, path: &str, idle: Span) -> Starting {
+    let (host, path, timeout) = (host_header(cli), path.to_owned(), cli.timeout);
+    let settings = http_keepalive::Settings { host, path, idle, timeout, seed };
+    crew::start(berth, move |kit| Fleet::new(HttpKeepalive::new(settings), kit))
 }
 
 fn start_ws<T: Talk>(
@@ -183,7 +226,8 @@ fn start_ws<T: Talk>(
 ) -> Starting {
     let (host, path, timeout) = (host_header(cli), cli.path().to_owned(), cli.timeout);
     let message_bytes_max = MESSAGE_BYTES_MAX.max(cli.payload.saturating_add(ENVELOPE_BYTES_MAX));
-    crew::start(berth, move || WsClient::new(talk(), host, path, timeout, seed, message_bytes_max))
+    let client = move || WsClient::new(talk(), host, path, timeout, seed, message_bytes_max);
+    crew::start(berth, move |kit| Fleet::new(client(), kit))
 }
 
 /// The first target stands for all: they are one server.
@@ -202,8 +246,18 @@ pub(crate) fn bytes_per_connection(scenario: Scenario) -> usize {
         Scenario::RequestReply => Fleet::<WsClient<RequestReply>>::MEMBER_BYTES,
         Scenario::Fanout => Fleet::<WsClient<Fanout>>::MEMBER_BYTES,
         Scenario::Churn => Fleet::<WsClient<Churn>>::MEMBER_BYTES,
+        Scenario::Storm => Fleet::<WsClient<Storm>>::MEMBER_BYTES,
+        Scenario::Abuse => Fleet::<WsClient<WsUpper>>::MEMBER_BYTES,
+        Scenario::Soak => Visitors::VISITOR_BYTES,
     }
 }
+
+/// The shard of those who stay while others are killed.
+const STAYING: usize = 0;
+
+/// The shards of those who behave well while others do not: over WebSockets, and over HTTP.
+const TEXTING: usize = 0;
+const ASKING: usize = 1;
 
 /// Queued for one connection at most, if messages are not larger.
 const SEND_BYTES_MAX: u32 = 1 << 20;

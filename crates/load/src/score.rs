@@ -61,6 +61,8 @@ pub(crate) struct Tally {
     response_us: AtomicU64,
     message_bytes: AtomicU64,
     faults: [AtomicU64; Fault::ALL.len()],
+    /// Connections that did not come about and are tried again.
+    missed: [AtomicU64; Fault::ALL.len()],
     /// The first fault in words: one is enough to know where to look.
     first_fault: OnceLock<String>,
 }
@@ -88,6 +90,10 @@ impl Tally {
 
     pub(crate) fn faults(&self, fault: Fault) -> u64 {
         self.faults[fault as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn missed(&self, fault: Fault) -> u64 {
+        self.missed[fault as usize].load(Ordering::Relaxed)
     }
 
     /// Faults of any kind.
@@ -127,17 +133,24 @@ pub(crate) struct Times {
     pub(crate) over: Histogram<u64>,
     /// Of the pings of connections beside.
     pub(crate) beside: Histogram<u64>,
+    /// The same as `latency`, of each act: where there are several.
+    pub(crate) acts: Vec<Histogram<u64>>,
 }
 
 impl Times {
     pub(crate) fn none() -> Times {
         let [latency, over, beside] = [(); 3].map(|()| empty_histogram());
-        Times { latency, over, beside }
+        Times { latency, over, beside, acts: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, other: &Times) {
         let own = [&mut self.latency, &mut self.over, &mut self.beside];
         for (own, other) in own.into_iter().zip([&other.latency, &other.over, &other.beside]) {
+            own.add(other).expect("histograms with the same bounds");
+        }
+        let acts = self.acts.len().max(other.acts.len());
+        self.acts.resize_with(acts, empty_histogram);
+        for (own, other) in self.acts.iter_mut().zip(&other.acts) {
             own.add(other).expect("histograms with the same bounds");
         }
     }
@@ -149,12 +162,23 @@ pub(crate) struct Score {
     epoch: Instant,
     /// When the hold phase began; times before it are not kept.
     holding: Option<Instant>,
+    /// When each act began.
+    acts: Vec<Micros>,
+    /// Who does not make it tries again.
+    retrying: bool,
     times: Times,
 }
 
 impl Score {
     pub(crate) fn new(epoch: Instant) -> Score {
-        Score { tally: Arc::default(), epoch, holding: None, times: Times::none() }
+        Score {
+            tally: Arc::default(),
+            epoch,
+            holding: None,
+            acts: Vec::new(),
+            retrying: false,
+            times: Times::none(),
+        }
     }
 
     pub(crate) fn tally(&self) -> &Arc<Tally> {
@@ -171,6 +195,14 @@ impl Score {
 
     pub(crate) fn hold(&mut self, now: Instant) {
         self.holding = Some(now);
+    }
+
+    /// Another act begins. What is due from now on counts in it; in one in which connections are
+    /// `retrying`, one that does not come about is no fault.
+    pub(crate) fn act(&mut self, now: Instant, retrying: bool) {
+        self.acts.push(self.micros(now));
+        self.times.acts.push(empty_histogram());
+        self.retrying = retrying;
     }
 
     pub(crate) fn ready(&self) {
@@ -198,6 +230,12 @@ impl Score {
         if let Some(micros) = self.lasted(due, now) {
             add(&self.tally.response_us, micros as i64);
             self.times.latency.saturating_record(micros);
+            // The newest act that is older than the time.
+            let (now, time) = (self.micros(now), Duration::from_micros(micros));
+            let act = self.acts.iter().rposition(|&began| now.since(began) >= time);
+            if let Some(act) = act {
+                self.times.acts[act].saturating_record(micros);
+            }
         }
     }
 
@@ -248,6 +286,15 @@ impl Score {
         (time <= held).then_some(time.as_micros() as u64)
     }
 
+    /// A connection did not come about: a fault, unless it is tried again.
+    pub(crate) fn missed(&self, fault: Fault, detail: impl fmt::Display) {
+        if self.retrying && fault != Fault::Wrong {
+            add(&self.tally.missed[fault as usize], 1);
+        } else {
+            self.fault(fault, detail);
+        }
+    }
+
     pub(crate) fn fault(&self, fault: Fault, detail: impl fmt::Display) {
         add(&self.tally.faults[fault as usize], 1);
         self.tally.first_fault.get_or_init(|| format!("{}: {detail}", fault.name()));
@@ -284,6 +331,42 @@ mod tests {
         let latency = &score.times().latency;
         assert_eq!(latency.len(), 1);
         assert!((9_990_000..=10_010_000).contains(&latency.max()), "{}", latency.max());
+    }
+
+    #[test]
+    fn a_time_belongs_to_the_act_in_which_it_was_due() {
+        // Shows that what is answered late counts where it was asked for, and that shards' acts are
+        // put together one by one.
+        let start = Instant::now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let mut score = Score::new(start);
+        score.hold(start);
+        score.act(at(0), false);
+        let first = score.micros(at(90));
+        score.act(at(100), false);
+        let second = score.micros(at(100));
+        score.answered(first, at(150));
+        score.answered(second, at(150));
+        let lens = |times: &Times| times.acts.iter().map(Histogram::len).collect::<Vec<_>>();
+        assert_eq!(lens(score.times()), [1, 1]);
+        let mut all = Times::none();
+        all.add(score.times());
+        all.add(score.times());
+        assert_eq!(lens(&all), [2, 2]);
+        assert_eq!(all.acts[1].max() / 1000, 50);
+    }
+
+    #[test]
+    fn who_tries_again_is_not_at_fault() {
+        // Shows when one that did not make it is counted as what, and that a wrong answer is never
+        // forgiven.
+        let mut score = Score::new(Instant::now());
+        score.missed(Fault::Refused, "");
+        score.act(Instant::now(), true);
+        score.missed(Fault::Refused, "");
+        score.missed(Fault::Wrong, "");
+        assert_eq!(score.tally().faults_all(), 2);
+        assert_eq!(score.tally().missed(Fault::Refused), 1);
     }
 
     #[test]

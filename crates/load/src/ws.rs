@@ -25,6 +25,9 @@ pub(crate) trait Talk {
     /// Whether another connection takes the place of one that departs.
     const RETURNS: bool = false;
 
+    /// Whether the connections are killed and come back in the acts of `storm`.
+    const COMES_BACK: bool = false;
+
     /// The WebSocket is open.
     fn open(&mut self, id: ConnId, state: &mut Self::State, line: &mut Line<'_, '_>);
 
@@ -187,6 +190,7 @@ impl<T: Talk> Client for WsClient<T> {
     type State = State<T::State>;
     const SAYS_GOODBYE: bool = true;
     const RETURNS: bool = T::RETURNS;
+    const COMES_BACK: bool = T::COMES_BACK;
 
     fn connected(&mut self, id: ConnId, desk: &mut Desk<'_>) -> Self::State {
         let key = key(self.seed, id.index());

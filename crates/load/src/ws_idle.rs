@@ -156,7 +156,7 @@ impl Talk for WsIdle {
 }
 
 /// The payload of a ping, which the pong must bring back: 64 bits in hexadecimal digits.
-fn payload(seed: u64, id: ConnId, round: u32) -> [u8; 16] {
+pub(crate) fn payload(seed: u64, id: ConnId, round: u32) -> [u8; 16] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let hash = hash(seed, id.index(), round);
     std::array::from_fn(|place| DIGITS[(hash >> (place * 4)) as usize % 16])

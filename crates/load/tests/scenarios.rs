@@ -100,6 +100,14 @@ fn a_sample_pings_and_all_stay() {
 }
 
 #[test]
+fn a_storm_loses_nobody_who_stayed() {
+    // Shows that one who is dropped, or answered wrongly, while there is no storm fails the run.
+    let storm = "storm --conns 10 --sample 0.9 --every 100ms --duration 1s --timeout 500ms";
+    fails(storm, Mistake::Goodbye, "more connections failed");
+    fails(storm, Mistake::WrongByte, "wrong: ");
+}
+
+#[test]
 fn messages_are_echoed_in_a_closed_loop() {
     // Shows that pipelined messages come back whole, with idle connections beside.
     let record = passes(&format!("{ECHO} --idle-conns 12"));

@@ -103,6 +103,51 @@ fn every_scenario_passes() {
 }
 
 #[test]
+fn who_was_killed_comes_back() {
+    // Shows both storms in small: all are back and answered, those who stayed are answered in every
+    // act, and nobody else counts among them.
+    let record = passes(
+        "storm --conns 40 --sample 0.1 --every 100ms --duration 300ms --jitter 300ms --shards 3",
+    );
+    let acts: Vec<_> = record["acts"].as_array().expect("acts").iter().collect();
+    let names: Vec<_> = acts.iter().map(|act| act["act"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["quiet", "kill", "return", "quiet", "kill", "return", "quiet"]);
+    let of_stayers = acts.iter().map(|act| act["latency_us"]["count"].as_u64().expect("a number"));
+    assert_eq!(of_stayers.sum::<u64>(), record["latency_us"]["count"].as_u64().expect("a number"));
+    assert_eq!(record["storm"]["stayed"], 4);
+    assert_eq!(record["storm"]["storms"].as_array().map(Vec::len), Some(2));
+    assert_eq!(record["storm"]["storms"][1]["jitter_seconds"], 0.3);
+    // And one for those who stay.
+    assert_eq!(record["client"]["shards"], 4);
+}
+
+#[test]
+fn abuse_that_is_not_ended_is_found() {
+    // Shows that a server that suffers silence for longer than it may fails the run with the kinds that
+    // it does not end, and that others come to the end that they must.
+    let port = serve().port();
+    let output = Command::new(env!("CARGO_BIN_EXE_murre-load"))
+        .args(
+            "abuse --conns 4 --hostile 40 --duration 1500ms --timeout 500ms --rate 1000".split(' '),
+        )
+        .args(["--target", &format!("127.0.0.1-3:{port}")])
+        .output()
+        .expect("murre-load starts");
+    assert_eq!(output.status.code(), Some(1));
+    let record: Value = serde_json::from_slice(&output.stdout).expect("a record");
+    let reasons = record["reasons"].to_string();
+    for found in ["connect and hold", "half a head", "pings not answered"] {
+        assert!(reasons.contains(found), "{found}: {reasons}");
+    }
+    for right in ["garbage", "unmasked", "huge head", "handshake and reset"] {
+        let visits = &record["visits"][right];
+        assert!(visits["as_it_must"].as_u64() > Some(0), "{right}: {visits}");
+    }
+    assert_eq!(record["lost"], 0);
+    assert!(record["abuse"]["abused_us"]["count"].as_u64() > Some(0));
+}
+
+#[test]
 fn every_kind_of_ring_and_descriptor_passes() {
     // Shows that the forms of 5.10 and the rings' own tables of sockets carry the same load.
     passes(&format!("{} --io uring-plain", SCENARIOS[1]));

@@ -71,7 +71,8 @@ fn asked(scenario: Scenario) -> (&'static str, Option<(f64, &'static str)>) {
             ("requests per second", Some((18_760.0, "http-kit, 2013: 18,760/s")))
         }
         Scenario::WsUpper => ("texts per second", Some((20_000.0, "Gretty, 2010: 20,000/s"))),
-        Scenario::WsIdle => ("pings answered per second", None),
+        Scenario::WsIdle | Scenario::Storm => ("pings answered per second", None),
+        Scenario::Abuse | Scenario::Soak => ("answers per second", None),
         Scenario::WsEcho | Scenario::Pubsub => ("messages per second", None),
         Scenario::RequestReply => ("requests per second", None),
         Scenario::Fanout | Scenario::Churn => ("deliveries per second", None),

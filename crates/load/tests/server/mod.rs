@@ -111,7 +111,8 @@ impl Peer {
                 at += consumed;
                 let Some(item) = item else { break };
                 let mut answer = Vec::new();
-                if !ponged && !matches!(item, Item::Pong(_)) {
+                // Pings may cross: they are no answer to anything.
+                if !ponged && !matches!(item, Item::Pong(_) | Item::Ping(_)) {
                     return Err(ErrorKind::InvalidData.into());
                 }
                 match item {

@@ -1,0 +1,78 @@
+//! The acts of `storm`, and what its record says of them.
+
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Ended, QUIET, Run};
+use crate::act::Act;
+use crate::reading::ProcessMemory;
+
+/// What came of a run's storms.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StormFacts {
+    /// Connections that were not killed.
+    pub(crate) stayed: u64,
+    /// The server's PSS with all connections, before the first storm.
+    pub(crate) pss_before: Option<u64>,
+    pub(crate) storms: Vec<OneStorm>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct OneStorm {
+    /// The span in which each connection came back at a random moment.
+    pub(crate) jitter_seconds: f64,
+    /// Until the last of the killed was gone, on our side.
+    pub(crate) killed_in_seconds: f64,
+    /// Until the last was back.
+    pub(crate) back_in_seconds: f64,
+    /// Tries that came to nothing, and were made again.
+    pub(crate) tries_missed: u64,
+    /// The server's PSS with those who stayed, and with all again.
+    pub(crate) pss_gone: Option<u64>,
+    pub(crate) pss_after: Option<u64>,
+}
+
+impl Run {
+    /// Quiet; then twice, without jitter and with: killed, come back, quiet.
+    pub(super) fn storms(&mut self) -> Ended {
+        let (all, stayed) = (self.cli.conns_all(), u64::from(self.cli.staying()));
+        let span = self.cli.duration;
+        if self.act(Act::Quiet, span, |_| true).is_none() {
+            return Ended::Early;
+        }
+        let pss_before = self.server_pss();
+        self.storms = Some(StormFacts { stayed, pss_before, storms: Vec::new() });
+        for over in [Duration::ZERO, self.cli.jitter] {
+            let Some(killed) = self.act(Act::Kill, span, |totals| totals.ready <= stayed) else {
+                return Ended::Early;
+            };
+            let pss_gone = self.server_pss();
+            let missed = self.crew.totals().missed_all();
+            let back = self.act(Act::Return { over }, Duration::ZERO, |t| t.ready == all);
+            let Some(back) = back else { return Ended::Early };
+            let tries_missed = self.crew.totals().missed_all() - missed;
+            if self.act(Act::Quiet, span, |_| true).is_none() {
+                return Ended::Early;
+            }
+            let storm = OneStorm {
+                jitter_seconds: over.as_secs_f64(),
+                killed_in_seconds: killed.as_secs_f64(),
+                back_in_seconds: back.as_secs_f64(),
+                tries_missed,
+                pss_gone,
+                pss_after: self.server_pss(),
+            };
+            self.storms.as_mut().expect("begun above").storms.push(storm);
+        }
+        Ended::Done
+    }
+
+    fn server_pss(&self) -> Option<u64> {
+        let pid = self.cli.server_pid?;
+        thread::sleep(QUIET);
+        ProcessMemory::read(&pid.to_string()).ok().map(|memory| memory.pss_bytes)
+    }
+}
