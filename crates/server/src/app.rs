@@ -254,7 +254,7 @@ mod tests {
     use crate::config::Config;
 
     fn app(bench: bool) -> App {
-        let setting = Setting::new(&Config::default(), 1, 100).expect("the defaults are right");
+        let setting = Setting::new(&Config::default(), &[0], 100).expect("the defaults are right");
         App::new(Arc::new(setting), 0, bench, Arc::default())
     }
 

@@ -75,9 +75,8 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     signals::watch(sender.clone(), |signal| Event::Signal(signal.as_str()))
         .map_err(Failure::Thread)?;
     let cores = cores(plan.shards)?;
-    let setting = Arc::new(
-        Setting::new(config, cores.len(), plan.conns_per_shard).map_err(Failure::Channels)?,
-    );
+    let setting =
+        Arc::new(Setting::new(config, &cores, plan.conns_per_shard).map_err(Failure::Channels)?);
     let watch = Watch::new(config);
     let blueprint = blueprint(config, &plan, listener, setting, Arc::clone(&files), &watch);
     let running = start_shards(&blueprint, &cores, &sender)?;

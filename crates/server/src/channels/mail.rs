@@ -16,6 +16,8 @@ pub(crate) enum Mail {
     Join(Arc<[ShardMailbox<Mail>]>),
     /// What one shard's router has gathered for this one's in a turn.
     Notes { from: Shard, topics: Vec<Note>, services: Vec<ServiceNote<Payload>> },
+    /// It has the floor.
+    Floor,
     /// The control plane wants something.
     Control(Control),
     /// The feed of `--bench` is to have this rate.

@@ -15,6 +15,7 @@ pub(crate) mod command;
 mod command_oracle;
 mod control;
 mod counters;
+mod floor;
 mod frames;
 mod lagging;
 mod mail;
@@ -75,6 +76,8 @@ pub(crate) struct Channels {
     wake: Option<Instant>,
     /// Something has happened in this turn.
     stirred: bool,
+    /// More is to be delivered than one turn could: the next needs the floor.
+    delivering: bool,
     /// Milliseconds since time began, of this turn.
     now: u64,
 }
@@ -82,6 +85,8 @@ pub(crate) struct Channels {
 /// Deliveries of one turn at most: a millisecond, as other connections wait for its end, and as many
 /// turns as are few to all that a turn is for beside.
 const DELIVERIES_MAX: usize = 64;
+/// How long to wait for the floor before asking again.
+const FLOOR: Duration = Duration::from_millis(20);
 /// How long to wait before notes are handed to a shard that was behind.
 const BEHIND: Duration = Duration::from_millis(1);
 
@@ -104,6 +109,7 @@ impl Channels {
             counters: Arc::default(),
             wake: None,
             stirred: false,
+            delivering: false,
             now: 0,
             setting,
         }
@@ -616,6 +622,8 @@ impl Channels {
                 self.control(control, out);
                 self.settle(out);
             }
+            // The turn will see.
+            Mail::Floor => {}
             Mail::Feed(_) => unreachable!("the bench's"),
         }
     }
@@ -634,13 +642,9 @@ impl Channels {
             end(id, Code::TokenExpired, out);
         }
         self.settle(out);
-        let left = self.deliver(out);
-        let behind = self.hand_over();
-        let again = match (left, behind) {
-            (true, _) => Some(Duration::ZERO),
-            (false, true) => Some(BEHIND),
-            (false, false) => None,
-        };
+        let left = self.deliver_in_turn(out);
+        let behind = self.hand_over().then_some(BEHIND);
+        let again = left.into_iter().chain(behind).min();
         self.stirred = false;
         self.wake = self.next(again, out.now());
         let (topics, services) = (self.topics.stats(), self.services.stats());
@@ -666,6 +670,21 @@ impl Channels {
     /// Everything queued for a connection has been sent.
     pub(crate) fn drained(&mut self, id: ConnId, out: &mut Outbox) {
         self.lagging.drained(id, self.clients.speaks(id.index()), out);
+    }
+
+    /// Delivers for a turn: what is more needs the floor. When there should be another, if more is
+    /// left.
+    fn deliver_in_turn(&mut self, out: &mut Outbox) -> Option<Duration> {
+        let with_floor = self.delivering;
+        if with_floor && !self.setting.floors.take(self.shard) {
+            return Some(FLOOR);
+        }
+        self.delivering = self.deliver(out);
+        if with_floor && let Some(next) = self.setting.floors.pass(self.shard, self.delivering) {
+            // One that is behind is awake, and will ask.
+            let _ = self.mesh.post(usize::from(next), Mail::Floor);
+        }
+        self.delivering.then_some(Duration::ZERO)
     }
 
     /// Delivers publications to this shard's subscribers. Returns whether some are left.

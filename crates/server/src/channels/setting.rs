@@ -7,6 +7,7 @@ use murre_router::{Shard, services, topics};
 
 use super::auth::Keys;
 use super::command;
+use super::floor::Floors;
 use super::namespaces::Namespaces;
 use super::rate::Rate;
 use crate::config::Config;
@@ -19,6 +20,7 @@ pub(crate) struct Setting {
     pub(crate) topics: topics::Limits,
     pub(crate) services: services::Limits,
     pub(crate) rate: Rate,
+    pub(crate) floors: Floors,
     /// What hashes names, the same for all shards and unknown to clients.
     pub(crate) seed: u64,
     /// When time began, for all shards.
@@ -29,11 +31,12 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// What `config` says, for so many shards of so many connections each.
+    /// What `config` says, for a shard on each of `cores`, of so many connections.
     ///
     /// # Errors
     /// What is wrong with it, and what helps.
-    pub(crate) fn new(config: &Config, shards: usize, conns_max: u32) -> Result<Self, String> {
+    pub(crate) fn new(config: &Config, cores: &[usize], conns_max: u32) -> Result<Self, String> {
+        let shards = cores.len();
         let topics = topics::Limits {
             members_usual: conns_max as usize,
             subscriptions_max: config.max_channels as usize,
@@ -55,6 +58,7 @@ impl Setting {
             topics,
             services,
             rate: Rate::new(config.max_commands_per_second),
+            floors: Floors::new(cores),
             // The only source of numbers that cannot be guessed in the standard library.
             seed: RandomState::new().hash_one(()),
             began: Instant::now(),
