@@ -236,6 +236,7 @@ impl Cli {
             (
                 None,
                 Scenario::Pubsub
+                | Scenario::Quotes
                 | Scenario::RequestReply
                 | Scenario::Fanout
                 | Scenario::Churn
@@ -359,6 +360,8 @@ pub(crate) enum Scenario {
     WsEcho,
     /// Subscribe to one identifier each, and hear what the server publishes (2012)
     Pubsub,
+    /// Hear what the quotes page hears, on many pages
+    Quotes,
     /// Ask a service for an order every so often (2012)
     RequestReply,
     /// Publish to many subscribers, each of whom must get everything

@@ -111,6 +111,7 @@ pub(crate) fn groups<'r>(runs: impl Iterator<Item = (&'r Place, &'r Run)>) -> Ve
             Scenario::Storm => 8,
             Scenario::Abuse => 9,
             Scenario::Soak => 10,
+            Scenario::Quotes => 11,
         };
         (scenario, p.rate.is_some(), p.idle_conns, p.payload, p.conns)
     };

@@ -5,7 +5,8 @@
 //!           ├───▶ crew            one thread per shard: the server's own ring and codec,
 //!           │      └─▶ fleet      as a client; connects at the pace asked for, and again (comeback)
 //!           │      │    └─▶ http_keepalive, ws ─▶ ws_upper, ws_idle, ws_echo, storm
-//!           │      │         │              └─▶ channel ─▶ pubsub, request_reply, fanout, churn
+//!           │      │         │              └─▶ channel ─▶ pubsub, quotes, fanout, churn,
+//!           │      │         │                            request_reply
 //!           │      │         └─▶ score            counts and latencies
 //!           │      └─▶ visitors ─▶ visit ◀─ abuse, soak: those who come and go
 //!           ├───▶ memory, machine                 what it costs, and where
@@ -47,6 +48,7 @@ mod progress;
 mod promises;
 mod published;
 mod pubsub;
+mod quotes;
 mod reading;
 mod record;
 mod records;

@@ -161,6 +161,8 @@ pub(crate) enum CountedFrom {
     SentByServer,
     /// When it was sent, by whoever published it on a schedule.
     Sent,
+    /// When the first who heard it had it.
+    FirstHeard,
 }
 
 impl Latency {

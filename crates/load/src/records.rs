@@ -7,6 +7,7 @@
 //! - `{"bench": "mask_throughput", ...}` of `crates/codec/examples/mask_throughput.rs`,
 //! - `{"receive": ..., "payload": ..., "rate": ...}` and `{"idle_receive": ...}` of the test
 //!   `receive_forms` in `crates/core`,
+//! - `{"burst": ...}`, `{"pages": ...}` and `{"subscribers": ...}` of `scripts/bench`,
 //!   these with what `murre-load stamp` adds: [`Stamp`],
 //! - `{"tool": "ab", ...}`, written by scripts that run `ab` while connections are held: [`Ab`],
 //! - `{"tool": "murre-load memory", ...}` of `murre-load memory`: [`Weighed`].
@@ -52,6 +53,7 @@ pub(crate) enum Content {
     Mask(Mask),
     Burst(Burst),
     Pages(Pages),
+    Subscribers(Subscribers),
     Interface(Interface),
     Weighed(Box<Weighed>),
 }
@@ -241,6 +243,16 @@ pub(crate) struct Burst {
     pub(crate) stamp: Stamp,
 }
 
+/// What one of many idle subscribers costs, by the way in which it is told.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Subscribers {
+    pub(crate) subscribers: String,
+    pub(crate) connections: u64,
+    pub(crate) user_bytes: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
 /// A server whose allocator asks for pages of this size.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Pages {
@@ -327,6 +339,7 @@ impl Run {
                 }
                 work
             }
+            Scenario::Quotes => format!("{conns} pages of quotes"),
             Scenario::RequestReply => {
                 let every = p.idle.replace('-', " to ");
                 format!("{conns} WebSockets, a request each every {every} s")
@@ -446,6 +459,7 @@ impl Content {
             Content::Mask(mask) => Some(&mask.stamp),
             Content::Burst(burst) => Some(&burst.stamp),
             Content::Pages(pages) => Some(&pages.stamp),
+            Content::Subscribers(subscribers) => Some(&subscribers.stamp),
             Content::Interface(interface) => Some(&interface.stamp),
             Content::Run(_) | Content::Ab(_) | Content::Weighed(_) => None,
         }
@@ -462,6 +476,7 @@ fn content(bytes: &[u8]) -> Result<Content, String> {
         (Some("murre-load memory"), _) => from(value).map(|w| Content::Weighed(Box::new(w))),
         (None, Some("mask_throughput")) => from(value).map(Content::Mask),
         (None, None) if has("burst") => from(value).map(Content::Burst),
+        (None, None) if has("subscribers") => from(value).map(Content::Subscribers),
         (None, None) if has("pages") => from(value).map(Content::Pages),
         (None, None) if has("io") => from(value).map(Content::Interface),
         (None, None) if has("form") => from(value).map(Content::Form),

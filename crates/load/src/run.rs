@@ -281,6 +281,10 @@ impl Run {
         let (mut ready, mut moved) = (mark.totals.ready, mark.at);
         loop {
             let totals = self.crew.totals();
+            if totals.faults_all() > self.cli.max_errors {
+                // The end says which. Who is lost for good would be waited for.
+                return None;
+            }
             let after = mark.at.elapsed();
             if done_after.is_none() && done(&totals) {
                 done_after = Some(after);
@@ -396,6 +400,7 @@ impl Run {
             (Scenario::WsEcho | Scenario::Fanout, None) => CountedFrom::SentInClosedLoop,
             (Scenario::Pubsub, _) => CountedFrom::SentByServer,
             (Scenario::Churn, _) => CountedFrom::Sent,
+            (Scenario::Quotes, _) => CountedFrom::FirstHeard,
             _ => CountedFrom::Due,
         };
         let acts = act_facts(&acts, last, &times, counted_from);
@@ -537,7 +542,11 @@ impl Run {
         // Where the other end begins, silence is no success.
         let unasked = matches!(
             self.cli.scenario,
-            Scenario::Pubsub | Scenario::RequestReply | Scenario::Fanout | Scenario::Churn
+            Scenario::Pubsub
+                | Scenario::Quotes
+                | Scenario::RequestReply
+                | Scenario::Fanout
+                | Scenario::Churn
         );
         if unasked && self.reasons.is_empty() && totals.answered == 0 {
             self.reasons.push("no message came".to_owned());

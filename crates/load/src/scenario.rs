@@ -18,6 +18,7 @@ use crate::fleet::{Event, Fleet, Routes, Share};
 use crate::http_keepalive::{self, HttpKeepalive};
 use crate::plan::part;
 use crate::pubsub::{self, PubSub};
+use crate::quotes::Quotes;
 use crate::request_reply::RequestReply;
 use crate::soak;
 use crate::storm::Storm;
@@ -177,6 +178,7 @@ pub(crate) fn start(cli: &Cli, shared: &Shared, berth: Berth) -> Starting {
             };
             start_ws(cli, berth, seed, move || PubSub::new(settings))
         }
+        Scenario::Quotes => start_ws(cli, berth, seed, move || Quotes::new(timeout)),
         Scenario::RequestReply => {
             let idle = cli.idle;
             start_ws(cli, berth, seed, move || RequestReply::new(idle, timeout, seed))
@@ -243,6 +245,7 @@ pub(crate) fn bytes_per_connection(scenario: Scenario) -> usize {
         Scenario::WsIdle => Fleet::<WsClient<WsIdle>>::MEMBER_BYTES,
         Scenario::WsEcho => Fleet::<WsClient<WsEcho>>::MEMBER_BYTES,
         Scenario::Pubsub => Fleet::<WsClient<PubSub>>::MEMBER_BYTES,
+        Scenario::Quotes => Fleet::<WsClient<Quotes>>::MEMBER_BYTES,
         Scenario::RequestReply => Fleet::<WsClient<RequestReply>>::MEMBER_BYTES,
         Scenario::Fanout => Fleet::<WsClient<Fanout>>::MEMBER_BYTES,
         Scenario::Churn => Fleet::<WsClient<Churn>>::MEMBER_BYTES,

@@ -5,7 +5,7 @@ use super::markdown::{link, table};
 use super::receive_forms;
 use crate::figures::{Spread, Unit, grouped, rounded, short, with_unit};
 use crate::records::{
-    Accept, Burst, Content, Form, Interface, Line, Mask, Pages, Records, short_commit,
+    Accept, Burst, Content, Form, Interface, Line, Mask, Pages, Records, Subscribers, short_commit,
 };
 
 /// Decisions that were made by measuring one form against another.
@@ -16,7 +16,8 @@ pub(super) fn section(records: &Records) -> String {
         + &accepting(records)
         + &masks(records)
         + &pages(records)
-        + &bursts(records);
+        + &bursts(records)
+        + &subscribers(records);
     if text.is_empty() { text } else { format!("## Forms\n\n{text}") }
 }
 
@@ -149,6 +150,20 @@ fn pages(records: &Records) -> String {
     part("Huge pages", PAGES, &lines, &table(&headings, &rows))
 }
 
+fn subscribers(records: &Records) -> String {
+    let lines = newest(records, |content| match content {
+        Content::Subscribers(subscribers) => Some(subscribers),
+        _ => None,
+    });
+    let row = |(_, told): &(&Line, &Subscribers)| {
+        let user = with_unit(told.user_bytes, Unit::Bytes);
+        vec![told.subscribers.clone(), grouped(told.connections), user]
+    };
+    let headings = ["told by", "connections>", "user space per connection>"];
+    let rows: Vec<_> = lines.iter().map(row).collect();
+    part("Idle subscribers", SUBSCRIBERS, &lines, &table(&headings, &rows))
+}
+
 fn bursts(records: &Records) -> String {
     let lines = newest(records, |content| match content {
         Content::Burst(burst) => Some(burst),
@@ -213,6 +228,9 @@ by epoll in turns; bytes per connection; medians, least and greatest. `scripts/b
 const PAGES: &str = "\
 Echo of 32 B on 64 of 18,000 WebSockets, in turns with `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` and
 without; medians, least and greatest. `scripts/bench pages`.";
+
+const SUBSCRIBERS: &str = "\
+All of one channel with history, on normal descriptors. `scripts/bench streams`.";
 
 const BURSTS: &str = "\
 What the whole server takes. `scripts/bench burst`.";

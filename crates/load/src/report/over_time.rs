@@ -74,6 +74,7 @@ fn asked(scenario: Scenario) -> (&'static str, Option<(f64, &'static str)>) {
         Scenario::WsIdle | Scenario::Storm => ("pings answered per second", None),
         Scenario::Abuse | Scenario::Soak => ("answers per second", None),
         Scenario::WsEcho | Scenario::Pubsub => ("messages per second", None),
+        Scenario::Quotes => ("quotes per second", None),
         Scenario::RequestReply => ("requests per second", None),
         Scenario::Fanout | Scenario::Churn => ("deliveries per second", None),
     }

@@ -56,7 +56,9 @@ fn measures(group: &Group<'_>) -> &'static [Measure] {
         Scenario::WsEcho => &[RATE, CPU, P99],
         Scenario::WsIdle => &[USER, TOTAL, CONNECTS, ACCEPTS],
         Scenario::Fanout => &[DELIVERIES, CPU, LAST],
-        Scenario::Pubsub | Scenario::RequestReply | Scenario::Churn => &[RATE, CPU, P99],
+        Scenario::Pubsub | Scenario::Quotes | Scenario::RequestReply | Scenario::Churn => {
+            &[RATE, CPU, P99]
+        }
         Scenario::Storm | Scenario::Abuse | Scenario::Soak => &[P99],
         // They ask when their idle time is over, whoever answers.
         Scenario::HttpKeepalive | Scenario::WsUpper => &[CPU, P99, USER, TOTAL],
