@@ -16,7 +16,7 @@ refused() {
         echo "murre $*: ended with $ended, not $status: $said" >&2
         exit 1
     fi
-    if ! grep --quiet --ignore-case --extended-regexp "$words" <<<"$said"; then
+    if ! grep --quiet --ignore-case --extended-regexp --regexp="$words" <<<"$said"; then
         echo "murre $*: does not say '$words': $said" >&2
         exit 1
     fi
