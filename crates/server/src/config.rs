@@ -177,8 +177,8 @@ pub(crate) struct Config {
     #[arg(default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
     pub(crate) max_message_bytes: u32,
 
-    /// Origins whose pages may open WebSockets, as https://example.com or https://*.example.com,
-    /// separated by commas; or any [default: pages of the host that the WebSocket is opened to]
+    /// Origins whose pages may open WebSockets, as https://HOST or https://*.HOST, separated by
+    /// commas; or any [default: pages of the host that the WebSocket is opened to]
     #[arg(long = "allow-origin", env = "MURRE_ALLOW_ORIGIN", hide_env_values = true)]
     #[arg(value_name = "ORIGINS", value_parser = origins, default_value = "", hide_default_value = true)]
     pub(crate) allow_origins: Origins,

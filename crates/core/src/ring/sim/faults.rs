@@ -34,7 +34,7 @@ pub struct Faults {
     pub full_queue: u8,
     /// A wait ends though nothing has happened.
     pub woken: u8,
-    /// A wait lasts longer than it should, by up to [`OVERSLEPT_MAX_MS`].
+    /// A wait lasts longer than it should, by up to 700 ms.
     pub overslept: u8,
     /// The clock does not move while a turn has something to do.
     pub frozen: u8,
