@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod accept_forms;
+pub mod allocator;
 mod arena;
 mod epoll;
 mod kernel;

@@ -174,7 +174,7 @@ fn bursts(records: &Records) -> String {
         let [before, most, after] = [burst.pss_before, burst.rss_most, burst.pss_after].map(kib);
         vec![burst.burst.clone(), before, most, after]
     };
-    let headings = ["burst", "before>", "at most>", "3 s after>"];
+    let headings = ["burst", "before>", "at most>", "8 s after>"];
     let rows: Vec<_> = lines.iter().map(row).collect();
     part("Memory after a burst", BURSTS, &lines, &table(&headings, &rows))
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -21,6 +21,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use murre_core::CloseReason;
 use murre_core::host::Io;
+use murre_core::ring::allocator;
 use tokio::time::MissedTickBehavior;
 
 pub(crate) use self::api::Api;
@@ -97,6 +98,7 @@ impl Admin {
     async fn run(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
         tokio::spawn(self.clone().sample());
         tokio::spawn(self.clone().watch());
+        tokio::spawn(Self::tidy());
         let routes = Router::new()
             .route("/healthz", get(healthz))
             .route("/metrics", get(metrics))
@@ -128,6 +130,16 @@ impl Admin {
         }
     }
 
+    /// Has the allocator give back what a burst has left, for as long as the runtime lives.
+    async fn tidy() {
+        let mut interval = tokio::time::interval(TIDY_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            allocator::give_back();
+        }
+    }
+
     fn rates(&self) -> MutexGuard<'_, Rates> {
         // A sample is whole or absent, so one that a panic kept out does no harm.
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
@@ -137,6 +149,9 @@ impl Admin {
         self.draining.load(Ordering::Relaxed)
     }
 }
+
+/// From one look of the allocator at what is free to the next.
+const TIDY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Few: the ring is there for files and databases, the admin sockets are tokio's.
 const RING_ENTRIES: u32 = 64;
