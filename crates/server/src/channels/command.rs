@@ -11,9 +11,9 @@ use std::mem;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
+use simd_json::prelude::{TypedScalarValue, TypedValue, ValueAsScalar, ValueIntoString};
 use simd_json::tape::Value;
-use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape};
+use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape, ValueType};
 
 use super::Position;
 use super::code::Code;
@@ -368,7 +368,7 @@ pub(crate) fn identifier<'a>(name: &'a str, limits: &Limits) -> Result<&'a str, 
 
 fn id<'i>(value: Option<Value<'_, 'i>>) -> Result<Option<Id>, Rejection<'i>> {
     let Some(value) = value else { return Ok(None) };
-    let id = match (value.as_u64(), value.as_str()) {
+    let id = match (natural(value), value.as_str()) {
         (Some(number), _) if number <= ID_NUMBER_MAX => Id::Number(number),
         (_, Some(text)) if text.len() <= ID_BYTES_MAX => Id::Text(text.into()),
         _ => {
@@ -388,8 +388,13 @@ fn text<'i>(value: Option<Value<'_, 'i>>, why: &'static str) -> Result<&'i str, 
 
 fn number(value: Option<Value<'_, '_>>, range: RangeInclusive<u32>) -> Result<Option<u32>, ()> {
     let Some(value) = value else { return Ok(None) };
-    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+    let number = natural(value).and_then(|number| u32::try_from(number).ok());
     number.filter(|number| range.contains(number)).map(Some).ok_or(())
+}
+
+/// An integer without a sign: `-0` is none.
+fn natural(value: Value<'_, '_>) -> Option<u64> {
+    (value.value_type() == ValueType::U64).then(|| value.as_u64())?
 }
 
 fn position<'i>(
@@ -399,7 +404,7 @@ fn position<'i>(
     let Some(value) = value else { return Ok(None) };
     let member = |key| {
         let members = value.as_object()?;
-        members.iter().filter(|&(known, _)| known == key).last()?.1.as_u64()
+        natural(members.iter().filter(|&(known, _)| known == key).last()?.1)
     };
     let position = || {
         let epoch = u32::try_from(member("epoch")?).ok()?;
