@@ -31,6 +31,11 @@ pub fn upgrades(bytes: &[u8]) {
     codec::upgrades::check(bytes);
 }
 
+/// Headers of the PROXY protocol, in any cut, beside another reader.
+pub fn proxies(bytes: &[u8]) {
+    codec::proxies::check(bytes);
+}
+
 /// Messages of `murre.v1`, beside serde_json and the rules.
 pub fn commands(bytes: &[u8]) {
     channels::command_oracle::check(bytes);

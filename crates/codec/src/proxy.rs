@@ -105,9 +105,10 @@ fn source<'w, Ip: std::str::FromStr + Into<IpAddr>>(
     mut words: impl Iterator<Item = &'w str>,
 ) -> Result<SocketAddr, BadProxyHeader> {
     let address = |word: Option<&str>| word?.parse::<Ip>().ok();
+    // Digits alone, and no zero before others.
     let port = |word: Option<&str>| {
-        let word = word.filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()))?;
-        word.parse::<u16>().ok()
+        let port = word?.parse::<u16>().ok()?;
+        (word == Some(&port.to_string())).then_some(port)
     };
     let source = address(words.next());
     let _destination = address(words.next()).ok_or(BadProxyHeader)?;

@@ -1,6 +1,6 @@
 //! Everything that fuzzing has kept.
 
-use crate::oracles::{frames, requests, responses, upgrades};
+use crate::oracles::{frames, proxies, requests, responses, upgrades};
 
 #[path = "../../../../fuzz/src/corpus.rs"]
 mod files;
@@ -27,4 +27,10 @@ fn responses_of_the_corpus() {
 #[test]
 fn upgrades_of_the_corpus() {
     files::each("upgrades", upgrades::check);
+}
+
+/// Headers of proxies that fuzzing has found are read alike in any cut, and as by another reader.
+#[test]
+fn proxies_of_the_corpus() {
+    files::each("proxies", proxies::check);
 }
