@@ -1,6 +1,7 @@
 //! What a protocol can do: queue bytes, close connections, set timers. It cannot reach the ring,
 //! so it cannot block.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub struct Outbox {
     pub(crate) counters: Arc<Counters>,
     /// Connections with something to send or to finish, each once.
     pub(crate) dirty: Vec<ConnId>,
-    pub(crate) connects: Vec<Connect>,
+    pub(crate) connects: VecDeque<Connect>,
     pub(crate) now: Instant,
     pub(crate) due: Instant,
     pub(crate) send_bytes_max: u32,
@@ -245,7 +246,7 @@ impl Outbox {
     /// when every slot is taken.
     pub fn connect(&mut self, to: SocketAddr, from: Option<IpAddr>) -> Option<ConnId> {
         let id = self.conns.reserve()?;
-        self.connects.push(Connect { id, to, from });
+        self.connects.push_back(Connect { id, to, from });
         Some(id)
     }
 

@@ -112,6 +112,9 @@ struct Accepts {
 /// Enough for several connections a turn; few, because the shards' accepts are woken in the order
 /// they were armed, so that neighbours in time go to one shard in blocks of so many.
 const ACCEPTS_MAX: u32 = 8;
+/// Connections that a turn begins at most: the kernel makes them one after the other, and lets nobody
+/// else have the core meanwhile where it is not preempted.
+const CONNECTS_MAX: usize = 64;
 /// How long to leave the backlog alone when the machine has nothing left to accept with.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The list of starved connections keeps room for so many; what a burst took goes back.
@@ -134,7 +137,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             timers: Timers::new(config.conns_max, config.tick, slices, now),
             counters: Arc::default(),
             dirty: Vec::new(),
-            connects: Vec::new(),
+            connects: VecDeque::new(),
             now,
             due: now,
             send_bytes_max: config.send_bytes_max,
@@ -377,7 +380,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     }
 
     fn connect(&mut self) {
-        for Connect { id, to, from } in mem::take(&mut self.out.connects) {
+        for _ in 0..CONNECTS_MAX {
+            let Some(Connect { id, to, from }) = self.out.connects.pop_front() else { break };
             match self.ring.open(id, to, from) {
                 Ok(socket) => {
                     self.out.conns.get_mut(id).expect("reserved").socket = socket;
@@ -389,6 +393,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
                 }
             }
         }
+        self.out.connects.shrink_to(CONNECTS_MAX);
     }
 
     fn connected(&mut self, id: ConnId, result: Result<u32, i32>) {
