@@ -96,9 +96,13 @@ impl Admin {
     }
 
     async fn run(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
-        tokio::spawn(self.clone().sample());
-        tokio::spawn(self.clone().watch());
-        tokio::spawn(Self::tidy());
+        let (sampling, watching) = (self.clone(), self.clone());
+        tokio::spawn(every(SAMPLE_INTERVAL, move |now| {
+            sampling.rates().sample(now, &sampling.shards);
+        }));
+        tokio::spawn(every(LOOK_INTERVAL, move |now| watching.look(now)));
+        // What a burst has left goes back.
+        tokio::spawn(every(TIDY_INTERVAL, |_| allocator::give_back()));
         let routes = Router::new()
             .route("/healthz", get(healthz))
             .route("/metrics", get(metrics))
@@ -109,35 +113,10 @@ impl Admin {
         axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await
     }
 
-    /// Takes samples for as long as the runtime lives.
-    async fn sample(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
-        loop {
-            let at = interval.tick().await;
-            self.rates().sample(at.into_std(), &self.shards);
-        }
-    }
-
-    /// Watches over memory for as long as the runtime lives.
-    async fn watch(self: Arc<Self>) {
-        let mut interval = tokio::time::interval(LOOK_INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let at = interval.tick().await;
-            let refused =
-                self.shards.iter().map(|shard| shard.closed(CloseReason::Overloaded)).sum();
-            self.watch.look(at.into_std(), refused);
-        }
-    }
-
-    /// Has the allocator give back what a burst has left, for as long as the runtime lives.
-    async fn tidy() {
-        let mut interval = tokio::time::interval(TIDY_INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            interval.tick().await;
-            allocator::give_back();
-        }
+    /// Watches over memory.
+    fn look(&self, now: Instant) {
+        let refused = self.shards.iter().map(|shard| shard.closed(CloseReason::Overloaded)).sum();
+        self.watch.look(now, refused);
     }
 
     fn rates(&self) -> MutexGuard<'_, Rates> {
@@ -155,6 +134,16 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Few: the ring is there for files and databases, the admin sockets are tokio's.
 const RING_ENTRIES: u32 = 64;
+
+/// Does something now, and again after each interval, for as long as the runtime lives.
+async fn every(interval: Duration, mut does: impl FnMut(Instant)) {
+    let mut interval = tokio::time::interval(interval);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        does(Instant::now());
+    }
+}
 
 async fn healthz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     if admin.is_draining() {
