@@ -44,6 +44,11 @@ impl<'a, D: Deserialize<'a>> Heard<'a, D> {
         serde_json::from_slice(text)
     }
 
+    /// Reads a message. One that cannot be read ends the connection.
+    pub(crate) fn hear(id: ConnId, text: &'a [u8], line: &mut Line<'_, '_>) -> Option<Self> {
+        Heard::read(text).map_err(|error| unreadable(id, text, &error, line)).ok()
+    }
+
     /// Ends the connection over a message that should not have come.
     pub(crate) fn unexpected(&self, id: ConnId, line: &mut Line<'_, '_>) {
         let Heard { kind, identifier, code, message, .. } = self;

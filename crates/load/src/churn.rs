@@ -351,10 +351,7 @@ impl Churn {
 
     /// What the server says to a subscriber.
     fn heard(&mut self, id: ConnId, place: u32, text: &[u8], line: &mut Line<'_, '_>) {
-        let heard: Heard<'_, Data> = match Heard::read(text) {
-            Ok(heard) => heard,
-            Err(error) => return channel::unreadable(id, text, &error, line),
-        };
+        let Some(heard) = Heard::<'_, Data>::hear(id, text, line) else { return };
         let (topic, stage) = (self.seat(place).topic, self.seat(place).stage);
         if heard.identifier != self.identifier(topic) {
             return heard.unexpected(id, line);
@@ -377,10 +374,7 @@ impl Churn {
 
     /// What the server says to the publisher.
     fn answered(&mut self, id: ConnId, text: &[u8], line: &mut Line<'_, '_>) {
-        let heard: Heard<'_, Data> = match Heard::read(text) {
-            Ok(heard) => heard,
-            Err(error) => return channel::unreadable(id, text, &error, line),
-        };
+        let Some(heard) = Heard::<'_, Data>::hear(id, text, line) else { return };
         let asked = self.published - u64::from(self.unanswered);
         if heard.kind != "published" || self.unanswered == 0 {
             return heard.unexpected(id, line);

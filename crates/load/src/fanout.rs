@@ -352,10 +352,7 @@ impl Fanout {
         line: &mut Line<'_, '_>,
     ) {
         let Some(number) = state.next else {
-            let heard: Heard<'_, &str> = match Heard::read(text) {
-                Ok(heard) => heard,
-                Err(error) => return channel::unreadable(id, text, &error, line),
-            };
+            let Some(heard) = Heard::<'_, &str>::hear(id, text, line) else { return };
             if heard.kind != "subscribed" || heard.identifier != identifier(topic) {
                 return heard.unexpected(id, line);
             }
@@ -384,9 +381,8 @@ impl Fanout {
     }
 
     fn not_a_publication(&self, id: ConnId, text: &[u8], line: &mut Line<'_, '_>) {
-        match Heard::<'_, serde::de::IgnoredAny>::read(text) {
-            Ok(heard) => heard.unexpected(id, line),
-            Err(error) => channel::unreadable(id, text, &error, line),
+        if let Some(heard) = Heard::<'_, serde::de::IgnoredAny>::hear(id, text, line) {
+            heard.unexpected(id, line);
         }
     }
 }

@@ -92,10 +92,7 @@ impl PubSub {
         {
             return self.received(id, state, &message, text.len(), line);
         }
-        let heard: Heard<'_, Message<'_>> = match Heard::read(text) {
-            Ok(heard) => heard,
-            Err(error) => return channel::unreadable(id, text, &error, line),
-        };
+        let Some(heard) = Heard::<'_, Message<'_>>::hear(id, text, line) else { return };
         match (&heard.kind[..], state.stage) {
             ("publication", _) => match heard.data {
                 Some(data) if data.identifier == heard.identifier => {

@@ -167,10 +167,7 @@ impl Talk for Quotes {
         line: &mut Line<'_, '_>,
     ) {
         let Some(text) = state.gather.text(id, &piece, line) else { return };
-        let heard: Heard<'_, Quote> = match Heard::read(&text) {
-            Ok(heard) => heard,
-            Err(error) => return channel::unreadable(id, &text, &error, line),
-        };
+        let Some(heard) = Heard::<'_, Quote>::hear(id, &text, line) else { return };
         let page = state.page.as_mut().expect("there since it is open");
         match &heard.kind[..] {
             "subscribed" => self.subscribed(id, page, &heard, line),

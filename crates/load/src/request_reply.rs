@@ -71,10 +71,7 @@ impl Talk for RequestReply {
         line: &mut Line<'_, '_>,
     ) {
         let Some(text) = state.gather.text(id, &piece, line) else { return };
-        let heard: Heard<'_, Response<'_>> = match Heard::read(&text) {
-            Ok(heard) => heard,
-            Err(error) => return channel::unreadable(id, &text, &error, line),
-        };
+        let Some(heard) = Heard::<'_, Response<'_>>::hear(id, &text, line) else { return };
         let number = u64::from(state.round);
         let data = match heard.data {
             Some(ref data) if heard.kind == "response" && state.waiting => data,
