@@ -15,6 +15,8 @@ built=${CARGO_TARGET_DIR:-target}/release
 tools=${CARGO_TARGET_DIR:-target}/tools
 PATH=$PWD/$tools/bin:$PATH
 work=$(mktemp --directory)
+# When the script began: the tree may be worked on meanwhile.
+commit=$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -35,6 +37,21 @@ run() {
 
 # Waits so many seconds for a process to end. By KILL: in `finish` the rest is ignored.
 ended_within() { timeout --signal=KILL "$1" tail --pid="$2" --follow=descriptor /dev/null; }
+
+# Appends a line of JSON to RECORD, where that is set: KEY=VALUE..., at which commit, where and when.
+record() {
+    [[ ${RECORD:-} ]] || return 0
+    python3 - "$@" "commit=$commit" >>"$RECORD" <<'END'
+import datetime, json, os, sys
+cpu = next(line for line in open("/proc/cpuinfo") if line.startswith("model name"))
+said = dict(argument.split("=", 1) for argument in sys.argv[1:])
+print(json.dumps({
+    **{key: int(value) if value.isdigit() else value for key, value in said.items()},
+    "cpu": cpu.split(":")[1].strip(), "cores": os.cpu_count(), "kernel": os.uname().release,
+    "ended": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+}))
+END
+}
 
 # Another run's sockets would be counted with ours, and another program's work slows ours.
 quiet() {
