@@ -91,8 +91,8 @@ impl InFlight {
 pub(crate) enum Mark {
     /// Listed in the outbox's `dirty`, so that a turn flushes a connection once.
     Dirty = 1,
-    /// Listed in `Shard::starved`: something is there to be read, and no buffer.
-    Starved = 2,
+    /// Listed in `Shard::starved` or `Shard::leaving`: something is there to be read.
+    Unread = 2,
     /// The socket has been shut down in both directions.
     Shut = 4,
     /// The peer has taken some of what was queued for it since it was last asked for.
@@ -240,6 +240,6 @@ impl Conn {
 
     /// Input is there, and is about to be read.
     pub(crate) fn unread(&self) -> bool {
-        self.marks.has(Mark::Starved) || self.in_flight.has(OpKind::Recv)
+        self.marks.has(Mark::Unread) || self.in_flight.has(OpKind::Recv)
     }
 }

@@ -18,7 +18,7 @@ use crate::outbox::{Connect, Outbox};
 use crate::pool::{NONE, Pool};
 use crate::protocol::Protocol;
 use crate::ring::{
-    Completion, Lease, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token,
+    Completion, HANG_UP, Lease, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token,
 };
 use crate::send_queue::SendPool;
 use crate::slab::Slab;
@@ -92,6 +92,9 @@ pub struct Shard<R: Ring, P: Protocol> {
     spill: Pool<Vec<u8>>,
     /// Connections with something to read, waiting for a buffer: first come, first served.
     starved: VecDeque<ConnId>,
+    /// Connections whose peers have hung up, to be read after those: of a crowd that leaves in one
+    /// moment, those who stay are to notice little.
+    leaving: VecDeque<ConnId>,
     mailbox: Arc<Mailbox<P::Mail>>,
     mails: Vec<P::Mail>,
     accepts: Accepts,
@@ -117,8 +120,10 @@ const ACCEPTS_MAX: u32 = 8;
 const CONNECTS_MAX: usize = 64;
 /// How long to leave the backlog alone when the machine has nothing left to accept with.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The list of starved connections keeps room for so many; what a burst took goes back.
-const STARVED_KEPT: usize = 256;
+/// Of the connections whose peers have hung up, a turn reads so many.
+const LEAVING_MAX: usize = 16;
+/// The lists of those who wait to be read keep room for so many; what a burst took goes back.
+const UNREAD_KEPT: usize = 256;
 /// Connections in one slice of a tick at most.
 const SLICE_MAX: u32 = 4096;
 /// A turn deals with so many expired timers at most; the rest are due in the next. What is queued
@@ -162,6 +167,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             out,
             spill: Pool::default(),
             starved: VecDeque::new(),
+            leaving: VecDeque::new(),
             mailbox,
             mails: Vec::new(),
             drain: None,
@@ -197,7 +203,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             pieces: self.out.sends.len(),
             bytes: (0..conns.len()).filter_map(|index| conns.at(index)).map(queued).sum(),
             tails: self.spill.len(),
-            starved: self.starved.len(),
+            starved: self.starved.len() + self.leaving.len(),
         }
     }
 
@@ -442,6 +448,9 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     fn ready(&mut self, id: ConnId, result: Result<u32, i32>) {
         let conn = self.out.conns.get(id).expect("there while it waits");
         match (conn.state, result) {
+            (State::Open | State::Lingering, Ok(events)) if events & HANG_UP != 0 => {
+                self.leaves(id);
+            }
             (State::Open | State::Lingering, Ok(_)) => self.read(id),
             (State::Open | State::Lingering, Err(errno)) => self.failed(id, errno),
             _ => {}
@@ -457,11 +466,18 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         match lease {
             Some(lease) => self.receive(id, socket, lease),
             None => {
-                conn.marks.set(Mark::Starved);
+                conn.marks.set(Mark::Unread);
                 self.out.counters.starved.add(1);
                 self.starved.push_back(id);
             }
         }
+    }
+
+    /// Its peer has hung up: what it has said is read when there is time.
+    fn leaves(&mut self, id: ConnId) {
+        let conn = self.out.conns.get_mut(id).expect("there while it reads");
+        conn.marks.set(Mark::Unread);
+        self.leaving.push_back(id);
     }
 
     fn receive(&mut self, id: ConnId, socket: Socket, lease: Lease) {
@@ -469,21 +485,34 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         self.push(id, OpKind::Recv, Op::Recv(socket, lease));
     }
 
-    /// Gives buffers that came back to the connections that wait for them.
+    /// Gives buffers to those who wait for one, and then to some of those who leave.
     fn feed(&mut self) {
-        while let Some(&id) = self.starved.front() {
-            let conn = self.out.conns.get_mut(id).filter(|conn| conn.marks.has(Mark::Starved));
+        let mut starved = mem::take(&mut self.starved);
+        self.feed_some(&mut starved, usize::MAX);
+        self.starved = starved;
+        let mut leaving = mem::take(&mut self.leaving);
+        self.feed_some(&mut leaving, LEAVING_MAX);
+        self.leaving = leaving;
+    }
+
+    fn feed_some(&mut self, unread: &mut VecDeque<ConnId>, most: usize) {
+        let mut fed = 0;
+        while fed < most
+            && let Some(&id) = unread.front()
+        {
+            let conn = self.out.conns.get_mut(id).filter(|conn| conn.marks.has(Mark::Unread));
             let Some(conn) = conn else {
-                self.starved.pop_front();
+                unread.pop_front();
                 continue;
             };
             let Some(lease) = self.ring.lease() else { return };
-            self.starved.pop_front();
-            conn.marks.clear(Mark::Starved);
+            unread.pop_front();
+            conn.marks.clear(Mark::Unread);
             let socket = conn.socket;
             self.receive(id, socket, lease);
+            fed += 1;
         }
-        self.starved.shrink_to(STARVED_KEPT);
+        unread.shrink_to(UNREAD_KEPT);
     }
 
     fn received(&mut self, id: ConnId, lease: &Lease, result: Result<u32, i32>) {
@@ -688,7 +717,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     fn terminate(&mut self, id: ConnId) {
         let conn = self.out.conns.get_mut(id).expect("there while it ends");
         let socket = conn.socket;
-        conn.marks.clear(Mark::Starved);
+        conn.marks.clear(Mark::Unread);
         if conn.in_flight.is_empty() {
             self.push(id, OpKind::Close, Op::Close(socket));
         } else if conn.in_flight.waits() && !conn.marks.set(Mark::Shut) {

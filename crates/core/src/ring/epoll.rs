@@ -25,7 +25,9 @@ use nix::unistd;
 
 use super::arena::{Arena, Lease};
 use super::kernel::RingConfig;
-use super::{Completion, Lent, Op, OpKind, Ring, Shut, ShutDown, Socket, Token, Waker, normal};
+use super::{
+    Completion, HANG_UP, Lent, Op, OpKind, Ring, Shut, ShutDown, Socket, Token, Waker, normal,
+};
 use crate::id::ConnId;
 use crate::listener::Listener;
 
@@ -181,9 +183,7 @@ impl Epoll {
     fn run(&mut self, op: Op, token: Token) {
         match op {
             Op::Accept => self.accepts.push_back(token),
-            Op::Poll(_) if self.known(token.id).has(Known::READABLE) => {
-                self.complete(token, Ok(0), Lent::Nothing);
-            }
+            Op::Poll(_) if self.known(token.id).has(Known::READABLE) => self.is_ready(token),
             Op::Poll(_) => self.known(token.id).learn(Known::POLLED),
             Op::Recv(socket, lease) => self.receive(socket, lease, token),
             Op::Connect(..) | Op::Send { .. } => self.attempt(op, token),
@@ -281,7 +281,7 @@ impl Epoll {
             }
             if known.forget(Known::POLLED) {
                 let token = Token { kind: OpKind::Poll, id };
-                self.complete(token, Ok(0), Lent::Nothing);
+                self.is_ready(token);
             }
         }
         if events.intersects(EpollFlags::EPOLLOUT | OVER) && self.known(id).forget(Known::BLOCKED) {
@@ -291,6 +291,12 @@ impl Epoll {
                 self.blocked.shrink_to(KEPT);
             }
         }
+    }
+
+    /// Completes a poll.
+    fn is_ready(&mut self, token: Token) {
+        let stops = self.known(token.id).has(Known::STOPS);
+        self.complete(token, Ok(if stops { HANG_UP } else { 0 }), Lent::Nothing);
     }
 
     // ---- accepting ----

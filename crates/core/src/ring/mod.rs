@@ -40,7 +40,7 @@ pub enum Op {
     /// Connect a socket made by [`Ring::open`].
     Connect(Socket, SocketAddr),
     /// Wait until there is something to read or the peer has closed. One-shot: an idle connection
-    /// holds this and nothing else.
+    /// holds this and nothing else. Gives what there is, in the bits of poll(2).
     Poll(Socket),
     /// Read what is there into a leased buffer, without waiting. Gives the bytes read.
     Recv(Socket, Lease),
@@ -56,6 +56,9 @@ pub enum Op {
     /// Close the socket. Nothing of it may be in flight, unless the ring ends next.
     Close(Socket),
 }
+
+/// In what a poll gives: the peer will say nothing more than what is there. The bits of poll(2).
+pub const HANG_UP: u32 = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as u32;
 
 /// A connected socket: a file descriptor, or a place in the ring's own table of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -164,6 +164,32 @@ fn a_peer_that_leaves_is_noticed() {
     });
 }
 
+/// While a crowd leaves in one moment, somebody who stays and speaks last is answered first.
+#[test]
+fn who_stays_is_heard_while_a_crowd_leaves() {
+    let shard = ShardConfig { conns_max: 1010, ..ShardConfig::default() };
+    let setup = Setup { shard, faults: Faults::none(), seeds: 10, ..Setup::default() };
+    simulated(&setup, Echo::default, |world| {
+        let crowd: Vec<Client> = (0..1000).map(|_| Client::new(world)).collect();
+        let mut stays = Client::new(world);
+        world.until("all are open", |world| world.shard.counters().open.get() == 1001);
+        for (place, client) in crowd.iter().enumerate() {
+            match place % 2 {
+                0 => world.net.reset(client.peer),
+                _ => world.net.close(client.peer),
+            }
+        }
+        stays.say(&frame(Ask::Echo, b"still here"));
+        while !stays.is_answered() {
+            stays.step(world);
+            world.turn();
+        }
+        let open = world.shard.counters().open.get();
+        assert!(open > 500, "{open} were left");
+        world.until("they are gone", |world| world.shard.counters().open.get() == 1);
+    });
+}
+
 /// One step of somebody who may do anything.
 fn anything(world: &mut World<Echo>, clients: &mut Vec<Client>, seen: &mut Vec<ConnId>) {
     seen.extend(world.protocol().open.iter());

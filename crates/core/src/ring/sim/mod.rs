@@ -194,7 +194,10 @@ impl SimRing {
         match op {
             Op::Accept => self.step_accept(token.id),
             Op::Connect(socket, to) => Some(self.step_connect(*socket, *to)),
-            Op::Poll(socket) => (*spurious || self.net.net().readable(*socket)).then_some(Ok(1)),
+            Op::Poll(socket) => match self.net.net().readable(*socket) {
+                0 if !*spurious => None,
+                events => Some(Ok(events)),
+            },
             Op::Recv(socket, lease) => Some(self.step_recv(*socket, lease)),
             Op::Send { socket, data, at } => self.step_send(*socket, data, *at),
             Op::Close(socket) => {

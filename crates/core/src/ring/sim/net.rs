@@ -13,7 +13,7 @@ use super::fate::Fate;
 use super::faults::Faults;
 use super::log::{Event, Log};
 use crate::id::ConnId;
-use crate::ring::{Shut, Socket};
+use crate::ring::{HANG_UP, Shut, Socket};
 
 /// The peers' side of a simulated network. Clones are the same network.
 #[derive(Clone)]
@@ -463,11 +463,18 @@ impl Net {
         }
     }
 
-    /// Whether a poll for input ends.
-    pub(super) fn readable(&mut self, socket: Socket) -> bool {
+    /// What a poll for input sees.
+    pub(super) fn readable(&mut self, socket: Socket) -> u32 {
         let link = self.link_now(socket);
-        let arrived = !link.up.bytes.is_empty() || link.up.fin || link.reset;
-        link.shut || arrived && !link.vanished
+        let arrived = !link.vanished;
+        let mut events = 0;
+        if arrived && !link.up.bytes.is_empty() {
+            events |= libc::POLLIN as u32;
+        }
+        if link.shut || arrived && (link.up.fin || link.reset) {
+            events |= HANG_UP;
+        }
+        events
     }
 
     /// Receives without waiting, up to the size of `into`.
