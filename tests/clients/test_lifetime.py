@@ -11,7 +11,7 @@ import unittest
 from wire import CLOSE, PING, PONG, TEXT, Wire, frame, get, stats, text_of, upgrade
 
 # The longest that any timeout of the server under test may take.
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 180
 
 
 class Lifetime(unittest.TestCase):
@@ -65,7 +65,7 @@ class Lifetime(unittest.TestCase):
 
     def test_unread_answers(self):
         """A client that asks and never reads is closed, and what was queued for it is given back."""
-        with Wire(upgrade()) as wire:
+        with Wire(upgrade(), timeout=10) as wire:
             message = frame(TEXT, b"m" * 100_000)
             with contextlib.suppress(ConnectionError, TimeoutError):
                 for _ in range(200):

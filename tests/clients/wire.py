@@ -62,7 +62,7 @@ def text_of(length):
 
 def stats():
     """What the admin port says of the server."""
-    with urllib.request.urlopen(f"http://{HOST}:{ADMIN_PORT}/stats", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{HOST}:{ADMIN_PORT}/stats", timeout=180) as answer:
         return json.load(answer)
 
 
@@ -76,7 +76,7 @@ class Response:
 class Wire:
     """One connection. Use it in a `with`, so that it is closed however the test ends."""
 
-    def __init__(self, first=b"", timeout=10):
+    def __init__(self, first=b"", timeout=180):
         self.socket = socket.create_connection((HOST, PORT), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.unread = b""

@@ -11,7 +11,7 @@ const clients = []
 // What a test leaves open would keep this process alive.
 afterEach(() => clients.splice(0).forEach((client) => client.terminate()))
 
-const check = (name, body) => test(name, { timeout: 20_000 }, body)
+const check = (name, body) => test(name, { timeout: 180_000 }, body)
 
 function connect(path) {
   const client = new WebSocket(`ws://127.0.0.1:${process.env.TEST_PORT}${path}`)

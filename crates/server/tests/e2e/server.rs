@@ -14,7 +14,7 @@ use serde_json::Value;
 use tungstenite::WebSocket;
 
 /// How long anything that must happen may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running server. Killed when dropped.
 pub(crate) struct Server {

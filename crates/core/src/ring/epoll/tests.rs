@@ -10,7 +10,7 @@ use crate::host::Io;
 use crate::ring::SendData;
 
 /// How long anything that must happen may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const BUFFER_BYTES: u32 = 8;
 
 fn ring(listener: Option<Listener>) -> Epoll {
