@@ -57,12 +57,10 @@ pub(crate) struct Actor<S> {
     pub(crate) lost: bool,
     /// The network has lost it at some time, or has broken its connection.
     pub(crate) troubled: bool,
-    /// Mails that had been posted when it came.
-    pub(crate) mails_before: u64,
 }
 
 impl<S: Script> Actor<S> {
-    pub(crate) fn new(number: usize, peer: Peer, mails_before: u64) -> Self {
+    pub(crate) fn new(number: usize, peer: Peer) -> Self {
         Actor {
             number,
             peer,
@@ -74,7 +72,6 @@ impl<S: Script> Actor<S> {
             gone: false,
             lost: false,
             troubled: false,
-            mails_before,
         }
     }
 

@@ -60,6 +60,8 @@ struct Stage<'s, S: Subject> {
     clients: [Option<Actor<S::Script>>; CLIENTS],
     past: Vec<Actor<S::Script>>,
     mails: u64,
+    /// When the last of them was.
+    mailed_at: Option<Instant>,
     drained: bool,
     /// Turns one after the other that did nothing, though no time passed.
     spins: usize,
@@ -154,6 +156,7 @@ impl<'s, S: Subject> Stage<'s, S> {
             clients: std::array::from_fn(|_| None),
             past: Vec::new(),
             mails: 0,
+            mailed_at: None,
             drained: false,
             spins: 0,
         }
@@ -193,14 +196,14 @@ impl<'s, S: Subject> Stage<'s, S> {
     }
 
     fn client_step(&mut self, number: usize, step: Step) {
-        let Stage { world, clients, past, mails, .. } = self;
+        let Stage { world, clients, past, .. } = self;
         let place = &mut clients[number];
         if let Step::Connect(_) = step {
             // Who is there stays, unless the shard has ended it.
             if place.as_ref().is_none_or(|actor| actor.gone || actor.end.is_some())
                 && let Some(peer) = connect(world)
             {
-                past.extend(place.replace(Actor::new(number, peer, *mails)));
+                past.extend(place.replace(Actor::new(number, peer)));
             }
             return;
         }
@@ -252,13 +255,14 @@ impl<'s, S: Subject> Stage<'s, S> {
             if place.as_ref().is_none_or(|actor| actor.gone || actor.end.is_some())
                 && let Some(peer) = self.world.net.accept()
             {
-                self.past.extend(place.replace(Actor::new(number, peer, self.mails)));
+                self.past.extend(place.replace(Actor::new(number, peer)));
             }
         }
     }
 
     fn mail(&mut self, length: usize) {
         self.mails += 1;
+        self.mailed_at = Some(self.world.net.now());
         let mail = self.subject.mail(self.mails, length);
         self.world.post(mail);
     }
@@ -493,7 +497,7 @@ impl<'s, S: Subject> Stage<'s, S> {
                 actor.script.is_excessive()
             }
             CloseReason::TooSlow => closed_at - since >= S::HANDSHAKE,
-            CloseReason::SlowConsumer => self.mails > actor.mails_before,
+            CloseReason::SlowConsumer => self.mailed_at.is_some_and(|at| at >= since),
             CloseReason::Draining => self.drained,
             CloseReason::Refused => self.limited,
             CloseReason::Overloaded => self.gated,
