@@ -15,8 +15,8 @@ built=${CARGO_TARGET_DIR:-target}/release
 tools=${CARGO_TARGET_DIR:-target}/tools
 PATH=$PWD/$tools/bin:$PATH
 work=$(mktemp --directory)
-# When the script began: the tree may be worked on meanwhile.
-commit=$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)
+# For the record, when the script began: the tree may be worked on meanwhile.
+[[ ! ${RECORD:-} ]] || commit=$(git describe --always --abbrev=40 --dirty)
 
 step() { printf '\n== %s\n' "$*"; }
 

@@ -107,8 +107,8 @@ fn source<'w, Ip: std::str::FromStr + Into<IpAddr>>(
     let address = |word: Option<&str>| word?.parse::<Ip>().ok();
     // Digits alone, and no zero before others.
     let port = |word: Option<&str>| {
-        let port = word?.parse::<u16>().ok()?;
-        (word == Some(&port.to_string())).then_some(port)
+        let word = word.filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()))?;
+        word.parse::<u16>().ok().filter(|_| word == "0" || !word.starts_with('0'))
     };
     let source = address(words.next());
     let _destination = address(words.next()).ok_or(BadProxyHeader)?;

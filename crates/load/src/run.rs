@@ -309,6 +309,11 @@ impl Run {
         }
     }
 
+    fn server_pss(&self) -> Option<u64> {
+        let pid = self.cli.server_pid?;
+        ProcessMemory::read(&pid.to_string()).ok().map(|memory| memory.pss_bytes)
+    }
+
     fn hold(&mut self, begun: Instant) -> Ended {
         let end = begun + self.cli.duration;
         while Instant::now() < end {
@@ -390,9 +395,7 @@ impl Run {
         let bytes_per_connection = scenario::bytes_per_connection(self.cli.scenario)
             + KernelRing::bytes_per_connection(self.plan.io);
         let load_average = machine::load_average();
-        let server_bytes = self.cli.server_pid.and_then(|pid| {
-            ProcessMemory::read(&pid.to_string()).ok().map(|memory| memory.pss_bytes)
-        });
+        let server_bytes = self.server_pss();
         let Run { cli, plan, crew, shared, rows, started, series, acts, reasons, .. } = self;
         let times = crew.leave(GOODBYE_EACH * u32::try_from(totals.ready).unwrap_or(u32::MAX));
         wait_for_sockets();
@@ -405,9 +408,9 @@ impl Run {
         };
         let acts = act_facts(&acts, last, &times, counted_from);
         let abuse = (cli.scenario == Scenario::Abuse).then(|| {
-            let [quiet_us, abused_us] = ["quiet", "visit"].map(|name| {
+            let [quiet_us, abused_us] = [Act::Quiet, Act::Visit].map(|of| {
                 let mut all = score::empty_histogram();
-                let named = acts.iter().zip(&times.acts).filter(|(act, _)| act.act == name);
+                let named = acts.iter().zip(&times.acts).filter(|(act, _)| act.act == of.name());
                 named.for_each(|(_, one)| all.add(one).expect("histograms with the same bounds"));
                 Latency::of(&all, counted_from)
             });

@@ -183,7 +183,7 @@ impl Epoll {
     fn run(&mut self, op: Op, token: Token) {
         match op {
             Op::Accept => self.accepts.push_back(token),
-            Op::Poll(_) if self.known(token.id).has(Known::READABLE) => self.is_ready(token),
+            Op::Poll(_) if self.known(token.id).has(Known::READABLE) => self.complete_poll(token),
             Op::Poll(_) => self.known(token.id).learn(Known::POLLED),
             Op::Recv(socket, lease) => self.receive(socket, lease, token),
             Op::Connect(..) | Op::Send { .. } => self.attempt(op, token),
@@ -281,7 +281,7 @@ impl Epoll {
             }
             if known.forget(Known::POLLED) {
                 let token = Token { kind: OpKind::Poll, id };
-                self.is_ready(token);
+                self.complete_poll(token);
             }
         }
         if events.intersects(EpollFlags::EPOLLOUT | OVER) && self.known(id).forget(Known::BLOCKED) {
@@ -293,8 +293,7 @@ impl Epoll {
         }
     }
 
-    /// Completes a poll.
-    fn is_ready(&mut self, token: Token) {
+    fn complete_poll(&mut self, token: Token) {
         let stops = self.known(token.id).has(Known::STOPS);
         self.complete(token, Ok(if stops { HANG_UP } else { 0 }), Lent::Nothing);
     }

@@ -40,7 +40,7 @@ pub enum Op {
     /// Connect a socket made by [`Ring::open`].
     Connect(Socket, SocketAddr),
     /// Wait until there is something to read or the peer has closed. One-shot: an idle connection
-    /// holds this and nothing else. Gives what there is, in the bits of poll(2).
+    /// holds this and nothing else. What it gives has bits of [`HANG_UP`] if the peer has.
     Poll(Socket),
     /// Read what is there into a leased buffer, without waiting. Gives the bytes read.
     Recv(Socket, Lease),
@@ -57,7 +57,8 @@ pub enum Op {
     Close(Socket),
 }
 
-/// In what a poll gives: the peer will say nothing more than what is there. The bits of poll(2).
+/// In what [`Op::Poll`] gives: the peer will say nothing more than what is there, or the connection
+/// has failed. The bits of poll(2).
 pub const HANG_UP: u32 = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as u32;
 
 /// A connected socket: a file descriptor, or a place in the ring's own table of files.

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Ended, QUIET, Run};
 use crate::act::Act;
-use crate::reading::ProcessMemory;
 
 /// What came of a run's storms.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,13 +42,13 @@ impl Run {
         if self.act(Act::Quiet, span, |_| true).is_none() {
             return Ended::Early;
         }
-        let pss_before = self.server_pss();
+        let pss_before = self.rested_pss();
         self.storms = Some(StormFacts { stayed, pss_before, storms: Vec::new() });
         for over in [Duration::ZERO, self.cli.jitter] {
             let Some(killed) = self.act(Act::Kill, span, |totals| totals.ready <= stayed) else {
                 return Ended::Early;
             };
-            let pss_gone = self.server_pss();
+            let pss_gone = self.rested_pss();
             let missed = self.crew.totals().missed_all();
             let back = self.act(Act::Return { over }, Duration::ZERO, |t| t.ready == all);
             let Some(back) = back else { return Ended::Early };
@@ -63,16 +62,17 @@ impl Run {
                 back_in_seconds: back.as_secs_f64(),
                 tries_missed,
                 pss_gone,
-                pss_after: self.server_pss(),
+                pss_after: self.rested_pss(),
             };
             self.storms.as_mut().expect("begun above").storms.push(storm);
         }
         Ended::Done
     }
 
-    fn server_pss(&self) -> Option<u64> {
-        let pid = self.cli.server_pid?;
+    /// The server's PSS, when it has been left alone.
+    fn rested_pss(&self) -> Option<u64> {
+        self.cli.server_pid?;
         thread::sleep(QUIET);
-        ProcessMemory::read(&pid.to_string()).ok().map(|memory| memory.pss_bytes)
+        self.server_pss()
     }
 }
