@@ -2,130 +2,80 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use murre_router::channels::{Form, Payload, Position, Publication};
 use serde::Serialize;
 
-use super::Position;
-use super::code::Code;
-use super::command::{About, Id, Rejection};
+use super::errors::Rejection;
+use crate::hub::{About, Page, Reply, RequestId};
 
-/// The answer to a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer<'a> {
-    Subscribed { identifier: &'a str, position: Option<Position>, recovered: Option<bool> },
-    Unsubscribed { identifier: &'a str },
-    Published { identifier: &'a str, position: Option<Position> },
-    Pong { connection: &'a str },
-    Authenticated { user: &'a str, expires: Option<u64> },
-    Serving { service: &'a str },
-    Unserving { service: &'a str },
-    Response { service: &'a str, data: Data<'a> },
-    Error { code: Code, message: &'a str, about: Option<About<'a>> },
-}
-
-/// What was published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Data<'a> {
-    /// JSON text.
-    Json(&'a [u8]),
-    /// Bytes, which stand in base64.
-    Binary(&'a [u8]),
-}
-
-impl Answer<'_> {
-    /// Appends the answer to the command called `id`.
-    pub(crate) fn write(self, id: Option<&Id>, out: &mut Vec<u8>) {
-        match self {
-            Answer::Subscribed { identifier, position, recovered } => {
-                Object::new("subscribed", out)
-                    .member("identifier", identifier)
-                    .position(position)
-                    .optional("recovered", recovered)
-            }
-            Answer::Unsubscribed { identifier } => {
-                Object::new("unsubscribed", out).member("identifier", identifier)
-            }
-            Answer::Published { identifier, position } => {
-                Object::new("published", out).member("identifier", identifier).position(position)
-            }
-            Answer::Pong { connection } => {
-                Object::new("pong", out).member("connection", connection)
-            }
-            Answer::Authenticated { user, expires } => {
-                Object::new("authenticated", out).member("user", user).member("expires", expires)
-            }
-            Answer::Serving { service } => Object::new("serving", out).member("service", service),
-            Answer::Unserving { service } => {
-                Object::new("unserving", out).member("service", service)
-            }
-            Answer::Response { service, data } => {
-                Object::new("response", out).member("service", service).data(data)
-            }
-            Answer::Error { code, message, about } => {
-                let object = Object::new("error", out)
-                    .member("code", code.name())
-                    .member("message", message);
-                match about {
-                    Some(About::Identifier(identifier)) => object.member("identifier", identifier),
-                    Some(About::Service(service)) => object.member("service", service),
-                    None => object,
-                }
-            }
+/// Appends the reply to the command called `request`.
+pub(crate) fn reply(out: &mut Vec<u8>, request: &RequestId, reply: Reply<'_>) {
+    match reply {
+        Reply::Subscribed { channel, recovery } => Object::new("subscribed", out)
+            .member("identifier", channel)
+            .position(recovery.map(|recovery| recovery.position))
+            .optional("recovered", recovery.and_then(|recovery| recovery.recovered)),
+        Reply::Unsubscribed { channel } => {
+            Object::new("unsubscribed", out).member("identifier", channel)
         }
-        .end(id);
+        Reply::Published { channel, position } => {
+            Object::new("published", out).member("identifier", channel).position(position)
+        }
+        Reply::History { channel, page } => {
+            let object = Object::new("history", out).member("identifier", channel);
+            object.position(Some(page.position)).publications(&page)
+        }
+        Reply::Pong { connection } => Object::new("pong", out).member("connection", connection),
+        Reply::Authenticated { user, expires } => {
+            Object::new("authenticated", out).member("user", user).member("expires", expires)
+        }
+        Reply::Serving { service } => Object::new("serving", out).member("service", service),
+        Reply::Unserving { service } => Object::new("unserving", out).member("service", service),
+        Reply::Response { service, payload } => {
+            Object::new("response", out).member("service", service).data(payload)
+        }
+        Reply::Error(why) => return error(out, request, why.into()),
     }
+    .end(request);
 }
 
-impl<'a> From<Rejection<'a>> for Answer<'a> {
-    fn from(Rejection { code, message, about }: Rejection<'a>) -> Self {
-        Answer::Error { code, message, about }
+/// Appends that a command failed.
+pub(crate) fn error(out: &mut Vec<u8>, request: &RequestId, why: Rejection<'_>) {
+    let Rejection { code, message, about } = why;
+    let object =
+        Object::new("error", out).member("code", code.name()).member("message", message);
+    match about {
+        Some(About::Channel(channel)) => object.member("identifier", channel),
+        Some(About::Service(service)) => object.member("service", service),
+        None => object,
     }
+    .end(request);
 }
 
 /// Appends a publication for a subscriber. It has its offset where there is history.
-pub(crate) fn publication(
-    out: &mut Vec<u8>,
-    identifier: &str,
-    offset: Option<u64>,
-    data: Data<'_>,
-) {
-    let object = Object::new("publication", out).member("identifier", identifier);
-    object.optional("offset", offset).data(data).end(None);
+pub(crate) fn publication(out: &mut Vec<u8>, publication: &Publication) {
+    let Publication { channel, position, payload, .. } = publication;
+    let object = Object::new("publication", out).member("identifier", &**channel);
+    object.optional("offset", position.map(|at| at.offset)).data(payload).end(&RequestId::None);
 }
 
 /// Appends that this subscriber was not sent `count` publications.
-pub(crate) fn dropped(out: &mut Vec<u8>, identifier: &str, count: u64) {
-    let object = Object::new("dropped", out).member("identifier", identifier);
-    object.member("count", count).end(None);
+pub(crate) fn dropped(out: &mut Vec<u8>, channel: &str, count: u64) {
+    let object = Object::new("dropped", out).member("identifier", channel);
+    object.member("count", count).end(&RequestId::None);
 }
 
-/// Appends a request for one who offers the service.
-pub(crate) fn request(out: &mut Vec<u8>, request: &str, service: &str, data: Data<'_>) {
+/// Appends a request for a session that offers the service.
+pub(crate) fn request(out: &mut Vec<u8>, request: &str, service: &str, payload: &Payload) {
     let object = Object::new("request", out).member("request", request);
-    object.member("service", service).data(data).end(None);
-}
-
-/// Appends the answer to `history`: publications with their offsets, oldest first.
-pub(crate) fn history<'a>(
-    out: &mut Vec<u8>,
-    id: Option<&Id>,
-    identifier: &str,
-    position: Position,
-    publications: impl IntoIterator<Item = (u64, Data<'a>)>,
-) {
-    let object = Object::new("history", out).member("identifier", identifier);
-    object.position(Some(position)).publications(publications).end(id);
+    object.member("service", service).data(payload).end(&RequestId::None);
 }
 
 /// Appends the answer to a long poll.
-pub(crate) fn poll<'a>(
-    out: &mut Vec<u8>,
-    identifier: &str,
-    position: Position,
-    recovered: bool,
-    publications: impl IntoIterator<Item = (u64, Data<'a>)>,
-) {
-    let object = Object::untyped("identifier", identifier, out).position(Some(position));
-    object.member("recovered", recovered).publications(publications).end(None);
+pub(crate) fn poll(out: &mut Vec<u8>, channel: &str, page: &Page<'_>) {
+    let object = Object::untyped("identifier", channel, out).position(Some(page.position));
+    let recovered = page.recovered != Some(false);
+    object.member("recovered", recovered).publications(page).end(&RequestId::None);
 }
 
 /// An object that is being written. Its keys are our own and need no escapes.
@@ -170,46 +120,47 @@ impl<'o> Object<'o> {
         let Some(Position { epoch, offset }) = position else { return self };
         self.0.push(b',');
         let Object(out) = self.key("position");
-        Object::untyped("epoch", epoch, out).member("offset", offset).end(None);
+        Object::untyped("epoch", epoch, out).member("offset", offset).end(&RequestId::None);
         Object(out)
     }
 
-    fn data(self, data: Data<'_>) -> Self {
+    fn data(self, payload: &Payload) -> Self {
         self.0.push(b',');
-        match data {
-            Data::Json(text) => {
+        match payload.form {
+            Form::Json => {
                 let object = self.key("data");
-                object.0.extend_from_slice(text);
+                object.0.extend_from_slice(payload.data());
                 object
             }
-            Data::Binary(bytes) => {
+            Form::Binary => {
                 let object = self.key("binary");
-                base64(bytes, object.0);
+                base64(payload.data(), object.0);
                 object
             }
         }
     }
 
-    fn publications<'a>(self, publications: impl IntoIterator<Item = (u64, Data<'a>)>) -> Self {
+    /// Publications with their offsets, oldest first, and whether there are more.
+    fn publications(self, page: &Page<'_>) -> Self {
         self.0.push(b',');
         let Object(out) = self.key("publications");
         out.push(b'[');
-        let first = out.len();
-        for (offset, data) in publications {
-            if out.len() > first {
+        for (number, Publication { position, payload, .. }) in page.publications.iter().enumerate() {
+            if number > 0 {
                 out.push(b',');
             }
-            Object::untyped("offset", offset, out).data(data).end(None);
+            let offset = position.map_or(0, |position| position.offset);
+            Object::untyped("offset", offset, out).data(payload).end(&RequestId::None);
         }
         out.push(b']');
-        Object(out)
+        Object(out).optional("more", page.more.then_some(true))
     }
 
-    fn end(self, id: Option<&Id>) {
-        let object = match id {
-            Some(Id::Number(number)) => self.member("id", number),
-            Some(Id::Text(text)) => self.member("id", text),
-            None => self,
+    fn end(self, request: &RequestId) {
+        let object = match request {
+            RequestId::Number(number) => self.member("id", number),
+            RequestId::Text(text) => self.member("id", text),
+            RequestId::None => self,
         };
         object.0.push(b'}');
     }

@@ -9,14 +9,16 @@
 
 use std::mem;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 
+use murre_router::channels::{Direction, Form, HistoryQuery, Payload, Position, Start};
 use simd_json::prelude::{TypedScalarValue, TypedValue, ValueAsScalar, ValueIntoString};
 use simd_json::tape::Value;
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape, ValueType};
 
-use super::Position;
-use super::code::Code;
+use super::errors::{Code, Rejection};
+use crate::hub::limits::Limits;
+use crate::hub::{About, Audience, Command, ErrorCode, RequestId};
+use crate::protocols::json::{self, DEPTH_MAX};
 
 /// Reads messages. It keeps its memory from one to the next.
 pub(crate) struct Parser {
@@ -26,62 +28,11 @@ pub(crate) struct Parser {
     data: Vec<u8>,
 }
 
-/// How long names and data may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// Of an identifier and of the name of a service; at most 255.
-    pub(crate) identifier_bytes_max: usize,
-    /// Of the data or payload of a publication, a request or a reply.
-    pub(crate) publication_bytes_max: usize,
-}
-
 /// A command of a message, or why it is none.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Item<'a> {
-    pub(crate) id: Option<Id>,
+    pub(crate) request: RequestId,
     pub(crate) command: Result<Command<'a>, Rejection<'a>>,
-}
-
-/// What a client wants.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Command<'a> {
-    Subscribe { identifier: &'a str, position: Option<Position> },
-    Unsubscribe { identifier: &'a str },
-    Publish { identifier: &'a str, data: Json },
-    History { identifier: &'a str, limit: u32, position: Option<Position> },
-    Ping,
-    Auth { token: &'a str },
-    Serve { service: &'a str },
-    Unserve { service: &'a str },
-    Request { service: &'a str, data: Json, timeout_ms: u32 },
-    Reply { request: &'a str, answer: Result<Json, &'a str> },
-}
-
-/// JSON text without whitespace between its tokens, and so without line ends.
-pub(crate) type Json = Arc<[u8]>;
-
-/// What a client calls a command, to know its answer by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Id {
-    /// At most 2^53.
-    Number(u64),
-    /// At most 64 bytes.
-    Text(Box<str>),
-}
-
-/// Why there is no command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rejection<'a> {
-    pub(crate) code: Code,
-    pub(crate) message: &'static str,
-    pub(crate) about: Option<About<'a>>,
-}
-
-/// What an error is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum About<'a> {
-    Identifier(&'a str),
-    Service(&'a str),
 }
 
 impl Default for Parser {
@@ -133,8 +84,6 @@ impl Parser {
     }
 }
 
-/// Arrays and objects around a value, the batch and the command among them.
-const DEPTH_MAX: usize = 32;
 const BATCH_MAX: usize = 100;
 
 /// Makes commands of values.
@@ -196,7 +145,7 @@ impl Reader<'_> {
         };
         match id(members.id) {
             Err(rejection) => rejection.into(),
-            Ok(id) => Item { command: self.command(&members, id.is_some()), id },
+            Ok(id) => Item { command: self.command(&members, id != RequestId::None), request: id },
         }
     }
 
@@ -208,30 +157,37 @@ impl Reader<'_> {
         match text(members.action, "a command has `action`, a string")? {
             "subscribe" => {
                 let identifier = self.identifier(members)?;
-                let about = About::Identifier(identifier);
+                let about = About::Channel(identifier);
                 let position = position(members.position, about)?;
-                Ok(Command::Subscribe { identifier, position })
+                Ok(Command::Subscribe { channel: identifier, start: position.map_or(Start::Head, Start::After) })
             }
-            "unsubscribe" => Ok(Command::Unsubscribe { identifier: self.identifier(members)? }),
+            "unsubscribe" => Ok(Command::Unsubscribe { channel: self.identifier(members)? }),
             "publish" => {
                 let identifier = self.identifier(members)?;
-                let data = self.data(members, Some(About::Identifier(identifier)))?;
-                Ok(Command::Publish { identifier, data })
+                let data = self.data(members, Some(About::Channel(identifier)))?;
+                Ok(Command::Publish { channel: identifier, payload: data, to: Audience::Everybody })
             }
             "history" => {
                 let identifier = self.identifier(members)?;
-                let about = About::Identifier(identifier);
+                let about = About::Channel(identifier);
                 let limit = number(members.limit, 0..=HISTORY_LIMIT_MAX).map_err(|()| {
                     let why = "`limit` is an integer from 0 to 1000";
                     Rejection::new(Code::BadCommand, why).about(about)
                 })?;
                 let position = position(members.position, about)?;
                 let limit = limit.unwrap_or(HISTORY_LIMIT_DEFAULT);
-                Ok(Command::History { identifier, limit, position })
+                let query = HistoryQuery {
+                    start: position.map_or(Start::Head, Start::After),
+                    limit,
+                    bytes_max: HISTORY_BYTES_MAX,
+                    direction: Direction::Forward,
+                };
+                Ok(Command::History { channel: identifier, query })
             }
             "ping" => Ok(Command::Ping),
             "auth" => {
-                Ok(Command::Auth { token: text(members.token, "`auth` has `token`, a string")? })
+                let token = text(members.token, "`auth` has `token`, a string")?;
+                Ok(Command::Authenticate { token })
             }
             "serve" => Ok(Command::Serve { service: self.service(members)? }),
             "unserve" => Ok(Command::Unserve { service: self.service(members)? }),
@@ -247,7 +203,7 @@ impl Reader<'_> {
                 })?;
                 let data = self.data(members, Some(about))?;
                 let timeout_ms = timeout.unwrap_or(TIMEOUT_MS_DEFAULT);
-                Ok(Command::Request { service, data, timeout_ms })
+                Ok(Command::Request { service, payload: data, timeout_ms })
             }
             "reply" => {
                 let why = "a reply has `request`, the string that came with the request";
@@ -260,7 +216,7 @@ impl Reader<'_> {
                         return Err(Rejection::new(Code::BadCommand, why));
                     }
                 };
-                Ok(Command::Reply { request, answer })
+                Ok(Command::Respond { request, answer })
             }
             _ => Err(Code::UnknownAction.into()),
         }
@@ -268,19 +224,19 @@ impl Reader<'_> {
 
     fn identifier<'i>(&self, members: &Members<'_, 'i>) -> Result<&'i str, Rejection<'i>> {
         let name = text(members.identifier, "this action has `identifier`, a string")?;
-        identifier(name, self.limits)
+        Ok(self.limits.name(name)?)
     }
 
     fn service<'i>(&self, members: &Members<'_, 'i>) -> Result<&'i str, Rejection<'i>> {
         let name = text(members.service, "this action has `service`, a string")?;
-        identifier(name, self.limits)
+        Ok(self.limits.name(name)?)
     }
 
     /// A responder's own sentence, which is as long as data may be.
     fn error<'i>(&self, value: Option<Value<'_, 'i>>) -> Result<&'i str, Rejection<'i>> {
         let error = text(value, "`error` is a string")?;
-        let fits = error.len() <= self.limits.publication_bytes_max;
-        fits.then_some(error).ok_or(Code::BadPublication.into())
+        self.limits.size(error.len())?;
+        Ok(error)
     }
 
     /// The value of `data`, as it is in the message, without whitespace.
@@ -288,7 +244,7 @@ impl Reader<'_> {
         &mut self,
         members: &Members<'_, 'i>,
         about: Option<About<'i>>,
-    ) -> Result<Json, Rejection<'i>> {
+    ) -> Result<Payload, Rejection<'i>> {
         let Some(key) = members.data else {
             let why = "this action has `data`, any JSON";
             return Err(Rejection { about, ..Rejection::new(Code::BadCommand, why) });
@@ -296,87 +252,34 @@ impl Reader<'_> {
         // simd-json unescapes a string where it lies, so that the key begins in the copy where it
         // begins in the message.
         let key = &self.message[key.as_ptr().addr() - self.start..];
-        let colon = &key[string_length(key)..];
+        let colon = &key[json::string_length(key)..];
         let value = colon.iter().position(|&byte| byte == b':').map_or(0, |colon| colon + 1);
         self.compact.clear();
-        compact(&colon[value..], self.compact);
-        if self.compact.len() > self.limits.publication_bytes_max {
-            return Err(Rejection { about, ..Rejection::from(Code::BadPublication) });
-        }
-        Ok(Arc::from(self.compact.as_slice()))
+        json::compact(&colon[value..], self.compact);
+        let fits = self.limits.size(self.compact.len());
+        fits.map_err(|code| Rejection { about, ..Rejection::from(code) })?;
+        Ok(Payload::new(Form::Json, self.compact.as_slice()))
     }
 }
 
+/// Bytes of data in one answer to `history`, unless a single publication has more.
+pub(crate) const HISTORY_BYTES_MAX: u32 = 64 << 10;
 const HISTORY_LIMIT_DEFAULT: u32 = 100;
 const HISTORY_LIMIT_MAX: u32 = 1000;
 const TIMEOUT_MS_DEFAULT: u32 = 10_000;
 const TIMEOUT_MS_MAX: u32 = 60_000;
 
-/// Appends the value that valid JSON begins with, without the whitespace between its tokens.
-pub(crate) fn compact(json: &[u8], out: &mut Vec<u8>) {
-    let mut depth = 0_usize;
-    let mut at = 0;
-    let first = out.len();
-    while let Some(&byte) = json.get(at) {
-        let length = match byte {
-            b'"' => 1 + string_length(&json[at + 1..]),
-            _ => 1,
-        };
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\r' if out.len() == first || depth > 0 => {
-                at += 1;
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth > 0 => depth -= 1,
-            b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}' | b']' if depth == 0 => return,
-            _ => {}
-        }
-        out.extend_from_slice(&json[at..at + length]);
-        at += length;
-        if depth == 0 && matches!(byte, b'"' | b'}' | b']') {
-            return;
-        }
-    }
-}
-
-/// The length of a string of valid JSON behind its first quote, with its last.
-fn string_length(json: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(&byte) = json.get(at) {
-        match byte {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-    json.len()
-}
-
-/// A name that a channel or a service can have.
-///
-/// # Errors
-/// What keeps it from being one. It is not repeated: it may be long or have no good form.
-pub(crate) fn identifier<'a>(name: &'a str, limits: &Limits) -> Result<&'a str, Rejection<'a>> {
-    let fits = (1..=limits.identifier_bytes_max).contains(&name.len());
-    if fits && !name.contains(char::is_control) {
-        Ok(name)
-    } else {
-        Err(Code::BadIdentifier.into())
-    }
-}
-
-fn id<'i>(value: Option<Value<'_, 'i>>) -> Result<Option<Id>, Rejection<'i>> {
-    let Some(value) = value else { return Ok(None) };
+fn id<'i>(value: Option<Value<'_, 'i>>) -> Result<RequestId, Rejection<'i>> {
+    let Some(value) = value else { return Ok(RequestId::None) };
     let id = match (natural(value), value.as_str()) {
-        (Some(number), _) if number <= ID_NUMBER_MAX => Id::Number(number),
-        (_, Some(text)) if text.len() <= ID_BYTES_MAX => Id::Text(text.into()),
+        (Some(number), _) if number <= ID_NUMBER_MAX => RequestId::Number(number),
+        (_, Some(text)) if text.len() <= ID_BYTES_MAX => RequestId::Text(text.into()),
         _ => {
             let why = "`id` is an integer from 0 to 2^53 or a string of at most 64 bytes";
             return Err(Rejection::new(Code::BadCommand, why));
         }
     };
-    Ok(Some(id))
+    Ok(id)
 }
 
 const ID_NUMBER_MAX: u64 = 1 << 53;
@@ -414,27 +317,9 @@ fn position<'i>(
     position().map(Some).ok_or(Rejection::new(Code::BadCommand, why).about(about))
 }
 
-impl<'a> Rejection<'a> {
-    /// With a sentence of its own.
-    pub(crate) fn new(code: Code, message: &'static str) -> Self {
-        Rejection { code, message, about: None }
-    }
-
-    /// The same, about something.
-    pub(crate) fn about(self, about: About<'a>) -> Self {
-        Rejection { about: Some(about), ..self }
-    }
-}
-
-impl From<Code> for Rejection<'_> {
-    fn from(code: Code) -> Self {
-        Rejection::new(code, code.sentence())
-    }
-}
-
 impl<'a> From<Rejection<'a>> for Item<'a> {
     fn from(rejection: Rejection<'a>) -> Self {
-        Item { id: None, command: Err(rejection) }
+        Item { request: RequestId::None, command: Err(rejection) }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::str;
 
-use super::code::Code;
-use super::command::{About, Limits, Rejection, identifier};
+use super::errors::{Code, Rejection};
+use crate::hub::limits::Limits;
+use crate::hub::{About, ErrorCode};
 
 /// The first byte of both forms: what follows is a publication.
 const PUBLICATION: u8 = 1;
@@ -23,14 +24,12 @@ pub(crate) fn read<'a>(
         rest.split_at_checked(usize::from(length))
     };
     let Some((name, payload)) = split() else {
-        return Err(Rejection::new(Code::BadPublication, FORM));
+        return Err(Rejection::new(Code::Hub(ErrorCode::BadPublication), FORM));
     };
-    let name = str::from_utf8(name).map_err(|_| Rejection::new(Code::BadIdentifier, UTF_8))?;
-    let name = identifier(name, limits)?;
-    if payload.len() > limits.publication_bytes_max {
-        let about = Some(About::Identifier(name));
-        return Err(Rejection { about, ..Rejection::from(Code::BadPublication) });
-    }
+    let name = str::from_utf8(name).map_err(|_| Rejection::new(Code::Hub(ErrorCode::BadChannel), UTF_8))?;
+    let name = limits.name(name)?;
+    let fits = limits.size(payload.len());
+    fits.map_err(|code| Rejection::from(code).about(About::Channel(name)))?;
     Ok((name, payload))
 }
 
@@ -52,7 +51,7 @@ const UTF_8: &str = "the identifier of a binary message is UTF-8";
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { identifier_bytes_max: 10, publication_bytes_max: 5 };
+    const LIMITS: Limits = Limits { name_bytes_max: 10, payload_bytes_max: 5 };
 
     /// What both ends write, byte by byte, as the document has it.
     #[test]
@@ -68,7 +67,7 @@ mod tests {
     #[test]
     fn the_longest_identifier() {
         let name = "n".repeat(255);
-        let limits = Limits { identifier_bytes_max: 255, ..LIMITS };
+        let limits = Limits { name_bytes_max: 255, ..LIMITS };
         let message = [&[1, 255], name.as_bytes(), b"x"].concat();
         assert_eq!(read(&message, &limits), Ok((name.as_str(), &b"x"[..])));
         let mut out = Vec::new();
@@ -81,20 +80,20 @@ mod tests {
     #[test]
     fn wrong_ones_are_refused() {
         for (message, code) in [
-            (&b""[..], Code::BadPublication),
-            (b"\x01", Code::BadPublication),
-            (b"\x00\x01ax", Code::BadPublication),
-            (b"\x02\x01ax", Code::BadPublication),
-            (b"\x01\x02a", Code::BadPublication),
-            (b"\x01\xffa", Code::BadPublication),
-            (b"\x01\x00x", Code::BadIdentifier),
-            (b"\x01\x01\xff", Code::BadIdentifier),
-            (b"\x01\x01\x00x", Code::BadIdentifier),
-            (b"\x01\x0babcdefghijkx", Code::BadIdentifier),
-            (b"\x01\x01a123456", Code::BadPublication),
+            (&b""[..], ErrorCode::BadPublication),
+            (b"\x01", ErrorCode::BadPublication),
+            (b"\x00\x01ax", ErrorCode::BadPublication),
+            (b"\x02\x01ax", ErrorCode::BadPublication),
+            (b"\x01\x02a", ErrorCode::BadPublication),
+            (b"\x01\xffa", ErrorCode::BadPublication),
+            (b"\x01\x00x", ErrorCode::BadChannel),
+            (b"\x01\x01\xff", ErrorCode::BadChannel),
+            (b"\x01\x01\x00x", ErrorCode::BadChannel),
+            (b"\x01\x0babcdefghijkx", ErrorCode::BadChannel),
+            (b"\x01\x01a123456", ErrorCode::BadPublication),
         ] {
             let refused = read(message, &LIMITS).expect_err("it is wrong");
-            assert_eq!(refused.code, code, "{message:?}");
+            assert_eq!(refused.code, Code::Hub(code), "{message:?}");
         }
         assert_eq!(read(b"\x01\x01a12345", &LIMITS), Ok(("a", &b"12345"[..])));
     }

@@ -1,0 +1,84 @@
+//! What is in force for the hubs of all shards.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Instant;
+
+use murre_router::{Shard, channels, services};
+
+use super::auth::Keys;
+use super::delivery_token::DeliveryTokens;
+use super::drain::Ending;
+use super::limits::Limits;
+use super::rate::TokenBucket;
+use super::rules::Namespaces;
+use crate::config::Config;
+
+/// What the hubs of all shards share: rules, limits, and what makes them one.
+pub(crate) struct HubConfig {
+    pub(crate) namespaces: Namespaces,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) limits: Limits,
+    pub(crate) channels: channels::Limits,
+    pub(crate) services: services::Limits,
+    pub(crate) commands: TokenBucket,
+    pub(crate) signature_checks_per_second: u32,
+    pub(crate) tokens: DeliveryTokens,
+    pub(crate) ending: Ending,
+    /// What hashes names, the same for all shards and unknown to clients.
+    pub(crate) seed: u64,
+    /// When time began, for all shards.
+    pub(crate) began: Instant,
+    pub(crate) shards: Shard,
+}
+
+impl HubConfig {
+    /// What `config` says, for a shard on each of `cores`, of so many connections each.
+    ///
+    /// # Errors
+    /// A setting that cannot be used, and what helps.
+    pub(crate) fn new(config: &Config, cores: &[usize], conns_max: u32) -> Result<Self, String> {
+        let shards = cores.len();
+        let each = |bytes: u64| (bytes / shards as u64).max(1);
+        let channels = channels::Limits {
+            members_usual: conns_max as usize,
+            subscriptions_max: config.max_channels as usize,
+            history_bytes_max: config.max_history_bytes / shards as u64,
+            log_bytes_max: config.max_log_bytes,
+            logs_bytes_max: each(config.max_logs_bytes),
+            slow_grace_ms: config.slow_grace.as_millis() as u64,
+            ..channels::Limits::default()
+        };
+        let services = services::Limits {
+            services_max: SERVICES_MAX,
+            requests_max: REQUESTS_MAX,
+            serving_max: SERVING_MAX,
+            messages_max: channels.messages_max,
+            ..services::Limits::default()
+        };
+        let (secret, public) = (&config.jwt_hmac_secret_file, &config.jwt_public_key_file);
+        let keys = Keys::read(secret.as_deref(), public.as_deref());
+        Ok(HubConfig {
+            namespaces: config.namespaces(),
+            keys: Arc::new(keys.map_err(|error| error.to_string())?),
+            limits: config.limits(),
+            channels,
+            services,
+            commands: TokenBucket::per_second(config.max_commands_per_second),
+            signature_checks_per_second: config.max_signature_checks_per_second,
+            tokens: DeliveryTokens::new(cores),
+            ending: Ending::new(shards),
+            // The only source of numbers that cannot be guessed in the standard library.
+            seed: RandomState::new().hash_one(()),
+            began: Instant::now(),
+            shards: shards as Shard,
+        })
+    }
+}
+
+/// Services that one connection offers at most.
+const SERVICES_MAX: u32 = 100;
+/// Requests of one connection in flight at most.
+const REQUESTS_MAX: u32 = 100;
+/// Requests that one connection has to answer at most.
+const SERVING_MAX: u32 = 1000;

@@ -1,0 +1,139 @@
+//! Deliveries: publications go to subscribers as far as their connections take them.
+//!
+//! A subscriber whose connection is congested is handed nothing more: the router notes where it is,
+//! and goes on from there once everything queued for it has been sent ([`Hub::drained`]). So nothing
+//! here ends a connection for a burst. A subscriber that falls out of what the router keeps meets the
+//! `slow` rule of the channel's namespace.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use murre_core::ConnId;
+use murre_router::channels::{Overrun, Publication, Pulled, Subscribers, Taken};
+use murre_router::{Member, Shard};
+
+use super::output::DisconnectReason;
+use super::rules::Slow;
+use super::session::Sessions;
+use super::{Hub, HubConfig, HubCounters, HubMail, Outlet, Push, Session, origin};
+use super::encodings::Encodings;
+
+/// Deliveries of one turn at most: about 1 ms of work, so that a fan-out does not delay other
+/// connections, and many enough that the fixed cost of a turn does not matter.
+const DELIVERIES_MAX: usize = 64;
+/// How long to wait for the delivery token before asking again.
+const TOKEN_WAIT: Duration = Duration::from_millis(20);
+
+impl Hub {
+    /// Everything queued for a connection has been sent: hands its session what waits for it.
+    pub(crate) fn drained(&mut self, conn: ConnId, out: &mut impl Outlet) {
+        // Nearly always nothing waits for anybody.
+        if self.channels.nobody_behind() && self.services.nobody_parked() {
+            return;
+        }
+        self.refresh_clock(out);
+        let member = conn.index();
+        self.services.resume(member);
+        self.dispatch(out);
+        self.pull(member, out);
+    }
+
+    /// Hands a member that is behind what its connection takes now.
+    pub(super) fn pull(&mut self, member: Member, out: &mut impl Outlet) {
+        if !self.channels.is_behind(member) {
+            return;
+        }
+        let Some(conn) = out.at(member) else { return };
+        while !out.congested(conn) {
+            let Hub { channels, sessions, config, counters, shard, .. } = self;
+            let mut subscribers = Sending { sessions, config, counters, shard: *shard, out };
+            match channels.pull(member, self.now, &mut subscribers) {
+                // Answered at once where this shard owns the channel: `Event::Readable`, which
+                // `dispatch` takes.
+                Pulled::Waiting | Pulled::CaughtUp | Pulled::Full => break,
+            }
+        }
+    }
+
+    /// Delivers for a turn; what is more needs the delivery token. When there should be another turn,
+    /// if more is left.
+    pub(super) fn deliver_in_turn(&mut self, out: &mut impl Outlet) -> Option<Duration> {
+        let with_token = self.delivering;
+        if with_token && !self.config.tokens.take(self.shard) {
+            return Some(TOKEN_WAIT);
+        }
+        self.delivering = self.deliver(out);
+        if with_token && let Some(next) = self.config.tokens.pass(self.shard, self.delivering) {
+            // A shard whose mailbox is full is awake, and asks by itself.
+            let _ = self.links.post(usize::from(next), HubMail::DeliveryToken);
+        }
+        self.delivering.then_some(Duration::ZERO)
+    }
+
+    /// Delivers publications to this shard's subscribers. Returns whether some are left.
+    fn deliver(&mut self, out: &mut impl Outlet) -> bool {
+        let Hub { channels, sessions, config, counters, shard, .. } = self;
+        let mut subscribers = Sending { sessions, config, counters, shard: *shard, out };
+        channels.deliver(DELIVERIES_MAX, self.now, &mut subscribers)
+    }
+}
+
+/// The shard's sessions, as the router hands publications to them.
+struct Sending<'h, O> {
+    sessions: &'h Sessions,
+    config: &'h HubConfig,
+    counters: &'h HubCounters,
+    shard: Shard,
+    out: &'h mut O,
+}
+
+impl<O: Outlet> Sending<'_, O> {
+    fn session(&self, member: Member) -> Option<Session> {
+        self.out.at(member).and_then(|conn| self.sessions.of(conn))
+    }
+}
+
+impl<O: Outlet> Subscribers<Encodings> for Sending<'_, O> {
+    fn offer(
+        &mut self,
+        member: Member,
+        publication: &Publication,
+        encodings: &mut Encodings,
+    ) -> Taken {
+        let Some(session) = self.session(member) else { return Taken::Gone };
+        if publication.except.is_some_and(|except| except == origin(self.shard, session.conn)) {
+            return Taken::Gone;
+        }
+        if self.out.congested(session.conn) {
+            return Taken::Full;
+        }
+        self.out.push(session, Push::Publication { publication, encodings });
+        self.counters.delivered.add(1);
+        Taken::Yes
+    }
+
+    fn overrun(&mut self, member: Member, channel: &Arc<str>) -> Overrun {
+        match self.config.namespaces.rules(channel).slow {
+            Slow::DropOldest => Overrun::SkipToOldest,
+            Slow::LatestOnly => Overrun::SkipToNewest,
+            Slow::Disconnect => {
+                if let Some(session) = self.session(member) {
+                    self.counters.disconnected.add(1);
+                    self.out.end(session, DisconnectReason::Slow.into());
+                }
+                Overrun::End
+            }
+        }
+    }
+
+    fn dropped(&mut self, member: Member, channel: &Arc<str>, count: u64) {
+        self.counters.dropped.add(count);
+        if let Some(session) = self.session(member) {
+            self.out.push(session, Push::Dropped { channel, count });
+        }
+    }
+
+    fn conflates(&self, channel: &str) -> bool {
+        self.config.namespaces.rules(channel).slow == Slow::LatestOnly
+    }
+}
