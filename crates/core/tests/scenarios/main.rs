@@ -17,6 +17,7 @@ mod chaos;
 mod closing;
 mod corpus;
 mod draining;
+mod holding;
 mod http;
 mod later;
 mod outgoing;
