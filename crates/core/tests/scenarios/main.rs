@@ -26,6 +26,7 @@ mod simulation;
 mod sizes;
 mod streams;
 mod timers;
+mod vanished;
 mod waking;
 mod websocket;
 
