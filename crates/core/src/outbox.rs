@@ -26,6 +26,8 @@ pub struct Outbox {
     pub(crate) counters: Arc<Counters>,
     /// Connections with something to send or to finish, each once.
     pub(crate) dirty: Vec<ConnId>,
+    /// Connections that are held no longer, each once.
+    pub(crate) released: Vec<ConnId>,
     pub(crate) connects: VecDeque<Connect>,
     pub(crate) now: Instant,
     pub(crate) due: Instant,
@@ -86,6 +88,23 @@ impl Outbox {
         })
     }
 
+    /// Lets `write` append the last bytes of the connection, sends what is queued, then closes. The
+    /// bound of the queue does not apply, because nothing can follow.
+    pub fn close_with(
+        &mut self,
+        id: ConnId,
+        reason: CloseReason,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.state == State::Open {
+            self.sends.write(&mut conn.queue, write);
+            self.close(id, reason);
+        }
+    }
+
+    /// The abort is the last resort: a protocol that queues nothing while the connection is
+    /// [`congested`](Outbox::congested) never meets it, however long its messages are.
     fn queue(&mut self, id: ConnId, add: impl FnOnce(&mut Conn, &mut SendPool)) -> Queued {
         let Some(conn) = self.conns.get_mut(id) else { return Queued::Gone };
         if conn.state != State::Open {
@@ -100,11 +119,49 @@ impl Outbox {
         Queued::Yes
     }
 
-    /// Whether so much is queued that the connection's input should not be worked on further. Who
-    /// keeps to this can never be a slow consumer by what it answers.
+    /// Whether so much is queued that the connection's input should not be worked on further: 64 KiB,
+    /// or the bound of the queue where that is lower.
     pub fn congested(&self, id: ConnId) -> bool {
         let enough = CONGESTED_BYTES.min(self.send_bytes_max).max(1);
         self.conns.get(id).is_some_and(|conn| conn.queue.bytes() >= enough)
+    }
+
+    /// Stops the connection's input: until [`release`](Outbox::release) the protocol is offered none,
+    /// the socket is not polled, and what has been received stays where it is.
+    ///
+    /// A held connection can still be written to and closed. That its peer has gone is noticed only
+    /// when it is released or something is sent to it.
+    pub fn hold(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.state == State::Open) {
+            conn.marks.set(Mark::Held);
+        }
+    }
+
+    /// Has the input of a held connection go on at the end of this turn, unless it is held again by
+    /// then, or once it is not congested.
+    pub fn release(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.held()) else { return };
+        conn.marks.clear(Mark::Held);
+        if !conn.marks.set(Mark::Released) {
+            self.released.push(id);
+        }
+    }
+
+    /// Whether the connection's input is held.
+    pub fn is_held(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(Conn::held)
+    }
+
+    /// Whether the connection has been held since the protocol was offered some of its input the last
+    /// time: what comes now may have come late because of that.
+    pub fn was_held(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.marks.has(Mark::Resumed))
+    }
+
+    /// Whether the protocol is to take more of the connection's input: it is open, not congested and
+    /// not held.
+    pub fn takes_input(&self, id: ConnId) -> bool {
+        self.is_open(id) && !self.is_held(id) && !self.congested(id)
     }
 
     /// Whether so much is queued that whoever queues more has a slow consumer.
@@ -137,6 +194,18 @@ impl Outbox {
     /// Whether the connection is open: neither gone nor going.
     pub fn is_open(&self, id: ConnId) -> bool {
         self.conns.get(id).is_some_and(|conn| conn.state == State::Open)
+    }
+
+    /// From here on the connection speaks WebSocket.
+    pub(crate) fn begin_websocket(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.marks.set(Mark::WebSocket);
+        }
+    }
+
+    /// Whether the connection speaks WebSocket.
+    pub fn is_websocket(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.marks.has(Mark::WebSocket))
     }
 
     /// Sends what is queued, then closes. Nothing more is queued, and no input is passed on.

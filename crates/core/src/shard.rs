@@ -124,6 +124,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LEAVING_MAX: usize = 16;
 /// The lists of those who wait to be read keep room for so many; what a burst took goes back.
 const UNREAD_KEPT: usize = 256;
+/// The timer of a connection that was held runs for so many ticks at least: time to read what came.
+const RESUMED_TICKS: u16 = 2;
 /// Connections in one slice of a tick at most.
 const SLICE_MAX: u32 = 4096;
 /// A turn deals with so many expired timers at most; the rest are due in the next. What is queued
@@ -142,6 +144,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             timers: Timers::new(config.conns_max, config.tick, slices, now),
             counters: Arc::default(),
             dirty: Vec::new(),
+            released: Vec::new(),
             connects: VecDeque::new(),
             now,
             due: now,
@@ -246,6 +249,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         self.complete_all();
         self.expire();
         self.protocol.turn(&mut self.out);
+        self.resume_released();
         self.drain();
         self.connect();
         self.flush();
@@ -264,7 +268,9 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     /// How long the kernel may keep the thread.
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.mailbox.sleep() || !self.out.connects.is_empty() || !self.expired.is_empty() {
+        let Outbox { connects, released, .. } = &self.out;
+        let more = !connects.is_empty() || !released.is_empty() || !self.expired.is_empty();
+        if !self.mailbox.sleep() || more {
             return Some(Duration::ZERO);
         }
         let timer = (!self.is_empty()).then(|| self.out.timers.next());
@@ -436,10 +442,11 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     // ---- receiving ----
 
-    /// Waits for input, if nothing is in flight that will lead to it.
+    /// Waits for input, if nothing is in flight that will lead to it and the connection is not held.
     fn wait(&mut self, id: ConnId) {
         let conn = self.out.conns.get(id).expect("there while it waits");
-        if !conn.reading() && matches!(conn.state, State::Open | State::Lingering) {
+        let waits = matches!(conn.state, State::Open | State::Lingering) && !conn.held();
+        if waits && !conn.reading() {
             let socket = conn.socket;
             self.push(id, OpKind::Poll, Op::Poll(socket));
         }
@@ -448,6 +455,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     fn ready(&mut self, id: ConnId, result: Result<u32, i32>) {
         let conn = self.out.conns.get(id).expect("there while it waits");
         match (conn.state, result) {
+            // It is polled again when it is released.
+            (State::Open, Ok(_)) if conn.held() => {}
             (State::Open | State::Lingering, Ok(events)) if events & HANG_UP != 0 => {
                 self.leaves(id);
             }
@@ -505,6 +514,11 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
                 unread.pop_front();
                 continue;
             };
+            if conn.held() {
+                conn.marks.clear(Mark::Unread);
+                unread.pop_front();
+                continue;
+            }
             let Some(lease) = self.ring.lease() else { return };
             unread.pop_front();
             conn.marks.clear(Mark::Unread);
@@ -517,12 +531,18 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     fn received(&mut self, id: ConnId, lease: &Lease, result: Result<u32, i32>) {
         use nix::errno::Errno;
-        let state = self.out.conns.get(id).expect("there while it receives").state;
+        let conn = self.out.conns.get(id).expect("there while it receives");
+        let (state, held) = (conn.state, conn.held());
         match result {
+            // It is found again when the connection is released, behind the input that waits.
+            Ok(0) if held => {}
             Ok(0) => self.ended(id),
             Ok(len) if state == State::Open => {
                 self.out.counters.receives.add(1);
                 self.out.counters.bytes_in.add(u64::from(len));
+                if held {
+                    return self.keep(id, lease, len as usize);
+                }
                 self.consume(id, lease, len as usize);
                 let full = len as usize == self.ring.buffer(lease).len();
                 self.go_on(id, full);
@@ -536,6 +556,16 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
     }
 
+    /// Keeps what was on its way when the connection was held.
+    fn keep(&mut self, id: ConnId, lease: &Lease, len: usize) {
+        let bytes = &self.ring.buffer(lease)[..len];
+        let conn = self.out.conns.get_mut(id).expect("there while it receives");
+        match conn.tail {
+            NONE => conn.tail = self.spill.insert(bytes.to_vec()),
+            tail => self.spill.get_mut(tail).extend_from_slice(bytes),
+        }
+    }
+
     /// Offers the protocol what was received, behind what it left the last time.
     fn consume(&mut self, id: ConnId, lease: &Lease, len: usize) {
         let conn = self.out.conns.get_mut(id).expect("there while it receives");
@@ -544,9 +574,10 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         let state = self.states[id.index() as usize].as_mut().expect("open");
         if tail == NONE {
             let consumed = self.protocol.received(id, state, bytes, &mut self.out);
-            if consumed < len && self.out.is_open(id) {
-                let key = self.spill.insert(bytes[consumed..].to_vec());
-                self.out.conns.get_mut(id).expect("open").tail = key;
+            let conn = self.out.conns.get_mut(id).expect("there while it receives");
+            conn.marks.clear(Mark::Resumed);
+            if consumed < len && conn.state == State::Open {
+                conn.tail = self.spill.insert(bytes[consumed..].to_vec());
             }
         } else {
             self.spill.get_mut(tail).extend_from_slice(bytes);
@@ -558,29 +589,51 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         let state = self.states[id.index() as usize].as_mut().expect("open");
         let bytes = self.spill.get_mut(tail);
         let consumed = self.protocol.received(id, state, bytes, &mut self.out);
-        if consumed == bytes.len() || !self.out.is_open(id) {
+        let conn = self.out.conns.get_mut(id).expect("there while it receives");
+        conn.marks.clear(Mark::Resumed);
+        if consumed == bytes.len() || conn.state != State::Open {
             self.spill.remove(tail);
         } else {
             bytes.drain(..consumed);
-            self.out.conns.get_mut(id).expect("open").tail = tail;
+            conn.tail = tail;
         }
     }
 
-    /// Reads on, unless the peer is to take what is queued for it first.
+    /// Reads on, unless the peer is to take what is queued for it first, or the connection is held.
     fn go_on(&mut self, id: ConnId, more_is_there: bool) {
         if self.out.congested(id) {
             self.out.counters.paused.add(1);
-        } else if more_is_there && self.out.is_open(id) {
+        } else if more_is_there && self.out.takes_input(id) {
             self.read(id);
         } else {
             self.wait(id);
         }
     }
 
-    /// What was queued has been sent: goes on with the input that waited for that.
+    /// Goes on with the input of connections that are held no longer. Those that this releases are
+    /// for the next turn.
+    fn resume_released(&mut self) {
+        for id in mem::take(&mut self.out.released) {
+            let Some(conn) = self.out.conns.get_mut(id) else { continue };
+            conn.marks.clear(Mark::Released);
+            if conn.state == State::Open && !conn.held() {
+                conn.marks.set(Mark::Resumed);
+                self.out.counters.resumed.add(1);
+                // What came meanwhile is yet to be read: its peer is not to be late because of that.
+                self.out.timers.defer(id.index(), RESUMED_TICKS);
+                self.resume(id);
+            }
+        }
+    }
+
+    /// What input waited for is over, its answers have been sent or it is held no longer: goes on with
+    /// it, unless the other is not over.
     fn resume(&mut self, id: ConnId) {
-        let conn = self.out.conns.get_mut(id).expect("there while it sends");
-        if conn.state != State::Open || conn.reading() {
+        if !self.out.takes_input(id) {
+            return;
+        }
+        let conn = self.out.conns.get_mut(id).expect("it takes input");
+        if conn.reading() {
             return;
         }
         let tail = mem::replace(&mut conn.tail, NONE);

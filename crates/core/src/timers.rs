@@ -56,6 +56,17 @@ impl Timers {
         self.ends[index as usize] = self.now.wrapping_add(ticks).max(1);
     }
 
+    /// Has the timer of slot `index`, if it is set, run out in `ticks` ticks at the earliest.
+    pub(crate) fn defer(&mut self, index: u32, ticks: u16) {
+        let left = match self.ends.get(index as usize) {
+            None | Some(0) => return,
+            Some(end) => end.wrapping_sub(self.now).wrapping_sub(self.ahead),
+        };
+        if left <= ticks || left >= TICKS_MAX {
+            self.set(index, ticks);
+        }
+    }
+
     /// Forgets the timer of slot `index`.
     pub(crate) fn clear(&mut self, index: u32) {
         if let Some(end) = self.ends.get_mut(index as usize) {

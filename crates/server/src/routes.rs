@@ -210,8 +210,11 @@ impl Handler for App {
         self.channels.waited(id, out);
     }
 
-    fn leave(&mut self, id: ConnId, _: &mut Session, out: &mut Outbox) {
-        self.channels.say_goodbye(id, out);
+    fn leave(&mut self, id: ConnId, session: &mut Session, out: &mut Outbox) {
+        match session {
+            Session::Stream => self.channels.say_goodbye(id, out),
+            _ => out.close_restart(id),
+        }
     }
 
     fn drained(&mut self, id: ConnId, session: &mut Session, out: &mut Outbox) {

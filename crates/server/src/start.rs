@@ -66,6 +66,10 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let files = Arc::new(files(config).map_err(Failure::Files)?);
     let refused = |flag, address| move |error| Failure::Listen { flag, address, error };
     let listener = Listener::bind(config.listen).map_err(refused("--listen", config.listen))?;
+    // Who is sent something answers a ping in this time, or acknowledges it.
+    listener
+        .give_up_after(config.ping_interval.saturating_add(config.pong_timeout))
+        .map_err(refused("--listen", config.listen))?;
     let admin_listener =
         TcpListener::bind(config.admin).map_err(refused("--admin", config.admin))?;
     let listen = listener.address().map_err(refused("--listen", config.listen))?;

@@ -50,11 +50,16 @@ impl<H: Handler> Serve<H> {
                 return 0;
             }
         };
-        *continued = false;
-        let first = !std::mem::replace(answered, true);
+        let first = !*answered;
+        let admitted = !first || out.admits();
+        if admitted && !self.handler.admits(id, &request, out) {
+            out.hold(id);
+            return 0;
+        }
+        (*continued, *answered) = (false, true);
         self.counters.requests.add(1);
         let consumed = request.size;
-        if first && !out.admits() {
+        if !admitted {
             let refusal = out.unavailable(id, "no room at present, try again later\n");
             self.respond(id, &request, &refusal, Some(CloseReason::Overloaded), out);
         } else if request.wants_websocket() {
@@ -62,6 +67,7 @@ impl<H: Handler> Serve<H> {
                 return consumed;
             }
             if let Some(mut session) = self.upgrade(id, &request, out) {
+                out.begin_websocket(id);
                 self.handler.opened(id, &mut session, out);
                 *state = Speaks::WebSocket(WebSocket::new(session));
                 self.first_ping(id, out);
@@ -187,6 +193,15 @@ impl<H: Handler> Serve<H> {
         out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.ping_interval)));
     }
 
+    /// The handler takes no input of it for the time being. That is no time of the client's, which has
+    /// to take its answers all the same.
+    pub(super) fn held(&mut self, id: ConnId, out: &mut Outbox) {
+        if out.stands_still(id) {
+            return out.abort(id, CloseReason::TooSlow);
+        }
+        out.set_timer(id, out.ticks(self.limits.ping_interval));
+    }
+
     /// The request did not arrive in time.
     pub(super) fn too_slow(&mut self, id: ConnId, out: &mut Outbox) {
         let response = Response::text(408, "the request took too long\n");
@@ -203,8 +218,7 @@ impl<H: Handler> Serve<H> {
         out: &mut Outbox,
     ) {
         let date = self.clock.date(out.now());
-        let _ = out.write(id, |bytes| response.write(bytes, to_head, false, 1, Some(date)));
-        out.close(id, reason);
+        out.close_with(id, reason, |out| response.write(out, to_head, false, 1, Some(date)));
     }
 }
 

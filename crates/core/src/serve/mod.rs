@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use murre_codec::http::{Limits as HttpLimits, RequestDecoder};
-use murre_codec::{CloseCode, Limits as FrameLimits, Role};
+use murre_codec::{Limits as FrameLimits, Role};
 
 use crate::conn::CloseReason;
 use crate::counters::Counter;
@@ -202,7 +202,7 @@ impl<H: Handler> Protocol for Serve<H> {
         out: &mut Outbox,
     ) -> usize {
         let mut at = 0;
-        while at < input.len() && !out.congested(id) {
+        while at < input.len() && out.takes_input(id) {
             let rest = &mut input[at..];
             let consumed = match state {
                 Speaks::Proxy => self.introduced(id, state, rest, out),
@@ -219,7 +219,7 @@ impl<H: Handler> Protocol for Serve<H> {
             at += consumed;
         }
         if let Speaks::WebSocket(websocket) = state
-            && out.congested(id)
+            && !out.takes_input(id)
         {
             self.pause(websocket, out.now());
         }
@@ -241,6 +241,8 @@ impl<H: Handler> Protocol for Serve<H> {
             return out.set_timer(id, 1);
         }
         match state {
+            // Its request is here, or it is not heard: neither is late.
+            Speaks::Proxy | Speaks::Http { .. } if out.is_held(id) => self.held(id, out),
             Speaks::Later(later) => self.later_waited(id, later, out),
             Speaks::Http { decoder, .. } if decoder.in_request() => self.too_slow(id, out),
             Speaks::Http { answered: true, .. } => self.idle(id, out),
@@ -254,13 +256,11 @@ impl<H: Handler> Protocol for Serve<H> {
             // The answer to what is arriving will be its last; so will the first, if it has none:
             // whoever has just come has asked already.
             Speaks::Proxy => {}
-            Speaks::Http { decoder, answered, .. } if decoder.in_request() || !*answered => {}
+            Speaks::Http { decoder, answered, .. }
+                if decoder.in_request() || !*answered || out.is_held(id) => {}
             Speaks::Http { .. } => out.close(id, CloseReason::Draining),
             Speaks::Later(later) => self.leave_later(id, later, out),
-            Speaks::WebSocket(_) => {
-                let why = format!("service restart, retry={}", out.retry_after(id));
-                out.close_websocket(id, CloseCode::Restart, &why, CloseReason::Draining);
-            }
+            Speaks::WebSocket(websocket) => self.handler.leave(id, websocket.session(), out),
         }
     }
 

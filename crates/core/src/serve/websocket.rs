@@ -150,8 +150,8 @@ impl<H: Handler> Serve<H> {
             arriving.began += now - paused;
         }
         let in_time = now - arriving.began <= self.limits.time_for(arriving.bytes.len() as u64);
-        if !in_time && out.behind(id) {
-            // Nor is the time in which the machine stood still.
+        if !in_time && (out.behind(id) || out.was_held(id)) {
+            // Nor is the time in which the machine stood still, or the connection was held.
             arriving.began = now;
             return false;
         }
@@ -204,7 +204,7 @@ impl<H: Handler> Serve<H> {
         out: &mut Outbox,
     ) {
         // Then it is not read, so it cannot be heard.
-        let deaf = out.congested(id);
+        let deaf = !out.takes_input(id);
         if websocket.pinged && !deaf {
             return out.abort(id, CloseReason::IdleTimeout);
         }
@@ -212,6 +212,8 @@ impl<H: Handler> Serve<H> {
             return out.abort(id, CloseReason::TooSlow);
         }
         if deaf {
+            // Its pong may be among what is not read: it is asked again.
+            websocket.pinged = false;
             return out.set_timer(id, out.ticks(self.limits.ping_interval));
         }
         websocket.pinged = true;
@@ -243,9 +245,8 @@ const PONG: murre_codec::Control = murre_codec::Control::Pong;
 fn answer_close(id: ConnId, close: Option<Close<'_>>, out: &mut Outbox) {
     match close {
         Some(Close { code, .. }) => out.close_websocket(id, code, "", CloseReason::Finished),
-        None => {
-            let _ = out.control(id, OpCode::Control(murre_codec::Control::Close), &[]);
-            out.close(id, CloseReason::Finished);
-        }
+        None => out.close_with(id, CloseReason::Finished, |out| {
+            encode::write_frame(out, OpCode::Control(murre_codec::Control::Close), &[], None);
+        }),
     }
 }
