@@ -39,8 +39,8 @@ impl Setting {
         let shards = cores.len();
         let topics = topics::Limits {
             members_usual: conns_max as usize,
-            subscriptions_max: config.max_channels as usize,
-            history_bytes_max: config.max_history_bytes / shards as u64,
+            subscriptions_max: config.limits.max_channels as usize,
+            history_bytes_max: config.limits.max_history_bytes / shards as u64,
             ..topics::Limits::default()
         };
         let services = services::Limits {
@@ -57,7 +57,7 @@ impl Setting {
             limits: config.command_limits(),
             topics,
             services,
-            rate: Rate::new(config.max_commands_per_second),
+            rate: Rate::new(config.limits.max_commands_per_second),
             floors: Floors::new(cores),
             // The only source of numbers that cannot be guessed in the standard library.
             seed: RandomState::new().hash_one(()),
