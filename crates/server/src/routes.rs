@@ -1,4 +1,4 @@
-//! What Murre answers: the [`Handler`] behind the data port.
+//! What the data port answers: the [`Handler`] that joins paths, hub and transports.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,35 +6,76 @@ use std::time::Instant;
 use murre_codec::http::{Request, Response};
 use murre_codec::upgrade::{Refusal, Upgrade};
 use murre_codec::{CloseCode, Kind};
-use murre_core::{Answer, CloseReason, ConnId, Handler, Message, Opened, Outbox};
+use murre_core::{
+    Answer, CloseReason, ConnId, Handler, Mailbox, Message, Opened, Origins, Outbox, ServeMail,
+};
 use murre_router::Shard;
 
-use crate::bench::{self, feed};
-use crate::channels::{Channels, Mail, Setting};
+use crate::bench::{self, Fixtures};
 use crate::files::{Entry, Files};
+use crate::hub::auth::{User, Verdict};
+use crate::hub::links::Mailboxes;
+use crate::hub::{ErrorCode, Hub, HubConfig, HubMail, Session as HubSession};
+use crate::protocols::murre_v1::SUBPROTOCOL;
+use crate::transports::websocket::Incoming;
+use crate::transports::{
+    self, Cors, MURRE_EVENTS, MURRE_MIXED_EVENTS, MURRE_POLL, MURRE_WEBSOCKET, Transports, Wires,
+    long_poll, sse,
+};
 
-/// The routes of the data port.
+/// What one shard serves.
 pub(crate) struct App {
-    channels: Channels,
-    /// What a server of the published runs has beside them.
-    feed: Option<feed::Feed>,
+    hub: Hub,
+    transports: Transports,
+    incoming: Incoming,
+    tokens: Tokens,
+    origins: Origins,
+    /// What the servers of the published runs had besides, with `--bench`.
+    bench: Option<Fixtures>,
     files: Arc<Files>,
+    /// The mailboxes of all shards; empty until all have started.
+    boxes: Arc<[AppMailbox]>,
 }
 
-/// What is remembered of an open WebSocket: what its path promised. Or of an answer to come.
+/// What other threads post to a shard.
+pub(crate) enum AppMail {
+    /// All shards have started: their mailboxes, in order.
+    Join(Arc<[AppMailbox]>),
+    Hub(HubMail),
+    Bench(bench::Mail),
+}
+
+/// A shard's mailbox.
+pub(crate) type AppMailbox = Arc<Mailbox<ServeMail<AppMail>>>;
+
+/// The mailboxes of all shards, as their hubs use them.
+struct HubMailboxes(Arc<[AppMailbox]>);
+
+impl Mailboxes for HubMailboxes {
+    fn shards(&self) -> usize {
+        self.0.len()
+    }
+
+    fn post(&self, to: usize, mail: HubMail) -> Result<(), HubMail> {
+        self.0[to].post(ServeMail::App(AppMail::Hub(mail))).map_err(|mail| match mail {
+            ServeMail::App(AppMail::Hub(mail)) => mail,
+            _ => unreachable!("it is the mail that was given"),
+        })
+    }
+}
+
+/// What is stored of an open WebSocket or of an answer that comes later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Session {
     /// Every message comes back.
     Echo,
     /// Every text comes back in upper case.
     Upper,
-    /// `murre.v1`.
-    Channels,
-    /// An event stream, or a poll.
-    Stream,
+    /// A session of the hub.
+    Hub,
 }
 
-/// What a path stands for, whatever is asked of it.
+/// What a path stands for, whatever the method.
 #[derive(Clone, Copy, Debug)]
 enum Route<'f> {
     Health,
@@ -47,31 +88,51 @@ enum Route<'f> {
     File(&'f Entry),
 }
 
-/// Those of RFC 9110 section 9 and RFC 5789, less tunnels, which the codec refuses; first those that
-/// some path takes.
-const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"];
+/// Tokens of requests, between the question whether a request can be worked on and the request.
+#[derive(Default)]
+struct Tokens {
+    /// The verdict on the token of the request that comes next.
+    verdict: Option<(ConnId, Verdict)>,
+    /// Connections whose requests wait for the next turn, when there is time for signature checks.
+    put_off: Vec<ConnId>,
+}
 
-/// The subprotocol of `/ws`.
-const PROTOCOL: &str = "murre.v1";
+/// The methods of RFC 9110 section 9 and RFC 5789 but for CONNECT, which the codec refuses; first
+/// those that some path takes.
+const METHODS: [&str; 8] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "TRACE", "PATCH"];
 
 impl App {
-    /// The routes of `shard`, with those of the published runs if `bench` is set, and what there is
-    /// of `files` at other paths.
-    pub(crate) fn new(setting: Arc<Setting>, shard: Shard, bench: bool, files: Arc<Files>) -> Self {
-        let feed = bench.then(|| feed::Feed::new(setting.shards, setting.began));
-        App { channels: Channels::new(setting, shard), feed, files }
+    /// The routes of `shard`, with those of the published runs if `bench` is set, and `files` at all
+    /// other paths.
+    pub(crate) fn new(
+        config: Arc<HubConfig>,
+        shard: Shard,
+        bench: bool,
+        origins: Origins,
+        files: Arc<Files>,
+    ) -> Self {
+        App {
+            bench: bench.then(|| Fixtures::new(config.shards, config.began)),
+            hub: Hub::new(config, shard),
+            transports: Transports::default(),
+            incoming: Incoming::default(),
+            tokens: Tokens::default(),
+            origins,
+            files,
+            boxes: Arc::new([]),
+        }
     }
 
-    /// The channels of this shard.
-    pub(crate) fn channels(&self) -> &Channels {
-        &self.channels
+    /// The hub of this shard.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     fn route(&self, path: &str) -> Option<Route<'_>> {
-        let bench = self.feed.is_some();
+        let bench = self.bench.is_some();
         match path {
             "/healthz" => Some(Route::Health),
-            "/ws" => Some(Route::WebSocket(Session::Channels)),
+            "/ws" => Some(Route::WebSocket(Session::Hub)),
             "/sse" => Some(Route::Events),
             "/poll" => Some(Route::Poll),
             "/" if bench => Some(Route::Text),
@@ -95,11 +156,15 @@ impl App {
             return Response::text(404, "nothing is here\n");
         };
         let (allowed, refusal) = match route {
-            Route::Events | Route::Poll => (&METHODS[..1], "this path takes GET\n"),
-            _ => (&METHODS[..2], "this path takes GET and HEAD\n"),
+            Route::Events | Route::Poll if request.method == "OPTIONS" => {
+                let cors = Cors::of(request, &self.origins);
+                return cors.map_or_else(Cors::refused, |cors| cors.preflight());
+            }
+            Route::Events | Route::Poll => ("GET, OPTIONS", "this path takes GET\n"),
+            _ => ("GET, HEAD", "this path takes GET and HEAD\n"),
         };
-        if !allowed.contains(&request.method) {
-            return Response::text(405, refusal).with("Allow", &allowed.join(", "));
+        if !allowed.split(", ").any(|method| method == request.method) {
+            return Response::text(405, refusal).with("Allow", allowed);
         }
         match route {
             Route::Health => Response::text(200, "ok\n"),
@@ -108,66 +173,127 @@ impl App {
             Route::Page(page) => page.answer(),
             Route::File(entry) => entry.answer(request),
             Route::WebSocket(_) => Refusal::NotAsked.response(),
-            // What only GET gets is not begun by who would rather speak WebSocket.
+            // An upgrade request never starts an event stream or a poll.
             Route::Events | Route::Poll => Response::text(400, "this path speaks no WebSocket\n"),
         }
     }
 
-    /// A message on `/ws`: for the bench, or for the channels.
-    fn say(&mut self, id: ConnId, message: Message<'_>, out: &mut Outbox) {
-        if let Some(feed) = &mut self.feed
-            && let Some(rate) = feed::command(message.bytes)
-        {
-            feed.set(rate, out.now());
-            self.channels.tell_others(|| Mail::Feed(rate));
-            let _ = out.message(id, Kind::Text, br#"{"type":"feed"}"#);
-            return;
+    /// Whether a session of the hub would begin with this request.
+    fn begins_session(&self, request: &Request<'_, '_>) -> bool {
+        let route = self.route(request.path());
+        let begins =
+            matches!(route, Some(Route::Events | Route::Poll | Route::WebSocket(Session::Hub)));
+        begins && request.method == "GET"
+    }
+
+    /// Whose a request is, by its token.
+    fn user(&mut self, conn: ConnId, request: &Request<'_, '_>) -> Result<Option<User>, Response> {
+        let verdict = self.tokens.verdict.take().filter(|(of, _)| *of == conn);
+        let cors = || Cors::of(request, &self.origins).unwrap_or_default();
+        match verdict.map(|(_, verdict)| verdict) {
+            None => Ok(None),
+            Some(Verdict::Good(user)) => Ok(Some(user)),
+            Some(Verdict::Bad(why)) => Err(transports::refusal(why.into(), &cors())),
+            Some(Verdict::TooMany | Verdict::NotNow) => {
+                Err(transports::refusal(ErrorCode::TooFast.into(), &cors()))
+            }
         }
-        self.channels.message(id, message, out);
+    }
+
+    fn begin(
+        &mut self,
+        conn: ConnId,
+        request: &Request<'_, '_>,
+        out: &mut Outbox,
+    ) -> Result<(), Response> {
+        let user = self.user(conn, request)?;
+        let App { hub, transports, origins, .. } = self;
+        let wires = &mut Wires { out, transports };
+        match request.path() {
+            "/sse" => sse::begin(conn, request, user, origins, hub, wires),
+            _ => long_poll::begin(conn, request, user, origins, hub, wires),
+        }
+    }
+
+    /// Sessions that have come to their end, and input that can go on, because of what the hub said.
+    fn follow_up(&mut self, out: &mut Outbox) {
+        let App { hub, transports, incoming, .. } = self;
+        loop {
+            while let Some(conn) = transports.answered() {
+                hub.close(conn, &mut Wires { out, transports });
+            }
+            let Some(conn) = transports.resumed() else { return };
+            incoming.answered(conn, hub, &mut Wires { out, transports });
+        }
+    }
+
+    fn end(&mut self, conn: ConnId, out: &mut Outbox) {
+        self.transports.forget(conn);
+        self.incoming.forget(conn);
+        self.hub.close(conn, &mut Wires { out, transports: &mut self.transports });
+        self.follow_up(out);
     }
 }
 
 impl Handler for App {
     type Session = Session;
-    type Mail = Mail;
+    type Mail = AppMail;
+
+    fn admits(&mut self, conn: ConnId, request: &Request<'_, '_>, out: &mut Outbox) -> bool {
+        self.tokens.verdict = None;
+        if !self.begins_session(request) {
+            return true;
+        }
+        let Some(token) = transports::token(request) else { return true };
+        let wires = Wires { out, transports: &mut self.transports };
+        let verdict = self.hub.verify(&token, conn, &wires);
+        if matches!(verdict, Verdict::NotNow) {
+            self.tokens.put_off.push(conn);
+            return false;
+        }
+        self.tokens.verdict = Some((conn, verdict));
+        true
+    }
 
     fn request(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         request: &Request<'_, '_>,
         out: &mut Outbox,
     ) -> Answer<Session> {
         let begun = match self.route(request.path()) {
-            Some(Route::Events) if request.method == "GET" => {
-                self.channels.events(id, request, out)
+            Some(Route::Events | Route::Poll) if request.method == "GET" => {
+                let begun = self.begin(conn, request, out);
+                self.follow_up(out);
+                begun
             }
-            Some(Route::Poll) if request.method == "GET" => self.channels.poll(id, request, out),
             Some(Route::Health) if out.is_draining() => {
-                return Answer::Now(out.unavailable(id, "draining\n"));
+                return Answer::Now(out.unavailable(conn, "draining\n"));
             }
             Some(Route::Health) if !out.admits() => {
-                return Answer::Now(out.unavailable(id, "short of memory\n"));
+                return Answer::Now(out.unavailable(conn, "short of memory\n"));
             }
             _ => return Answer::Now(self.answer(request)),
         };
-        begun.map_or_else(Answer::Now, |()| Answer::Later(Session::Stream))
+        begun.map_or_else(Answer::Now, |()| Answer::Later(Session::Hub))
     }
 
     fn open(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         request: &Request<'_, '_>,
         upgrade: &Upgrade<'_>,
     ) -> Result<Opened<Session>, Response> {
         match self.route(request.path()) {
-            Some(Route::WebSocket(Session::Channels)) => {
+            Some(Route::WebSocket(Session::Hub)) => {
                 let offers = upgrade.protocols().next().is_some();
-                let protocol = upgrade.protocols().find(|&offered| offered == PROTOCOL);
+                let protocol = upgrade.protocols().find(|&offered| offered == SUBPROTOCOL);
                 if offers && protocol.is_none() {
                     return Err(Response::text(400, "the subprotocol of this path is murre.v1\n"));
                 }
-                self.channels.enter(id, request)?;
-                Ok(Opened { session: Session::Channels, protocol: protocol.map(|_| PROTOCOL) })
+                let user = self.user(conn, request)?;
+                self.hub.open(HubSession { conn, wire: MURRE_WEBSOCKET }, user);
+                Ok(Opened { session: Session::Hub, protocol: protocol.map(|_| SUBPROTOCOL) })
             }
             Some(Route::WebSocket(session)) => Ok(Opened::new(session)),
             // A path that does not speak WebSocket answers as if the upgrade had not been offered.
@@ -177,14 +303,24 @@ impl Handler for App {
 
     fn message(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         session: &mut Session,
         message: Message<'_>,
         out: &mut Outbox,
     ) {
         let upper;
         let answer: &[u8] = match (session, message.kind) {
-            (Session::Channels | Session::Stream, _) => return self.say(id, message, out),
+            (Session::Hub, kind) => {
+                if let Some(bench) = &mut self.bench
+                    && bench.message(conn, message.bytes, &self.hub, out)
+                {
+                    return;
+                }
+                let App { hub, transports, incoming, .. } = self;
+                let session = hub.session(conn).expect("open since the handshake");
+                incoming.message(session, kind, message.bytes, hub, &mut Wires { out, transports });
+                return self.follow_up(out);
+            }
             (Session::Echo, _) => message.bytes,
             (Session::Upper, Kind::Text) => match bench::upper(message.bytes) {
                 None => message.bytes,
@@ -195,57 +331,103 @@ impl Handler for App {
             },
             (Session::Upper, Kind::Binary) => {
                 let why = "only text has an upper case";
-                return out.close_websocket(id, CloseCode::Unsupported, why, CloseReason::Finished);
+                return out.close_websocket(conn, CloseCode::Unsupported, why, CloseReason::Finished);
             }
         };
-        // What became of it is the transport's to count; there is nobody to tell.
-        let _ = out.message(id, message.kind, answer);
+        // The transport counts what became of it; there is nobody to tell.
+        let _ = out.message(conn, message.kind, answer);
     }
 
-    fn answered(&self, id: ConnId, _: &Session) -> bool {
-        self.channels.has_answered(id)
+    fn answered(&self, conn: ConnId, _: &Session) -> bool {
+        self.hub.session(conn).is_none()
     }
 
-    fn waited(&mut self, id: ConnId, _: &mut Session, out: &mut Outbox) {
-        self.channels.waited(id, out);
-    }
-
-    fn leave(&mut self, id: ConnId, session: &mut Session, out: &mut Outbox) {
-        match session {
-            Session::Stream => self.channels.say_goodbye(id, out),
-            _ => out.close_restart(id),
+    fn waited(&mut self, conn: ConnId, _: &mut Session, out: &mut Outbox) {
+        match self.hub.session(conn).map(|session| session.wire) {
+            Some(MURRE_EVENTS | MURRE_MIXED_EVENTS) => sse::keep_alive(conn, out),
+            Some(MURRE_POLL) => {
+                long_poll::waited(conn, &mut Wires { out, transports: &mut self.transports });
+                self.follow_up(out);
+            }
+            _ => {}
         }
     }
 
-    fn drained(&mut self, id: ConnId, session: &mut Session, out: &mut Outbox) {
-        if matches!(session, Session::Channels | Session::Stream) {
-            self.channels.drained(id, out);
+    fn leave(&mut self, conn: ConnId, session: &mut Session, out: &mut Outbox) {
+        match (*session, self.hub.session(conn)) {
+            (Session::Hub, Some(session)) => {
+                self.hub.drain(session, &mut Wires { out, transports: &mut self.transports });
+                self.follow_up(out);
+            }
+            // A poll that has been answered.
+            (Session::Hub, None) => {}
+            (Session::Echo | Session::Upper, _) => out.close_restart(conn),
         }
     }
 
-    fn close(&mut self, id: ConnId, session: Session, _: CloseReason, _: &mut Outbox) {
-        if matches!(session, Session::Channels | Session::Stream) {
-            self.channels.leave(id);
+    fn drained(&mut self, conn: ConnId, session: &mut Session, out: &mut Outbox) {
+        if *session == Session::Hub {
+            let App { hub, transports, incoming, .. } = self;
+            let wires = &mut Wires { out, transports };
+            hub.drained(conn, wires);
+            incoming.drained(conn, hub, wires);
+            self.follow_up(out);
         }
     }
 
-    fn mail(&mut self, mail: Mail, out: &mut Outbox) {
-        match (mail, &mut self.feed) {
-            (Mail::Feed(rate), Some(feed)) => feed.set(rate, out.now()),
-            (mail, _) => self.channels.mail(mail, out),
+    fn close(&mut self, conn: ConnId, session: Session, _: CloseReason, out: &mut Outbox) {
+        if session == Session::Hub {
+            self.end(conn, out);
+        }
+    }
+
+    fn mail(&mut self, mail: AppMail, out: &mut Outbox) {
+        match mail {
+            AppMail::Join(boxes) => {
+                self.hub.join(Arc::new(HubMailboxes(Arc::clone(&boxes))));
+                self.boxes = boxes;
+            }
+            AppMail::Hub(mail) => {
+                let wires = &mut Wires { out, transports: &mut self.transports };
+                self.hub.mail(mail, wires);
+                self.follow_up(out);
+            }
+            AppMail::Bench(mail) => {
+                if let Some(bench) = &mut self.bench {
+                    bench.mail(mail, out.now());
+                }
+            }
         }
     }
 
     fn turn(&mut self, out: &mut Outbox) {
-        if let Some(feed) = &mut self.feed {
-            feed.turn(&mut self.channels, out);
+        let App { hub, transports, incoming, tokens, bench, boxes, .. } = self;
+        // The time for signature checks of this turn is spent after all else, and anew in the next.
+        for conn in std::mem::take(&mut tokens.put_off) {
+            out.release(conn);
         }
-        self.channels.turn(out);
+        let wires = &mut Wires { out, transports };
+        if let Some(bench) = bench {
+            if let Some(mail) = bench.mail_for_others() {
+                for mailbox in &**boxes {
+                    // A shard whose mailbox is full misses it: this is for a bench.
+                    let _ = mailbox.post(ServeMail::App(AppMail::Bench(mail)));
+                }
+            }
+            bench.turn(hub, wires);
+        }
+        hub.turn(wires);
+        incoming.turn(hub, wires);
+        self.follow_up(out);
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let feed = self.feed.as_ref().and_then(feed::Feed::wake_at);
-        self.channels.wake_at().into_iter().chain(feed).min()
+        let bench = self.bench.as_ref().and_then(Fixtures::wake_at);
+        self.hub.wake_at().into_iter().chain(bench).min()
+    }
+
+    fn may_end(&mut self) -> bool {
+        self.hub.may_end()
     }
 }
 
@@ -257,8 +439,8 @@ mod tests {
     use crate::config::Config;
 
     fn app(bench: bool) -> App {
-        let setting = Setting::new(&Config::default(), &[0], 100).expect("the defaults are right");
-        App::new(Arc::new(setting), 0, bench, Arc::default())
+        let config = HubConfig::new(&Config::default(), &[0], 100).expect("the defaults are right");
+        App::new(Arc::new(config), 0, bench, Origins::default(), Arc::default())
     }
 
     /// What an app answers to a request without a body.

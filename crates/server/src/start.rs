@@ -12,7 +12,7 @@ use murre_core::host::{self, HostError, Io, Plan, Wanted};
 use murre_core::ring::KernelRing;
 use murre_core::{Addresses, Listener, ServeLimits, ServeMail, ShardConfig};
 
-use crate::admin::{Admin, Api, Choice, Facts, Limits};
+use crate::admin::{Admin, Api, Choice, Facts};
 use crate::admission::Watch;
 use crate::channels::{Mail, Setting};
 use crate::config::Config;
@@ -85,7 +85,8 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let blueprint = blueprint(config, &plan, listener, setting, Arc::clone(&files), &watch);
     let running = start_shards(&blueprint, &cores, &sender)?;
     let boxes = join(&running);
-    let facts = facts(config, &plan, listen, admin, cores);
+    let config = &config.in_force(&plan, listen, admin);
+    let facts = facts(config, &plan, cores);
     announce(config, &facts, &files, &watch);
     let counters = running.iter().map(|shard| shard.counters.clone()).collect();
     let api = Api::new(config, boxes).map_err(Failure::Channels)?;
@@ -93,7 +94,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     start_admin(&admin, admin_listener, plan.io, sender).map_err(Failure::Thread)?;
 
     let signal = wait_for_signal(&events)?;
-    let over = config.drain_timeout;
+    let over = config.drain_timeout.0;
     tracing::info!(
         signal,
         over = ?over,
@@ -108,7 +109,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
 
 fn wanted(config: &Config) -> Wanted {
     Wanted {
-        conns_max: config.max_conns,
+        conns_max: config.limits.max_conns,
         shards: config.shards.map(usize::from),
         descriptors: config.descriptors,
         io: config.io,
@@ -116,7 +117,7 @@ fn wanted(config: &Config) -> Wanted {
 }
 
 fn files(config: &Config) -> Result<Files, FilesError> {
-    let bytes_max = u64::from(config.files_bytes_max);
+    let bytes_max = u64::from(config.limits.files_bytes_max);
     config
         .files
         .as_ref()
@@ -148,34 +149,34 @@ fn blueprint(
     files: Arc<Files>,
     watch: &Watch,
 ) -> Blueprint {
-    let accepts_per_second = f64::from(config.accepts_per_second(plan.cores));
+    let accepts_per_second = f64::from(config.limits.accepts_per_second(plan.cores));
     Blueprint {
         plan: plan.clone(),
         listener,
         limits: ServeLimits {
             http: HttpLimits {
-                head_bytes_max: config.max_head_bytes,
-                body_bytes_max: config.max_body_bytes,
+                head_bytes_max: config.limits.max_head_bytes,
+                body_bytes_max: config.limits.max_body_bytes,
                 ..HttpLimits::default()
             },
             proxies: config.proxies(),
-            origins: config.allow_origins.clone(),
-            message_bytes_max: config.max_message_bytes,
-            fragments_max: config.max_fragments,
-            pings_per_second_max: config.max_pings_per_second,
-            handshake: config.handshake_timeout,
-            bytes_per_second_min: config.min_bytes_per_second,
-            http_idle: config.http_idle_timeout,
-            ping_interval: config.ping_interval,
-            pong_timeout: config.pong_timeout,
+            origins: config.allow_origin.clone(),
+            message_bytes_max: config.limits.max_message_bytes,
+            fragments_max: config.limits.max_fragments,
+            pings_per_second_max: config.limits.max_pings_per_second,
+            handshake: config.limits.handshake_timeout.0,
+            bytes_per_second_min: config.limits.min_bytes_per_second,
+            http_idle: config.limits.http_idle_timeout.0,
+            ping_interval: config.limits.ping_interval.0,
+            pong_timeout: config.limits.pong_timeout.0,
         },
         shard: ShardConfig {
             conns_max: plan.conns_per_shard,
-            send_bytes_max: config.max_send_bytes,
+            send_bytes_max: config.limits.max_send_bytes,
             retry_after: config.retry_after,
             accept_interval: Duration::from_secs_f64(plan.shards as f64 / accepts_per_second),
             gate: watch.gate(),
-            addresses: Arc::new(Addresses::new(config.address_limits())),
+            addresses: Arc::new(Addresses::new(config.limits.of_addresses())),
             ..ShardConfig::default()
         },
         bench: config.bench,
@@ -219,17 +220,11 @@ fn start_admin(
     )
 }
 
-fn facts(
-    config: &Config,
-    plan: &Plan,
-    listen: SocketAddr,
-    admin: SocketAddr,
-    cores: Vec<usize>,
-) -> Facts {
+fn facts(config: &Config, plan: &Plan, cores: Vec<usize>) -> Facts {
     Facts {
         version: env!("CARGO_PKG_VERSION"),
-        listen,
-        admin,
+        listen: config.listen,
+        admin: config.admin,
         io: Choice { kind: plan.io.name(), reason: plan.io_reason.clone() },
         descriptors: Choice {
             kind: plan.descriptors.name(),
@@ -237,51 +232,27 @@ fn facts(
         },
         ring_bytes: KernelRing::bytes_per_connection(plan.io),
         cores,
-        limits: Limits::new(config, plan),
+        limits: config.by_name().1,
     }
 }
 
-/// The one line that says what is in force.
+/// Logs the start line: every setting in force, and what was found out to choose them.
 fn announce(config: &Config, facts: &Facts, files: &Files, watch: &Watch) {
+    let (settings, limits) = config.by_name();
+    let settings = settings.iter().chain(&limits).map(|(name, value)| format!("{name}={value}"));
     tracing::info!(
         version = facts.version,
         listen = %facts.listen,
         admin = %facts.admin,
-        bench = config.bench,
         files = files.count(),
         files_bytes = files.bytes(),
-        shards = facts.cores.len(),
         cores = ?facts.cores,
         io = facts.io.kind,
         io_reason = facts.io.reason,
         descriptors = facts.descriptors.kind,
         descriptors_reason = facts.descriptors.reason,
-        conns_max = facts.limits.conns_max,
-        conns_per_address_max = config.max_conns_per_address,
-        handshakes_per_second_max = config.max_handshakes_per_second,
-        trusted_proxies = ?config.trusted_proxies,
-        proxy_protocol = config.proxy_protocol,
-        origins = ?config.allow_origins,
-        handshake_timeout = ?config.handshake_timeout,
-        http_idle_timeout = ?config.http_idle_timeout,
-        ping_interval = ?config.ping_interval,
-        pong_timeout = ?config.pong_timeout,
-        message_bytes_max = config.max_message_bytes,
-        fragments_max = config.max_fragments,
-        pings_per_second_max = config.max_pings_per_second,
-        bytes_per_second_min = config.min_bytes_per_second,
-        head_bytes_max = config.max_head_bytes,
-        body_bytes_max = config.max_body_bytes,
-        send_bytes_max = config.max_send_bytes,
-        channels_max = config.max_channels,
-        identifier_bytes_max = config.max_identifier_bytes,
-        publication_bytes_max = config.max_publication_bytes,
-        commands_per_second_max = config.max_commands_per_second,
-        drain_timeout = ?config.drain_timeout,
-        retry_after_seconds = config.retry_after,
-        accepts_per_second_max = facts.limits.accepts_per_second_max,
         memory_bounds = %watch,
-        memory_pressure_max = config.max_memory_pressure,
+        settings = settings.collect::<Vec<_>>().join(" "),
         "serving"
     );
 }

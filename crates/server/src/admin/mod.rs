@@ -28,7 +28,7 @@ pub(crate) use self::api::Api;
 use self::metrics::Metrics;
 use self::rates::{Rates, SAMPLE_INTERVAL};
 pub(crate) use self::series::ShardCounters;
-pub(crate) use self::stats::{Choice, Facts, Limits};
+pub(crate) use self::stats::{Choice, Facts};
 use self::stats::{Memory, Now};
 use crate::admission::{LOOK_INTERVAL, Watch};
 

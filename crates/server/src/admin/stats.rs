@@ -4,8 +4,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use murre_core::host::Plan;
 use murre_core::{CloseReason, Protocol, Serve};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -14,7 +12,6 @@ use super::rates::Rates;
 use super::series::{SERIES, ShardCounters};
 use crate::admission::Seen;
 use crate::app::App;
-use crate::config::Config;
 
 /// What does not change while the server runs.
 #[derive(Clone, Debug, Serialize)]
@@ -28,7 +25,8 @@ pub(crate) struct Facts {
     pub(crate) ring_bytes: usize,
     /// The core of each shard.
     pub(crate) cores: Vec<usize>,
-    pub(crate) limits: Limits,
+    /// Every limit in force, by the name of its setting.
+    pub(crate) limits: Map<String, Value>,
 }
 
 /// One of several ways, and why this one.
@@ -36,67 +34,6 @@ pub(crate) struct Facts {
 pub(crate) struct Choice {
     pub(crate) kind: &'static str,
     pub(crate) reason: String,
-}
-
-/// The bounds in force.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Limits {
-    pub(crate) conns_max: u32,
-    /// 0 is no limit.
-    conns_per_address_max: u32,
-    /// Likewise.
-    handshakes_per_second_max: u32,
-    pub(crate) accepts_per_second_max: u32,
-    trusted_proxies: Vec<String>,
-    proxy_protocol: bool,
-    handshake_timeout_seconds: f64,
-    http_idle_timeout_seconds: f64,
-    ping_interval_seconds: f64,
-    pong_timeout_seconds: f64,
-    message_bytes_max: u32,
-    fragments_max: u32,
-    pings_per_second_max: u8,
-    bytes_per_second_min: u32,
-    head_bytes_max: u32,
-    body_bytes_max: u32,
-    send_bytes_max: u32,
-    channels_max: u32,
-    identifier_bytes_max: u8,
-    publication_bytes_max: u32,
-    commands_per_second_max: u32,
-    drain_timeout_seconds: f64,
-    retry_after_seconds: u16,
-}
-
-impl Limits {
-    /// What `config` asks for, and `plan` makes of it.
-    pub(crate) fn new(config: &Config, plan: &Plan) -> Self {
-        Limits {
-            conns_max: plan.conns_max(),
-            conns_per_address_max: config.max_conns_per_address,
-            handshakes_per_second_max: config.max_handshakes_per_second,
-            accepts_per_second_max: config.accepts_per_second(plan.cores),
-            trusted_proxies: config.trusted_proxies.iter().map(IpNet::to_string).collect(),
-            proxy_protocol: config.proxy_protocol,
-            handshake_timeout_seconds: config.handshake_timeout.as_secs_f64(),
-            http_idle_timeout_seconds: config.http_idle_timeout.as_secs_f64(),
-            ping_interval_seconds: config.ping_interval.as_secs_f64(),
-            pong_timeout_seconds: config.pong_timeout.as_secs_f64(),
-            message_bytes_max: config.max_message_bytes,
-            fragments_max: config.max_fragments,
-            pings_per_second_max: config.max_pings_per_second,
-            bytes_per_second_min: config.min_bytes_per_second,
-            head_bytes_max: config.max_head_bytes,
-            body_bytes_max: config.max_body_bytes,
-            send_bytes_max: config.max_send_bytes,
-            channels_max: config.max_channels,
-            identifier_bytes_max: config.max_identifier_bytes,
-            publication_bytes_max: config.max_publication_bytes,
-            commands_per_second_max: config.max_commands_per_second,
-            drain_timeout_seconds: config.drain_timeout.as_secs_f64(),
-            retry_after_seconds: config.retry_after,
-        }
-    }
 }
 
 /// What changes, but is not counted by the shards.

@@ -91,8 +91,8 @@ impl Watch {
             pressure: bounds.pressure_file(),
             bounds,
             limits: Limits {
-                floor_bytes: config.memory_floor_bytes,
-                pressure_max: f64::from(config.max_memory_pressure),
+                floor_bytes: config.limits.memory_floor_bytes,
+                pressure_max: f64::from(config.limits.max_memory_pressure),
             },
             gate: Arc::default(),
             state: Mutex::new(State::new(now)),

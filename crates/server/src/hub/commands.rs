@@ -1,7 +1,7 @@
 //! Commands of sessions: what each needs to be allowed, and what it asks of the router.
 
 use murre_router::Ticket;
-use murre_router::channels::{HistoryQuery, Origin, Payload, Publisher, Start};
+use murre_router::channels::{Direction, HistoryQuery, Origin, Payload, Publisher, Start};
 
 use super::auth::Verdict;
 use super::output::DisconnectReason;
@@ -9,7 +9,7 @@ use super::pending::Asker;
 use super::rate::RateDecision;
 use super::rules::Who;
 use super::{
-    About, Audience, Command, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, Session,
+    About, Audience, Command, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, SERVER, Session,
 };
 
 impl Hub {
@@ -91,11 +91,16 @@ impl Hub {
             }
             Command::Await { channel, start } => {
                 self.allow_channel(slot, channel, |rules| rules.subscribe)?;
-                let query = HistoryQuery::after(start, u32::MAX, self.config.channels.slice_bytes);
+                let query = HistoryQuery {
+                    start,
+                    limit: u32::MAX,
+                    bytes_max: self.config.channels.slice_bytes,
+                    direction: Direction::Forward,
+                };
                 self.read(session, channel, query, Asker::Waiter(session, request))?;
             }
             Command::Ping => {
-                let connection = format!("{}-{}", self.shard, session.conn);
+                let connection = self.name(session.conn);
                 out.reply(session, &request, Reply::Pong { connection: &connection });
             }
             Command::Authenticate { token } => match self.verify(token, session.conn, out) {
@@ -168,7 +173,7 @@ impl Hub {
     /// overloaded is lost.
     pub(crate) fn publish(&mut self, channel: &str, payload: Payload, out: &impl Outlet) {
         self.refresh_clock(out);
-        let publisher = Publisher { origin: Origin::SERVER, ticket: None, except: false };
+        let publisher = Publisher { origin: SERVER, ticket: None, except: false };
         let _ = self.enter(channel, payload, publisher);
     }
 

@@ -42,11 +42,11 @@ impl HubConfig {
         let each = |bytes: u64| (bytes / shards as u64).max(1);
         let channels = channels::Limits {
             members_usual: conns_max as usize,
-            subscriptions_max: config.max_channels as usize,
-            history_bytes_max: config.max_history_bytes / shards as u64,
-            log_bytes_max: config.max_log_bytes,
-            logs_bytes_max: each(config.max_logs_bytes),
-            slow_grace_ms: config.slow_grace.as_millis() as u64,
+            subscriptions_max: config.limits.max_channels as usize,
+            history_bytes_max: config.limits.max_history_bytes / shards as u64,
+            log_bytes_max: config.limits.max_log_bytes,
+            logs_bytes_max: each(config.limits.max_logs_bytes),
+            slow_grace_ms: config.limits.slow_grace.0.as_millis() as u64,
             ..channels::Limits::default()
         };
         let services = services::Limits {
@@ -61,11 +61,11 @@ impl HubConfig {
         Ok(HubConfig {
             namespaces: config.namespaces(),
             keys: Arc::new(keys.map_err(|error| error.to_string())?),
-            limits: config.limits(),
+            limits: config.name_and_payload_limits(),
             channels,
             services,
-            commands: TokenBucket::per_second(config.max_commands_per_second),
-            signature_checks_per_second: config.max_signature_checks_per_second,
+            commands: TokenBucket::per_second(config.limits.max_commands_per_second),
+            signature_checks_per_second: config.limits.max_signature_checks_per_second,
             tokens: DeliveryTokens::new(cores),
             ending: Ending::new(shards),
             // The only source of numbers that cannot be guessed in the standard library.

@@ -1,12 +1,12 @@
 //! What the control plane asks of a shard's hub. Each question carries the way its answer goes.
 
 use murre_core::ConnId;
-use murre_router::channels::{ChannelInfo, Cursor, Origin, Payload, Position, Publisher};
+use murre_router::channels::{ChannelInfo, Cursor, Payload, Position, Publisher};
 use tokio::sync::oneshot::Sender;
 
 use super::output::DisconnectReason;
 use super::pending::Asker;
-use super::{ErrorCode, Hub, Outlet};
+use super::{ErrorCode, Hub, Outlet, SERVER};
 
 /// A question or an order. If nobody waits for the answer any more it is dropped.
 pub(crate) enum Control {
@@ -73,7 +73,7 @@ impl Hub {
             return;
         }
         let ticket = self.pending.issue(channel, Asker::Control(answer));
-        let publisher = Publisher { origin: Origin::SERVER, ticket: Some(ticket), except: false };
+        let publisher = Publisher { origin: SERVER, ticket: Some(ticket), except: false };
         if let Err(why) = self.channels.publish(channel, payload, publisher, self.now)
             && let Asker::Control(answer) = self.pending.take(ticket).asker
         {

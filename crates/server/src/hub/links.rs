@@ -2,36 +2,42 @@
 
 use std::sync::Arc;
 
-use murre_core::{Mailbox, ServeMail};
-
 use super::mail::HubMail;
-use crate::routes::AppMail;
 
-/// Where a shard's hub gets its mail.
-pub(crate) type HubMailbox = Arc<Mailbox<ServeMail<AppMail>>>;
+/// The mailboxes of all shards, in order.
+pub(crate) trait Mailboxes: Send + Sync {
+    /// How many shards there are.
+    fn shards(&self) -> usize;
+
+    /// Posts `mail` to the hub of a shard.
+    ///
+    /// # Errors
+    /// Gives it back if the mailbox is full.
+    fn post(&self, to: usize, mail: HubMail) -> Result<(), HubMail>;
+}
 
 /// One shard's links to all, itself among them.
 pub(crate) struct Links {
     shard: usize,
-    /// Empty until all shards have started.
-    boxes: Arc<[HubMailbox]>,
+    /// `None` until all shards have started.
+    boxes: Option<Arc<dyn Mailboxes>>,
 }
 
 impl Links {
     /// The links of `shard`, which lead nowhere yet.
     pub(crate) fn new(shard: usize) -> Self {
-        Links { shard, boxes: Arc::new([]) }
+        Links { shard, boxes: None }
     }
 
     /// All shards have started.
-    pub(crate) fn join(&mut self, boxes: Arc<[HubMailbox]>) {
-        self.boxes = boxes;
+    pub(crate) fn join(&mut self, boxes: Arc<dyn Mailboxes>) {
+        self.boxes = Some(boxes);
     }
 
     /// The other shards.
     pub(crate) fn others(&self) -> impl Iterator<Item = usize> + use<> {
-        let shard = self.shard;
-        (0..self.boxes.len()).filter(move |&other| other != shard)
+        let (shard, shards) = (self.shard, self.boxes.as_ref().map_or(0, |boxes| boxes.shards()));
+        (0..shards).filter(move |&other| other != shard)
     }
 
     /// Posts `mail` to another shard.
@@ -39,17 +45,9 @@ impl Links {
     /// # Errors
     /// Gives it back if that shard's mailbox is full.
     pub(crate) fn post(&self, to: usize, mail: HubMail) -> Result<(), HubMail> {
-        post(&self.boxes[to], mail)
+        match &self.boxes {
+            Some(boxes) => boxes.post(to, mail),
+            None => Err(mail),
+        }
     }
-}
-
-/// Posts `mail` to a shard's hub.
-///
-/// # Errors
-/// Gives it back if the mailbox is full.
-pub(crate) fn post(mailbox: &HubMailbox, mail: HubMail) -> Result<(), HubMail> {
-    mailbox.post(ServeMail::App(AppMail::Hub(mail))).map_err(|mail| match mail {
-        ServeMail::App(AppMail::Hub(mail)) => mail,
-        _ => unreachable!("it is the mail that was given"),
-    })
 }

@@ -47,7 +47,7 @@ use murre_router::{Shard, Ticket};
 
 use auth::{User, Verdict, Verifier};
 use encodings::Encodings;
-use links::Links;
+use links::{Links, Mailboxes};
 use output::DisconnectReason;
 use pending::Pending;
 use rules::Rules;
@@ -196,11 +196,20 @@ impl Hub {
         self.channels.stats().deliveries_waiting
     }
 
+    /// All shards have started.
+    pub(crate) fn join(&mut self, boxes: Arc<dyn Mailboxes>) {
+        self.links.join(boxes);
+    }
+
+    /// What a connection is called, among those of all shards.
+    pub(crate) fn name(&self, conn: ConnId) -> String {
+        format!("{}-{conn}", self.shard)
+    }
+
     /// From another shard, or from the control plane.
     pub(crate) fn mail(&mut self, mail: HubMail, out: &mut impl Outlet) {
         self.refresh_clock(out);
         match mail {
-            HubMail::Join(boxes) => self.links.join(boxes),
             HubMail::Messages { from, channels, services } => {
                 let now = self.now;
                 channels.into_iter().for_each(|message| self.channels.receive(from, message, now));
@@ -313,6 +322,9 @@ fn origin(shard: Shard, conn: ConnId) -> Origin {
     debug_assert!(slot < 1 << 24 && generation < 1 << 24);
     Origin(u64::from(shard) << 48 | slot << 24 | generation)
 }
+
+/// The server itself, as a publisher.
+const SERVER: Origin = Origin(u64::MAX);
 
 /// Seconds since 1970, as tokens count.
 pub(crate) fn unix_seconds() -> u64 {

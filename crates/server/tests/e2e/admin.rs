@@ -23,7 +23,7 @@ fn stats_tell_what_happened() {
     for choice in ["io", "descriptors"] {
         assert!(stats[choice]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
     }
-    assert_eq!(stats["limits"]["conns_max"], 1000);
+    assert_eq!(stats["limits"]["max_conns"], 1000);
     assert_eq!(stats["connections"], 2);
     let total = &stats["total"];
     assert_eq!(total["connections_accepted"], 2);

@@ -33,14 +33,18 @@ fn sources_have_an_order() {
     command.env("MURRE_MAX_HEAD_BYTES", "2222").env("MURRE_MAX_BODY_BYTES", "2222");
     let server = Server::spawn(&mut command);
     let limits = &server.stats()["limits"];
-    assert_eq!(limits["head_bytes_max"], 3333);
-    assert_eq!(limits["body_bytes_max"], 2222);
-    assert_eq!(limits["send_bytes_max"], 1111);
-    assert_eq!(limits["channels_max"], 7);
-    assert_eq!(limits["identifier_bytes_max"], 255);
-    assert_eq!(limits["ping_interval_seconds"], 1.5);
-    assert_eq!(limits["pong_timeout_seconds"], 10.0);
-    assert_eq!(server.start["send_bytes_max"], 1111);
+    assert_eq!(limits["max_head_bytes"], 3333);
+    assert_eq!(limits["max_body_bytes"], 2222);
+    assert_eq!(limits["max_send_bytes"], 1111);
+    assert_eq!(limits["max_channels"], 7);
+    assert_eq!(limits["max_identifier_bytes"], 255);
+    assert_eq!(limits["ping_interval"], 1.5);
+    assert_eq!(limits["pong_timeout"], 10.0);
+    assert_eq!(limits["max_conns"], 100);
+    let settings = server.start["settings"].as_str().expect("a text");
+    for setting in ["max_send_bytes=1111", "max_conns=100", "log_format=\"json\"", "bench=false"] {
+        assert!(settings.split(' ').any(|one| one == setting), "{setting}: {settings}");
+    }
 }
 
 /// The file can be named and `--bench` be given in the environment, and a flag takes it back.
@@ -138,9 +142,13 @@ fn help_shows_defaults() {
     let output = murre().args(["serve", "--help"]).output().expect("the binary starts");
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).expect("text");
-    for line in help.lines().filter(|line| line.contains("--") && !line.contains("--help")) {
-        assert!(line.contains("[env: MURRE_"), "{line}");
-        assert!(line.contains("[default: ") || line.contains("--config"), "{line}");
+    let settings: Vec<&str> = help.split("\n      --").skip(1).collect();
+    assert!(settings.len() > 40, "{help}");
+    for setting in settings {
+        let name = setting.split([' ', '[', '\n']).next().unwrap_or_default();
+        let variable = format!("[env: MURRE_{}]", name.to_uppercase().replace('-', "_"));
+        assert!(setting.contains(&variable), "{setting}");
+        assert!(setting.contains("[default: ") || name == "config", "{setting}");
     }
     assert!(help.contains("127.0.0.1:8000") && help.contains("127.0.0.1:8001"));
 }
