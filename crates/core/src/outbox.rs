@@ -242,6 +242,12 @@ impl Outbox {
         }
     }
 
+    /// A number that all connections of the peer's address share, and few of others; `None` if the
+    /// address is not counted.
+    pub fn address(&self, id: ConnId) -> Option<u32> {
+        self.conns.get(id)?.place.key()
+    }
+
     /// Counts the connection as one of `ip`, or as nobody's, and no longer as what it was counted
     /// before.
     ///

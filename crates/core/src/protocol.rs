@@ -47,6 +47,12 @@ pub trait Protocol {
         out.close(id, CloseReason::Draining);
     }
 
+    /// The shard is being drained and has no connections any more. Whether it may end; asked again
+    /// until the drain's time is over.
+    fn may_end(&mut self) -> bool {
+        true
+    }
+
     /// The connection is over. Called once for every [`opened`](Protocol::opened), after the last
     /// completion.
     fn closed(&mut self, id: ConnId, state: Self::State, reason: CloseReason, out: &mut Outbox);

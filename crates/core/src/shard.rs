@@ -850,7 +850,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
                 self.leave(id);
             }
         }
-        if over || self.is_empty() {
+        if over || self.is_empty() && self.protocol.may_end() {
             self.out.stopped = true;
         }
     }

@@ -76,6 +76,12 @@ pub trait Handler {
         out.close_restart(id);
     }
 
+    /// The shard is being drained and has no connections any more. Whether it may end; asked again
+    /// until the drain's time is over.
+    fn may_end(&mut self) -> bool {
+        true
+    }
+
     /// All that was queued for the WebSocket, or for the answer that comes later, has been sent.
     fn drained(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 

@@ -96,6 +96,8 @@ impl<H: Handler> Serve<H> {
         out: &mut Outbox,
     ) {
         let end = match (request.keep_alive, out.is_draining()) {
+            // A guess costs a connection.
+            (true, false) if response.status == UNAUTHORIZED => Some(CloseReason::Finished),
             (true, false) => None,
             (true, true) => Some(CloseReason::Draining),
             (false, _) => Some(CloseReason::Finished),
@@ -221,6 +223,9 @@ impl<H: Handler> Serve<H> {
         out.close_with(id, reason, |out| response.write(out, to_head, false, 1, Some(date)));
     }
 }
+
+/// The status of a request whose token is refused (RFC 9110 section 15.5.2).
+const UNAUTHORIZED: u16 = 401;
 
 impl Outbox {
     /// The answer to a client that is to try again later, here or elsewhere (RFC 9110 sections 10.2.3

@@ -264,6 +264,10 @@ impl<H: Handler> Protocol for Serve<H> {
         }
     }
 
+    fn may_end(&mut self) -> bool {
+        self.handler.may_end()
+    }
+
     fn closed(&mut self, id: ConnId, state: Self::State, reason: CloseReason, out: &mut Outbox) {
         match state {
             Speaks::Proxy | Speaks::Http { .. } => {}

@@ -6,17 +6,20 @@ use std::ops::RangeInclusive;
 use serde_json::Value as Tree;
 use serde_json::value::RawValue;
 
-use super::Position;
-use super::code::Code;
-use super::command::{Command, Id, Item, Json, Limits, Parser};
+use murre_router::channels::{Payload, Start};
+
+use super::decode::{Item, Parser};
+use super::errors::Code;
+use crate::hub::limits::Limits;
+use crate::hub::{Command, ErrorCode, RequestId};
 
 /// Any bytes: the limits, and messages that one parser reads, with a byte between them that no
 /// message has.
 pub(crate) fn check(bytes: &[u8]) {
     let Some((&limits, messages)) = bytes.split_first() else { return };
     let limits = match limits {
-        b'!' => Limits { identifier_bytes_max: 4, publication_bytes_max: 10 },
-        _ => Limits { identifier_bytes_max: 255, publication_bytes_max: 65_536 },
+        b'!' => Limits { name_bytes_max: 4, payload_bytes_max: 10 },
+        _ => Limits { name_bytes_max: 255, payload_bytes_max: 65_536 },
     };
     let mut parser = Parser::default();
     for message in messages.split(|&byte| byte == 0xFF) {
@@ -34,6 +37,9 @@ pub(crate) fn as_the_model(parser: &mut Parser, message: &[u8], limits: &Limits)
     });
     assert_eq!(expected.count(), 0, "as many as expected");
 }
+
+const BAD_NAME: Code = Code::Hub(ErrorCode::BadChannel);
+const BAD_PUBLICATION: Code = Code::Hub(ErrorCode::BadPublication);
 
 /// A command that obeys the rules, as it was given.
 struct Given {
@@ -93,9 +99,9 @@ impl Given {
         let wrong = |wrong: bool| wrong.then_some(Code::BadCommand);
         let name = |key| match member(key).as_str() {
             None => Some(Code::BadCommand),
-            Some("") => Some(Code::BadIdentifier),
-            Some(name) if name.len() > limits.identifier_bytes_max => Some(Code::BadIdentifier),
-            Some(name) if name.chars().any(char::is_control) => Some(Code::BadIdentifier),
+            Some("") => Some(BAD_NAME),
+            Some(name) if name.len() > limits.name_bytes_max => Some(BAD_NAME),
+            Some(name) if name.chars().any(char::is_control) => Some(BAD_NAME),
             Some(_) => None,
         };
         let integer = |key, range: RangeInclusive<u64>| {
@@ -108,10 +114,10 @@ impl Given {
             let complete = epoch && position["offset"].is_u64();
             wrong(!position.is_null() && !complete)
         };
-        let fits = |text: &str| text.len() <= limits.publication_bytes_max;
+        let fits = |text: &str| text.len() <= limits.payload_bytes_max;
         let data = || match &self.data {
             None => Some(Code::BadCommand),
-            Some(data) => (!fits(data)).then_some(Code::BadPublication),
+            Some(data) => (!fits(data)).then_some(BAD_PUBLICATION),
         };
         let id = member("id");
         let can_be = id.is_null()
@@ -136,7 +142,7 @@ impl Given {
             Some("reply") => wrong(!member("request").is_string()).or_else(|| {
                 match (&self.data, member("error")) {
                     (_, Tree::Null) => data(),
-                    (None, Tree::String(error)) => (!fits(error)).then_some(Code::BadPublication),
+                    (None, Tree::String(error)) => (!fits(error)).then_some(BAD_PUBLICATION),
                     _ => Some(Code::BadCommand),
                 }
             }),
@@ -152,49 +158,57 @@ impl Given {
         let is_number = |key: &str, number: u32, default: u64| {
             assert_eq!(member(key).as_u64().unwrap_or(default), u64::from(number), "{key}");
         };
-        let is_position = |position: &Option<Position>| {
+        let starts = |start: &Start| {
             let given = member("position");
             let given = (given["epoch"].as_u64(), given["offset"].as_u64());
-            let read = position.map(|Position { epoch, offset }| (u64::from(epoch), offset));
+            let read = match start {
+                Start::Head => None,
+                Start::After(position) => Some((u64::from(position.epoch), position.offset)),
+                Start::AfterOffset(_) => panic!("no command asks for that"),
+            };
             assert_eq!(read, given.0.zip(given.1));
         };
-        let is_data = |data: &Json| assert_eq!(str::from_utf8(data).ok(), self.data.as_deref());
+        let is_data = |payload: &Payload| {
+            assert_eq!(str::from_utf8(payload.data()).ok(), self.data.as_deref());
+        };
         let id = member("id");
-        let as_id = id.as_u64().map(Id::Number).or(id.as_str().map(|id| Id::Text(id.into())));
-        assert_eq!(item.id, as_id);
+        let as_text = || id.as_str().map(|id| RequestId::Text(id.into()));
+        let as_id = id.as_u64().map(RequestId::Number).or_else(as_text);
+        assert_eq!(item.request, as_id.unwrap_or_default());
         is_text("action", action(item.command.as_ref().expect("it obeys the rules")));
         match item.command.as_ref().expect("it obeys the rules") {
-            Command::Subscribe { identifier, position } => {
-                is_text("identifier", identifier);
-                is_position(position);
+            Command::Subscribe { channel, start } => {
+                is_text("identifier", channel);
+                starts(start);
             }
-            Command::Unsubscribe { identifier } => is_text("identifier", identifier),
-            Command::Publish { identifier, data } => {
-                is_text("identifier", identifier);
-                is_data(data);
+            Command::Unsubscribe { channel } => is_text("identifier", channel),
+            Command::Publish { channel, payload, .. } => {
+                is_text("identifier", channel);
+                is_data(payload);
             }
-            Command::History { identifier, limit, position } => {
-                is_text("identifier", identifier);
-                is_number("limit", *limit, 100);
-                is_position(position);
+            Command::History { channel, query } => {
+                is_text("identifier", channel);
+                is_number("limit", query.limit, 100);
+                starts(&query.start);
             }
             Command::Ping => {}
-            Command::Auth { token } => is_text("token", token),
+            Command::Authenticate { token } => is_text("token", token),
             Command::Serve { service } | Command::Unserve { service } => {
                 is_text("service", service);
             }
-            Command::Request { service, data, timeout_ms } => {
+            Command::Request { service, payload, timeout_ms } => {
                 is_text("service", service);
-                is_data(data);
+                is_data(payload);
                 is_number("timeout", *timeout_ms, 10_000);
             }
-            Command::Reply { request, answer } => {
+            Command::Respond { request, answer } => {
                 is_text("request", request);
                 match answer {
-                    Ok(data) => is_data(data),
+                    Ok(payload) => is_data(payload),
                     Err(error) => is_text("error", error),
                 }
             }
+            Command::Await { .. } => panic!("no message asks for that"),
         }
     }
 }
@@ -205,11 +219,12 @@ fn action(command: &Command<'_>) -> &'static str {
         Command::Unsubscribe { .. } => "unsubscribe",
         Command::Publish { .. } => "publish",
         Command::History { .. } => "history",
+        Command::Await { .. } => "",
         Command::Ping => "ping",
-        Command::Auth { .. } => "auth",
+        Command::Authenticate { .. } => "auth",
         Command::Serve { .. } => "serve",
         Command::Unserve { .. } => "unserve",
         Command::Request { .. } => "request",
-        Command::Reply { .. } => "reply",
+        Command::Respond { .. } => "reply",
     }
 }

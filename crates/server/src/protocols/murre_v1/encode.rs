@@ -177,105 +177,134 @@ fn base64(bytes: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use murre_router::channels::Recovery;
     use serde_json::{Value, json};
 
+    use super::super::errors::Code;
     use super::*;
+    use crate::hub::{Error, ErrorCode};
 
     const HERE: Position = Position { epoch: 2_838_102_994, offset: 17 };
 
-    /// The answer as bytes, written behind others.
+    /// What is appended behind other bytes.
     fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = b"before".to_vec();
         write(&mut out);
         String::from_utf8(out.split_off(6)).expect("it is text")
     }
 
+    fn published(offset: Option<u64>, payload: Payload) -> Publication {
+        let position = offset.map(|offset| Position { offset, ..HERE });
+        Publication { channel: Arc::from("chat:lobby"), position, payload, except: None }
+    }
+
+    fn json_payload(text: &str) -> Payload {
+        Payload::new(Form::Json, text.as_bytes())
+    }
+
+    fn binary_payload(bytes: &[u8]) -> Payload {
+        Payload::new(Form::Binary, bytes)
+    }
+
     /// The messages of the document's example, byte by byte.
     #[test]
     fn the_example_of_the_document() {
-        let document = include_str!("../../../../docs/protocol.md");
+        let document = include_str!("../../../../../docs/protocol.md");
         let (_, example) = document.split_once("\n## An example\n").expect("there is one");
         let said = example.lines().filter_map(|line| line.strip_prefix("< "));
-        let identifier = "chat:lobby";
+        let channel = "chat:lobby";
+        let recovery = Some(Recovery { position: HERE, recovered: None });
         let next = Position { offset: 18, ..HERE };
-        let subscribed = Answer::Subscribed { identifier, position: Some(HERE), recovered: None };
-        let published = Answer::Published { identifier, position: Some(next) };
-        let data = Data::Json(br#"{"text":"hello"}"#);
         let written = [
-            text(|out| subscribed.write(Some(&Id::Number(1)), out)),
-            text(|out| published.write(Some(&Id::Number(2)), out)),
-            text(|out| publication(out, identifier, Some(18), data)),
+            text(|out| {
+                reply(out, &RequestId::Number(1), Reply::Subscribed { channel, recovery });
+            }),
+            text(|out| {
+                let position = Some(next);
+                reply(out, &RequestId::Number(2), Reply::Published { channel, position });
+            }),
+            text(|out| {
+                publication(out, &published(Some(18), json_payload(r#"{"text":"hello"}"#)));
+            }),
         ];
         assert_eq!(said.collect::<Vec<_>>(), written);
     }
 
-    /// Every answer with all it can have and as little as it can have.
+    /// Every reply with all it can have and as little as it can have.
     #[test]
-    fn every_answer() {
+    fn every_reply() {
         let position = json!({"epoch": 2_838_102_994_u32, "offset": 17});
-        let data = Data::Json(b"[1,null]");
-        let identifier = "a";
-        let service = "s";
+        let payload = &json_payload("[1,null]");
+        let (channel, service) = ("a", "s");
+        let error = |code: ErrorCode| Reply::Error(code.into());
+        let sentence = |code| Code::Hub(code).sentence();
+        let recovery = Some(Recovery { position: HERE, recovered: Some(false) });
         for (answer, expected) in [
             (
-                Answer::Subscribed { identifier, position: None, recovered: None },
+                Reply::Subscribed { channel, recovery: None },
                 json!({"type": "subscribed", "identifier": "a"}),
             ),
             (
-                Answer::Subscribed { identifier, position: Some(HERE), recovered: Some(false) },
+                Reply::Subscribed { channel, recovery },
                 json!({"type": "subscribed", "identifier": "a", "position": position,
                     "recovered": false}),
             ),
+            (Reply::Unsubscribed { channel }, json!({"type": "unsubscribed", "identifier": "a"})),
             (
-                Answer::Unsubscribed { identifier },
-                json!({"type": "unsubscribed", "identifier": "a"}),
-            ),
-            (
-                Answer::Published { identifier, position: None },
+                Reply::Published { channel, position: None },
                 json!({"type": "published", "identifier": "a"}),
             ),
             (
-                Answer::Published { identifier, position: Some(HERE) },
+                Reply::Published { channel, position: Some(HERE) },
                 json!({"type": "published", "identifier": "a", "position": position}),
             ),
-            (Answer::Pong { connection: "0-7" }, json!({"type": "pong", "connection": "0-7"})),
+            (Reply::Pong { connection: "0-7" }, json!({"type": "pong", "connection": "0-7"})),
             (
-                Answer::Authenticated { user: "u", expires: None },
+                Reply::Authenticated { user: "u", expires: None },
                 json!({"type": "authenticated", "user": "u", "expires": null}),
             ),
             (
-                Answer::Authenticated { user: "u", expires: Some(1_800_000_000) },
+                Reply::Authenticated { user: "u", expires: Some(1_800_000_000) },
                 json!({"type": "authenticated", "user": "u", "expires": 1_800_000_000}),
             ),
-            (Answer::Serving { service }, json!({"type": "serving", "service": "s"})),
-            (Answer::Unserving { service }, json!({"type": "unserving", "service": "s"})),
+            (Reply::Serving { service }, json!({"type": "serving", "service": "s"})),
+            (Reply::Unserving { service }, json!({"type": "unserving", "service": "s"})),
             (
-                Answer::Response { service, data },
+                Reply::Response { service, payload },
                 json!({"type": "response", "service": "s", "data": [1, null]}),
             ),
             (
-                Rejection::new(Code::NoHistory, "none").into(),
-                json!({"type": "error", "code": "no_history", "message": "none"}),
+                error(ErrorCode::NoHistory),
+                json!({"type": "error", "code": "no_history",
+                    "message": sentence(ErrorCode::NoHistory)}),
             ),
             (
-                Rejection::new(Code::TooMany, "no").about(About::Identifier("a")).into(),
-                json!({"type": "error", "code": "too_many", "message": "no", "identifier": "a"}),
+                Reply::Error(Error::from(ErrorCode::TooMany).about(About::Channel("a"))),
+                json!({"type": "error", "code": "too_many",
+                    "message": sentence(ErrorCode::TooMany), "identifier": "a"}),
             ),
             (
-                Rejection::new(Code::TooMany, "no").about(About::Service("s")).into(),
-                json!({"type": "error", "code": "too_many", "message": "no", "service": "s"}),
+                Reply::Error(Error {
+                    code: ErrorCode::ResponderFailed,
+                    detail: Some("out of \"eggs\""),
+                    about: Some(About::Service("s")),
+                }),
+                json!({"type": "error", "code": "responder_failed",
+                    "message": "out of \"eggs\"", "service": "s"}),
             ),
         ] {
             for (id, value) in [
-                (None, None),
-                (Some(Id::Number(1 << 53)), Some(json!(1_u64 << 53))),
-                (Some(Id::Text("\"\n".into())), Some(json!("\"\n"))),
+                (RequestId::None, None),
+                (RequestId::Number(1 << 53), Some(json!(1_u64 << 53))),
+                (RequestId::Text("\"\n".into()), Some(json!("\"\n"))),
             ] {
                 let mut expected = expected.clone();
                 if let Some(value) = value {
                     expected["id"] = value;
                 }
-                let text = text(|out| answer.write(id.as_ref(), out));
+                let text = text(|out| reply(out, &id, answer));
                 assert_eq!(serde_json::from_str::<Value>(&text).expect(&text), expected);
             }
         }
@@ -283,41 +312,57 @@ mod tests {
 
     /// What the server says of its own accord.
     #[test]
-    fn what_is_no_answer() {
-        let json = Data::Json(b"7");
+    fn pushes() {
         assert_eq!(
-            text(|out| publication(out, "a", None, json)),
-            r#"{"type":"publication","identifier":"a","data":7}"#
+            text(|out| publication(out, &published(None, json_payload("7")))),
+            r#"{"type":"publication","identifier":"chat:lobby","data":7}"#
         );
         assert_eq!(
-            text(|out| publication(out, "a", Some(u64::MAX), Data::Binary(b"\x00\xff"))),
-            r#"{"type":"publication","identifier":"a","offset":18446744073709551615,"binary":"AP8="}"#
+            text(|out| publication(out, &published(Some(u64::MAX), binary_payload(b"\x00\xff")))),
+            r#"{"type":"publication","identifier":"chat:lobby","offset":18446744073709551615,"binary":"AP8="}"#
         );
         assert_eq!(
             text(|out| dropped(out, "a", 3)),
             r#"{"type":"dropped","identifier":"a","count":3}"#
         );
         assert_eq!(
-            text(|out| request(out, "17-9", "s", json)),
+            text(|out| request(out, "17-9", "s", &json_payload("7"))),
             r#"{"type":"request","request":"17-9","service":"s","data":7}"#
         );
     }
 
-    /// Publications stand in their order, and none is an empty array.
+    /// Side data about the publisher is no part of the data.
     #[test]
-    fn many_publications() {
-        let some = [(16, Data::Json(b"{}")), (17, Data::Binary(b"abc"))];
+    fn side_data_stays_here() {
+        let payload = Payload { side_len: 4, ..json_payload("side[7]") };
         assert_eq!(
-            text(|out| history(out, Some(&Id::Number(0)), "a", HERE, some)),
-            r#"{"type":"history","identifier":"a","position":{"epoch":2838102994,"offset":17},"publications":[{"offset":16,"data":{}},{"offset":17,"binary":"YWJj"}],"id":0}"#
-        );
-        assert_eq!(
-            text(|out| poll(out, "a", HERE, true, [])),
-            r#"{"identifier":"a","position":{"epoch":2838102994,"offset":17},"recovered":true,"publications":[]}"#
+            text(|out| publication(out, &published(None, payload))),
+            r#"{"type":"publication","identifier":"chat:lobby","data":[7]}"#
         );
     }
 
-    /// Identifiers and sentences come through whatever is in them.
+    /// Publications are in their order, none is an empty array, and more of them are told of.
+    #[test]
+    fn many_publications() {
+        let some = [published(Some(16), json_payload("{}")), published(Some(17), binary_payload(b"abc"))];
+        let page = Page { position: HERE, recovered: None, publications: &some, more: true };
+        assert_eq!(
+            text(|out| reply(out, &RequestId::Number(0), Reply::History { channel: "a", page })),
+            r#"{"type":"history","identifier":"a","position":{"epoch":2838102994,"offset":17},"publications":[{"offset":16,"data":{}},{"offset":17,"binary":"YWJj"}],"more":true,"id":0}"#
+        );
+        let page = Page { publications: &[], more: false, ..page };
+        for (recovered, told) in [(None, true), (Some(true), true), (Some(false), false)] {
+            let page = Page { recovered, ..page };
+            assert_eq!(
+                text(|out| poll(out, "a", &page)),
+                format!(
+                    r#"{{"identifier":"a","position":{{"epoch":2838102994,"offset":17}},"recovered":{told},"publications":[]}}"#
+                )
+            );
+        }
+    }
+
+    /// Names and sentences come through whatever is in them.
     #[test]
     fn strings_are_escaped() {
         let all: String = (0..0x300)
@@ -325,7 +370,8 @@ mod tests {
             .chain(0x1f600..0x1f610)
             .filter_map(char::from_u32)
             .collect();
-        let text = text(|out| Answer::Unsubscribed { identifier: &all }.write(None, out));
+        let unsubscribed = Reply::Unsubscribed { channel: &all };
+        let text = text(|out| reply(out, &RequestId::None, unsubscribed));
         let value: Value = serde_json::from_str(&text).expect("it is JSON");
         assert_eq!(value["identifier"], all);
         assert!(!text.contains(|c| c < ' '));

@@ -6,17 +6,18 @@ use proptest::prelude::*;
 use serde_json::{Value as Tree, json};
 
 use super::*;
-use crate::channels::command_oracle;
+use crate::hub::ErrorCode;
+use crate::protocols::murre_v1::decode_oracle;
 
-#[path = "../../../../../fuzz/src/corpus.rs"]
+#[path = "../../../../../../fuzz/src/corpus.rs"]
 mod files;
 
-const LIMITS: Limits = Limits { identifier_bytes_max: 255, publication_bytes_max: 65_536 };
+const LIMITS: Limits = Limits { name_bytes_max: 255, payload_bytes_max: 65_536 };
 
 /// An item without the message's lifetime: what tests compare.
 #[derive(Debug, PartialEq)]
 struct Seen {
-    id: Option<Id>,
+    id: RequestId,
     /// The command as it prints, or the code and whether the error names what it is about.
     outcome: Result<String, (Code, bool)>,
     data: Option<String>,
@@ -33,17 +34,24 @@ fn read_with(parser: &mut Parser, message: &[u8], limits: &Limits) -> Vec<Seen> 
     all
 }
 
-fn seen(Item { id, command }: Item<'_>) -> Seen {
-    let text = |data: &Json| Some(str::from_utf8(data).expect("data is text").to_owned());
+fn seen(Item { request, command }: Item<'_>) -> Seen {
+    let text = |data: &Payload| {
+        Some(str::from_utf8(data.data()).expect("data is text").to_owned())
+    };
     let (outcome, data) = match command {
-        Ok(Command::Publish { identifier, data }) => {
-            (Ok(format!("publish {identifier}")), text(&data))
+        Ok(Command::Publish { channel, payload, to: Audience::Everybody }) => {
+            (Ok(format!("publish {channel}")), text(&payload))
         }
-        Ok(Command::Request { service, data, timeout_ms }) => {
-            (Ok(format!("request {service} {timeout_ms}")), text(&data))
+        Ok(Command::Request { service, payload, timeout_ms }) => {
+            (Ok(format!("request {service} {timeout_ms}")), text(&payload))
         }
-        Ok(Command::Reply { request, answer: Ok(data) }) => {
-            (Ok(format!("reply {request}")), text(&data))
+        Ok(Command::Respond { request, answer: Ok(payload) }) => {
+            (Ok(format!("reply {request}")), text(&payload))
+        }
+        Ok(Command::History { channel, query }) => {
+            let HistoryQuery { start, limit, bytes_max, direction } = query;
+            assert_eq!((bytes_max, direction), (HISTORY_BYTES_MAX, Direction::Forward));
+            (Ok(format!("history {channel} {limit} {start:?}")), None)
         }
         Ok(other) => (Ok(format!("{other:?}")), None),
         Err(Rejection { code, message, about }) => {
@@ -51,7 +59,7 @@ fn seen(Item { id, command }: Item<'_>) -> Seen {
             (Err((code, about.is_some())), None)
         }
     };
-    Seen { id, outcome, data }
+    Seen { id: request, outcome, data }
 }
 
 /// The one outcome of a message with one command.
@@ -67,28 +75,27 @@ fn every_command() {
     for (message, expected) in [
         (
             r#"{"action":"subscribe","identifier":"AAPL"}"#,
-            r#"Subscribe { identifier: "AAPL", position: None }"#,
+            r#"Subscribe { channel: "AAPL", start: Head }"#,
         ),
         (
             r#"{"action":"subscribe","identifier":"a",
                 "position":{"epoch":4294967295,"offset":18446744073709551615}}"#,
-            "Subscribe { identifier: \"a\", position: \
-             Some(Position { epoch: 4294967295, offset: 18446744073709551615 }) }",
+            "Subscribe { channel: \"a\", start: \
+             After(Position { epoch: 4294967295, offset: 18446744073709551615 }) }",
         ),
-        (r#"{"action":"unsubscribe","identifier":"a"}"#, r#"Unsubscribe { identifier: "a" }"#),
+        (r#"{"action":"unsubscribe","identifier":"a"}"#, r#"Unsubscribe { channel: "a" }"#),
         (r#"{"action":"publish","identifier":"a","data":null}"#, "publish a"),
         (
             r#"{"action":"history","identifier":"a"}"#,
-            r#"History { identifier: "a", limit: 100, position: None }"#,
+            "history a 100 Head",
         ),
         (
             r#"{"action":"history","identifier":"a","limit":1000,
                 "position":{"epoch":0,"offset":0,"more":1}}"#,
-            "History { identifier: \"a\", limit: 1000, \
-             position: Some(Position { epoch: 0, offset: 0 }) }",
+            "history a 1000 After(Position { epoch: 0, offset: 0 })",
         ),
         (r#"{"action":"ping"}"#, "Ping"),
-        (r#"{"action":"auth","token":"x.y.z"}"#, r#"Auth { token: "x.y.z" }"#),
+        (r#"{"action":"auth","token":"x.y.z"}"#, r#"Authenticate { token: "x.y.z" }"#),
         (r#"{"action":"serve","service":"s"}"#, r#"Serve { service: "s" }"#),
         (r#"{"action":"unserve","service":"s"}"#, r#"Unserve { service: "s" }"#),
         (r#"{"action":"request","service":"s","data":1,"id":0}"#, "request s 10000"),
@@ -99,7 +106,7 @@ fn every_command() {
         (r#"{"action":"reply","request":"1-2","data":1}"#, "reply 1-2"),
         (
             r#"{"action":"reply","request":"1-2","error":"no"}"#,
-            r#"Reply { request: "1-2", answer: Err("no") }"#,
+            r#"Respond { request: "1-2", answer: Err("no") }"#,
         ),
     ] {
         assert_eq!(outcome(message), Ok(expected.to_owned()), "{message}");
@@ -110,7 +117,8 @@ fn every_command() {
 /// is known.
 #[test]
 fn every_error() {
-    use Code::*;
+    use Code::{BadCommand, BadJson, BatchTooLong, UnknownAction};
+    const BAD_NAME: Code = Code::Hub(ErrorCode::BadChannel);
     for (message, expected) in [
         ("", (BadJson, false)),
         (" ", (BadJson, false)),
@@ -129,11 +137,11 @@ fn every_error() {
         (r#"{"action":"ping\u0000"}"#, (UnknownAction, false)),
         (r#"{"action":"subscribe"}"#, (BadCommand, false)),
         (r#"{"action":"subscribe","identifier":7}"#, (BadCommand, false)),
-        (r#"{"action":"subscribe","identifier":""}"#, (BadIdentifier, false)),
-        (r#"{"action":"subscribe","identifier":"a\u0000"}"#, (BadIdentifier, false)),
-        (r#"{"action":"subscribe","identifier":"a\nb"}"#, (BadIdentifier, false)),
-        (r#"{"action":"subscribe","identifier":"a\u007f"}"#, (BadIdentifier, false)),
-        (r#"{"action":"subscribe","identifier":"a\u0085"}"#, (BadIdentifier, false)),
+        (r#"{"action":"subscribe","identifier":""}"#, (BAD_NAME, false)),
+        (r#"{"action":"subscribe","identifier":"a\u0000"}"#, (BAD_NAME, false)),
+        (r#"{"action":"subscribe","identifier":"a\nb"}"#, (BAD_NAME, false)),
+        (r#"{"action":"subscribe","identifier":"a\u007f"}"#, (BAD_NAME, false)),
+        (r#"{"action":"subscribe","identifier":"a\u0085"}"#, (BAD_NAME, false)),
         (r#"{"action":"subscribe","identifier":"a\ud800"}"#, (BadJson, false)),
         (r#"{"action":"subscribe","identifier":"a","position":"1-2"}"#, (BadCommand, true)),
         (r#"{"action":"subscribe","identifier":"a","position":{"epoch":1}}"#, (BadCommand, true)),
@@ -163,8 +171,8 @@ fn every_error() {
         (r#"{"action":"auth"}"#, (BadCommand, false)),
         (r#"{"action":"auth","token":{}}"#, (BadCommand, false)),
         (r#"{"action":"serve","identifier":"a"}"#, (BadCommand, false)),
-        (r#"{"action":"serve","service":""}"#, (BadIdentifier, false)),
-        (r#"{"action":"unserve","service":"\t"}"#, (BadIdentifier, false)),
+        (r#"{"action":"serve","service":""}"#, (BAD_NAME, false)),
+        (r#"{"action":"unserve","service":"\t"}"#, (BAD_NAME, false)),
         (r#"{"action":"request","service":"s","data":1}"#, (BadCommand, true)),
         (r#"{"action":"request","service":"s","id":1}"#, (BadCommand, true)),
         (r#"{"action":"request","service":"s","data":1,"id":1,"timeout":0}"#, (BadCommand, true)),
@@ -188,12 +196,12 @@ fn every_error() {
 fn ids() {
     let long = "i".repeat(64);
     for (given, expected) in [
-        ("0".to_owned(), Some(Id::Number(0))),
-        ("9007199254740992".to_owned(), Some(Id::Number(1 << 53))),
-        (r#""""#.to_owned(), Some(Id::Text("".into()))),
-        (r#""\ud83d\ude00""#.to_owned(), Some(Id::Text("\u{1f600}".into()))),
-        (format!("{long:?}"), Some(Id::Text(long.into()))),
-        ("null".to_owned(), None),
+        ("0".to_owned(), RequestId::Number(0)),
+        ("9007199254740992".to_owned(), RequestId::Number(1 << 53)),
+        (r#""""#.to_owned(), RequestId::Text("".into())),
+        (r#""\ud83d\ude00""#.to_owned(), RequestId::Text("\u{1f600}".into())),
+        (format!("{long:?}"), RequestId::Text(long.into())),
+        ("null".to_owned(), RequestId::None),
     ] {
         for action in ["ping", "pong"] {
             let message = format!(r#"{{"action":"{action}","id":{given}}}"#);
@@ -206,14 +214,14 @@ fn ids() {
     for given in ["-1", "9007199254740993", "1.0", "1e3", "true", "[]", &long] {
         let seen = read(format!(r#"{{"action":"ping","id":{given}}}"#).as_bytes());
         let outcome = Err((Code::BadCommand, false));
-        assert_eq!(seen, [Seen { id: None, outcome, data: None }], "{given}");
+        assert_eq!(seen, [Seen { id: RequestId::None, outcome, data: None }], "{given}");
     }
 }
 
 /// Commands wait for answers, so an id is small.
 #[test]
 fn an_id_is_small() {
-    assert_eq!(size_of::<Id>(), 16);
+    assert_eq!(size_of::<RequestId>(), 16);
 }
 
 /// A batch is obeyed in order; what is wrong in it is refused alone.
@@ -223,8 +231,8 @@ fn batches() {
         "data":[ 1 , "x y" ],"id":"two"},{"action":"nothing","id":3}, [] ] "#;
     let seen = read(message);
     let ids: Vec<_> = seen.iter().map(|seen| seen.id.clone()).collect();
-    let two = Id::Text("two".into());
-    assert_eq!(ids, [Some(Id::Number(1)), None, Some(two), Some(Id::Number(3)), None]);
+    let two = RequestId::Text("two".into());
+    assert_eq!(ids, [RequestId::Number(1), RequestId::None, two, RequestId::Number(3), RequestId::None]);
     let (bad, unknown) = (Some(Code::BadCommand), Some(Code::UnknownAction));
     assert_eq!(codes(&seen), [None, bad, None, unknown, bad]);
     assert_eq!(seen[2].data.as_deref(), Some(r#"[1,"x y"]"#));
@@ -272,24 +280,24 @@ fn data_stays_as_it_is() {
 #[test]
 fn the_last_member_counts() {
     let seen = read(br#"{"action":7,"id":1,"action":"ping","id":2}"#);
-    assert_eq!((&seen[0].id, &seen[0].outcome), (&Some(Id::Number(2)), &Ok("Ping".into())));
+    assert_eq!((&seen[0].id, &seen[0].outcome), (&RequestId::Number(2), &Ok("Ping".into())));
     let message = r#"{"action":"subscribe","identifier":"a",
         "position":{"epoch":"x","offset":1,"epoch":2,"offset":3}}"#;
-    let position = "Some(Position { epoch: 2, offset: 3 })";
-    let expected = format!("Subscribe {{ identifier: \"a\", position: {position} }}");
+    let start = "After(Position { epoch: 2, offset: 3 })";
+    let expected = format!("Subscribe {{ channel: \"a\", start: {start} }}");
     assert_eq!(outcome(message), Ok(expected));
 }
 
 /// The limits hold to the byte. Data is measured as it goes out.
 #[test]
 fn limits() {
-    let limits = Limits { identifier_bytes_max: 4, publication_bytes_max: 6 };
+    let limits = Limits { name_bytes_max: 4, payload_bytes_max: 6 };
     for (identifier, data, expected) in [
         ("\u{20ac}x", "[1, 23 ]", None),
         ("abcd", r#" "1234" "#, None),
-        ("abcde", "1", Some((Code::BadIdentifier, false))),
-        ("\u{20ac}xy", "1", Some((Code::BadIdentifier, false))),
-        ("abcd", r#""12345""#, Some((Code::BadPublication, true))),
+        ("abcde", "1", Some((Code::Hub(ErrorCode::BadChannel), false))),
+        ("\u{20ac}xy", "1", Some((Code::Hub(ErrorCode::BadChannel), false))),
+        ("abcd", r#""12345""#, Some((Code::Hub(ErrorCode::BadPublication), true))),
     ] {
         for action in ["publish", "request", "reply"] {
             let message = format!(
@@ -298,7 +306,7 @@ fn limits() {
             );
             let seen = read_with(&mut Parser::default(), message.as_bytes(), &limits);
             let expected = match (action, expected) {
-                ("reply", Some((Code::BadIdentifier, _))) => None,
+                ("reply", Some((Code::Hub(ErrorCode::BadChannel), _))) => None,
                 ("reply", Some((code, _))) => Some((code, false)),
                 _ => expected,
             };
@@ -308,7 +316,7 @@ fn limits() {
     for (error, fits) in [("123456", true), ("1234567", false)] {
         let message = format!(r#"{{"action":"reply","request":"1-2","error":"{error}"}}"#);
         let seen = read_with(&mut Parser::default(), message.as_bytes(), &limits);
-        assert_eq!(codes(&seen), [(!fits).then_some(Code::BadPublication)]);
+        assert_eq!(codes(&seen), [(!fits).then_some(Code::Hub(ErrorCode::BadPublication))]);
     }
 }
 
@@ -368,13 +376,13 @@ fn codes(seen: &[Seen]) -> Vec<Option<Code>> {
 }
 
 fn as_the_model(message: &[u8]) {
-    command_oracle::as_the_model(&mut Parser::default(), message, &LIMITS);
+    decode_oracle::as_the_model(&mut Parser::default(), message, &LIMITS);
 }
 
 /// Whatever fuzzing has found is read as the model says.
 #[test]
 fn messages_of_the_corpus() {
-    files::each("commands", command_oracle::check);
+    files::each("commands", decode_oracle::check);
 }
 
 /// JSON as a list of tokens, between which there may be whitespace.
