@@ -1,29 +1,26 @@
 //! What is remembered of each connection that uses channels: 12 bytes beside its subscriptions.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use murre_core::{ConnId, Pool};
 
-use super::auth::{LEEWAY_SECONDS, User};
-use super::rate::Spent;
+use crate::hub::auth::User;
+use crate::hub::expiry::Expiries;
+use crate::hub::rate::BucketState;
 
 /// Every connection's, by slot.
 pub(crate) struct Clients {
     clients: Vec<Client>,
     /// Beside `clients`: together they would have 4 bytes between them that nobody uses.
-    spent: Vec<Spent>,
+    spent: Vec<BucketState>,
     /// Of those who have authenticated.
     users: Pool<User>,
-    /// When the tokens of those say that they expire, in Unix seconds; some are gone, or newer.
-    expiries: BinaryHeap<Reverse<(u64, ConnId)>>,
+    expiries: Expiries<ConnId>,
 }
 
 /// How a client is told of publications, and the key of its user in the lower bits.
 #[derive(Clone, Copy)]
 struct Client(u32);
 
-const _: () = assert!(size_of::<Client>() + size_of::<Spent>() == 12);
+const _: () = assert!(size_of::<Client>() + size_of::<BucketState>() == 12);
 
 impl Client {
     const USER_BITS: u32 = 29;
@@ -72,7 +69,7 @@ impl Clients {
             clients: Vec::with_capacity(room),
             spent: Vec::with_capacity(room),
             users: Pool::default(),
-            expiries: BinaryHeap::new(),
+            expiries: Expiries::default(),
         }
     }
 
@@ -81,10 +78,10 @@ impl Clients {
         let index = id.index() as usize;
         if self.clients.len() <= index {
             self.clients.resize(index + 1, Client::NOTHING);
-            self.spent.resize(index + 1, Spent::NOTHING);
+            self.spent.resize(index + 1, BucketState::FULL);
         }
         self.clients[index] = Client::new(speaks, Client::NOBODY);
-        self.spent[index] = Spent::NOTHING;
+        self.spent[index] = BucketState::FULL;
         if let Some(user) = user {
             self.authenticate(id, user);
         }
@@ -94,7 +91,8 @@ impl Clients {
     pub(crate) fn leave(&mut self, id: ConnId) {
         let client = &mut self.clients[id.index() as usize];
         if let Some(user) = std::mem::replace(client, Client::NOTHING).user() {
-            self.users.remove(user);
+            let user = self.users.remove(user);
+            self.expiries.replace(id, user.expires, None);
         }
     }
 
@@ -104,15 +102,14 @@ impl Clients {
     }
 
     /// What the connection has spent on commands.
-    pub(crate) fn spent(&mut self, id: ConnId) -> &mut Spent {
+    pub(crate) fn spent(&mut self, id: ConnId) -> &mut BucketState {
         &mut self.spent[id.index() as usize]
     }
 
     /// From now on the connection is this user's.
     pub(crate) fn authenticate(&mut self, id: ConnId, user: User) {
-        if let Some(expires) = user.expires {
-            self.expiries.push(Reverse((expires, id)));
-        }
+        let known = self.user(id.index()).and_then(|known| known.expires);
+        self.expiries.replace(id, known, user.expires);
         let client = &mut self.clients[id.index() as usize];
         match client.user() {
             Some(known) => *self.users.get_mut(known) = user,
@@ -128,18 +125,12 @@ impl Clients {
 
     /// The next connection whose token has expired at `now`, in Unix seconds.
     pub(crate) fn expired(&mut self, now: u64) -> Option<ConnId> {
-        while self.next_expiry()? <= now {
-            let Reverse((expires, id)) = self.expiries.pop()?;
-            if self.user(id.index()).is_some_and(|user| user.expires == Some(expires)) {
-                return Some(id);
-            }
-        }
-        None
+        self.expiries.expired(now)
     }
 
     /// When the next token may have expired, in Unix seconds.
     pub(crate) fn next_expiry(&self) -> Option<u64> {
-        self.expiries.peek().map(|Reverse((expires, _))| expires.saturating_add(LEEWAY_SECONDS))
+        self.expiries.next()
     }
 
     /// How many connections have authenticated.

@@ -8,6 +8,7 @@ use tokio::sync::oneshot::Sender;
 use super::code::Code;
 use super::tickets::Asker;
 use super::{Channels, Speaks};
+use crate::hub::auth::UnixSeconds;
 
 /// A question or an order. Where nobody waits for the answer any more it goes nowhere.
 pub(crate) enum Control {
@@ -77,7 +78,7 @@ impl Channels {
         let user = self.clients.user(slot);
         Some(ConnectionInfo {
             user: user.map(|user| user.name.to_string()),
-            expires: user.and_then(|user| user.expires),
+            expires: user.and_then(|user| user.expires).map(UnixSeconds::get),
             subscriptions: self.topics.subscriptions(slot).map(str::to_owned).collect(),
             queued: out.queued(id),
         })

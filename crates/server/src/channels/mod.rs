@@ -6,7 +6,6 @@
 //! a turn what the router has for other shards is posted to them.
 
 pub(crate) mod answer;
-pub(crate) mod auth;
 pub(crate) mod binary;
 mod clients;
 pub(crate) mod code;
@@ -20,7 +19,6 @@ mod frames;
 mod lagging;
 mod mail;
 pub(crate) mod namespaces;
-pub(crate) mod rate;
 mod setting;
 mod streams;
 mod tickets;
@@ -38,9 +36,10 @@ use murre_router::{Shard, Ticket};
 use tokio::sync::oneshot;
 
 use crate::bench::feed;
+use crate::hub::auth::{self, BadToken, UnixSeconds, User};
+use crate::hub::rate::RateDecision;
 use crate::mesh::Mesh;
 use answer::{Answer, Data};
-use auth::{BadToken, User};
 use clients::Clients;
 use code::Code;
 use command::{About, Command, Id, Item, Parser, Rejection};
@@ -48,7 +47,6 @@ use control::Published;
 use frames::Frames;
 use lagging::Lagging;
 use namespaces::{Rules, Who};
-use rate::Pace;
 use streams::Streams;
 use tickets::{Asker, Tickets, Waiting};
 
@@ -314,13 +312,13 @@ impl Channels {
         }
         self.counters.commands.add(1);
         let now = Duration::from_millis(self.now);
-        match self.setting.rate.command(self.clients.spent(id), now) {
-            Pace::Fine => true,
-            Pace::TooFast => {
+        match self.setting.rate.take(self.clients.spent(id), now) {
+            RateDecision::Allow => true,
+            RateDecision::Refuse => {
                 self.refuse(id, name, Code::TooFast.into(), out);
                 false
             }
-            Pace::Hopeless => {
+            RateDecision::Disconnect => {
                 self.refuse(id, name, Code::TooFast.into(), out);
                 end(id, Code::TooFast, out);
                 false
@@ -378,7 +376,10 @@ impl Channels {
             }
             Command::Auth { token } => {
                 let user = self.setting.keys.verify(token, seconds()).map_err(unknown)?;
-                let answer = Answer::Authenticated { user: &user.name, expires: user.expires };
+                let answer = Answer::Authenticated {
+                    user: &user.name,
+                    expires: user.expires.map(UnixSeconds::get),
+                };
                 say(id, answer, name.as_ref(), out);
                 self.clients.authenticate(id, user);
                 Ok(())

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use murre_router::{Shard, services, topics};
 
-use super::auth::Keys;
 use super::command;
 use super::floor::Floors;
 use super::namespaces::Namespaces;
-use super::rate::Rate;
 use crate::config::Config;
+use crate::hub::auth::Keys;
+use crate::hub::rate::TokenBucket;
 
 /// What all shards share of channels: rules, and what makes them one.
 pub(crate) struct Setting {
@@ -19,7 +19,7 @@ pub(crate) struct Setting {
     pub(crate) limits: command::Limits,
     pub(crate) topics: topics::Limits,
     pub(crate) services: services::Limits,
-    pub(crate) rate: Rate,
+    pub(crate) rate: TokenBucket,
     pub(crate) floors: Floors,
     /// What hashes names, the same for all shards and unknown to clients.
     pub(crate) seed: u64,
@@ -57,7 +57,10 @@ impl Setting {
             limits: config.command_limits(),
             topics,
             services,
-            rate: Rate::new(config.max_commands_per_second),
+            rate: TokenBucket::new(
+                config.max_commands_per_second,
+                config.max_commands_per_second.saturating_mul(2),
+            ),
             floors: Floors::new(cores),
             // The only source of numbers that cannot be guessed in the standard library.
             seed: RandomState::new().hash_one(()),
