@@ -11,6 +11,8 @@ mod bench;
 mod channels;
 mod config;
 mod files;
+#[allow(dead_code, unused_imports)] // Until sessions go through `hub`.
+mod hub;
 mod log;
 mod mesh;
 mod shards;

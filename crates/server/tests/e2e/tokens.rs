@@ -25,7 +25,7 @@ impl Guarded {
         let secret = std::env::temp_dir().join(name);
         fs::write(&secret, SECRET).expect("there is room for a file");
         let flag = format!("--jwt-hmac-secret-file={}", secret.display());
-        Guarded { server: Server::start(&[&flag]), secret }
+        Guarded { server: Server::start(&[&flag, "--namespace=kept,history-size=5"]), secret }
     }
 }
 
@@ -79,6 +79,59 @@ fn a_bad_token_opens_nothing() {
         assert_eq!(client.error(json!({"action": "auth", "token": bad})), "bad_token");
         assert_eq!(client.error(publish()), "not_allowed");
         client.subscribe("news");
+    }
+}
+
+/// A token that expires after every clock has ended is a token without an expiry, by each of the four
+/// ways in.
+#[test]
+fn a_far_expiry_is_none() {
+    let guarded = Guarded::start("far");
+    for exp in [json!(1e19), json!(1e300), json!(u64::MAX), json!(u64::MAX - 5), json!(1_u64 << 63)]
+    {
+        let token = token(&json!({"sub": "ann", "exp": exp}), SECRET);
+        let mut ann = Client::at(&guarded.server, &format!("/ws?token={token}"));
+        let answer = ann.ask(json!({"action": "auth", "token": token}));
+        assert_eq!((&answer["type"], &answer["expires"]), (&json!("authenticated"), &Value::Null));
+        let mut events = guarded.server.connect();
+        let target = format!("/sse?topic=news&token={token}");
+        events.send(format!("GET {target} HTTP/1.1\r\nHost: murre\r\n\r\n").as_bytes());
+        let target = format!("/poll?topic=kept:news&token={token}");
+        let mut poll = guarded.server.connect();
+        let answer = poll.get(&target);
+        let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let [epoch, offset] = ["epoch", "offset"].map(|part| &answer["position"][part]);
+        let target = format!("{target}&position={epoch}-{offset}");
+        poll.send(format!("GET {target} HTTP/1.1\r\nHost: murre\r\n\r\n").as_bytes());
+        ann.ask(json!({"action": "publish", "identifier": "kept:news", "data": 1}));
+        let answer: Value = serde_json::from_slice(&poll.answer().body).expect("JSON");
+        assert_eq!(answer["publications"].as_array().map(Vec::len), Some(1), "{answer}");
+        guarded
+            .server
+            .wait_until("two users", |stats| stats["total"]["connections_authenticated"] == 2);
+        drop((ann, events, poll));
+        guarded
+            .server
+            .wait_until("nobody", |stats| stats["total"]["connections_authenticated"] == 0);
+    }
+}
+
+/// A claim of the wrong type is named.
+#[test]
+fn a_claim_of_the_wrong_type_is_named() {
+    let guarded = Guarded::start("types");
+    for (claims, named) in [
+        (json!({"sub": 42}), "`sub` in a token is a string"),
+        (json!({"sub": "ann", "exp": "123"}), "`exp` in a token is a number"),
+        (json!({"sub": "ann", "nbf": null}), "`nbf` in a token is a number"),
+    ] {
+        let token = token(&claims, SECRET);
+        let answer = guarded.server.connect().get(&format!("/sse?topic=news&token={token}"));
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(answer.status == 401 && body.contains(named), "{} {body}", answer.status);
+        let answer = Client::of(&guarded.server).ask(json!({"action": "auth", "token": token}));
+        assert_eq!(answer["code"], "bad_token");
+        assert!(answer["message"].as_str().is_some_and(|message| message.contains(named)));
     }
 }
 
