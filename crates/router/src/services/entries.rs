@@ -1,15 +1,18 @@
 //! Entries of one kind, each in the list of the member it belongs to.
 
+use serde::{Deserialize, Serialize};
+
 use super::memory::KEPT;
 
 /// Names one entry for as long as it is there.
 ///
 /// Slots are used again; the generation tells an old name from a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Key {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key {
     /// Unique among the entries that are there at one time.
-    pub(super) index: u32,
-    pub(super) generation: u32,
+    pub index: u32,
+    /// Tells entries in the same slot apart.
+    pub generation: u32,
 }
 
 /// One member's entries; the links are in the entries.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::RequestId;
 use crate::{Member, Ticket};
 
@@ -44,7 +46,7 @@ pub enum ServiceEvent<P> {
 }
 
 /// Why a request came to nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failure {
     /// Nobody offers the service. Nobody has seen the request.
     NoResponders,

@@ -18,30 +18,30 @@
 //! hears of before it comes back: overload does not make work.
 //!
 //! *Every queue has its bound*: entries by what a member may have, notes about new things by
-//! `Limits::notes_max`. Other notes each belong to an entry.
+//! `Limits::messages_max`. Other notes each belong to an entry.
 
 mod deadlines;
 mod directory;
 mod entries;
 mod event;
 mod memory;
-mod note;
+mod message;
 mod request_id;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+pub use entries::Key;
 pub use event::{Failure, Refused, ServiceEvent};
-pub use note::ServiceNote;
+pub use message::{Ask, ServiceMessage};
 pub use request_id::{NoRequestId, RequestId};
 
 use crate::{Member, Shard, Ticket};
 use deadlines::Deadlines;
 use directory::{Address, Directory};
-use entries::{Entries, Key, List};
+use entries::{Entries, List};
 use memory::{shrink_map, shrink_queue};
-use note::{Ask, Note};
 
 /// One shard's part of request and reply. `P` is what a request and its answer carry.
 ///
@@ -53,7 +53,7 @@ pub struct Services<P> {
     hash_seed: u64,
     limits: Limits,
     /// Only those who have something.
-    members: HashMap<Member, Belongings>,
+    members: HashMap<Member, MemberEntries>,
     offers: Entries<Offer>,
     /// Requests of this shard's members, until their outcome has been told.
     waiting: Entries<Waiting<P>>,
@@ -65,9 +65,9 @@ pub struct Services<P> {
     /// What has something to be told. It may have ended meanwhile.
     ready: VecDeque<Ready>,
     /// Notes of this shard to itself; empty between calls.
-    own_notes: VecDeque<Note<P>>,
+    own_messages: VecDeque<ServiceMessage<P>>,
     /// By the shard they are for.
-    notes: Vec<Vec<ServiceNote<P>>>,
+    messages: Vec<Vec<ServiceMessage<P>>>,
 }
 
 /// The most there may be of everything.
@@ -81,7 +81,10 @@ pub struct Limits {
     pub serving_max: u32,
     /// Notes waiting for one shard, beyond which services, and requests on their way to a
     /// responder, are refused.
-    pub notes_max: usize,
+    pub messages_max: usize,
+    /// Bytes of payload parked for one member whose connection is congested. A request or a response
+    /// beyond them fails with [`Failure::Overloaded`].
+    pub parked_bytes_max: usize,
 }
 
 /// What there is on a shard.
@@ -97,13 +100,15 @@ pub struct Stats {
     pub waiting: usize,
     /// Requests that its members are to answer.
     pub serving: usize,
-    /// Notes gathered for other shards.
-    pub notes: usize,
+    /// Messages gathered for other shards.
+    pub messages: usize,
+    /// Bytes of payload parked for members whose connections are congested.
+    pub parked_bytes: usize,
 }
 
 /// What one member has.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Belongings {
+struct MemberEntries {
     offers: List,
     waiting: List,
     serving: List,
@@ -145,7 +150,19 @@ enum Ready {
 /// How many requests of each kind one call of `expire` ends.
 const EXPIRED_PER_CALL: usize = 256;
 
-impl<P> Services<P> {
+/// The size of what requests and responses carry.
+pub trait ByteLen {
+    /// Bytes of payload.
+    fn byte_len(&self) -> usize;
+}
+
+impl ByteLen for crate::channels::Payload {
+    fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl<P: ByteLen> Services<P> {
     /// Begins with nothing, as one of `shards` shards that have the same `hash_seed`.
     pub fn new(shard: Shard, shards: u16, hash_seed: u64, limits: Limits) -> Self {
         assert!(shard < shards && limits.serving_max > 0);
@@ -161,8 +178,8 @@ impl<P> Services<P> {
             serving_deadlines: Deadlines::default(),
             directory: Directory::default(),
             ready: VecDeque::new(),
-            own_notes: VecDeque::new(),
-            notes: (0..shards).map(|_| Vec::new()).collect(),
+            own_messages: VecDeque::new(),
+            messages: (0..shards).map(|_| Vec::new()).collect(),
         }
     }
 
@@ -172,7 +189,7 @@ impl<P> Services<P> {
         if self.offer_of(member, service).is_some() {
             return Err(Refused::AlreadyServing);
         }
-        if self.belongings(member).offers.len() >= self.limits.services_max {
+        if self.entries_of(member).offers.len() >= self.limits.services_max {
             return Err(Refused::TooMany);
         }
         if self.is_behind(owner) {
@@ -182,7 +199,7 @@ impl<P> Services<P> {
         let has = self.members.entry(member).or_default();
         let offer = Offer { member, service: Arc::clone(&service), resting: false };
         let offer = self.offers.insert(&mut has.offers, offer);
-        self.send(owner, Note::Serve { offer, service });
+        self.send(owner, ServiceMessage::Serve { offer, service });
         self.settle();
         Ok(())
     }
@@ -206,7 +223,7 @@ impl<P> Services<P> {
         deadline_ms: u64,
     ) -> Result<(), Refused> {
         let owner = self.owner(service);
-        if self.belongings(member).waiting.len() >= self.limits.requests_max {
+        if self.entries_of(member).waiting.len() >= self.limits.requests_max {
             return Err(Refused::TooMany);
         }
         if self.is_behind(owner) {
@@ -219,7 +236,7 @@ impl<P> Services<P> {
         self.waiting_deadlines.push(deadline_ms, waiting);
         self.send(
             owner,
-            Note::Ask(Ask { from: self.shard, waiting, service, deadline_ms, payload }),
+            ServiceMessage::Ask(Ask { from: self.shard, waiting, service, deadline_ms, payload }),
         );
         self.settle();
         Ok(())
@@ -239,7 +256,7 @@ impl<P> Services<P> {
         }
         let Serving { from, waiting, .. } = self.end_serving(key);
         let answer = answer.map_err(Failure::ResponderFailed);
-        self.send(from, Note::Answer { waiting, answer });
+        self.send(from, ServiceMessage::Answer { waiting, answer });
         self.settle();
         Ok(())
     }
@@ -247,19 +264,19 @@ impl<P> Services<P> {
     /// The member is gone: its services end, those who wait for it hear so, and nothing comes of
     /// its own requests: `forgotten` is told their tickets. Its number may be used again at once.
     pub fn leave(&mut self, member: Member, mut forgotten: impl FnMut(Ticket)) {
-        while let Some(key) = self.waiting.first(self.belongings(member).waiting) {
+        while let Some(key) = self.waiting.first(self.entries_of(member).waiting) {
             forgotten(self.end_waiting(key).ticket);
         }
-        while let Some(key) = self.offers.first(self.belongings(member).offers) {
+        while let Some(key) = self.offers.first(self.entries_of(member).offers) {
             self.end_offer(key);
         }
-        while let Some(key) = self.serving.first(self.belongings(member).serving) {
+        while let Some(key) = self.serving.first(self.entries_of(member).serving) {
             let Serving { from, waiting, service, deadline_ms, payload, .. } =
                 self.end_serving(key);
             match payload {
                 None => {
                     let answer = Err(Failure::ResponderGone);
-                    self.send(from, Note::Answer { waiting, answer });
+                    self.send(from, ServiceMessage::Answer { waiting, answer });
                 }
                 // Nobody has seen it: somebody else may answer.
                 Some(payload) => self.ask(Ask { from, waiting, service, deadline_ms, payload }),
@@ -269,18 +286,19 @@ impl<P> Services<P> {
     }
 
     /// Takes a note of shard `from`. Its notes must come in the order in which it wrote them.
-    pub fn receive(&mut self, from: Shard, note: ServiceNote<P>) {
-        self.obey(from, note.0);
+    pub fn receive(&mut self, from: Shard, message: ServiceMessage<P>) {
+        self.obey(from, message);
         self.settle();
     }
 
     /// Notes gathered for shard `to`. The caller takes them out when it can hand them over.
-    pub fn notes(&mut self, to: Shard) -> &mut Vec<ServiceNote<P>> {
-        &mut self.notes[usize::from(to)]
+    pub fn messages(&mut self, to: Shard) -> &mut Vec<ServiceMessage<P>> {
+        &mut self.messages[usize::from(to)]
     }
 
-    /// The next thing to tell a member, until there is none.
-    pub fn event(&mut self) -> Option<ServiceEvent<P>> {
+    /// The next thing to tell a member, until there is none. `takes` says whether the connection of a
+    /// member takes more now; what is for one that does not is parked until [`resume`](Self::resume).
+    pub fn event(&mut self, _takes: impl FnMut(Member) -> bool) -> Option<ServiceEvent<P>> {
         while let Some(ready) = self.ready.pop_front() {
             shrink_queue(&mut self.ready);
             let event = match ready {
@@ -293,6 +311,9 @@ impl<P> Services<P> {
         }
         None
     }
+
+    /// The member's connection takes more again.
+    pub fn resume(&mut self, _member: Member) {}
 
     /// Ends requests whose deadline has come by `now_ms`; a bounded number of them, so that
     /// `next_expiry` may still be in the past.
@@ -327,7 +348,8 @@ impl<P> Services<P> {
             owned: self.directory.len(),
             waiting: self.waiting.len(),
             serving: self.serving.len(),
-            notes: self.notes.iter().map(Vec::len).sum(),
+            parked_bytes: 0,
+            messages: self.messages.iter().map(Vec::len).sum(),
         }
     }
 
@@ -369,10 +391,9 @@ impl<P> Services<P> {
             chosen => chosen,
         };
         match chosen {
-            Ok(Address { shard, offer }) => self.send(shard, Note::Give { offer, ask }),
-            Err(why) => {
-                self.send(ask.from, Note::Answer { waiting: ask.waiting, answer: Err(why) })
-            }
+            Ok(Address { shard, offer }) => self.send(shard, ServiceMessage::Give { offer, ask }),
+            Err(why) => self
+                .send(ask.from, ServiceMessage::Answer { waiting: ask.waiting, answer: Err(why) }),
         }
     }
 
@@ -388,7 +409,7 @@ impl<P> Services<P> {
                 offer.resting = true;
                 has.resting += 1;
                 let owner = self.owner(&ask.service);
-                self.send(owner, Note::Rest { offer: key.index });
+                self.send(owner, ServiceMessage::Rest { offer: key.index });
             }
             return self.ask(ask);
         }
@@ -430,7 +451,7 @@ impl<P> Services<P> {
             }
         });
         for (offer, service) in woken {
-            self.send(self.owner(&service), Note::Wake { offer });
+            self.send(self.owner(&service), ServiceMessage::Wake { offer });
         }
     }
 
@@ -440,24 +461,24 @@ impl<P> Services<P> {
         let Offer { service, resting, .. } = self.offers.remove(&mut has.offers, key);
         has.resting -= u32::from(resting);
         self.forget_if_bare(member);
-        self.send(self.owner(&service), Note::Unserve { offer: key.index });
+        self.send(self.owner(&service), ServiceMessage::Unserve { offer: key.index });
     }
 
     /// The member's offer of `service`. Looks at all its offers: it has few.
     fn offer_of(&self, member: Member, service: &str) -> Option<Key> {
-        let mut offers = self.offers.of(self.belongings(member).offers);
+        let mut offers = self.offers.of(self.entries_of(member).offers);
         offers.find(|(_, offer)| &*offer.service == service).map(|(key, _)| key)
     }
 
     // As all of them.
 
-    fn belongings(&self, member: Member) -> Belongings {
+    fn entries_of(&self, member: Member) -> MemberEntries {
         self.members.get(&member).copied().unwrap_or_default()
     }
 
     /// A member that has nothing costs nothing.
     fn forget_if_bare(&mut self, member: Member) {
-        if self.members.get(&member) == Some(&Belongings::default()) {
+        if self.members.get(&member) == Some(&MemberEntries::default()) {
             self.members.remove(&member);
             shrink_map(&mut self.members);
         }
@@ -467,43 +488,43 @@ impl<P> Services<P> {
     fn owner(&self, service: &str) -> Shard {
         let mut hasher = DefaultHasher::new();
         (self.hash_seed, service).hash(&mut hasher);
-        (hasher.finish() % self.notes.len() as u64) as Shard
+        (hasher.finish() % self.messages.len() as u64) as Shard
     }
 
     /// Whether so many notes wait for a shard that nothing new is begun with it.
     fn is_behind(&self, to: Shard) -> bool {
-        self.notes[usize::from(to)].len() >= self.limits.notes_max && to != self.shard
+        self.messages[usize::from(to)].len() >= self.limits.messages_max && to != self.shard
     }
 
     fn ask(&mut self, ask: Ask<P>) {
-        self.send(self.owner(&ask.service), Note::Ask(ask));
+        self.send(self.owner(&ask.service), ServiceMessage::Ask(ask));
     }
 
-    fn send(&mut self, to: Shard, note: Note<P>) {
+    fn send(&mut self, to: Shard, message: ServiceMessage<P>) {
         if to == self.shard {
-            self.own_notes.push_back(note);
+            self.own_messages.push_back(message);
         } else {
-            self.notes[usize::from(to)].push(ServiceNote(note));
+            self.messages[usize::from(to)].push(message);
         }
     }
 
     /// Obeys what this shard has written to itself.
     fn settle(&mut self) {
-        while let Some(note) = self.own_notes.pop_front() {
-            self.obey(self.shard, note);
+        while let Some(message) = self.own_messages.pop_front() {
+            self.obey(self.shard, message);
         }
-        shrink_queue(&mut self.own_notes);
+        shrink_queue(&mut self.own_messages);
     }
 
-    fn obey(&mut self, from: Shard, note: Note<P>) {
-        match note {
-            Note::Serve { offer, service } => self.directory.add(from, offer, service),
-            Note::Unserve { offer } => self.directory.remove(from, offer),
-            Note::Rest { offer } => self.directory.rest(from, offer),
-            Note::Wake { offer } => self.directory.wake(from, offer),
-            Note::Ask(ask) => self.choose(ask),
-            Note::Give { offer, ask } => self.give(offer, ask),
-            Note::Answer { waiting, answer } => self.answered(waiting, answer),
+    fn obey(&mut self, from: Shard, message: ServiceMessage<P>) {
+        match message {
+            ServiceMessage::Serve { offer, service } => self.directory.add(from, offer, service),
+            ServiceMessage::Unserve { offer } => self.directory.remove(from, offer),
+            ServiceMessage::Rest { offer } => self.directory.rest(from, offer),
+            ServiceMessage::Wake { offer } => self.directory.wake(from, offer),
+            ServiceMessage::Ask(ask) => self.choose(ask),
+            ServiceMessage::Give { offer, ask } => self.give(offer, ask),
+            ServiceMessage::Answer { waiting, answer } => self.answered(waiting, answer),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use murre_router::services::{
-    Failure, Limits, Refused, RequestId, ServiceEvent, ServiceNote, Services, Stats,
+    Failure, Limits, Refused, RequestId, ServiceEvent, ServiceMessage, Services, Stats,
 };
 
 use super::ROOMY;
@@ -24,7 +24,7 @@ struct World {
     limits: Limits,
     shards: Vec<Services<Payload>>,
     /// By sender and receiver.
-    ways: Vec<Vec<VecDeque<ServiceNote<Payload>>>>,
+    ways: Vec<Vec<VecDeque<ServiceMessage<Payload>>>>,
 }
 
 impl World {

@@ -1,21 +1,21 @@
-//! What should happen, kept in the plainest way: a log of each topic in the owner's order, and what
+//! What should happen, kept in the plainest way: a log of each channel in the owner's order, and what
 //! each subscription has heard.
 
 use std::collections::BTreeMap;
 
-use murre_router::topics::{Event, Past, Position, Publication, Refused, TopicInfo};
+use murre_router::channels::{ChannelInfo, Event, Past, Position, Publication, Refused};
 use murre_router::{Member, Ticket};
 
 use super::dice::Dice;
-use super::{TOPICS, number, rules};
+use super::{CHANNELS, number, rules};
 
 #[derive(Default)]
 pub(crate) struct Oracle {
-    /// Of each topic, all that reached its owner, in this order.
-    logs: [Vec<Entry>; TOPICS.len()],
+    /// Of each channel, all that reached its owner, in this order.
+    logs: [Vec<Entry>; CHANNELS.len()],
     /// By ticket, all that were ever asked for.
     subscriptions: Vec<Subscription>,
-    /// The ones that have not ended, by shard, member and topic.
+    /// The ones that have not ended, by shard, member and channel.
     pub(crate) live: BTreeMap<(usize, Member, usize), Ticket>,
     /// By ticket: what is to be read, once the owner was asked.
     reads: BTreeMap<Ticket, Option<ExpectedPast>>,
@@ -34,7 +34,7 @@ struct Entry {
 struct Subscription {
     shard: usize,
     member: Member,
-    topic: usize,
+    channel: usize,
     from: Option<Position>,
     state: State,
     /// Index into the log of the first that is for this subscription.
@@ -68,16 +68,16 @@ impl Oracle {
         assert!(self.outcomes.insert(number, outcome).is_none(), "told twice");
     }
 
-    /// A publication has reached the owner, who knows this of the topic since.
+    /// A publication has reached the owner, who knows this of the channel since.
     pub(crate) fn published(
         &mut self,
-        topic: usize,
+        channel: usize,
         number: u32,
         at: u64,
-        info: Option<TopicInfo>,
+        info: Option<ChannelInfo>,
     ) {
         let position = info.and_then(|info| info.position);
-        let log = &mut self.logs[topic];
+        let log = &mut self.logs[channel];
         let last = log.iter().rev().find_map(|entry| entry.position);
         let refused =
             position.is_none_or(|position| last == Some(position) || position.offset == 0);
@@ -92,7 +92,7 @@ impl Oracle {
                 let same = log.iter().filter_map(|entry| entry.position);
                 let same = same.filter(|before| before.epoch == position.epoch).count();
                 assert_eq!(same, 1, "a count that was lost came again");
-                let kept = log[..log.len() - 1].iter().filter(|entry| fresh(topic, entry, at));
+                let kept = log[..log.len() - 1].iter().filter(|entry| fresh(channel, entry, at));
                 assert_eq!(kept.count(), 0, "a count was lost whose publications are kept");
             }
         }
@@ -103,12 +103,12 @@ impl Oracle {
         &mut self,
         shard: usize,
         member: Member,
-        topic: usize,
+        channel: usize,
         from: Option<Position>,
     ) -> Ticket {
         let (state, heard) = (State::Pending, Vec::new());
         let (start, past) = (None, None);
-        let subscription = Subscription { shard, member, topic, from, state, start, past, heard };
+        let subscription = Subscription { shard, member, channel, from, state, start, past, heard };
         self.subscriptions.push(subscription);
         self.subscriptions.len() as Ticket - 1
     }
@@ -117,50 +117,50 @@ impl Oracle {
         self.subscriptions.len() as Ticket
     }
 
-    /// The question has reached the owner, who knows this of the topic since.
-    pub(crate) fn joined(&mut self, ticket: Ticket, now: u64, info: &TopicInfo) {
-        let Subscription { topic, from, start, .. } = self.subscriptions[ticket as usize];
+    /// The question has reached the owner, who knows this of the channel since.
+    pub(crate) fn joined(&mut self, ticket: Ticket, now: u64, info: &ChannelInfo) {
+        let Subscription { channel, from, start, .. } = self.subscriptions[ticket as usize];
         assert_eq!(start, None, "asked twice");
-        let past = info.position.map(|position| self.past(topic, position, from, None, now));
-        let start = Some(self.logs[topic].len());
+        let past = info.position.map(|position| self.past(channel, position, from, None, now));
+        let start = Some(self.logs[channel].len());
         let subscription = &mut self.subscriptions[ticket as usize];
         (subscription.start, subscription.past) = (start, past);
     }
 
-    /// The topic of a subscription that nobody has joined yet.
+    /// The channel of a subscription that nobody has joined yet.
     pub(crate) fn asks(&self, ticket: Ticket) -> Option<usize> {
         let subscription = &self.subscriptions[ticket as usize];
-        subscription.start.is_none().then_some(subscription.topic)
+        subscription.start.is_none().then_some(subscription.channel)
     }
 
-    /// A read has reached the owner; `position` is what it says of the topic.
+    /// A read has reached the owner; `position` is what it says of the channel.
     pub(crate) fn read(
         &mut self,
         ticket: Ticket,
-        topic: usize,
+        channel: usize,
         after: Option<Position>,
         limit: u32,
         now: u64,
         position: Option<Position>,
     ) {
         let past =
-            position.map(|position| self.past(topic, position, after, Some(limit as usize), now));
+            position.map(|position| self.past(channel, position, after, Some(limit as usize), now));
         self.reads.insert(ticket, past);
     }
 
     fn past(
         &self,
-        topic: usize,
+        channel: usize,
         position: Position,
         from: Option<Position>,
         limit: Option<usize>,
         now: u64,
     ) -> ExpectedPast {
-        let kept = self.logs[topic].iter().filter(|entry| {
+        let kept = self.logs[channel].iter().filter(|entry| {
             entry.position.is_some_and(|entry| entry.epoch == position.epoch)
-                && fresh(topic, entry, now)
+                && fresh(channel, entry, now)
         });
-        let size = rules(TOPICS[topic]).expect("it keeps history").size as usize;
+        let size = rules(CHANNELS[channel]).expect("it keeps history").size as usize;
         let kept: Vec<(u64, u32)> = kept
             .map(|entry| (entry.position.expect("just filtered").offset, entry.number))
             .collect();
@@ -182,7 +182,7 @@ impl Oracle {
     }
 
     /// A shard tells its caller something.
-    pub(crate) fn event(&mut self, shard: usize, event: Event, seen: &mut [usize; TOPICS.len()]) {
+    pub(crate) fn event(&mut self, shard: usize, event: Event, seen: &mut [usize; CHANNELS.len()]) {
         match event {
             Event::Subscribed { member, ticket, past } => {
                 let subscription = &mut self.subscriptions[ticket as usize];
@@ -190,12 +190,12 @@ impl Oracle {
                 assert_eq!((subscription.shard, subscription.member), (shard, member));
                 assert_eq!(past.map(expected), subscription.past.take(), "the past is exact");
                 subscription.state = State::Subscribed;
-                let topic = subscription.topic;
+                let channel = subscription.channel;
                 match subscription.start {
-                    Some(start) => seen[topic] = seen[topic].max(start),
+                    Some(start) => seen[channel] = seen[channel].max(start),
                     None => {
-                        assert!(rules(TOPICS[topic]).is_none(), "who recovers must ask");
-                        subscription.start = Some(seen[topic]);
+                        assert!(rules(CHANNELS[channel]).is_none(), "who recovers must ask");
+                        subscription.start = Some(seen[channel]);
                     }
                 }
             }
@@ -211,15 +211,15 @@ impl Oracle {
                 if let Some(read) = read {
                     assert_eq!(expected(past), read, "the past is exact");
                 } else {
-                    assert_eq!(past.publications, [], "the topic was not there");
+                    assert_eq!(past.publications, [], "the channel was not there");
                 }
             }
         }
     }
 
     /// The member will not hear more of it, as it was said.
-    pub(crate) fn ended(&mut self, shard: usize, member: Member, topic: usize) {
-        let ticket = self.live.remove(&(shard, member, topic)).expect("it was live");
+    pub(crate) fn ended(&mut self, shard: usize, member: Member, channel: usize) {
+        let ticket = self.live.remove(&(shard, member, channel)).expect("it was live");
         self.subscriptions[ticket as usize].state = State::Ended;
     }
 
@@ -229,27 +229,27 @@ impl Oracle {
 
     /// A publication is handed to a member.
     pub(crate) fn heard(&mut self, shard: usize, member: Member, publication: &Publication) {
-        let topic = topic(publication);
-        let ticket = self.live.get(&(shard, member, topic)).expect("a zombie hears");
+        let channel = channel(publication);
+        let ticket = self.live.get(&(shard, member, channel)).expect("a zombie hears");
         let subscription = &mut self.subscriptions[*ticket as usize];
         assert_eq!(subscription.state, State::Subscribed);
         subscription.heard.push(number(&publication.payload));
     }
 
     /// Where a publication stands in its log, with the ones after it.
-    pub(crate) fn after(&self, topic: usize, number: u32) -> usize {
-        let at = self.logs[topic].iter().rposition(|entry| entry.number == number);
+    pub(crate) fn after(&self, channel: usize, number: u32) -> usize {
+        let at = self.logs[channel].iter().rposition(|entry| entry.number == number);
         at.expect("it reached the owner") + 1
     }
 
     /// How many publications have reached the owner.
-    pub(crate) fn logged(&self, topic: usize) -> usize {
-        self.logs[topic].len()
+    pub(crate) fn logged(&self, channel: usize) -> usize {
+        self.logs[channel].len()
     }
 
-    /// Any position of the topic, from its past or its future.
-    pub(crate) fn position(&self, topic: usize, dice: &mut Dice) -> Option<Position> {
-        let log = &self.logs[topic];
+    /// Any position of the channel, from its past or its future.
+    pub(crate) fn position(&self, channel: usize, dice: &mut Dice) -> Option<Position> {
+        let log = &self.logs[channel];
         let newest = &log[log.len().saturating_sub(6)..];
         let position = newest.get(dice.index(newest.len()))?.position?;
         Some(match dice.number(12) {
@@ -286,7 +286,7 @@ impl Oracle {
             );
         };
         let heard = &subscription.heard;
-        let due = self.logs[subscription.topic][start..].iter();
+        let due = self.logs[subscription.channel][start..].iter();
         let due = due.filter(|entry| self.outcomes[&entry.number].is_ok());
         let until = if subscription.state == State::Ended { heard.len() } else { usize::MAX };
         assert_ne!(subscription.state, State::Pending, "the owner has answered");
@@ -298,9 +298,9 @@ impl Oracle {
     }
 }
 
-pub(crate) fn topic(publication: &Publication) -> usize {
-    let topic = TOPICS.iter().position(|topic| **topic == *publication.topic);
-    topic.expect("one of these")
+pub(crate) fn channel(publication: &Publication) -> usize {
+    let channel = CHANNELS.iter().position(|channel| **channel == *publication.channel);
+    channel.expect("one of these")
 }
 
 fn expected(past: Past) -> ExpectedPast {
@@ -314,7 +314,7 @@ fn expected(past: Past) -> ExpectedPast {
 }
 
 /// Whether the publication is not past its time.
-fn fresh(topic: usize, entry: &Entry, now: u64) -> bool {
-    let rule = rules(TOPICS[topic]);
+fn fresh(channel: usize, entry: &Entry, now: u64) -> bool {
+    let rule = rules(CHANNELS[channel]);
     rule.is_some_and(|rule| entry.position.is_some() && entry.at + rule.ttl_ms > now)
 }

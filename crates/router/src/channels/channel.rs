@@ -1,11 +1,11 @@
-//! One topic as one shard sees it: its subscribers here.
+//! One channel as one shard sees it: its subscribers here.
 
 use super::list::List;
 use crate::{Member, Shard};
 
-/// A topic that members of this shard are subscribed to, or have asked to be. A cache line with its
+/// A channel that members of this shard are subscribed to, or have asked to be. A cache line with its
 /// name.
-pub(super) struct Topic {
+pub(super) struct Channel {
     /// Contiguous: publications are handed out by slices of it.
     pub(super) subscribers: List<Subscriber>,
     /// Members who have asked and not withdrawn, and whom the owner has not answered.
@@ -20,7 +20,7 @@ pub(super) struct Topic {
     pub(super) keeps_history: bool,
 }
 
-/// One subscription, seen from the topic: half of what it takes.
+/// One subscription, seen from the channel: half of what it takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Subscriber {
     member: Member,
@@ -32,7 +32,7 @@ pub struct Subscriber {
 pub(super) const NONE: u32 = u32::MAX;
 
 const _: () = assert!(size_of::<Subscriber>() == 8);
-const _: () = assert!(super::name::ByName::<Topic>::SLOT_BYTES == 64);
+const _: () = assert!(super::name::ByName::<Channel>::SLOT_BYTES == 64);
 
 impl Subscriber {
     pub(super) fn new(member: Member, index: u32) -> Self {
@@ -45,11 +45,11 @@ impl Subscriber {
     }
 }
 
-impl Topic {
+impl Channel {
     pub(super) fn new(owner: Shard, keeps_history: bool) -> Self {
         let subscribers = List::new();
         let fanout = NONE;
-        Topic { subscribers, pending: 0, reported: 0, fanout, owner, joined: false, keeps_history }
+        Channel { subscribers, pending: 0, reported: 0, fanout, owner, joined: false, keeps_history }
     }
 
     /// Members who are subscribed or have asked to be.

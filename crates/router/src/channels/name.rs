@@ -1,18 +1,21 @@
-//! Names of topics: hashed once, where a command comes in, for everything on its way.
+//! Names of channels: hashed once, where a command comes in, for everything on its way.
 
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 use slab::Slab;
 
 use crate::Shard;
 
-/// A topic's name with its hash.
-#[derive(Clone, Debug)]
-pub(super) struct Name {
-    pub(super) hash: u32,
-    pub(super) text: Arc<str>,
+/// A channel's name with its hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelName {
+    /// The hash of `text` under the seed that all shards share.
+    pub hash: u32,
+    /// The name.
+    pub text: Arc<str>,
 }
 
 /// How names are hashed: the same on all shards, and not to be guessed by clients, who choose names.
@@ -29,7 +32,7 @@ impl Hashing {
     }
 }
 
-/// The shard, of so many, that owns the topics with this hash. It is chosen by the upper bits: the
+/// The shard, of so many, that owns the channels with this hash. It is chosen by the upper bits: the
 /// lower ones choose the place in a table.
 pub(super) fn owner(hash: u32, shards: u16) -> Shard {
     ((u64::from(hash) * u64::from(shards)) >> 32) as Shard
@@ -38,7 +41,7 @@ pub(super) fn owner(hash: u32, shards: u16) -> Shard {
 /// Values under small keys, found by name.
 pub(super) struct ByName<T> {
     entries: HashTable<Entry>,
-    values: Slab<(Name, T)>,
+    values: Slab<(ChannelName, T)>,
 }
 
 /// With the hash, so that a table grows and is searched without a look at the values.
@@ -52,7 +55,7 @@ const KEPT: usize = 256;
 
 impl<T> ByName<T> {
     /// Bytes of a value in its slot, its place in the table not counted.
-    pub(super) const SLOT_BYTES: usize = size_of::<(Name, T)>();
+    pub(super) const SLOT_BYTES: usize = size_of::<(ChannelName, T)>();
 
     pub(super) fn new() -> Self {
         ByName { entries: HashTable::new(), values: Slab::new() }
@@ -68,7 +71,7 @@ impl<T> ByName<T> {
     }
 
     /// Stores `value` under a name that is not here yet.
-    pub(super) fn insert(&mut self, name: Name, value: T) -> u32 {
+    pub(super) fn insert(&mut self, name: ChannelName, value: T) -> u32 {
         let hash = name.hash;
         let key = self.values.insert((name, value)) as u32;
         self.entries.insert_unique(spread(hash), Entry { hash, key }, Entry::spread);
@@ -76,7 +79,7 @@ impl<T> ByName<T> {
     }
 
     /// Takes a value out; its key may be used again at once.
-    pub(super) fn remove(&mut self, key: u32) -> (Name, T) {
+    pub(super) fn remove(&mut self, key: u32) -> (ChannelName, T) {
         let (name, value) = self.values.remove(key as usize);
         match self.entries.find_entry(spread(name.hash), |entry| entry.key == key) {
             Ok(entry) => _ = entry.remove(),
@@ -92,7 +95,7 @@ impl<T> ByName<T> {
         (name, value)
     }
 
-    pub(super) fn name(&self, key: u32) -> &Name {
+    pub(super) fn name(&self, key: u32) -> &ChannelName {
         &self.values[key as usize].0
     }
 
@@ -105,7 +108,7 @@ impl<T> ByName<T> {
     }
 
     /// What is under `key`, if anything is.
-    pub(super) fn get(&self, key: u32) -> Option<(&Name, &T)> {
+    pub(super) fn get(&self, key: u32) -> Option<(&ChannelName, &T)> {
         self.values.get(key as usize).map(|(name, value)| (name, value))
     }
 
@@ -130,19 +133,19 @@ fn spread(hash: u32) -> u64 {
 mod tests {
     use super::*;
 
-    fn name(hashing: &Hashing, text: &str) -> Name {
-        Name { hash: hashing.hash(text.as_bytes()), text: Arc::from(text) }
+    fn name(hashing: &Hashing, text: &str) -> ChannelName {
+        ChannelName { hash: hashing.hash(text.as_bytes()), text: Arc::from(text) }
     }
 
-    /// Every shard owns about as many topics as any other, also where the number of shards and the
+    /// Every shard owns about as many channels as any other, also where the number of shards and the
     /// size of the tables are powers of two.
     #[test]
     fn owners_are_spread() {
         let hashing = Hashing::new(7);
         for shards in [1, 3, 8, 64] {
             let mut owned = vec![0; usize::from(shards)];
-            for topic in 0..64_000_u32 {
-                owned[usize::from(owner(hashing.hash(&topic.to_le_bytes()), shards))] += 1;
+            for channel in 0..64_000_u32 {
+                owned[usize::from(owner(hashing.hash(&channel.to_le_bytes()), shards))] += 1;
             }
             let even = 64_000 / i32::from(shards);
             assert!(owned.iter().all(|owned| (even * 4 / 5..even * 6 / 5).contains(owned)));
@@ -152,34 +155,34 @@ mod tests {
     /// Who does not know the seed does not know the hash.
     #[test]
     fn hashes_depend_on_the_seed() {
-        assert_ne!(Hashing::new(1).hash(b"topic"), Hashing::new(2).hash(b"topic"));
-        assert_eq!(Hashing::new(1).hash(b"topic"), Hashing::new(1).hash(b"topic"));
+        assert_ne!(Hashing::new(1).hash(b"channel"), Hashing::new(2).hash(b"channel"));
+        assert_eq!(Hashing::new(1).hash(b"channel"), Hashing::new(1).hash(b"channel"));
     }
 
     /// Values are found by name until they are removed, also those whose hashes are the same.
     #[test]
     fn names_are_found() {
-        let mut topics = ByName::new();
+        let mut channels = ByName::new();
         let [a, b] = ["a", "b"].map(|text| {
-            topics.insert(Name { hash: 5, text: Arc::from(text) }, text.to_uppercase())
+            channels.insert(ChannelName { hash: 5, text: Arc::from(text) }, text.to_uppercase())
         });
-        assert_eq!((topics.find(5, "a"), topics.find(5, "b")), (Some(a), Some(b)));
-        assert_eq!((topics.find(5, "c"), topics.find(6, "a")), (None, None));
-        assert_eq!(topics.remove(a).1, "A");
-        assert_eq!((topics.find(5, "a"), topics.find(5, "b")), (None, Some(b)));
-        assert_eq!((topics.value(b).as_str(), topics.len()), ("B", 1));
+        assert_eq!((channels.find(5, "a"), channels.find(5, "b")), (Some(a), Some(b)));
+        assert_eq!((channels.find(5, "c"), channels.find(6, "a")), (None, None));
+        assert_eq!(channels.remove(a).1, "A");
+        assert_eq!((channels.find(5, "a"), channels.find(5, "b")), (None, Some(b)));
+        assert_eq!((channels.value(b).as_str(), channels.len()), ("B", 1));
     }
 
-    /// The room that a burst of topics took is given back.
+    /// The room that a burst of channels took is given back.
     #[test]
     fn a_burst_is_given_back() {
-        let (hashing, mut topics) = (Hashing::new(1), ByName::new());
+        let (hashing, mut channels) = (Hashing::new(1), ByName::new());
         let keys: Vec<u32> = (0..40 * KEPT)
-            .map(|number| topics.insert(name(&hashing, &number.to_string()), number))
+            .map(|number| channels.insert(name(&hashing, &number.to_string()), number))
             .collect();
         for key in keys {
-            topics.remove(key);
+            channels.remove(key);
         }
-        assert!(topics.entries.capacity() <= KEPT && topics.values.capacity() == 0);
+        assert!(channels.entries.capacity() <= KEPT && channels.values.capacity() == 0);
     }
 }

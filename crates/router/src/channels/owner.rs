@@ -1,4 +1,4 @@
-//! What the owner of a topic knows of it: which shards care, its order, its history.
+//! What the owner of a channel knows of it: which shards care, its order, its history.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,38 +6,38 @@ use std::sync::Arc;
 
 use super::history::{History, Retention, shared_bytes};
 use super::list::List;
-use super::name::{ByName, Name};
+use super::name::{ByName, ChannelName};
 use super::{Past, Payload, Position, Publication, Stats};
 use crate::Shard;
 
-/// The topics that one shard owns: those that some shard cares about, and those with history.
+/// The channels that one shard owns: those that some shard cares about, and those with history.
 pub(super) struct Owner {
     rules: Rules,
-    topics: ByName<Owned>,
-    /// When the oldest publication of a topic is past its time, or earlier, and the topic's key.
-    /// Each topic with publications is in here once.
+    channels: ByName<Owned>,
+    /// When the oldest publication of a channel is past its time, or earlier, and the channel's key.
+    /// Each channel with publications is in here once.
     deadlines: BinaryHeap<Reverse<(u64, u32)>>,
-    /// Of topics to come. Goes up when the count of any topic is forgotten, so that none counts the
-    /// same twice; a topic that was forgotten before it had counted may go on.
+    /// Of channels to come. Goes up when the count of any channel is forgotten, so that none counts the
+    /// same twice; a channel that was forgotten before it had counted may go on.
     epoch: u32,
     kept: usize,
     bytes: usize,
     evicted: u64,
 }
 
-/// Says whether, and how, a topic keeps history.
+/// Says whether, and how, a channel keeps history.
 pub(super) type Rules = Box<dyn Fn(&str) -> Option<Retention> + Send>;
 
 struct Owned {
     readers: List<Readers>,
-    /// `None` if the topic keeps none.
+    /// `None` if the channel keeps none.
     history: Option<Box<History>>,
 }
 
 /// The subscribers on one shard.
 pub(super) struct Readers {
     pub(super) shard: Shard,
-    /// The topic's key there.
+    /// The channel's key there.
     pub(super) key: u32,
     /// As the shard last reported.
     pub(super) subscribers: u32,
@@ -46,14 +46,14 @@ pub(super) struct Readers {
 /// A cache line with its name, and the subscribers of two shards.
 const _: () = assert!(ByName::<Owned>::SLOT_BYTES == 64);
 
-/// A topic, as its owner sees it.
+/// A channel, as its owner sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicInfo {
+pub struct ChannelInfo {
     /// Its name.
     pub name: Arc<str>,
     /// Those who are subscribed anywhere or have asked to be, within an eighth.
     pub subscribers: u64,
-    /// Of the newest publication, if the topic keeps history.
+    /// Of the newest publication, if the channel keeps history.
     pub position: Option<Position>,
     /// Publications in its history.
     pub kept: u64,
@@ -61,7 +61,7 @@ pub struct TopicInfo {
     pub history_bytes: u64,
 }
 
-/// Where a listing of topics goes on. Topics have no order in it, but one that is there all the
+/// Where a listing of channels goes on. Channels have no order in it, but one that is there all the
 /// time comes once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(pub u32);
@@ -71,36 +71,36 @@ const EXPIRED_SLICE: usize = 1024;
 
 impl Owner {
     pub(super) fn new(rules: Rules, epoch: u32) -> Self {
-        let (topics, deadlines) = (ByName::new(), BinaryHeap::new());
-        Owner { rules, topics, deadlines, epoch, kept: 0, bytes: 0, evicted: 0 }
+        let (channels, deadlines) = (ByName::new(), BinaryHeap::new());
+        Owner { rules, channels, deadlines, epoch, kept: 0, bytes: 0, evicted: 0 }
     }
 
-    /// How the topic keeps history, if it does.
-    pub(super) fn retention(&self, topic: &str) -> Option<Retention> {
-        (self.rules)(topic).filter(|retention| retention.size > 0)
+    /// How the channel keeps history, if it does.
+    pub(super) fn retention(&self, channel: &str) -> Option<Retention> {
+        (self.rules)(channel).filter(|retention| retention.size > 0)
     }
 
-    pub(super) fn find(&self, hash: u32, topic: &str) -> Option<u32> {
-        self.topics.find(hash, topic)
+    pub(super) fn find(&self, hash: u32, channel: &str) -> Option<u32> {
+        self.channels.find(hash, channel)
     }
 
-    /// The shards that care about a topic.
+    /// The shards that care about a channel.
     pub(super) fn readers(&self, key: u32) -> &[Readers] {
-        &self.topics.value(key).readers
+        &self.channels.value(key).readers
     }
 
-    /// Adds a topic that is not here yet. Who adds it sees to it that it gets a reader or history.
-    pub(super) fn add(&mut self, name: Name, retention: Option<Retention>) -> u32 {
+    /// Adds a channel that is not here yet. Who adds it sees to it that it gets a reader or history.
+    pub(super) fn add(&mut self, name: ChannelName, retention: Option<Retention>) -> u32 {
         let history = retention.map(|retention| Box::new(History::new(retention, self.epoch)));
         self.bytes += history.as_ref().map_or(0, |history| bytes(&name, history));
-        self.topics.insert(name, Owned { readers: List::new(), history })
+        self.channels.insert(name, Owned { readers: List::new(), history })
     }
 
     /// A shard has a subscriber more, who wants to hear what comes after `from`. Returns, for a
-    /// topic with history, what came until now.
+    /// channel with history, what came until now.
     pub(super) fn join(
         &mut self,
-        name: Name,
+        name: ChannelName,
         reported: Readers,
         from: Option<Position>,
         now: u64,
@@ -109,27 +109,27 @@ impl Owner {
             let retention = self.retention(&name.text);
             self.add(name, retention)
         });
-        let Owned { readers, .. } = self.topics.value_mut(key);
+        let Owned { readers, .. } = self.channels.value_mut(key);
         match readers.iter_mut().find(|readers| readers.shard == reported.shard) {
             Some(readers) => *readers = reported,
             None => readers.push(reported),
         }
-        let history = self.topics.value(key).history.as_ref()?;
+        let history = self.channels.value(key).history.as_ref()?;
         let missed = from.map(|from| history.missed(from, now));
         Some(Past {
             position: history.position(),
             recovered: missed.map(|missed| missed.is_some()),
             publications: match missed.flatten() {
-                Some(missed) => history.publications(&self.topics.name(key).text, missed, missed),
+                Some(missed) => history.publications(&self.channels.name(key).text, missed, missed),
                 None => Vec::new(),
             },
         })
     }
 
     /// A shard has so many subscribers now. With none, it does not care any more.
-    pub(super) fn count(&mut self, name: &Name, shard: Shard, subscribers: u32) {
+    pub(super) fn count(&mut self, name: &ChannelName, shard: Shard, subscribers: u32) {
         let key = self.find(name.hash, &name.text).expect("the shard has asked before");
-        let readers = &mut self.topics.value_mut(key).readers;
+        let readers = &mut self.channels.value_mut(key).readers;
         let at = readers.iter().position(|readers| readers.shard == shard);
         let at = at.expect("the shard has asked before");
         if subscribers > 0 {
@@ -140,13 +140,13 @@ impl Owner {
         self.forget_unused(key);
     }
 
-    /// Forgets a topic that nobody cares about and of which nothing is kept.
+    /// Forgets a channel that nobody cares about and of which nothing is kept.
     fn forget_unused(&mut self, key: u32) {
-        let Owned { readers, history } = self.topics.value(key);
+        let Owned { readers, history } = self.channels.value(key);
         if !readers.is_empty() || history.as_ref().is_some_and(|history| history.len() > 0) {
             return;
         }
-        let (name, Owned { history, .. }) = self.topics.remove(key);
+        let (name, Owned { history, .. }) = self.channels.remove(key);
         let Some(history) = history else { return };
         self.bytes -= bytes(&name, &history);
         if history.position().offset > 0 {
@@ -154,20 +154,20 @@ impl Owner {
         }
     }
 
-    /// Puts a publication at the end of its topic.
+    /// Puts a publication at the end of its channel.
     pub(super) fn append(&mut self, key: u32, payload: Payload, now: u64) -> Publication {
-        let kept = self.topics.value(key).history.as_ref().map(|history| history.len());
+        let kept = self.channels.value(key).history.as_ref().map(|history| history.len());
         let position =
             kept.map(|_| self.change(key, |history| history.append(payload.clone(), now)));
         if kept == Some(0) {
             self.rearm(key);
         }
-        Publication { topic: self.topics.name(key).text.clone(), position, payload }
+        Publication { channel: self.channels.name(key).text.clone(), position, payload }
     }
 
     /// At most `limit` publications: the oldest of those after `after`, or, if that is not given or
-    /// not there any more, the newest. The topic is one that keeps history.
-    pub(super) fn read(&self, name: &Name, after: Option<Position>, limit: u32, now: u64) -> Past {
+    /// not there any more, the newest. The channel is one that keeps history.
+    pub(super) fn read(&self, name: &ChannelName, after: Option<Position>, limit: u32, now: u64) -> Past {
         let Some(key) = self.find(name.hash, &name.text) else {
             let position = Position { epoch: self.epoch, offset: 0 };
             let recovered = after.map(|after| after == position);
@@ -180,7 +180,7 @@ impl Owner {
         Past {
             position: history.position(),
             recovered: missed.map(|missed| missed.is_some()),
-            publications: history.publications(&self.topics.name(key).text, newest, limit),
+            publications: history.publications(&self.channels.name(key).text, newest, limit),
         }
     }
 
@@ -216,7 +216,7 @@ impl Owner {
         }
     }
 
-    /// Lists the deadline of a topic that is not listed; forgets the topic if there is no need for
+    /// Lists the deadline of a channel that is not listed; forgets the channel if there is no need for
     /// either.
     fn rearm(&mut self, key: u32) {
         match self.history(key).deadline() {
@@ -229,12 +229,12 @@ impl Owner {
     }
 
     fn history(&self, key: u32) -> &History {
-        self.topics.value(key).history.as_ref().expect("it keeps history")
+        self.channels.value(key).history.as_ref().expect("it keeps history")
     }
 
     /// Changes a history, and what is counted of it.
     fn change<T>(&mut self, key: u32, change: impl FnOnce(&mut History) -> T) -> T {
-        let history = self.topics.value_mut(key).history.as_mut().expect("it keeps history");
+        let history = self.channels.value_mut(key).history.as_mut().expect("it keeps history");
         let (kept, bytes) = (history.len(), history.bytes());
         let result = change(history);
         self.kept = self.kept + history.len() - kept;
@@ -244,16 +244,16 @@ impl Owner {
 
     /// Adds what is owned to the statistics.
     pub(super) fn count_into(&self, stats: &mut Stats) {
-        stats.owned = self.topics.len() as u64;
+        stats.owned = self.channels.len() as u64;
         stats.kept = self.kept as u64;
         stats.history_bytes = self.bytes as u64;
         stats.evicted = self.evicted;
     }
 
-    /// What there is to say of a topic, if it is here.
-    pub(super) fn info(&self, key: u32) -> Option<TopicInfo> {
-        let (name, Owned { readers, history }) = self.topics.get(key)?;
-        Some(TopicInfo {
+    /// What there is to say of a channel, if it is here.
+    pub(super) fn info(&self, key: u32) -> Option<ChannelInfo> {
+        let (name, Owned { readers, history }) = self.channels.get(key)?;
+        Some(ChannelInfo {
             name: name.text.clone(),
             subscribers: readers.iter().map(|readers| u64::from(readers.subscribers)).sum(),
             position: history.as_ref().map(|history| history.position()),
@@ -262,54 +262,54 @@ impl Owner {
         })
     }
 
-    /// At most `limit` topics from `from` on. Looks at a bounded number of keys.
+    /// At most `limit` channels from `from` on. Looks at a bounded number of keys.
     pub(super) fn list(
         &self,
         Cursor(from): Cursor,
         limit: usize,
-    ) -> (Vec<TopicInfo>, Option<Cursor>) {
-        let end = self.topics.keys_end();
-        let mut topics = Vec::new();
+    ) -> (Vec<ChannelInfo>, Option<Cursor>) {
+        let end = self.channels.keys_end();
+        let mut channels = Vec::new();
         let mut key = from;
-        while key < end && topics.len() < limit && ((key - from) as usize) < KEYS_A_TOPIC * limit {
-            topics.extend(self.info(key));
+        while key < end && channels.len() < limit && ((key - from) as usize) < KEYS_A_CHANNEL * limit {
+            channels.extend(self.info(key));
             key += 1;
         }
-        (topics, (key < end).then_some(Cursor(key)))
+        (channels, (key < end).then_some(Cursor(key)))
     }
 }
 
 /// With no deadlines, room for this many is kept.
 const KEPT: usize = 1024;
-/// Keys that are looked at for each topic that is wanted, as most may be free.
-const KEYS_A_TOPIC: usize = 16;
+/// Keys that are looked at for each channel that is wanted, as most may be free.
+const KEYS_A_CHANNEL: usize = 16;
 
-/// What a topic that keeps history takes; the formula is at `Stats::history_bytes`.
-fn bytes(name: &Name, history: &History) -> usize {
+/// What a channel that keeps history takes; the formula is at `Stats::history_bytes`.
+fn bytes(name: &ChannelName, history: &History) -> usize {
     ByName::<Owned>::SLOT_BYTES + shared_bytes(name.text.len()) + history.bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topics::Form;
-    use crate::topics::name::Hashing;
+    use crate::channels::Form;
+    use crate::channels::name::Hashing;
 
     const TTL_MS: u64 = 1000;
     const READER: Readers = Readers { shard: 0, key: 0, subscribers: 1 };
 
     fn owner(size: u32) -> Owner {
-        let rules = move |topic: &str| {
-            topic.starts_with("kept").then_some(Retention { size, ttl_ms: TTL_MS })
+        let rules = move |channel: &str| {
+            channel.starts_with("kept").then_some(Retention { size, ttl_ms: TTL_MS })
         };
         Owner::new(Box::new(rules), 7)
     }
 
-    fn name(text: &str) -> Name {
-        Name { hash: Hashing::new(1).hash(text.as_bytes()), text: Arc::from(text) }
+    fn name(text: &str) -> ChannelName {
+        ChannelName { hash: Hashing::new(1).hash(text.as_bytes()), text: Arc::from(text) }
     }
 
-    fn publish(owner: &mut Owner, name: &Name, len: usize, now: u64) -> Option<Position> {
+    fn publish(owner: &mut Owner, name: &ChannelName, len: usize, now: u64) -> Option<Position> {
         let key = owner.find(name.hash, &name.text).unwrap_or_else(|| {
             let retention = owner.retention(&name.text);
             owner.add(name.clone(), retention)
@@ -318,7 +318,7 @@ mod tests {
         owner.append(key, Payload { form: Form::Raw, bytes }, now).position
     }
 
-    /// A topic without readers and history is forgotten, and its count with it: the next one has
+    /// A channel without readers and history is forgotten, and its count with it: the next one has
     /// another epoch. One that had not counted yet goes on.
     #[test]
     fn a_lost_count_does_not_come_again() {
@@ -331,12 +331,12 @@ mod tests {
         }
         assert_eq!(publish(&mut owner, &kept, 1, 0), Some(Position { epoch: 7, offset: 1 }));
         owner.expire(TTL_MS);
-        assert_eq!((owner.topics.len(), owner.bytes, owner.kept), (0, 0, 0));
+        assert_eq!((owner.channels.len(), owner.bytes, owner.kept), (0, 0, 0));
         let second = position(owner.join(kept.clone(), READER, None, TTL_MS));
         assert_eq!(second, Position { epoch: 8, offset: 0 });
     }
 
-    /// A topic with readers keeps its count when its history is past its time.
+    /// A channel with readers keeps its count when its history is past its time.
     #[test]
     fn readers_keep_the_count() {
         let (mut owner, kept) = (owner(10), name("kept"));
@@ -346,11 +346,11 @@ mod tests {
         assert_eq!(publish(&mut owner, &kept, 1, TTL_MS), Some(Position { epoch: 7, offset: 2 }));
     }
 
-    /// Topics expire in the order of their time, a bounded slice in one go, and each is listed once.
+    /// Channels expire in the order of their time, a bounded slice in one go, and each is listed once.
     #[test]
     fn expiry_is_sliced() {
         let mut owner = owner(300);
-        let names: Vec<Name> = (0..20).map(|topic| name(&format!("kept:{topic}"))).collect();
+        let names: Vec<ChannelName> = (0..20).map(|channel| name(&format!("kept:{channel}"))).collect();
         for now in 0..300 {
             names.iter().for_each(|name| _ = publish(&mut owner, name, 1, now));
         }
@@ -365,7 +365,7 @@ mod tests {
         assert_eq!((owner.kept, owner.deadlines.len()), (3000, 20));
     }
 
-    /// What would exceed the bound puts out what is closest to its end, in whatever topic.
+    /// What would exceed the bound puts out what is closest to its end, in whatever channel.
     #[test]
     fn the_bound_puts_out_the_oldest() {
         let mut owner = owner(10);
@@ -379,14 +379,14 @@ mod tests {
         assert!(owner.bytes as u64 <= bytes_max);
         assert_eq!(owner.next_expiry().map(|due| due - TTL_MS), Some(5));
         owner.evict(0);
-        assert_eq!((owner.kept, owner.evicted, owner.topics.len()), (0, 20, 0));
+        assert_eq!((owner.kept, owner.evicted, owner.channels.len()), (0, 20, 0));
     }
 
-    /// A listing has every topic once, however small its pages.
+    /// A listing has every channel once, however small its pages.
     #[test]
-    fn pages_have_every_topic_once() {
+    fn pages_have_every_channel_once() {
         let mut owner = owner(1);
-        let names: Vec<Name> = (0..500).map(|topic| name(&format!("kept:{topic}"))).collect();
+        let names: Vec<ChannelName> = (0..500).map(|channel| name(&format!("kept:{channel}"))).collect();
         for (now, name) in names.iter().enumerate() {
             publish(&mut owner, name, 1, now as u64);
         }

@@ -1,20 +1,20 @@
-//! The newest publications of one topic, and its count.
+//! The newest publications of one channel, and its count.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Payload, Position, Publication};
 
-/// How much of a topic is kept, and for how long.
+/// How much of a channel is kept, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// So many publications at most; with 0, the topic has no history.
+    /// So many publications at most; with 0, the channel has no history.
     pub size: u32,
     /// A publication is put out after this time.
     pub ttl_ms: u64,
 }
 
-/// A topic's history, at its owner.
+/// A channel's history, at its owner.
 pub(super) struct History {
     retention: Retention,
     /// Of the newest publication, kept or not.
@@ -88,17 +88,18 @@ impl History {
     /// At most `limit` publications, from the oldest of the `newest` on.
     pub(super) fn publications(
         &self,
-        topic: &Arc<str>,
+        channel: &Arc<str>,
         newest: usize,
         limit: usize,
     ) -> Vec<Publication> {
         let publication = |at: usize| Publication {
-            topic: topic.clone(),
+            channel: channel.clone(),
             position: Some(Position {
                 offset: self.position.offset - (self.kept.len() - 1 - at) as u64,
                 ..self.position
             }),
             payload: self.kept[at].payload.clone(),
+            except: None,
         };
         let first = self.kept.len() - newest;
         (first..first + newest.min(limit)).map(publication).collect()
@@ -155,7 +156,7 @@ fn allocated(bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topics::Form;
+    use crate::channels::Form;
 
     fn history(size: u32) -> History {
         History::new(Retention { size, ttl_ms: 10 }, 5)
@@ -179,13 +180,13 @@ mod tests {
     /// The newest are kept, as many as there may be, with their offsets.
     #[test]
     fn the_newest_are_kept() {
-        let (topic, mut history) = (Arc::from("topic"), history(3));
+        let (channel, mut history) = (Arc::from("channel"), history(3));
         for byte in 1..=5 {
             assert_eq!(history.append(payload(byte), 0), at(u64::from(byte)));
         }
-        assert_eq!(bytes(&history.publications(&topic, 3, 9)), [(3, 3), (4, 4), (5, 5)]);
-        assert_eq!(bytes(&history.publications(&topic, 2, 1)), [(4, 4)]);
-        assert_eq!(bytes(&history.publications(&topic, 0, 1)), []);
+        assert_eq!(bytes(&history.publications(&channel, 3, 9)), [(3, 3), (4, 4), (5, 5)]);
+        assert_eq!(bytes(&history.publications(&channel, 2, 1)), [(4, 4)]);
+        assert_eq!(bytes(&history.publications(&channel, 0, 1)), []);
     }
 
     /// A reader has missed what came since, or it cannot be told what it missed.

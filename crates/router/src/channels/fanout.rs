@@ -1,13 +1,13 @@
-//! The publications of one topic that wait for subscribers, while subscribers come and go.
+//! The publications of one channel that wait for subscribers, while subscribers come and go.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::Publication;
 
-/// What one topic has still to hand out on this shard.
+/// What one channel has still to hand out on this shard.
 ///
-/// The topic's list is cut into segments. Whoever is below a segment's end has still to get its
+/// The channel's list is cut into segments. Whoever is below a segment's end has still to get its
 /// publications; those who subscribed later are behind it. The oldest publication is handed out
 /// from its end downward, and what has got it is thereby in the next segment:
 ///
@@ -20,8 +20,8 @@ use super::Publication;
 /// There are at most as many segments as it takes for their deliveries, at least 1 + 2 + 3 + ..., to
 /// reach what may wait, so that closing a gap is bounded by the square root of that.
 pub(super) struct Fanout<F> {
-    /// The topic's key; `None` if the last subscriber has left, with whom all that waits goes.
-    pub(super) topic: Option<u32>,
+    /// The channel's key; `None` if the last subscriber has left, with whom all that waits goes.
+    pub(super) channel: Option<u32>,
     /// Ends go up strictly, from at least 1.
     segments: VecDeque<Segment>,
     /// Oldest first; as many as the segments have together.
@@ -42,7 +42,7 @@ pub(super) struct Waiting<F> {
 
 impl<F: Default> Fanout<F> {
     pub(super) fn new() -> Self {
-        Fanout { topic: None, segments: VecDeque::new(), waiting: VecDeque::new() }
+        Fanout { channel: None, segments: VecDeque::new(), waiting: VecDeque::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -140,11 +140,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::topics::{Form, Payload};
+    use crate::channels::{Form, Payload};
 
     fn publication(number: u8) -> Publication {
         let payload = Payload { form: Form::Raw, bytes: Arc::from([number]) };
-        Publication { topic: Arc::from("topic"), position: None, payload }
+        Publication { channel: Arc::from("channel"), position: None, payload }
     }
 
     /// Holds a list of subscribers, each with what it has still to get.

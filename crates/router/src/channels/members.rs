@@ -15,12 +15,12 @@ pub(super) struct Members {
 /// One subscription, seen from the member: half of what it takes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Membership {
-    /// The topic's key.
-    pub(super) topic: u32,
+    /// The channel's key.
+    pub(super) channel: u32,
     place: u32,
 }
 
-/// Where a topic has a member.
+/// Where a channel has a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// In its list, at this place.
@@ -37,12 +37,12 @@ const _: () = assert!(size_of::<Membership>() == 8);
 const _: () = assert!(size_of::<List<Membership>>() == 24);
 
 impl Membership {
-    pub(super) fn new(topic: u32, place: Place) -> Self {
+    pub(super) fn new(channel: u32, place: Place) -> Self {
         let place = match place {
             Place::Listed(place) => place,
             Place::Asked(ask) => ask | ASKED,
         };
-        Membership { topic, place }
+        Membership { channel, place }
     }
 
     pub(super) fn place(self) -> Place {
@@ -84,10 +84,10 @@ impl Members {
         list.len() as u32 - 1
     }
 
-    /// Says where a topic has the member now.
+    /// Says where a channel has the member now.
     pub(super) fn place(&mut self, member: Member, index: u32, place: Place) {
         let membership = &mut self.lists[member as usize][index as usize];
-        *membership = Membership::new(membership.topic, place);
+        *membership = Membership::new(membership.channel, place);
     }
 
     /// Ends one membership. Also returns the one that has its index now, if one does.
@@ -111,7 +111,7 @@ impl Members {
 mod tests {
     use super::*;
 
-    /// A membership says where its topic has the member, or by which question it will.
+    /// A membership says where its channel has the member, or by which question it will.
     #[test]
     fn places_are_told_apart() {
         for place in [Place::Listed(0), Place::Listed(ASKED - 1), Place::Asked(0), Place::Asked(7)]
@@ -124,13 +124,13 @@ mod tests {
     #[test]
     fn the_last_takes_the_index() {
         let mut members = Members::new(0);
-        for topic in 0..3 {
-            members.join(9, Membership::new(topic, Place::Listed(topic)));
+        for channel in 0..3 {
+            members.join(9, Membership::new(channel, Place::Listed(channel)));
         }
         let (parted, moved) = members.part(9, 0);
-        assert_eq!((parted.topic, moved.map(|moved| moved.topic)), (0, Some(2)));
+        assert_eq!((parted.channel, moved.map(|moved| moved.channel)), (0, Some(2)));
         let (parted, moved) = members.part(9, 1);
-        assert_eq!((parted.topic, moved.is_none()), (1, true));
+        assert_eq!((parted.channel, moved.is_none()), (1, true));
         assert_eq!((members.of(9).len(), members.memberships()), (1, 1));
         assert_eq!((members.leave(9).len(), members.leave(1000).len()), (1, 0));
         assert_eq!((members.of(9).len(), members.memberships()), (0, 0));

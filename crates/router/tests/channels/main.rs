@@ -1,8 +1,8 @@
-//! `Topics` beside naive models of it: one shard, operation by operation, and several shards that
+//! `Channels` beside naive models of it: one shard, operation by operation, and several shards that
 //! hear each other late, over many seeds.
 
+mod cases;
 mod oracles;
-mod situations;
 
 #[path = "../../../../fuzz/src/corpus.rs"]
 mod corpus;
@@ -40,6 +40,6 @@ fn shards_agree() {
 
 /// The same for what fuzzing has found.
 #[test]
-fn topics_of_the_corpus() {
-    corpus::each("topics", oracles::check);
+fn channels_of_the_corpus() {
+    corpus::each("channels", oracles::check);
 }

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 
 use murre_router::Ticket;
-use murre_router::topics::{Cursor, Limits, Note, Position, Refused, Stats, Topics};
+use murre_router::channels::{Channels, Cursor, Limits, Note, Position, Refused, Stats};
 
 use super::dice::Dice;
 use super::oracle::Oracle;
-use super::{TOPICS, number, payload, rules};
+use super::{CHANNELS, number, payload, rules};
 
 const MEMBERS: u32 = 5;
 /// In so many, all that is gathered is handed over, delivered and answered.
@@ -25,7 +25,7 @@ enum About {
     /// History is asked for.
     Read {
         ticket: Ticket,
-        topic: usize,
+        channel: usize,
         after: Option<Position>,
         limit: u32,
     },
@@ -36,12 +36,12 @@ struct World {
     dice: Dice,
     now: u64,
     tight: bool,
-    shards: Vec<Topics<Option<u32>>>,
+    shards: Vec<Channels<Option<u32>>>,
     /// By shards from and to: what the gathered notes are about, and what is on its way.
     gathered: Vec<Vec<VecDeque<About>>>,
     links: Vec<Vec<VecDeque<(About, Note)>>>,
-    /// By shard and topic: how much of the log has reached the shard, as long as it is told of it.
-    seen: Vec<[usize; TOPICS.len()]>,
+    /// By shard and channel: how much of the log has reached the shard, as long as it is told of it.
+    seen: Vec<[usize; CHANNELS.len()]>,
     /// How often history was asked for.
     reads: Ticket,
     oracle: Oracle,
@@ -57,14 +57,14 @@ impl World {
             true => Limits { notes_max: 3, deliveries_max: 6, ..Limits::default() },
             false => Limits::default(),
         };
-        let topics = |shard| Topics::new(shard as u16, shards as u16, seed, rules, limits);
+        let channels = |shard| Channels::new(shard as u16, shards as u16, seed, rules, limits);
         World {
             now: 1000,
             tight,
-            shards: (0..shards).map(topics).collect(),
+            shards: (0..shards).map(channels).collect(),
             gathered: vec![vec![VecDeque::new(); shards]; shards],
             links: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
-            seen: vec![[0; TOPICS.len()]; shards],
+            seen: vec![[0; CHANNELS.len()]; shards],
             reads: 0,
             oracle: Oracle::default(),
             dice,
@@ -76,55 +76,56 @@ impl World {
         &mut self,
         shard: usize,
         about: impl Fn(usize, usize) -> About,
-        call: impl FnOnce(&mut Topics<Option<u32>>) -> T,
+        call: impl FnOnce(&mut Channels<Option<u32>>) -> T,
     ) -> T {
-        let topics = &mut self.shards[shard];
-        let result = call(topics);
+        let channels = &mut self.shards[shard];
+        let result = call(channels);
         for (to, gathered) in self.gathered[shard].iter_mut().enumerate() {
-            let notes = topics.notes(to as u16).len();
+            let notes = channels.notes(to as u16).len();
             for at in gathered.len()..notes {
                 gathered.push_back(about(to, at));
             }
         }
-        while let Some(event) = topics.event() {
+        while let Some(event) = channels.event() {
             self.oracle.event(shard, event, &mut self.seen[shard]);
         }
         result
     }
 
-    fn owner(&self, topic: usize) -> usize {
-        usize::from(self.shards[0].owner(TOPICS[topic]))
+    fn owner(&self, channel: usize) -> usize {
+        usize::from(self.shards[0].owner(CHANNELS[channel]))
     }
 
     fn subscribe(&mut self) {
-        let (shard, member, topic) = self.anybody();
+        let (shard, member, channel) = self.anybody();
         let from = match self.dice.bool() {
-            true => self.oracle.position(topic, &mut self.dice),
+            true => self.oracle.position(channel, &mut self.dice),
             false => None,
         };
-        let (now, key) = (self.now, (shard, member, topic));
-        let (owner, was) = (self.owner(topic), self.oracle.live.contains_key(&key));
+        let (now, key) = (self.now, (shard, member, channel));
+        let (owner, was) = (self.owner(channel), self.oracle.live.contains_key(&key));
         let ticket = self.oracle.next_ticket();
         if !was {
-            self.oracle.asked(shard, member, topic, from);
+            self.oracle.asked(shard, member, channel, from);
             self.oracle.live.insert(key, ticket);
         }
-        // A shard that owns the topic asks and answers before it returns. One that is joined already
-        // does not ask; whether it is, only the topics know.
+        // A shard that owns the channel asks and answers before it returns. One that is joined already
+        // does not ask; whether it is, only the channels know.
         let outcome = if owner == shard && !was {
-            let outcome = self.shards[shard].subscribe(member, TOPICS[topic], from, ticket, now);
-            if outcome.is_ok() && rules(TOPICS[topic]).is_some() {
-                let info = self.shards[shard].topic(TOPICS[topic]).expect("it is owned");
+            let outcome =
+                self.shards[shard].subscribe(member, CHANNELS[channel], from, ticket, now);
+            if outcome.is_ok() && rules(CHANNELS[channel]).is_some() {
+                let info = self.shards[shard].channel(CHANNELS[channel]).expect("it is owned");
                 self.oracle.joined(ticket, now, &info);
             } else if outcome.is_ok() {
-                self.seen[shard][topic] = self.oracle.logged(topic);
+                self.seen[shard][channel] = self.oracle.logged(channel);
             }
             self.call(shard, |_, _| About::Other, |_| outcome)
         } else {
             self.call(
                 shard,
                 |_, _| About::Ask(ticket),
-                |topics| topics.subscribe(member, TOPICS[topic], from, ticket, now),
+                |channels| channels.subscribe(member, CHANNELS[channel], from, ticket, now),
             )
         };
         match outcome {
@@ -132,19 +133,19 @@ impl World {
             Err(Refused::AlreadySubscribed) => assert!(was),
             Err(refused) => {
                 assert!(self.tight && !was && refused == Refused::Overloaded);
-                self.oracle.ended(shard, member, topic);
+                self.oracle.ended(shard, member, channel);
             }
         }
     }
 
     fn unsubscribe(&mut self) {
-        let (shard, member, topic) = self.anybody();
-        let ticket = self.oracle.live.get(&(shard, member, topic)).copied();
+        let (shard, member, channel) = self.anybody();
+        let ticket = self.oracle.live.get(&(shard, member, channel)).copied();
         let pending = ticket.filter(|ticket| self.oracle.is_pending(*ticket));
         let outcome = self.call(
             shard,
             |_, _| About::Other,
-            |topics| topics.unsubscribe(member, TOPICS[topic]),
+            |channels| channels.unsubscribe(member, CHANNELS[channel]),
         );
         match ticket {
             None => assert_eq!(outcome, Err(Refused::NotSubscribed)),
@@ -152,7 +153,7 @@ impl World {
                 assert_eq!(outcome, Ok(()));
                 let withdrawn = pending.is_none_or(|ticket| !self.oracle.is_pending(ticket));
                 assert!(withdrawn, "a pending subscription was not withdrawn");
-                self.oracle.ended(shard, member, topic);
+                self.oracle.ended(shard, member, channel);
             }
         }
     }
@@ -160,30 +161,30 @@ impl World {
     /// The member's number is used again by whoever subscribes next.
     fn leave(&mut self, shard: usize, member: u32) {
         let mut pending = Vec::new();
-        for topic in 0..TOPICS.len() {
-            let Some(&ticket) = self.oracle.live.get(&(shard, member, topic)) else { continue };
+        for channel in 0..CHANNELS.len() {
+            let Some(&ticket) = self.oracle.live.get(&(shard, member, channel)) else { continue };
             if self.oracle.is_pending(ticket) {
                 pending.push(ticket);
             }
-            self.oracle.ended(shard, member, topic);
+            self.oracle.ended(shard, member, channel);
         }
         let mut forgotten = Vec::new();
         let forget = |ticket| forgotten.push(ticket);
-        self.call(shard, |_, _| About::Other, |topics| topics.leave(member, forget));
+        self.call(shard, |_, _| About::Other, |channels| channels.leave(member, forget));
         pending.sort_unstable();
         forgotten.sort_unstable();
         assert_eq!(forgotten, pending, "the tickets that get no event");
     }
 
     fn publish(&mut self) {
-        let (shard, _, topic) = self.anybody();
+        let (shard, _, channel) = self.anybody();
         let (number, now) = (self.oracle.publication(), self.now);
-        let publish = |topics: &mut Topics<_>| {
-            topics.publish(TOPICS[topic], payload(number), Some(number), now)
+        let publish = |channels: &mut Channels<_>| {
+            channels.publish(CHANNELS[channel], payload(number), Some(number), now)
         };
-        let outcome = match self.owner(topic) == shard {
-            true => self.at_owner(shard, topic, number, publish),
-            false => self.call(shard, |_, _| About::Publish(topic, number), publish),
+        let outcome = match self.owner(channel) == shard {
+            true => self.at_owner(shard, channel, number, publish),
+            false => self.call(shard, |_, _| About::Publish(channel, number), publish),
         };
         if let Err(refused) = outcome {
             assert!(self.tight && refused == Refused::Overloaded);
@@ -195,42 +196,43 @@ impl World {
     fn at_owner<T>(
         &mut self,
         owner: usize,
-        topic: usize,
+        channel: usize,
         number: u32,
-        publish: impl FnOnce(&mut Topics<Option<u32>>) -> T,
+        publish: impl FnOnce(&mut Channels<Option<u32>>) -> T,
     ) -> T {
-        let about = |_, _| About::Publication(topic, number);
+        let about = |_, _| About::Publication(channel, number);
         let result = self.call(owner, about, publish);
-        let info = self.shards[owner].topic(TOPICS[topic]);
-        self.oracle.published(topic, number, self.now, info);
-        self.seen[owner][topic] = self.oracle.logged(topic);
+        let info = self.shards[owner].channel(CHANNELS[channel]);
+        self.oracle.published(channel, number, self.now, info);
+        self.seen[owner][channel] = self.oracle.logged(channel);
         result
     }
 
     fn read(&mut self) {
-        let (shard, _, topic) = self.anybody();
-        let after = self.oracle.position(topic, &mut self.dice).filter(|_| self.dice.bool());
+        let (shard, _, channel) = self.anybody();
+        let after = self.oracle.position(channel, &mut self.dice).filter(|_| self.dice.bool());
         let (ticket, limit) = (self.reads, self.dice.number(6));
         self.reads += 1;
-        if rules(TOPICS[topic]).is_none() {
+        if rules(CHANNELS[channel]).is_none() {
             return;
         }
-        if self.owner(topic) == shard {
-            self.reads(shard, About::Read { ticket, topic, after, limit });
+        if self.owner(channel) == shard {
+            self.reads(shard, About::Read { ticket, channel, after, limit });
         }
         let now = self.now;
-        let about = |_, _| About::Read { ticket, topic, after, limit };
-        let outcome = self
-            .call(shard, about, |topics| topics.history(TOPICS[topic], after, limit, ticket, now));
+        let about = |_, _| About::Read { ticket, channel, after, limit };
+        let outcome = self.call(shard, about, |channels| {
+            channels.history(CHANNELS[channel], after, limit, ticket, now)
+        });
         assert!(outcome == Ok(()) || self.tight && outcome == Err(Refused::Overloaded));
     }
 
     /// A read is about to be answered by the owner.
     fn reads(&mut self, owner: usize, about: About) {
-        let About::Read { ticket, topic, after, limit } = about else { return };
-        let info = self.shards[owner].topic(TOPICS[topic]);
+        let About::Read { ticket, channel, after, limit } = about else { return };
+        let info = self.shards[owner].channel(CHANNELS[channel]);
         let position = info.and_then(|info| info.position);
-        self.oracle.read(ticket, topic, after, limit, self.now, position);
+        self.oracle.read(ticket, channel, after, limit, self.now, position);
     }
 
     /// Some of what one shard gathered for another is handed over.
@@ -251,18 +253,19 @@ impl World {
 
     fn arrive(&mut self, from: usize, to: usize, about: About, note: Note) {
         let now = self.now;
-        let receive = |topics: &mut Topics<_>| topics.receive(from as u16, note, now);
+        let receive = |channels: &mut Channels<_>| channels.receive(from as u16, note, now);
         match about {
-            About::Publish(topic, number) => self.at_owner(to, topic, number, receive),
-            About::Publication(topic, number) => {
-                self.seen[to][topic] = self.seen[to][topic].max(self.oracle.after(topic, number));
+            About::Publish(channel, number) => self.at_owner(to, channel, number, receive),
+            About::Publication(channel, number) => {
+                self.seen[to][channel] =
+                    self.seen[to][channel].max(self.oracle.after(channel, number));
                 self.call(to, |_, _| About::Other, receive);
             }
             About::Ask(ticket) => {
                 self.call(to, |_, _| About::Other, receive);
                 // It is only the count of subscribers if the shard was joined already.
-                if let Some(topic) = self.oracle.asks(ticket) {
-                    let info = self.shards[to].topic(TOPICS[topic]).expect("the shard cares");
+                if let Some(channel) = self.oracle.asks(ticket) {
+                    let info = self.shards[to].channel(CHANNELS[channel]).expect("the shard cares");
                     self.oracle.joined(ticket, now, &info);
                 }
             }
@@ -290,11 +293,11 @@ impl World {
 
     fn expire(&mut self, shard: usize) {
         let now = self.now;
-        self.call(shard, |_, _| About::Other, |topics| topics.expire(now));
+        self.call(shard, |_, _| About::Other, |channels| channels.expire(now));
     }
 
     fn anybody(&mut self) -> (usize, u32, usize) {
-        (self.any_shard(), self.dice.number(MEMBERS), self.dice.index(TOPICS.len()))
+        (self.any_shard(), self.dice.number(MEMBERS), self.dice.index(CHANNELS.len()))
     }
 
     fn any_shard(&mut self) -> usize {
@@ -341,8 +344,8 @@ impl World {
                 }
                 while self.deliver(from, 3) {}
             }
-            let waiting = self.shards.iter().map(|topics| {
-                let Stats { notes_waiting, deliveries_waiting, .. } = topics.stats();
+            let waiting = self.shards.iter().map(|channels| {
+                let Stats { notes_waiting, deliveries_waiting, .. } = channels.stats();
                 notes_waiting + deliveries_waiting
             });
             if waiting.sum::<u64>() == 0 && self.links.iter().flatten().all(VecDeque::is_empty) {
@@ -354,20 +357,21 @@ impl World {
 
     /// Every shard knows who is subscribed, and the owners how many.
     fn check_subscriptions(&self) {
-        for (shard, topics) in self.shards.iter().enumerate() {
+        for (shard, channels) in self.shards.iter().enumerate() {
             for member in 0..MEMBERS {
                 let live = self.oracle.live.range((shard, member, 0)..(shard, member + 1, 0));
-                let mut live: Vec<&str> = live.map(|((_, _, topic), _)| TOPICS[*topic]).collect();
-                let mut subscriptions: Vec<&str> = topics.subscriptions(member).collect();
+                let mut live: Vec<&str> =
+                    live.map(|((_, _, channel), _)| CHANNELS[*channel]).collect();
+                let mut subscriptions: Vec<&str> = channels.subscriptions(member).collect();
                 live.sort_unstable();
                 subscriptions.sort_unstable();
                 assert_eq!(subscriptions, live);
             }
-            let (listed, more) = topics.topics(Cursor::default(), 1000);
-            assert!(more.is_none() && listed.len() as u64 == topics.stats().owned);
+            let (listed, more) = channels.channels(Cursor::default(), 1000);
+            assert!(more.is_none() && listed.len() as u64 == channels.stats().owned);
             for info in listed {
-                assert_eq!(usize::from(topics.owner(&info.name)), shard);
-                let live = self.oracle.live.keys().filter(|key| *TOPICS[key.2] == *info.name);
+                assert_eq!(usize::from(channels.owner(&info.name)), shard);
+                let live = self.oracle.live.keys().filter(|key| *CHANNELS[key.2] == *info.name);
                 // Reports are put off while too many notes wait.
                 assert!(self.tight || live.count() as u64 == info.subscribers);
             }

@@ -7,9 +7,9 @@ use slab::Slab;
 use super::Publication;
 use super::fanout::Fanout;
 use super::name::ByName;
-use super::topic::{NONE, Subscriber, Topic};
+use super::channel::{NONE, Subscriber, Channel};
 
-/// The fan-outs of a shard. Topics take turns, so that a large fan-out does not hold up small ones.
+/// The fan-outs of a shard. Channels take turns, so that a large fan-out does not hold up small ones.
 pub(super) struct Deliveries<F> {
     /// Each is listed once in `turns`, and goes when its turn finds nothing in it.
     fanouts: Slab<Fanout<F>>,
@@ -19,11 +19,11 @@ pub(super) struct Deliveries<F> {
     waiting: u64,
 }
 
-/// Deliveries of one topic before it is another's turn.
+/// Deliveries of one channel before it is another's turn.
 const TURN: usize = 256;
 /// As many fan-outs that are over keep their room.
 const SPARE: usize = 32;
-/// With nothing waiting, room for this many topics is kept.
+/// With nothing waiting, room for this many channels is kept.
 const KEPT: usize = 128;
 
 impl<F: Default> Deliveries<F> {
@@ -37,23 +37,23 @@ impl<F: Default> Deliveries<F> {
     }
 
     /// A publication for all who are subscribed now.
-    pub(super) fn push(&mut self, key: u32, topic: &mut Topic, publication: Publication) {
-        let subscribers = topic.subscribers.len();
+    pub(super) fn push(&mut self, key: u32, channel: &mut Channel, publication: Publication) {
+        let subscribers = channel.subscribers.len();
         if subscribers == 0 {
             return;
         }
-        if topic.fanout == NONE {
+        if channel.fanout == NONE {
             let mut fanout = self.spare.pop().unwrap_or_else(Fanout::new);
-            fanout.topic = Some(key);
-            topic.fanout = self.fanouts.insert(fanout) as u32;
-            self.turns.push_back(topic.fanout);
+            fanout.channel = Some(key);
+            channel.fanout = self.fanouts.insert(fanout) as u32;
+            self.turns.push_back(channel.fanout);
         }
-        self.fanouts[topic.fanout as usize].push(publication, subscribers as u32);
+        self.fanouts[channel.fanout as usize].push(publication, subscribers as u32);
         self.waiting += subscribers as u64;
     }
 
     /// Closes the gap that one of `len` subscribers leaves: `moved(from, to)` moves another one. Only
-    /// while something waits for the topic is there more than one to move.
+    /// while something waits for the channel is there more than one to move.
     pub(super) fn close_gap(
         &mut self,
         fanout: u32,
@@ -68,17 +68,17 @@ impl<F: Default> Deliveries<F> {
         }
     }
 
-    /// The topic has lost its last subscriber here, and will be forgotten.
-    pub(super) fn forget(&mut self, topic: &Topic) {
-        if topic.fanout != NONE {
-            self.fanouts[topic.fanout as usize].topic = None;
+    /// The channel has lost its last subscriber here, and will be forgotten.
+    pub(super) fn forget(&mut self, channel: &Channel) {
+        if channel.fanout != NONE {
+            self.fanouts[channel.fanout as usize].channel = None;
         }
     }
 
     /// Hands out at most `budget`. Returns whether something is left.
     pub(super) fn deliver(
         &mut self,
-        topics: &mut ByName<Topic>,
+        channels: &mut ByName<Channel>,
         budget: usize,
         mut each: impl FnMut(&Publication, &mut F, &[Subscriber]),
     ) -> bool {
@@ -90,11 +90,11 @@ impl<F: Default> Deliveries<F> {
             let mut turn = left.min(TURN);
             left -= turn;
             while turn > 0
-                && let Some(topic) = fanout.topic
+                && let Some(channel) = fanout.channel
                 && let Some((waiting, places)) = fanout.next(turn)
             {
                 let deliveries = places.len();
-                let subscribers = &topics.value(topic).subscribers[places];
+                let subscribers = &channels.value(channel).subscribers[places];
                 each(&waiting.publication, &mut waiting.form, subscribers);
                 fanout.delivered(deliveries);
                 self.waiting -= deliveries as u64;
@@ -102,17 +102,17 @@ impl<F: Default> Deliveries<F> {
             }
             left += turn;
             match fanout.is_empty() {
-                true => self.end(topics, key),
+                true => self.end(channels, key),
                 false => self.turns.push_back(key),
             }
         }
         !self.turns.is_empty()
     }
 
-    fn end(&mut self, topics: &mut ByName<Topic>, key: u32) {
+    fn end(&mut self, channels: &mut ByName<Channel>, key: u32) {
         let mut fanout = self.fanouts.remove(key as usize);
-        if let Some(topic) = fanout.topic.take() {
-            topics.value_mut(topic).fanout = NONE;
+        if let Some(channel) = fanout.channel.take() {
+            channels.value_mut(channel).fanout = NONE;
         }
         if self.spare.len() < SPARE && !fanout.is_large() {
             self.spare.push(fanout);

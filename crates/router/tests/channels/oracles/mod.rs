@@ -1,4 +1,4 @@
-//! `Topics` beside naive models of it, for any bytes: by the tests here and by a fuzz target.
+//! `Channels` beside naive models of it, for any bytes: by the tests here and by a fuzz target.
 
 #[path = "../../../../../fuzz/src/dice.rs"]
 mod dice;
@@ -12,7 +12,7 @@ pub(crate) use shards::several;
 
 use std::sync::Arc;
 
-use murre_router::topics::{Form, Payload, Retention};
+use murre_router::channels::{Form, Payload, Retention};
 
 /// Bytes are what one shard does, operation by operation, or what several do that hear each other
 /// late.
@@ -24,12 +24,12 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
-/// The topics of all tests; what is before the colon says what is kept.
-pub(crate) const TOPICS: [&str; 7] =
+/// The channels of all tests; what is before the colon says what is kept.
+pub(crate) const CHANNELS: [&str; 7] =
     ["plain:a", "plain:b", "plain:c", "brief:a", "brief:b", "long:a", "long:b"];
 
-pub(crate) fn rules(topic: &str) -> Option<Retention> {
-    match topic.split_once(':') {
+pub(crate) fn rules(channel: &str) -> Option<Retention> {
+    match channel.split_once(':') {
         Some(("brief", _)) => Some(Retention { size: 3, ttl_ms: 30 }),
         Some(("long", _)) => Some(Retention { size: 20, ttl_ms: 200 }),
         _ => None,
