@@ -14,10 +14,10 @@ use murre_core::{Addresses, Listener, ServeLimits, ServeMail, ShardConfig};
 
 use crate::admin::{Admin, Api, Choice, Facts};
 use crate::admission::Watch;
-use crate::channels::{Mail, Setting};
 use crate::config::Config;
 use crate::files::{Files, FilesError};
-use crate::mesh::ShardMailbox;
+use crate::hub::HubConfig;
+use crate::routes::{AppMail, AppMailbox};
 use crate::shards::{self, Blueprint, Running};
 use crate::signals;
 use crate::threads::{self, Ended};
@@ -79,10 +79,10 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     signals::watch(sender.clone(), |signal| Event::Signal(signal.as_str()))
         .map_err(Failure::Thread)?;
     let cores = cores(plan.shards)?;
-    let setting =
-        Arc::new(Setting::new(config, &cores, plan.conns_per_shard).map_err(Failure::Channels)?);
+    let hub =
+        Arc::new(HubConfig::new(config, &cores, plan.conns_per_shard).map_err(Failure::Channels)?);
     let watch = Watch::new(config);
-    let blueprint = blueprint(config, &plan, listener, setting, Arc::clone(&files), &watch);
+    let blueprint = blueprint(config, &plan, listener, hub, Arc::clone(&files), &watch);
     let running = start_shards(&blueprint, &cores, &sender)?;
     let boxes = join(&running);
     let config = &config.in_force(&plan, listen, admin);
@@ -125,10 +125,10 @@ fn files(config: &Config) -> Result<Files, FilesError> {
 }
 
 /// Tells each shard where all the others are.
-fn join(running: &[Running]) -> Arc<[ShardMailbox<Mail>]> {
+fn join(running: &[Running]) -> Arc<[AppMailbox]> {
     let boxes: Arc<[_]> = running.iter().map(|shard| Arc::clone(&shard.mailbox)).collect();
     for mailbox in &*boxes {
-        let joined = mailbox.post(ServeMail::App(Mail::Join(Arc::clone(&boxes))));
+        let joined = mailbox.post(ServeMail::App(AppMail::Join(Arc::clone(&boxes))));
         assert!(joined.is_ok(), "nothing has been posted to it before");
     }
     boxes
@@ -145,7 +145,7 @@ fn blueprint(
     config: &Config,
     plan: &Plan,
     listener: Listener,
-    setting: Arc<Setting>,
+    hub: Arc<HubConfig>,
     files: Arc<Files>,
     watch: &Watch,
 ) -> Blueprint {
@@ -180,7 +180,7 @@ fn blueprint(
             ..ShardConfig::default()
         },
         bench: config.bench,
-        setting,
+        hub,
         files,
     }
 }

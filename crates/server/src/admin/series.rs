@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use murre_core::{CloseReason, Counters, Excess, ServeCounters};
 
-use crate::channels::ChannelCounters;
+use crate::hub::HubCounters;
 
 /// One shard's counters, as other threads see them.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardCounters {
     pub(crate) transport: Arc<Counters>,
     pub(crate) serve: Arc<ServeCounters>,
-    pub(crate) channels: Arc<ChannelCounters>,
+    pub(crate) hub: Arc<HubCounters>,
 }
 
 /// One number of a shard.
@@ -82,23 +82,32 @@ pub(crate) const SERIES: &[Series] = &[
     total("http_requests_bad", "HTTP requests that broke a rule or a limit", |s| s.serve.requests_bad.get()),
     total("messages_received", "WebSocket messages received", |s| s.serve.messages.get()),
     total("pings_sent", "Pings sent to silent clients", |s| s.serve.pings.get()),
-    total("commands", "Commands of the channels' protocol", |s| s.channels.commands.get()),
-    total("commands_refused", "Commands that were refused", |s| s.channels.refused.get()),
-    total("publications", "Publications by clients", |s| s.channels.published.get()),
-    total("deliveries", "Publications queued to subscribers", |s| s.channels.delivered.get()),
-    total("deliveries_kept_back", "Publications kept for connections that read too slowly", |s| s.channels.kept_back.get()),
-    total("deliveries_dropped", "Publications dropped for newer ones", |s| s.channels.dropped.get()),
-    total("slow_consumers_disconnected", "Connections closed because they read too slowly", |s| s.channels.disconnected.get()),
-    now("connections_authenticated", "Connections that have shown a token", |s| s.channels.authenticated.get()),
-    now("connections_lagging", "Connections that read too slowly and are kept", |s| s.channels.lagging.get()),
-    now("channels", "Channels with subscribers, counted on each shard", |s| s.channels.topics.get()),
-    now("subscriptions", "Subscriptions", |s| s.channels.subscriptions.get()),
-    now("channels_owned", "Channels with subscribers or history", |s| s.channels.topics_owned.get()),
-    now("history_publications", "Publications in history", |s| s.channels.history_kept.get()),
-    now("history_bytes", "Bytes of history", |s| s.channels.history_bytes.get()),
-    total("history_evicted", "Publications put out of history for want of room", |s| s.channels.history_evicted.get()),
-    now("notes_waiting", "Notes that wait for other shards", |s| s.channels.notes_waiting.get()),
-    now("deliveries_waiting", "Deliveries that wait for a turn", |s| s.channels.deliveries_waiting.get()),
-    now("services", "Services offered", |s| s.channels.services.get()),
-    now("requests_waiting", "Requests without an answer yet", |s| s.channels.requests_waiting.get()),
+    total("commands", "Commands of the channels' protocol", |s| s.hub.commands.get()),
+    total("commands_refused", "Commands that were refused", |s| s.hub.refused.get()),
+    total("publications", "Publications by clients", |s| s.hub.published.get()),
+    total("deliveries", "Publications queued to subscribers", |s| s.hub.delivered.get()),
+    total("deliveries_dropped", "Publications dropped for newer ones", |s| s.hub.dropped.get()),
+    total("slow_consumers_disconnected", "Connections closed because they read too slowly", |s| s.hub.disconnected.get()),
+    now("connections_authenticated", "Connections that have shown a token", |s| s.hub.authenticated.get()),
+    now("connections_lagging", "Connections that are behind in a channel", |s| s.hub.members_behind.get()),
+    now("subscriptions_lagging", "Subscriptions whose reader is behind", |s| s.hub.readers_behind.get()),
+    now("log_publications", "Publications that wait for subscribers", |s| s.hub.log_publications.get()),
+    now("log_bytes", "Bytes of those publications", |s| s.hub.log_bytes.get()),
+    now("channels", "Channels with subscribers, counted on each shard", |s| s.hub.channels.get()),
+    now("subscriptions", "Subscriptions", |s| s.hub.subscriptions.get()),
+    now("channels_owned", "Channels with subscribers or history", |s| s.hub.channels_owned.get()),
+    now("history_publications", "Publications in history", |s| s.hub.history_kept.get()),
+    now("history_bytes", "Bytes of history", |s| s.hub.history_bytes.get()),
+    total("history_evicted", "Publications put out of history for want of room", |s| s.hub.history_evicted.get()),
+    now("messages_waiting", "Messages that wait for other shards", |s| s.hub.messages_waiting.get()),
+    now("deliveries_waiting", "Deliveries that wait for a turn", |s| s.hub.deliveries_waiting.get()),
+    now("services", "Services offered", |s| s.hub.services.get()),
+    now("requests_waiting", "Requests without an answer yet", |s| s.hub.requests_waiting.get()),
+    now("requests_parked_bytes", "Bytes of requests and responses that wait for connections to take them", |s| s.hub.parked_bytes.get()),
+    now("commands_waiting", "Commands whose answers come from other shards", |s| s.hub.pending.get()),
+    now("tokens_expiring", "Connections whose tokens expire", |s| s.hub.expiries.get()),
+    total("signature_checks", "Signature checks of tokens", |s| s.hub.signature_checks.get()),
+    total("signature_checks_put_off", "Signature checks put off to a later turn", |s| s.hub.signature_checks_put_off.get()),
+    total("tokens_cached", "Tokens known to be good without a check", |s| s.hub.tokens_cached.get()),
+    total("tokens_refused_unchecked", "Tokens refused without a check because their address sent too many bad ones", |s| s.hub.tokens_refused.get()),
 ];

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::rates::Rates;
 use super::series::{SERIES, ShardCounters};
 use crate::admission::Seen;
-use crate::app::App;
+use crate::routes::App;
 
 /// What does not change while the server runs.
 #[derive(Clone, Debug, Serialize)]

@@ -3,7 +3,7 @@
 use murre_router::Ticket;
 use murre_router::channels::{Direction, HistoryQuery, Origin, Payload, Publisher, Start};
 
-use super::auth::Verdict;
+use super::auth::{UnixSeconds, Verdict};
 use super::output::DisconnectReason;
 use super::pending::Asker;
 use super::rate::RateDecision;
@@ -105,7 +105,7 @@ impl Hub {
             }
             Command::Authenticate { token } => match self.verify(token, session.conn, out) {
                 Verdict::Good(user) => {
-                    let (name, expires) = (&user.name, user.expires);
+                    let (name, expires) = (&user.name, user.expires.map(UnixSeconds::get));
                     out.reply(session, &request, Reply::Authenticated { user: name, expires });
                     self.sessions.authenticate(session.conn, user);
                 }

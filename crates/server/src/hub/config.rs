@@ -1,7 +1,6 @@
 //! What is in force for the hubs of all shards.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::time::Instant;
 
 use murre_router::{Shard, channels, services};
@@ -17,7 +16,7 @@ use crate::config::Config;
 /// What the hubs of all shards share: rules, limits, and what makes them one.
 pub(crate) struct HubConfig {
     pub(crate) namespaces: Namespaces,
-    pub(crate) keys: Arc<Keys>,
+    pub(crate) keys: Keys,
     pub(crate) limits: Limits,
     pub(crate) channels: channels::Limits,
     pub(crate) services: services::Limits,
@@ -60,11 +59,11 @@ impl HubConfig {
         let keys = Keys::read(secret.as_deref(), public.as_deref());
         Ok(HubConfig {
             namespaces: config.namespaces(),
-            keys: Arc::new(keys.map_err(|error| error.to_string())?),
+            keys: keys.map_err(|error| error.to_string())?,
             limits: config.name_and_payload_limits(),
             channels,
             services,
-            commands: TokenBucket::per_second(config.limits.max_commands_per_second),
+            commands: commands(config.limits.max_commands_per_second),
             signature_checks_per_second: config.limits.max_signature_checks_per_second,
             tokens: DeliveryTokens::new(cores),
             ending: Ending::new(shards),
@@ -74,6 +73,11 @@ impl HubConfig {
             shards: shards as Shard,
         })
     }
+}
+
+/// So many commands a second, and twice as many at once.
+fn commands(per_second: u32) -> TokenBucket {
+    TokenBucket::new(per_second, per_second.saturating_mul(2))
 }
 
 /// Services that one connection offers at most.

@@ -4,6 +4,7 @@ use murre_core::ConnId;
 use murre_router::channels::{ChannelInfo, Cursor, Payload, Position, Publisher};
 use tokio::sync::oneshot::Sender;
 
+use super::auth::UnixSeconds;
 use super::output::DisconnectReason;
 use super::pending::Asker;
 use super::{ErrorCode, Hub, Outlet, SERVER};
@@ -87,7 +88,7 @@ impl Hub {
         let user = self.sessions.user(slot);
         Some(ConnectionInfo {
             user: user.map(|user| user.name.to_string()),
-            expires: user.and_then(|user| user.expires),
+            expires: user.and_then(|user| user.expires).map(UnixSeconds::get),
             subscriptions: self.channels.subscriptions(slot).map(str::to_owned).collect(),
             queued: out.queued(conn),
         })

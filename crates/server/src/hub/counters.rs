@@ -3,6 +3,8 @@
 use murre_core::Counter;
 use murre_router::{channels, services};
 
+use super::auth::VerifierCounts;
+
 /// Totals since the start, and what there is now.
 #[derive(Debug, Default)]
 pub(crate) struct HubCounters {
@@ -66,5 +68,13 @@ impl HubCounters {
         self.services.set(services.offers as u64);
         self.requests_waiting.set(services.waiting as u64);
         self.parked_bytes.set(services.parked_bytes as u64);
+    }
+
+    /// What tokens have cost.
+    pub(crate) fn tell_checks(&self, counts: VerifierCounts) {
+        self.signature_checks.set(counts.checks);
+        self.tokens_cached.set(counts.cached);
+        self.tokens_refused.set(counts.refused_without_check);
+        self.signature_checks_put_off.set(counts.put_off);
     }
 }

@@ -100,7 +100,7 @@ impl Hub {
             services: Services::new(shard, shards, seed, config.services),
             shard,
             sessions: Sessions::new(config.channels.members_usual),
-            verifier: Verifier::new(Arc::clone(&config.keys), config.signature_checks_per_second),
+            verifier: Verifier::new(config.keys.clone(), config.signature_checks_per_second),
             pending: Pending::default(),
             reading: HashMap::new(),
             links: Links::new(usize::from(shard)),
@@ -126,7 +126,7 @@ impl Hub {
 
     /// Whose a token is.
     pub(crate) fn verify(&mut self, token: &str, conn: ConnId, out: &impl Outlet) -> Verdict {
-        let since = out.now().saturating_duration_since(self.config.began);
+        let since = self.since(out);
         self.verifier.check(token, out.address(conn), since, unix_seconds())
     }
 
@@ -227,7 +227,7 @@ impl Hub {
 
     /// What a turn does after everything else: lets time pass, delivers, tells the other shards.
     pub(crate) fn turn(&mut self, out: &mut impl Outlet) {
-        self.verifier.begin_turn();
+        self.verifier.begin_turn(self.since(out));
         let due = self.wake.is_some_and(|wake| wake <= out.now());
         if !due && !self.active {
             return;
@@ -289,14 +289,18 @@ impl Hub {
         self.counters.authenticated.set(self.sessions.users().into());
         self.counters.expiries.set(self.sessions.expiries() as u64);
         self.counters.pending.set(self.pending.len().into());
-        self.counters.tell_checks(self.verifier.counters());
+        self.counters.tell_checks(self.verifier.counts());
     }
 
     /// Something happens, at the time of this turn.
     fn refresh_clock(&mut self, out: &impl Outlet) {
         self.active = true;
-        let passed = out.now().saturating_duration_since(self.config.began);
-        self.now = passed.as_millis() as u64;
+        self.now = self.since(out).as_millis() as u64;
+    }
+
+    /// The time since all shards began, of this turn.
+    fn since(&self, out: &impl Outlet) -> Duration {
+        out.now().saturating_duration_since(self.config.began)
     }
 
     /// The session as the router carries it.

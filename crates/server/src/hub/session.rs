@@ -94,9 +94,7 @@ impl Sessions {
         let ended = std::mem::replace(entry, Entry::NONE);
         if let Some(user) = ended.user() {
             let user = self.users.remove(user);
-            if let Some(expires) = user.expires {
-                self.expiries.remove(expires, conn);
-            }
+            self.expiries.replace(conn, user.expires, None);
         }
         ended.wire() != Wire::NONE
     }
@@ -114,19 +112,16 @@ impl Sessions {
 
     /// From now on the session is this user's.
     pub(crate) fn authenticate(&mut self, conn: ConnId, user: User) {
-        if let Some(expires) = user.expires {
-            self.expiries.insert(expires, conn);
-        }
         let entry = &mut self.entries[conn.index() as usize];
-        match entry.user() {
-            None => *entry = Entry::new(entry.wire(), self.users.insert(user)),
-            Some(known) => {
-                let before = std::mem::replace(self.users.get_mut(known), user);
-                if let Some(expires) = before.expires {
-                    self.expiries.remove(expires, conn);
-                }
+        let (expires, before) = (user.expires, entry.user());
+        let before = match before {
+            Some(known) => std::mem::replace(self.users.get_mut(known), user).expires,
+            None => {
+                *entry = Entry::new(entry.wire(), self.users.insert(user));
+                None
             }
-        }
+        };
+        self.expiries.replace(conn, before, expires);
     }
 
     /// Whose the session in a slot is, if it has authenticated.
@@ -137,12 +132,12 @@ impl Sessions {
 
     /// The next session whose token has expired at `now`, in Unix seconds.
     pub(crate) fn take_expired(&mut self, now: u64) -> Option<Session> {
-        let conn = self.expiries.take_due(now)?;
+        let conn = self.expiries.expired(now)?;
         self.of(conn)
     }
 
     /// When the next token expires, in Unix seconds.
-    pub(crate) fn next_expiry(&mut self) -> Option<u64> {
+    pub(crate) fn next_expiry(&self) -> Option<u64> {
         self.expiries.next()
     }
 
@@ -151,7 +146,7 @@ impl Sessions {
         self.users.len()
     }
 
-    /// Deadlines of tokens that are stored, of sessions that have ended too.
+    /// Sessions whose tokens have an expiry.
     pub(crate) fn expiries(&self) -> usize {
         self.expiries.len()
     }

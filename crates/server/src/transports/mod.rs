@@ -7,6 +7,7 @@ mod cors;
 pub(crate) mod long_poll;
 mod query;
 pub(crate) mod sse;
+mod token;
 pub(crate) mod websocket;
 
 use std::time::Instant;
@@ -23,6 +24,7 @@ use long_poll::Polls;
 use sse::Streams;
 
 pub(crate) use cors::Cors;
+pub(crate) use token::token;
 
 /// `murre.v1` over WebSocket.
 pub(crate) const MURRE_WEBSOCKET: Wire = Wire(1);

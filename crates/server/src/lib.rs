@@ -1,0 +1,48 @@
+//! The server around `murre-core`: configuration, threads, the hub and the control plane.
+//!
+//! The binary `murre` calls [`run`]. [`start`] makes the threads and ends them, [`routes`] joins the
+//! data port's paths with the [`hub`], its [`transports`] and client [`protocols`]; [`files`] is what
+//! is served from memory, [`admin`] the admin port.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod admission;
+mod bench;
+mod config;
+mod files;
+mod hub;
+mod log;
+mod protocols;
+mod routes;
+mod shards;
+mod signals;
+mod start;
+mod threads;
+mod transports;
+
+use std::env;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use config::{Cli, Command, ConfigError};
+
+/// Obeys the command line. 0 after a drain, 1 if it cannot start or go on, 2 for bad arguments.
+pub fn run() -> ExitCode {
+    let Command::Serve(config) = match Cli::read(env::args_os().collect()) {
+        Ok(cli) => cli.command,
+        Err(ConfigError::Arguments(error)) => error.exit(),
+        Err(error @ ConfigError::File { .. }) => return fail(&error),
+    };
+    log::start(config.log_format, config.log_filter.clone());
+    match start::serve(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
+/// One line, whatever the log's format and filter.
+fn fail(why: &dyn std::fmt::Display) -> ExitCode {
+    // Where stderr is closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "murre: {why}");
+    ExitCode::FAILURE
+}
