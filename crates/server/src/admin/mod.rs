@@ -3,6 +3,7 @@
 //! It reads the shards' counters, asks their channels by mail, and never touches their sockets.
 
 mod api;
+mod error;
 mod metrics;
 mod rates;
 mod series;
@@ -25,6 +26,7 @@ use murre_core::ring::allocator;
 use tokio::time::MissedTickBehavior;
 
 pub(crate) use self::api::Api;
+use self::error::{ApiError, BAD_METHOD, NOT_FOUND};
 use self::metrics::Metrics;
 use self::rates::{Rates, SAMPLE_INTERVAL};
 pub(crate) use self::series::ShardCounters;
@@ -108,6 +110,8 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/stats", get(stats))
             .merge(api::routes(&self))
+            .fallback(async || ApiError::from(NOT_FOUND))
+            .method_not_allowed_fallback(async || ApiError::from(BAD_METHOD))
             .with_state(Arc::clone(&self));
         self.memory_at_start.get_or_init(Memory::now);
         axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await
