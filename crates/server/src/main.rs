@@ -1,15 +1,17 @@
 //! The binary `murre`: configuration, threads and the control plane around `murre-core`.
 //!
 //! `main` reads the configuration, [`start`] makes the threads and ends them, [`app`] is what the
-//! data port answers, [`files`] what it serves from memory, [`admin`] is the admin port.
+//! data port answers, [`files`] what it serves from memory, [`control`] runs the tasks of the control plane
+//! and [`admin`], the admin port.
 #![forbid(unsafe_code)]
 
 mod admin;
-mod admission;
 mod app;
 mod bench;
 mod channels;
 mod config;
+mod control;
+mod failure;
 mod files;
 mod log;
 mod mesh;

@@ -29,6 +29,9 @@ pub(super) const NOT_FOUND: Known =
     (StatusCode::NOT_FOUND, "not_found", "there is nothing of this name now");
 pub(super) const BAD_METHOD: Known =
     (StatusCode::METHOD_NOT_ALLOWED, "bad_method", "use a method that the header Allow lists");
+pub(super) const TOO_SLOW: Known =
+    (StatusCode::REQUEST_TIMEOUT, "too_slow", "the request was not read and answered in time");
+
 impl From<Known> for ApiError {
     fn from((status, code, message): Known) -> Self {
         ApiError { status, code, message: message.into() }
