@@ -2,13 +2,14 @@
 //!
 //! The binary `murre` calls [`run`]. [`start`] makes the threads and ends them, [`routes`] joins the
 //! data port's paths with the [`hub`], its [`transports`] and client [`protocols`]; [`files`] is what
-//! is served from memory, [`admin`] the admin port.
+//! is served from memory, [`control`] runs the tasks of the control plane and [`admin`] the admin port.
 #![forbid(unsafe_code)]
 
 mod admin;
-mod admission;
 mod bench;
 mod config;
+mod control;
+mod failure;
 mod files;
 mod hub;
 mod log;

@@ -1,20 +1,21 @@
 //! The life of the process: start every thread, wait for a signal, drain, end.
 
-use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use murre_codec::http::Limits as HttpLimits;
-use murre_core::host::{self, HostError, Io, Plan, Wanted};
+use murre_core::host::{self, Io, Plan, Wanted};
 use murre_core::ring::KernelRing;
-use murre_core::{Addresses, Listener, ServeLimits, ServeMail, ShardConfig};
+use murre_core::{Addresses, CloseReason, Listener, ServeLimits, ServeMail, ShardConfig};
 
-use crate::admin::{Admin, Api, Choice, Facts};
-use crate::admission::Watch;
+use crate::admin::{self, Admin, Api, Choice, Facts, ShardCounters};
 use crate::config::Config;
+use crate::control::memory::{WATCH_INTERVAL, Watch};
+use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task};
+use crate::failure::Failure;
 use crate::files::{Files, FilesError};
 use crate::hub::HubConfig;
 use crate::routes::{AppMail, AppMailbox};
@@ -26,34 +27,7 @@ use crate::threads::{self, Ended};
 enum Event {
     Signal(&'static str),
     ShardEnded(usize, Ended),
-    AdminEnded(Ended),
-}
-
-/// Why the server could not start, or could not go on.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    Host(HostError),
-    Files(FilesError),
-    /// What is wrong with a setting of the channels, and what helps.
-    Channels(String),
-    Listen {
-        flag: &'static str,
-        address: SocketAddr,
-        error: io::Error,
-    },
-    Shard {
-        index: usize,
-        error: io::Error,
-    },
-    Thread(io::Error),
-    ShardEnded {
-        index: usize,
-        why: String,
-    },
-    AdminEnded {
-        why: String,
-    },
-    Interrupted,
+    ControlEnded(Ended),
 }
 
 /// Serves until a signal has been obeyed.
@@ -64,16 +38,17 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     signals::block().map_err(Failure::Thread)?;
     let plan = host::plan(&wanted(config)).map_err(Failure::Host)?;
     let files = Arc::new(files(config).map_err(Failure::Files)?);
-    let refused = |flag, address| move |error| Failure::Listen { flag, address, error };
-    let listener = Listener::bind(config.listen).map_err(refused("--listen", config.listen))?;
-    // Who is sent something answers a ping in this time, or acknowledges it.
+    let cannot_listen = |flag, address| move |error| Failure::Listen { flag, address, error };
+    let listener =
+        Listener::bind(config.listen).map_err(cannot_listen("--listen", config.listen))?;
+    // A peer that has been sent something acknowledges it in this time, or answers a ping.
     listener
-        .give_up_after(config.ping_interval.saturating_add(config.pong_timeout))
-        .map_err(refused("--listen", config.listen))?;
+        .give_up_after(config.limits.ping_interval.0.saturating_add(config.limits.pong_timeout.0))
+        .map_err(cannot_listen("--listen", config.listen))?;
     let admin_listener =
-        TcpListener::bind(config.admin).map_err(refused("--admin", config.admin))?;
-    let listen = listener.address().map_err(refused("--listen", config.listen))?;
-    let admin = admin_listener.local_addr().map_err(refused("--admin", config.admin))?;
+        TcpListener::bind(config.admin).map_err(cannot_listen("--admin", config.admin))?;
+    let listen = listener.address().map_err(cannot_listen("--listen", config.listen))?;
+    let admin = admin_listener.local_addr().map_err(cannot_listen("--admin", config.admin))?;
 
     let (sender, events) = mpsc::channel();
     signals::watch(sender.clone(), |signal| Event::Signal(signal.as_str()))
@@ -81,17 +56,27 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let cores = cores(plan.shards)?;
     let hub =
         Arc::new(HubConfig::new(config, &cores, plan.conns_per_shard).map_err(Failure::Channels)?);
-    let watch = Watch::new(config);
-    let blueprint = blueprint(config, &plan, listener, hub, Arc::clone(&files), &watch);
+    let watch = Arc::new(Watch::new(config));
+    let blueprint = blueprint(config, &plan, listener, Arc::clone(&hub), Arc::clone(&files), &watch);
     let running = start_shards(&blueprint, &cores, &sender)?;
     let boxes = join(&running);
     let config = &config.in_force(&plan, listen, admin);
+    let api = Api::new(config, hub, boxes).map_err(Failure::Channels)?;
     let facts = facts(config, &plan, cores);
     announce(config, &facts, &files, &watch);
-    let counters = running.iter().map(|shard| shard.counters.clone()).collect();
-    let api = Api::new(config, boxes).map_err(Failure::Channels)?;
-    let admin = Arc::new(Admin::new(facts, counters, api, watch));
-    start_admin(&admin, admin_listener, plan.io, sender).map_err(Failure::Thread)?;
+    let counters: Vec<_> = running.iter().map(|shard| shard.counters.clone()).collect();
+    let sampler = sampler(counters.clone());
+    let shown = (Arc::clone(&watch), Arc::clone(&sampler));
+    let admin = Arc::new(Admin::new(facts, counters.clone(), api, shown.0, shown.1));
+    let tasks = vec![
+        Task::new("admin port", Arc::clone(&admin).serve(admin_listener)),
+        Task::every("rate sampler", SAMPLE_INTERVAL, move |now| sampler.sample(now)),
+        Task::every("memory watch", WATCH_INTERVAL, move |now| {
+            watch.check(now, refused(&counters))
+        }),
+        Task::trim_heap(),
+    ];
+    start_control(plan.io, tasks, sender).map_err(Failure::Thread)?;
 
     let signal = wait_for_signal(&events)?;
     let over = config.drain_timeout.0;
@@ -202,22 +187,26 @@ fn start_shards(
     cores.iter().enumerate().map(start).collect()
 }
 
-fn start_admin(
-    admin: &Arc<Admin>,
-    listener: TcpListener,
-    io: Io,
-    events: Sender<Event>,
-) -> io::Result<()> {
-    let admin = Arc::clone(admin);
+fn start_control(io: Io, tasks: Vec<Task>, events: Sender<Event>) -> io::Result<()> {
     threads::start(
-        "admin".into(),
-        ADMIN_STACK_BYTES,
-        move || admin.serve(listener, io),
+        "control".into(),
+        CONTROL_STACK_BYTES,
+        move || control::run(io, tasks),
         move |how| {
             // Nobody listens any more only when the process is ending anyway.
-            let _ = events.send(Event::AdminEnded(how));
+            let _ = events.send(Event::ControlEnded(how));
         },
     )
+}
+
+/// Samples the totals of all shards.
+fn sampler(shards: Vec<ShardCounters>) -> Arc<Sampler> {
+    Arc::new(Sampler::new(move || admin::totals(&shards)))
+}
+
+/// Connections that were refused for want of memory.
+fn refused(shards: &[ShardCounters]) -> u64 {
+    shards.iter().map(|shard| shard.closed(CloseReason::Overloaded)).sum()
 }
 
 fn facts(config: &Config, plan: &Plan, cores: Vec<usize>) -> Facts {
@@ -262,7 +251,7 @@ fn wait_for_signal(events: &Receiver<Event>) -> Result<&'static str, Failure> {
     match events.recv().expect("the watcher of signals holds a sender") {
         Event::Signal(name) => Ok(name),
         Event::ShardEnded(index, how) => Err(Failure::ShardEnded { index, why: why(how) }),
-        Event::AdminEnded(how) => Err(Failure::AdminEnded { why: why(how) }),
+        Event::ControlEnded(how) => Err(Failure::ControlEnded { why: why(how) }),
     }
 }
 
@@ -281,7 +270,7 @@ fn drain(events: &Receiver<Event>, running: &[Running], over: Duration) -> Resul
                 return Err(Failure::ShardEnded { index, why });
             }
             Ok(Event::Signal(_)) => return Err(Failure::Interrupted),
-            Ok(Event::AdminEnded(how)) => return Err(Failure::AdminEnded { why: why(how) }),
+            Ok(Event::ControlEnded(how)) => return Err(Failure::ControlEnded { why: why(how) }),
             Err(_) if Instant::now() < deadline => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 tracing::warn!(shards = left, "not drained in time, ending anyway");
@@ -302,48 +291,25 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// How long to wait before a shard that was behind is told again.
 const TELL_AGAIN: Duration = Duration::from_millis(10);
 /// What HTTP and JSON need, with room to spare.
-const ADMIN_STACK_BYTES: usize = 1024 * 1024;
+const CONTROL_STACK_BYTES: usize = 1024 * 1024;
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Host(error) => error.fmt(f),
-            Failure::Files(error) => error.fmt(f),
-            Failure::Channels(why) => f.write_str(why),
-            Failure::Listen { flag, address, error } => {
-                write!(f, "cannot listen on {address} ({flag}): {error}; {}", listen_remedy(error))
-            }
-            Failure::Shard { index, error } => write!(
-                f,
-                "shard {index} cannot start: {error}; {}",
-                match error.kind() {
-                    io::ErrorKind::OutOfMemory =>
-                        "raise the limit of locked memory (ulimit -l) or lower --max-conns",
-                    _ => "lower --shards or --max-conns, or try --io uring-plain or --io epoll",
-                }
-            ),
-            Failure::Thread(error) => {
-                write!(
-                    f,
-                    "cannot start a thread: {error}; raise the limit of processes (ulimit -u)"
-                )
-            }
-            Failure::ShardEnded { index, why } => {
-                write!(f, "shard {index} ended: {why}; ending, as its connections are lost")
-            }
-            Failure::AdminEnded { why } => write!(f, "the admin port ended: {why}"),
-            Failure::Interrupted => f.write_str("second signal while draining: ended at once"),
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn listen_remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "stop what uses it, or choose another port",
-        io::ErrorKind::AddrNotAvailable => "choose an address that this machine has",
-        io::ErrorKind::PermissionDenied => {
-            "choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE"
+    /// The process ends with an error when the control plane does, as when a shard does.
+    #[test]
+    fn the_end_of_a_thread_is_a_failure() {
+        let panicked = || Err("it panicked: a bug".to_owned());
+        for (event, said) in [
+            (Event::ControlEnded(panicked()), "the control plane ended: it panicked: a bug;"),
+            (Event::ControlEnded(Ok(())), "the control plane ended: nobody asked it to;"),
+            (Event::ShardEnded(3, panicked()), "shard 3 ended: it panicked: a bug;"),
+        ] {
+            let (sender, events) = mpsc::channel();
+            sender.send(event).expect("the test waits");
+            let failure = wait_for_signal(&events).expect_err("it is no signal");
+            assert!(failure.to_string().starts_with(said), "{failure}");
         }
-        _ => "choose another address",
     }
 }

@@ -198,3 +198,9 @@ impl<E: Encoded> Channels<E> {
         unimplemented!()
     }
 }
+
+/// The shard, of `shards` that have the same `seed`, that owns a channel.
+pub fn owner(channel: &str, shards: u16, seed: u64) -> Shard {
+    let hash = name::Hashing::new(seed).hash(channel.as_bytes());
+    name::owner(hash, shards)
+}

@@ -315,6 +315,11 @@ impl<P: ByteLen> Services<P> {
     /// The member's connection takes more again.
     pub fn resume(&mut self, _member: Member) {}
 
+    /// Whether nothing is parked with any member. O(1).
+    pub fn nobody_parked(&self) -> bool {
+        true
+    }
+
     /// Ends requests whose deadline has come by `now_ms`; a bounded number of them, so that
     /// `next_expiry` may still be in the past.
     pub fn expire(&mut self, now_ms: u64) {

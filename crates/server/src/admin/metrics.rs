@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::series::{Kind, SERIES, ShardCounters};
-use crate::admission::{Left, Watch};
+use crate::control::memory::{Headroom, Watch};
 
 /// The content type that goes with [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -91,7 +91,7 @@ impl Collector for Admission {
         let closings = ConstCounter::new(seen.closings);
         let kind = MetricType::Counter;
         closings.encode(encoder.encode_descriptor("admission_closings", help, None, kind)?)?;
-        let mut of_each = |name, help, value: fn(&Left) -> u64| {
+        let mut of_each = |name, help, value: fn(&Headroom) -> u64| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             seen.memory.iter().try_for_each(|left| {
                 let labels = [("of", left.of())];

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use murre_core::{CloseReason, Counters, Excess, ServeCounters};
+use serde_json::{Map, Value, json};
 
+use crate::control::Sampler;
 use crate::hub::HubCounters;
 
 /// One shard's counters, as other threads see them.
@@ -49,6 +51,21 @@ const fn total(name: &'static str, help: &'static str, value: fn(&ShardCounters)
 
 const fn now(name: &'static str, help: &'static str, value: fn(&ShardCounters) -> u64) -> Series {
     Series { name, help, kind: Kind::Now, value }
+}
+
+/// The total over `shards` of each series that has a rate, in the order of [`SERIES`].
+pub(crate) fn totals(shards: &[ShardCounters]) -> Vec<u64> {
+    with_rates().map(|series| shards.iter().map(series.value).sum()).collect()
+}
+
+/// The rates of [`totals`] by name.
+pub(super) fn rates(sampler: &Sampler) -> Map<String, Value> {
+    let rates = with_rates().zip(sampler.rates());
+    rates.map(|(series, rate)| (series.name.into(), json!(rate))).collect()
+}
+
+fn with_rates() -> impl Iterator<Item = &'static Series> {
+    SERIES.iter().filter(|series| series.kind == Kind::Total)
 }
 
 /// Every number but the connections closed, which are told apart by reason.

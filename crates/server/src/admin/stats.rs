@@ -8,9 +8,8 @@ use murre_core::{CloseReason, Protocol, Serve};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::rates::Rates;
 use super::series::{SERIES, ShardCounters};
-use crate::admission::Seen;
+use crate::control::memory::Seen;
 use crate::routes::App;
 
 /// What does not change while the server runs.
@@ -37,20 +36,19 @@ pub(crate) struct Choice {
 }
 
 /// What changes, but is not counted by the shards.
-pub(crate) struct Now<'a> {
+pub(crate) struct Now {
     pub(crate) uptime: Duration,
     pub(crate) draining: bool,
     pub(crate) admission: Seen,
-    pub(crate) rates: &'a Rates,
+    /// How fast totals grow, by name.
+    pub(crate) rates: Map<String, Value>,
     /// What the process occupied when it was ready.
     pub(crate) at_start: Memory,
 }
 
 /// The whole answer.
-pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now<'_>) -> Value {
+pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now) -> Value {
     let open = shards.iter().map(|shard| shard.transport.open.get()).sum();
-    let rates: Map<String, Value> =
-        now.rates.by_name().into_iter().map(|(name, rate)| (name.into(), json!(rate))).collect();
     json!({
         "version": facts.version,
         "uptime_seconds": now.uptime.as_secs_f64(),
@@ -64,7 +62,7 @@ pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now<'_>) -> V
         "connections": open,
         "total": counters(shards),
         "closed": closed(shards),
-        "rates": rates,
+        "rates": now.rates,
         "shards": facts.cores.iter().zip(shards).enumerate().map(|(shard, (core, counted))| json!({
             "shard": shard,
             "core": core,

@@ -1,7 +1,7 @@
 //! Commands of sessions: what each needs to be allowed, and what it asks of the router.
 
 use murre_router::Ticket;
-use murre_router::channels::{Direction, HistoryQuery, Origin, Payload, Publisher, Start};
+use murre_router::channels::{Direction, HistoryQuery, Payload, Publisher, Start};
 
 use super::auth::{UnixSeconds, Verdict};
 use super::output::DisconnectReason;
@@ -135,13 +135,13 @@ impl Hub {
                 self.release_ticket_on_error(Some(ticket), asked, about)?;
             }
             Command::Respond { request, answer } => {
-                let unknown = |_| Error::from(ErrorCode::UnknownRequest);
-                let request = request.parse().map_err(unknown)?;
+                let unknown = ErrorCode::UnknownRequest;
+                let request = request.parse().map_err(|_| unknown)?;
                 if let Ok(payload) = &answer {
                     self.config.limits.payload(payload)?;
                 }
                 let answer = answer.map_err(Box::from);
-                self.services.reply(slot, request, answer).map_err(unknown)?;
+                self.services.reply(slot, request, answer).map_err(|_| unknown)?;
             }
         }
         Ok(Flow::Continue)

@@ -53,7 +53,7 @@ impl HubConfig {
             requests_max: REQUESTS_MAX,
             serving_max: SERVING_MAX,
             messages_max: channels.messages_max,
-            ..services::Limits::default()
+            parked_bytes_max: PARKED_BYTES_MAX,
         };
         let (secret, public) = (&config.jwt_hmac_secret_file, &config.jwt_public_key_file);
         let keys = Keys::read(secret.as_deref(), public.as_deref());
@@ -74,6 +74,9 @@ impl HubConfig {
         })
     }
 }
+
+/// Bytes of requests and responses that wait for one connection to take them.
+const PARKED_BYTES_MAX: usize = 8 << 20;
 
 /// So many commands a second, and twice as many at once.
 fn commands(per_second: u32) -> TokenBucket {

@@ -1,9 +1,10 @@
 //! The admin port.
 
+use std::io::{ErrorKind, Read};
 use std::thread;
 use std::time::Duration;
 
-use crate::server::{Server, TEXT, frame};
+use crate::server::{PATIENCE, Server, TEXT, frame};
 
 /// `/stats` says what runs and why, and counts what happened.
 #[test]
@@ -103,4 +104,22 @@ fn the_admin_port_is_its_own() {
     let health = server.admin("/healthz");
     assert_eq!((health.status, health.text()), (200, "ok\n"));
     assert_eq!(server.connect().get("/stats").status, 404);
+}
+
+/// The admin port has 64 connections at a time; the next is served when one has ended.
+#[test]
+fn connections_of_the_admin_port_are_bounded() {
+    let server = Server::start(&[]);
+    let mut held: Vec<_> = (0..64).map(|_| server.admin_connection()).collect();
+    for client in &mut held {
+        assert_eq!(client.get("/healthz").status, 200);
+    }
+    let mut next = server.admin_connection();
+    next.send(b"GET /healthz HTTP/1.1\r\nHost: m\r\n\r\n");
+    next.0.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    let nothing = next.0.read(&mut [0]).expect_err("it waits in the backlog");
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    next.0.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    held.pop();
+    assert_eq!(next.answer().status, 200);
 }

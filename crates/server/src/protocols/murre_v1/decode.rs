@@ -17,7 +17,7 @@ use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape, ValueType};
 
 use super::errors::{Code, Rejection};
 use crate::hub::limits::Limits;
-use crate::hub::{About, Audience, Command, ErrorCode, RequestId};
+use crate::hub::{About, Audience, Command, RequestId};
 use crate::protocols::json::{self, DEPTH_MAX};
 
 /// Reads messages. It keeps its memory from one to the next.
