@@ -3,14 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Payload, Position, Publication};
+use serde::{Deserialize, Serialize};
+
+use super::holds::Holds;
+use super::{Direction, HistoryPage, HistoryQuery, Payload, Position, Publication, Start};
 
 /// How much of a channel is kept, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
-    /// So many publications at most; with 0, the channel has no history.
+    /// Number of publications at most. With 0 the channel has no history.
     pub size: u32,
-    /// A publication is put out after this time.
+    /// Milliseconds after which a publication is dropped.
     pub ttl_ms: u64,
 }
 
@@ -19,9 +22,16 @@ pub(super) struct History {
     retention: Retention,
     /// Of the newest publication, kept or not.
     position: Position,
-    /// Oldest first; their offsets lead up to `position` without a gap, their times go up.
+    /// Oldest first; their offsets lead up to `position` without a gap, their times go up. More than
+    /// the retention allows are only there for a hold.
     kept: VecDeque<Kept>,
     payload_bytes: usize,
+    /// Bytes of payload beyond the retention's size.
+    held_bytes: u64,
+    /// `None` without holds.
+    pub(super) holds: Option<Box<Holds>>,
+    /// It is listed among the owner's deadlines.
+    pub(super) has_deadline: bool,
 }
 
 struct Kept {
@@ -33,8 +43,10 @@ const _: () = assert!(size_of::<Kept>() == 32);
 
 impl History {
     pub(super) fn new(retention: Retention, epoch: u32) -> Self {
-        let position = Position { epoch, offset: 0 };
-        History { retention, position, kept: VecDeque::new(), payload_bytes: 0 }
+        let (position, kept) = (Position { epoch, offset: 0 }, VecDeque::new());
+        let (holds, has_deadline) = (None, false);
+        let (payload_bytes, held_bytes) = (0, 0);
+        History { retention, position, kept, payload_bytes, held_bytes, holds, has_deadline }
     }
 
     pub(super) fn position(&self) -> Position {
@@ -45,9 +57,20 @@ impl History {
         self.kept.len()
     }
 
-    /// When the oldest publication is to be put out.
+    /// The offset of the oldest publication, or, if there is none, of the next one.
+    fn oldest(&self) -> u64 {
+        self.position.offset + 1 - self.kept.len() as u64
+    }
+
+    /// Whether the oldest publication has to stay, whatever the retention.
+    fn is_held(&self) -> bool {
+        self.holds.as_ref().is_some_and(|holds| holds.floor() <= self.oldest())
+    }
+
+    /// When the oldest publication is to be dropped. One that is held has no such time.
     pub(super) fn deadline(&self) -> Option<u64> {
-        self.kept.front().map(|oldest| self.end_of(oldest))
+        let oldest = self.kept.front().filter(|_| !self.is_held())?;
+        Some(self.end_of(oldest))
     }
 
     fn end_of(&self, kept: &Kept) -> u64 {
@@ -57,72 +80,173 @@ impl History {
     /// Counts a publication and keeps it.
     pub(super) fn append(&mut self, payload: Payload, now: u64) -> Position {
         let size = self.retention.size as usize;
-        if self.kept.len() == size {
+        if self.kept.len() >= size && !self.is_held() {
             self.drop_oldest();
         }
         if self.kept.len() == self.kept.capacity() {
-            let room = (self.kept.len() + 1).next_power_of_two().min(size);
+            let room = (self.kept.len() + 1).next_power_of_two();
+            let room = if self.kept.len() < size { room.min(size) } else { room };
             self.kept.reserve_exact(room - self.kept.len());
         }
         self.payload_bytes += shared_bytes(payload.bytes.len());
         self.kept.push_back(Kept { published: now, payload });
+        if let Some(beyond) = self.beyond().checked_sub(1) {
+            self.held_bytes += self.kept[beyond].payload.bytes.len() as u64;
+        }
         self.position.offset += 1;
         self.position
     }
 
-    /// How many of the newest publications a reader at `from` has missed; `None` if that cannot be
+    /// Publications beyond the retention's size, which are only there because of holds.
+    fn beyond(&self) -> usize {
+        self.kept.len().saturating_sub(self.retention.size as usize)
+    }
+
+    /// Their bytes of payload.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
+    /// How many publications a reader that starts at `start` has missed; `None` if that cannot be
     /// known, or if not all of them are still there.
-    pub(super) fn missed(&self, from: Position, now: u64) -> Option<usize> {
-        if from.epoch != self.position.epoch {
-            return None;
+    pub(super) fn missed(&self, start: Start, now: u64) -> Option<usize> {
+        let missed = self.position.offset.checked_sub(self.offset(start)?)?;
+        (missed <= self.visible(now) as u64).then_some(missed as usize)
+    }
+
+    /// The offset of a start that is of this epoch.
+    fn offset(&self, start: Start) -> Option<u64> {
+        match start {
+            Start::Head => None,
+            Start::After(position) => {
+                (position.epoch == self.position.epoch).then_some(position.offset)
+            }
+            Start::AfterOffset(offset) => Some(offset),
         }
-        let missed = self.position.offset.checked_sub(from.offset)?;
-        (missed <= self.fresh(now) as u64).then_some(missed as usize)
+    }
+
+    /// How many publications are within the retention.
+    fn visible(&self, now: u64) -> usize {
+        self.fresh(now).min(self.retention.size as usize)
     }
 
     /// How many publications are not past their time, whether or not the others are still here.
-    pub(super) fn fresh(&self, now: u64) -> usize {
+    fn fresh(&self, now: u64) -> usize {
         self.kept.len() - self.kept.partition_point(|kept| self.end_of(kept) <= now)
     }
 
-    /// At most `limit` publications, from the oldest of the `newest` on.
-    pub(super) fn publications(
+    /// The answer to a question about the channel.
+    pub(super) fn page(&self, channel: &Arc<str>, query: HistoryQuery, now: u64) -> HistoryPage {
+        let HistoryQuery { start, limit, bytes_max, direction } = query;
+        let (kept, visible) = (self.kept.len(), self.visible(now));
+        let within = |places: &mut dyn Iterator<Item = usize>| {
+            self.within(places, limit as usize, u64::from(bytes_max))
+        };
+        let publications = |places: &mut dyn Iterator<Item = usize>| {
+            places.map(|at| self.at(channel, at)).collect()
+        };
+        let (recovered, publications, more) = match direction {
+            Direction::Forward => {
+                let missed = self.missed(start, now);
+                let (first, count, asked) = match missed {
+                    Some(missed) => {
+                        let first = kept - missed;
+                        (first, within(&mut (first..kept)), missed)
+                    }
+                    None => {
+                        let count = within(&mut (kept - visible..kept).rev());
+                        (kept - count, count, visible)
+                    }
+                };
+                (missed.is_some(), publications(&mut (first..first + count)), count < asked)
+            }
+            Direction::Reverse => {
+                let before = self.offset(start);
+                // Without a start, all of them are older.
+                let newer = before.map_or(0, |before| {
+                    let newer = self.position.offset.saturating_add(1).saturating_sub(before);
+                    usize::try_from(newer).unwrap_or(usize::MAX).min(visible)
+                });
+                let older = kept - visible..kept - newer;
+                let count = within(&mut older.clone().rev());
+                let newest = publications(&mut older.clone().rev().take(count));
+                (before.is_some(), newest, count < older.len())
+            }
+        };
+        let recovered = (start != Start::Head).then_some(recovered);
+        HistoryPage { position: self.position, recovered, publications, more: more && limit > 0 }
+    }
+
+    /// Consecutive publications from the offset `from` on, or from the oldest one that is still there,
+    /// and the offset of the first of them. They are more than `bytes_max` only if the first one is.
+    pub(super) fn slice(
         &self,
         channel: &Arc<str>,
-        newest: usize,
-        limit: usize,
-    ) -> Vec<Publication> {
-        let publication = |at: usize| Publication {
-            channel: channel.clone(),
-            position: Some(Position {
-                offset: self.position.offset - (self.kept.len() - 1 - at) as u64,
-                ..self.position
-            }),
-            payload: self.kept[at].payload.clone(),
-            except: None,
-        };
-        let first = self.kept.len() - newest;
-        (first..first + newest.min(limit)).map(publication).collect()
+        from: u64,
+        bytes_max: u32,
+    ) -> (u64, Vec<Publication>) {
+        let first = from.max(self.oldest()).min(self.position.offset + 1);
+        let places = (first - self.oldest()) as usize..self.kept.len();
+        let count = self.within(&mut places.clone(), usize::MAX, u64::from(bytes_max));
+        (first, places.take(count).map(|at| self.at(channel, at)).collect())
     }
 
-    /// Puts out at most `max` publications that are past their time; returns how many.
+    /// How many publications at `places` are within the bounds: at least one, unless `limit` is 0.
+    fn within(
+        &self,
+        places: &mut dyn Iterator<Item = usize>,
+        limit: usize,
+        bytes_max: u64,
+    ) -> usize {
+        let mut bytes = 0;
+        let fits = |(count, at): &(usize, usize)| {
+            bytes += self.kept[*at].payload.bytes.len() as u64;
+            *count == 0 || bytes <= bytes_max
+        };
+        places.take(limit).enumerate().take_while(fits).count()
+    }
+
+    fn at(&self, channel: &Arc<str>, at: usize) -> Publication {
+        let offset = self.oldest() + at as u64;
+        let position = Some(Position { offset, ..self.position });
+        let payload = self.kept[at].payload.clone();
+        Publication { channel: channel.clone(), position, payload, except: None }
+    }
+
+    /// Drops at most `max` publications that are past their time; returns how many.
     pub(super) fn expire(&mut self, now: u64, max: usize) -> usize {
         let expired = (self.kept.len() - self.fresh(now)).min(max);
-        for _ in 0..expired {
-            self.drop_oldest();
-        }
+        let dropped = (0..expired).take_while(|_| self.evict_one()).count();
         self.give_back();
-        expired
+        dropped
     }
 
-    /// Puts out the oldest publication before its time.
+    /// Drops the oldest publication before its time.
     pub(super) fn evict(&mut self) {
-        self.drop_oldest();
+        self.evict_one();
         self.give_back();
+    }
+
+    /// Drops what was only there for a hold and is beyond the size; the rest has its time.
+    pub(super) fn settle(&mut self) {
+        while self.beyond() > 0 && self.evict_one() {}
+        self.give_back();
+    }
+
+    fn evict_one(&mut self) -> bool {
+        let evicted = !self.is_held() && !self.kept.is_empty();
+        if evicted {
+            self.drop_oldest();
+        }
+        evicted
     }
 
     fn drop_oldest(&mut self) {
+        let is_beyond = self.beyond() > 0;
         let oldest = self.kept.pop_front().expect("something is kept");
+        if is_beyond {
+            self.held_bytes -= oldest.payload.bytes.len() as u64;
+        }
         self.payload_bytes -= shared_bytes(oldest.payload.bytes.len());
     }
 
@@ -133,7 +257,7 @@ impl History {
         }
     }
 
-    /// What it takes; the formula is at `Stats::history_bytes`.
+    /// What it takes while it has publications; the formula is at `Stats::history_bytes`.
     pub(super) fn bytes(&self) -> usize {
         let room = self.kept.capacity() * size_of::<Kept>();
         allocated(size_of::<History>()) + allocated(room) + self.payload_bytes

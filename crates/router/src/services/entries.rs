@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::memory::KEPT;
+use crate::memory::KEPT;
 
 /// Names one entry for as long as it is there.
 ///
