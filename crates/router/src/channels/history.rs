@@ -287,50 +287,107 @@ mod tests {
     }
 
     fn payload(byte: u8) -> Payload {
-        Payload { form: Form::Raw, bytes: Arc::from([byte]) }
+        Payload::new(Form::Binary, [byte])
     }
 
     fn at(offset: u64) -> Position {
         Position { epoch: 5, offset }
     }
 
-    fn bytes(publications: &[Publication]) -> Vec<(u64, u8)> {
-        let bytes = |publication: &Publication| {
-            (publication.position.expect("it has one").offset, publication.payload.bytes[0])
+    fn after(offset: u64) -> Start {
+        Start::After(at(offset))
+    }
+
+    /// The offsets that a question is answered with, and whether there is more.
+    fn page(
+        history: &History,
+        start: Start,
+        (limit, bytes_max): (u32, u32),
+        direction: Direction,
+    ) -> (Option<bool>, Vec<u64>, bool) {
+        let query = HistoryQuery { start, limit, bytes_max, direction };
+        let page = history.page(&Arc::from("channel"), query, 0);
+        let offset = |publication: &Publication| {
+            let position = publication.position.expect("it has one");
+            assert_eq!(publication.payload.bytes[0], position.offset as u8);
+            position.offset
         };
-        publications.iter().map(bytes).collect()
+        (page.recovered, page.publications.iter().map(offset).collect(), page.more)
     }
 
     /// The newest are kept, as many as there may be, with their offsets.
     #[test]
     fn the_newest_are_kept() {
-        let (channel, mut history) = (Arc::from("channel"), history(3));
+        let mut history = history(3);
         for byte in 1..=5 {
             assert_eq!(history.append(payload(byte), 0), at(u64::from(byte)));
         }
-        assert_eq!(bytes(&history.publications(&channel, 3, 9)), [(3, 3), (4, 4), (5, 5)]);
-        assert_eq!(bytes(&history.publications(&channel, 2, 1)), [(4, 4)]);
-        assert_eq!(bytes(&history.publications(&channel, 0, 1)), []);
+        let newest = page(&history, Start::Head, (9, 9), Direction::Forward);
+        assert_eq!(newest, (None, vec![3, 4, 5], false));
+    }
+
+    /// A page begins where the question says, ends within its bounds, and says what they left out.
+    #[test]
+    fn pages_have_bounds() {
+        let mut history = history(10);
+        (1..=12).for_each(|byte| _ = history.append(payload(byte), 0));
+        let forward = |start, bounds| page(&history, start, bounds, Direction::Forward);
+        let reverse = |start, bounds| page(&history, start, bounds, Direction::Reverse);
+        assert_eq!(forward(after(9), (9, 9)), (Some(true), vec![10, 11, 12], false));
+        assert_eq!(forward(after(9), (2, 9)), (Some(true), vec![10, 11], true));
+        assert_eq!(forward(after(9), (9, 2)), (Some(true), vec![10, 11], true));
+        assert_eq!(forward(after(9), (9, 0)), (Some(true), vec![10], true));
+        assert_eq!(forward(after(9), (0, 9)), (Some(true), vec![], false));
+        assert_eq!(forward(after(12), (9, 9)), (Some(true), vec![], false));
+        assert_eq!(forward(Start::AfterOffset(11), (9, 9)), (Some(true), vec![12], false));
+        for lost in [after(1), after(13), after(u64::MAX), Start::AfterOffset(u64::MAX)] {
+            assert_eq!(forward(lost, (2, 9)), (Some(false), vec![11, 12], true));
+        }
+        assert_eq!(forward(Start::Head, (9, 3)), (None, vec![10, 11, 12], true));
+        assert_eq!(reverse(Start::Head, (2, 9)), (None, vec![12, 11], true));
+        assert_eq!(reverse(after(5), (9, 9)), (Some(true), vec![4, 3], false));
+        assert_eq!(reverse(after(5), (1, 9)), (Some(true), vec![4], true));
+        assert_eq!(reverse(after(0), (9, 9)), (Some(true), vec![], false));
+        assert_eq!(reverse(after(u64::MAX), (1, 9)), (Some(true), vec![12], true));
+        let other = Start::After(Position { epoch: 4, offset: 5 });
+        assert_eq!(reverse(other, (2, 9)), (Some(false), vec![12, 11], true));
+    }
+
+    /// A slice has consecutive publications from an offset on, or from what is left, and at least one
+    /// if there is one.
+    #[test]
+    fn slices_follow_each_other() {
+        let mut history = history(3);
+        (1..=5).for_each(|byte| _ = history.append(payload(byte), 0));
+        let slice = |from, bytes_max| {
+            let (first, slice) = history.slice(&Arc::from("channel"), from, bytes_max);
+            (first, slice.len())
+        };
+        assert_eq!([slice(1, 9), slice(4, 9), slice(3, 2)], [(3, 3), (4, 2), (3, 2)]);
+        assert_eq!([slice(3, 0), slice(6, 9), slice(u64::MAX, 9)], [(3, 1), (6, 0), (6, 0)]);
     }
 
     /// A reader has missed what came since, or it cannot be told what it missed.
     #[test]
     fn what_was_missed_is_there_or_not() {
         let mut history = history(3);
-        assert_eq!((history.missed(at(0), 0), history.missed(at(1), 0)), (Some(0), None));
+        assert_eq!((history.missed(after(0), 0), history.missed(after(1), 0)), (Some(0), None));
         for now in 0..5 {
             history.append(payload(0), now);
         }
-        let missed = |from| history.missed(from, 5);
-        assert_eq!([at(5), at(4), at(2)].map(missed), [Some(0), Some(1), Some(3)]);
-        assert_eq!([at(1), at(6), Position { epoch: 4, offset: 5 }].map(missed), [None; 3]);
-        // The one of moment 2 is past its time, though it has not been put out.
-        assert_eq!((history.missed(at(3), 12), history.missed(at(2), 12)), (Some(2), None));
+        let missed = |start| history.missed(start, 5);
+        assert_eq!([5, 4, 2].map(after).map(missed), [Some(0), Some(1), Some(3)]);
+        assert_eq!([1, 6, u64::MAX].map(after).map(missed), [None; 3]);
+        let other = Position { epoch: 4, offset: 5 };
+        assert_eq!([Start::After(other), Start::Head].map(missed), [None; 2]);
+        assert_eq!([3, 1, 6].map(Start::AfterOffset).map(missed), [Some(2), None, None]);
+        // The one of moment 2 is past its time, though it has not been dropped.
+        assert_eq!((history.missed(after(3), 12), history.missed(after(2), 12)), (Some(2), None));
     }
 
-    /// What is past its time is put out, a bounded number in one go; the count goes on.
+    /// What is past its time is dropped, a bounded number in one go; the count goes on.
     #[test]
-    fn time_puts_out() {
+    fn time_drops() {
         let mut history = history(100);
         for now in 0..40 {
             history.append(payload(0), now);
@@ -340,6 +397,26 @@ mod tests {
         assert_eq!((history.expire(30, 15), history.len(), history.deadline()), (0, 19, Some(31)));
         history.expire(1000, 1000);
         assert_eq!((history.len(), history.deadline(), history.position()), (0, None, at(40)));
+    }
+
+    /// What is held stays whatever size, time and bytes say, is counted, and is nobody else's; then
+    /// it goes.
+    #[test]
+    fn holds_keep_what_they_need() {
+        let mut history = history(3);
+        (1..=3).for_each(|byte| _ = history.append(payload(byte), 0));
+        history.holds.get_or_insert_default().set((0, 1), 2, 0);
+        (4..=6).for_each(|byte| _ = history.append(payload(byte), 0));
+        assert_eq!((history.len(), history.held_bytes(), history.deadline()), (5, 2, None));
+        assert_eq!(history.expire(100, 100), 0);
+        history.evict();
+        assert_eq!(history.slice(&Arc::from("channel"), 1, 100).0, 2);
+        assert_eq!(history.missed(after(1), 0), None, "it is beyond the size");
+        let newest = page(&history, Start::Head, (9, 9), Direction::Reverse);
+        assert_eq!(newest, (None, vec![6, 5, 4], false));
+        history.holds = None;
+        history.settle();
+        assert_eq!((history.len(), history.held_bytes(), history.deadline()), (3, 0, Some(10)));
     }
 
     /// Room grows up to the retention's size and is given back; the bytes are counted from it.

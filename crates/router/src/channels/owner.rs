@@ -453,17 +453,18 @@ fn bytes(slot: usize, history: &History) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channels::Form;
     use crate::channels::name::Hashing;
+    use crate::channels::{Form, Local};
 
     const TTL_MS: u64 = 1000;
-    const READER: ShardInterest = ShardInterest { shard: 0, key: 0, subscribers: 1 };
+    const READER: ShardInterest =
+        ShardInterest { shard: 0, is_behind: false, key: 0, subscribers: 1 };
 
     fn owner(size: u32) -> Owner {
         let rules = move |channel: &str| {
             channel.starts_with("kept").then_some(Retention { size, ttl_ms: TTL_MS })
         };
-        Owner::new(Box::new(rules), 7)
+        Owner::new(Box::new(rules), 7, 100, Box::new(Local))
     }
 
     fn name(text: &str) -> ChannelName {
@@ -475,8 +476,7 @@ mod tests {
             let retention = owner.retention(&name.text);
             owner.add(name.clone(), retention)
         });
-        let bytes = vec![0; len].into();
-        owner.append(key, Payload { form: Form::Raw, bytes }, now).position
+        owner.append(key, Payload::new(Form::Binary, vec![0; len]), None, now).position
     }
 
     /// A channel without readers and history is forgotten, and its count with it: the next one has
@@ -484,24 +484,85 @@ mod tests {
     #[test]
     fn a_lost_count_does_not_come_again() {
         let (mut owner, kept) = (owner(10), name("kept"));
-        let position = |past: Option<Past>| past.expect("it keeps history").position;
+        let position =
+            |(recovery, _): (Option<Recovery>, u64)| recovery.expect("it keeps history").position;
         for _ in 0..2 {
-            let first = position(owner.join(kept.clone(), READER, None, 0));
+            let first = position(owner.join(kept.clone(), READER, Start::Head, 0, 0));
             assert_eq!(first, Position { epoch: 7, offset: 0 });
             owner.count(&kept, 0, 0);
         }
         assert_eq!(publish(&mut owner, &kept, 1, 0), Some(Position { epoch: 7, offset: 1 }));
         owner.expire(TTL_MS);
         assert_eq!((owner.channels.len(), owner.bytes, owner.kept), (0, 0, 0));
-        let second = position(owner.join(kept.clone(), READER, None, TTL_MS));
+        let second = position(owner.join(kept.clone(), READER, Start::Head, 0, TTL_MS));
         assert_eq!(second, Position { epoch: 8, offset: 0 });
+    }
+
+    /// A recovering reader keeps what it missed for a while, until it has read it: no longer, and
+    /// nothing is left of it.
+    #[test]
+    fn holds_end() {
+        for how in 0..4 {
+            let (mut owner, kept) = (owner(2), name("kept"));
+            (0..2).for_each(|_| _ = publish(&mut owner, &kept, 10, 0));
+            let start = Start::AfterOffset(0);
+            let (recovery, missed) = owner.join(kept.clone(), READER, start, 9, 0);
+            assert_eq!((recovery.expect("history").recovered, missed), (Some(true), 2));
+            (0..5).for_each(|_| _ = publish(&mut owner, &kept, 10, 0));
+            owner.expire(99);
+            assert_eq!((owner.kept, owner.lapses.len()), (7, 1));
+            assert!(owner.is_overheld(0, 49, u64::MAX, 0) && owner.is_overheld(0, 50, 1, 0));
+            assert!(!owner.is_overheld(0, 50, u64::MAX, 0));
+            let (first, slice) = owner.slice(&kept, (0, 9), (1, 20), true, 50);
+            assert_eq!((first, slice.len(), owner.kept), (1, 2, 5));
+            match how {
+                0 => owner.release_by_name(&kept, (0, 9)),
+                1 => _ = owner.slice(&kept, (0, 9), (3, 1000), true, 50),
+                2 => _ = owner.slice(&kept, (0, 9), (3, 10), false, 50),
+                _ => {
+                    owner.expire(149);
+                    assert_eq!((owner.kept, owner.next_expiry()), (5, Some(150)));
+                    owner.expire(150);
+                }
+            }
+            assert_eq!((owner.kept, owner.lapses.len()), (2, 0), "{how}");
+            assert!(!owner.is_overheld(0, 0, 0, 0));
+            assert_eq!(owner.next_expiry(), Some(TTL_MS));
+            owner.count(&kept, 0, 0);
+            owner.expire(TTL_MS);
+            assert_eq!((owner.channels.len(), owner.bytes, owner.next_expiry()), (0, 0, None));
+        }
+    }
+
+    /// Channels without publications count for nothing: whatever anybody subscribes to, nothing that
+    /// others keep is dropped.
+    #[test]
+    fn empty_histories_drop_nothing() {
+        let mut owner = owner(10);
+        publish(&mut owner, &name("kept:full"), 1000, 0);
+        let bytes = owner.bytes;
+        for channel in 0..1000 {
+            owner.join(name(&format!("kept:{channel}")), READER, Start::Head, 0, 0);
+        }
+        owner.evict(bytes as u64);
+        assert_eq!((owner.kept, owner.evicted, owner.bytes), (1, 0, bytes));
+    }
+
+    /// A shard that is behind stays so when it asks for another subscriber.
+    #[test]
+    fn questions_do_not_unset_behind() {
+        let (mut owner, kept) = (owner(10), name("kept"));
+        owner.join(kept.clone(), READER, Start::Head, 0, 0);
+        owner.set_behind(&kept, 0, true);
+        owner.join(kept, READER, Start::Head, 0, 0);
+        assert!(owner.interests(0)[0].is_behind);
     }
 
     /// A channel with readers keeps its count when its history is past its time.
     #[test]
     fn readers_keep_the_count() {
         let (mut owner, kept) = (owner(10), name("kept"));
-        owner.join(kept.clone(), READER, None, 0);
+        owner.join(kept.clone(), READER, Start::Head, 0, 0);
         publish(&mut owner, &kept, 1, 0);
         owner.expire(TTL_MS);
         assert_eq!(publish(&mut owner, &kept, 1, TTL_MS), Some(Position { epoch: 7, offset: 2 }));
