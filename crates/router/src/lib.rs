@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod channels;
+mod memory;
 mod names;
 pub mod services;
 

@@ -1,15 +1,13 @@
-//! The publications of one channel that wait for subscribers, while subscribers come and go.
+//! Which publications of one channel wait for which subscribers, while subscribers come and go.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::Publication;
-
-/// What one channel has still to hand out on this shard.
+/// The fan-out of one channel on this shard.
 ///
-/// The channel's list is cut into segments. Whoever is below a segment's end has still to get its
-/// publications; those who subscribed later are behind it. The oldest publication is handed out
-/// from its end downward, and what has got it is thereby in the next segment:
+/// The channel's list is cut into segments. The subscribers below a segment's end have yet to get its
+/// publications; those that subscribed later are behind it. The oldest publication is handed out from
+/// its end downward, and the subscribers that have got it are thereby in the next segment:
 ///
 /// ```text
 ///   segments      end 3: 1 publication   end 7: 2 publications
@@ -19,13 +17,10 @@ use super::Publication;
 ///
 /// There are at most as many segments as it takes for their deliveries, at least 1 + 2 + 3 + ..., to
 /// reach what may wait, so that closing a gap is bounded by the square root of that.
-pub(super) struct Fanout<F> {
-    /// The channel's key; `None` if the last subscriber has left, with whom all that waits goes.
-    pub(super) channel: Option<u32>,
+#[derive(Default)]
+pub(super) struct Fanout {
     /// Ends go up strictly, from at least 1.
     segments: VecDeque<Segment>,
-    /// Oldest first; as many as the segments have together.
-    waiting: VecDeque<Waiting<F>>,
 }
 
 #[derive(Clone, Copy)]
@@ -34,43 +29,45 @@ struct Segment {
     publications: u32,
 }
 
-/// One publication, and what the caller has made of it.
-pub(super) struct Waiting<F> {
-    pub(super) publication: Publication,
-    pub(super) form: F,
+/// The effect of a gap that was closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Closed {
+    /// Deliveries that are off.
+    pub(super) off: u64,
+    /// The oldest publications that wait for nobody any more.
+    pub(super) done: usize,
 }
 
-impl<F: Default> Fanout<F> {
-    pub(super) fn new() -> Self {
-        Fanout { channel: None, segments: VecDeque::new(), waiting: VecDeque::new() }
+impl Fanout {
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    pub(super) fn capacity(&self) -> usize {
+        self.segments.capacity()
     }
 
     /// Adds a publication for the subscribers that there are: those below `end`, at least one.
-    pub(super) fn push(&mut self, publication: Publication, end: u32) {
+    pub(super) fn push(&mut self, end: u32) {
         match self.segments.back_mut() {
             Some(last) if last.end == end => last.publications += 1,
             _ => self.segments.push_back(Segment { end, publications: 1 }),
         }
-        self.waiting.push_back(Waiting { publication, form: F::default() });
     }
 
-    /// The oldest publication and at most `max` of those who have still to get it.
-    pub(super) fn next(&mut self, max: usize) -> Option<(&mut Waiting<F>, Range<usize>)> {
+    /// At most `max` of the subscribers that have yet to get the oldest publication.
+    pub(super) fn next(&self, max: usize) -> Option<Range<usize>> {
         let end = self.segments.front()?.end as usize;
-        Some((self.waiting.front_mut()?, end.saturating_sub(max)..end))
+        Some(end.saturating_sub(max)..end)
     }
 
-    /// The last so many of those have got it.
-    pub(super) fn delivered(&mut self, deliveries: usize) {
+    /// The last `deliveries` of those have got it. Returns whether all have.
+    pub(super) fn delivered(&mut self, deliveries: usize) -> bool {
         let first = self.segments.front_mut().expect("something waits");
         let left = first.end - deliveries as u32;
         if left > 0 && first.publications == 1 {
             first.end = left;
-            return;
+            return false;
         }
         first.publications -= 1;
         if first.publications == 0 {
@@ -78,20 +75,19 @@ impl<F: Default> Fanout<F> {
         }
         if left > 0 {
             self.segments.push_front(Segment { end: left, publications: 1 });
-        } else {
-            self.waiting.pop_front();
         }
+        left == 0
     }
 
     /// Closes the gap that a subscriber leaves at `gap` in a list of `len`: `moved(from, to)` moves
     /// the last one of each segment from there on into the gap that the one before it left, so that
-    /// the last place of the list becomes free. Returns how many deliveries are off.
+    /// the last place of the list becomes free.
     pub(super) fn close_gap(
         &mut self,
         mut gap: u32,
         len: u32,
         mut moved: impl FnMut(u32, u32),
-    ) -> u64 {
+    ) -> Closed {
         let mut off = 0;
         let first = self.segments.partition_point(|segment| segment.end <= gap);
         for segment in self.segments.range_mut(first..) {
@@ -105,53 +101,41 @@ impl<F: Default> Fanout<F> {
         if gap != len - 1 {
             moved(len - 1, gap);
         }
-        self.join_with_previous(first);
-        off
+        Closed { off, done: self.merge_empty(first) }
     }
 
-    /// If the segment is now of nobody, its publications wait for the same as those before, or for
-    /// nobody.
-    fn join_with_previous(&mut self, segment: usize) {
-        let Some(&Segment { end, publications }) = self.segments.get(segment) else { return };
-        match segment.checked_sub(1) {
-            None if end == 0 => _ = self.waiting.drain(..publications as usize),
+    /// Merges an empty segment into the previous one. Returns the publications of an empty first
+    /// segment, which wait for nobody.
+    fn merge_empty(&mut self, segment: usize) -> usize {
+        let Some(&Segment { end, publications }) = self.segments.get(segment) else { return 0 };
+        let done = match segment.checked_sub(1) {
+            None if end == 0 => publications as usize,
             Some(previous) if end == self.segments[previous].end => {
                 self.segments[previous].publications += publications;
+                0
             }
-            _ => return,
-        }
+            _ => return 0,
+        };
         self.segments.remove(segment);
-    }
-
-    /// Whether it has room for a burst, too much to be kept.
-    pub(super) fn is_large(&self) -> bool {
-        self.waiting.capacity() + self.segments.capacity() > ROOM_KEPT
+        done
     }
 }
-
-/// A fan-out that is over keeps room for this many publications and segments.
-const ROOM_KEPT: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use std::mem;
-    use std::sync::Arc;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::channels::{Form, Payload};
 
-    fn publication(number: u8) -> Publication {
-        let payload = Payload { form: Form::Raw, bytes: Arc::from([number]) };
-        Publication { channel: Arc::from("channel"), position: None, payload }
-    }
-
-    /// Holds a list of subscribers, each with what it has still to get.
+    /// A list of subscribers, each with the publications it has yet to get, oldest first.
     #[derive(Default)]
     struct Naive {
-        list: Vec<Vec<u8>>,
+        list: Vec<Vec<usize>>,
         deliveries: u64,
+        published: usize,
+        done: usize,
     }
 
     #[derive(Clone, Debug)]
@@ -171,7 +155,7 @@ mod tests {
         ]
     }
 
-    fn obey(step: Step, number: u8, fanout: &mut Fanout<()>, naive: &mut Naive) {
+    fn obey(step: Step, fanout: &mut Fanout, naive: &mut Naive) {
         let len = naive.list.len();
         match step {
             Step::Join => naive.list.push(Vec::new()),
@@ -179,30 +163,31 @@ mod tests {
                 let gap = index.index(len);
                 let due = naive.list[gap].len() as u64;
                 let list = &mut naive.list;
-                let off = fanout.close_gap(gap as u32, len as u32, |from, to| {
+                let closed = fanout.close_gap(gap as u32, len as u32, |from, to| {
                     list[to as usize] = mem::take(&mut list[from as usize]);
                 });
                 naive.list.pop();
-                assert_eq!(off, due, "what one who leaves does not get any more");
-                naive.deliveries -= off;
+                assert_eq!(closed.off, due, "a subscriber that leaves gets nothing more");
+                naive.deliveries -= closed.off;
+                naive.done += closed.done;
             }
             Step::Publish if len > 0 => {
-                fanout.push(publication(number), len as u32);
-                naive.list.iter_mut().for_each(|due| due.push(number));
+                fanout.push(len as u32);
+                naive.list.iter_mut().for_each(|due| due.push(naive.published));
+                naive.published += 1;
                 naive.deliveries += len as u64;
             }
             Step::Deliver(max) => {
-                let Some((waiting, places)) = fanout.next(max) else {
+                let Some(places) = fanout.next(max) else {
                     assert_eq!(naive.deliveries, 0, "something waits");
                     return;
                 };
                 assert!(!places.is_empty() && places.len() <= max);
-                let number = waiting.publication.payload.bytes[0];
                 for due in &mut naive.list[places.clone()] {
-                    assert_eq!(due.remove(0), number, "in order, once");
+                    assert_eq!(due.remove(0), naive.done, "in order, once");
                 }
                 naive.deliveries -= places.len() as u64;
-                fanout.delivered(places.len());
+                naive.done += usize::from(fanout.delivered(places.len()));
             }
             Step::Part(_) | Step::Publish => {}
         }
@@ -211,21 +196,21 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
 
-        /// Whoever comes and goes, each gets what was published while it was there, in order, once.
+        /// Each subscriber gets what was published while it was there, in order, once.
         #[test]
         fn everybody_gets_what_is_due(steps in proptest::collection::vec(step(), 0..120)) {
-            let (mut fanout, mut naive) = (Fanout::<()>::new(), Naive::default());
-            for (number, step) in steps.into_iter().enumerate() {
-                obey(step, number as u8, &mut fanout, &mut naive);
+            let (mut fanout, mut naive) = (Fanout::default(), Naive::default());
+            for step in steps {
+                obey(step, &mut fanout, &mut naive);
                 let ends: Vec<u32> = fanout.segments.iter().map(|segment| segment.end).collect();
                 prop_assert!(ends.is_sorted_by(|a, b| a < b) && !ends.contains(&0));
-                let publications = fanout.segments.iter().map(|segment| segment.publications);
-                prop_assert_eq!(publications.sum::<u32>() as usize, fanout.waiting.len());
+                let waiting = fanout.segments.iter().map(|segment| segment.publications);
+                prop_assert_eq!(waiting.sum::<u32>() as usize, naive.published - naive.done);
             }
             while !fanout.is_empty() {
-                obey(Step::Deliver(3), 0, &mut fanout, &mut naive);
+                obey(Step::Deliver(3), &mut fanout, &mut naive);
             }
-            prop_assert_eq!(naive.deliveries, 0);
+            prop_assert_eq!((naive.deliveries, naive.done), (0, naive.published));
             prop_assert!(naive.list.iter().all(Vec::is_empty));
         }
     }

@@ -47,6 +47,17 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// # Panics
+    /// If a bound is 0 that has to let something through.
+    pub(super) fn check(&self) {
+        let bounds = [self.deliveries_max, self.log_bytes_max, self.logs_bytes_max];
+        assert!(bounds.iter().all(|bound| *bound > 0), "{self:?}");
+        assert!(self.subscriptions_max > 0 && self.messages_max > 0, "{self:?}");
+        assert!(self.slice_bytes > 0 && self.slow_grace_ms > 0, "{self:?}");
+    }
+}
+
 /// What one shard's channels hold. All zero once everybody left and history has expired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {

@@ -25,12 +25,16 @@ pub(super) struct Membership {
 pub(super) enum Place {
     /// In its list, at this place.
     Listed(u32),
-    /// Nowhere yet: the owner was asked this question.
+    /// Nowhere yet: this question has not been answered.
     Asked(u32),
+    /// Out of its list: this reader is behind.
+    Behind(u32),
 }
 
-/// Set in `Membership::place` if it is a question. Lists and questions are shorter than this.
-const ASKED: u32 = 1 << 31;
+/// The upper two bits of `Membership::place`. Lists, questions and readers are fewer than 2^30.
+const KIND: u32 = 3 << 30;
+const ASKED: u32 = 1 << 30;
+const BEHIND: u32 = 2 << 30;
 
 const _: () = assert!(size_of::<Membership>() == 8);
 /// A member's record, with two memberships inline.
@@ -38,17 +42,21 @@ const _: () = assert!(size_of::<List<Membership>>() == 24);
 
 impl Membership {
     pub(super) fn new(channel: u32, place: Place) -> Self {
-        let place = match place {
-            Place::Listed(place) => place,
-            Place::Asked(ask) => ask | ASKED,
+        let (kind, key) = match place {
+            Place::Listed(place) => (0, place),
+            Place::Asked(ask) => (ASKED, ask),
+            Place::Behind(reader) => (BEHIND, reader),
         };
-        Membership { channel, place }
+        assert!(key & KIND == 0, "there are too many memberships");
+        Membership { channel, place: kind | key }
     }
 
     pub(super) fn place(self) -> Place {
-        match self.place & ASKED {
-            0 => Place::Listed(self.place),
-            _ => Place::Asked(self.place & !ASKED),
+        let key = self.place & !KIND;
+        match self.place & KIND {
+            0 => Place::Listed(key),
+            ASKED => Place::Asked(key),
+            _ => Place::Behind(key),
         }
     }
 }
@@ -111,12 +119,13 @@ impl Members {
 mod tests {
     use super::*;
 
-    /// A membership says where its channel has the member, or by which question it will.
+    /// A membership says where its channel has the member, of three kinds of places.
     #[test]
     fn places_are_told_apart() {
-        for place in [Place::Listed(0), Place::Listed(ASKED - 1), Place::Asked(0), Place::Asked(7)]
-        {
-            assert_eq!(Membership::new(3, place).place(), place);
+        for key in [0, 7, ASKED - 1] {
+            for place in [Place::Listed(key), Place::Asked(key), Place::Behind(key)] {
+                assert_eq!(Membership::new(3, place).place(), place);
+            }
         }
     }
 

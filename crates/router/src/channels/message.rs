@@ -17,20 +17,21 @@ use crate::{Member, Ticket};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are described with their variant")]
 pub enum ShardMessage {
-    /// `member`, one of `subscribers` on the sender, wants to hear what follows on `start`. `Joined`
-    /// gives `ask` back. `key` names the channel on the sender, for its publications.
-    Ask { channel: ChannelName, key: u32, subscribers: u32, ask: u32, member: Member, start: Start },
+    /// One of `subscribers` on the sender wants to hear what follows on `start`. `Joined` gives `ask`
+    /// back. `key` names the channel on the sender, for its publications, and `reader` the subscriber
+    /// if it recovers.
+    Ask { channel: ChannelName, key: u32, subscribers: u32, ask: u32, reader: u32, start: Start },
     /// The sender has this number of subscribers. With 0, it has forgotten the channel.
     Count { channel: ChannelName, subscribers: u32 },
     /// A member of the sender publishes.
     Publish { channel: ChannelName, payload: Payload, publisher: Publisher },
     /// A member of the sender asks for history.
     Read { channel: ChannelName, query: HistoryQuery, ticket: Ticket },
-    /// `member`, which is behind, needs the publications from offset `from` on. With `hold` the owner
-    /// keeps them for a while even if the channel's retention would drop them.
-    Slice { channel: ChannelName, member: Member, request: u32, from: u64, hold: bool },
-    /// The owner need not keep anything for this member.
-    Release { channel: ChannelName, member: Member },
+    /// A reader of the sender, which is behind, needs the publications from offset `from` on. With
+    /// `hold` the owner keeps what follows for a while, even if the channel's retention would drop it.
+    Slice { channel: ChannelName, member: Member, reader: u32, from: u64, hold: bool },
+    /// The owner need not keep anything for this reader.
+    Release { channel: ChannelName, reader: u32 },
     /// The sender's log of the channel is full, or no longer: the owner refuses publications
     /// meanwhile.
     ChannelBehind { channel: ChannelName, behind: bool },
@@ -51,7 +52,7 @@ pub enum ShardMessage {
     History { ticket: Ticket, page: HistoryPage },
     /// The answer to `Slice`: consecutive publications, the first of which has the offset `first`. If
     /// there are none, `first` is the offset that the next publication will get.
-    SliceRead { member: Member, request: u32, first: u64, publications: Vec<Publication> },
+    SliceRead { member: Member, reader: u32, first: u64, publications: Vec<Publication> },
     /// Much waits on the sender, or no longer: owners refuse publications that it would get.
     Behind(bool),
 }
@@ -97,18 +98,18 @@ mod tests {
         let (channel, outcome) = (Arc::from("a:b"), Err(Refused::Overloaded));
         let start = Start::After(position);
         let messages = [
-            ShardMessage::Ask { channel: name(), key: 1, subscribers: 2, ask: 3, member: 4, start },
+            ShardMessage::Ask { channel: name(), key: 1, subscribers: 2, ask: 3, reader: 4, start },
             ShardMessage::Count { channel: name(), subscribers: 0 },
             ShardMessage::Publish { channel: name(), payload, publisher },
             ShardMessage::Read { channel: name(), query, ticket: 5 },
-            ShardMessage::Slice { channel: name(), member: 1, request: 2, from: 3, hold: true },
-            ShardMessage::Release { channel: name(), member: 1 },
+            ShardMessage::Slice { channel: name(), member: 1, reader: 2, from: 3, hold: true },
+            ShardMessage::Release { channel: name(), reader: 1 },
             ShardMessage::ChannelBehind { channel: name(), behind: true },
             ShardMessage::Joined { ask: 1, recovery, missed: 9 },
             ShardMessage::Publication { key: 2, publication },
             ShardMessage::Published { ticket: None, origin, channel, outcome },
             ShardMessage::History { ticket: 4, page },
-            ShardMessage::SliceRead { member: 1, request: 2, first: 3, publications },
+            ShardMessage::SliceRead { member: 1, reader: 2, first: 3, publications },
             ShardMessage::Behind(true),
         ];
         for message in messages {

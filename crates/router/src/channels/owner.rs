@@ -1,42 +1,54 @@
 //! What the owner of a channel knows of it: which shards care, its order, its history.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
+use super::backplane::{Backplane, Interest};
 use super::history::{History, Retention, shared_bytes};
+use super::holds::Holder;
 use super::list::List;
 use super::name::{ByName, ChannelName};
-use super::{Past, Payload, Position, Publication, Stats};
+use super::{
+    HistoryPage, HistoryQuery, Origin, Payload, Position, Publication, Recovery, Start, Stats,
+};
 use crate::Shard;
+use crate::memory::Trim;
 
 /// The channels that one shard owns: those that some shard cares about, and those with history.
 pub(super) struct Owner {
     rules: Rules,
     channels: ByName<Owned>,
     /// When the oldest publication of a channel is past its time, or earlier, and the channel's key.
-    /// Each channel with publications is in here once.
+    /// Each channel with publications is in here once, unless its oldest one is held.
     deadlines: BinaryHeap<Reverse<(u64, u32)>>,
-    /// Of channels to come. Goes up when the count of any channel is forgotten, so that none counts the
-    /// same twice; a channel that was forgotten before it had counted may go on.
+    /// When the holds of all channels lapse.
+    lapses: BTreeSet<(u64, u32, Holder)>,
+    /// Milliseconds that a hold lasts.
+    hold_ms: u64,
+    /// Of channels to come. Goes up when the count of any channel is forgotten, so that none counts
+    /// the same twice; a channel that was forgotten before it had counted may go on.
     epoch: u32,
     kept: usize,
     bytes: usize,
     evicted: u64,
+    pub(super) backplane: Box<dyn Backplane + Send>,
 }
 
 /// Says whether, and how, a channel keeps history.
 pub(super) type Rules = Box<dyn Fn(&str) -> Option<Retention> + Send>;
 
 struct Owned {
-    readers: List<Readers>,
+    interests: List<ShardInterest>,
     /// `None` if the channel keeps none.
     history: Option<Box<History>>,
 }
 
 /// The subscribers on one shard.
-pub(super) struct Readers {
+pub(super) struct ShardInterest {
     pub(super) shard: Shard,
+    /// The shard's log of the channel is full.
+    pub(super) is_behind: bool,
     /// The channel's key there.
     pub(super) key: u32,
     /// As the shard last reported.
@@ -51,28 +63,43 @@ const _: () = assert!(ByName::<Owned>::SLOT_BYTES == 64);
 pub struct ChannelInfo {
     /// Its name.
     pub name: Arc<str>,
-    /// Those who are subscribed anywhere or have asked to be, within an eighth.
+    /// Members that are subscribed anywhere or have asked to be, within an eighth.
     pub subscribers: u64,
     /// Of the newest publication, if the channel keeps history.
     pub position: Option<Position>,
     /// Publications in its history.
     pub kept: u64,
-    /// What the history takes, by the formula of `Stats::history_bytes`.
+    /// Bytes of the history, by the formula of `Stats::history_bytes`.
     pub history_bytes: u64,
 }
 
-/// Where a listing of channels goes on. Channels have no order in it, but one that is there all the
-/// time comes once.
+/// The place at which a listing of channels goes on. Channels have no order in it, but one that is
+/// there all the time comes once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(pub u32);
 
-/// Publications that are put out in one go.
+/// Publications that one call of `expire` drops.
 const EXPIRED_SLICE: usize = 1024;
 
 impl Owner {
-    pub(super) fn new(rules: Rules, epoch: u32) -> Self {
-        let (channels, deadlines) = (ByName::new(), BinaryHeap::new());
-        Owner { rules, channels, deadlines, epoch, kept: 0, bytes: 0, evicted: 0 }
+    pub(super) fn new(
+        rules: Rules,
+        epoch: u32,
+        hold_ms: u64,
+        backplane: Box<dyn Backplane + Send>,
+    ) -> Self {
+        Owner {
+            rules,
+            channels: ByName::new(),
+            deadlines: BinaryHeap::new(),
+            lapses: BTreeSet::new(),
+            hold_ms,
+            epoch,
+            kept: 0,
+            bytes: 0,
+            evicted: 0,
+            backplane,
+        }
     }
 
     /// How the channel keeps history, if it does.
@@ -84,129 +111,246 @@ impl Owner {
         self.channels.find(hash, channel)
     }
 
-    /// The shards that care about a channel.
-    pub(super) fn readers(&self, key: u32) -> &[Readers] {
-        &self.channels.value(key).readers
+    pub(super) fn name(&self, key: u32) -> &ChannelName {
+        self.channels.name(key)
     }
 
-    /// Adds a channel that is not here yet. Who adds it sees to it that it gets a reader or history.
+    /// The shards that care about a channel.
+    pub(super) fn interests(&self, key: u32) -> &[ShardInterest] {
+        &self.channels.value(key).interests
+    }
+
+    /// Adds a channel that is not here yet, and that gets an interest or a publication to keep.
     pub(super) fn add(&mut self, name: ChannelName, retention: Option<Retention>) -> u32 {
         let history = retention.map(|retention| Box::new(History::new(retention, self.epoch)));
-        self.bytes += history.as_ref().map_or(0, |history| bytes(&name, history));
-        self.channels.insert(name, Owned { readers: List::new(), history })
+        self.channels.insert(name, Owned { interests: List::new(), history })
     }
 
-    /// A shard has a subscriber more, who wants to hear what comes after `from`. Returns, for a
-    /// channel with history, what came until now.
+    /// A shard has a subscriber more, which wants to hear what follows on `start`. Returns, for a
+    /// channel with history, how it recovers, and how many publications it has missed and gets: they
+    /// stay until the `holder` has read them.
     pub(super) fn join(
         &mut self,
         name: ChannelName,
-        reported: Readers,
-        from: Option<Position>,
+        reported: ShardInterest,
+        start: Start,
+        holder: u32,
         now: u64,
-    ) -> Option<Past> {
+    ) -> (Option<Recovery>, u64) {
         let key = self.find(name.hash, &name.text).unwrap_or_else(|| {
             let retention = self.retention(&name.text);
-            self.add(name, retention)
+            self.add(name.clone(), retention)
         });
-        let Owned { readers, .. } = self.channels.value_mut(key);
-        match readers.iter_mut().find(|readers| readers.shard == reported.shard) {
-            Some(readers) => *readers = reported,
-            None => readers.push(reported),
+        let shard = reported.shard;
+        let Owned { interests, .. } = self.channels.value_mut(key);
+        match interests.iter_mut().find(|interest| interest.shard == shard) {
+            // Whether the shard is behind, it says itself.
+            Some(interest) => {
+                *interest = ShardInterest { is_behind: interest.is_behind, ..reported };
+            }
+            None => {
+                interests.push(reported);
+                if interests.len() == 1 {
+                    self.backplane.interest(&name.text, Interest::First);
+                }
+            }
         }
-        let history = self.channels.value(key).history.as_ref()?;
-        let missed = from.map(|from| history.missed(from, now));
-        Some(Past {
-            position: history.position(),
-            recovered: missed.map(|missed| missed.is_some()),
-            publications: match missed.flatten() {
-                Some(missed) => history.publications(&self.channels.name(key).text, missed, missed),
-                None => Vec::new(),
-            },
-        })
+        let Some(history) = &self.channels.value(key).history else { return (None, 0) };
+        let (position, missed) = (history.position(), history.missed(start, now));
+        let recovered = (start != Start::Head).then_some(missed.is_some());
+        let missed = missed.unwrap_or(0) as u64;
+        if missed > 0 {
+            self.hold(key, (shard, holder), position.offset - missed + 1, now);
+        }
+        (Some(Recovery { position, recovered }), missed)
     }
 
-    /// A shard has so many subscribers now. With none, it does not care any more.
+    /// A shard has this number of subscribers now. With none, it does not care any more.
     pub(super) fn count(&mut self, name: &ChannelName, shard: Shard, subscribers: u32) {
         let key = self.find(name.hash, &name.text).expect("the shard has asked before");
-        let readers = &mut self.channels.value_mut(key).readers;
-        let at = readers.iter().position(|readers| readers.shard == shard);
+        let interests = &mut self.channels.value_mut(key).interests;
+        let at = interests.iter().position(|interest| interest.shard == shard);
         let at = at.expect("the shard has asked before");
         if subscribers > 0 {
-            readers[at].subscribers = subscribers;
+            interests[at].subscribers = subscribers;
             return;
         }
-        readers.swap_remove(at);
+        interests.swap_remove(at);
+        if interests.is_empty() {
+            self.backplane.interest(&name.text, Interest::Last);
+        }
         self.forget_unused(key);
+    }
+
+    /// A shard's log of the channel is full, or not any more.
+    pub(super) fn set_behind(&mut self, name: &ChannelName, shard: Shard, is_behind: bool) {
+        let key = self.find(name.hash, &name.text).expect("the shard has asked before");
+        let interests = &mut self.channels.value_mut(key).interests;
+        let interest = interests.iter_mut().find(|interest| interest.shard == shard);
+        interest.expect("the shard has asked before").is_behind = is_behind;
     }
 
     /// Forgets a channel that nobody cares about and of which nothing is kept.
     fn forget_unused(&mut self, key: u32) {
-        let Owned { readers, history } = self.channels.value(key);
-        if !readers.is_empty() || history.as_ref().is_some_and(|history| history.len() > 0) {
+        let Owned { interests, history } = self.channels.value(key);
+        if !interests.is_empty() || history.as_ref().is_some_and(|history| history.len() > 0) {
             return;
         }
-        let (name, Owned { history, .. }) = self.channels.remove(key);
-        let Some(history) = history else { return };
-        self.bytes -= bytes(&name, &history);
-        if history.position().offset > 0 {
+        let (_, Owned { history, .. }) = self.channels.remove(key);
+        if history.is_some_and(|history| history.position().offset > 0) {
             self.epoch = self.epoch.wrapping_add(1);
         }
     }
 
     /// Puts a publication at the end of its channel.
-    pub(super) fn append(&mut self, key: u32, payload: Payload, now: u64) -> Publication {
-        let kept = self.channels.value(key).history.as_ref().map(|history| history.len());
+    pub(super) fn append(
+        &mut self,
+        key: u32,
+        payload: Payload,
+        except: Option<Origin>,
+        now: u64,
+    ) -> Publication {
+        let has_history = self.channels.value(key).history.is_some();
         let position =
-            kept.map(|_| self.change(key, |history| history.append(payload.clone(), now)));
-        if kept == Some(0) {
+            has_history.then(|| self.change(key, |history| history.append(payload.clone(), now)));
+        if has_history {
             self.rearm(key);
         }
-        Publication { channel: self.channels.name(key).text.clone(), position, payload }
+        Publication { channel: self.channels.name(key).text.clone(), position, payload, except }
     }
 
-    /// At most `limit` publications: the oldest of those after `after`, or, if that is not given or
-    /// not there any more, the newest. The channel is one that keeps history.
-    pub(super) fn read(&self, name: &ChannelName, after: Option<Position>, limit: u32, now: u64) -> Past {
-        let Some(key) = self.find(name.hash, &name.text) else {
-            let position = Position { epoch: self.epoch, offset: 0 };
-            let recovered = after.map(|after| after == position);
-            return Past { position, recovered, publications: Vec::new() };
-        };
-        let history = self.history(key);
-        let missed = after.map(|after| history.missed(after, now));
-        let limit = limit as usize;
-        let newest = missed.flatten().unwrap_or_else(|| history.fresh(now).min(limit));
-        Past {
-            position: history.position(),
-            recovered: missed.map(|missed| missed.is_some()),
-            publications: history.publications(&self.channels.name(key).text, newest, limit),
+    /// Answers a question about the history of a channel that keeps one.
+    pub(super) fn read(&self, name: &ChannelName, query: HistoryQuery, now: u64) -> HistoryPage {
+        match self.find(name.hash, &name.text) {
+            Some(key) => self.history(key).page(&self.channels.name(key).text, query, now),
+            None => {
+                let retention = Retention { size: 0, ttl_ms: 0 };
+                History::new(retention, self.epoch).page(&name.text, query, now)
+            }
         }
     }
 
-    /// Puts out what is past its time, a bounded slice of it.
+    /// Publications from the offset `from` on, for a reader that is behind. With `hold`, those that
+    /// follow stay until it has read them.
+    pub(super) fn slice(
+        &mut self,
+        name: &ChannelName,
+        holder: Holder,
+        (from, bytes_max): (u64, u32),
+        hold: bool,
+        now: u64,
+    ) -> (u64, Vec<Publication>) {
+        let key = self.find(name.hash, &name.text).expect("the shard has asked before");
+        let (first, slice) =
+            self.history(key).slice(&self.channels.name(key).text, from, bytes_max);
+        let next = first + slice.len() as u64;
+        match hold && next <= self.history(key).position().offset {
+            true => self.hold(key, holder, next, now),
+            false => self.release(key, holder),
+        }
+        (first, slice)
+    }
+
+    /// Keeps history from `offset` on for a holder, which has a while to ask for it.
+    fn hold(&mut self, key: u32, holder: Holder, offset: u64, now: u64) {
+        let until = now.saturating_add(self.hold_ms);
+        let before = self.change(key, |history| {
+            history.holds.get_or_insert_default().set(holder, offset, until)
+        });
+        if let Some(before) = before {
+            self.lapses.remove(&(before, key, holder));
+        }
+        self.lapses.insert((until, key, holder));
+        self.settle(key);
+    }
+
+    /// A holder needs nothing any more.
+    fn release(&mut self, key: u32, holder: Holder) {
+        let until = self.change(key, |history| {
+            let holds = history.holds.as_mut()?;
+            let until = holds.release(holder);
+            if holds.is_empty() {
+                history.holds = None;
+            }
+            until
+        });
+        if let Some(until) = until {
+            self.lapses.remove(&(until, key, holder));
+            self.settle(key);
+        }
+    }
+
+    /// Drops what was only there for holds that are not there any more.
+    fn settle(&mut self, key: u32) {
+        self.change(key, History::settle);
+        self.rearm(key);
+    }
+
+    /// A reader on another shard, or on this one, has left or come to what is in its shard's log.
+    pub(super) fn release_by_name(&mut self, name: &ChannelName, holder: Holder) {
+        if let Some(key) = self.find(name.hash, &name.text)
+            && self.channels.value(key).history.is_some()
+        {
+            self.release(key, holder);
+        }
+    }
+
+    /// Ends the holds whose time has come, a bounded number of them.
+    fn lapse(&mut self, now: u64) {
+        for _ in 0..EXPIRED_SLICE {
+            let Some(&(until, key, holder)) = self.lapses.first() else { return };
+            if until > now {
+                return;
+            }
+            self.release(key, holder);
+        }
+    }
+
+    /// Whether holds let so much history of the channel stay that no more can be kept.
+    pub(super) fn is_overheld(
+        &mut self,
+        key: u32,
+        held_max: u64,
+        bytes_max: u64,
+        now: u64,
+    ) -> bool {
+        if self.lapses.is_empty() {
+            return false;
+        }
+        self.lapse(now);
+        let bytes = self.bytes as u64;
+        let history = self.channels.get(key).and_then(|(_, owned)| owned.history.as_ref());
+        history.is_some_and(|history| {
+            history.holds.is_some() && (history.held_bytes() > held_max || bytes > bytes_max)
+        })
+    }
+
+    /// Drops what is past its time, a bounded slice of it.
     pub(super) fn expire(&mut self, now: u64) {
+        self.lapse(now);
         let mut left = EXPIRED_SLICE;
         while left > 0
-            && let Some(&Reverse((deadline, key))) = self.deadlines.peek()
+            && let Some(&Reverse((deadline, _))) = self.deadlines.peek()
             && deadline <= now
         {
-            self.deadlines.pop();
+            let (_, key) = self.pop_deadline().expect("just looked");
             let expired = self.change(key, |history| history.expire(now, left));
             left -= expired.max(1);
             self.rearm(key);
         }
     }
 
-    /// When there is something to put out, or somewhat earlier.
+    /// When there is something to drop, or somewhat earlier.
     pub(super) fn next_expiry(&self) -> Option<u64> {
-        self.deadlines.peek().map(|Reverse((deadline, _))| *deadline)
+        let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
+        let lapse = self.lapses.first().map(|(until, ..)| *until);
+        deadline.into_iter().chain(lapse).min()
     }
 
-    /// Puts out what is closest to the end of its time until `bytes_max` are enough.
+    /// Drops what is closest to the end of its time until there are no more than `bytes_max`.
     pub(super) fn evict(&mut self, bytes_max: u64) {
         while self.bytes as u64 > bytes_max
-            && let Some(Reverse((deadline, key))) = self.deadlines.pop()
+            && let Some((deadline, key)) = self.pop_deadline()
         {
             if self.history(key).deadline() == Some(deadline) {
                 self.change(key, History::evict);
@@ -216,15 +360,25 @@ impl Owner {
         }
     }
 
-    /// Lists the deadline of a channel that is not listed; forgets the channel if there is no need for
-    /// either.
+    fn pop_deadline(&mut self) -> Option<(u64, u32)> {
+        let Reverse((deadline, key)) = self.deadlines.pop()?;
+        self.deadlines.trim();
+        let history = self.channels.value_mut(key).history.as_mut();
+        history.expect("it keeps history").has_deadline = false;
+        Some((deadline, key))
+    }
+
+    /// Lists the deadline of a channel that is not listed; forgets the channel if there is no need
+    /// for either.
     fn rearm(&mut self, key: u32) {
-        match self.history(key).deadline() {
-            Some(deadline) => self.deadlines.push(Reverse((deadline, key))),
+        let history = self.channels.value_mut(key).history.as_mut().expect("it keeps history");
+        match history.deadline() {
+            _ if history.has_deadline => {}
+            Some(deadline) => {
+                history.has_deadline = true;
+                self.deadlines.push(Reverse((deadline, key)));
+            }
             None => self.forget_unused(key),
-        }
-        if self.deadlines.is_empty() && self.deadlines.capacity() > KEPT {
-            self.deadlines = BinaryHeap::new();
         }
     }
 
@@ -234,11 +388,12 @@ impl Owner {
 
     /// Changes a history, and what is counted of it.
     fn change<T>(&mut self, key: u32, change: impl FnOnce(&mut History) -> T) -> T {
+        let slot = ByName::<Owned>::SLOT_BYTES + shared_bytes(self.channels.name(key).text.len());
         let history = self.channels.value_mut(key).history.as_mut().expect("it keeps history");
-        let (kept, bytes) = (history.len(), history.bytes());
+        let (kept, bytes) = (history.len(), bytes(slot, history));
         let result = change(history);
         self.kept = self.kept + history.len() - kept;
-        self.bytes = self.bytes + history.bytes() - bytes;
+        self.bytes = self.bytes + self::bytes(slot, history) - bytes;
         result
     }
 
@@ -248,17 +403,21 @@ impl Owner {
         stats.kept = self.kept as u64;
         stats.history_bytes = self.bytes as u64;
         stats.evicted = self.evicted;
+        stats.holds = self.lapses.len() as u64;
     }
 
     /// What there is to say of a channel, if it is here.
     pub(super) fn info(&self, key: u32) -> Option<ChannelInfo> {
-        let (name, Owned { readers, history }) = self.channels.get(key)?;
+        let (name, Owned { interests, history }) = self.channels.get(key)?;
         Some(ChannelInfo {
             name: name.text.clone(),
-            subscribers: readers.iter().map(|readers| u64::from(readers.subscribers)).sum(),
+            subscribers: interests.iter().map(|interest| u64::from(interest.subscribers)).sum(),
             position: history.as_ref().map(|history| history.position()),
             kept: history.as_ref().map_or(0, |history| history.len() as u64),
-            history_bytes: history.as_ref().map_or(0, |history| bytes(name, history) as u64),
+            history_bytes: history.as_ref().map_or(0, |history| {
+                let slot = ByName::<Owned>::SLOT_BYTES + shared_bytes(name.text.len());
+                bytes(slot, history) as u64
+            }),
         })
     }
 
@@ -271,7 +430,10 @@ impl Owner {
         let end = self.channels.keys_end();
         let mut channels = Vec::new();
         let mut key = from;
-        while key < end && channels.len() < limit && ((key - from) as usize) < KEYS_A_CHANNEL * limit {
+        while key < end
+            && channels.len() < limit
+            && ((key - from) as usize) < KEYS_A_CHANNEL * limit
+        {
             channels.extend(self.info(key));
             key += 1;
         }
@@ -279,30 +441,30 @@ impl Owner {
     }
 }
 
-/// With no deadlines, room for this many is kept.
-const KEPT: usize = 1024;
 /// Keys that are looked at for each channel that is wanted, as most may be free.
 const KEYS_A_CHANNEL: usize = 16;
 
-/// What a channel that keeps history takes; the formula is at `Stats::history_bytes`.
-fn bytes(name: &ChannelName, history: &History) -> usize {
-    ByName::<Owned>::SLOT_BYTES + shared_bytes(name.text.len()) + history.bytes()
+/// Bytes of a history with publications; the formula is at `Stats::history_bytes`. One that is empty
+/// counts for nothing, so that subscribers alone cannot drop what others keep.
+fn bytes(slot: usize, history: &History) -> usize {
+    if history.len() == 0 { 0 } else { slot + history.bytes() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channels::Form;
     use crate::channels::name::Hashing;
+    use crate::channels::{Form, Local};
 
     const TTL_MS: u64 = 1000;
-    const READER: Readers = Readers { shard: 0, key: 0, subscribers: 1 };
+    const READER: ShardInterest =
+        ShardInterest { shard: 0, is_behind: false, key: 0, subscribers: 1 };
 
     fn owner(size: u32) -> Owner {
         let rules = move |channel: &str| {
             channel.starts_with("kept").then_some(Retention { size, ttl_ms: TTL_MS })
         };
-        Owner::new(Box::new(rules), 7)
+        Owner::new(Box::new(rules), 7, 100, Box::new(Local))
     }
 
     fn name(text: &str) -> ChannelName {
@@ -314,8 +476,7 @@ mod tests {
             let retention = owner.retention(&name.text);
             owner.add(name.clone(), retention)
         });
-        let bytes = vec![0; len].into();
-        owner.append(key, Payload { form: Form::Raw, bytes }, now).position
+        owner.append(key, Payload::new(Form::Binary, vec![0; len]), None, now).position
     }
 
     /// A channel without readers and history is forgotten, and its count with it: the next one has
@@ -323,24 +484,85 @@ mod tests {
     #[test]
     fn a_lost_count_does_not_come_again() {
         let (mut owner, kept) = (owner(10), name("kept"));
-        let position = |past: Option<Past>| past.expect("it keeps history").position;
+        let position =
+            |(recovery, _): (Option<Recovery>, u64)| recovery.expect("it keeps history").position;
         for _ in 0..2 {
-            let first = position(owner.join(kept.clone(), READER, None, 0));
+            let first = position(owner.join(kept.clone(), READER, Start::Head, 0, 0));
             assert_eq!(first, Position { epoch: 7, offset: 0 });
             owner.count(&kept, 0, 0);
         }
         assert_eq!(publish(&mut owner, &kept, 1, 0), Some(Position { epoch: 7, offset: 1 }));
         owner.expire(TTL_MS);
         assert_eq!((owner.channels.len(), owner.bytes, owner.kept), (0, 0, 0));
-        let second = position(owner.join(kept.clone(), READER, None, TTL_MS));
+        let second = position(owner.join(kept.clone(), READER, Start::Head, 0, TTL_MS));
         assert_eq!(second, Position { epoch: 8, offset: 0 });
+    }
+
+    /// A recovering reader keeps what it missed for a while, until it has read it: no longer, and
+    /// nothing is left of it.
+    #[test]
+    fn holds_end() {
+        for how in 0..4 {
+            let (mut owner, kept) = (owner(2), name("kept"));
+            (0..2).for_each(|_| _ = publish(&mut owner, &kept, 10, 0));
+            let start = Start::AfterOffset(0);
+            let (recovery, missed) = owner.join(kept.clone(), READER, start, 9, 0);
+            assert_eq!((recovery.expect("history").recovered, missed), (Some(true), 2));
+            (0..5).for_each(|_| _ = publish(&mut owner, &kept, 10, 0));
+            owner.expire(99);
+            assert_eq!((owner.kept, owner.lapses.len()), (7, 1));
+            assert!(owner.is_overheld(0, 49, u64::MAX, 0) && owner.is_overheld(0, 50, 1, 0));
+            assert!(!owner.is_overheld(0, 50, u64::MAX, 0));
+            let (first, slice) = owner.slice(&kept, (0, 9), (1, 20), true, 50);
+            assert_eq!((first, slice.len(), owner.kept), (1, 2, 5));
+            match how {
+                0 => owner.release_by_name(&kept, (0, 9)),
+                1 => _ = owner.slice(&kept, (0, 9), (3, 1000), true, 50),
+                2 => _ = owner.slice(&kept, (0, 9), (3, 10), false, 50),
+                _ => {
+                    owner.expire(149);
+                    assert_eq!((owner.kept, owner.next_expiry()), (5, Some(150)));
+                    owner.expire(150);
+                }
+            }
+            assert_eq!((owner.kept, owner.lapses.len()), (2, 0), "{how}");
+            assert!(!owner.is_overheld(0, 0, 0, 0));
+            assert_eq!(owner.next_expiry(), Some(TTL_MS));
+            owner.count(&kept, 0, 0);
+            owner.expire(TTL_MS);
+            assert_eq!((owner.channels.len(), owner.bytes, owner.next_expiry()), (0, 0, None));
+        }
+    }
+
+    /// Channels without publications count for nothing: whatever anybody subscribes to, nothing that
+    /// others keep is dropped.
+    #[test]
+    fn empty_histories_drop_nothing() {
+        let mut owner = owner(10);
+        publish(&mut owner, &name("kept:full"), 1000, 0);
+        let bytes = owner.bytes;
+        for channel in 0..1000 {
+            owner.join(name(&format!("kept:{channel}")), READER, Start::Head, 0, 0);
+        }
+        owner.evict(bytes as u64);
+        assert_eq!((owner.kept, owner.evicted, owner.bytes), (1, 0, bytes));
+    }
+
+    /// A shard that is behind stays so when it asks for another subscriber.
+    #[test]
+    fn questions_do_not_unset_behind() {
+        let (mut owner, kept) = (owner(10), name("kept"));
+        owner.join(kept.clone(), READER, Start::Head, 0, 0);
+        owner.set_behind(&kept, 0, true);
+        owner.join(kept, READER, Start::Head, 0, 0);
+        assert!(owner.interests(0)[0].is_behind);
     }
 
     /// A channel with readers keeps its count when its history is past its time.
     #[test]
     fn readers_keep_the_count() {
         let (mut owner, kept) = (owner(10), name("kept"));
-        owner.join(kept.clone(), READER, None, 0);
+        owner.join(kept.clone(), READER, Start::Head, 0, 0);
         publish(&mut owner, &kept, 1, 0);
         owner.expire(TTL_MS);
         assert_eq!(publish(&mut owner, &kept, 1, TTL_MS), Some(Position { epoch: 7, offset: 2 }));
@@ -350,7 +572,8 @@ mod tests {
     #[test]
     fn expiry_is_sliced() {
         let mut owner = owner(300);
-        let names: Vec<ChannelName> = (0..20).map(|channel| name(&format!("kept:{channel}"))).collect();
+        let names: Vec<ChannelName> =
+            (0..20).map(|channel| name(&format!("kept:{channel}"))).collect();
         for now in 0..300 {
             names.iter().for_each(|name| _ = publish(&mut owner, name, 1, now));
         }
@@ -386,7 +609,8 @@ mod tests {
     #[test]
     fn pages_have_every_channel_once() {
         let mut owner = owner(1);
-        let names: Vec<ChannelName> = (0..500).map(|channel| name(&format!("kept:{channel}"))).collect();
+        let names: Vec<ChannelName> =
+            (0..500).map(|channel| name(&format!("kept:{channel}"))).collect();
         for (now, name) in names.iter().enumerate() {
             publish(&mut owner, name, 1, now as u64);
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Failure;
 use super::entries::Key;
-use super::memory::{shrink_list, shrink_map};
 use crate::Shard;
+use crate::memory::Trim;
 
 /// Offers of all shards, by service.
 #[derive(Default)]
@@ -64,13 +64,13 @@ impl Directory {
         let index = index.max(rota.active);
         rota.swap(places, index, last);
         rota.offers.pop();
-        shrink_list(&mut rota.offers);
+        rota.offers.trim();
         let is_last = rota.offers.is_empty();
         let place = self.places.remove(&(shard, offer)).expect("it was found");
-        shrink_map(&mut self.places);
+        self.places.trim();
         if is_last {
             self.services.remove(&place.service);
-            shrink_map(&mut self.services);
+            self.services.trim();
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::memory::KEPT;
+use crate::memory::KEPT;
 
 /// Names one entry for as long as it is there.
 ///
@@ -204,7 +204,7 @@ mod tests {
             );
         }
         assert!(gone.iter().all(|key| entries.get(*key).is_none()));
-        assert_eq!(entries.len(), kept.iter().map(Vec::len).sum());
+        assert_eq!(entries.len(), kept.iter().map(Vec::len).sum::<usize>());
     }
 
     /// A burst's slots are given back, and names from before it still resolve to nothing.

@@ -24,7 +24,6 @@ mod deadlines;
 mod directory;
 mod entries;
 mod event;
-mod memory;
 mod message;
 mod request_id;
 
@@ -37,11 +36,11 @@ pub use event::{Failure, Refused, ServiceEvent};
 pub use message::{Ask, ServiceMessage};
 pub use request_id::{NoRequestId, RequestId};
 
+use crate::memory::Trim;
 use crate::{Member, Shard, Ticket};
 use deadlines::Deadlines;
 use directory::{Address, Directory};
 use entries::{Entries, List};
-use memory::{shrink_map, shrink_queue};
 
 /// One shard's part of request and reply. `P` is what a request and its answer carry.
 ///
@@ -300,7 +299,7 @@ impl<P: ByteLen> Services<P> {
     /// member takes more now; what is for one that does not is parked until [`resume`](Self::resume).
     pub fn event(&mut self, _takes: impl FnMut(Member) -> bool) -> Option<ServiceEvent<P>> {
         while let Some(ready) = self.ready.pop_front() {
-            shrink_queue(&mut self.ready);
+            self.ready.trim();
             let event = match ready {
                 Ready::Answer(key) => self.outcome(key),
                 Ready::Request(key) => self.question(key),
@@ -485,7 +484,7 @@ impl<P: ByteLen> Services<P> {
     fn forget_if_bare(&mut self, member: Member) {
         if self.members.get(&member) == Some(&MemberEntries::default()) {
             self.members.remove(&member);
-            shrink_map(&mut self.members);
+            self.members.trim();
         }
     }
 
@@ -518,7 +517,7 @@ impl<P: ByteLen> Services<P> {
         while let Some(message) = self.own_messages.pop_front() {
             self.obey(self.shard, message);
         }
-        shrink_queue(&mut self.own_messages);
+        self.own_messages.trim();
     }
 
     fn obey(&mut self, from: Shard, message: ServiceMessage<P>) {
