@@ -126,5 +126,6 @@ pub(crate) const SERIES: &[Series] = &[
     total("signature_checks", "Signature checks of tokens", |s| s.hub.signature_checks.get()),
     total("signature_checks_put_off", "Signature checks put off to a later turn", |s| s.hub.signature_checks_put_off.get()),
     total("tokens_cached", "Tokens known to be good without a check", |s| s.hub.tokens_cached.get()),
+    now("tokens_kept", "Good tokens and addresses with bad ones that are kept for a while", |s| s.hub.tokens_kept.get()),
     total("tokens_refused_unchecked", "Tokens refused without a check because their address sent too many bad ones", |s| s.hub.tokens_refused.get()),
 ];

@@ -64,7 +64,7 @@ impl HubConfig {
             channels,
             services,
             commands: commands(config.limits.max_commands_per_second),
-            signature_checks_per_second: config.limits.max_signature_checks_per_second,
+            signature_checks_per_second: config.limits.max_bad_tokens_per_second,
             tokens: DeliveryTokens::new(cores),
             ending: Ending::new(shards),
             // The only source of numbers that cannot be guessed in the standard library.

@@ -63,6 +63,7 @@ impl Keys {
     ///
     /// # Errors
     /// Why the token is refused.
+    #[cfg(test)]
     pub(crate) fn verify(&self, token: &str, now: u64) -> Result<User, BadToken> {
         if self.is_empty() {
             return Err(BadToken::NoKeys);
