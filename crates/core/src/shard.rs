@@ -312,7 +312,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             (kind, lent) => unreachable!("{kind:?} is not lent {lent:?}"),
         }
         let conn = self.out.conns.get(id);
-        if conn.is_some_and(|conn| conn.state == State::Terminating) {
+        let failed_to_shut = kind == OpKind::Shut && result.is_err();
+        if conn.is_some_and(|conn| conn.state == State::Terminating) && !failed_to_shut {
             self.out.mark(id);
         }
     }
@@ -759,10 +760,15 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     fn shut_down(&mut self, id: ConnId, result: Result<u32, i32>) {
         let conn = self.out.conns.get_mut(id).expect("there while it ends");
-        if result.is_err() {
-            // Once more, if something still depends on it. A FIN that was not sent does not: the
-            // end of the linger comes without it.
-            conn.marks.clear(Mark::Shut);
+        if result.is_ok() {
+            return;
+        }
+        // Once more, if something still depends on it. A FIN that was not sent does not: the end of
+        // the linger comes without it.
+        conn.marks.clear(Mark::Shut);
+        if conn.state == State::Terminating {
+            // Not at once: the machine has nothing left to do it with.
+            self.out.timers.set(id.index(), 1);
         }
     }
 
@@ -830,7 +836,9 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             }
             // The peer takes too long to read our last bytes or to close its side.
             State::Closing | State::Lingering => self.out.abort(id, CloseReason::Finished),
-            State::Free | State::Reserved | State::Terminating => {}
+            // It could not be shut down.
+            State::Terminating => self.out.mark(id),
+            State::Free | State::Reserved => {}
         }
     }
 

@@ -87,6 +87,8 @@ const WAKE: u8 = 128;
 /// Its success says nothing and its failure shows in a later operation.
 const IGNORED: u8 = 129;
 const TIMEOUT: u8 = 130;
+/// A shutdown for which no number could be borrowed.
+const SHUT_SLOWLY: u8 = 131;
 
 const KIND_ACCEPT: u8 = OpKind::Accept as u8;
 const KIND_CONNECT: u8 = OpKind::Connect as u8;
@@ -256,7 +258,7 @@ impl Uring {
     }
 
     /// What the kernel says of an operation of ours that no shard knows; `None`: it is a shard's.
-    fn housekeeping(&mut self, kind: u8, key: u32) -> Option<()> {
+    fn housekeeping(&mut self, kind: u8, key: u32, slot: u32, result: i32) -> Option<()> {
         match kind {
             WAKE => {
                 // Empty when another completion of the same wake was faster.
@@ -265,9 +267,21 @@ impl Uring {
             }
             TIMEOUT if key == self.timeouts => self.timeout = None,
             TIMEOUT | IGNORED => {}
+            KIND_SHUT if result < 0 => self.shut_slowly(key, slot),
             _ => return None,
         }
         Some(())
+    }
+
+    /// Has the ring shut down a direct descriptor, which takes no number but a kernel thread.
+    fn shut_slowly(&mut self, key: u32, slot: u32) {
+        let (_, how) = self.shuts.get(key);
+        let how = match how {
+            Shut::Write => libc::SHUT_WR,
+            Shut::Both => libc::SHUT_RDWR,
+        };
+        let entry = opcode::Shutdown::new(Fixed(slot), how).build();
+        self.submit_later(entry.user_data(user_data(SHUT_SLOWLY, key, slot)));
     }
 
     fn completed(&mut self, kind: u8, key: u32, slot: u32, result: i32) -> Completion {
@@ -289,9 +303,9 @@ impl Uring {
             KIND_CONNECT => (OpKind::Connect, key, Lent::Nothing),
             KIND_POLL => (OpKind::Poll, key, Lent::Nothing),
             KIND_CLOSE => (OpKind::Close, key, Lent::Nothing),
-            KIND_SHUT => {
+            KIND_SHUT | SHUT_SLOWLY => {
                 let (generation, how) = self.shuts.remove(key);
-                if let Ok(fd) = result {
+                if let (KIND_SHUT, Ok(fd)) = (kind, result) {
                     shut_installed(fd as RawFd, how);
                 }
                 (OpKind::Shut, generation, Lent::Nothing)
@@ -390,7 +404,8 @@ impl Ring for Uring {
                 ShutDown::Done
             }
             // A direct descriptor has no number for `shutdown(2)`, and the ring's own SHUTDOWN
-            // always goes to a kernel thread (REQ_F_FORCE_ASYNC, 128 us): borrow a number.
+            // always goes to a kernel thread (REQ_F_FORCE_ASYNC, 128 us): borrow a number, if the
+            // table of files has one left.
             Descriptors::Direct => {
                 let key = self.shuts.insert((token.id.generation(), how));
                 let entry = opcode::FixedFdInstall::new(Fixed(socket.0), 0).build();
@@ -419,7 +434,7 @@ impl Ring for Uring {
             let data = cqe.user_data();
             let (kind, key, slot) =
                 ((data >> 56) as u8, (data >> 32) as u32 & KEY_MASK, data as u32);
-            if self.housekeeping(kind, key).is_none() {
+            if self.housekeeping(kind, key, slot, cqe.result()).is_none() {
                 return Some(self.completed(kind, key, slot, cqe.result()));
             }
         }
