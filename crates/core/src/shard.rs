@@ -106,8 +106,10 @@ pub struct Shard<R: Ring, P: Protocol> {
 /// Accepts in flight. Each holds a slot, so that none is accepted without a place.
 struct Accepts {
     armed: u32,
-    /// After a failure for want of descriptors or memory, or too many: not before this time.
-    not_before: Option<Instant>,
+    /// After a failure for want of descriptors or memory, or while the gate says so: not before this.
+    paused_until: Option<Instant>,
+    /// After too many: not before this, unless some of them were turned away.
+    paced_until: Option<Instant>,
     pace: Pace,
     listening: bool,
 }
@@ -153,6 +155,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             retry_after: config.retry_after,
             addresses: Arc::clone(&config.addresses),
             gate: Arc::clone(&config.gate),
+            turned_away: 0,
             stopped: false,
             drain: None,
             draining: false,
@@ -160,7 +163,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         Shard {
             accepts: Accepts {
                 armed: 0,
-                not_before: None,
+                paused_until: None,
+                paced_until: None,
                 pace: Pace::new(config.accept_interval, now),
                 listening: ring.listens(),
             },
@@ -275,7 +279,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
         let timer = (!self.is_empty()).then(|| self.out.timers.next());
         let drain = self.drain.as_ref().map(|_| self.out.now + Drain::STEP);
-        let first = [timer, drain, self.accepts.not_before, self.protocol.wake_at()]
+        let Accepts { paused_until, paced_until, .. } = self.accepts;
+        let first = [timer, drain, paused_until, paced_until, self.protocol.wake_at()]
             .into_iter()
             .flatten()
             .min()?;
@@ -329,18 +334,24 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     /// Keeps accepts armed while there are slots for what they give, as fast as is allowed.
     fn accept(&mut self) {
         let now = self.out.now;
-        if self.accepts.not_before.is_some_and(|time| now < time) {
+        let turned_away = mem::take(&mut self.out.turned_away);
+        if turned_away > 0 {
+            self.accepts.pace.give_back(turned_away);
+            self.accepts.paced_until = None;
+        }
+        let Accepts { paused_until, paced_until, .. } = self.accepts;
+        if paused_until.max(paced_until).is_some_and(|time| now < time) {
             return;
         }
-        self.accepts.not_before = None;
+        (self.accepts.paused_until, self.accepts.paced_until) = (None, None);
         if self.accepts.listening && self.out.gate.admission() == Admission::Wait {
-            self.accepts.not_before = Some(now + ACCEPT_PAUSE);
+            self.accepts.paused_until = Some(now + ACCEPT_PAUSE);
             return;
         }
         while self.accepts.listening && self.accepts.armed < ACCEPTS_MAX {
             if let Some(next) = self.accepts.pace.wait(now) {
                 self.out.counters.accepts_paced.add(1);
-                self.accepts.not_before = Some(next);
+                self.accepts.paced_until = Some(next);
                 return;
             }
             let Some(id) = self.out.conns.reserve() else { return };
@@ -387,7 +398,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             // Nothing to accept with: what waits stays in the backlog.
             _ => {
                 self.out.counters.accept_failed.add(1);
-                self.accepts.not_before = Some(self.out.now + ACCEPT_PAUSE);
+                self.accepts.paused_until = Some(self.out.now + ACCEPT_PAUSE);
             }
         }
     }
