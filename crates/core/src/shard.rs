@@ -114,6 +114,13 @@ struct Accepts {
     listening: bool,
 }
 
+impl Accepts {
+    /// When the next may be armed, if not now.
+    fn not_before(&self) -> Option<Instant> {
+        self.paused_until.max(self.paced_until)
+    }
+}
+
 /// Enough for several connections a turn; few, because the shards' accepts are woken in the order
 /// they were armed, so that neighbours in time go to one shard in blocks of so many.
 const ACCEPTS_MAX: u32 = 8;
@@ -279,8 +286,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
         let timer = (!self.is_empty()).then(|| self.out.timers.next());
         let drain = self.drain.as_ref().map(|_| self.out.now + Drain::STEP);
-        let Accepts { paused_until, paced_until, .. } = self.accepts;
-        let first = [timer, drain, paused_until, paced_until, self.protocol.wake_at()]
+        let first = [timer, drain, self.accepts.not_before(), self.protocol.wake_at()]
             .into_iter()
             .flatten()
             .min()?;
@@ -339,8 +345,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             self.accepts.pace.give_back(turned_away);
             self.accepts.paced_until = None;
         }
-        let Accepts { paused_until, paced_until, .. } = self.accepts;
-        if paused_until.max(paced_until).is_some_and(|time| now < time) {
+        if self.accepts.not_before().is_some_and(|time| now < time) {
             return;
         }
         (self.accepts.paused_until, self.accepts.paced_until) = (None, None);

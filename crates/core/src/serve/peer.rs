@@ -57,7 +57,13 @@ impl<H: Handler> Serve<H> {
             out.turned_away();
             self.turn_away(id, excess, out);
         }
-        Speaks::Http { decoder: Default::default(), continued: false, answered: false, proxied }
+        Speaks::Http {
+            decoder: Default::default(),
+            begun: true,
+            continued: false,
+            answered: false,
+            proxied,
+        }
     }
 
     /// A proxy passes on a handshake: from here on the connection is its client's. Returns whether
