@@ -13,6 +13,7 @@ use io_uring::types::{DestinationSlot, Fd, Fixed, Timespec};
 use io_uring::{IoUring, opcode};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{SockFlag, SockaddrLike, SockaddrStorage};
+use nix::unistd;
 
 use super::arena::{Arena, Lease};
 use super::kernel::{Receive, RingConfig};
@@ -56,6 +57,7 @@ pub(super) struct Uring {
 
 /// An accept in flight, boxed: the kernel writes to the last two fields when it succeeds.
 struct Accepting {
+    slot: u32,
     generation: u32,
     peer_len: libc::socklen_t,
     peer: RawAddress,
@@ -80,6 +82,11 @@ const FLUSH: usize = 256;
 /// An enter runs so many deferred completions, or as many as it waits for if those are more (since
 /// 6.13, commit f46b9cdb22f7).
 const DEFERRED_RUN: usize = 20;
+
+/// A ring that ends waits so often, and for so long each time, for its accepts to be cancelled, which
+/// takes no time unless the machine is overloaded.
+const END_WAITS_MAX: usize = 32;
+const END_WAIT: Duration = Duration::from_millis(100);
 
 // What `user_data` holds: kind 8 bits, key 24, slot 32. The key is the generation, or for
 // operations that lend something the key of what is lent. Beside the kinds of `OpKind`:
@@ -273,6 +280,31 @@ impl Uring {
         Some(())
     }
 
+    /// Cancels accepts in flight, and closes what they have given and nobody has been told of: for a
+    /// ring that ends. Descriptors of the process would stay open, with a peer at the other end.
+    fn end_accepts(&mut self) {
+        let accepts = self.accepts.iter().map(|(key, accept)| (key, accept.slot));
+        let accepts: Vec<u64> =
+            accepts.map(|(key, slot)| user_data(KIND_ACCEPT, key, slot)).collect();
+        for accept in accepts {
+            let cancel = opcode::AsyncCancel::new(accept).build();
+            self.submit_later(cancel.user_data(user_data(IGNORED, 0, 0)));
+        }
+        for _ in 0..END_WAITS_MAX {
+            while let Some(Completion { token, result, .. }) = self.pop() {
+                if let (OpKind::Accept, Ok(fd), Descriptors::Normal) =
+                    (token.kind, result, self.descriptors)
+                {
+                    // Nothing is to be done about a failure: it is closed all the same (close(2)).
+                    let _ = unistd::close(fd as RawFd);
+                }
+            }
+            if self.accepts.is_empty() || self.submit_and_wait(Some(END_WAIT)).is_err() {
+                return;
+            }
+        }
+    }
+
     /// Has the ring shut down a direct descriptor, which takes no number but a kernel thread.
     fn shut_slowly(&mut self, key: u32, slot: u32) {
         let (_, how) = self.shuts.get(key);
@@ -343,7 +375,7 @@ impl Ring for Uring {
                 let listener = self.listener.as_ref().expect("accepts only where it listens");
                 let file = Fd(listener.as_fd().as_raw_fd());
                 let peer = RawAddress::default();
-                let accepting = Accepting { generation, peer_len: peer.len() as u32, peer };
+                let accepting = Accepting { slot, generation, peer_len: peer.len() as u32, peer };
                 key = self.accepts.insert(Box::new(accepting));
                 let Accepting { peer, peer_len, .. } = &mut **self.accepts.get_mut(key);
                 let accept = opcode::Accept::new(file, peer.as_mut_ptr().cast(), peer_len);
@@ -469,6 +501,7 @@ impl Ring for Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
+        self.end_accepts();
         // The kernel cancels what is in flight only after the ring is closed, at a time of its
         // own. What a send or an accept points to is therefore left to it.
         if !self.sends.is_empty() {
@@ -484,7 +517,7 @@ impl Drop for Uring {
 const RWF_NOWAIT: i32 = 8;
 
 /// An enter that did nothing for a passing reason has not failed: the next one goes on.
-fn tolerate(entered: io::Result<usize>) -> io::Result<()> {
+pub(super) fn tolerate(entered: io::Result<usize>) -> io::Result<()> {
     match entered {
         Ok(_) => Ok(()),
         Err(error) => match error.raw_os_error() {
@@ -518,3 +551,6 @@ fn shut_installed(fd: RawFd, how: Shut) {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     normal::shut_down(Socket(fd.as_raw_fd() as u32), how);
 }
+
+#[cfg(test)]
+mod tests;
