@@ -223,6 +223,38 @@ fn nothing_puts_a_deadline_off() {
     }
 }
 
+/// A request of which half has come keeps its deadline while its client takes the answers to those
+/// before it, and does not get the time of a connection that rests.
+#[test]
+fn a_half_sent_request_keeps_its_deadline() {
+    let setup = Setup { socket_bytes: 1000, seeds: 8, ..setup() };
+    simulated(&setup, serve, |world| {
+        let mut client = Client::new(world);
+        client.say_bytes(&get(5000));
+        client.say_bytes(&get(10)[..20]);
+        world.until("half of it has arrived", |world| {
+            client.write(world);
+            client.has_spoken() && world.shard.held().tails == 1
+        });
+        let started = world.net.now();
+        world.until("the answer is taken", |world| {
+            client.read(world);
+            world.shard.held().bytes == 0
+        });
+        assert!(world.net.now() - started < limits().handshake, "it is in time");
+        while client.end.is_none() {
+            world.pass(TICK);
+            (0..100).for_each(|_| client.read(world));
+            let passed = world.net.now() - started;
+            let late = limits().handshake + Duration::from_millis(500);
+            assert!(passed < late && late < limits().http_idle, "it goes on for {passed:?}");
+        }
+        let statuses: Vec<u16> =
+            understand(&client.heard).responses.iter().map(|&(status, _)| status).collect();
+        assert_eq!(statuses, [200, 408]);
+    });
+}
+
 /// A body at the least speed comes whole, though it takes longer than a head may; one at half of it
 /// gets a 408.
 #[test]
