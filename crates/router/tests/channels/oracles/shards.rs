@@ -35,7 +35,7 @@ struct Socket {
 struct Sockets<'w> {
     shard: usize,
     sockets: &'w mut [Socket],
-    ending: &'w mut BTreeSet<(usize, Member)>,
+    ending: &'w mut BTreeSet<(usize, Member, usize)>,
     oracle: &'w mut Oracle,
     is_patient: bool,
     offers: usize,
@@ -65,12 +65,13 @@ impl Subscribers<Option<u32>> for Sockets<'_> {
 
     fn overrun(&mut self, member: Member, channel: &Arc<str>) -> Overrun {
         assert!(!self.is_patient, "nobody is slow");
-        assert!(!self.ending.contains(&(self.shard, member)) || !channel.ends_with("end"));
+        let ending = (self.shard, member, known(channel));
+        assert!(!self.ending.contains(&ending), "asked again");
         match channel.split_once(':').expect("one of these").1 {
             "oldest" => Overrun::SkipToOldest,
             "newest" => Overrun::SkipToNewest,
             _ => {
-                self.ending.insert((self.shard, member));
+                self.ending.insert(ending);
                 Overrun::End
             }
         }
@@ -108,8 +109,8 @@ struct World {
     seen: Vec<[usize; CHANNELS.len()]>,
     /// How often history was asked for.
     reads: Ticket,
-    /// Members whose connections are to end.
-    ending: BTreeSet<(usize, Member)>,
+    /// Members whose connections are to end, with the channels for whose sake.
+    ending: BTreeSet<(usize, Member, usize)>,
     oracle: Oracle,
     /// How often something happened.
     kinds: Kinds,
@@ -127,8 +128,8 @@ impl World {
         if tight {
             (limits.messages_max, limits.deliveries_max) = (3, 6);
         }
-        limits.log_bytes_max = [1, 300, 1000, 1 << 20][dice.index(4)];
-        limits.logs_bytes_max = [1, 700, 1 << 20][dice.index(3)];
+        limits.log_bytes_max = [1 << 20, 500, 1000, 500, 1][dice.index(5)];
+        limits.logs_bytes_max = [1 << 20, 1 << 20, 1 << 20, 1000, 1 << 20, 1][dice.index(6)];
         limits.slice_bytes = [1, 40, 1 << 16][dice.index(3)];
         limits.slow_grace_ms = [20, PATIENT][dice.index(2)];
         let has_idlers = dice.bool();
@@ -232,6 +233,7 @@ impl World {
                 let withdrawn = pending.is_none_or(|ticket| !self.oracle.is_pending(ticket));
                 assert!(withdrawn, "a pending subscription was not withdrawn");
                 self.oracle.ended(shard, member, channel);
+                self.ending.remove(&(shard, member, channel));
             }
         }
     }
@@ -253,7 +255,7 @@ impl World {
         forgotten.sort_unstable();
         assert_eq!(forgotten, pending, "the tickets that get no event");
         assert!(!self.shards[shard].is_behind(member));
-        self.ending.remove(&(shard, member));
+        self.ending.retain(|(of, ending, _)| (*of, *ending) != (shard, member));
         let room = self.sockets[shard][member as usize].room;
         self.sockets[shard][member as usize] = Socket { room, queued: 0, waits: false };
     }
@@ -409,7 +411,8 @@ impl World {
         let (channels, mut to) = self.sockets(shard);
         let pulled = channels.pull(member, now, &mut to);
         let offers = to.offers;
-        let ends = self.ending.contains(&(shard, member));
+        let mut ending = self.ending.range((shard, member, 0)..(shard, member + 1, 0));
+        let ends = ending.next().is_some();
         let socket = &mut self.sockets[shard][member as usize];
         match pulled {
             Pulled::CaughtUp => assert!(ends || !self.shards[shard].is_behind(member)),
@@ -428,7 +431,7 @@ impl World {
 
     /// Connections end.
     fn end(&mut self, shard: usize) {
-        for (shard, member) in self.ending.clone().range((shard, 0)..(shard + 1, 0)) {
+        for (shard, member, _) in self.ending.clone().range((shard, 0, 0)..(shard + 1, 0, 0)) {
             if self.dice.bool() {
                 self.leave(*shard, *member);
                 self.count("ended");
@@ -470,7 +473,7 @@ impl World {
                 let (shard, some) = (self.any_shard(), self.dice.index(8));
                 self.deliver(shard, some);
             }
-            94..97 => self.now += u64::from(self.dice.number(12)),
+            94..97 => self.now += u64::from(self.dice.number(30)),
             97..100 => {
                 let shard = self.any_shard();
                 self.expire(shard);
@@ -505,8 +508,9 @@ impl World {
                     }
                 }
             }
-            for (shard, member) in self.ending.clone() {
+            for (shard, member, _) in self.ending.clone() {
                 self.leave(shard, member);
+                self.count("ended");
             }
             let waiting = self.shards.iter().enumerate().map(|(shard, channels)| {
                 let Stats { messages_waiting, deliveries_waiting, .. } = channels.stats();
