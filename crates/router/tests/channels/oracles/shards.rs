@@ -540,12 +540,12 @@ impl World {
 
     /// Nobody that could make publishers wait is left: every publication is taken.
     fn check_that_nothing_is_refused(&mut self) {
-        for channel in 0..CHANNELS.len() {
+        for (channel, name) in CHANNELS.iter().enumerate() {
             for shard in 0..self.shards.len() {
                 self.outlast_idlers();
                 let number = self.publish_to(shard, 0, channel, true, false);
                 self.settle();
-                assert!(!self.oracle.is_refused(number), "{} is refused", CHANNELS[channel]);
+                assert!(!self.oracle.is_refused(number), "{name} is refused");
             }
         }
     }
