@@ -153,6 +153,7 @@ fn blueprint(
             bytes_per_second_min: config.limits.min_bytes_per_second,
             http_idle: config.limits.http_idle_timeout.0,
             ping_interval: config.limits.ping_interval.0,
+            slow_timeout: config.limits.slow_timeout.0,
             pong_timeout: config.limits.pong_timeout.0,
         },
         shard: ShardConfig {

@@ -21,7 +21,7 @@ pub(crate) struct HubConfig {
     pub(crate) channels: channels::Limits,
     pub(crate) services: services::Limits,
     pub(crate) commands: TokenBucket,
-    pub(crate) signature_checks_per_second: u32,
+    pub(crate) bad_tokens_per_second: u32,
     pub(crate) tokens: DeliveryTokens,
     pub(crate) ending: Ending,
     /// What hashes names, the same for all shards and unknown to clients.
@@ -64,7 +64,10 @@ impl HubConfig {
             channels,
             services,
             commands: commands(config.limits.max_commands_per_second),
-            signature_checks_per_second: config.limits.max_bad_tokens_per_second,
+            bad_tokens_per_second: match config.limits.max_bad_tokens_per_second {
+                0 => u32::MAX,
+                limit => limit,
+            },
             tokens: DeliveryTokens::new(cores),
             ending: Ending::new(shards),
             // The only source of numbers that cannot be guessed in the standard library.

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use murre_core::ConnId;
-use murre_router::channels::{Overrun, Publication, Pulled, Subscribers, Taken};
+use murre_router::channels::{Overrun, Publication, Subscribers, Taken};
 use murre_router::{Member, Shard};
 
+use super::encodings::Encodings;
 use super::output::DisconnectReason;
 use super::rules::Slow;
 use super::session::Sessions;
 use super::{Hub, HubConfig, HubCounters, HubMail, Outlet, Push, Session, origin};
-use super::encodings::Encodings;
 
 /// Deliveries of one turn at most: about 1 ms of work, so that a fan-out does not delay other
 /// connections, and many enough that the fixed cost of a turn does not matter.
@@ -44,15 +44,13 @@ impl Hub {
             return;
         }
         let Some(conn) = out.at(member) else { return };
-        while !out.congested(conn) {
-            let Hub { channels, sessions, config, counters, shard, .. } = self;
-            let mut subscribers = Sending { sessions, config, counters, shard: *shard, out };
-            match channels.pull(member, self.now, &mut subscribers) {
-                // Answered at once where this shard owns the channel: `Event::Readable`, which
-                // `dispatch` takes.
-                Pulled::Waiting | Pulled::CaughtUp | Pulled::Full => break,
-            }
+        if out.congested(conn) {
+            return;
         }
+        let Hub { channels, sessions, config, counters, shard, now, .. } = self;
+        let mut subscribers = Sending { sessions, config, counters, shard: *shard, out };
+        // What is more comes when the connection has taken this, or with `Event::Readable`.
+        let _ = channels.pull(member, *now, &mut subscribers);
     }
 
     /// Delivers for a turn; what is more needs the delivery token. When there should be another turn,

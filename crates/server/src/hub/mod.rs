@@ -100,7 +100,7 @@ impl Hub {
             services: Services::new(shard, shards, seed, config.services),
             shard,
             sessions: Sessions::new(config.channels.members_usual),
-            verifier: Verifier::new(config.keys.clone(), config.signature_checks_per_second),
+            verifier: Verifier::new(config.keys.clone(), config.bad_tokens_per_second),
             pending: Pending::default(),
             reading: HashMap::new(),
             links: Links::new(usize::from(shard)),
