@@ -11,6 +11,7 @@ use murre_core::{
 };
 use murre_router::Shard;
 
+use crate::backplane;
 use crate::bench::{self, Fixtures};
 use crate::files::{Entry, Files};
 use crate::hub::auth::{User, Verdict};
@@ -113,7 +114,7 @@ impl App {
     ) -> Self {
         App {
             bench: bench.then(|| Fixtures::new(config.shards, config.began)),
-            hub: Hub::new(config, shard),
+            hub: Hub::new(config, shard, backplane::start()),
             transports: Transports::default(),
             incoming: Incoming::default(),
             tokens: Tokens::default(),
@@ -331,7 +332,12 @@ impl Handler for App {
             },
             (Session::Upper, Kind::Binary) => {
                 let why = "only text has an upper case";
-                return out.close_websocket(conn, CloseCode::Unsupported, why, CloseReason::Finished);
+                return out.close_websocket(
+                    conn,
+                    CloseCode::Unsupported,
+                    why,
+                    CloseReason::Finished,
+                );
             }
         };
         // The transport counts what became of it; there is nobody to tell.

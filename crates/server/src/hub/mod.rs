@@ -41,7 +41,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use murre_core::ConnId;
-use murre_router::channels::{ChannelInfo, Channels, Cursor, Origin, Payload, Retention};
+use murre_router::channels::{
+    Backplane, ChannelInfo, Channels, Cursor, Origin, Payload, Retention,
+};
 use murre_router::services::Services;
 use murre_router::{Shard, Ticket};
 
@@ -91,12 +93,17 @@ const RETRY_MAIL: Duration = Duration::from_millis(1);
 
 impl Hub {
     /// The hub of `shard`, without sessions.
-    pub(crate) fn new(config: Arc<HubConfig>, shard: Shard) -> Self {
+    pub(crate) fn new(
+        config: Arc<HubConfig>,
+        shard: Shard,
+        backplane: Box<dyn Backplane + Send>,
+    ) -> Self {
         let rules = Arc::clone(&config);
         let retention = move |channel: &str| retention(rules.namespaces.rules(channel));
         let (shards, seed) = (config.shards, config.seed);
         Hub {
-            channels: Channels::new(shard, shards, seed, retention, config.channels),
+            channels: Channels::new(shard, shards, seed, retention, config.channels)
+                .with_backplane(backplane),
             services: Services::new(shard, shards, seed, config.services),
             shard,
             sessions: Sessions::new(config.channels.members_usual),
@@ -182,7 +189,11 @@ impl Hub {
     }
 
     /// Channels that this shard owns, and where to go on, if there are more.
-    pub(crate) fn channels(&self, from: Cursor, limit: usize) -> (Vec<ChannelInfo>, Option<Cursor>) {
+    pub(crate) fn channels(
+        &self,
+        from: Cursor,
+        limit: usize,
+    ) -> (Vec<ChannelInfo>, Option<Cursor>) {
         self.channels.channels(from, limit)
     }
 
@@ -269,7 +280,8 @@ impl Hub {
             }
             let (channels, services) = (std::mem::take(channels), std::mem::take(services));
             let mail = HubMail::Messages { from: self.shard, channels, services };
-            if let Err(HubMail::Messages { channels, services, .. }) = self.links.post(other, mail) {
+            if let Err(HubMail::Messages { channels, services, .. }) = self.links.post(other, mail)
+            {
                 *self.channels.messages(to) = channels;
                 *self.services.messages(to) = services;
                 full = true;
