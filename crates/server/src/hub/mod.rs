@@ -231,9 +231,13 @@ impl Hub {
         }
     }
 
+    /// There is time for signature checks again.
+    pub(crate) fn begin_turn(&mut self, out: &impl Outlet) {
+        self.verifier.begin_turn(self.since(out));
+    }
+
     /// What a turn does after everything else: lets time pass, delivers, tells the other shards.
     pub(crate) fn turn(&mut self, out: &mut impl Outlet) {
-        self.verifier.begin_turn(self.since(out));
         let due = self.wake.is_some_and(|wake| wake <= out.now());
         if !due && !self.active {
             return;
@@ -254,9 +258,10 @@ impl Hub {
         self.tell_counters();
     }
 
-    /// When there should be a turn at the latest.
+    /// When there should be a turn at the latest: at once if something has happened since the last
+    /// one, as there may be messages for other shards.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        self.wake
+        if self.active { Some(self.config.began) } else { self.wake }
     }
 
     fn next_wake(&mut self, again: Option<Duration>, now: Instant) -> Option<Instant> {

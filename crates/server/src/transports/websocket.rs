@@ -4,7 +4,7 @@
 //! answer may be large and is not here yet, or where a signature check has to wait for the next turn.
 //! The rest of it then waits here, the connection's input is held, and both go on when they can.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use murre_codec::{Kind, encode as frames};
@@ -107,7 +107,7 @@ pub(crate) struct Incoming {
     /// By slot: batches that stopped, or messages whose answer is waited for.
     paused: HashMap<u32, Paused>,
     /// Connections whose batches go on in the next turn.
-    next_turn: Vec<ConnId>,
+    next_turn: VecDeque<ConnId>,
     item: Vec<u8>,
 }
 
@@ -178,7 +178,7 @@ impl Incoming {
         self.paused.insert(conn.index(), paused);
         wires.out.hold(conn);
         if stop == Stop::NextTurn {
-            self.next_turn.push(conn);
+            self.next_turn.push_back(conn);
         }
     }
 
@@ -201,9 +201,16 @@ impl Incoming {
 
     /// A new turn of the shard: batches that waited for it go on.
     pub(crate) fn turn(&mut self, hub: &mut Hub, wires: &mut Wires<'_>) {
-        for conn in std::mem::take(&mut self.next_turn) {
+        for _ in 0..self.next_turn.len() {
+            let conn = self.next_turn.pop_front().expect("just counted");
             self.proceed(conn, hub, wires);
+            if self.next_turn.back() == Some(&conn) {
+                // The time of this turn is spent: it is the first of the next.
+                self.next_turn.rotate_right(1);
+                break;
+            }
         }
+        self.next_turn.shrink_to(PAUSED_KEPT);
     }
 
     /// Goes on with what is left of a message, as far as it can.
@@ -237,7 +244,7 @@ impl Incoming {
             });
             if stop == Some(Stop::NextTurn) {
                 left.admitted = true;
-                next_turn.push(conn);
+                next_turn.push_back(conn);
                 break;
             }
             left.at = next;
