@@ -96,7 +96,9 @@ fn memory(facts: &Facts, at_start: Memory, open: u64) -> Value {
             "timer": murre_core::TIMER_BYTES,
             "ring": facts.ring_bytes,
             "protocol": protocol,
-            "sum": murre_core::CONN_BYTES + murre_core::TIMER_BYTES + facts.ring_bytes + protocol,
+            "sum": [murre_core::CONN_BYTES, murre_core::TIMER_BYTES, facts.ring_bytes, protocol]
+                .iter()
+                .sum::<usize>(),
         },
         "process": now,
         "process_at_start": at_start,
@@ -126,7 +128,7 @@ impl Memory {
         let bytes = |name| {
             let value = smaps_rollup.lines().find_map(|line| line.strip_prefix(name))?;
             let kib: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;
-            Some(kib * 1024)
+            kib.checked_mul(1024)
         };
         Some(Memory { pss_bytes: bytes("Pss:")?, anonymous_bytes: bytes("Pss_Anon:")? })
     }

@@ -14,6 +14,7 @@
 //! handed to subscribers as far as their connections take them ([`delivery`]). Once a turn what the
 //! router has for other shards is posted to them ([`links`]).
 
+#[allow(clippy::arithmetic_side_effects, reason = "sizes of what is kept, and counts")]
 pub(crate) mod auth;
 pub(crate) mod command;
 mod commands;
@@ -270,7 +271,7 @@ impl Hub {
         let expiry = self.sessions.next_expiry().and_then(|expires| {
             now.checked_add(Duration::from_secs(expires.saturating_sub(unix_seconds())))
         });
-        let again = again.map(|after| now + after);
+        let again = again.and_then(|after| now.checked_add(after));
         moments.into_iter().flatten().filter_map(moment).chain(expiry).chain(again).min()
     }
 

@@ -57,9 +57,12 @@ pub(super) fn push(conn: ConnId, push: Push<'_>, scratch: &mut Vec<u8>, out: &mu
     };
 }
 
+/// Bytes around the data of a publication, about.
+const HEAD_BYTES: usize = 128;
+
 fn frame(publication: &Publication) -> Bytes {
     let Publication { channel, position, payload, .. } = publication;
-    let mut message = Vec::with_capacity(96 + channel.len() + payload.bytes.len());
+    let mut message = Vec::with_capacity(payload.bytes.len().saturating_add(HEAD_BYTES));
     let kind = match payload.form {
         Form::Json => {
             encode::publication(&mut message, publication);
@@ -161,7 +164,7 @@ impl Incoming {
         self.parser.read(text, &limits, |item| {
             if stop.is_none() {
                 stop = command(session, item, Admission::Needed, hub, wires).err();
-                done += usize::from(stop != Some(Stop::NextTurn));
+                done = usize::from(stop != Some(Stop::NextTurn)).saturating_add(done);
             }
         });
         let Some(stop) = stop.filter(|&stop| stop != Stop::Ended) else { return };
@@ -233,7 +236,7 @@ impl Incoming {
             item.push(b'[');
             item.extend_from_slice(command);
             item.push(b']');
-            let next = left.rest.len() - next.len();
+            let next = left.rest.len().saturating_sub(next.len());
             let admission = match std::mem::take(&mut left.admitted) {
                 true => Admission::Given,
                 false => Admission::Needed,
@@ -354,7 +357,7 @@ fn rest_after(text: &[u8], done: usize) -> &[u8] {
 fn split_first(values: &[u8]) -> Option<(&[u8], &[u8])> {
     let (value, rest) = values.split_at(json::value_length(values));
     let comma = rest.iter().position(|&byte| byte == b',');
-    (!value.is_empty()).then_some((value, comma.map_or(&[][..], |comma| &rest[comma + 1..])))
+    (!value.is_empty()).then_some((value, comma.map_or(&[][..], |comma| &rest[comma..][1..])))
 }
 
 #[cfg(test)]
