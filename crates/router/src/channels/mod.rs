@@ -18,8 +18,8 @@
 //!
 //! A subscriber has either *caught up*, and [`Channels::deliver`] hands it each publication, or it is
 //! *behind*: its connection was congested, or it recovers. Then it has a cursor, and
-//! [`Channels::pull`] hands it what follows: from the channel's log on this shard ([`log`]), or, where
-//! the cursor is older than that, from the owner's history, a slice at a time. A reader whose cursor
+//! [`Channels::pull`] hands it what follows: from the channel's log on this shard, or, where the cursor
+//! is older than that, from the owner's history, a slice at a time. A reader whose cursor
 //! reaches the end of the log has caught up.
 //!
 //! Logs are bounded in bytes. Beyond the bound the oldest publications go, unless a reader that is
