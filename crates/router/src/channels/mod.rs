@@ -128,6 +128,9 @@ impl<E: Encoded> Channels<E> {
     /// The part of `shard` in channels that are shared by `shards`. All of them are given the same
     /// `seed`, an unpredictable one in every process, and the same `rules`, which say whether a channel
     /// keeps history.
+    ///
+    /// # Panics
+    /// If a bound of `limits` lets nothing through.
     pub fn new(
         shard: Shard,
         shards: u16,

@@ -32,6 +32,8 @@ pub struct Stats {
     pub serving: usize,
     /// Messages gathered for other shards.
     pub messages: usize,
+    /// Members whose connections took no more when they were last asked.
+    pub congested: usize,
     /// Bytes of payload parked for members whose connections are congested.
     pub parked_bytes: usize,
 }
