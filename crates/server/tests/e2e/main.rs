@@ -1,12 +1,15 @@
 //! The binary itself, started as a process and spoken to over real sockets.
 
+#[macro_use]
+mod matrix;
+
 mod admin;
 mod admission;
 mod api;
 mod bad_input;
 #[path = "../../../codec/tests/codec/cases.rs"]
 mod cases;
-mod channels;
+mod client;
 mod configuration;
 mod drain;
 mod files;
@@ -14,9 +17,15 @@ mod http;
 mod http_cases;
 mod limits;
 mod modes;
+mod reader;
+mod recovery;
 mod refused;
+mod requests;
+mod rights;
 mod server;
 mod silence;
+mod slow_readers;
 mod streams;
+mod subscriptions;
 mod tokens;
 mod websocket;

@@ -8,7 +8,7 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use crate::channels::Client;
+use crate::client::Client;
 use crate::server::Server;
 
 const SECRET: &str = "a secret of more than thirty-two bytes";

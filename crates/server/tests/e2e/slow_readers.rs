@@ -1,0 +1,70 @@
+//! Readers that do not read, and those beside them.
+
+use crate::client::Client;
+use crate::matrix::{LIVE, SERVERS, SLOW};
+use crate::reader::{Heard, Reader};
+use crate::recovery::{FAST, numbered};
+use crate::server::Server;
+
+/// A namespace for each rule `slow`, with history or without.
+fn by_slow(history: &str) -> String {
+    let rules = SLOW.map(|slow| format!("{slow},publish=anyone,slow={slow}{history}"));
+    format!("--namespace={}", rules.join(";"))
+}
+
+/// How many readers were ended for being slow, and how many publications they lost.
+fn lost(server: &Server) -> u64 {
+    let total = server.stats()["total"].take();
+    let count = |name: &str| total[name].as_u64().expect(name);
+    count("slow_consumers_disconnected") + count("deliveries_dropped")
+}
+
+/// A reader that lets the server wait for longer than `slow-grace` is dealt with as its namespace
+/// says. What it hears and what it is told was dropped are all there was; a reader that reads hears
+/// everything.
+#[test]
+fn slow_readers() {
+    const BYTES: usize = 20_000;
+    const LOG: u64 = 200_000 / BYTES as u64;
+    over!(server in SERVERS, history in ["", ",history-size=10"] => {
+        let flags = ["--slow-grace=0.1", "--max-log-bytes=200000", FAST, &by_slow(history)];
+        let server = Server::start(&[&server[..], &flags].concat());
+        over!(transport in LIVE, slow in SLOW => {
+            let channel = format!("{slow}:{transport:?}");
+            let mut lazy = Reader::begin(&server, transport, &channel, None).takes_little();
+            let mut reading = Reader::begin(&server, transport, &channel, None);
+            let mut publisher = Client::of(&server);
+            let (before, mut count) = (lost(&server), 0);
+            while lost(&server) == before {
+                for _ in 0..LOG {
+                    count += 1;
+                    publisher.publish_patiently(&channel, numbered(count, BYTES));
+                    assert_eq!(reading.data()[0], count);
+                }
+            }
+            let (mut sum, mut last, mut behind_the_drop) = (0, 0, 0);
+            let end = loop {
+                match lazy.next() {
+                    Heard::Publication { data, .. } => {
+                        let number = data[0].as_u64().expect("a number");
+                        assert!(number > last, "{number} after {last}");
+                        (last, sum, behind_the_drop) = (number, sum + 1, behind_the_drop + 1);
+                        if number == count {
+                            break Heard::End;
+                        }
+                    }
+                    Heard::Dropped(dropped) => (sum, behind_the_drop) = (sum + dropped, 0),
+                    other => break other,
+                }
+            };
+            if slow == "disconnect" {
+                assert_eq!((end, lazy.next()), (Heard::Error("too_slow".into()), Heard::End));
+                assert_eq!(sum, last, "none was left out before the end");
+            } else {
+                assert_eq!((end, sum), (Heard::End, count), "each was heard or dropped");
+                let expected = if slow == "latest_only" { 1 } else { LOG };
+                assert!((1..=expected).contains(&behind_the_drop), "{behind_the_drop}");
+            }
+        });
+    });
+}
