@@ -95,13 +95,14 @@ impl Reader {
                 let last = position.map(|position| format!("{position}{comma}"));
                 let target = format!("/sse?topic={channel}{other}");
                 let mut events = Events::open(server, &target, last.as_deref());
-                for _ in 0..1 + usize::from(two) {
-                    let subscribed = events.next().expect("an event");
-                    assert_eq!(subscribed.name, "subscribed", "{subscribed:?}");
-                    if subscribed.data["identifier"] == *channel {
-                        recovered = subscribed.data["recovered"].as_bool();
+                let subscribed = loop {
+                    let event = events.next().expect("an event");
+                    assert_eq!(event.name, "subscribed", "{event:?}");
+                    if event.data["identifier"] == *channel {
+                        break event;
                     }
-                }
+                };
+                recovered = subscribed.data["recovered"].as_bool();
                 Connection::Stream(events)
             }
             Transport::Poll => {
@@ -137,29 +138,42 @@ impl Reader {
                     Ok(other) => panic!("{other:?}"),
                 }
             },
-            Connection::Stream(events) => {
-                events.next().map_or(Heard::End, |event| heard(&event.data))
-            }
-            Connection::Poll { client, position, heard } => loop {
-                if let Some(heard) = heard.pop_front() {
+            Connection::Stream(events) => loop {
+                match events.next() {
+                    None => return Heard::End,
+                    Some(event) if event.name == "subscribed" => {
+                        assert_ne!(event.data["identifier"], *self.channel, "the other channel");
+                    }
+                    Some(event) => return heard(&event.data),
+                }
+            },
+            Connection::Poll { .. } => loop {
+                if let Connection::Poll { heard, .. } = &mut self.connection
+                    && let Some(heard) = heard.pop_front()
+                {
                     return heard;
                 }
-                let target = format!("/poll?topic={}&position={position}", self.channel);
-                let answer = client.get(&target);
-                let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
-                assert_eq!(answer.status, 200, "{body}");
-                self.recovered = self.recovered.or(body["recovered"].as_bool());
-                for publication in body["publications"].as_array().expect("an array") {
-                    heard.push_back(self::heard(publication));
-                }
-                *position = match heard.back() {
-                    Some(Heard::Publication { offset: Some(offset), .. }) => {
-                        Position { offset: *offset, ..Position::of(&body) }
-                    }
-                    _ => Position::of(&body),
-                };
+                self.poll();
             },
         }
+    }
+
+    /// Polls once, if it is a poll that it reads by.
+    pub(crate) fn poll(&mut self) {
+        let Connection::Poll { client, position, heard } = &mut self.connection else { return };
+        let answer = client.get(&format!("/poll?topic={}&position={position}", self.channel));
+        let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        assert_eq!(answer.status, 200, "{body}");
+        self.recovered = self.recovered.or(body["recovered"].as_bool());
+        for publication in body["publications"].as_array().expect("an array") {
+            heard.push_back(self::heard(publication));
+        }
+        *position = match heard.back() {
+            Some(Heard::Publication { offset: Some(offset), .. }) => {
+                Position { offset: *offset, ..Position::of(&body) }
+            }
+            _ => Position::of(&body),
+        };
     }
 
     /// The data of the next publication; nothing else may come before it.

@@ -173,8 +173,8 @@ fn what_cannot_be_recovered_is_told() {
             let ahead = Position { offset: 8, ..start };
             for (live, lost) in [(8, start), (9, other), (10, Position { offset: 100, ..ahead })] {
                 let mut reader = Reader::begin(&server, transport, &channel, Some(lost));
+                reader.poll();
                 publisher.publish(&channel, json!(live));
-                // A poll's answer has come before that.
                 assert_eq!(reader.data(), live, "{lost}");
                 assert_eq!(reader.recovered, Some(false), "{lost}");
             }
