@@ -7,12 +7,15 @@ mod admin;
 mod admission;
 mod api;
 mod bad_input;
+mod bursts;
 #[path = "../../../codec/tests/codec/cases.rs"]
 mod cases;
 mod client;
 mod configuration;
 mod drain;
+mod ends;
 mod files;
+mod guarded;
 mod http;
 mod http_cases;
 mod limits;
