@@ -82,7 +82,9 @@ cells! {
 
 /// Begins a session, brings about its end, and holds all that the client is sent against the table.
 fn ends(reason: Reason, transport: Transport, told: &Told) {
-    let rules = "--namespace=default,publish=anyone,history-size=5";
+    // In a channel with history a reader that is slow is told when it reads again.
+    let history = if reason == Slow { "" } else { ",history-size=5" };
+    let rules = &format!("--namespace=default,publish=anyone{history}");
     let mut flags = vec!["--shards=2", "--retry-after=7", "--drain-timeout=0.5", rules];
     flags.extend(match reason {
         Slow => &["--slow-grace=0.1", "--max-log-bytes=1024", FAST][..],
