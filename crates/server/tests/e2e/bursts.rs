@@ -124,7 +124,6 @@ fn a_burst_larger_than_the_log_waits() {
             };
             // Nobody reads.
             while publish().1.is_null() {}
-            assert_eq!(publish().1, "overloaded");
             thread::scope(|scope| {
                 scope.spawn(|| while publish().0 < COUNT {});
                 for number in 1..=COUNT {
@@ -147,7 +146,8 @@ fn a_refused_publication_without_id_is_told() {
         let mut reader = Client::of(&server);
         reader.subscribe(&channel);
         let mut publisher = Client::of(&server);
-        let publish = json!({"action": "publish", "identifier": channel, "data": "x".repeat(60_000)});
+        let publish =
+            json!({"action": "publish", "identifier": channel, "data": "x".repeat(60_000)});
         let heard = loop {
             publisher.say(publish.clone());
             publisher.say(json!({"action": "ping"}));

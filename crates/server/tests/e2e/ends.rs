@@ -107,7 +107,9 @@ fn ends(reason: Reason, transport: Transport, told: &Told) {
     match session.0.read_to_end(&mut sent) {
         Ok(_) => {}
         // The server may have closed while some of what was said was on its way.
-        Err(error) => assert_eq!((error.kind(), reason), (std::io::ErrorKind::ConnectionReset, TooFast)),
+        Err(error) => {
+            assert_eq!((error.kind(), reason), (std::io::ErrorKind::ConnectionReset, TooFast))
+        }
     }
     hold(transport, told, &sent);
     drop(session);
@@ -166,7 +168,8 @@ fn hold(transport: Transport, told: &Told, sent: &[u8]) {
             let code = u16::from_be_bytes([close[0], close[1]]);
             match told {
                 Closed(expected, error) => {
-                    let last: Value = serde_json::from_str(messages.last().expect("an error")).expect("JSON");
+                    let last: Value =
+                        serde_json::from_str(messages.last().expect("an error")).expect("JSON");
                     assert_eq!((code, &last["code"]), (*expected, &json!(error)));
                 }
                 _ => assert!(code == 1012 && retry(&close[2..], "retry=", ""), "{close:?}"),
@@ -240,7 +243,8 @@ fn server_is_empty(reason: Reason, server: &Server) {
         return;
     }
     server.wait_until("empty", |stats| {
-        let names = ["subscriptions", "connections_authenticated", "tokens_expiring", "commands_waiting"];
+        let names =
+            ["subscriptions", "connections_authenticated", "tokens_expiring", "commands_waiting"];
         names.iter().all(|name| stats["total"][name] == 0)
     });
 }

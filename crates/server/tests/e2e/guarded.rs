@@ -26,8 +26,8 @@ impl Guarded {
         let name = format!("murre-secret-{}-{count}", std::process::id());
         let secret = std::env::temp_dir().join(name);
         fs::write(&secret, SECRET).expect("there is room for a file");
-        let [token, api] = ["jwt-hmac-secret", "api-key"]
-            .map(|key| format!("--{key}-file={}", secret.display()));
+        let [token, api] =
+            ["jwt-hmac-secret", "api-key"].map(|key| format!("--{key}-file={}", secret.display()));
         Guarded { server: Server::start(&[&[&*token, &*api], flags].concat()), secret }
     }
 

@@ -48,7 +48,10 @@ impl Display for Position {
 /// What a reader hears.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Heard {
-    Publication { offset: Option<u64>, data: Value },
+    Publication {
+        offset: Option<u64>,
+        data: Value,
+    },
     /// So many publications were left out here.
     Dropped(u64),
     /// The code of an error that ends the session.

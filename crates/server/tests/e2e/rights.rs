@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tungstenite::{Error, Message};
 
 use crate::client::Client;
+use crate::reader::Events;
 use crate::server::Server;
 
 /// What a namespace does not allow is refused, and the connection stays.
@@ -91,4 +92,40 @@ fn streams_keep_the_rules() {
     }
     let many: String = (0..33).map(|number| format!("topic={number}&")).collect();
     assert_eq!(server.connect().get(&format!("/sse?{many}")).status, 400);
+}
+
+/// A stream of several channels that is refused at one of them leaves nothing of the others: what is
+/// asked next on its connection hears nothing of them.
+#[test]
+fn a_refused_stream_leaves_nothing() {
+    for io in ["auto", "epoll"] {
+        let io = format!("--io={io}");
+        let open = "--namespace=default,publish=anyone,history-size=5";
+        let server = Server::start(&["--shards=3", &io, "--max-channels=1", open]);
+        let mut publisher = Client::of(&server);
+        let mut client = server.connect();
+        // The first channel may be owned by any shard.
+        for number in 0..20 {
+            let answer = client.get(&format!("/sse?topic=a{number}&topic=b{number}"));
+            let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+            assert_eq!((answer.status, &body["code"]), (400, &json!("too_many")));
+            publisher.publish(&format!("a{number}"), json!(number));
+            assert_eq!(client.get("/healthz").text(), "ok\n");
+        }
+        let poll = client.get("/poll?topic=a0");
+        let body: Value = serde_json::from_slice(&poll.body).expect("JSON");
+        assert_eq!((&body["identifier"], &body["publications"]), (&json!("a0"), &json!([])));
+        client.send(b"GET /sse?topic=c HTTP/1.1\r\nHost: m\r\n\r\n");
+        let mut events = Events::read(client);
+        for name in ["subscribed", ""] {
+            let event = events.next().expect("an event");
+            assert_eq!((event.name.as_str(), &event.data["identifier"]), (name, &json!("c")));
+            if name == "subscribed" {
+                publisher.publish("a0", json!("not heard"));
+                publisher.publish("c", json!("heard"));
+            }
+        }
+        drop(events);
+        server.wait_until("left", |stats| stats["total"]["subscriptions"] == 0);
+    }
 }

@@ -34,14 +34,21 @@ fn a_stream_recovers() {
         one.data,
         json!({"type": "publication", "identifier": "kept:a", "offset": 1, "data": "one\ntwo"})
     );
-    assert_eq!([(); 2].map(|()| first.line()), [":", ""].map(|line| Some(line.into())), "a sign of life");
+    assert_eq!(
+        [(); 2].map(|()| first.line()),
+        [":", ""].map(|line| Some(line.into())),
+        "a sign of life"
+    );
     drop(first);
     publisher.publish("kept:a", json!(2));
     publisher.publish("kept:a", json!(3));
     let mut back = Events::open(&server, "/sse?topic=kept%3Aa", Some(&one.id));
     assert_eq!(back.next().expect("an event").data["recovered"], true);
     assert_eq!(
-        [back.next().expect("an event").data["data"].take(), back.next().expect("an event").data["data"].take()],
+        [
+            back.next().expect("an event").data["data"].take(),
+            back.next().expect("an event").data["data"].take()
+        ],
         [2, 3]
     );
     publisher.publish("kept:a", json!(4));
