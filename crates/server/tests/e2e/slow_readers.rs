@@ -12,10 +12,11 @@ fn by_slow(history: &str) -> String {
     format!("--namespace={}", rules.join(";"))
 }
 
-/// Whether a reader is behind, or has been ended for it.
-fn is_behind(server: &Server) -> bool {
+/// How many subscriptions are behind, and how many readers have been ended for it.
+fn slow(server: &Server) -> (u64, u64) {
     let total = server.stats()["total"].take();
-    total["subscriptions_lagging"] != 0
+    let count = |name: &str| total[name].as_u64().expect(name);
+    (count("subscriptions_lagging"), count("slow_consumers_disconnected"))
 }
 
 /// A reader that lets the server wait for longer than `slow-grace` is dealt with as its namespace
@@ -23,24 +24,34 @@ fn is_behind(server: &Server) -> bool {
 /// everything.
 #[test]
 fn slow_readers() {
-    const BYTES: usize = 20_000;
-    const LOG: u64 = 200_000 / BYTES as u64;
-    over!(server in SERVERS, history in ["", ",history-size=10"] => {
-        let flags = ["--slow-grace=0.1", "--max-log-bytes=200000", FAST, &by_slow(history)];
+    const BYTES: usize = 60_000;
+    const KEPT: u64 = 10;
+    let histories = [",history-size=10", "", ",history-size=10"];
+    over!(server in SERVERS.into_iter().zip(histories) => {
+        let (server, history) = server;
+        let log = format!("--max-log-bytes={}", KEPT * BYTES as u64);
+        let flags = ["--slow-grace=0.1", &log, FAST, &by_slow(history)];
         let server = Server::start(&[&server[..], &flags].concat());
         over!(transport in LIVE, slow in SLOW => {
             let channel = format!("{slow}:{transport:?}");
+            server.wait_until("nobody is behind", |stats| stats["total"]["subscriptions_lagging"] == 0);
+            let before = self::slow(&server);
             let mut lazy = Reader::begin(&server, transport, &channel, None).takes_little();
             let mut reading = Reader::begin(&server, transport, &channel, None);
             let mut publisher = Client::of(&server);
-            let (mut count, mut left) = (0, 4 * LOG);
-            // Four logs more than the server can queue for it.
-            while left > 0 {
-                count += 1;
-                publisher.publish_patiently(&channel, numbered(count, BYTES));
-                assert_eq!(reading.data()[0], count);
-                left -= u64::from(left < 4 * LOG || is_behind(&server));
+            let mut count = 0;
+            let mut publish = || {
+                for _ in 0..3 * KEPT {
+                    count += 1;
+                    publisher.publish_patiently(&channel, numbered(count, BYTES));
+                    assert_eq!(reading.data()[0], count);
+                }
+            };
+            while self::slow(&server) == before {
+                publish();
             }
+            // Three logs more than the server can queue for it.
+            publish();
             let (mut sum, mut last, mut behind_the_drop) = (0, 0, 0);
             let end = loop {
                 match lazy.next() {
@@ -61,7 +72,7 @@ fn slow_readers() {
                 assert_eq!(sum, last, "none was left out before the end");
             } else {
                 assert_eq!((end, sum), (Heard::End, count), "each was heard or dropped");
-                let expected = if slow == "latest_only" { 1 } else { LOG };
+                let expected = if slow == "latest_only" { 1 } else { KEPT };
                 assert!((1..=expected).contains(&behind_the_drop), "{behind_the_drop}");
             }
         });
