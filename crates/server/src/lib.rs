@@ -18,8 +18,14 @@ mod routes;
 mod shards;
 mod signals;
 mod start;
+#[cfg(any(test, feature = "fuzzing"))]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
 mod threads;
 mod transports;
+
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 
 use std::env;
 use std::io::{self, Write};

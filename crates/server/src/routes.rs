@@ -128,6 +128,20 @@ impl App {
         &self.hub
     }
 
+    /// What is left of sessions, by name: nothing once all have ended and time has passed.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn left(&self) -> Vec<String> {
+        let counts = [
+            ("entries of transports", self.transports.entries()),
+            ("paused messages", self.incoming.paused()),
+            ("requests put off", self.tokens.put_off.len()),
+        ];
+        let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+        let mut left = self.hub.left();
+        left.extend(counts.map(|(name, count)| format!("{count} {name}")));
+        left
+    }
+
     fn route(&self, path: &str) -> Option<Route<'_>> {
         let bench = self.bench.is_some();
         match path {

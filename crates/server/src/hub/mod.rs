@@ -41,6 +41,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use murre_core::ConnId;
+#[cfg(any(test, feature = "fuzzing"))]
+use murre_router::channels;
 use murre_router::channels::{ChannelInfo, Channels, Cursor, Origin, Payload, Retention};
 use murre_router::services::Services;
 use murre_router::{Shard, Ticket};
@@ -96,7 +98,8 @@ impl Hub {
         let retention = move |channel: &str| retention(rules.namespaces.rules(channel));
         let (shards, seed) = (config.shards, config.seed);
         Hub {
-            channels: Channels::new(shard, shards, seed, retention, config.channels),
+            channels: Channels::new(shard, shards, seed, retention, config.channels)
+                .with_backplane((config.backplane)(shard)),
             services: Services::new(shard, shards, seed, config.services),
             shard,
             sessions: Sessions::new(config.channels.members_usual),
@@ -283,6 +286,35 @@ impl Hub {
         full
     }
 
+    /// What the router has of channels.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn channel_stats(&self) -> channels::Stats {
+        self.channels.stats()
+    }
+
+    /// What is left of sessions, by name: nothing once all have ended and time has passed.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn left(&self) -> Vec<String> {
+        let channels = channels::Stats { evicted: 0, ..self.channels.stats() };
+        let services = self.services.stats();
+        let counts = [
+            ("users", self.sessions.users() as usize),
+            ("expiries", self.sessions.expiries()),
+            ("pending", self.pending.len() as usize),
+            ("reading", self.reading.len()),
+            ("tokens", self.verifier.kept()),
+        ];
+        let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+        let mut left: Vec<String> = counts.map(|(name, count)| format!("{count} {name}")).collect();
+        if channels != channels::Stats::default() {
+            left.push(format!("{channels:?}"));
+        }
+        if services != murre_router::services::Stats::default() {
+            left.push(format!("{services:?}"));
+        }
+        left
+    }
+
     fn tell_counters(&self) {
         let (channels, services) = (self.channels.stats(), self.services.stats());
         self.counters.tell(&channels, &services);
@@ -332,7 +364,18 @@ const SERVER: Origin = Origin(u64::MAX);
 
 /// Seconds since 1970, as tokens count.
 pub(crate) fn unix_seconds() -> u64 {
+    #[cfg(any(test, feature = "fuzzing"))]
+    if let Some(seconds) = SIMULATED_UNIX_SECONDS.get() {
+        return seconds;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+thread_local! {
+    /// The wall clock of a simulation on this thread.
+    pub(crate) static SIMULATED_UNIX_SECONDS: std::cell::Cell<Option<u64>> =
+        const { std::cell::Cell::new(None) };
 }
 
 /// What a channel keeps, by the rules of its namespace.

@@ -59,6 +59,15 @@ impl Keys {
         Ok(Keys(keys))
     }
 
+    /// A secret for HS256, HS384 and HS512.
+    ///
+    /// # Panics
+    /// If it is too short.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn of_secret(secret: &[u8]) -> Keys {
+        Keys(vec![hmac(secret).expect("it is long enough")])
+    }
+
     /// The user of `token` at `now`, in Unix seconds, whatever that costs.
     ///
     /// # Errors

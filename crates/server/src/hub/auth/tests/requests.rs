@@ -2,7 +2,7 @@
 
 use murre_codec::http::{self, Limits, Progress, RequestDecoder};
 
-use super::*;
+use crate::transports::token;
 
 /// A token in a handshake is found in both places, the field first.
 #[test]
