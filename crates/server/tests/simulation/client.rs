@@ -202,7 +202,7 @@ impl Client {
                 self.write(&wire::frame(wire::CLOSE, &code.to_be_bytes()));
             }
             Heard::Event { name, id, data } => self.event(&name, id, &data, model),
-            Heard::Retry(_) => self.end = Some(End::Retry),
+            Heard::Retry => self.end = Some(End::Retry),
             Heard::Answer { status, body } => self.answer(status, &body, model),
         }
     }

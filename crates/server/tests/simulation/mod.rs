@@ -23,8 +23,6 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use plan::Plan;
-#[cfg(test)]
-use setup::Setup;
 use world::World;
 
 /// Any bytes: a run that follows from them.

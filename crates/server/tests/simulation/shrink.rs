@@ -25,7 +25,8 @@ pub(super) fn shrink(plan: &Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
             smaller.steps.retain(|step| step.operation().client() != Some(client));
             keep(&mut plan, smaller);
         }
-        let calm = Plan { setup: super::Setup { bad_day: false, ..plan.setup.clone() }, ..plan.clone() };
+        let mut calm = plan.clone();
+        calm.setup.bad_day = false;
         keep(&mut plan, calm);
         let mut size = plan.steps.len();
         while size > 0 {

@@ -20,8 +20,8 @@ pub(super) enum Heard {
     Close { code: u16, reason: String },
     /// An event of a stream, with its id.
     Event { name: String, id: Option<String>, data: Value },
-    /// The `retry` field of a stream, in milliseconds.
-    Retry(u64),
+    /// The `retry` field of a stream.
+    Retry,
     /// A whole HTTP answer.
     Answer { status: u16, body: String },
 }
@@ -133,7 +133,8 @@ impl Wire {
                     Some(("id", value)) => id = Some(value.to_owned()),
                     Some(("data", value)) => data = Some(json(value)),
                     Some(("retry", value)) => {
-                        return Some(Heard::Retry(value.parse().expect("it is a number")));
+                        assert!(value.parse::<u64>().is_ok(), "{value:?} is in milliseconds");
+                        return Some(Heard::Retry);
                     }
                     _ if line.starts_with(':') => {}
                     _ => panic!("{line:?} is no line of an event stream"),

@@ -33,7 +33,11 @@ impl Time {
 impl Operation for Time {
     fn play(&self, world: &mut World) {
         match *self {
-            Time::Turns(turns) => (0..turns).for_each(|_| drop(world.round(Duration::ZERO))),
+            Time::Turns(turns) => {
+                for _ in 0..turns {
+                    world.round(Duration::ZERO);
+                }
+            }
             Time::Pass(ms) => world.pass(Duration::from_millis(ms)),
             Time::StandStill(ms) => world.stand_still(Duration::from_millis(ms)),
             Time::Step(seconds) => world.wall_offset += seconds,
