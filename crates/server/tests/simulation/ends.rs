@@ -78,5 +78,5 @@ pub(super) fn judge(client: &Client, end: &End, known: &Circumstances, model: &M
 pub(super) fn must_be_there(client: &Client, wall: u64) {
     let wants_session = client.transport != Transport::Poll || client.poll.is_some();
     assert!(!client.has_expired(wall) || !wants_session, "its token has expired");
-    assert!(!client.may_be_disconnected, "an administrator has ended it");
+    assert!(!client.must_be_disconnected || !wants_session, "an administrator has ended it");
 }

@@ -20,7 +20,7 @@ mod seeds;
 mod wire;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use plan::Plan;
 use world::World;
@@ -32,9 +32,9 @@ pub(crate) fn check(bytes: &[u8]) {
 }
 
 /// Says what it was about when something fails.
-fn naming(name: &str, run: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-        eprintln!("{name} fails");
-        resume_unwind(panic);
-    }
+fn naming<T>(name: &str, run: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let why = panic.downcast_ref::<String>().map(String::as_str);
+        panic!("{name}: {}", why.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default())
+    })
 }

@@ -85,11 +85,7 @@ fn failure(plan: &Plan) -> Option<String> {
         let others = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             let heard = TRIES.with_borrow_mut(|tries| {
-                tries.as_mut().map(|why| {
-                    if why.is_empty() {
-                        *why = panic.to_string();
-                    }
-                })
+                tries.as_mut().map(|why| *why = panic.to_string())
             });
             if heard.is_none() {
                 others(panic);

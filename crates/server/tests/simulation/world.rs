@@ -164,11 +164,13 @@ impl World {
 
     fn turn_clients(&mut self) -> bool {
         let mut happened = false;
-        for client in self.clients.iter_mut().flatten() {
+        for (number, client) in self.clients.iter_mut().enumerate() {
+            let Some(client) = client else { continue };
             let net = &self.nodes[client.shard].net;
             let ended = client.end.is_some();
             happened |= client.flush(net);
-            happened |= client.read(net, &mut self.model);
+            let read = || client.read(net, &mut self.model);
+            happened |= super::naming(&format!("client {number}"), read);
             if let (false, Some(end)) = (ended, &client.end) {
                 let known = Circumstances {
                     drained: self.model.drained[client.shard],
