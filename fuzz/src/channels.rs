@@ -10,4 +10,4 @@ mod code;
 #[rustfmt::skip] // It would look for its tests beside this file.
 mod command;
 
-use murre_router::topics::Position;
+use murre_router::channels::Position;

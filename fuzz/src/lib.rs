@@ -8,8 +8,8 @@ mod channels;
 
 #[path = "../../crates/router/tests/services/oracles/mod.rs"]
 mod services;
-#[path = "../../crates/router/tests/topics/oracles/mod.rs"]
-mod topics;
+#[path = "../../crates/router/tests/channels/oracles/mod.rs"]
+mod router_channels;
 
 /// RFC 6455 frames, in any pieces, beside tungstenite.
 pub fn frames(bytes: &[u8]) {
@@ -41,9 +41,9 @@ pub fn commands(bytes: &[u8]) {
     channels::command_oracle::check(bytes);
 }
 
-/// Topics on one shard and on several, beside their models.
-pub fn topics(bytes: &[u8]) {
-    topics::check(bytes);
+/// Channels on one shard and on several, beside their models.
+pub fn channels(bytes: &[u8]) {
+    router_channels::check(bytes);
 }
 
 /// Services on one shard and on several, beside their models.

@@ -36,6 +36,8 @@ pub struct Outbox {
     pub(crate) retry_after: u16,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) gate: Arc<Gate>,
+    /// Connections of this turn that were refused as they came.
+    pub(crate) turned_away: u32,
     pub(crate) stopped: bool,
     pub(crate) drain: Option<Duration>,
     pub(crate) draining: bool,
@@ -263,6 +265,11 @@ impl Outbox {
             self.counters.refused[excess as usize].add(1);
         }
         counted
+    }
+
+    /// The connection, which has just come, is refused: it does not count as one that was let in.
+    pub(crate) fn turned_away(&mut self) {
+        self.turned_away += 1;
     }
 
     /// Lists the connection for the flush at the end of the turn.

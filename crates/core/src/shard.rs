@@ -106,10 +106,19 @@ pub struct Shard<R: Ring, P: Protocol> {
 /// Accepts in flight. Each holds a slot, so that none is accepted without a place.
 struct Accepts {
     armed: u32,
-    /// After a failure for want of descriptors or memory, or too many: not before this time.
-    not_before: Option<Instant>,
+    /// After a failure for want of descriptors or memory, or while the gate says so: not before this.
+    paused_until: Option<Instant>,
+    /// After too many: not before this, unless some of them were turned away.
+    paced_until: Option<Instant>,
     pace: Pace,
     listening: bool,
+}
+
+impl Accepts {
+    /// When the next may be armed, if not now.
+    fn not_before(&self) -> Option<Instant> {
+        self.paused_until.max(self.paced_until)
+    }
 }
 
 /// Enough for several connections a turn; few, because the shards' accepts are woken in the order
@@ -153,6 +162,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             retry_after: config.retry_after,
             addresses: Arc::clone(&config.addresses),
             gate: Arc::clone(&config.gate),
+            turned_away: 0,
             stopped: false,
             drain: None,
             draining: false,
@@ -160,7 +170,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         Shard {
             accepts: Accepts {
                 armed: 0,
-                not_before: None,
+                paused_until: None,
+                paced_until: None,
                 pace: Pace::new(config.accept_interval, now),
                 listening: ring.listens(),
             },
@@ -275,7 +286,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
         let timer = (!self.is_empty()).then(|| self.out.timers.next());
         let drain = self.drain.as_ref().map(|_| self.out.now + Drain::STEP);
-        let first = [timer, drain, self.accepts.not_before, self.protocol.wake_at()]
+        let first = [timer, drain, self.accepts.not_before(), self.protocol.wake_at()]
             .into_iter()
             .flatten()
             .min()?;
@@ -312,7 +323,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             (kind, lent) => unreachable!("{kind:?} is not lent {lent:?}"),
         }
         let conn = self.out.conns.get(id);
-        if conn.is_some_and(|conn| conn.state == State::Terminating) {
+        let failed_to_shut = kind == OpKind::Shut && result.is_err();
+        if conn.is_some_and(|conn| conn.state == State::Terminating) && !failed_to_shut {
             self.out.mark(id);
         }
     }
@@ -328,18 +340,23 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     /// Keeps accepts armed while there are slots for what they give, as fast as is allowed.
     fn accept(&mut self) {
         let now = self.out.now;
-        if self.accepts.not_before.is_some_and(|time| now < time) {
+        let turned_away = mem::take(&mut self.out.turned_away);
+        if turned_away > 0 {
+            self.accepts.pace.give_back(turned_away);
+            self.accepts.paced_until = None;
+        }
+        if self.accepts.not_before().is_some_and(|time| now < time) {
             return;
         }
-        self.accepts.not_before = None;
+        (self.accepts.paused_until, self.accepts.paced_until) = (None, None);
         if self.accepts.listening && self.out.gate.admission() == Admission::Wait {
-            self.accepts.not_before = Some(now + ACCEPT_PAUSE);
+            self.accepts.paused_until = Some(now + ACCEPT_PAUSE);
             return;
         }
         while self.accepts.listening && self.accepts.armed < ACCEPTS_MAX {
             if let Some(next) = self.accepts.pace.wait(now) {
                 self.out.counters.accepts_paced.add(1);
-                self.accepts.not_before = Some(next);
+                self.accepts.paced_until = Some(next);
                 return;
             }
             let Some(id) = self.out.conns.reserve() else { return };
@@ -386,7 +403,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             // Nothing to accept with: what waits stays in the backlog.
             _ => {
                 self.out.counters.accept_failed.add(1);
-                self.accepts.not_before = Some(self.out.now + ACCEPT_PAUSE);
+                self.accepts.paused_until = Some(self.out.now + ACCEPT_PAUSE);
             }
         }
     }
@@ -759,10 +776,15 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     fn shut_down(&mut self, id: ConnId, result: Result<u32, i32>) {
         let conn = self.out.conns.get_mut(id).expect("there while it ends");
-        if result.is_err() {
-            // Once more, if something still depends on it. A FIN that was not sent does not: the
-            // end of the linger comes without it.
-            conn.marks.clear(Mark::Shut);
+        if result.is_ok() {
+            return;
+        }
+        // Once more, if something still depends on it. A FIN that was not sent does not: the end of
+        // the linger comes without it.
+        conn.marks.clear(Mark::Shut);
+        if conn.state == State::Terminating {
+            // Not at once: the machine has nothing left to do it with.
+            self.out.timers.set(id.index(), 1);
         }
     }
 
@@ -830,7 +852,9 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             }
             // The peer takes too long to read our last bytes or to close its side.
             State::Closing | State::Lingering => self.out.abort(id, CloseReason::Finished),
-            State::Free | State::Reserved | State::Terminating => {}
+            // It could not be shut down.
+            State::Terminating => self.out.mark(id),
+            State::Free | State::Reserved => {}
         }
     }
 

@@ -99,7 +99,7 @@ struct Tokens {
 
 /// The methods of RFC 9110 section 9 and RFC 5789 but for CONNECT, which the codec refuses; first
 /// those that some path takes.
-const METHODS: [&str; 8] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "TRACE", "PATCH"];
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"];
 
 impl App {
     /// The routes of `shard`, with those of the published runs if `bench` is set, and `files` at all
@@ -170,15 +170,15 @@ impl App {
             return Response::text(404, "nothing is here\n");
         };
         let (allowed, refusal) = match route {
-            Route::Events | Route::Poll if request.method == "OPTIONS" => {
+            Route::Events | Route::Poll if Cors::is_preflight(request) => {
                 let cors = Cors::of(request, &self.origins);
                 return cors.map_or_else(Cors::refused, |cors| cors.preflight());
             }
-            Route::Events | Route::Poll => ("GET, OPTIONS", "this path takes GET\n"),
-            _ => ("GET, HEAD", "this path takes GET and HEAD\n"),
+            Route::Events | Route::Poll => (&METHODS[..1], "this path takes GET\n"),
+            _ => (&METHODS[..2], "this path takes GET and HEAD\n"),
         };
-        if !allowed.split(", ").any(|method| method == request.method) {
-            return Response::text(405, refusal).with("Allow", allowed);
+        if !allowed.contains(&request.method) {
+            return Response::text(405, refusal).with("Allow", &allowed.join(", "));
         }
         match route {
             Route::Health => Response::text(200, "ok\n"),

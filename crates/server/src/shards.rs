@@ -17,7 +17,7 @@ use crate::hub::HubConfig;
 use crate::routes::{App, AppMailbox};
 use crate::threads::{self, Ended};
 
-/// What every shard is made from.
+/// The parts that every shard is made from.
 #[derive(Clone)]
 pub(crate) struct Blueprint {
     pub(crate) plan: Plan,

@@ -12,7 +12,7 @@ use murre_core::ring::KernelRing;
 use murre_core::{Addresses, CloseReason, Listener, ServeLimits, ServeMail, ShardConfig};
 
 use crate::admin::{self, Admin, Api, Choice, Facts, ShardCounters};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::memory::{WATCH_INTERVAL, Watch};
 use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task};
 use crate::failure::Failure;
@@ -30,7 +30,7 @@ enum Event {
     ControlEnded(Ended),
 }
 
-/// Serves until a signal has been obeyed.
+/// Serves until a signal, and then drains.
 ///
 /// # Errors
 /// Why it could not start or go on.
@@ -109,7 +109,7 @@ fn files(config: &Config) -> Result<Files, FilesError> {
         .map_or_else(|| Ok(Files::default()), |folder| Files::read(folder, bytes_max))
 }
 
-/// Tells each shard where all the others are.
+/// Gives each shard the mailboxes of all.
 fn join(running: &[Running]) -> Arc<[AppMailbox]> {
     let boxes: Arc<[_]> = running.iter().map(|shard| Arc::clone(&shard.mailbox)).collect();
     for mailbox in &*boxes {
@@ -119,13 +119,13 @@ fn join(running: &[Running]) -> Arc<[AppMailbox]> {
     boxes
 }
 
-/// One core for each shard, all of them in turn.
+/// The core of each shard: all cores in turn.
 fn cores(shards: usize) -> Result<Vec<usize>, Failure> {
     let cores = shards::cores().map_err(Failure::Thread)?;
     Ok(cores.into_iter().cycle().take(shards).collect())
 }
 
-/// What every shard is made from.
+/// The parts that every shard is made from.
 fn blueprint(
     config: &Config,
     plan: &Plan,
@@ -178,7 +178,7 @@ fn start_shards(
     let start = |(index, &core): (usize, &usize)| {
         let events = events.clone();
         let ended = move |how| {
-            // Nobody listens any more only when the process is ending anyway.
+            // The receiver is gone only when the process is ending anyway.
             let _ = events.send(Event::ShardEnded(index, how));
         };
         shards::start(index, core, blueprint.clone(), ended)
@@ -193,7 +193,7 @@ fn start_control(io: Io, tasks: Vec<Task>, events: Sender<Event>) -> io::Result<
         CONTROL_STACK_BYTES,
         move || control::run(io, tasks),
         move |how| {
-            // Nobody listens any more only when the process is ending anyway.
+            // The receiver is gone only when the process is ending anyway.
             let _ = events.send(Event::ControlEnded(how));
         },
     )
@@ -241,12 +241,21 @@ fn announce(config: &Config, facts: &Facts, files: &Files, watch: &Watch) {
         descriptors = facts.descriptors.kind,
         descriptors_reason = facts.descriptors.reason,
         memory_bounds = %watch,
-        settings = settings.collect::<Vec<_>>().join(" "),
+        settings = %settings.collect::<Vec<_>>().join(" "),
         "serving"
     );
+    if !facts.admin.ip().is_loopback() {
+        tracing::warn!(
+            admin = %facts.admin,
+            "the admin port is not on loopback: other machines can read /stats and /metrics"
+        );
+    }
+    for variable in config::unknown_variables() {
+        tracing::warn!(variable, "this variable is no setting; see `murre serve --help` for all");
+    }
 }
 
-/// The name of the first signal.
+/// Waits for the first signal and gives its name.
 fn wait_for_signal(events: &Receiver<Event>) -> Result<&'static str, Failure> {
     match events.recv().expect("the watcher of signals holds a sender") {
         Event::Signal(name) => Ok(name),
@@ -255,13 +264,13 @@ fn wait_for_signal(events: &Receiver<Event>) -> Result<&'static str, Failure> {
     }
 }
 
-/// Tells every shard to drain and waits for their ends, but not for ever.
+/// Tells every shard to drain, and waits for their ends until a deadline.
 fn drain(events: &Receiver<Event>, running: &[Running], over: Duration) -> Result<(), Failure> {
     let deadline = Instant::now() + over + DRAIN_GRACE;
     let mut untold: Vec<_> = running.iter().collect();
     let mut left = running.len();
     while left > 0 {
-        // A mailbox that is full is that of a shard with much to do: it is told when it has room.
+        // A full mailbox: that shard is told when there is room.
         untold.retain(|shard| shard.mailbox.post(ServeMail::Drain(over)).is_err());
         let until = if untold.is_empty() { deadline } else { Instant::now() + TELL_AGAIN };
         match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -281,16 +290,16 @@ fn drain(events: &Receiver<Event>, running: &[Running], over: Duration) -> Resul
     Ok(())
 }
 
-/// Why a thread ended that should not have.
+/// The reason of an end that nobody asked for.
 fn why(ended: Ended) -> String {
     ended.err().unwrap_or_else(|| "nobody asked it to".into())
 }
 
-/// For the last connections to take what is queued for them, after the drain's own time.
+/// After the drain's own time, for the last connections to take what is queued for them.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
-/// How long to wait before a shard that was behind is told again.
+/// Until a shard whose mailbox was full is told again.
 const TELL_AGAIN: Duration = Duration::from_millis(10);
-/// What HTTP and JSON need, with room to spare.
+/// More than HTTP and JSON need.
 const CONTROL_STACK_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]

@@ -22,17 +22,15 @@ impl<H: Handler> Serve<H> {
         input: &[u8],
         out: &mut Outbox,
     ) -> usize {
-        let &mut Speaks::Http { ref mut decoder, ref mut continued, ref mut answered, proxied } =
-            state
-        else {
+        let Speaks::Http { decoder, begun, continued, answered, proxied } = state else {
             unreachable!("called for HTTP")
         };
-        let (arriving, size) = (decoder.in_request(), decoder.size());
+        let (proxied, size) = (*proxied, decoder.size());
         let mut fields = http::fields();
         let request = match decoder.decode(input, &mut fields, &self.limits.http) {
             Ok(Progress::Request(request)) => request,
             Ok(progress) => {
-                if !arriving {
+                if !std::mem::replace(begun, true) {
                     // One deadline for all of the head, however it trickles in.
                     out.set_timer(id, out.ticks(self.limits.handshake));
                 }
@@ -56,7 +54,7 @@ impl<H: Handler> Serve<H> {
             out.hold(id);
             return 0;
         }
-        (*continued, *answered) = (false, true);
+        (*begun, *continued, *answered) = (false, false, true);
         self.counters.requests.add(1);
         let consumed = request.size;
         if !admitted {
@@ -177,8 +175,8 @@ impl<H: Handler> Serve<H> {
 
     /// The client has all of its answers: it may rest, unless the next request has begun, which has a
     /// deadline.
-    pub(super) fn taken(&self, id: ConnId, in_request: bool, out: &mut Outbox) {
-        if !in_request {
+    pub(super) fn taken(&self, id: ConnId, begun: bool, out: &mut Outbox) {
+        if !begun {
             out.set_timer(id, out.ticks(self.limits.http_idle));
         }
     }

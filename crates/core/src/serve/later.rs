@@ -83,8 +83,13 @@ impl<H: Handler> Serve<H> {
         let &mut Speaks::Later(Later { proxied, .. }) = state else {
             unreachable!("called for an answer to come")
         };
-        let http =
-            Speaks::Http { decoder: Default::default(), continued: false, answered: true, proxied };
+        let http = Speaks::Http {
+            decoder: Default::default(),
+            begun: false,
+            continued: false,
+            answered: true,
+            proxied,
+        };
         let Speaks::Later(later) = std::mem::replace(state, http) else {
             unreachable!("just seen")
         };

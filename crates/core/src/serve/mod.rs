@@ -104,6 +104,9 @@ pub enum Speaks<S> {
     Http {
         /// The request that is arriving.
         decoder: RequestDecoder,
+        /// The deadline of its head, or of its body, is running: since its first byte, even if that
+        /// belongs to an empty line, or since the connection.
+        begun: bool,
         /// `100 Continue` has been sent for it.
         continued: bool,
         /// A request has been answered before.
@@ -229,7 +232,7 @@ impl<H: Handler> Protocol for Serve<H> {
     fn drained(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
         match state {
             Speaks::Proxy => {}
-            Speaks::Http { decoder, .. } => self.taken(id, decoder.in_request(), out),
+            Speaks::Http { begun, .. } => self.taken(id, *begun, out),
             Speaks::Later(_) => self.later_drained(id, state, out),
             Speaks::WebSocket(websocket) => self.handler.drained(id, websocket.session(), out),
         }

@@ -40,6 +40,7 @@ impl<E: Encoded> Channels<E> {
                 self.close_log(log);
             }
         }
+        self.limit_logs(now);
         self.update_backpressure();
         self.logs.has_work()
     }
@@ -74,9 +75,9 @@ impl<E: Encoded> Channels<E> {
                 self.fall_behind(channel, place, sequence, now);
             }
             self.logs.trim(log);
-            if self.logs[log].is_behind {
-                self.update_full(log);
-            }
+            // What the caller has made of it counts, too.
+            self.logs.evict(log, &mut self.readers, now);
+            self.update_full(log);
         }
         self.fallen.trim();
         made
@@ -131,6 +132,7 @@ impl<E: Encoded> Channels<E> {
                 }
             }
         };
+        self.limit_logs(now);
         self.update_backpressure();
         pulled
     }
@@ -165,6 +167,7 @@ impl<E: Encoded> Channels<E> {
             }
             Read::Ended => self.end_reader(key),
         }
+        self.logs.evict(log, &mut self.readers, now);
         self.tidy_log(log);
         read
     }

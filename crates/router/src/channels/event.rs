@@ -48,7 +48,8 @@ pub enum Event {
         /// The answer.
         page: HistoryPage,
     },
-    /// The member waited for a slice of history, which is here: pull it.
+    /// The member waited for a slice of history ([`Pulled::Waiting`](super::Pulled::Waiting)), which is
+    /// here or not needed any more: pull it.
     Readable {
         /// The member, if it has not left since.
         member: Member,

@@ -214,10 +214,12 @@ impl<E: Encoded> Log<E> {
 
     /// Forgets all, as the channel has no members here any more. Returns the bytes.
     pub(super) fn clear(&mut self) -> u64 {
+        self.base = self.end();
         self.entries = VecDeque::new();
         self.fanout = Fanout::default();
         (self.handed_out, self.ordered) = (0, 0);
         self.channel = None;
+        self.is_behind = false;
         std::mem::take(&mut self.bytes)
     }
 

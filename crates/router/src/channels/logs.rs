@@ -192,35 +192,38 @@ impl<E: Encoded> Logs<E> {
     /// Drops the oldest publications beyond the log's bound, except for the newest one.
     pub(super) fn evict(&mut self, log: u32, readers: &mut Readers, now: u64) {
         while self.logs[log as usize].bytes() > self.log_bytes_max
+            && !self.is_held(log, readers, now)
             && self.logs[log as usize].len() > 1
-            && self.evict_one(log, readers, now)
-        {}
+        {
+            self.drop_oldest(log);
+        }
     }
 
-    /// Drops the oldest publication of a log unless its fan-out is not over or a reader that is not
-    /// slow has yet to take it.
-    fn evict_one(&mut self, log: u32, readers: &mut Readers, now: u64) -> bool {
+    /// Whether the oldest publication of a log has to stay: its fan-out is not over, or a reader that
+    /// is not slow has yet to take it. Readers that have become slow do not count any more.
+    pub(super) fn is_held(&mut self, log: u32, readers: &mut Readers, now: u64) -> bool {
         let this = &mut self.logs[log as usize];
         while let Some(holder) = this.holder() {
             let reader = &readers[holder];
             if !readers.is_slow(reader.member, now) {
-                return false;
+                return true;
             }
             let cursor = reader.cursor;
             readers[holder].standing = Standing::Slow;
             this.remove_reader(cursor, holder);
             this.add_reader(cursor, holder, Standing::Slow);
         }
-        if this.is_held() || this.len() == 0 {
-            return false;
-        }
+        this.is_held()
+    }
+
+    /// Drops the oldest publication of a log, which some readers may have yet to take.
+    fn drop_oldest(&mut self, log: u32) {
         self.pop(log);
         let this = &mut self.logs[log as usize];
         if !this.keeps_history && !this.is_swept && this.overrun().is_some() {
             this.is_swept = true;
             self.sweeps.push_back(log);
         }
-        true
     }
 
     /// Drops the oldest publications of all logs that may be dropped, until there are no more than
@@ -233,10 +236,12 @@ impl<E: Encoded> Logs<E> {
             let stayed = self.order.pop_front().expect("just counted");
             let Some(base) = stayed.find(&self.logs).map(Log::base) else { continue };
             // Older ones of the log had to stay before, and are in the order behind this one.
-            let mut older = base..=stayed.sequence;
-            let dropped = older.all(|_| self.evict_one(stayed.log, readers, now));
-            if !dropped {
-                self.order.push_back(stayed);
+            for _ in base..=stayed.sequence {
+                if self.is_held(stayed.log, readers, now) {
+                    self.order.push_back(stayed);
+                    break;
+                }
+                self.drop_oldest(stayed.log);
             }
         }
     }

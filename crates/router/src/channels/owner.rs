@@ -193,7 +193,8 @@ impl Owner {
     /// Forgets a channel that nobody cares about and of which nothing is kept.
     fn forget_unused(&mut self, key: u32) {
         let Owned { interests, history } = self.channels.value(key);
-        if !interests.is_empty() || history.as_ref().is_some_and(|history| history.len() > 0) {
+        let is_kept = |history: &History| history.len() > 0 || history.holds.is_some();
+        if !interests.is_empty() || history.as_deref().is_some_and(is_kept) {
             return;
         }
         let (_, Owned { history, .. }) = self.channels.remove(key);
@@ -231,7 +232,8 @@ impl Owner {
     }
 
     /// Publications from the offset `from` on, for a reader that is behind. With `hold`, those that
-    /// follow stay until it has read them.
+    /// follow stay until it asks for them or is released, also those that are yet to come: the
+    /// reader's shard may drop them from its log for the sake of these.
     pub(super) fn slice(
         &mut self,
         name: &ChannelName,
@@ -244,7 +246,7 @@ impl Owner {
         let (first, slice) =
             self.history(key).slice(&self.channels.name(key).text, from, bytes_max);
         let next = first + slice.len() as u64;
-        match hold && next <= self.history(key).position().offset {
+        match hold {
             true => self.hold(key, holder, next, now),
             false => self.release(key, holder),
         }
@@ -517,7 +519,16 @@ mod tests {
             assert_eq!((first, slice.len(), owner.kept), (1, 2, 5));
             match how {
                 0 => owner.release_by_name(&kept, (0, 9)),
-                1 => _ = owner.slice(&kept, (0, 9), (3, 1000), true, 50),
+                1 => {
+                    let (_, slice) = owner.slice(&kept, (0, 9), (3, 1000), true, 50);
+                    assert_eq!((slice.len(), owner.kept, owner.lapses.len()), (5, 2, 1));
+                    (0..3).for_each(|_| _ = publish(&mut owner, &kept, 10, 0));
+                    assert_eq!(
+                        (owner.kept, owner.slice(&kept, (0, 9), (8, 1), true, 50).0),
+                        (3, 8)
+                    );
+                    owner.release_by_name(&kept, (0, 9));
+                }
                 2 => _ = owner.slice(&kept, (0, 9), (3, 10), false, 50),
                 _ => {
                     owner.expire(149);

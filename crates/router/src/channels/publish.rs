@@ -208,7 +208,7 @@ impl<E: Encoded> Channels<E> {
     }
 
     /// Drops what is beyond the bound of all logs, or finds that it cannot be dropped now.
-    fn limit_logs(&mut self, now: u64) {
+    pub(super) fn limit_logs(&mut self, now: u64) {
         let bytes_max = self.limits.logs_bytes_max;
         if self.logs.bytes() > bytes_max && !self.logs_are_full {
             self.logs.evict_oldest(bytes_max, &mut self.readers, now);
@@ -225,6 +225,7 @@ impl<E: Encoded> Channels<E> {
         let mut next = self.logs.full.first().copied();
         while let Some(log) = next {
             self.logs.evict(log, &mut self.readers, now);
+            self.logs.is_held(log, &mut self.readers, now);
             self.update_full(log);
             next = self.logs.full.range(log + 1..).next().copied();
         }

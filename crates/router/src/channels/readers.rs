@@ -138,8 +138,7 @@ impl Readers {
         key
     }
 
-    /// Removes a reader, with its slice. Also returns whether its member waited for that slice, and
-    /// has others to read.
+    /// Removes a reader, with its slice. Also returns whether its member waited for that slice.
     pub(super) fn remove(&mut self, key: u32) -> (Reader, bool) {
         let reader = self.readers.remove(key as usize);
         self.readers.trim();
@@ -150,7 +149,6 @@ impl Readers {
         if behind.readers == 0 {
             self.members.remove(&reader.member);
             self.members.trim();
-            return (reader, false);
         }
         (reader, waited)
     }

@@ -50,8 +50,9 @@ pub enum ServiceEvent<P> {
 pub enum Failure {
     /// Nobody offers the service. Nobody has seen the request.
     NoResponders,
-    /// All who offer the service have as much to do as they may, or too many notes wait for the
-    /// shard of the one chosen. Nobody has seen the request.
+    /// All members that offer the service have as many requests as they may, too much is parked for
+    /// the one chosen, or too many messages wait for its shard: nobody has seen the request. Or the
+    /// response is too much for a requester whose connection is congested.
     Overloaded,
     /// The one who had the request has left.
     ResponderGone,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
+use super::directory::Readiness;
 use super::entries::Key;
 use crate::Shard;
 
@@ -16,10 +17,8 @@ pub enum ServiceMessage<P> {
     Serve { offer: Key, service: Arc<str> },
     /// To the owner: the offer in this slot has ended.
     Unserve { offer: u32 },
-    /// To the owner: the offer in this slot takes no requests for now.
-    Rest { offer: u32 },
-    /// To the owner: the offer in this slot takes requests again.
-    Wake { offer: u32 },
+    /// To the owner: whether the offer in this slot takes requests from now on.
+    Ready { offer: u32, readiness: Readiness },
     /// To the owner: a request of a member of the sender, or one that came back from a responder.
     Ask(Ask<P>),
     /// From the owner: a request for the member that has this offer.
@@ -67,8 +66,7 @@ mod tests {
         let messages = [
             ServiceMessage::Serve { offer, service: service() },
             ServiceMessage::Unserve { offer: 1 },
-            ServiceMessage::Rest { offer: 2 },
-            ServiceMessage::Wake { offer: 3 },
+            ServiceMessage::Ready { offer: 2, readiness: Readiness::Congested },
             ServiceMessage::Ask(ask()),
             ServiceMessage::Give { offer, ask: ask() },
             ServiceMessage::Answer { waiting, answer: Ok(payload()) },

@@ -13,9 +13,11 @@
 //! or whose member is full, when a request gets to it sends the request back to the owner, who
 //! chooses again. `ResponderGone` is for those who left with a request they had seen.
 //!
-//! *A full responder rests*: its shard tells the owner, who passes it over until it has half of
-//! what it may have. A request therefore goes round again only because of a change that its owner
-//! hears of before it comes back: overload does not make work.
+//! *A full responder rests*: its shard tells the owner, which passes it over until it has half of
+//! what it may have. So does a responder whose connection is congested, unless nobody else takes
+//! requests: then they are parked until its connection takes more. A request therefore goes round
+//! again only because of a change that its owner hears of before it comes back: overload does not
+//! make work.
 //!
 //! *Every queue has its bound*: entries by what a member may have, notes about new things by
 //! `Limits::messages_max`. Other notes each belong to an entry.
@@ -31,6 +33,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+pub use directory::Readiness;
 pub use entries::Key;
 pub use event::{Failure, Refused, ServiceEvent};
 pub use message::{Ask, ServiceMessage};
@@ -65,6 +68,8 @@ pub struct Services<P> {
     ready: VecDeque<Ready>,
     /// Notes of this shard to itself; empty between calls.
     own_messages: VecDeque<ServiceMessage<P>>,
+    /// Bytes of payload parked for members.
+    parked_bytes: usize,
     /// By the shard they are for.
     messages: Vec<Vec<ServiceMessage<P>>>,
 }
@@ -111,23 +116,31 @@ struct MemberEntries {
     offers: List,
     waiting: List,
     serving: List,
-    /// How many of its offers rest.
-    resting: u32,
+    /// Requests that it is to answer and has not seen.
+    unseen: u32,
+    /// Bytes of payload that are parked for it.
+    parked_bytes: usize,
+    /// Its connection took no more when it was last asked.
+    congested: bool,
+    /// What its offers are, which changes late enough not to change all the time.
+    readiness: Readiness,
 }
 
 struct Offer {
     member: Member,
     service: Arc<str>,
-    /// The owner has been told that it takes no requests.
-    resting: bool,
+    /// As the owner was told.
+    readiness: Readiness,
 }
 
 struct Waiting<P> {
     member: Member,
     ticket: Ticket,
     service: Arc<str>,
-    /// What has still to be told.
+    /// The outcome, which has still to be told.
     answer: Option<Result<P, Failure>>,
+    /// It waits for its member's connection, and is counted with this many bytes.
+    parked: Option<usize>,
 }
 
 struct Serving<P> {
@@ -139,6 +152,8 @@ struct Serving<P> {
     deadline_ms: u64,
     /// Until the member has seen it.
     payload: Option<P>,
+    /// It waits for its member's connection, and is counted with this many bytes.
+    parked: Option<usize>,
 }
 
 enum Ready {
@@ -146,6 +161,8 @@ enum Ready {
     Request(Key),
 }
 
+/// With this many requests that it has not seen a responder that was congested takes new ones.
+const FEW: u32 = 4;
 /// How many requests of each kind one call of `expire` ends.
 const EXPIRED_PER_CALL: usize = 256;
 
@@ -153,6 +170,12 @@ const EXPIRED_PER_CALL: usize = 256;
 pub trait ByteLen {
     /// Bytes of payload.
     fn byte_len(&self) -> usize;
+}
+
+impl ByteLen for &str {
+    fn byte_len(&self) -> usize {
+        self.len()
+    }
 }
 
 impl ByteLen for crate::channels::Payload {
@@ -178,6 +201,7 @@ impl<P: ByteLen> Services<P> {
             directory: Directory::default(),
             ready: VecDeque::new(),
             own_messages: VecDeque::new(),
+            parked_bytes: 0,
             messages: (0..shards).map(|_| Vec::new()).collect(),
         }
     }
@@ -196,9 +220,10 @@ impl<P: ByteLen> Services<P> {
         }
         let service: Arc<str> = service.into();
         let has = self.members.entry(member).or_default();
-        let offer = Offer { member, service: Arc::clone(&service), resting: false };
+        let offer = Offer { member, service: Arc::clone(&service), readiness: Readiness::Active };
         let offer = self.offers.insert(&mut has.offers, offer);
         self.send(owner, ServiceMessage::Serve { offer, service });
+        self.update_offers(member);
         self.settle();
         Ok(())
     }
@@ -230,7 +255,8 @@ impl<P: ByteLen> Services<P> {
         }
         let service: Arc<str> = service.into();
         let has = self.members.entry(member).or_default();
-        let waiting = Waiting { member, ticket, service: Arc::clone(&service), answer: None };
+        let waiting =
+            Waiting { member, ticket, service: Arc::clone(&service), answer: None, parked: None };
         let waiting = self.waiting.insert(&mut has.waiting, waiting);
         self.waiting_deadlines.push(deadline_ms, waiting);
         self.send(
@@ -296,23 +322,54 @@ impl<P: ByteLen> Services<P> {
     }
 
     /// The next thing to tell a member, until there is none. `takes` says whether the connection of a
-    /// member takes more now; what is for one that does not is parked until [`resume`](Self::resume).
-    pub fn event(&mut self, _takes: impl FnMut(Member) -> bool) -> Option<ServiceEvent<P>> {
+    /// member takes more now. What is for one that does not is parked until [`resume`](Self::resume);
+    /// a request that it has not seen goes to another member, if there is one whose connection takes
+    /// more.
+    pub fn event(&mut self, mut takes: impl FnMut(Member) -> bool) -> Option<ServiceEvent<P>> {
         while let Some(ready) = self.ready.pop_front() {
             self.ready.trim();
-            let event = match ready {
-                Ready::Answer(key) => self.outcome(key),
-                Ready::Request(key) => self.question(key),
+            let member = match ready {
+                Ready::Answer(key) => self.waiting.get(key).map(|waiting| waiting.member),
+                Ready::Request(key) => {
+                    let serving = self.serving.get(key);
+                    serving.filter(|of| of.payload.is_some()).map(|serving| serving.member)
+                }
             };
-            if event.is_some() {
-                return event;
+            // It was told already, the member has left, or time has ended it.
+            let Some(member) = member else { continue };
+            if takes(member) {
+                return Some(match ready {
+                    Ready::Answer(key) => self.outcome(key),
+                    Ready::Request(key) => self.question(key),
+                });
             }
+            self.members.get_mut(&member).expect("it has this").congested = true;
+            self.update_readiness(member);
+            match ready {
+                Ready::Answer(key) => self.park_answer(key),
+                Ready::Request(key) => self.put_off(key),
+            }
+            self.settle();
         }
         None
     }
 
-    /// The member's connection takes more again.
-    pub fn resume(&mut self, _member: Member) {}
+    /// The member's connection takes more again: what is parked for it comes as events.
+    pub fn resume(&mut self, member: Member) {
+        let Some(has) = self.members.get_mut(&member) else { return };
+        if !std::mem::take(&mut has.congested) {
+            return;
+        }
+        // Lists have the newest first.
+        let MemberEntries { waiting, serving, .. } = *has;
+        let answers = self.waiting.of(waiting).filter(|(_, waiting)| waiting.parked.is_some());
+        let mut ready: Vec<Ready> = answers.map(|(key, _)| Ready::Answer(key)).collect();
+        let requests = self.serving.of(serving).filter(|(_, serving)| serving.parked.is_some());
+        ready.extend(requests.map(|(key, _)| Ready::Request(key)));
+        self.ready.extend(ready.into_iter().rev());
+        self.update_readiness(member);
+        self.settle();
+    }
 
     /// Whether nothing is parked with any member. O(1).
     pub fn nobody_parked(&self) -> bool {
@@ -352,7 +409,7 @@ impl<P: ByteLen> Services<P> {
             owned: self.directory.len(),
             waiting: self.waiting.len(),
             serving: self.serving.len(),
-            parked_bytes: 0,
+            parked_bytes: self.parked_bytes,
             messages: self.messages.iter().map(Vec::len).sum(),
         }
     }
@@ -368,19 +425,37 @@ impl<P: ByteLen> Services<P> {
         }
     }
 
-    fn outcome(&mut self, key: Key) -> Option<ServiceEvent<P>> {
-        self.waiting.get(key)?;
-        let Waiting { member, ticket, service, answer } = self.end_waiting(key);
-        Some(match answer.expect("only what is answered is ready") {
+    fn outcome(&mut self, key: Key) -> ServiceEvent<P> {
+        let Waiting { member, ticket, service, answer, .. } = self.end_waiting(key);
+        match answer.expect("only what is answered is ready") {
             Ok(payload) => ServiceEvent::Response { member, ticket, service, payload },
             Err(why) => ServiceEvent::Failed { member, ticket, service, why },
-        })
+        }
+    }
+
+    /// An outcome waits for the connection of its member. A response that is too much fails.
+    fn park_answer(&mut self, key: Key) {
+        let waiting = self.waiting.get_mut(key).expect("it is ready");
+        let bytes = match &waiting.answer {
+            _ if waiting.parked.is_some() => return,
+            Some(Ok(payload)) => payload.byte_len(),
+            _ => 0,
+        };
+        let has = self.members.get_mut(&waiting.member).expect("it has this");
+        match park(has, &mut self.parked_bytes, bytes, self.limits.parked_bytes_max) {
+            true => waiting.parked = Some(bytes),
+            false => {
+                waiting.answer = Some(Err(Failure::Overloaded));
+                waiting.parked = Some(0);
+            }
+        }
     }
 
     fn end_waiting(&mut self, key: Key) -> Waiting<P> {
         let member = self.waiting.get(key).expect("it waits").member;
         let has = self.members.get_mut(&member).expect("it has this");
         let waiting = self.waiting.remove(&mut has.waiting, key);
+        unpark(has, &mut self.parked_bytes, waiting.parked);
         self.waiting_deadlines.trim(&self.waiting);
         self.forget_if_bare(member);
         waiting
@@ -409,61 +484,109 @@ impl<P: ByteLen> Services<P> {
         let member = offer.member;
         let has = self.members.get_mut(&member).expect("it has this offer");
         if has.serving.len() >= self.limits.serving_max {
-            if !offer.resting {
-                offer.resting = true;
-                has.resting += 1;
-                let owner = self.owner(&ask.service);
-                self.send(owner, ServiceMessage::Rest { offer: key.index });
-            }
+            has.readiness = Readiness::Full;
+            self.update_offers(member);
             return self.ask(ask);
         }
+        has.unseen += 1;
+        let is_congested = has.congested;
         let Ask { from, waiting, service, deadline_ms, payload } = ask;
-        let serving =
-            Serving { member, from, waiting, service, deadline_ms, payload: Some(payload) };
+        let (payload, parked) = (Some(payload), None);
+        let serving = Serving { member, from, waiting, service, deadline_ms, payload, parked };
         let serving = self.serving.insert(&mut has.serving, serving);
         self.serving_deadlines.push(deadline_ms, serving);
-        self.ready.push_back(Ready::Request(serving));
+        match is_congested {
+            true => self.park_request(serving),
+            false => self.ready.push_back(Ready::Request(serving)),
+        }
     }
 
-    fn question(&mut self, key: Key) -> Option<ServiceEvent<P>> {
-        let serving = self.serving.get_mut(key)?;
-        let payload = serving.payload.take()?;
+    fn question(&mut self, key: Key) -> ServiceEvent<P> {
+        let serving = self.serving.get_mut(key).expect("it is ready");
+        let payload = serving.payload.take().expect("it is ready once");
         let (member, service) = (serving.member, Arc::clone(&serving.service));
-        Some(ServiceEvent::Request { member, request: RequestId(key), service, payload })
+        let has = self.members.get_mut(&member).expect("it has this");
+        has.unseen -= 1;
+        unpark(has, &mut self.parked_bytes, serving.parked.take());
+        self.update_readiness(member);
+        self.settle();
+        ServiceEvent::Request { member, request: RequestId(key), service, payload }
+    }
+
+    /// The member of a request does not take it: the owner knows of another one, or sends it back. One
+    /// that was parked before stays.
+    fn put_off(&mut self, key: Key) {
+        if self.serving.get(key).expect("it is ready").parked.is_none() {
+            let Serving { from, waiting, service, deadline_ms, payload, .. } =
+                self.end_serving(key);
+            let payload = payload.expect("it is ready");
+            self.ask(Ask { from, waiting, service, deadline_ms, payload });
+        }
+    }
+
+    /// A request waits for the connection of its member, unless that is too much.
+    fn park_request(&mut self, key: Key) {
+        let serving = self.serving.get_mut(key).expect("it was put there");
+        let bytes = serving.payload.as_ref().map_or(0, P::byte_len);
+        let has = self.members.get_mut(&serving.member).expect("it has this");
+        if park(has, &mut self.parked_bytes, bytes, self.limits.parked_bytes_max) {
+            serving.parked = Some(bytes);
+            return;
+        }
+        let Serving { from, waiting, .. } = self.end_serving(key);
+        self.send(from, ServiceMessage::Answer { waiting, answer: Err(Failure::Overloaded) });
     }
 
     fn end_serving(&mut self, key: Key) -> Serving<P> {
         let member = self.serving.get(key).expect("it is served").member;
         let has = self.members.get_mut(&member).expect("it has this");
         let serving = self.serving.remove(&mut has.serving, key);
+        unpark(has, &mut self.parked_bytes, serving.parked);
+        has.unseen -= u32::from(serving.payload.is_some());
         self.serving_deadlines.trim(&self.serving);
-        if has.resting > 0 && has.serving.len() <= self.limits.serving_max / 2 {
-            self.wake(member);
-        }
+        self.update_readiness(member);
         self.forget_if_bare(member);
         serving
     }
 
-    /// The member takes requests again.
-    fn wake(&mut self, member: Member) {
-        let has = self.members.get_mut(&member).expect("it has offers that rest");
-        has.resting = 0;
-        let mut woken = Vec::new();
-        self.offers.for_each(has.offers, |key, offer| {
-            if std::mem::take(&mut offer.resting) {
-                woken.push((key.index, Arc::clone(&offer.service)));
+    /// The member takes requests again once it has half of what it may have, and after congestion once
+    /// it has seen most of what was parked.
+    fn update_readiness(&mut self, member: Member) {
+        let Some(has) = self.members.get_mut(&member) else { return };
+        let is_full = match has.readiness {
+            Readiness::Full => has.serving.len() > self.limits.serving_max / 2,
+            _ => false,
+        };
+        let is_congested = match has.readiness {
+            Readiness::Active => has.congested,
+            _ => has.congested || has.unseen > FEW,
+        };
+        has.readiness = match (is_full, is_congested) {
+            (true, _) => Readiness::Full,
+            (_, true) => Readiness::Congested,
+            _ => Readiness::Active,
+        };
+        self.update_offers(member);
+    }
+
+    /// Tells owners what the member's offers are, where they do not know it.
+    fn update_offers(&mut self, member: Member) {
+        let MemberEntries { offers, readiness, .. } = self.entries_of(member);
+        let mut changed = Vec::new();
+        self.offers.for_each(offers, |key, offer| {
+            if std::mem::replace(&mut offer.readiness, readiness) != readiness {
+                changed.push((key.index, Arc::clone(&offer.service)));
             }
         });
-        for (offer, service) in woken {
-            self.send(self.owner(&service), ServiceMessage::Wake { offer });
+        for (offer, service) in changed {
+            self.send(self.owner(&service), ServiceMessage::Ready { offer, readiness });
         }
     }
 
     fn end_offer(&mut self, key: Key) {
         let member = self.offers.get(key).expect("it is offered").member;
         let has = self.members.get_mut(&member).expect("it has this");
-        let Offer { service, resting, .. } = self.offers.remove(&mut has.offers, key);
-        has.resting -= u32::from(resting);
+        let Offer { service, .. } = self.offers.remove(&mut has.offers, key);
         self.forget_if_bare(member);
         self.send(self.owner(&service), ServiceMessage::Unserve { offer: key.index });
     }
@@ -482,7 +605,8 @@ impl<P: ByteLen> Services<P> {
 
     /// A member that has nothing costs nothing.
     fn forget_if_bare(&mut self, member: Member) {
-        if self.members.get(&member) == Some(&MemberEntries::default()) {
+        let MemberEntries { offers, waiting, serving, .. } = self.entries_of(member);
+        if offers.len() + waiting.len() + serving.len() == 0 {
             self.members.remove(&member);
             self.members.trim();
         }
@@ -524,11 +648,28 @@ impl<P: ByteLen> Services<P> {
         match message {
             ServiceMessage::Serve { offer, service } => self.directory.add(from, offer, service),
             ServiceMessage::Unserve { offer } => self.directory.remove(from, offer),
-            ServiceMessage::Rest { offer } => self.directory.rest(from, offer),
-            ServiceMessage::Wake { offer } => self.directory.wake(from, offer),
+            ServiceMessage::Ready { offer, readiness } => {
+                self.directory.set(from, offer, readiness);
+            }
             ServiceMessage::Ask(ask) => self.choose(ask),
             ServiceMessage::Give { offer, ask } => self.give(offer, ask),
             ServiceMessage::Answer { waiting, answer } => self.answered(waiting, answer),
         }
     }
+}
+
+/// Counts what is parked for a member, unless it is too much.
+fn park(has: &mut MemberEntries, parked_bytes: &mut usize, bytes: usize, max: usize) -> bool {
+    let fits = has.parked_bytes.saturating_add(bytes) <= max;
+    if fits {
+        has.parked_bytes += bytes;
+        *parked_bytes += bytes;
+    }
+    fits
+}
+
+/// Something that was parked is not any more.
+fn unpark(has: &mut MemberEntries, parked_bytes: &mut usize, parked: Option<usize>) {
+    has.parked_bytes -= parked.unwrap_or(0);
+    *parked_bytes -= parked.unwrap_or(0);
 }

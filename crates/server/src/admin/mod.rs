@@ -4,6 +4,7 @@
 
 mod api;
 mod error;
+mod host;
 mod listener;
 mod metrics;
 mod series;
@@ -18,7 +19,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 
 pub(crate) use self::api::Api;
 use self::error::{ApiError, BAD_METHOD, NOT_FOUND};
@@ -66,12 +67,12 @@ impl Admin {
         }
     }
 
-    /// From now on `/healthz` says that no work should be sent here.
+    /// From now on `/healthz` answers 503.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Connections that are open now.
+    /// Open connections.
     pub(crate) fn connections(&self) -> u64 {
         self.shards.iter().map(|shard| shard.transport.open.get()).sum()
     }
@@ -86,6 +87,10 @@ impl Admin {
             .fallback(async || ApiError::from(NOT_FOUND))
             .method_not_allowed_fallback(async || ApiError::from(BAD_METHOD))
             .with_state(Arc::clone(&self));
+        let routes = match self.facts.admin.ip().is_loopback() {
+            true => routes.layer(middleware::from_fn(host::require_local)),
+            false => routes,
+        };
         self.memory_at_start.get_or_init(Memory::now);
         listener::serve(listener, routes, BOUNDS).await
     }

@@ -1,4 +1,4 @@
-//! `GET /stats`: one JSON object with what the server is, does and costs.
+//! `GET /stats`: one JSON object about the server: what runs, counters, rates and memory.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::series::{SERIES, ShardCounters};
 use crate::control::memory::Seen;
 use crate::routes::App;
 
-/// What does not change while the server runs.
+/// Facts that do not change while the server runs.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Facts {
     pub(crate) version: &'static str,
@@ -20,7 +20,7 @@ pub(crate) struct Facts {
     pub(crate) admin: SocketAddr,
     pub(crate) io: Choice,
     pub(crate) descriptors: Choice,
-    /// What a ring of that kind keeps for each connection.
+    /// Bytes of a connection in a ring of this kind.
     pub(crate) ring_bytes: usize,
     /// The core of each shard.
     pub(crate) cores: Vec<usize>,
@@ -28,21 +28,21 @@ pub(crate) struct Facts {
     pub(crate) limits: Map<String, Value>,
 }
 
-/// One of several ways, and why this one.
+/// A choice and its reason.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Choice {
     pub(crate) kind: &'static str,
     pub(crate) reason: String,
 }
 
-/// What changes, but is not counted by the shards.
+/// Values that change and are not counters of the shards.
 pub(crate) struct Now {
     pub(crate) uptime: Duration,
     pub(crate) draining: bool,
     pub(crate) admission: Seen,
     /// How fast totals grow, by name.
     pub(crate) rates: Map<String, Value>,
-    /// What the process occupied when it was ready.
+    /// Memory of the process when it was ready.
     pub(crate) at_start: Memory,
 }
 
@@ -85,7 +85,7 @@ fn closed(shards: &[ShardCounters]) -> Map<String, Value> {
         .collect()
 }
 
-/// What one connection costs by the sizes of its parts, and what the process really occupies.
+/// The cost of a connection by the sizes of its parts, and the memory of the process.
 fn memory(facts: &Facts, at_start: Memory, open: u64) -> Value {
     let now = Memory::now();
     let per_open = |bytes: u64| (open > 0).then(|| bytes as f64 / open as f64);
@@ -101,17 +101,17 @@ fn memory(facts: &Facts, at_start: Memory, open: u64) -> Value {
         "process": now,
         "process_at_start": at_start,
         "pss_bytes_per_open": per_open(now.pss_bytes),
-        // Code that is read in from the binary as it is first run does not grow with connections.
+        // Without pages of the binary, which are read as code first runs, not for connections.
         "growth_bytes_per_open": per_open(now.anonymous_bytes.saturating_sub(at_start.anonymous_bytes)),
     })
 }
 
-/// Physical memory of this process; nothing where the kernel does not tell.
+/// Physical memory of this process; 0 where the kernel does not report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
-    /// Its share of all it uses.
+    /// Proportional set size: shared pages count in part.
     pss_bytes: u64,
-    /// Of that, what is not a file's: stacks, heaps, buffers.
+    /// The part of it that is no file's: stacks, heaps, buffers.
     anonymous_bytes: u64,
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct LimitSettings {
     // A check takes 30 us (ES256: 450 us) of a shard's time.
     /// Signatures of tokens that are checked per second for one address; 0: no limit
     #[arg(long, value_name = "N", default_value_t = 100)]
-    pub(crate) max_signature_checks_per_second: u32,
+    pub(crate) max_bad_tokens_per_second: u32,
 
     /// Seconds in which a request's head must arrive; for the first request since the connection was
     /// accepted

@@ -10,6 +10,7 @@ mod settings;
 mod tests;
 mod values;
 
+use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
@@ -100,14 +101,31 @@ impl Cli {
     }
 }
 
-/// The parser of the command line, in which each flag of `serve` has its variable.
+/// The parser of the command line, in which each flag of `serve` has its variable. An empty variable
+/// counts as not set: that is what templates of containers make of a value that is left out.
 fn command() -> clap::Command {
-    let variable = |setting: Arg| {
-        let flag = setting.get_long().expect("every setting is a flag");
-        let name = format!("MURRE_{}", flag.replace('-', "_").to_uppercase());
-        setting.env(name).hide_env_values(true)
+    let with_variable = |setting: Arg| {
+        let name = variable(&setting);
+        let is_empty = env::var_os(&name).is_some_and(|value| value.is_empty());
+        if is_empty { setting } else { setting.env(name).hide_env_values(true) }
     };
-    Cli::command().mut_subcommand("serve", |serve| serve.mut_args(variable))
+    Cli::command().mut_subcommand("serve", |serve| serve.mut_args(with_variable))
+}
+
+/// The variable of a setting.
+fn variable(setting: &Arg) -> String {
+    format!("{PREFIX}{}", setting.get_id().as_str().to_uppercase())
+}
+
+const PREFIX: &str = "MURRE_";
+
+/// Variables of the environment that begin with `MURRE_` and are no setting: misspelt ones, or those
+/// of other tools.
+pub(crate) fn unknown_variables() -> Vec<String> {
+    let cli = Cli::command();
+    let known: Vec<String> = serve(&cli).get_arguments().map(variable).collect();
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    names.filter(|name| name.starts_with(PREFIX) && !known.contains(name)).collect()
 }
 
 /// The command whose flags are the settings.

@@ -217,7 +217,7 @@ fn the_document_has_every_limit() {
     let keys = |row: &Vec<&'static str>| -> Vec<&'static str> {
         row[2].split(", ").map(|key| key.trim_matches('`')).collect()
     };
-    for row in &rows {
+    for row in rows.iter().filter(|row| row[2].starts_with('`')) {
         for key in keys(row) {
             assert!(settings.iter().any(|setting| setting.get_long() == Some(key)), "{key}");
         }

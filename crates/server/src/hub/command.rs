@@ -35,7 +35,7 @@ pub(crate) enum Command<'a> {
 pub(crate) enum Audience {
     Everybody,
     /// All but the session that publishes it.
-    #[expect(dead_code, reason = "murre.v1 has no such command; Phoenix and Pusher have")]
+    #[allow(dead_code, reason = "murre.v1 has no such command; Phoenix and Pusher have")]
     Others,
 }
 

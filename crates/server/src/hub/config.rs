@@ -69,7 +69,7 @@ impl HubConfig {
             channels,
             services,
             commands: commands(config.limits.max_commands_per_second),
-            signature_checks_per_second: config.limits.max_signature_checks_per_second,
+            signature_checks_per_second: config.limits.max_bad_tokens_per_second,
             tokens: DeliveryTokens::new(cores),
             deliveries_per_turn: DELIVERIES_PER_TURN,
             backplane: |_| Box::new(Local),

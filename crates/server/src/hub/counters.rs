@@ -26,6 +26,8 @@ pub(crate) struct HubCounters {
     pub(crate) tokens_cached: Counter,
     /// Tokens refused without a check, because their address has had too many checked.
     pub(crate) tokens_refused: Counter,
+    /// Good tokens that are kept, and addresses that have sent bad ones.
+    pub(crate) tokens_kept: Counter,
     /// Signature checks put off to the next turn.
     pub(crate) signature_checks_put_off: Counter,
     pub(crate) authenticated: Counter,

@@ -171,11 +171,6 @@ impl Hub {
         self.reading.contains_key(&session.conn.index())
     }
 
-    /// What the session is subscribed to, in no order.
-    pub(crate) fn subscriptions(&self, conn: ConnId) -> impl Iterator<Item = &str> {
-        self.channels.subscriptions(conn.index())
-    }
-
     /// The server is going away: the session is told so, and ends.
     pub(crate) fn drain(&self, session: Session, out: &mut impl Outlet) {
         out.end(session, DisconnectReason::Draining.into());
@@ -322,6 +317,7 @@ impl Hub {
         self.counters.expiries.set(self.sessions.expiries() as u64);
         self.counters.pending.set(self.pending.len().into());
         self.counters.tell_checks(self.verifier.counts());
+        self.counters.tokens_kept.set(self.verifier.kept() as u64);
     }
 
     /// Something happens, at the time of this turn.

@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn values_are_compacted() {
         for (text, expected, length) in [
-            (" [1, \"a, ] \" , {\"b\" : null}] , 7", r#"[1,"a, ] ",{"b":null}]"#, 29),
+            (" [1, \"a, ] \" , {\"b\" : null}] , 7", r#"[1,"a, ] ",{"b":null}]"#, 28),
             ("12.5e3,", "12.5e3", 6),
             (r#""\"\\",1"#, r#""\"\\""#, 6),
             ("true]", "true", 4),

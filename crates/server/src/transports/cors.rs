@@ -21,7 +21,13 @@ impl Cors {
         Some(Cors(origin.map(Box::from)))
     }
 
-    /// The answer to a request that asks first (a preflight request).
+    /// Whether a browser asks before it sends the request of a page (Fetch standard, section 3.2.2).
+    pub(crate) fn is_preflight(request: &Request<'_, '_>) -> bool {
+        let has = |name| request.header(name).is_some();
+        request.method == "OPTIONS" && has("origin") && has("access-control-request-method")
+    }
+
+    /// The answer to such a request.
     pub(crate) fn preflight(&self) -> Response {
         self.add_to(Response::text(204, ""))
             .with("Access-Control-Allow-Methods", "GET")

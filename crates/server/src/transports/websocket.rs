@@ -212,11 +212,6 @@ impl Incoming {
         }
     }
 
-    /// Whether a batch waits for the next turn.
-    pub(crate) fn waits_for_turn(&self) -> bool {
-        !self.next_turn.is_empty()
-    }
-
     /// Goes on with what is left of a message, as far as it can.
     fn proceed(&mut self, conn: ConnId, hub: &mut Hub, wires: &mut Wires<'_>) {
         let Incoming { parser, paused, next_turn, item } = self;

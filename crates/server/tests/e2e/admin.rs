@@ -4,7 +4,9 @@ use std::io::{ErrorKind, Read};
 use std::thread;
 use std::time::Duration;
 
-use crate::server::{PATIENCE, Server, TEXT, frame};
+use nix::sys::signal::Signal;
+
+use crate::server::{PATIENCE, Server, TEXT, frame, murre};
 
 /// `/stats` says what runs and why, and counts what happened.
 #[test]
@@ -122,4 +124,33 @@ fn connections_of_the_admin_port_are_bounded() {
     next.0.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     held.pop();
     assert_eq!(next.answer().status, 200);
+}
+
+/// A page that has its own name lead to loopback is not answered, on any path.
+#[test]
+fn public_names_are_refused_on_loopback() {
+    let server = Server::start(&[]);
+    for path in ["/stats", "/metrics", "/healthz", "/api/topics", "/api/openapi.json", "/nothing"] {
+        let status = |host: &str| {
+            let mut client = server.admin_connection();
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+            client.answer().status
+        };
+        assert_eq!(status("rebound.example:8001"), 421, "{path}");
+        assert_ne!(status("127.0.0.1:8001"), 421, "{path}");
+    }
+}
+
+/// An admin port that is not on loopback is answered under any name, and the log warns of it.
+#[test]
+fn an_admin_port_for_other_machines() {
+    let mut command = murre();
+    command.args(["serve", "--max-conns=100", "--drain-timeout=0.1"]);
+    let server = Server::spawn_with_admin("0.0.0.0:0", &mut command);
+    let mut client = server.admin_connection();
+    client.send(b"GET /healthz HTTP/1.1\r\nHost: murre.example\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    server.signal(Signal::SIGTERM);
+    let (_, log) = server.end();
+    assert!(log.iter().any(|line| line.contains("the admin port is not on loopback")), "{log:?}");
 }

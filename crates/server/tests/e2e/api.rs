@@ -125,6 +125,7 @@ fn looking_at_and_ending_connections() {
     assert_eq!((status, &info["subscriptions"], &info["user"]), (200, &json!(["a"]), &Value::Null));
     let order = json!({"connection": name});
     assert_eq!(post(&server, "/api/disconnect", order.clone()), (200, json!({"disconnected": 1})));
+    assert_eq!(subscriber.hear()["code"], "disconnected");
     let closed = subscriber.0.read().expect("a close frame");
     let tungstenite::Message::Close(Some(frame)) = closed else { panic!("{closed:?}") };
     assert_eq!(u16::from(frame.code), 4000);

@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+
 use crate::server::{Server, murre};
 
 /// A configuration file for one test.
@@ -60,6 +62,22 @@ fn the_environment_reaches_every_flag() {
     let mut command = murre();
     command.args(["serve", "--max-conns=100"]).env("MURRE_BENCH", "1");
     assert_eq!(Server::spawn(&mut command).connect().get("/scenario").status, 200);
+}
+
+/// An empty variable counts as not set, and one that is no setting is named in the log.
+#[test]
+fn empty_and_unknown_variables() {
+    let mut command = murre();
+    command.args(["serve", "--max-conns=100", "--drain-timeout=0.1"]);
+    command.env("MURRE_SHARDS", "").env("MURRE_TRUSTED_PROXY", "").env("MURRE_CONFIG", "");
+    let server = Server::spawn(command.env("MURRE_MAX_CHANEL", "5"));
+    assert_eq!(server.stats()["limits"]["max_channels"], 1000);
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.end();
+    assert_eq!(status.code(), Some(0));
+    let warned = log.iter().filter(|line| line.contains("this variable is no setting"));
+    let warned: Vec<_> = warned.collect();
+    assert!(warned.len() == 1 && warned[0].contains("MURRE_MAX_CHANEL"), "{log:?}");
 }
 
 /// What is wrong in the file is one line that names the file and the key, and exit code 1.

@@ -1,12 +1,16 @@
 //! One shard beside a map of sets.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use murre_router::Member;
-use murre_router::channels::{Channels, Event, Limits, Past, Position, Refused, Stats};
+use murre_router::channels::{
+    Channels, Direction, Event, HistoryPage, HistoryQuery, Limits, Overrun, Position, Publication,
+    Pulled, Recovery, Refused, Start, Stats, Subscribers, Taken,
+};
 
 use super::dice::Dice;
-use super::{CHANNELS, number, payload, rules};
+use super::{CHANNELS, number, payload, publisher, rules};
 
 const SUBSCRIPTIONS_MAX: usize = 5;
 const MEMBERS: Member = 6;
@@ -98,13 +102,20 @@ impl Model {
         }
     }
 
-    /// Checks what a reader is told who was `back` publications behind the position it has now.
-    fn check(&mut self, channel: usize, past: &Past, from: Option<Position>, limit: Option<u32>) {
+    /// Checks what is said of a channel to a reader that starts at `from`. Returns how much it missed, if
+    /// that is there.
+    fn check(
+        &mut self,
+        channel: usize,
+        position: Position,
+        recovered: Option<bool>,
+        from: Option<Position>,
+    ) -> Option<usize> {
         let kept = self.kept(channel);
         let epochs_seen = &self.epochs_seen;
         let nothing = &mut Naive::default();
         let naive = self.channels.get_mut(&channel).unwrap_or(nothing);
-        let Position { epoch, offset } = past.position;
+        let Position { epoch, offset } = position;
         assert_eq!(*naive.epoch.get_or_insert(epoch), epoch, "an epoch lasts");
         assert!(!epochs_seen.contains(&(channel, epoch)), "a count that was lost came again");
         assert_eq!(offset as usize, naive.published.len());
@@ -112,20 +123,59 @@ impl Model {
         let missed = from.filter(|from| from.epoch == epoch && from.offset <= offset);
         let missed = missed.map(|from| (offset - from.offset) as usize);
         let missed = missed.filter(|missed| *missed <= kept);
-        assert_eq!(past.recovered, from.map(|_| missed.is_some()));
-        let expected: Vec<(u64, u32)> = match (missed, limit) {
-            (None, None) => Vec::new(),
-            (Some(missed), None) => numbered(naive, missed, usize::MAX),
-            (None, Some(limit)) => numbered(naive, kept.min(limit as usize), usize::MAX),
-            (Some(missed), Some(limit)) => numbered(naive, missed, limit as usize),
+        assert_eq!(recovered, from.map(|_| missed.is_some()));
+        missed
+    }
+
+    /// Checks the publications of an answer, oldest first.
+    fn check_page(&self, channel: usize, page: &HistoryPage, missed: Option<usize>, limit: u32) {
+        let (kept, limit) = (self.kept(channel), limit as usize);
+        let nothing = &Naive::default();
+        let naive = self.channels.get(&channel).unwrap_or(nothing);
+        let expected = match missed {
+            None => numbered(naive, kept.min(limit), usize::MAX),
+            Some(missed) => numbered(naive, missed, limit),
         };
-        let told = past.publications.iter().map(|publication| {
+        assert_eq!(page.more, limit > 0 && expected.len() < missed.unwrap_or(kept));
+        let told = page.publications.iter().map(|publication| {
             assert_eq!(&*publication.channel, CHANNELS[channel]);
             let position = publication.position.expect("it is from history");
-            assert_eq!(position.epoch, epoch);
+            assert_eq!(position.epoch, page.position.epoch);
             (position.offset, number(&publication.payload))
         });
         assert_eq!(told.collect::<Vec<_>>(), expected);
+    }
+}
+
+/// Members that take everything.
+struct Takers<'m> {
+    due: &'m mut BTreeMap<(Member, usize), VecDeque<u32>>,
+    offers: usize,
+}
+
+impl Subscribers<Option<u32>> for Takers<'_> {
+    fn offer(
+        &mut self,
+        member: Member,
+        publication: &Publication,
+        encoded: &mut Option<u32>,
+    ) -> Taken {
+        let published = number(&publication.payload);
+        assert_eq!(*encoded.get_or_insert(published), published, "it is one publication's");
+        let channel = CHANNELS.iter().position(|channel| **channel == *publication.channel);
+        let channel = channel.expect("one of these");
+        let due = self.due.get_mut(&(member, channel)).expect("it is subscribed");
+        assert_eq!(due.pop_front(), Some(published), "in order, once");
+        self.offers += 1;
+        Taken::Yes
+    }
+
+    fn overrun(&mut self, _: Member, _: &Arc<str>) -> Overrun {
+        panic!("nobody is slow")
+    }
+
+    fn dropped(&mut self, _: Member, _: &Arc<str>, _: u64) {
+        panic!("nobody is slow")
     }
 }
 
@@ -141,7 +191,8 @@ fn obey(command: &Command, channels: &mut Channels<Option<u32>>, model: &mut Mod
     match *command {
         Command::Subscribe { member, channel, back } => {
             let from = position(channels, channel, back);
-            let outcome = channels.subscribe(member, CHANNELS[channel], from, 7, now);
+            let start = from.map_or(Start::Head, Start::After);
+            let outcome = channels.subscribe(member, CHANNELS[channel], start, 7, now);
             let subscriptions =
                 model.channels.values().filter(|naive| naive.subscribers.contains(&member));
             let subscriptions = subscriptions.count();
@@ -155,13 +206,22 @@ fn obey(command: &Command, channels: &mut Channels<Option<u32>>, model: &mut Mod
             assert_eq!(outcome, Ok(()));
             model.channels.entry(channel).or_default().subscribers.insert(member);
             model.due.insert((member, channel), VecDeque::new());
-            let Some(Event::Subscribed { member: subscribed, ticket: 7, past }) = channels.event()
+            let Some(Event::Subscribed { member: subscribed, ticket: 7, recovery }) =
+                channels.event()
             else {
                 panic!("an event is missing");
             };
-            assert_eq!((subscribed, past.is_some()), (member, rules(CHANNELS[channel]).is_some()));
-            if let Some(past) = past {
-                model.check(channel, &past, from, None);
+            let has_history = rules(CHANNELS[channel]).is_some();
+            assert_eq!((subscribed, recovery.is_some()), (member, has_history));
+            if let Some(Recovery { position, recovered }) = recovery {
+                let missed = model.check(channel, position, recovered, from).unwrap_or(0);
+                let missed = numbered(&model.channels[&channel], missed, usize::MAX);
+                let due = model.due.get_mut(&(member, channel)).expect("it is subscribed");
+                due.extend(missed.iter().map(|(_, number)| number));
+                assert_eq!(channels.is_behind(member), !missed.is_empty());
+                let mut to = Takers { due: &mut model.due, offers: 0 };
+                assert_eq!(channels.pull(member, now, &mut to), Pulled::CaughtUp);
+                assert_eq!((to.offers, channels.nobody_behind()), (missed.len(), true));
             }
         }
         Command::Unsubscribe { member, channel } => {
@@ -181,14 +241,18 @@ fn obey(command: &Command, channels: &mut Channels<Option<u32>>, model: &mut Mod
         Command::Publish { channel } => publish(channels, model, channel),
         Command::History { channel, back, limit } => {
             let after = position(channels, channel, back);
-            let outcome = channels.history(CHANNELS[channel], after, limit, 8, now);
+            let start = after.map_or(Start::Head, Start::After);
+            let (bytes_max, direction) = (u32::MAX, Direction::Forward);
+            let query = HistoryQuery { start, limit, bytes_max, direction };
+            let outcome = channels.history(CHANNELS[channel], query, 8, now);
             if rules(CHANNELS[channel]).is_none() {
                 return assert_eq!(outcome, Err(Refused::NoHistory));
             }
-            let Some(Event::History { ticket: 8, past }) = channels.event() else {
+            let Some(Event::History { ticket: 8, page }) = channels.event() else {
                 panic!("an event is missing");
             };
-            model.check(channel, &past, after, Some(limit));
+            let missed = model.check(channel, page.position, page.recovered, after);
+            model.check_page(channel, &page, missed, limit);
         }
         Command::Deliver { budget } => _ = deliver(channels, model, budget),
         Command::Wait { ms } => {
@@ -216,8 +280,11 @@ fn position(
 fn publish(channels: &mut Channels<Option<u32>>, model: &mut Model, channel: usize) {
     model.numbers += 1;
     let number = model.numbers;
-    assert_eq!(channels.publish(CHANNELS[channel], payload(number), Some(9), model.now), Ok(()));
-    let Some(Event::Published { ticket: 9, outcome: Ok(position) }) = channels.event() else {
+    let publisher = publisher(Some(9));
+    let outcome = channels.publish(CHANNELS[channel], payload(number), publisher, model.now);
+    assert_eq!(outcome, Ok(()));
+    let Some(Event::Published { ticket: Some(9), outcome: Ok(position), .. }) = channels.event()
+    else {
         panic!("an event is missing");
     };
     if rules(CHANNELS[channel]).is_some() {
@@ -235,18 +302,9 @@ fn publish(channels: &mut Channels<Option<u32>>, model: &mut Model, channel: usi
 }
 
 fn deliver(channels: &mut Channels<Option<u32>>, model: &mut Model, budget: usize) -> bool {
-    let mut left = budget;
-    let more = channels.deliver(budget, |publication, form, subscribers| {
-        let published = number(&publication.payload);
-        assert_eq!(*form.get_or_insert(published), published, "a form is one publication's");
-        let channel = CHANNELS.iter().position(|channel| **channel == *publication.channel);
-        let channel = channel.expect("one of these");
-        for subscriber in subscribers {
-            let due = model.due.get_mut(&(subscriber.member(), channel)).expect("it is subscribed");
-            assert_eq!(due.pop_front(), Some(published), "in order, once");
-        }
-        left -= subscribers.len();
-    });
+    let mut to = Takers { due: &mut model.due, offers: 0 };
+    let more = channels.deliver(budget, model.now, &mut to);
+    let left = budget.checked_sub(to.offers).expect("the budget is kept");
     let due = model.due.values().any(|due| !due.is_empty());
     assert!(left == 0 || !due, "the budget is used while something is due");
     assert!(more || !due, "what is due is not forgotten");

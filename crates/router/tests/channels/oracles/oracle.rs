@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use murre_router::channels::{ChannelInfo, Event, Past, Position, Publication, Refused};
+use murre_router::channels::{
+    ChannelInfo, Direction, Event, HistoryPage, HistoryQuery, Position, Publication, Recovery,
+    Refused, Start,
+};
 use murre_router::{Member, Ticket};
 
 use super::dice::Dice;
-use super::{CHANNELS, number, rules};
+use super::{CHANNELS, number, payload, rules};
 
 #[derive(Default)]
 pub(crate) struct Oracle {
@@ -18,7 +21,7 @@ pub(crate) struct Oracle {
     /// The ones that have not ended, by shard, member and channel.
     pub(crate) live: BTreeMap<(usize, Member, usize), Ticket>,
     /// By ticket: what is to be read, once the owner was asked.
-    reads: BTreeMap<Ticket, Option<ExpectedPast>>,
+    reads: BTreeMap<Ticket, Option<HistoryPage>>,
     publications: u32,
     /// Outcomes, by number of the publication.
     outcomes: BTreeMap<u32, Result<Option<Position>, Refused>>,
@@ -35,12 +38,18 @@ struct Subscription {
     shard: usize,
     member: Member,
     channel: usize,
-    from: Option<Position>,
+    from: Start,
     state: State,
     /// Index into the log of the first that is for this subscription.
     start: Option<usize>,
-    past: Option<ExpectedPast>,
-    heard: Vec<u32>,
+    recovery: Option<Recovery>,
+    heard: Vec<Heard>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Heard {
+    Publication(u32),
+    Dropped(u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,13 +57,6 @@ enum State {
     Pending,
     Subscribed,
     Ended,
-}
-
-#[derive(Debug, PartialEq)]
-struct ExpectedPast {
-    position: Position,
-    recovered: Option<bool>,
-    publications: Vec<(u64, u32)>,
 }
 
 impl Oracle {
@@ -68,7 +70,7 @@ impl Oracle {
         assert!(self.outcomes.insert(number, outcome).is_none(), "told twice");
     }
 
-    /// A publication has reached the owner, who knows this of the channel since.
+    /// A publication has reached the owner, which knows this of the channel since.
     pub(crate) fn published(
         &mut self,
         channel: usize,
@@ -99,32 +101,41 @@ impl Oracle {
     }
 
     /// A subscription was asked for, under the next ticket.
-    pub(crate) fn asked(
-        &mut self,
-        shard: usize,
-        member: Member,
-        channel: usize,
-        from: Option<Position>,
-    ) -> Ticket {
-        let (state, heard) = (State::Pending, Vec::new());
-        let (start, past) = (None, None);
-        let subscription = Subscription { shard, member, channel, from, state, start, past, heard };
-        self.subscriptions.push(subscription);
-        self.subscriptions.len() as Ticket - 1
+    pub(crate) fn asked(&mut self, shard: usize, member: Member, channel: usize, from: Start) {
+        self.subscriptions.push(Subscription {
+            shard,
+            member,
+            channel,
+            from,
+            state: State::Pending,
+            start: None,
+            recovery: None,
+            heard: Vec::new(),
+        });
     }
 
     pub(crate) fn next_ticket(&self) -> Ticket {
         self.subscriptions.len() as Ticket
     }
 
-    /// The question has reached the owner, who knows this of the channel since.
+    /// The question has reached the owner, which knows this of the channel since.
     pub(crate) fn joined(&mut self, ticket: Ticket, now: u64, info: &ChannelInfo) {
         let Subscription { channel, from, start, .. } = self.subscriptions[ticket as usize];
         assert_eq!(start, None, "asked twice");
-        let past = info.position.map(|position| self.past(channel, position, from, None, now));
-        let start = Some(self.logs[channel].len());
+        let mut start = self.logs[channel].len();
+        let recovery = info.position.map(|position| {
+            let kept = self.kept(channel, position, now);
+            let missed = missed(&kept, position, from);
+            if let Some(&(offset, _)) = missed.and_then(|missed| missed.first()) {
+                let first = Some(Position { offset, ..position });
+                let mut entries = self.logs[channel].iter();
+                start = entries.rposition(|entry| entry.position == first).expect("it is kept");
+            }
+            let recovered = (from != Start::Head).then_some(missed.is_some());
+            Recovery { position, recovered }
+        });
         let subscription = &mut self.subscriptions[ticket as usize];
-        (subscription.start, subscription.past) = (start, past);
+        (subscription.start, subscription.recovery) = (Some(start), recovery);
     }
 
     /// The channel of a subscription that nobody has joined yet.
@@ -138,24 +149,16 @@ impl Oracle {
         &mut self,
         ticket: Ticket,
         channel: usize,
-        after: Option<Position>,
-        limit: u32,
+        query: HistoryQuery,
         now: u64,
         position: Option<Position>,
     ) {
-        let past =
-            position.map(|position| self.past(channel, position, after, Some(limit as usize), now));
-        self.reads.insert(ticket, past);
+        let page = position.map(|position| self.page(channel, query, now, position));
+        self.reads.insert(ticket, page);
     }
 
-    fn past(
-        &self,
-        channel: usize,
-        position: Position,
-        from: Option<Position>,
-        limit: Option<usize>,
-        now: u64,
-    ) -> ExpectedPast {
+    /// Offsets and numbers of what is within the retention, oldest first.
+    fn kept(&self, channel: usize, position: Position, now: u64) -> Vec<(u64, u32)> {
         let kept = self.logs[channel].iter().filter(|entry| {
             entry.position.is_some_and(|entry| entry.epoch == position.epoch)
                 && fresh(channel, entry, now)
@@ -164,37 +167,75 @@ impl Oracle {
         let kept: Vec<(u64, u32)> = kept
             .map(|entry| (entry.position.expect("just filtered").offset, entry.number))
             .collect();
-        let kept = &kept[kept.len().saturating_sub(size)..];
-        let missed = from.filter(|from| from.epoch == position.epoch);
-        let missed = missed.and_then(|from| position.offset.checked_sub(from.offset));
-        let missed =
-            missed.filter(|missed| *missed <= kept.len() as u64).map(|missed| missed as usize);
-        let newest = match limit {
-            None => missed.unwrap_or(0),
-            Some(limit) => missed.unwrap_or(limit.min(kept.len())),
+        kept[kept.len().saturating_sub(size)..].to_vec()
+    }
+
+    fn page(
+        &self,
+        channel: usize,
+        query: HistoryQuery,
+        now: u64,
+        position: Position,
+    ) -> HistoryPage {
+        let HistoryQuery { start, limit, bytes_max, direction } = query;
+        let kept = self.kept(channel, position, now);
+        let missed = missed(&kept, position, start);
+        let is_known = match start {
+            Start::Head => false,
+            Start::After(start) => start.epoch == position.epoch,
+            Start::AfterOffset(_) => true,
         };
-        let publications = kept[kept.len() - newest..].iter().copied();
-        ExpectedPast {
-            position,
-            recovered: from.map(|_| missed.is_some()),
-            publications: publications.take(limit.unwrap_or(usize::MAX)).collect(),
+        let newest_first = || kept.iter().rev().copied();
+        // What is asked for, from where the answer grows.
+        let (recovered, asked, turned): (_, Vec<_>, _) = match direction {
+            Direction::Forward => match missed {
+                Some(missed) => (true, missed.to_vec(), false),
+                None => (false, newest_first().collect(), true),
+            },
+            Direction::Reverse => {
+                let before = match start {
+                    Start::After(Position { offset, .. }) if is_known => offset,
+                    Start::AfterOffset(offset) => offset,
+                    _ => u64::MAX,
+                };
+                let asked = newest_first().filter(|(offset, _)| *offset < before).collect();
+                (is_known, asked, false)
+            }
+        };
+        let (mut answer, mut bytes) = (Vec::new(), 0);
+        for &(offset, number) in asked.iter().take(limit as usize) {
+            let payload = payload(number);
+            bytes += payload.bytes.len();
+            if bytes > bytes_max as usize && !answer.is_empty() {
+                break;
+            }
+            let position = Some(Position { offset, ..position });
+            let channel = CHANNELS[channel].into();
+            answer.push(Publication { channel, position, payload, except: None });
         }
+        let more = answer.len() < asked.len() && limit > 0;
+        if turned {
+            answer.reverse();
+        }
+        let recovered = (start != Start::Head).then_some(recovered);
+        HistoryPage { position, recovered, publications: answer, more }
     }
 
     /// A shard tells its caller something.
     pub(crate) fn event(&mut self, shard: usize, event: Event, seen: &mut [usize; CHANNELS.len()]) {
         match event {
-            Event::Subscribed { member, ticket, past } => {
+            Event::Subscribed { member, ticket, recovery } => {
                 let subscription = &mut self.subscriptions[ticket as usize];
                 assert_eq!(subscription.state, State::Pending);
                 assert_eq!((subscription.shard, subscription.member), (shard, member));
-                assert_eq!(past.map(expected), subscription.past.take(), "the past is exact");
+                assert_eq!(recovery, subscription.recovery, "the past is exact");
                 subscription.state = State::Subscribed;
                 let channel = subscription.channel;
                 match subscription.start {
+                    Some(_) if recovery.is_some() => {}
                     Some(start) => seen[channel] = seen[channel].max(start),
                     None => {
-                        assert!(rules(CHANNELS[channel]).is_none(), "who recovers must ask");
+                        assert!(rules(CHANNELS[channel]).is_none(), "a recovery is asked for");
                         subscription.start = Some(seen[channel]);
                     }
                 }
@@ -205,15 +246,20 @@ impl Oracle {
                 assert_eq!((subscription.shard, subscription.member), (shard, member));
                 subscription.state = State::Ended;
             }
-            Event::Published { ticket, outcome } => self.outcome(ticket, outcome),
-            Event::History { ticket, past } => {
+            Event::Published { ticket, origin, outcome, channel } => {
+                let number = (origin.0 >> 16) as u32;
+                assert!(ticket == Some(number) || ticket.is_none() && outcome.is_err());
+                assert!(CHANNELS.contains(&&*channel));
+                self.outcome(number, outcome);
+            }
+            Event::History { ticket, page } => {
                 let read = self.reads.remove(&ticket).expect("the owner was asked");
-                if let Some(read) = read {
-                    assert_eq!(expected(past), read, "the past is exact");
-                } else {
-                    assert_eq!(past.publications, [], "the channel was not there");
+                match read {
+                    Some(read) => assert_eq!(page, read, "the past is exact"),
+                    None => assert_eq!(page.publications, [], "the channel was not there"),
                 }
             }
+            Event::Readable { .. } => {}
         }
     }
 
@@ -229,11 +275,22 @@ impl Oracle {
 
     /// A publication is handed to a member.
     pub(crate) fn heard(&mut self, shard: usize, member: Member, publication: &Publication) {
-        let channel = channel(publication);
+        let heard = Heard::Publication(number(&publication.payload));
+        self.subscription(shard, member, &publication.channel).heard.push(heard);
+    }
+
+    /// A member is told that it has missed something.
+    pub(crate) fn dropped(&mut self, shard: usize, member: Member, channel: &str, count: u64) {
+        assert!(count > 0, "nothing was skipped");
+        self.subscription(shard, member, channel).heard.push(Heard::Dropped(count));
+    }
+
+    fn subscription(&mut self, shard: usize, member: Member, channel: &str) -> &mut Subscription {
+        let channel = CHANNELS.iter().position(|known| *known == channel).expect("one of these");
         let ticket = self.live.get(&(shard, member, channel)).expect("a zombie hears");
         let subscription = &mut self.subscriptions[*ticket as usize];
         assert_eq!(subscription.state, State::Subscribed);
-        subscription.heard.push(number(&publication.payload));
+        subscription
     }
 
     /// Where a publication stands in its log, with the ones after it.
@@ -247,70 +304,102 @@ impl Oracle {
         self.logs[channel].len()
     }
 
-    /// Any position of the channel, from its past or its future.
-    pub(crate) fn position(&self, channel: usize, dice: &mut Dice) -> Option<Position> {
+    /// Any start in the channel, from its past or its future.
+    pub(crate) fn start(&self, channel: usize, dice: &mut Dice) -> Start {
         let log = &self.logs[channel];
-        let newest = &log[log.len().saturating_sub(6)..];
-        let position = newest.get(dice.index(newest.len()))?.position?;
-        Some(match dice.number(12) {
-            0 => Position { epoch: position.epoch.wrapping_add(1), ..position },
-            1 => Position { offset: position.offset + 5, ..position },
-            2 => Position { offset: 0, ..position },
-            _ => position,
-        })
+        let newest = &log[log.len().saturating_sub(24)..];
+        let position = newest.get(dice.index(newest.len())).and_then(|entry| entry.position);
+        let Some(position) = position else { return Start::Head };
+        match dice.number(14) {
+            0 => Start::After(Position { epoch: position.epoch.wrapping_add(1), ..position }),
+            1 => Start::After(Position { offset: position.offset + 5, ..position }),
+            2 => Start::After(Position { offset: 0, ..position }),
+            3 => Start::After(Position { offset: u64::MAX, ..position }),
+            4 => Start::AfterOffset(u64::MAX),
+            5 => Start::Head,
+            6 => Start::AfterOffset(position.offset),
+            _ => Start::After(position),
+        }
     }
 
-    /// All is quiet: everything was told, and everybody has heard what was for them.
-    pub(crate) fn check(&self) {
+    /// All is quiet: everything was told, and all that take what they are offered have heard what was
+    /// for them.
+    pub(crate) fn check(&self, reads: impl Fn(Member) -> bool) {
         assert!(self.reads.is_empty(), "a read is not answered");
-        assert_eq!(self.outcomes.len(), self.publications as usize, "an outcome is missing");
         for entry in self.logs.iter().flatten() {
-            match self.outcomes[&entry.number] {
-                Ok(position) => assert_eq!(position, entry.position, "told another position"),
-                Err(refused) => {
-                    assert_eq!((refused, entry.position), (Refused::Overloaded, None));
+            // Without a ticket an outcome that is missing is a good one.
+            match self.outcomes.get(&entry.number) {
+                None => {}
+                Some(Ok(position)) => {
+                    assert_eq!(*position, entry.position, "told another position");
+                }
+                Some(Err(refused)) => {
+                    assert_eq!((*refused, entry.position), (Refused::Overloaded, None));
                 }
             }
         }
         for subscription in &self.subscriptions {
-            self.check_heard(subscription);
+            self.check_heard(subscription, reads(subscription.member));
         }
     }
 
-    fn check_heard(&self, subscription: &Subscription) {
+    fn check_heard(&self, subscription: &Subscription, reads: bool) {
+        let heard = &subscription.heard;
         let Some(start) = subscription.start else {
             // Withdrawn, or its member has left, when the owner did not yet know of it.
-            return assert_eq!(
-                (subscription.state, &subscription.heard[..]),
-                (State::Ended, &[][..])
-            );
+            return assert_eq!((subscription.state, &heard[..]), (State::Ended, &[][..]));
         };
-        let heard = &subscription.heard;
-        let due = self.logs[subscription.channel][start..].iter();
-        let due = due.filter(|entry| self.outcomes[&entry.number].is_ok());
-        let until = if subscription.state == State::Ended { heard.len() } else { usize::MAX };
         assert_ne!(subscription.state, State::Pending, "the owner has answered");
-        let due: Vec<&Entry> = due.take(until).collect();
-        let numbers: Vec<u32> = due.iter().map(|entry| entry.number).collect();
-        assert_eq!(*heard, numbers, "in order, all of it, once");
-        let epochs = due.iter().map(|entry| entry.position.map(|position| position.epoch));
-        assert!(epochs.collect::<Vec<_>>().windows(2).all(|pair| pair[0] == pair[1]));
+        let due = self.logs[subscription.channel][start..].iter();
+        let mut due = due.filter(|entry| !matches!(self.outcomes.get(&entry.number), Some(Err(_))));
+        let mut epoch = None;
+        for heard in heard {
+            match *heard {
+                Heard::Publication(number) => {
+                    let entry = due.next().expect("nothing is made up");
+                    assert_eq!(entry.number, number, "in order, all of it, once");
+                    let of = entry.position.map(|position| position.epoch);
+                    assert_eq!(*epoch.get_or_insert(of), of);
+                }
+                Heard::Dropped(count) => {
+                    let skipped = due.by_ref().take(count as usize).count();
+                    assert_eq!(skipped as u64, count, "more was dropped than published");
+                }
+            }
+        }
+        if reads && subscription.state == State::Subscribed {
+            let left: Vec<u32> = due.map(|entry| entry.number).collect();
+            assert_eq!(left, [], "all of it");
+        }
+    }
+
+    /// How often somebody was told of a gap, and how many have recovered what they missed.
+    pub(crate) fn kinds(&self) -> (u32, u32) {
+        let heard = self.subscriptions.iter().flat_map(|subscription| &subscription.heard);
+        let dropped = heard.filter(|heard| matches!(heard, Heard::Dropped(_)));
+        let recovered = self.subscriptions.iter().filter(|subscription| {
+            let recovery = subscription.recovery.is_some_and(|past| past.recovered == Some(true));
+            recovery && !subscription.heard.is_empty()
+        });
+        (dropped.count() as u32, recovered.count() as u32)
+    }
+
+    /// Whether a publication was refused.
+    pub(crate) fn is_refused(&self, number: u32) -> bool {
+        matches!(self.outcomes.get(&number), Some(Err(_)))
     }
 }
 
-pub(crate) fn channel(publication: &Publication) -> usize {
-    let channel = CHANNELS.iter().position(|channel| **channel == *publication.channel);
-    channel.expect("one of these")
-}
-
-fn expected(past: Past) -> ExpectedPast {
-    let Past { position, recovered, publications } = past;
-    let publications = publications.iter().map(|publication| {
-        let of = publication.position.expect("it is from history");
-        assert_eq!(of.epoch, position.epoch);
-        (of.offset, number(&publication.payload))
-    });
-    ExpectedPast { position, recovered, publications: publications.collect() }
+/// The part of `kept` that follows on `start`, if all that follows is there.
+fn missed(kept: &[(u64, u32)], position: Position, start: Start) -> Option<&[(u64, u32)]> {
+    let offset = match start {
+        Start::Head => return None,
+        Start::After(start) => (start.epoch == position.epoch).then_some(start.offset)?,
+        Start::AfterOffset(offset) => offset,
+    };
+    let missed = position.offset.checked_sub(offset)?;
+    let first = (kept.len() as u64).checked_sub(missed)?;
+    Some(&kept[first as usize..])
 }
 
 /// Whether the publication is not past its time.

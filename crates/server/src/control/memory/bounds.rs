@@ -1,26 +1,27 @@
-//! How much memory is left: of the machine, and of each control group that bounds us.
+//! Available memory: of the machine, and of each control group that bounds this process.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// What bounds the memory of this process, found out at start.
+/// The bounds on the memory of this process, found at start.
 pub(crate) struct Bounds {
     root: PathBuf,
     groups: Vec<Group>,
 }
 
-/// One bound, and how much of it is left.
+/// A bound, and how much of it is available.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Bound {
-    /// Of what: the machine, or a control group by its path.
+    /// `machine`, or the path of a control group.
     pub(crate) of: String,
     pub(crate) bytes: u64,
     pub(crate) available_bytes: u64,
 }
 
-/// A control group that we are in, and the names of its files.
+/// A control group of this process, and the names of its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Group {
     path: PathBuf,
@@ -29,13 +30,13 @@ struct Group {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Version {
-    /// Where these groups are, from the root of the file system on; the first that is there.
+    /// Mount points, relative to the root of the file system; the first that exists is used.
     mounts: &'static [&'static str],
-    /// Above `memory.high` the kernel slows down who allocates, which is no better than the end.
+    /// Above `memory.high` the kernel throttles allocations, so it is a limit as well.
     limits: &'static [&'static str],
     usage: &'static str,
-    /// In `memory.stat`: pages of files that nobody has asked for lately. They are counted as used and
-    /// go first when memory is short.
+    /// In `memory.stat`: pages of files that were not used lately. They count as used, and the kernel
+    /// reclaims them first.
     reclaimable: &'static str,
 }
 
@@ -54,28 +55,39 @@ static V2: Version = Version {
 };
 
 impl Bounds {
-    /// The bounds of this process, by the files below `root`, which is `/` but for tests.
+    /// The bounds of this process, by the files below `root`, which is `/` except in tests.
     pub(crate) fn find(root: &Path) -> Self {
         let memberships = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
         let groups = memberships.lines().flat_map(|line| groups(root, line)).collect();
         Bounds { root: root.into(), groups }
     }
 
-    /// What is left of each now. What cannot be read bounds nothing.
-    pub(crate) fn read(&self) -> Vec<Bound> {
-        let machine = fs::read_to_string(self.root.join("proc/meminfo")).ok();
-        let machine = machine.and_then(|text| of_machine(&text));
-        machine.into_iter().chain(self.groups.iter().filter_map(Group::read)).collect()
+    /// The bounds as they are now. Where a file is missing there is no bound.
+    ///
+    /// # Errors
+    /// A file is there and cannot be read, for example as there is no descriptor left to open it.
+    pub(crate) fn read(&self) -> io::Result<Vec<Bound>> {
+        let machine = read(&self.root.join("proc/meminfo"))?.and_then(|text| of_machine(&text));
+        let groups = self.groups.iter().filter_map(|group| group.read().transpose());
+        machine.map(Ok).into_iter().chain(groups).collect()
     }
 
-    /// The file that tells how much the innermost control group stalls for memory, or else the
-    /// machine.
+    /// The pressure file of the innermost control group, or else of the machine.
     pub(crate) fn pressure_file(&self) -> Option<PathBuf> {
         let innermost = self.groups.iter().find(|group| *group.version == V2);
         let own = innermost.map(|group| group.path.join("memory.pressure"));
         own.into_iter()
             .chain([self.root.join("proc/pressure/memory")])
             .find(|file| fs::read_to_string(file).is_ok())
+    }
+}
+
+/// The text of a file; `None` if it is missing.
+pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
     }
 }
 
@@ -117,45 +129,46 @@ fn groups(root: &Path, membership: &str) -> Vec<Group> {
 }
 
 impl Group {
-    fn read(&self) -> Option<Bound> {
-        let number = |name: &&str| self.number(name);
-        let bytes = self.version.limits.iter().filter_map(number).min()?;
-        if bytes >= UNLIMITED {
-            return None;
-        }
-        let usage = self.number(self.version.usage)?;
-        let stat = fs::read_to_string(self.path.join("memory.stat")).unwrap_or_default();
+    /// `None` without a limit.
+    fn read(&self) -> io::Result<Option<Bound>> {
+        let limits: io::Result<Vec<_>> =
+            self.version.limits.iter().map(|name| self.number(name)).collect();
+        let limit = limits?.into_iter().flatten().min().filter(|&bytes| bytes < UNLIMITED);
+        let (Some(bytes), Some(usage)) = (limit, self.number(self.version.usage)?) else {
+            return Ok(None);
+        };
+        let stat = read(&self.path.join("memory.stat"))?.unwrap_or_default();
         let reclaimable = stat.lines().find_map(|line| {
             line.strip_prefix(self.version.reclaimable)?.strip_prefix(' ')?.parse().ok()
         });
         // As Kubernetes counts what a container works with.
         let used = usage.saturating_sub(reclaimable.unwrap_or(0));
         let of = self.path.display().to_string();
-        Some(Bound { of, bytes, available_bytes: bytes.saturating_sub(used) })
+        Ok(Some(Bound { of, bytes, available_bytes: bytes.saturating_sub(used) }))
     }
 
-    /// `None` where the file says `max` or is not there.
-    fn number(&self, name: &str) -> Option<u64> {
-        fs::read_to_string(self.path.join(name)).ok()?.trim().parse().ok()
+    /// `None` where the file says `max` or is missing.
+    fn number(&self, name: &str) -> io::Result<Option<u64>> {
+        Ok(read(&self.path.join(name))?.and_then(|text| text.trim().parse().ok()))
     }
 }
 
-/// The first version has no word for it, but the largest number of pages that it can count.
+/// The first version shows no limit as the largest number of pages that it can count.
 const UNLIMITED: u64 = 1 << 62;
 
-/// The share of the last ten seconds, in percent, in which nobody got on for want of memory: `avg10`
-/// of the line `full` (Documentation/accounting/psi.rst, since 4.20).
+/// The share of the last ten seconds, in percent, in which all tasks waited for memory: `avg10` of the
+/// line `full` (Documentation/accounting/psi.rst, since 4.20).
 pub(crate) fn pressure(text: &str) -> Option<f64> {
     let full = text.lines().find_map(|line| line.strip_prefix("full "))?;
     full.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A machine's files, in a folder of their own.
-    fn machine(name: &str, files: &[(&str, &str)]) -> PathBuf {
+    pub(in super::super) fn machine(name: &str, files: &[(&str, &str)]) -> PathBuf {
         let root = std::env::temp_dir().join(format!("murre-{}-{name}", std::process::id()));
         for (path, text) in files {
             let file = root.join(path);
@@ -172,7 +185,7 @@ mod tests {
     );
 
     fn left(root: &Path) -> Vec<(String, u64, u64)> {
-        let bounds = Bounds::find(root).read();
+        let bounds = Bounds::find(root).read().expect("every file is readable");
         let name = |of: &str| Path::new(of).strip_prefix(root).map_or(of.into(), Path::to_path_buf);
         let left = bounds.into_iter().map(|bound| {
             (name(&bound.of).display().to_string(), bound.bytes, bound.available_bytes)
@@ -273,7 +286,7 @@ mod tests {
     /// This machine is read as well.
     #[test]
     fn here() {
-        let bounds = Bounds::find(Path::new("/")).read();
+        let bounds = Bounds::find(Path::new("/")).read().expect("they are readable");
         assert!(bounds.iter().all(|bound| bound.available_bytes <= bound.bytes), "{bounds:?}");
         assert_eq!(bounds[0].of, "machine");
     }

@@ -20,6 +20,13 @@ pub(super) struct Thresholds {
     pub(super) pressure_max: f64,
 }
 
+/// What was read at one time.
+pub(super) struct Reading {
+    pub(super) bounds: Vec<Bound>,
+    /// In percent of ten seconds, where the kernel reports it.
+    pub(super) pressure: Option<f64>,
+}
+
 /// How much is left of a bound, and how much should be.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Headroom {
@@ -39,6 +46,8 @@ pub(super) struct State {
     pub(super) pressure: Option<f64>,
     /// The admission that was logged last.
     pub(super) logged: Admission,
+    /// Whether the log says that memory cannot be read.
+    pub(super) unreadable: bool,
 }
 
 /// A closed admission stays closed for this long at least, and loosens by one step at a time.
@@ -62,21 +71,23 @@ impl State {
             memory: Vec::new(),
             pressure: None,
             logged: Admission::Open,
+            unreadable: false,
         }
     }
 
-    /// Decides by what was read `now`.
+    /// Decides by what was read `now`; `None` where it could not be read, and the last reading holds.
     pub(super) fn update(
         &mut self,
         now: Instant,
-        bounds: Vec<Bound>,
-        pressure: Option<f64>,
+        reading: Option<Reading>,
         thresholds: &Thresholds,
     ) {
         let with_floor =
             |bound: Bound| Headroom { floor_bytes: thresholds.floor(bound.bytes), bound };
-        self.memory = bounds.into_iter().map(with_floor).collect();
-        self.pressure = pressure;
+        if let Some(Reading { bounds, pressure }) = reading {
+            self.memory = bounds.into_iter().map(with_floor).collect();
+            self.pressure = pressure;
+        }
         let (tight, loose) =
             (self.allowed(1.0, thresholds), self.allowed(LOOSEN_RATIO, thresholds));
         let next = self.admission.min(tight).max(loose);
@@ -161,7 +172,8 @@ mod tests {
             now += passed;
             let ample = Bound { of: "machine".into(), bytes: 1 << 40, available_bytes: 1 << 40 };
             let group = Bound { of: "group".into(), bytes: 5000, available_bytes };
-            state.update(now, vec![ample, group], pressure, &THRESHOLDS);
+            let reading = Reading { bounds: vec![ample, group], pressure };
+            state.update(now, Some(reading), &THRESHOLDS);
             state.admission
         });
         (decided.collect(), state.closings)
@@ -207,10 +219,14 @@ mod tests {
     fn what_is_not_known_closes_nothing() {
         let now = Instant::now();
         let mut state = State::new(now);
-        state.update(now, Vec::new(), None, &THRESHOLDS);
+        state.update(now, Some(Reading { bounds: Vec::new(), pressure: None }), &THRESHOLDS);
         assert_eq!(state.admission, Open);
         let none = Bound { of: "machine".into(), bytes: 5000, available_bytes: 0 };
-        state.update(now, vec![none], None, &Thresholds { floor_bytes: Some(0), ..THRESHOLDS });
+        state.update(
+            now,
+            Some(Reading { bounds: vec![none], pressure: None }),
+            &Thresholds { floor_bytes: Some(0), ..THRESHOLDS },
+        );
         assert_eq!(state.admission, Open);
     }
 

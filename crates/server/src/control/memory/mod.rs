@@ -7,7 +7,7 @@ mod bounds;
 mod decision;
 
 use std::fmt;
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use self::bounds::Bounds;
 pub(crate) use self::decision::Headroom;
-use self::decision::{State, Thresholds};
+use self::decision::{Reading, State, Thresholds};
 use crate::config::Config;
 
 /// From one reading to the next. A storm of 25,000 connections a second takes 26 MB meanwhile.
@@ -47,15 +47,18 @@ pub(crate) struct Seen {
 impl Watch {
     /// Reads for the first time, so that shards start with a decision.
     pub(crate) fn new(config: &Config) -> Self {
-        let bounds = Bounds::find(Path::new("/"));
-        let now = Instant::now();
+        let thresholds = Thresholds {
+            floor_bytes: config.limits.memory_floor_bytes,
+            pressure_max: f64::from(config.limits.max_memory_pressure),
+        };
+        Self::over(Bounds::find(Path::new("/")), thresholds, Instant::now())
+    }
+
+    fn over(bounds: Bounds, thresholds: Thresholds, now: Instant) -> Self {
         let watch = Watch {
             pressure: bounds.pressure_file(),
             bounds,
-            thresholds: Thresholds {
-                floor_bytes: config.limits.memory_floor_bytes,
-                pressure_max: f64::from(config.limits.max_memory_pressure),
-            },
+            thresholds,
             gate: Arc::default(),
             state: Mutex::new(State::new(now)),
         };
@@ -110,11 +113,23 @@ impl Watch {
     }
 
     fn decide(&self, now: Instant) {
-        let text = self.pressure.as_ref().and_then(|file| fs::read_to_string(file).ok());
-        let pressure = text.and_then(|text| bounds::pressure(&text));
+        let reading = self.read();
         let mut state = self.state();
-        state.update(now, self.bounds.read(), pressure, &self.thresholds);
+        match &reading {
+            Err(error) if !state.unreadable => {
+                tracing::warn!(%error, "memory cannot be read: the last reading holds");
+            }
+            _ => {}
+        }
+        state.unreadable = reading.is_err();
+        state.update(now, reading.ok(), &self.thresholds);
         self.gate.set(state.admission);
+    }
+
+    fn read(&self) -> io::Result<Reading> {
+        let bounds = self.bounds.read()?;
+        let text = self.pressure.as_deref().map(bounds::read).transpose()?.flatten();
+        Ok(Reading { bounds, pressure: text.and_then(|text| bounds::pressure(&text)) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -150,5 +165,38 @@ fn name(admission: Admission) -> &'static str {
         Admission::Open => "open",
         Admission::Refuse => "refuse",
         Admission::Wait => "wait",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Memory that cannot be read is not memory without a bound: what was decided last holds until it
+    /// can be read again.
+    #[test]
+    fn the_last_reading_holds() {
+        let meminfo = "proc/meminfo";
+        let [short, ample] =
+            [100, 900].map(|kib| format!("MemTotal: 1000 kB\nMemAvailable: {kib} kB\n"));
+        let root = bounds::tests::machine("unreadable", &[(meminfo, &short)]);
+        let file = root.join(meminfo);
+        let thresholds = Thresholds { floor_bytes: Some(150 << 10), pressure_max: 100.0 };
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let watch = Watch::over(Bounds::find(&root), thresholds, now);
+        assert_eq!(watch.seen().admission, "refuse");
+        fs::remove_file(&file).expect("it was there");
+        // A folder is there and cannot be read, whoever we are.
+        fs::create_dir(&file).expect("room");
+        watch.decide(at(60));
+        assert_eq!((watch.seen().admission, watch.seen().memory.len()), ("refuse", 1));
+        fs::remove_dir(&file).expect("it was there");
+        fs::write(&file, ample).expect("room");
+        watch.decide(at(120));
+        assert_eq!(watch.seen().admission, "open");
+        fs::remove_dir_all(&root).expect("it was there");
     }
 }

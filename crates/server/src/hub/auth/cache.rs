@@ -112,3 +112,27 @@ impl Generation {
 fn bytes(claims: &Claims) -> usize {
     size_of::<(TokenHash, Claims)>() + claims.heap_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(token: &str) -> TokenHash {
+        TokenHash::of(token).expect("it is short")
+    }
+
+    /// Bytes are those of the entries that are there: a token that is kept again and again, or
+    /// forgotten, takes no room from others.
+    #[test]
+    fn bytes_are_given_back() {
+        let claims = Claims::parse(br#"{"sub":"alice"}"#).expect("they are claims");
+        let mut cache = Cache::default();
+        cache.insert(hash("first"), claims.clone());
+        for _ in 0..10 * GENERATION_BYTES_MAX / bytes(&claims) {
+            cache.insert(hash("kept"), claims.clone());
+            cache.insert(hash("forgotten"), claims.clone());
+            cache.remove(&hash("forgotten"));
+            assert_eq!((cache.len(), cache.young.bytes), (2, 2 * bytes(&claims)));
+        }
+    }
+}

@@ -85,6 +85,19 @@ mod tests {
         assert!(failures.allows(200_000, NOW));
     }
 
+    /// An address that is in a full table fails again without putting others out.
+    #[test]
+    fn a_known_address_needs_no_room() {
+        let mut failures = Failures::new(100);
+        for address in 0..ADDRESSES_MAX as u32 {
+            failures.count(address, NOW);
+        }
+        failures.count(7, NOW);
+        assert_eq!(failures.len(), ADDRESSES_MAX);
+        failures.count(ADDRESSES_MAX as u32, NOW);
+        assert_eq!(failures.len(), 2);
+    }
+
     /// When all buckets are full again the table is empty and has given its memory back.
     #[test]
     fn it_is_trimmed() {

@@ -10,9 +10,8 @@ use spki::der::asn1::UintRef;
 use spki::der::{Decode, Document, Reader, SliceReader};
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
-use super::claims::Claims;
 use super::jws::Jws;
-use super::{BadToken, User, price};
+use super::{BadToken, price};
 
 /// The keys that tokens may be signed with; there may be none.
 #[derive(Clone, Default)]
@@ -66,19 +65,6 @@ impl Keys {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn of_secret(secret: &[u8]) -> Keys {
         Keys(vec![hmac(secret).expect("it is long enough")])
-    }
-
-    /// The user of `token` at `now`, in Unix seconds, whatever that costs.
-    ///
-    /// # Errors
-    /// Why the token is refused.
-    pub(crate) fn verify(&self, token: &str, now: u64) -> Result<User, BadToken> {
-        if self.is_empty() {
-            return Err(BadToken::NoKeys);
-        }
-        let jws = Jws::parse(token)?;
-        self.of(jws.algorithm)?.verify(&jws)?;
-        Claims::parse(&jws.payload()?)?.at(now).cloned()
     }
 
     /// Whether no token can be good.

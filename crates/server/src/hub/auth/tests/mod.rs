@@ -2,7 +2,6 @@
 
 mod cost;
 mod key_files;
-mod requests;
 mod signatures;
 
 use std::time::Duration;

@@ -221,7 +221,7 @@ fn ids() {
 /// Commands wait for answers, so an id is small.
 #[test]
 fn an_id_is_small() {
-    assert_eq!(size_of::<RequestId>(), 16);
+    assert_eq!(size_of::<RequestId>(), 24);
 }
 
 /// A batch is obeyed in order; what is wrong in it is refused alone.
