@@ -25,7 +25,7 @@ pub(super) struct Setup {
     one_core: bool,
     mails_max: usize,
     pub(super) bad_day: bool,
-    pub(super) send_bytes_max: u32,
+    pub(super) congested_bytes: u32,
     socket_bytes: usize,
     pub(super) log_bytes_max: u64,
     pub(super) logs_bytes_max: u64,
@@ -52,7 +52,7 @@ impl Setup {
             one_core: pick(&[0, 1]) == 1,
             mails_max: pick(&[4096, 1, 1, 2]) as usize,
             bad_day: pick(&[0, 1]) == 1,
-            send_bytes_max: pick(&[1 << 20, 300, 1024]) as u32,
+            congested_bytes: pick(&[64 << 10, 300, 1024]) as u32,
             socket_bytes: pick(&[1 << 16, 100, 1000]) as usize,
             log_bytes_max: pick(&[8 << 20, 300, 2000]),
             logs_bytes_max: pick(&[64 << 20, 700, 4000]),
@@ -84,7 +84,7 @@ impl Setup {
             );
             let config = ShardConfig {
                 conns_max: 64,
-                send_bytes_max: self.send_bytes_max,
+                congested_bytes: self.congested_bytes,
                 tick: TICK,
                 mails_max: self.mails_max,
                 ..ShardConfig::default()

@@ -289,7 +289,7 @@ impl World {
             let outbox = shard.outbox();
             for slot in 0..64 {
                 let queued = outbox.at(slot).map_or(0, |conn| outbox.queued(conn));
-                let bound = self.setup.send_bytes_max.min(64 << 10) + QUEUE_SLACK;
+                let bound = self.setup.congested_bytes + QUEUE_SLACK;
                 assert!(queued <= bound, "{queued} bytes are queued for one connection");
             }
         }
