@@ -1,4 +1,4 @@
-//! Who gets a message. Sans-IO: no sockets, no clock.
+//! The routing of messages. Sans-IO: no sockets, no clock.
 //!
 //! [`channels`] is publish and subscribe: a publication goes to all subscribers of its channel.
 //! [`services`] is request and reply: a request goes to one of the members that offer the service.

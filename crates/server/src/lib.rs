@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod backplane;
 mod bench;
 mod config;
 mod control;

@@ -113,7 +113,7 @@ impl App {
     ) -> Self {
         App {
             bench: bench.then(|| Fixtures::new(config.shards, config.began)),
-            hub: Hub::new(config, shard),
+            hub: Hub::new(Arc::clone(&config), shard, (config.backplane)()),
             transports: Transports::default(),
             incoming: Incoming::default(),
             tokens: Tokens::default(),
@@ -345,7 +345,12 @@ impl Handler for App {
             },
             (Session::Upper, Kind::Binary) => {
                 let why = "only text has an upper case";
-                return out.close_websocket(conn, CloseCode::Unsupported, why, CloseReason::Finished);
+                return out.close_websocket(
+                    conn,
+                    CloseCode::Unsupported,
+                    why,
+                    CloseReason::Finished,
+                );
             }
         };
         // The transport counts what became of it; there is nobody to tell.

@@ -98,10 +98,17 @@ fn shard(index: usize, blueprint: Blueprint) -> io::Result<Shard<KernelRing, Ser
 /// within what a timer can count.
 fn tick(limits: &ServeLimits) -> Duration {
     let body = limits.time_for(limits.http.body_bytes_max.into());
-    let mut spans =
-        [limits.handshake, limits.http_idle, limits.ping_interval, limits.pong_timeout, body];
-    spans.sort();
-    (spans[0] / 8).max(spans[4] / TICKS_MAX).clamp(TICK_MIN, TICK_MAX)
+    let spans = [
+        limits.handshake,
+        limits.http_idle,
+        limits.ping_interval,
+        limits.pong_timeout,
+        limits.slow_timeout,
+        body,
+    ];
+    let shortest = spans.into_iter().min().expect("there are some");
+    let longest = spans.into_iter().max().expect("there are some");
+    (shortest / 8).max(longest / TICKS_MAX).clamp(TICK_MIN, TICK_MAX)
 }
 
 const TICK_MIN: Duration = Duration::from_millis(10);

@@ -57,7 +57,8 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let hub =
         Arc::new(HubConfig::new(config, &cores, plan.conns_per_shard).map_err(Failure::Channels)?);
     let watch = Arc::new(Watch::new(config));
-    let blueprint = blueprint(config, &plan, listener, Arc::clone(&hub), Arc::clone(&files), &watch);
+    let blueprint =
+        blueprint(config, &plan, listener, Arc::clone(&hub), Arc::clone(&files), &watch);
     let running = start_shards(&blueprint, &cores, &sender)?;
     let boxes = join(&running);
     let config = &config.in_force(&plan, listen, admin);
@@ -153,6 +154,7 @@ fn blueprint(
             bytes_per_second_min: config.limits.min_bytes_per_second,
             http_idle: config.limits.http_idle_timeout.0,
             ping_interval: config.limits.ping_interval.0,
+            slow_timeout: config.limits.slow_timeout.0,
             pong_timeout: config.limits.pong_timeout.0,
         },
         shard: ShardConfig {

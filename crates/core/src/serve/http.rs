@@ -125,7 +125,7 @@ impl<H: Handler> Serve<H> {
         };
         match end {
             None => {
-                out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.ping_interval)));
+                out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.look_interval())));
             }
             Some(reason) => out.close(id, reason),
         }
@@ -190,7 +190,7 @@ impl<H: Handler> Serve<H> {
         if out.stands_still(id) {
             return out.abort(id, CloseReason::TooSlow);
         }
-        out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.ping_interval)));
+        out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.look_interval())));
     }
 
     /// The handler takes no input of it for the time being. That is no time of the client's, which has
@@ -199,7 +199,7 @@ impl<H: Handler> Serve<H> {
         if out.stands_still(id) {
             return out.abort(id, CloseReason::TooSlow);
         }
-        out.set_timer(id, out.ticks(self.limits.ping_interval));
+        out.set_timer(id, out.ticks(self.limits.look_interval()));
     }
 
     /// The request did not arrive in time.

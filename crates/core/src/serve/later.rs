@@ -110,7 +110,7 @@ impl<H: Handler> Serve<H> {
         if !self.handler.answered(id, &later.session) {
             self.handler.waited(id, &mut later.session, out);
         }
-        out.set_timer(id, out.ticks(self.limits.ping_interval));
+        out.set_timer(id, out.ticks(self.limits.look_interval()));
     }
 }
 

@@ -51,9 +51,10 @@ pub struct ServeLimits {
     pub bytes_per_second_min: u32,
     /// Between two requests.
     pub http_idle: Duration,
-    /// Silence of a WebSocket peer before it is pinged; and how long any peer may take nothing of what
-    /// is queued for it.
+    /// Silence of a WebSocket peer before it is pinged.
     pub ping_interval: Duration,
+    /// How long any peer may take nothing of what is queued for it.
+    pub slow_timeout: Duration,
     /// Silence after a ping before the connection is given up.
     pub pong_timeout: Duration,
 }
@@ -71,12 +72,18 @@ impl Default for ServeLimits {
             bytes_per_second_min: 1000,
             http_idle: Duration::from_secs(120),
             ping_interval: Duration::from_secs(25),
+            slow_timeout: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
         }
     }
 }
 
 impl ServeLimits {
+    /// From one look at what a peer takes to the next.
+    fn look_interval(&self) -> Duration {
+        self.ping_interval.min(self.slow_timeout)
+    }
+
     /// How long so many bytes may take to arrive, after the first of them.
     pub fn time_for(&self, bytes: u64) -> Duration {
         let rate = u64::from(self.bytes_per_second_min.max(1));

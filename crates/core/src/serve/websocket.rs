@@ -182,13 +182,13 @@ impl<H: Handler> Serve<H> {
     /// has yet to take something: somebody looks whether it does.
     fn alive(&self, id: ConnId, websocket: &mut WebSocket<H::Session>, out: &mut Outbox) {
         if std::mem::replace(&mut websocket.pinged, false) || out.queued(id) == 0 {
-            out.set_timer(id, out.ticks(self.limits.ping_interval));
+            out.set_timer(id, out.ticks(self.limits.look_interval()));
         }
     }
 
     /// The first timer of a WebSocket: those opened together are pinged at different times.
     pub(super) fn first_ping(&self, id: ConnId, out: &mut Outbox) {
-        let ticks = u32::from(out.ticks(self.limits.ping_interval));
+        let ticks = u32::from(out.ticks(self.limits.look_interval()));
         // Multiplying by 2^32 / golden ratio spreads neighbouring slots over the upper bits.
         let spread = id.index().wrapping_mul(2_654_435_769) >> 16;
         let early = (ticks / 2 * spread) >> 16;
@@ -214,7 +214,7 @@ impl<H: Handler> Serve<H> {
         if deaf {
             // Its pong may be among what is not read: it is asked again.
             websocket.pinged = false;
-            return out.set_timer(id, out.ticks(self.limits.ping_interval));
+            return out.set_timer(id, out.ticks(self.limits.look_interval()));
         }
         websocket.pinged = true;
         self.counters.pings.add(1);

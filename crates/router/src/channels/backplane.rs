@@ -13,7 +13,7 @@ pub enum Append {
     /// The owner numbers and keeps the publication at once.
     Number,
     /// The caller will pass the outcome to [`Channels::appended`](super::Channels::appended), in the
-    /// order in which the publications of a channel are to be numbered.
+    /// order of the channel's publications.
     Later,
 }
 
@@ -26,7 +26,7 @@ pub enum Interest {
     Last,
 }
 
-/// What the owner of a channel asks before it numbers a publication.
+/// The owner of a channel asks it before it numbers a publication.
 pub trait Backplane {
     /// A publication wants to enter `channel`. With [`Append::Later`] the outcome comes under `id`.
     fn append(&mut self, id: AppendId, channel: &str, payload: &Payload, now: u64) -> Append;

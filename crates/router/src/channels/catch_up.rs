@@ -10,7 +10,7 @@ use super::*;
 /// Deliveries of one channel before it is another's turn.
 const TURN: usize = 256;
 
-/// What one reader could take.
+/// The result of offering publications to one reader.
 enum Read {
     /// All there is.
     CaughtUp,
@@ -75,7 +75,7 @@ impl<E: Encoded> Channels<E> {
                 self.fall_behind(channel, place, sequence, now);
             }
             self.logs.trim(log);
-            // What the caller has made of it counts, too.
+            // The caller's encoding counts, too.
             self.logs.evict(log, &mut self.readers, now);
             self.update_full(log);
         }
@@ -290,8 +290,8 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// What a reader should get next is gone: `oldest` is what is left. Returns whether the reader goes
-    /// on.
+    /// The next publication of a reader is gone, and `oldest` is the first that is left. Returns
+    /// whether the reader goes on.
     fn overrun(
         &mut self,
         key: u32,

@@ -1,4 +1,4 @@
-//! How much may wait and be kept, and how much does.
+//! Bounds of channels, and counts of what there is.
 
 /// Bounds of one shard's channels.
 #[derive(Clone, Copy, Debug)]
@@ -15,8 +15,9 @@ pub struct Limits {
     /// refused by their owners until half of them are made. What is on its way then still comes, and
     /// one publication to many subscribers may exceed it.
     pub deliveries_max: u64,
-    /// Bytes of history, by the formula of `Stats::history_bytes`. What would exceed them puts out
-    /// the publications that are closest to the end of their time.
+    /// Bytes of history, by the formula of `Stats::history_bytes`. Beyond them the
+    /// owner drops the publications that are closest to the end of their time. Histories without
+    /// publications do not count.
     pub history_bytes_max: u64,
     /// Bytes of one channel's log on one shard (see `Stats::log_bytes`), and bytes of payload that an
     /// owner keeps of one channel for readers that recover beyond the channel's retention.
@@ -58,7 +59,7 @@ impl Limits {
     }
 }
 
-/// What one shard's channels hold. All zero once everybody left and history has expired.
+/// Counts of one shard's channels. All zero once everybody left and history has expired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Channels with subscribers on this shard, or with members who have asked to be.
@@ -71,7 +72,8 @@ pub struct Stats {
     pub owned: u64,
     /// Publications in the history of owned channels.
     pub kept: u64,
-    /// Bytes that the history of owned channels takes. For each channel that keeps history
+    /// Bytes that the history of owned channels takes. For each channel with publications
+    /// in its history
     ///
     /// ```text
     ///   slot + a(history) + a(16 + name) + a(32 * room) + the sum over publications of a(16 + payload)
@@ -82,7 +84,7 @@ pub struct Stats {
     /// the number of publications, at most the retention's size (once it shrinks, at most four
     /// times their number), and `a` is what the allocator makes of it: 8 more, rounded up to 16.
     pub history_bytes: u64,
-    /// Publications put out of history because of `Limits::history_bytes_max`, ever.
+    /// Publications dropped from history because of `Limits::history_bytes_max`, ever.
     pub evicted: u64,
     /// Messages gathered and not yet taken.
     pub messages_waiting: u64,

@@ -26,7 +26,7 @@ pub(super) struct Log<E> {
     pub(super) keeps_history: bool,
     /// It has a turn in the shard's fan-outs.
     pub(super) has_turn: bool,
-    /// Some of its readers may have lost their place, and are to be looked at.
+    /// It waits for a sweep, as some of its readers may have lost their place.
     pub(super) is_swept: bool,
     /// The owner of the channel was told that this log is full.
     pub(super) is_behind: bool,
@@ -51,8 +51,8 @@ pub(super) struct Entry<E> {
     bytes: u64,
 }
 
-/// What an entry takes beside payload and encoding: its record, and the counts and allocations of
-/// what it shares.
+/// Bytes of an entry beside payload and encoding: its record, and the counts and allocations of the
+/// shared parts.
 const ENTRY_BYTES: u64 = 160;
 
 /// A log with no more room than this may be used again for another channel.

@@ -1,4 +1,4 @@
-//! What each member of this shard is subscribed to.
+//! The subscriptions of each member of this shard.
 
 use std::mem;
 
@@ -72,7 +72,7 @@ impl Members {
         self.memberships
     }
 
-    /// What the member is subscribed to, in no order.
+    /// The member's subscriptions, in no order.
     pub(super) fn of(&self, member: Member) -> &[Membership] {
         self.lists.get(member as usize).map_or(&[], |list| list)
     }

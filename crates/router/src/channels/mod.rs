@@ -45,6 +45,7 @@ mod readers;
 mod channel;
 mod history;
 mod holds;
+mod listing;
 mod owner;
 
 mod catch_up;
@@ -70,9 +71,9 @@ pub use backplane::{Append, AppendId, Backplane, Interest, Local};
 pub use event::{Event, HistoryPage, Recovery, Refused};
 pub use history::Retention;
 pub use limits::{Limits, Stats};
+pub use listing::{ChannelInfo, Cursor};
 pub use message::ShardMessage;
 pub use name::ChannelName;
-pub use owner::{ChannelInfo, Cursor};
 pub use publication::{
     Direction, Form, HistoryQuery, Origin, Payload, Position, Publication, Publisher, Start,
 };
@@ -278,7 +279,7 @@ impl<E: Encoded> Channels<E> {
         self.owner.next_expiry().into_iter().chain(review).min()
     }
 
-    /// What is here.
+    /// Counts of this shard.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats {
             channels: self.channels.len() as u64,

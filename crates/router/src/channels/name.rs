@@ -18,7 +18,7 @@ pub struct ChannelName {
     pub text: Arc<str>,
 }
 
-/// How names are hashed: the same on all shards, and not to be guessed by clients, who choose names.
+/// The hash of names: the same on all shards, and unpredictable for clients, which choose names.
 #[derive(Clone, Copy)]
 pub(super) struct Hashing(SipHasher13);
 
@@ -152,7 +152,7 @@ mod tests {
         }
     }
 
-    /// Who does not know the seed does not know the hash.
+    /// The hash depends on the seed, so that clients cannot predict it.
     #[test]
     fn hashes_depend_on_the_seed() {
         assert_ne!(Hashing::new(1).hash(b"channel"), Hashing::new(2).hash(b"channel"));

@@ -1,36 +1,33 @@
-//! What the owner of a channel knows of it: which shards care, its order, its history.
+//! Channels on the shard that owns them: interested shards, order, history.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
-use std::sync::Arc;
 
 use super::backplane::{Backplane, Interest};
 use super::history::{History, Retention, shared_bytes};
 use super::holds::Holder;
 use super::list::List;
 use super::name::{ByName, ChannelName};
-use super::{
-    HistoryPage, HistoryQuery, Origin, Payload, Position, Publication, Recovery, Start, Stats,
-};
+use super::{HistoryPage, HistoryQuery, Origin, Payload, Publication, Recovery, Start, Stats};
 use crate::Shard;
 use crate::memory::Trim;
 
 /// The channels that one shard owns: those that some shard cares about, and those with history.
 pub(super) struct Owner {
     rules: Rules,
-    channels: ByName<Owned>,
+    pub(super) channels: ByName<Owned>,
     /// When the oldest publication of a channel is past its time, or earlier, and the channel's key.
     /// Each channel with publications is in here once, unless its oldest one is held.
     deadlines: BinaryHeap<Reverse<(u64, u32)>>,
     /// When the holds of all channels lapse.
-    lapses: BTreeSet<(u64, u32, Holder)>,
+    pub(super) lapses: BTreeSet<(u64, u32, Holder)>,
     /// Milliseconds that a hold lasts.
-    hold_ms: u64,
+    pub(super) hold_ms: u64,
     /// Of channels to come. Goes up when the count of any channel is forgotten, so that none counts
     /// the same twice; a channel that was forgotten before it had counted may go on.
     epoch: u32,
     kept: usize,
-    bytes: usize,
+    pub(super) bytes: usize,
     evicted: u64,
     pub(super) backplane: Box<dyn Backplane + Send>,
 }
@@ -38,10 +35,10 @@ pub(super) struct Owner {
 /// Says whether, and how, a channel keeps history.
 pub(super) type Rules = Box<dyn Fn(&str) -> Option<Retention> + Send>;
 
-struct Owned {
-    interests: List<ShardInterest>,
+pub(super) struct Owned {
+    pub(super) interests: List<ShardInterest>,
     /// `None` if the channel keeps none.
-    history: Option<Box<History>>,
+    pub(super) history: Option<Box<History>>,
 }
 
 /// The subscribers on one shard.
@@ -58,28 +55,8 @@ pub(super) struct ShardInterest {
 /// A cache line with its name, and the subscribers of two shards.
 const _: () = assert!(ByName::<Owned>::SLOT_BYTES == 64);
 
-/// A channel, as its owner sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChannelInfo {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Members that are subscribed anywhere or have asked to be, within an eighth.
-    pub subscribers: u64,
-    /// Of the newest publication, if the channel keeps history.
-    pub position: Option<Position>,
-    /// Publications in its history.
-    pub kept: u64,
-    /// Bytes of the history, by the formula of `Stats::history_bytes`.
-    pub history_bytes: u64,
-}
-
-/// The place at which a listing of channels goes on. Channels have no order in it, but one that is
-/// there all the time comes once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor(pub u32);
-
 /// Publications that one call of `expire` drops.
-const EXPIRED_SLICE: usize = 1024;
+pub(super) const EXPIRED_SLICE: usize = 1024;
 
 impl Owner {
     pub(super) fn new(
@@ -231,102 +208,6 @@ impl Owner {
         }
     }
 
-    /// Publications from the offset `from` on, for a reader that is behind. With `hold`, those that
-    /// follow stay until it asks for them or is released, also those that are yet to come: the
-    /// reader's shard may drop them from its log for the sake of these.
-    pub(super) fn slice(
-        &mut self,
-        name: &ChannelName,
-        holder: Holder,
-        (from, bytes_max): (u64, u32),
-        hold: bool,
-        now: u64,
-    ) -> (u64, Vec<Publication>) {
-        let key = self.find(name.hash, &name.text).expect("the shard has asked before");
-        let (first, slice) =
-            self.history(key).slice(&self.channels.name(key).text, from, bytes_max);
-        let next = first + slice.len() as u64;
-        match hold {
-            true => self.hold(key, holder, next, now),
-            false => self.release(key, holder),
-        }
-        (first, slice)
-    }
-
-    /// Keeps history from `offset` on for a holder, which has a while to ask for it.
-    fn hold(&mut self, key: u32, holder: Holder, offset: u64, now: u64) {
-        let until = now.saturating_add(self.hold_ms);
-        let before = self.change(key, |history| {
-            history.holds.get_or_insert_default().set(holder, offset, until)
-        });
-        if let Some(before) = before {
-            self.lapses.remove(&(before, key, holder));
-        }
-        self.lapses.insert((until, key, holder));
-        self.settle(key);
-    }
-
-    /// A holder needs nothing any more.
-    fn release(&mut self, key: u32, holder: Holder) {
-        let until = self.change(key, |history| {
-            let holds = history.holds.as_mut()?;
-            let until = holds.release(holder);
-            if holds.is_empty() {
-                history.holds = None;
-            }
-            until
-        });
-        if let Some(until) = until {
-            self.lapses.remove(&(until, key, holder));
-            self.settle(key);
-        }
-    }
-
-    /// Drops what was only there for holds that are not there any more.
-    fn settle(&mut self, key: u32) {
-        self.change(key, History::settle);
-        self.rearm(key);
-    }
-
-    /// A reader on another shard, or on this one, has left or come to what is in its shard's log.
-    pub(super) fn release_by_name(&mut self, name: &ChannelName, holder: Holder) {
-        if let Some(key) = self.find(name.hash, &name.text)
-            && self.channels.value(key).history.is_some()
-        {
-            self.release(key, holder);
-        }
-    }
-
-    /// Ends the holds whose time has come, a bounded number of them.
-    fn lapse(&mut self, now: u64) {
-        for _ in 0..EXPIRED_SLICE {
-            let Some(&(until, key, holder)) = self.lapses.first() else { return };
-            if until > now {
-                return;
-            }
-            self.release(key, holder);
-        }
-    }
-
-    /// Whether holds let so much history of the channel stay that no more can be kept.
-    pub(super) fn is_overheld(
-        &mut self,
-        key: u32,
-        held_max: u64,
-        bytes_max: u64,
-        now: u64,
-    ) -> bool {
-        if self.lapses.is_empty() {
-            return false;
-        }
-        self.lapse(now);
-        let bytes = self.bytes as u64;
-        let history = self.channels.get(key).and_then(|(_, owned)| owned.history.as_ref());
-        history.is_some_and(|history| {
-            history.holds.is_some() && (history.held_bytes() > held_max || bytes > bytes_max)
-        })
-    }
-
     /// Drops what is past its time, a bounded slice of it.
     pub(super) fn expire(&mut self, now: u64) {
         self.lapse(now);
@@ -372,7 +253,7 @@ impl Owner {
 
     /// Lists the deadline of a channel that is not listed; forgets the channel if there is no need
     /// for either.
-    fn rearm(&mut self, key: u32) {
+    pub(super) fn rearm(&mut self, key: u32) {
         let history = self.channels.value_mut(key).history.as_mut().expect("it keeps history");
         match history.deadline() {
             _ if history.has_deadline => {}
@@ -384,12 +265,12 @@ impl Owner {
         }
     }
 
-    fn history(&self, key: u32) -> &History {
+    pub(super) fn history(&self, key: u32) -> &History {
         self.channels.value(key).history.as_ref().expect("it keeps history")
     }
 
     /// Changes a history, and what is counted of it.
-    fn change<T>(&mut self, key: u32, change: impl FnOnce(&mut History) -> T) -> T {
+    pub(super) fn change<T>(&mut self, key: u32, change: impl FnOnce(&mut History) -> T) -> T {
         let slot = ByName::<Owned>::SLOT_BYTES + shared_bytes(self.channels.name(key).text.len());
         let history = self.channels.value_mut(key).history.as_mut().expect("it keeps history");
         let (kept, bytes) = (history.len(), bytes(slot, history));
@@ -407,56 +288,21 @@ impl Owner {
         stats.evicted = self.evicted;
         stats.holds = self.lapses.len() as u64;
     }
-
-    /// What there is to say of a channel, if it is here.
-    pub(super) fn info(&self, key: u32) -> Option<ChannelInfo> {
-        let (name, Owned { interests, history }) = self.channels.get(key)?;
-        Some(ChannelInfo {
-            name: name.text.clone(),
-            subscribers: interests.iter().map(|interest| u64::from(interest.subscribers)).sum(),
-            position: history.as_ref().map(|history| history.position()),
-            kept: history.as_ref().map_or(0, |history| history.len() as u64),
-            history_bytes: history.as_ref().map_or(0, |history| {
-                let slot = ByName::<Owned>::SLOT_BYTES + shared_bytes(name.text.len());
-                bytes(slot, history) as u64
-            }),
-        })
-    }
-
-    /// At most `limit` channels from `from` on. Looks at a bounded number of keys.
-    pub(super) fn list(
-        &self,
-        Cursor(from): Cursor,
-        limit: usize,
-    ) -> (Vec<ChannelInfo>, Option<Cursor>) {
-        let end = self.channels.keys_end();
-        let mut channels = Vec::new();
-        let mut key = from;
-        while key < end
-            && channels.len() < limit
-            && ((key - from) as usize) < KEYS_A_CHANNEL * limit
-        {
-            channels.extend(self.info(key));
-            key += 1;
-        }
-        (channels, (key < end).then_some(Cursor(key)))
-    }
 }
-
-/// Keys that are looked at for each channel that is wanted, as most may be free.
-const KEYS_A_CHANNEL: usize = 16;
 
 /// Bytes of a history with publications; the formula is at `Stats::history_bytes`. One that is empty
 /// counts for nothing, so that subscribers alone cannot drop what others keep.
-fn bytes(slot: usize, history: &History) -> usize {
+pub(super) fn bytes(slot: usize, history: &History) -> usize {
     if history.len() == 0 { 0 } else { slot + history.bytes() }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::channels::name::Hashing;
-    use crate::channels::{Form, Local};
+    use crate::channels::{Cursor, Form, Local, Position};
 
     const TTL_MS: u64 = 1000;
     const READER: ShardInterest =
@@ -599,9 +445,9 @@ mod tests {
         assert_eq!((owner.kept, owner.deadlines.len()), (3000, 20));
     }
 
-    /// What would exceed the bound puts out what is closest to its end, in whatever channel.
+    /// Beyond the bound the publications closest to the end of their time go, in whatever channel.
     #[test]
-    fn the_bound_puts_out_the_oldest() {
+    fn the_bound_drops_the_oldest() {
         let mut owner = owner(10);
         let [a, b] = ["kept:a", "kept:b"].map(name);
         for now in 0..20 {

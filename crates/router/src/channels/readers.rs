@@ -37,7 +37,7 @@ impl Reader {
     }
 }
 
-/// What a reader is to the log of its channel.
+/// The claim of a reader on the log of its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// It was not slow when it was last looked at: the log keeps what it has yet to get.

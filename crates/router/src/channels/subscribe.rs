@@ -166,7 +166,7 @@ impl<E: Encoded> Channels<E> {
         self.update_backpressure();
     }
 
-    /// What a member is subscribed to or has asked to be, in no order.
+    /// The channels that a member is subscribed to or has asked for, in no order.
     pub fn subscriptions(&self, member: Member) -> impl Iterator<Item = &str> {
         let memberships = self.members.of(member).iter();
         memberships.map(|membership| &*self.channels.name(membership.channel).text)

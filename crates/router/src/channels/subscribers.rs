@@ -63,8 +63,8 @@ pub enum Pulled {
 
 /// The members of a shard, as the caller knows them.
 pub trait Subscribers<E> {
-    /// Hands `publication` to `member`. `encoded` is what the caller has made of this publication
-    /// before, and may be completed.
+    /// Hands `publication` to `member`. `encoded` is the caller's encoding of it, empty at first, which
+    /// the caller may complete. A member that has taken everything must take at least one.
     fn offer(&mut self, member: Member, publication: &Publication, encoded: &mut E) -> Taken;
 
     /// The member's cursor has left the channel's log. Returns what the channel's rules say.

@@ -26,7 +26,7 @@ pub(super) struct Address {
     pub(super) offer: Key,
 }
 
-/// What an offer is called when notes tell of it. The slot is enough: notes of one shard come in
+/// The name of an offer in messages. The slot is enough: messages of one shard come in
 /// their order, so an offer's end comes before the next offer in the same slot.
 type Name = (Shard, u32);
 
@@ -134,13 +134,13 @@ impl Directory {
     }
 
     fn find(&mut self, shard: Shard, offer: u32) -> (&mut Rota, &mut HashMap<Name, Place>, usize) {
-        let place = self.places.get(&(shard, offer)).expect("notes are in order");
+        let place = self.places.get(&(shard, offer)).expect("messages are in order");
         let rota = self.services.get_mut(&place.service).expect("it has this offer");
         let index = place.index;
         (rota, &mut self.places, index)
     }
 
-    /// How many services are offered.
+    /// Number of services that are offered.
     pub(super) fn len(&self) -> usize {
         self.services.len()
     }

@@ -2,7 +2,7 @@
 //!
 //! Every service has an owner shard, by a hash of its name, which knows who offers it. A request
 //! goes from the requester's shard to the owner, on to the shard of the one whose turn it is, and
-//! the answer straight back. Each way is a note; on one shard it is the same without the note.
+//! the answer straight back. Each way is a message; on one shard it is the same without the message.
 //!
 //! *Who is meant* is always said by a name that is used once: an offer, a request being waited for,
 //! a request being served each have a key with a generation. So a member's number may be used
@@ -19,15 +19,19 @@
 //! again only because of a change that its owner hears of before it comes back: overload does not
 //! make work.
 //!
-//! *Every queue has its bound*: entries by what a member may have, notes about new things by
-//! `Limits::messages_max`. Other notes each belong to an entry.
+//! *Every queue has its bound*: entries by what a member may have, messages about new things by
+//! `Limits::messages_max`. Other messages each belong to an entry.
 
 mod deadlines;
 mod directory;
 mod entries;
 mod event;
+mod limits;
 mod message;
+mod parking;
 mod request_id;
+mod requester;
+mod responder;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -36,6 +40,7 @@ use std::sync::Arc;
 pub use directory::Readiness;
 pub use entries::Key;
 pub use event::{Failure, Refused, ServiceEvent};
+pub use limits::{Limits, Stats};
 pub use message::{Ask, ServiceMessage};
 pub use request_id::{NoRequestId, RequestId};
 
@@ -47,9 +52,9 @@ use entries::{Entries, List};
 
 /// One shard's part of request and reply. `P` is what a request and its answer carry.
 ///
-/// Members act through `serve`, `unserve`, `request`, `reply` and `leave`; other shards' notes come
-/// in through `receive`, and time through `expire`. After any of these there may be notes to hand
-/// over (`notes`) and events to tell (`event`), which is what the caller ends its turn with.
+/// Members act through `serve`, `unserve`, `request`, `reply` and `leave`; other shards' messages
+/// come in through `receive`, and time through `expire`. After any of these there may be messages to
+/// hand over (`messages`) and events to tell (`event`), which is what the caller ends its turn with.
 pub struct Services<P> {
     shard: Shard,
     hash_seed: u64,
@@ -60,69 +65,35 @@ pub struct Services<P> {
     /// Requests of this shard's members, until their outcome has been told.
     waiting: Entries<Waiting<P>>,
     waiting_deadlines: Deadlines,
-    /// Requests that this shard's members are to answer.
+    /// Requests for offers of this shard's members.
     serving: Entries<Serving<P>>,
     serving_deadlines: Deadlines,
     directory: Directory,
-    /// What has something to be told. It may have ended meanwhile.
+    /// Entries with something to tell. They may have ended meanwhile.
     ready: VecDeque<Ready>,
-    /// Notes of this shard to itself; empty between calls.
+    /// Messages of this shard to itself; empty between calls.
     own_messages: VecDeque<ServiceMessage<P>>,
     /// Bytes of payload parked for members.
     parked_bytes: usize,
+    /// Members whose connections are congested.
+    congested: usize,
     /// By the shard they are for.
     messages: Vec<Vec<ServiceMessage<P>>>,
 }
 
-/// The most there may be of everything.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Services that one member offers.
-    pub services_max: u32,
-    /// Requests of one member whose outcome has not been told.
-    pub requests_max: u32,
-    /// Requests that one member is to answer; at least 1.
-    pub serving_max: u32,
-    /// Notes waiting for one shard, beyond which services, and requests on their way to a
-    /// responder, are refused.
-    pub messages_max: usize,
-    /// Bytes of payload parked for one member whose connection is congested. A request or a response
-    /// beyond them fails with [`Failure::Overloaded`].
-    pub parked_bytes_max: usize,
-}
-
-/// What there is on a shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Members that have any of what follows.
-    pub members: usize,
-    /// Offers of its members.
-    pub offers: usize,
-    /// Services that it owns and somebody offers.
-    pub owned: usize,
-    /// Requests of its members whose outcome has not been told.
-    pub waiting: usize,
-    /// Requests that its members are to answer.
-    pub serving: usize,
-    /// Messages gathered for other shards.
-    pub messages: usize,
-    /// Bytes of payload parked for members whose connections are congested.
-    pub parked_bytes: usize,
-}
-
-/// What one member has.
+/// The entries of one member, and its state.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct MemberEntries {
     offers: List,
     waiting: List,
     serving: List,
-    /// Requests that it is to answer and has not seen.
+    /// Requests for its offers that it has not seen.
     unseen: u32,
     /// Bytes of payload that are parked for it.
     parked_bytes: usize,
     /// Its connection took no more when it was last asked.
     congested: bool,
-    /// What its offers are, which changes late enough not to change all the time.
+    /// The readiness of its offers. It changes with hysteresis.
     readiness: Readiness,
 }
 
@@ -161,9 +132,7 @@ enum Ready {
     Request(Key),
 }
 
-/// With this many requests that it has not seen a responder that was congested takes new ones.
-const FEW: u32 = 4;
-/// How many requests of each kind one call of `expire` ends.
+/// Requests of each kind that one call of `expire` ends at most.
 const EXPIRED_PER_CALL: usize = 256;
 
 /// The size of what requests and responses carry.
@@ -202,6 +171,7 @@ impl<P: ByteLen> Services<P> {
             ready: VecDeque::new(),
             own_messages: VecDeque::new(),
             parked_bytes: 0,
+            congested: 0,
             messages: (0..shards).map(|_| Vec::new()).collect(),
         }
     }
@@ -310,13 +280,13 @@ impl<P: ByteLen> Services<P> {
         self.settle();
     }
 
-    /// Takes a note of shard `from`. Its notes must come in the order in which it wrote them.
+    /// Takes a message of shard `from`. Its messages must come in the order in which it wrote them.
     pub fn receive(&mut self, from: Shard, message: ServiceMessage<P>) {
         self.obey(from, message);
         self.settle();
     }
 
-    /// Notes gathered for shard `to`. The caller takes them out when it can hand them over.
+    /// Messages gathered for shard `to`. The caller takes them out when it can hand them over.
     pub fn messages(&mut self, to: Shard) -> &mut Vec<ServiceMessage<P>> {
         &mut self.messages[usize::from(to)]
     }
@@ -343,7 +313,8 @@ impl<P: ByteLen> Services<P> {
                     Ready::Request(key) => self.question(key),
                 });
             }
-            self.members.get_mut(&member).expect("it has this").congested = true;
+            let has = self.members.get_mut(&member).expect("it has this");
+            self.congested += usize::from(!std::mem::replace(&mut has.congested, true));
             self.update_readiness(member);
             match ready {
                 Ready::Answer(key) => self.park_answer(key),
@@ -360,6 +331,7 @@ impl<P: ByteLen> Services<P> {
         if !std::mem::take(&mut has.congested) {
             return;
         }
+        self.congested -= 1;
         // Lists have the newest first.
         let MemberEntries { waiting, serving, .. } = *has;
         let answers = self.waiting.of(waiting).filter(|(_, waiting)| waiting.parked.is_some());
@@ -371,9 +343,9 @@ impl<P: ByteLen> Services<P> {
         self.settle();
     }
 
-    /// Whether nothing is parked with any member. O(1).
-    pub fn nobody_parked(&self) -> bool {
-        true
+    /// Whether no member has to be [resumed](Self::resume). O(1).
+    pub fn nobody_congested(&self) -> bool {
+        self.congested == 0
     }
 
     /// Ends requests whose deadline has come by `now_ms`; a bounded number of them, so that
@@ -401,7 +373,7 @@ impl<P: ByteLen> Services<P> {
         both.into_iter().flatten().min()
     }
 
-    /// What there is on this shard.
+    /// Counts of this shard.
     pub fn stats(&self) -> Stats {
         Stats {
             members: self.members.len(),
@@ -413,55 +385,6 @@ impl<P: ByteLen> Services<P> {
             messages: self.messages.iter().map(Vec::len).sum(),
         }
     }
-
-    // As the shard of a requester.
-
-    /// The request has an outcome, unless it had one or nobody waits for it.
-    fn answered(&mut self, key: Key, answer: Result<P, Failure>) {
-        let Some(waiting) = self.waiting.get_mut(key) else { return };
-        if waiting.answer.is_none() {
-            waiting.answer = Some(answer);
-            self.ready.push_back(Ready::Answer(key));
-        }
-    }
-
-    fn outcome(&mut self, key: Key) -> ServiceEvent<P> {
-        let Waiting { member, ticket, service, answer, .. } = self.end_waiting(key);
-        match answer.expect("only what is answered is ready") {
-            Ok(payload) => ServiceEvent::Response { member, ticket, service, payload },
-            Err(why) => ServiceEvent::Failed { member, ticket, service, why },
-        }
-    }
-
-    /// An outcome waits for the connection of its member. A response that is too much fails.
-    fn park_answer(&mut self, key: Key) {
-        let waiting = self.waiting.get_mut(key).expect("it is ready");
-        let bytes = match &waiting.answer {
-            _ if waiting.parked.is_some() => return,
-            Some(Ok(payload)) => payload.byte_len(),
-            _ => 0,
-        };
-        let has = self.members.get_mut(&waiting.member).expect("it has this");
-        match park(has, &mut self.parked_bytes, bytes, self.limits.parked_bytes_max) {
-            true => waiting.parked = Some(bytes),
-            false => {
-                waiting.answer = Some(Err(Failure::Overloaded));
-                waiting.parked = Some(0);
-            }
-        }
-    }
-
-    fn end_waiting(&mut self, key: Key) -> Waiting<P> {
-        let member = self.waiting.get(key).expect("it waits").member;
-        let has = self.members.get_mut(&member).expect("it has this");
-        let waiting = self.waiting.remove(&mut has.waiting, key);
-        unpark(has, &mut self.parked_bytes, waiting.parked);
-        self.waiting_deadlines.trim(&self.waiting);
-        self.forget_if_bare(member);
-        waiting
-    }
-
-    // As the owner of a service.
 
     /// Gives the request to the one whose turn it is.
     fn choose(&mut self, ask: Ask<P>) {
@@ -476,129 +399,6 @@ impl<P: ByteLen> Services<P> {
         }
     }
 
-    // As the shard of a responder.
-
-    /// A request for the member who has this offer. If it cannot take it, another one may.
-    fn give(&mut self, key: Key, ask: Ask<P>) {
-        let Some(offer) = self.offers.get_mut(key) else { return self.ask(ask) };
-        let member = offer.member;
-        let has = self.members.get_mut(&member).expect("it has this offer");
-        if has.serving.len() >= self.limits.serving_max {
-            has.readiness = Readiness::Full;
-            self.update_offers(member);
-            return self.ask(ask);
-        }
-        has.unseen += 1;
-        let is_congested = has.congested;
-        let Ask { from, waiting, service, deadline_ms, payload } = ask;
-        let (payload, parked) = (Some(payload), None);
-        let serving = Serving { member, from, waiting, service, deadline_ms, payload, parked };
-        let serving = self.serving.insert(&mut has.serving, serving);
-        self.serving_deadlines.push(deadline_ms, serving);
-        match is_congested {
-            true => self.park_request(serving),
-            false => self.ready.push_back(Ready::Request(serving)),
-        }
-    }
-
-    fn question(&mut self, key: Key) -> ServiceEvent<P> {
-        let serving = self.serving.get_mut(key).expect("it is ready");
-        let payload = serving.payload.take().expect("it is ready once");
-        let (member, service) = (serving.member, Arc::clone(&serving.service));
-        let has = self.members.get_mut(&member).expect("it has this");
-        has.unseen -= 1;
-        unpark(has, &mut self.parked_bytes, serving.parked.take());
-        self.update_readiness(member);
-        self.settle();
-        ServiceEvent::Request { member, request: RequestId(key), service, payload }
-    }
-
-    /// The member of a request does not take it: the owner knows of another one, or sends it back. One
-    /// that was parked before stays.
-    fn put_off(&mut self, key: Key) {
-        if self.serving.get(key).expect("it is ready").parked.is_none() {
-            let Serving { from, waiting, service, deadline_ms, payload, .. } =
-                self.end_serving(key);
-            let payload = payload.expect("it is ready");
-            self.ask(Ask { from, waiting, service, deadline_ms, payload });
-        }
-    }
-
-    /// A request waits for the connection of its member, unless that is too much.
-    fn park_request(&mut self, key: Key) {
-        let serving = self.serving.get_mut(key).expect("it was put there");
-        let bytes = serving.payload.as_ref().map_or(0, P::byte_len);
-        let has = self.members.get_mut(&serving.member).expect("it has this");
-        if park(has, &mut self.parked_bytes, bytes, self.limits.parked_bytes_max) {
-            serving.parked = Some(bytes);
-            return;
-        }
-        let Serving { from, waiting, .. } = self.end_serving(key);
-        self.send(from, ServiceMessage::Answer { waiting, answer: Err(Failure::Overloaded) });
-    }
-
-    fn end_serving(&mut self, key: Key) -> Serving<P> {
-        let member = self.serving.get(key).expect("it is served").member;
-        let has = self.members.get_mut(&member).expect("it has this");
-        let serving = self.serving.remove(&mut has.serving, key);
-        unpark(has, &mut self.parked_bytes, serving.parked);
-        has.unseen -= u32::from(serving.payload.is_some());
-        self.serving_deadlines.trim(&self.serving);
-        self.update_readiness(member);
-        self.forget_if_bare(member);
-        serving
-    }
-
-    /// The member takes requests again once it has half of what it may have, and after congestion once
-    /// it has seen most of what was parked.
-    fn update_readiness(&mut self, member: Member) {
-        let Some(has) = self.members.get_mut(&member) else { return };
-        let is_full = match has.readiness {
-            Readiness::Full => has.serving.len() > self.limits.serving_max / 2,
-            _ => false,
-        };
-        let is_congested = match has.readiness {
-            Readiness::Active => has.congested,
-            _ => has.congested || has.unseen > FEW,
-        };
-        has.readiness = match (is_full, is_congested) {
-            (true, _) => Readiness::Full,
-            (_, true) => Readiness::Congested,
-            _ => Readiness::Active,
-        };
-        self.update_offers(member);
-    }
-
-    /// Tells owners what the member's offers are, where they do not know it.
-    fn update_offers(&mut self, member: Member) {
-        let MemberEntries { offers, readiness, .. } = self.entries_of(member);
-        let mut changed = Vec::new();
-        self.offers.for_each(offers, |key, offer| {
-            if std::mem::replace(&mut offer.readiness, readiness) != readiness {
-                changed.push((key.index, Arc::clone(&offer.service)));
-            }
-        });
-        for (offer, service) in changed {
-            self.send(self.owner(&service), ServiceMessage::Ready { offer, readiness });
-        }
-    }
-
-    fn end_offer(&mut self, key: Key) {
-        let member = self.offers.get(key).expect("it is offered").member;
-        let has = self.members.get_mut(&member).expect("it has this");
-        let Offer { service, .. } = self.offers.remove(&mut has.offers, key);
-        self.forget_if_bare(member);
-        self.send(self.owner(&service), ServiceMessage::Unserve { offer: key.index });
-    }
-
-    /// The member's offer of `service`. Looks at all its offers: it has few.
-    fn offer_of(&self, member: Member, service: &str) -> Option<Key> {
-        let mut offers = self.offers.of(self.entries_of(member).offers);
-        offers.find(|(_, offer)| &*offer.service == service).map(|(key, _)| key)
-    }
-
-    // As all of them.
-
     fn entries_of(&self, member: Member) -> MemberEntries {
         self.members.get(&member).copied().unwrap_or_default()
     }
@@ -607,7 +407,8 @@ impl<P: ByteLen> Services<P> {
     fn forget_if_bare(&mut self, member: Member) {
         let MemberEntries { offers, waiting, serving, .. } = self.entries_of(member);
         if offers.len() + waiting.len() + serving.len() == 0 {
-            self.members.remove(&member);
+            let had = self.members.remove(&member);
+            self.congested -= usize::from(had.is_some_and(|had| had.congested));
             self.members.trim();
         }
     }
@@ -619,7 +420,7 @@ impl<P: ByteLen> Services<P> {
         (hasher.finish() % self.messages.len() as u64) as Shard
     }
 
-    /// Whether so many notes wait for a shard that nothing new is begun with it.
+    /// Whether so many messages wait for a shard that nothing new is begun with it.
     fn is_behind(&self, to: Shard) -> bool {
         self.messages[usize::from(to)].len() >= self.limits.messages_max && to != self.shard
     }
@@ -656,20 +457,4 @@ impl<P: ByteLen> Services<P> {
             ServiceMessage::Answer { waiting, answer } => self.answered(waiting, answer),
         }
     }
-}
-
-/// Counts what is parked for a member, unless it is too much.
-fn park(has: &mut MemberEntries, parked_bytes: &mut usize, bytes: usize, max: usize) -> bool {
-    let fits = has.parked_bytes.saturating_add(bytes) <= max;
-    if fits {
-        has.parked_bytes += bytes;
-        *parked_bytes += bytes;
-    }
-    fits
-}
-
-/// Something that was parked is not any more.
-fn unpark(has: &mut MemberEntries, parked_bytes: &mut usize, parked: Option<usize>) {
-    has.parked_bytes -= parked.unwrap_or(0);
-    *parked_bytes -= parked.unwrap_or(0);
 }

@@ -595,6 +595,34 @@ fn a_recovery_misses_nothing() {
     }
 }
 
+/// Publishers wait for a recovering reader only while what is kept for it is beyond a bound, and only
+/// for the grace time.
+#[test]
+fn holds_are_bounded() {
+    let [channels] = &mut shards::<1>(SMALL());
+    for number in 1..=3 {
+        assert_eq!(publish_large(channels, "brief:a", number, 0), Ok(()));
+    }
+    assert_eq!(channels.subscribe(1, "brief:a", Start::AfterOffset(0), 9, 0), Ok(()));
+    let mut number = 3;
+    let mut publish_all = |channels: &mut Shard, now| {
+        let before = number;
+        while number < before + 20 && publish_large(channels, "brief:a", number + 1, now).is_ok() {
+            number += 1;
+        }
+        number - before
+    };
+    // 240 bytes each: the fourth one beyond the size of 3 is too much.
+    assert_eq!(publish_all(channels, 99), 4);
+    assert_eq!(channels.stats().kept, 7);
+    channels.expire(99);
+    assert_eq!((channels.stats().kept, channels.next_expiry()), (7, Some(100)));
+    assert_eq!(publish_all(channels, 100), 20);
+    let mut sockets = Sockets::new();
+    assert_eq!(channels.pull(1, 100, &mut sockets), Pulled::CaughtUp);
+    assert!(matches!(sockets.of_one()[..], [Heard::Overrun, Dropped(_), Number(_), ..]));
+}
+
 /// A reader that is slow goes on in history where the log has dropped what it has yet to get; what
 /// history has lost, too, is counted.
 #[test]

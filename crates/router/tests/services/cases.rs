@@ -7,7 +7,7 @@ use crate::oracles::ROOMY;
 
 type Event = ServiceEvent<&'static str>;
 
-/// What is told, shortly.
+/// The events, shortly.
 fn told(services: &mut Services<&'static str>) -> Vec<(u32, String)> {
     told_to(services, |_| true)
 }
@@ -99,7 +99,7 @@ fn replies_to_what_one_does_not_have() {
     assert_eq!(services.reply(1, "0-2".parse().unwrap(), Ok("late")), Err(Refused::UnknownRequest));
 }
 
-/// What has been answered is told so, even if its deadline comes before it is told.
+/// An answer that is here is told, even if the deadline comes before it is told.
 #[test]
 fn the_first_outcome_counts() {
     let mut services = one_shard(ROOMY);
@@ -127,7 +127,7 @@ fn the_responder_leaves() {
     assert_eq!(told, [(2, "7: ResponderGone".into()), (3, "asked unseen".into())]);
 }
 
-/// Whoever has the number of a member that left hears nothing that was meant for that one, be it a
+/// A member with the number of one that left hears nothing that was meant for that one, be it a
 /// request or an answer, and cannot reply in its place.
 #[test]
 fn a_number_is_used_again() {
@@ -185,7 +185,7 @@ fn full_responders_rest() {
     let mut services = one_shard(Limits { serving_max: 4, ..ROOMY });
     let mut has = Vec::new();
     let mut ticket = 0;
-    // Who gets the next request, if anybody.
+    // The member that gets the next request, if any.
     let mut ask = |services: &mut Services<_>| {
         ticket += 1;
         services.request(9, ticket, "time", "now?", 100).unwrap();
@@ -368,7 +368,7 @@ fn parked_requests_come_first() {
     assert_eq!(self::told(&mut services).iter().filter(|(member, _)| *member == 1).count(), 1);
 }
 
-/// What is parked for one member is bounded: a request or a response beyond that fails, and the
+/// Payload that is parked for one member is bounded: a request or a response beyond that fails, and the
 /// requester hears so.
 #[test]
 fn parked_bytes_are_bounded() {
@@ -392,7 +392,7 @@ fn parked_bytes_are_bounded() {
     assert_eq!(services.stats().parked_bytes, 0);
 }
 
-/// What is parked goes with the member that leaves, with time, or to another responder.
+/// A parked request ends with the member that leaves, with time, or to another responder.
 #[test]
 fn parked_requests_end() {
     for how in 0..3 {

@@ -130,7 +130,8 @@ impl Feed {
                 return;
             }
             self.due -= 1.0;
-            let channel = Arc::clone(&self.listing.channels[self.rng.usize(..self.listing.channels.len())]);
+            let channel =
+                Arc::clone(&self.listing.channels[self.rng.usize(..self.listing.channels.len())]);
             self.number += 1;
             let text = self.message(&channel);
             hub.publish(&channel, Payload::new(Form::Json, text.into_bytes()), out);

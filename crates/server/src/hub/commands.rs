@@ -9,7 +9,8 @@ use super::pending::Asker;
 use super::rate::RateDecision;
 use super::rules::Who;
 use super::{
-    About, Audience, Command, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, SERVER, Session,
+    About, Audience, Command, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, SERVER,
+    Session,
 };
 
 impl Hub {
@@ -82,7 +83,11 @@ impl Hub {
                 let ticket = (request != RequestId::None)
                     .then(|| self.pending.issue(channel, Asker::Session(session, request)));
                 let origin = self.origin(session.conn);
-                self.enter(channel, payload, Publisher { origin, ticket, except: to == Audience::Others })?;
+                self.enter(
+                    channel,
+                    payload,
+                    Publisher { origin, ticket, except: to == Audience::Others },
+                )?;
             }
             Command::History { channel, query } => {
                 self.allow_channel(slot, channel, |rules| rules.subscribe)?;
@@ -295,4 +300,3 @@ fn allow(who: Who, authenticated: bool, about: About<'_>) -> Result<(), Error<'_
     let included = who.includes(authenticated);
     included.then_some(()).ok_or(Error::from(ErrorCode::NotAllowed).about(about))
 }
-

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
-use murre_router::channels::{Backplane, Local};
+use murre_router::channels::Backplane;
 use murre_router::{Shard, channels, services};
 
 use super::auth::Keys;
@@ -12,6 +12,7 @@ use super::drain::Ending;
 use super::limits::Limits;
 use super::rate::TokenBucket;
 use super::rules::Namespaces;
+use crate::backplane;
 use crate::config::Config;
 
 /// What the hubs of all shards share: rules, limits, and what makes them one.
@@ -22,12 +23,12 @@ pub(crate) struct HubConfig {
     pub(crate) channels: channels::Limits,
     pub(crate) services: services::Limits,
     pub(crate) commands: TokenBucket,
-    pub(crate) signature_checks_per_second: u32,
+    pub(crate) bad_tokens_per_second: u32,
     pub(crate) tokens: DeliveryTokens,
     /// Deliveries of one turn of a shard at most.
     pub(crate) deliveries_per_turn: usize,
     /// Makes what orders the publications of the channels that a shard owns.
-    pub(crate) backplane: fn(Shard) -> Box<dyn Backplane + Send>,
+    pub(crate) backplane: fn() -> Box<dyn Backplane + Send>,
     pub(crate) ending: Ending,
     /// What hashes names, the same for all shards and unknown to clients.
     pub(crate) seed: u64,
@@ -69,10 +70,13 @@ impl HubConfig {
             channels,
             services,
             commands: commands(config.limits.max_commands_per_second),
-            signature_checks_per_second: config.limits.max_bad_tokens_per_second,
+            bad_tokens_per_second: match config.limits.max_bad_tokens_per_second {
+                0 => u32::MAX,
+                limit => limit,
+            },
             tokens: DeliveryTokens::new(cores),
             deliveries_per_turn: DELIVERIES_PER_TURN,
-            backplane: |_| Box::new(Local),
+            backplane: backplane::start,
             ending: Ending::new(shards),
             // The only source of numbers that cannot be guessed in the standard library.
             seed: RandomState::new().hash_one(()),

@@ -1,13 +1,13 @@
 //! What the control plane asks of a shard's hub. Each question carries the way its answer goes.
 
 use murre_core::ConnId;
-use murre_router::channels::{ChannelInfo, Cursor, Payload, Position, Publisher};
+use murre_router::channels::{ChannelInfo, Cursor, Payload, Publisher};
 use tokio::sync::oneshot::Sender;
 
 use super::auth::UnixSeconds;
 use super::output::DisconnectReason;
-use super::pending::Asker;
-use super::{ErrorCode, Hub, Outlet, SERVER};
+use super::pending::{Asker, Published};
+use super::{Hub, Outlet, SERVER};
 
 /// A question or an order. If nobody waits for the answer any more it is dropped.
 pub(crate) enum Control {
@@ -24,9 +24,6 @@ pub(crate) enum Control {
     /// End all sessions of a user on this shard.
     DisconnectUser { user: Box<str>, answer: Sender<u32> },
 }
-
-/// What became of a publication.
-pub(crate) type Published = Result<Option<Position>, ErrorCode>;
 
 /// What the control plane is told of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]

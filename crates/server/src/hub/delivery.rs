@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use murre_core::ConnId;
-use murre_router::channels::{Overrun, Publication, Pulled, Subscribers, Taken};
+use murre_router::channels::{Overrun, Publication, Subscribers, Taken};
 use murre_router::{Member, Shard};
 
+use super::encodings::Encodings;
 use super::output::DisconnectReason;
 use super::rules::Slow;
 use super::session::Sessions;
 use super::{Hub, HubConfig, HubCounters, HubMail, Outlet, Push, Session, origin};
-use super::encodings::Encodings;
 
 /// How long to wait for the delivery token before asking again.
 const TOKEN_WAIT: Duration = Duration::from_millis(20);
@@ -25,7 +25,7 @@ impl Hub {
     /// Everything queued for a connection has been sent: hands its session what waits for it.
     pub(crate) fn drained(&mut self, conn: ConnId, out: &mut impl Outlet) {
         // Nearly always nothing waits for anybody.
-        if self.channels.nobody_behind() && self.services.nobody_parked() {
+        if self.channels.nobody_behind() && self.services.nobody_congested() {
             return;
         }
         self.refresh_clock(out);
@@ -41,15 +41,13 @@ impl Hub {
             return;
         }
         let Some(conn) = out.at(member) else { return };
-        while !out.congested(conn) {
-            let Hub { channels, sessions, config, counters, shard, .. } = self;
-            let mut subscribers = Sending { sessions, config, counters, shard: *shard, out };
-            match channels.pull(member, self.now, &mut subscribers) {
-                // Answered at once where this shard owns the channel: `Event::Readable`, which
-                // `dispatch` takes.
-                Pulled::Waiting | Pulled::CaughtUp | Pulled::Full => break,
-            }
+        if out.congested(conn) {
+            return;
         }
+        let Hub { channels, sessions, config, counters, shard, now, .. } = self;
+        let mut subscribers = Sending { sessions, config, counters, shard: *shard, out };
+        // What is more comes when the connection has taken this, or with `Event::Readable`.
+        let _ = channels.pull(member, *now, &mut subscribers);
     }
 
     /// Delivers for a turn; what is more needs the delivery token. When there should be another turn,

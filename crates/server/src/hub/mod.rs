@@ -31,7 +31,7 @@ pub(crate) mod limits;
 pub(crate) mod links;
 mod mail;
 pub(crate) mod output;
-mod pending;
+pub(crate) mod pending;
 pub(crate) mod rate;
 pub(crate) mod rules;
 pub(crate) mod session;
@@ -43,7 +43,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use murre_core::ConnId;
 #[cfg(any(test, feature = "fuzzing"))]
 use murre_router::channels;
-use murre_router::channels::{ChannelInfo, Channels, Cursor, Origin, Payload, Retention};
+use murre_router::channels::{
+    Backplane, ChannelInfo, Channels, Cursor, Origin, Payload, Retention,
+};
 use murre_router::services::Services;
 use murre_router::{Shard, Ticket};
 
@@ -93,17 +95,21 @@ const RETRY_MAIL: Duration = Duration::from_millis(1);
 
 impl Hub {
     /// The hub of `shard`, without sessions.
-    pub(crate) fn new(config: Arc<HubConfig>, shard: Shard) -> Self {
+    pub(crate) fn new(
+        config: Arc<HubConfig>,
+        shard: Shard,
+        backplane: Box<dyn Backplane + Send>,
+    ) -> Self {
         let rules = Arc::clone(&config);
         let retention = move |channel: &str| retention(rules.namespaces.rules(channel));
         let (shards, seed) = (config.shards, config.seed);
         Hub {
             channels: Channels::new(shard, shards, seed, retention, config.channels)
-                .with_backplane((config.backplane)(shard)),
+                .with_backplane(backplane),
             services: Services::new(shard, shards, seed, config.services),
             shard,
             sessions: Sessions::new(config.channels.members_usual),
-            verifier: Verifier::new(config.keys.clone(), config.signature_checks_per_second),
+            verifier: Verifier::new(config.keys.clone(), config.bad_tokens_per_second),
             pending: Pending::default(),
             reading: HashMap::new(),
             links: Links::new(usize::from(shard)),
@@ -185,7 +191,11 @@ impl Hub {
     }
 
     /// Channels that this shard owns, and where to go on, if there are more.
-    pub(crate) fn channels(&self, from: Cursor, limit: usize) -> (Vec<ChannelInfo>, Option<Cursor>) {
+    pub(crate) fn channels(
+        &self,
+        from: Cursor,
+        limit: usize,
+    ) -> (Vec<ChannelInfo>, Option<Cursor>) {
         self.channels.channels(from, limit)
     }
 
@@ -272,7 +282,8 @@ impl Hub {
             }
             let (channels, services) = (std::mem::take(channels), std::mem::take(services));
             let mail = HubMail::Messages { from: self.shard, channels, services };
-            if let Err(HubMail::Messages { channels, services, .. }) = self.links.post(other, mail) {
+            if let Err(HubMail::Messages { channels, services, .. }) = self.links.post(other, mail)
+            {
                 *self.channels.messages(to) = channels;
                 *self.services.messages(to) = services;
                 full = true;

@@ -15,15 +15,38 @@ use super::session::Session;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Reply<'a> {
     /// With history: where the channel is, and whether all that the session missed will follow.
-    Subscribed { channel: &'a str, recovery: Option<Recovery> },
-    Unsubscribed { channel: &'a str },
-    Published { channel: &'a str, position: Option<Position> },
-    History { channel: &'a str, page: Page<'a> },
-    Pong { connection: &'a str },
-    Authenticated { user: &'a str, expires: Option<u64> },
-    Serving { service: &'a str },
-    Unserving { service: &'a str },
-    Response { service: &'a str, payload: &'a Payload },
+    Subscribed {
+        channel: &'a str,
+        recovery: Option<Recovery>,
+    },
+    Unsubscribed {
+        channel: &'a str,
+    },
+    Published {
+        channel: &'a str,
+        position: Option<Position>,
+    },
+    History {
+        channel: &'a str,
+        page: Page<'a>,
+    },
+    Pong {
+        connection: &'a str,
+    },
+    Authenticated {
+        user: &'a str,
+        expires: Option<u64>,
+    },
+    Serving {
+        service: &'a str,
+    },
+    Unserving {
+        service: &'a str,
+    },
+    Response {
+        service: &'a str,
+        payload: &'a Payload,
+    },
     Error(Error<'a>),
 }
 

@@ -2,11 +2,15 @@
 
 use murre_core::Pool;
 use murre_router::Ticket;
+use murre_router::channels::Position;
 use tokio::sync::oneshot;
 
-use super::control::Published;
+use super::command::RequestId;
+use super::error::ErrorCode;
 use super::session::Session;
-use super::RequestId;
+
+/// What became of a publication.
+pub(crate) type Published = Result<Option<Position>, ErrorCode>;
 
 /// The commands that wait for their outcome.
 #[derive(Default)]

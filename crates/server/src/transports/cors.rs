@@ -44,9 +44,9 @@ impl Cors {
     pub(crate) fn add_to(&self, response: Response) -> Response {
         match &self.0 {
             None => response,
-            Some(origin) => response
-                .with("Access-Control-Allow-Origin", origin)
-                .with("Vary", "Origin"),
+            Some(origin) => {
+                response.with("Access-Control-Allow-Origin", origin).with("Vary", "Origin")
+            }
         }
     }
 

@@ -15,9 +15,7 @@ use std::time::Instant;
 use murre_codec::http::Response;
 use murre_core::{ConnId, Outbox};
 
-use crate::hub::{
-    Disconnect, Error, Outlet, Push, Reply, RequestId, Session, Wire,
-};
+use crate::hub::{Disconnect, Error, Outlet, Push, Reply, RequestId, Session, Wire};
 use crate::protocols::murre_v1::encode;
 use crate::protocols::murre_v1::errors::Rejection;
 use long_poll::Polls;

@@ -105,10 +105,21 @@ mod tests {
         {
             assert_eq!(read_position(&event_id(position)), Some(position));
         }
-        for wrong in
-            ["", "-", "1", "1-", "-1", "+1-2", "1-+2", "4294967296-1", "1-18446744073709551616",
-             "1-2-3", "1e1-1", " 1-2", "garbage"]
-        {
+        for wrong in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "-1",
+            "+1-2",
+            "1-+2",
+            "4294967296-1",
+            "1-18446744073709551616",
+            "1-2-3",
+            "1e1-1",
+            " 1-2",
+            "garbage",
+        ] {
             assert_eq!(read_position(wrong), None, "{wrong}");
         }
     }

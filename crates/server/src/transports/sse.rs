@@ -94,7 +94,8 @@ pub(crate) fn begin(
 }
 
 /// The head of a stream, without its last line. The stream ends with the connection.
-const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
+const HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
     X-Accel-Buffering: no\r\nConnection: close\r\n";
 
 /// A comment, so that a proxy does not take silence for the end of the connection.

@@ -14,9 +14,7 @@ use murre_router::channels::{Form, Payload, Publication};
 use super::{MURRE_WEBSOCKET, Wires, written};
 use crate::hub::encodings::Encoding;
 use crate::hub::output::DisconnectReason;
-use crate::hub::{
-    Audience, Command, Flow, Hub, Outlet, Push, Reply, RequestId, Session,
-};
+use crate::hub::{Audience, Command, Flow, Hub, Outlet, Push, Reply, RequestId, Session};
 use crate::protocols::json;
 use crate::protocols::murre_v1::decode::{Item, Parser};
 use crate::protocols::murre_v1::errors::{Code, close_code};
@@ -77,12 +75,7 @@ fn frame(publication: &Publication) -> Bytes {
 }
 
 /// Says why a session ends, and closes its connection.
-pub(super) fn end(
-    conn: ConnId,
-    reason: DisconnectReason,
-    scratch: &mut Vec<u8>,
-    out: &mut Outbox,
-) {
+pub(super) fn end(conn: ConnId, reason: DisconnectReason, scratch: &mut Vec<u8>, out: &mut Outbox) {
     let closed = match reason {
         DisconnectReason::Slow => {
             // It would take too long to read it all.
@@ -191,7 +184,8 @@ impl Incoming {
 
     /// The answer that a message waited for is queued.
     pub(crate) fn answered(&mut self, conn: ConnId, hub: &mut Hub, wires: &mut Wires<'_>) {
-        if let Some(paused) = self.paused.get_mut(&conn.index()).filter(|paused| paused.conn == conn)
+        if let Some(paused) =
+            self.paused.get_mut(&conn.index()).filter(|paused| paused.conn == conn)
         {
             paused.waits_for_answer = false;
             self.proceed(conn, hub, wires);

@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use murre_router::Shard;
 use murre_router::channels::{Append, AppendId, Backplane, Interest, Payload, Position};
 
 use super::setup::Setup;
@@ -65,7 +64,7 @@ impl Backplane for Recorder {
     fn interest(&mut self, _: &str, _: Interest) {}
 }
 
-pub(super) fn recorder(_: Shard) -> Box<dyn Backplane + Send> {
+pub(super) fn recorder() -> Box<dyn Backplane + Send> {
     Box::new(Recorder)
 }
 

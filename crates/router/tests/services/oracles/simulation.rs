@@ -102,7 +102,7 @@ struct Offer {
     known: Option<u64>,
 }
 
-/// What a person is to answer.
+/// A request that a person has yet to answer.
 struct Open {
     request: RequestId,
     ticket: Ticket,
@@ -113,7 +113,7 @@ struct Oracle {
     now: u64,
     /// Counts everything that happens.
     step: u64,
-    /// Who has which number on which shard.
+    /// By shard and number: the person that has it.
     persons: Vec<Vec<Person>>,
     /// By person.
     is_here: Vec<bool>,
@@ -460,7 +460,7 @@ impl Oracle {
     }
 }
 
-/// Members come and go, their numbers are used again, notes are late: every request has one
+/// Members come and go, their numbers are used again, messages are late: every request has one
 /// outcome, for which there is a reason, is seen by one responder at most, and nothing is left.
 pub(crate) fn several(bytes: &[u8], limits: Limits) -> BTreeMap<&'static str, u32> {
     Oracle::new(bytes, limits).run()

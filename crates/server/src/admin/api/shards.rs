@@ -34,8 +34,11 @@ pub(super) const BAD_CONNECTION: Known = (
 pub(super) const BAD_PAGE: Known =
     (StatusCode::BAD_REQUEST, "bad_page", "`from` is what `next` of the page before says");
 
-const TOO_DEEP: Known =
-    (StatusCode::BAD_REQUEST, "bad_json", "`data` is nested more than 32 deep; send a flatter value");
+const TOO_DEEP: Known = (
+    StatusCode::BAD_REQUEST,
+    "bad_json",
+    "`data` is nested more than 32 deep; send a flatter value",
+);
 
 /// How long a shard may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -26,7 +26,8 @@ pub(crate) fn read<'a>(
     let Some((name, payload)) = split() else {
         return Err(Rejection::new(Code::Hub(ErrorCode::BadPublication), FORM));
     };
-    let name = str::from_utf8(name).map_err(|_| Rejection::new(Code::Hub(ErrorCode::BadChannel), UTF_8))?;
+    let name = str::from_utf8(name)
+        .map_err(|_| Rejection::new(Code::Hub(ErrorCode::BadChannel), UTF_8))?;
     let name = limits.name(name)?;
     let fits = limits.size(payload.len());
     fits.map_err(|code| Rejection::from(code).about(About::Channel(name)))?;

@@ -159,7 +159,10 @@ impl Reader<'_> {
                 let identifier = self.identifier(members)?;
                 let about = About::Channel(identifier);
                 let position = position(members.position, about)?;
-                Ok(Command::Subscribe { channel: identifier, start: position.map_or(Start::Head, Start::After) })
+                Ok(Command::Subscribe {
+                    channel: identifier,
+                    start: position.map_or(Start::Head, Start::After),
+                })
             }
             "unsubscribe" => Ok(Command::Unsubscribe { channel: self.identifier(members)? }),
             "publish" => {

@@ -42,8 +42,7 @@ pub(crate) fn reply(out: &mut Vec<u8>, request: &RequestId, reply: Reply<'_>) {
 /// Appends that a command failed.
 pub(crate) fn error(out: &mut Vec<u8>, request: &RequestId, why: Rejection<'_>) {
     let Rejection { code, message, about } = why;
-    let object =
-        Object::new("error", out).member("code", code.name()).member("message", message);
+    let object = Object::new("error", out).member("code", code.name()).member("message", message);
     match about {
         Some(About::Channel(channel)) => object.member("identifier", channel),
         Some(About::Service(service)) => object.member("service", service),
@@ -145,7 +144,8 @@ impl<'o> Object<'o> {
         self.0.push(b',');
         let Object(out) = self.key("publications");
         out.push(b'[');
-        for (number, Publication { position, payload, .. }) in page.publications.iter().enumerate() {
+        for (number, Publication { position, payload, .. }) in page.publications.iter().enumerate()
+        {
             if number > 0 {
                 out.push(b',');
             }
@@ -344,7 +344,8 @@ mod tests {
     /// Publications are in their order, none is an empty array, and more of them are told of.
     #[test]
     fn many_publications() {
-        let some = [published(Some(16), json_payload("{}")), published(Some(17), binary_payload(b"abc"))];
+        let some =
+            [published(Some(16), json_payload("{}")), published(Some(17), binary_payload(b"abc"))];
         let page = Page { position: HERE, recovered: None, publications: &some, more: true };
         assert_eq!(
             text(|out| reply(out, &RequestId::Number(0), Reply::History { channel: "a", page })),

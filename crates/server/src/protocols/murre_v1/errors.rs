@@ -119,35 +119,101 @@ impl Code {
 
     fn text(self) -> (&'static str, &'static str) {
         let code = match self {
-            Code::BadJson => return ("bad_json", "the message is not JSON in UTF-8; send one object, or an array of them"),
-            Code::BadCommand => return ("bad_command", "the command lacks a member or has one of the wrong type; see the table of commands"),
-            Code::UnknownAction => return ("unknown_action", "there is no such `action`; it is one of subscribe, unsubscribe, publish, history, \
-                 ping, auth, serve, unserve, request, reply"),
-            Code::BatchTooLong => return ("batch_too_long", "a batch has 1 to 100 commands; send several batches"),
+            Code::BadJson => {
+                return (
+                    "bad_json",
+                    "the message is not JSON in UTF-8; send one object, or an array of them",
+                );
+            }
+            Code::BadCommand => {
+                return (
+                    "bad_command",
+                    "the command lacks a member or has one of the wrong type; see the table of commands",
+                );
+            }
+            Code::UnknownAction => {
+                return (
+                    "unknown_action",
+                    "there is no such `action`; it is one of subscribe, unsubscribe, publish, history, \
+                 ping, auth, serve, unserve, request, reply",
+                );
+            }
+            Code::BatchTooLong => {
+                return ("batch_too_long", "a batch has 1 to 100 commands; send several batches");
+            }
             Code::Hub(code) => code,
         };
         match code {
-            ErrorCode::BadChannel => ("bad_identifier", "no channel or service can have this name; it has at least one byte, no control \
-                 characters, and no more bytes than the server takes (255 unless set lower)"),
-            ErrorCode::BadPublication => ("bad_publication", "the data is longer than the server takes; send less, or say where to fetch it"),
-            ErrorCode::NotAllowed => ("not_allowed", "this connection may not do that here; authenticate, or ask who runs the server"),
-            ErrorCode::BadToken => ("bad_token", "the token is not valid here; get a new one and send it with `auth`"),
-            ErrorCode::AlreadySubscribed => ("already_subscribed", "this connection is subscribed to the channel; unsubscribe first to start anew"),
-            ErrorCode::NotSubscribed => ("not_subscribed", "this connection is not subscribed to the channel"),
-            ErrorCode::AlreadyServing => ("already_serving", "this connection offers the service already"),
+            ErrorCode::BadChannel => (
+                "bad_identifier",
+                "no channel or service can have this name; it has at least one byte, no control \
+                 characters, and no more bytes than the server takes (255 unless set lower)",
+            ),
+            ErrorCode::BadPublication => (
+                "bad_publication",
+                "the data is longer than the server takes; send less, or say where to fetch it",
+            ),
+            ErrorCode::NotAllowed => (
+                "not_allowed",
+                "this connection may not do that here; authenticate, or ask who runs the server",
+            ),
+            ErrorCode::BadToken => {
+                ("bad_token", "the token is not valid here; get a new one and send it with `auth`")
+            }
+            ErrorCode::AlreadySubscribed => (
+                "already_subscribed",
+                "this connection is subscribed to the channel; unsubscribe first to start anew",
+            ),
+            ErrorCode::NotSubscribed => {
+                ("not_subscribed", "this connection is not subscribed to the channel")
+            }
+            ErrorCode::AlreadyServing => {
+                ("already_serving", "this connection offers the service already")
+            }
             ErrorCode::NotServing => ("not_serving", "this connection does not offer the service"),
-            ErrorCode::TooMany => ("too_many", "this connection has as many of these as it may have; end some, or wait for answers"),
-            ErrorCode::NoHistory => ("no_history", "the channel keeps no history; ask who runs the server for a namespace that does"),
-            ErrorCode::Overloaded => ("overloaded", "the server is behind; try again in some seconds"),
-            ErrorCode::NoResponders => ("no_responders", "nobody offers the service now; try again later"),
-            ErrorCode::ResponderGone => ("responder_gone", "the one who had the request disconnected; it may or may not have been obeyed"),
-            ErrorCode::ResponderFailed => ("responder_failed", "the one who had the request could not answer it"),
-            ErrorCode::Timeout => ("timeout", "nobody answered in time; it may or may not have been obeyed"),
-            ErrorCode::UnknownRequest => ("unknown_request", "no such request is with this connection; perhaps its time was over"),
-            ErrorCode::TooFast => ("too_fast", "more commands than a connection may send per second; wait, then send them again"),
-            ErrorCode::TooSlow => ("too_slow", "this connection reads too slowly for a channel; connect again, and recover with the position"),
-            ErrorCode::TokenExpired => ("token_expired", "the token has expired; connect again with a new one"),
-            ErrorCode::Disconnected => ("disconnected", "an administrator ended this connection; ask who runs the server before you connect again"),
+            ErrorCode::TooMany => (
+                "too_many",
+                "this connection has as many of these as it may have; end some, or wait for answers",
+            ),
+            ErrorCode::NoHistory => (
+                "no_history",
+                "the channel keeps no history; ask who runs the server for a namespace that does",
+            ),
+            ErrorCode::Overloaded => {
+                ("overloaded", "the server is behind; try again in some seconds")
+            }
+            ErrorCode::NoResponders => {
+                ("no_responders", "nobody offers the service now; try again later")
+            }
+            ErrorCode::ResponderGone => (
+                "responder_gone",
+                "the one who had the request disconnected; it may or may not have been obeyed",
+            ),
+            ErrorCode::ResponderFailed => {
+                ("responder_failed", "the one who had the request could not answer it")
+            }
+            ErrorCode::Timeout => {
+                ("timeout", "nobody answered in time; it may or may not have been obeyed")
+            }
+            ErrorCode::UnknownRequest => (
+                "unknown_request",
+                "no such request is with this connection; perhaps its time was over",
+            ),
+            ErrorCode::TooFast => (
+                "too_fast",
+                "more commands than a connection may send per second; wait, then send them again",
+            ),
+            ErrorCode::TooSlow => (
+                "too_slow",
+                "this connection reads too slowly for a channel; connect again, and recover with the position",
+            ),
+            ErrorCode::TokenExpired => {
+                ("token_expired", "the token has expired; connect again with a new one")
+            }
+            ErrorCode::Disconnected => (
+                "disconnected",
+                "an administrator ended this connection; ask who runs the server before you connect again",
+            ),
         }
     }
 }

@@ -10,7 +10,8 @@ use super::super::dice::Dice;
 use super::super::setup::keeps_history;
 use super::super::world::World;
 use super::Operation;
-use crate::hub::control::{Control, Published};
+use crate::hub::control::Control;
+use crate::hub::pending::Published;
 use crate::hub::{ErrorCode, HubMail};
 use crate::routes::AppMail;
 

@@ -35,9 +35,7 @@ fn read_with(parser: &mut Parser, message: &[u8], limits: &Limits) -> Vec<Seen> 
 }
 
 fn seen(Item { request, command }: Item<'_>) -> Seen {
-    let text = |data: &Payload| {
-        Some(str::from_utf8(data.data()).expect("data is text").to_owned())
-    };
+    let text = |data: &Payload| Some(str::from_utf8(data.data()).expect("data is text").to_owned());
     let (outcome, data) = match command {
         Ok(Command::Publish { channel, payload, to: Audience::Everybody }) => {
             (Ok(format!("publish {channel}")), text(&payload))
@@ -85,10 +83,7 @@ fn every_command() {
         ),
         (r#"{"action":"unsubscribe","identifier":"a"}"#, r#"Unsubscribe { channel: "a" }"#),
         (r#"{"action":"publish","identifier":"a","data":null}"#, "publish a"),
-        (
-            r#"{"action":"history","identifier":"a"}"#,
-            "history a 100 Head",
-        ),
+        (r#"{"action":"history","identifier":"a"}"#, "history a 100 Head"),
         (
             r#"{"action":"history","identifier":"a","limit":1000,
                 "position":{"epoch":0,"offset":0,"more":1}}"#,
@@ -232,7 +227,10 @@ fn batches() {
     let seen = read(message);
     let ids: Vec<_> = seen.iter().map(|seen| seen.id.clone()).collect();
     let two = RequestId::Text("two".into());
-    assert_eq!(ids, [RequestId::Number(1), RequestId::None, two, RequestId::Number(3), RequestId::None]);
+    assert_eq!(
+        ids,
+        [RequestId::Number(1), RequestId::None, two, RequestId::Number(3), RequestId::None]
+    );
     let (bad, unknown) = (Some(Code::BadCommand), Some(Code::UnknownAction));
     assert_eq!(codes(&seen), [None, bad, None, unknown, bad]);
     assert_eq!(seen[2].data.as_deref(), Some(r#"[1,"x y"]"#));
