@@ -269,9 +269,7 @@ impl<E: Encoded> Channels<E> {
 
     /// Removes a log that is idle.
     pub(super) fn close_log(&mut self, log: u32) {
-        if self.logs[log].is_behind {
-            self.set_full(log, false);
-        }
+        assert!(!self.logs[log].is_behind, "an empty log has room");
         if let Some(key) = self.logs[log].channel {
             self.channels.value_mut(key).log = NONE;
         }

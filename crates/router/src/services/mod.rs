@@ -73,10 +73,10 @@ pub struct Services<P> {
     ready: VecDeque<Ready>,
     /// Messages of this shard to itself; empty between calls.
     own_messages: VecDeque<ServiceMessage<P>>,
+    /// Members that are congested.
+    congested: usize,
     /// Bytes of payload parked for members.
     parked_bytes: usize,
-    /// Members whose connections are congested.
-    congested: usize,
     /// By the shard they are for.
     messages: Vec<Vec<ServiceMessage<P>>>,
 }
@@ -170,8 +170,8 @@ impl<P: ByteLen> Services<P> {
             directory: Directory::default(),
             ready: VecDeque::new(),
             own_messages: VecDeque::new(),
-            parked_bytes: 0,
             congested: 0,
+            parked_bytes: 0,
             messages: (0..shards).map(|_| Vec::new()).collect(),
         }
     }
@@ -325,8 +325,12 @@ impl<P: ByteLen> Services<P> {
         None
     }
 
-    /// The member's connection takes more again: what is parked for it comes as events.
+    /// The member's connection takes more again: what is parked for it comes as events. Costs nothing
+    /// while no member is congested.
     pub fn resume(&mut self, member: Member) {
+        if self.congested == 0 {
+            return;
+        }
         let Some(has) = self.members.get_mut(&member) else { return };
         if !std::mem::take(&mut has.congested) {
             return;
@@ -341,11 +345,6 @@ impl<P: ByteLen> Services<P> {
         self.ready.extend(ready.into_iter().rev());
         self.update_readiness(member);
         self.settle();
-    }
-
-    /// Whether no member has to be [resumed](Self::resume). O(1).
-    pub fn nobody_congested(&self) -> bool {
-        self.congested == 0
     }
 
     /// Ends requests whose deadline has come by `now_ms`; a bounded number of them, so that
@@ -381,6 +380,7 @@ impl<P: ByteLen> Services<P> {
             owned: self.directory.len(),
             waiting: self.waiting.len(),
             serving: self.serving.len(),
+            congested: self.congested,
             parked_bytes: self.parked_bytes,
             messages: self.messages.iter().map(Vec::len).sum(),
         }
@@ -406,9 +406,10 @@ impl<P: ByteLen> Services<P> {
     /// A member that has nothing costs nothing.
     fn forget_if_bare(&mut self, member: Member) {
         let MemberEntries { offers, waiting, serving, .. } = self.entries_of(member);
-        if offers.len() + waiting.len() + serving.len() == 0 {
-            let had = self.members.remove(&member);
-            self.congested -= usize::from(had.is_some_and(|had| had.congested));
+        if offers.len() + waiting.len() + serving.len() == 0
+            && let Some(has) = self.members.remove(&member)
+        {
+            self.congested -= usize::from(has.congested);
             self.members.trim();
         }
     }
