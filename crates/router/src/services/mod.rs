@@ -347,6 +347,11 @@ impl<P: ByteLen> Services<P> {
         self.settle();
     }
 
+    /// Whether no member has to be [resumed](Self::resume). O(1).
+    pub fn nobody_congested(&self) -> bool {
+        self.congested == 0
+    }
+
     /// Ends requests whose deadline has come by `now_ms`; a bounded number of them, so that
     /// `next_expiry` may still be in the past.
     pub fn expire(&mut self, now_ms: u64) {
