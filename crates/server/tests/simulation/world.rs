@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use murre_core::ring::sim::{Faults, SimNet, SimRing};
+use murre_core::ring::sim::{Faults, Peer, SimNet, SimRing};
 use murre_core::{Held, Serve, ServeMail, Shard};
 
 use super::client::{Client, Pace};
@@ -33,6 +33,8 @@ pub(super) struct World {
     setup: Setup,
     pub(super) nodes: Vec<Node>,
     pub(super) clients: Vec<Option<Client>>,
+    /// All that have ever connected, by shard.
+    pub(super) peers: Vec<(usize, Peer)>,
     pub(super) model: Model,
     pub(super) questions: Vec<Question>,
     /// Seconds by which the wall clock has been set forward.
@@ -66,6 +68,7 @@ impl World {
             setup: setup.clone(),
             nodes,
             clients: (0..CLIENTS).map(|_| None).collect(),
+            peers: Vec::new(),
             model,
             questions: Vec::new(),
             wall_offset: 0,
@@ -250,12 +253,10 @@ impl World {
     fn all_leave(&mut self) {
         for client in self.clients.iter_mut().flatten() {
             client.left = true;
-            let net = &self.nodes[client.shard].net;
-            net.come_back(client.peer);
-            net.reset(client.peer);
         }
-        for node in &self.nodes {
-            node.net.close_all_peers();
+        for &(shard, peer) in &self.peers {
+            self.nodes[shard].net.come_back(peer);
+            self.nodes[shard].net.reset(peer);
         }
         self.pass(CALM);
         // Tokens are known for ten minutes, and history may last for five.

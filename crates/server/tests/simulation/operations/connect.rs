@@ -59,6 +59,7 @@ impl Operation for Connect {
         }
         let memory = place.as_ref().map(|client| client.memory.clone()).unwrap_or_default();
         let Some(peer) = world.nodes[shard].net.connect() else { return };
+        world.peers.push((shard, peer));
         let (mut transport, mut last) = (self.transport.clone(), None);
         if let (Transport::Events(_), true) = (&transport, self.resume)
             && let Some((channels, id)) = &memory.stream
