@@ -18,10 +18,10 @@ mod protocols;
 mod routes;
 mod shards;
 mod signals;
-mod start;
 #[cfg(any(test, feature = "fuzzing"))]
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;
+mod start;
 mod threads;
 mod transports;
 

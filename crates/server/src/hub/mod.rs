@@ -47,7 +47,7 @@ use murre_router::channels::{
     Backplane, ChannelInfo, Channels, Cursor, Origin, Payload, Retention,
 };
 use murre_router::services::Services;
-use murre_router::{Shard, Ticket};
+use murre_router::{Member, Shard, Ticket};
 
 use auth::{User, Verdict, Verifier};
 use encodings::Encodings;
@@ -76,6 +76,8 @@ pub(crate) struct Hub {
     pending: Pending,
     /// By slot: the ticket of a page of history that the session waits for.
     reading: HashMap<u32, Ticket>,
+    /// Members that have something to pull, within one call of `dispatch`.
+    readable: Vec<Member>,
     links: Links,
     counters: Arc<HubCounters>,
     /// When there is something to do though nothing happens.
@@ -112,6 +114,7 @@ impl Hub {
             verifier: Verifier::new(config.keys.clone(), config.bad_tokens_per_second),
             pending: Pending::default(),
             reading: HashMap::new(),
+            readable: Vec::new(),
             links: Links::new(usize::from(shard)),
             counters: Arc::default(),
             wake: None,

@@ -12,11 +12,11 @@ mod ends;
 mod model;
 mod operations;
 mod plan;
+#[cfg(test)]
+mod seeds;
 mod setup;
 #[cfg(test)]
 mod shrink;
-#[cfg(test)]
-mod seeds;
 mod wire;
 mod world;
 

@@ -55,7 +55,8 @@ pub(super) struct Recorder;
 impl Backplane for Recorder {
     fn append(&mut self, _: AppendId, channel: &str, payload: &Payload, _: u64) -> Append {
         let text = String::from_utf8_lossy(payload.data());
-        let number = text.trim_matches('"').split(':').next().and_then(|digits| digits.parse().ok());
+        let number =
+            text.trim_matches('"').split(':').next().and_then(|digits| digits.parse().ok());
         let number = number.expect("payloads of the run begin with their numbers");
         APPENDED.with_borrow_mut(|appended| appended.push((channel.to_owned(), number)));
         Append::Number
@@ -71,8 +72,8 @@ pub(super) fn recorder() -> Box<dyn Backplane + Send> {
 impl Model {
     pub(super) fn new(setup: &Setup) -> Self {
         APPENDED.with_borrow_mut(Vec::clear);
-        let certain = setup.history_ttl >= Duration::from_secs(300)
-            && setup.history_bytes_max >= 1 << 30;
+        let certain =
+            setup.history_ttl >= Duration::from_secs(300) && setup.history_bytes_max >= 1 << 30;
         Model {
             kept: certain.then_some(setup.history_size as usize),
             limits_commands: setup.commands_per_second < 1_000_000,

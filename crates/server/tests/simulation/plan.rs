@@ -44,8 +44,21 @@ macro_rules! steps {
 }
 
 steps!(
-    Authenticate, Connect, Order, Drain, History, Leave, SetPace, Ping, Ask, Publish, Offer, Require,
-    Subscribe, Time, Unsubscribe
+    Authenticate,
+    Connect,
+    Order,
+    Drain,
+    History,
+    Leave,
+    SetPace,
+    Ping,
+    Ask,
+    Publish,
+    Offer,
+    Require,
+    Subscribe,
+    Time,
+    Unsubscribe
 );
 
 impl Plan {

@@ -24,7 +24,8 @@ fn everybody_hears_what_is_theirs() {
         None => 0..number("SEEDS").unwrap_or(SEEDS),
     };
     let (started, count) = (Instant::now(), seeds.end - seeds.start);
-    let failed = first_failure(seeds.start, seeds.end, |seed| failure(&Plan::of_seed(seed)).is_some());
+    let failed =
+        first_failure(seeds.start, seeds.end, |seed| failure(&Plan::of_seed(seed)).is_some());
     if let Some(seed) = failed {
         panic!("{}", explain(seed));
     }
@@ -61,7 +62,9 @@ fn first_failure(from: u64, until: u64, fails: impl Fn(u64) -> bool + Sync) -> O
 fn explain(seed: u64) -> String {
     let plan = Plan::of_seed(seed);
     let Some(first) = failure(&plan) else {
-        return format!("SEED={seed} failed once and not again: the seed does not determine it all");
+        return format!(
+            "SEED={seed} failed once and not again: the seed does not determine it all"
+        );
     };
     let small = shrink::shrink(&plan, |plan| failure(plan).is_some());
     let last = failure(&small).unwrap_or_default();
@@ -84,9 +87,8 @@ fn failure(plan: &Plan) -> Option<String> {
     HOOK.call_once(|| {
         let others = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            let heard = TRIES.with_borrow_mut(|tries| {
-                tries.as_mut().map(|why| *why = panic.to_string())
-            });
+            let heard =
+                TRIES.with_borrow_mut(|tries| tries.as_mut().map(|why| *why = panic.to_string()));
             if heard.is_none() {
                 others(panic);
             }

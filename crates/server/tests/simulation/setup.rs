@@ -89,7 +89,8 @@ impl Setup {
                 mails_max: self.mails_max,
                 ..ShardConfig::default()
             };
-            let shard: AppShard = Shard::new(ring, Serve::new(app, ServeLimits::default()), &config);
+            let shard: AppShard =
+                Shard::new(ring, Serve::new(app, ServeLimits::default()), &config);
             Node { net, mailbox: shard.mailbox(), shard: Some(shard) }
         });
         nodes.collect()
@@ -110,7 +111,8 @@ impl Setup {
     }
 
     fn hub_config(&self) -> HubConfig {
-        let cores: Vec<usize> = (0..self.shards).map(|at| if self.one_core { 0 } else { at }).collect();
+        let cores: Vec<usize> =
+            (0..self.shards).map(|at| if self.one_core { 0 } else { at }).collect();
         let mut config = defaults().clone();
         config.limits.max_history_bytes = self.history_bytes_max;
         config.limits.max_log_bytes = self.log_bytes_max;

@@ -17,13 +17,23 @@ pub(super) enum Heard {
     Binary(Publication),
     Ping(Vec<u8>),
     /// A close frame.
-    Close { code: u16, reason: String },
+    Close {
+        code: u16,
+        reason: String,
+    },
     /// An event of a stream, with its id.
-    Event { name: String, id: Option<String>, data: Value },
+    Event {
+        name: String,
+        id: Option<String>,
+        data: Value,
+    },
     /// The `retry` field of a stream.
     Retry,
     /// A whole HTTP answer.
-    Answer { status: u16, body: String },
+    Answer {
+        status: u16,
+        body: String,
+    },
 }
 
 /// A publication as a client gets it, in whatever form.

@@ -61,8 +61,7 @@ impl World {
         fastrand::seed(setup.seed);
         let nodes = setup.nodes();
         let began = nodes[0].net.now();
-        let boxes: Arc<[AppMailbox]> =
-            nodes.iter().map(|node| Arc::clone(&node.mailbox)).collect();
+        let boxes: Arc<[AppMailbox]> = nodes.iter().map(|node| Arc::clone(&node.mailbox)).collect();
         let model = Model::new(setup);
         let mut world = World {
             setup: setup.clone(),
@@ -228,7 +227,9 @@ impl World {
         }
         // Longer than any request waits.
         self.pass(CALM);
-        while self.now - self.moved_at < CALM / 4 && self.nodes.iter().all(|node| node.shard.is_some()) {
+        while self.now - self.moved_at < CALM / 4
+            && self.nodes.iter().all(|node| node.shard.is_some())
+        {
             self.pass(CALM / 4);
         }
         for shard in 0..self.nodes.len() {

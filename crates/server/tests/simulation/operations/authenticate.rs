@@ -61,7 +61,8 @@ impl Token {
         if let Some(expires) = self.expires(wall) {
             claims["exp"] = expires.into();
         }
-        let secret = if self.kind == Kind::Forged { b"some other secret of 32 bytes...." } else { SECRET };
+        let secret =
+            if self.kind == Kind::Forged { b"some other secret of 32 bytes...." } else { SECRET };
         encode(&Header::default(), &claims, &EncodingKey::from_secret(secret)).expect("a token")
     }
 }

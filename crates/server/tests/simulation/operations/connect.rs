@@ -81,7 +81,8 @@ impl Operation for Connect {
                 client.write(request("/ws", token.as_deref(), UPGRADE).as_bytes());
             }
             Transport::Events(channels) => {
-                let parts: Vec<&str> = last.as_deref().map_or(Vec::new(), |id| id.split(',').collect());
+                let parts: Vec<&str> =
+                    last.as_deref().map_or(Vec::new(), |id| id.split(',').collect());
                 for (index, channel) in channels.iter().enumerate() {
                     let position = parts.get(index).and_then(|part| position(part));
                     let before = world.model.len(channel);

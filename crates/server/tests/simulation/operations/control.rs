@@ -17,11 +17,22 @@ use crate::routes::AppMail;
 
 #[derive(Clone, Debug)]
 pub(in super::super) enum Order {
-    Publish { shard: usize, channel: String, count: u32, filling: usize },
-    Disconnect { client: usize },
-    DisconnectUser { user: String },
+    Publish {
+        shard: usize,
+        channel: String,
+        count: u32,
+        filling: usize,
+    },
+    Disconnect {
+        client: usize,
+    },
+    DisconnectUser {
+        user: String,
+    },
     /// One channel, of which nothing is to be learnt but that there is an answer.
-    Look { shard: usize },
+    Look {
+        shard: usize,
+    },
 }
 
 /// A question that has not been answered.
@@ -107,10 +118,13 @@ impl World {
     /// Takes the answers that are here.
     pub(in super::super) fn hear_answers(&mut self) {
         let questions = std::mem::take(&mut self.questions);
-        self.questions = questions.into_iter().filter_map(|mut question| {
-            let waits = self.hear_answer(&mut question);
-            waits.then_some(question)
-        }).collect();
+        self.questions = questions
+            .into_iter()
+            .filter_map(|mut question| {
+                let waits = self.hear_answer(&mut question);
+                waits.then_some(question)
+            })
+            .collect();
     }
 
     /// Whether there is no answer yet.

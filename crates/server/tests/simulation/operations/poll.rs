@@ -74,7 +74,7 @@ pub(in super::super) fn answered(client: &mut Client, status: u16, body: &str, m
         (401, "bad_token") => {
             // A token that expires may have done so, or the clock may have been set back and forth.
             client.user.as_ref().is_none_or(|(_, expires)| expires.is_some())
-        },
+        }
         (401, "token_expired") => client.has_expired(model.wall_max),
         (403, "not_allowed") => needs_token(&channel) && client.token.is_none(),
         (403, "disconnected") => std::mem::take(&mut client.may_be_disconnected),

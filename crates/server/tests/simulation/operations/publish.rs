@@ -84,7 +84,8 @@ impl Operation for Publish {
                     client.asked.insert(id, Box::new(asked));
                 }
                 Form::Unnamed => {
-                    batch.push(json!({"action": "publish", "identifier": channel, "data": payload}));
+                    batch
+                        .push(json!({"action": "publish", "identifier": channel, "data": payload}));
                     client.unnamed.push(number);
                 }
                 Form::Binary => {

@@ -118,7 +118,10 @@ impl Asked for Offering {
 
 impl Asked for Requiring {
     fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
-        assert_eq!(message.get("service").and_then(Value::as_str).unwrap_or(self.service), self.service);
+        assert_eq!(
+            message.get("service").and_then(Value::as_str).unwrap_or(self.service),
+            self.service
+        );
         let request = &model.requests[&self.number];
         match super::error(message) {
             Some("responder_failed") => {

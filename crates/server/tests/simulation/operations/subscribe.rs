@@ -28,7 +28,11 @@ struct Subscribing {
 
 impl Subscribe {
     pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        Subscribe { client: super::client(dice), channel: super::channel(dice), recover: dice.bool() }
+        Subscribe {
+            client: super::client(dice),
+            channel: super::channel(dice),
+            recover: dice.bool(),
+        }
     }
 }
 
