@@ -201,9 +201,14 @@ impl World {
         let (mut slice, mut quiet) = (MOMENT, 0);
         while self.now < until && self.nodes.iter().any(|node| node.shard.is_some()) {
             let happened = self.round(slice.min(until - self.now));
+            // A client that reads whatever is there is as fast as the network: no time passes while
+            // something moves. What is late in a simulated kernel comes within some turns.
             quiet = if happened { 0 } else { quiet + 1 };
-            // What is late in a simulated kernel comes within some turns: it is not to take long.
-            slice = if quiet > QUIET { (slice * 2).min(TICK / 2) } else { MOMENT };
+            slice = match quiet {
+                0 => Duration::ZERO,
+                1..QUIET => MOMENT,
+                _ => (slice * 2).min(TICK / 2),
+            };
         }
     }
 
