@@ -249,6 +249,12 @@ impl World {
         for (number, client) in self.clients.iter().enumerate() {
             let Some(client) = client.as_ref().filter(|client| client.is_there()) else { continue };
             super::naming(&format!("client {number}"), || {
+                let node = &self.nodes[client.shard];
+                if node.net.story(client.peer).id.is_none() {
+                    // All slots are taken, some by connections of clients that have vanished.
+                    let taken = node.shard.as_ref().map_or(0, |shard| shard.outbox().live());
+                    return assert!(taken >= self.setup.conns_max, "it is not accepted");
+                }
                 ends::must_be_there(client, self.model.wall);
                 client.must_be_satisfied(&self.model);
             });
