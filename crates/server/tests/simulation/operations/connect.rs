@@ -8,6 +8,7 @@ use super::super::dice::Dice;
 use super::super::world::World;
 use super::Operation;
 use super::authenticate::Token;
+use super::control::Question;
 
 #[derive(Clone, Debug)]
 pub(in super::super) struct Connect {
@@ -68,6 +69,9 @@ impl Operation for Connect {
             last = Some(id.clone());
         }
         let mut client = Client::new(shard, peer, transport.clone(), memory);
+        // The order may reach the shard after the client does.
+        let ordered = |question: &Question| matches!(question, Question::Disconnect { .. });
+        client.may_be_disconnected = world.questions.iter().any(ordered);
         let wall = world.model.wall;
         if let Some(token) = &self.token {
             client.token = Some(token.text(wall));
