@@ -32,6 +32,7 @@ pub struct Outbox {
     pub(crate) now: Instant,
     pub(crate) due: Instant,
     pub(crate) send_bytes_max: u32,
+    pub(crate) congested_bytes: u32,
     pub(crate) linger: Duration,
     pub(crate) retry_after: u16,
     pub(crate) addresses: Arc<Addresses>,
@@ -61,9 +62,6 @@ pub enum Queued {
     /// The peer reads too slowly. It is being closed, and these bytes are dropped.
     SlowConsumer,
 }
-
-/// With so much queued a connection is not served further until some of it is sent.
-const CONGESTED_BYTES: u32 = 64 * 1024;
 
 impl Outbox {
     /// Queues bytes that several connections may share.
@@ -121,10 +119,11 @@ impl Outbox {
         Queued::Yes
     }
 
-    /// Whether so much is queued that the connection's input should not be worked on further: 64 KiB,
-    /// or the bound of the queue where that is lower.
+    /// Whether so much is queued that the connection's input should not be worked on further:
+    /// [`ShardConfig::congested_bytes`](crate::ShardConfig::congested_bytes), or the bound of the queue
+    /// where that is lower.
     pub fn congested(&self, id: ConnId) -> bool {
-        let enough = CONGESTED_BYTES.min(self.send_bytes_max).max(1);
+        let enough = self.congested_bytes.min(self.send_bytes_max).max(1);
         self.conns.get(id).is_some_and(|conn| conn.queue.bytes() >= enough)
     }
 

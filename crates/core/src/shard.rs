@@ -32,6 +32,9 @@ pub struct ShardConfig {
     /// A peer for which more bytes than this are queued when there is something more for it is a
     /// slow consumer. So a queue holds at most this and one message.
     pub send_bytes_max: u32,
+    /// With so many bytes queued a connection is handed nothing more, and its input is not worked on,
+    /// until some of them are sent.
+    pub congested_bytes: u32,
     /// How long the peer of a connection that is being closed may take for some more of what is left
     /// to send, and then to close its side.
     pub linger: Duration,
@@ -56,6 +59,7 @@ impl Default for ShardConfig {
         ShardConfig {
             conns_max: 10_000,
             send_bytes_max: 1024 * 1024,
+            congested_bytes: 64 * 1024,
             linger: Duration::from_secs(3),
             tick: Duration::from_secs(1),
             slices: 8,
@@ -158,6 +162,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             now,
             due: now,
             send_bytes_max: config.send_bytes_max,
+            congested_bytes: config.congested_bytes,
             linger: config.linger,
             retry_after: config.retry_after,
             addresses: Arc::clone(&config.addresses),

@@ -24,9 +24,15 @@ mod protocols;
 mod routes;
 mod shards;
 mod signals;
+#[cfg(any(test, feature = "fuzzing"))]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
 mod start;
 mod threads;
 mod transports;
+
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 
 use std::env;
 use std::io::{self, Write};

@@ -12,7 +12,6 @@ use murre_core::{
 };
 use murre_router::Shard;
 
-use crate::backplane;
 use crate::bench::{self, Fixtures};
 use crate::files::{Entry, Files};
 use crate::hub::auth::{User, Verdict};
@@ -118,7 +117,7 @@ impl App {
     ) -> Self {
         App {
             bench: bench.then(|| Fixtures::new(config.shards, config.began)),
-            hub: Hub::new(config, shard, backplane::start()),
+            hub: Hub::new(Arc::clone(&config), shard, (config.backplane)()),
             transports: Transports::default(),
             incoming: Incoming::default(),
             tokens: Tokens::default(),
@@ -131,6 +130,20 @@ impl App {
     /// The hub of this shard.
     pub(crate) fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    /// What is left of sessions, by name: nothing once all have ended and time has passed.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn left(&self) -> Vec<String> {
+        let counts = [
+            ("entries of transports", self.transports.entries()),
+            ("paused messages", self.incoming.paused()),
+            ("requests put off", self.tokens.put_off.len()),
+        ];
+        let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+        let mut left = self.hub.left();
+        left.extend(counts.map(|(name, count)| format!("{count} {name}")));
+        left
     }
 
     fn route(&self, path: &str) -> Option<Route<'_>> {

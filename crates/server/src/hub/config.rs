@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
+use murre_router::channels::Backplane;
 use murre_router::{Shard, channels, services};
 
 use super::auth::Keys;
@@ -11,6 +12,7 @@ use super::drain::Ending;
 use super::limits::Limits;
 use super::rate::TokenBucket;
 use super::rules::Namespaces;
+use crate::backplane;
 use crate::config::Config;
 
 /// What the hubs of all shards share: rules, limits, and what makes them one.
@@ -23,6 +25,10 @@ pub(crate) struct HubConfig {
     pub(crate) commands: TokenBucket,
     pub(crate) bad_tokens_per_second: u32,
     pub(crate) tokens: DeliveryTokens,
+    /// Deliveries of one turn of a shard at most.
+    pub(crate) deliveries_per_turn: usize,
+    /// Makes what orders the publications of the channels that a shard owns.
+    pub(crate) backplane: fn() -> Box<dyn Backplane + Send>,
     pub(crate) ending: Ending,
     /// What hashes names, the same for all shards and unknown to clients.
     pub(crate) seed: u64,
@@ -69,6 +75,8 @@ impl HubConfig {
                 limit => limit,
             },
             tokens: DeliveryTokens::new(cores),
+            deliveries_per_turn: DELIVERIES_PER_TURN,
+            backplane: backplane::start,
             ending: Ending::new(shards),
             // The only source of numbers that cannot be guessed in the standard library.
             seed: RandomState::new().hash_one(()),
@@ -78,6 +86,9 @@ impl HubConfig {
     }
 }
 
+/// About 1 ms of work, so that a fan-out does not delay other connections, and many enough that the
+/// fixed cost of a turn does not matter.
+const DELIVERIES_PER_TURN: usize = 64;
 /// Bytes of requests and responses that wait for one connection to take them.
 const PARKED_BYTES_MAX: usize = 8 << 20;
 

@@ -18,9 +18,6 @@ use super::rules::Slow;
 use super::session::Sessions;
 use super::{Hub, HubConfig, HubCounters, HubMail, Outlet, Push, Session, origin};
 
-/// Deliveries of one turn at most: about 1 ms of work, so that a fan-out does not delay other
-/// connections, and many enough that the fixed cost of a turn does not matter.
-const DELIVERIES_MAX: usize = 64;
 /// How long to wait for the delivery token before asking again.
 const TOKEN_WAIT: Duration = Duration::from_millis(20);
 
@@ -72,7 +69,7 @@ impl Hub {
     fn deliver(&mut self, out: &mut impl Outlet) -> bool {
         let Hub { channels, sessions, config, counters, shard, .. } = self;
         let mut subscribers = Sending { sessions, config, counters, shard: *shard, out };
-        channels.deliver(DELIVERIES_MAX, self.now, &mut subscribers)
+        channels.deliver(config.deliveries_per_turn, self.now, &mut subscribers)
     }
 }
 

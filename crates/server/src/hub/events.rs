@@ -10,27 +10,34 @@ use super::{About, Error, ErrorCode, Hub, Outlet, Page, Push, Reply, RequestId, 
 impl Hub {
     /// Passes on what the router has for this shard's sessions.
     pub(crate) fn dispatch(&mut self, out: &mut impl Outlet) {
-        while let Some(event) = self.channels.event() {
-            match event {
-                Event::Subscribed { member, ticket, recovery } => {
-                    self.subscribed(member, ticket, recovery, out);
-                }
-                Event::Withdrawn { ticket, .. } => {
-                    let pending::Command { name, asker } = self.pending.take(ticket);
-                    let why = Error::from(ErrorCode::NotSubscribed).about(About::Channel(&name));
-                    self.tell_error(asker, why, out);
-                }
-                Event::Published { ticket: Some(ticket), outcome, .. } => {
-                    self.published(ticket, outcome, out);
-                }
-                Event::Published { ticket: None, origin, channel, outcome } => {
-                    if let Err(why) = outcome {
-                        self.publication_refused(origin, &channel, why, out);
+        loop {
+            while let Some(event) = self.channels.event() {
+                match event {
+                    Event::Subscribed { member, ticket, recovery } => {
+                        self.subscribed(member, ticket, recovery, out);
                     }
+                    Event::Withdrawn { ticket, .. } => {
+                        let pending::Command { name, asker } = self.pending.take(ticket);
+                        let why =
+                            Error::from(ErrorCode::NotSubscribed).about(About::Channel(&name));
+                        self.tell_error(asker, why, out);
+                    }
+                    Event::Published { ticket: Some(ticket), outcome, .. } => {
+                        self.published(ticket, outcome, out);
+                    }
+                    Event::Published { ticket: None, origin, channel, outcome } => {
+                        if let Err(why) = outcome {
+                            self.publication_refused(origin, &channel, why, out);
+                        }
+                    }
+                    Event::History { ticket, page } => self.history(ticket, &page, out),
+                    Event::Readable { member } => self.readable.push(member),
                 }
-                Event::History { ticket, page } => self.history(ticket, &page, out),
-                Event::Readable { member } => self.pull(member, out),
             }
+            // Only now: a member hears that each of its subscriptions has begun before it hears what it
+            // has missed there.
+            let Some(member) = self.readable.pop() else { break };
+            self.pull(member, out);
         }
         while let Some(event) = {
             let takes = |member| out.at(member).is_none_or(|conn| !out.congested(conn));
@@ -95,7 +102,7 @@ impl Hub {
         };
         if self.is_there(session, out) {
             out.reply(session, &request, Reply::Subscribed { channel: &name, recovery });
-            self.pull(member, out);
+            self.readable.push(member);
         }
     }
 

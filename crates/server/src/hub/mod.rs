@@ -32,7 +32,7 @@ pub(crate) mod limits;
 pub(crate) mod links;
 mod mail;
 pub(crate) mod output;
-mod pending;
+pub(crate) mod pending;
 pub(crate) mod rate;
 pub(crate) mod rules;
 pub(crate) mod session;
@@ -42,11 +42,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use murre_core::ConnId;
+#[cfg(any(test, feature = "fuzzing"))]
+use murre_router::channels;
 use murre_router::channels::{
     Backplane, ChannelInfo, Channels, Cursor, Origin, Payload, Retention,
 };
 use murre_router::services::Services;
-use murre_router::{Shard, Ticket};
+use murre_router::{Member, Shard, Ticket};
 
 use auth::{User, Verdict, Verifier};
 use encodings::Encodings;
@@ -75,6 +77,8 @@ pub(crate) struct Hub {
     pending: Pending,
     /// By slot: the ticket of a page of history that the session waits for.
     reading: HashMap<u32, Ticket>,
+    /// Members that have something to pull, within one call of `dispatch`.
+    readable: Vec<Member>,
     links: Links,
     counters: Arc<HubCounters>,
     /// When there is something to do though nothing happens.
@@ -111,6 +115,7 @@ impl Hub {
             verifier: Verifier::new(config.keys.clone(), config.bad_tokens_per_second),
             pending: Pending::default(),
             reading: HashMap::new(),
+            readable: Vec::new(),
             links: Links::new(usize::from(shard)),
             counters: Arc::default(),
             wake: None,
@@ -298,6 +303,35 @@ impl Hub {
         full
     }
 
+    /// What the router has of channels.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn channel_stats(&self) -> channels::Stats {
+        self.channels.stats()
+    }
+
+    /// What is left of sessions, by name: nothing once all have ended and time has passed.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn left(&self) -> Vec<String> {
+        let channels = channels::Stats { evicted: 0, ..self.channels.stats() };
+        let services = self.services.stats();
+        let counts = [
+            ("users", self.sessions.users() as usize),
+            ("expiries", self.sessions.expiries()),
+            ("pending", self.pending.len() as usize),
+            ("reading", self.reading.len()),
+            ("tokens", self.verifier.kept()),
+        ];
+        let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+        let mut left: Vec<String> = counts.map(|(name, count)| format!("{count} {name}")).collect();
+        if channels != channels::Stats::default() {
+            left.push(format!("{channels:?}"));
+        }
+        if services != murre_router::services::Stats::default() {
+            left.push(format!("{services:?}"));
+        }
+        left
+    }
+
     fn tell_counters(&self) {
         let (channels, services) = (self.channels.stats(), self.services.stats());
         self.counters.tell(&channels, &services);
@@ -348,7 +382,18 @@ const SERVER: Origin = Origin(u64::MAX);
 
 /// Seconds since 1970, as tokens count.
 pub(crate) fn unix_seconds() -> u64 {
+    #[cfg(any(test, feature = "fuzzing"))]
+    if let Some(seconds) = SIMULATED_UNIX_SECONDS.get() {
+        return seconds;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+thread_local! {
+    /// The wall clock of a simulation on this thread.
+    pub(crate) static SIMULATED_UNIX_SECONDS: std::cell::Cell<Option<u64>> =
+        const { std::cell::Cell::new(None) };
 }
 
 /// What a channel keeps, by the rules of its namespace.

@@ -82,7 +82,7 @@ pub(crate) fn waited(conn: ConnId, wires: &mut Wires<'_>) {
 }
 
 impl Polls {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn len(&self) -> usize {
         self.waiting.len() + self.answered.len()
     }

@@ -62,7 +62,7 @@ impl Transports {
     }
 
     /// Entries of streams of several channels and of polls; none are left when all have ended.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn entries(&self) -> usize {
         self.streams.len() + self.polls.len()
     }

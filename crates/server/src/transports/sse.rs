@@ -108,7 +108,7 @@ pub(crate) fn keep_alive(conn: ConnId, out: &mut Outbox) {
 }
 
 impl Streams {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn len(&self) -> usize {
         self.mixed.len()
     }

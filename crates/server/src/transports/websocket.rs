@@ -268,7 +268,7 @@ impl Incoming {
     }
 
     /// Messages of which a part waits.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn paused(&self) -> usize {
         self.paused.len()
     }

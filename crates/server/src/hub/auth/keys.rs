@@ -58,6 +58,15 @@ impl Keys {
         Ok(Keys(keys))
     }
 
+    /// A secret for HS256, HS384 and HS512.
+    ///
+    /// # Panics
+    /// If it is too short.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn of_secret(secret: &[u8]) -> Keys {
+        Keys(vec![hmac(secret).expect("it is long enough")])
+    }
+
     /// Whether no token can be good.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,0 +1,40 @@
+//! The whole server on simulated rings, held against a naive model: several shards with their
+//! mailboxes, clients of every transport, the control plane, and everything that networks, kernels and
+//! clocks may do to them. A run that fails is made as small as it can be.
+//!
+//! `SEED=17 cargo test --package murre --lib simulation` repeats one run, `SEEDS=` says how many to
+//! try.
+
+mod client;
+#[path = "../../../../fuzz/src/dice.rs"]
+mod dice;
+mod ends;
+mod model;
+mod operations;
+mod plan;
+#[cfg(test)]
+mod seeds;
+mod setup;
+#[cfg(test)]
+mod shrink;
+mod wire;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use plan::Plan;
+use world::World;
+
+/// Any bytes: a run that follows from them.
+#[cfg_attr(test, expect(dead_code, reason = "for a fuzz target"))]
+pub(crate) fn check(bytes: &[u8]) {
+    World::play(&Plan::read(bytes));
+}
+
+/// Says what it was about when something fails.
+fn naming<T>(name: &str, run: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let why = panic.downcast_ref::<String>().map(String::as_str);
+        panic!("{name}: {}", why.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default())
+    })
+}
