@@ -18,8 +18,8 @@
 //!
 //! A subscriber has either *caught up*, and [`Channels::deliver`] hands it each publication, or it is
 //! *behind*: its connection was congested, or it recovers. Then it has a cursor, and
-//! [`Channels::pull`] hands it what follows: from the channel's log on this shard ([`log`]), or, where
-//! the cursor is older than that, from the owner's history, a slice at a time. A reader whose cursor
+//! [`Channels::pull`] hands it what follows: from the channel's log on this shard, or, where the cursor
+//! is older than that, from the owner's history, a slice at a time. A reader whose cursor
 //! reaches the end of the log has caught up.
 //!
 //! Logs are bounded in bytes. Beyond the bound the oldest publications go, unless a reader that is
@@ -41,6 +41,7 @@ mod logs;
 mod members;
 mod name;
 mod readers;
+mod slices;
 
 mod channel;
 mod history;
@@ -128,6 +129,9 @@ impl<E: Encoded> Channels<E> {
     /// The part of `shard` in channels that are shared by `shards`. All of them are given the same
     /// `seed`, an unpredictable one in every process, and the same `rules`, which say whether a channel
     /// keeps history.
+    ///
+    /// # Panics
+    /// If a bound of `limits` lets nothing through.
     pub fn new(
         shard: Shard,
         shards: u16,

@@ -13,7 +13,7 @@ pub struct Limits {
     /// responder, are refused.
     pub messages_max: usize,
     /// Bytes of payload parked for one member whose connection is congested. A request or a response
-    /// beyond them fails with [`Failure::Overloaded`].
+    /// beyond them fails with [`Failure::Overloaded`](super::Failure::Overloaded).
     pub parked_bytes_max: usize,
 }
 
@@ -32,6 +32,8 @@ pub struct Stats {
     pub serving: usize,
     /// Messages gathered for other shards.
     pub messages: usize,
+    /// Members whose connections took no more when they were last asked.
+    pub congested: usize,
     /// Bytes of payload parked for members whose connections are congested.
     pub parked_bytes: usize,
 }

@@ -73,6 +73,8 @@ pub struct Services<P> {
     ready: VecDeque<Ready>,
     /// Messages of this shard to itself; empty between calls.
     own_messages: VecDeque<ServiceMessage<P>>,
+    /// Members that are congested.
+    congested: usize,
     /// Bytes of payload parked for members.
     parked_bytes: usize,
     /// By the shard they are for.
@@ -168,6 +170,7 @@ impl<P: ByteLen> Services<P> {
             directory: Directory::default(),
             ready: VecDeque::new(),
             own_messages: VecDeque::new(),
+            congested: 0,
             parked_bytes: 0,
             messages: (0..shards).map(|_| Vec::new()).collect(),
         }
@@ -310,7 +313,8 @@ impl<P: ByteLen> Services<P> {
                     Ready::Request(key) => self.question(key),
                 });
             }
-            self.members.get_mut(&member).expect("it has this").congested = true;
+            let has = self.members.get_mut(&member).expect("it has this");
+            self.congested += usize::from(!std::mem::replace(&mut has.congested, true));
             self.update_readiness(member);
             match ready {
                 Ready::Answer(key) => self.park_answer(key),
@@ -321,12 +325,17 @@ impl<P: ByteLen> Services<P> {
         None
     }
 
-    /// The member's connection takes more again: what is parked for it comes as events.
+    /// The member's connection takes more again: what is parked for it comes as events. Costs nothing
+    /// while no member is congested.
     pub fn resume(&mut self, member: Member) {
+        if self.congested == 0 {
+            return;
+        }
         let Some(has) = self.members.get_mut(&member) else { return };
         if !std::mem::take(&mut has.congested) {
             return;
         }
+        self.congested -= 1;
         // Lists have the newest first.
         let MemberEntries { waiting, serving, .. } = *has;
         let answers = self.waiting.of(waiting).filter(|(_, waiting)| waiting.parked.is_some());
@@ -376,6 +385,7 @@ impl<P: ByteLen> Services<P> {
             owned: self.directory.len(),
             waiting: self.waiting.len(),
             serving: self.serving.len(),
+            congested: self.congested,
             parked_bytes: self.parked_bytes,
             messages: self.messages.iter().map(Vec::len).sum(),
         }
@@ -401,8 +411,10 @@ impl<P: ByteLen> Services<P> {
     /// A member that has nothing costs nothing.
     fn forget_if_bare(&mut self, member: Member) {
         let MemberEntries { offers, waiting, serving, .. } = self.entries_of(member);
-        if offers.len() + waiting.len() + serving.len() == 0 {
-            self.members.remove(&member);
+        if offers.len() + waiting.len() + serving.len() == 0
+            && let Some(has) = self.members.remove(&member)
+        {
+            self.congested -= usize::from(has.congested);
             self.members.trim();
         }
     }

@@ -244,6 +244,7 @@ impl Model {
             waiting: self.waiting.len(),
             serving: self.serving.len(),
             messages: 0,
+            congested: 0,
             parked_bytes: 0,
         };
         assert_eq!(services.stats(), stats);
