@@ -347,9 +347,9 @@ impl<P: ByteLen> Services<P> {
         self.settle();
     }
 
-    /// Whether nothing is parked with any member. O(1).
-    pub fn nobody_parked(&self) -> bool {
-        true
+    /// Whether no member is congested, so that [`resume`](Self::resume) has nothing to do. O(1).
+    pub fn nobody_congested(&self) -> bool {
+        self.congested == 0
     }
 
     /// Ends requests whose deadline has come by `now_ms`; a bounded number of them, so that

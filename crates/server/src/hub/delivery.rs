@@ -28,7 +28,7 @@ impl Hub {
     /// Everything queued for a connection has been sent: hands its session what waits for it.
     pub(crate) fn drained(&mut self, conn: ConnId, out: &mut impl Outlet) {
         // Nearly always nothing waits for anybody.
-        if self.channels.nobody_behind() && self.services.nobody_parked() {
+        if self.channels.nobody_behind() && self.services.nobody_congested() {
             return;
         }
         self.refresh_clock(out);

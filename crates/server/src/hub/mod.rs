@@ -135,6 +135,8 @@ impl Hub {
     /// Whose a token is.
     pub(crate) fn verify(&mut self, token: &str, conn: ConnId, out: &impl Outlet) -> Verdict {
         let since = self.since(out);
+        // What it costs is told at the end of the turn, though no session may come of it.
+        self.active = true;
         self.verifier.check(token, out.address(conn), since, unix_seconds())
     }
 
