@@ -10,10 +10,19 @@ use super::{About, Error, ErrorCode, Hub, Outlet, Page, Push, Reply, RequestId, 
 impl Hub {
     /// Passes on what the router has for this shard's sessions.
     pub(crate) fn dispatch(&mut self, out: &mut impl Outlet) {
-        while let Some(event) = self.channels.event() {
+        // A pull hands out publications of all channels of a member, so it comes after the answers to
+        // all its subscriptions.
+        let mut readable = Vec::new();
+        loop {
+            let Some(event) = self.channels.event() else {
+                let Some(member) = readable.pop() else { break };
+                self.pull(member, out);
+                continue;
+            };
             match event {
                 Event::Subscribed { member, ticket, recovery } => {
-                    self.subscribed(member, ticket, recovery, out);
+                    self.subscribed(ticket, recovery, out);
+                    readable.push(member);
                 }
                 Event::Withdrawn { ticket, .. } => {
                     let pending::Command { name, asker } = self.pending.take(ticket);
@@ -29,7 +38,7 @@ impl Hub {
                     }
                 }
                 Event::History { ticket, page } => self.history(ticket, &page, out),
-                Event::Readable { member } => self.pull(member, out),
+                Event::Readable { member } => readable.push(member),
             }
         }
         while let Some(event) = {
@@ -82,20 +91,13 @@ impl Hub {
         same && self.sessions.of(session.conn) == Some(session)
     }
 
-    fn subscribed(
-        &mut self,
-        member: u32,
-        ticket: Ticket,
-        recovery: Option<Recovery>,
-        out: &mut impl Outlet,
-    ) {
+    fn subscribed(&mut self, ticket: Ticket, recovery: Option<Recovery>, out: &mut impl Outlet) {
         let pending::Command { name, asker } = self.pending.take(ticket);
         let (Asker::Session(session, request) | Asker::Waiter(session, request)) = asker else {
             return;
         };
         if self.is_there(session, out) {
             out.reply(session, &request, Reply::Subscribed { channel: &name, recovery });
-            self.pull(member, out);
         }
     }
 
