@@ -50,6 +50,32 @@ check('over many breaks nothing is lost, doubled or out of order', async () => {
   }
 })
 
+check('a hundred rooms with a hundred missed messages each are recovered by one connect', async () => {
+  const { proxy, client } = await behindProxy({ commandsPerSecond: 1_000 })
+  const rooms = await Promise.all(numbers(0, 100).map(() => subscribe(client, fresh('kept'))))
+  // Each may send two thousand commands at once.
+  const publishers = numbers(0, 10).map(() => connect())
+  for (const publisher of publishers) await until(() => publisher.state === 'open')
+  proxy.refuse()
+  const filling = 'x'.repeat(1_000)
+  const missed = numbers(0, 100)
+  const encoder = new TextEncoder()
+  for (const [room, { identifier }] of rooms.entries()) {
+    const publisher = publishers[room % publishers.length]
+    for (const n of missed) publisher.publish(identifier, encoder.encode(`${n} ${filling}`))
+    await publisher.publish(identifier, filling)
+  }
+  proxy.admit()
+  for (const room of rooms) await until(() => room.heard.length > missed.length)
+  const decoder = new TextDecoder()
+  for (const room of rooms) {
+    const heard = room.data().slice(0, -1).map((bytes) => parseInt(decoder.decode(bytes)))
+    assert.deepEqual(heard, missed)
+    assert.equal(room.changes.at(-1).recovered, true)
+  }
+  assert.ok(opened(client, 2)() && !opened(client, 3)(), 'one connect is enough')
+})
+
 check('what was missed and is not kept any more is not recovered, and live goes on', async () => {
   const { proxy, client } = await behindProxy()
   const [kept, plain] = [fresh('kept'), fresh('plain')]
