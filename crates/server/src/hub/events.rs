@@ -89,13 +89,7 @@ impl Hub {
         same && self.sessions.of(session.conn) == Some(session)
     }
 
-    fn subscribed(
-        &mut self,
-        member: u32,
-        ticket: Ticket,
-        recovery: Option<Recovery>,
-        out: &mut impl Outlet,
-    ) {
+    fn subscribed(&mut self, ticket: Ticket, recovery: Option<Recovery>, out: &mut impl Outlet) {
         let pending::Command { name, asker } = self.pending.take(ticket);
         let (Asker::Session(session, request) | Asker::Waiter(session, request)) = asker else {
             return;

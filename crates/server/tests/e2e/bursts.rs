@@ -5,7 +5,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::matrix::{SERVERS, SLOW, TRANSPORTS};
+use crate::matrix::{LIVE, SERVERS, SLOW, TRANSPORTS};
 use crate::reader::Reader;
 use crate::recovery::{FAST, kept_by_slow, numbered};
 use crate::server::Server;
@@ -56,9 +56,10 @@ fn requests_to_one_responder() {
 #[test]
 fn publications_of_four_publishers() {
     const PUBLISHERS: u64 = 4;
-    over!(server in SERVERS => {
+    over!(case in SERVERS.into_iter().zip(SLOW) => {
+        let (server, slow) = case;
         let server = Server::start(&[&server[..], &[FAST, &kept_by_slow()]].concat());
-        over!(slow in SLOW, transport in TRANSPORTS => {
+        over!(transport in TRANSPORTS => {
             let channel = format!("{slow}:{transport:?}");
             let mut reader = Reader::begin(&server, transport, &channel, None);
             let mut publishers: Vec<_> = (0..PUBLISHERS).map(|_| Client::of(&server)).collect();
@@ -110,7 +111,7 @@ fn a_burst_larger_than_the_log_waits() {
     over!(server in SERVERS => {
         let open = "--namespace=default,publish=anyone,slow=drop_oldest";
         let server = Server::start(&[&server[..], &[FAST, grace, log, open]].concat());
-        over!(transport in crate::matrix::LIVE => {
+        over!(transport in LIVE => {
             let channel = format!("{transport:?}");
             let mut reader = Reader::begin(&server, transport, &channel, None).takes_little();
             let mut publisher = Client::of(&server);

@@ -5,7 +5,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tungstenite::protocol::CloseFrame;
 use tungstenite::{Message, WebSocket};
 
 use crate::reader::Position;
@@ -123,16 +122,5 @@ impl Client {
     pub(crate) fn name(&mut self) -> String {
         let pong = self.ask(json!({"action": "ping"}));
         pong["connection"].as_str().expect("a name").to_owned()
-    }
-
-    /// Reads to the end, whatever comes before it, and gives the close code.
-    pub(crate) fn closed(&mut self) -> u16 {
-        loop {
-            match self.0.read() {
-                Ok(Message::Close(Some(CloseFrame { code, .. }))) => return code.into(),
-                Ok(_) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
     }
 }

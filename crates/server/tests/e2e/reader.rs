@@ -69,7 +69,7 @@ pub(crate) struct Reader {
 }
 
 enum Connection {
-    WebSocket(Client),
+    WebSocket(Box<Client>),
     Stream(Events),
     Poll { client: server::Client, position: Position, heard: VecDeque<Heard> },
 }
@@ -90,7 +90,7 @@ impl Reader {
                     Some(position) => recovered = Some(client.recover(channel, position)),
                     None => _ = client.subscribe(channel),
                 }
-                Connection::WebSocket(client)
+                Connection::WebSocket(client.into())
             }
             Transport::Stream | Transport::StreamOfTwo => {
                 let two = transport == Transport::StreamOfTwo;
@@ -185,11 +185,6 @@ impl Reader {
             Heard::Publication { data, .. } => data,
             other => panic!("{other:?}"),
         }
-    }
-
-    /// Everything up to the end of its connection.
-    pub(crate) fn rest(&mut self) -> Vec<Heard> {
-        std::iter::from_fn(|| Some(self.next()).filter(|heard| *heard != Heard::End)).collect()
     }
 }
 

@@ -1,10 +1,12 @@
 //! Readers that come back with a position.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::matrix::{SERVERS, SHARDS, SLOW, TRANSPORTS, Transport};
-use crate::reader::{Heard, Position, Reader};
+use crate::reader::{Events, Heard, Position, Reader};
 use crate::server::Server;
 
 /// A namespace for each rule `slow`, which keeps 1000 publications.
@@ -46,6 +48,49 @@ fn a_recovery_of_any_size_is_complete() {
             });
         });
     });
+}
+
+/// Many channels that are recovered by one batch, or by one stream, are each answered before what was
+/// missed of them, and nothing of it is left out.
+#[test]
+fn many_channels_are_recovered_at_once() {
+    const CHANNELS: u64 = 20;
+    const MISSED: u64 = 30;
+    let kept = "--namespace=default,publish=anyone,history-size=1000";
+    over!(server in SERVERS, bytes in [1, 8_000] => {
+        let server = Server::start(&[&server[..], &[FAST, kept]].concat());
+        let names: Vec<String> = (0..CHANNELS).map(|number| format!("c{number}")).collect();
+        let starts: Vec<_> = names.iter().map(|name| Position::now(&server, name)).collect();
+        let mut publisher = Client::of(&server);
+        for name in &names {
+            publisher.publish_all(name, (1..=MISSED).map(|number| numbered(number, bytes)));
+        }
+        let mut client = Client::of(&server);
+        let subscribe = |(name, start): (&String, &Position)| {
+            json!({"action": "subscribe", "identifier": name, "position": start.json()})
+        };
+        client.say(Value::from(names.iter().zip(&starts).map(subscribe).collect::<Vec<_>>()));
+        all_in_order(|| client.hear());
+        let topics: Vec<_> = names.iter().map(|name| format!("topic={name}")).collect();
+        let last: Vec<_> = starts.iter().map(Position::to_string).collect();
+        let target = format!("/sse?{}", topics.join("&"));
+        let mut events = Events::open(&server, &target, Some(&last.join(",")));
+        all_in_order(|| events.next().expect("an event").data);
+    });
+
+    fn all_in_order(mut hear: impl FnMut() -> Value) {
+        let mut next = HashMap::new();
+        for _ in 0..CHANNELS * (1 + MISSED) {
+            let message = hear();
+            let next = next.entry(message["identifier"].to_string()).or_insert(0);
+            match *next {
+                0 => assert_eq!(message["recovered"], true, "{message:.200}"),
+                number => assert_eq!(message["data"][0], number, "{message:.200}"),
+            }
+            *next += 1;
+        }
+        assert!(next.values().all(|next| *next == 1 + MISSED), "{next:?}");
+    }
 }
 
 /// Readers that come back while others publish hear everything once, and in order.

@@ -27,8 +27,8 @@ fn slow_readers() {
     const BYTES: usize = 60_000;
     const KEPT: u64 = 10;
     let histories = [",history-size=10", "", ",history-size=10"];
-    over!(server in SERVERS.into_iter().zip(histories) => {
-        let (server, history) = server;
+    over!(case in SERVERS.into_iter().zip(histories) => {
+        let (server, history) = case;
         let log = format!("--max-log-bytes={}", KEPT * BYTES as u64);
         let flags = ["--slow-grace=0.1", &log, FAST, &by_slow(history)];
         let server = Server::start(&[&server[..], &flags].concat());
