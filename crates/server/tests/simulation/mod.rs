@@ -8,6 +8,8 @@
 mod client;
 #[path = "../../../../fuzz/src/dice.rs"]
 mod dice;
+#[cfg(test)]
+mod directed;
 mod ends;
 mod model;
 mod operations;
