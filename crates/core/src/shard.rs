@@ -556,8 +556,6 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         let conn = self.out.conns.get(id).expect("there while it receives");
         let (state, held) = (conn.state, conn.held());
         match result {
-            // It is found again when the connection is released, behind the input that waits.
-            Ok(0) if held => {}
             Ok(0) => self.ended(id),
             Ok(len) if state == State::Open => {
                 self.out.counters.receives.add(1);

@@ -4,13 +4,19 @@
 //! data port's paths with the [`hub`], its [`transports`] and client [`protocols`]; [`files`] is what
 //! is served from memory, [`control`] runs the tasks of the control plane and [`admin`] the admin port.
 #![forbid(unsafe_code)]
+// Numbers that peers send overflow nothing: they are checked or clamped where they are read. Modules
+// that compute with nothing but their own numbers say so.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod admin;
 mod backplane;
+#[allow(clippy::arithmetic_side_effects, reason = "its own counts and prices")]
 mod bench;
 mod config;
+#[allow(clippy::arithmetic_side_effects, reason = "numbers of the kernel and of the clock")]
 mod control;
 mod failure;
+#[allow(clippy::arithmetic_side_effects, reason = "positions in files in memory")]
 mod files;
 mod hub;
 mod log;

@@ -1,5 +1,6 @@
 //! What the data port answers: the [`Handler`] that joins paths, hub and transports.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -94,8 +95,11 @@ struct Tokens {
     /// The verdict on the token of the request that comes next.
     verdict: Option<(ConnId, Verdict)>,
     /// Connections whose requests wait for the next turn, when there is time for signature checks.
-    put_off: Vec<ConnId>,
+    put_off: VecDeque<ConnId>,
 }
+
+/// Requests that are looked at again in one turn: about as many as it has time to check tokens for.
+const RELEASED_MAX: usize = 16;
 
 /// The methods of RFC 9110 section 9 and RFC 5789 but for CONNECT, which the codec refuses; first
 /// those that some path takes.
@@ -262,7 +266,7 @@ impl Handler for App {
         let wires = Wires { out, transports: &mut self.transports };
         let verdict = self.hub.verify(&token, conn, &wires);
         if matches!(verdict, Verdict::NotNow) {
-            self.tokens.put_off.push(conn);
+            self.tokens.put_off.push_back(conn);
             return false;
         }
         self.tokens.verdict = Some((conn, verdict));
@@ -421,8 +425,7 @@ impl Handler for App {
 
     fn turn(&mut self, out: &mut Outbox) {
         let App { hub, transports, incoming, tokens, bench, boxes, .. } = self;
-        // The time for signature checks of this turn is spent after all else, and anew in the next.
-        for conn in std::mem::take(&mut tokens.put_off) {
+        for conn in tokens.put_off.drain(..tokens.put_off.len().min(RELEASED_MAX)) {
             out.release(conn);
         }
         let wires = &mut Wires { out, transports };
@@ -435,8 +438,9 @@ impl Handler for App {
             }
             bench.turn(hub, wires);
         }
-        hub.turn(wires);
+        hub.begin_turn(wires);
         incoming.turn(hub, wires);
+        hub.turn(wires);
         self.follow_up(out);
     }
 

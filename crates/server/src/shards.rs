@@ -108,7 +108,8 @@ fn tick(limits: &ServeLimits) -> Duration {
     ];
     let shortest = spans.into_iter().min().expect("there are some");
     let longest = spans.into_iter().max().expect("there are some");
-    (shortest / 8).max(longest / TICKS_MAX).clamp(TICK_MIN, TICK_MAX)
+    let (fine, coarse) = (shortest.checked_div(8), longest.checked_div(TICKS_MAX));
+    fine.max(coarse).unwrap_or_default().clamp(TICK_MIN, TICK_MAX)
 }
 
 const TICK_MIN: Duration = Duration::from_millis(10);

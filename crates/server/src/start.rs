@@ -268,15 +268,17 @@ fn wait_for_signal(events: &Receiver<Event>) -> Result<&'static str, Failure> {
 
 /// Tells every shard to drain, and waits for their ends until a deadline.
 fn drain(events: &Receiver<Event>, running: &[Running], over: Duration) -> Result<(), Failure> {
-    let deadline = Instant::now() + over + DRAIN_GRACE;
+    let over_all = over.saturating_add(DRAIN_GRACE);
+    let deadline = Instant::now().checked_add(over_all).expect("an hour at most");
     let mut untold: Vec<_> = running.iter().collect();
     let mut left = running.len();
     while left > 0 {
         // A full mailbox: that shard is told when there is room.
         untold.retain(|shard| shard.mailbox.post(ServeMail::Drain(over)).is_err());
-        let until = if untold.is_empty() { deadline } else { Instant::now() + TELL_AGAIN };
-        match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(Event::ShardEnded(_, Ok(()))) => left -= 1,
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let wait = if untold.is_empty() { rest } else { rest.min(TELL_AGAIN) };
+        match events.recv_timeout(wait) {
+            Ok(Event::ShardEnded(_, Ok(()))) => left = left.saturating_sub(1),
             Ok(Event::ShardEnded(index, Err(why))) => {
                 return Err(Failure::ShardEnded { index, why });
             }

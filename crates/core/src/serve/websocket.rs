@@ -212,8 +212,6 @@ impl<H: Handler> Serve<H> {
             return out.abort(id, CloseReason::TooSlow);
         }
         if deaf {
-            // Its pong may be among what is not read: it is asked again.
-            websocket.pinged = false;
             return out.set_timer(id, out.ticks(self.limits.look_interval()));
         }
         websocket.pinged = true;

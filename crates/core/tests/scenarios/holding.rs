@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use murre_codec::{CloseCode, Control, Data, OpCode};
+use murre_core::ring::sim::Faults;
 use murre_core::{CloseReason, Serve, ServeLimits, ServeMail};
 
 use crate::app::{
@@ -207,6 +208,62 @@ fn time_that_is_held_is_not_the_peers() {
         assert_eq!(heard.messages[0].1, b"onetwo");
         mail(world, RELEASE);
         world.net.close_all();
+    });
+}
+
+/// Held and released at any moment, whatever is on its way then, a connection loses nothing: neither
+/// bytes nor the end of its peer's side.
+#[test]
+fn a_hold_at_any_moment_loses_nothing() {
+    let setup = Setup { buffer_bytes: 500, ..setup() };
+    everywhere(&setup, serve_patiently(Holding::Never), |world| {
+        let mut client = open(world);
+        let payloads: Vec<_> = (0..30).map(|length| body(length * 50)).collect();
+        payloads.iter().for_each(|payload| client.say_bytes(&binary(payload)));
+        let toss = |world: &mut World<Server>| match world.rng.u8(0..6) {
+            0 => mail(world, HOLD),
+            1 => mail(world, RELEASE),
+            _ => {}
+        };
+        world.until("everything is said", |world| {
+            toss(world);
+            client.step(world);
+            client.has_spoken()
+        });
+        world.net.half_close(client.peer);
+        for _ in 0..world.rng.usize(0..20) {
+            toss(world);
+            world.turn();
+        }
+        world.until("the end", |world| {
+            mail(world, RELEASE);
+            client.read(world);
+            client.end.is_some()
+        });
+        let heard = understand(&client.heard);
+        assert!(heard.messages.iter().map(|(_, echo)| echo).eq(&payloads), "something is lost");
+    });
+}
+
+/// A pong that came while its connection was held is read before somebody asks for it, though the time
+/// for it ends right after the release.
+#[test]
+fn a_pong_that_waited_is_heard() {
+    let faults = Faults { late: 40, ..Faults::none() };
+    simulated(&Setup { faults, seeds: 100, ..setup() }, serve(Holding::Never), |world| {
+        let mut client = open(world);
+        world.until("the ping", |world| {
+            client.read(world);
+            understand(&client.heard).pings > 0
+        });
+        mail(world, HOLD);
+        world.turn();
+        world.net.write(client.peer, &control(Control::Pong, b""));
+        let span = limits().pong_timeout.mul_f64(0.85 + 0.2 * world.rng.f64());
+        world.pass(span);
+        mail(world, RELEASE);
+        world.pass(Duration::from_millis(500));
+        assert!(world.protocol().closed.is_empty(), "{:?}", world.protocol().closed);
     });
 }
 

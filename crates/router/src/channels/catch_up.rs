@@ -28,7 +28,7 @@ impl<E: Encoded> Channels<E> {
     /// every subscriber hears in order what was published since it subscribed. Returns whether
     /// something is left. To be called once a turn, also when nothing waits but somebody is behind.
     pub fn deliver(&mut self, budget: usize, now: u64, to: &mut impl Subscribers<E>) -> bool {
-        self.readers.begin_turn();
+        self.readers.begin_turn(now);
         self.review(now);
         let mut left = self.sweep(budget, to);
         while left > 0

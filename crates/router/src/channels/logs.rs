@@ -24,8 +24,8 @@ pub(super) struct Logs<E> {
     pub(super) full: BTreeSet<u32>,
     /// Publications that have stayed after their fan-out, in this order; some are gone.
     order: VecDeque<Stayed>,
-    /// The room of logs that are over, for the next ones.
-    spare: Vec<Log<E>>,
+    /// Logs that are closed and keep their slot and their room, for the next ones.
+    spare: Vec<u32>,
     next_generation: u32,
     publications: u64,
     bytes: u64,
@@ -78,11 +78,12 @@ impl<E: Encoded> Logs<E> {
     /// The log of a channel, whose next publication has this sequence number if it has no log yet.
     pub(super) fn open(&mut self, key: u32, channel: &mut Channel, next: u64) -> u32 {
         if channel.log == NONE {
-            let mut log = self.spare.pop().unwrap_or_else(Log::new);
-            log.open(key, channel.keeps_history, next);
+            let spare = self.spare.pop();
+            channel.log = spare.unwrap_or_else(|| self.logs.insert(Log::new()) as u32);
             self.next_generation = self.next_generation.wrapping_add(1);
+            let log = &mut self.logs[channel.log as usize];
+            log.open(key, channel.keeps_history, next);
             log.generation = self.next_generation;
-            channel.log = self.logs.insert(log) as u32;
         }
         channel.log
     }
@@ -275,14 +276,21 @@ impl<E: Encoded> Logs<E> {
 
     /// Removes a log that is idle.
     pub(super) fn remove(&mut self, key: u32) {
-        let log = self.logs.remove(key as usize);
-        if log.is_swept {
+        let log = &mut self.logs[key as usize];
+        log.channel = None;
+        if std::mem::take(&mut log.is_swept) {
             self.sweeps.retain(|sweep| *sweep != key);
         }
         if self.spare.len() < SPARE && !log.is_large() {
-            self.spare.push(log);
+            self.spare.push(key);
+        } else {
+            self.logs.remove(key as usize);
         }
-        self.logs.trim();
+        if self.logs.len() == self.spare.len() && self.logs.capacity() > KEPT {
+            self.spare.clear();
+            self.logs.clear();
+            self.logs.trim();
+        }
     }
 }
 

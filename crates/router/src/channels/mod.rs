@@ -41,6 +41,7 @@ mod logs;
 mod members;
 mod name;
 mod readers;
+mod slices;
 
 mod channel;
 mod history;

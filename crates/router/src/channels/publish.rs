@@ -63,14 +63,16 @@ impl<E: Encoded> Channels<E> {
         publisher: Publisher,
         now: u64,
     ) -> Option<Result<Option<Position>, Refused>> {
-        if self.refuses(hash, channel, now) || self.appending.len() >= self.limits.messages_max {
+        let key = self.owner.find(hash, channel);
+        let refuses = key.is_some_and(|key| self.refuses(key, now));
+        if refuses || self.appending.len() >= self.limits.messages_max {
             return Some(Err(Refused::Overloaded));
         }
         let id = AppendId(self.appending.vacant_key() as u32);
         match self.owner.backplane.append(id, channel, &payload, now) {
             Append::Number => {
                 let except = publisher.except.then_some(publisher.origin);
-                Some(Ok(self.number(hash, channel, payload, except, now)))
+                Some(Ok(self.number(key, hash, channel, payload, except, now)))
             }
             Append::Later => {
                 let name = self.name(hash, channel);
@@ -88,7 +90,9 @@ impl<E: Encoded> Channels<E> {
         let Appending { name, payload, publisher, from } = self.appending.remove(id.0 as usize);
         self.appending.trim();
         let except = publisher.except.then_some(publisher.origin);
-        let outcome = outcome.map(|()| self.number(name.hash, &name.text, payload, except, now));
+        let key = self.owner.find(name.hash, &name.text);
+        let number = |()| self.number(key, name.hash, &name.text, payload, except, now);
+        let outcome = outcome.map(number);
         self.tell_outcome(from, publisher, name.text, outcome);
     }
 
@@ -113,8 +117,7 @@ impl<E: Encoded> Channels<E> {
 
     /// Whether the owner cannot take a publication to a channel: a shard that would get it is behind,
     /// or so much history is held that it cannot be kept.
-    fn refuses(&mut self, hash: u32, channel: &str, now: u64) -> bool {
-        let Some(key) = self.owner.find(hash, channel) else { return false };
+    fn refuses(&mut self, key: u32, now: u64) -> bool {
         let is_full = |interest: &ShardInterest| {
             interest.is_behind
                 || self.behind[usize::from(interest.shard)]
@@ -128,13 +131,14 @@ impl<E: Encoded> Channels<E> {
     /// As the owner: puts a publication in its place and passes it to the interested shards.
     fn number(
         &mut self,
+        key: Option<u32>,
         hash: u32,
         channel: &str,
         payload: Payload,
         except: Option<Origin>,
         now: u64,
     ) -> Option<Position> {
-        let key = match self.owner.find(hash, channel) {
+        let key = match key {
             Some(key) => key,
             None => {
                 // Without history and subscribers nobody hears it, now or later.

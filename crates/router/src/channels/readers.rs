@@ -87,6 +87,8 @@ pub(super) struct Readers {
     slow_grace_ms: u64,
     /// Turns of the shard, that is calls of `deliver`.
     turn: u64,
+    /// The time of the last turn or pull.
+    now: u64,
     next_id: u32,
 }
 
@@ -97,10 +99,11 @@ const PROMPT_MS: u64 = 10;
 impl Readers {
     pub(super) fn new(slow_grace_ms: u64) -> Self {
         let (readers, members) = (Slab::new(), HashMap::new());
-        Readers { readers, members, slow_grace_ms, turn: 0, next_id: 0 }
+        Readers { readers, members, slow_grace_ms, turn: 0, now: 0, next_id: 0 }
     }
 
-    pub(super) fn begin_turn(&mut self) {
+    pub(super) fn begin_turn(&mut self, now: u64) {
+        self.now = now;
         self.turn = self.turn.wrapping_add(1);
     }
 
@@ -144,6 +147,10 @@ impl Readers {
         self.readers.trim();
         let behind = self.members.get_mut(&reader.member).expect("it is behind");
         let waited = behind.drop_slice(key);
+        if waited {
+            // Until now it has waited for the owner.
+            behind.handed = Moment { ms: self.now, turn: self.turn };
+        }
         behind.drop_turn(key);
         behind.readers -= 1;
         if behind.readers == 0 {
@@ -171,6 +178,7 @@ impl Readers {
     /// The member pulls: counts how long it has let the server wait.
     pub(super) fn begin_pull(&mut self, member: Member, now: u64) {
         let turn = self.turn;
+        self.now = now;
         if let Some(behind) = self.members.get_mut(&member) {
             behind.waited = behind.waited.saturating_add(behind.waits(now, turn));
             behind.handed = Moment { ms: now, turn };
@@ -281,22 +289,34 @@ mod tests {
         let key = readers.insert(reader(3), 0);
         readers.begin_pull(3, 5000);
         assert!(!readers.is_slow(3, 5000), "no turn has passed");
-        (0..3).for_each(|_| readers.begin_turn());
+        (0..3).for_each(|_| readers.begin_turn(0));
         assert!(!readers.is_slow(3, 5100) && readers.is_slow(3, 5101));
         readers.begin_pull(3, 5060);
-        (0..3).for_each(|_| readers.begin_turn());
+        (0..3).for_each(|_| readers.begin_turn(0));
         readers.begin_pull(3, 5070);
         assert!(!readers.is_slow(3, 5070), "60 ms");
         *readers.slice(3) = Slice::Asked { reader: key };
-        (0..3).for_each(|_| readers.begin_turn());
+        (0..3).for_each(|_| readers.begin_turn(0));
         assert!(!readers.is_slow(3, 9000), "the owner is slow");
         assert!(!readers.answered(3, 8, (1, Vec::new()), 9000));
         assert!(readers.answered(3, 7, (1, Vec::new()), 9000));
-        (0..3).for_each(|_| readers.begin_turn());
+        (0..3).for_each(|_| readers.begin_turn(0));
         assert!(!readers.is_slow(3, 9040) && readers.is_slow(3, 9041));
         readers.begin_pull(3, 9041);
         assert!(readers.is_slow(3, 9041), "it stays slow");
         readers.remove(key);
         assert!(!readers.is_behind(3) && readers.is_empty());
+    }
+
+    /// A wait for the owner does not count either if the reader ends that waits for it.
+    #[test]
+    fn a_wait_that_is_off_does_not_count() {
+        let mut readers = Readers::new(100);
+        let [asks, _] = [reader(3), reader(3)].map(|reader| readers.insert(reader, 0));
+        *readers.slice(3) = Slice::Asked { reader: asks };
+        (0..3).for_each(|_| readers.begin_turn(500));
+        assert!(readers.remove(asks).1);
+        (0..3).for_each(|_| readers.begin_turn(600));
+        assert!(!readers.is_slow(3, 600) && readers.is_slow(3, 601));
     }
 }

@@ -347,7 +347,7 @@ impl<P: ByteLen> Services<P> {
         self.settle();
     }
 
-    /// Whether no member has to be [resumed](Self::resume). O(1).
+    /// Whether no member is congested, so that [`resume`](Self::resume) has nothing to do. O(1).
     pub fn nobody_congested(&self) -> bool {
         self.congested == 0
     }

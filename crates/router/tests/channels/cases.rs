@@ -550,6 +550,39 @@ fn all_logs_are_bounded() {
     assert_eq!(shards[0].stats().log_bytes, 0);
 }
 
+/// What only slow readers have yet to take goes at once, in the order in which it came, and no publisher
+/// is refused for it.
+#[test]
+fn slow_readers_hold_up_nobody() {
+    let limits = Limits { logs_bytes_max: 2000, slow_grace_ms: 100, ..Limits::default() };
+    let [channels] = &mut shards::<1>(limits);
+    let mut sockets = Sockets::new();
+    for (member, name) in [(1, "plain:a"), (2, "plain:b")] {
+        sockets.room.insert(member, 0);
+        subscribe(channels, member, name);
+        assert_eq!(publish_large(channels, name, 0, 0), Ok(()));
+        channels.deliver(9, 0, &mut sockets);
+    }
+    (0..3).for_each(|_| _ = channels.deliver(9, 150, &mut sockets));
+    for number in 1..=20 {
+        for name in ["plain:a", "plain:b"] {
+            assert_eq!(publish_large(channels, name, number, 150), Ok(()));
+            while channels.deliver(9, 150, &mut sockets) {}
+            assert!(channels.stats().log_bytes <= 2000);
+        }
+    }
+    sockets.heard();
+    sockets.room.clear();
+    for member in [1, 2] {
+        assert_eq!(channels.pull(member, 150, &mut sockets), Pulled::CaughtUp);
+    }
+    // Five fit: the newest ones.
+    let of = |member, heard: &[Heard]| heard.iter().map(|heard| (member, *heard)).collect();
+    let first: Vec<_> = of(1, &[Dropped(19), Number(19), Number(20)]);
+    let second: Vec<_> = of(2, &[Dropped(18), Number(18), Number(19), Number(20)]);
+    assert_eq!(sockets.heard(), [first, second].concat());
+}
+
 /// A recovery of more than a slice is read slice after slice from an owner on another shard, while
 /// publications go on beyond what history may keep, and misses nothing.
 #[test]

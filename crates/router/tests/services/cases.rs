@@ -335,7 +335,9 @@ fn requests_wait_for_congested_responders() {
     }
     assert_eq!(services.stats().parked_bytes, 4);
     assert_eq!(told(&mut services), []);
+    assert!(!services.nobody_congested());
     services.resume(1);
+    assert!(services.nobody_congested());
     let taken = std::cell::Cell::new(0);
     let takes_two = |_| taken.replace(taken.get() + 1) < 2;
     let asked = |payloads: &[&str]| -> Vec<(u32, String)> {

@@ -90,13 +90,15 @@ fn memory(facts: &Facts, at_start: Memory, open: u64) -> Value {
     let now = Memory::now();
     let per_open = |bytes: u64| (open > 0).then(|| bytes as f64 / open as f64);
     let protocol = size_of::<Option<<Serve<App> as Protocol>::State>>();
+    let parts = [murre_core::CONN_BYTES, murre_core::TIMER_BYTES, facts.ring_bytes, protocol];
+    let sum: usize = parts.iter().sum();
     json!({
         "bytes_per_connection": {
             "conn": murre_core::CONN_BYTES,
             "timer": murre_core::TIMER_BYTES,
             "ring": facts.ring_bytes,
             "protocol": protocol,
-            "sum": murre_core::CONN_BYTES + murre_core::TIMER_BYTES + facts.ring_bytes + protocol,
+            "sum": sum,
         },
         "process": now,
         "process_at_start": at_start,
@@ -126,7 +128,7 @@ impl Memory {
         let bytes = |name| {
             let value = smaps_rollup.lines().find_map(|line| line.strip_prefix(name))?;
             let kib: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;
-            Some(kib * 1024)
+            kib.checked_mul(1024)
         };
         Some(Memory { pss_bytes: bytes("Pss:")?, anonymous_bytes: bytes("Pss_Anon:")? })
     }

@@ -20,7 +20,7 @@ pub(super) fn flags(
     let text = fs::read_to_string(path)
         .map_err(|error| format!("cannot be read: {error}; check the path and its permissions"))?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        let line = error.span().map_or(1, |span| text[..span.start].split('\n').count());
         format!("line {line}: {}", error.message().replace('\n', ", "))
     })?;
     let settings = || {

@@ -44,11 +44,11 @@ impl HubConfig {
     /// A setting that cannot be used, and what helps.
     pub(crate) fn new(config: &Config, cores: &[usize], conns_max: u32) -> Result<Self, String> {
         let shards = cores.len();
-        let each = |bytes: u64| (bytes / shards as u64).max(1);
+        let each = |bytes: u64| bytes.checked_div(shards as u64).unwrap_or(0).max(1);
         let channels = channels::Limits {
             members_usual: conns_max as usize,
             subscriptions_max: config.limits.max_channels as usize,
-            history_bytes_max: config.limits.max_history_bytes / shards as u64,
+            history_bytes_max: each(config.limits.max_history_bytes),
             log_bytes_max: config.limits.max_log_bytes,
             logs_bytes_max: each(config.limits.max_logs_bytes),
             slow_grace_ms: config.limits.slow_grace.0.as_millis() as u64,

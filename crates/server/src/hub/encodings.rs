@@ -19,7 +19,7 @@ impl Encodings {
         let known = self.0.iter().position(|(known, _)| *known == encoding);
         let at = known.unwrap_or_else(|| {
             self.0.push((encoding, make()));
-            self.0.len() - 1
+            self.0.len().saturating_sub(1)
         });
         &self.0[at].1
     }

@@ -167,7 +167,11 @@ impl Hub {
             return;
         }
         let HistoryPage { position, recovered, ref publications, more } = *page;
-        let page = Page { position, recovered, publications, more };
+        let page = match recovered {
+            // As with a subscription, nothing old follows a position that is lost.
+            Some(false) if waits => Page { position, recovered, publications: &[], more: false },
+            _ => Page { position, recovered, publications, more },
+        };
         out.reply(session, &request, Reply::History { channel: &name, page });
         out.resume(session);
     }

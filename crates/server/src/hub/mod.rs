@@ -14,6 +14,7 @@
 //! handed to subscribers as far as their connections take them ([`delivery`]). Once a turn what the
 //! router has for other shards is posted to them ([`links`]).
 
+#[allow(clippy::arithmetic_side_effects, reason = "sizes of what is kept, and counts")]
 pub(crate) mod auth;
 pub(crate) mod command;
 mod commands;
@@ -139,6 +140,8 @@ impl Hub {
     /// Whose a token is.
     pub(crate) fn verify(&mut self, token: &str, conn: ConnId, out: &impl Outlet) -> Verdict {
         let since = self.since(out);
+        // What it costs is told at the end of the turn, though no session may come of it.
+        self.active = true;
         self.verifier.check(token, out.address(conn), since, unix_seconds())
     }
 
@@ -236,9 +239,13 @@ impl Hub {
         }
     }
 
+    /// There is time for signature checks again.
+    pub(crate) fn begin_turn(&mut self, out: &impl Outlet) {
+        self.verifier.begin_turn(self.since(out));
+    }
+
     /// What a turn does after everything else: lets time pass, delivers, tells the other shards.
     pub(crate) fn turn(&mut self, out: &mut impl Outlet) {
-        self.verifier.begin_turn(self.since(out));
         let due = self.wake.is_some_and(|wake| wake <= out.now());
         if !due && !self.active {
             return;
@@ -259,9 +266,10 @@ impl Hub {
         self.tell_counters();
     }
 
-    /// When there should be a turn at the latest.
+    /// When there should be a turn at the latest: at once if something has happened since the last
+    /// one, as there may be messages for other shards.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        self.wake
+        if self.active { Some(self.config.began) } else { self.wake }
     }
 
     fn next_wake(&mut self, again: Option<Duration>, now: Instant) -> Option<Instant> {
@@ -270,7 +278,7 @@ impl Hub {
         let expiry = self.sessions.next_expiry().and_then(|expires| {
             now.checked_add(Duration::from_secs(expires.saturating_sub(unix_seconds())))
         });
-        let again = again.map(|after| now + after);
+        let again = again.and_then(|after| now.checked_add(after));
         moments.into_iter().flatten().filter_map(moment).chain(expiry).chain(again).min()
     }
 

@@ -43,7 +43,7 @@ impl TokenBucket {
     /// Allows `rate` requests per second, at least one, and `burst` at once. Rates above 10^9 are no
     /// limit.
     pub(crate) fn new(rate: u32, burst: u32) -> Self {
-        let cost = SECOND / u64::from(rate.max(1));
+        let cost = SECOND.checked_div(u64::from(rate)).unwrap_or(SECOND);
         TokenBucket { cost, burst: cost.saturating_mul(u64::from(burst)) }
     }
 
@@ -52,7 +52,7 @@ impl TokenBucket {
     pub(crate) fn take(self, state: &mut BucketState, now: Duration) -> RateDecision {
         let now_nanos = nanos(now);
         state.0 = state.0.max(now_nanos).saturating_add(self.cost);
-        match state.0 - now_nanos {
+        match state.0.saturating_sub(now_nanos) {
             owed if owed <= self.burst => RateDecision::Allow,
             owed if owed <= self.burst.saturating_mul(2) => RateDecision::Refuse,
             _ => RateDecision::Disconnect,

@@ -77,8 +77,9 @@ impl Sessions {
         assert!(session.wire != Wire::NONE);
         let index = session.conn.index() as usize;
         if self.entries.len() <= index {
-            self.entries.resize(index + 1, Entry::NONE);
-            self.buckets.resize(index + 1, BucketState::FULL);
+            let sessions = index.saturating_add(1);
+            self.entries.resize(sessions, Entry::NONE);
+            self.buckets.resize(sessions, BucketState::FULL);
         }
         assert!(self.entries[index] == Entry::NONE, "one session a connection at a time");
         self.entries[index] = Entry::new(session.wire, Entry::NOBODY);

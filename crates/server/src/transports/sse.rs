@@ -218,15 +218,18 @@ impl Streams {
 }
 
 fn data(publication: &Publication) -> Vec<u8> {
-    let Publication { channel, payload, .. } = publication;
-    let mut text = Vec::with_capacity(96 + channel.len() + payload.bytes.len());
+    let Publication { payload, .. } = publication;
+    let mut text = Vec::with_capacity(payload.bytes.len().saturating_add(HEAD_BYTES));
     encode::publication(&mut text, publication);
     text
 }
 
+/// Bytes around the data of an event, about.
+const HEAD_BYTES: usize = 128;
+
 /// One event. `data` is JSON text without line ends.
 fn event(name: &str, id: Option<&str>, data: &[u8]) -> Bytes {
-    let mut text = Vec::with_capacity(64 + data.len());
+    let mut text = Vec::with_capacity(data.len().saturating_add(HEAD_BYTES));
     for (field, value) in [("event: ", Some(name).filter(|name| !name.is_empty())), ("id: ", id)] {
         if let Some(value) = value {
             text.extend_from_slice(field.as_bytes());

@@ -4,7 +4,7 @@
 //! answer may be large and is not here yet, or where a signature check has to wait for the next turn.
 //! The rest of it then waits here, the connection's input is held, and both go on when they can.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use murre_codec::{Kind, encode as frames};
@@ -57,9 +57,12 @@ pub(super) fn push(conn: ConnId, push: Push<'_>, scratch: &mut Vec<u8>, out: &mu
     };
 }
 
+/// Bytes around the data of a publication, about.
+const HEAD_BYTES: usize = 128;
+
 fn frame(publication: &Publication) -> Bytes {
     let Publication { channel, position, payload, .. } = publication;
-    let mut message = Vec::with_capacity(96 + channel.len() + payload.bytes.len());
+    let mut message = Vec::with_capacity(payload.bytes.len().saturating_add(HEAD_BYTES));
     let kind = match payload.form {
         Form::Json => {
             encode::publication(&mut message, publication);
@@ -107,7 +110,7 @@ pub(crate) struct Incoming {
     /// By slot: batches that stopped, or messages whose answer is waited for.
     paused: HashMap<u32, Paused>,
     /// Connections whose batches go on in the next turn.
-    next_turn: Vec<ConnId>,
+    next_turn: VecDeque<ConnId>,
     item: Vec<u8>,
 }
 
@@ -161,7 +164,7 @@ impl Incoming {
         self.parser.read(text, &limits, |item| {
             if stop.is_none() {
                 stop = command(session, item, Admission::Needed, hub, wires).err();
-                done += usize::from(stop != Some(Stop::NextTurn));
+                done = usize::from(stop != Some(Stop::NextTurn)).saturating_add(done);
             }
         });
         let Some(stop) = stop.filter(|&stop| stop != Stop::Ended) else { return };
@@ -178,7 +181,7 @@ impl Incoming {
         self.paused.insert(conn.index(), paused);
         wires.out.hold(conn);
         if stop == Stop::NextTurn {
-            self.next_turn.push(conn);
+            self.next_turn.push_back(conn);
         }
     }
 
@@ -201,9 +204,16 @@ impl Incoming {
 
     /// A new turn of the shard: batches that waited for it go on.
     pub(crate) fn turn(&mut self, hub: &mut Hub, wires: &mut Wires<'_>) {
-        for conn in std::mem::take(&mut self.next_turn) {
+        for _ in 0..self.next_turn.len() {
+            let conn = self.next_turn.pop_front().expect("just counted");
             self.proceed(conn, hub, wires);
+            if self.next_turn.back() == Some(&conn) {
+                // The time of this turn is spent: it is the first of the next.
+                self.next_turn.rotate_right(1);
+                break;
+            }
         }
+        self.next_turn.shrink_to(PAUSED_KEPT);
     }
 
     /// Goes on with what is left of a message, as far as it can.
@@ -226,7 +236,7 @@ impl Incoming {
             item.push(b'[');
             item.extend_from_slice(command);
             item.push(b']');
-            let next = left.rest.len() - next.len();
+            let next = left.rest.len().saturating_sub(next.len());
             let admission = match std::mem::take(&mut left.admitted) {
                 true => Admission::Given,
                 false => Admission::Needed,
@@ -237,7 +247,7 @@ impl Incoming {
             });
             if stop == Some(Stop::NextTurn) {
                 left.admitted = true;
-                next_turn.push(conn);
+                next_turn.push_back(conn);
                 break;
             }
             left.at = next;
@@ -347,7 +357,7 @@ fn rest_after(text: &[u8], done: usize) -> &[u8] {
 fn split_first(values: &[u8]) -> Option<(&[u8], &[u8])> {
     let (value, rest) = values.split_at(json::value_length(values));
     let comma = rest.iter().position(|&byte| byte == b',');
-    (!value.is_empty()).then_some((value, comma.map_or(&[][..], |comma| &rest[comma + 1..])))
+    (!value.is_empty()).then_some((value, comma.map_or(&[][..], |comma| &rest[comma..][1..])))
 }
 
 #[cfg(test)]

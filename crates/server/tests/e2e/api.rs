@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::channels::Client as Subscriber;
+use crate::client::Client as Subscriber;
 use crate::server::{Answer, Server};
 
 /// A server with an API key, and the file that holds it.

@@ -46,10 +46,14 @@ impl Api {
         boxes: Arc<[AppMailbox]>,
     ) -> Result<Self, String> {
         let limits = hub.limits;
-        let names = BROADCAST_MAX * (limits.name_bytes_max * ESCAPED + NAME_QUOTES);
+        let name = limits.name_bytes_max.saturating_mul(ESCAPED).saturating_add(NAME_QUOTES);
+        let names = name.saturating_mul(BROADCAST_MAX);
         Ok(Api {
             key: config.api_key_file.as_deref().map(Key::read).transpose()?,
-            body_bytes_max: limits.payload_bytes_max + names + BODY_REST,
+            body_bytes_max: limits
+                .payload_bytes_max
+                .saturating_add(names)
+                .saturating_add(BODY_REST),
             channels: Channels { boxes, hub },
         })
     }

@@ -105,8 +105,8 @@ impl Channels {
         let mut disconnected = 0;
         for shard in 0..self.boxes.len() {
             let user = user.into();
-            disconnected +=
-                self.ask(shard, |answer| Control::DisconnectUser { user, answer }).await?;
+            let ended = self.ask(shard, |answer| Control::DisconnectUser { user, answer }).await?;
+            disconnected = ended.saturating_add(disconnected);
         }
         Ok(disconnected)
     }
@@ -125,8 +125,10 @@ impl Channels {
         let (found, more) = self.ask(shard, question).await?;
         let next = match more {
             Some(Cursor(place)) => Some(format!("{shard}-{place}")),
-            None if shard + 1 < self.boxes.len() => Some(format!("{}-0", shard + 1)),
-            None => None,
+            None => {
+                let next = shard.saturating_add(1);
+                (next < self.boxes.len()).then(|| format!("{next}-0"))
+            }
         };
         Ok((found, next))
     }
