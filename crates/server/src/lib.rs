@@ -15,6 +15,9 @@ mod bench;
 mod config;
 #[allow(clippy::arithmetic_side_effects, reason = "numbers of the kernel and of the clock")]
 mod control;
+#[cfg(test)]
+#[path = "../../../fuzz/src/corpus.rs"]
+mod corpus;
 mod failure;
 #[allow(clippy::arithmetic_side_effects, reason = "positions in files in memory")]
 mod files;

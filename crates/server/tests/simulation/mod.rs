@@ -8,6 +8,8 @@
 mod client;
 #[path = "../../../../fuzz/src/dice.rs"]
 mod dice;
+#[cfg(test)]
+mod directed;
 mod ends;
 mod model;
 mod operations;
@@ -26,7 +28,6 @@ use plan::Plan;
 use world::World;
 
 /// Any bytes: a run that follows from them.
-#[cfg_attr(test, expect(dead_code, reason = "for a fuzz target"))]
 pub(crate) fn check(bytes: &[u8]) {
     World::play(&Plan::read(bytes));
 }

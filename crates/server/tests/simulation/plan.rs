@@ -63,6 +63,7 @@ steps!(
 
 impl Plan {
     /// The plan that follows from a seed.
+    #[cfg(test)]
     pub(super) fn of_seed(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let length = rng.usize(100..700);

@@ -32,6 +32,12 @@ fn everybody_hears_what_is_theirs() {
     eprintln!("{count} seeds in {:.1} s", started.elapsed().as_secs_f64());
 }
 
+/// What fuzzing has kept.
+#[test]
+fn the_corpus() {
+    crate::corpus::each("hub", super::check);
+}
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|number| number.parse().ok())
 }

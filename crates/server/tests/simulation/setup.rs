@@ -24,18 +24,18 @@ pub(super) struct Setup {
     pub(super) shards: usize,
     /// Connections of a shard at most. Few, so that a slot is soon used again.
     pub(super) conns_max: u32,
-    one_core: bool,
-    mails_max: usize,
+    pub(super) one_core: bool,
+    pub(super) mails_max: usize,
     pub(super) bad_day: bool,
     pub(super) congested_bytes: u32,
-    socket_bytes: usize,
+    pub(super) socket_bytes: usize,
     pub(super) log_bytes_max: u64,
     pub(super) logs_bytes_max: u64,
-    slice_bytes: u32,
+    pub(super) slice_bytes: u32,
     pub(super) history_size: u32,
     pub(super) history_ttl: Duration,
     pub(super) history_bytes_max: u64,
-    deliveries_per_turn: usize,
+    pub(super) deliveries_per_turn: usize,
     pub(super) commands_per_second: u32,
 }
 

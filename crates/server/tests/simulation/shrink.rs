@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::operations::CLIENTS;
 use super::plan::Plan;
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The smallest failing plan that was found.
 pub(super) fn shrink(plan: &Plan, fails: impl Fn(&Plan) -> bool) -> Plan {

@@ -153,7 +153,7 @@ impl World {
         happened
     }
 
-    fn turn(&mut self, index: usize, span: Duration) -> bool {
+    pub(super) fn turn(&mut self, index: usize, span: Duration) -> bool {
         self.set_wall();
         let Node { net, shard: place, .. } = &mut self.nodes[index];
         let Some(shard) = place else { return false };
@@ -170,7 +170,7 @@ impl World {
         happened
     }
 
-    fn turn_clients(&mut self) -> bool {
+    pub(super) fn turn_clients(&mut self) -> bool {
         let mut happened = false;
         for (number, client) in self.clients.iter_mut().enumerate() {
             let Some(client) = client else { continue };

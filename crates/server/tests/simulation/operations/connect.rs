@@ -111,11 +111,11 @@ impl Operation for Connect {
 
 /// Turns in which a handshake is over, mostly.
 const ROUNDS: usize = 30;
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+pub(in super::super) const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: murre.v1\r\n";
 
 /// The head of a request.
-pub(super) fn request(target: &str, token: Option<&str>, fields: &str) -> String {
+pub(in super::super) fn request(target: &str, token: Option<&str>, fields: &str) -> String {
     let token = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
     format!("GET {target} HTTP/1.1\r\nHost: murre\r\n{token}{fields}\r\n")
 }

@@ -29,6 +29,7 @@ pub(super) trait Operation {
     fn play(&self, world: &mut World);
 
     /// The client that does it, if it is one.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for making a run smaller"))]
     fn client(&self) -> Option<usize> {
         None
     }

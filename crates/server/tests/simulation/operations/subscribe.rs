@@ -46,13 +46,26 @@ impl Operation for Subscribe {
         let Some((client, id)) = world.websocket(self.client) else { return };
         let position = client.memory.positions.get(&self.channel).copied();
         let position = position.filter(|_| self.recover);
-        let mut message = json!({"action": "subscribe", "identifier": self.channel, "id": id});
+        client.subscribe(&self.channel, id, before, position);
+    }
+}
+
+impl Client {
+    /// Subscribes to a channel of which `before` publications have been taken.
+    pub(in super::super) fn subscribe(
+        &mut self,
+        channel: &str,
+        id: u64,
+        before: usize,
+        position: Option<Position>,
+    ) {
+        let mut message = json!({"action": "subscribe", "identifier": channel, "id": id});
         if let Some(Position { epoch, offset }) = position {
             message["position"] = json!({"epoch": epoch, "offset": offset});
         }
-        client.send(&message);
-        let channel = self.channel.clone();
-        client.asked.insert(id, Box::new(Subscribing { channel, before, position }));
+        self.send(&message);
+        let channel = channel.to_owned();
+        self.asked.insert(id, Box::new(Subscribing { channel, before, position }));
     }
 }
 

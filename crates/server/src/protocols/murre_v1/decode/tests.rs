@@ -9,9 +9,6 @@ use super::*;
 use crate::hub::ErrorCode;
 use crate::protocols::murre_v1::decode_oracle;
 
-#[path = "../../../../../../fuzz/src/corpus.rs"]
-mod files;
-
 const LIMITS: Limits = Limits { name_bytes_max: 255, payload_bytes_max: 65_536 };
 
 /// An item without the message's lifetime: what tests compare.
@@ -380,7 +377,7 @@ fn as_the_model(message: &[u8]) {
 /// Whatever fuzzing has found is read as the model says.
 #[test]
 fn messages_of_the_corpus() {
-    files::each("commands", decode_oracle::check);
+    crate::corpus::each("commands", decode_oracle::check);
 }
 
 /// JSON as a list of tokens, between which there may be whitespace.
