@@ -14,7 +14,7 @@ impl Hub {
             while let Some(event) = self.channels.event() {
                 match event {
                     Event::Subscribed { member, ticket, recovery } => {
-                        self.subscribed(member, ticket, recovery, out);
+                        self.subscribed(ticket, recovery, out);
                     }
                     Event::Withdrawn { ticket, .. } => {
                         let pending::Command { name, asker } = self.pending.take(ticket);
@@ -96,7 +96,7 @@ impl Hub {
         };
         if self.is_there(session, out) {
             out.reply(session, &request, Reply::Subscribed { channel: &name, recovery });
-            self.readable.push(member);
+            self.readable.push(session.conn.index());
         }
     }
 
