@@ -74,6 +74,18 @@ impl Outbox {
         self.queue(id, |conn, sends| sends.write(&mut conn.queue, write))
     }
 
+    /// The same for an answer to the peer's own input. The bound of the queue does not apply: the
+    /// caller bounds what it takes of the input instead, by [`congested`](Outbox::congested) and by how
+    /// many answers are to come.
+    pub fn write_answer(&mut self, id: ConnId, write: impl FnOnce(&mut Vec<u8>)) -> Queued {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.state == State::Open) else {
+            return Queued::Gone;
+        };
+        self.sends.write(&mut conn.queue, write);
+        self.mark(id);
+        Queued::Yes
+    }
+
     /// Lets `write` append to the connection's own buffer, and queues shared bytes behind it: one
     /// answer, whose head cannot make a slow consumer of who has yet to get its body.
     pub fn write_and_send(

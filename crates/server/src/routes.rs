@@ -241,7 +241,7 @@ impl App {
                 hub.close(conn, &mut Wires { out, transports });
             }
             let Some(conn) = transports.resumed() else { return };
-            incoming.answered(conn, hub, &mut Wires { out, transports });
+            incoming.resume(conn, hub, &mut Wires { out, transports });
         }
     }
 
@@ -392,8 +392,8 @@ impl Handler for App {
         if *session == Session::Hub {
             let App { hub, transports, incoming, .. } = self;
             let wires = &mut Wires { out, transports };
-            hub.drained(conn, wires);
-            incoming.drained(conn, hub, wires);
+            incoming.resume(conn, hub, wires);
+            hub.drained(conn);
             self.follow_up(out);
         }
     }

@@ -125,7 +125,10 @@ impl<H: Handler> Serve<H> {
         };
         match end {
             None => {
-                out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.look_interval())));
+                out.set_timer(
+                    id,
+                    out.ticks(self.limits.http_idle.min(self.limits.look_interval())),
+                );
             }
             Some(reason) => out.close(id, reason),
         }

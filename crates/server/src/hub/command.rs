@@ -53,11 +53,8 @@ pub(crate) enum RequestId {
 /// What becomes of the rest of a session's input after a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
-    /// The next command can follow.
+    /// The next command can follow, unless [`Hub::must_wait`](super::Hub::must_wait).
     Continue,
-    /// The answer may be large and is not here yet: the next command waits until
-    /// [`Outlet::resume`](super::Outlet::resume).
-    Hold,
     /// The command was not taken, because this turn has spent its time for signature checks: it
     /// is to be handed in again in the next turn.
     Retry,

@@ -92,7 +92,6 @@ impl Hub {
             Command::History { channel, query } => {
                 self.allow_channel(slot, channel, |rules| rules.subscribe)?;
                 self.read(session, channel, query, Asker::Session(session, request))?;
-                return Ok(Flow::Hold);
             }
             Command::Await { channel, start } => {
                 self.allow_channel(slot, channel, |rules| rules.subscribe)?;

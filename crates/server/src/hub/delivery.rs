@@ -22,17 +22,26 @@ use super::{Hub, HubConfig, HubCounters, HubMail, Outlet, Push, Session, origin}
 const TOKEN_WAIT: Duration = Duration::from_millis(20);
 
 impl Hub {
-    /// Everything queued for a connection has been sent: hands its session what waits for it.
-    pub(crate) fn drained(&mut self, conn: ConnId, out: &mut impl Outlet) {
+    /// Everything queued for a connection has been sent: its session is handed what waits for it at the
+    /// end of the turn, so that its input comes first. A session that is far behind could say nothing
+    /// otherwise.
+    pub(crate) fn drained(&mut self, conn: ConnId) {
         // Nearly always nothing waits for anybody.
-        if self.channels.nobody_behind() && self.services.nobody_congested() {
-            return;
+        if !self.channels.nobody_behind() || !self.services.nobody_congested() {
+            self.drained.push(conn);
+            self.active = true;
         }
-        self.refresh_clock(out);
-        let member = conn.index();
-        self.services.resume(member);
-        self.dispatch(out);
-        self.pull(member, out);
+    }
+
+    /// Hands sessions what waits for them, whose connections have taken everything in this turn.
+    pub(super) fn pull_drained(&mut self, out: &mut impl Outlet) {
+        for conn in std::mem::take(&mut self.drained) {
+            if out.at(conn.index()) == Some(conn) {
+                self.services.resume(conn.index());
+                self.dispatch(out);
+                self.pull(conn.index(), out);
+            }
+        }
     }
 
     /// Hands a member that is behind what its connection takes now.
@@ -112,7 +121,10 @@ impl<O: Outlet> Subscribers<Encodings> for Sending<'_, O> {
             Slow::DropOldest => Overrun::SkipToOldest,
             Slow::LatestOnly => Overrun::SkipToNewest,
             Slow::Disconnect => {
-                if let Some(session) = self.session(member) {
+                // It may be behind in several channels.
+                if let Some(session) = self.session(member)
+                    && self.out.is_open(session.conn)
+                {
                     self.counters.disconnected.add(1);
                     self.out.end(session, DisconnectReason::Slow.into());
                 }

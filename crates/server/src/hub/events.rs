@@ -7,17 +7,20 @@ use murre_router::services::ServiceEvent;
 use super::pending::{self, Asker};
 use super::{About, Error, ErrorCode, Hub, Outlet, Page, Push, Reply, RequestId, Session, origin};
 
+/// Commands of one session that wait for answers from other shards at most.
+const PENDING_MAX: u32 = 256;
+
 impl Hub {
     /// Passes on what the router has for this shard's sessions.
     pub(crate) fn dispatch(&mut self, out: &mut impl Outlet) {
         loop {
             while let Some(event) = self.channels.event() {
                 match event {
-                    Event::Subscribed { member, ticket, recovery } => {
+                    Event::Subscribed { ticket, recovery, .. } => {
                         self.subscribed(ticket, recovery, out);
                     }
                     Event::Withdrawn { ticket, .. } => {
-                        let pending::Command { name, asker } = self.pending.take(ticket);
+                        let pending::Command { name, asker } = self.take_pending(ticket, out);
                         let why =
                             Error::from(ErrorCode::NotSubscribed).about(About::Channel(&name));
                         self.tell_error(asker, why, out);
@@ -66,15 +69,33 @@ impl Hub {
                 }
             }
             ServiceEvent::Failed { ticket, service, why, .. } => {
-                let asker = self.pending.take(ticket).asker;
+                let asker = self.take_pending(ticket, out).asker;
                 self.tell_error(asker, Error::from(&why).about(About::Service(&service)), out);
             }
         }
     }
 
+    /// Takes a command whose outcome is here. The input of its session may go on because of that.
+    fn take_pending(&mut self, ticket: Ticket, out: &mut impl Outlet) -> pending::Command {
+        let command = self.pending.take(ticket);
+        if let Asker::Session(session, _) = command.asker
+            && self.pending.of(session) == PENDING_MAX / 2
+        {
+            out.resume(session);
+        }
+        command
+    }
+
+    /// Whether the next command of a session has to wait, because its answers are not here yet: a page
+    /// of history, or many others. [`Outlet::resume`] says when to ask again.
+    pub(crate) fn must_wait(&self, session: Session) -> bool {
+        let reading = self.reading.contains_key(&session.conn.index());
+        reading || self.pending.of(session) >= PENDING_MAX
+    }
+
     /// The session that a ticket's outcome is for, if it is still there.
-    fn asker(&mut self, ticket: Ticket, out: &impl Outlet) -> Option<(Session, RequestId)> {
-        match self.pending.take(ticket).asker {
+    fn asker(&mut self, ticket: Ticket, out: &mut impl Outlet) -> Option<(Session, RequestId)> {
+        match self.take_pending(ticket, out).asker {
             Asker::Session(session, request) => {
                 self.is_there(session, out).then_some((session, request))
             }
@@ -90,7 +111,7 @@ impl Hub {
     }
 
     fn subscribed(&mut self, ticket: Ticket, recovery: Option<Recovery>, out: &mut impl Outlet) {
-        let pending::Command { name, asker } = self.pending.take(ticket);
+        let pending::Command { name, asker } = self.take_pending(ticket, out);
         let (Asker::Session(session, request) | Asker::Waiter(session, request)) = asker else {
             return;
         };
@@ -106,7 +127,7 @@ impl Hub {
         outcome: Result<Option<Position>, Refused>,
         out: &mut impl Outlet,
     ) {
-        let pending::Command { name, asker } = self.pending.take(ticket);
+        let pending::Command { name, asker } = self.take_pending(ticket, out);
         match (asker, outcome) {
             (Asker::Session(session, request), Ok(position)) => {
                 if self.is_there(session, out) {
@@ -142,7 +163,7 @@ impl Hub {
     }
 
     fn history(&mut self, ticket: Ticket, page: &HistoryPage, out: &mut impl Outlet) {
-        let pending::Command { name, asker } = self.pending.take(ticket);
+        let pending::Command { name, asker } = self.take_pending(ticket, out);
         let (session, request, waits) = match asker {
             Asker::Session(session, request) => (session, request, false),
             Asker::Waiter(session, request) => (session, request, true),

@@ -79,6 +79,8 @@ pub(crate) struct Hub {
     reading: HashMap<u32, Ticket>,
     /// Members that have something to pull, within one call of `dispatch`.
     readable: Vec<Member>,
+    /// Connections that have taken everything and whose sessions are handed more in this turn.
+    drained: Vec<ConnId>,
     links: Links,
     counters: Arc<HubCounters>,
     /// When there is something to do though nothing happens.
@@ -116,6 +118,7 @@ impl Hub {
             pending: Pending::default(),
             reading: HashMap::new(),
             readable: Vec::new(),
+            drained: Vec::new(),
             links: Links::new(usize::from(shard)),
             counters: Arc::default(),
             wake: None,
@@ -178,11 +181,6 @@ impl Hub {
         }
     }
 
-    /// Whether the session waits for a page of history.
-    pub(crate) fn is_reading(&self, session: Session) -> bool {
-        self.reading.contains_key(&session.conn.index())
-    }
-
     /// The server is going away: the session is told so, and ends.
     pub(crate) fn drain(&self, session: Session, out: &mut impl Outlet) {
         out.end(session, DisconnectReason::Draining.into());
@@ -212,6 +210,8 @@ impl Hub {
 
     /// All shards have started.
     pub(crate) fn join(&mut self, boxes: Arc<dyn Mailboxes>) {
+        // Sessions may have begun before.
+        self.active = true;
         self.links.join(boxes);
     }
 
@@ -251,6 +251,7 @@ impl Hub {
             return;
         }
         self.refresh_clock(out);
+        self.pull_drained(out);
         self.channels.expire(self.now);
         self.services.expire(self.now);
         while let Some(session) = self.sessions.take_expired(unix_seconds()) {

@@ -129,6 +129,8 @@ pub(crate) trait Outlet {
     fn now(&self) -> Instant;
     /// The open connection in this slot.
     fn at(&self, slot: u32) -> Option<ConnId>;
+    /// Whether the connection is open: neither gone nor closing.
+    fn is_open(&self, conn: ConnId) -> bool;
     /// A key for the peer's address, the same for all its connections; `None` where addresses are
     /// not counted.
     fn address(&self, conn: ConnId) -> Option<u32>;
@@ -142,6 +144,7 @@ pub(crate) trait Outlet {
     fn push(&mut self, session: Session, push: Push<'_>);
     /// Says why, in the session's own protocol, and ends it.
     fn end(&mut self, session: Session, disconnect: Disconnect);
-    /// The answer that a [`Flow::Hold`](super::Flow::Hold) waited for is queued.
+    /// An answer is queued that the session's input may wait for: see
+    /// [`Hub::must_wait`](super::Hub::must_wait).
     fn resume(&mut self, session: Session);
 }

@@ -1,6 +1,8 @@
 //! Commands whose answers come from other shards, by the router's tickets.
 
-use murre_core::Pool;
+use std::collections::HashMap;
+
+use murre_core::{ConnId, Pool};
 use murre_router::Ticket;
 use murre_router::channels::Position;
 use tokio::sync::oneshot;
@@ -16,7 +18,12 @@ pub(crate) type Published = Result<Option<Position>, ErrorCode>;
 #[derive(Default)]
 pub(crate) struct Pending {
     commands: Pool<Command>,
+    /// How many of them are of each connection that has some.
+    waiting: HashMap<ConnId, u32>,
 }
+
+/// Room for so many connections is kept.
+const WAITING_KEPT: usize = 64;
 
 /// A command that waits for its outcome.
 pub(crate) struct Command {
@@ -37,15 +44,45 @@ pub(crate) enum Asker {
     Nobody,
 }
 
+impl Asker {
+    fn conn(&self) -> Option<ConnId> {
+        match self {
+            Asker::Session(session, _) => Some(session.conn),
+            Asker::Waiter(..) | Asker::Control(_) | Asker::Nobody => None,
+        }
+    }
+}
+
 impl Pending {
     /// A ticket for a command about `name`.
     pub(crate) fn issue(&mut self, name: &str, asker: Asker) -> Ticket {
+        if let Some(conn) = asker.conn() {
+            let waiting = self.waiting.entry(conn).or_default();
+            *waiting = waiting.saturating_add(1);
+        }
         self.commands.insert(Command { name: name.into(), asker })
     }
 
     /// Ends a command: its outcome is here. The ticket may be issued again.
     pub(crate) fn take(&mut self, ticket: Ticket) -> Command {
-        self.commands.remove(ticket)
+        let command = self.commands.remove(ticket);
+        if let Some(conn) = command.asker.conn()
+            && let Some(waiting) = self.waiting.get_mut(&conn)
+        {
+            *waiting = waiting.saturating_sub(1);
+            if *waiting == 0 {
+                self.waiting.remove(&conn);
+                if self.waiting.is_empty() {
+                    self.waiting.shrink_to(WAITING_KEPT);
+                }
+            }
+        }
+        command
+    }
+
+    /// Commands of a session that wait.
+    pub(crate) fn of(&self, session: Session) -> u32 {
+        self.waiting.get(&session.conn).copied().unwrap_or_default()
     }
 
     /// Nobody is told of the outcome any more.

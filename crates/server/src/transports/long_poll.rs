@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use murre_codec::http::{Request, Response};
-use murre_core::{ConnId, Origins, Outbox};
+use murre_core::{CloseReason, ConnId, Origins, Outbox};
 use murre_router::channels::{Direction, HistoryQuery, Position, Start};
 
 use super::query::Query;
@@ -152,7 +152,12 @@ impl Polls {
 
     fn refuse(&mut self, conn: ConnId, why: Error<'_>, out: &mut Outbox) {
         if let Some(Poll { cors, .. }) = self.take(conn) {
-            respond(conn, &refusal(why, &cors), out);
+            let response = refusal(why, &cors);
+            respond(conn, &response, out);
+            // A guess costs a connection, as for requests that are refused at once.
+            if response.status == 401 {
+                out.close(conn, CloseReason::Finished);
+            }
         }
     }
 
@@ -169,7 +174,7 @@ fn empty(position: Position) -> Page<'static> {
 }
 
 fn respond(conn: ConnId, response: &Response, out: &mut Outbox) {
-    let keep_alive = !out.is_draining();
+    let keep_alive = !out.is_draining() && response.status != 401;
     // A client that is gone needs no answer.
-    let _ = out.write(conn, |bytes| response.write(bytes, false, keep_alive, 1, None));
+    let _ = out.write_answer(conn, |bytes| response.write(bytes, false, keep_alive, 1, None));
 }

@@ -93,6 +93,10 @@ impl Outlet for Wires<'_> {
         self.out.at(slot)
     }
 
+    fn is_open(&self, conn: ConnId) -> bool {
+        self.out.is_open(conn)
+    }
+
     fn address(&self, conn: ConnId) -> Option<u32> {
         self.out.address(conn)
     }

@@ -49,10 +49,22 @@ impl Query {
         Ok(read)
     }
 
-    /// Where the client of a stream was in each channel when the stream was cut off.
-    pub(super) fn starts(&self, request: &Request<'_, '_>) -> Vec<Start> {
+    /// Where the client of a stream was in each channel when the stream was cut off. A stream of one
+    /// channel may begin at `position`.
+    ///
+    /// # Errors
+    /// A `position` of a stream of several channels.
+    pub(super) fn starts(
+        &self,
+        request: &Request<'_, '_>,
+    ) -> Result<Vec<Start>, Rejection<'static>> {
+        if self.position.is_some() && self.channels.len() > 1 {
+            let why = "`position` is for a stream of one channel; others have Last-Event-ID";
+            return Err(Rejection::new(Code::BadCommand, why));
+        }
         let Some(last) = request.header("last-event-id") else {
-            return vec![Start::Head; self.channels.len()];
+            let start = self.position.map_or(Start::Head, Start::After);
+            return Ok(vec![start; self.channels.len()]);
         };
         let last = str::from_utf8(last).unwrap_or(UNREADABLE);
         let mut parts: Vec<&str> = last.split(',').collect();
@@ -65,12 +77,13 @@ impl Query {
             "" => Start::Head,
             part => read_position(part).map_or(LOST, Start::After),
         };
-        parts.into_iter().map(start).collect()
+        Ok(parts.into_iter().map(start).collect())
     }
 }
 
 const POSITION: &str = "`position` is EPOCH-OFFSET, as `position` of an answer has them";
-const UNREADABLE: &str = "?";
+/// What stands for a position that cannot be read.
+pub(super) const UNREADABLE: &str = "?";
 /// A start that no channel can recover from: the client is told that it has missed something.
 const LOST: Start = Start::AfterOffset(u64::MAX);
 

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use murre_codec::http::{Request, Response};
-use murre_core::{CloseReason, ConnId, Origins, Outbox};
+use murre_core::{CloseReason, ConnId, Origins, Outbox, Queued};
 use murre_router::channels::{Position, Publication, Start};
 
-use super::query::{Query, event_id};
+use super::query::{Query, UNREADABLE, event_id};
 use super::{Cors, MURRE_EVENTS, MURRE_MIXED_EVENTS, Wires, refusal, rejection, written};
 use crate::hub::auth::User;
 use crate::hub::encodings::Encoding;
@@ -38,8 +38,9 @@ pub(super) struct Streams {
     mixed: HashMap<u32, Vec<Seen>>,
 }
 
-/// A channel of a stream, and the position that its client has reached.
-type Seen = (Box<str>, Option<Position>);
+/// A channel of a stream, and the position that its client has reached, as ids of events write it:
+/// nothing where there is none, and [`UNREADABLE`] until the client has heard that it has lost it.
+type Seen = (Box<str>, String);
 
 /// Begins a stream: `/sse?topic=A&topic=B`, as a user's or as nobody's in particular.
 ///
@@ -63,13 +64,17 @@ pub(crate) fn begin(
         let allowed = hub.may_subscribe(channel, user.is_some());
         allowed.map_err(|why| refusal(why, &cors))?;
     }
-    let starts = query.starts(request);
+    let starts = query.starts(request).map_err(|why| rejection(why, &cors))?;
     let mixed = query.channels.len() > 1;
     let session = Session { conn, wire: if mixed { MURRE_MIXED_EVENTS } else { MURRE_EVENTS } };
     hub.open(session, user);
     if mixed {
         let seen = query.channels.iter().zip(&starts).map(|(channel, start)| {
-            let position = if let Start::After(position) = *start { Some(position) } else { None };
+            let position = match *start {
+                Start::Head => String::new(),
+                Start::After(position) => event_id(position),
+                Start::AfterOffset(_) => UNREADABLE.to_owned(),
+            };
             (channel.as_str().into(), position)
         });
         wires.transports.streams.mixed.insert(conn.index(), seen.collect());
@@ -103,8 +108,10 @@ const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 
 /// A stream has been silent for long.
 pub(crate) fn keep_alive(conn: ConnId, out: &mut Outbox) {
-    // A stream that is gone needs none.
-    let _ = out.send(conn, &KEEP_ALIVE);
+    // What is queued is a sign of life, too; a stream that is gone needs none.
+    if out.queued(conn) == 0 {
+        let _ = out.send(conn, &KEEP_ALIVE);
+    }
 }
 
 impl Streams {
@@ -139,10 +146,10 @@ impl Streams {
                     true => self.id(conn.index()),
                     false => self.moved(conn.index(), channel, position),
                 };
-                out.send(conn, &event("subscribed", id.as_deref(), text))
+                answer(conn, &event("subscribed", id.as_deref(), text), out)
             }
             Reply::Error(_) => {
-                let queued = out.send(conn, &event("error", None, text));
+                let queued = answer(conn, &event("error", None, text), out);
                 out.close(conn, CloseReason::Finished);
                 queued
             }
@@ -169,7 +176,7 @@ impl Streams {
             (Push::Dropped { channel, count }, _) => {
                 let mut text = Vec::new();
                 encode::dropped(&mut text, channel, count);
-                out.send(conn, &event("dropped", None, &text))
+                answer(conn, &event("dropped", None, &text), out)
             }
             (Push::Request { .. }, _) => unreachable!("a stream serves nothing"),
         };
@@ -194,9 +201,7 @@ impl Streams {
             // It would take too long to read it all.
             out.drop_waiting(conn);
         }
-        // A stream that is gone needs no last event.
-        let _ = out.send(conn, &last);
-        out.close(conn, closed);
+        out.close_with(conn, closed, |bytes| bytes.extend_from_slice(&last));
     }
 
     /// The client of a stream is about to see a publication of this position, or to begin there:
@@ -204,17 +209,21 @@ impl Streams {
     fn moved(&mut self, slot: u32, channel: &str, position: Option<Position>) -> Option<String> {
         let Some(seen) = self.mixed.get_mut(&slot) else { return position.map(event_id) };
         if let Some((_, at)) = seen.iter_mut().find(|(name, _)| **name == *channel) {
-            *at = position;
+            *at = position.map(event_id).unwrap_or_default();
         }
         self.id(slot)
     }
 
     /// The positions of all channels of a stream of several; `None` for a stream of one channel.
     fn id(&self, slot: u32) -> Option<String> {
-        let ids = self.mixed.get(&slot)?.iter();
-        let ids = ids.map(|(_, at)| at.map(event_id).unwrap_or_default());
+        let ids = self.mixed.get(&slot)?.iter().map(|(_, at)| at.as_str());
         Some(ids.collect::<Vec<_>>().join(","))
     }
+}
+
+/// Queues an event of which there are few: one for each of the stream's channels at a time.
+fn answer(conn: ConnId, event: &[u8], out: &mut Outbox) -> Queued {
+    out.write_answer(conn, |bytes| bytes.extend_from_slice(event))
 }
 
 fn data(publication: &Publication) -> Vec<u8> {

@@ -34,8 +34,16 @@ pub(super) fn reply(
     out: &mut Outbox,
 ) {
     let text = written(scratch, |text| encode::reply(text, request, reply));
-    // A connection that is gone needs no reply.
-    let _ = out.message(conn, Kind::Text, text);
+    answer(conn, text, out);
+}
+
+/// Queues a text that answers the session's own commands: how many of these there are is bounded by
+/// what is taken of its input, not by its queue.
+fn answer(conn: ConnId, text: &[u8], out: &mut Outbox) {
+    // A connection that is gone needs none.
+    let _ = out.write_answer(conn, |bytes| {
+        frames::write_frame(bytes, Kind::Text.opcode(), text, None);
+    });
 }
 
 /// Queues a push.
@@ -47,7 +55,7 @@ pub(super) fn push(conn: ConnId, push: Push<'_>, scratch: &mut Vec<u8>, out: &mu
         }
         Push::Dropped { channel, count } => {
             let text = written(scratch, |text| encode::dropped(text, channel, count));
-            out.message(conn, Kind::Text, text)
+            return answer(conn, text, out);
         }
         Push::Request { request, service, payload } => {
             let request = request.to_string();
@@ -107,7 +115,8 @@ pub(super) fn end(conn: ConnId, reason: DisconnectReason, scratch: &mut Vec<u8>,
 #[derive(Default)]
 pub(crate) struct Incoming {
     parser: Parser,
-    /// By slot: batches that stopped, or messages whose answer is waited for.
+    /// By slot: messages of which a part waits, or whose answers are waited for. Each is one message
+    /// at most, as the connection's input is held.
     paused: HashMap<u32, Paused>,
     /// Connections whose batches go on in the next turn.
     next_turn: VecDeque<ConnId>,
@@ -121,8 +130,8 @@ struct Paused {
     rest: Vec<u8>,
     /// Bytes of `rest` that are done.
     at: usize,
-    /// The answer to the last command is not here yet.
-    waits_for_answer: bool,
+    /// It is of a batch: each command is read as one of a batch, as it was before.
+    of_batch: bool,
     /// The next command has been admitted before.
     admitted: bool,
 }
@@ -134,7 +143,7 @@ enum Stop {
     Ended,
     /// Its answers are not taken.
     Congested,
-    /// The answer to this command is waited for.
+    /// The answers to this command, or to many before it, are waited for.
     Answer,
     /// This command has to be handed in again in the next turn.
     NextTurn,
@@ -172,12 +181,9 @@ impl Incoming {
         if rest.is_empty() && stop == Stop::Congested {
             return;
         }
-        self.pause(session.conn, rest.to_vec(), stop, wires);
-    }
-
-    fn pause(&mut self, conn: ConnId, rest: Vec<u8>, stop: Stop, wires: &mut Wires<'_>) {
-        let (waits_for_answer, admitted) = (stop == Stop::Answer, stop == Stop::NextTurn);
-        let paused = Paused { conn, rest, at: 0, waits_for_answer, admitted };
+        let (conn, admitted) = (session.conn, stop == Stop::NextTurn);
+        let of_batch = text.trim_ascii_start().starts_with(b"[");
+        let paused = Paused { conn, rest: rest.to_vec(), at: 0, of_batch, admitted };
         self.paused.insert(conn.index(), paused);
         wires.out.hold(conn);
         if stop == Stop::NextTurn {
@@ -185,18 +191,8 @@ impl Incoming {
         }
     }
 
-    /// The answer that a message waited for is queued.
-    pub(crate) fn answered(&mut self, conn: ConnId, hub: &mut Hub, wires: &mut Wires<'_>) {
-        if let Some(paused) =
-            self.paused.get_mut(&conn.index()).filter(|paused| paused.conn == conn)
-        {
-            paused.waits_for_answer = false;
-            self.proceed(conn, hub, wires);
-        }
-    }
-
-    /// Everything queued for the connection has been sent.
-    pub(crate) fn drained(&mut self, conn: ConnId, hub: &mut Hub, wires: &mut Wires<'_>) {
+    /// The connection has taken everything, or an answer that a message may have waited for is queued.
+    pub(crate) fn resume(&mut self, conn: ConnId, hub: &mut Hub, wires: &mut Wires<'_>) {
         if !self.paused.is_empty() {
             self.proceed(conn, hub, wires);
         }
@@ -224,7 +220,7 @@ impl Incoming {
         };
         let session = Session { conn, wire: MURRE_WEBSOCKET };
         let limits = hub.config().limits;
-        while !left.waits_for_answer && !wires.congested(conn) {
+        while !hub.must_wait(session) && !wires.congested(conn) {
             let rest = &left.rest[left.at..];
             let Some((command, next)) = split_first(rest) else {
                 paused.remove(&conn.index());
@@ -233,9 +229,9 @@ impl Incoming {
                 break;
             };
             item.clear();
-            item.push(b'[');
-            item.extend_from_slice(command);
-            item.push(b']');
+            let (open, close) =
+                if left.of_batch { (&b"["[..], &b"]"[..]) } else { (&b""[..], &b""[..]) };
+            [open, command, close].into_iter().for_each(|part| item.extend_from_slice(part));
             let next = left.rest.len().saturating_sub(next.len());
             let admission = match std::mem::take(&mut left.admitted) {
                 true => Admission::Given,
@@ -251,7 +247,6 @@ impl Incoming {
                 break;
             }
             left.at = next;
-            left.waits_for_answer = stop == Some(Stop::Answer);
             if stop == Some(Stop::Ended) {
                 break;
             }
@@ -302,20 +297,19 @@ fn command(
                 hub.count_refused();
                 let scratch = &mut wires.transports.scratch;
                 let text = written(scratch, |text| encode::error(text, &request, why));
-                let _ = wires.out.message(session.conn, Kind::Text, text);
+                answer(session.conn, text, wires.out);
             }
-            Ok(command) => match hub.handle(session, request, command, wires) {
-                Flow::Continue => {}
-                Flow::Retry => return Err(Stop::NextTurn),
-                Flow::Hold => {
-                    // The answer is here at once where this shard owns the channel.
-                    hub.dispatch(wires);
-                    if hub.is_reading(session) {
-                        return Err(Stop::Answer);
-                    }
+            Ok(command) => {
+                if hub.handle(session, request, command, wires) == Flow::Retry {
+                    return Err(Stop::NextTurn);
                 }
-            },
+                // What this shard can answer is answered now.
+                hub.dispatch(wires);
+            }
         }
+    }
+    if hub.must_wait(session) {
+        return Err(Stop::Answer);
     }
     match wires.congested(session.conn) {
         true => Err(Stop::Congested),
@@ -337,7 +331,7 @@ fn publish_binary(session: Session, bytes: &[u8], hub: &mut Hub, wires: &mut Wir
             hub.count_refused();
             let scratch = &mut wires.transports.scratch;
             let text = written(scratch, |text| encode::error(text, &RequestId::None, why));
-            let _ = wires.out.message(session.conn, Kind::Text, text);
+            answer(session.conn, text, wires.out);
         }
     }
 }

@@ -7,6 +7,7 @@ mod admin;
 mod admission;
 mod api;
 mod bad_input;
+mod batches;
 mod bursts;
 #[path = "../../../codec/tests/codec/cases.rs"]
 mod cases;
