@@ -5,7 +5,8 @@ use super::markdown::{link, table};
 use super::receive_forms;
 use crate::figures::{Spread, Unit, grouped, rounded, short, with_unit};
 use crate::records::{
-    Accept, Burst, Check, Content, Form, Interface, Line, Mask, Pages, Records, Subscribers, short_commit,
+    Accept, Burst, Check, Content, Form, Interface, Line, Mask, Pages, Records, Subscribers,
+    short_commit,
 };
 
 /// Decisions that were made by measuring one form against another.
