@@ -29,7 +29,7 @@ use world::World;
 
 /// Any bytes: a run that follows from them.
 pub(crate) fn check(bytes: &[u8]) {
-    World::play(&Plan::read(bytes));
+    let _ = World::play(&Plan::read(bytes));
 }
 
 /// Says what it was about when something fails.

@@ -10,7 +10,7 @@ use murre_core::{Held, Serve, ServeMail, Shard};
 
 use super::client::{Client, Pace};
 use super::ends::{self, Circumstances};
-use super::model::Model;
+use super::model::{Model, Seen};
 use super::operations::control::{self, Question};
 use super::operations::drain::Drain;
 use super::operations::{CLIENTS, Operation};
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// Plays a run from its beginning to its end.
-    pub(super) fn play(plan: &Plan) {
+    pub(super) fn play(plan: &Plan) -> Seen {
         let mut world = World::new(&plan.setup);
         for step in &plan.steps {
             step.operation().play(&mut world);
@@ -95,6 +95,7 @@ impl World {
             world.all_leave();
         }
         world.end();
+        world.model.seen
     }
 
     /// A client that has a WebSocket, and the id of its next command.
@@ -184,7 +185,7 @@ impl World {
                     drained: self.model.drained[client.shard],
                     cut_off: self.nodes[client.shard].shard.is_none(),
                 };
-                ends::judge(client, end, &known, &self.model);
+                ends::judge(client, end, &known, &mut self.model);
             }
         }
         happened

@@ -68,6 +68,11 @@ impl Poll {
 pub(in super::super) fn answered(client: &mut Client, status: u16, body: &str, model: &mut Model) {
     let Poll { channel, after } = client.poll.take().expect("an answer to a poll");
     let code = client::code(body);
+    match code.as_str() {
+        "token_expired" => model.note("a poll ended: token"),
+        "disconnected" => model.note("a poll ended: administrator"),
+        _ => {}
+    }
     let fair = match (status, code.as_str()) {
         (200, "") => return page(client, &channel, after, body, model),
         (400, "no_history") => !keeps_history(&channel),
@@ -96,6 +101,7 @@ fn page(
     let offsets = super::history::page(channel, &page, model);
     let here = super::subscribe::position(&page).expect("a page has a position");
     let recovered = page["recovered"] == true;
+    model.note(if offsets.is_empty() { "an empty poll" } else { "a poll with publications" });
     let seen = match after {
         None => {
             assert!(offsets.is_empty() && recovered, "{page} says where the channel is");
