@@ -203,7 +203,12 @@ impl Client {
             }
             Heard::Event { name, id, data } => self.event(&name, id, &data, model),
             Heard::Retry => self.end = Some(End::Retry),
-            Heard::Answer { status, body } => self.answer(status, &body, model),
+            Heard::Answer { status, body, last } => {
+                self.answer(status, &body, model);
+                if last {
+                    self.end.get_or_insert(End::Idle);
+                }
+            }
         }
     }
 

@@ -5,8 +5,9 @@
 //! `SEED=17 cargo test --package murre --lib simulation` repeats one run, `SEEDS=` says how many to
 //! try.
 
-mod client;
 #[path = "../../../../fuzz/src/dice.rs"]
+mod bytes;
+mod client;
 mod dice;
 #[cfg(test)]
 mod directed;

@@ -98,11 +98,19 @@ impl World {
         world.model.seen
     }
 
-    /// A client that has a WebSocket, and the id of its next command.
+    /// The first client that `fits`, from this one on and round.
+    pub(super) fn find(&self, client: usize, fits: impl Fn(&Client) -> bool) -> Option<usize> {
+        let all = (0..CLIENTS).map(|at| (client + at) % CLIENTS);
+        let is_there = |client: &Client| client.is_there() && fits(client);
+        all.into_iter().find(|&at| self.clients[at].as_ref().is_some_and(is_there))
+    }
+
+    /// A client that has a WebSocket, this one or one after it, and the id of its next command.
     pub(super) fn websocket(&mut self, client: usize) -> Option<(&mut Client, u64)> {
-        let client = self.clients[client].as_mut()?;
+        let fits = |client: &Client| client.is_websocket() && client.opened;
+        let client = self.find(client, fits)?;
         let id = self.model.next_id();
-        (client.is_there() && client.is_websocket() && client.opened).then_some((client, id))
+        Some((self.clients[client].as_mut()?, id))
     }
 
     /// Leaves mail for a shard, now or once its mailbox has room.
@@ -185,7 +193,9 @@ impl World {
                     drained: self.model.drained[client.shard],
                     cut_off: self.nodes[client.shard].shard.is_none(),
                 };
-                ends::judge(client, end, &known, &mut self.model);
+                super::naming(&format!("client {number}, {:?}", client.transport), || {
+                    ends::judge(client, end, &known, &mut self.model);
+                });
             }
         }
         happened

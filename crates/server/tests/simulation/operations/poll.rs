@@ -38,11 +38,12 @@ impl Operation for Ask {
     }
 
     fn play(&self, world: &mut World) {
-        let Some(client) = &mut world.clients[self.client] else { return };
-        if client.transport != Transport::Poll || !client.is_there() || client.poll.is_some() {
-            return;
-        }
-        let channel = self.channel.clone();
+        let fits = |client: &Client| client.transport == Transport::Poll && client.poll.is_none();
+        let Some(found) = world.find(self.client, fits) else { return };
+        let client = world.clients[found].as_mut().expect("just found");
+        // Mostly it goes on where it was.
+        let known = client.memory.positions.keys().next().cloned();
+        let channel = known.filter(|_| self.after).unwrap_or(self.channel.clone());
         let after = client.memory.positions.get(&channel).copied().filter(|_| self.after);
         let mut target = format!("/poll?topic={channel}");
         if let Some(Position { epoch, offset }) = after {
