@@ -203,7 +203,12 @@ impl Client {
             }
             Heard::Event { name, id, data } => self.event(&name, id, &data, model),
             Heard::Retry => self.end = Some(End::Retry),
-            Heard::Answer { status, body } => self.answer(status, &body, model),
+            Heard::Answer { status, body, last } => {
+                self.answer(status, &body, model);
+                if last {
+                    self.end.get_or_insert(End::Idle);
+                }
+            }
         }
     }
 
@@ -218,7 +223,10 @@ impl Client {
                 code @ ("token_expired" | "disconnected" | "too_slow") => {
                     self.last_error = Some(code.to_owned());
                 }
-                "overloaded" | "too_fast" | "not_allowed" => self.refused += 1,
+                "overloaded" | "too_fast" | "not_allowed" => {
+                    model.note("an unnamed publication refused");
+                    self.refused += 1;
+                }
                 code => panic!("{code} is no error that comes by itself"),
             },
             (_, Some(id)) => {
@@ -243,7 +251,7 @@ impl Client {
         }
     }
 
-    fn dropped(&mut self, message: &Value, model: &Model) {
+    fn dropped(&mut self, message: &Value, model: &mut Model) {
         assert!(!self.fast, "{message}, though it has read whatever was there");
         let channel = message["identifier"].as_str().expect("it names its channel");
         assert!(!super::setup::disconnects(channel), "{message}: slow readers are disconnected");

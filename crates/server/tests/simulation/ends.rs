@@ -39,7 +39,7 @@ impl End {
 }
 
 /// The end is told as its cause demands, and had one.
-pub(super) fn judge(client: &Client, end: &End, known: &Circumstances, model: &Model) {
+pub(super) fn judge(client: &Client, end: &End, known: &Circumstances, model: &mut Model) {
     let expired = client.has_expired(model.wall_max);
     let slow = !client.fast;
     let fair = match end {
@@ -72,6 +72,22 @@ pub(super) fn judge(client: &Client, end: &End, known: &Circumstances, model: &M
         End::Abrupt => slow || known.cut_off || known.drained && !client.opened,
     };
     assert!(fair, "{end:?} has no cause");
+    model.note(match end {
+        End::WebSocket { code: 1008, error: Some(_), .. } => "a WebSocket ended: token",
+        End::WebSocket { code: 1008, .. } => "a WebSocket ended: too fast",
+        End::WebSocket { code: 1012, .. } => "a WebSocket ended: drain",
+        End::WebSocket { code: 1013, .. } => "a WebSocket ended: slow",
+        End::WebSocket { .. } => "a WebSocket ended: administrator",
+        End::Event { code } => match code.as_str() {
+            "token_expired" => "a stream ended: token",
+            "disconnected" => "a stream ended: administrator",
+            _ => "a stream ended: slow",
+        },
+        End::Retry => "a stream ended: drain",
+        End::Answer { .. } => "a handshake refused",
+        End::Idle => "an idle end",
+        End::Abrupt => "an abrupt end",
+    });
 }
 
 /// A client that is still there has no reason to have ended.

@@ -5,8 +5,9 @@
 //! `SEED=17 cargo test --package murre --lib simulation` repeats one run, `SEEDS=` says how many to
 //! try.
 
-mod client;
 #[path = "../../../../fuzz/src/dice.rs"]
+mod bytes;
+mod client;
 mod dice;
 #[cfg(test)]
 mod directed;
@@ -29,7 +30,7 @@ use world::World;
 
 /// Any bytes: a run that follows from them.
 pub(crate) fn check(bytes: &[u8]) {
-    World::play(&Plan::read(bytes));
+    let _ = World::play(&Plan::read(bytes));
 }
 
 /// Says what it was about when something fails.

@@ -29,11 +29,16 @@ pub(super) struct Model {
     pub(super) wall: u64,
     pub(super) wall_max: u64,
     ids: u64,
+    /// How often each thing happened that runs are for.
+    pub(super) seen: Seen,
     /// Publications and requests that were handed in.
     pub(super) published: u64,
     /// Requests that were handed in, with the replies that were given.
     pub(super) requests: BTreeMap<u64, Request>,
 }
+
+/// Counts by name.
+pub(super) type Seen = BTreeMap<&'static str, u64>;
 
 /// A request to a service.
 #[derive(Default)]
@@ -80,6 +85,11 @@ impl Model {
             drained: vec![false; setup.shards],
             ..Model::default()
         }
+    }
+
+    /// Something happened that runs are for.
+    pub(super) fn note(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
     }
 
     /// A request id that no other command of the run has.
@@ -184,6 +194,7 @@ impl Reader {
     pub(super) fn hear(&mut self, publication: &Publication, model: &mut Model) {
         let Publication { channel, offset, number } = publication;
         assert_eq!(*channel, self.channel, "it is of the channel");
+        model.note("a publication heard");
         let index = model.index(channel, *number);
         let fits = (self.lo..=self.hi).contains(&index);
         let (lo, hi) = (self.lo, self.hi);
@@ -201,7 +212,8 @@ impl Reader {
     }
 
     /// So many publications were left out.
-    pub(super) fn skip(&mut self, count: u64, model: &Model) {
+    pub(super) fn skip(&mut self, count: u64, model: &mut Model) {
+        model.note("publications dropped");
         assert!(count > 0, "`dropped` counts what was left out");
         self.lo += count as usize;
         self.hi = (self.hi + count as usize).min(model.len(&self.channel));

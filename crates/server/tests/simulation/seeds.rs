@@ -3,17 +3,42 @@
 use std::cell::RefCell;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
 use std::thread;
 use std::time::Instant;
 
+use super::model::Seen;
 use super::plan::Plan;
 use super::shrink;
 use super::world::World;
 
 /// Seeds, unless `SEEDS` in the environment says otherwise.
 const SEEDS: u64 = 10_000;
+
+/// What some of many runs must come to.
+const TO_BE_SEEN: [&str; 20] = [
+    "a WebSocket ended: token",
+    "a WebSocket ended: too fast",
+    "a WebSocket ended: drain",
+    "a WebSocket ended: slow",
+    "a WebSocket ended: administrator",
+    "a stream ended: token",
+    "a stream ended: administrator",
+    "a stream ended: slow",
+    "a stream ended: drain",
+    "a poll ended: token",
+    "a poll ended: administrator",
+    "an abrupt end",
+    "a handshake refused",
+    "publications dropped",
+    "a publication refused",
+    "an unnamed publication refused",
+    "a recovery",
+    "an empty poll",
+    "a poll with publications",
+    "a response",
+];
 
 /// Whatever clients, networks and clocks do, each client hears what the model says, ends as the model
 /// says, and leaves nothing behind.
@@ -24,12 +49,24 @@ fn everybody_hears_what_is_theirs() {
         None => 0..number("SEEDS").unwrap_or(SEEDS),
     };
     let (started, count) = (Instant::now(), seeds.end - seeds.start);
+    let all = Mutex::new(Seen::new());
     let failed =
-        first_failure(seeds.start, seeds.end, |seed| failure(&Plan::of_seed(seed)).is_some());
+        first_failure(seeds.start, seeds.end, |seed| match attempt(&Plan::of_seed(seed)) {
+            Err(_) => true,
+            Ok(seen) => {
+                let mut all = all.lock().expect("nobody panics with it");
+                seen.into_iter().for_each(|(what, count)| *all.entry(what).or_default() += count);
+                false
+            }
+        });
     if let Some(seed) = failed {
         panic!("{}", explain(seed));
     }
-    eprintln!("{count} seeds in {:.1} s", started.elapsed().as_secs_f64());
+    let all = all.into_inner().expect("nobody panics with it");
+    for what in TO_BE_SEEN {
+        assert!(all.contains_key(what) || count < 2000, "{what} never happened: {all:?}");
+    }
+    eprintln!("{all:#?}\n{count} seeds in {:.1} s", started.elapsed().as_secs_f64());
 }
 
 /// What fuzzing has kept.
@@ -89,6 +126,10 @@ thread_local! {
 
 /// How a run fails, if it does.
 fn failure(plan: &Plan) -> Option<String> {
+    attempt(plan).err()
+}
+
+fn attempt(plan: &Plan) -> Result<Seen, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let others = std::panic::take_hook();
@@ -103,5 +144,5 @@ fn failure(plan: &Plan) -> Option<String> {
     TRIES.set(Some(String::new()));
     let result = catch_unwind(AssertUnwindSafe(|| World::play(plan)));
     let why = TRIES.take().unwrap_or_default();
-    result.is_err().then_some(why)
+    result.map_err(|_| why)
 }

@@ -29,10 +29,11 @@ pub(super) enum Heard {
     },
     /// The `retry` field of a stream.
     Retry,
-    /// A whole HTTP answer.
+    /// A whole HTTP answer, and whether the connection ends with it.
     Answer {
         status: u16,
         body: String,
+        last: bool,
     },
 }
 
@@ -99,10 +100,11 @@ impl Wire {
         }
         let body = field("content-length").expect("it has a length").parse::<usize>();
         let end = length + body.expect("it is a number");
+        let last = field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         let body = bytes.get(length..end)?;
         let body = String::from_utf8(body.to_vec()).expect("bodies are text");
         self.bytes.drain(..end);
-        Some(Heard::Answer { status, body })
+        Some(Heard::Answer { status, body, last })
     }
 
     /// Frames of a server are not masked (RFC 6455 section 5.1), and none of ours is a fragment.

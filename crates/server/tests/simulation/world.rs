@@ -10,7 +10,7 @@ use murre_core::{Held, Serve, ServeMail, Shard};
 
 use super::client::{Client, Pace};
 use super::ends::{self, Circumstances};
-use super::model::Model;
+use super::model::{Model, Seen};
 use super::operations::control::{self, Question};
 use super::operations::drain::Drain;
 use super::operations::{CLIENTS, Operation};
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// Plays a run from its beginning to its end.
-    pub(super) fn play(plan: &Plan) {
+    pub(super) fn play(plan: &Plan) -> Seen {
         let mut world = World::new(&plan.setup);
         for step in &plan.steps {
             step.operation().play(&mut world);
@@ -95,13 +95,22 @@ impl World {
             world.all_leave();
         }
         world.end();
+        world.model.seen
     }
 
-    /// A client that has a WebSocket, and the id of its next command.
+    /// The first client that `fits`, from this one on and round.
+    pub(super) fn find(&self, client: usize, fits: impl Fn(&Client) -> bool) -> Option<usize> {
+        let all = (0..CLIENTS).map(|at| (client + at) % CLIENTS);
+        let is_there = |client: &Client| client.is_there() && fits(client);
+        all.into_iter().find(|&at| self.clients[at].as_ref().is_some_and(is_there))
+    }
+
+    /// A client that has a WebSocket, this one or one after it, and the id of its next command.
     pub(super) fn websocket(&mut self, client: usize) -> Option<(&mut Client, u64)> {
-        let client = self.clients[client].as_mut()?;
+        let fits = |client: &Client| client.is_websocket() && client.opened;
+        let client = self.find(client, fits)?;
         let id = self.model.next_id();
-        (client.is_there() && client.is_websocket() && client.opened).then_some((client, id))
+        Some((self.clients[client].as_mut()?, id))
     }
 
     /// Leaves mail for a shard, now or once its mailbox has room.
@@ -184,7 +193,9 @@ impl World {
                     drained: self.model.drained[client.shard],
                     cut_off: self.nodes[client.shard].shard.is_none(),
                 };
-                ends::judge(client, end, &known, &self.model);
+                super::naming(&format!("client {number}, {:?}", client.transport), || {
+                    ends::judge(client, end, &known, &mut self.model);
+                });
             }
         }
         happened

@@ -15,7 +15,7 @@ pub(in super::super) struct Connect {
     client: usize,
     shard: usize,
     transport: Transport,
-    /// A stream begins with the channels of the last one, where that was cut off.
+    /// It begins with the channels of the connection before, where that was cut off.
     resume: bool,
     token: Option<Token>,
     /// Waits until the server has answered.
@@ -105,6 +105,23 @@ impl Operation for Connect {
             if client.opened || client.end.is_some() || transport == Transport::Poll {
                 break;
             }
+        }
+        if self.resume && transport == Transport::WebSocket {
+            self.recover(world);
+        }
+    }
+}
+
+impl Connect {
+    /// The client subscribes to what it knows, from where it was.
+    fn recover(&self, world: &mut World) {
+        let client = world.clients[self.client].as_mut().expect("just come");
+        if !client.opened || !client.is_there() {
+            return;
+        }
+        for (channel, position) in client.memory.positions.clone() {
+            let (id, before) = (world.model.next_id(), world.model.len(&channel));
+            client.subscribe(&channel, id, before, Some(position));
         }
     }
 }

@@ -20,7 +20,6 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::dice::Dice;
-use super::setup::CHANNELS;
 use super::world::World;
 
 /// One operation of a run.
@@ -38,10 +37,8 @@ pub(super) trait Operation {
 /// Clients of a run at one time.
 pub(super) const CLIENTS: usize = 6;
 
-/// One of the run's channels; half of the time one of the first two.
 fn channel(dice: &mut Dice) -> String {
-    let among = if dice.bool() { 2 } else { CHANNELS.len() };
-    CHANNELS[dice.index(among)].to_owned()
+    dice.channel()
 }
 
 fn client(dice: &mut Dice) -> usize {

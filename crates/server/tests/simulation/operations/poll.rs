@@ -38,11 +38,12 @@ impl Operation for Ask {
     }
 
     fn play(&self, world: &mut World) {
-        let Some(client) = &mut world.clients[self.client] else { return };
-        if client.transport != Transport::Poll || !client.is_there() || client.poll.is_some() {
-            return;
-        }
-        let channel = self.channel.clone();
+        let fits = |client: &Client| client.transport == Transport::Poll && client.poll.is_none();
+        let Some(found) = world.find(self.client, fits) else { return };
+        let client = world.clients[found].as_mut().expect("just found");
+        // Mostly it goes on where it was.
+        let known = client.memory.positions.keys().next().cloned();
+        let channel = known.filter(|_| self.after).unwrap_or(self.channel.clone());
         let after = client.memory.positions.get(&channel).copied().filter(|_| self.after);
         let mut target = format!("/poll?topic={channel}");
         if let Some(Position { epoch, offset }) = after {
@@ -68,6 +69,11 @@ impl Poll {
 pub(in super::super) fn answered(client: &mut Client, status: u16, body: &str, model: &mut Model) {
     let Poll { channel, after } = client.poll.take().expect("an answer to a poll");
     let code = client::code(body);
+    match code.as_str() {
+        "token_expired" => model.note("a poll ended: token"),
+        "disconnected" => model.note("a poll ended: administrator"),
+        _ => {}
+    }
     let fair = match (status, code.as_str()) {
         (200, "") => return page(client, &channel, after, body, model),
         (400, "no_history") => !keeps_history(&channel),
@@ -96,6 +102,7 @@ fn page(
     let offsets = super::history::page(channel, &page, model);
     let here = super::subscribe::position(&page).expect("a page has a position");
     let recovered = page["recovered"] == true;
+    model.note(if offsets.is_empty() { "an empty poll" } else { "a poll with publications" });
     let seen = match after {
         None => {
             assert!(offsets.is_empty() && recovered, "{page} says where the channel is");

@@ -113,7 +113,10 @@ impl Asked for Publishing {
     fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
         let taken = model.is_taken(self.number);
         match super::error(message) {
-            Some("overloaded") => assert!(!taken, "{message}, but {} was taken", self.number),
+            Some("overloaded") => {
+                model.note("a publication refused");
+                assert!(!taken, "{message}, but {} was taken", self.number);
+            }
             Some(code) => {
                 super::must_be_general(code, &self.channel, client);
                 assert!(!taken, "{message}, but {} was taken", self.number);

@@ -132,7 +132,9 @@ impl Asked for Requiring {
             Some(code) => super::must_be_general(code, "", client),
             None => {
                 assert_eq!(message["type"], "response", "{message}");
-                assert_eq!(request.reply, Some(Ok(self.number)), "{message}");
+                let reply = request.reply.clone();
+                model.note("a response");
+                assert_eq!(reply, Some(Ok(self.number)), "{message}");
                 assert_eq!(message["data"], format!("reply to {}", self.number), "{message}");
             }
         }

@@ -102,9 +102,11 @@ pub(in super::super) fn begin(
     let reader = match (recovered, asked, here) {
         (Some(true), Some(asked), Some(here)) => {
             assert_eq!(here.epoch, asked.epoch, "{said}: positions of one epoch follow each other");
+            model.note("a recovery");
             Reader::recovered(channel, asked, model)
         }
         _ => {
+            model.note("a subscription from now on");
             let lost = asked.filter(|_| recovered == Some(false));
             let kept = lost.is_some_and(|asked| model.must_recover(channel, asked));
             assert!(!kept, "{said}, though everything behind {asked:?} is kept");
