@@ -27,7 +27,7 @@ fn load(arguments: &str, mistake: Mistake, patience: &str) -> (Output, Value) {
 }
 
 fn passes(arguments: &str, mistake: Mistake) -> Value {
-    let (output, record) = load(arguments, mistake, "60s");
+    let (output, record) = load(arguments, mistake, "180s");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{arguments}: {stderr}");
     assert_eq!(record["outcome"], "passed");
