@@ -76,9 +76,10 @@ impl Plan {
         let setup = Setup::draw(dice);
         let all_leave = dice.bool();
         // At first there are some clients, which is what most steps need.
-        let mut steps: Vec<_> = (0..3 * CLIENTS)
-            .map(|at| match at % 3 {
+        let mut steps: Vec<_> = (0..4 * CLIENTS)
+            .map(|at| match at % 4 {
                 0 => Step::Connect(Connect::draw(dice)),
+                3 => Step::SetPace(SetPace::draw(dice)),
                 _ => Step::Subscribe(Subscribe::draw(dice)),
             })
             .collect();

@@ -31,6 +31,8 @@ pub(super) struct Setup {
     pub(super) socket_bytes: usize,
     pub(super) log_bytes_max: u64,
     pub(super) logs_bytes_max: u64,
+    /// How long a reader may let the server wait before it is slow.
+    pub(super) slow_grace: Duration,
     pub(super) slice_bytes: u32,
     pub(super) history_size: u32,
     pub(super) history_ttl: Duration,
@@ -41,8 +43,6 @@ pub(super) struct Setup {
 
 /// What signs the tokens of the run.
 pub(super) const SECRET: &[u8] = b"thirty-two bytes or more of secret";
-/// Milliseconds that a reader may let the server wait before it is slow.
-const SLOW_GRACE_MS: u64 = 1000;
 
 impl Setup {
     pub(super) fn draw(dice: &mut Dice) -> Self {
@@ -59,6 +59,7 @@ impl Setup {
             socket_bytes: pick(&[1 << 16, 100, 1000]) as usize,
             log_bytes_max: pick(&[8 << 20, 300, 2000]),
             logs_bytes_max: pick(&[64 << 20, 700, 4000]),
+            slow_grace: Duration::from_millis(pick(&[1000, 100])),
             slice_bytes: pick(&[64 << 10, 100, 1000]) as u32,
             history_size: pick(&[20, 3, 7]) as u32,
             history_ttl: Duration::from_millis(pick(&[300_000, 500])),
@@ -121,7 +122,7 @@ impl Setup {
         config.limits.max_log_bytes = self.log_bytes_max;
         config.limits.max_logs_bytes = self.logs_bytes_max * self.shards as u64;
         config.limits.max_commands_per_second = self.commands_per_second;
-        config.limits.slow_grace.0 = Duration::from_millis(SLOW_GRACE_MS);
+        config.limits.slow_grace.0 = self.slow_grace;
         let mut hub = HubConfig::new(&config, &cores, 64).expect("the settings are right");
         hub.namespaces = self.namespaces();
         hub.keys = Keys::of_secret(SECRET);

@@ -52,9 +52,9 @@ pub(super) struct World {
 /// When the runs begin, in Unix seconds.
 const WALL: i64 = 1_700_000_000;
 /// How much time a turn takes in which nothing happens.
-const MOMENT: Duration = Duration::from_millis(1);
+const MOMENT: Duration = Duration::from_micros(100);
 /// Rounds in which nothing happens, after which time passes faster.
-const QUIET: u32 = 8;
+const QUIET: u32 = 12;
 
 impl World {
     pub(super) fn new(setup: &Setup) -> Self {
@@ -251,7 +251,7 @@ impl World {
         for shard in 0..self.nodes.len() {
             control::look(self, shard);
         }
-        self.pass(MOMENT * 50);
+        self.pass(Duration::from_millis(50));
         // A shard that has ended before the others owned channels of theirs.
         if self.nodes.iter().any(|node| node.shard.is_none()) {
             return;
@@ -288,7 +288,9 @@ impl World {
             for shard in 0..self.nodes.len() {
                 control::look(self, shard);
             }
-            self.pass(MOMENT * 20);
+            for _ in 0..TURNS_TO_FORGET {
+                self.round(Duration::ZERO);
+            }
         }
         self.check_empty();
     }
@@ -311,7 +313,7 @@ impl World {
         Drain::now().play(self);
         let started = self.now;
         while self.nodes.iter().any(|node| node.shard.is_some()) {
-            self.round(MOMENT * 10);
+            self.round(Duration::from_millis(10));
             assert!(self.now - started < PATIENCE, "the drain never ends");
         }
         self.round(Duration::ZERO);
@@ -340,6 +342,8 @@ impl World {
 
 /// Longer than any request waits, and than the linger of connections.
 const CALM: Duration = Duration::from_secs(4);
+/// Turns in which a shard that has nothing else to do lets go of what is over.
+const TURNS_TO_FORGET: usize = 6;
 /// Minutes.
 const FORGOTTEN_AFTER: u32 = 25;
 const PATIENCE: Duration = Duration::from_secs(60);

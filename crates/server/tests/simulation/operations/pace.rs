@@ -13,10 +13,9 @@ pub(in super::super) struct SetPace {
 
 impl SetPace {
     pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        let client = super::client(dice);
-        // Three never change theirs.
+        // The first three never change theirs.
+        let client = 3 + dice.index(3);
         let pace = match dice.number(4) {
-            _ if client < 3 => Pace::Full,
             0 => Pace::Full,
             1 => Pace::Slow(1 + dice.number(200) as usize),
             _ => Pace::Nothing,

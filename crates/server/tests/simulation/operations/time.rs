@@ -22,9 +22,9 @@ impl Time {
     pub(in super::super) fn draw(dice: &mut Dice) -> Self {
         match dice.number(16) {
             0..10 => Time::Turns(1 + dice.number(12)),
-            10..13 => Time::Pass([1, 10, 100, 600][dice.index(4)]),
+            10..13 => Time::Pass([1, 10, 150, 1500][dice.index(4)]),
             13 => Time::Pass([2500, 12_000, 40_000][dice.index(3)]),
-            14 => Time::StandStill([20, 100, 200][dice.index(3)]),
+            14 => Time::StandStill([1, 5, 20][dice.index(3)]),
             _ => Time::Step([5, 30, -5, -1000][dice.index(4)]),
         }
     }
