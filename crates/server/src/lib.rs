@@ -1,8 +1,8 @@
 //! The server around `murre-core`: configuration, threads, the hub and the control plane.
 //!
-//! The binary `murre` calls [`run`]. [`start`] makes the threads and ends them, [`routes`] joins the
-//! data port's paths with the [`hub`], its [`transports`] and client [`protocols`]; [`files`] is what
-//! is served from memory, [`control`] runs the tasks of the control plane and [`admin`] the admin port.
+//! The binary `murre` calls [`run`]. `start` makes the threads and ends them, `routes` joins the
+//! data port's paths with the `hub`, its `transports` and client `protocols`; `files` is what
+//! is served from memory, `control` runs the tasks of the control plane and `admin` the admin port.
 #![forbid(unsafe_code)]
 // Numbers that peers send overflow nothing: they are checked or clamped where they are read. Modules
 // that compute with nothing but their own numbers say so.
