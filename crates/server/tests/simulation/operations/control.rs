@@ -6,6 +6,7 @@ use murre_router::channels::{Form, Payload};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::oneshot::{self, Receiver};
 
+use super::super::client::Transport;
 use super::super::dice::Dice;
 use super::super::setup::keeps_history;
 use super::super::world::World;
@@ -156,7 +157,9 @@ impl World {
                         client.shard == *shard && Some(client.peer) == *peer
                     };
                     if let Some(client) = self.clients.iter_mut().flatten().find(of) {
-                        client.must_be_disconnected |= ended > 0;
+                        // The next poll of a connection is another session.
+                        client.must_be_disconnected |=
+                            ended > 0 && client.transport != Transport::Poll;
                     }
                     return false;
                 }
