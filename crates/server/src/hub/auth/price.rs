@@ -19,7 +19,7 @@ use jsonwebtoken::AlgorithmFamily;
 pub(super) struct Budget(u32);
 
 /// Checks delay other connections by no more than this and one check in a turn.
-const TURN_MICROS: u32 = 1000;
+const TURN_MICROS: u32 = 250;
 
 impl Budget {
     /// What a turn has to spend.
