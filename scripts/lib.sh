@@ -67,9 +67,12 @@ open_channels=(--namespace "default,publish=anyone,serve=anyone"
 # Load comes from few addresses, of which each is many clients.
 any_address=(--max-conns-per-address 0 --max-handshakes-per-second 0)
 
+# What is started as the server.
+binary=("$built/murre")
+
 # Starts the server with these options and waits until it serves. Its process id is in `server`.
 start_server() {
-    start "$built/murre" serve --bench "${open_channels[@]}" "${any_address[@]}" \
+    start "${binary[@]}" serve --bench "${open_channels[@]}" "${any_address[@]}" \
         --listen "${server_listen:-127.0.0.1:$TEST_PORT}" --admin "127.0.0.1:$TEST_ADMIN_PORT" "$@" \
         >"$work/server.log" 2>&1
     server=$!

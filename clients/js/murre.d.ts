@@ -176,8 +176,9 @@ export interface CommandOptions {
 }
 
 export interface HistoryOptions extends CommandOptions {
-  /** 1 to 1,000. 100 */
+  /** 0 to 1,000. 100 */
   limit?: number
+  /** The publications after it, as far as they are kept; without it, the newest. */
   position?: Position | undefined
 }
 

@@ -81,13 +81,32 @@ export class Murre {
     return { position }
   }
 
-  async history(identifier, { limit, position, ...options } = {}) {
-    const answer = await this.#ask({ action: 'history', identifier, limit, position }, options)
-    const publications = answer.publications.map(({ offset, data, binary }) => ({
+  async history(identifier, { limit = HISTORY_LIMIT, position, ...options } = {}) {
+    const page = (limit, position) =>
+      this.#ask({ action: 'history', identifier, limit, position }, options)
+    let answer = await page(limit, position)
+    const { epoch, offset: head } = answer.position
+    /** The publications after an offset; null if the next one is not kept any more. */
+    const after = async (offset, limit) => {
+      const { position, publications, more } = await page(limit, { epoch, offset })
+      const [next] = publications
+      const kept = position.epoch === epoch && (next?.offset ?? offset + 1) === offset + 1
+      return kept ? { publications, more } : null
+    }
+    // One answer does not hold so many of the newest: read on from where the oldest of them is.
+    if (!position && answer.more && answer.publications.length < limit) {
+      answer = (await after(Math.max(0, head - limit), limit)) ?? { ...answer, more: false }
+    }
+    const found = answer.publications
+    while (answer?.more && found.length < limit) {
+      answer = await after(found.at(-1).offset, limit - found.length)
+      if (answer) found.push(...answer.publications)
+    }
+    const publications = found.map(({ offset, data, binary }) => ({
       offset,
       data: binary === undefined ? data : Uint8Array.from(atob(binary), (c) => c.charCodeAt(0)),
     }))
-    return { position: answer.position, publications }
+    return { position: { epoch, offset: Math.max(head, found.at(-1)?.offset ?? 0) }, publications }
   }
 
   async request(service, data, options = {}) {
@@ -488,6 +507,8 @@ const defaults = {
 }
 
 const BATCH_MAX = 100
+/** The server's default. */
+const HISTORY_LIMIT = 100
 /** The longest time that a browser's timer takes. */
 const TIMER_MAX = 2 ** 31 - 1
 /** What a browser reports of a connection that ended without a close. */

@@ -4,12 +4,10 @@
 #[path = "../../crates/codec/tests/codec/oracles/mod.rs"]
 mod codec;
 
+#[path = "../../crates/router/tests/channels/oracles/mod.rs"]
 mod channels;
-
 #[path = "../../crates/router/tests/services/oracles/mod.rs"]
 mod services;
-#[path = "../../crates/router/tests/topics/oracles/mod.rs"]
-mod topics;
 
 /// RFC 6455 frames, in any pieces, beside tungstenite.
 pub fn frames(bytes: &[u8]) {
@@ -38,12 +36,17 @@ pub fn proxies(bytes: &[u8]) {
 
 /// Messages of `murre.v1`, beside serde_json and the rules.
 pub fn commands(bytes: &[u8]) {
-    channels::command_oracle::check(bytes);
+    murre::fuzzing::commands(bytes);
 }
 
-/// Topics on one shard and on several, beside their models.
-pub fn topics(bytes: &[u8]) {
-    topics::check(bytes);
+/// The whole server on simulated rings, beside its model.
+pub fn hub(bytes: &[u8]) {
+    murre::fuzzing::hub(bytes);
+}
+
+/// Channels on one shard and on several, beside their models.
+pub fn channels(bytes: &[u8]) {
+    channels::check(bytes);
 }
 
 /// Services on one shard and on several, beside their models.

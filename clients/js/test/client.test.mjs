@@ -65,6 +65,31 @@ check('the history is as long as asked for, and from where it is asked for', asy
   assert.deepEqual((await client.history(channel)).position, positions[3])
 })
 
+check('a history longer than one answer of the server comes as a whole', async () => {
+  const channel = fresh('kept')
+  const client = connect()
+  const text = 'x'.repeat(8_000)
+  const numbers = Array.from({ length: 50 }, (_, n) => n)
+  for (const n of numbers) await client.publish(channel, { n, text })
+  const read = async (options) => {
+    const { position, publications } = await client.history(channel, options)
+    const first = publications[0].offset
+    assert.deepEqual(publications.map(({ offset }) => offset), publications.map((_, n) => first + n))
+    return { position, numbers: publications.map(({ data }) => data.n) }
+  }
+  const { position } = await read({ limit: 1 })
+  assert.equal(position.offset, 50)
+  const from = (offset) => ({ epoch: position.epoch, offset })
+  assert.deepEqual(await read(), { position, numbers })
+  assert.deepEqual(await read({ limit: 20 }), { position, numbers: numbers.slice(30) })
+  assert.deepEqual(await read({ position: from(5) }), { position, numbers: numbers.slice(5) })
+  const limited = await read({ position: from(5), limit: 20 })
+  assert.deepEqual(limited, { position, numbers: numbers.slice(5, 25) })
+  const last = await read({ position: { ...position, epoch: (position.epoch ^ 1) >>> 0 } })
+  assert.deepEqual(last.numbers, numbers.slice(50 - last.numbers.length), 'the newest, if lost')
+  assert.deepEqual((await client.history(channel, { limit: 0 })).publications, [])
+})
+
 check('a subscription from a position hears first what came after it', async () => {
   const channel = fresh('kept')
   const client = connect()

@@ -9,7 +9,7 @@ import {
 } from './support.mjs'
 
 let server
-before(async () => (server = await startServer()))
+before(async () => (server = await startServer({ commands: 100_000 })))
 after(() => server.stop())
 
 const code = (expected) => (error) => error.name === 'MurreError' && error.code === expected
@@ -48,6 +48,25 @@ check('over many breaks nothing is lost, doubled or out of order', async () => {
     assert.equal(recoveries.length, breaks)
     assert.ok(recoveries.every(({ recovered }) => recovered))
   }
+})
+
+check('much that was missed in many rooms is heard after one connect', async () => {
+  const { proxy, client } = await behindProxy()
+  const rooms = numbers(0, 100).map(() => fresh('kept'))
+  const subscriptions = await Promise.all(rooms.map((room) => subscribe(client, room)))
+  proxy.refuse()
+  const publisher = connect()
+  const text = 'x'.repeat(1_000)
+  for (const n of numbers(0, 100)) {
+    await Promise.all(rooms.map((room) => publisher.publish(room, { n, text })))
+  }
+  proxy.admit()
+  for (const { heard } of subscriptions) await until(() => heard.length >= 100)
+  for (const subscription of subscriptions) {
+    assert.deepEqual(subscription.data().map(({ n }) => n), numbers(0, 100))
+    assert.deepEqual(subscription.changes.slice(-1), [{ state: 'active', recovered: true }])
+  }
+  assert.equal(opened(client, 3)(), false, 'one connect')
 })
 
 check('what was missed and is not kept any more is not recovered, and live goes on', async () => {

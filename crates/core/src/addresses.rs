@@ -78,6 +78,13 @@ const SECOND: u64 = 1_000_000_000;
 /// Connections beyond the limit that are told so: each has a slot until it is closed.
 const REFUSED_MAX: u32 = 16;
 
+impl Place {
+    /// A number that all connections of an address share; `None` if they are not counted.
+    pub(crate) fn key(self) -> Option<u32> {
+        (self.0 != 0).then_some(self.0)
+    }
+}
+
 impl Default for Addresses {
     /// Without limits.
     fn default() -> Self {

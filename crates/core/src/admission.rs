@@ -14,6 +14,9 @@
 //! - **Memory is very short**: they wait in the backlog, which is bounded. A peer that connects and
 //!   says nothing would hold 4.2 KB until the handshake's deadline, and there can be many.
 //!
+//! A connection that is refused because of its address does not count as one that came: somebody who
+//! opens many of them delays nobody. Their bound is the number of accepts in a turn.
+//!
 //! Nobody is let in and then dropped. Whether memory is short is found out elsewhere, by a thread
 //! that may read files: shards read one atomic number ([`Gate`]).
 
@@ -84,6 +87,12 @@ impl Pace {
     pub(crate) fn spend(&mut self, now: Instant) {
         self.full_at = self.full_at.max(now) + self.interval;
     }
+
+    /// Gives back so many tokens that were spent.
+    pub(crate) fn give_back(&mut self, tokens: u32) {
+        let span = self.interval.saturating_mul(tokens);
+        self.full_at = self.full_at.checked_sub(span).unwrap_or(self.full_at);
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +131,23 @@ mod tests {
             let taken = take(later, later + Duration::from_nanos(1));
             assert!((taken - burst).abs() <= 1.0, "{interval:?}: {taken} after a rest");
         }
+    }
+
+    /// Tokens that are given back can be spent at once, and a full bucket holds no more of them.
+    #[test]
+    fn tokens_come_back() {
+        let (interval, now) = (Duration::from_millis(20), Instant::now());
+        let mut pace = Pace::new(interval, now);
+        let mut take = |returned| {
+            pace.give_back(returned);
+            let mut taken = 0;
+            while pace.wait(now).is_none() {
+                pace.spend(now);
+                taken += 1;
+            }
+            taken
+        };
+        assert_eq!([0, 0, 3, 0, 1000].map(&mut take), [5, 0, 3, 0, 5]);
     }
 
     /// Without a rate nobody waits.

@@ -97,6 +97,14 @@ pub(crate) enum Mark {
     Shut = 4,
     /// The peer has taken some of what was queued for it since it was last asked for.
     Took = 8,
+    /// The protocol takes no input of it at present.
+    Held = 16,
+    /// Listed in the outbox's `released`, so that a turn resumes a connection once.
+    Released = 32,
+    /// It has been held, and nothing was offered to the protocol since.
+    Resumed = 64,
+    /// It speaks WebSocket.
+    WebSocket = 128,
 }
 
 /// Which marks a connection has, one bit each.
@@ -241,5 +249,10 @@ impl Conn {
     /// Input is there, and is about to be read.
     pub(crate) fn unread(&self) -> bool {
         self.marks.has(Mark::Unread) || self.in_flight.has(OpKind::Recv)
+    }
+
+    /// It is open, and the protocol takes no input of it at present.
+    pub(crate) fn held(&self) -> bool {
+        self.state == State::Open && self.marks.has(Mark::Held)
     }
 }

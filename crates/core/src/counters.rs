@@ -57,6 +57,8 @@ pub struct Counters {
     pub starved: Counter,
     /// Times that a connection was not read because too much was queued for it.
     pub paused: Counter,
+    /// Times that a connection was read again after the protocol had held its input.
+    pub resumed: Counter,
     /// Receive buffers that are lent to the kernel now.
     pub lent: Counter,
     /// Pieces that wait to be sent now, beside those that are being sent.

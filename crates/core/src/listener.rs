@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::socket::{
     AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, bind, getsockname,
@@ -35,6 +36,18 @@ impl Listener {
         Ok(Listener(Arc::new(fd)))
     }
 
+    /// Has the kernel give up a connection whose peer has acknowledged nothing for `span` of what was
+    /// sent to it, or has had no room for more of it for so long: `TCP_USER_TIMEOUT` of tcp(7), which
+    /// accepted sockets inherit. Otherwise that takes a quarter of an hour (`net.ipv4.tcp_retries2`).
+    ///
+    /// # Errors
+    /// None that a listening socket has.
+    pub fn give_up_after(&self, span: Duration) -> io::Result<()> {
+        // Zero would be the kernel's own time; the kernel reads it as a signed number.
+        let milliseconds = span.as_millis().clamp(1, i32::MAX as u128) as u32;
+        Ok(setsockopt(&self.0, sockopt::TcpUserTimeout, &milliseconds)?)
+    }
+
     /// Where it listens.
     ///
     /// # Errors
@@ -56,5 +69,37 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+
+    /// What accepted sockets inherit of the listener, and what the kernel takes of any time.
+    #[test]
+    fn accepted_sockets_inherit() {
+        let listener = Listener::bind("127.0.0.1:0".parse().expect("valid")).expect("a port");
+        let to = listener.address().expect("bound");
+        let door = TcpListener::from(listener.as_fd().try_clone_to_owned().expect("a descriptor"));
+        let accepted = || {
+            let _peer = TcpStream::connect(to).expect("room");
+            let (socket, _) = door.accept().expect("a connection");
+            let no_delay = getsockopt(&socket, sockopt::TcpNoDelay).expect("a socket");
+            (no_delay, getsockopt(&socket, sockopt::TcpUserTimeout).expect("a socket"))
+        };
+        assert_eq!(accepted(), (true, 0));
+        for (span, milliseconds) in [
+            (Duration::from_secs(35), 35_000),
+            (Duration::ZERO, 1),
+            (Duration::MAX, i32::MAX as u32),
+        ] {
+            listener.give_up_after(span).expect("a socket");
+            assert_eq!(accepted(), (true, milliseconds));
+        }
     }
 }

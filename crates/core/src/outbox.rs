@@ -26,14 +26,19 @@ pub struct Outbox {
     pub(crate) counters: Arc<Counters>,
     /// Connections with something to send or to finish, each once.
     pub(crate) dirty: Vec<ConnId>,
+    /// Connections that are held no longer, each once.
+    pub(crate) released: Vec<ConnId>,
     pub(crate) connects: VecDeque<Connect>,
     pub(crate) now: Instant,
     pub(crate) due: Instant,
     pub(crate) send_bytes_max: u32,
+    pub(crate) congested_bytes: u32,
     pub(crate) linger: Duration,
     pub(crate) retry_after: u16,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) gate: Arc<Gate>,
+    /// Connections of this turn that were refused as they came.
+    pub(crate) turned_away: u32,
     pub(crate) stopped: bool,
     pub(crate) drain: Option<Duration>,
     pub(crate) draining: bool,
@@ -58,9 +63,6 @@ pub enum Queued {
     SlowConsumer,
 }
 
-/// With so much queued a connection is not served further until some of it is sent.
-const CONGESTED_BYTES: u32 = 64 * 1024;
-
 impl Outbox {
     /// Queues bytes that several connections may share.
     pub fn send(&mut self, id: ConnId, frame: &Bytes) -> Queued {
@@ -70,6 +72,18 @@ impl Outbox {
     /// Lets `write` append to the connection's own buffer of bytes to send.
     pub fn write(&mut self, id: ConnId, write: impl FnOnce(&mut Vec<u8>)) -> Queued {
         self.queue(id, |conn, sends| sends.write(&mut conn.queue, write))
+    }
+
+    /// The same for an answer to the peer's own input. The bound of the queue does not apply: the
+    /// caller bounds what it takes of the input instead, by [`congested`](Outbox::congested) and by how
+    /// many answers are to come.
+    pub fn write_answer(&mut self, id: ConnId, write: impl FnOnce(&mut Vec<u8>)) -> Queued {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.state == State::Open) else {
+            return Queued::Gone;
+        };
+        self.sends.write(&mut conn.queue, write);
+        self.mark(id);
+        Queued::Yes
     }
 
     /// Lets `write` append to the connection's own buffer, and queues shared bytes behind it: one
@@ -86,6 +100,23 @@ impl Outbox {
         })
     }
 
+    /// Lets `write` append the last bytes of the connection, sends what is queued, then closes. The
+    /// bound of the queue does not apply, because nothing can follow.
+    pub fn close_with(
+        &mut self,
+        id: ConnId,
+        reason: CloseReason,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.state == State::Open {
+            self.sends.write(&mut conn.queue, write);
+            self.close(id, reason);
+        }
+    }
+
+    /// The abort is the last resort: a protocol that queues nothing while the connection is
+    /// [`congested`](Outbox::congested) never meets it, however long its messages are.
     fn queue(&mut self, id: ConnId, add: impl FnOnce(&mut Conn, &mut SendPool)) -> Queued {
         let Some(conn) = self.conns.get_mut(id) else { return Queued::Gone };
         if conn.state != State::Open {
@@ -100,11 +131,50 @@ impl Outbox {
         Queued::Yes
     }
 
-    /// Whether so much is queued that the connection's input should not be worked on further. Who
-    /// keeps to this can never be a slow consumer by what it answers.
+    /// Whether so much is queued that the connection's input should not be worked on further:
+    /// [`ShardConfig::congested_bytes`](crate::ShardConfig::congested_bytes), or the bound of the queue
+    /// where that is lower.
     pub fn congested(&self, id: ConnId) -> bool {
-        let enough = CONGESTED_BYTES.min(self.send_bytes_max).max(1);
+        let enough = self.congested_bytes.min(self.send_bytes_max).max(1);
         self.conns.get(id).is_some_and(|conn| conn.queue.bytes() >= enough)
+    }
+
+    /// Stops the connection's input: until [`release`](Outbox::release) the protocol is offered none,
+    /// the socket is not polled, and what has been received stays where it is.
+    ///
+    /// A held connection can still be written to and closed. That its peer has gone is noticed only
+    /// when it is released or something is sent to it.
+    pub fn hold(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.state == State::Open) {
+            conn.marks.set(Mark::Held);
+        }
+    }
+
+    /// Has the input of a held connection go on at the end of this turn, unless it is held again by
+    /// then, or once it is not congested.
+    pub fn release(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.held()) else { return };
+        conn.marks.clear(Mark::Held);
+        if !conn.marks.set(Mark::Released) {
+            self.released.push(id);
+        }
+    }
+
+    /// Whether the connection's input is held.
+    pub fn is_held(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(Conn::held)
+    }
+
+    /// Whether the connection has been held since the protocol was offered some of its input the last
+    /// time: what comes now may have come late because of that.
+    pub fn was_held(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.marks.has(Mark::Resumed))
+    }
+
+    /// Whether the protocol is to take more of the connection's input: it is open, not congested and
+    /// not held.
+    pub fn takes_input(&self, id: ConnId) -> bool {
+        self.is_open(id) && !self.is_held(id) && !self.congested(id)
     }
 
     /// Whether so much is queued that whoever queues more has a slow consumer.
@@ -137,6 +207,18 @@ impl Outbox {
     /// Whether the connection is open: neither gone nor going.
     pub fn is_open(&self, id: ConnId) -> bool {
         self.conns.get(id).is_some_and(|conn| conn.state == State::Open)
+    }
+
+    /// From here on the connection speaks WebSocket.
+    pub(crate) fn begin_websocket(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.marks.set(Mark::WebSocket);
+        }
+    }
+
+    /// Whether the connection speaks WebSocket.
+    pub fn is_websocket(&self, id: ConnId) -> bool {
+        self.conns.get(id).is_some_and(|conn| conn.marks.has(Mark::WebSocket))
     }
 
     /// Sends what is queued, then closes. Nothing more is queued, and no input is passed on.
@@ -173,6 +255,12 @@ impl Outbox {
         }
     }
 
+    /// A number that all connections of the peer's address share, and few of others; `None` if the
+    /// address is not counted.
+    pub fn address(&self, id: ConnId) -> Option<u32> {
+        self.conns.get(id)?.place.key()
+    }
+
     /// Counts the connection as one of `ip`, or as nobody's, and no longer as what it was counted
     /// before.
     ///
@@ -188,6 +276,11 @@ impl Outbox {
             self.counters.refused[excess as usize].add(1);
         }
         counted
+    }
+
+    /// The connection, which has just come, is refused: it does not count as one that was let in.
+    pub(crate) fn turned_away(&mut self) {
+        self.turned_away += 1;
     }
 
     /// Lists the connection for the flush at the end of the turn.

@@ -53,6 +53,14 @@ impl<T> Pool<T> {
         value
     }
 
+    /// All values, each with its key.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.slots.iter().zip(0..).filter_map(|(slot, key)| match slot {
+            Slot::Used(value) => Some((key, value)),
+            Slot::Free(_) => None,
+        })
+    }
+
     /// The value under `key`, which must be in use.
     pub fn get_mut(&mut self, key: u32) -> &mut T {
         match &mut self.slots[key as usize] {

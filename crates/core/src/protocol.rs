@@ -26,8 +26,8 @@ pub trait Protocol {
     /// Bytes arrived. Consumes some from the front of `input` and returns how many; the rest is
     /// offered again with more behind it, so what cannot be complete yet is left alone.
     ///
-    /// Stops early while [`Outbox::congested`]: the rest is offered again once what is queued has
-    /// been sent, and the peer is not read meanwhile.
+    /// Stops early unless [`Outbox::takes_input`]: the rest is offered again once what is queued has
+    /// been sent and the connection is not held any more. The peer is not read meanwhile.
     fn received(
         &mut self,
         id: ConnId,
@@ -45,6 +45,12 @@ pub trait Protocol {
     /// The shard is being drained: say goodbye.
     fn leave(&mut self, id: ConnId, _state: &mut Self::State, out: &mut Outbox) {
         out.close(id, CloseReason::Draining);
+    }
+
+    /// The shard is being drained and has no connections any more. Whether it may end; asked again
+    /// until the drain's time is over.
+    fn may_end(&mut self) -> bool {
+        true
     }
 
     /// The connection is over. Called once for every [`opened`](Protocol::opened), after the last

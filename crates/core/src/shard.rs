@@ -32,6 +32,9 @@ pub struct ShardConfig {
     /// A peer for which more bytes than this are queued when there is something more for it is a
     /// slow consumer. So a queue holds at most this and one message.
     pub send_bytes_max: u32,
+    /// With so many bytes queued a connection is handed nothing more, and its input is not worked on,
+    /// until some of them are sent.
+    pub congested_bytes: u32,
     /// How long the peer of a connection that is being closed may take for some more of what is left
     /// to send, and then to close its side.
     pub linger: Duration,
@@ -56,6 +59,7 @@ impl Default for ShardConfig {
         ShardConfig {
             conns_max: 10_000,
             send_bytes_max: 1024 * 1024,
+            congested_bytes: 64 * 1024,
             linger: Duration::from_secs(3),
             tick: Duration::from_secs(1),
             slices: 8,
@@ -106,10 +110,19 @@ pub struct Shard<R: Ring, P: Protocol> {
 /// Accepts in flight. Each holds a slot, so that none is accepted without a place.
 struct Accepts {
     armed: u32,
-    /// After a failure for want of descriptors or memory, or too many: not before this time.
-    not_before: Option<Instant>,
+    /// After a failure for want of descriptors or memory, or while the gate says so: not before this.
+    paused_until: Option<Instant>,
+    /// After too many: not before this, unless some of them were turned away.
+    paced_until: Option<Instant>,
     pace: Pace,
     listening: bool,
+}
+
+impl Accepts {
+    /// When the next may be armed, if not now.
+    fn not_before(&self) -> Option<Instant> {
+        self.paused_until.max(self.paced_until)
+    }
 }
 
 /// Enough for several connections a turn; few, because the shards' accepts are woken in the order
@@ -124,6 +137,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LEAVING_MAX: usize = 16;
 /// The lists of those who wait to be read keep room for so many; what a burst took goes back.
 const UNREAD_KEPT: usize = 256;
+/// The timer of a connection that was held runs for so many ticks at least: time to read what came.
+const RESUMED_TICKS: u16 = 2;
 /// Connections in one slice of a tick at most.
 const SLICE_MAX: u32 = 4096;
 /// A turn deals with so many expired timers at most; the rest are due in the next. What is queued
@@ -142,14 +157,17 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             timers: Timers::new(config.conns_max, config.tick, slices, now),
             counters: Arc::default(),
             dirty: Vec::new(),
+            released: Vec::new(),
             connects: VecDeque::new(),
             now,
             due: now,
             send_bytes_max: config.send_bytes_max,
+            congested_bytes: config.congested_bytes,
             linger: config.linger,
             retry_after: config.retry_after,
             addresses: Arc::clone(&config.addresses),
             gate: Arc::clone(&config.gate),
+            turned_away: 0,
             stopped: false,
             drain: None,
             draining: false,
@@ -157,7 +175,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         Shard {
             accepts: Accepts {
                 armed: 0,
-                not_before: None,
+                paused_until: None,
+                paced_until: None,
                 pace: Pace::new(config.accept_interval, now),
                 listening: ring.listens(),
             },
@@ -246,6 +265,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         self.complete_all();
         self.expire();
         self.protocol.turn(&mut self.out);
+        self.resume_released();
         self.drain();
         self.connect();
         self.flush();
@@ -264,12 +284,14 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     /// How long the kernel may keep the thread.
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.mailbox.sleep() || !self.out.connects.is_empty() || !self.expired.is_empty() {
+        let Outbox { connects, released, .. } = &self.out;
+        let more = !connects.is_empty() || !released.is_empty() || !self.expired.is_empty();
+        if !self.mailbox.sleep() || more {
             return Some(Duration::ZERO);
         }
         let timer = (!self.is_empty()).then(|| self.out.timers.next());
         let drain = self.drain.as_ref().map(|_| self.out.now + Drain::STEP);
-        let first = [timer, drain, self.accepts.not_before, self.protocol.wake_at()]
+        let first = [timer, drain, self.accepts.not_before(), self.protocol.wake_at()]
             .into_iter()
             .flatten()
             .min()?;
@@ -306,7 +328,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             (kind, lent) => unreachable!("{kind:?} is not lent {lent:?}"),
         }
         let conn = self.out.conns.get(id);
-        if conn.is_some_and(|conn| conn.state == State::Terminating) {
+        let failed_to_shut = kind == OpKind::Shut && result.is_err();
+        if conn.is_some_and(|conn| conn.state == State::Terminating) && !failed_to_shut {
             self.out.mark(id);
         }
     }
@@ -322,18 +345,23 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     /// Keeps accepts armed while there are slots for what they give, as fast as is allowed.
     fn accept(&mut self) {
         let now = self.out.now;
-        if self.accepts.not_before.is_some_and(|time| now < time) {
+        let turned_away = mem::take(&mut self.out.turned_away);
+        if turned_away > 0 {
+            self.accepts.pace.give_back(turned_away);
+            self.accepts.paced_until = None;
+        }
+        if self.accepts.not_before().is_some_and(|time| now < time) {
             return;
         }
-        self.accepts.not_before = None;
+        (self.accepts.paused_until, self.accepts.paced_until) = (None, None);
         if self.accepts.listening && self.out.gate.admission() == Admission::Wait {
-            self.accepts.not_before = Some(now + ACCEPT_PAUSE);
+            self.accepts.paused_until = Some(now + ACCEPT_PAUSE);
             return;
         }
         while self.accepts.listening && self.accepts.armed < ACCEPTS_MAX {
             if let Some(next) = self.accepts.pace.wait(now) {
                 self.out.counters.accepts_paced.add(1);
-                self.accepts.not_before = Some(next);
+                self.accepts.paced_until = Some(next);
                 return;
             }
             let Some(id) = self.out.conns.reserve() else { return };
@@ -380,7 +408,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             // Nothing to accept with: what waits stays in the backlog.
             _ => {
                 self.out.counters.accept_failed.add(1);
-                self.accepts.not_before = Some(self.out.now + ACCEPT_PAUSE);
+                self.accepts.paused_until = Some(self.out.now + ACCEPT_PAUSE);
             }
         }
     }
@@ -436,10 +464,11 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     // ---- receiving ----
 
-    /// Waits for input, if nothing is in flight that will lead to it.
+    /// Waits for input, if nothing is in flight that will lead to it and the connection is not held.
     fn wait(&mut self, id: ConnId) {
         let conn = self.out.conns.get(id).expect("there while it waits");
-        if !conn.reading() && matches!(conn.state, State::Open | State::Lingering) {
+        let waits = matches!(conn.state, State::Open | State::Lingering) && !conn.held();
+        if waits && !conn.reading() {
             let socket = conn.socket;
             self.push(id, OpKind::Poll, Op::Poll(socket));
         }
@@ -448,6 +477,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     fn ready(&mut self, id: ConnId, result: Result<u32, i32>) {
         let conn = self.out.conns.get(id).expect("there while it waits");
         match (conn.state, result) {
+            // It is polled again when it is released.
+            (State::Open, Ok(_)) if conn.held() => {}
             (State::Open | State::Lingering, Ok(events)) if events & HANG_UP != 0 => {
                 self.leaves(id);
             }
@@ -505,6 +536,11 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
                 unread.pop_front();
                 continue;
             };
+            if conn.held() {
+                conn.marks.clear(Mark::Unread);
+                unread.pop_front();
+                continue;
+            }
             let Some(lease) = self.ring.lease() else { return };
             unread.pop_front();
             conn.marks.clear(Mark::Unread);
@@ -517,12 +553,16 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     fn received(&mut self, id: ConnId, lease: &Lease, result: Result<u32, i32>) {
         use nix::errno::Errno;
-        let state = self.out.conns.get(id).expect("there while it receives").state;
+        let conn = self.out.conns.get(id).expect("there while it receives");
+        let (state, held) = (conn.state, conn.held());
         match result {
             Ok(0) => self.ended(id),
             Ok(len) if state == State::Open => {
                 self.out.counters.receives.add(1);
                 self.out.counters.bytes_in.add(u64::from(len));
+                if held {
+                    return self.keep(id, lease, len as usize);
+                }
                 self.consume(id, lease, len as usize);
                 let full = len as usize == self.ring.buffer(lease).len();
                 self.go_on(id, full);
@@ -536,6 +576,16 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
     }
 
+    /// Keeps what was on its way when the connection was held.
+    fn keep(&mut self, id: ConnId, lease: &Lease, len: usize) {
+        let bytes = &self.ring.buffer(lease)[..len];
+        let conn = self.out.conns.get_mut(id).expect("there while it receives");
+        match conn.tail {
+            NONE => conn.tail = self.spill.insert(bytes.to_vec()),
+            tail => self.spill.get_mut(tail).extend_from_slice(bytes),
+        }
+    }
+
     /// Offers the protocol what was received, behind what it left the last time.
     fn consume(&mut self, id: ConnId, lease: &Lease, len: usize) {
         let conn = self.out.conns.get_mut(id).expect("there while it receives");
@@ -544,9 +594,10 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         let state = self.states[id.index() as usize].as_mut().expect("open");
         if tail == NONE {
             let consumed = self.protocol.received(id, state, bytes, &mut self.out);
-            if consumed < len && self.out.is_open(id) {
-                let key = self.spill.insert(bytes[consumed..].to_vec());
-                self.out.conns.get_mut(id).expect("open").tail = key;
+            let conn = self.out.conns.get_mut(id).expect("there while it receives");
+            conn.marks.clear(Mark::Resumed);
+            if consumed < len && conn.state == State::Open {
+                conn.tail = self.spill.insert(bytes[consumed..].to_vec());
             }
         } else {
             self.spill.get_mut(tail).extend_from_slice(bytes);
@@ -558,29 +609,51 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         let state = self.states[id.index() as usize].as_mut().expect("open");
         let bytes = self.spill.get_mut(tail);
         let consumed = self.protocol.received(id, state, bytes, &mut self.out);
-        if consumed == bytes.len() || !self.out.is_open(id) {
+        let conn = self.out.conns.get_mut(id).expect("there while it receives");
+        conn.marks.clear(Mark::Resumed);
+        if consumed == bytes.len() || conn.state != State::Open {
             self.spill.remove(tail);
         } else {
             bytes.drain(..consumed);
-            self.out.conns.get_mut(id).expect("open").tail = tail;
+            conn.tail = tail;
         }
     }
 
-    /// Reads on, unless the peer is to take what is queued for it first.
+    /// Reads on, unless the peer is to take what is queued for it first, or the connection is held.
     fn go_on(&mut self, id: ConnId, more_is_there: bool) {
         if self.out.congested(id) {
             self.out.counters.paused.add(1);
-        } else if more_is_there && self.out.is_open(id) {
+        } else if more_is_there && self.out.takes_input(id) {
             self.read(id);
         } else {
             self.wait(id);
         }
     }
 
-    /// What was queued has been sent: goes on with the input that waited for that.
+    /// Goes on with the input of connections that are held no longer. Those that this releases are
+    /// for the next turn.
+    fn resume_released(&mut self) {
+        for id in mem::take(&mut self.out.released) {
+            let Some(conn) = self.out.conns.get_mut(id) else { continue };
+            conn.marks.clear(Mark::Released);
+            if conn.state == State::Open && !conn.held() {
+                conn.marks.set(Mark::Resumed);
+                self.out.counters.resumed.add(1);
+                // What came meanwhile is yet to be read: its peer is not to be late because of that.
+                self.out.timers.defer(id.index(), RESUMED_TICKS);
+                self.resume(id);
+            }
+        }
+    }
+
+    /// What input waited for is over, its answers have been sent or it is held no longer: goes on with
+    /// it, unless the other is not over.
     fn resume(&mut self, id: ConnId) {
-        let conn = self.out.conns.get_mut(id).expect("there while it sends");
-        if conn.state != State::Open || conn.reading() {
+        if !self.out.takes_input(id) {
+            return;
+        }
+        let conn = self.out.conns.get_mut(id).expect("it takes input");
+        if conn.reading() {
             return;
         }
         let tail = mem::replace(&mut conn.tail, NONE);
@@ -706,10 +779,15 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
 
     fn shut_down(&mut self, id: ConnId, result: Result<u32, i32>) {
         let conn = self.out.conns.get_mut(id).expect("there while it ends");
-        if result.is_err() {
-            // Once more, if something still depends on it. A FIN that was not sent does not: the
-            // end of the linger comes without it.
-            conn.marks.clear(Mark::Shut);
+        if result.is_ok() {
+            return;
+        }
+        // Once more, if something still depends on it. A FIN that was not sent does not: the end of
+        // the linger comes without it.
+        conn.marks.clear(Mark::Shut);
+        if conn.state == State::Terminating {
+            // Not at once: the machine has nothing left to do it with.
+            self.out.timers.set(id.index(), 1);
         }
     }
 
@@ -777,7 +855,9 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             }
             // The peer takes too long to read our last bytes or to close its side.
             State::Closing | State::Lingering => self.out.abort(id, CloseReason::Finished),
-            State::Free | State::Reserved | State::Terminating => {}
+            // It could not be shut down.
+            State::Terminating => self.out.mark(id),
+            State::Free | State::Reserved => {}
         }
     }
 
@@ -797,7 +877,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
                 self.leave(id);
             }
         }
-        if over || self.is_empty() {
+        if over || self.is_empty() && self.protocol.may_end() {
             self.out.stopped = true;
         }
     }

@@ -56,6 +56,17 @@ impl Timers {
         self.ends[index as usize] = self.now.wrapping_add(ticks).max(1);
     }
 
+    /// Has the timer of slot `index`, if it is set, run out in `ticks` ticks at the earliest.
+    pub(crate) fn defer(&mut self, index: u32, ticks: u16) {
+        let left = match self.ends.get(index as usize) {
+            None | Some(0) => return,
+            Some(end) => end.wrapping_sub(self.now).wrapping_sub(self.ahead),
+        };
+        if left <= ticks || left >= TICKS_MAX {
+            self.set(index, ticks);
+        }
+    }
+
     /// Forgets the timer of slot `index`.
     pub(crate) fn clear(&mut self, index: u32) {
         if let Some(end) = self.ends.get_mut(index as usize) {
@@ -176,6 +187,38 @@ mod tests {
             }
         }
         assert!(ran_out > 1000, "{ran_out} timers ran out");
+    }
+
+    /// A timer that is put off runs out in its own time or after what it was put off by, whichever is
+    /// later; one that is not set stays so.
+    #[test]
+    fn a_timer_can_be_put_off() {
+        let start = Instant::now();
+        let mut rng = fastrand::Rng::with_seed(11);
+        for _ in 0..10_000 {
+            let mut timers = Timers::new(4096, TICK, 8, start);
+            // Long enough for the ticks to wrap.
+            timers.now = rng.u16(..).max(1);
+            let (index, ticks, least) = (rng.u32(0..4096), rng.u16(1..20), rng.u16(1..20));
+            timers.set(index, ticks);
+            let passed = Duration::from_millis(rng.u64(0..100 * u64::from(ticks)));
+            let mut now = start + passed;
+            timers.begin_turn(now);
+            while timers.sweep(now, |early| panic!("{early} ran out early")) {}
+            timers.defer(index, least);
+            timers.defer((index + 1) % 4096, least);
+            let mut ran_out = None;
+            while ran_out.is_none() {
+                now += TICK / 8;
+                timers.begin_turn(now);
+                while timers.sweep(now, |index| ran_out = Some(index)) {}
+            }
+            let least = (TICK * u32::from(ticks)).max(passed + TICK * u32::from(least));
+            // The wrap costs a tick.
+            let late = least + TICK * 3;
+            assert!(now - start >= least && now - start <= late, "{:?}: {least:?}", now - start);
+            assert_eq!(ran_out, Some(index));
+        }
     }
 
     /// The timers of slots set together run out spread over a tick, a slice at a time.

@@ -58,7 +58,7 @@ enum Stage {
     Subscribed,
 }
 
-/// What the article's server sends, by itself or as the data of a publication.
+/// The article's message: the data of each publication.
 #[derive(Debug, Deserialize)]
 struct Message<'a> {
     #[serde(rename = "request")]
@@ -86,12 +86,6 @@ impl PubSub {
     }
 
     fn heard(&mut self, id: ConnId, state: &mut State, text: &[u8], line: &mut Line<'_, '_>) {
-        // Those of the article are bare. What says its type first is none of them.
-        if !text.starts_with(TYPE_FIRST)
-            && let Ok(message) = serde_json::from_slice::<Message<'_>>(text)
-        {
-            return self.received(id, state, &message, text.len(), line);
-        }
         let Some(heard) = Heard::<'_, Message<'_>>::hear(id, text, line) else { return };
         match (&heard.kind[..], state.stage) {
             ("publication", _) => match heard.data {
@@ -227,9 +221,6 @@ fn is_number(text: &str, number: u32) -> bool {
 
 /// The article's.
 const IDENTIFIERS: u32 = 10_000;
-
-/// How our server begins all that is not the article's.
-const TYPE_FIRST: &[u8] = b"{\"type\"";
 
 #[cfg(test)]
 mod tests {

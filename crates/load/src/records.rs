@@ -7,7 +7,7 @@
 //! - `{"bench": "mask_throughput", ...}` of `crates/codec/examples/mask_throughput.rs`,
 //! - `{"receive": ..., "payload": ..., "rate": ...}` and `{"idle_receive": ...}` of the test
 //!   `receive_forms` in `crates/core`,
-//! - `{"burst": ...}`, `{"pages": ...}` and `{"subscribers": ...}` of `scripts/bench`,
+//! - `{"burst": ...}`, `{"check": ...}`, `{"pages": ...}` and `{"subscribers": ...}` of `scripts/bench`,
 //!   these with what `murre-load stamp` adds: [`Stamp`],
 //! - `{"tool": "ab", ...}`, written by scripts that run `ab` while connections are held: [`Ab`],
 //! - `{"tool": "murre-load memory", ...}` of `murre-load memory`: [`Weighed`].
@@ -52,6 +52,7 @@ pub(crate) enum Content {
     IdleReceive(IdleReceive),
     Mask(Mask),
     Burst(Burst),
+    Check(Check),
     Pages(Pages),
     Subscribers(Subscribers),
     Interface(Interface),
@@ -239,6 +240,16 @@ pub(crate) struct Burst {
     pub(crate) pss_before: u64,
     pub(crate) rss_most: u64,
     pub(crate) pss_after: u64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// One number beside its target.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Check {
+    pub(crate) check: String,
+    pub(crate) measured: f64,
+    pub(crate) target: String,
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
 }
@@ -458,6 +469,7 @@ impl Content {
             Content::IdleReceive(idle) => Some(&idle.stamp),
             Content::Mask(mask) => Some(&mask.stamp),
             Content::Burst(burst) => Some(&burst.stamp),
+            Content::Check(check) => Some(&check.stamp),
             Content::Pages(pages) => Some(&pages.stamp),
             Content::Subscribers(subscribers) => Some(&subscribers.stamp),
             Content::Interface(interface) => Some(&interface.stamp),
@@ -476,6 +488,7 @@ fn content(bytes: &[u8]) -> Result<Content, String> {
         (Some("murre-load memory"), _) => from(value).map(|w| Content::Weighed(Box::new(w))),
         (None, Some("mask_throughput")) => from(value).map(Content::Mask),
         (None, None) if has("burst") => from(value).map(Content::Burst),
+        (None, None) if has("check") => from(value).map(Content::Check),
         (None, None) if has("subscribers") => from(value).map(Content::Subscribers),
         (None, None) if has("pages") => from(value).map(Content::Pages),
         (None, None) if has("io") => from(value).map(Content::Interface),
@@ -523,6 +536,8 @@ mod tests {
         assert!(matches!(accept, Content::Accept(_)));
         let commit = accept.stamp().and_then(|stamp| stamp.commit.as_deref());
         assert_eq!(commit, Some("abc"));
+        let check = r#"{"check":"p99, ms","measured":3.5,"target":"at most 10"}"#;
+        assert!(matches!(kind(check), Ok(Content::Check(_))));
         let idle = r#"{"idle_receive":"Armed","kernel_bytes_per_connection":865}"#;
         assert!(matches!(kind(idle), Ok(Content::IdleReceive(_))));
         assert!(kind(r#"{"bench":"mask_throughput","payload_bytes":64}"#).is_err());

@@ -27,7 +27,7 @@ fn load(arguments: &str, mistake: Mistake, patience: &str) -> (Output, Value) {
 }
 
 fn passes(arguments: &str, mistake: Mistake) -> Value {
-    let (output, record) = load(arguments, mistake, "60s");
+    let (output, record) = load(arguments, mistake, "180s");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{arguments}: {stderr}");
     assert_eq!(record["outcome"], "passed");
@@ -52,23 +52,19 @@ const CHURN: &str = "churn --conns 20 --topics 4 --idle 0.03-0.1 --duration 1s -
 
 #[test]
 fn messages_are_of_the_identifier_subscribed_to() {
-    // Shows R3 in small, with bare messages and with publications: columns, their file, what the
-    // record has of the article; and that a message of another identifier is found.
-    for mistake in [Mistake::Bare, Mistake::None] {
-        let csv = std::env::temp_dir().join(format!("murre-columns-{}", std::process::id()));
-        let record = passes(&format!("{PUBSUB} --csv {}", csv.display()), mistake);
-        let columns = std::fs::read_to_string(&csv).expect("the columns");
-        std::fs::remove_file(&csv).expect("it was there");
-        assert!(columns.starts_with("connections,connected,average_response_ms,"), "{columns}");
-        assert_eq!(columns.lines().count(), 2);
-        let article = &record["article"];
-        assert!(article["average_bytes"].as_f64() > Some(1350.0), "{article}");
-        assert!(
-            article["average_response_ms"].is_number() && article["ten_highest_ms"].is_number()
-        );
-        assert_eq!(article["rows"][0]["connected"], 20);
-        assert_eq!(record["latency_us"]["counted_from"], "sent-by-server");
-    }
+    // Shows R3 in small: columns, their file, what the record has of the article; and that a
+    // publication of another identifier is found.
+    let csv = std::env::temp_dir().join(format!("murre-columns-{}", std::process::id()));
+    let record = passes(&format!("{PUBSUB} --csv {}", csv.display()), Mistake::None);
+    let columns = std::fs::read_to_string(&csv).expect("the columns");
+    std::fs::remove_file(&csv).expect("it was there");
+    assert!(columns.starts_with("connections,connected,average_response_ms,"), "{columns}");
+    assert_eq!(columns.lines().count(), 2);
+    let article = &record["article"];
+    assert!(article["average_bytes"].as_f64() > Some(1350.0), "{article}");
+    assert!(article["average_response_ms"].is_number() && article["ten_highest_ms"].is_number());
+    assert_eq!(article["rows"][0]["connected"], 20);
+    assert_eq!(record["latency_us"]["counted_from"], "sent-by-server");
     let record = fails(PUBSUB, Mistake::WrongIdentifier, "identifier 0 instead of ");
     assert_eq!(record["wrong"], 1);
 }

@@ -89,8 +89,9 @@ function feedSome() {
     feed.sent++
     const slow = [...channels.get(identifier)].some(({ bufferedAmount }) => bufferedAmount > WAITING_BYTES_MAX)
     if (slow) continue
-    const message = { request: feed.request++, timestamp: Date.now(), identifier, elements: '' }
-    message.elements = 'x'.repeat(Math.max(1, feed.bytes - JSON.stringify(message).length))
+    const data = { request: feed.request++, timestamp: Date.now(), identifier, elements: '' }
+    const message = { type: 'publication', identifier, data }
+    data.elements = 'x'.repeat(Math.max(1, feed.bytes - JSON.stringify(message).length))
     send(identifier, JSON.stringify(message))
   }
   feed.runs = feed.rate > 0

@@ -60,8 +60,13 @@ fn tokio_broadcast_feeds_and_serves() {
         let text = client.read().expect("a message").into_text().expect("a text");
         assert_eq!(text.len(), 1400);
         let message: Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!((&message["identifier"], &message["request"]), (&"17".into(), &request.into()));
-        assert!(message["timestamp"].is_u64() && message["elements"].is_string());
+        assert_eq!(
+            (&message["type"], &message["identifier"]),
+            (&"publication".into(), &"17".into())
+        );
+        let data = &message["data"];
+        assert_eq!((&data["identifier"], &data["request"]), (&"17".into(), &request.into()));
+        assert!(data["timestamp"].is_u64() && data["elements"].is_string());
     }
     say(&mut feeder, json!({"action": "feed", "bytes": 1400, "rate": 0}));
     assert_eq!(hear(&mut feeder)["type"], "feed");

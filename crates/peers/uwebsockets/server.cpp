@@ -119,10 +119,11 @@ struct Feed {
     std::string message(const std::string &identifier) {
         auto now = std::chrono::system_clock::now().time_since_epoch();
         auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
-        std::string text = "{\"request\":" + std::to_string(request++) + ",\"timestamp\":" +
+        std::string text = "{\"type\":\"publication\",\"identifier\":\"" + identifier +
+            "\",\"data\":{\"request\":" + std::to_string(request++) + ",\"timestamp\":" +
             std::to_string(milliseconds) + ",\"identifier\":\"" + identifier + "\",\"elements\":\"";
-        text.append(bytes > text.size() + 3 ? bytes - text.size() - 2 : 1, 'x');
-        return text + "\"}";
+        text.append(bytes > text.size() + 4 ? bytes - text.size() - 3 : 1, 'x');
+        return text + "\"}}";
     }
 };
 static Feed feed;

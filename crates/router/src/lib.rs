@@ -1,11 +1,12 @@
-//! Who gets a message. Sans-IO: no sockets, no clock.
+//! The routing of messages. Sans-IO: no sockets, no clock.
 //!
-//! [`topics`] is publish and subscribe: a publication goes to all who subscribe to its topic.
-//! [`services`] is request and reply: a request goes to one of those who offer the service.
+//! [`channels`] is publish and subscribe: a publication goes to all subscribers of its channel.
+//! [`services`] is request and reply: a request goes to one of the members that offer the service.
 #![forbid(unsafe_code)]
 
+pub mod channels;
+mod memory;
 mod names;
 pub mod services;
-pub mod topics;
 
 pub use names::{Member, Shard, Ticket};

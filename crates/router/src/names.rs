@@ -1,4 +1,4 @@
-//! What the caller and the router call each other's things by.
+//! Names that the caller and the router share.
 
 /// A connection: a dense small number that the caller chooses. It lets the member leave before it
 /// uses the number again.

@@ -1,46 +1,8 @@
-//! The binary `murre`: configuration, threads and the control plane around `murre-core`.
-//!
-//! `main` reads the configuration, [`start`] makes the threads and ends them, [`app`] is what the
-//! data port answers, [`files`] what it serves from memory, [`admin`] is the admin port.
+//! The binary `murre`.
 #![forbid(unsafe_code)]
 
-mod admin;
-mod admission;
-mod app;
-mod bench;
-mod channels;
-mod config;
-mod files;
-mod log;
-mod mesh;
-mod shards;
-mod signals;
-mod start;
-mod threads;
-
-use std::env;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use config::{Cli, Command, ConfigError};
-
-/// 0 after a drain, 1 if it cannot start or go on, 2 for bad arguments.
 fn main() -> ExitCode {
-    let Command::Serve(config) = match Cli::read(env::args_os().collect()) {
-        Ok(cli) => cli.command,
-        Err(ConfigError::Arguments(error)) => error.exit(),
-        Err(error @ ConfigError::File { .. }) => return fail(&error),
-    };
-    log::start(config.log_format, config.log_filter.clone());
-    match start::serve(&config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => fail(&failure),
-    }
-}
-
-/// One line, whatever the log's format and filter.
-fn fail(why: &dyn std::fmt::Display) -> ExitCode {
-    // Where stderr is closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "murre: {why}");
-    ExitCode::FAILURE
+    murre::run()
 }

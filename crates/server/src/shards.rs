@@ -12,13 +12,12 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::admin::ShardCounters;
-use crate::app::App;
-use crate::channels::{Mail, Setting};
 use crate::files::Files;
-use crate::mesh::ShardMailbox;
+use crate::hub::HubConfig;
+use crate::routes::{App, AppMailbox};
 use crate::threads::{self, Ended};
 
-/// What every shard is made from.
+/// The parts that every shard is made from.
 #[derive(Clone)]
 pub(crate) struct Blueprint {
     pub(crate) plan: Plan,
@@ -27,13 +26,13 @@ pub(crate) struct Blueprint {
     /// All but the tick, which follows from the limits.
     pub(crate) shard: ShardConfig,
     pub(crate) bench: bool,
-    pub(crate) setting: Arc<Setting>,
+    pub(crate) hub: Arc<HubConfig>,
     pub(crate) files: Arc<Files>,
 }
 
 /// A shard that runs, seen from other threads.
 pub(crate) struct Running {
-    pub(crate) mailbox: ShardMailbox<Mail>,
+    pub(crate) mailbox: AppMailbox,
     pub(crate) counters: ShardCounters,
 }
 
@@ -67,7 +66,7 @@ fn run(
             let counters = ShardCounters {
                 transport: shard.counters(),
                 serve: serve.counters(),
-                channels: serve.handler().channels().counters(),
+                hub: serve.handler().hub().counters(),
             };
             let _ = ready.send(Ok(Running { mailbox: shard.mailbox(), counters }));
             shard.run()
@@ -81,7 +80,7 @@ fn run(
 
 /// Made on its own thread: a ring belongs to the thread that made it.
 fn shard(index: usize, blueprint: Blueprint) -> io::Result<Shard<KernelRing, Serve<App>>> {
-    let Blueprint { plan, listener, limits, shard, bench, setting, files } = blueprint;
+    let Blueprint { plan, listener, limits, shard, bench, hub, files } = blueprint;
     let ring = KernelRing::new(RingConfig {
         io: plan.io,
         descriptors: plan.descriptors,
@@ -90,7 +89,8 @@ fn shard(index: usize, blueprint: Blueprint) -> io::Result<Shard<KernelRing, Ser
         ..RingConfig::default()
     })?;
     let config = ShardConfig { tick: tick(&limits), ..shard };
-    let app = App::new(setting, index as murre_router::Shard, bench, files);
+    let origins = limits.origins.clone();
+    let app = App::new(hub, index as murre_router::Shard, bench, origins, files);
     Ok(Shard::new(ring, Serve::new(app, limits), &config))
 }
 
@@ -98,10 +98,18 @@ fn shard(index: usize, blueprint: Blueprint) -> io::Result<Shard<KernelRing, Ser
 /// within what a timer can count.
 fn tick(limits: &ServeLimits) -> Duration {
     let body = limits.time_for(limits.http.body_bytes_max.into());
-    let mut spans =
-        [limits.handshake, limits.http_idle, limits.ping_interval, limits.pong_timeout, body];
-    spans.sort();
-    (spans[0] / 8).max(spans[4] / TICKS_MAX).clamp(TICK_MIN, TICK_MAX)
+    let spans = [
+        limits.handshake,
+        limits.http_idle,
+        limits.ping_interval,
+        limits.pong_timeout,
+        limits.slow_timeout,
+        body,
+    ];
+    let shortest = spans.into_iter().min().expect("there are some");
+    let longest = spans.into_iter().max().expect("there are some");
+    let (fine, coarse) = (shortest.checked_div(8), longest.checked_div(TICKS_MAX));
+    fine.max(coarse).unwrap_or_default().clamp(TICK_MIN, TICK_MAX)
 }
 
 const TICK_MIN: Duration = Duration::from_millis(10);

@@ -1,23 +1,24 @@
 //! The life of the process: start every thread, wait for a signal, drain, end.
 
-use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use murre_codec::http::Limits as HttpLimits;
-use murre_core::host::{self, HostError, Io, Plan, Wanted};
+use murre_core::host::{self, Io, Plan, Wanted};
 use murre_core::ring::KernelRing;
-use murre_core::{Addresses, Listener, ServeLimits, ServeMail, ShardConfig};
+use murre_core::{Addresses, CloseReason, Listener, ServeLimits, ServeMail, ShardConfig};
 
-use crate::admin::{Admin, Api, Choice, Facts, Limits};
-use crate::admission::Watch;
-use crate::channels::{Mail, Setting};
-use crate::config::Config;
+use crate::admin::{self, Admin, Api, Choice, Facts, ShardCounters};
+use crate::config::{self, Config};
+use crate::control::memory::{WATCH_INTERVAL, Watch};
+use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task};
+use crate::failure::Failure;
 use crate::files::{Files, FilesError};
-use crate::mesh::ShardMailbox;
+use crate::hub::HubConfig;
+use crate::routes::{AppMail, AppMailbox};
 use crate::shards::{self, Blueprint, Running};
 use crate::signals;
 use crate::threads::{self, Ended};
@@ -26,37 +27,10 @@ use crate::threads::{self, Ended};
 enum Event {
     Signal(&'static str),
     ShardEnded(usize, Ended),
-    AdminEnded(Ended),
+    ControlEnded(Ended),
 }
 
-/// Why the server could not start, or could not go on.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    Host(HostError),
-    Files(FilesError),
-    /// What is wrong with a setting of the channels, and what helps.
-    Channels(String),
-    Listen {
-        flag: &'static str,
-        address: SocketAddr,
-        error: io::Error,
-    },
-    Shard {
-        index: usize,
-        error: io::Error,
-    },
-    Thread(io::Error),
-    ShardEnded {
-        index: usize,
-        why: String,
-    },
-    AdminEnded {
-        why: String,
-    },
-    Interrupted,
-}
-
-/// Serves until a signal has been obeyed.
+/// Serves until a signal, and then drains.
 ///
 /// # Errors
 /// Why it could not start or go on.
@@ -64,32 +38,49 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     signals::block().map_err(Failure::Thread)?;
     let plan = host::plan(&wanted(config)).map_err(Failure::Host)?;
     let files = Arc::new(files(config).map_err(Failure::Files)?);
-    let refused = |flag, address| move |error| Failure::Listen { flag, address, error };
-    let listener = Listener::bind(config.listen).map_err(refused("--listen", config.listen))?;
+    let cannot_listen = |flag, address| move |error| Failure::Listen { flag, address, error };
+    let listener =
+        Listener::bind(config.listen).map_err(cannot_listen("--listen", config.listen))?;
+    // A peer that has been sent something acknowledges it in this time, or answers a ping.
+    listener
+        .give_up_after(config.limits.ping_interval.0.saturating_add(config.limits.pong_timeout.0))
+        .map_err(cannot_listen("--listen", config.listen))?;
     let admin_listener =
-        TcpListener::bind(config.admin).map_err(refused("--admin", config.admin))?;
-    let listen = listener.address().map_err(refused("--listen", config.listen))?;
-    let admin = admin_listener.local_addr().map_err(refused("--admin", config.admin))?;
+        TcpListener::bind(config.admin).map_err(cannot_listen("--admin", config.admin))?;
+    let listen = listener.address().map_err(cannot_listen("--listen", config.listen))?;
+    let admin = admin_listener.local_addr().map_err(cannot_listen("--admin", config.admin))?;
 
     let (sender, events) = mpsc::channel();
     signals::watch(sender.clone(), |signal| Event::Signal(signal.as_str()))
         .map_err(Failure::Thread)?;
     let cores = cores(plan.shards)?;
-    let setting =
-        Arc::new(Setting::new(config, &cores, plan.conns_per_shard).map_err(Failure::Channels)?);
-    let watch = Watch::new(config);
-    let blueprint = blueprint(config, &plan, listener, setting, Arc::clone(&files), &watch);
+    let hub =
+        Arc::new(HubConfig::new(config, &cores, plan.conns_per_shard).map_err(Failure::Channels)?);
+    let watch = Arc::new(Watch::new(config));
+    let blueprint =
+        blueprint(config, &plan, listener, Arc::clone(&hub), Arc::clone(&files), &watch);
     let running = start_shards(&blueprint, &cores, &sender)?;
     let boxes = join(&running);
-    let facts = facts(config, &plan, listen, admin, cores);
+    let config = &config.in_force(&plan, listen, admin);
+    let api = Api::new(config, hub, boxes).map_err(Failure::Channels)?;
+    let facts = facts(config, &plan, cores);
     announce(config, &facts, &files, &watch);
-    let counters = running.iter().map(|shard| shard.counters.clone()).collect();
-    let api = Api::new(config, boxes).map_err(Failure::Channels)?;
-    let admin = Arc::new(Admin::new(facts, counters, api, watch));
-    start_admin(&admin, admin_listener, plan.io, sender).map_err(Failure::Thread)?;
+    let counters: Vec<_> = running.iter().map(|shard| shard.counters.clone()).collect();
+    let sampler = sampler(counters.clone());
+    let shown = (Arc::clone(&watch), Arc::clone(&sampler));
+    let admin = Arc::new(Admin::new(facts, counters.clone(), api, shown.0, shown.1));
+    let tasks = vec![
+        Task::new("admin port", Arc::clone(&admin).serve(admin_listener)),
+        Task::every("rate sampler", SAMPLE_INTERVAL, move |now| sampler.sample(now)),
+        Task::every("memory watch", WATCH_INTERVAL, move |now| {
+            watch.check(now, refused(&counters))
+        }),
+        Task::trim_heap(),
+    ];
+    start_control(plan.io, tasks, sender).map_err(Failure::Thread)?;
 
     let signal = wait_for_signal(&events)?;
-    let over = config.drain_timeout;
+    let over = config.drain_timeout.0;
     tracing::info!(
         signal,
         over = ?over,
@@ -104,7 +95,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
 
 fn wanted(config: &Config) -> Wanted {
     Wanted {
-        conns_max: config.max_conns,
+        conns_max: config.limits.max_conns,
         shards: config.shards.map(usize::from),
         descriptors: config.descriptors,
         io: config.io,
@@ -112,70 +103,71 @@ fn wanted(config: &Config) -> Wanted {
 }
 
 fn files(config: &Config) -> Result<Files, FilesError> {
-    let bytes_max = u64::from(config.files_bytes_max);
+    let bytes_max = u64::from(config.limits.files_bytes_max);
     config
         .files
         .as_ref()
         .map_or_else(|| Ok(Files::default()), |folder| Files::read(folder, bytes_max))
 }
 
-/// Tells each shard where all the others are.
-fn join(running: &[Running]) -> Arc<[ShardMailbox<Mail>]> {
+/// Gives each shard the mailboxes of all.
+fn join(running: &[Running]) -> Arc<[AppMailbox]> {
     let boxes: Arc<[_]> = running.iter().map(|shard| Arc::clone(&shard.mailbox)).collect();
     for mailbox in &*boxes {
-        let joined = mailbox.post(ServeMail::App(Mail::Join(Arc::clone(&boxes))));
+        let joined = mailbox.post(ServeMail::App(AppMail::Join(Arc::clone(&boxes))));
         assert!(joined.is_ok(), "nothing has been posted to it before");
     }
     boxes
 }
 
-/// One core for each shard, all of them in turn.
+/// The core of each shard: all cores in turn.
 fn cores(shards: usize) -> Result<Vec<usize>, Failure> {
     let cores = shards::cores().map_err(Failure::Thread)?;
     Ok(cores.into_iter().cycle().take(shards).collect())
 }
 
-/// What every shard is made from.
+/// The parts that every shard is made from.
 fn blueprint(
     config: &Config,
     plan: &Plan,
     listener: Listener,
-    setting: Arc<Setting>,
+    hub: Arc<HubConfig>,
     files: Arc<Files>,
     watch: &Watch,
 ) -> Blueprint {
-    let accepts_per_second = f64::from(config.accepts_per_second(plan.cores));
+    let accepts_per_second = f64::from(config.limits.accepts_per_second(plan.cores));
     Blueprint {
         plan: plan.clone(),
         listener,
         limits: ServeLimits {
             http: HttpLimits {
-                head_bytes_max: config.max_head_bytes,
-                body_bytes_max: config.max_body_bytes,
+                head_bytes_max: config.limits.max_head_bytes,
+                body_bytes_max: config.limits.max_body_bytes,
                 ..HttpLimits::default()
             },
             proxies: config.proxies(),
-            origins: config.allow_origins.clone(),
-            message_bytes_max: config.max_message_bytes,
-            fragments_max: config.max_fragments,
-            pings_per_second_max: config.max_pings_per_second,
-            handshake: config.handshake_timeout,
-            bytes_per_second_min: config.min_bytes_per_second,
-            http_idle: config.http_idle_timeout,
-            ping_interval: config.ping_interval,
-            pong_timeout: config.pong_timeout,
+            origins: config.allow_origin.clone(),
+            message_bytes_max: config.limits.max_message_bytes,
+            fragments_max: config.limits.max_fragments,
+            pings_per_second_max: config.limits.max_pings_per_second,
+            handshake: config.limits.handshake_timeout.0,
+            bytes_per_second_min: config.limits.min_bytes_per_second,
+            http_idle: config.limits.http_idle_timeout.0,
+            ping_interval: config.limits.ping_interval.0,
+            slow_timeout: config.limits.slow_timeout.0,
+            pong_timeout: config.limits.pong_timeout.0,
         },
         shard: ShardConfig {
             conns_max: plan.conns_per_shard,
-            send_bytes_max: config.max_send_bytes,
+            send_bytes_max: config.limits.max_send_bytes,
             retry_after: config.retry_after,
             accept_interval: Duration::from_secs_f64(plan.shards as f64 / accepts_per_second),
             gate: watch.gate(),
-            addresses: Arc::new(Addresses::new(config.address_limits())),
+            addresses: Arc::new(Addresses::new(config.limits.of_addresses())),
             ..ShardConfig::default()
         },
         bench: config.bench,
-        setting,
+        hub,
         files,
     }
 }
@@ -188,7 +180,7 @@ fn start_shards(
     let start = |(index, &core): (usize, &usize)| {
         let events = events.clone();
         let ended = move |how| {
-            // Nobody listens any more only when the process is ending anyway.
+            // The receiver is gone only when the process is ending anyway.
             let _ = events.send(Event::ShardEnded(index, how));
         };
         shards::start(index, core, blueprint.clone(), ended)
@@ -197,35 +189,33 @@ fn start_shards(
     cores.iter().enumerate().map(start).collect()
 }
 
-fn start_admin(
-    admin: &Arc<Admin>,
-    listener: TcpListener,
-    io: Io,
-    events: Sender<Event>,
-) -> io::Result<()> {
-    let admin = Arc::clone(admin);
+fn start_control(io: Io, tasks: Vec<Task>, events: Sender<Event>) -> io::Result<()> {
     threads::start(
-        "admin".into(),
-        ADMIN_STACK_BYTES,
-        move || admin.serve(listener, io),
+        "control".into(),
+        CONTROL_STACK_BYTES,
+        move || control::run(io, tasks),
         move |how| {
-            // Nobody listens any more only when the process is ending anyway.
-            let _ = events.send(Event::AdminEnded(how));
+            // The receiver is gone only when the process is ending anyway.
+            let _ = events.send(Event::ControlEnded(how));
         },
     )
 }
 
-fn facts(
-    config: &Config,
-    plan: &Plan,
-    listen: SocketAddr,
-    admin: SocketAddr,
-    cores: Vec<usize>,
-) -> Facts {
+/// Samples the totals of all shards.
+fn sampler(shards: Vec<ShardCounters>) -> Arc<Sampler> {
+    Arc::new(Sampler::new(move || admin::totals(&shards)))
+}
+
+/// Connections that were refused for want of memory.
+fn refused(shards: &[ShardCounters]) -> u64 {
+    shards.iter().map(|shard| shard.closed(CloseReason::Overloaded)).sum()
+}
+
+fn facts(config: &Config, plan: &Plan, cores: Vec<usize>) -> Facts {
     Facts {
         version: env!("CARGO_PKG_VERSION"),
-        listen,
-        admin,
+        listen: config.listen,
+        admin: config.admin,
         io: Choice { kind: plan.io.name(), reason: plan.io_reason.clone() },
         descriptors: Choice {
             kind: plan.descriptors.name(),
@@ -233,80 +223,67 @@ fn facts(
         },
         ring_bytes: KernelRing::bytes_per_connection(plan.io),
         cores,
-        limits: Limits::new(config, plan),
+        limits: config.by_name().1,
     }
 }
 
-/// The one line that says what is in force.
+/// Logs the start line: every setting in force, and what was found out to choose them.
 fn announce(config: &Config, facts: &Facts, files: &Files, watch: &Watch) {
+    let (settings, limits) = config.by_name();
+    let settings = settings.iter().chain(&limits).map(|(name, value)| format!("{name}={value}"));
     tracing::info!(
         version = facts.version,
         listen = %facts.listen,
         admin = %facts.admin,
-        bench = config.bench,
         files = files.count(),
         files_bytes = files.bytes(),
-        shards = facts.cores.len(),
         cores = ?facts.cores,
         io = facts.io.kind,
         io_reason = facts.io.reason,
         descriptors = facts.descriptors.kind,
         descriptors_reason = facts.descriptors.reason,
-        conns_max = facts.limits.conns_max,
-        conns_per_address_max = config.max_conns_per_address,
-        handshakes_per_second_max = config.max_handshakes_per_second,
-        trusted_proxies = ?config.trusted_proxies,
-        proxy_protocol = config.proxy_protocol,
-        origins = ?config.allow_origins,
-        handshake_timeout = ?config.handshake_timeout,
-        http_idle_timeout = ?config.http_idle_timeout,
-        ping_interval = ?config.ping_interval,
-        pong_timeout = ?config.pong_timeout,
-        message_bytes_max = config.max_message_bytes,
-        fragments_max = config.max_fragments,
-        pings_per_second_max = config.max_pings_per_second,
-        bytes_per_second_min = config.min_bytes_per_second,
-        head_bytes_max = config.max_head_bytes,
-        body_bytes_max = config.max_body_bytes,
-        send_bytes_max = config.max_send_bytes,
-        channels_max = config.max_channels,
-        identifier_bytes_max = config.max_identifier_bytes,
-        publication_bytes_max = config.max_publication_bytes,
-        commands_per_second_max = config.max_commands_per_second,
-        drain_timeout = ?config.drain_timeout,
-        retry_after_seconds = config.retry_after,
-        accepts_per_second_max = facts.limits.accepts_per_second_max,
         memory_bounds = %watch,
-        memory_pressure_max = config.max_memory_pressure,
+        settings = %settings.collect::<Vec<_>>().join(" "),
         "serving"
     );
+    if !facts.admin.ip().is_loopback() {
+        tracing::warn!(
+            admin = %facts.admin,
+            "the admin port is not on loopback: other machines can read /stats and /metrics"
+        );
+    }
+    for variable in config::unknown_variables() {
+        tracing::warn!(variable, "this variable is no setting; see `murre serve --help` for all");
+    }
 }
 
-/// The name of the first signal.
+/// Waits for the first signal and gives its name.
 fn wait_for_signal(events: &Receiver<Event>) -> Result<&'static str, Failure> {
     match events.recv().expect("the watcher of signals holds a sender") {
         Event::Signal(name) => Ok(name),
         Event::ShardEnded(index, how) => Err(Failure::ShardEnded { index, why: why(how) }),
-        Event::AdminEnded(how) => Err(Failure::AdminEnded { why: why(how) }),
+        Event::ControlEnded(how) => Err(Failure::ControlEnded { why: why(how) }),
     }
 }
 
-/// Tells every shard to drain and waits for their ends, but not for ever.
+/// Tells every shard to drain, and waits for their ends until a deadline.
 fn drain(events: &Receiver<Event>, running: &[Running], over: Duration) -> Result<(), Failure> {
-    let deadline = Instant::now() + over + DRAIN_GRACE;
+    let over_all = over.saturating_add(DRAIN_GRACE);
+    let deadline = Instant::now().checked_add(over_all).expect("an hour at most");
     let mut untold: Vec<_> = running.iter().collect();
     let mut left = running.len();
     while left > 0 {
-        // A mailbox that is full is that of a shard with much to do: it is told when it has room.
+        // A full mailbox: that shard is told when there is room.
         untold.retain(|shard| shard.mailbox.post(ServeMail::Drain(over)).is_err());
-        let until = if untold.is_empty() { deadline } else { Instant::now() + TELL_AGAIN };
-        match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(Event::ShardEnded(_, Ok(()))) => left -= 1,
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let wait = if untold.is_empty() { rest } else { rest.min(TELL_AGAIN) };
+        match events.recv_timeout(wait) {
+            Ok(Event::ShardEnded(_, Ok(()))) => left = left.saturating_sub(1),
             Ok(Event::ShardEnded(index, Err(why))) => {
                 return Err(Failure::ShardEnded { index, why });
             }
             Ok(Event::Signal(_)) => return Err(Failure::Interrupted),
-            Ok(Event::AdminEnded(how)) => return Err(Failure::AdminEnded { why: why(how) }),
+            Ok(Event::ControlEnded(how)) => return Err(Failure::ControlEnded { why: why(how) }),
             Err(_) if Instant::now() < deadline => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 tracing::warn!(shards = left, "not drained in time, ending anyway");
@@ -317,58 +294,35 @@ fn drain(events: &Receiver<Event>, running: &[Running], over: Duration) -> Resul
     Ok(())
 }
 
-/// Why a thread ended that should not have.
+/// The reason of an end that nobody asked for.
 fn why(ended: Ended) -> String {
     ended.err().unwrap_or_else(|| "nobody asked it to".into())
 }
 
-/// For the last connections to take what is queued for them, after the drain's own time.
+/// After the drain's own time, for the last connections to take what is queued for them.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
-/// How long to wait before a shard that was behind is told again.
+/// Until a shard whose mailbox was full is told again.
 const TELL_AGAIN: Duration = Duration::from_millis(10);
-/// What HTTP and JSON need, with room to spare.
-const ADMIN_STACK_BYTES: usize = 1024 * 1024;
+/// More than HTTP and JSON need.
+const CONTROL_STACK_BYTES: usize = 1024 * 1024;
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Host(error) => error.fmt(f),
-            Failure::Files(error) => error.fmt(f),
-            Failure::Channels(why) => f.write_str(why),
-            Failure::Listen { flag, address, error } => {
-                write!(f, "cannot listen on {address} ({flag}): {error}; {}", listen_remedy(error))
-            }
-            Failure::Shard { index, error } => write!(
-                f,
-                "shard {index} cannot start: {error}; {}",
-                match error.kind() {
-                    io::ErrorKind::OutOfMemory =>
-                        "raise the limit of locked memory (ulimit -l) or lower --max-conns",
-                    _ => "lower --shards or --max-conns, or try --io uring-plain or --io epoll",
-                }
-            ),
-            Failure::Thread(error) => {
-                write!(
-                    f,
-                    "cannot start a thread: {error}; raise the limit of processes (ulimit -u)"
-                )
-            }
-            Failure::ShardEnded { index, why } => {
-                write!(f, "shard {index} ended: {why}; ending, as its connections are lost")
-            }
-            Failure::AdminEnded { why } => write!(f, "the admin port ended: {why}"),
-            Failure::Interrupted => f.write_str("second signal while draining: ended at once"),
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn listen_remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "stop what uses it, or choose another port",
-        io::ErrorKind::AddrNotAvailable => "choose an address that this machine has",
-        io::ErrorKind::PermissionDenied => {
-            "choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE"
+    /// The process ends with an error when the control plane does, as when a shard does.
+    #[test]
+    fn the_end_of_a_thread_is_a_failure() {
+        let panicked = || Err("it panicked: a bug".to_owned());
+        for (event, said) in [
+            (Event::ControlEnded(panicked()), "the control plane ended: it panicked: a bug;"),
+            (Event::ControlEnded(Ok(())), "the control plane ended: nobody asked it to;"),
+            (Event::ShardEnded(3, panicked()), "shard 3 ended: it panicked: a bug;"),
+        ] {
+            let (sender, events) = mpsc::channel();
+            sender.send(event).expect("the test waits");
+            let failure = wait_for_signal(&events).expect_err("it is no signal");
+            assert!(failure.to_string().starts_with(said), "{failure}");
         }
-        _ => "choose another address",
     }
 }

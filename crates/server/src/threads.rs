@@ -23,16 +23,18 @@ pub(crate) fn start(
         let outcome = panic::catch_unwind(AssertUnwindSafe(run));
         ended(match outcome {
             Ok(result) => result.map_err(|error| error.to_string()),
-            Err(payload) => Err(format!("it panicked: {}", message(&*payload))),
+            Err(panic) => Err(panicked(&*panic)),
         });
     };
     thread::Builder::new().name(name).stack_size(stack_bytes).spawn(body)?;
     Ok(())
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
+/// What a panic is reported as.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("it panicked: {}", text.unwrap_or("no message"))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use io_uring::types::{DestinationSlot, Fd, Fixed, Timespec};
 use io_uring::{IoUring, opcode};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{SockFlag, SockaddrLike, SockaddrStorage};
+use nix::unistd;
 
 use super::arena::{Arena, Lease};
 use super::kernel::{Receive, RingConfig};
@@ -56,6 +57,7 @@ pub(super) struct Uring {
 
 /// An accept in flight, boxed: the kernel writes to the last two fields when it succeeds.
 struct Accepting {
+    slot: u32,
     generation: u32,
     peer_len: libc::socklen_t,
     peer: RawAddress,
@@ -81,12 +83,19 @@ const FLUSH: usize = 256;
 /// 6.13, commit f46b9cdb22f7).
 const DEFERRED_RUN: usize = 20;
 
+/// A ring that ends waits so often, and for so long each time, for its accepts to be cancelled, which
+/// takes no time unless the machine is overloaded.
+const END_WAITS_MAX: usize = 32;
+const END_WAIT: Duration = Duration::from_millis(100);
+
 // What `user_data` holds: kind 8 bits, key 24, slot 32. The key is the generation, or for
 // operations that lend something the key of what is lent. Beside the kinds of `OpKind`:
 const WAKE: u8 = 128;
 /// Its success says nothing and its failure shows in a later operation.
 const IGNORED: u8 = 129;
 const TIMEOUT: u8 = 130;
+/// A shutdown for which no number could be borrowed.
+const SHUT_SLOWLY: u8 = 131;
 
 const KIND_ACCEPT: u8 = OpKind::Accept as u8;
 const KIND_CONNECT: u8 = OpKind::Connect as u8;
@@ -256,7 +265,7 @@ impl Uring {
     }
 
     /// What the kernel says of an operation of ours that no shard knows; `None`: it is a shard's.
-    fn housekeeping(&mut self, kind: u8, key: u32) -> Option<()> {
+    fn housekeeping(&mut self, kind: u8, key: u32, slot: u32, result: i32) -> Option<()> {
         match kind {
             WAKE => {
                 // Empty when another completion of the same wake was faster.
@@ -265,9 +274,46 @@ impl Uring {
             }
             TIMEOUT if key == self.timeouts => self.timeout = None,
             TIMEOUT | IGNORED => {}
+            KIND_SHUT if result < 0 => self.shut_slowly(key, slot),
             _ => return None,
         }
         Some(())
+    }
+
+    /// Cancels accepts in flight, and closes what they have given and nobody has been told of: for a
+    /// ring that ends. Descriptors of the process would stay open, with a peer at the other end.
+    fn end_accepts(&mut self) {
+        let accepts = self.accepts.iter().map(|(key, accept)| (key, accept.slot));
+        let accepts: Vec<u64> =
+            accepts.map(|(key, slot)| user_data(KIND_ACCEPT, key, slot)).collect();
+        for accept in accepts {
+            let cancel = opcode::AsyncCancel::new(accept).build();
+            self.submit_later(cancel.user_data(user_data(IGNORED, 0, 0)));
+        }
+        for _ in 0..END_WAITS_MAX {
+            while let Some(Completion { token, result, .. }) = self.pop() {
+                if let (OpKind::Accept, Ok(fd), Descriptors::Normal) =
+                    (token.kind, result, self.descriptors)
+                {
+                    // Nothing is to be done about a failure: it is closed all the same (close(2)).
+                    let _ = unistd::close(fd as RawFd);
+                }
+            }
+            if self.accepts.is_empty() || self.submit_and_wait(Some(END_WAIT)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Has the ring shut down a direct descriptor, which takes no number but a kernel thread.
+    fn shut_slowly(&mut self, key: u32, slot: u32) {
+        let (_, how) = self.shuts.get(key);
+        let how = match how {
+            Shut::Write => libc::SHUT_WR,
+            Shut::Both => libc::SHUT_RDWR,
+        };
+        let entry = opcode::Shutdown::new(Fixed(slot), how).build();
+        self.submit_later(entry.user_data(user_data(SHUT_SLOWLY, key, slot)));
     }
 
     fn completed(&mut self, kind: u8, key: u32, slot: u32, result: i32) -> Completion {
@@ -289,9 +335,9 @@ impl Uring {
             KIND_CONNECT => (OpKind::Connect, key, Lent::Nothing),
             KIND_POLL => (OpKind::Poll, key, Lent::Nothing),
             KIND_CLOSE => (OpKind::Close, key, Lent::Nothing),
-            KIND_SHUT => {
+            KIND_SHUT | SHUT_SLOWLY => {
                 let (generation, how) = self.shuts.remove(key);
-                if let Ok(fd) = result {
+                if let (KIND_SHUT, Ok(fd)) = (kind, result) {
                     shut_installed(fd as RawFd, how);
                 }
                 (OpKind::Shut, generation, Lent::Nothing)
@@ -329,7 +375,7 @@ impl Ring for Uring {
                 let listener = self.listener.as_ref().expect("accepts only where it listens");
                 let file = Fd(listener.as_fd().as_raw_fd());
                 let peer = RawAddress::default();
-                let accepting = Accepting { generation, peer_len: peer.len() as u32, peer };
+                let accepting = Accepting { slot, generation, peer_len: peer.len() as u32, peer };
                 key = self.accepts.insert(Box::new(accepting));
                 let Accepting { peer, peer_len, .. } = &mut **self.accepts.get_mut(key);
                 let accept = opcode::Accept::new(file, peer.as_mut_ptr().cast(), peer_len);
@@ -390,7 +436,8 @@ impl Ring for Uring {
                 ShutDown::Done
             }
             // A direct descriptor has no number for `shutdown(2)`, and the ring's own SHUTDOWN
-            // always goes to a kernel thread (REQ_F_FORCE_ASYNC, 128 us): borrow a number.
+            // always goes to a kernel thread (REQ_F_FORCE_ASYNC, 128 us): borrow a number, if the
+            // table of files has one left.
             Descriptors::Direct => {
                 let key = self.shuts.insert((token.id.generation(), how));
                 let entry = opcode::FixedFdInstall::new(Fixed(socket.0), 0).build();
@@ -419,7 +466,7 @@ impl Ring for Uring {
             let data = cqe.user_data();
             let (kind, key, slot) =
                 ((data >> 56) as u8, (data >> 32) as u32 & KEY_MASK, data as u32);
-            if self.housekeeping(kind, key).is_none() {
+            if self.housekeeping(kind, key, slot, cqe.result()).is_none() {
                 return Some(self.completed(kind, key, slot, cqe.result()));
             }
         }
@@ -454,6 +501,7 @@ impl Ring for Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
+        self.end_accepts();
         // The kernel cancels what is in flight only after the ring is closed, at a time of its
         // own. What a send or an accept points to is therefore left to it.
         if !self.sends.is_empty() {
@@ -469,7 +517,7 @@ impl Drop for Uring {
 const RWF_NOWAIT: i32 = 8;
 
 /// An enter that did nothing for a passing reason has not failed: the next one goes on.
-fn tolerate(entered: io::Result<usize>) -> io::Result<()> {
+pub(super) fn tolerate(entered: io::Result<usize>) -> io::Result<()> {
     match entered {
         Ok(_) => Ok(()),
         Err(error) => match error.raw_os_error() {
@@ -503,3 +551,6 @@ fn shut_installed(fd: RawFd, how: Shut) {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     normal::shut_down(Socket(fd.as_raw_fd() as u32), how);
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,13 @@ pub trait Handler {
     /// What other threads may post to it.
     type Mail: Send + 'static;
 
+    /// Whether the request may be worked on now; asked before [`request`](Handler::request) and
+    /// [`open`](Handler::open). If not, nothing of it is consumed and the connection is
+    /// [held](Outbox::hold): the handler [releases](Outbox::release) it later, and is asked again then.
+    fn admits(&mut self, _id: ConnId, _request: &Request<'_, '_>, _out: &mut Outbox) -> bool {
+        true
+    }
+
     /// Answers a plain HTTP request, or says that it will.
     fn request(
         &mut self,
@@ -63,10 +70,16 @@ pub trait Handler {
     /// An answer that comes later has not come to its end for another ping interval.
     fn waited(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
-    /// The shard is being drained: an answer that comes later is to be queued to its end now, or as
-    /// soon as it can be. One that has no end closes the connection.
+    /// The shard is being drained: a WebSocket is to be closed, an answer that comes later is to be
+    /// queued to its end, now or as soon as that can be. One that has no end closes the connection.
     fn leave(&mut self, id: ConnId, _session: &mut Self::Session, out: &mut Outbox) {
-        out.close(id, CloseReason::Draining);
+        out.close_restart(id);
+    }
+
+    /// The shard is being drained and has no connections any more. Whether it may end; asked again
+    /// until the drain's time is over.
+    fn may_end(&mut self) -> bool {
+        true
     }
 
     /// All that was queued for the WebSocket, or for the answer that comes later, has been sent.
@@ -150,8 +163,16 @@ impl Outbox {
 
     /// Sends what is queued and a close frame, then closes.
     pub fn close_websocket(&mut self, id: ConnId, code: CloseCode, why: &str, reason: CloseReason) {
-        // If the frame cannot be queued the connection is going already.
-        let _ = self.write(id, |out| encode::write_close(out, code, why, None));
-        self.close(id, reason);
+        self.close_with(id, reason, |out| encode::write_close(out, code, why, None));
+    }
+
+    /// Sends what is queued, then closes for a drain. A WebSocket is told that the service restarts
+    /// (1012 in the registry of close codes) and after how many seconds to come back.
+    pub fn close_restart(&mut self, id: ConnId) {
+        if !self.is_websocket(id) {
+            return self.close(id, CloseReason::Draining);
+        }
+        let why = format!("service restart, retry={}", self.retry_after(id));
+        self.close_websocket(id, CloseCode::Restart, &why, CloseReason::Draining);
     }
 }

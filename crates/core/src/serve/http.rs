@@ -22,17 +22,15 @@ impl<H: Handler> Serve<H> {
         input: &[u8],
         out: &mut Outbox,
     ) -> usize {
-        let &mut Speaks::Http { ref mut decoder, ref mut continued, ref mut answered, proxied } =
-            state
-        else {
+        let Speaks::Http { decoder, begun, continued, answered, proxied } = state else {
             unreachable!("called for HTTP")
         };
-        let (arriving, size) = (decoder.in_request(), decoder.size());
+        let (proxied, size) = (*proxied, decoder.size());
         let mut fields = http::fields();
         let request = match decoder.decode(input, &mut fields, &self.limits.http) {
             Ok(Progress::Request(request)) => request,
             Ok(progress) => {
-                if !arriving {
+                if !std::mem::replace(begun, true) {
                     // One deadline for all of the head, however it trickles in.
                     out.set_timer(id, out.ticks(self.limits.handshake));
                 }
@@ -50,11 +48,16 @@ impl<H: Handler> Serve<H> {
                 return 0;
             }
         };
-        *continued = false;
-        let first = !std::mem::replace(answered, true);
+        let first = !*answered;
+        let admitted = !first || out.admits();
+        if admitted && !self.handler.admits(id, &request, out) {
+            out.hold(id);
+            return 0;
+        }
+        (*begun, *continued, *answered) = (false, false, true);
         self.counters.requests.add(1);
         let consumed = request.size;
-        if first && !out.admits() {
+        if !admitted {
             let refusal = out.unavailable(id, "no room at present, try again later\n");
             self.respond(id, &request, &refusal, Some(CloseReason::Overloaded), out);
         } else if request.wants_websocket() {
@@ -62,6 +65,7 @@ impl<H: Handler> Serve<H> {
                 return consumed;
             }
             if let Some(mut session) = self.upgrade(id, &request, out) {
+                out.begin_websocket(id);
                 self.handler.opened(id, &mut session, out);
                 *state = Speaks::WebSocket(WebSocket::new(session));
                 self.first_ping(id, out);
@@ -90,6 +94,8 @@ impl<H: Handler> Serve<H> {
         out: &mut Outbox,
     ) {
         let end = match (request.keep_alive, out.is_draining()) {
+            // A guess costs a connection.
+            (true, false) if response.status == UNAUTHORIZED => Some(CloseReason::Finished),
             (true, false) => None,
             (true, true) => Some(CloseReason::Draining),
             (false, _) => Some(CloseReason::Finished),
@@ -119,7 +125,10 @@ impl<H: Handler> Serve<H> {
         };
         match end {
             None => {
-                out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.ping_interval)));
+                out.set_timer(
+                    id,
+                    out.ticks(self.limits.http_idle.min(self.limits.look_interval())),
+                );
             }
             Some(reason) => out.close(id, reason),
         }
@@ -169,8 +178,8 @@ impl<H: Handler> Serve<H> {
 
     /// The client has all of its answers: it may rest, unless the next request has begun, which has a
     /// deadline.
-    pub(super) fn taken(&self, id: ConnId, in_request: bool, out: &mut Outbox) {
-        if !in_request {
+    pub(super) fn taken(&self, id: ConnId, begun: bool, out: &mut Outbox) {
+        if !begun {
             out.set_timer(id, out.ticks(self.limits.http_idle));
         }
     }
@@ -184,7 +193,16 @@ impl<H: Handler> Serve<H> {
         if out.stands_still(id) {
             return out.abort(id, CloseReason::TooSlow);
         }
-        out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.ping_interval)));
+        out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.look_interval())));
+    }
+
+    /// The handler takes no input of it for the time being. That is no time of the client's, which has
+    /// to take its answers all the same.
+    pub(super) fn held(&mut self, id: ConnId, out: &mut Outbox) {
+        if out.stands_still(id) {
+            return out.abort(id, CloseReason::TooSlow);
+        }
+        out.set_timer(id, out.ticks(self.limits.look_interval()));
     }
 
     /// The request did not arrive in time.
@@ -203,10 +221,12 @@ impl<H: Handler> Serve<H> {
         out: &mut Outbox,
     ) {
         let date = self.clock.date(out.now());
-        let _ = out.write(id, |bytes| response.write(bytes, to_head, false, 1, Some(date)));
-        out.close(id, reason);
+        out.close_with(id, reason, |out| response.write(out, to_head, false, 1, Some(date)));
     }
 }
+
+/// The status of a request whose token is refused (RFC 9110 section 15.5.2).
+const UNAUTHORIZED: u16 = 401;
 
 impl Outbox {
     /// The answer to a client that is to try again later, here or elsewhere (RFC 9110 sections 10.2.3

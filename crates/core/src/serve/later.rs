@@ -83,8 +83,13 @@ impl<H: Handler> Serve<H> {
         let &mut Speaks::Later(Later { proxied, .. }) = state else {
             unreachable!("called for an answer to come")
         };
-        let http =
-            Speaks::Http { decoder: Default::default(), continued: false, answered: true, proxied };
+        let http = Speaks::Http {
+            decoder: Default::default(),
+            begun: false,
+            continued: false,
+            answered: true,
+            proxied,
+        };
         let Speaks::Later(later) = std::mem::replace(state, http) else {
             unreachable!("just seen")
         };
@@ -105,7 +110,7 @@ impl<H: Handler> Serve<H> {
         if !self.handler.answered(id, &later.session) {
             self.handler.waited(id, &mut later.session, out);
         }
-        out.set_timer(id, out.ticks(self.limits.ping_interval));
+        out.set_timer(id, out.ticks(self.limits.look_interval()));
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use murre_codec::http::{Limits as HttpLimits, RequestDecoder};
-use murre_codec::{CloseCode, Limits as FrameLimits, Role};
+use murre_codec::{Limits as FrameLimits, Role};
 
 use crate::conn::CloseReason;
 use crate::counters::Counter;
@@ -51,9 +51,10 @@ pub struct ServeLimits {
     pub bytes_per_second_min: u32,
     /// Between two requests.
     pub http_idle: Duration,
-    /// Silence of a WebSocket peer before it is pinged; and how long any peer may take nothing of what
-    /// is queued for it.
+    /// Silence of a WebSocket peer before it is pinged.
     pub ping_interval: Duration,
+    /// How long any peer may take nothing of what is queued for it.
+    pub slow_timeout: Duration,
     /// Silence after a ping before the connection is given up.
     pub pong_timeout: Duration,
 }
@@ -71,12 +72,18 @@ impl Default for ServeLimits {
             bytes_per_second_min: 1000,
             http_idle: Duration::from_secs(120),
             ping_interval: Duration::from_secs(25),
+            slow_timeout: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
         }
     }
 }
 
 impl ServeLimits {
+    /// From one look at what a peer takes to the next.
+    fn look_interval(&self) -> Duration {
+        self.ping_interval.min(self.slow_timeout)
+    }
+
     /// How long so many bytes may take to arrive, after the first of them.
     pub fn time_for(&self, bytes: u64) -> Duration {
         let rate = u64::from(self.bytes_per_second_min.max(1));
@@ -104,6 +111,9 @@ pub enum Speaks<S> {
     Http {
         /// The request that is arriving.
         decoder: RequestDecoder,
+        /// The deadline of its head, or of its body, is running: since its first byte, even if that
+        /// belongs to an empty line, or since the connection.
+        begun: bool,
         /// `100 Continue` has been sent for it.
         continued: bool,
         /// A request has been answered before.
@@ -202,7 +212,7 @@ impl<H: Handler> Protocol for Serve<H> {
         out: &mut Outbox,
     ) -> usize {
         let mut at = 0;
-        while at < input.len() && !out.congested(id) {
+        while at < input.len() && out.takes_input(id) {
             let rest = &mut input[at..];
             let consumed = match state {
                 Speaks::Proxy => self.introduced(id, state, rest, out),
@@ -219,7 +229,7 @@ impl<H: Handler> Protocol for Serve<H> {
             at += consumed;
         }
         if let Speaks::WebSocket(websocket) = state
-            && out.congested(id)
+            && !out.takes_input(id)
         {
             self.pause(websocket, out.now());
         }
@@ -229,7 +239,7 @@ impl<H: Handler> Protocol for Serve<H> {
     fn drained(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
         match state {
             Speaks::Proxy => {}
-            Speaks::Http { decoder, .. } => self.taken(id, decoder.in_request(), out),
+            Speaks::Http { begun, .. } => self.taken(id, *begun, out),
             Speaks::Later(_) => self.later_drained(id, state, out),
             Speaks::WebSocket(websocket) => self.handler.drained(id, websocket.session(), out),
         }
@@ -241,6 +251,8 @@ impl<H: Handler> Protocol for Serve<H> {
             return out.set_timer(id, 1);
         }
         match state {
+            // Its request is here, or it is not heard: neither is late.
+            Speaks::Proxy | Speaks::Http { .. } if out.is_held(id) => self.held(id, out),
             Speaks::Later(later) => self.later_waited(id, later, out),
             Speaks::Http { decoder, .. } if decoder.in_request() => self.too_slow(id, out),
             Speaks::Http { answered: true, .. } => self.idle(id, out),
@@ -254,14 +266,16 @@ impl<H: Handler> Protocol for Serve<H> {
             // The answer to what is arriving will be its last; so will the first, if it has none:
             // whoever has just come has asked already.
             Speaks::Proxy => {}
-            Speaks::Http { decoder, answered, .. } if decoder.in_request() || !*answered => {}
+            Speaks::Http { decoder, answered, .. }
+                if decoder.in_request() || !*answered || out.is_held(id) => {}
             Speaks::Http { .. } => out.close(id, CloseReason::Draining),
             Speaks::Later(later) => self.leave_later(id, later, out),
-            Speaks::WebSocket(_) => {
-                let why = format!("service restart, retry={}", out.retry_after(id));
-                out.close_websocket(id, CloseCode::Restart, &why, CloseReason::Draining);
-            }
+            Speaks::WebSocket(websocket) => self.handler.leave(id, websocket.session(), out),
         }
+    }
+
+    fn may_end(&mut self) -> bool {
+        self.handler.may_end()
     }
 
     fn closed(&mut self, id: ConnId, state: Self::State, reason: CloseReason, out: &mut Outbox) {

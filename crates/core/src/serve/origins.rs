@@ -1,4 +1,4 @@
-//! From which pages a browser may open WebSockets.
+//! From which pages a browser may use the server.
 //!
 //! A browser lets any page open a WebSocket to anywhere, with whatever rights the user's machine has
 //! there, and says which page it was in `Origin` (RFC 6455 section 10.2). Other programs do not say,
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use murre_codec::http::Request;
 
-/// Whose pages may open WebSockets.
+/// Whose pages may use the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origins {
     /// Those that come from the host that the WebSocket is opened to.
@@ -21,68 +21,138 @@ pub enum Origins {
     Any,
 }
 
-/// An origin as a browser writes it (RFC 6454 section 6.1), or all subdomains of one.
+/// Origins that a list can name: one as a browser writes it (RFC 6454 section 6.1), all subdomains of a
+/// host, or all ports of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// With the `://` behind it.
     scheme: String,
-    /// After it: the host and, where it is not the scheme's own, the port. With the dot before it if
-    /// it stands for all subdomains.
+    /// With the dot before it if it stands for all subdomains; empty in `null` and `file://`.
     host: String,
+    port: Port,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    Any,
+    /// `None` where the scheme has no port of its own and none is named.
+    One(Option<u16>),
 }
 
 impl FromStr for Origin {
     type Err = &'static str;
 
-    /// Reads `https://example.com`, `http://localhost:3000` or `https://*.example.com`.
+    /// Reads `https://example.com`, `http://localhost:3000`, `https://*.example.com`,
+    /// `http://localhost:*`, `null` or `file://`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (scheme, host) = text.split_once("://").ok_or(FORM)?;
-        let host = host.strip_prefix('*').unwrap_or(host);
+        let (text, any_port) = match text.strip_suffix(":*") {
+            Some(text) => (text, true),
+            None => (text, false),
+        };
+        let Tuple { scheme, host, port } = Tuple::read(text).ok_or(FORM)?;
+        let opaque = host.is_empty() && matches!(scheme, "null" | "file") && !any_port;
+        let all = host.strip_prefix('*');
         let plain = |part: &str, also: &[u8]| {
             part.bytes().all(|byte| byte.is_ascii_alphanumeric() || also.contains(&byte))
         };
-        let subdomains = text.contains("://*") == host.starts_with('.');
-        if scheme.is_empty() || !plain(scheme, b"+-.") || host.is_empty() || !subdomains {
+        let host = all.unwrap_or(host);
+        let known = !host.is_empty() && all.is_some() == host.starts_with('.');
+        if !(opaque || known) || scheme.is_empty() || !plain(scheme, b"+-.") {
             return Err(FORM);
         }
         if !plain(host, b"-._:[]") {
             return Err(FORM);
         }
-        Ok(Origin { scheme: format!("{scheme}://"), host: host.to_owned() })
+        let port = if any_port { Port::Any } else { Port::One(port) };
+        Ok(Origin { scheme: scheme.to_owned(), host: host.to_owned(), port })
     }
 }
 
-const FORM: &str = "it is a scheme and a host, as https://example.com, http://localhost:3000 or \
-                    https://*.example.com";
+const FORM: &str = "an origin is a scheme and a host, as https://example.com, http://localhost:3000, \
+                    https://*.example.com or http://localhost:*, or it is null or file://";
 
 impl Origin {
-    fn has(&self, origin: &str) -> bool {
-        let Some((scheme, host)) = origin.split_at_checked(self.scheme.len()) else { return false };
+    fn has(&self, origin: Tuple<'_>) -> bool {
         let end = if self.host.starts_with('.') {
-            let before = host.len().checked_sub(self.host.len()).filter(|&before| before > 0);
-            before.and_then(|before| host.get(before..))
+            let before = origin.host.len().checked_sub(self.host.len()).filter(|&at| at > 0);
+            before.and_then(|before| origin.host.get(before..))
         } else {
-            Some(host)
+            Some(origin.host)
         };
-        scheme.eq_ignore_ascii_case(&self.scheme)
+        origin.scheme.eq_ignore_ascii_case(&self.scheme)
             && end.is_some_and(|end| end.eq_ignore_ascii_case(&self.host))
+            && (self.port == Port::Any || self.port == Port::One(origin.port))
+    }
+}
+
+/// The scheme, host and port of an origin (RFC 6454 section 4). Letters are compared without case, and
+/// a port that is not named is that of the scheme (RFC 9110 section 4.2.3).
+#[derive(Clone, Copy)]
+struct Tuple<'t> {
+    scheme: &'t str,
+    host: &'t str,
+    port: Option<u16>,
+}
+
+impl<'t> Tuple<'t> {
+    fn read(origin: &'t str) -> Option<Self> {
+        match origin {
+            "null" => Some(Tuple { scheme: origin, host: "", port: None }),
+            _ => Tuple::of(origin.split_once("://")?),
+        }
+    }
+
+    fn of((scheme, authority): (&'t str, &'t str)) -> Option<Self> {
+        // The colons of an IPv6 address are within brackets.
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port),
+            _ => (authority, ""),
+        };
+        let port = match port {
+            "" => default_port(scheme),
+            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse().ok()?)
+            }
+            _ => return None,
+        };
+        Some(Tuple { scheme, host, port })
+    }
+
+    /// Whether a request to `own`, the value of `Host`, goes to where the page is from. `Host` names no
+    /// scheme, so the port that it leaves out is that of the page's.
+    fn is_of(self, own: &[u8]) -> bool {
+        let own = std::str::from_utf8(own).ok().and_then(|own| Tuple::of((self.scheme, own)));
+        let same =
+            |own: Tuple<'_>| own.host.eq_ignore_ascii_case(self.host) && own.port == self.port;
+        !self.scheme.is_empty() && !self.host.is_empty() && own.is_some_and(same)
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    let is = |name: &str| scheme.eq_ignore_ascii_case(name);
+    if is("http") {
+        Some(80)
+    } else if is("https") {
+        Some(443)
+    } else {
+        None
     }
 }
 
 impl Origins {
-    /// Whether this handshake may go on. One that names no origin is not a browser's.
-    pub(super) fn allow(&self, request: &Request<'_, '_>) -> bool {
+    /// Whether the page that this request is from, if any, may have what it asks for. A request that
+    /// names no origin is not a page's, or goes to the page's own origin.
+    pub fn allow(&self, request: &Request<'_, '_>) -> bool {
         let mut origins = request.headers_named("origin");
         let Some(origin) = origins.next() else { return true };
-        let origin = std::str::from_utf8(origin).unwrap_or_default();
-        let known = match self {
-            Origins::Any => return true,
-            Origins::Own => request.header("host").is_some_and(|own| {
-                let (_, host) = origin.split_once("://").unwrap_or_default();
-                !host.is_empty() && host.as_bytes().eq_ignore_ascii_case(own)
-            }),
+        if *self == Origins::Any {
+            return true;
+        }
+        let origin = std::str::from_utf8(origin).ok().and_then(Tuple::read);
+        let known = origin.is_some_and(|origin| match self {
+            Origins::Any => true,
+            Origins::Own => request.header("host").is_some_and(|own| origin.is_of(own)),
             Origins::Listed(listed) => listed.iter().any(|one| one.has(origin)),
-        };
+        });
         known && origins.next().is_none()
     }
 }
@@ -95,6 +165,10 @@ mod tests {
 
     fn allow(origins: &Origins, fields: &str) -> bool {
         let head = format!("GET /ws HTTP/1.1\r\nHost: murre.example:8000\r\n{fields}\r\n");
+        allow_head(origins, &head)
+    }
+
+    fn allow_head(origins: &Origins, head: &str) -> bool {
         let mut parsed = http::fields();
         let mut decoder = RequestDecoder::default();
         match decoder.decode(head.as_bytes(), &mut parsed, &Limits::default()) {
@@ -133,13 +207,72 @@ mod tests {
             ("https://evilmurre.example", false, false),
             ("null", false, false),
             ("", false, false),
-            ("://murre.example:8000", true, false),
+            ("://murre.example:8000", false, false),
+            ("http://murre.example:08000", true, false),
+            ("http://murre.example:73536", false, false),
+            ("http://murre.example:8000:", false, false),
+            ("https://app.example:443", false, true),
+            ("https://app.example:", false, true),
+            ("https://app.example:80", false, false),
+            ("https://a.murre.example:443", false, true),
+            ("file://", false, false),
             ("https://é.murre.example", false, true),
         ] {
             let fields = format!("Origin: {origin}\r\n");
             assert_eq!(allow(&Origins::Own, &fields), own, "{origin} here");
             assert_eq!(allow(&list, &fields), on_the_list, "{origin} on the list");
             assert!(allow(&Origins::Any, &fields));
+        }
+    }
+
+    /// A port that is not named is that of the page's scheme, on either side.
+    #[test]
+    fn ports_have_defaults() {
+        for (host, origin, same) in [
+            ("m", "https://m", true),
+            ("m:443", "https://m", true),
+            ("m", "https://m:443", true),
+            ("M:", "https://m", true),
+            ("m:80", "http://m", true),
+            ("m:80", "https://m", false),
+            ("m:443", "http://m", false),
+            ("m:8443", "https://m", false),
+            ("[::1]", "http://[::1]:80", true),
+            ("[::1]:8000", "http://[::1]:8000", true),
+            ("[::1]:8000", "http://[::1]", false),
+            ("m", "ext://m", true),
+            ("m:1", "ext://m", false),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n\r\n");
+            assert_eq!(allow_head(&Origins::Own, &head), same, "{origin} at {host}");
+        }
+    }
+
+    /// What has no host, and all ports of a host, are allowed where the list says so.
+    #[test]
+    fn opaque_origins_and_any_port_can_be_listed() {
+        for (listing, allowed, refused) in [
+            ("null", &["null"][..], &["file://", "https://null", "NULL"][..]),
+            ("file://", &["file://"], &["null", "file://host"]),
+            (
+                "http://localhost:*",
+                &["http://localhost", "http://localhost:3000", "http://LOCALHOST:80"],
+                &[
+                    "https://localhost:3000",
+                    "http://localhost.evil.example:80",
+                    "http://localhost:x",
+                ],
+            ),
+            ("https://*.m.example:*", &["https://a.m.example:1"], &["https://m.example:1"]),
+            ("https://m.example:443", &["https://m.example"], &["https://m.example:444"]),
+        ] {
+            let list = listed(&[listing]);
+            for origin in allowed {
+                assert!(allow(&list, &format!("Origin: {origin}\r\n")), "{origin}: {listing}");
+            }
+            for origin in refused {
+                assert!(!allow(&list, &format!("Origin: {origin}\r\n")), "{origin}: {listing}");
+            }
         }
     }
 
@@ -156,12 +289,23 @@ mod tests {
     /// What is no origin is told at start.
     #[test]
     fn what_is_no_origin() {
+        for text in [
+            "",
+            "example.com",
+            "https://",
+            "://x",
+            "https://a/b",
+            "https://*",
+            "https://*a",
+            "null:*",
+        ] {
+            assert!(text.parse::<Origin>().is_err(), "{text}");
+        }
         for text in
-            ["", "example.com", "https://", "://x", "https://a/b", "https://*", "https://*a"]
+            ["https://.example.com", "http://a:x", "http://a:65536", "file://:*", "http://:*"]
         {
             assert!(text.parse::<Origin>().is_err(), "{text}");
         }
-        assert!("https://.example.com".parse::<Origin>().is_err());
         assert!("https://[::1]:8000".parse::<Origin>().is_ok());
     }
 }

@@ -54,9 +54,16 @@ impl<H: Handler> Serve<H> {
         let proxied = ip.is_some_and(|ip| self.limits.proxies.trust(ip));
         let counted = ip.filter(|ip| !proxied && !ip.to_canonical().is_loopback());
         if let Err(excess) = out.count_as(id, counted) {
+            out.turned_away();
             self.turn_away(id, excess, out);
         }
-        Speaks::Http { decoder: Default::default(), continued: false, answered: false, proxied }
+        Speaks::Http {
+            decoder: Default::default(),
+            begun: true,
+            continued: false,
+            answered: false,
+            proxied,
+        }
     }
 
     /// A proxy passes on a handshake: from here on the connection is its client's. Returns whether

@@ -150,8 +150,8 @@ impl<H: Handler> Serve<H> {
             arriving.began += now - paused;
         }
         let in_time = now - arriving.began <= self.limits.time_for(arriving.bytes.len() as u64);
-        if !in_time && out.behind(id) {
-            // Nor is the time in which the machine stood still.
+        if !in_time && (out.behind(id) || out.was_held(id)) {
+            // Nor is the time in which the machine stood still, or the connection was held.
             arriving.began = now;
             return false;
         }
@@ -182,13 +182,13 @@ impl<H: Handler> Serve<H> {
     /// has yet to take something: somebody looks whether it does.
     fn alive(&self, id: ConnId, websocket: &mut WebSocket<H::Session>, out: &mut Outbox) {
         if std::mem::replace(&mut websocket.pinged, false) || out.queued(id) == 0 {
-            out.set_timer(id, out.ticks(self.limits.ping_interval));
+            out.set_timer(id, out.ticks(self.limits.look_interval()));
         }
     }
 
     /// The first timer of a WebSocket: those opened together are pinged at different times.
     pub(super) fn first_ping(&self, id: ConnId, out: &mut Outbox) {
-        let ticks = u32::from(out.ticks(self.limits.ping_interval));
+        let ticks = u32::from(out.ticks(self.limits.look_interval()));
         // Multiplying by 2^32 / golden ratio spreads neighbouring slots over the upper bits.
         let spread = id.index().wrapping_mul(2_654_435_769) >> 16;
         let early = (ticks / 2 * spread) >> 16;
@@ -204,7 +204,7 @@ impl<H: Handler> Serve<H> {
         out: &mut Outbox,
     ) {
         // Then it is not read, so it cannot be heard.
-        let deaf = out.congested(id);
+        let deaf = !out.takes_input(id);
         if websocket.pinged && !deaf {
             return out.abort(id, CloseReason::IdleTimeout);
         }
@@ -212,7 +212,7 @@ impl<H: Handler> Serve<H> {
             return out.abort(id, CloseReason::TooSlow);
         }
         if deaf {
-            return out.set_timer(id, out.ticks(self.limits.ping_interval));
+            return out.set_timer(id, out.ticks(self.limits.look_interval()));
         }
         websocket.pinged = true;
         self.counters.pings.add(1);
@@ -243,9 +243,8 @@ const PONG: murre_codec::Control = murre_codec::Control::Pong;
 fn answer_close(id: ConnId, close: Option<Close<'_>>, out: &mut Outbox) {
     match close {
         Some(Close { code, .. }) => out.close_websocket(id, code, "", CloseReason::Finished),
-        None => {
-            let _ = out.control(id, OpCode::Control(murre_codec::Control::Close), &[]);
-            out.close(id, CloseReason::Finished);
-        }
+        None => out.close_with(id, CloseReason::Finished, |out| {
+            encode::write_frame(out, OpCode::Control(murre_codec::Control::Close), &[], None);
+        }),
     }
 }

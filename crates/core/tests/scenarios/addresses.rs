@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use murre_core::ring::sim::Faults;
 use murre_core::{
     AddressLimits, Addresses, CloseReason, Excess, Proxies, Serve, ServeLimits, ShardConfig,
 };
@@ -84,6 +85,32 @@ fn connections_are_opened_at_a_rate() {
         let mut again = clients(world, ip, 5);
         assert_eq!(answered(world, &mut again, Some(200)), 3);
     });
+}
+
+/// Connections that are refused, by whichever limit, do not use up the pace of accepts: who comes
+/// behind a crowd of them waits for a moment only.
+#[test]
+fn refused_connections_delay_nobody() {
+    const CROWD: usize = 300;
+    let accept_interval = Duration::from_millis(20);
+    for limits in [
+        AddressLimits { conns_max: Some(1), ..AddressLimits::default() },
+        AddressLimits { handshakes_per_second_max: Some(1), ..AddressLimits::default() },
+    ] {
+        let setup = limited(limits);
+        let shard = ShardConfig { conns_max: 1024, accept_interval, ..setup.shard };
+        let setup = Setup { shard, faults: Faults::none(), seeds: 8, ..setup };
+        simulated(&setup, serve, |world| {
+            let [ip, other] = [(); 2].map(|()| somewhere(world));
+            let _crowd = clients(world, ip, CROWD);
+            let mut bystander = clients(world, other, 1);
+            let started = world.net.now();
+            assert_eq!(answered(world, &mut bystander, Some(200)), 1);
+            let passed = world.net.now() - started;
+            assert!(passed < Duration::from_secs(1), "answered after {passed:?}");
+            assert!(world.shard.counters().accepted.get() > CROWD as u64, "it came last");
+        });
+    }
 }
 
 /// Whoever comes from this machine is not counted.

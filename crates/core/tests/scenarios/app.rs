@@ -1,5 +1,6 @@
 //! A small application on `Serve`, and what its clients write and read.
 
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -34,9 +35,34 @@ pub(crate) struct App {
     /// Sessions that were opened, and messages that came.
     pub(crate) opened: usize,
     pub(crate) messages: u64,
+    /// Requests that were offered, each once.
+    pub(crate) requests: u64,
+    /// How it holds connections back.
+    holding: Holding,
+    /// Connections that it holds, and until when.
+    held: VecDeque<(Instant, ConnId)>,
+    /// Those of which a request waits.
+    asked: HashSet<ConnId>,
     /// Made on purpose, to see it found.
     mistake: Option<Mistake>,
 }
+
+/// When an application holds connections back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Holding {
+    #[default]
+    Never,
+    /// At some requests and messages, for less than a fifth of a second.
+    Some,
+    /// At every request and message, until the mail [`RELEASE`].
+    All,
+}
+
+/// Mail that nobody hears: holds every WebSocket, or releases whoever is held.
+pub(crate) const HOLD: &[u8] = b"hold";
+pub(crate) const RELEASE: &[u8] = b"release";
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(1 << 20);
 
 /// What an application may do wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +82,38 @@ pub(crate) enum Mistake {
 impl App {
     /// One that has nobody wait for ever; and that makes this mistake.
     pub(crate) fn impatient(mistake: Option<Mistake>) -> Self {
-        App { impatient: true, mistake, ..App::default() }
+        App { impatient: true, mistake, holding: Holding::Some, ..App::default() }
+    }
+
+    pub(crate) fn holding(holding: Holding) -> Self {
+        App { holding, ..App::default() }
+    }
+
+    /// For how long the next request or message holds its connection back.
+    fn hold_for(&self, asked: u64) -> Option<Duration> {
+        match self.holding {
+            Holding::Never => None,
+            Holding::Some if asked.is_multiple_of(3) => {
+                Some(Duration::from_millis(asked % 11 * 19))
+            }
+            Holding::Some => None,
+            Holding::All => Some(LONG),
+        }
+    }
+
+    fn hold(&mut self, id: ConnId, span: Duration, out: &mut Outbox) {
+        out.hold(id);
+        self.held.push_back((out.now() + span, id));
+    }
+
+    fn release(&mut self, until: Instant, out: &mut Outbox) {
+        self.held.retain(|&(end, id)| {
+            let over = end <= until;
+            if over {
+                out.release(id);
+            }
+            !over
+        });
     }
 
     fn later(&mut self, id: ConnId, ends: bool) -> Answer<u32> {
@@ -69,6 +126,17 @@ impl App {
 impl Handler for App {
     type Session = u32;
     type Mail = Bytes;
+
+    fn admits(&mut self, id: ConnId, _request: &Request<'_, '_>, out: &mut Outbox) -> bool {
+        if self.asked.remove(&id) {
+            return true;
+        }
+        self.requests += 1;
+        let Some(span) = self.hold_for(self.requests) else { return true };
+        self.asked.insert(id);
+        self.hold(id, span, out);
+        false
+    }
 
     fn request(&mut self, id: ConnId, request: &Request<'_, '_>, _out: &mut Outbox) -> Answer<u32> {
         Answer::Now(match (request.method, request.path()) {
@@ -112,6 +180,9 @@ impl Handler for App {
                 assert!(queued != Queued::Gone || copy > 0);
             }),
         }
+        if let Some(span) = self.hold_for(self.messages) {
+            self.hold(id, span, out);
+        }
     }
 
     fn answered(&self, id: ConnId, session: &u32) -> bool {
@@ -136,7 +207,7 @@ impl Handler for App {
                 let response = Response::text(200, "drained");
                 let _ = out.write(id, |bytes| response.write(bytes, false, false, 1, None));
             }
-            None => out.close(id, CloseReason::Draining),
+            None => out.close_restart(id),
         }
     }
 
@@ -154,6 +225,11 @@ impl Handler for App {
     }
 
     fn mail(&mut self, mail: Bytes, out: &mut Outbox) {
+        match &mail[..] {
+            HOLD => return self.open.clone().iter().for_each(|&id| self.hold(id, LONG, out)),
+            RELEASE => return self.release(out.now() + LONG, out),
+            _ => {}
+        }
         self.later.retain(|&(id, ends)| {
             let response = Response::text(200, mail.clone());
             // Some are going already.
@@ -170,8 +246,14 @@ impl Handler for App {
         }
     }
 
+    fn turn(&mut self, out: &mut Outbox) {
+        self.release(out.now(), out);
+    }
+
     fn wake_at(&self) -> Option<Instant> {
-        (self.mistake == Some(Mistake::NeverSleeps)).then(Instant::now)
+        let released = self.held.iter().map(|&(end, _)| end).min();
+        let never = (self.mistake == Some(Mistake::NeverSleeps)).then(Instant::now);
+        never.or(released)
     }
 }
 

@@ -266,3 +266,32 @@ fn broken_connections_end() {
         assert!(world.protocol().closed.values().all(|reason| expected.contains(reason)));
     });
 }
+
+/// While the machine cannot shut sockets down the shard tries again, once a tick and not in every
+/// turn, and the connections end when it can.
+#[test]
+fn failed_shutdowns_are_tried_again_later() {
+    let tick = Duration::from_millis(100);
+    let shard = ShardConfig { conns_max: 16, tick, ..ShardConfig::default() };
+    let faults = Faults { slow_shutdown: 100, shutdown: 100, ..Faults::none() };
+    simulated(
+        &Setup { shard, faults: Faults::none(), ..Setup::default() },
+        Echo::default,
+        |world| {
+            let mut clients: Vec<Client> = (0..8).map(|_| Client::new(world)).collect();
+            clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 10)));
+            until_answered(world, &mut clients);
+            world.sim.as_ref().expect("simulated").set_faults(faults);
+            let open: Vec<ConnId> = world.protocol().open.iter().copied().collect();
+            open.into_iter().for_each(|id| world.post(Mail::Abort(id)));
+            let completions = world.shard.counters().completions.get();
+            world.pass(Duration::from_secs(2));
+            let tried = world.shard.counters().completions.get() - completions;
+            // Each client once a tick, and once at first.
+            assert!((8..=8 * 21).contains(&tried), "tried {tried} times");
+            assert!(world.protocol().closed.is_empty(), "the kernel waits for input still");
+            world.sim.as_ref().expect("simulated").set_faults(Faults::none());
+            world.until("all are closed", |world| world.protocol().closed.len() == 8);
+        },
+    );
+}

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use murre_core::{CloseReason, ServeMail, ShardConfig};
+use murre_core::{CloseReason, Proxies, Serve, ServeLimits, ServeMail, ShardConfig};
 
 use crate::app::{
-    Server, TICK, body, get, handshake, limits, post, serve, serve_patiently, setup, understand,
+    App, Server, TICK, body, get, handshake, limits, post, serve, serve_patiently, setup,
+    understand,
 };
 use crate::client::{Client, until_ended};
 use crate::world::{Read, Setup, World, everywhere, simulated};
@@ -167,7 +168,7 @@ fn slow_requests_are_given_up() {
             slow.read(world);
             silent.read(world);
             let passed = world.net.now() - started;
-            let patience = 2 * limits().handshake + Duration::from_secs(1);
+            let patience = limits().handshake + Duration::from_secs(1);
             assert!(passed < patience, "it goes on for {passed:?}");
         }
         assert!(world.net.now() - started >= limits().handshake, "it was early");
@@ -177,6 +178,80 @@ fn slow_requests_are_given_up() {
         assert!(silent.heard.is_empty());
         world.pass(Duration::from_secs(3));
         assert_eq!(world.protocol().closed_for(CloseReason::HandshakeTimeout), 2);
+    });
+}
+
+/// A head has one deadline whatever comes before it: empty lines that come byte by byte, the header of
+/// a proxy. It runs from the connection, or from the first byte after an answer.
+#[test]
+fn nothing_puts_a_deadline_off() {
+    const EMPTY: [&str; 8] = ["\r", "\n", "\r", "\n", "\r", "\n", "\r", "\n"];
+    const HEADER: [&str; 8] = ["PROXY UNKNOWN\r\n", "\r", "\n", "G", "E", "T", " ", "/"];
+    let plain = ServeLimits::default().proxies;
+    let proxied =
+        Proxies { networks: ["198.18.0.0/15".parse().expect("valid")].into(), header: true };
+    for (proxies, answered, pieces) in
+        [(&plain, false, EMPTY), (&plain, true, EMPTY), (&proxied, false, HEADER)]
+    {
+        let limits = ServeLimits { proxies: proxies.clone(), ..limits() };
+        let serve = || Serve::new(App::default(), limits.clone());
+        simulated(&Setup { seeds: 8, ..setup() }, serve, |world| {
+            let mut client = Client::new(world);
+            world.until("it is open", |world| world.shard.counters().open.get() == 1);
+            if answered {
+                client.say_bytes(&get(10));
+                responses(world, &mut client, 1);
+            }
+            let started = world.net.now();
+            // Of the first request the deadline runs already.
+            let silent = if answered { 0 } else { 2 };
+            let late = limits.handshake + Duration::from_millis(500);
+            for step in 0.. {
+                if step % 4 == 0 && step / 4 >= silent {
+                    let piece = pieces.get(step / 4 - silent).copied().unwrap_or_default();
+                    world.net.write(client.peer, piece.as_bytes());
+                }
+                world.pass(Duration::from_millis(100));
+                client.read(world);
+                if client.end.is_some() {
+                    break;
+                }
+                assert!(world.net.now() - started < late, "its deadline is put off");
+            }
+            assert!(world.net.now() - started >= limits.handshake, "it was early");
+        });
+    }
+}
+
+/// A request of which half has come keeps its deadline while its client takes the answers to those
+/// before it, and does not get the time of a connection that rests.
+#[test]
+fn a_half_sent_request_keeps_its_deadline() {
+    let setup = Setup { socket_bytes: 1000, seeds: 8, ..setup() };
+    simulated(&setup, serve, |world| {
+        let mut client = Client::new(world);
+        client.say_bytes(&get(5000));
+        client.say_bytes(&get(10)[..20]);
+        world.until("half of it has arrived", |world| {
+            client.write(world);
+            client.has_spoken() && world.shard.held().tails == 1
+        });
+        let started = world.net.now();
+        world.until("the answer is taken", |world| {
+            client.read(world);
+            world.shard.held().bytes == 0
+        });
+        assert!(world.net.now() - started < limits().handshake, "it is in time");
+        while client.end.is_none() {
+            world.pass(TICK);
+            (0..100).for_each(|_| client.read(world));
+            let passed = world.net.now() - started;
+            let late = limits().handshake + Duration::from_millis(500);
+            assert!(passed < late && late < limits().http_idle, "it goes on for {passed:?}");
+        }
+        let statuses: Vec<u16> =
+            understand(&client.heard).responses.iter().map(|&(status, _)| status).collect();
+        assert_eq!(statuses, [200, 408]);
     });
 }
 

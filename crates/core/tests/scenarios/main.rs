@@ -17,6 +17,7 @@ mod chaos;
 mod closing;
 mod corpus;
 mod draining;
+mod holding;
 mod http;
 mod later;
 mod outgoing;
@@ -25,6 +26,7 @@ mod simulation;
 mod sizes;
 mod streams;
 mod timers;
+mod vanished;
 mod waking;
 mod websocket;
 

@@ -13,6 +13,8 @@ pub(crate) trait Network {
     fn connect_from(&mut self, address: SocketAddr) -> Option<Peer>;
     /// Where a peer that has connected did so from.
     fn address(&self, peer: Peer) -> SocketAddr;
+    /// Where the shard listens, on the kernel.
+    fn listens_at(&self) -> Option<SocketAddr>;
     /// Where the shard can connect to.
     fn listen(&mut self) -> SocketAddr;
     /// A peer that the shard has connected to.
@@ -54,6 +56,10 @@ impl Network for SimNet {
 
     fn address(&self, peer: Peer) -> SocketAddr {
         SimNet::address(self, peer).expect("it has connected")
+    }
+
+    fn listens_at(&self) -> Option<SocketAddr> {
+        None
     }
 
     fn listen(&mut self) -> SocketAddr {

@@ -1,5 +1,7 @@
 //! Bytes come back: in order, to the last one, for everybody.
 
+use std::time::Duration;
+
 use murre_core::ShardConfig;
 use murre_core::ring::sim::Faults;
 
@@ -121,6 +123,37 @@ fn failed_accepts_are_tried_again() {
         until_answered(world, &mut clients);
     });
 }
+
+/// While there are no descriptors to accept with, the shard leaves the backlog alone for a tenth of a
+/// second after each failure: it does not try in every turn.
+#[test]
+fn failed_accepts_are_not_tried_again_at_once() {
+    let faults = Faults { accept: 100, ..Faults::none() };
+    simulated(&Setup { faults: Faults::none(), ..Setup::default() }, Echo::default, |world| {
+        let sim = world.sim.clone().expect("simulated");
+        let mut here = [Client::new(world)];
+        here[0].say(&some_echo(&mut world.rng, 50));
+        until_answered(world, &mut here);
+        sim.set_faults(faults);
+        let mut waits = [Client::new(world)];
+        let (started, failed) = (world.net.now(), world.shard.counters().accept_failed.get());
+        // Turns come all the time.
+        while world.net.now() - started < Duration::from_secs(2) {
+            here[0].say(&some_echo(&mut world.rng, 50));
+            until_answered(world, &mut here);
+            world.turn();
+        }
+        let failed = world.shard.counters().accept_failed.get() - failed;
+        // Those that are armed fail together.
+        assert!((10..=21 * ACCEPTS_MAX).contains(&failed), "{failed} accepts failed in 2 s");
+        sim.set_faults(Faults::none());
+        waits[0].say(&some_echo(&mut world.rng, 50));
+        until_answered(world, &mut waits);
+    });
+}
+
+/// Accepts that wait at most.
+const ACCEPTS_MAX: u64 = 8;
 
 /// Connections that are lost before they are accepted are lost alone: those behind them are accepted
 /// at once, as nothing is missing to accept them with.

@@ -54,6 +54,10 @@ impl Network for TcpNet {
         stream.local_addr().expect("it has connected")
     }
 
+    fn listens_at(&self) -> Option<SocketAddr> {
+        Some(self.address)
+    }
+
     fn listen(&mut self) -> SocketAddr {
         self.door.local_addr().expect("bound")
     }

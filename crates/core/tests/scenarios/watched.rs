@@ -51,6 +51,8 @@ struct Before {
     completions: u64,
     /// Sends that ended, wholly or in part.
     sends: u64,
+    /// Connections that were resumed after they had been held.
+    resumed: u64,
 }
 
 /// A turn deals with so many timers at most.
@@ -112,14 +114,20 @@ impl<P: Protocol> Watched<P> {
             live: out.live(),
             completions: counters.completions.get(),
             sends: counters.sends.get() + counters.sends_short.get(),
+            resumed: counters.resumed.get(),
         };
         let sends = now.sends - self.before.sends;
+        let resumed = now.resumed - self.before.resumed;
         let completions = now.completions - self.before.completions;
         let (work, before) = (mem::take(&mut self.work), mem::replace(&mut self.before, now));
         self.most_expired = self.most_expired.max(work.expired);
         assert!(work.expired <= EXPIRED_MAX, "{} timers in one turn", work.expired);
-        let received_max = u64::from(self.buffers) + sends;
-        assert!(work.received <= received_max, "{work:?}, {sends} sends, {} buffers", self.buffers);
+        let received_max = u64::from(self.buffers) + sends + resumed;
+        assert!(
+            work.received <= received_max,
+            "{work:?}, {sends} sends, {resumed} resumed, {} buffers",
+            self.buffers
+        );
         let in_flight_max = u64::from(before.live * IN_FLIGHT_MAX + ACCEPTS_MAX);
         assert!(completions <= in_flight_max, "{completions} completions of {before:?}");
     }

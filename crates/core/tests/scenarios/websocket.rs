@@ -336,6 +336,28 @@ fn a_drain_says_when_to_come_back() {
     });
 }
 
+/// A message of any size can be queued to who is not congested, and a goodbye behind it: however low
+/// the bound of the queue is, neither makes a slow consumer of a client that reads.
+#[test]
+fn a_goodbye_fits_behind_any_message() {
+    let shard = ShardConfig { send_bytes_max: 500, ..setup().shard };
+    everywhere(&Setup { shard, seeds: 20, ..setup() }, serve_patiently, |world| {
+        let mut client = open(world);
+        client.say_bytes(&said(OpCode::Data(Data::Binary), &body(90_000)));
+        world.until("it is echoed", |world| {
+            client.write(world);
+            world.protocol().inner.handler().messages == 1
+        });
+        world.post(ServeMail::Drain(Duration::ZERO));
+        let heard = until(world, &mut client, "the goodbye", |heard| heard.close.is_some());
+        assert_eq!(heard.close, Some(Some(CloseCode::Restart)));
+        assert_eq!(heard.messages.len(), 1, "what was queued came first");
+        world.net.close(client.peer);
+        world.until("it is over", |world| world.protocol().closed.len() == 1);
+        assert_eq!(world.protocol().closed_for(CloseReason::Draining), 1);
+    });
+}
+
 /// What is served with these limits in place of the usual ones.
 fn limited(change: impl Fn(&mut ServeLimits)) -> impl Fn() -> Server {
     move || {

@@ -33,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) listening: bool,
     /// On the kernel: where the shard listens.
     pub(crate) address: IpAddr,
+    /// On the kernel: for how long peers may acknowledge nothing, if not as long as TCP lets them.
+    pub(crate) give_up: Option<Duration>,
     /// Simulated: how many seeds.
     pub(crate) seeds: u64,
 }
@@ -47,6 +49,7 @@ impl Default for Setup {
             faults: Faults::bad_day(),
             listening: true,
             address: Ipv4Addr::LOCALHOST.into(),
+            give_up: None,
             seeds: 40,
         }
     }
@@ -145,6 +148,9 @@ impl<P: Drained + 'static> World<P> {
 
     fn real(setup: &Setup, io: Io, descriptors: Descriptors, protocol: P) -> Self {
         let listener = Listener::bind((setup.address, 0).into()).expect("a port");
+        if let Some(span) = setup.give_up {
+            listener.give_up_after(span).expect("a socket");
+        }
         let net = TcpNet::new(listener.address().expect("bound"));
         let ring = KernelRing::new(RingConfig {
             io,

@@ -5,7 +5,8 @@ use super::markdown::{link, table};
 use super::receive_forms;
 use crate::figures::{Spread, Unit, grouped, rounded, short, with_unit};
 use crate::records::{
-    Accept, Burst, Content, Form, Interface, Line, Mask, Pages, Records, Subscribers, short_commit,
+    Accept, Burst, Check, Content, Form, Interface, Line, Mask, Pages, Records, Subscribers,
+    short_commit,
 };
 
 /// Decisions that were made by measuring one form against another.
@@ -17,6 +18,7 @@ pub(super) fn section(records: &Records) -> String {
         + &masks(records)
         + &pages(records)
         + &bursts(records)
+        + &checks(records)
         + &subscribers(records);
     if text.is_empty() { text } else { format!("## Forms\n\n{text}") }
 }
@@ -179,6 +181,18 @@ fn bursts(records: &Records) -> String {
     part("Memory after a burst", BURSTS, &lines, &table(&headings, &rows))
 }
 
+fn checks(records: &Records) -> String {
+    let lines = newest(records, |content| match content {
+        Content::Check(check) => Some(check),
+        _ => None,
+    });
+    let row = |(_, check): &(&Line, &Check)| {
+        vec![check.check.clone(), short(check.measured), check.target.clone()]
+    };
+    let rows: Vec<_> = lines.iter().map(row).collect();
+    part("Readers that are behind", CHECKS, &lines, &table(&["what", "measured>", "target"], &rows))
+}
+
 /// The lines of a kind in the newest file that has some, as far as they are of one commit.
 pub(super) fn newest<'r, T>(
     records: &'r Records,
@@ -234,6 +248,9 @@ All of one channel with history, on normal descriptors. `scripts/bench streams`.
 
 const BURSTS: &str = "\
 What the whole server takes. `scripts/bench burst`.";
+
+const CHECKS: &str = "\
+`scripts/bench hub`; ratios to an earlier commit: `scripts/compare-commit`.";
 
 const MASKS: &str = "\
 10^9 bytes of payload a second, unmasked and decoded. `cargo run --release --package murre-codec

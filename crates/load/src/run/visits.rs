@@ -175,17 +175,22 @@ impl Remains {
 }
 
 /// Numbers of `/stats` that are 0 when nobody is connected.
-const ZERO: [&str; 13] = [
+const ZERO: [&str; 18] = [
     "connections_open",
     "websockets_open",
     "connections_authenticated",
     "connections_lagging",
+    "subscriptions_lagging",
+    "log_publications",
     "channels",
     "subscriptions",
-    "notes_waiting",
+    "messages_waiting",
     "deliveries_waiting",
     "services",
     "requests_waiting",
+    "requests_parked_bytes",
+    "commands_waiting",
+    "tokens_expiring",
     "buffers_lent",
     "sends_waiting",
     "inputs_waiting",

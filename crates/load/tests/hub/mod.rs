@@ -18,8 +18,6 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
     None,
-    /// Messages of the feed are bare, as the article's were; not a mistake.
-    Bare,
     /// A subscriber is sent what is another's.
     WrongIdentifier,
     /// One delivery is left out, is made twice, or has another byte.
@@ -104,12 +102,9 @@ impl Hub {
             let identifier = if wrong { "0" } else { &name[..] };
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("now");
             let elements = "x".repeat(state.feed.0.saturating_sub(70));
-            let message = json!({"request": state.fed, "timestamp": now.as_millis() as u64,
+            let data = json!({"request": state.fed, "timestamp": now.as_millis() as u64,
                 "identifier": identifier, "elements": elements});
-            let message = match self.mistake {
-                Mistake::Bare | Mistake::WrongIdentifier => message,
-                _ => publication(name, None, &message),
-            };
+            let message = publication(identifier, None, &data);
             for (_, stream) in &state.channels[name].members {
                 say(stream, &message);
             }

@@ -227,11 +227,11 @@ fn message(request: u64, identifier: &str, bytes: usize) -> String {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let timestamp = since.as_millis();
     let mut text = format!(
-        r#"{{"request":{request},"timestamp":{timestamp},"identifier":"{identifier}","elements":""#
+        r#"{{"type":"publication","identifier":"{identifier}","data":{{"request":{request},"timestamp":{timestamp},"identifier":"{identifier}","elements":""#
     );
-    let missing = bytes.saturating_sub(text.len() + 2).max(1);
+    let missing = bytes.saturating_sub(text.len() + 3).max(1);
     text.extend(std::iter::repeat_n('x', missing));
-    text + "\"}"
+    text + "\"}}"
 }
 
 /// Publications of one channel that may wait for its slowest subscriber.

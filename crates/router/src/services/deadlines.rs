@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::entries::{Entries, Key};
-use super::memory::KEPT;
+use crate::memory::{KEPT, Trim};
 
 /// The deadlines of one kind of entries.
 ///
@@ -43,9 +43,7 @@ impl Deadlines {
         if self.heap.len() > 2 * entries.len() + KEPT {
             self.heap.retain(is_there);
         }
-        if self.heap.capacity() > 8 * self.heap.len() + KEPT {
-            self.heap.shrink_to(2 * self.heap.len());
-        }
+        self.heap.trim();
     }
 }
 

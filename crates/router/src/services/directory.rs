@@ -1,12 +1,15 @@
-//! Who offers the services that a shard owns, and whose turn it is.
+//! The offers of the services that a shard owns, and whose turn it is.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Failure;
 use super::entries::Key;
-use super::memory::{shrink_list, shrink_map};
 use crate::Shard;
+use crate::memory::Trim;
 
 /// Offers of all shards, by service.
 #[derive(Default)]
@@ -23,17 +26,30 @@ pub(super) struct Address {
     pub(super) offer: Key,
 }
 
-/// What an offer is called when notes tell of it. The slot is enough: notes of one shard come in
+/// The name of an offer in messages. The slot is enough: messages of one shard come in
 /// their order, so an offer's end comes before the next offer in the same slot.
 type Name = (Shard, u32);
+
+/// Whether an offer takes requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Readiness {
+    /// It takes requests.
+    #[default]
+    Active,
+    /// The connection of its member is congested: requests for it wait, if nobody is active.
+    Congested,
+    /// Its member has as many requests as it may have: it gets none.
+    Full,
+}
 
 /// One service.
 #[derive(Default)]
 struct Rota {
-    /// First those that take requests, then those that rest.
+    /// First the active ones, then those that are congested, then those that are full.
     offers: Vec<Address>,
     active: usize,
-    /// The next one's place, unless it is past the active ones.
+    congested: usize,
+    /// The next one's place, unless it is past the ones that take turns.
     turn: usize,
 }
 
@@ -50,53 +66,67 @@ impl Directory {
         rota.offers.push(Address { shard, offer });
         let before = self.places.insert((shard, offer.index), Place { service, index });
         assert!(before.is_none(), "an offer ends before its slot is used again");
-        self.wake(shard, offer.index);
+        self.set(shard, offer.index, Readiness::Active);
     }
 
     /// The offer has ended.
     pub(super) fn remove(&mut self, shard: Shard, offer: u32) {
+        self.set(shard, offer, Readiness::Full);
         let (rota, places, index) = self.find(shard, offer);
-        if index < rota.active {
-            rota.active -= 1;
-            rota.swap(places, index, rota.active);
-        }
         let last = rota.offers.len() - 1;
-        let index = index.max(rota.active);
         rota.swap(places, index, last);
         rota.offers.pop();
-        shrink_list(&mut rota.offers);
+        rota.offers.trim();
         let is_last = rota.offers.is_empty();
         let place = self.places.remove(&(shard, offer)).expect("it was found");
-        shrink_map(&mut self.places);
+        self.places.trim();
         if is_last {
             self.services.remove(&place.service);
-            shrink_map(&mut self.services);
+            self.services.trim();
         }
     }
 
-    /// The offer takes no requests for now.
-    pub(super) fn rest(&mut self, shard: Shard, offer: u32) {
-        let (rota, places, index) = self.find(shard, offer);
-        assert!(index < rota.active, "it rests already");
-        rota.active -= 1;
-        rota.swap(places, index, rota.active);
+    /// The offer takes requests, or does not, from now on.
+    pub(super) fn set(&mut self, shard: Shard, offer: u32, readiness: Readiness) {
+        let (rota, places, mut index) = self.find(shard, offer);
+        loop {
+            let now = rota.readiness(index);
+            // One zone further, over its border.
+            let border = match (now, now.cmp(&readiness)) {
+                (_, Ordering::Equal) => return,
+                (Readiness::Active, _) => {
+                    rota.active -= 1;
+                    rota.congested += 1;
+                    rota.active
+                }
+                (Readiness::Congested, Ordering::Less) => {
+                    rota.congested -= 1;
+                    rota.active + rota.congested
+                }
+                (Readiness::Congested, _) => {
+                    rota.active += 1;
+                    rota.congested -= 1;
+                    rota.active - 1
+                }
+                (Readiness::Full, _) => {
+                    rota.congested += 1;
+                    rota.active + rota.congested - 1
+                }
+            };
+            rota.swap(places, index, border);
+            index = border;
+        }
     }
 
-    /// The offer takes requests again.
-    pub(super) fn wake(&mut self, shard: Shard, offer: u32) {
-        let (rota, places, index) = self.find(shard, offer);
-        assert!(index >= rota.active, "it does not rest");
-        rota.swap(places, index, rota.active);
-        rota.active += 1;
-    }
-
-    /// Whose turn it is to take a request.
+    /// The offer that takes the next request. Active ones take turns; if there are none, those that
+    /// are congested do.
     pub(super) fn next(&mut self, service: &str) -> Result<Address, Failure> {
         let rota = self.services.get_mut(service).ok_or(Failure::NoResponders)?;
-        if rota.active == 0 {
+        let takers = if rota.active > 0 { rota.active } else { rota.congested };
+        if takers == 0 {
             return Err(Failure::Overloaded);
         }
-        if rota.turn >= rota.active {
+        if rota.turn >= takers {
             rota.turn = 0;
         }
         rota.turn += 1;
@@ -104,19 +134,27 @@ impl Directory {
     }
 
     fn find(&mut self, shard: Shard, offer: u32) -> (&mut Rota, &mut HashMap<Name, Place>, usize) {
-        let place = self.places.get(&(shard, offer)).expect("notes are in order");
+        let place = self.places.get(&(shard, offer)).expect("messages are in order");
         let rota = self.services.get_mut(&place.service).expect("it has this offer");
         let index = place.index;
         (rota, &mut self.places, index)
     }
 
-    /// How many services are offered.
+    /// Number of services that are offered.
     pub(super) fn len(&self) -> usize {
         self.services.len()
     }
 }
 
 impl Rota {
+    fn readiness(&self, index: usize) -> Readiness {
+        match index {
+            _ if index < self.active => Readiness::Active,
+            _ if index < self.active + self.congested => Readiness::Congested,
+            _ => Readiness::Full,
+        }
+    }
+
     fn swap(&mut self, places: &mut HashMap<Name, Place>, one: usize, other: usize) {
         self.offers.swap(one, other);
         for index in [one, other] {
@@ -124,5 +162,44 @@ impl Rota {
             let place = places.get_mut(&(shard, offer.index)).expect("each offer has its place");
             place.index = index;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Active offers take turns; only if there are none do congested ones; full ones never do.
+    #[test]
+    fn readiness_decides() {
+        let mut directory = Directory::default();
+        let mut states = [Readiness::Active; 5];
+        let mut rng = fastrand::Rng::with_seed(4);
+        for offer in 0..5 {
+            directory.add(0, Key { index: offer, generation: 1 }, "time".into());
+        }
+        let all = [Readiness::Active, Readiness::Congested, Readiness::Full];
+        for _ in 0..2000 {
+            let offer = rng.usize(0..5);
+            states[offer] = all[rng.usize(0..3)];
+            directory.set(0, offer as u32, states[offer]);
+            let best = states.iter().min().expect("five");
+            let takers = states.iter().filter(|state| *state == best).count();
+            let mut taken = [0; 5];
+            for _ in 0..takers {
+                match directory.next("time") {
+                    Ok(address) => taken[address.offer.index as usize] += 1,
+                    Err(why) => assert_eq!((why, *best), (Failure::Overloaded, Readiness::Full)),
+                }
+            }
+            if *best != Readiness::Full {
+                assert!((0..5).all(|at| taken[at] == u32::from(states[at] == *best)));
+            }
+        }
+        (0..5).for_each(|offer| directory.remove(0, offer));
+        assert_eq!(
+            (directory.next("time").err(), directory.len()),
+            (Some(Failure::NoResponders), 0)
+        );
     }
 }

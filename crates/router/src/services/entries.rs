@@ -1,15 +1,18 @@
 //! Entries of one kind, each in the list of the member it belongs to.
 
-use super::memory::KEPT;
+use serde::{Deserialize, Serialize};
+
+use crate::memory::KEPT;
 
 /// Names one entry for as long as it is there.
 ///
 /// Slots are used again; the generation tells an old name from a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Key {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key {
     /// Unique among the entries that are there at one time.
-    pub(super) index: u32,
-    pub(super) generation: u32,
+    pub index: u32,
+    /// Tells entries in the same slot apart.
+    pub generation: u32,
 }
 
 /// One member's entries; the links are in the entries.
@@ -201,7 +204,7 @@ mod tests {
             );
         }
         assert!(gone.iter().all(|key| entries.get(*key).is_none()));
-        assert_eq!(entries.len(), kept.iter().map(Vec::len).sum());
+        assert_eq!(entries.len(), kept.iter().map(Vec::len).sum::<usize>());
     }
 
     /// A burst's slots are given back, and names from before it still resolve to nothing.

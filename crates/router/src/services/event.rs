@@ -1,18 +1,20 @@
-//! What is told to the caller.
+//! Events for the caller.
 
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::RequestId;
 use crate::{Member, Ticket};
 
-/// What a member is to hear.
+/// An event for a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceEvent<P> {
-    /// The member is to answer a request for a service of its.
+    /// A request for a service that the member offers.
     Request {
-        /// Who offers the service.
+        /// The member that offers the service.
         member: Member,
-        /// What to reply to.
+        /// The name of the request, for the reply.
         request: RequestId,
         /// The service.
         service: Arc<str>,
@@ -21,7 +23,7 @@ pub enum ServiceEvent<P> {
     },
     /// The member's request has been answered.
     Response {
-        /// Who asked.
+        /// The member that asked.
         member: Member,
         /// The request.
         ticket: Ticket,
@@ -32,24 +34,25 @@ pub enum ServiceEvent<P> {
     },
     /// The member's request came to nothing.
     Failed {
-        /// Who asked.
+        /// The member that asked.
         member: Member,
         /// The request.
         ticket: Ticket,
         /// The service.
         service: Arc<str>,
-        /// What became of it.
+        /// The reason.
         why: Failure,
     },
 }
 
 /// Why a request came to nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failure {
     /// Nobody offers the service. Nobody has seen the request.
     NoResponders,
-    /// All who offer the service have as much to do as they may, or too many notes wait for the
-    /// shard of the one chosen. Nobody has seen the request.
+    /// All members that offer the service have as many requests as they may, too much is parked for
+    /// the one chosen, or too many messages wait for its shard: nobody has seen the request. Or the
+    /// response is too much for a requester whose connection is congested.
     Overloaded,
     /// The one who had the request has left.
     ResponderGone,
@@ -68,7 +71,7 @@ pub enum Refused {
     NotServing,
     /// It would be one service, or one request in flight, more than a member may have.
     TooMany,
-    /// Too many notes wait for the shard that owns the service.
+    /// Too many messages wait for the shard that owns the service.
     Overloaded,
     /// The member does not have this request, or has it no longer.
     UnknownRequest,

@@ -2,7 +2,7 @@
 //!
 //! Every service has an owner shard, by a hash of its name, which knows who offers it. A request
 //! goes from the requester's shard to the owner, on to the shard of the one whose turn it is, and
-//! the answer straight back. Each way is a note; on one shard it is the same without the note.
+//! the answer straight back. Each way is a message; on one shard it is the same without the message.
 //!
 //! *Who is meant* is always said by a name that is used once: an offer, a request being waited for,
 //! a request being served each have a key with a generation. So a member's number may be used
@@ -13,117 +13,105 @@
 //! or whose member is full, when a request gets to it sends the request back to the owner, who
 //! chooses again. `ResponderGone` is for those who left with a request they had seen.
 //!
-//! *A full responder rests*: its shard tells the owner, who passes it over until it has half of
-//! what it may have. A request therefore goes round again only because of a change that its owner
-//! hears of before it comes back: overload does not make work.
+//! *A full responder rests*: its shard tells the owner, which passes it over until it has half of
+//! what it may have. So does a responder whose connection is congested, unless nobody else takes
+//! requests: then they are parked until its connection takes more. A request therefore goes round
+//! again only because of a change that its owner hears of before it comes back: overload does not
+//! make work.
 //!
-//! *Every queue has its bound*: entries by what a member may have, notes about new things by
-//! `Limits::notes_max`. Other notes each belong to an entry.
+//! *Every queue has its bound*: entries by what a member may have, messages about new things by
+//! `Limits::messages_max`. Other messages each belong to an entry.
 
 mod deadlines;
 mod directory;
 mod entries;
 mod event;
-mod memory;
-mod note;
+mod limits;
+mod message;
+mod parking;
 mod request_id;
+mod requester;
+mod responder;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+pub use directory::Readiness;
+pub use entries::Key;
 pub use event::{Failure, Refused, ServiceEvent};
-pub use note::ServiceNote;
+pub use limits::{Limits, Stats};
+pub use message::{Ask, ServiceMessage};
 pub use request_id::{NoRequestId, RequestId};
 
+use crate::memory::Trim;
 use crate::{Member, Shard, Ticket};
 use deadlines::Deadlines;
 use directory::{Address, Directory};
-use entries::{Entries, Key, List};
-use memory::{shrink_map, shrink_queue};
-use note::{Ask, Note};
+use entries::{Entries, List};
 
 /// One shard's part of request and reply. `P` is what a request and its answer carry.
 ///
-/// Members act through `serve`, `unserve`, `request`, `reply` and `leave`; other shards' notes come
-/// in through `receive`, and time through `expire`. After any of these there may be notes to hand
-/// over (`notes`) and events to tell (`event`), which is what the caller ends its turn with.
+/// Members act through `serve`, `unserve`, `request`, `reply` and `leave`; other shards' messages
+/// come in through `receive`, and time through `expire`. After any of these there may be messages to
+/// hand over (`messages`) and events to tell (`event`), which is what the caller ends its turn with.
 pub struct Services<P> {
     shard: Shard,
     hash_seed: u64,
     limits: Limits,
     /// Only those who have something.
-    members: HashMap<Member, Belongings>,
+    members: HashMap<Member, MemberEntries>,
     offers: Entries<Offer>,
     /// Requests of this shard's members, until their outcome has been told.
     waiting: Entries<Waiting<P>>,
     waiting_deadlines: Deadlines,
-    /// Requests that this shard's members are to answer.
+    /// Requests for offers of this shard's members.
     serving: Entries<Serving<P>>,
     serving_deadlines: Deadlines,
     directory: Directory,
-    /// What has something to be told. It may have ended meanwhile.
+    /// Entries with something to tell. They may have ended meanwhile.
     ready: VecDeque<Ready>,
-    /// Notes of this shard to itself; empty between calls.
-    own_notes: VecDeque<Note<P>>,
+    /// Messages of this shard to itself; empty between calls.
+    own_messages: VecDeque<ServiceMessage<P>>,
+    /// Members that are congested.
+    congested: usize,
+    /// Bytes of payload parked for members.
+    parked_bytes: usize,
     /// By the shard they are for.
-    notes: Vec<Vec<ServiceNote<P>>>,
+    messages: Vec<Vec<ServiceMessage<P>>>,
 }
 
-/// The most there may be of everything.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Services that one member offers.
-    pub services_max: u32,
-    /// Requests of one member whose outcome has not been told.
-    pub requests_max: u32,
-    /// Requests that one member is to answer; at least 1.
-    pub serving_max: u32,
-    /// Notes waiting for one shard, beyond which services, and requests on their way to a
-    /// responder, are refused.
-    pub notes_max: usize,
-}
-
-/// What there is on a shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Members that have any of what follows.
-    pub members: usize,
-    /// Offers of its members.
-    pub offers: usize,
-    /// Services that it owns and somebody offers.
-    pub owned: usize,
-    /// Requests of its members whose outcome has not been told.
-    pub waiting: usize,
-    /// Requests that its members are to answer.
-    pub serving: usize,
-    /// Notes gathered for other shards.
-    pub notes: usize,
-}
-
-/// What one member has.
+/// The entries of one member, and its state.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Belongings {
+struct MemberEntries {
     offers: List,
     waiting: List,
     serving: List,
-    /// How many of its offers rest.
-    resting: u32,
+    /// Requests for its offers that it has not seen.
+    unseen: u32,
+    /// Bytes of payload that are parked for it.
+    parked_bytes: usize,
+    /// Its connection took no more when it was last asked.
+    congested: bool,
+    /// The readiness of its offers. It changes with hysteresis.
+    readiness: Readiness,
 }
 
 struct Offer {
     member: Member,
     service: Arc<str>,
-    /// The owner has been told that it takes no requests.
-    resting: bool,
+    /// As the owner was told.
+    readiness: Readiness,
 }
 
 struct Waiting<P> {
     member: Member,
     ticket: Ticket,
     service: Arc<str>,
-    /// What has still to be told.
+    /// The outcome, which has still to be told.
     answer: Option<Result<P, Failure>>,
+    /// It waits for its member's connection, and is counted with this many bytes.
+    parked: Option<usize>,
 }
 
 struct Serving<P> {
@@ -135,6 +123,8 @@ struct Serving<P> {
     deadline_ms: u64,
     /// Until the member has seen it.
     payload: Option<P>,
+    /// It waits for its member's connection, and is counted with this many bytes.
+    parked: Option<usize>,
 }
 
 enum Ready {
@@ -142,10 +132,28 @@ enum Ready {
     Request(Key),
 }
 
-/// How many requests of each kind one call of `expire` ends.
+/// Requests of each kind that one call of `expire` ends at most.
 const EXPIRED_PER_CALL: usize = 256;
 
-impl<P> Services<P> {
+/// The size of what requests and responses carry.
+pub trait ByteLen {
+    /// Bytes of payload.
+    fn byte_len(&self) -> usize;
+}
+
+impl ByteLen for &str {
+    fn byte_len(&self) -> usize {
+        self.len()
+    }
+}
+
+impl ByteLen for crate::channels::Payload {
+    fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl<P: ByteLen> Services<P> {
     /// Begins with nothing, as one of `shards` shards that have the same `hash_seed`.
     pub fn new(shard: Shard, shards: u16, hash_seed: u64, limits: Limits) -> Self {
         assert!(shard < shards && limits.serving_max > 0);
@@ -161,8 +169,10 @@ impl<P> Services<P> {
             serving_deadlines: Deadlines::default(),
             directory: Directory::default(),
             ready: VecDeque::new(),
-            own_notes: VecDeque::new(),
-            notes: (0..shards).map(|_| Vec::new()).collect(),
+            own_messages: VecDeque::new(),
+            congested: 0,
+            parked_bytes: 0,
+            messages: (0..shards).map(|_| Vec::new()).collect(),
         }
     }
 
@@ -172,7 +182,7 @@ impl<P> Services<P> {
         if self.offer_of(member, service).is_some() {
             return Err(Refused::AlreadyServing);
         }
-        if self.belongings(member).offers.len() >= self.limits.services_max {
+        if self.entries_of(member).offers.len() >= self.limits.services_max {
             return Err(Refused::TooMany);
         }
         if self.is_behind(owner) {
@@ -180,9 +190,10 @@ impl<P> Services<P> {
         }
         let service: Arc<str> = service.into();
         let has = self.members.entry(member).or_default();
-        let offer = Offer { member, service: Arc::clone(&service), resting: false };
+        let offer = Offer { member, service: Arc::clone(&service), readiness: Readiness::Active };
         let offer = self.offers.insert(&mut has.offers, offer);
-        self.send(owner, Note::Serve { offer, service });
+        self.send(owner, ServiceMessage::Serve { offer, service });
+        self.update_offers(member);
         self.settle();
         Ok(())
     }
@@ -206,7 +217,7 @@ impl<P> Services<P> {
         deadline_ms: u64,
     ) -> Result<(), Refused> {
         let owner = self.owner(service);
-        if self.belongings(member).waiting.len() >= self.limits.requests_max {
+        if self.entries_of(member).waiting.len() >= self.limits.requests_max {
             return Err(Refused::TooMany);
         }
         if self.is_behind(owner) {
@@ -214,12 +225,13 @@ impl<P> Services<P> {
         }
         let service: Arc<str> = service.into();
         let has = self.members.entry(member).or_default();
-        let waiting = Waiting { member, ticket, service: Arc::clone(&service), answer: None };
+        let waiting =
+            Waiting { member, ticket, service: Arc::clone(&service), answer: None, parked: None };
         let waiting = self.waiting.insert(&mut has.waiting, waiting);
         self.waiting_deadlines.push(deadline_ms, waiting);
         self.send(
             owner,
-            Note::Ask(Ask { from: self.shard, waiting, service, deadline_ms, payload }),
+            ServiceMessage::Ask(Ask { from: self.shard, waiting, service, deadline_ms, payload }),
         );
         self.settle();
         Ok(())
@@ -239,7 +251,7 @@ impl<P> Services<P> {
         }
         let Serving { from, waiting, .. } = self.end_serving(key);
         let answer = answer.map_err(Failure::ResponderFailed);
-        self.send(from, Note::Answer { waiting, answer });
+        self.send(from, ServiceMessage::Answer { waiting, answer });
         self.settle();
         Ok(())
     }
@@ -247,19 +259,19 @@ impl<P> Services<P> {
     /// The member is gone: its services end, those who wait for it hear so, and nothing comes of
     /// its own requests: `forgotten` is told their tickets. Its number may be used again at once.
     pub fn leave(&mut self, member: Member, mut forgotten: impl FnMut(Ticket)) {
-        while let Some(key) = self.waiting.first(self.belongings(member).waiting) {
+        while let Some(key) = self.waiting.first(self.entries_of(member).waiting) {
             forgotten(self.end_waiting(key).ticket);
         }
-        while let Some(key) = self.offers.first(self.belongings(member).offers) {
+        while let Some(key) = self.offers.first(self.entries_of(member).offers) {
             self.end_offer(key);
         }
-        while let Some(key) = self.serving.first(self.belongings(member).serving) {
+        while let Some(key) = self.serving.first(self.entries_of(member).serving) {
             let Serving { from, waiting, service, deadline_ms, payload, .. } =
                 self.end_serving(key);
             match payload {
                 None => {
                     let answer = Err(Failure::ResponderGone);
-                    self.send(from, Note::Answer { waiting, answer });
+                    self.send(from, ServiceMessage::Answer { waiting, answer });
                 }
                 // Nobody has seen it: somebody else may answer.
                 Some(payload) => self.ask(Ask { from, waiting, service, deadline_ms, payload }),
@@ -268,30 +280,76 @@ impl<P> Services<P> {
         self.settle();
     }
 
-    /// Takes a note of shard `from`. Its notes must come in the order in which it wrote them.
-    pub fn receive(&mut self, from: Shard, note: ServiceNote<P>) {
-        self.obey(from, note.0);
+    /// Takes a message of shard `from`. Its messages must come in the order in which it wrote them.
+    pub fn receive(&mut self, from: Shard, message: ServiceMessage<P>) {
+        self.obey(from, message);
         self.settle();
     }
 
-    /// Notes gathered for shard `to`. The caller takes them out when it can hand them over.
-    pub fn notes(&mut self, to: Shard) -> &mut Vec<ServiceNote<P>> {
-        &mut self.notes[usize::from(to)]
+    /// Messages gathered for shard `to`. The caller takes them out when it can hand them over.
+    pub fn messages(&mut self, to: Shard) -> &mut Vec<ServiceMessage<P>> {
+        &mut self.messages[usize::from(to)]
     }
 
-    /// The next thing to tell a member, until there is none.
-    pub fn event(&mut self) -> Option<ServiceEvent<P>> {
+    /// The next thing to tell a member, until there is none. `takes` says whether the connection of a
+    /// member takes more now. What is for one that does not is parked until [`resume`](Self::resume);
+    /// a request that it has not seen goes to another member, if there is one whose connection takes
+    /// more.
+    pub fn event(&mut self, mut takes: impl FnMut(Member) -> bool) -> Option<ServiceEvent<P>> {
         while let Some(ready) = self.ready.pop_front() {
-            shrink_queue(&mut self.ready);
-            let event = match ready {
-                Ready::Answer(key) => self.outcome(key),
-                Ready::Request(key) => self.question(key),
+            self.ready.trim();
+            let member = match ready {
+                Ready::Answer(key) => self.waiting.get(key).map(|waiting| waiting.member),
+                Ready::Request(key) => {
+                    let serving = self.serving.get(key);
+                    serving.filter(|of| of.payload.is_some()).map(|serving| serving.member)
+                }
             };
-            if event.is_some() {
-                return event;
+            // It was told already, the member has left, or time has ended it.
+            let Some(member) = member else { continue };
+            if takes(member) {
+                return Some(match ready {
+                    Ready::Answer(key) => self.outcome(key),
+                    Ready::Request(key) => self.question(key),
+                });
             }
+            let has = self.members.get_mut(&member).expect("it has this");
+            self.congested += usize::from(!std::mem::replace(&mut has.congested, true));
+            self.update_readiness(member);
+            match ready {
+                Ready::Answer(key) => self.park_answer(key),
+                Ready::Request(key) => self.put_off(key),
+            }
+            self.settle();
         }
         None
+    }
+
+    /// The member's connection takes more again: what is parked for it comes as events. Costs nothing
+    /// while no member is congested.
+    pub fn resume(&mut self, member: Member) {
+        if self.congested == 0 {
+            return;
+        }
+        let Some(has) = self.members.get_mut(&member) else { return };
+        if !std::mem::take(&mut has.congested) {
+            return;
+        }
+        self.congested -= 1;
+        // Lists have the newest first.
+        let MemberEntries { waiting, serving, .. } = *has;
+        let answers = self.waiting.of(waiting).filter(|(_, waiting)| waiting.parked.is_some());
+        let mut ready: Vec<Ready> = answers.map(|(key, _)| Ready::Answer(key)).collect();
+        let requests = self.serving.of(serving).filter(|(_, serving)| serving.parked.is_some());
+        ready.extend(requests.map(|(key, _)| Ready::Request(key)));
+        self.ready.extend(ready.into_iter().rev());
+        self.update_readiness(member);
+        self.settle();
+    }
+
+    /// Whether no member is congested, so that [`resume`](Self::resume) has nothing to do. O(1).
+    pub fn nobody_congested(&self) -> bool {
+        self.congested == 0
     }
 
     /// Ends requests whose deadline has come by `now_ms`; a bounded number of them, so that
@@ -319,7 +377,7 @@ impl<P> Services<P> {
         both.into_iter().flatten().min()
     }
 
-    /// What there is on this shard.
+    /// Counts of this shard.
     pub fn stats(&self) -> Stats {
         Stats {
             members: self.members.len(),
@@ -327,40 +385,11 @@ impl<P> Services<P> {
             owned: self.directory.len(),
             waiting: self.waiting.len(),
             serving: self.serving.len(),
-            notes: self.notes.iter().map(Vec::len).sum(),
+            congested: self.congested,
+            parked_bytes: self.parked_bytes,
+            messages: self.messages.iter().map(Vec::len).sum(),
         }
     }
-
-    // As the shard of a requester.
-
-    /// The request has an outcome, unless it had one or nobody waits for it.
-    fn answered(&mut self, key: Key, answer: Result<P, Failure>) {
-        let Some(waiting) = self.waiting.get_mut(key) else { return };
-        if waiting.answer.is_none() {
-            waiting.answer = Some(answer);
-            self.ready.push_back(Ready::Answer(key));
-        }
-    }
-
-    fn outcome(&mut self, key: Key) -> Option<ServiceEvent<P>> {
-        self.waiting.get(key)?;
-        let Waiting { member, ticket, service, answer } = self.end_waiting(key);
-        Some(match answer.expect("only what is answered is ready") {
-            Ok(payload) => ServiceEvent::Response { member, ticket, service, payload },
-            Err(why) => ServiceEvent::Failed { member, ticket, service, why },
-        })
-    }
-
-    fn end_waiting(&mut self, key: Key) -> Waiting<P> {
-        let member = self.waiting.get(key).expect("it waits").member;
-        let has = self.members.get_mut(&member).expect("it has this");
-        let waiting = self.waiting.remove(&mut has.waiting, key);
-        self.waiting_deadlines.trim(&self.waiting);
-        self.forget_if_bare(member);
-        waiting
-    }
-
-    // As the owner of a service.
 
     /// Gives the request to the one whose turn it is.
     fn choose(&mut self, ask: Ask<P>) {
@@ -369,97 +398,24 @@ impl<P> Services<P> {
             chosen => chosen,
         };
         match chosen {
-            Ok(Address { shard, offer }) => self.send(shard, Note::Give { offer, ask }),
-            Err(why) => {
-                self.send(ask.from, Note::Answer { waiting: ask.waiting, answer: Err(why) })
-            }
+            Ok(Address { shard, offer }) => self.send(shard, ServiceMessage::Give { offer, ask }),
+            Err(why) => self
+                .send(ask.from, ServiceMessage::Answer { waiting: ask.waiting, answer: Err(why) }),
         }
     }
 
-    // As the shard of a responder.
-
-    /// A request for the member who has this offer. If it cannot take it, another one may.
-    fn give(&mut self, key: Key, ask: Ask<P>) {
-        let Some(offer) = self.offers.get_mut(key) else { return self.ask(ask) };
-        let member = offer.member;
-        let has = self.members.get_mut(&member).expect("it has this offer");
-        if has.serving.len() >= self.limits.serving_max {
-            if !offer.resting {
-                offer.resting = true;
-                has.resting += 1;
-                let owner = self.owner(&ask.service);
-                self.send(owner, Note::Rest { offer: key.index });
-            }
-            return self.ask(ask);
-        }
-        let Ask { from, waiting, service, deadline_ms, payload } = ask;
-        let serving =
-            Serving { member, from, waiting, service, deadline_ms, payload: Some(payload) };
-        let serving = self.serving.insert(&mut has.serving, serving);
-        self.serving_deadlines.push(deadline_ms, serving);
-        self.ready.push_back(Ready::Request(serving));
-    }
-
-    fn question(&mut self, key: Key) -> Option<ServiceEvent<P>> {
-        let serving = self.serving.get_mut(key)?;
-        let payload = serving.payload.take()?;
-        let (member, service) = (serving.member, Arc::clone(&serving.service));
-        Some(ServiceEvent::Request { member, request: RequestId(key), service, payload })
-    }
-
-    fn end_serving(&mut self, key: Key) -> Serving<P> {
-        let member = self.serving.get(key).expect("it is served").member;
-        let has = self.members.get_mut(&member).expect("it has this");
-        let serving = self.serving.remove(&mut has.serving, key);
-        self.serving_deadlines.trim(&self.serving);
-        if has.resting > 0 && has.serving.len() <= self.limits.serving_max / 2 {
-            self.wake(member);
-        }
-        self.forget_if_bare(member);
-        serving
-    }
-
-    /// The member takes requests again.
-    fn wake(&mut self, member: Member) {
-        let has = self.members.get_mut(&member).expect("it has offers that rest");
-        has.resting = 0;
-        let mut woken = Vec::new();
-        self.offers.for_each(has.offers, |key, offer| {
-            if std::mem::take(&mut offer.resting) {
-                woken.push((key.index, Arc::clone(&offer.service)));
-            }
-        });
-        for (offer, service) in woken {
-            self.send(self.owner(&service), Note::Wake { offer });
-        }
-    }
-
-    fn end_offer(&mut self, key: Key) {
-        let member = self.offers.get(key).expect("it is offered").member;
-        let has = self.members.get_mut(&member).expect("it has this");
-        let Offer { service, resting, .. } = self.offers.remove(&mut has.offers, key);
-        has.resting -= u32::from(resting);
-        self.forget_if_bare(member);
-        self.send(self.owner(&service), Note::Unserve { offer: key.index });
-    }
-
-    /// The member's offer of `service`. Looks at all its offers: it has few.
-    fn offer_of(&self, member: Member, service: &str) -> Option<Key> {
-        let mut offers = self.offers.of(self.belongings(member).offers);
-        offers.find(|(_, offer)| &*offer.service == service).map(|(key, _)| key)
-    }
-
-    // As all of them.
-
-    fn belongings(&self, member: Member) -> Belongings {
+    fn entries_of(&self, member: Member) -> MemberEntries {
         self.members.get(&member).copied().unwrap_or_default()
     }
 
     /// A member that has nothing costs nothing.
     fn forget_if_bare(&mut self, member: Member) {
-        if self.members.get(&member) == Some(&Belongings::default()) {
-            self.members.remove(&member);
-            shrink_map(&mut self.members);
+        let MemberEntries { offers, waiting, serving, .. } = self.entries_of(member);
+        if offers.len() + waiting.len() + serving.len() == 0
+            && let Some(has) = self.members.remove(&member)
+        {
+            self.congested -= usize::from(has.congested);
+            self.members.trim();
         }
     }
 
@@ -467,43 +423,44 @@ impl<P> Services<P> {
     fn owner(&self, service: &str) -> Shard {
         let mut hasher = DefaultHasher::new();
         (self.hash_seed, service).hash(&mut hasher);
-        (hasher.finish() % self.notes.len() as u64) as Shard
+        (hasher.finish() % self.messages.len() as u64) as Shard
     }
 
-    /// Whether so many notes wait for a shard that nothing new is begun with it.
+    /// Whether so many messages wait for a shard that nothing new is begun with it.
     fn is_behind(&self, to: Shard) -> bool {
-        self.notes[usize::from(to)].len() >= self.limits.notes_max && to != self.shard
+        self.messages[usize::from(to)].len() >= self.limits.messages_max && to != self.shard
     }
 
     fn ask(&mut self, ask: Ask<P>) {
-        self.send(self.owner(&ask.service), Note::Ask(ask));
+        self.send(self.owner(&ask.service), ServiceMessage::Ask(ask));
     }
 
-    fn send(&mut self, to: Shard, note: Note<P>) {
+    fn send(&mut self, to: Shard, message: ServiceMessage<P>) {
         if to == self.shard {
-            self.own_notes.push_back(note);
+            self.own_messages.push_back(message);
         } else {
-            self.notes[usize::from(to)].push(ServiceNote(note));
+            self.messages[usize::from(to)].push(message);
         }
     }
 
     /// Obeys what this shard has written to itself.
     fn settle(&mut self) {
-        while let Some(note) = self.own_notes.pop_front() {
-            self.obey(self.shard, note);
+        while let Some(message) = self.own_messages.pop_front() {
+            self.obey(self.shard, message);
         }
-        shrink_queue(&mut self.own_notes);
+        self.own_messages.trim();
     }
 
-    fn obey(&mut self, from: Shard, note: Note<P>) {
-        match note {
-            Note::Serve { offer, service } => self.directory.add(from, offer, service),
-            Note::Unserve { offer } => self.directory.remove(from, offer),
-            Note::Rest { offer } => self.directory.rest(from, offer),
-            Note::Wake { offer } => self.directory.wake(from, offer),
-            Note::Ask(ask) => self.choose(ask),
-            Note::Give { offer, ask } => self.give(offer, ask),
-            Note::Answer { waiting, answer } => self.answered(waiting, answer),
+    fn obey(&mut self, from: Shard, message: ServiceMessage<P>) {
+        match message {
+            ServiceMessage::Serve { offer, service } => self.directory.add(from, offer, service),
+            ServiceMessage::Unserve { offer } => self.directory.remove(from, offer),
+            ServiceMessage::Ready { offer, readiness } => {
+                self.directory.set(from, offer, readiness);
+            }
+            ServiceMessage::Ask(ask) => self.choose(ask),
+            ServiceMessage::Give { offer, ask } => self.give(offer, ask),
+            ServiceMessage::Answer { waiting, answer } => self.answered(waiting, answer),
         }
     }
 }

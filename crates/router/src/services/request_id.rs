@@ -1,4 +1,4 @@
-//! How a responder names the request it answers.
+//! The name under which a responder knows a request.
 
 use std::fmt;
 use std::str::FromStr;

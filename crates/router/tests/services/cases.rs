@@ -7,9 +7,17 @@ use crate::oracles::ROOMY;
 
 type Event = ServiceEvent<&'static str>;
 
-/// What is told, shortly.
+/// The events, shortly.
 fn told(services: &mut Services<&'static str>) -> Vec<(u32, String)> {
-    std::iter::from_fn(|| services.event())
+    told_to(services, |_| true)
+}
+
+/// The same while only some take it.
+fn told_to(
+    services: &mut Services<&'static str>,
+    takes: impl Fn(u32) -> bool,
+) -> Vec<(u32, String)> {
+    std::iter::from_fn(|| services.event(&takes))
         .map(|event| match event {
             Event::Request { member, payload, .. } => (member, format!("asked {payload}")),
             Event::Response { member, ticket, payload, .. } => {
@@ -21,7 +29,7 @@ fn told(services: &mut Services<&'static str>) -> Vec<(u32, String)> {
 }
 
 fn asked(services: &mut Services<&'static str>) -> RequestId {
-    match services.event() {
+    match services.event(|_| true) {
         Some(Event::Request { request, .. }) => request,
         other => panic!("{other:?}"),
     }
@@ -33,7 +41,8 @@ fn there_and_back() {
     let mut services = one_shard(ROOMY);
     services.serve(1, "time").unwrap();
     services.request(2, 7, "time", "now?", 100).unwrap();
-    let Some(Event::Request { member: 1, request, service, payload: "now?" }) = services.event()
+    let Some(Event::Request { member: 1, request, service, payload: "now?" }) =
+        services.event(|_| true)
     else {
         panic!("member 1 is asked")
     };
@@ -41,8 +50,8 @@ fn there_and_back() {
     services.reply(1, request, Ok("noon")).unwrap();
     let response =
         Event::Response { member: 2, ticket: 7, service: "time".into(), payload: "noon" };
-    assert_eq!(services.event(), Some(response));
-    assert_eq!((services.event(), services.next_expiry()), (None, None));
+    assert_eq!(services.event(|_| true), Some(response));
+    assert_eq!((services.event(|_| true), services.next_expiry()), (None, None));
     services.unserve(1, "time").unwrap();
     assert_eq!(services.stats(), Stats::default());
 }
@@ -90,7 +99,7 @@ fn replies_to_what_one_does_not_have() {
     assert_eq!(services.reply(1, "0-2".parse().unwrap(), Ok("late")), Err(Refused::UnknownRequest));
 }
 
-/// What has been answered is told so, even if its deadline comes before it is told.
+/// An answer that is here is told, even if the deadline comes before it is told.
 #[test]
 fn the_first_outcome_counts() {
     let mut services = one_shard(ROOMY);
@@ -118,7 +127,7 @@ fn the_responder_leaves() {
     assert_eq!(told, [(2, "7: ResponderGone".into()), (3, "asked unseen".into())]);
 }
 
-/// Whoever has the number of a member that left hears nothing that was meant for that one, be it a
+/// A member with the number of one that left hears nothing that was meant for that one, be it a
 /// request or an answer, and cannot reply in its place.
 #[test]
 fn a_number_is_used_again() {
@@ -176,11 +185,11 @@ fn full_responders_rest() {
     let mut services = one_shard(Limits { serving_max: 4, ..ROOMY });
     let mut has = Vec::new();
     let mut ticket = 0;
-    // Who gets the next request, if anybody.
+    // The member that gets the next request, if any.
     let mut ask = |services: &mut Services<_>| {
         ticket += 1;
         services.request(9, ticket, "time", "now?", 100).unwrap();
-        match services.event() {
+        match services.event(|_| true) {
             Some(Event::Request { member, request, .. }) => Some((member, request)),
             Some(Event::Failed { why: Failure::Overloaded, .. }) => None,
             other => panic!("{other:?}"),
@@ -195,7 +204,7 @@ fn full_responders_rest() {
     for more_than_half in [true, false] {
         let (member, request) = of_first.pop().expect("it had four");
         services.reply(*member, *request, Ok("noon")).unwrap();
-        services.event().expect("an answer");
+        services.event(|_| true).expect("an answer");
         if more_than_half {
             assert!(ask(&mut services).is_none(), "it rests");
         }
@@ -217,16 +226,16 @@ fn two_shards(limits: Limits) -> ([Services<&'static str>; 2], &'static str) {
     (shards(), name.expect("the second shard owns one of them"))
 }
 
-/// A request that its owner cannot pass on, as too many notes wait for the responder's shard, fails.
+/// A request that its owner cannot pass on, as too many messages wait for the responder's shard, fails.
 #[test]
 fn the_way_to_the_responder_is_blocked() {
-    let ([mut first, mut owner], name) = two_shards(Limits { notes_max: 1, ..ROOMY });
+    let ([mut first, mut owner], name) = two_shards(Limits { messages_max: 1, ..ROOMY });
     first.serve(1, name).unwrap();
-    first.notes(1).drain(..).for_each(|note| owner.receive(0, note));
+    first.messages(1).drain(..).for_each(|message| owner.receive(0, message));
     owner.request(5, 7, name, "on its way", 100).unwrap();
     owner.request(5, 8, name, "too much", 100).unwrap();
     assert_eq!(told(&mut owner), [(5, "8: Overloaded".into())]);
-    owner.notes(0).drain(..).for_each(|note| first.receive(1, note));
+    owner.messages(0).drain(..).for_each(|message| first.receive(1, message));
     assert_eq!(told(&mut first), [(1, "asked on its way".into())]);
 }
 
@@ -236,10 +245,10 @@ fn the_way_to_the_responder_is_blocked() {
 fn the_responder_is_gone_before_it_is_asked() {
     let ([mut first, mut owner], name) = two_shards(ROOMY);
     let first_to_owner = |first: &mut Services<_>, owner: &mut Services<_>| {
-        first.notes(1).drain(..).for_each(|note| owner.receive(0, note));
+        first.messages(1).drain(..).for_each(|message| owner.receive(0, message));
     };
     let owner_to_first = |owner: &mut Services<_>, first: &mut Services<_>| {
-        owner.notes(0).drain(..).for_each(|note| first.receive(1, note));
+        owner.messages(0).drain(..).for_each(|message| first.receive(1, message));
     };
     first.serve(1, name).unwrap();
     first_to_owner(&mut first, &mut owner);
@@ -259,17 +268,17 @@ fn the_responder_is_gone_before_it_is_asked() {
     assert_eq!((told(&mut first), told(&mut owner)), (vec![], vec![(5, "8: NoResponders".into())]));
 }
 
-/// While too many notes wait for the owner nothing is begun with it, and what is there can end.
+/// While too many messages wait for the owner nothing is begun with it, and what is there can end.
 #[test]
-fn notes_are_bounded() {
-    let ([mut services, _], name) = two_shards(Limits { notes_max: 2, ..ROOMY });
+fn messages_are_bounded() {
+    let ([mut services, _], name) = two_shards(Limits { messages_max: 2, ..ROOMY });
     services.serve(1, name).unwrap();
     services.request(1, 7, name, "now?", 100).unwrap();
     assert_eq!(services.request(1, 8, name, "now?", 100), Err(Refused::Overloaded));
     assert_eq!(services.serve(2, name), Err(Refused::Overloaded));
     services.unserve(1, name).unwrap();
-    assert_eq!(services.notes(1).len(), 3);
-    services.notes(1).clear();
+    assert_eq!(services.messages(1).len(), 3);
+    services.messages(1).clear();
     services.serve(2, name).unwrap();
 }
 
@@ -287,4 +296,132 @@ fn timeouts_in_pieces() {
     }
     assert_eq!((ended.iter().sum(), ended.len()), (1000, 4), "{ended:?}");
     assert_eq!((services.stats().waiting, services.stats().serving), (0, 0));
+}
+
+/// A request that the connection of a responder does not take goes to another one. So do later ones,
+/// until the first responder's connection takes more.
+#[test]
+fn congested_responders_are_passed_over() {
+    let mut services = one_shard(ROOMY);
+    services.serve(1, "time").unwrap();
+    services.serve(2, "time").unwrap();
+    let ask = |services: &mut Services<_>, count| {
+        (0..count).for_each(|_| services.request(9, 7, "time", "now?", 100).unwrap());
+    };
+    ask(&mut services, 4);
+    let told_second = |count| vec![(2, "asked now?".to_string()); count];
+    assert_eq!(told_to(&mut services, |member| member != 1), told_second(4));
+    ask(&mut services, 2);
+    assert_eq!(told(&mut services), told_second(2));
+    services.resume(1);
+    ask(&mut services, 2);
+    let mut told = told(&mut services);
+    told.sort();
+    assert_eq!(told, [(1, "asked now?".into()), (2, "asked now?".into())]);
+    assert_eq!(services.stats().parked_bytes, 0);
+}
+
+/// Requests for a service all of whose responders are congested wait, new ones too, and come in their
+/// order when a connection takes more.
+#[test]
+fn requests_wait_for_congested_responders() {
+    let mut services = one_shard(ROOMY);
+    services.serve(1, "time").unwrap();
+    for (at, payload) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        services.request(9, at as u32, "time", payload, 100).unwrap();
+        if at == 1 {
+            assert_eq!(told_to(&mut services, |_| false), []);
+        }
+    }
+    assert_eq!(services.stats().parked_bytes, 4);
+    assert_eq!(told(&mut services), []);
+    assert!(!services.nobody_congested());
+    services.resume(1);
+    assert!(services.nobody_congested());
+    let taken = std::cell::Cell::new(0);
+    let takes_two = |_| taken.replace(taken.get() + 1) < 2;
+    let asked = |payloads: &[&str]| -> Vec<(u32, String)> {
+        payloads.iter().map(|payload| (1, format!("asked {payload}"))).collect()
+    };
+    assert_eq!(told_to(&mut services, takes_two), asked(&["a", "b"]));
+    assert_eq!(services.stats().parked_bytes, 2);
+    services.resume(1);
+    services.resume(1);
+    assert_eq!(told(&mut services), asked(&["c", "d"]));
+    assert_eq!(services.stats().parked_bytes, 0);
+}
+
+/// A congested responder takes no new requests before it has seen most of those that are parked, if
+/// another one takes them.
+#[test]
+fn parked_requests_come_first() {
+    let mut services = one_shard(ROOMY);
+    services.serve(1, "time").unwrap();
+    (0..20).for_each(|ticket| services.request(9, ticket, "time", "old", 100).unwrap());
+    assert_eq!(told_to(&mut services, |_| false), []);
+    services.serve(2, "time").unwrap();
+    services.resume(1);
+    (0..20).for_each(|ticket| services.request(9, ticket, "time", "new", 100).unwrap());
+    let told = told(&mut services);
+    let of = |member| told.iter().filter(move |(of, _)| *of == member).count();
+    assert_eq!((of(1), of(2)), (20, 20));
+    services.request(9, 7, "time", "later", 100).unwrap();
+    services.request(9, 8, "time", "later", 100).unwrap();
+    assert_eq!(self::told(&mut services).iter().filter(|(member, _)| *member == 1).count(), 1);
+}
+
+/// Payload that is parked for one member is bounded: a request or a response beyond that fails, and the
+/// requester hears so.
+#[test]
+fn parked_bytes_are_bounded() {
+    let mut services = one_shard(Limits { parked_bytes_max: 10, ..ROOMY });
+    services.serve(1, "time").unwrap();
+    (0..3).for_each(|ticket| services.request(2, ticket, "time", "12345", 100).unwrap());
+    let told_2 = told_to(&mut services, |member| member == 2);
+    assert_eq!(told_2, [(2, "2: Overloaded".into())]);
+    assert_eq!(services.stats().parked_bytes, 10);
+    services.resume(1);
+    for _ in 0..2 {
+        let request = asked(&mut services);
+        services.reply(1, request, Ok("123456")).unwrap();
+    }
+    assert_eq!(told_to(&mut services, |_| false), []);
+    assert_eq!(services.stats().parked_bytes, 6);
+    services.resume(2);
+    let mut outcomes = told(&mut services);
+    outcomes.sort();
+    assert_eq!(outcomes, [(2, "0: 123456".into()), (2, "1: Overloaded".into())]);
+    assert_eq!(services.stats().parked_bytes, 0);
+}
+
+/// A parked request ends with the member that leaves, with time, or to another responder.
+#[test]
+fn parked_requests_end() {
+    for how in 0..3 {
+        let mut services = one_shard(ROOMY);
+        services.serve(1, "time").unwrap();
+        services.request(2, 7, "time", "now?", 100).unwrap();
+        assert_eq!(told_to(&mut services, |_| false), []);
+        assert_eq!(services.stats().parked_bytes, 4);
+        let expected = match how {
+            0 => {
+                services.serve(3, "time").unwrap();
+                services.leave(1, |_| ());
+                (3, "asked now?".to_string())
+            }
+            1 => {
+                services.leave(1, |_| ());
+                (2, "7: NoResponders".to_string())
+            }
+            _ => {
+                services.expire(100);
+                (2, "7: Timeout".to_string())
+            }
+        };
+        assert_eq!(services.stats().parked_bytes, 0, "{how}");
+        services.resume(1);
+        assert_eq!(told(&mut services), [expected]);
+        (1..4).for_each(|member| services.leave(member, |_| ()));
+        assert_eq!(services.stats(), Stats::default());
+    }
 }

@@ -54,7 +54,7 @@ proptest! {
     }
 }
 
-/// Members come and go, their numbers are used again, notes are late: every request has one
+/// Members come and go, their numbers are used again, messages are late: every request has one
 /// outcome, for which there is a reason, is seen by one responder at most, and nothing is left.
 #[test]
 fn every_request_has_one_outcome() {

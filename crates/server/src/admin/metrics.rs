@@ -1,4 +1,4 @@
-//! `GET /metrics`: every shard's counters in the Prometheus text format, read when asked for.
+//! `GET /metrics`: the counters of every shard in the Prometheus text format, read for each request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::series::{Kind, SERIES, ShardCounters};
-use crate::admission::{Left, Watch};
+use crate::control::memory::{Headroom, Watch};
 
 /// The content type that goes with [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The registry, which keeps no numbers of its own.
+/// The registry. It stores no numbers.
 pub(crate) struct Metrics(Registry);
 
 impl Metrics {
-    /// Metrics about these shards, and about the memory that `watch` watches over.
+    /// Metrics of these shards and of the memory watch.
     pub(crate) fn new(shards: Vec<ShardCounters>, watch: Arc<Watch>) -> Self {
         let mut registry = Registry::with_prefix("murre");
         registry.register_collector(Box::new(Shards(shards)));
@@ -30,7 +30,7 @@ impl Metrics {
         Metrics(registry)
     }
 
-    /// All of them, as they are now.
+    /// The current values as text.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.0).expect("a string takes all that is written to it");
@@ -59,7 +59,7 @@ impl Collector for Shards {
                 }
             }
         }
-        let help = "Connections that ended";
+        let help = "Closed connections";
         let kind = MetricType::Counter;
         let mut family = encoder.encode_descriptor("connections_closed", help, None, kind)?;
         for (shard, counters) in self.0.iter().enumerate() {
@@ -84,24 +84,28 @@ impl fmt::Debug for Admission {
 impl Collector for Admission {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let seen = self.0.seen();
-        let help = "Whether new connections are let in";
+        let help = "Whether new connections are admitted: 1 or 0";
         let open = ConstGauge::new(i64::from(seen.admission == "open"));
         open.encode(encoder.encode_descriptor("admission_open", help, None, MetricType::Gauge)?)?;
-        let help = "Times that admission was closed for want of memory";
+        let help = "Times that admission was closed because memory was short";
         let closings = ConstCounter::new(seen.closings);
         let kind = MetricType::Counter;
         closings.encode(encoder.encode_descriptor("admission_closings", help, None, kind)?)?;
-        let mut of_each = |name, help, value: fn(&Left) -> u64| {
+        let mut of_each = |name, help, value: fn(&Headroom) -> u64| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             seen.memory.iter().try_for_each(|left| {
                 let labels = [("of", left.of())];
                 ConstGauge::new(value(left) as i64).encode(family.encode_family(&labels)?)
             })
         };
-        of_each("memory_available_bytes", "Memory that is left", |left| left.available_bytes())?;
-        of_each("memory_floor_bytes", "Memory that is to be left", |left| left.floor_bytes)?;
+        of_each("memory_available_bytes", "Available memory", |left| left.available_bytes())?;
+        of_each(
+            "memory_floor_bytes",
+            "Available memory below which connections are refused",
+            |left| left.floor_bytes,
+        )?;
         if let Some(pressure) = seen.pressure {
-            let help = "Percent of ten seconds in which nobody got on for want of memory";
+            let help = "Percent of the last ten seconds in which all tasks waited for memory";
             let gauge =
                 encoder.encode_descriptor("memory_pressure", help, None, MetricType::Gauge)?;
             ConstGauge::new(pressure).encode(gauge)?;

@@ -1,56 +1,59 @@
-//! The control plane: the admin port, on a thread and a runtime of its own.
+//! The admin port: HTTP about the server and for its channels.
 //!
 //! It reads the shards' counters, asks their channels by mail, and never touches their sockets.
 
 mod api;
+mod error;
+mod host;
+mod listener;
 mod metrics;
-mod rates;
 mod series;
 mod stats;
 
-use std::io;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::{Json, Router};
-use murre_core::CloseReason;
-use murre_core::host::Io;
-use murre_core::ring::allocator;
-use tokio::time::MissedTickBehavior;
+use axum::{Json, Router, middleware};
 
 pub(crate) use self::api::Api;
+use self::error::{ApiError, BAD_METHOD, NOT_FOUND};
+use self::listener::BOUNDS;
 use self::metrics::Metrics;
-use self::rates::{Rates, SAMPLE_INTERVAL};
-pub(crate) use self::series::ShardCounters;
-pub(crate) use self::stats::{Choice, Facts, Limits};
+pub(crate) use self::series::{ShardCounters, totals};
+pub(crate) use self::stats::{Choice, Facts};
 use self::stats::{Memory, Now};
-use crate::admission::{LOOK_INTERVAL, Watch};
+use crate::control::memory::Watch;
+use crate::control::{Never, Sampler};
 
-/// What the admin port tells about.
+/// What the admin port shows.
 pub(crate) struct Admin {
     facts: Facts,
     started: Instant,
-    /// Set when the admin port is served: before it there is nobody to ask for it.
+    /// Set when the admin port is served.
     memory_at_start: OnceLock<Memory>,
     draining: AtomicBool,
     shards: Vec<ShardCounters>,
     metrics: Metrics,
-    rates: Mutex<Rates>,
+    sampler: Arc<Sampler>,
     api: Api,
     watch: Arc<Watch>,
 }
 
 impl Admin {
-    /// About a server with these `shards`, which starts now, which `api` asks, and for which `watch`
-    /// watches over memory.
-    pub(crate) fn new(facts: Facts, shards: Vec<ShardCounters>, api: Api, watch: Watch) -> Self {
-        let watch = Arc::new(watch);
+    /// The admin port of a server with these `shards`, which starts now.
+    pub(crate) fn new(
+        facts: Facts,
+        shards: Vec<ShardCounters>,
+        api: Api,
+        watch: Arc<Watch>,
+        sampler: Arc<Sampler>,
+    ) -> Self {
         Admin {
             facts,
             started: Instant::now(),
@@ -58,90 +61,42 @@ impl Admin {
             draining: AtomicBool::new(false),
             metrics: Metrics::new(shards.clone(), Arc::clone(&watch)),
             shards,
-            rates: Mutex::new(Rates::new()),
+            sampler,
             api,
             watch,
         }
     }
 
-    /// From now on `/healthz` says that no work should be sent here.
+    /// From now on `/healthz` answers 503.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Connections that are open now.
+    /// Open connections.
     pub(crate) fn connections(&self) -> u64 {
         self.shards.iter().map(|shard| shard.transport.open.get()).sum()
     }
 
-    /// Serves the admin port on this thread, with a ring if there may be one. Returns only when it
-    /// cannot go on.
-    pub(crate) fn serve(self: Arc<Self>, listener: TcpListener, io: Io) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        let runtime = match io {
-            Io::Uring | Io::UringPlain => {
-                tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES))
-                    .inspect_err(|error| tracing::debug!(%error, "no ring for the admin port"))
-                    .ok()
-            }
-            Io::Epoll => None,
-        };
-        match runtime {
-            Some(runtime) => runtime.block_on(self.run(listener)),
-            None => {
-                let mut builder = tokio::runtime::Builder::new_current_thread();
-                builder.enable_all().build()?.block_on(self.run(listener))
-            }
-        }
-    }
-
-    async fn run(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
-        let (sampling, watching) = (self.clone(), self.clone());
-        tokio::spawn(every(SAMPLE_INTERVAL, move |now| {
-            sampling.rates().sample(now, &sampling.shards);
-        }));
-        tokio::spawn(every(LOOK_INTERVAL, move |now| watching.look(now)));
-        // What a burst has left goes back.
-        tokio::spawn(every(TIDY_INTERVAL, |_| allocator::give_back()));
+    /// The task of the admin port.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) -> Never {
         let routes = Router::new()
             .route("/healthz", get(healthz))
             .route("/metrics", get(metrics))
             .route("/stats", get(stats))
             .merge(api::routes(&self))
+            .fallback(async || ApiError::from(NOT_FOUND))
+            .method_not_allowed_fallback(async || ApiError::from(BAD_METHOD))
             .with_state(Arc::clone(&self));
+        let routes = match self.facts.admin.ip().is_loopback() {
+            true => routes.layer(middleware::from_fn(host::require_local)),
+            false => routes,
+        };
         self.memory_at_start.get_or_init(Memory::now);
-        axum::serve(tokio::net::TcpListener::from_std(listener)?, routes).await
-    }
-
-    /// Watches over memory.
-    fn look(&self, now: Instant) {
-        let refused = self.shards.iter().map(|shard| shard.closed(CloseReason::Overloaded)).sum();
-        self.watch.look(now, refused);
-    }
-
-    fn rates(&self) -> MutexGuard<'_, Rates> {
-        // A sample is whole or absent, so one that a panic kept out does no harm.
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+        listener::serve(listener, routes, BOUNDS).await
     }
 
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
-    }
-}
-
-/// From one look of the allocator at what is free to the next.
-const TIDY_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Few: the ring is there for files and databases, the admin sockets are tokio's.
-const RING_ENTRIES: u32 = 64;
-
-/// Does something now, and again after each interval, for as long as the runtime lives.
-async fn every(interval: Duration, mut does: impl FnMut(Instant)) {
-    let mut interval = tokio::time::interval(interval);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        does(Instant::now());
     }
 }
 
@@ -162,7 +117,7 @@ async fn stats(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         uptime: admin.started.elapsed(),
         draining: admin.is_draining(),
         admission: admin.watch.seen(),
-        rates: &admin.rates(),
+        rates: series::rates(&admin.sampler),
         at_start: *admin.memory_at_start.get_or_init(Memory::now),
     };
     Json(stats::stats(&admin.facts, &admin.shards, &now))

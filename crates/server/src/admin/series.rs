@@ -1,17 +1,19 @@
-//! The numbers that every shard keeps, under the names that `/metrics` and `/stats` both use.
+//! The numbers of a shard, by the names that `/metrics` and `/stats` use.
 
 use std::sync::Arc;
 
 use murre_core::{CloseReason, Counters, Excess, ServeCounters};
+use serde_json::{Map, Value, json};
 
-use crate::channels::ChannelCounters;
+use crate::control::Sampler;
+use crate::hub::HubCounters;
 
 /// One shard's counters, as other threads see them.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardCounters {
     pub(crate) transport: Arc<Counters>,
     pub(crate) serve: Arc<ServeCounters>,
-    pub(crate) channels: Arc<ChannelCounters>,
+    pub(crate) hub: Arc<HubCounters>,
 }
 
 /// One number of a shard.
@@ -25,9 +27,9 @@ pub(crate) struct Series {
 /// How a number moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Only up, so that it has a rate.
+    /// It only grows, so it has a rate.
     Total,
-    /// Up and down.
+    /// It grows and shrinks.
     Now,
 }
 
@@ -51,54 +53,79 @@ const fn now(name: &'static str, help: &'static str, value: fn(&ShardCounters) -
     Series { name, help, kind: Kind::Now, value }
 }
 
-/// Every number but the connections closed, which are told apart by reason.
+/// The total over `shards` of each series that has a rate, in the order of [`SERIES`].
+pub(crate) fn totals(shards: &[ShardCounters]) -> Vec<u64> {
+    with_rates().map(|series| shards.iter().map(series.value).sum()).collect()
+}
+
+/// The rates of [`totals`] by name.
+pub(super) fn rates(sampler: &Sampler) -> Map<String, Value> {
+    let rates = with_rates().zip(sampler.rates());
+    rates.map(|(series, rate)| (series.name.into(), json!(rate))).collect()
+}
+
+fn with_rates() -> impl Iterator<Item = &'static Series> {
+    SERIES.iter().filter(|series| series.kind == Kind::Total)
+}
+
+/// Every series except the closed connections, which have a label for the reason.
 #[rustfmt::skip]
 pub(crate) const SERIES: &[Series] = &[
     now("connections_open", "Connections that are open", |s| s.transport.open.get()),
     total("connections_accepted", "Connections accepted", |s| s.transport.accepted.get()),
-    total("connections_refused_address_full", "Connections refused because their address had as many as it may", |s| s.refused(Excess::Connections)),
-    total("connections_refused_too_fast", "Connections refused because their address opened them too fast", |s| s.refused(Excess::Handshakes)),
-    total("connections_refused_flood", "Connections closed without a word because of how many of their address were refused", |s| s.refused(Excess::Flood)),
-    total("accepts_failed", "Accepts that failed for want of descriptors or memory", |s| s.transport.accept_failed.get()),
-    total("accepts_paced", "Times that connections were left in the backlog because they came too fast", |s| s.transport.accepts_paced.get()),
+    total("connections_refused_address_full", "Connections refused because their address had max-conns-per-address open", |s| s.refused(Excess::Connections)),
+    total("connections_refused_too_fast", "Connections refused because their address exceeded max-handshakes-per-second", |s| s.refused(Excess::Handshakes)),
+    total("connections_refused_flood", "Connections dropped without an answer because their address had too many refused ones", |s| s.refused(Excess::Flood)),
+    total("accepts_failed", "Accepts that failed because descriptors or memory ran out", |s| s.transport.accept_failed.get()),
+    total("accepts_paced", "Pauses of accepting because of max-accepts-per-second", |s| s.transport.accepts_paced.get()),
     total("bytes_received", "Bytes received", |s| s.transport.bytes_in.get()),
     total("bytes_sent", "Bytes sent", |s| s.transport.bytes_out.get()),
-    total("receives", "Receives that gave bytes", |s| s.transport.receives.get()),
-    total("sends", "Sends that ended", |s| s.transport.sends.get()),
-    total("sends_short", "Sends that took only a part", |s| s.transport.sends_short.get()),
-    total("receives_starved", "Waits for a receive buffer", |s| s.transport.starved.get()),
-    total("receives_paused", "Reads put off because too much was queued to the client", |s| s.transport.paused.get()),
-    now("buffers_lent", "Receive buffers that are in use", |s| s.transport.lent.get()),
-    now("sends_waiting", "Pieces that wait to be sent", |s| s.transport.pieces.get()),
-    now("inputs_waiting", "Inputs that wait for their rest", |s| s.transport.tails.get()),
+    total("receives", "Receives that returned bytes", |s| s.transport.receives.get()),
+    total("sends", "Completed sends", |s| s.transport.sends.get()),
+    total("sends_short", "Sends that wrote only a part", |s| s.transport.sends_short.get()),
+    total("receives_starved", "Times that a connection waited for a receive buffer", |s| s.transport.starved.get()),
+    total("receives_paused", "Times that a connection was not read because too much was queued for it", |s| s.transport.paused.get()),
+    now("buffers_lent", "Receive buffers in use", |s| s.transport.lent.get()),
+    now("sends_waiting", "Queued pieces of output", |s| s.transport.pieces.get()),
+    now("inputs_waiting", "Incomplete inputs that are stored", |s| s.transport.tails.get()),
     total("turns", "Turns of the event loop", |s| s.transport.turns.get()),
-    total("completions", "Completions dealt with", |s| s.transport.completions.get()),
+    total("completions", "Completions handled", |s| s.transport.completions.get()),
     now("websockets_open", "WebSockets that are open", |s| s.serve.websockets_open.get()),
     total("websockets_opened", "WebSockets opened", |s| s.serve.websockets.get()),
-    total("upgrades_refused", "WebSockets refused", |s| s.serve.upgrades_refused.get()),
-    total("proxy_headers_bad", "Connections of proxies that did not begin with a PROXY header", |s| s.serve.proxy_headers_bad.get()),
-    total("upgrades_refused_origin", "WebSockets refused to pages of origins that are not allowed", |s| s.serve.origins_refused.get()),
-    total("http_requests", "HTTP requests answered, upgrades among them", |s| s.serve.requests.get()),
+    total("upgrades_refused", "WebSocket handshakes refused", |s| s.serve.upgrades_refused.get()),
+    total("proxy_headers_bad", "Connections of trusted proxies without a valid PROXY header", |s| s.serve.proxy_headers_bad.get()),
+    total("upgrades_refused_origin", "WebSocket handshakes refused because of allow-origin", |s| s.serve.origins_refused.get()),
+    total("http_requests", "HTTP requests answered, including upgrades", |s| s.serve.requests.get()),
     total("http_requests_bad", "HTTP requests that broke a rule or a limit", |s| s.serve.requests_bad.get()),
     total("messages_received", "WebSocket messages received", |s| s.serve.messages.get()),
     total("pings_sent", "Pings sent to silent clients", |s| s.serve.pings.get()),
-    total("commands", "Commands of the channels' protocol", |s| s.channels.commands.get()),
-    total("commands_refused", "Commands that were refused", |s| s.channels.refused.get()),
-    total("publications", "Publications by clients", |s| s.channels.published.get()),
-    total("deliveries", "Publications queued to subscribers", |s| s.channels.delivered.get()),
-    total("deliveries_kept_back", "Publications kept for connections that read too slowly", |s| s.channels.kept_back.get()),
-    total("deliveries_dropped", "Publications dropped for newer ones", |s| s.channels.dropped.get()),
-    total("slow_consumers_disconnected", "Connections closed because they read too slowly", |s| s.channels.disconnected.get()),
-    now("connections_authenticated", "Connections that have shown a token", |s| s.channels.authenticated.get()),
-    now("connections_lagging", "Connections that read too slowly and are kept", |s| s.channels.lagging.get()),
-    now("channels", "Channels with subscribers, counted on each shard", |s| s.channels.topics.get()),
-    now("subscriptions", "Subscriptions", |s| s.channels.subscriptions.get()),
-    now("channels_owned", "Channels with subscribers or history", |s| s.channels.topics_owned.get()),
-    now("history_publications", "Publications in history", |s| s.channels.history_kept.get()),
-    now("history_bytes", "Bytes of history", |s| s.channels.history_bytes.get()),
-    total("history_evicted", "Publications put out of history for want of room", |s| s.channels.history_evicted.get()),
-    now("notes_waiting", "Notes that wait for other shards", |s| s.channels.notes_waiting.get()),
-    now("deliveries_waiting", "Deliveries that wait for a turn", |s| s.channels.deliveries_waiting.get()),
-    now("services", "Services offered", |s| s.channels.services.get()),
-    now("requests_waiting", "Requests without an answer yet", |s| s.channels.requests_waiting.get()),
+    total("commands", "Commands of the channels' protocol", |s| s.hub.commands.get()),
+    total("commands_refused", "Commands answered with an error", |s| s.hub.refused.get()),
+    total("publications", "Publications by clients", |s| s.hub.published.get()),
+    total("deliveries", "Publications queued to subscribers", |s| s.hub.delivered.get()),
+    total("deliveries_dropped", "Publications dropped for slow connections", |s| s.hub.dropped.get()),
+    total("slow_consumers_disconnected", "Slow connections that were closed", |s| s.hub.disconnected.get()),
+    now("connections_authenticated", "Connections with a valid token", |s| s.hub.authenticated.get()),
+    now("connections_lagging", "Connections that are behind in a channel", |s| s.hub.members_behind.get()),
+    now("subscriptions_lagging", "Subscriptions whose reader is behind", |s| s.hub.readers_behind.get()),
+    now("log_publications", "Publications that wait for subscribers", |s| s.hub.log_publications.get()),
+    now("log_bytes", "Bytes of those publications", |s| s.hub.log_bytes.get()),
+    now("channels", "Channels with subscribers, counted once a shard", |s| s.hub.channels.get()),
+    now("subscriptions", "Subscriptions", |s| s.hub.subscriptions.get()),
+    now("channels_owned", "Channels with subscribers or history", |s| s.hub.channels_owned.get()),
+    now("history_publications", "Publications in history", |s| s.hub.history_kept.get()),
+    now("history_bytes", "Bytes of history", |s| s.hub.history_bytes.get()),
+    total("history_evicted", "Publications evicted from history because of max-history-bytes", |s| s.hub.history_evicted.get()),
+    now("messages_waiting", "Messages that wait for other shards", |s| s.hub.messages_waiting.get()),
+    now("deliveries_waiting", "Deliveries queued for a later turn", |s| s.hub.deliveries_waiting.get()),
+    now("services", "Services offered", |s| s.hub.services.get()),
+    now("requests_waiting", "Requests without a reply yet", |s| s.hub.requests_waiting.get()),
+    now("requests_parked_bytes", "Bytes of requests and responses that wait for connections to take them", |s| s.hub.parked_bytes.get()),
+    now("commands_waiting", "Commands whose answers come from other shards", |s| s.hub.pending.get()),
+    now("tokens_expiring", "Connections whose tokens expire", |s| s.hub.expiries.get()),
+    total("signature_checks", "Signature checks of tokens", |s| s.hub.signature_checks.get()),
+    total("signature_checks_put_off", "Signature checks put off to a later turn", |s| s.hub.signature_checks_put_off.get()),
+    total("tokens_cached", "Tokens known to be good without a check", |s| s.hub.tokens_cached.get()),
+    now("tokens_kept", "Good tokens and addresses with bad ones that are kept for a while", |s| s.hub.tokens_kept.get()),
+    total("tokens_refused_unchecked", "Tokens refused without a check because their address sent too many bad ones", |s| s.hub.tokens_refused.get()),
 ];

@@ -1,22 +1,18 @@
-//! `GET /stats`: one JSON object with what the server is, does and costs.
+//! `GET /stats`: one JSON object about the server: what runs, counters, rates and memory.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use murre_core::host::Plan;
 use murre_core::{CloseReason, Protocol, Serve};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::rates::Rates;
 use super::series::{SERIES, ShardCounters};
-use crate::admission::Seen;
-use crate::app::App;
-use crate::config::Config;
+use crate::control::memory::Seen;
+use crate::routes::App;
 
-/// What does not change while the server runs.
+/// Facts that do not change while the server runs.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Facts {
     pub(crate) version: &'static str,
@@ -24,96 +20,35 @@ pub(crate) struct Facts {
     pub(crate) admin: SocketAddr,
     pub(crate) io: Choice,
     pub(crate) descriptors: Choice,
-    /// What a ring of that kind keeps for each connection.
+    /// Bytes of a connection in a ring of this kind.
     pub(crate) ring_bytes: usize,
     /// The core of each shard.
     pub(crate) cores: Vec<usize>,
-    pub(crate) limits: Limits,
+    /// Every limit in force, by the name of its setting.
+    pub(crate) limits: Map<String, Value>,
 }
 
-/// One of several ways, and why this one.
+/// A choice and its reason.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Choice {
     pub(crate) kind: &'static str,
     pub(crate) reason: String,
 }
 
-/// The bounds in force.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Limits {
-    pub(crate) conns_max: u32,
-    /// 0 is no limit.
-    conns_per_address_max: u32,
-    /// Likewise.
-    handshakes_per_second_max: u32,
-    pub(crate) accepts_per_second_max: u32,
-    trusted_proxies: Vec<String>,
-    proxy_protocol: bool,
-    handshake_timeout_seconds: f64,
-    http_idle_timeout_seconds: f64,
-    ping_interval_seconds: f64,
-    pong_timeout_seconds: f64,
-    message_bytes_max: u32,
-    fragments_max: u32,
-    pings_per_second_max: u8,
-    bytes_per_second_min: u32,
-    head_bytes_max: u32,
-    body_bytes_max: u32,
-    send_bytes_max: u32,
-    channels_max: u32,
-    identifier_bytes_max: u8,
-    publication_bytes_max: u32,
-    commands_per_second_max: u32,
-    drain_timeout_seconds: f64,
-    retry_after_seconds: u16,
-}
-
-impl Limits {
-    /// What `config` asks for, and `plan` makes of it.
-    pub(crate) fn new(config: &Config, plan: &Plan) -> Self {
-        Limits {
-            conns_max: plan.conns_max(),
-            conns_per_address_max: config.max_conns_per_address,
-            handshakes_per_second_max: config.max_handshakes_per_second,
-            accepts_per_second_max: config.accepts_per_second(plan.cores),
-            trusted_proxies: config.trusted_proxies.iter().map(IpNet::to_string).collect(),
-            proxy_protocol: config.proxy_protocol,
-            handshake_timeout_seconds: config.handshake_timeout.as_secs_f64(),
-            http_idle_timeout_seconds: config.http_idle_timeout.as_secs_f64(),
-            ping_interval_seconds: config.ping_interval.as_secs_f64(),
-            pong_timeout_seconds: config.pong_timeout.as_secs_f64(),
-            message_bytes_max: config.max_message_bytes,
-            fragments_max: config.max_fragments,
-            pings_per_second_max: config.max_pings_per_second,
-            bytes_per_second_min: config.min_bytes_per_second,
-            head_bytes_max: config.max_head_bytes,
-            body_bytes_max: config.max_body_bytes,
-            send_bytes_max: config.max_send_bytes,
-            channels_max: config.max_channels,
-            identifier_bytes_max: config.max_identifier_bytes,
-            publication_bytes_max: config.max_publication_bytes,
-            commands_per_second_max: config.max_commands_per_second,
-            drain_timeout_seconds: config.drain_timeout.as_secs_f64(),
-            retry_after_seconds: config.retry_after,
-        }
-    }
-}
-
-/// What changes, but is not counted by the shards.
-pub(crate) struct Now<'a> {
+/// Values that change and are not counters of the shards.
+pub(crate) struct Now {
     pub(crate) uptime: Duration,
     pub(crate) draining: bool,
     pub(crate) admission: Seen,
-    pub(crate) rates: &'a Rates,
-    /// What the process occupied when it was ready.
+    /// How fast totals grow, by name.
+    pub(crate) rates: Map<String, Value>,
+    /// Memory of the process when it was ready.
     pub(crate) at_start: Memory,
 }
 
 /// The whole answer.
-pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now<'_>) -> Value {
+pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now) -> Value {
     let open = shards.iter().map(|shard| shard.transport.open.get()).sum();
-    let rates: Map<String, Value> =
-        now.rates.by_name().into_iter().map(|(name, rate)| (name.into(), json!(rate))).collect();
     json!({
         "version": facts.version,
         "uptime_seconds": now.uptime.as_secs_f64(),
@@ -127,7 +62,7 @@ pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now<'_>) -> V
         "connections": open,
         "total": counters(shards),
         "closed": closed(shards),
-        "rates": rates,
+        "rates": now.rates,
         "shards": facts.cores.iter().zip(shards).enumerate().map(|(shard, (core, counted))| json!({
             "shard": shard,
             "core": core,
@@ -150,33 +85,35 @@ fn closed(shards: &[ShardCounters]) -> Map<String, Value> {
         .collect()
 }
 
-/// What one connection costs by the sizes of its parts, and what the process really occupies.
+/// The cost of a connection by the sizes of its parts, and the memory of the process.
 fn memory(facts: &Facts, at_start: Memory, open: u64) -> Value {
     let now = Memory::now();
     let per_open = |bytes: u64| (open > 0).then(|| bytes as f64 / open as f64);
     let protocol = size_of::<Option<<Serve<App> as Protocol>::State>>();
+    let parts = [murre_core::CONN_BYTES, murre_core::TIMER_BYTES, facts.ring_bytes, protocol];
+    let sum: usize = parts.iter().sum();
     json!({
         "bytes_per_connection": {
             "conn": murre_core::CONN_BYTES,
             "timer": murre_core::TIMER_BYTES,
             "ring": facts.ring_bytes,
             "protocol": protocol,
-            "sum": murre_core::CONN_BYTES + murre_core::TIMER_BYTES + facts.ring_bytes + protocol,
+            "sum": sum,
         },
         "process": now,
         "process_at_start": at_start,
         "pss_bytes_per_open": per_open(now.pss_bytes),
-        // Code that is read in from the binary as it is first run does not grow with connections.
+        // Without pages of the binary, which are read as code first runs, not for connections.
         "growth_bytes_per_open": per_open(now.anonymous_bytes.saturating_sub(at_start.anonymous_bytes)),
     })
 }
 
-/// Physical memory of this process; nothing where the kernel does not tell.
+/// Physical memory of this process; 0 where the kernel does not report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
-    /// Its share of all it uses.
+    /// Proportional set size: shared pages count in part.
     pss_bytes: u64,
-    /// Of that, what is not a file's: stacks, heaps, buffers.
+    /// The part of it that is no file's: stacks, heaps, buffers.
     anonymous_bytes: u64,
 }
 
@@ -191,7 +128,7 @@ impl Memory {
         let bytes = |name| {
             let value = smaps_rollup.lines().find_map(|line| line.strip_prefix(name))?;
             let kib: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;
-            Some(kib * 1024)
+            kib.checked_mul(1024)
         };
         Some(Memory { pss_bytes: bytes("Pss:")?, anonymous_bytes: bytes("Pss_Anon:")? })
     }

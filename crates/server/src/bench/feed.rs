@@ -1,15 +1,15 @@
-//! What a `--bench` server publishes by itself: the feed of the comparison of 2012, and quotes.
+//! What a `--bench` server publishes by itself: the feed of the comparison of 2012, and quotes. It
+//! publishes as any session does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
-use murre_core::Outbox;
-use murre_router::topics::{Form, Payload};
+use murre_router::channels::{ChannelInfo, Cursor, Form, Payload};
 use serde::Deserialize;
 
-use crate::channels::Channels;
+use crate::hub::{Hub, Outlet};
 
 /// How much is published to random channels that have subscribers: what a client's
 /// `{"action":"feed","bytes":N,"rate":R}` says.
@@ -21,7 +21,7 @@ pub(crate) struct Rate {
     rate: Option<f64>,
 }
 
-/// One shard's part of it.
+/// One shard's part of it: it publishes to the channels that the shard owns.
 pub(crate) struct Feed {
     rate: Option<Rate>,
     shards: u16,
@@ -31,19 +31,29 @@ pub(crate) struct Feed {
     last: Instant,
     number: u64,
     rng: Rng,
+    listing: Listing,
     quotes: Quotes,
+}
+
+/// The channels of a shard that have subscribers, listed a part at a time.
+#[derive(Default)]
+struct Listing {
+    channels: Vec<Arc<str>>,
+    /// The list that is being made.
+    next: Vec<Arc<str>>,
+    from: Cursor,
 }
 
 /// Messages a turn at most.
 const TURN_MAX: usize = 64;
-/// Whoever has this much waiting is not fed at full speed: it would become a slow consumer.
-const WAITING_MAX: u32 = 16 * 1024;
 /// Deliveries that wait before no more are made at full speed.
 const DELIVERIES_MAX: u64 = 256;
+/// Channels that are listed in a turn.
+const LISTED_MAX: usize = 64;
 const BYTES_MAX: u32 = 65_536;
 /// Between two looks at what is due.
 const STEP: Duration = Duration::from_millis(1);
-/// The same at full speed: what was put off for those who have much waiting is tried again.
+/// The same at full speed.
 const STEP_FULL: Duration = Duration::from_micros(100);
 
 /// A feed command, if that is what the message is.
@@ -62,8 +72,21 @@ pub(crate) fn command(message: &[u8]) -> Option<Rate> {
     (right && rate.bytes <= BYTES_MAX).then_some(rate)
 }
 
+impl Listing {
+    /// Lists some more channels.
+    fn turn(&mut self, hub: &Hub) {
+        let (found, from) = hub.channels(self.from, LISTED_MAX);
+        let heard = |info: ChannelInfo| (info.subscribers > 0).then_some(info.name);
+        self.next.extend(found.into_iter().filter_map(heard));
+        self.from = from.unwrap_or_default();
+        if from.is_none() {
+            self.channels = std::mem::take(&mut self.next);
+        }
+    }
+}
+
 impl Feed {
-    /// Says nothing until it is told to.
+    /// Publishes nothing until it is told to.
     pub(crate) fn new(shards: u16, now: Instant) -> Self {
         Feed {
             rate: None,
@@ -73,27 +96,28 @@ impl Feed {
             last: now,
             number: 0,
             rng: Rng::new(),
+            listing: Listing::default(),
             quotes: Quotes::new(now),
         }
     }
 
     /// Goes on at this rate.
     pub(crate) fn set(&mut self, rate: Rate, now: Instant) {
-        // What stands around them takes about 90 bytes.
-        let length = rate.bytes.saturating_sub(90) as usize;
+        // What stands around them takes about 150 bytes.
+        let length = rate.bytes.saturating_sub(150) as usize;
         self.elements = "0123456789".chars().cycle().take(length).collect();
         self.rate = (rate.rate != Some(0.0)).then_some(rate);
         (self.due, self.last) = (0.0, now);
     }
 
     /// Publishes what is due.
-    pub(crate) fn turn(&mut self, channels: &mut Channels, out: &Outbox) {
+    pub(crate) fn turn(&mut self, hub: &mut Hub, out: &impl Outlet) {
         let now = out.now();
-        self.quotes.turn(channels, &mut self.rng, out);
+        self.quotes.turn(hub, &mut self.rng, out);
         let Some(rate) = self.rate else { return };
-        let full = rate.rate.is_none();
+        self.listing.turn(hub);
         self.due = match rate.rate {
-            None if channels.deliveries_waiting() < DELIVERIES_MAX => TURN_MAX as f64,
+            None if hub.deliveries_waiting() < DELIVERIES_MAX => TURN_MAX as f64,
             None => 0.0,
             Some(rate) => {
                 let passed = now.saturating_duration_since(self.last).as_secs_f64();
@@ -102,25 +126,20 @@ impl Feed {
         };
         self.last = now;
         for _ in 0..TURN_MAX {
-            if self.due < 1.0 {
+            if self.due < 1.0 || self.listing.channels.is_empty() {
                 return;
             }
             self.due -= 1.0;
-            let Some((topic, waiting)) = channels.some_topic(self.rng.u32(..), out) else { return };
-            if !full || waiting <= WAITING_MAX {
-                self.number += 1;
-                let text = self.message(&topic);
-                channels.feed(
-                    &topic,
-                    Payload { form: Form::Raw, bytes: text.into_bytes().into() },
-                    out,
-                );
-            }
+            let channel =
+                Arc::clone(&self.listing.channels[self.rng.usize(..self.listing.channels.len())]);
+            self.number += 1;
+            let text = self.message(&channel);
+            hub.publish(&channel, Payload::new(Form::Json, text.into_bytes()), out);
         }
     }
 
-    fn message(&self, topic: &str) -> String {
-        let identifier = serde_json::to_string(topic).expect("text can be written");
+    fn message(&self, channel: &str) -> String {
+        let identifier = serde_json::to_string(channel).expect("text can be written");
         format!(
             r#"{{"request":{},"timestamp":{},"identifier":{identifier},"elements":"{}"}}"#,
             self.number,
@@ -161,31 +180,27 @@ impl Quotes {
         Quotes { quotes: HashMap::new(), sequence: 0, next: now + QUOTES_EVERY }
     }
 
-    fn turn(&mut self, channels: &mut Channels, rng: &mut Rng, out: &Outbox) {
+    fn turn(&mut self, hub: &mut Hub, rng: &mut Rng, out: &impl Outlet) {
         let now = out.now();
         if now < self.next {
             return;
         }
         self.next = now + QUOTES_EVERY;
         self.sequence += 1;
-        let topics = channels.owned(QUOTES, SYMBOLS_MAX);
-        self.quotes.retain(|topic, _| topics.contains(topic));
-        for topic in topics {
-            let data = match &topic[QUOTES.len()..] {
+        let channels = quoted(hub);
+        self.quotes.retain(|channel, _| channels.contains(channel));
+        for channel in channels {
+            let data = match &channel[QUOTES.len()..] {
                 "sequence" => format!(r#"{{"sequence":{}}}"#, self.sequence),
-                symbol => self.quote(&topic, symbol, rng),
+                symbol => self.quote(&channel, symbol, rng),
             };
-            channels.feed(
-                &topic,
-                Payload { form: Form::Json, bytes: data.into_bytes().into() },
-                out,
-            );
+            hub.publish(&channel, Payload::new(Form::Json, data.into_bytes()), out);
         }
     }
 
-    fn quote(&mut self, topic: &Arc<str>, symbol: &str, rng: &mut Rng) -> String {
+    fn quote(&mut self, channel: &Arc<str>, symbol: &str, rng: &mut Rng) -> String {
         let first = || Quote { bid: rng.u32(2_000..60_000), counter: 0 };
-        let quote = self.quotes.entry(Arc::clone(topic)).or_insert_with(first);
+        let quote = self.quotes.entry(Arc::clone(channel)).or_insert_with(first);
         let most = (quote.bid / 200).max(1);
         quote.bid = (quote.bid + rng.u32(0..=2 * most)).saturating_sub(most).max(100);
         quote.counter += 1;
@@ -197,20 +212,51 @@ impl Quotes {
     }
 }
 
-/// What the request/reply service of the comparison of 2012 answers to an `order-request`; `None`:
-/// it is none.
-pub(crate) fn order(data: &[u8], address: &str) -> Option<String> {
+/// The channels of the quotes page that this shard owns.
+fn quoted(hub: &Hub) -> Vec<Arc<str>> {
+    let (mut found, mut from) = (Vec::new(), Some(Cursor::default()));
+    while let Some(cursor) = from
+        && found.len() < SYMBOLS_MAX
+    {
+        let (channels, next) = hub.channels(cursor, SYMBOLS_MAX);
+        let named = channels.into_iter().map(|channel| channel.name);
+        found.extend(named.filter(|name| name.starts_with(QUOTES)));
+        from = next;
+    }
+    found
+}
+
+/// An order of the request/reply service of the comparison of 2012, if that is what the message is:
+/// the service's answer to it.
+pub(crate) fn order(message: &[u8], address: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Request {
+        action: String,
+        service: String,
+        id: u64,
+        data: Order,
+    }
     #[derive(Deserialize)]
     struct Order {
         request: u64,
     }
-    let Order { request } = serde_json::from_slice(data).ok()?;
+    // Cheap for all messages that are none.
+    let looks_like_it = message.windows(ORDERS.len()).take(LOOK).any(|bytes| bytes == ORDERS);
+    let order: Request = looks_like_it.then(|| serde_json::from_slice(message).ok())??;
+    if order.action != "request" || order.service.as_bytes() != ORDERS {
+        return None;
+    }
+    let Request { id, data: Order { request }, .. } = order;
     let timestamp = milliseconds();
-    Some(format!(r#"{{"request":{request},"timestamp":{timestamp},"address":"{address}"}}"#))
+    Some(format!(
+        r#"{{"type":"response","service":"order-request","data":{{"request":{request},"timestamp":{timestamp},"address":"{address}"}},"id":{id}}}"#
+    ))
 }
 
 /// The name of that service.
-pub(crate) const ORDERS: &str = "order-request";
+const ORDERS: &[u8] = b"order-request";
+/// How far into a message the name of the service is looked for.
+const LOOK: usize = 64;
 
 fn milliseconds() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis())
@@ -249,19 +295,22 @@ mod tests {
             let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
             assert_eq!(value["identifier"], "a\"b");
             assert!(value["request"].is_u64() && value["timestamp"].is_u64());
-            assert!(text.len().abs_diff(bytes as usize) < 25, "{} bytes", text.len());
+            // A publication has about 65 bytes around its data.
+            assert!((text.len() + 65).abs_diff(bytes as usize) < 25, "{} bytes", text.len());
         }
     }
 
-    /// An order is answered with its own number, and what is no order is not.
+    /// An order is answered with its own number, and other messages are not.
     #[test]
     fn orders_are_answered() {
-        let answer = order(br#"{"request":7,"rows":3,"execs":[]}"#, "0-1-1").expect("an order");
+        let message = br#"{"action":"request","service":"order-request","id":9,"data":{"request":7,"rows":3,"execs":[]}}"#;
+        let answer = order(message, "0-1-1").expect("an order");
         let value: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
-        assert_eq!(
-            (value["request"].as_u64(), value["address"].as_str()),
-            (Some(7), Some("0-1-1"))
-        );
-        assert_eq!(order(b"[]", ""), None);
+        assert_eq!(value["id"], 9);
+        assert_eq!(value["data"]["request"], 7);
+        assert_eq!(value["data"]["address"], "0-1-1");
+        for other in [&b"[]"[..], br#"{"action":"request","service":"other","id":1,"data":{}}"#] {
+            assert_eq!(order(other, ""), None);
+        }
     }
 }

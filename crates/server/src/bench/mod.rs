@@ -1,12 +1,82 @@
 //! The answers that `--bench` adds: those of the servers in the published runs.
 
-pub(crate) mod feed;
+mod feed;
 mod pages;
 
+use std::time::Instant;
+
 use bytes::Bytes;
+use murre_codec::Kind;
 use murre_codec::http::Response;
+use murre_core::{ConnId, Outbox};
+
+use crate::hub::{Hub, Outlet};
 
 pub(crate) use pages::{Page, page};
+
+/// What a shard of a server of the published runs does besides.
+pub(crate) struct Fixtures {
+    feed: feed::Feed,
+    /// To be told to the other shards.
+    told: Option<feed::Rate>,
+}
+
+/// What one shard tells the others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mail {
+    /// The feed is to have this rate.
+    Feed(feed::Rate),
+}
+
+impl Fixtures {
+    /// Does nothing until a client asks for it, but for quotes to those who subscribe to them.
+    pub(crate) fn new(shards: u16, now: Instant) -> Self {
+        Fixtures { feed: feed::Feed::new(shards, now), told: None }
+    }
+
+    /// A message on `/ws`. Whether it was for the fixtures.
+    pub(crate) fn message(
+        &mut self,
+        conn: ConnId,
+        message: &[u8],
+        hub: &Hub,
+        out: &mut Outbox,
+    ) -> bool {
+        let answer = if let Some(rate) = feed::command(message) {
+            self.feed.set(rate, out.now());
+            self.told = Some(rate);
+            Some(r#"{"type":"feed"}"#.to_owned())
+        } else {
+            feed::order(message, &hub.name(conn))
+        };
+        if let Some(answer) = &answer {
+            // A connection that is gone needs no answer.
+            let _ = out.message(conn, Kind::Text, answer.as_bytes());
+        }
+        answer.is_some()
+    }
+
+    /// What the other shards are to be told.
+    pub(crate) fn mail_for_others(&mut self) -> Option<Mail> {
+        self.told.take().map(Mail::Feed)
+    }
+
+    /// Something from another shard.
+    pub(crate) fn mail(&mut self, mail: Mail, now: Instant) {
+        let Mail::Feed(rate) = mail;
+        self.feed.set(rate, now);
+    }
+
+    /// What a turn does.
+    pub(crate) fn turn(&mut self, hub: &mut Hub, out: &impl Outlet) {
+        self.feed.turn(hub, out);
+    }
+
+    /// When there should be a turn at the latest.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        self.feed.wake_at()
+    }
+}
 
 /// The first `length` characters of one constant text, as http-kit's server of 2013 gave them.
 ///

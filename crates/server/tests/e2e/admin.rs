@@ -1,9 +1,12 @@
 //! The admin port.
 
+use std::io::{ErrorKind, Read};
 use std::thread;
 use std::time::Duration;
 
-use crate::server::{Server, TEXT, frame};
+use nix::sys::signal::Signal;
+
+use crate::server::{PATIENCE, Server, TEXT, frame, murre};
 
 /// `/stats` says what runs and why, and counts what happened.
 #[test]
@@ -23,7 +26,7 @@ fn stats_tell_what_happened() {
     for choice in ["io", "descriptors"] {
         assert!(stats[choice]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
     }
-    assert_eq!(stats["limits"]["conns_max"], 1000);
+    assert_eq!(stats["limits"]["max_conns"], 1000);
     assert_eq!(stats["connections"], 2);
     let total = &stats["total"];
     assert_eq!(total["connections_accepted"], 2);
@@ -103,4 +106,51 @@ fn the_admin_port_is_its_own() {
     let health = server.admin("/healthz");
     assert_eq!((health.status, health.text()), (200, "ok\n"));
     assert_eq!(server.connect().get("/stats").status, 404);
+}
+
+/// The admin port has 64 connections at a time; the next is served when one has ended.
+#[test]
+fn connections_of_the_admin_port_are_bounded() {
+    let server = Server::start(&[]);
+    let mut held: Vec<_> = (0..64).map(|_| server.admin_connection()).collect();
+    for client in &mut held {
+        assert_eq!(client.get("/healthz").status, 200);
+    }
+    let mut next = server.admin_connection();
+    next.send(b"GET /healthz HTTP/1.1\r\nHost: m\r\n\r\n");
+    next.0.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    let nothing = next.0.read(&mut [0]).expect_err("it waits in the backlog");
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    next.0.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    held.pop();
+    assert_eq!(next.answer().status, 200);
+}
+
+/// A page that has its own name lead to loopback is not answered, on any path.
+#[test]
+fn public_names_are_refused_on_loopback() {
+    let server = Server::start(&[]);
+    for path in ["/stats", "/metrics", "/healthz", "/api/topics", "/api/openapi.json", "/nothing"] {
+        let status = |host: &str| {
+            let mut client = server.admin_connection();
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+            client.answer().status
+        };
+        assert_eq!(status("rebound.example:8001"), 421, "{path}");
+        assert_ne!(status("127.0.0.1:8001"), 421, "{path}");
+    }
+}
+
+/// An admin port that is not on loopback is answered under any name, and the log warns of it.
+#[test]
+fn an_admin_port_for_other_machines() {
+    let mut command = murre();
+    command.args(["serve", "--max-conns=100", "--drain-timeout=0.1"]);
+    let server = Server::spawn_with_admin("0.0.0.0:0", &mut command);
+    let mut client = server.admin_connection();
+    client.send(b"GET /healthz HTTP/1.1\r\nHost: murre.example\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    server.signal(Signal::SIGTERM);
+    let (_, log) = server.end();
+    assert!(log.iter().any(|line| line.contains("the admin port is not on loopback")), "{log:?}");
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::channels::Client as Subscriber;
+use crate::client::Client as Subscriber;
 use crate::server::{Answer, Server};
 
 /// A server with an API key, and the file that holds it.
@@ -46,6 +46,15 @@ fn ask(server: &Server, method: &str, path: &str, key: &str, body: &Value) -> (u
     );
     let Answer { status, body, .. } = client.answer();
     (status, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+/// The answer to a request with these header fields, written as they stand.
+fn answer_to(server: &Server, method: &str, path: &str, fields: &str, body: &str) -> Answer {
+    let mut client = server.admin_connection();
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: m\r\nContent-Length: {length}\r\n");
+    client.send(format!("{head}{fields}\r\n{body}").as_bytes());
+    client.answer()
 }
 
 fn post(server: &Server, path: &str, body: Value) -> (u16, Value) {
@@ -116,6 +125,7 @@ fn looking_at_and_ending_connections() {
     assert_eq!((status, &info["subscriptions"], &info["user"]), (200, &json!(["a"]), &Value::Null));
     let order = json!({"connection": name});
     assert_eq!(post(&server, "/api/disconnect", order.clone()), (200, json!({"disconnected": 1})));
+    assert_eq!(subscriber.hear()["code"], "disconnected");
     let closed = subscriber.0.read().expect("a close frame");
     let tungstenite::Message::Close(Some(frame)) = closed else { panic!("{closed:?}") };
     assert_eq!(u16::from(frame.code), 4000);
@@ -146,4 +156,97 @@ fn the_key_is_needed() {
     }
     let server = Server::start(&[]);
     assert_eq!(get(&server, "/api/topics").0, 403);
+}
+
+/// Every error is a JSON object with the status and code of its kind, and `openapi.json` lists the
+/// status for the request.
+#[test]
+fn errors_are_json_objects() {
+    let file = KeyFile::new();
+    let key = format!("--api-key-file={}", file.0.display());
+    let small = ["--max-publication-bytes=1", "--max-identifier-bytes=1"];
+    let server = Server::start(&[&key, small[0], small[1]]);
+    let described = get(&server, "/api/openapi.json").1;
+    let key = "Authorization: bearer correct horse\r\n";
+    let json = &format!("{key}Content-Type: application/json\r\n");
+    let publish = r#"{"identifier": "a", "data": 1}"#;
+    let long = &" ".repeat(100_000);
+    for (method, path, fields, body, status, code) in [
+        ("POST", "/api/publish", json.as_str(), "{", 400, "bad_json"),
+        ("POST", "/api/publish", json, r#"{"identifier": "", "data": 1}"#, 400, "bad_identifier"),
+        (
+            "POST",
+            "/api/publish",
+            json,
+            r#"{"identifier": "a", "data": 10}"#,
+            400,
+            "bad_publication",
+        ),
+        ("POST", "/api/publish", json, r#"{"identifier": 1, "data": 1}"#, 422, "bad_body"),
+        ("POST", "/api/publish", json, "{}", 422, "bad_body"),
+        ("POST", "/api/publish", key, publish, 415, "bad_content_type"),
+        ("POST", "/api/publish", json, long, 413, "body_too_long"),
+        ("POST", "/api/broadcast", json, long, 413, "body_too_long"),
+        ("POST", "/api/disconnect", json, long, 413, "body_too_long"),
+        ("POST", "/api/disconnect", json, "{}", 400, "bad_order"),
+        ("POST", "/api/publish", "", publish, 401, "wrong_key"),
+        ("POST", "/api/publish", "Authorization: Basic Og==\r\n", publish, 401, "wrong_key"),
+        ("GET", "/api/topics?limit=many", key, "", 400, "bad_query"),
+        ("GET", "/api/topics?from=here", key, "", 400, "bad_page"),
+        ("GET", "/api/topics/%ff", key, "", 400, "bad_path"),
+        ("GET", "/api/topics/nothing", key, "", 404, "not_found"),
+        ("GET", "/api/connections/here", key, "", 400, "bad_connection"),
+        ("DELETE", "/api/topics", key, "", 405, "bad_method"),
+        ("GET", "/api/publish", key, "", 405, "bad_method"),
+        ("POST", "/stats", "", "", 405, "bad_method"),
+        ("GET", "/api/nothing", key, "", 404, "not_found"),
+        ("GET", "/nothing", "", "", 404, "not_found"),
+    ] {
+        let answer = answer_to(&server, method, path, fields, body);
+        let what = format!("{method} {path}: {answer:?}");
+        assert_eq!(answer.status, status, "{what}");
+        assert_eq!(answer.header("content-type"), Some("application/json"), "{what}");
+        let error: Value = serde_json::from_str(answer.text()).expect("JSON");
+        assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{what}");
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{what}");
+        let scheme = (status == 401).then_some("Bearer");
+        assert_eq!(answer.header("www-authenticate"), scheme, "{what}");
+        assert_eq!(answer.header("allow").is_some(), status == 405, "{what}");
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        let path = ["topics/%ff", "topics/nothing", "connections/here"]
+            .iter()
+            .find(|one| path.ends_with(*one))
+            .map_or(path, |one| {
+                if one.starts_with('t') {
+                    "/api/topics/{topic}"
+                } else {
+                    "/api/connections/{connection}"
+                }
+            });
+        let operation = &described["paths"][path][method.to_lowercase()];
+        assert!(
+            operation.is_null() || operation["responses"][status.to_string()].is_object(),
+            "{what}"
+        );
+    }
+}
+
+/// Data as long as `--max-publication-bytes` allows is published, whatever other limits there are on
+/// bodies, also to many channels with long names.
+#[test]
+fn long_publications() {
+    let file = KeyFile::new();
+    let key = format!("--api-key-file={}", file.0.display());
+    let server = Server::start(&[&key, "--max-publication-bytes=4000000"]);
+    let data = "x".repeat(4_000_000 - 2);
+    let (status, published) =
+        post(&server, "/api/publish", json!({"identifier": "a", "data": data}));
+    assert_eq!((status, &published["identifier"]), (200, &json!("a")));
+    let names: Vec<_> =
+        (1000..2000).map(|number| format!("{number}{}", "\u{1f426}".repeat(62))).collect();
+    let (status, _) = post(&server, "/api/broadcast", json!({"identifiers": names, "data": data}));
+    assert_eq!(status, 200);
+    let longer = format!("{data}x");
+    let (status, error) = post(&server, "/api/publish", json!({"identifier": "a", "data": longer}));
+    assert_eq!((status, &error["code"]), (400, &json!("bad_publication")));
 }

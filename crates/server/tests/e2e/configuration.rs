@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+
 use crate::server::{Server, murre};
 
 /// A configuration file for one test.
@@ -33,14 +35,18 @@ fn sources_have_an_order() {
     command.env("MURRE_MAX_HEAD_BYTES", "2222").env("MURRE_MAX_BODY_BYTES", "2222");
     let server = Server::spawn(&mut command);
     let limits = &server.stats()["limits"];
-    assert_eq!(limits["head_bytes_max"], 3333);
-    assert_eq!(limits["body_bytes_max"], 2222);
-    assert_eq!(limits["send_bytes_max"], 1111);
-    assert_eq!(limits["channels_max"], 7);
-    assert_eq!(limits["identifier_bytes_max"], 255);
-    assert_eq!(limits["ping_interval_seconds"], 1.5);
-    assert_eq!(limits["pong_timeout_seconds"], 10.0);
-    assert_eq!(server.start["send_bytes_max"], 1111);
+    assert_eq!(limits["max_head_bytes"], 3333);
+    assert_eq!(limits["max_body_bytes"], 2222);
+    assert_eq!(limits["max_send_bytes"], 1111);
+    assert_eq!(limits["max_channels"], 7);
+    assert_eq!(limits["max_identifier_bytes"], 255);
+    assert_eq!(limits["ping_interval"], 1.5);
+    assert_eq!(limits["pong_timeout"], 10.0);
+    assert_eq!(limits["max_conns"], 100);
+    let settings = server.start["settings"].as_str().expect("a text");
+    for setting in ["max_send_bytes=1111", "max_conns=100", "log_format=\"json\"", "bench=false"] {
+        assert!(settings.split(' ').any(|one| one == setting), "{setting}: {settings}");
+    }
 }
 
 /// The file can be named and `--bench` be given in the environment, and a flag takes it back.
@@ -56,6 +62,22 @@ fn the_environment_reaches_every_flag() {
     let mut command = murre();
     command.args(["serve", "--max-conns=100"]).env("MURRE_BENCH", "1");
     assert_eq!(Server::spawn(&mut command).connect().get("/scenario").status, 200);
+}
+
+/// An empty variable counts as not set, and one that is no setting is named in the log.
+#[test]
+fn empty_and_unknown_variables() {
+    let mut command = murre();
+    command.args(["serve", "--max-conns=100", "--drain-timeout=0.1"]);
+    command.env("MURRE_SHARDS", "").env("MURRE_TRUSTED_PROXY", "").env("MURRE_CONFIG", "");
+    let server = Server::spawn(command.env("MURRE_MAX_CHANEL", "5"));
+    assert_eq!(server.stats()["limits"]["max_channels"], 1000);
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.end();
+    assert_eq!(status.code(), Some(0));
+    let warned = log.iter().filter(|line| line.contains("this variable is no setting"));
+    let warned: Vec<_> = warned.collect();
+    assert!(warned.len() == 1 && warned[0].contains("MURRE_MAX_CHANEL"), "{log:?}");
 }
 
 /// What is wrong in the file is one line that names the file and the key, and exit code 1.
@@ -138,9 +160,13 @@ fn help_shows_defaults() {
     let output = murre().args(["serve", "--help"]).output().expect("the binary starts");
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).expect("text");
-    for line in help.lines().filter(|line| line.contains("--") && !line.contains("--help")) {
-        assert!(line.contains("[env: MURRE_"), "{line}");
-        assert!(line.contains("[default: ") || line.contains("--config"), "{line}");
+    let settings: Vec<&str> = help.split("\n      --").skip(1).collect();
+    assert!(settings.len() > 40, "{help}");
+    for setting in settings {
+        let name = setting.split([' ', '[', '\n']).next().unwrap_or_default();
+        let variable = format!("[env: MURRE_{}]", name.to_uppercase().replace('-', "_"));
+        assert!(setting.contains(&variable), "{setting}");
+        assert!(setting.contains("[default: ") || name == "config", "{setting}");
     }
     assert!(help.contains("127.0.0.1:8000") && help.contains("127.0.0.1:8001"));
 }

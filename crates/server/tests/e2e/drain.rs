@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tungstenite::Message;
 
+use crate::client::Client as Subscriber;
+use crate::guarded::Guarded;
 use crate::server::{CLOSE, Client, PATIENCE, Server, TEXT, frame, murre};
 
 /// A close frame: its code, and the seconds after which the client is to come back.
@@ -255,4 +258,47 @@ fn a_second_signal_does_not_wait() {
     assert_eq!(status.code(), Some(1), "{log:?}");
     assert!(start.elapsed() < Duration::from_secs(1));
     assert!(log.last().is_some_and(|line| line.contains("second signal")), "{log:?}");
+}
+
+/// While a shard has clients all shards work: publications to channels of each of them, by its client
+/// and by the API, are answered to the end.
+#[test]
+fn shards_without_clients_work_on() {
+    let open = "--namespace=default,publish=anyone,history-size=5";
+    for io in ["--io=auto", "--io=epoll"] {
+        let guarded = Guarded::start(&["--shards=2", "--drain-timeout=2", io, open]);
+        let mut client = Subscriber::of(&guarded.server);
+        client.subscribe("c0");
+        guarded.server.signal(Signal::SIGTERM);
+        guarded.server.wait_until("draining", |stats| stats["draining"] == true);
+        let (mut asked, mut answered) = (0, 0);
+        let code = 'told: loop {
+            // Each of eight channels, which both shards own some of.
+            asked += 1;
+            let channel = format!("c{}", 1 + asked % 8);
+            let publish =
+                json!({"action": "publish", "identifier": channel, "data": 1, "id": asked});
+            client.0.send(Message::text(publish.to_string())).expect("sent");
+            while answered < asked {
+                match client.0.read().expect("an answer or the end") {
+                    Message::Text(text) => {
+                        let answer: Value = serde_json::from_str(&text).expect("JSON");
+                        answered += 1;
+                        assert_eq!(
+                            (&answer["type"], &answer["id"]),
+                            (&json!("published"), &json!(answered))
+                        );
+                    }
+                    Message::Close(frame) => break 'told frame.map(|frame| u16::from(frame.code)),
+                    _ => {}
+                }
+            }
+            let body = json!({"identifier": channel, "data": 2}).to_string();
+            let (status, answer) = guarded.post("/api/publish", body);
+            assert_eq!(status, 200, "{answer}");
+            thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(code, Some(1012));
+        assert!(answered > 8 && asked - answered <= 1, "{answered} of {asked}");
+    }
 }

@@ -1,22 +1,39 @@
 //! The binary itself, started as a process and spoken to over real sockets.
 
+#[macro_use]
+mod matrix;
+
 mod admin;
 mod admission;
 mod api;
 mod bad_input;
+mod batches;
+mod bursts;
 #[path = "../../../codec/tests/codec/cases.rs"]
 mod cases;
-mod channels;
+mod client;
 mod configuration;
+mod costs;
+mod cross_origin;
 mod drain;
+mod ends;
 mod files;
+mod guarded;
 mod http;
 mod http_cases;
 mod limits;
 mod modes;
+mod numbers;
+mod reader;
+mod recovery;
 mod refused;
+mod requests;
+mod rights;
 mod server;
 mod silence;
+mod slow_readers;
 mod streams;
+mod subscriptions;
 mod tokens;
+mod unreadable;
 mod websocket;

@@ -51,7 +51,16 @@ impl Server {
     /// The same with the data port at this address.
     pub(crate) fn spawn_at(ip: IpAddr, command: &mut Command) -> Self {
         command.arg(format!("--listen={}", SocketAddr::new(ip, 0)));
-        command.args(["--admin=127.0.0.1:0", "--log-format=json"]);
+        Self::spawn_on(command.arg("--admin=127.0.0.1:0"))
+    }
+
+    /// The same with the admin port at this address.
+    pub(crate) fn spawn_with_admin(admin: &str, command: &mut Command) -> Self {
+        Self::spawn_on(command.args(["--listen=127.0.0.1:0", "--admin", admin]))
+    }
+
+    fn spawn_on(command: &mut Command) -> Self {
+        command.arg("--log-format=json");
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("piped");
         let (sender, log) = mpsc::channel();

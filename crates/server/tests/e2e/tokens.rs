@@ -1,49 +1,13 @@
 //! Who may do what with a token, and for how long.
 
-use std::fs;
-use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use crate::channels::Client;
-use crate::server::Server;
+use crate::client::Client;
+use crate::guarded::{Guarded, now, signed, token};
 
-const SECRET: &str = "a secret of more than thirty-two bytes";
-
-/// A file with the secret that tokens are signed with, and the server that has it.
-struct Guarded {
-    server: Server,
-    secret: PathBuf,
-}
-
-impl Guarded {
-    fn start(name: &str) -> Self {
-        let name = format!("murre-secret-{}-{name}", std::process::id());
-        let secret = std::env::temp_dir().join(name);
-        fs::write(&secret, SECRET).expect("there is room for a file");
-        let flag = format!("--jwt-hmac-secret-file={}", secret.display());
-        Guarded { server: Server::start(&[&flag]), secret }
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.secret);
-    }
-}
-
-fn now() -> i64 {
-    let passed = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    passed.as_secs() as i64
-}
-
-fn token(claims: &Value, secret: &str) -> String {
-    let key = EncodingKey::from_secret(secret.as_bytes());
-    encode(&Header::default(), claims, &key).expect("a token")
-}
+/// Keeps what polls need.
+const KEPT: &str = "--namespace=kept,history-size=5";
 
 fn publish() -> Value {
     json!({"action": "publish", "identifier": "news", "data": 1})
@@ -52,8 +16,8 @@ fn publish() -> Value {
 /// A token in the handshake, or in `auth` later, lets its bearer do what others may not.
 #[test]
 fn a_token_lets_its_bearer_publish() {
-    let guarded = Guarded::start("publish");
-    let token = token(&json!({"sub": "ann", "exp": now() + 60}), SECRET);
+    let guarded = Guarded::start(&[KEPT]);
+    let token = token(&json!({"sub": "ann", "exp": now() + 60}));
     let mut ann = Client::at(&guarded.server, &format!("/ws?token={token}"));
     assert_eq!(ann.ask(publish())["type"], "published");
     let mut late = Client::of(&guarded.server);
@@ -67,9 +31,9 @@ fn a_token_lets_its_bearer_publish() {
 /// A token of somebody else's, or one that is over, opens nothing, and takes nothing away.
 #[test]
 fn a_bad_token_opens_nothing() {
-    let guarded = Guarded::start("bad");
-    let forged = token(&json!({"sub": "ann"}), "another secret of more than thirty-two bytes");
-    let over = token(&json!({"sub": "ann", "exp": now() - 60}), SECRET);
+    let guarded = Guarded::start(&[KEPT]);
+    let forged = signed(&json!({"sub": "ann"}), "another secret of more than thirty-two bytes");
+    let over = token(&json!({"sub": "ann", "exp": now() - 60}));
     for bad in [&forged, &over] {
         let answer = guarded.server.connect().get(&format!("/sse?topic=news&token={bad}"));
         assert_eq!(answer.status, 401);
@@ -82,17 +46,70 @@ fn a_bad_token_opens_nothing() {
     }
 }
 
+/// A token that expires after every clock has ended is a token without an expiry, by each of the four
+/// ways in.
+#[test]
+fn a_far_expiry_is_none() {
+    let guarded = Guarded::start(&[KEPT]);
+    for exp in [json!(1e19), json!(1e300), json!(u64::MAX), json!(u64::MAX - 5), json!(1_u64 << 63)]
+    {
+        let token = token(&json!({"sub": "ann", "exp": exp}));
+        let mut ann = Client::at(&guarded.server, &format!("/ws?token={token}"));
+        let answer = ann.ask(json!({"action": "auth", "token": token}));
+        assert_eq!((&answer["type"], &answer["expires"]), (&json!("authenticated"), &Value::Null));
+        let mut events = guarded.server.connect();
+        let target = format!("/sse?topic=news&token={token}");
+        events.send(format!("GET {target} HTTP/1.1\r\nHost: murre\r\n\r\n").as_bytes());
+        let target = format!("/poll?topic=kept:news&token={token}");
+        let mut poll = guarded.server.connect();
+        let answer = poll.get(&target);
+        let answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        let [epoch, offset] = ["epoch", "offset"].map(|part| &answer["position"][part]);
+        let target = format!("{target}&position={epoch}-{offset}");
+        poll.send(format!("GET {target} HTTP/1.1\r\nHost: murre\r\n\r\n").as_bytes());
+        ann.ask(json!({"action": "publish", "identifier": "kept:news", "data": 1}));
+        let answer: Value = serde_json::from_slice(&poll.answer().body).expect("JSON");
+        assert_eq!(answer["publications"].as_array().map(Vec::len), Some(1), "{answer}");
+        guarded
+            .server
+            .wait_until("two users", |stats| stats["total"]["connections_authenticated"] == 2);
+        drop((ann, events, poll));
+        guarded
+            .server
+            .wait_until("nobody", |stats| stats["total"]["connections_authenticated"] == 0);
+    }
+}
+
+/// A claim of the wrong type is named.
+#[test]
+fn a_claim_of_the_wrong_type_is_named() {
+    let guarded = Guarded::start(&[KEPT]);
+    for (claims, named) in [
+        (json!({"sub": 42}), "`sub` in a token is a string"),
+        (json!({"sub": "ann", "exp": "123"}), "`exp` in a token is a number"),
+        (json!({"sub": "ann", "nbf": null}), "`nbf` in a token is a number"),
+    ] {
+        let token = token(&claims);
+        let answer = guarded.server.connect().get(&format!("/sse?topic=news&token={token}"));
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(answer.status == 401 && body.contains(named), "{} {body}", answer.status);
+        let answer = Client::of(&guarded.server).ask(json!({"action": "auth", "token": token}));
+        assert_eq!(answer["code"], "bad_token");
+        assert!(answer["message"].as_str().is_some_and(|message| message.contains(named)));
+    }
+}
+
 /// When its token is over the connection is told and closed, unless it has brought another; also
 /// where nobody ever says anything.
 #[test]
 fn a_token_that_is_over_ends_the_connection() {
-    let (guarded, quiet) = (Guarded::start("over"), Guarded::start("quiet"));
+    let (guarded, quiet) = (Guarded::start(&[KEPT]), Guarded::start(&[KEPT]));
     // With the leeway of 10 s for clocks that differ it is over in two or three.
-    let soon = token(&json!({"sub": "ann", "exp": now() - 7}), SECRET);
+    let soon = token(&json!({"sub": "ann", "exp": now() - 7}));
     let mut silent = Client::at(&quiet.server, &format!("/ws?token={soon}"));
     let mut leaving = Client::at(&guarded.server, &format!("/ws?token={soon}"));
     let mut staying = Client::at(&guarded.server, &format!("/ws?token={soon}"));
-    let fresh = token(&json!({"sub": "ann", "exp": now() + 60}), SECRET);
+    let fresh = token(&json!({"sub": "ann", "exp": now() + 60}));
     staying.ask(json!({"action": "auth", "token": fresh}));
     assert_eq!(leaving.hear()["code"], "token_expired");
     let Ok(Message::Close(Some(frame))) = leaving.0.read() else { panic!("not closed") };

@@ -12,12 +12,22 @@ pub(crate) use simulation::{evenly, several};
 use murre_router::services::Limits;
 
 /// More than a test needs.
-pub(crate) const ROOMY: Limits =
-    Limits { services_max: 1000, requests_max: 1000, serving_max: 1000, notes_max: 1000 };
+pub(crate) const ROOMY: Limits = Limits {
+    services_max: 1000,
+    requests_max: 1000,
+    serving_max: 1000,
+    messages_max: 1000,
+    parked_bytes_max: 1 << 20,
+};
 
 /// Where there is too much of everything.
-pub(crate) const TIGHT: Limits =
-    Limits { services_max: 2, requests_max: 6, serving_max: 2, notes_max: 6 };
+pub(crate) const TIGHT: Limits = Limits {
+    services_max: 2,
+    requests_max: 6,
+    serving_max: 2,
+    messages_max: 6,
+    parked_bytes_max: 10,
+};
 
 /// Bytes are what members of one shard do, or of several that hear each other late.
 pub(crate) fn check(bytes: &[u8]) {

@@ -1,0 +1,146 @@
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::host::Io;
+
+/// How long anything that must happen may take.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Rings of every form that works here.
+fn rings(listener: Option<&Listener>) -> impl Iterator<Item = Uring> {
+    [Tier::Deferred, Tier::Cooperative, Tier::Plain]
+        .into_iter()
+        .filter(|tier| tier.round_trip().is_ok())
+        .map(move |tier| {
+            let listener = listener.cloned();
+            let config = RingConfig { io: Io::Uring, listener, ..RingConfig::default() };
+            Uring::new(tier, config).expect("a ring")
+        })
+}
+
+fn token(kind: OpKind, index: u32) -> Token {
+    Token { kind, id: ConnId::new(index, 1) }
+}
+
+/// The next completion.
+fn done(ring: &mut Uring) -> Completion {
+    let started = Instant::now();
+    loop {
+        if let Some(completion) = ring.pop() {
+            return completion;
+        }
+        assert!(started.elapsed() < PATIENCE, "nothing completes");
+        ring.submit_and_wait(Some(PATIENCE)).expect("a working ring");
+    }
+}
+
+/// However much completes before anybody reads a completion, none is lost and no enter fails.
+#[test]
+fn more_completes_than_the_queue_holds() {
+    const OPS: u32 = 3 * CQ_ENTRIES;
+    for mut ring in rings(None) {
+        for index in 0..OPS {
+            // No such descriptor: it fails at once.
+            ring.push(Op::Close(Socket(i32::MAX as u32)), token(OpKind::Close, index));
+        }
+        for _ in 0..10 {
+            ring.submit_and_wait(Some(Duration::ZERO)).expect("it is not fatal");
+        }
+        let mut seen = vec![false; OPS as usize];
+        for _ in 0..OPS {
+            let Completion { token, result, .. } = done(&mut ring);
+            assert_eq!(result, Err(libc::EBADF));
+            assert!(!std::mem::replace(&mut seen[token.id.index() as usize], true), "told twice");
+        }
+    }
+}
+
+/// Which failures of an enter pass by themselves.
+#[test]
+fn what_an_enter_may_fail_with() {
+    for errno in [libc::ETIME, libc::EINTR, libc::EBUSY, libc::EAGAIN] {
+        assert!(tolerate(Err(io::Error::from_raw_os_error(errno))).is_ok(), "{errno}");
+    }
+    for errno in [libc::EBADF, libc::EEXIST, libc::EFAULT, libc::EINVAL, libc::EPERM] {
+        assert!(tolerate(Err(io::Error::from_raw_os_error(errno))).is_err(), "{errno}");
+    }
+    assert!(tolerate(Ok(0)).is_ok());
+}
+
+/// Bytes that tell when they are freed.
+struct Told(Arc<AtomicBool>, Vec<u8>);
+
+impl AsRef<[u8]> for Told {
+    fn as_ref(&self) -> &[u8] {
+        &self.1
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a send in flight is to send outlives the ring: the kernel lets go of it at a time of its own.
+#[test]
+fn bytes_in_flight_outlive_the_ring() {
+    let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+    for mut ring in rings(None) {
+        let near = TcpStream::connect(door.local_addr().expect("bound")).expect("it listens");
+        let (_far, _) = door.accept().expect("a connection");
+        let freed = Arc::new(AtomicBool::new(false));
+        // More than the kernel's buffers take of somebody who does not read.
+        let data = Bytes::from_owner(Told(Arc::clone(&freed), vec![1; 64 << 20]));
+        let socket = Socket(near.as_raw_fd() as u32);
+        let mut at = 0;
+        while {
+            let data = SendData::Shared(data.clone());
+            ring.push(Op::Send { socket, data, at }, token(OpKind::Send, 1));
+            ring.submit_and_wait(Some(Duration::from_millis(200))).expect("a working ring");
+            ring.pop().map(|completion| at += completion.result.expect("room")).is_some()
+        } {}
+        drop(data);
+        assert!(!freed.load(Ordering::Relaxed), "it is in flight");
+        drop(ring);
+        assert!(!freed.load(Ordering::Relaxed), "the kernel may still read it");
+    }
+}
+
+/// A connection that was accepted and that nobody has been told of is closed with the ring; one that
+/// comes later is for whoever listens still.
+#[test]
+fn what_was_accepted_last_is_closed() {
+    let listener = Listener::bind("127.0.0.1:0".parse().expect("valid")).expect("a port");
+    let to = listener.address().expect("bound");
+    let mut next = rings(Some(&listener)).next().expect("a ring");
+    for mut ring in rings(Some(&listener)) {
+        (0..4).for_each(|index| ring.push(Op::Accept, token(OpKind::Accept, index)));
+        let mut early: Vec<_> =
+            (0..3).map(|_| TcpStream::connect(to).expect("it listens")).collect();
+        // They are accepted, and nobody reads the completions.
+        let started = Instant::now();
+        while ring.ring.completion().len() < 3 {
+            ring.submit_and_wait(Some(Duration::ZERO)).expect("a working ring");
+            assert!(started.elapsed() < PATIENCE, "nobody is accepted");
+        }
+        ring.end_accepts();
+        assert!(ring.accepts.is_empty(), "the fourth may still take somebody");
+        drop(ring);
+        for peer in &mut early {
+            peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
+            assert_eq!(peer.read(&mut [0; 1]).expect("the end"), 0);
+        }
+        let late = TcpStream::connect(to).expect("it listens");
+        next.push(Op::Accept, token(OpKind::Accept, 9));
+        let Completion { result, lent: Lent::Peer(peer), .. } = done(&mut next) else {
+            panic!("an accept tells of the peer");
+        };
+        assert_eq!(peer, late.local_addr().expect("connected"));
+        unistd::close(result.expect("a socket") as RawFd).expect("open");
+    }
+}

@@ -1,0 +1,47 @@
+//! The seam under the owner of a channel, where publications may be ordered by something else than
+//! this process.
+
+use super::Payload;
+
+/// Names one publication that a backplane has yet to append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AppendId(pub u32);
+
+/// The answer of a backplane to a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Append {
+    /// The owner numbers and keeps the publication at once.
+    Number,
+    /// The caller will pass the outcome to [`Channels::appended`](super::Channels::appended), in the
+    /// order of the channel's publications.
+    Later,
+}
+
+/// The interest of this process in a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// The first shard has subscribed.
+    First,
+    /// The last shard has left.
+    Last,
+}
+
+/// The owner of a channel asks it before it numbers a publication.
+pub trait Backplane {
+    /// A publication wants to enter `channel`. With [`Append::Later`] the outcome comes under `id`.
+    fn append(&mut self, id: AppendId, channel: &str, payload: &Payload, now: u64) -> Append;
+
+    /// The first shard has subscribed to `channel`, or the last one has left it.
+    fn interest(&mut self, channel: &str, interest: Interest);
+}
+
+/// A process that is alone: its owners number publications themselves.
+pub struct Local;
+
+impl Backplane for Local {
+    fn append(&mut self, _: AppendId, _: &str, _: &Payload, _: u64) -> Append {
+        Append::Number
+    }
+
+    fn interest(&mut self, _: &str, _: Interest) {}
+}

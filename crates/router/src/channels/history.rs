@@ -1,0 +1,439 @@
+//! The newest publications of one channel, and its count.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::holds::Holds;
+use super::{Direction, HistoryPage, HistoryQuery, Payload, Position, Publication, Start};
+
+/// How much of a channel is kept, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// Number of publications at most. With 0 the channel has no history.
+    pub size: u32,
+    /// Milliseconds after which a publication is dropped.
+    pub ttl_ms: u64,
+}
+
+/// A channel's history, at its owner.
+pub(super) struct History {
+    retention: Retention,
+    /// Of the newest publication, kept or not.
+    position: Position,
+    /// Oldest first; their offsets lead up to `position` without a gap, their times go up. More than
+    /// the retention allows are only there for a hold.
+    kept: VecDeque<Kept>,
+    payload_bytes: usize,
+    /// Bytes of payload beyond the retention's size.
+    held_bytes: u64,
+    /// `None` without holds.
+    pub(super) holds: Option<Box<Holds>>,
+    /// It is listed among the owner's deadlines.
+    pub(super) has_deadline: bool,
+}
+
+struct Kept {
+    published: u64,
+    payload: Payload,
+}
+
+const _: () = assert!(size_of::<Kept>() == 32);
+
+impl History {
+    pub(super) fn new(retention: Retention, epoch: u32) -> Self {
+        let (position, kept) = (Position { epoch, offset: 0 }, VecDeque::new());
+        let (holds, has_deadline) = (None, false);
+        let (payload_bytes, held_bytes) = (0, 0);
+        History { retention, position, kept, payload_bytes, held_bytes, holds, has_deadline }
+    }
+
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The offset of the oldest publication, or, if there is none, of the next one.
+    fn oldest(&self) -> u64 {
+        self.position.offset + 1 - self.kept.len() as u64
+    }
+
+    /// Whether the oldest publication has to stay, whatever the retention.
+    fn is_held(&self) -> bool {
+        self.holds.as_ref().is_some_and(|holds| holds.floor() <= self.oldest())
+    }
+
+    /// When the oldest publication is to be dropped. One that is held has no such time.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        let oldest = self.kept.front().filter(|_| !self.is_held())?;
+        Some(self.end_of(oldest))
+    }
+
+    fn end_of(&self, kept: &Kept) -> u64 {
+        kept.published.saturating_add(self.retention.ttl_ms)
+    }
+
+    /// Counts a publication and keeps it.
+    pub(super) fn append(&mut self, payload: Payload, now: u64) -> Position {
+        let size = self.retention.size as usize;
+        if self.kept.len() >= size && !self.is_held() {
+            self.drop_oldest();
+        }
+        if self.kept.len() == self.kept.capacity() {
+            let room = (self.kept.len() + 1).next_power_of_two();
+            let room = if self.kept.len() < size { room.min(size) } else { room };
+            self.kept.reserve_exact(room - self.kept.len());
+        }
+        self.payload_bytes += shared_bytes(payload.bytes.len());
+        self.kept.push_back(Kept { published: now, payload });
+        if let Some(beyond) = self.beyond().checked_sub(1) {
+            self.held_bytes += self.kept[beyond].payload.bytes.len() as u64;
+        }
+        self.position.offset += 1;
+        self.position
+    }
+
+    /// Publications beyond the retention's size, which are only there because of holds.
+    fn beyond(&self) -> usize {
+        self.kept.len().saturating_sub(self.retention.size as usize)
+    }
+
+    /// Their bytes of payload.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
+    /// How many publications a reader that starts at `start` has missed; `None` if that cannot be
+    /// known, or if not all of them are still there.
+    pub(super) fn missed(&self, start: Start, now: u64) -> Option<usize> {
+        let missed = self.position.offset.checked_sub(self.offset(start)?)?;
+        (missed <= self.visible(now) as u64).then_some(missed as usize)
+    }
+
+    /// The offset of a start that is of this epoch.
+    fn offset(&self, start: Start) -> Option<u64> {
+        match start {
+            Start::Head => None,
+            Start::After(position) => {
+                (position.epoch == self.position.epoch).then_some(position.offset)
+            }
+            Start::AfterOffset(offset) => Some(offset),
+        }
+    }
+
+    /// How many publications are within the retention.
+    fn visible(&self, now: u64) -> usize {
+        self.fresh(now).min(self.retention.size as usize)
+    }
+
+    /// How many publications are not past their time, whether or not the others are still here.
+    fn fresh(&self, now: u64) -> usize {
+        self.kept.len() - self.kept.partition_point(|kept| self.end_of(kept) <= now)
+    }
+
+    /// The answer to a question about the channel.
+    pub(super) fn page(&self, channel: &Arc<str>, query: HistoryQuery, now: u64) -> HistoryPage {
+        let HistoryQuery { start, limit, bytes_max, direction } = query;
+        let (kept, visible) = (self.kept.len(), self.visible(now));
+        let within = |places: &mut dyn Iterator<Item = usize>| {
+            self.within(places, limit as usize, u64::from(bytes_max))
+        };
+        let publications = |places: &mut dyn Iterator<Item = usize>| {
+            places.map(|at| self.at(channel, at)).collect()
+        };
+        let (recovered, publications, more) = match direction {
+            Direction::Forward => {
+                let missed = self.missed(start, now);
+                let (first, count, asked) = match missed {
+                    Some(missed) => {
+                        let first = kept - missed;
+                        (first, within(&mut (first..kept)), missed)
+                    }
+                    None => {
+                        let count = within(&mut (kept - visible..kept).rev());
+                        (kept - count, count, visible)
+                    }
+                };
+                (missed.is_some(), publications(&mut (first..first + count)), count < asked)
+            }
+            Direction::Reverse => {
+                let before = self.offset(start);
+                // Without a start, all of them are older.
+                let newer = before.map_or(0, |before| {
+                    let newer = self.position.offset.saturating_add(1).saturating_sub(before);
+                    usize::try_from(newer).unwrap_or(usize::MAX).min(visible)
+                });
+                let older = kept - visible..kept - newer;
+                let count = within(&mut older.clone().rev());
+                let newest = publications(&mut older.clone().rev().take(count));
+                (before.is_some(), newest, count < older.len())
+            }
+        };
+        let recovered = (start != Start::Head).then_some(recovered);
+        HistoryPage { position: self.position, recovered, publications, more: more && limit > 0 }
+    }
+
+    /// Consecutive publications from the offset `from` on, or from the oldest one that is still there,
+    /// and the offset of the first of them. They are more than `bytes_max` only if the first one is.
+    pub(super) fn slice(
+        &self,
+        channel: &Arc<str>,
+        from: u64,
+        bytes_max: u32,
+    ) -> (u64, Vec<Publication>) {
+        let first = from.max(self.oldest()).min(self.position.offset + 1);
+        let places = (first - self.oldest()) as usize..self.kept.len();
+        let count = self.within(&mut places.clone(), usize::MAX, u64::from(bytes_max));
+        (first, places.take(count).map(|at| self.at(channel, at)).collect())
+    }
+
+    /// How many publications at `places` are within the bounds: at least one, unless `limit` is 0.
+    fn within(
+        &self,
+        places: &mut dyn Iterator<Item = usize>,
+        limit: usize,
+        bytes_max: u64,
+    ) -> usize {
+        let mut bytes = 0;
+        let fits = |(count, at): &(usize, usize)| {
+            bytes += self.kept[*at].payload.bytes.len() as u64;
+            *count == 0 || bytes <= bytes_max
+        };
+        places.take(limit).enumerate().take_while(fits).count()
+    }
+
+    fn at(&self, channel: &Arc<str>, at: usize) -> Publication {
+        let offset = self.oldest() + at as u64;
+        let position = Some(Position { offset, ..self.position });
+        let payload = self.kept[at].payload.clone();
+        Publication { channel: channel.clone(), position, payload, except: None }
+    }
+
+    /// Drops at most `max` publications that are past their time; returns how many.
+    pub(super) fn expire(&mut self, now: u64, max: usize) -> usize {
+        let expired = (self.kept.len() - self.fresh(now)).min(max);
+        let dropped = (0..expired).take_while(|_| self.evict_one()).count();
+        self.give_back();
+        dropped
+    }
+
+    /// Drops the oldest publication before its time.
+    pub(super) fn evict(&mut self) {
+        self.evict_one();
+        self.give_back();
+    }
+
+    /// Drops what was only there for a hold and is beyond the size; the rest has its time.
+    pub(super) fn settle(&mut self) {
+        while self.beyond() > 0 && self.evict_one() {}
+        self.give_back();
+    }
+
+    fn evict_one(&mut self) -> bool {
+        let evicted = !self.is_held() && !self.kept.is_empty();
+        if evicted {
+            self.drop_oldest();
+        }
+        evicted
+    }
+
+    fn drop_oldest(&mut self) {
+        let is_beyond = self.beyond() > 0;
+        let oldest = self.kept.pop_front().expect("something is kept");
+        if is_beyond {
+            self.held_bytes -= oldest.payload.bytes.len() as u64;
+        }
+        self.payload_bytes -= shared_bytes(oldest.payload.bytes.len());
+    }
+
+    /// Shrinks when a quarter of the room is used.
+    fn give_back(&mut self) {
+        if self.kept.len() <= self.kept.capacity() / 4 {
+            self.kept.shrink_to(self.kept.len());
+        }
+    }
+
+    /// What it takes while it has publications; the formula is at `Stats::history_bytes`.
+    pub(super) fn bytes(&self) -> usize {
+        let room = self.kept.capacity() * size_of::<Kept>();
+        allocated(size_of::<History>()) + allocated(room) + self.payload_bytes
+    }
+}
+
+/// What bytes behind an `Arc` take: two counts come with them.
+pub(super) fn shared_bytes(len: usize) -> usize {
+    allocated(2 * size_of::<usize>() + len)
+}
+
+/// What the allocator takes for so many bytes: its own 8, rounded up (glibc; others differ little).
+fn allocated(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        _ => (bytes + 8).next_multiple_of(16).max(32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channels::Form;
+
+    fn history(size: u32) -> History {
+        History::new(Retention { size, ttl_ms: 10 }, 5)
+    }
+
+    fn payload(byte: u8) -> Payload {
+        Payload::new(Form::Binary, [byte])
+    }
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: 5, offset }
+    }
+
+    fn after(offset: u64) -> Start {
+        Start::After(at(offset))
+    }
+
+    /// The offsets that a question is answered with, and whether there is more.
+    fn page(
+        history: &History,
+        start: Start,
+        (limit, bytes_max): (u32, u32),
+        direction: Direction,
+    ) -> (Option<bool>, Vec<u64>, bool) {
+        let query = HistoryQuery { start, limit, bytes_max, direction };
+        let page = history.page(&Arc::from("channel"), query, 0);
+        let offset = |publication: &Publication| {
+            let position = publication.position.expect("it has one");
+            assert_eq!(publication.payload.bytes[0], position.offset as u8);
+            position.offset
+        };
+        (page.recovered, page.publications.iter().map(offset).collect(), page.more)
+    }
+
+    /// The newest are kept, as many as there may be, with their offsets.
+    #[test]
+    fn the_newest_are_kept() {
+        let mut history = history(3);
+        for byte in 1..=5 {
+            assert_eq!(history.append(payload(byte), 0), at(u64::from(byte)));
+        }
+        let newest = page(&history, Start::Head, (9, 9), Direction::Forward);
+        assert_eq!(newest, (None, vec![3, 4, 5], false));
+    }
+
+    /// A page begins where the question says, ends within its bounds, and says what they left out.
+    #[test]
+    fn pages_have_bounds() {
+        let mut history = history(10);
+        (1..=12).for_each(|byte| _ = history.append(payload(byte), 0));
+        let forward = |start, bounds| page(&history, start, bounds, Direction::Forward);
+        let reverse = |start, bounds| page(&history, start, bounds, Direction::Reverse);
+        assert_eq!(forward(after(9), (9, 9)), (Some(true), vec![10, 11, 12], false));
+        assert_eq!(forward(after(9), (2, 9)), (Some(true), vec![10, 11], true));
+        assert_eq!(forward(after(9), (9, 2)), (Some(true), vec![10, 11], true));
+        assert_eq!(forward(after(9), (9, 0)), (Some(true), vec![10], true));
+        assert_eq!(forward(after(9), (0, 9)), (Some(true), vec![], false));
+        assert_eq!(forward(after(12), (9, 9)), (Some(true), vec![], false));
+        assert_eq!(forward(Start::AfterOffset(11), (9, 9)), (Some(true), vec![12], false));
+        for lost in [after(1), after(13), after(u64::MAX), Start::AfterOffset(u64::MAX)] {
+            assert_eq!(forward(lost, (2, 9)), (Some(false), vec![11, 12], true));
+        }
+        assert_eq!(forward(Start::Head, (9, 3)), (None, vec![10, 11, 12], true));
+        assert_eq!(reverse(Start::Head, (2, 9)), (None, vec![12, 11], true));
+        assert_eq!(reverse(after(5), (9, 9)), (Some(true), vec![4, 3], false));
+        assert_eq!(reverse(after(5), (1, 9)), (Some(true), vec![4], true));
+        assert_eq!(reverse(after(0), (9, 9)), (Some(true), vec![], false));
+        assert_eq!(reverse(after(u64::MAX), (1, 9)), (Some(true), vec![12], true));
+        let other = Start::After(Position { epoch: 4, offset: 5 });
+        assert_eq!(reverse(other, (2, 9)), (Some(false), vec![12, 11], true));
+    }
+
+    /// A slice has consecutive publications from an offset on, or from what is left, and at least one
+    /// if there is one.
+    #[test]
+    fn slices_follow_each_other() {
+        let mut history = history(3);
+        (1..=5).for_each(|byte| _ = history.append(payload(byte), 0));
+        let slice = |from, bytes_max| {
+            let (first, slice) = history.slice(&Arc::from("channel"), from, bytes_max);
+            (first, slice.len())
+        };
+        assert_eq!([slice(1, 9), slice(4, 9), slice(3, 2)], [(3, 3), (4, 2), (3, 2)]);
+        assert_eq!([slice(3, 0), slice(6, 9), slice(u64::MAX, 9)], [(3, 1), (6, 0), (6, 0)]);
+    }
+
+    /// A reader has missed what came since, or it cannot be told what it missed.
+    #[test]
+    fn what_was_missed_is_there_or_not() {
+        let mut history = history(3);
+        assert_eq!((history.missed(after(0), 0), history.missed(after(1), 0)), (Some(0), None));
+        for now in 0..5 {
+            history.append(payload(0), now);
+        }
+        let missed = |start| history.missed(start, 5);
+        assert_eq!([5, 4, 2].map(after).map(missed), [Some(0), Some(1), Some(3)]);
+        assert_eq!([1, 6, u64::MAX].map(after).map(missed), [None; 3]);
+        let other = Position { epoch: 4, offset: 5 };
+        assert_eq!([Start::After(other), Start::Head].map(missed), [None; 2]);
+        assert_eq!([3, 1, 6].map(Start::AfterOffset).map(missed), [Some(2), None, None]);
+        // The one of moment 2 is past its time, though it has not been dropped.
+        assert_eq!((history.missed(after(3), 12), history.missed(after(2), 12)), (Some(2), None));
+    }
+
+    /// What is past its time is dropped, a bounded number in one go; the count goes on.
+    #[test]
+    fn time_drops() {
+        let mut history = history(100);
+        for now in 0..40 {
+            history.append(payload(0), now);
+        }
+        assert_eq!(history.deadline(), Some(10));
+        assert_eq!((history.expire(30, 15), history.expire(30, 15)), (15, 6));
+        assert_eq!((history.expire(30, 15), history.len(), history.deadline()), (0, 19, Some(31)));
+        history.expire(1000, 1000);
+        assert_eq!((history.len(), history.deadline(), history.position()), (0, None, at(40)));
+    }
+
+    /// What is held stays whatever size, time and bytes say, is counted, and is nobody else's; then
+    /// it goes.
+    #[test]
+    fn holds_keep_what_they_need() {
+        let mut history = history(3);
+        (1..=3).for_each(|byte| _ = history.append(payload(byte), 0));
+        history.holds.get_or_insert_default().set((0, 1), 2, 0);
+        (4..=6).for_each(|byte| _ = history.append(payload(byte), 0));
+        assert_eq!((history.len(), history.held_bytes(), history.deadline()), (5, 2, None));
+        assert_eq!(history.expire(100, 100), 0);
+        history.evict();
+        assert_eq!(history.slice(&Arc::from("channel"), 1, 100).0, 2);
+        assert_eq!(history.missed(after(1), 0), None, "it is beyond the size");
+        let newest = page(&history, Start::Head, (9, 9), Direction::Reverse);
+        assert_eq!(newest, (None, vec![6, 5, 4], false));
+        history.holds = None;
+        history.settle();
+        assert_eq!((history.len(), history.held_bytes(), history.deadline()), (3, 0, Some(10)));
+    }
+
+    /// Room grows up to the retention's size and is given back; the bytes are counted from it.
+    #[test]
+    fn room_follows_what_is_kept() {
+        let mut history = history(100);
+        let empty = history.bytes();
+        for now in 0..150 {
+            history.append(payload(0), now);
+            let room = history.len().next_power_of_two().min(100);
+            assert_eq!(history.kept.capacity(), room);
+            assert_eq!(history.bytes(), empty + allocated(room * 32) + history.len() * 32);
+        }
+        for now in 50..200 {
+            history.expire(now, 100);
+            assert!(history.kept.capacity() <= 4 * history.len());
+        }
+        assert_eq!((history.bytes(), history.kept.capacity()), (empty, 0));
+    }
+}

@@ -1,0 +1,49 @@
+//! Readers for which a channel's history stays until they have read it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::Shard;
+
+/// The holds on one channel's history.
+#[derive(Default)]
+pub(super) struct Holds {
+    /// The offsets from which on history stays, with their holders.
+    offsets: BTreeSet<(u64, Holder)>,
+    holders: BTreeMap<Holder, Hold>,
+}
+
+/// A reader that is behind, by its shard and its id there.
+pub(super) type Holder = (Shard, u32);
+
+#[derive(Clone, Copy)]
+struct Hold {
+    offset: u64,
+    until: u64,
+}
+
+impl Holds {
+    pub(super) fn is_empty(&self) -> bool {
+        self.holders.is_empty()
+    }
+
+    /// The first offset that has to stay, whatever the retention.
+    pub(super) fn floor(&self) -> u64 {
+        self.offsets.first().map_or(u64::MAX, |(offset, _)| *offset)
+    }
+
+    /// History from `offset` on stays for the holder until that time. Returns when its hold would
+    /// have lapsed, if it had one.
+    pub(super) fn set(&mut self, holder: Holder, offset: u64, until: u64) -> Option<u64> {
+        let before = self.release(holder);
+        self.offsets.insert((offset, holder));
+        self.holders.insert(holder, Hold { offset, until });
+        before
+    }
+
+    /// Nothing stays for the holder. Returns when its hold would have lapsed, if it had one.
+    pub(super) fn release(&mut self, holder: Holder) -> Option<u64> {
+        let Hold { offset, until } = self.holders.remove(&holder)?;
+        self.offsets.remove(&(offset, holder));
+        Some(until)
+    }
+}

@@ -1,0 +1,147 @@
+//! The subscriptions of each member of this shard.
+
+use std::mem;
+
+use super::list::List;
+use crate::Member;
+
+/// The memberships of all members, by number. The records are kept for as long as the shard lives,
+/// as its connections' slots are.
+pub(super) struct Members {
+    lists: Vec<List<Membership>>,
+    memberships: u64,
+}
+
+/// One subscription, seen from the member: half of what it takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Membership {
+    /// The channel's key.
+    pub(super) channel: u32,
+    place: u32,
+}
+
+/// Where a channel has a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In its list, at this place.
+    Listed(u32),
+    /// Nowhere yet: this question has not been answered.
+    Asked(u32),
+    /// Out of its list: this reader is behind.
+    Behind(u32),
+}
+
+/// The upper two bits of `Membership::place`. Lists, questions and readers are fewer than 2^30.
+const KIND: u32 = 3 << 30;
+const ASKED: u32 = 1 << 30;
+const BEHIND: u32 = 2 << 30;
+
+const _: () = assert!(size_of::<Membership>() == 8);
+/// A member's record, with two memberships inline.
+const _: () = assert!(size_of::<List<Membership>>() == 24);
+
+impl Membership {
+    pub(super) fn new(channel: u32, place: Place) -> Self {
+        let (kind, key) = match place {
+            Place::Listed(place) => (0, place),
+            Place::Asked(ask) => (ASKED, ask),
+            Place::Behind(reader) => (BEHIND, reader),
+        };
+        assert!(key & KIND == 0, "there are too many memberships");
+        Membership { channel, place: kind | key }
+    }
+
+    pub(super) fn place(self) -> Place {
+        let key = self.place & !KIND;
+        match self.place & KIND {
+            0 => Place::Listed(key),
+            ASKED => Place::Asked(key),
+            _ => Place::Behind(key),
+        }
+    }
+}
+
+impl Members {
+    /// Nobody's, with room for so many members.
+    pub(super) fn new(room: usize) -> Self {
+        Members { lists: Vec::with_capacity(room), memberships: 0 }
+    }
+
+    /// Memberships of all members.
+    pub(super) fn memberships(&self) -> u64 {
+        self.memberships
+    }
+
+    /// The member's subscriptions, in no order.
+    pub(super) fn of(&self, member: Member) -> &[Membership] {
+        self.lists.get(member as usize).map_or(&[], |list| list)
+    }
+
+    /// Adds a membership and returns its index.
+    pub(super) fn join(&mut self, member: Member, membership: Membership) -> u32 {
+        let members = member as usize + 1;
+        if members > self.lists.len() {
+            if members > self.lists.capacity() {
+                self.lists.reserve_exact(members + members / 8 - self.lists.len());
+            }
+            self.lists.resize_with(members, List::new);
+        }
+        let list = &mut self.lists[member as usize];
+        list.push(membership);
+        self.memberships += 1;
+        list.len() as u32 - 1
+    }
+
+    /// Says where a channel has the member now.
+    pub(super) fn place(&mut self, member: Member, index: u32, place: Place) {
+        let membership = &mut self.lists[member as usize][index as usize];
+        *membership = Membership::new(membership.channel, place);
+    }
+
+    /// Ends one membership. Also returns the one that has its index now, if one does.
+    pub(super) fn part(&mut self, member: Member, index: u32) -> (Membership, Option<Membership>) {
+        let list = &mut self.lists[member as usize];
+        let parted = list[index as usize];
+        list.swap_remove(index as usize);
+        self.memberships -= 1;
+        (parted, list.get(index as usize).copied())
+    }
+
+    /// Ends all memberships of a member.
+    pub(super) fn leave(&mut self, member: Member) -> List<Membership> {
+        let Some(list) = self.lists.get_mut(member as usize) else { return List::new() };
+        self.memberships -= list.len() as u64;
+        mem::replace(list, List::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A membership says where its channel has the member, of three kinds of places.
+    #[test]
+    fn places_are_told_apart() {
+        for key in [0, 7, ASKED - 1] {
+            for place in [Place::Listed(key), Place::Asked(key), Place::Behind(key)] {
+                assert_eq!(Membership::new(3, place).place(), place);
+            }
+        }
+    }
+
+    /// When one of several memberships ends, the last takes its index.
+    #[test]
+    fn the_last_takes_the_index() {
+        let mut members = Members::new(0);
+        for channel in 0..3 {
+            members.join(9, Membership::new(channel, Place::Listed(channel)));
+        }
+        let (parted, moved) = members.part(9, 0);
+        assert_eq!((parted.channel, moved.map(|moved| moved.channel)), (0, Some(2)));
+        let (parted, moved) = members.part(9, 1);
+        assert_eq!((parted.channel, moved.is_none()), (1, true));
+        assert_eq!((members.of(9).len(), members.memberships()), (1, 1));
+        assert_eq!((members.leave(9).len(), members.leave(1000).len()), (1, 0));
+        assert_eq!((members.of(9).len(), members.memberships()), (0, 0));
+    }
+}

@@ -1,0 +1,121 @@
+//! Messages between shards about channels.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ChannelName, HistoryPage, HistoryQuery, Origin, Payload, Position, Publication, Publisher,
+    Recovery, Refused, Start,
+};
+use crate::{Member, Ticket};
+
+/// A message from one shard to another. The caller carries it there, in order and without loss.
+///
+/// The first seven are for the owner of a channel, the next five come from it, and the last one goes
+/// to all shards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are described with their variant")]
+pub enum ShardMessage {
+    /// One of `subscribers` on the sender wants to hear what follows on `start`. `Joined` gives `ask`
+    /// back. `key` names the channel on the sender, for its publications, and `reader` the subscriber
+    /// if it recovers.
+    Ask { channel: ChannelName, key: u32, subscribers: u32, ask: u32, reader: u32, start: Start },
+    /// The sender has this number of subscribers. With 0, it has forgotten the channel.
+    Count { channel: ChannelName, subscribers: u32 },
+    /// A member of the sender publishes.
+    Publish { channel: ChannelName, payload: Payload, publisher: Publisher },
+    /// A member of the sender asks for history.
+    Read { channel: ChannelName, query: HistoryQuery, ticket: Ticket },
+    /// A reader of the sender, which is behind, needs the publications from offset `from` on. With
+    /// `hold` the owner keeps what follows for a while, even if the channel's retention would drop it.
+    Slice { channel: ChannelName, member: Member, reader: u32, from: u64, hold: bool },
+    /// The owner need not keep anything for this reader.
+    Release { channel: ChannelName, reader: u32 },
+    /// The sender's log of the channel is full, or no longer: the owner refuses publications
+    /// meanwhile.
+    ChannelBehind { channel: ChannelName, behind: bool },
+    /// The member with this question is subscribed, and has missed so many publications before
+    /// `recovery.position`, all of which it gets. Later publications follow this message.
+    Joined { ask: u32, recovery: Option<Recovery>, missed: u64 },
+    /// A publication for the subscribers of the channel that had this key when the receiver last
+    /// asked.
+    Publication { key: u32, publication: Publication },
+    /// The outcome of a publication.
+    Published {
+        ticket: Option<Ticket>,
+        origin: Origin,
+        channel: Arc<str>,
+        outcome: Result<Option<Position>, Refused>,
+    },
+    /// The answer to `Read`.
+    History { ticket: Ticket, page: HistoryPage },
+    /// The answer to `Slice`: consecutive publications, the first of which has the offset `first`. If
+    /// there are none, `first` is the offset that the next publication will get.
+    SliceRead { member: Member, reader: u32, first: u64, publications: Vec<Publication> },
+    /// Much waits on the sender, or no longer: owners refuse publications that it would get.
+    Behind(bool),
+}
+
+const _: () = assert!(size_of::<ShardMessage>() <= 96);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channels::{Direction, Form};
+
+    /// Messages travel between threads.
+    #[test]
+    fn messages_can_be_sent() {
+        fn sent<T: Send + 'static>() {}
+        sent::<ShardMessage>();
+    }
+
+    /// Every message can be encoded and decoded without loss.
+    #[test]
+    fn messages_are_encodable() {
+        let name = || ChannelName { hash: 7, text: "a:b".into() };
+        let position = Position { epoch: u32::MAX, offset: u64::MAX };
+        let payload = Payload { form: Form::Json, side_len: 1, bytes: Arc::from(*b"s{}") };
+        let origin = Origin(u64::MAX);
+        let publication = Publication {
+            channel: "a:b".into(),
+            position: Some(position),
+            payload: payload.clone(),
+            except: Some(origin),
+        };
+        let publisher = Publisher { origin, ticket: Some(3), except: true };
+        let (start, direction) = (Start::AfterOffset(5), Direction::Reverse);
+        let query = HistoryQuery { start, limit: 1, bytes_max: 2, direction };
+        let recovery = Some(Recovery { position, recovered: Some(false) });
+        let publications = vec![publication.clone(); 2];
+        let page = HistoryPage {
+            position,
+            recovered: None,
+            publications: publications.clone(),
+            more: true,
+        };
+        let (channel, outcome) = (Arc::from("a:b"), Err(Refused::Overloaded));
+        let start = Start::After(position);
+        let messages = [
+            ShardMessage::Ask { channel: name(), key: 1, subscribers: 2, ask: 3, reader: 4, start },
+            ShardMessage::Count { channel: name(), subscribers: 0 },
+            ShardMessage::Publish { channel: name(), payload, publisher },
+            ShardMessage::Read { channel: name(), query, ticket: 5 },
+            ShardMessage::Slice { channel: name(), member: 1, reader: 2, from: 3, hold: true },
+            ShardMessage::Release { channel: name(), reader: 1 },
+            ShardMessage::ChannelBehind { channel: name(), behind: true },
+            ShardMessage::Joined { ask: 1, recovery, missed: 9 },
+            ShardMessage::Publication { key: 2, publication },
+            ShardMessage::Published { ticket: None, origin, channel, outcome },
+            ShardMessage::History { ticket: 4, page },
+            ShardMessage::SliceRead { member: 1, reader: 2, first: 3, publications },
+            ShardMessage::Behind(true),
+        ];
+        for message in messages {
+            let text = serde_json::to_string(&message).expect("encodable");
+            let decoded: ShardMessage = serde_json::from_str(&text).expect("decodable");
+            assert_eq!(decoded, message, "{text}");
+        }
+    }
+}

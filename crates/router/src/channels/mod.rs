@@ -1,0 +1,323 @@
+//! Channels: subscribers, the order of publications, and history.
+//!
+//! ```text
+//!   subscriber's shard                    owner of the channel               publisher's shard
+//!  ────────────────────                  ──────────────────────             ───────────────────
+//!   subscribe ── Ask ───────────────────▶ the shard is interested
+//!   Event ◀───── Joined ───────────────── from this position on
+//!                                         refuses, or numbers  ◀── Publish ─── publish
+//!   log ◀─────── Publication ──────────── and keeps, and tells ─── Published ▶ Event
+//!   deliver, pull                         interested shards
+//! ```
+//!
+//! Every channel has an owner, chosen by the hash of its name. The owner alone numbers publications
+//! and keeps history. Messages from one shard to another keep their order and are not lost. So what
+//! is published after the owner answered `Joined` arrives after it: a recovery has no gap and nothing
+//! twice, and all subscribers hear a channel in the owner's order. A shard forgets a channel with its
+//! last member and says so; a new record of the same channel begins with a new question.
+//!
+//! A subscriber has either *caught up*, and [`Channels::deliver`] hands it each publication, or it is
+//! *behind*: its connection was congested, or it recovers. Then it has a cursor, and
+//! [`Channels::pull`] hands it what follows: from the channel's log on this shard, or, where the cursor
+//! is older than that, from the owner's history, a slice at a time. A reader whose cursor
+//! reaches the end of the log has caught up.
+//!
+//! Logs are bounded in bytes. Beyond the bound the oldest publications go, unless a reader that is
+//! not slow has yet to take them: then the owner refuses publications to the channel until it has. A
+//! reader is slow when it has let the server wait for `Limits::slow_grace_ms` in all. The caller says
+//! what becomes of a reader whose next publication is gone ([`Subscribers::overrun`]).
+
+mod backplane;
+mod event;
+mod limits;
+mod message;
+mod publication;
+mod subscribers;
+
+mod fanout;
+mod list;
+mod log;
+mod logs;
+mod members;
+mod name;
+mod readers;
+mod slices;
+
+mod channel;
+mod history;
+mod holds;
+mod listing;
+mod owner;
+
+mod catch_up;
+mod publish;
+mod subscribe;
+
+use std::collections::VecDeque;
+
+use slab::Slab;
+
+use crate::memory::Trim;
+use crate::{Member, Shard, Ticket};
+use channel::Channel;
+use logs::Logs;
+use members::Members;
+use name::{ByName, Hashing};
+use owner::{Owner, ShardInterest};
+use publish::Appending;
+use readers::Readers;
+use subscribe::Ask;
+
+pub use backplane::{Append, AppendId, Backplane, Interest, Local};
+pub use event::{Event, HistoryPage, Recovery, Refused};
+pub use history::Retention;
+pub use limits::{Limits, Stats};
+pub use listing::{ChannelInfo, Cursor};
+pub use message::ShardMessage;
+pub use name::ChannelName;
+pub use publication::{
+    Direction, Form, HistoryQuery, Origin, Payload, Position, Publication, Publisher, Start,
+};
+pub use subscribers::{Encoded, Overrun, Pulled, Subscribers, Taken};
+
+/// The channels of one shard.
+///
+/// Its methods are of four kinds. Commands of members ([`subscribe`](Self::subscribe),
+/// [`publish`](Self::publish) and so on) are refused at once, or obeyed, at once or later. Their
+/// outcomes are taken with [`event`](Self::event): after each command and each message, so that a
+/// subscription is told of before what is published to it. Messages go to other shards
+/// ([`messages`](Self::messages)) and come from them ([`receive`](Self::receive)). Publications are
+/// handed to subscribers by [`deliver`](Self::deliver), once a turn, and by [`pull`](Self::pull);
+/// history expires by [`expire`](Self::expire).
+///
+/// `E` is what the caller makes of a publication to hand it to many, a frame for instance: it is
+/// made once and kept for as long as somebody on this shard has yet to get the publication.
+///
+/// Times are milliseconds of any clock that all shards share and that does not go back.
+pub struct Channels<E = ()> {
+    shard: Shard,
+    limits: Limits,
+    hashing: Hashing,
+    channels: ByName<Channel>,
+    members: Members,
+    /// The questions that the owners have not answered; `None` if the member has withdrawn it. A
+    /// question keeps its key until the answer is here, so an answer is never taken for another.
+    asks: Slab<Option<Ask>>,
+    logs: Logs<E>,
+    /// The readers that are behind.
+    readers: Readers,
+    /// Places of subscribers that fall behind in a fan-out; empty between calls.
+    fallen: Vec<u32>,
+    owner: Owner,
+    /// Publications that the backplane has yet to append.
+    appending: Slab<Appending>,
+    /// By shard; the one for this shard stays empty.
+    outboxes: Box<[Vec<ShardMessage>]>,
+    /// By shard: whether owners refuse publications that it would get. This shard's is what it has
+    /// told the others.
+    behind: Box<[bool]>,
+    /// This shard has as many deliveries waiting as it may have.
+    deliveries_are_full: bool,
+    /// The logs of this shard have reached their bound.
+    logs_are_full: bool,
+    /// When full logs are looked at again.
+    next_review: u64,
+    events: VecDeque<Event>,
+}
+
+impl<E: Encoded> Channels<E> {
+    /// The part of `shard` in channels that are shared by `shards`. All of them are given the same
+    /// `seed`, an unpredictable one in every process, and the same `rules`, which say whether a channel
+    /// keeps history.
+    ///
+    /// # Panics
+    /// If a bound of `limits` lets nothing through.
+    pub fn new(
+        shard: Shard,
+        shards: u16,
+        seed: u64,
+        rules: impl Fn(&str) -> Option<Retention> + Send + 'static,
+        limits: Limits,
+    ) -> Self {
+        assert!(shard < shards);
+        limits.check();
+        let hashing = Hashing::new(seed);
+        let epoch = hashing.hash(&shard.to_le_bytes());
+        let owner = Owner::new(Box::new(rules), epoch, limits.slow_grace_ms, Box::new(Local));
+        Channels {
+            shard,
+            limits,
+            hashing,
+            channels: ByName::new(),
+            members: Members::new(limits.members_usual),
+            asks: Slab::new(),
+            logs: Logs::new(limits.log_bytes_max),
+            readers: Readers::new(limits.slow_grace_ms),
+            fallen: Vec::new(),
+            owner,
+            appending: Slab::new(),
+            outboxes: (0..shards).map(|_| Vec::new()).collect(),
+            behind: vec![false; usize::from(shards)].into(),
+            deliveries_are_full: false,
+            logs_are_full: false,
+            next_review: 0,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Replaces [`Local`]. To be called before anything else.
+    #[must_use]
+    pub fn with_backplane(mut self, backplane: Box<dyn Backplane + Send>) -> Self {
+        self.owner.backplane = backplane;
+        self
+    }
+
+    /// The shard that owns a channel.
+    pub fn owner(&self, channel: &str) -> Shard {
+        self.owner_of(self.hashing.hash(channel.as_bytes()))
+    }
+
+    fn owner_of(&self, hash: u32) -> Shard {
+        name::owner(hash, self.outboxes.len() as u16)
+    }
+
+    /// The name of a channel, shared if it is known here.
+    fn name(&self, hash: u32, channel: &str) -> ChannelName {
+        let subscribed = self.channels.find(hash, channel).map(|key| self.channels.name(key));
+        let owned = || self.owner.find(hash, channel).map(|key| self.owner.name(key));
+        let known = subscribed.or_else(owned).cloned();
+        known.unwrap_or_else(|| ChannelName { hash, text: channel.into() })
+    }
+
+    /// Whether too many messages wait for an owner.
+    fn is_overloaded(&self, owner: Shard) -> bool {
+        self.outboxes[usize::from(owner)].len() >= self.limits.messages_max
+    }
+
+    /// Takes a message from another shard; those from one shard in their order.
+    pub fn receive(&mut self, from: Shard, message: ShardMessage, now: u64) {
+        match message {
+            ShardMessage::Ask { channel, key, subscribers, ask, reader, start } => {
+                let interest = ShardInterest { shard: from, is_behind: false, key, subscribers };
+                let (recovery, missed) = self.owner.join(channel, interest, start, reader, now);
+                self.tell(from, ShardMessage::Joined { ask, recovery, missed }, now);
+            }
+            ShardMessage::Count { channel, subscribers } => {
+                self.owner.count(&channel, from, subscribers);
+            }
+            ShardMessage::Publish { channel, payload, publisher } => {
+                let ChannelName { hash, text } = &channel;
+                let entered = self.enter(from, *hash, text, payload, publisher, now);
+                if let Some(outcome) = entered {
+                    self.tell_outcome(from, publisher, channel.text, outcome);
+                }
+            }
+            ShardMessage::Read { channel, query, ticket } => {
+                let page = self.owner.read(&channel, query, now);
+                self.tell(from, ShardMessage::History { ticket, page }, now);
+            }
+            ShardMessage::Slice { channel, member, reader, from: offset, hold } => {
+                let bounds = (offset, self.limits.slice_bytes);
+                let (first, publications) =
+                    self.owner.slice(&channel, (from, reader), bounds, hold, now);
+                let message = ShardMessage::SliceRead { member, reader, first, publications };
+                self.tell(from, message, now);
+            }
+            ShardMessage::Release { channel, reader } => {
+                self.owner.release_by_name(&channel, (from, reader));
+            }
+            ShardMessage::ChannelBehind { channel, behind } => {
+                self.owner.set_behind(&channel, from, behind);
+            }
+            ShardMessage::Joined { ask, recovery, missed } => {
+                self.joined(ask, recovery, missed, now);
+            }
+            ShardMessage::Publication { key, publication } => self.log(key, publication, now),
+            ShardMessage::Published { ticket, origin, channel, outcome } => {
+                self.events.push_back(Event::Published { ticket, origin, channel, outcome });
+            }
+            ShardMessage::History { ticket, page } => {
+                self.events.push_back(Event::History { ticket, page });
+            }
+            ShardMessage::SliceRead { member, reader, first, publications } => {
+                if self.readers.answered(member, reader, (first, publications), now) {
+                    self.events.push_back(Event::Readable { member });
+                }
+            }
+            ShardMessage::Behind(behind) => self.behind[usize::from(from)] = behind,
+        }
+    }
+
+    /// Gathers a message for another shard. This one takes it at once.
+    fn tell(&mut self, to: Shard, message: ShardMessage, now: u64) {
+        match to == self.shard {
+            true => self.receive(to, message, now),
+            false => self.outboxes[usize::from(to)].push(message),
+        }
+    }
+
+    /// The messages gathered for a shard, oldest first. The caller takes them, all or the first of
+    /// them, when it can hand them over.
+    pub fn messages(&mut self, to: Shard) -> &mut Vec<ShardMessage> {
+        &mut self.outboxes[usize::from(to)]
+    }
+
+    /// Takes the oldest event.
+    #[must_use]
+    pub fn event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.events.trim();
+        Some(event)
+    }
+
+    /// Drops history that is past its time, a bounded slice of it, ends holds, and looks again at
+    /// full logs. After that there may be something to [`deliver`](Self::deliver).
+    pub fn expire(&mut self, now: u64) {
+        self.owner.expire(now);
+        self.review(now);
+    }
+
+    /// When [`expire`](Self::expire) has something to do, or somewhat earlier.
+    pub fn next_expiry(&self) -> Option<u64> {
+        let review = self.has_full_logs().then_some(self.next_review);
+        self.owner.next_expiry().into_iter().chain(review).min()
+    }
+
+    /// Counts of this shard.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            channels: self.channels.len() as u64,
+            subscriptions: self.members.memberships(),
+            pending: self.asks.len() as u64,
+            messages_waiting: self.outboxes.iter().map(|messages| messages.len() as u64).sum(),
+            deliveries_waiting: self.logs.waiting(),
+            events_waiting: self.events.len() as u64,
+            members_behind: self.readers.members() as u64,
+            readers_behind: self.readers.len() as u64,
+            log_publications: self.logs.publications(),
+            log_bytes: self.logs.bytes(),
+            appends_waiting: self.appending.len() as u64,
+            ..Stats::default()
+        };
+        self.owner.count_into(&mut stats);
+        stats
+    }
+
+    /// A channel that this shard owns, if anybody is subscribed or something is kept.
+    pub fn channel(&self, channel: &str) -> Option<ChannelInfo> {
+        let key = self.owner.find(self.hashing.hash(channel.as_bytes()), channel)?;
+        self.owner.info(key)
+    }
+
+    /// At most `limit` of the channels that this shard owns, and where to go on, if there are more.
+    /// It may be fewer, even none, as no call looks at more than a bounded number of places.
+    pub fn channels(&self, from: Cursor, limit: usize) -> (Vec<ChannelInfo>, Option<Cursor>) {
+        self.owner.list(from, limit)
+    }
+}
+
+/// The shard, of `shards` that have the same `seed`, that owns a channel.
+pub fn owner(channel: &str, shards: u16, seed: u64) -> Shard {
+    let hash = name::Hashing::new(seed).hash(channel.as_bytes());
+    name::owner(hash, shards)
+}

@@ -1,0 +1,487 @@
+//! Channels on the shard that owns them: interested shards, order, history.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use super::backplane::{Backplane, Interest};
+use super::history::{History, Retention, shared_bytes};
+use super::holds::Holder;
+use super::list::List;
+use super::name::{ByName, ChannelName};
+use super::{HistoryPage, HistoryQuery, Origin, Payload, Publication, Recovery, Start, Stats};
+use crate::Shard;
+use crate::memory::Trim;
+
+/// The channels that one shard owns: those that some shard cares about, and those with history.
+pub(super) struct Owner {
+    rules: Rules,
+    pub(super) channels: ByName<Owned>,
+    /// When the oldest publication of a channel is past its time, or earlier, and the channel's key.
+    /// Each channel with publications is in here once, unless its oldest one is held.
+    deadlines: BinaryHeap<Reverse<(u64, u32)>>,
+    /// When the holds of all channels lapse.
+    pub(super) lapses: BTreeSet<(u64, u32, Holder)>,
+    /// Milliseconds that a hold lasts.
+    pub(super) hold_ms: u64,
+    /// Of channels to come. Goes up when the count of any channel is forgotten, so that none counts
+    /// the same twice; a channel that was forgotten before it had counted may go on.
+    epoch: u32,
+    kept: usize,
+    pub(super) bytes: usize,
+    evicted: u64,
+    pub(super) backplane: Box<dyn Backplane + Send>,
+}
+
+/// Says whether, and how, a channel keeps history.
+pub(super) type Rules = Box<dyn Fn(&str) -> Option<Retention> + Send>;
+
+pub(super) struct Owned {
+    pub(super) interests: List<ShardInterest>,
+    /// `None` if the channel keeps none.
+    pub(super) history: Option<Box<History>>,
+}
+
+/// The subscribers on one shard.
+pub(super) struct ShardInterest {
+    pub(super) shard: Shard,
+    /// The shard's log of the channel is full.
+    pub(super) is_behind: bool,
+    /// The channel's key there.
+    pub(super) key: u32,
+    /// As the shard last reported.
+    pub(super) subscribers: u32,
+}
+
+/// A cache line with its name, and the subscribers of two shards.
+const _: () = assert!(ByName::<Owned>::SLOT_BYTES == 64);
+
+/// Publications that one call of `expire` drops.
+pub(super) const EXPIRED_SLICE: usize = 1024;
+
+impl Owner {
+    pub(super) fn new(
+        rules: Rules,
+        epoch: u32,
+        hold_ms: u64,
+        backplane: Box<dyn Backplane + Send>,
+    ) -> Self {
+        Owner {
+            rules,
+            channels: ByName::new(),
+            deadlines: BinaryHeap::new(),
+            lapses: BTreeSet::new(),
+            hold_ms,
+            epoch,
+            kept: 0,
+            bytes: 0,
+            evicted: 0,
+            backplane,
+        }
+    }
+
+    /// How the channel keeps history, if it does.
+    pub(super) fn retention(&self, channel: &str) -> Option<Retention> {
+        (self.rules)(channel).filter(|retention| retention.size > 0)
+    }
+
+    pub(super) fn find(&self, hash: u32, channel: &str) -> Option<u32> {
+        self.channels.find(hash, channel)
+    }
+
+    pub(super) fn name(&self, key: u32) -> &ChannelName {
+        self.channels.name(key)
+    }
+
+    /// The shards that care about a channel.
+    pub(super) fn interests(&self, key: u32) -> &[ShardInterest] {
+        &self.channels.value(key).interests
+    }
+
+    /// Adds a channel that is not here yet, and that gets an interest or a publication to keep.
+    pub(super) fn add(&mut self, name: ChannelName, retention: Option<Retention>) -> u32 {
+        let history = retention.map(|retention| Box::new(History::new(retention, self.epoch)));
+        self.channels.insert(name, Owned { interests: List::new(), history })
+    }
+
+    /// A shard has a subscriber more, which wants to hear what follows on `start`. Returns, for a
+    /// channel with history, how it recovers, and how many publications it has missed and gets: they
+    /// stay until the `holder` has read them.
+    pub(super) fn join(
+        &mut self,
+        name: ChannelName,
+        reported: ShardInterest,
+        start: Start,
+        holder: u32,
+        now: u64,
+    ) -> (Option<Recovery>, u64) {
+        let key = self.find(name.hash, &name.text).unwrap_or_else(|| {
+            let retention = self.retention(&name.text);
+            self.add(name.clone(), retention)
+        });
+        let shard = reported.shard;
+        let Owned { interests, .. } = self.channels.value_mut(key);
+        match interests.iter_mut().find(|interest| interest.shard == shard) {
+            // Whether the shard is behind, it says itself.
+            Some(interest) => {
+                *interest = ShardInterest { is_behind: interest.is_behind, ..reported };
+            }
+            None => {
+                interests.push(reported);
+                if interests.len() == 1 {
+                    self.backplane.interest(&name.text, Interest::First);
+                }
+            }
+        }
+        let Some(history) = &self.channels.value(key).history else { return (None, 0) };
+        let (position, missed) = (history.position(), history.missed(start, now));
+        let recovered = (start != Start::Head).then_some(missed.is_some());
+        let missed = missed.unwrap_or(0) as u64;
+        if missed > 0 {
+            self.hold(key, (shard, holder), position.offset - missed + 1, now);
+        }
+        (Some(Recovery { position, recovered }), missed)
+    }
+
+    /// A shard has this number of subscribers now. With none, it does not care any more.
+    pub(super) fn count(&mut self, name: &ChannelName, shard: Shard, subscribers: u32) {
+        let key = self.find(name.hash, &name.text).expect("the shard has asked before");
+        let interests = &mut self.channels.value_mut(key).interests;
+        let at = interests.iter().position(|interest| interest.shard == shard);
+        let at = at.expect("the shard has asked before");
+        if subscribers > 0 {
+            interests[at].subscribers = subscribers;
+            return;
+        }
+        interests.swap_remove(at);
+        if interests.is_empty() {
+            self.backplane.interest(&name.text, Interest::Last);
+        }
+        self.forget_unused(key);
+    }
+
+    /// A shard's log of the channel is full, or not any more.
+    pub(super) fn set_behind(&mut self, name: &ChannelName, shard: Shard, is_behind: bool) {
+        let key = self.find(name.hash, &name.text).expect("the shard has asked before");
+        let interests = &mut self.channels.value_mut(key).interests;
+        let interest = interests.iter_mut().find(|interest| interest.shard == shard);
+        interest.expect("the shard has asked before").is_behind = is_behind;
+    }
+
+    /// Forgets a channel that nobody cares about and of which nothing is kept.
+    fn forget_unused(&mut self, key: u32) {
+        let Owned { interests, history } = self.channels.value(key);
+        let is_kept = |history: &History| history.len() > 0 || history.holds.is_some();
+        if !interests.is_empty() || history.as_deref().is_some_and(is_kept) {
+            return;
+        }
+        let (_, Owned { history, .. }) = self.channels.remove(key);
+        if history.is_some_and(|history| history.position().offset > 0) {
+            self.epoch = self.epoch.wrapping_add(1);
+        }
+    }
+
+    /// Puts a publication at the end of its channel.
+    pub(super) fn append(
+        &mut self,
+        key: u32,
+        payload: Payload,
+        except: Option<Origin>,
+        now: u64,
+    ) -> Publication {
+        let has_history = self.channels.value(key).history.is_some();
+        let position =
+            has_history.then(|| self.change(key, |history| history.append(payload.clone(), now)));
+        if has_history {
+            self.rearm(key);
+        }
+        Publication { channel: self.channels.name(key).text.clone(), position, payload, except }
+    }
+
+    /// Answers a question about the history of a channel that keeps one.
+    pub(super) fn read(&self, name: &ChannelName, query: HistoryQuery, now: u64) -> HistoryPage {
+        match self.find(name.hash, &name.text) {
+            Some(key) => self.history(key).page(&self.channels.name(key).text, query, now),
+            None => {
+                let retention = Retention { size: 0, ttl_ms: 0 };
+                History::new(retention, self.epoch).page(&name.text, query, now)
+            }
+        }
+    }
+
+    /// Drops what is past its time, a bounded slice of it.
+    pub(super) fn expire(&mut self, now: u64) {
+        self.lapse(now);
+        let mut left = EXPIRED_SLICE;
+        while left > 0
+            && let Some(&Reverse((deadline, _))) = self.deadlines.peek()
+            && deadline <= now
+        {
+            let (_, key) = self.pop_deadline().expect("just looked");
+            let expired = self.change(key, |history| history.expire(now, left));
+            left -= expired.max(1);
+            self.rearm(key);
+        }
+    }
+
+    /// When there is something to drop, or somewhat earlier.
+    pub(super) fn next_expiry(&self) -> Option<u64> {
+        let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
+        let lapse = self.lapses.first().map(|(until, ..)| *until);
+        deadline.into_iter().chain(lapse).min()
+    }
+
+    /// Drops what is closest to the end of its time until there are no more than `bytes_max`.
+    pub(super) fn evict(&mut self, bytes_max: u64) {
+        while self.bytes as u64 > bytes_max
+            && let Some((deadline, key)) = self.pop_deadline()
+        {
+            if self.history(key).deadline() == Some(deadline) {
+                self.change(key, History::evict);
+                self.evicted += 1;
+            }
+            self.rearm(key);
+        }
+    }
+
+    fn pop_deadline(&mut self) -> Option<(u64, u32)> {
+        let Reverse((deadline, key)) = self.deadlines.pop()?;
+        self.deadlines.trim();
+        let history = self.channels.value_mut(key).history.as_mut();
+        history.expect("it keeps history").has_deadline = false;
+        Some((deadline, key))
+    }
+
+    /// Lists the deadline of a channel that is not listed; forgets the channel if there is no need
+    /// for either.
+    pub(super) fn rearm(&mut self, key: u32) {
+        let history = self.channels.value_mut(key).history.as_mut().expect("it keeps history");
+        match history.deadline() {
+            _ if history.has_deadline => {}
+            Some(deadline) => {
+                history.has_deadline = true;
+                self.deadlines.push(Reverse((deadline, key)));
+            }
+            None => self.forget_unused(key),
+        }
+    }
+
+    pub(super) fn history(&self, key: u32) -> &History {
+        self.channels.value(key).history.as_ref().expect("it keeps history")
+    }
+
+    /// Changes a history, and what is counted of it.
+    pub(super) fn change<T>(&mut self, key: u32, change: impl FnOnce(&mut History) -> T) -> T {
+        let slot = ByName::<Owned>::SLOT_BYTES + shared_bytes(self.channels.name(key).text.len());
+        let history = self.channels.value_mut(key).history.as_mut().expect("it keeps history");
+        let (kept, bytes) = (history.len(), bytes(slot, history));
+        let result = change(history);
+        self.kept = self.kept + history.len() - kept;
+        self.bytes = self.bytes + self::bytes(slot, history) - bytes;
+        result
+    }
+
+    /// Adds what is owned to the statistics.
+    pub(super) fn count_into(&self, stats: &mut Stats) {
+        stats.owned = self.channels.len() as u64;
+        stats.kept = self.kept as u64;
+        stats.history_bytes = self.bytes as u64;
+        stats.evicted = self.evicted;
+        stats.holds = self.lapses.len() as u64;
+    }
+}
+
+/// Bytes of a history with publications; the formula is at `Stats::history_bytes`. One that is empty
+/// counts for nothing, so that subscribers alone cannot drop what others keep.
+pub(super) fn bytes(slot: usize, history: &History) -> usize {
+    if history.len() == 0 { 0 } else { slot + history.bytes() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::channels::name::Hashing;
+    use crate::channels::{Cursor, Form, Local, Position};
+
+    const TTL_MS: u64 = 1000;
+    const READER: ShardInterest =
+        ShardInterest { shard: 0, is_behind: false, key: 0, subscribers: 1 };
+
+    fn owner(size: u32) -> Owner {
+        let rules = move |channel: &str| {
+            channel.starts_with("kept").then_some(Retention { size, ttl_ms: TTL_MS })
+        };
+        Owner::new(Box::new(rules), 7, 100, Box::new(Local))
+    }
+
+    fn name(text: &str) -> ChannelName {
+        ChannelName { hash: Hashing::new(1).hash(text.as_bytes()), text: Arc::from(text) }
+    }
+
+    fn publish(owner: &mut Owner, name: &ChannelName, len: usize, now: u64) -> Option<Position> {
+        let key = owner.find(name.hash, &name.text).unwrap_or_else(|| {
+            let retention = owner.retention(&name.text);
+            owner.add(name.clone(), retention)
+        });
+        owner.append(key, Payload::new(Form::Binary, vec![0; len]), None, now).position
+    }
+
+    /// A channel without readers and history is forgotten, and its count with it: the next one has
+    /// another epoch. One that had not counted yet goes on.
+    #[test]
+    fn a_lost_count_does_not_come_again() {
+        let (mut owner, kept) = (owner(10), name("kept"));
+        let position =
+            |(recovery, _): (Option<Recovery>, u64)| recovery.expect("it keeps history").position;
+        for _ in 0..2 {
+            let first = position(owner.join(kept.clone(), READER, Start::Head, 0, 0));
+            assert_eq!(first, Position { epoch: 7, offset: 0 });
+            owner.count(&kept, 0, 0);
+        }
+        assert_eq!(publish(&mut owner, &kept, 1, 0), Some(Position { epoch: 7, offset: 1 }));
+        owner.expire(TTL_MS);
+        assert_eq!((owner.channels.len(), owner.bytes, owner.kept), (0, 0, 0));
+        let second = position(owner.join(kept.clone(), READER, Start::Head, 0, TTL_MS));
+        assert_eq!(second, Position { epoch: 8, offset: 0 });
+    }
+
+    /// A recovering reader keeps what it missed for a while, until it has read it: no longer, and
+    /// nothing is left of it.
+    #[test]
+    fn holds_end() {
+        for how in 0..4 {
+            let (mut owner, kept) = (owner(2), name("kept"));
+            (0..2).for_each(|_| _ = publish(&mut owner, &kept, 10, 0));
+            let start = Start::AfterOffset(0);
+            let (recovery, missed) = owner.join(kept.clone(), READER, start, 9, 0);
+            assert_eq!((recovery.expect("history").recovered, missed), (Some(true), 2));
+            (0..5).for_each(|_| _ = publish(&mut owner, &kept, 10, 0));
+            owner.expire(99);
+            assert_eq!((owner.kept, owner.lapses.len()), (7, 1));
+            assert!(owner.is_overheld(0, 49, u64::MAX, 0) && owner.is_overheld(0, 50, 1, 0));
+            assert!(!owner.is_overheld(0, 50, u64::MAX, 0));
+            let (first, slice) = owner.slice(&kept, (0, 9), (1, 20), true, 50);
+            assert_eq!((first, slice.len(), owner.kept), (1, 2, 5));
+            match how {
+                0 => owner.release_by_name(&kept, (0, 9)),
+                1 => {
+                    let (_, slice) = owner.slice(&kept, (0, 9), (3, 1000), true, 50);
+                    assert_eq!((slice.len(), owner.kept, owner.lapses.len()), (5, 2, 1));
+                    (0..3).for_each(|_| _ = publish(&mut owner, &kept, 10, 0));
+                    assert_eq!(
+                        (owner.kept, owner.slice(&kept, (0, 9), (8, 1), true, 50).0),
+                        (3, 8)
+                    );
+                    owner.release_by_name(&kept, (0, 9));
+                }
+                2 => _ = owner.slice(&kept, (0, 9), (3, 10), false, 50),
+                _ => {
+                    owner.expire(149);
+                    assert_eq!((owner.kept, owner.next_expiry()), (5, Some(150)));
+                    owner.expire(150);
+                }
+            }
+            assert_eq!((owner.kept, owner.lapses.len()), (2, 0), "{how}");
+            assert!(!owner.is_overheld(0, 0, 0, 0));
+            assert_eq!(owner.next_expiry(), Some(TTL_MS));
+            owner.count(&kept, 0, 0);
+            owner.expire(TTL_MS);
+            assert_eq!((owner.channels.len(), owner.bytes, owner.next_expiry()), (0, 0, None));
+        }
+    }
+
+    /// Channels without publications count for nothing: whatever anybody subscribes to, nothing that
+    /// others keep is dropped.
+    #[test]
+    fn empty_histories_drop_nothing() {
+        let mut owner = owner(10);
+        publish(&mut owner, &name("kept:full"), 1000, 0);
+        let bytes = owner.bytes;
+        for channel in 0..1000 {
+            owner.join(name(&format!("kept:{channel}")), READER, Start::Head, 0, 0);
+        }
+        owner.evict(bytes as u64);
+        assert_eq!((owner.kept, owner.evicted, owner.bytes), (1, 0, bytes));
+    }
+
+    /// A shard that is behind stays so when it asks for another subscriber.
+    #[test]
+    fn questions_do_not_unset_behind() {
+        let (mut owner, kept) = (owner(10), name("kept"));
+        owner.join(kept.clone(), READER, Start::Head, 0, 0);
+        owner.set_behind(&kept, 0, true);
+        owner.join(kept, READER, Start::Head, 0, 0);
+        assert!(owner.interests(0)[0].is_behind);
+    }
+
+    /// A channel with readers keeps its count when its history is past its time.
+    #[test]
+    fn readers_keep_the_count() {
+        let (mut owner, kept) = (owner(10), name("kept"));
+        owner.join(kept.clone(), READER, Start::Head, 0, 0);
+        publish(&mut owner, &kept, 1, 0);
+        owner.expire(TTL_MS);
+        assert_eq!(publish(&mut owner, &kept, 1, TTL_MS), Some(Position { epoch: 7, offset: 2 }));
+    }
+
+    /// Channels expire in the order of their time, a bounded slice in one go, and each is listed once.
+    #[test]
+    fn expiry_is_sliced() {
+        let mut owner = owner(300);
+        let names: Vec<ChannelName> =
+            (0..20).map(|channel| name(&format!("kept:{channel}"))).collect();
+        for now in 0..300 {
+            names.iter().for_each(|name| _ = publish(&mut owner, name, 1, now));
+        }
+        assert_eq!((owner.deadlines.len(), owner.next_expiry()), (20, Some(TTL_MS)));
+        owner.expire(TTL_MS - 1);
+        assert_eq!(owner.kept, 6000);
+        owner.expire(TTL_MS + 149);
+        assert_eq!(owner.kept, 6000 - EXPIRED_SLICE);
+        while owner.next_expiry().is_some_and(|due| due < TTL_MS + 150) {
+            owner.expire(TTL_MS + 149);
+        }
+        assert_eq!((owner.kept, owner.deadlines.len()), (3000, 20));
+    }
+
+    /// Beyond the bound the publications closest to the end of their time go, in whatever channel.
+    #[test]
+    fn the_bound_drops_the_oldest() {
+        let mut owner = owner(10);
+        let [a, b] = ["kept:a", "kept:b"].map(name);
+        for now in 0..20 {
+            publish(&mut owner, if now % 2 == 0 { &a } else { &b }, 1000, now);
+        }
+        let bytes_max = owner.bytes as u64 - 5000;
+        owner.evict(bytes_max);
+        assert_eq!((owner.kept, owner.evicted), (15, 5));
+        assert!(owner.bytes as u64 <= bytes_max);
+        assert_eq!(owner.next_expiry().map(|due| due - TTL_MS), Some(5));
+        owner.evict(0);
+        assert_eq!((owner.kept, owner.evicted, owner.channels.len()), (0, 20, 0));
+    }
+
+    /// A listing has every channel once, however small its pages.
+    #[test]
+    fn pages_have_every_channel_once() {
+        let mut owner = owner(1);
+        let names: Vec<ChannelName> =
+            (0..500).map(|channel| name(&format!("kept:{channel}"))).collect();
+        for (now, name) in names.iter().enumerate() {
+            publish(&mut owner, name, 1, now as u64);
+        }
+        owner.expire(TTL_MS + 299);
+        let (mut listed, mut next) = (Vec::new(), Some(Cursor::default()));
+        while let Some(from) = next {
+            let (page, more) = owner.list(from, 7);
+            assert!(page.len() <= 7);
+            listed.extend(page.into_iter().map(|info| info.name.to_string()));
+            next = more;
+        }
+        listed.sort_unstable();
+        let mut expected: Vec<&str> = names[300..].iter().map(|name| &*name.text).collect();
+        expected.sort_unstable();
+        assert_eq!(listed, expected);
+    }
+}

@@ -1,0 +1,140 @@
+//! Publications, their positions, and what members ask for.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Ticket;
+
+/// One publication, as it travels between shards and waits for subscribers. Copies share the bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    /// The channel it was published to.
+    pub channel: Arc<str>,
+    /// Its position, in a channel with history.
+    pub position: Option<Position>,
+    /// The published bytes.
+    pub payload: Payload,
+    /// The session that does not get it. History does not keep this field.
+    pub except: Option<Origin>,
+}
+
+/// Side data about the publisher, followed by the published data. The router reads neither.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payload {
+    /// The encoding of the data.
+    pub form: Form,
+    /// Length in bytes of the side data at the front of `bytes`.
+    pub side_len: u32,
+    /// Side data and data, copied once when they left the receive buffer.
+    pub bytes: Arc<[u8]>,
+}
+
+const _: () = assert!(size_of::<Payload>() == 24);
+const _: () = assert!(size_of::<Publication>() == 80);
+
+impl Payload {
+    /// A payload without side data.
+    pub fn new(form: Form, bytes: impl Into<Arc<[u8]>>) -> Self {
+        Payload { form, side_len: 0, bytes: bytes.into() }
+    }
+
+    /// The side data about the publisher.
+    pub fn side(&self) -> &[u8] {
+        &self.bytes[..self.split()]
+    }
+
+    /// The published data.
+    pub fn data(&self) -> &[u8] {
+        &self.bytes[self.split()..]
+    }
+
+    /// A length beyond the bytes counts as all of them: the value may have been decoded.
+    fn split(&self) -> usize {
+        (self.side_len as usize).min(self.bytes.len())
+    }
+}
+
+/// The encoding of a payload's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Form {
+    /// A JSON value.
+    Json,
+    /// Any bytes.
+    Binary,
+}
+
+/// A position in a channel with history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// Changes whenever the count of offsets was lost.
+    pub epoch: u32,
+    /// Counts the channel's publications from 1. A reader at 0 has seen none.
+    pub offset: u64,
+}
+
+/// The session that published, as the caller packs it. The router only carries and compares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin(pub u64);
+
+/// The publisher of a publication, and which outcomes it hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publisher {
+    /// The publishing session.
+    pub origin: Origin,
+    /// With a ticket, `Event::Published` always comes. Without one it comes only if the channel's
+    /// owner refuses the publication.
+    pub ticket: Option<Ticket>,
+    /// The publication is not delivered to `origin`.
+    pub except: bool,
+}
+
+/// The place in a channel at which reading starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// After the newest publication.
+    Head,
+    /// After this position.
+    After(Position),
+    /// After this offset, whatever the epoch.
+    AfterOffset(u64),
+}
+
+/// A question about a channel's history. The answer stops before it exceeds `limit` publications or
+/// `bytes_max` bytes of payload, but has at least one publication if `limit` is not 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryQuery {
+    /// [`Direction::Forward`]: the publications that follow. [`Direction::Reverse`]: those that are
+    /// older. [`Start::Head`], or a start that cannot be recovered, selects the newest publications.
+    pub start: Start,
+    /// Number of publications at most. With 0 the answer is the position alone.
+    pub limit: u32,
+    /// Bytes of payload at most.
+    pub bytes_max: u32,
+    /// The order of the answer.
+    pub direction: Direction,
+}
+
+/// The order of a history answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// Oldest first.
+    Forward,
+    /// Newest first.
+    Reverse,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Side data and data are the two parts of the bytes, whatever length the side data claims.
+    #[test]
+    fn side_and_data_are_the_whole() {
+        for (side_len, side) in [(0, &b""[..]), (2, b"ab"), (4, b"abcd"), (u32::MAX, b"abcd")] {
+            let payload = Payload { form: Form::Binary, side_len, bytes: Arc::from(*b"abcd") };
+            assert_eq!(payload.side(), side);
+            assert_eq!([payload.side(), payload.data()].concat(), b"abcd");
+        }
+    }
+}

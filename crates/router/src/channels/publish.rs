@@ -1,0 +1,303 @@
+//! Publications on their way in: to the owner, past the backplane, into history and logs.
+
+use super::channel::{Channel, NONE};
+use super::*;
+
+/// A publication that the backplane has yet to append.
+pub(super) struct Appending {
+    name: ChannelName,
+    payload: Payload,
+    publisher: Publisher,
+    /// The publisher's shard.
+    from: Shard,
+}
+
+/// Milliseconds between two looks at full logs.
+const REVIEW_MS: u64 = 20;
+
+impl<E: Encoded> Channels<E> {
+    /// Publishes. `Event::Published` says what became of it, see [`Publisher::ticket`].
+    ///
+    /// # Errors
+    /// `Overloaded`; no event comes then.
+    pub fn publish(
+        &mut self,
+        channel: &str,
+        payload: Payload,
+        publisher: Publisher,
+        now: u64,
+    ) -> Result<(), Refused> {
+        let hash = self.hashing.hash(channel.as_bytes());
+        let owner = self.owner_of(hash);
+        if owner != self.shard {
+            if self.is_overloaded(owner) {
+                return Err(Refused::Overloaded);
+            }
+            let channel = self.name(hash, channel);
+            self.outboxes[usize::from(owner)].push(ShardMessage::Publish {
+                channel,
+                payload,
+                publisher,
+            });
+            return Ok(());
+        }
+        match self.enter(owner, hash, channel, payload, publisher, now) {
+            Some(Err(refused)) => return Err(refused),
+            Some(outcome) if publisher.ticket.is_some() => {
+                let channel = self.name(hash, channel).text;
+                self.tell_outcome(owner, publisher, channel, outcome);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// As the owner: takes a publication in, unless it is refused. Returns its outcome, unless the
+    /// backplane will say it later.
+    pub(super) fn enter(
+        &mut self,
+        from: Shard,
+        hash: u32,
+        channel: &str,
+        payload: Payload,
+        publisher: Publisher,
+        now: u64,
+    ) -> Option<Result<Option<Position>, Refused>> {
+        let key = self.owner.find(hash, channel);
+        let refuses = key.is_some_and(|key| self.refuses(key, now));
+        if refuses || self.appending.len() >= self.limits.messages_max {
+            return Some(Err(Refused::Overloaded));
+        }
+        let id = AppendId(self.appending.vacant_key() as u32);
+        match self.owner.backplane.append(id, channel, &payload, now) {
+            Append::Number => {
+                let except = publisher.except.then_some(publisher.origin);
+                Some(Ok(self.number(key, hash, channel, payload, except, now)))
+            }
+            Append::Later => {
+                let name = self.name(hash, channel);
+                self.appending.insert(Appending { name, payload, publisher, from });
+                None
+            }
+        }
+    }
+
+    /// The outcome of a publication for which the backplane answered [`Append::Later`].
+    ///
+    /// # Panics
+    /// If the backplane was not asked for it, or has answered before.
+    pub fn appended(&mut self, id: AppendId, outcome: Result<(), Refused>, now: u64) {
+        let Appending { name, payload, publisher, from } = self.appending.remove(id.0 as usize);
+        self.appending.trim();
+        let except = publisher.except.then_some(publisher.origin);
+        let key = self.owner.find(name.hash, &name.text);
+        let number = |()| self.number(key, name.hash, &name.text, payload, except, now);
+        let outcome = outcome.map(number);
+        self.tell_outcome(from, publisher, name.text, outcome);
+    }
+
+    /// Tells a publisher the outcome if it has asked for it, or if it is a refusal.
+    pub(super) fn tell_outcome(
+        &mut self,
+        to: Shard,
+        Publisher { origin, ticket, .. }: Publisher,
+        channel: std::sync::Arc<str>,
+        outcome: Result<Option<Position>, Refused>,
+    ) {
+        if ticket.is_none() && outcome.is_ok() {
+            return;
+        }
+        if to == self.shard {
+            self.events.push_back(Event::Published { ticket, origin, channel, outcome });
+        } else {
+            let message = ShardMessage::Published { ticket, origin, channel, outcome };
+            self.outboxes[usize::from(to)].push(message);
+        }
+    }
+
+    /// Whether the owner cannot take a publication to a channel: a shard that would get it is behind,
+    /// or so much history is held that it cannot be kept.
+    fn refuses(&mut self, key: u32, now: u64) -> bool {
+        let is_full = |interest: &ShardInterest| {
+            interest.is_behind
+                || self.behind[usize::from(interest.shard)]
+                || self.is_overloaded(interest.shard)
+        };
+        let Limits { log_bytes_max, history_bytes_max, .. } = self.limits;
+        self.owner.interests(key).iter().any(is_full)
+            || self.owner.is_overheld(key, log_bytes_max, history_bytes_max, now)
+    }
+
+    /// As the owner: puts a publication in its place and passes it to the interested shards.
+    fn number(
+        &mut self,
+        key: Option<u32>,
+        hash: u32,
+        channel: &str,
+        payload: Payload,
+        except: Option<Origin>,
+        now: u64,
+    ) -> Option<Position> {
+        let key = match key {
+            Some(key) => key,
+            None => {
+                // Without history and subscribers nobody hears it, now or later.
+                let retention = self.owner.retention(channel)?;
+                self.owner.add(self.name(hash, channel), Some(retention))
+            }
+        };
+        let publication = self.owner.append(key, payload, except, now);
+        let position = publication.position;
+        let mut here = None;
+        for &ShardInterest { shard, key, .. } in self.owner.interests(key) {
+            if shard == self.shard {
+                here = Some(key);
+                continue;
+            }
+            let message = ShardMessage::Publication { key, publication: publication.clone() };
+            self.outboxes[usize::from(shard)].push(message);
+        }
+        if let Some(key) = here {
+            self.log(key, publication, now);
+        }
+        self.owner.evict(self.limits.history_bytes_max);
+        position
+    }
+
+    /// Asks about the history of a channel; `Event::History` answers.
+    ///
+    /// # Errors
+    /// `NoHistory` and `Overloaded`.
+    pub fn history(
+        &mut self,
+        channel: &str,
+        query: HistoryQuery,
+        ticket: Ticket,
+        now: u64,
+    ) -> Result<(), Refused> {
+        if self.owner.retention(channel).is_none() {
+            return Err(Refused::NoHistory);
+        }
+        let hash = self.hashing.hash(channel.as_bytes());
+        let owner = self.owner_of(hash);
+        if self.is_overloaded(owner) {
+            return Err(Refused::Overloaded);
+        }
+        let channel = self.name(hash, channel);
+        self.tell(owner, ShardMessage::Read { channel, query, ticket }, now);
+        Ok(())
+    }
+
+    /// Puts a publication into the log of its channel here. Once the channel is forgotten, the key may
+    /// be another's; a new record of the channel has no subscribers before it is joined.
+    pub(super) fn log(&mut self, key: u32, publication: Publication, now: u64) {
+        match self.channels.get(key) {
+            Some((name, channel)) if *name.text == *publication.channel && channel.joined => {}
+            _ => return,
+        }
+        let channel = self.channels.value_mut(key);
+        let listed = channel.subscribers.len() as u32;
+        if listed == 0 && channel.log == NONE {
+            return;
+        }
+        let sequence = publication.position.map(|position| position.offset);
+        let log = self.logs.open(key, channel, sequence.unwrap_or(0));
+        assert!(sequence.is_none_or(|sequence| sequence == self.logs[log].end()), "a gap");
+        self.logs.push(log, listed, publication);
+        self.logs.trim(log);
+        self.logs.evict(log, &mut self.readers, now);
+        self.update_full(log);
+        self.limit_logs(now);
+        self.update_backpressure();
+    }
+
+    /// Drops what is beyond the bound of all logs, or finds that it cannot be dropped now.
+    pub(super) fn limit_logs(&mut self, now: u64) {
+        let bytes_max = self.limits.logs_bytes_max;
+        if self.logs.bytes() > bytes_max && !self.logs_are_full {
+            self.logs.evict_oldest(bytes_max, &mut self.readers, now);
+            self.logs_are_full = self.logs.bytes() > bytes_max;
+        }
+    }
+
+    /// Looks again at full logs: their readers may have become slow.
+    pub(super) fn review(&mut self, now: u64) {
+        if !self.has_full_logs() || now < self.next_review {
+            return;
+        }
+        self.next_review = now.saturating_add(REVIEW_MS);
+        let mut next = self.logs.full.first().copied();
+        while let Some(log) = next {
+            self.logs.evict(log, &mut self.readers, now);
+            self.logs.is_held(log, &mut self.readers, now);
+            self.update_full(log);
+            next = self.logs.full.range(log + 1..).next().copied();
+        }
+        if self.logs_are_full {
+            self.logs.evict_oldest(self.limits.logs_bytes_max / 2, &mut self.readers, now);
+        }
+        self.update_backpressure();
+    }
+
+    pub(super) fn has_full_logs(&self) -> bool {
+        self.logs_are_full || !self.logs.full.is_empty()
+    }
+
+    /// Tells the owner of a channel when its log here becomes full, and when it has room again.
+    pub(super) fn update_full(&mut self, log: u32) {
+        let was_full = self.logs[log].is_behind;
+        let is_full = match was_full {
+            true => !self.logs.has_room(log),
+            false => self.logs.is_full(log),
+        };
+        if is_full != was_full {
+            self.set_full(log, is_full);
+        }
+    }
+
+    fn set_full(&mut self, log: u32, behind: bool) {
+        self.logs[log].is_behind = behind;
+        match behind {
+            true => _ = self.logs.full.insert(log),
+            false => _ = self.logs.full.remove(&log),
+        }
+        let key = self.logs[log].channel.expect("a log that is forgotten is not full");
+        let Channel { owner, .. } = *self.channels.value(key);
+        let channel = self.channels.name(key).clone();
+        match owner == self.shard {
+            true => self.owner.set_behind(&channel, owner, behind),
+            false => self.outboxes[usize::from(owner)]
+                .push(ShardMessage::ChannelBehind { channel, behind }),
+        }
+    }
+
+    /// Removes a log that is idle.
+    pub(super) fn close_log(&mut self, log: u32) {
+        assert!(!self.logs[log].is_behind, "an empty log has room");
+        if let Some(key) = self.logs[log].channel {
+            self.channels.value_mut(key).log = NONE;
+        }
+        self.logs.remove(log);
+    }
+
+    /// Tells all owners when this shard falls behind with its deliveries or its logs, and when it has
+    /// made up for half of that.
+    pub(super) fn update_backpressure(&mut self) {
+        let deliveries_max = match self.deliveries_are_full {
+            true => self.limits.deliveries_max / 2 + 1,
+            false => self.limits.deliveries_max,
+        };
+        self.deliveries_are_full = self.logs.waiting() >= deliveries_max;
+        self.logs_are_full &= self.logs.bytes() > self.limits.logs_bytes_max / 2;
+        let behind = self.deliveries_are_full || self.logs_are_full;
+        if self.behind[usize::from(self.shard)] == behind {
+            return;
+        }
+        self.behind[usize::from(self.shard)] = behind;
+        for (shard, outbox) in self.outboxes.iter_mut().enumerate() {
+            if shard != usize::from(self.shard) {
+                outbox.push(ShardMessage::Behind(behind));
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Slices of history for readers that are behind, and what stays until they have read it.
+
+use super::Publication;
+use super::history::History;
+use super::holds::Holder;
+use super::name::ChannelName;
+use super::owner::{EXPIRED_SLICE, Owner};
+
+impl Owner {
+    /// Publications from the offset `from` on, for a reader that is behind. With `hold`, those that
+    /// follow stay until it asks for them or is released, also those that are yet to come: the
+    /// reader's shard may drop them from its log for the sake of these.
+    pub(super) fn slice(
+        &mut self,
+        name: &ChannelName,
+        holder: Holder,
+        (from, bytes_max): (u64, u32),
+        hold: bool,
+        now: u64,
+    ) -> (u64, Vec<Publication>) {
+        let key = self.find(name.hash, &name.text).expect("the shard has asked before");
+        let (first, slice) =
+            self.history(key).slice(&self.channels.name(key).text, from, bytes_max);
+        let next = first + slice.len() as u64;
+        match hold {
+            true => self.hold(key, holder, next, now),
+            false => self.release(key, holder),
+        }
+        (first, slice)
+    }
+
+    /// Keeps history from `offset` on for a holder, which has a while to ask for it.
+    pub(super) fn hold(&mut self, key: u32, holder: Holder, offset: u64, now: u64) {
+        let until = now.saturating_add(self.hold_ms);
+        let before = self.change(key, |history| {
+            history.holds.get_or_insert_default().set(holder, offset, until)
+        });
+        if let Some(before) = before {
+            self.lapses.remove(&(before, key, holder));
+        }
+        self.lapses.insert((until, key, holder));
+        self.settle(key);
+    }
+
+    /// A holder needs nothing any more.
+    fn release(&mut self, key: u32, holder: Holder) {
+        let until = self.change(key, |history| {
+            let holds = history.holds.as_mut()?;
+            let until = holds.release(holder);
+            if holds.is_empty() {
+                history.holds = None;
+            }
+            until
+        });
+        if let Some(until) = until {
+            self.lapses.remove(&(until, key, holder));
+            self.settle(key);
+        }
+    }
+
+    /// Drops what was only there for holds that are not there any more.
+    fn settle(&mut self, key: u32) {
+        self.change(key, History::settle);
+        self.rearm(key);
+    }
+
+    /// A reader on another shard, or on this one, has left or come to what is in its shard's log.
+    pub(super) fn release_by_name(&mut self, name: &ChannelName, holder: Holder) {
+        if let Some(key) = self.find(name.hash, &name.text)
+            && self.channels.value(key).history.is_some()
+        {
+            self.release(key, holder);
+        }
+    }
+
+    /// Ends the holds whose time has come, a bounded number of them.
+    pub(super) fn lapse(&mut self, now: u64) {
+        for _ in 0..EXPIRED_SLICE {
+            let Some(&(until, key, holder)) = self.lapses.first() else { return };
+            if until > now {
+                return;
+            }
+            self.release(key, holder);
+        }
+    }
+
+    /// Whether holds let so much history of the channel stay that no more can be kept.
+    pub(super) fn is_overheld(
+        &mut self,
+        key: u32,
+        held_max: u64,
+        bytes_max: u64,
+        now: u64,
+    ) -> bool {
+        if self.lapses.is_empty() {
+            return false;
+        }
+        self.lapse(now);
+        let bytes = self.bytes as u64;
+        let history = self.channels.get(key).and_then(|(_, owned)| owned.history.as_ref());
+        history.is_some_and(|history| {
+            history.holds.is_some() && (history.held_bytes() > held_max || bytes > bytes_max)
+        })
+    }
+}

@@ -1,0 +1,296 @@
+//! Subscriptions: how they begin, move and end.
+
+use super::channel::{NONE, Subscriber};
+use super::members::{Membership, Place};
+use super::readers::{Reader, Standing};
+use super::*;
+
+/// A question to the owner of a channel.
+pub(super) struct Ask {
+    pub(super) member: Member,
+    /// Among the member's memberships.
+    pub(super) index: u32,
+    channel: u32,
+    ticket: Ticket,
+    /// The id of the reader that the member may become.
+    reader: u32,
+}
+
+impl<E: Encoded> Channels<E> {
+    /// Subscribes a member. `Event::Subscribed` says when it is. In a channel with history, the member
+    /// gets what follows on `start`, if all of that is still there; it may then be behind, and pulls.
+    ///
+    /// # Errors
+    /// `AlreadySubscribed`, `TooMany` and `Overloaded`.
+    pub fn subscribe(
+        &mut self,
+        member: Member,
+        channel: &str,
+        start: Start,
+        ticket: Ticket,
+        now: u64,
+    ) -> Result<(), Refused> {
+        let hash = self.hashing.hash(channel.as_bytes());
+        let known = self.channels.find(hash, channel);
+        if known.is_some_and(|key| self.membership(member, key).is_some()) {
+            return Err(Refused::AlreadySubscribed);
+        }
+        if self.members.of(member).len() >= self.limits.subscriptions_max {
+            return Err(Refused::TooMany);
+        }
+        if let Some(key) = known
+            && let Channel { joined: true, keeps_history: false, .. } = self.channels.value(key)
+        {
+            let index = self.members.join(member, Membership::new(key, Place::Listed(0)));
+            self.list(member, index, key);
+            self.events.push_back(Event::Subscribed { member, ticket, recovery: None });
+            self.report(key);
+            return Ok(());
+        }
+        let owner = self.owner_of(hash);
+        if self.is_overloaded(owner) {
+            return Err(Refused::Overloaded);
+        }
+        let key = known.unwrap_or_else(|| {
+            let keeps_history = self.owner.retention(channel).is_some();
+            let name = self.name(hash, channel);
+            self.channels.insert(name, Channel::new(owner, keeps_history))
+        });
+        self.ask(member, key, start, ticket, now);
+        Ok(())
+    }
+
+    /// Puts a member at the end of a channel's list: it gets nothing of what is being handed out.
+    pub(super) fn list(&mut self, member: Member, index: u32, key: u32) {
+        let channel = self.channels.value_mut(key);
+        let place = Place::Listed(channel.subscribers.len() as u32);
+        channel.subscribers.push(Subscriber { member, index });
+        self.members.place(member, index, place);
+    }
+
+    /// Takes the one at `gap` out of a channel's list.
+    pub(super) fn unlist(&mut self, gap: u32, key: u32) {
+        let Channel { subscribers, log, .. } = self.channels.value_mut(key);
+        let len = subscribers.len() as u32;
+        self.logs.close_gap(*log, gap, len, |from, to| {
+            let moved = subscribers[from as usize];
+            subscribers[to as usize] = moved;
+            self.members.place(moved.member, moved.index, Place::Listed(to));
+        });
+        subscribers.pop();
+    }
+
+    /// Asks the owner of a channel.
+    fn ask(&mut self, member: Member, key: u32, start: Start, ticket: Ticket, now: u64) {
+        let channel = self.channels.value_mut(key);
+        channel.unlisted += 1;
+        channel.reported = channel.members();
+        let (owner, subscribers) = (channel.owner, channel.reported);
+        let reader = self.readers.next_id();
+        let entry = self.asks.vacant_entry();
+        let ask = entry.key() as u32;
+        let index = self.members.join(member, Membership::new(key, Place::Asked(ask)));
+        entry.insert(Some(Ask { member, index, channel: key, ticket, reader }));
+        let channel = self.channels.name(key).clone();
+        let message = ShardMessage::Ask { channel, key, subscribers, ask, reader, start };
+        self.tell(owner, message, now);
+    }
+
+    /// The owner has answered: the member is subscribed, if it has not withdrawn the question.
+    pub(super) fn joined(&mut self, ask: u32, recovery: Option<Recovery>, missed: u64, now: u64) {
+        let asked = self.asks.remove(ask as usize);
+        self.asks.trim();
+        let Some(Ask { member, index, channel: key, ticket, reader }) = asked else { return };
+        let channel = self.channels.value_mut(key);
+        channel.joined = true;
+        match recovery {
+            Some(Recovery { position, .. }) if missed > 0 => {
+                let next = position.offset + 1;
+                let reader = Reader {
+                    member,
+                    index,
+                    channel: key,
+                    id: reader,
+                    standing: Standing::Fast,
+                    held: true,
+                    cursor: next - missed,
+                    dropped: 0,
+                };
+                let log = self.logs.open(key, channel, next);
+                assert_eq!(self.logs[log].end(), next, "publications come before the answer");
+                self.add_reader(log, reader, now);
+            }
+            _ => {
+                channel.unlisted -= 1;
+                self.list(member, index, key);
+            }
+        }
+        self.events.push_back(Event::Subscribed { member, ticket, recovery });
+    }
+
+    /// A member that is not in the channel's list reads from now on.
+    pub(super) fn add_reader(&mut self, log: u32, reader: Reader, now: u64) {
+        let Reader { member, index, cursor, standing, .. } = reader;
+        let key = self.readers.insert(reader, now);
+        self.members.place(member, index, Place::Behind(key));
+        self.logs[log].add_reader(cursor, key, standing);
+    }
+
+    /// Ends a subscription, or withdraws one that is pending, which is told by `Event::Withdrawn`.
+    ///
+    /// # Errors
+    /// `NotSubscribed`.
+    pub fn unsubscribe(&mut self, member: Member, channel: &str) -> Result<(), Refused> {
+        let hash = self.hashing.hash(channel.as_bytes());
+        let key = self.channels.find(hash, channel).ok_or(Refused::NotSubscribed)?;
+        let index = self.membership(member, key).ok_or(Refused::NotSubscribed)?;
+        let (parted, moved) = self.members.part(member, index);
+        if let Some(moved) = moved {
+            self.reindex(moved, index);
+        }
+        if let Some(Ask { ticket, .. }) = self.end(parted) {
+            self.events.push_back(Event::Withdrawn { member, ticket });
+        }
+        self.update_backpressure();
+        Ok(())
+    }
+
+    /// Ends all subscriptions of a member that is gone, the pending ones too: `forgotten` is told
+    /// their tickets, for which no event comes.
+    pub fn leave(&mut self, member: Member, mut forgotten: impl FnMut(Ticket)) {
+        for &membership in &*self.members.leave(member) {
+            if let Some(Ask { ticket, .. }) = self.end(membership) {
+                forgotten(ticket);
+            }
+        }
+        self.update_backpressure();
+    }
+
+    /// The channels that a member is subscribed to or has asked for, in no order.
+    pub fn subscriptions(&self, member: Member) -> impl Iterator<Item = &str> {
+        let memberships = self.members.of(member).iter();
+        memberships.map(|membership| &*self.channels.name(membership.channel).text)
+    }
+
+    /// Looks for a membership where there is less to look through.
+    fn membership(&self, member: Member, key: u32) -> Option<u32> {
+        let memberships = self.members.of(member);
+        let channel = self.channels.value(key);
+        if channel.unlisted == 0 && channel.subscribers.len() < memberships.len() {
+            let found = channel.subscribers.iter().find(|subscriber| subscriber.member == member);
+            return found.map(|subscriber| subscriber.index);
+        }
+        let found = memberships.iter().position(|membership| membership.channel == key);
+        found.map(|index| index as u32)
+    }
+
+    /// Tells a channel, a question or a reader that a membership has another index.
+    fn reindex(&mut self, membership: Membership, index: u32) {
+        match membership.place() {
+            Place::Listed(place) => {
+                let channel = self.channels.value_mut(membership.channel);
+                channel.subscribers[place as usize].index = index;
+            }
+            Place::Asked(ask) => {
+                let ask = self.asks[ask as usize].as_mut().expect("its member is here");
+                ask.index = index;
+            }
+            Place::Behind(reader) => self.readers[reader].index = index,
+        }
+    }
+
+    /// Takes a membership that its member has lost from its channel. Returns the question, if it was
+    /// one.
+    fn end(&mut self, membership: Membership) -> Option<Ask> {
+        let key = membership.channel;
+        let asked = match membership.place() {
+            Place::Listed(gap) => {
+                self.unlist(gap, key);
+                None
+            }
+            Place::Asked(ask) => {
+                self.channels.value_mut(key).unlisted -= 1;
+                let asked = self.asks[ask as usize].take();
+                self.release(key, asked.as_ref().expect("its member was here").reader);
+                asked
+            }
+            Place::Behind(reader) => {
+                self.channels.value_mut(key).unlisted -= 1;
+                self.remove_reader(reader);
+                None
+            }
+        };
+        let channel = self.channels.value(key);
+        if channel.members() > 0 {
+            self.tidy_log(channel.log);
+            self.report(key);
+            return asked;
+        }
+        let (name, channel) = self.channels.remove(key);
+        self.logs.forget(channel.log);
+        self.count(channel.owner, name, 0);
+        asked
+    }
+
+    /// Takes a reader out of its channel's log.
+    fn remove_reader(&mut self, key: u32) {
+        let (reader, waited) = self.readers.remove(key);
+        if waited {
+            self.events.push_back(Event::Readable { member: reader.member });
+        }
+        let log = self.channels.value(reader.channel).log;
+        if reader.standing != Standing::Ended {
+            self.logs[log].remove_reader(reader.cursor, key);
+        }
+        if reader.held {
+            self.release(reader.channel, reader.id);
+        }
+    }
+
+    /// Tells the owner of a channel that it need not keep history for a reader.
+    pub(super) fn release(&mut self, key: u32, reader: u32) {
+        let Channel { owner, keeps_history, .. } = *self.channels.value(key);
+        if keeps_history {
+            let channel = self.channels.name(key).clone();
+            match owner == self.shard {
+                true => self.owner.release_by_name(&channel, (owner, reader)),
+                false => self.outboxes[usize::from(owner)]
+                    .push(ShardMessage::Release { channel, reader }),
+            }
+        }
+    }
+
+    /// Drops what nobody needs any more of a log, and the log itself when it is idle.
+    pub(super) fn tidy_log(&mut self, log: u32) {
+        if log == NONE {
+            return;
+        }
+        self.logs.trim(log);
+        self.update_full(log);
+        if self.logs[log].is_idle() && !self.logs[log].has_turn {
+            self.close_log(log);
+        }
+    }
+
+    /// Tells the owner of a channel how many subscribers there are, if it has a wrong idea of it, and
+    /// if there is time for that.
+    pub(super) fn report(&mut self, key: u32) {
+        let channel = self.channels.value(key);
+        let members = channel.members();
+        let wrong = members.abs_diff(channel.reported) > channel.reported / 8;
+        let owner = channel.owner;
+        if wrong && !self.is_overloaded(owner) {
+            self.channels.value_mut(key).reported = members;
+            self.count(owner, self.channels.name(key).clone(), members);
+        }
+    }
+
+    fn count(&mut self, owner: Shard, channel: ChannelName, subscribers: u32) {
+        if owner == self.shard {
+            self.owner.count(&channel, owner, subscribers);
+        } else {
+            let message = ShardMessage::Count { channel, subscribers };
+            self.outboxes[usize::from(owner)].push(message);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Messages between shards about services.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Failure;
+use super::directory::Readiness;
+use super::entries::Key;
+use crate::Shard;
+
+/// A message from one shard to another. The caller carries it there, in order and without loss.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are described with their variant")]
+pub enum ServiceMessage<P> {
+    /// To the owner: the sender has this offer of `service`.
+    Serve { offer: Key, service: Arc<str> },
+    /// To the owner: the offer in this slot has ended.
+    Unserve { offer: u32 },
+    /// To the owner: whether the offer in this slot takes requests from now on.
+    Ready { offer: u32, readiness: Readiness },
+    /// To the owner: a request of a member of the sender, or one that came back from a responder.
+    Ask(Ask<P>),
+    /// From the owner: a request for the member that has this offer.
+    Give { offer: Key, ask: Ask<P> },
+    /// To the requester's shard: the outcome of a request.
+    Answer { waiting: Key, answer: Result<P, Failure> },
+}
+
+/// A request on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask<P> {
+    /// The requester's shard.
+    pub from: Shard,
+    /// The request's name there.
+    pub waiting: Key,
+    /// The service.
+    pub service: Arc<str>,
+    /// When the request ends without an answer, in milliseconds of the clock that shards share.
+    pub deadline_ms: u64,
+    /// The question.
+    pub payload: P,
+}
+
+const _: () = assert!(size_of::<ServiceMessage<crate::channels::Payload>>() <= 96);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channels::{Form, Payload};
+
+    /// Every message can be encoded and decoded without loss.
+    #[test]
+    fn messages_are_encodable() {
+        let (offer, waiting) = (Key { index: 1, generation: 2 }, Key { index: 3, generation: 4 });
+        let service = || Arc::from("time");
+        let payload = || Payload::new(Form::Binary, *b"now?");
+        let ask = || Ask {
+            from: 5,
+            waiting,
+            service: service(),
+            deadline_ms: u64::MAX,
+            payload: payload(),
+        };
+        let failed = Err(Failure::ResponderFailed("no clock".into()));
+        let messages = [
+            ServiceMessage::Serve { offer, service: service() },
+            ServiceMessage::Unserve { offer: 1 },
+            ServiceMessage::Ready { offer: 2, readiness: Readiness::Congested },
+            ServiceMessage::Ask(ask()),
+            ServiceMessage::Give { offer, ask: ask() },
+            ServiceMessage::Answer { waiting, answer: Ok(payload()) },
+            ServiceMessage::Answer { waiting, answer: failed },
+        ];
+        for message in messages {
+            let text = serde_json::to_string(&message).expect("encodable");
+            let decoded: ServiceMessage<Payload> = serde_json::from_str(&text).expect("decodable");
+            assert_eq!(decoded, message, "{text}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Requests on the shard of the member that made them.
+
+use super::parking::{park, unpark};
+use super::*;
+
+impl<P: ByteLen> Services<P> {
+    /// The request has an outcome, unless it had one or nobody waits for it.
+    pub(super) fn answered(&mut self, key: Key, answer: Result<P, Failure>) {
+        let Some(waiting) = self.waiting.get_mut(key) else { return };
+        if waiting.answer.is_none() {
+            waiting.answer = Some(answer);
+            self.ready.push_back(Ready::Answer(key));
+        }
+    }
+
+    pub(super) fn outcome(&mut self, key: Key) -> ServiceEvent<P> {
+        let Waiting { member, ticket, service, answer, .. } = self.end_waiting(key);
+        match answer.expect("only what is answered is ready") {
+            Ok(payload) => ServiceEvent::Response { member, ticket, service, payload },
+            Err(why) => ServiceEvent::Failed { member, ticket, service, why },
+        }
+    }
+
+    /// An outcome waits for the connection of its member. A response that is too much fails.
+    pub(super) fn park_answer(&mut self, key: Key) {
+        let waiting = self.waiting.get_mut(key).expect("it is ready");
+        let bytes = match &waiting.answer {
+            _ if waiting.parked.is_some() => return,
+            Some(Ok(payload)) => payload.byte_len(),
+            _ => 0,
+        };
+        let has = self.members.get_mut(&waiting.member).expect("it has this");
+        match park(has, &mut self.parked_bytes, bytes, self.limits.parked_bytes_max) {
+            true => waiting.parked = Some(bytes),
+            false => {
+                waiting.answer = Some(Err(Failure::Overloaded));
+                waiting.parked = Some(0);
+            }
+        }
+    }
+
+    pub(super) fn end_waiting(&mut self, key: Key) -> Waiting<P> {
+        let member = self.waiting.get(key).expect("it waits").member;
+        let has = self.members.get_mut(&member).expect("it has this");
+        let waiting = self.waiting.remove(&mut has.waiting, key);
+        unpark(has, &mut self.parked_bytes, waiting.parked);
+        self.waiting_deadlines.trim(&self.waiting);
+        self.forget_if_bare(member);
+        waiting
+    }
+}

@@ -1,0 +1,128 @@
+//! Requests on the shard of the member that answers them.
+
+use super::parking::{park, unpark};
+use super::*;
+
+/// With this many requests that it has not seen a responder that was congested takes new ones.
+const FEW: u32 = 4;
+
+impl<P: ByteLen> Services<P> {
+    /// A request for the member who has this offer. If it cannot take it, another one may.
+    pub(super) fn give(&mut self, key: Key, ask: Ask<P>) {
+        let Some(offer) = self.offers.get_mut(key) else { return self.ask(ask) };
+        let member = offer.member;
+        let has = self.members.get_mut(&member).expect("it has this offer");
+        if has.serving.len() >= self.limits.serving_max {
+            has.readiness = Readiness::Full;
+            self.update_offers(member);
+            return self.ask(ask);
+        }
+        has.unseen += 1;
+        let is_congested = has.congested;
+        let Ask { from, waiting, service, deadline_ms, payload } = ask;
+        let (payload, parked) = (Some(payload), None);
+        let serving = Serving { member, from, waiting, service, deadline_ms, payload, parked };
+        let serving = self.serving.insert(&mut has.serving, serving);
+        self.serving_deadlines.push(deadline_ms, serving);
+        match is_congested {
+            true => self.park_request(serving),
+            false => self.ready.push_back(Ready::Request(serving)),
+        }
+    }
+
+    pub(super) fn question(&mut self, key: Key) -> ServiceEvent<P> {
+        let serving = self.serving.get_mut(key).expect("it is ready");
+        let payload = serving.payload.take().expect("it is ready once");
+        let (member, service) = (serving.member, Arc::clone(&serving.service));
+        let has = self.members.get_mut(&member).expect("it has this");
+        has.unseen -= 1;
+        unpark(has, &mut self.parked_bytes, serving.parked.take());
+        self.update_readiness(member);
+        self.settle();
+        ServiceEvent::Request { member, request: RequestId(key), service, payload }
+    }
+
+    /// The member of a request does not take it: the owner knows of another one, or sends it back. One
+    /// that was parked before stays.
+    pub(super) fn put_off(&mut self, key: Key) {
+        if self.serving.get(key).expect("it is ready").parked.is_none() {
+            let Serving { from, waiting, service, deadline_ms, payload, .. } =
+                self.end_serving(key);
+            let payload = payload.expect("it is ready");
+            self.ask(Ask { from, waiting, service, deadline_ms, payload });
+        }
+    }
+
+    /// A request waits for the connection of its member, unless that is too much.
+    pub(super) fn park_request(&mut self, key: Key) {
+        let serving = self.serving.get_mut(key).expect("it was put there");
+        let bytes = serving.payload.as_ref().map_or(0, P::byte_len);
+        let has = self.members.get_mut(&serving.member).expect("it has this");
+        if park(has, &mut self.parked_bytes, bytes, self.limits.parked_bytes_max) {
+            serving.parked = Some(bytes);
+            return;
+        }
+        let Serving { from, waiting, .. } = self.end_serving(key);
+        self.send(from, ServiceMessage::Answer { waiting, answer: Err(Failure::Overloaded) });
+    }
+
+    pub(super) fn end_serving(&mut self, key: Key) -> Serving<P> {
+        let member = self.serving.get(key).expect("it is served").member;
+        let has = self.members.get_mut(&member).expect("it has this");
+        let serving = self.serving.remove(&mut has.serving, key);
+        unpark(has, &mut self.parked_bytes, serving.parked);
+        has.unseen -= u32::from(serving.payload.is_some());
+        self.serving_deadlines.trim(&self.serving);
+        self.update_readiness(member);
+        self.forget_if_bare(member);
+        serving
+    }
+
+    /// The member takes requests again once it has half of what it may have, and after congestion once
+    /// it has seen most of what was parked.
+    pub(super) fn update_readiness(&mut self, member: Member) {
+        let Some(has) = self.members.get_mut(&member) else { return };
+        let is_full = match has.readiness {
+            Readiness::Full => has.serving.len() > self.limits.serving_max / 2,
+            _ => false,
+        };
+        let is_congested = match has.readiness {
+            Readiness::Active => has.congested,
+            _ => has.congested || has.unseen > FEW,
+        };
+        has.readiness = match (is_full, is_congested) {
+            (true, _) => Readiness::Full,
+            (_, true) => Readiness::Congested,
+            _ => Readiness::Active,
+        };
+        self.update_offers(member);
+    }
+
+    /// Tells owners what the member's offers are, where they do not know it.
+    pub(super) fn update_offers(&mut self, member: Member) {
+        let MemberEntries { offers, readiness, .. } = self.entries_of(member);
+        let mut changed = Vec::new();
+        self.offers.for_each(offers, |key, offer| {
+            if std::mem::replace(&mut offer.readiness, readiness) != readiness {
+                changed.push((key.index, Arc::clone(&offer.service)));
+            }
+        });
+        for (offer, service) in changed {
+            self.send(self.owner(&service), ServiceMessage::Ready { offer, readiness });
+        }
+    }
+
+    pub(super) fn end_offer(&mut self, key: Key) {
+        let member = self.offers.get(key).expect("it is offered").member;
+        let has = self.members.get_mut(&member).expect("it has this");
+        let Offer { service, .. } = self.offers.remove(&mut has.offers, key);
+        self.forget_if_bare(member);
+        self.send(self.owner(&service), ServiceMessage::Unserve { offer: key.index });
+    }
+
+    /// The member's offer of `service`. Looks at all its offers: it has few.
+    pub(super) fn offer_of(&self, member: Member, service: &str) -> Option<Key> {
+        let mut offers = self.offers.of(self.entries_of(member).offers);
+        offers.find(|(_, offer)| &*offer.service == service).map(|(key, _)| key)
+    }
+}

@@ -1,0 +1,224 @@
+//! The API for other programs: publish, look at channels and connections, disconnect.
+//!
+//! Every request carries the key that `--api-key-file` names. `openapi.json` describes the API.
+
+mod key;
+mod shards;
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use murre_router::channels::{ChannelInfo, Position};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use self::key::{Key, authorize};
+use self::shards::Channels;
+use super::Admin;
+use super::error::{ApiError, JsonBody, Known, NOT_FOUND, PathName, QueryMembers};
+use crate::config::Config;
+use crate::hub::HubConfig;
+use crate::protocols::murre_v1::errors::Code;
+use crate::routes::AppMailbox;
+
+/// The channels that the API is about, and the key of those who may use it.
+pub(crate) struct Api {
+    channels: Channels,
+    /// `None`: nobody may.
+    key: Option<Key>,
+    /// Longest body of a request.
+    body_bytes_max: usize,
+}
+
+impl Api {
+    /// The API for the shards with these mailboxes.
+    ///
+    /// # Errors
+    /// The key cannot be read: why, and the remedy.
+    pub(crate) fn new(
+        config: &Config,
+        hub: Arc<HubConfig>,
+        boxes: Arc<[AppMailbox]>,
+    ) -> Result<Self, String> {
+        let limits = hub.limits;
+        let name = limits.name_bytes_max.saturating_mul(ESCAPED).saturating_add(NAME_QUOTES);
+        let names = name.saturating_mul(BROADCAST_MAX);
+        Ok(Api {
+            key: config.api_key_file.as_deref().map(Key::read).transpose()?,
+            body_bytes_max: limits
+                .payload_bytes_max
+                .saturating_add(names)
+                .saturating_add(BODY_REST),
+            channels: Channels { boxes, hub },
+        })
+    }
+}
+
+/// Channels of one broadcast at most.
+const BROADCAST_MAX: usize = 1000;
+/// Bytes of JSON for one byte of a name, as `\u00e9` at most.
+const ESCAPED: usize = 6;
+/// Quotes, comma and a space of a name.
+const NAME_QUOTES: usize = 4;
+/// Keys of a body, and white space between its parts.
+const BODY_REST: usize = 64 << 10;
+
+/// The routes below `/api`.
+pub(super) fn routes(admin: &Arc<Admin>) -> Router<Arc<Admin>> {
+    Router::new()
+        .route("/api/publish", post(publish))
+        .route("/api/broadcast", post(broadcast))
+        .route("/api/disconnect", post(disconnect))
+        .route("/api/topics", get(topics))
+        .route("/api/topics/{topic}", get(topic))
+        .route("/api/connections/{connection}", get(connection))
+        .layer(DefaultBodyLimit::max(admin.api.body_bytes_max))
+        .layer(middleware::from_fn_with_state(Arc::clone(admin), authorize))
+        // Public: it says no more than the documentation.
+        .route("/api/openapi.json", get(openapi))
+}
+
+const OPENAPI: &str = include_str!("../openapi.json");
+
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
+type Answer = Result<Json<Value>, ApiError>;
+
+/// What to publish where.
+#[derive(Deserialize)]
+struct Publish {
+    identifier: String,
+    data: Box<RawValue>,
+}
+
+/// What to publish to many.
+#[derive(Deserialize)]
+struct Broadcast {
+    identifiers: Vec<String>,
+    data: Box<RawValue>,
+}
+
+/// Where a publication stands.
+#[derive(Serialize)]
+struct Placed {
+    identifier: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<Place>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Place {
+    epoch: u32,
+    offset: u64,
+}
+
+impl From<Position> for Place {
+    fn from(Position { epoch, offset }: Position) -> Self {
+        Place { epoch, offset }
+    }
+}
+
+async fn publish(
+    State(admin): State<Arc<Admin>>,
+    JsonBody(Publish { identifier, data }): JsonBody<Publish>,
+) -> Result<Json<Placed>, ApiError> {
+    let channels = &admin.api.channels;
+    let position = channels.publish(&identifier, channels.payload(&data)?).await?;
+    Ok(Json(Placed { identifier, position: position.map(Place::from), error: None }))
+}
+
+/// Each channel has its own outcome.
+async fn broadcast(
+    State(admin): State<Arc<Admin>>,
+    JsonBody(Broadcast { identifiers, data }): JsonBody<Broadcast>,
+) -> Answer {
+    if !(1..=BROADCAST_MAX).contains(&identifiers.len()) {
+        return Err(Code::BatchTooLong.into());
+    }
+    let channels = &admin.api.channels;
+    let payload = channels.payload(&data)?;
+    let mut outcomes = Vec::with_capacity(identifiers.len());
+    for identifier in identifiers {
+        let outcome = channels.publish(&identifier, payload.clone()).await;
+        outcomes.push(match outcome {
+            Ok(position) => Placed { identifier, position: position.map(Place::from), error: None },
+            Err(refused) => Placed { identifier, position: None, error: Some(refused.code) },
+        });
+    }
+    Ok(Json(json!({"published": outcomes})))
+}
+
+/// The connection or the user to disconnect.
+#[derive(Deserialize)]
+struct Disconnect {
+    connection: Option<String>,
+    user: Option<String>,
+}
+
+async fn disconnect(
+    State(admin): State<Arc<Admin>>,
+    JsonBody(Disconnect { connection, user }): JsonBody<Disconnect>,
+) -> Answer {
+    let channels = &admin.api.channels;
+    let disconnected = match (connection, user) {
+        (Some(connection), None) => channels.disconnect(&connection).await?,
+        (None, Some(user)) => channels.disconnect_user(&user).await?,
+        _ => return Err(BAD_ORDER.into()),
+    };
+    Ok(Json(json!({"disconnected": disconnected})))
+}
+
+const BAD_ORDER: Known = (
+    StatusCode::BAD_REQUEST,
+    "bad_order",
+    "say which connection or which user to disconnect, one of the two",
+);
+
+/// The part of the list of channels to answer with.
+#[derive(Deserialize)]
+struct Page {
+    /// `next` of the page before.
+    from: Option<String>,
+    limit: Option<usize>,
+}
+
+const PAGE_DEFAULT: usize = 100;
+const PAGE_MAX: usize = 1000;
+
+async fn topics(
+    State(admin): State<Arc<Admin>>,
+    QueryMembers(Page { from, limit }): QueryMembers<Page>,
+) -> Answer {
+    let limit = limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
+    let (found, next) = admin.api.channels.page(from.as_deref(), limit).await?;
+    let topics: Vec<_> = found.iter().map(info).collect();
+    Ok(Json(json!({"topics": topics, "next": next})))
+}
+
+async fn topic(State(admin): State<Arc<Admin>>, PathName(name): PathName) -> Answer {
+    let found = admin.api.channels.channel(&name).await?.ok_or(NOT_FOUND)?;
+    Ok(Json(info(&found)))
+}
+
+fn info(channel: &ChannelInfo) -> Value {
+    json!({
+        "identifier": &*channel.name,
+        "subscribers": channel.subscribers,
+        "position": channel.position.map(Place::from),
+        "kept": channel.kept,
+        "bytes": channel.history_bytes,
+    })
+}
+
+async fn connection(State(admin): State<Arc<Admin>>, PathName(name): PathName) -> Answer {
+    Ok(Json(admin.api.channels.connection(&name).await?.ok_or(NOT_FOUND)?))
+}

@@ -1,0 +1,170 @@
+//! What the API asks of the shards' channels. Each question is posted to a shard, which answers it
+//! between two turns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use murre_core::{ConnId, ServeMail};
+use murre_router::channels::{ChannelInfo, Cursor, Form, Payload, Position};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::admin::error::{ApiError, Known};
+use crate::hub::control::Control;
+use crate::hub::{ErrorCode, HubConfig, HubMail};
+use crate::protocols::json::{self, BadJson};
+use crate::protocols::murre_v1::errors::Code;
+use crate::routes::{AppMail, AppMailbox};
+
+/// The channels of all shards.
+pub(super) struct Channels {
+    /// By shard.
+    pub(super) boxes: Arc<[AppMailbox]>,
+    pub(super) hub: Arc<HubConfig>,
+}
+
+pub(super) const BAD_CONNECTION: Known = (
+    StatusCode::BAD_REQUEST,
+    "bad_connection",
+    "a connection has a name as `pong` gives it: SHARD-SLOT-USE",
+);
+pub(super) const BAD_PAGE: Known =
+    (StatusCode::BAD_REQUEST, "bad_page", "`from` is what `next` of the page before says");
+
+const TOO_DEEP: Known = (
+    StatusCode::BAD_REQUEST,
+    "bad_json",
+    "`data` is nested more than 32 deep; send a flatter value",
+);
+
+/// How long a shard may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Channels {
+    /// Asks a shard and waits for its answer.
+    ///
+    /// # Errors
+    /// `overloaded`: its mailbox is full, it has ended, or it does not answer in time.
+    async fn ask<T>(
+        &self,
+        shard: usize,
+        question: impl FnOnce(oneshot::Sender<T>) -> Control,
+    ) -> Result<T, ApiError> {
+        let (answer, answered) = oneshot::channel();
+        let mail = ServeMail::App(AppMail::Hub(HubMail::Control(question(answer))));
+        self.boxes[shard].post(mail).map_err(|_| ErrorCode::Overloaded)?;
+        match timeout(PATIENCE, answered).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) | Err(_) => Err(ErrorCode::Overloaded.into()),
+        }
+    }
+
+    /// Publishes, and gives the publication's position where its channel has history.
+    pub(super) async fn publish(
+        &self,
+        identifier: &str,
+        payload: Payload,
+    ) -> Result<Option<Position>, ApiError> {
+        let channel = self.hub.limits.name(identifier)?.into();
+        let owner = self.owner(identifier);
+        let question = |answer| Control::Publish { channel, payload, answer };
+        let published = self.ask(owner, question).await?;
+        published.map_err(ApiError::from)
+    }
+
+    /// The data of a publication, without white space. It is held to the rules for messages of
+    /// clients, which are to read it.
+    pub(super) fn payload(&self, data: &RawValue) -> Result<Payload, ApiError> {
+        let text = data.get().as_bytes();
+        json::check(text).map_err(|why| match why {
+            BadJson::Malformed => ApiError::from(Code::BadJson),
+            BadJson::TooDeep => ApiError::from(TOO_DEEP),
+        })?;
+        let mut bytes = Vec::new();
+        json::compact(text, &mut bytes);
+        self.hub.limits.size(bytes.len())?;
+        Ok(Payload::new(Form::Json, bytes))
+    }
+
+    /// The shard that owns a channel.
+    fn owner(&self, channel: &str) -> usize {
+        usize::from(murre_router::channels::owner(channel, self.hub.shards, self.hub.seed))
+    }
+
+    /// Ends one connection, and says whether it was there (1 or 0).
+    pub(super) async fn disconnect(&self, name: &str) -> Result<u32, ApiError> {
+        let (shard, conn) = self.connection_id(name)?;
+        self.ask(shard, |answer| Control::Disconnect { conn, answer }).await
+    }
+
+    /// Ends all connections of a user, and says how many there were.
+    pub(super) async fn disconnect_user(&self, user: &str) -> Result<u32, ApiError> {
+        let mut disconnected = 0;
+        for shard in 0..self.boxes.len() {
+            let user = user.into();
+            let ended = self.ask(shard, |answer| Control::DisconnectUser { user, answer }).await?;
+            disconnected = ended.saturating_add(disconnected);
+        }
+        Ok(disconnected)
+    }
+
+    /// A page of channels, and where the next one begins.
+    pub(super) async fn page(
+        &self,
+        from: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<ChannelInfo>, Option<String>), ApiError> {
+        let (shard, place) = from.map_or(Some((0, 0)), place).ok_or(BAD_PAGE)?;
+        if shard >= self.boxes.len() {
+            return Err(BAD_PAGE.into());
+        }
+        let question = |answer| Control::Channels { from: Cursor(place), limit, answer };
+        let (found, more) = self.ask(shard, question).await?;
+        let next = match more {
+            Some(Cursor(place)) => Some(format!("{shard}-{place}")),
+            None => {
+                let next = shard.saturating_add(1);
+                (next < self.boxes.len()).then(|| format!("{next}-0"))
+            }
+        };
+        Ok((found, next))
+    }
+
+    /// The channel of this name, if there is one now.
+    pub(super) async fn channel(&self, name: &str) -> Result<Option<ChannelInfo>, ApiError> {
+        let owner = self.owner(name);
+        let name = name.into();
+        self.ask(owner, |answer| Control::Channel { name, answer }).await
+    }
+
+    /// What is known of the connection of this name, if it is open.
+    pub(super) async fn connection(&self, name: &str) -> Result<Option<Value>, ApiError> {
+        let (shard, conn) = self.connection_id(name)?;
+        let found = self.ask(shard, |answer| Control::Connection { conn, answer }).await?;
+        Ok(found.map(|info| {
+            json!({
+                "connection": name,
+                "user": info.user,
+                "expires": info.expires,
+                "subscriptions": info.subscriptions,
+                "queued_bytes": info.queued,
+            })
+        }))
+    }
+
+    /// The shard of a connection, and its id there.
+    fn connection_id(&self, name: &str) -> Result<(usize, ConnId), ApiError> {
+        let (shard, id) = name.split_once('-').ok_or(BAD_CONNECTION)?;
+        let shard = shard.parse().ok().filter(|&shard| shard < self.boxes.len());
+        Ok((shard.ok_or(BAD_CONNECTION)?, id.parse().map_err(|()| BAD_CONNECTION)?))
+    }
+}
+
+/// The shard and the place there that `next` of a page names.
+fn place(text: &str) -> Option<(usize, u32)> {
+    let (shard, place) = text.split_once('-')?;
+    Some((shard.parse().ok()?, place.parse().ok()?))
+}

@@ -1,0 +1,18 @@
+//! The seam under the owners of channels: what orders and keeps publications beyond this process, and
+//! is told which channels this process has subscribers for.
+//!
+//! The owner of a channel asks its backplane before it numbers a publication. The backplane answers at
+//! once ([`Append::Number`]) or later, through the shard's mail
+//! ([`Channels::appended`](murre_router::channels::Channels::appended)). A backplane is a file here
+//! and an arm of [`start`].
+
+mod local;
+
+use murre_router::channels::Backplane;
+
+pub(crate) use local::Local;
+
+/// The backplane of one shard's channels.
+pub(crate) fn start() -> Box<dyn Backplane + Send> {
+    Box::new(Local)
+}

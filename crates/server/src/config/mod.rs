@@ -1,0 +1,209 @@
+//! Configuration: flags, `MURRE_*` environment variables and a TOML file, in this order of precedence.
+//!
+//! A setting is declared once, as a field of [`Config`] or [`LimitSettings`]; all its names follow
+//! from the field's. The environment and the file are read by the parser of the command line.
+
+mod file;
+mod limits;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+use murre_core::host::Plan;
+use murre_core::{AddressLimits, Proxies};
+use serde_json::{Map, Value};
+
+pub(crate) use self::limits::LimitSettings;
+pub(crate) use self::settings::Config;
+pub(crate) use self::values::LogFormat;
+use crate::hub::limits::Limits;
+use crate::hub::rules::Namespaces;
+
+/// The command line of `murre`.
+#[derive(Debug, Parser)]
+#[command(version, about = "A connection server on io_uring")]
+#[command(arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve WebSocket and HTTP connections until SIGTERM or SIGINT
+    Serve(Box<Config>),
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub(crate) enum ConfigError {
+    /// Bad arguments or variables, or a request for help: the parser has its own text and exit code.
+    Arguments(clap::Error),
+    /// The file cannot be read, or a setting in it is wrong.
+    File { path: PathBuf, problem: String },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Arguments(error) => error.fmt(f),
+            ConfigError::File { path, problem } => {
+                write!(f, "configuration file {}: {problem}", path.display())
+            }
+        }
+    }
+}
+
+impl Cli {
+    /// Reads the command line and, for settings that it leaves open, the environment and the file.
+    pub(crate) fn read(arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
+        let matches = command().try_get_matches_from(&arguments).map_err(ConfigError::Arguments)?;
+        let cli = Cli::from_arg_matches(&matches).and_then(Cli::checked);
+        let cli = cli.map_err(ConfigError::Arguments)?;
+        let Command::Serve(config) = &cli.command;
+        let Some(path) = &config.config else { return Ok(cli) };
+        let wrong = |problem| ConfigError::File { path: path.clone(), problem };
+        let (_, given) = matches.subcommand().expect("`serve` was parsed");
+        let flags = file::flags(path, serve(&command()), given).map_err(wrong)?;
+        let all: Vec<OsString> = arguments.into_iter().chain(flags).collect();
+        // The arguments alone were right, so the file causes any error now.
+        let matches = command().try_get_matches_from(all);
+        let cli =
+            matches.and_then(|matches| Cli::from_arg_matches(&matches)).and_then(Cli::checked);
+        cli.map_err(|error| wrong(first_line(&error)))
+    }
+
+    /// Checks the rules between settings; the parser knows only those of each value.
+    fn checked(self) -> Result<Self, clap::Error> {
+        let Command::Serve(config) = &self.command;
+        if config.proxy_protocol && config.trusted_proxy.is_empty() {
+            let problem =
+                "'--proxy-protocol' needs the addresses of the proxies; add '--trusted-proxy'";
+            return Err(command().error(ErrorKind::MissingRequiredArgument, problem));
+        }
+        match Namespaces::new(&config.namespace) {
+            Ok(_) => Ok(self),
+            Err(twice) => {
+                let problem =
+                    format!("'--namespace' has '{twice}' twice; put all its rules into one value");
+                Err(command().error(ErrorKind::ArgumentConflict, problem))
+            }
+        }
+    }
+}
+
+/// The parser of the command line, in which each flag of `serve` has its variable. An empty variable
+/// counts as not set: that is what templates of containers make of a value that is left out.
+fn command() -> clap::Command {
+    let with_variable = |setting: Arg| {
+        let name = variable(&setting);
+        let is_empty = env::var_os(&name).is_some_and(|value| value.is_empty());
+        if is_empty { setting } else { setting.env(name).hide_env_values(true) }
+    };
+    Cli::command().mut_subcommand("serve", |serve| serve.mut_args(with_variable))
+}
+
+/// The variable of a setting.
+fn variable(setting: &Arg) -> String {
+    format!("{PREFIX}{}", setting.get_id().as_str().to_uppercase())
+}
+
+const PREFIX: &str = "MURRE_";
+
+/// Variables of the environment that begin with `MURRE_` and are no setting: misspelt ones, or those
+/// of other tools.
+pub(crate) fn unknown_variables() -> Vec<String> {
+    let cli = Cli::command();
+    let known: Vec<String> = serve(&cli).get_arguments().map(variable).collect();
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    names.filter(|name| name.starts_with(PREFIX) && !known.contains(name)).collect()
+}
+
+/// The command whose flags are the settings.
+fn serve(command: &clap::Command) -> &clap::Command {
+    command.find_subcommand("serve").expect("`serve` is declared")
+}
+
+/// The parser's message without its advice, which is about the command line.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+impl Config {
+    /// The configuration in force: settings that were left to the machine have the values that were
+    /// chosen, and addresses their ports.
+    pub(crate) fn in_force(&self, plan: &Plan, listen: SocketAddr, admin: SocketAddr) -> Self {
+        let limits = LimitSettings {
+            max_conns: Some(plan.conns_max()),
+            max_accepts_per_second: Some(self.limits.accepts_per_second(plan.cores)),
+            ..self.limits.clone()
+        };
+        Config {
+            listen,
+            admin,
+            shards: Some(plan.shards as u16),
+            io: Some(plan.io),
+            descriptors: Some(plan.descriptors),
+            limits,
+            ..self.clone()
+        }
+    }
+
+    /// Every setting by its name: first those that are no limits, then the limits.
+    pub(crate) fn by_name(&self) -> (Map<String, Value>, Map<String, Value>) {
+        let table = serde_json::to_value(self).expect("settings are numbers, texts and lists");
+        let Value::Object(mut settings) = table else { panic!("a struct is an object") };
+        match settings.remove("limits") {
+            Some(Value::Object(limits)) => (settings, limits),
+            _ => panic!("the limits are a field of the table"),
+        }
+    }
+
+    /// The rules of all channels and services.
+    pub(crate) fn namespaces(&self) -> Namespaces {
+        Namespaces::new(&self.namespace).expect("names were checked to be there once")
+    }
+
+    /// Which proxies are trusted to name the address of a connection.
+    pub(crate) fn proxies(&self) -> Proxies {
+        Proxies { networks: self.trusted_proxy.clone(), header: self.proxy_protocol }
+    }
+
+    /// The longest names and payloads.
+    pub(crate) fn name_and_payload_limits(&self) -> Limits {
+        Limits {
+            name_bytes_max: usize::from(self.limits.max_identifier_bytes),
+            payload_bytes_max: self.limits.max_publication_bytes as usize,
+        }
+    }
+}
+
+impl LimitSettings {
+    /// The most connections accepted per second on so many cores.
+    pub(crate) fn accepts_per_second(&self, cores: usize) -> u32 {
+        let cores = u32::try_from(cores).unwrap_or(u32::MAX);
+        self.max_accepts_per_second.unwrap_or(ACCEPTS_PER_CORE.saturating_mul(cores))
+    }
+
+    /// The limits of one address; 0 is no limit.
+    pub(crate) fn of_addresses(&self) -> AddressLimits {
+        let limit = |number| (number > 0).then_some(number);
+        AddressLimits {
+            conns_max: limit(self.max_conns_per_address),
+            handshakes_per_second_max: limit(self.max_handshakes_per_second),
+        }
+    }
+}
+
+const ACCEPTS_PER_CORE: u32 = 25_000;

@@ -1,0 +1,132 @@
+//! The table of settings: one field each, from which all the setting's names follow.
+//!
+//! The field `max_conns` is the flag `--max-conns`, the variable `MURRE_MAX_CONNS`, the key `max-conns`
+//! of the TOML file, and `max_conns` in `/stats` and in the start line. Limits are in [`LimitSettings`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, value_parser};
+use ipnet::IpNet;
+use murre_core::Origins;
+use serde::Serialize;
+use tracing_subscriber::filter::Targets;
+
+use super::limits::LimitSettings;
+use super::values::{self, DescriptorsChoice, IoChoice, LogFormat, Seconds};
+use crate::hub::rules::Namespace;
+
+/// Every setting of `murre serve`.
+#[derive(Clone, Debug, Args, Serialize)]
+pub(crate) struct Config {
+    /// TOML file; its keys are the long flags without their dashes. Flags and variables take
+    /// precedence
+    #[arg(long, value_name = "FILE")]
+    #[serde(serialize_with = "values::path")]
+    pub(super) config: Option<PathBuf>,
+
+    /// Address where clients connect
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8000")]
+    pub(crate) listen: SocketAddr,
+
+    /// Address of /healthz, /metrics, /stats and the API
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8001")]
+    pub(crate) admin: SocketAddr,
+
+    /// Event loops, each on its own thread [default: the number of cores, or more where direct
+    /// descriptors need them to hold --max-conns]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    pub(crate) shards: Option<u16>,
+
+    /// Interface to the kernel: uring, uring-plain (only what Linux 5.10 has), epoll, or auto (uring,
+    /// or epoll where io_uring is refused)
+    #[arg(long, default_value = "auto", value_parser = values::io_choice)]
+    #[serde(serialize_with = "values::io_name")]
+    pub(crate) io: IoChoice,
+
+    /// Descriptors of sockets: normal, direct (tables of the rings, which hold more sockets than the
+    /// limit of open files), or auto
+    #[arg(long, value_name = "KIND", default_value = "auto")]
+    #[arg(value_parser = values::descriptors_choice)]
+    #[serde(serialize_with = "values::descriptors_name")]
+    pub(crate) descriptors: DescriptorsChoice,
+
+    /// Addresses or networks of trusted proxies, such as 10.0.0.0/8, separated by commas. They must
+    /// set X-Forwarded-For [default: none]
+    #[arg(long, value_name = "NETWORKS", value_delimiter = ',', value_parser = values::network)]
+    pub(crate) trusted_proxy: Vec<IpNet>,
+
+    /// Trusted proxies send a PROXY protocol header on each connection, instead of X-Forwarded-For
+    #[arg(long, value_name = "BOOL")]
+    #[arg(action = ArgAction::Set, default_value_t = false, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, value_parser = BoolishValueParser::new())]
+    pub(crate) proxy_protocol: bool,
+
+    /// Origins whose pages may open WebSockets, as https://HOST or https://*.HOST, separated by
+    /// commas; or any [default: the host that the WebSocket is opened to]
+    #[arg(long, value_name = "ORIGINS", value_parser = values::origins)]
+    #[arg(default_value = "", hide_default_value = true)]
+    #[serde(serialize_with = "values::debug")]
+    pub(crate) allow_origin: Origins,
+
+    /// Also answer the requests of the load scenarios: /?length=N, /scenario, WebSocket /echo and
+    /// /upper
+    #[arg(long, value_name = "BOOL")]
+    #[arg(action = ArgAction::Set, default_value_t = false, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, value_parser = BoolishValueParser::new())]
+    pub(crate) bench: bool,
+
+    /// Folder whose files are served as they are at start, except hidden ones [default: none]
+    #[arg(long, value_name = "DIR")]
+    #[serde(serialize_with = "values::path")]
+    pub(crate) files: Option<PathBuf>,
+
+    // The value in force is many rules a namespace, which is no value of one line.
+    /// Rules of a namespace's channels and services, as chat,publish=anyone,history-size=100; the
+    /// namespace `default` is for all others. May be repeated, or separated by semicolons. Rules:
+    /// publish, subscribe, serve, request (anyone, authenticated, nobody), history-size, history-ttl
+    /// (seconds), slow (disconnect, drop_oldest, latest_only) [default: no rules]
+    #[arg(long, value_name = "RULES", value_delimiter = ';')]
+    #[serde(skip)]
+    pub(super) namespace: Vec<Namespace>,
+
+    /// File with the key of the admin port's API, at least 12 bytes [default: the API is off]
+    #[arg(long, value_name = "FILE")]
+    #[serde(serialize_with = "values::path")]
+    pub(crate) api_key_file: Option<PathBuf>,
+
+    /// File with the secret of tokens that are signed with HS256, HS384 or HS512 [default: none]
+    #[arg(long, value_name = "FILE")]
+    #[serde(serialize_with = "values::path")]
+    pub(crate) jwt_hmac_secret_file: Option<PathBuf>,
+
+    /// PEM file with the public key of tokens that are signed with RS256, ES256 or EdDSA
+    /// [default: none]
+    #[arg(long, value_name = "FILE")]
+    #[serde(serialize_with = "values::path")]
+    pub(crate) jwt_public_key_file: Option<PathBuf>,
+
+    /// Seconds over which connections are closed after SIGTERM, in random order
+    #[arg(long, value_name = "SECONDS", default_value = "10")]
+    pub(crate) drain_timeout: Seconds,
+
+    /// Longest time in seconds after which a client that is sent away is asked to come back; each
+    /// client is given a random number from 1 to this
+    #[arg(long, value_name = "SECONDS")]
+    #[arg(default_value_t = 5, value_parser = value_parser!(u16).range(0..=3600))]
+    pub(crate) retry_after: u16,
+
+    /// Format of log lines: text, or json with one object a line
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+
+    /// Level of log lines, or levels by module as in info,murre_core=debug
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    #[serde(serialize_with = "values::display")]
+    pub(crate) log_filter: Targets,
+
+    /// What clients may cost.
+    #[command(flatten)]
+    pub(crate) limits: LimitSettings,
+}

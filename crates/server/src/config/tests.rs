@@ -1,0 +1,253 @@
+//! Settings from every source, the names of each, and what is refused.
+
+use std::fs;
+use std::time::Duration;
+
+use super::*;
+
+impl Default for Config {
+    fn default() -> Self {
+        read(&[]).expect("the defaults are valid")
+    }
+}
+
+/// The configuration from these flags after `murre serve`.
+fn read(flags: &[&str]) -> Result<Config, ConfigError> {
+    let arguments = ["murre", "serve"].iter().chain(flags).map(OsString::from);
+    Cli::read(arguments.collect()).map(|Cli { command: Command::Serve(config) }| *config)
+}
+
+/// The same with a file of its own.
+fn read_with_file(name: &str, text: &str, flags: &[&str]) -> Result<Config, ConfigError> {
+    let path = std::env::temp_dir().join(format!("murre-{}-{name}.toml", std::process::id()));
+    fs::write(&path, text).expect("there is room for a file");
+    let file = format!("--config={}", path.display());
+    let config = read(&[&[file.as_str()], flags].concat());
+    fs::remove_file(&path).expect("it was there");
+    config
+}
+
+/// The parser's own checks of how the flags are declared.
+#[test]
+fn the_flags_are_consistent() {
+    command().debug_assert();
+}
+
+/// Without any setting the contract's defaults are in force.
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = read(&[]).expect("defaults are valid");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
+    assert_eq!(config.admin.to_string(), "127.0.0.1:8001");
+    assert_eq!((config.shards, config.limits.max_conns), (None, None));
+    assert_eq!((config.io, config.descriptors, config.bench), (None, None, false));
+    assert_eq!((config.files, config.limits.files_bytes_max), (None, 64 * 1024 * 1024));
+}
+
+/// A flag goes before the file, and the file before the default.
+#[test]
+fn flags_go_before_the_file() {
+    let text = "shards = 3\nlisten = \"[::1]:9000\"\nbench = true\nping-interval = 0.5\n";
+    let config = read_with_file("order", text, &["--shards=4", "--bench=false"]);
+    let config = config.expect("all of it is valid");
+    assert_eq!(config.shards, Some(4));
+    assert_eq!(config.listen.to_string(), "[::1]:9000");
+    assert!(!config.bench);
+    assert_eq!(config.limits.ping_interval.0, Duration::from_millis(500));
+    assert_eq!(config.limits.pong_timeout.0, Duration::from_secs(10));
+}
+
+/// Namespaces come from flags, from tables of the file, and from the flags alone where there are
+/// both.
+#[test]
+fn namespaces_from_every_source() {
+    let sizes = |config: &Config| {
+        let namespaces = config.namespaces();
+        ["chat:x", "a.b:x", "other"].map(|name| namespaces.rules(name).history_size)
+    };
+    let flags = &["--namespace=chat,history-size=1", "--namespace", "default,history-size=2;x"];
+    let text = "[namespace.chat]\nhistory-size = 3\nhistory-ttl = 1.5\nslow = \"latest_only\"\n\
+                [namespace.default]\n[namespace.\"a.b\"]\nhistory-size = \"4\"\n";
+    assert_eq!(sizes(&read(&[]).expect("none")), [0, 0, 0]);
+    assert_eq!(sizes(&read(flags).expect("flags")), [1, 2, 2]);
+    let file = read_with_file("namespaces", text, &[]).expect("a file");
+    assert_eq!(sizes(&file), [3, 4, 0]);
+    assert_eq!(file.namespaces().rules("chat:x").history_ttl, Duration::from_millis(1500));
+    assert_eq!(sizes(&read_with_file("both", text, flags).expect("both")), [1, 2, 2]);
+}
+
+/// Of two namespaces of one name it is not clear which is meant.
+#[test]
+fn a_namespace_is_given_once() {
+    for flags in [&["--namespace=a;b;a"][..], &["--namespace=a", "--namespace=a,publish=anyone"]] {
+        let error = read(flags).expect_err("it is there twice");
+        assert!(matches!(error, ConfigError::Arguments(_)));
+        assert!(error.to_string().contains("'a' twice"), "{error}");
+    }
+}
+
+/// The limits of commands can be set, and not beyond what the protocol has room for.
+#[test]
+fn limits_of_commands() {
+    let limits = read(&[]).expect("defaults are valid").name_and_payload_limits();
+    assert_eq!((limits.name_bytes_max, limits.payload_bytes_max), (255, 65_536));
+    let flags = ["--max-identifier-bytes=1", "--max-publication-bytes=2"];
+    let limits = read(&flags).expect("they are valid").name_and_payload_limits();
+    assert_eq!((limits.name_bytes_max, limits.payload_bytes_max), (1, 2));
+    for flag in [
+        "--max-identifier-bytes=256",
+        "--max-identifier-bytes=0",
+        "--max-channels=0",
+        "--max-publication-bytes=0",
+        "--max-commands-per-second=0",
+    ] {
+        assert!(read(&[flag]).is_err(), "{flag}");
+    }
+}
+
+/// The rate of accepts follows from the cores where it is not set; a floor of 0 and any pressure
+/// are ways to say no.
+#[test]
+fn bounds_of_admission() {
+    let config = read(&[]).expect("defaults are valid");
+    assert_eq!(
+        (config.limits.accepts_per_second(1), config.limits.accepts_per_second(4)),
+        (25_000, 100_000)
+    );
+    assert_eq!((config.limits.memory_floor_bytes, config.limits.max_memory_pressure), (None, 20));
+    let flags =
+        ["--max-accepts-per-second=7", "--memory-floor-bytes=0", "--max-memory-pressure=100"];
+    let config = read(&flags).expect("they are valid");
+    assert_eq!(config.limits.accepts_per_second(4), 7);
+    assert_eq!(
+        (config.limits.memory_floor_bytes, config.limits.max_memory_pressure),
+        (Some(0), 100)
+    );
+    for flag in ["--max-accepts-per-second=0", "--max-memory-pressure=101"] {
+        assert!(read(&[flag]).is_err(), "{flag}");
+    }
+}
+
+/// Every key of the file that no flag has, and every value that its flag would not take, is
+/// named.
+#[test]
+fn wrong_files_are_refused_by_name() {
+    for (text, named) in [
+        ("max_conns = 5", "`max_conns`"),
+        ("config = \"other.toml\"", "`config`"),
+        ("[limits]\nshards = 1", "`limits`"),
+        ("max-conns = -5", "--max-conns"),
+        ("io = \"kqueue\"", "one of auto, uring, uring-plain, epoll"),
+        ("bench = 2", "--bench"),
+        ("shards = 1\nshards = 2", "line 2"),
+        ("namespace = \"chat\"", "`namespace` must be tables"),
+        ("namespaces = 1", "unknown key `namespaces`; the keys are listen,"),
+        ("[namespace]\nchat = 1", "`namespace.chat` must be a table"),
+        ("[namespace.chat]\npublish = []", "`namespace.chat.publish` must be"),
+        ("[namespace.chat]\npublish = \"all\"", "'chat,publish=all'"),
+        ("[namespace.chat]\npublsh = \"all\"", "no rule `publsh`"),
+        ("[namespace.chat]\nhistory-size = -1", "`history-size` is a number"),
+        ("[namespace.chat]\nslow = \"disconnect,publish=anyone\"", "`namespace.chat.slow` has"),
+        ("[namespace.\"a;b\"]", "`namespace.a;b` has"),
+        ("[namespace.\"a:b\"]", "`a:b` is no name"),
+        ("[namespace.chat]\n[namespace.chat]", "line 2"),
+        ("max-identifier-bytes = 256", "--max-identifier-bytes"),
+    ] {
+        let error = read_with_file("wrong", text, &[]).expect_err(text);
+        assert!(matches!(error, ConfigError::File { .. }), "{text}");
+        assert!(error.to_string().contains(named), "{text}: {error}");
+    }
+}
+
+/// A setting has one name: as a field, a flag, a variable, in `/stats` and in the start line.
+#[test]
+fn a_setting_has_one_name() {
+    let (settings, limits) = Config::default().by_name();
+    let command = command();
+    for setting in serve(&command).get_arguments() {
+        let name = setting.get_id().as_str();
+        assert_eq!(setting.get_long(), Some(&*name.replace('_', "-")));
+        let variable = setting.get_env().and_then(|variable| variable.to_str());
+        assert_eq!(variable, Some(&*format!("MURRE_{}", name.to_uppercase())));
+        let is_limit = setting.get_help_heading() == Some("Limits");
+        assert_eq!(limits.contains_key(name), is_limit, "{name}");
+        // Rules of namespaces are no single value.
+        assert_eq!(settings.contains_key(name), !is_limit && name != "namespace", "{name}");
+    }
+}
+
+/// The configuration in force has the values that were left to the machine.
+#[test]
+fn chosen_values_are_in_force() {
+    let plan = Plan {
+        io: murre_core::host::Io::Epoll,
+        io_reason: String::new(),
+        descriptors: murre_core::host::Descriptors::Normal,
+        descriptors_reason: String::new(),
+        shards: 3,
+        conns_per_shard: 100,
+        cores: 2,
+    };
+    let [listen, admin] =
+        ["127.0.0.1:5000", "[::1]:5001"].map(|at| at.parse().expect("an address"));
+    let (settings, limits) = Config::default().in_force(&plan, listen, admin).by_name();
+    assert_eq!(settings["listen"], "127.0.0.1:5000");
+    assert_eq!(settings["admin"], "[::1]:5001");
+    assert_eq!(settings["shards"], 3);
+    assert_eq!((&settings["io"], &settings["descriptors"]), (&"epoll".into(), &"normal".into()));
+    assert_eq!(
+        (&limits["max_conns"], &limits["max_accepts_per_second"]),
+        (&300.into(), &50_000.into())
+    );
+    assert_eq!(limits["ping_interval"], 25.0);
+}
+
+/// The table of `docs/limits.md` has a row for each limit, with its default, and no other keys than
+/// settings.
+#[test]
+fn the_document_has_every_limit() {
+    let text = include_str!("../../../../docs/limits.md");
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| limit |"))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let command = command();
+    let settings: Vec<_> = serve(&command).get_arguments().collect();
+    let keys = |row: &Vec<&'static str>| -> Vec<&'static str> {
+        row[2].split(", ").map(|key| key.trim_matches('`')).collect()
+    };
+    for row in rows.iter().filter(|row| row[2].starts_with('`')) {
+        for key in keys(row) {
+            assert!(settings.iter().any(|setting| setting.get_long() == Some(key)), "{key}");
+        }
+    }
+    for limit in settings.iter().filter(|setting| setting.get_help_heading() == Some("Limits")) {
+        let key = limit.get_long().expect("a flag");
+        let row = rows.iter().find(|row| keys(row).contains(&key));
+        let row = row.unwrap_or_else(|| panic!("`{key}` has no row"));
+        if let [default] = limit.get_default_values() {
+            let default = documented(key, default.to_str().expect("text"));
+            let words: Vec<&str> = row[3].split(", ").collect();
+            assert!(words.iter().any(|word| word.starts_with(&default)), "`{key}`: {default}");
+        }
+    }
+}
+
+/// How the document writes a default: bytes in their largest unit, times in seconds.
+fn documented(key: &str, default: &str) -> String {
+    let number: u64 = default.parse().expect("a whole number");
+    let unit = [(30, "GiB"), (20, "MiB"), (10, "KiB")]
+        .into_iter()
+        .find(|(bits, _)| number >> bits > 0 && number.trailing_zeros() >= *bits);
+    match unit {
+        Some((bits, unit)) if key.contains("-bytes") => format!("{} {unit}", number >> bits),
+        _ if key.ends_with("-per-second") => format!("{number}/s"),
+        _ if key.contains("-bytes") => format!("{number} B"),
+        _ if key.ends_with("-timeout") || ["ping-interval", "slow-grace"].contains(&key) => {
+            format!("{number} s")
+        }
+        _ if key == "max-memory-pressure" => format!("{number} %"),
+        _ => number.to_string(),
+    }
+}

@@ -1,0 +1,159 @@
+//! The control plane: the admin port and the tasks that watch over the server, on one thread and
+//! runtime apart from the shards.
+//!
+//! Each task is to run as long as the process. If one ends, by an error or a panic, [`run`] returns an
+//! error and the process ends: without its memory watch, for instance, the server would go on with
+//! whatever the watch decided last.
+
+pub(crate) mod memory;
+mod sampler;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use murre_core::host::Io;
+use murre_core::ring::allocator;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::MissedTickBehavior;
+
+pub(crate) use self::sampler::{SAMPLE_INTERVAL, Sampler};
+use crate::threads;
+
+/// A task of the control plane, with the name that errors call it by.
+pub(crate) struct Task {
+    name: &'static str,
+    run: Pin<Box<dyn Future<Output = Never> + Send>>,
+}
+
+/// A task ends only with an error.
+pub(crate) type Never = io::Result<Infallible>;
+
+impl Task {
+    /// A task that does `run`, which may need the runtime, in which it is polled.
+    pub(crate) fn new(
+        name: &'static str,
+        run: impl Future<Output = Never> + Send + 'static,
+    ) -> Self {
+        Task { name, run: Box::pin(run) }
+    }
+
+    /// A task that calls `work` now and after each interval. `work` must not block: it delays the
+    /// other tasks.
+    pub(crate) fn every(
+        name: &'static str,
+        interval: Duration,
+        mut work: impl FnMut(Instant) + Send + 'static,
+    ) -> Self {
+        Self::new(name, async move {
+            let mut interval = tokio::time::interval(interval);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                interval.tick().await;
+                work(Instant::now());
+            }
+        })
+    }
+
+    /// Gives memory that the allocator holds after a burst back to the kernel.
+    pub(crate) fn trim_heap() -> Self {
+        Self::every("heap trim", TRIM_INTERVAL, |_| allocator::give_back())
+    }
+}
+
+const TRIM_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Runs `tasks` on this thread, on a runtime with a ring if `io` is io_uring, until the first of them
+/// ends.
+///
+/// # Errors
+/// Always: there is no runtime, or a task has ended, with its name and the reason.
+pub(crate) fn run(io: Io, tasks: Vec<Task>) -> io::Result<()> {
+    let runtime = match io {
+        Io::Uring | Io::UringPlain => {
+            tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES))
+                .inspect_err(|error| tracing::debug!(%error, "no ring for the control plane"))
+                .ok()
+        }
+        Io::Epoll => None,
+    };
+    match runtime {
+        Some(runtime) => Err(runtime.block_on(first_end(tasks))),
+        None => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Err(runtime.block_on(first_end(tasks)))
+        }
+    }
+}
+
+/// Few: the ring is there for files and databases, the admin sockets are tokio's.
+const RING_ENTRIES: u32 = 64;
+
+/// Why the first task ended that did.
+async fn first_end(tasks: Vec<Task>) -> io::Error {
+    let mut running = JoinSet::new();
+    let names: Vec<(Id, &str)> =
+        tasks.into_iter().map(|task| (running.spawn(task.run).id(), task.name)).collect();
+    let Some(ended) = running.join_next_with_id().await else {
+        return io::Error::other("it has no tasks");
+    };
+    let (id, why) = match ended {
+        Ok((id, Err(error))) => (id, error.to_string()),
+        Ok((_, Ok(never))) => match never {},
+        Err(error) => (error.id(), panicked(error)),
+    };
+    let name = names.iter().find(|(known, _)| *known == id).map_or("unknown", |(_, name)| name);
+    io::Error::other(format!("its task '{name}' ended: {why}"))
+}
+
+fn panicked(error: JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => threads::panicked(&*panic),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Both kinds of runtime; the first falls back to the second where io_uring is refused.
+    const RUNTIMES: [Io; 2] = [Io::Uring, Io::Epoll];
+
+    /// How the control plane's thread ends that runs `task` and tasks that go on.
+    fn end_with(io: Io, task: Task) -> threads::Ended {
+        let (sender, receiver) = mpsc::channel();
+        let forever = Task::every("forever", Duration::from_millis(1), |_| {});
+        let tasks = vec![forever, task, Task::trim_heap()];
+        let ended = move |how| sender.send(how).expect("the test waits");
+        threads::start("control".into(), 1 << 20, move || run(io, tasks), ended).expect("a thread");
+        receiver.recv_timeout(Duration::from_secs(180)).expect("the thread's end is reported")
+    }
+
+    /// A task that panics ends the control plane, also after it has run for a while.
+    #[test]
+    fn a_panicking_task_ends_the_control_plane() {
+        for io in RUNTIMES {
+            let mut turns = 0;
+            let watch = Task::every("watch", Duration::from_millis(1), move |_| {
+                turns += 1;
+                assert!(turns < 3, "turn {turns} is too many");
+            });
+            let why = "its task 'watch' ended: it panicked: turn 3 is too many";
+            assert_eq!(end_with(io, watch), Err(why.into()));
+        }
+    }
+
+    /// So does one that ends with an error.
+    #[test]
+    fn a_failing_task_ends_the_control_plane() {
+        for io in RUNTIMES {
+            let port = Task::new("port", async { Err(io::Error::other("no socket")) });
+            assert_eq!(end_with(io, port), Err("its task 'port' ended: no socket".into()));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What each fuzz target of this crate does with any bytes.
+
+/// Messages of `murre.v1`, beside serde_json and the rules.
+pub fn commands(bytes: &[u8]) {
+    crate::protocols::murre_v1::decode_oracle::check(bytes);
+}
+
+/// A run of the whole server on simulated rings, beside its model.
+pub fn hub(bytes: &[u8]) {
+    crate::simulation::check(bytes);
+}

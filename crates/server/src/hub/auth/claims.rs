@@ -1,0 +1,287 @@
+//! What a token says: its user, and from when until when it is valid (RFC 7519 section 4.1).
+
+use std::num::NonZeroU64;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::BadToken;
+use super::jws::object;
+
+/// A time in whole seconds since 1970, from second 1 to the end of the year 9999, so that adding it
+/// to a clock cannot overflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct UnixSeconds(NonZeroU64);
+
+impl UnixSeconds {
+    /// The end of the year 9999, the last that RFC 3339 can write. An expiry after it is none.
+    pub(crate) const MAX: u64 = 253_402_300_799;
+
+    /// `seconds` as an expiry: `None` after [`MAX`](Self::MAX), and second 1 for second 0.
+    pub(crate) fn new(seconds: u64) -> Option<Self> {
+        let seconds = NonZeroU64::new(seconds).unwrap_or(NonZeroU64::MIN);
+        (seconds.get() <= Self::MAX).then_some(UnixSeconds(seconds))
+    }
+
+    /// Seconds since 1970.
+    pub(crate) fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// The user of a token, kept for as long as a session that has brought it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) name: Box<str>,
+    /// When the token expires; `None` is never.
+    pub(crate) expires: Option<UnixSeconds>,
+}
+
+const _: () = assert!(size_of::<Option<User>>() == 24);
+
+impl User {
+    /// Whether the token has expired at `now`, in Unix seconds: [`LEEWAY_SECONDS`] after its `exp`.
+    pub(crate) fn has_expired(&self, now: u64) -> bool {
+        let expires = self.expires.map(|expires| expires.get().saturating_add(LEEWAY_SECONDS));
+        expires.is_some_and(|expires| now >= expires)
+    }
+}
+
+/// By how much the clock of a token's issuer may differ from ours.
+pub(crate) const LEEWAY_SECONDS: u64 = 10;
+const USER_BYTES_MAX: usize = 255;
+
+/// The claims of a token whose signature is right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claims {
+    user: User,
+    /// Unix seconds; 0 if the token does not say.
+    not_before: u64,
+}
+
+/// The claims as they are written. A claim that is `null` is there and has the wrong type.
+#[derive(Deserialize)]
+struct RawClaims<'c> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    sub: Option<&'c RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    exp: Option<&'c RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    nbf: Option<&'c RawValue>,
+}
+
+impl Claims {
+    /// Reads the claims, a JSON object.
+    ///
+    /// # Errors
+    /// Which claim is missing or cannot be used.
+    pub(super) fn parse(json: &[u8]) -> Result<Claims, BadToken> {
+        let raw: RawClaims<'_> = object(json)?;
+        let sub = raw.sub.ok_or(BadToken::Subject)?;
+        let name = name(sub)?;
+        let expires = match raw.exp {
+            Some(exp) => expiry(seconds(exp).ok_or(BadToken::ExpiryType)?),
+            None => None,
+        };
+        let not_before = match raw.nbf {
+            // Rounded up: the token is not valid before all of it has passed. Floats saturate.
+            Some(nbf) => seconds(nbf).ok_or(BadToken::NotBeforeType)?.ceil() as u64,
+            None => 0,
+        };
+        Ok(Claims { user: User { name, expires }, not_before })
+    }
+
+    /// The user of the token at `now`, in Unix seconds.
+    ///
+    /// # Errors
+    /// The token is not valid yet, or no longer.
+    pub(super) fn at(&self, now: u64) -> Result<&User, BadToken> {
+        if self.not_before > now.saturating_add(LEEWAY_SECONDS) {
+            return Err(BadToken::TooEarly);
+        }
+        if self.user.has_expired(now) {
+            return Err(BadToken::Expired);
+        }
+        Ok(&self.user)
+    }
+
+    /// Bytes that the claims take on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.user.name.len()
+    }
+}
+
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(value).map(Some)
+}
+
+fn name(sub: &RawValue) -> Result<Box<str>, BadToken> {
+    if !sub.get().starts_with('"') {
+        return Err(BadToken::SubjectType);
+    }
+    // A string whose escapes are no text is no name.
+    let name: Box<str> = serde_json::from_str(sub.get()).map_err(|_| BadToken::Subject)?;
+    let fits = (1..=USER_BYTES_MAX).contains(&name.len());
+    if fits && !name.contains(char::is_control) { Ok(name) } else { Err(BadToken::Subject) }
+}
+
+/// A number, of any size and with any fraction (RFC 7519 section 2, NumericDate). A number that is
+/// too large for a float is infinite.
+fn seconds(claim: &RawValue) -> Option<f64> {
+    let text = claim.get();
+    let is_number = text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    if is_number { text.parse().ok() } else { None }
+}
+
+/// An expiry, rounded down. What lies before 1970 is long past, and what no clock will ever show is
+/// no expiry.
+fn expiry(seconds: f64) -> Option<UnixSeconds> {
+    UnixSeconds::new(seconds as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_500_000_000;
+
+    fn parse(claims: &str) -> Result<Claims, BadToken> {
+        Claims::parse(claims.as_bytes())
+    }
+
+    /// What a token with the number `exp` says at `now`: its expiry.
+    fn expires(exp: &str, now: u64) -> Result<Option<u64>, BadToken> {
+        let claims = parse(&format!(r#"{{"sub":"alice","exp":{exp}}}"#))?;
+        claims.at(now).map(|user| user.expires.map(UnixSeconds::get))
+    }
+
+    /// Every number is an expiry or none, at every time.
+    #[test]
+    fn expiries_of_every_size() {
+        let (past, never) = (Err(BadToken::Expired), Ok(None));
+        for (exp, expected) in [
+            ("0", past),
+            ("-0", past),
+            ("-0.0", past),
+            ("-1", past),
+            ("-1e300", past),
+            ("-1e400", past),
+            ("1e-400", past),
+            ("1", past),
+            ("2147483648", Ok(Some(1 << 31))),
+            ("4294967296", Ok(Some(1 << 32))),
+            ("253402300799", Ok(Some(UnixSeconds::MAX))),
+            ("253402300799.9", Ok(Some(UnixSeconds::MAX))),
+            ("253402300800", never),
+            ("9007199254740992", never),
+            ("9223372036854775807", never),
+            ("9223372036854775808", never),
+            ("18446744073709551610", never),
+            ("18446744073709551615", never),
+            ("18446744073709551616", never),
+            ("1e19", never),
+            ("1E+19", never),
+            ("1e300", never),
+            ("1e400", never),
+            ("123456789012345678901234567890123456789012345678901234567890", never),
+        ] {
+            assert_eq!(expires(exp, NOW), expected, "{exp}");
+            // No time makes it overflow.
+            for now in [0, 1, 1 << 31, 1 << 53, u64::MAX - 5, u64::MAX] {
+                let _ = expires(exp, now);
+            }
+        }
+        assert_eq!(expires("1e400", u64::MAX), never);
+    }
+
+    /// Every number is a time before which a token is not valid.
+    #[test]
+    fn beginnings_of_every_size() {
+        for (nbf, first) in [
+            ("0", 0),
+            ("-1", 0),
+            ("-1e400", 0),
+            ("1e-400", 0),
+            ("2147483648", (1 << 31) - 10),
+            ("4294967296", (1 << 32) - 10),
+            ("9007199254740992", (1 << 53) - 10),
+            ("9223372036854775808", (1 << 63) - 10),
+            ("18446744073709551615", u64::MAX - 10),
+            ("1e19", 10_000_000_000_000_000_000 - 10),
+            ("1e300", u64::MAX - 10),
+            ("1e400", u64::MAX - 10),
+        ] {
+            let claims = parse(&format!(r#"{{"sub":"alice","nbf":{nbf}}}"#)).expect(nbf);
+            assert!(claims.at(first).is_ok(), "{nbf}");
+            if let Some(before) = first.checked_sub(1) {
+                assert_eq!(claims.at(before), Err(BadToken::TooEarly), "{nbf}");
+            }
+        }
+    }
+
+    /// Times count to the second, with ten of leeway, and may have fractions.
+    #[test]
+    fn times() {
+        assert_eq!(expires("1000", 1009), Ok(Some(1000)));
+        assert_eq!(expires("1000", 1010), Err(BadToken::Expired));
+        assert_eq!(expires("1000.9", 1009), Ok(Some(1000)));
+        assert_eq!(expires("1000.9", 1010), Err(BadToken::Expired));
+        for (nbf, first) in [("1000", 990), ("1000.1", 991), ("1e3", 990)] {
+            let claims = parse(&format!(r#"{{"sub":"alice","nbf":{nbf}}}"#)).expect(nbf);
+            assert_eq!(claims.at(first - 1), Err(BadToken::TooEarly), "{nbf}");
+            assert!(claims.at(first).is_ok(), "{nbf}");
+        }
+    }
+
+    /// A claim of the wrong type is refused by a sentence that names it, and is never taken for
+    /// absent.
+    #[test]
+    fn wrong_types() {
+        for value in ["null", "true", "\"123\"", "\"NaN\"", "[1]", "{}"] {
+            for (claim, refused) in
+                [("exp", BadToken::ExpiryType), ("nbf", BadToken::NotBeforeType)]
+            {
+                let json = format!(r#"{{"sub":"alice","{claim}":{value}}}"#);
+                assert_eq!(parse(&json), Err(refused), "{json}");
+                assert!(refused.sentence().starts_with(&format!("`{claim}` in a token is a")));
+            }
+        }
+        for value in ["null", "true", "42", "-1", "1e400", "[\"alice\"]", "{}"] {
+            let json = format!(r#"{{"sub":{value}}}"#);
+            assert_eq!(parse(&json), Err(BadToken::SubjectType), "{json}");
+        }
+        for json in [
+            "",
+            "null",
+            "[]",
+            "[\"alice\"]",
+            "\"alice\"",
+            "{",
+            "{\"sub\":\"alice\"",
+            "{\"sub\":\"alice\"}}",
+            r#"{"sub":"alice","exp":NaN}"#,
+            r#"{"sub":"alice","exp":Infinity}"#,
+            r#"{"sub":"alice","exp":01}"#,
+            r#"{"sub":"alice","exp":+1}"#,
+            r#"{"sub":"alice","exp":1.}"#,
+            r#"{"sub":"alice","exp":1,"exp":2}"#,
+            r#"{"sub":"alice","sub":"mallory"}"#,
+        ] {
+            assert_eq!(parse(json), Err(BadToken::Malformed), "{json}");
+        }
+    }
+
+    /// A token names its user; other claims are ignored, whatever they are.
+    #[test]
+    fn names() {
+        for name in ["", "a\\nb", "\\u0000", "\\u0085", "\\ud800", &"n".repeat(256)] {
+            let json = format!(r#"{{"sub":"{name}"}}"#);
+            assert_eq!(parse(&json), Err(BadToken::Subject), "{json}");
+        }
+        assert_eq!(parse(r#"{"iss":"x"}"#), Err(BadToken::Subject));
+        for (name, read) in [("\\u00e9", "\u{e9}"), (&*"n".repeat(255), &*"n".repeat(255))] {
+            let json = format!(r#"{{"aud":"x","iat":1e400,"sub":"{name}","more":[null,{{}}]}}"#);
+            assert_eq!(*parse(&json).expect("it is a name").user.name, *read);
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Commands of sessions: what each needs to be allowed, and what it asks of the router.
+
+use murre_router::Ticket;
+use murre_router::channels::{Direction, HistoryQuery, Payload, Publisher, Start};
+
+use super::auth::{UnixSeconds, Verdict};
+use super::output::DisconnectReason;
+use super::pending::Asker;
+use super::rate::RateDecision;
+use super::rules::Who;
+use super::{
+    About, Audience, Command, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, SERVER,
+    Session,
+};
+
+impl Hub {
+    /// Whether the session may hand in one more command now. If not it has been told.
+    pub(crate) fn admit(
+        &mut self,
+        session: Session,
+        request: &RequestId,
+        out: &mut impl Outlet,
+    ) -> bool {
+        self.refresh_clock(out);
+        self.counters.commands.add(1);
+        let now = out.now().saturating_duration_since(self.config.began);
+        match self.config.commands.take(self.sessions.bucket(session), now) {
+            RateDecision::Allow => true,
+            RateDecision::Refuse => {
+                self.refuse(session, request, ErrorCode::TooFast.into(), out);
+                false
+            }
+            RateDecision::Disconnect => {
+                self.refuse(session, request, ErrorCode::TooFast.into(), out);
+                out.end(session, DisconnectReason::TooFast.into());
+                false
+            }
+        }
+    }
+
+    /// Obeys a command of a session that was [admitted](Self::admit), or says why not.
+    pub(crate) fn handle(
+        &mut self,
+        session: Session,
+        request: RequestId,
+        command: Command<'_>,
+        out: &mut impl Outlet,
+    ) -> Flow {
+        // A refusal needs the request id, which most commands hand on.
+        let named = request.clone();
+        self.obey(session, request, command, out).unwrap_or_else(|why| {
+            self.refuse(session, &named, why, out);
+            Flow::Continue
+        })
+    }
+
+    /// The same, with an error for the caller to tell.
+    ///
+    /// # Errors
+    /// Why the command is refused. Nothing has changed.
+    pub(crate) fn obey<'c>(
+        &mut self,
+        session: Session,
+        request: RequestId,
+        command: Command<'c>,
+        out: &mut impl Outlet,
+    ) -> Result<Flow, Error<'c>> {
+        self.refresh_clock(out);
+        let slot = session.conn.index();
+        match command {
+            Command::Subscribe { channel, start } => {
+                self.allow_channel(slot, channel, |rules| rules.subscribe)?;
+                self.subscribe(session, channel, start, Asker::Session(session, request))?;
+            }
+            Command::Unsubscribe { channel } => {
+                let about = About::Channel(channel);
+                self.channels.unsubscribe(slot, channel).map_err(|why| error(why, about))?;
+                out.reply(session, &request, Reply::Unsubscribed { channel });
+            }
+            Command::Publish { channel, payload, to } => {
+                self.allow_channel(slot, channel, |rules| rules.publish)?;
+                self.counters.published.add(1);
+                let ticket = (request != RequestId::None)
+                    .then(|| self.pending.issue(channel, Asker::Session(session, request)));
+                let origin = self.origin(session.conn);
+                self.enter(
+                    channel,
+                    payload,
+                    Publisher { origin, ticket, except: to == Audience::Others },
+                )?;
+            }
+            Command::History { channel, query } => {
+                self.allow_channel(slot, channel, |rules| rules.subscribe)?;
+                self.read(session, channel, query, Asker::Session(session, request))?;
+            }
+            Command::Await { channel, start } => {
+                self.allow_channel(slot, channel, |rules| rules.subscribe)?;
+                let query = HistoryQuery {
+                    start,
+                    limit: u32::MAX,
+                    bytes_max: self.config.channels.slice_bytes,
+                    direction: Direction::Forward,
+                };
+                self.read(session, channel, query, Asker::Waiter(session, request))?;
+            }
+            Command::Ping => {
+                let connection = self.name(session.conn);
+                out.reply(session, &request, Reply::Pong { connection: &connection });
+            }
+            Command::Authenticate { token } => match self.verify(token, session.conn, out) {
+                Verdict::Good(user) => {
+                    let (name, expires) = (&user.name, user.expires.map(UnixSeconds::get));
+                    out.reply(session, &request, Reply::Authenticated { user: name, expires });
+                    self.sessions.authenticate(session.conn, user);
+                }
+                Verdict::Bad(why) => return Err(why.into()),
+                Verdict::TooMany => return Err(ErrorCode::TooFast.into()),
+                Verdict::NotNow => return Ok(Flow::Retry),
+            },
+            Command::Serve { service } => {
+                self.allow_service(slot, service, |rules| rules.serve)?;
+                let about = About::Service(service);
+                self.services.serve(slot, service).map_err(|why| error(why, about))?;
+                out.reply(session, &request, Reply::Serving { service });
+            }
+            Command::Unserve { service } => {
+                let about = About::Service(service);
+                self.services.unserve(slot, service).map_err(|why| error(why, about))?;
+                out.reply(session, &request, Reply::Unserving { service });
+            }
+            Command::Request { service, payload, timeout_ms } => {
+                self.allow_service(slot, service, |rules| rules.request)?;
+                let about = About::Service(service);
+                let refused = |code| Error::from(code).about(about);
+                self.config.limits.payload(&payload).map_err(refused)?;
+                let ticket = self.pending.issue(service, Asker::Session(session, request));
+                let deadline = self.now.saturating_add(u64::from(timeout_ms));
+                let asked = self.services.request(slot, ticket, service, payload, deadline);
+                self.release_ticket_on_error(Some(ticket), asked, about)?;
+            }
+            Command::Respond { request, answer } => {
+                let unknown = ErrorCode::UnknownRequest;
+                let request = request.parse().map_err(|_| unknown)?;
+                if let Ok(payload) = &answer {
+                    self.config.limits.payload(payload)?;
+                }
+                let answer = answer.map_err(Box::from);
+                self.services.reply(slot, request, answer).map_err(|_| unknown)?;
+            }
+        }
+        Ok(Flow::Continue)
+    }
+
+    /// The door of all publications: from sessions, from the control plane, from the bench.
+    ///
+    /// # Errors
+    /// `BadChannel`, `BadPublication`, `Overloaded`. The ticket is released.
+    pub(super) fn enter<'c>(
+        &mut self,
+        channel: &'c str,
+        payload: Payload,
+        publisher: Publisher,
+    ) -> Result<(), Error<'c>> {
+        let about = About::Channel(channel);
+        let limits = &self.config.limits;
+        let checked = limits.name(channel).and_then(|_| limits.payload(&payload));
+        let ticket = publisher.ticket;
+        if let Err(code) = checked {
+            ticket.into_iter().for_each(|ticket| _ = self.pending.take(ticket));
+            return Err(Error::from(code).about(about));
+        }
+        let published = self.channels.publish(channel, payload, publisher, self.now);
+        self.release_ticket_on_error(ticket, published, about)
+    }
+
+    /// Publishes on behalf of the server itself. A publication that is refused because the server is
+    /// overloaded is lost.
+    pub(crate) fn publish(&mut self, channel: &str, payload: Payload, out: &impl Outlet) {
+        self.refresh_clock(out);
+        let publisher = Publisher { origin: SERVER, ticket: None, except: false };
+        let _ = self.enter(channel, payload, publisher);
+    }
+
+    /// Checks a request to subscribe before anything is done.
+    ///
+    /// # Errors
+    /// `BadChannel` and `NotAllowed`.
+    pub(crate) fn may_subscribe<'c>(
+        &self,
+        channel: &'c str,
+        authenticated: bool,
+    ) -> Result<(), Error<'c>> {
+        self.config.limits.name(channel)?;
+        let who = self.config.namespaces.rules(channel).subscribe;
+        allow(who, authenticated, About::Channel(channel))
+    }
+
+    /// Whether a channel keeps history.
+    pub(crate) fn keeps_history(&self, channel: &str) -> bool {
+        self.config.namespaces.rules(channel).history_size > 0
+    }
+
+    pub(super) fn subscribe<'c>(
+        &mut self,
+        session: Session,
+        channel: &'c str,
+        start: Start,
+        asker: Asker,
+    ) -> Result<(), Error<'c>> {
+        let ticket = self.pending.issue(channel, asker);
+        let slot = session.conn.index();
+        let subscribed = self.channels.subscribe(slot, channel, start, ticket, self.now);
+        self.release_ticket_on_error(Some(ticket), subscribed, About::Channel(channel))
+    }
+
+    /// Asks for a page of history. A session waits for one at a time.
+    fn read<'c>(
+        &mut self,
+        session: Session,
+        channel: &'c str,
+        query: HistoryQuery,
+        asker: Asker,
+    ) -> Result<(), Error<'c>> {
+        let slot = session.conn.index();
+        let ticket = self.pending.issue(channel, asker);
+        let asked = self.channels.history(channel, query, ticket, self.now);
+        self.release_ticket_on_error(Some(ticket), asked, About::Channel(channel))?;
+        let before = self.reading.insert(slot, ticket);
+        assert!(before.is_none(), "the session's input waits for the page before");
+        Ok(())
+    }
+
+    fn allow_channel<'c>(
+        &self,
+        slot: u32,
+        channel: &'c str,
+        rule: impl Fn(&super::Rules) -> Who,
+    ) -> Result<(), Error<'c>> {
+        self.allow(slot, channel, rule, About::Channel(channel))
+    }
+
+    fn allow_service<'c>(
+        &self,
+        slot: u32,
+        service: &'c str,
+        rule: impl Fn(&super::Rules) -> Who,
+    ) -> Result<(), Error<'c>> {
+        self.allow(slot, service, rule, About::Service(service))
+    }
+
+    fn allow<'c>(
+        &self,
+        slot: u32,
+        name: &'c str,
+        rule: impl Fn(&super::Rules) -> Who,
+        about: About<'c>,
+    ) -> Result<(), Error<'c>> {
+        self.config.limits.name(name)?;
+        let who = rule(self.config.namespaces.rules(name));
+        allow(who, self.sessions.user(slot).is_some(), about)
+    }
+
+    /// A command that the router refuses at once needs its ticket no more.
+    fn release_ticket_on_error<'c, E: Into<ErrorCode>>(
+        &mut self,
+        ticket: Option<Ticket>,
+        done: Result<(), E>,
+        about: About<'c>,
+    ) -> Result<(), Error<'c>> {
+        done.map_err(|why| {
+            ticket.into_iter().for_each(|ticket| _ = self.pending.take(ticket));
+            error(why, about)
+        })
+    }
+
+    /// Tells a session that its command is refused.
+    pub(crate) fn refuse(
+        &self,
+        session: Session,
+        request: &RequestId,
+        why: Error<'_>,
+        out: &mut impl Outlet,
+    ) {
+        self.counters.refused.add(1);
+        out.reply(session, request, Reply::Error(why));
+    }
+
+    /// A command could not be read: the session's protocol has said so.
+    pub(crate) fn count_refused(&self) {
+        self.counters.refused.add(1);
+    }
+}
+
+fn error<'c>(why: impl Into<ErrorCode>, about: About<'c>) -> Error<'c> {
+    Error::from(why.into()).about(about)
+}
+
+fn allow(who: Who, authenticated: bool, about: About<'_>) -> Result<(), Error<'_>> {
+    let included = who.includes(authenticated);
+    included.then_some(()).ok_or(Error::from(ErrorCode::NotAllowed).about(about))
+}

@@ -1,0 +1,105 @@
+//! What is in force for the hubs of all shards.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Instant;
+
+use murre_router::channels::Backplane;
+use murre_router::{Shard, channels, services};
+
+use super::auth::Keys;
+use super::delivery_token::DeliveryTokens;
+use super::drain::Ending;
+use super::limits::Limits;
+use super::rate::TokenBucket;
+use super::rules::Namespaces;
+use crate::backplane;
+use crate::config::Config;
+
+/// What the hubs of all shards share: rules, limits, and what makes them one.
+pub(crate) struct HubConfig {
+    pub(crate) namespaces: Namespaces,
+    pub(crate) keys: Keys,
+    pub(crate) limits: Limits,
+    pub(crate) channels: channels::Limits,
+    pub(crate) services: services::Limits,
+    pub(crate) commands: TokenBucket,
+    pub(crate) bad_tokens_per_second: u32,
+    pub(crate) tokens: DeliveryTokens,
+    /// Deliveries of one turn of a shard at most.
+    pub(crate) deliveries_per_turn: usize,
+    /// Makes what orders the publications of the channels that a shard owns.
+    pub(crate) backplane: fn() -> Box<dyn Backplane + Send>,
+    pub(crate) ending: Ending,
+    /// What hashes names, the same for all shards and unknown to clients.
+    pub(crate) seed: u64,
+    /// When time began, for all shards.
+    pub(crate) began: Instant,
+    pub(crate) shards: Shard,
+}
+
+impl HubConfig {
+    /// What `config` says, for a shard on each of `cores`, of so many connections each.
+    ///
+    /// # Errors
+    /// A setting that cannot be used, and what helps.
+    pub(crate) fn new(config: &Config, cores: &[usize], conns_max: u32) -> Result<Self, String> {
+        let shards = cores.len();
+        let each = |bytes: u64| bytes.checked_div(shards as u64).unwrap_or(0).max(1);
+        let channels = channels::Limits {
+            members_usual: conns_max as usize,
+            subscriptions_max: config.limits.max_channels as usize,
+            history_bytes_max: each(config.limits.max_history_bytes),
+            log_bytes_max: config.limits.max_log_bytes,
+            logs_bytes_max: each(config.limits.max_logs_bytes),
+            slow_grace_ms: config.limits.slow_grace.0.as_millis() as u64,
+            ..channels::Limits::default()
+        };
+        let services = services::Limits {
+            services_max: SERVICES_MAX,
+            requests_max: REQUESTS_MAX,
+            serving_max: SERVING_MAX,
+            messages_max: channels.messages_max,
+            parked_bytes_max: PARKED_BYTES_MAX,
+        };
+        let (secret, public) = (&config.jwt_hmac_secret_file, &config.jwt_public_key_file);
+        let keys = Keys::read(secret.as_deref(), public.as_deref());
+        Ok(HubConfig {
+            namespaces: config.namespaces(),
+            keys: keys.map_err(|error| error.to_string())?,
+            limits: config.name_and_payload_limits(),
+            channels,
+            services,
+            commands: commands(config.limits.max_commands_per_second),
+            bad_tokens_per_second: match config.limits.max_bad_tokens_per_second {
+                0 => u32::MAX,
+                limit => limit,
+            },
+            tokens: DeliveryTokens::new(cores),
+            deliveries_per_turn: DELIVERIES_PER_TURN,
+            backplane: backplane::start,
+            ending: Ending::new(shards),
+            // The only source of numbers that cannot be guessed in the standard library.
+            seed: RandomState::new().hash_one(()),
+            began: Instant::now(),
+            shards: shards as Shard,
+        })
+    }
+}
+
+/// About 1 ms of work, so that a fan-out does not delay other connections, and many enough that the
+/// fixed cost of a turn does not matter.
+const DELIVERIES_PER_TURN: usize = 64;
+/// Bytes of requests and responses that wait for one connection to take them.
+const PARKED_BYTES_MAX: usize = 8 << 20;
+
+/// So many commands a second, and twice as many at once.
+fn commands(per_second: u32) -> TokenBucket {
+    TokenBucket::new(per_second, per_second.saturating_mul(2))
+}
+
+/// Services that one connection offers at most.
+const SERVICES_MAX: u32 = 100;
+/// Requests of one connection in flight at most.
+const REQUESTS_MAX: u32 = 100;
+/// Requests that one connection has to answer at most.
+const SERVING_MAX: u32 = 1000;

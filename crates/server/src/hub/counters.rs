@@ -1,0 +1,82 @@
+//! What a shard's hub counts, read by other threads.
+
+use murre_core::Counter;
+use murre_router::{channels, services};
+
+use super::auth::VerifierCounts;
+
+/// Totals since the start, and what there is now.
+#[derive(Debug, Default)]
+pub(crate) struct HubCounters {
+    /// Commands, refused ones included.
+    pub(crate) commands: Counter,
+    /// Commands that were refused.
+    pub(crate) refused: Counter,
+    /// Publications by sessions of this shard.
+    pub(crate) published: Counter,
+    /// Publications queued to subscribers of this shard.
+    pub(crate) delivered: Counter,
+    /// Publications that subscribers did not get because they read too slowly.
+    pub(crate) dropped: Counter,
+    /// Connections closed because they read too slowly.
+    pub(crate) disconnected: Counter,
+    /// Signature checks of tokens.
+    pub(crate) signature_checks: Counter,
+    /// Tokens that were known to be good.
+    pub(crate) tokens_cached: Counter,
+    /// Tokens refused without a check, because their address has had too many checked.
+    pub(crate) tokens_refused: Counter,
+    /// Good tokens that are kept, and addresses that have sent bad ones.
+    pub(crate) tokens_kept: Counter,
+    /// Signature checks put off to the next turn.
+    pub(crate) signature_checks_put_off: Counter,
+    pub(crate) authenticated: Counter,
+    pub(crate) channels: Counter,
+    pub(crate) subscriptions: Counter,
+    pub(crate) channels_owned: Counter,
+    pub(crate) history_kept: Counter,
+    pub(crate) history_bytes: Counter,
+    pub(crate) history_evicted: Counter,
+    pub(crate) messages_waiting: Counter,
+    pub(crate) deliveries_waiting: Counter,
+    pub(crate) readers_behind: Counter,
+    pub(crate) members_behind: Counter,
+    pub(crate) log_publications: Counter,
+    pub(crate) log_bytes: Counter,
+    pub(crate) services: Counter,
+    pub(crate) requests_waiting: Counter,
+    pub(crate) parked_bytes: Counter,
+    /// Commands whose answers come from other shards.
+    pub(crate) pending: Counter,
+    /// Deadlines of tokens that are stored.
+    pub(crate) expiries: Counter,
+}
+
+impl HubCounters {
+    /// What there is now.
+    pub(crate) fn tell(&self, channels: &channels::Stats, services: &services::Stats) {
+        self.channels.set(channels.channels);
+        self.subscriptions.set(channels.subscriptions);
+        self.channels_owned.set(channels.owned);
+        self.history_kept.set(channels.kept);
+        self.history_bytes.set(channels.history_bytes);
+        self.history_evicted.set(channels.evicted);
+        self.messages_waiting.set(channels.messages_waiting);
+        self.deliveries_waiting.set(channels.deliveries_waiting);
+        self.readers_behind.set(channels.readers_behind);
+        self.members_behind.set(channels.members_behind);
+        self.log_publications.set(channels.log_publications);
+        self.log_bytes.set(channels.log_bytes);
+        self.services.set(services.offers as u64);
+        self.requests_waiting.set(services.waiting as u64);
+        self.parked_bytes.set(services.parked_bytes as u64);
+    }
+
+    /// What tokens have cost.
+    pub(crate) fn tell_checks(&self, counts: VerifierCounts) {
+        self.signature_checks.set(counts.checks);
+        self.tokens_cached.set(counts.cached);
+        self.tokens_refused.set(counts.refused_without_check);
+        self.signature_checks_put_off.set(counts.put_off);
+    }
+}

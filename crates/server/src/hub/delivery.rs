@@ -1,0 +1,146 @@
+//! Deliveries: publications go to subscribers as far as their connections take them.
+//!
+//! A subscriber whose connection is congested is handed nothing more: the router notes where it is,
+//! and goes on from there once everything queued for it has been sent ([`Hub::drained`]). So nothing
+//! here ends a connection for a burst. A subscriber that falls out of what the router keeps meets the
+//! `slow` rule of the channel's namespace.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use murre_core::ConnId;
+use murre_router::channels::{Overrun, Publication, Subscribers, Taken};
+use murre_router::{Member, Shard};
+
+use super::encodings::Encodings;
+use super::output::DisconnectReason;
+use super::rules::Slow;
+use super::session::Sessions;
+use super::{Hub, HubConfig, HubCounters, HubMail, Outlet, Push, Session, origin};
+
+/// How long to wait for the delivery token before asking again.
+const TOKEN_WAIT: Duration = Duration::from_millis(20);
+
+impl Hub {
+    /// Everything queued for a connection has been sent: its session is handed what waits for it at the
+    /// end of the turn, so that its input comes first. A session that is far behind could say nothing
+    /// otherwise.
+    pub(crate) fn drained(&mut self, conn: ConnId) {
+        // Nearly always nothing waits for anybody.
+        if !self.channels.nobody_behind() || !self.services.nobody_congested() {
+            self.drained.push(conn);
+            self.active = true;
+        }
+    }
+
+    /// Hands sessions what waits for them, whose connections have taken everything in this turn.
+    pub(super) fn pull_drained(&mut self, out: &mut impl Outlet) {
+        for conn in std::mem::take(&mut self.drained) {
+            if out.at(conn.index()) == Some(conn) {
+                self.services.resume(conn.index());
+                self.dispatch(out);
+                self.pull(conn.index(), out);
+            }
+        }
+    }
+
+    /// Hands a member that is behind what its connection takes now.
+    pub(super) fn pull(&mut self, member: Member, out: &mut impl Outlet) {
+        if !self.channels.is_behind(member) {
+            return;
+        }
+        let Some(conn) = out.at(member) else { return };
+        if out.congested(conn) {
+            return;
+        }
+        let Hub { channels, sessions, config, counters, shard, now, .. } = self;
+        let mut subscribers = Sending { sessions, config, counters, shard: *shard, out };
+        // What is more comes when the connection has taken this, or with `Event::Readable`.
+        let _ = channels.pull(member, *now, &mut subscribers);
+    }
+
+    /// Delivers for a turn; what is more needs the delivery token. When there should be another turn,
+    /// if more is left.
+    pub(super) fn deliver_in_turn(&mut self, out: &mut impl Outlet) -> Option<Duration> {
+        let with_token = self.delivering;
+        if with_token && !self.config.tokens.take(self.shard) {
+            return Some(TOKEN_WAIT);
+        }
+        self.delivering = self.deliver(out);
+        if with_token && let Some(next) = self.config.tokens.pass(self.shard, self.delivering) {
+            // A shard whose mailbox is full is awake, and asks by itself.
+            let _ = self.links.post(usize::from(next), HubMail::DeliveryToken);
+        }
+        self.delivering.then_some(Duration::ZERO)
+    }
+
+    /// Delivers publications to this shard's subscribers. Returns whether some are left.
+    fn deliver(&mut self, out: &mut impl Outlet) -> bool {
+        let Hub { channels, sessions, config, counters, shard, .. } = self;
+        let mut subscribers = Sending { sessions, config, counters, shard: *shard, out };
+        channels.deliver(config.deliveries_per_turn, self.now, &mut subscribers)
+    }
+}
+
+/// The shard's sessions, as the router hands publications to them.
+struct Sending<'h, O> {
+    sessions: &'h Sessions,
+    config: &'h HubConfig,
+    counters: &'h HubCounters,
+    shard: Shard,
+    out: &'h mut O,
+}
+
+impl<O: Outlet> Sending<'_, O> {
+    fn session(&self, member: Member) -> Option<Session> {
+        self.out.at(member).and_then(|conn| self.sessions.of(conn))
+    }
+}
+
+impl<O: Outlet> Subscribers<Encodings> for Sending<'_, O> {
+    fn offer(
+        &mut self,
+        member: Member,
+        publication: &Publication,
+        encodings: &mut Encodings,
+    ) -> Taken {
+        let Some(session) = self.session(member) else { return Taken::Gone };
+        if publication.except.is_some_and(|except| except == origin(self.shard, session.conn)) {
+            return Taken::Gone;
+        }
+        if self.out.congested(session.conn) {
+            return Taken::Full;
+        }
+        self.out.push(session, Push::Publication { publication, encodings });
+        self.counters.delivered.add(1);
+        Taken::Yes
+    }
+
+    fn overrun(&mut self, member: Member, channel: &Arc<str>) -> Overrun {
+        match self.config.namespaces.rules(channel).slow {
+            Slow::DropOldest => Overrun::SkipToOldest,
+            Slow::LatestOnly => Overrun::SkipToNewest,
+            Slow::Disconnect => {
+                // It may be behind in several channels.
+                if let Some(session) = self.session(member)
+                    && self.out.is_open(session.conn)
+                {
+                    self.counters.disconnected.add(1);
+                    self.out.end(session, DisconnectReason::Slow.into());
+                }
+                Overrun::End
+            }
+        }
+    }
+
+    fn dropped(&mut self, member: Member, channel: &Arc<str>, count: u64) {
+        self.counters.dropped.add(count);
+        if let Some(session) = self.session(member) {
+            self.out.push(session, Push::Dropped { channel, count });
+        }
+    }
+
+    fn conflates(&self, channel: &str) -> bool {
+        self.config.namespaces.rules(channel).slow == Slow::LatestOnly
+    }
+}

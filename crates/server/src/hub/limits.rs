@@ -1,0 +1,60 @@
+//! The door: what every channel name and every payload must be, whichever way it comes in.
+
+use murre_router::channels::Payload;
+
+use super::error::ErrorCode;
+
+/// How long names and payloads may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Bytes of the name of a channel or a service; at most 255.
+    pub(crate) name_bytes_max: usize,
+    /// Bytes of a publication, a request or a response.
+    pub(crate) payload_bytes_max: usize,
+}
+
+impl Limits {
+    /// A name that a channel or a service can have.
+    ///
+    /// # Errors
+    /// `BadChannel`. The name is not repeated: it may be long or unprintable.
+    pub(crate) fn name<'a>(&self, name: &'a str) -> Result<&'a str, ErrorCode> {
+        let fits = (1..=self.name_bytes_max).contains(&name.len());
+        let right = fits && !name.contains(char::is_control);
+        right.then_some(name).ok_or(ErrorCode::BadChannel)
+    }
+
+    /// A payload of a size that is taken.
+    ///
+    /// # Errors
+    /// `BadPublication`.
+    pub(crate) fn payload(&self, payload: &Payload) -> Result<(), ErrorCode> {
+        self.size(payload.bytes.len())
+    }
+
+    /// The same of its size alone.
+    ///
+    /// # Errors
+    /// `BadPublication`.
+    pub(crate) fn size(&self, bytes: usize) -> Result<(), ErrorCode> {
+        (bytes <= self.payload_bytes_max).then_some(()).ok_or(ErrorCode::BadPublication)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names have 1 to so many bytes and no control characters.
+    #[test]
+    fn names() {
+        let limits = Limits { name_bytes_max: 4, payload_bytes_max: 3 };
+        for name in ["a", "abcd", "a:b", "ß:", " "] {
+            assert_eq!(limits.name(name), Ok(name));
+        }
+        for name in ["", "abcde", "ßßß", "a\n", "\u{80}", "\0"] {
+            assert_eq!(limits.name(name), Err(ErrorCode::BadChannel), "{name:?}");
+        }
+        assert_eq!((limits.size(3), limits.size(4)), (Ok(()), Err(ErrorCode::BadPublication)));
+    }
+}

@@ -1,0 +1,404 @@
+//! The hub: where sessions and the router meet. It knows no wire format and no socket.
+//!
+//! ```text
+//!   protocol            hub                         router                      transports
+//!   bytes ──▶ Command ──▶ handle: may it, how fast ──▶ channels, services
+//!                        events ◀─────────────────────┘
+//!                        Reply, Push, Disconnect ─────────────────────────────▶ Outlet ──▶ bytes
+//!                        drained: pull what waits ◀────────────────────────────┘
+//! ```
+//!
+//! One [`Hub`] a shard. Commands come in as values ([`command`]), are checked against the rules
+//! ([`rules`], [`auth`], [`rate`], [`limits`]) and handed to the router ([`commands`]). What the
+//! router answers goes out as values ([`output`]), at once or later ([`events`]). Publications are
+//! handed to subscribers as far as their connections take them ([`delivery`]). Once a turn what the
+//! router has for other shards is posted to them ([`links`]).
+
+#[allow(clippy::arithmetic_side_effects, reason = "sizes of what is kept, and counts")]
+pub(crate) mod auth;
+pub(crate) mod command;
+mod commands;
+pub(crate) mod config;
+pub(crate) mod control;
+mod counters;
+mod delivery;
+mod delivery_token;
+mod drain;
+pub(crate) mod encodings;
+pub(crate) mod error;
+mod events;
+mod expiry;
+pub(crate) mod limits;
+pub(crate) mod links;
+mod mail;
+pub(crate) mod output;
+pub(crate) mod pending;
+pub(crate) mod rate;
+pub(crate) mod rules;
+pub(crate) mod session;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use murre_core::ConnId;
+#[cfg(any(test, feature = "fuzzing"))]
+use murre_router::channels;
+use murre_router::channels::{
+    Backplane, ChannelInfo, Channels, Cursor, Origin, Payload, Retention,
+};
+use murre_router::services::Services;
+use murre_router::{Member, Shard, Ticket};
+
+use auth::{User, Verdict, Verifier};
+use encodings::Encodings;
+use links::{Links, Mailboxes};
+use output::DisconnectReason;
+use pending::Pending;
+use rules::Rules;
+use session::Sessions;
+
+pub(crate) use command::{Audience, Command, Flow, RequestId};
+pub(crate) use config::HubConfig;
+pub(crate) use counters::HubCounters;
+pub(crate) use error::{About, Error, ErrorCode};
+pub(crate) use mail::HubMail;
+pub(crate) use output::{Disconnect, Outlet, Page, Push, Reply};
+pub(crate) use session::{Session, Wire};
+
+/// One shard's sessions, and its part of the router.
+pub(crate) struct Hub {
+    config: Arc<HubConfig>,
+    shard: Shard,
+    channels: Channels<Encodings>,
+    services: Services<Payload>,
+    sessions: Sessions,
+    verifier: Verifier,
+    pending: Pending,
+    /// By slot: the ticket of a page of history that the session waits for.
+    reading: HashMap<u32, Ticket>,
+    /// Members that have something to pull, within one call of `dispatch`.
+    readable: Vec<Member>,
+    /// Connections that have taken everything and whose sessions are handed more in this turn.
+    drained: Vec<ConnId>,
+    links: Links,
+    counters: Arc<HubCounters>,
+    /// When there is something to do though nothing happens.
+    wake: Option<Instant>,
+    /// Something has happened in this turn.
+    active: bool,
+    /// More is to be delivered than one turn could: the next needs the delivery token.
+    delivering: bool,
+    /// Milliseconds since [`HubConfig::began`], of this turn.
+    now: u64,
+    /// This shard has told the others that it has no connections any more.
+    is_empty: bool,
+}
+
+/// How long to wait before messages are handed again to a shard whose mailbox was full.
+const RETRY_MAIL: Duration = Duration::from_millis(1);
+
+impl Hub {
+    /// The hub of `shard`, without sessions.
+    pub(crate) fn new(
+        config: Arc<HubConfig>,
+        shard: Shard,
+        backplane: Box<dyn Backplane + Send>,
+    ) -> Self {
+        let rules = Arc::clone(&config);
+        let retention = move |channel: &str| retention(rules.namespaces.rules(channel));
+        let (shards, seed) = (config.shards, config.seed);
+        Hub {
+            channels: Channels::new(shard, shards, seed, retention, config.channels)
+                .with_backplane(backplane),
+            services: Services::new(shard, shards, seed, config.services),
+            shard,
+            sessions: Sessions::new(config.channels.members_usual),
+            verifier: Verifier::new(config.keys.clone(), config.bad_tokens_per_second),
+            pending: Pending::default(),
+            reading: HashMap::new(),
+            readable: Vec::new(),
+            drained: Vec::new(),
+            links: Links::new(usize::from(shard)),
+            counters: Arc::default(),
+            wake: None,
+            active: false,
+            delivering: false,
+            now: 0,
+            is_empty: false,
+            config,
+        }
+    }
+
+    /// What it counts.
+    pub(crate) fn counters(&self) -> Arc<HubCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// What is in force.
+    pub(crate) fn config(&self) -> &HubConfig {
+        &self.config
+    }
+
+    /// Whose a token is.
+    pub(crate) fn verify(&mut self, token: &str, conn: ConnId, out: &impl Outlet) -> Verdict {
+        let since = self.since(out);
+        // What it costs is told at the end of the turn, though no session may come of it.
+        self.active = true;
+        self.verifier.check(token, out.address(conn), since, unix_seconds())
+    }
+
+    /// Begins the session of a connection, which has none: as a user's, or as nobody's in particular.
+    pub(crate) fn open(&mut self, session: Session, user: Option<User>) {
+        self.sessions.open(session, user);
+        // Its token expires, though it may never say anything.
+        self.active = true;
+    }
+
+    /// The session of a connection, if it has one.
+    pub(crate) fn session(&self, conn: ConnId) -> Option<Session> {
+        self.sessions.of(conn)
+    }
+
+    /// Ends the session of a connection, if it has one. Nothing is told to it any more, and nothing
+    /// that was meant for it is told to the connection's next session.
+    pub(crate) fn close(&mut self, conn: ConnId, out: &mut impl Outlet) {
+        if !self.sessions.close(conn) {
+            return;
+        }
+        self.active = true;
+        // Events for this session must not wait until the connection has another one.
+        self.dispatch(out);
+        let slot = conn.index();
+        if let Some(ticket) = self.reading.remove(&slot) {
+            self.pending.cancel(ticket);
+        }
+        let mut forget = |ticket| _ = self.pending.take(ticket);
+        self.channels.leave(slot, &mut forget);
+        self.services.leave(slot, &mut forget);
+        if self.reading.is_empty() {
+            self.reading.shrink_to_fit();
+        }
+    }
+
+    /// The server is going away: the session is told so, and ends.
+    pub(crate) fn drain(&self, session: Session, out: &mut impl Outlet) {
+        out.end(session, DisconnectReason::Draining.into());
+    }
+
+    /// This shard is being drained and has no connections. Whether it may end: no shard has.
+    pub(crate) fn may_end(&mut self) -> bool {
+        if !std::mem::replace(&mut self.is_empty, true) {
+            self.config.ending.shard_is_empty();
+        }
+        self.config.ending.all_empty()
+    }
+
+    /// Channels that this shard owns, and where to go on, if there are more.
+    pub(crate) fn channels(
+        &self,
+        from: Cursor,
+        limit: usize,
+    ) -> (Vec<ChannelInfo>, Option<Cursor>) {
+        self.channels.channels(from, limit)
+    }
+
+    /// Deliveries that wait for a turn on this shard.
+    pub(crate) fn deliveries_waiting(&self) -> u64 {
+        self.channels.stats().deliveries_waiting
+    }
+
+    /// All shards have started.
+    pub(crate) fn join(&mut self, boxes: Arc<dyn Mailboxes>) {
+        // Sessions may have begun before.
+        self.active = true;
+        self.links.join(boxes);
+    }
+
+    /// What a connection is called, among those of all shards.
+    pub(crate) fn name(&self, conn: ConnId) -> String {
+        format!("{}-{conn}", self.shard)
+    }
+
+    /// From another shard, or from the control plane.
+    pub(crate) fn mail(&mut self, mail: HubMail, out: &mut impl Outlet) {
+        self.refresh_clock(out);
+        match mail {
+            HubMail::Messages { from, channels, services } => {
+                let now = self.now;
+                channels.into_iter().for_each(|message| self.channels.receive(from, message, now));
+                services.into_iter().for_each(|message| self.services.receive(from, message));
+                self.dispatch(out);
+            }
+            HubMail::Control(control) => {
+                self.control(control, out);
+                self.dispatch(out);
+            }
+            // The turn takes it.
+            HubMail::DeliveryToken => {}
+        }
+    }
+
+    /// There is time for signature checks again.
+    pub(crate) fn begin_turn(&mut self, out: &impl Outlet) {
+        self.verifier.begin_turn(self.since(out));
+    }
+
+    /// What a turn does after everything else: lets time pass, delivers, tells the other shards.
+    pub(crate) fn turn(&mut self, out: &mut impl Outlet) {
+        let due = self.wake.is_some_and(|wake| wake <= out.now());
+        if !due && !self.active {
+            return;
+        }
+        self.refresh_clock(out);
+        self.pull_drained(out);
+        self.channels.expire(self.now);
+        self.services.expire(self.now);
+        while let Some(session) = self.sessions.take_expired(unix_seconds()) {
+            self.counters.refused.add(1);
+            out.end(session, DisconnectReason::TokenExpired.into());
+        }
+        self.dispatch(out);
+        let more = self.deliver_in_turn(out);
+        let full = self.hand_over().then_some(RETRY_MAIL);
+        let again = more.into_iter().chain(full).min();
+        self.active = false;
+        self.wake = self.next_wake(again, out.now());
+        self.tell_counters();
+    }
+
+    /// When there should be a turn at the latest: at once if something has happened since the last
+    /// one, as there may be messages for other shards.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        if self.active { Some(self.config.began) } else { self.wake }
+    }
+
+    fn next_wake(&mut self, again: Option<Duration>, now: Instant) -> Option<Instant> {
+        let moments = [self.channels.next_expiry(), self.services.next_expiry()];
+        let moment = |ms| self.config.began.checked_add(Duration::from_millis(ms));
+        let expiry = self.sessions.next_expiry().and_then(|expires| {
+            now.checked_add(Duration::from_secs(expires.saturating_sub(unix_seconds())))
+        });
+        let again = again.and_then(|after| now.checked_add(after));
+        moments.into_iter().flatten().filter_map(moment).chain(expiry).chain(again).min()
+    }
+
+    /// Posts what the router has for other shards. Returns whether a mailbox was full.
+    fn hand_over(&mut self) -> bool {
+        let mut full = false;
+        for other in self.links.others() {
+            let to = other as Shard;
+            let (channels, services) = (self.channels.messages(to), self.services.messages(to));
+            if channels.is_empty() && services.is_empty() {
+                continue;
+            }
+            let (channels, services) = (std::mem::take(channels), std::mem::take(services));
+            let mail = HubMail::Messages { from: self.shard, channels, services };
+            if let Err(HubMail::Messages { channels, services, .. }) = self.links.post(other, mail)
+            {
+                *self.channels.messages(to) = channels;
+                *self.services.messages(to) = services;
+                full = true;
+            }
+        }
+        full
+    }
+
+    /// What the router has of channels.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn channel_stats(&self) -> channels::Stats {
+        self.channels.stats()
+    }
+
+    /// What is left of sessions, by name: nothing once all have ended and time has passed.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn left(&self) -> Vec<String> {
+        let channels = channels::Stats { evicted: 0, ..self.channels.stats() };
+        let services = self.services.stats();
+        let counts = [
+            ("users", self.sessions.users() as usize),
+            ("expiries", self.sessions.expiries()),
+            ("pending", self.pending.len() as usize),
+            ("reading", self.reading.len()),
+            ("tokens", self.verifier.kept()),
+        ];
+        let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+        let mut left: Vec<String> = counts.map(|(name, count)| format!("{count} {name}")).collect();
+        if channels != channels::Stats::default() {
+            left.push(format!("{channels:?}"));
+        }
+        if services != murre_router::services::Stats::default() {
+            left.push(format!("{services:?}"));
+        }
+        left
+    }
+
+    fn tell_counters(&self) {
+        let (channels, services) = (self.channels.stats(), self.services.stats());
+        self.counters.tell(&channels, &services);
+        self.counters.authenticated.set(self.sessions.users().into());
+        self.counters.expiries.set(self.sessions.expiries() as u64);
+        self.counters.pending.set(self.pending.len().into());
+        self.counters.tell_checks(self.verifier.counts());
+        self.counters.tokens_kept.set(self.verifier.kept() as u64);
+    }
+
+    /// Something happens, at the time of this turn.
+    fn refresh_clock(&mut self, out: &impl Outlet) {
+        self.active = true;
+        self.now = self.since(out).as_millis() as u64;
+    }
+
+    /// The time since all shards began, of this turn.
+    fn since(&self, out: &impl Outlet) -> Duration {
+        out.now().saturating_duration_since(self.config.began)
+    }
+
+    /// The session as the router carries it.
+    fn origin(&self, conn: ConnId) -> Origin {
+        origin(self.shard, conn)
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        if let Some(next) = self.config.tokens.retire(self.shard)
+            && self.links.others().any(|other| other == usize::from(next))
+        {
+            // A shard whose mailbox is full is awake, and asks by itself.
+            let _ = self.links.post(usize::from(next), HubMail::DeliveryToken);
+        }
+    }
+}
+
+/// A session as the router carries it: 16 bits of the shard, 24 of the slot and 24 of its use.
+fn origin(shard: Shard, conn: ConnId) -> Origin {
+    let (slot, generation) = (u64::from(conn.index()), u64::from(conn.generation()));
+    debug_assert!(slot < 1 << 24 && generation < 1 << 24);
+    Origin(u64::from(shard) << 48 | slot << 24 | generation)
+}
+
+/// The server itself, as a publisher.
+const SERVER: Origin = Origin(u64::MAX);
+
+/// Seconds since 1970, as tokens count.
+pub(crate) fn unix_seconds() -> u64 {
+    #[cfg(any(test, feature = "fuzzing"))]
+    if let Some(seconds) = SIMULATED_UNIX_SECONDS.get() {
+        return seconds;
+    }
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+thread_local! {
+    /// The wall clock of a simulation on this thread.
+    pub(crate) static SIMULATED_UNIX_SECONDS: std::cell::Cell<Option<u64>> =
+        const { std::cell::Cell::new(None) };
+}
+
+/// What a channel keeps, by the rules of its namespace.
+fn retention(rules: &Rules) -> Option<Retention> {
+    let ttl_ms = rules.history_ttl.as_millis() as u64;
+    (rules.history_size > 0).then_some(Retention { size: rules.history_size, ttl_ms })
+}

@@ -1,0 +1,177 @@
+//! What the hub stores of each session: 12 bytes beside its subscriptions.
+
+use murre_core::{ConnId, Pool};
+
+use super::auth::User;
+use super::expiry::Expiries;
+use super::rate::BucketState;
+
+/// A session: the use of channels by one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Session {
+    pub(crate) conn: ConnId,
+    pub(crate) wire: Wire,
+}
+
+/// How a session's transport and protocol are known to the transports. The hub stores it and does not
+/// look inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wire(pub(crate) u8);
+
+impl Wire {
+    /// The connection in the slot has no session.
+    const NONE: Wire = Wire(0);
+    const BITS: u32 = 5;
+}
+
+/// The sessions of a shard, by slot.
+pub(crate) struct Sessions {
+    entries: Vec<Entry>,
+    /// Beside `entries`: together they would have 4 bytes of padding.
+    buckets: Vec<BucketState>,
+    /// Of the sessions that have authenticated.
+    users: Pool<User>,
+    /// When the users' tokens expire.
+    expiries: Expiries<ConnId>,
+}
+
+/// A session's wire, and the key of its user in the lower bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry(u32);
+
+const _: () = assert!(size_of::<Entry>() + size_of::<BucketState>() == 12);
+
+impl Entry {
+    const USER_BITS: u32 = u32::BITS - Wire::BITS;
+    const NOBODY: u32 = (1 << Self::USER_BITS) - 1;
+    const NONE: Entry = Entry::new(Wire::NONE, Self::NOBODY);
+
+    const fn new(wire: Wire, user: u32) -> Self {
+        assert!(user <= Self::NOBODY && wire.0 < 1 << Wire::BITS);
+        Entry((wire.0 as u32) << Self::USER_BITS | user)
+    }
+
+    fn wire(self) -> Wire {
+        Wire((self.0 >> Self::USER_BITS) as u8)
+    }
+
+    fn user(self) -> Option<u32> {
+        let user = self.0 & Self::NOBODY;
+        (user != Self::NOBODY).then_some(user)
+    }
+}
+
+impl Sessions {
+    /// Without sessions, with room for so many: memory that is not touched before it is used.
+    pub(crate) fn new(room: usize) -> Self {
+        Sessions {
+            entries: Vec::with_capacity(room),
+            buckets: Vec::with_capacity(room),
+            users: Pool::default(),
+            expiries: Expiries::default(),
+        }
+    }
+
+    /// Begins a session of a user, or of nobody in particular.
+    pub(crate) fn open(&mut self, session: Session, user: Option<User>) {
+        assert!(session.wire != Wire::NONE);
+        let index = session.conn.index() as usize;
+        if self.entries.len() <= index {
+            let sessions = index.saturating_add(1);
+            self.entries.resize(sessions, Entry::NONE);
+            self.buckets.resize(sessions, BucketState::FULL);
+        }
+        assert!(self.entries[index] == Entry::NONE, "one session a connection at a time");
+        self.entries[index] = Entry::new(session.wire, Entry::NOBODY);
+        self.buckets[index] = BucketState::FULL;
+        if let Some(user) = user {
+            self.authenticate(session.conn, user);
+        }
+    }
+
+    /// Ends the session of a connection. Whether there was one.
+    pub(crate) fn close(&mut self, conn: ConnId) -> bool {
+        let Some(entry) = self.entries.get_mut(conn.index() as usize) else { return false };
+        let ended = std::mem::replace(entry, Entry::NONE);
+        if let Some(user) = ended.user() {
+            let user = self.users.remove(user);
+            self.expiries.replace(conn, user.expires, None);
+        }
+        ended.wire() != Wire::NONE
+    }
+
+    /// The session of a connection, if it has one.
+    pub(crate) fn of(&self, conn: ConnId) -> Option<Session> {
+        let wire = self.entries.get(conn.index() as usize)?.wire();
+        (wire != Wire::NONE).then_some(Session { conn, wire })
+    }
+
+    /// What the session has spent of its commands.
+    pub(crate) fn bucket(&mut self, session: Session) -> &mut BucketState {
+        &mut self.buckets[session.conn.index() as usize]
+    }
+
+    /// From now on the session is this user's.
+    pub(crate) fn authenticate(&mut self, conn: ConnId, user: User) {
+        let entry = &mut self.entries[conn.index() as usize];
+        let (expires, before) = (user.expires, entry.user());
+        let before = match before {
+            Some(known) => std::mem::replace(self.users.get_mut(known), user).expires,
+            None => {
+                *entry = Entry::new(entry.wire(), self.users.insert(user));
+                None
+            }
+        };
+        self.expiries.replace(conn, before, expires);
+    }
+
+    /// Whose the session in a slot is, if it has authenticated.
+    pub(crate) fn user(&self, slot: u32) -> Option<&User> {
+        let user = self.entries.get(slot as usize)?.user()?;
+        Some(self.users.get(user))
+    }
+
+    /// The next session whose token has expired at `now`, in Unix seconds.
+    pub(crate) fn take_expired(&mut self, now: u64) -> Option<Session> {
+        let conn = self.expiries.expired(now)?;
+        self.of(conn)
+    }
+
+    /// When the next token expires, in Unix seconds.
+    pub(crate) fn next_expiry(&self) -> Option<u64> {
+        self.expiries.next()
+    }
+
+    /// How many sessions have authenticated.
+    pub(crate) fn users(&self) -> u32 {
+        self.users.len()
+    }
+
+    /// Sessions whose tokens have an expiry.
+    pub(crate) fn expiries(&self) -> usize {
+        self.expiries.len()
+    }
+
+    /// The slots of all sessions of a user.
+    pub(crate) fn of_user(&self, name: &str) -> Vec<u32> {
+        let slots = 0..self.entries.len() as u32;
+        slots.filter(|&slot| self.user(slot).is_some_and(|user| &*user.name == name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Wire and user are packed together and come apart again.
+    #[test]
+    fn entries_come_apart() {
+        for wire in [1, 7, 31].map(Wire) {
+            for user in [0, 1, Entry::NOBODY - 1] {
+                let entry = Entry::new(wire, user);
+                assert_eq!((entry.wire(), entry.user()), (wire, Some(user)));
+            }
+            assert_eq!(Entry::new(wire, Entry::NOBODY).user(), None);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The server around `murre-core`: configuration, threads, the hub and the control plane.
+//!
+//! The binary `murre` calls [`run`]. `start` makes the threads and ends them, `routes` joins the
+//! data port's paths with the `hub`, its `transports` and client `protocols`; `files` is what
+//! is served from memory, `control` runs the tasks of the control plane and `admin` the admin port.
+#![forbid(unsafe_code)]
+// Numbers that peers send overflow nothing: they are checked or clamped where they are read. Modules
+// that compute with nothing but their own numbers say so.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
+mod admin;
+mod backplane;
+#[allow(clippy::arithmetic_side_effects, reason = "its own counts and prices")]
+mod bench;
+mod config;
+#[allow(clippy::arithmetic_side_effects, reason = "numbers of the kernel and of the clock")]
+mod control;
+#[cfg(test)]
+#[path = "../../../fuzz/src/corpus.rs"]
+mod corpus;
+mod failure;
+#[allow(clippy::arithmetic_side_effects, reason = "positions in files in memory")]
+mod files;
+mod hub;
+mod log;
+mod protocols;
+mod routes;
+mod shards;
+mod signals;
+#[cfg(any(test, feature = "fuzzing"))]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
+mod start;
+mod threads;
+mod transports;
+
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+
+use std::env;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use config::{Cli, Command, ConfigError};
+
+/// Obeys the command line. 0 after a drain, 1 if it cannot start or go on, 2 for bad arguments.
+pub fn run() -> ExitCode {
+    let Command::Serve(config) = match Cli::read(env::args_os().collect()) {
+        Ok(cli) => cli.command,
+        Err(ConfigError::Arguments(error)) => error.exit(),
+        Err(error @ ConfigError::File { .. }) => return fail(&error),
+    };
+    log::start(config.log_format, config.log_filter.clone());
+    match start::serve(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
+/// One line, whatever the log's format and filter.
+fn fail(why: &dyn std::fmt::Display) -> ExitCode {
+    // Where stderr is closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "murre: {why}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,128 @@
+//! JSON text, for all protocols that carry it: what is taken, and its shortest form.
+
+use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape};
+
+/// Arrays and objects around a value, those of the message that carries it among them.
+pub(crate) const DEPTH_MAX: usize = 32;
+
+/// Why a text is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BadJson {
+    /// It is not JSON in UTF-8, or has a number that no double has room for.
+    Malformed,
+    /// It is nested more than [`DEPTH_MAX`] deep.
+    TooDeep,
+}
+
+/// Checks a whole text by the rules for messages, so that what enters by one way is taken by all.
+///
+/// # Errors
+/// Why it is not taken.
+pub(crate) fn check(text: &[u8]) -> Result<(), BadJson> {
+    let mut copy = Vec::with_capacity(text.len() + INPUT_PADDING);
+    copy.extend_from_slice(text);
+    copy.resize(text.len() + INPUT_PADDING, b' ');
+    let (mut buffers, mut tape) = (Buffers::with_max_depth(0, DEPTH_MAX), Tape(Vec::new()));
+    simd_json::fill_tape_padded(&mut copy, text.len(), &mut buffers, &mut tape)
+        .map_err(|error| BadJson::from(error.error()))
+}
+
+impl From<&ErrorType> for BadJson {
+    fn from(error: &ErrorType) -> Self {
+        match error {
+            ErrorType::DepthLimitExceeded => BadJson::TooDeep,
+            _ => BadJson::Malformed,
+        }
+    }
+}
+
+/// Appends the value that valid JSON begins with, without the whitespace between its tokens. Returns
+/// its length with the whitespace, and with that before it; 0 if there is no value.
+pub(crate) fn compact(json: &[u8], out: &mut Vec<u8>) -> usize {
+    walk(json, |token| out.extend_from_slice(token))
+}
+
+/// The length of the value that valid JSON begins with, and of the whitespace before it; 0 if there is
+/// no value.
+pub(crate) fn value_length(json: &[u8]) -> usize {
+    walk(json, |_| ())
+}
+
+/// Shows each token of the value that valid JSON begins with; single bytes of numbers and names.
+fn walk(json: &[u8], mut each: impl FnMut(&[u8])) -> usize {
+    let mut depth = 0_usize;
+    let mut at = 0;
+    let mut begun = false;
+    while let Some(&byte) = json.get(at) {
+        let length = match byte {
+            b'"' => 1 + string_length(&json[at + 1..]),
+            _ => 1,
+        };
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' if !begun || depth > 0 => {
+                at += 1;
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth > 0 => depth -= 1,
+            b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}' | b']' if depth == 0 => break,
+            _ => {}
+        }
+        begun = true;
+        each(&json[at..at + length]);
+        at += length;
+        if depth == 0 && matches!(byte, b'"' | b'}' | b']') {
+            break;
+        }
+    }
+    if begun { at } else { 0 }
+}
+
+/// The length of a string of valid JSON behind its first quote, with its last.
+pub(crate) fn string_length(json: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(&byte) = json.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    json.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A value is compacted and its end is found, whatever follows it.
+    #[test]
+    fn values_are_compacted() {
+        for (text, expected, length) in [
+            (" [1, \"a, ] \" , {\"b\" : null}] , 7", r#"[1,"a, ] ",{"b":null}]"#, 28),
+            ("12.5e3,", "12.5e3", 6),
+            (r#""\"\\",1"#, r#""\"\\""#, 6),
+            ("true]", "true", 4),
+            ("7", "7", 1),
+            ("  ] ", "", 0),
+            ("  ", "", 0),
+        ] {
+            let mut out = Vec::new();
+            assert_eq!(compact(text.as_bytes(), &mut out), length, "{text}");
+            assert_eq!(out, expected.as_bytes(), "{text}");
+            assert_eq!(value_length(text.as_bytes()), length, "{text}");
+        }
+    }
+
+    /// The rules are those of messages: depth, numbers, UTF-8, nothing behind the value.
+    #[test]
+    fn texts_are_checked() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(check(nested(DEPTH_MAX).as_bytes()), Ok(()));
+        assert_eq!(check(nested(DEPTH_MAX + 1).as_bytes()), Err(BadJson::TooDeep));
+        assert_eq!(check(nested(500_000).as_bytes()), Err(BadJson::TooDeep));
+        for wrong in [&b""[..], b"1e400", b"[", b"1 2", b"\"\xff\"", b"{\"a\":}", b"nul"] {
+            assert_eq!(check(wrong), Err(BadJson::Malformed), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What clients ask for: a text message becomes commands.
+//!
+//! The message is copied once, and simd-json parses the copy in place: it validates everything and
+//! leaves a flat tape that borrows its strings. `data` is not taken from the tape, where numbers
+//! have become doubles, but from the message: it goes out as it came in, less the whitespace, so
+//! that all digits are kept and nothing is formatted anew. (serde has no part in it: it would have
+//! to build a tree of `data`.) Where an object has a member twice, the last one counts, as it does
+//! for `JSON.parse`.
+
+use std::mem;
+use std::ops::RangeInclusive;
+
+use murre_router::channels::{Direction, Form, HistoryQuery, Payload, Position, Start};
+use simd_json::prelude::{TypedScalarValue, TypedValue, ValueAsScalar, ValueIntoString};
+use simd_json::tape::Value;
+use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape, ValueType};
+
+use super::errors::{Code, Rejection};
+use crate::hub::limits::Limits;
+use crate::hub::{About, Audience, Command, RequestId};
+use crate::protocols::json::{self, DEPTH_MAX};
+
+/// Reads messages. It keeps its memory from one to the next.
+pub(crate) struct Parser {
+    text: Vec<u8>,
+    buffers: Buffers,
+    tape: Tape<'static>,
+    data: Vec<u8>,
+}
+
+/// A command of a message, or why it is none.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Item<'a> {
+    pub(crate) request: RequestId,
+    pub(crate) command: Result<Command<'a>, Rejection<'a>>,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Parser {
+            text: Vec::new(),
+            buffers: Buffers::with_max_depth(0, DEPTH_MAX),
+            tape: Tape(Vec::new()),
+            data: Vec::new(),
+        }
+    }
+}
+
+impl Parser {
+    /// Hands the commands of a message to `each`, in order. There is at least one, or a rejection.
+    pub(crate) fn read(&mut self, message: &[u8], limits: &Limits, mut each: impl FnMut(Item<'_>)) {
+        self.text.clear();
+        self.text.extend_from_slice(message);
+        self.text.resize(message.len() + INPUT_PADDING, b' ');
+        let start = self.text.as_ptr().addr();
+        let mut tape = mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        let filled = simd_json::fill_tape_padded(
+            &mut self.text,
+            message.len(),
+            &mut self.buffers,
+            &mut tape,
+        );
+        let reject = |code, message| Item::from(Rejection::new(code, message));
+        match filled {
+            Ok(()) => {
+                let mut reader = Reader { limits, message, start, compact: &mut self.data };
+                let value = tape.as_value();
+                match value.as_array() {
+                    None => each(reader.item(value)),
+                    Some(batch) if (1..=BATCH_MAX).contains(&batch.len()) => {
+                        batch.iter().for_each(|value| each(reader.item(value)));
+                    }
+                    Some(_) => {
+                        each(reject(Code::BatchTooLong, Code::BatchTooLong.sentence()));
+                    }
+                }
+            }
+            Err(error) if *error.error() == ErrorType::DepthLimitExceeded => {
+                each(reject(Code::BadJson, "the message is nested more than 32 deep"));
+            }
+            Err(_) => each(reject(Code::BadJson, Code::BadJson.sentence())),
+        }
+        self.tape = tape.reset();
+    }
+}
+
+const BATCH_MAX: usize = 100;
+
+/// Makes commands of values.
+struct Reader<'r> {
+    limits: &'r Limits,
+    /// The message as it came: parsing unescapes the strings of its copy.
+    message: &'r [u8],
+    /// Where the copy begins in memory.
+    start: usize,
+    compact: &'r mut Vec<u8>,
+}
+
+/// The members of a command that mean something.
+#[derive(Default)]
+struct Members<'t, 'i> {
+    id: Option<Value<'t, 'i>>,
+    action: Option<Value<'t, 'i>>,
+    identifier: Option<Value<'t, 'i>>,
+    /// Its key, which tells where in the message the value is.
+    data: Option<&'i str>,
+    position: Option<Value<'t, 'i>>,
+    limit: Option<Value<'t, 'i>>,
+    token: Option<Value<'t, 'i>>,
+    service: Option<Value<'t, 'i>>,
+    timeout: Option<Value<'t, 'i>>,
+    request: Option<Value<'t, 'i>>,
+    error: Option<Value<'t, 'i>>,
+}
+
+impl<'t, 'i> Members<'t, 'i> {
+    /// Optional members may be null, so a null is as good as none.
+    fn of(value: Value<'t, 'i>) -> Option<Self> {
+        let mut members = Members::default();
+        for (key, value) in &value.as_object()? {
+            let given = (!value.is_null()).then_some(value);
+            match key {
+                "id" => members.id = given,
+                "action" => members.action = given,
+                "identifier" => members.identifier = given,
+                "data" => members.data = Some(key),
+                "position" => members.position = given,
+                "limit" => members.limit = given,
+                "token" => members.token = given,
+                "service" => members.service = given,
+                "timeout" => members.timeout = given,
+                "request" => members.request = given,
+                "error" => members.error = given,
+                _ => {}
+            }
+        }
+        Some(members)
+    }
+}
+
+impl Reader<'_> {
+    fn item<'i>(&mut self, value: Value<'_, 'i>) -> Item<'i> {
+        let Some(members) = Members::of(value) else {
+            return Rejection::new(Code::BadCommand, "a command is an object").into();
+        };
+        match id(members.id) {
+            Err(rejection) => rejection.into(),
+            Ok(id) => Item { command: self.command(&members, id != RequestId::None), request: id },
+        }
+    }
+
+    fn command<'i>(
+        &mut self,
+        members: &Members<'_, 'i>,
+        has_id: bool,
+    ) -> Result<Command<'i>, Rejection<'i>> {
+        match text(members.action, "a command has `action`, a string")? {
+            "subscribe" => {
+                let identifier = self.identifier(members)?;
+                let about = About::Channel(identifier);
+                let position = position(members.position, about)?;
+                Ok(Command::Subscribe {
+                    channel: identifier,
+                    start: position.map_or(Start::Head, Start::After),
+                })
+            }
+            "unsubscribe" => Ok(Command::Unsubscribe { channel: self.identifier(members)? }),
+            "publish" => {
+                let identifier = self.identifier(members)?;
+                let data = self.data(members, Some(About::Channel(identifier)))?;
+                Ok(Command::Publish { channel: identifier, payload: data, to: Audience::Everybody })
+            }
+            "history" => {
+                let identifier = self.identifier(members)?;
+                let about = About::Channel(identifier);
+                let limit = number(members.limit, 0..=HISTORY_LIMIT_MAX).map_err(|()| {
+                    let why = "`limit` is an integer from 0 to 1000";
+                    Rejection::new(Code::BadCommand, why).about(about)
+                })?;
+                let position = position(members.position, about)?;
+                let limit = limit.unwrap_or(HISTORY_LIMIT_DEFAULT);
+                let query = HistoryQuery {
+                    start: position.map_or(Start::Head, Start::After),
+                    limit,
+                    bytes_max: HISTORY_BYTES_MAX,
+                    direction: Direction::Forward,
+                };
+                Ok(Command::History { channel: identifier, query })
+            }
+            "ping" => Ok(Command::Ping),
+            "auth" => {
+                let token = text(members.token, "`auth` has `token`, a string")?;
+                Ok(Command::Authenticate { token })
+            }
+            "serve" => Ok(Command::Serve { service: self.service(members)? }),
+            "unserve" => Ok(Command::Unserve { service: self.service(members)? }),
+            "request" => {
+                let service = self.service(members)?;
+                let about = About::Service(service);
+                let refused = |why| Rejection::new(Code::BadCommand, why).about(about);
+                if !has_id {
+                    return Err(refused("a request has `id`, to know its response by"));
+                }
+                let timeout = number(members.timeout, 1..=TIMEOUT_MS_MAX).map_err(|()| {
+                    refused("`timeout` is an integer from 1 to 60000, in milliseconds")
+                })?;
+                let data = self.data(members, Some(about))?;
+                let timeout_ms = timeout.unwrap_or(TIMEOUT_MS_DEFAULT);
+                Ok(Command::Request { service, payload: data, timeout_ms })
+            }
+            "reply" => {
+                let why = "a reply has `request`, the string that came with the request";
+                let request = text(members.request, why)?;
+                let answer = match (members.data, members.error) {
+                    (_, None) => Ok(self.data(members, None)?),
+                    (None, error) => Err(self.error(error)?),
+                    (Some(_), Some(_)) => {
+                        let why = "a reply has `data` or `error`, not both";
+                        return Err(Rejection::new(Code::BadCommand, why));
+                    }
+                };
+                Ok(Command::Respond { request, answer })
+            }
+            _ => Err(Code::UnknownAction.into()),
+        }
+    }
+
+    fn identifier<'i>(&self, members: &Members<'_, 'i>) -> Result<&'i str, Rejection<'i>> {
+        let name = text(members.identifier, "this action has `identifier`, a string")?;
+        Ok(self.limits.name(name)?)
+    }
+
+    fn service<'i>(&self, members: &Members<'_, 'i>) -> Result<&'i str, Rejection<'i>> {
+        let name = text(members.service, "this action has `service`, a string")?;
+        Ok(self.limits.name(name)?)
+    }
+
+    /// A responder's own sentence, which is as long as data may be.
+    fn error<'i>(&self, value: Option<Value<'_, 'i>>) -> Result<&'i str, Rejection<'i>> {
+        let error = text(value, "`error` is a string")?;
+        self.limits.size(error.len())?;
+        Ok(error)
+    }
+
+    /// The value of `data`, as it is in the message, without whitespace.
+    fn data<'i>(
+        &mut self,
+        members: &Members<'_, 'i>,
+        about: Option<About<'i>>,
+    ) -> Result<Payload, Rejection<'i>> {
+        let Some(key) = members.data else {
+            let why = "this action has `data`, any JSON";
+            return Err(Rejection { about, ..Rejection::new(Code::BadCommand, why) });
+        };
+        // simd-json unescapes a string where it lies, so that the key begins in the copy where it
+        // begins in the message.
+        let key = &self.message[key.as_ptr().addr() - self.start..];
+        let colon = &key[json::string_length(key)..];
+        let value = colon.iter().position(|&byte| byte == b':').map_or(0, |colon| colon + 1);
+        self.compact.clear();
+        json::compact(&colon[value..], self.compact);
+        let fits = self.limits.size(self.compact.len());
+        fits.map_err(|code| Rejection { about, ..Rejection::from(code) })?;
+        Ok(Payload::new(Form::Json, self.compact.as_slice()))
+    }
+}
+
+/// Bytes of data in one answer to `history`, unless a single publication has more.
+pub(crate) const HISTORY_BYTES_MAX: u32 = 64 << 10;
+const HISTORY_LIMIT_DEFAULT: u32 = 100;
+const HISTORY_LIMIT_MAX: u32 = 1000;
+const TIMEOUT_MS_DEFAULT: u32 = 10_000;
+const TIMEOUT_MS_MAX: u32 = 60_000;
+
+fn id<'i>(value: Option<Value<'_, 'i>>) -> Result<RequestId, Rejection<'i>> {
+    let Some(value) = value else { return Ok(RequestId::None) };
+    let id = match (natural(value), value.as_str()) {
+        (Some(number), _) if number <= ID_NUMBER_MAX => RequestId::Number(number),
+        (_, Some(text)) if text.len() <= ID_BYTES_MAX => RequestId::Text(text.into()),
+        _ => {
+            let why = "`id` is an integer from 0 to 2^53 or a string of at most 64 bytes";
+            return Err(Rejection::new(Code::BadCommand, why));
+        }
+    };
+    Ok(id)
+}
+
+const ID_NUMBER_MAX: u64 = 1 << 53;
+const ID_BYTES_MAX: usize = 64;
+
+fn text<'i>(value: Option<Value<'_, 'i>>, why: &'static str) -> Result<&'i str, Rejection<'i>> {
+    value.and_then(Value::into_string).ok_or(Rejection::new(Code::BadCommand, why))
+}
+
+fn number(value: Option<Value<'_, '_>>, range: RangeInclusive<u32>) -> Result<Option<u32>, ()> {
+    let Some(value) = value else { return Ok(None) };
+    let number = natural(value).and_then(|number| u32::try_from(number).ok());
+    number.filter(|number| range.contains(number)).map(Some).ok_or(())
+}
+
+/// An integer without a sign: `-0` is none.
+fn natural(value: Value<'_, '_>) -> Option<u64> {
+    (value.value_type() == ValueType::U64).then(|| value.as_u64())?
+}
+
+fn position<'i>(
+    value: Option<Value<'_, 'i>>,
+    about: About<'i>,
+) -> Result<Option<Position>, Rejection<'i>> {
+    let Some(value) = value else { return Ok(None) };
+    let member = |key| {
+        let members = value.as_object()?;
+        natural(members.iter().filter(|&(known, _)| known == key).last()?.1)
+    };
+    let position = || {
+        let epoch = u32::try_from(member("epoch")?).ok()?;
+        Some(Position { epoch, offset: member("offset")? })
+    };
+    let why = "`position` is an object with the integers `epoch`, of 32 bits, and `offset`";
+    position().map(Some).ok_or(Rejection::new(Code::BadCommand, why).about(about))
+}
+
+impl<'a> From<Rejection<'a>> for Item<'a> {
+    fn from(rejection: Rejection<'a>) -> Self {
+        Item { request: RequestId::None, command: Err(rejection) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

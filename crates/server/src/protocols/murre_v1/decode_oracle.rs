@@ -1,0 +1,230 @@
+//! What a message should come to, worked out on serde_json's tree. Also the oracle of a fuzz target.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use serde_json::Value as Tree;
+use serde_json::value::RawValue;
+
+use murre_router::channels::{Payload, Start};
+
+use super::decode::{Item, Parser};
+use super::errors::Code;
+use crate::hub::limits::Limits;
+use crate::hub::{Command, ErrorCode, RequestId};
+
+/// Any bytes: the limits, and messages that one parser reads, with a byte between them that no
+/// message has.
+pub(crate) fn check(bytes: &[u8]) {
+    let Some((&limits, messages)) = bytes.split_first() else { return };
+    let limits = match limits {
+        b'!' => Limits { name_bytes_max: 4, payload_bytes_max: 10 },
+        _ => Limits { name_bytes_max: 255, payload_bytes_max: 65_536 },
+    };
+    let mut parser = Parser::default();
+    for message in messages.split(|&byte| byte == 0xFF) {
+        as_the_model(&mut parser, message, &limits);
+    }
+}
+
+/// The message comes to what the model says: the same commands with the same members, or refused for
+/// the same reason.
+pub(crate) fn as_the_model(parser: &mut Parser, message: &[u8], limits: &Limits) {
+    let mut expected = model(message, limits).into_iter();
+    parser.read(message, limits, |item| match expected.next().expect("no more than expected") {
+        Ok(given) => given.is_read(&item),
+        Err(code) => assert_eq!(item.command.map_err(|rejection| rejection.code), Err(code)),
+    });
+    assert_eq!(expected.count(), 0, "as many as expected");
+}
+
+const BAD_NAME: Code = Code::Hub(ErrorCode::BadChannel);
+const BAD_PUBLICATION: Code = Code::Hub(ErrorCode::BadPublication);
+
+/// A command that obeys the rules, as it was given.
+struct Given {
+    tree: Tree,
+    /// The text of `data`, without the whitespace between its tokens.
+    data: Option<String>,
+}
+
+fn model(message: &[u8], limits: &Limits) -> Vec<Result<Given, Code>> {
+    let Ok(tree) = serde_json::from_slice::<Tree>(message) else { return vec![Err(Code::BadJson)] };
+    let text = str::from_utf8(message).expect("it is JSON");
+    let commands: Vec<&RawValue> = match tree {
+        tree if depth(&tree) > 32 => return vec![Err(Code::BadJson)],
+        Tree::Array(batch) if !(1..=100).contains(&batch.len()) => {
+            return vec![Err(Code::BatchTooLong)];
+        }
+        Tree::Array(_) => serde_json::from_str(text).expect("a batch"),
+        _ => vec![serde_json::from_str(text).expect("a command")],
+    };
+    commands.into_iter().map(|command| Given::from(command).obeys(limits)).collect()
+}
+
+fn depth(tree: &Tree) -> usize {
+    match tree {
+        Tree::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Tree::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// The last member counts.
+impl From<&RawValue> for Given {
+    fn from(command: &RawValue) -> Self {
+        let members = serde_json::from_str::<BTreeMap<String, &RawValue>>(command.get());
+        let data = members.ok().and_then(|members| members.get("data").copied());
+        let tree = serde_json::from_str(command.get()).expect("a part of JSON");
+        Given { tree, data: data.map(|data| tight(data.get())) }
+    }
+}
+
+/// Without whitespace outside strings.
+fn tight(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let keep = |letter: &char| {
+        in_string ^= *letter == '"' && !escaped;
+        escaped = *letter == '\\' && !escaped;
+        in_string || !letter.is_ascii_whitespace()
+    };
+    json.chars().filter(keep).collect()
+}
+
+impl Given {
+    /// The rules, in the order in which they are told to have been broken.
+    fn obeys(self, limits: &Limits) -> Result<Given, Code> {
+        let command = &self.tree;
+        let member = |key: &str| command.get(key).unwrap_or(&Tree::Null);
+        let wrong = |wrong: bool| wrong.then_some(Code::BadCommand);
+        let name = |key| match member(key).as_str() {
+            None => Some(Code::BadCommand),
+            Some("") => Some(BAD_NAME),
+            Some(name) if name.len() > limits.name_bytes_max => Some(BAD_NAME),
+            Some(name) if name.chars().any(char::is_control) => Some(BAD_NAME),
+            Some(_) => None,
+        };
+        let integer = |key, range: RangeInclusive<u64>| {
+            let value = member(key);
+            wrong(!value.is_null() && !value.as_u64().is_some_and(|n| range.contains(&n)))
+        };
+        let position = || {
+            let position = member("position");
+            let epoch = position["epoch"].as_u64().is_some_and(|epoch| epoch < 1 << 32);
+            let complete = epoch && position["offset"].is_u64();
+            wrong(!position.is_null() && !complete)
+        };
+        let fits = |text: &str| text.len() <= limits.payload_bytes_max;
+        let data = || match &self.data {
+            None => Some(Code::BadCommand),
+            Some(data) => (!fits(data)).then_some(BAD_PUBLICATION),
+        };
+        let id = member("id");
+        let can_be = id.is_null()
+            || id.as_u64().is_some_and(|id| id <= 1 << 53)
+            || id.as_str().is_some_and(|id| id.len() <= 64);
+        if !command.is_object() || !can_be {
+            return Err(Code::BadCommand);
+        }
+        let broken = match member("action").as_str() {
+            None => Some(Code::BadCommand),
+            Some("subscribe") => name("identifier").or_else(position),
+            Some("unsubscribe") => name("identifier"),
+            Some("publish") => name("identifier").or_else(data),
+            Some("history") => name("identifier").or(integer("limit", 0..=1000)).or_else(position),
+            Some("ping") => None,
+            Some("auth") => wrong(!member("token").is_string()),
+            Some("serve" | "unserve") => name("service"),
+            Some("request") => name("service")
+                .or(wrong(id.is_null()))
+                .or(integer("timeout", 1..=60_000))
+                .or_else(data),
+            Some("reply") => wrong(!member("request").is_string()).or_else(|| {
+                match (&self.data, member("error")) {
+                    (_, Tree::Null) => data(),
+                    (None, Tree::String(error)) => (!fits(error)).then_some(BAD_PUBLICATION),
+                    _ => Some(Code::BadCommand),
+                }
+            }),
+            Some(_) => Some(Code::UnknownAction),
+        };
+        broken.map_or(Ok(self), Err)
+    }
+
+    /// What was read has the members that were given.
+    fn is_read(&self, item: &Item<'_>) {
+        let member = |key: &str| self.tree.get(key).unwrap_or(&Tree::Null);
+        let is_text = |key: &str, text: &str| assert_eq!(member(key).as_str(), Some(text), "{key}");
+        let is_number = |key: &str, number: u32, default: u64| {
+            assert_eq!(member(key).as_u64().unwrap_or(default), u64::from(number), "{key}");
+        };
+        let starts = |start: &Start| {
+            let given = member("position");
+            let given = (given["epoch"].as_u64(), given["offset"].as_u64());
+            let read = match start {
+                Start::Head => None,
+                Start::After(position) => Some((u64::from(position.epoch), position.offset)),
+                Start::AfterOffset(_) => panic!("no command asks for that"),
+            };
+            assert_eq!(read, given.0.zip(given.1));
+        };
+        let is_data = |payload: &Payload| {
+            assert_eq!(str::from_utf8(payload.data()).ok(), self.data.as_deref());
+        };
+        let id = member("id");
+        let as_text = || id.as_str().map(|id| RequestId::Text(id.into()));
+        let as_id = id.as_u64().map(RequestId::Number).or_else(as_text);
+        assert_eq!(item.request, as_id.unwrap_or_default());
+        is_text("action", action(item.command.as_ref().expect("it obeys the rules")));
+        match item.command.as_ref().expect("it obeys the rules") {
+            Command::Subscribe { channel, start } => {
+                is_text("identifier", channel);
+                starts(start);
+            }
+            Command::Unsubscribe { channel } => is_text("identifier", channel),
+            Command::Publish { channel, payload, .. } => {
+                is_text("identifier", channel);
+                is_data(payload);
+            }
+            Command::History { channel, query } => {
+                is_text("identifier", channel);
+                is_number("limit", query.limit, 100);
+                starts(&query.start);
+            }
+            Command::Ping => {}
+            Command::Authenticate { token } => is_text("token", token),
+            Command::Serve { service } | Command::Unserve { service } => {
+                is_text("service", service);
+            }
+            Command::Request { service, payload, timeout_ms } => {
+                is_text("service", service);
+                is_data(payload);
+                is_number("timeout", *timeout_ms, 10_000);
+            }
+            Command::Respond { request, answer } => {
+                is_text("request", request);
+                match answer {
+                    Ok(payload) => is_data(payload),
+                    Err(error) => is_text("error", error),
+                }
+            }
+            Command::Await { .. } => panic!("no message asks for that"),
+        }
+    }
+}
+
+fn action(command: &Command<'_>) -> &'static str {
+    match command {
+        Command::Subscribe { .. } => "subscribe",
+        Command::Unsubscribe { .. } => "unsubscribe",
+        Command::Publish { .. } => "publish",
+        Command::History { .. } => "history",
+        Command::Await { .. } => "",
+        Command::Ping => "ping",
+        Command::Authenticate { .. } => "auth",
+        Command::Serve { .. } => "serve",
+        Command::Unserve { .. } => "unserve",
+        Command::Request { .. } => "request",
+        Command::Respond { .. } => "reply",
+    }
+}

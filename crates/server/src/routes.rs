@@ -1,0 +1,529 @@
+//! What the data port answers: the [`Handler`] that joins paths, hub and transports.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use murre_codec::http::{Request, Response};
+use murre_codec::upgrade::{Refusal, Upgrade};
+use murre_codec::{CloseCode, Kind};
+use murre_core::{
+    Answer, CloseReason, ConnId, Handler, Mailbox, Message, Opened, Origins, Outbox, ServeMail,
+};
+use murre_router::Shard;
+
+use crate::bench::{self, Fixtures};
+use crate::files::{Entry, Files};
+use crate::hub::auth::{User, Verdict};
+use crate::hub::links::Mailboxes;
+use crate::hub::{ErrorCode, Hub, HubConfig, HubMail, Session as HubSession};
+use crate::protocols::murre_v1::SUBPROTOCOL;
+use crate::transports::websocket::Incoming;
+use crate::transports::{
+    self, Cors, MURRE_EVENTS, MURRE_MIXED_EVENTS, MURRE_POLL, MURRE_WEBSOCKET, Transports, Wires,
+    long_poll, sse,
+};
+
+/// What one shard serves.
+pub(crate) struct App {
+    hub: Hub,
+    transports: Transports,
+    incoming: Incoming,
+    tokens: Tokens,
+    origins: Origins,
+    /// What the servers of the published runs had besides, with `--bench`.
+    bench: Option<Fixtures>,
+    files: Arc<Files>,
+    /// The mailboxes of all shards; empty until all have started.
+    boxes: Arc<[AppMailbox]>,
+}
+
+/// What other threads post to a shard.
+pub(crate) enum AppMail {
+    /// All shards have started: their mailboxes, in order.
+    Join(Arc<[AppMailbox]>),
+    Hub(HubMail),
+    Bench(bench::Mail),
+}
+
+/// A shard's mailbox.
+pub(crate) type AppMailbox = Arc<Mailbox<ServeMail<AppMail>>>;
+
+/// The mailboxes of all shards, as their hubs use them.
+struct HubMailboxes(Arc<[AppMailbox]>);
+
+impl Mailboxes for HubMailboxes {
+    fn shards(&self) -> usize {
+        self.0.len()
+    }
+
+    fn post(&self, to: usize, mail: HubMail) -> Result<(), HubMail> {
+        self.0[to].post(ServeMail::App(AppMail::Hub(mail))).map_err(|mail| match mail {
+            ServeMail::App(AppMail::Hub(mail)) => mail,
+            _ => unreachable!("it is the mail that was given"),
+        })
+    }
+}
+
+/// What is stored of an open WebSocket or of an answer that comes later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Session {
+    /// Every message comes back.
+    Echo,
+    /// Every text comes back in upper case.
+    Upper,
+    /// A session of the hub.
+    Hub,
+}
+
+/// What a path stands for, whatever the method.
+#[derive(Clone, Copy, Debug)]
+enum Route<'f> {
+    Health,
+    Text,
+    Scenario,
+    Page(&'static bench::Page),
+    Events,
+    Poll,
+    WebSocket(Session),
+    File(&'f Entry),
+}
+
+/// Tokens of requests, between the question whether a request can be worked on and the request.
+#[derive(Default)]
+struct Tokens {
+    /// The verdict on the token of the request that comes next.
+    verdict: Option<(ConnId, Verdict)>,
+    /// Connections whose requests wait for the next turn, when there is time for signature checks.
+    put_off: VecDeque<ConnId>,
+}
+
+/// Requests that are looked at again in one turn: about as many as it has time to check tokens for.
+const RELEASED_MAX: usize = 16;
+
+/// The methods of RFC 9110 section 9 and RFC 5789 but for CONNECT, which the codec refuses; first
+/// those that some path takes.
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"];
+
+impl App {
+    /// The routes of `shard`, with those of the published runs if `bench` is set, and `files` at all
+    /// other paths.
+    pub(crate) fn new(
+        config: Arc<HubConfig>,
+        shard: Shard,
+        bench: bool,
+        origins: Origins,
+        files: Arc<Files>,
+    ) -> Self {
+        App {
+            bench: bench.then(|| Fixtures::new(config.shards, config.began)),
+            hub: Hub::new(Arc::clone(&config), shard, (config.backplane)()),
+            transports: Transports::default(),
+            incoming: Incoming::default(),
+            tokens: Tokens::default(),
+            origins,
+            files,
+            boxes: Arc::new([]),
+        }
+    }
+
+    /// The hub of this shard.
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// What is left of sessions, by name: nothing once all have ended and time has passed.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn left(&self) -> Vec<String> {
+        let counts = [
+            ("entries of transports", self.transports.entries()),
+            ("paused messages", self.incoming.paused()),
+            ("requests put off", self.tokens.put_off.len()),
+        ];
+        let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+        let mut left = self.hub.left();
+        left.extend(counts.map(|(name, count)| format!("{count} {name}")));
+        left
+    }
+
+    fn route(&self, path: &str) -> Option<Route<'_>> {
+        let bench = self.bench.is_some();
+        match path {
+            "/healthz" => Some(Route::Health),
+            "/ws" => Some(Route::WebSocket(Session::Hub)),
+            "/sse" => Some(Route::Events),
+            "/poll" => Some(Route::Poll),
+            "/" if bench => Some(Route::Text),
+            "/scenario" if bench => Some(Route::Scenario),
+            "/echo" if bench => Some(Route::WebSocket(Session::Echo)),
+            "/upper" if bench => Some(Route::WebSocket(Session::Upper)),
+            _ if bench && let Some(page) = bench::page(path) => Some(Route::Page(page)),
+            _ => self.files.find(path).map(Route::File),
+        }
+    }
+
+    fn answer(&self, request: &Request<'_, '_>) -> Response {
+        if !METHODS.contains(&request.method) {
+            return Response::text(501, "this method is not known here\n");
+        }
+        // Of the server as a whole (RFC 9110 section 9.3.7).
+        if request.target == "*" {
+            return Response::text(204, "").with("Allow", "GET, HEAD");
+        }
+        let Some(route) = self.route(request.path()) else {
+            return Response::text(404, "nothing is here\n");
+        };
+        let (allowed, refusal) = match route {
+            Route::Events | Route::Poll if Cors::is_preflight(request) => {
+                let cors = Cors::of(request, &self.origins);
+                return cors.map_or_else(Cors::refused, |cors| cors.preflight());
+            }
+            Route::Events | Route::Poll => (&METHODS[..1], "this path takes GET\n"),
+            _ => (&METHODS[..2], "this path takes GET and HEAD\n"),
+        };
+        if !allowed.contains(&request.method) {
+            return Response::text(405, refusal).with("Allow", &allowed.join(", "));
+        }
+        match route {
+            Route::Health => Response::text(200, "ok\n"),
+            Route::Text => bench::text_of_length(request.query("length")),
+            Route::Scenario => bench::scenario(),
+            Route::Page(page) => page.answer(),
+            Route::File(entry) => entry.answer(request),
+            Route::WebSocket(_) => Refusal::NotAsked.response(),
+            // An upgrade request never starts an event stream or a poll.
+            Route::Events | Route::Poll => Response::text(400, "this path speaks no WebSocket\n"),
+        }
+    }
+
+    /// Whether a session of the hub would begin with this request.
+    fn begins_session(&self, request: &Request<'_, '_>) -> bool {
+        let route = self.route(request.path());
+        let begins =
+            matches!(route, Some(Route::Events | Route::Poll | Route::WebSocket(Session::Hub)));
+        begins && request.method == "GET"
+    }
+
+    /// Whose a request is, by its token.
+    fn user(&mut self, conn: ConnId, request: &Request<'_, '_>) -> Result<Option<User>, Response> {
+        let verdict = self.tokens.verdict.take().filter(|(of, _)| *of == conn);
+        let cors = || Cors::of(request, &self.origins).unwrap_or_default();
+        match verdict.map(|(_, verdict)| verdict) {
+            None => Ok(None),
+            Some(Verdict::Good(user)) => Ok(Some(user)),
+            Some(Verdict::Bad(why)) => Err(transports::refusal(why.into(), &cors())),
+            Some(Verdict::TooMany | Verdict::NotNow) => {
+                Err(transports::refusal(ErrorCode::TooFast.into(), &cors()))
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        conn: ConnId,
+        request: &Request<'_, '_>,
+        out: &mut Outbox,
+    ) -> Result<(), Response> {
+        let user = self.user(conn, request)?;
+        let App { hub, transports, origins, .. } = self;
+        let wires = &mut Wires { out, transports };
+        match request.path() {
+            "/sse" => sse::begin(conn, request, user, origins, hub, wires),
+            _ => long_poll::begin(conn, request, user, origins, hub, wires),
+        }
+    }
+
+    /// Sessions that have come to their end, and input that can go on, because of what the hub said.
+    fn follow_up(&mut self, out: &mut Outbox) {
+        let App { hub, transports, incoming, .. } = self;
+        loop {
+            while let Some(conn) = transports.answered() {
+                hub.close(conn, &mut Wires { out, transports });
+            }
+            let Some(conn) = transports.resumed() else { return };
+            incoming.resume(conn, hub, &mut Wires { out, transports });
+        }
+    }
+
+    fn end(&mut self, conn: ConnId, out: &mut Outbox) {
+        self.transports.forget(conn);
+        self.incoming.forget(conn);
+        self.hub.close(conn, &mut Wires { out, transports: &mut self.transports });
+        self.follow_up(out);
+    }
+}
+
+impl Handler for App {
+    type Session = Session;
+    type Mail = AppMail;
+
+    fn admits(&mut self, conn: ConnId, request: &Request<'_, '_>, out: &mut Outbox) -> bool {
+        self.tokens.verdict = None;
+        if !self.begins_session(request) {
+            return true;
+        }
+        let Some(token) = transports::token(request) else { return true };
+        let wires = Wires { out, transports: &mut self.transports };
+        let verdict = self.hub.verify(&token, conn, &wires);
+        if matches!(verdict, Verdict::NotNow) {
+            self.tokens.put_off.push_back(conn);
+            return false;
+        }
+        self.tokens.verdict = Some((conn, verdict));
+        true
+    }
+
+    fn request(
+        &mut self,
+        conn: ConnId,
+        request: &Request<'_, '_>,
+        out: &mut Outbox,
+    ) -> Answer<Session> {
+        let begun = match self.route(request.path()) {
+            Some(Route::Events | Route::Poll) if request.method == "GET" => {
+                let begun = self.begin(conn, request, out);
+                self.follow_up(out);
+                begun
+            }
+            Some(Route::Health) if out.is_draining() => {
+                return Answer::Now(out.unavailable(conn, "draining\n"));
+            }
+            Some(Route::Health) if !out.admits() => {
+                return Answer::Now(out.unavailable(conn, "short of memory\n"));
+            }
+            _ => return Answer::Now(self.answer(request)),
+        };
+        begun.map_or_else(Answer::Now, |()| Answer::Later(Session::Hub))
+    }
+
+    fn open(
+        &mut self,
+        conn: ConnId,
+        request: &Request<'_, '_>,
+        upgrade: &Upgrade<'_>,
+    ) -> Result<Opened<Session>, Response> {
+        match self.route(request.path()) {
+            Some(Route::WebSocket(Session::Hub)) => {
+                let offers = upgrade.protocols().next().is_some();
+                let protocol = upgrade.protocols().find(|&offered| offered == SUBPROTOCOL);
+                if offers && protocol.is_none() {
+                    return Err(Response::text(400, "the subprotocol of this path is murre.v1\n"));
+                }
+                let user = self.user(conn, request)?;
+                self.hub.open(HubSession { conn, wire: MURRE_WEBSOCKET }, user);
+                Ok(Opened { session: Session::Hub, protocol: protocol.map(|_| SUBPROTOCOL) })
+            }
+            Some(Route::WebSocket(session)) => Ok(Opened::new(session)),
+            // A path that does not speak WebSocket answers as if the upgrade had not been offered.
+            _ => Err(self.answer(request)),
+        }
+    }
+
+    fn message(
+        &mut self,
+        conn: ConnId,
+        session: &mut Session,
+        message: Message<'_>,
+        out: &mut Outbox,
+    ) {
+        let upper;
+        let answer: &[u8] = match (session, message.kind) {
+            (Session::Hub, kind) => {
+                if let Some(bench) = &mut self.bench
+                    && bench.message(conn, message.bytes, &self.hub, out)
+                {
+                    return;
+                }
+                let App { hub, transports, incoming, .. } = self;
+                let session = hub.session(conn).expect("open since the handshake");
+                incoming.message(session, kind, message.bytes, hub, &mut Wires { out, transports });
+                return self.follow_up(out);
+            }
+            (Session::Echo, _) => message.bytes,
+            (Session::Upper, Kind::Text) => match bench::upper(message.bytes) {
+                None => message.bytes,
+                Some(text) => {
+                    upper = text;
+                    upper.as_bytes()
+                }
+            },
+            (Session::Upper, Kind::Binary) => {
+                let why = "only text has an upper case";
+                return out.close_websocket(
+                    conn,
+                    CloseCode::Unsupported,
+                    why,
+                    CloseReason::Finished,
+                );
+            }
+        };
+        // The transport counts what became of it; there is nobody to tell.
+        let _ = out.message(conn, message.kind, answer);
+    }
+
+    fn answered(&self, conn: ConnId, _: &Session) -> bool {
+        self.hub.session(conn).is_none()
+    }
+
+    fn waited(&mut self, conn: ConnId, _: &mut Session, out: &mut Outbox) {
+        match self.hub.session(conn).map(|session| session.wire) {
+            Some(MURRE_EVENTS | MURRE_MIXED_EVENTS) => sse::keep_alive(conn, out),
+            Some(MURRE_POLL) => {
+                long_poll::waited(conn, &mut Wires { out, transports: &mut self.transports });
+                self.follow_up(out);
+            }
+            _ => {}
+        }
+    }
+
+    fn leave(&mut self, conn: ConnId, session: &mut Session, out: &mut Outbox) {
+        match (*session, self.hub.session(conn)) {
+            (Session::Hub, Some(session)) => {
+                self.hub.drain(session, &mut Wires { out, transports: &mut self.transports });
+                self.follow_up(out);
+            }
+            // A poll that has been answered.
+            (Session::Hub, None) => {}
+            (Session::Echo | Session::Upper, _) => out.close_restart(conn),
+        }
+    }
+
+    fn drained(&mut self, conn: ConnId, session: &mut Session, out: &mut Outbox) {
+        if *session == Session::Hub {
+            let App { hub, transports, incoming, .. } = self;
+            let wires = &mut Wires { out, transports };
+            incoming.resume(conn, hub, wires);
+            hub.drained(conn);
+            self.follow_up(out);
+        }
+    }
+
+    fn close(&mut self, conn: ConnId, session: Session, _: CloseReason, out: &mut Outbox) {
+        if session == Session::Hub {
+            self.end(conn, out);
+        }
+    }
+
+    fn mail(&mut self, mail: AppMail, out: &mut Outbox) {
+        match mail {
+            AppMail::Join(boxes) => {
+                self.hub.join(Arc::new(HubMailboxes(Arc::clone(&boxes))));
+                self.boxes = boxes;
+            }
+            AppMail::Hub(mail) => {
+                let wires = &mut Wires { out, transports: &mut self.transports };
+                self.hub.mail(mail, wires);
+                self.follow_up(out);
+            }
+            AppMail::Bench(mail) => {
+                if let Some(bench) = &mut self.bench {
+                    bench.mail(mail, out.now());
+                }
+            }
+        }
+    }
+
+    fn turn(&mut self, out: &mut Outbox) {
+        let App { hub, transports, incoming, tokens, bench, boxes, .. } = self;
+        for conn in tokens.put_off.drain(..tokens.put_off.len().min(RELEASED_MAX)) {
+            out.release(conn);
+        }
+        let wires = &mut Wires { out, transports };
+        if let Some(bench) = bench {
+            if let Some(mail) = bench.mail_for_others() {
+                for mailbox in &**boxes {
+                    // A shard whose mailbox is full misses it: this is for a bench.
+                    let _ = mailbox.post(ServeMail::App(AppMail::Bench(mail)));
+                }
+            }
+            bench.turn(hub, wires);
+        }
+        hub.begin_turn(wires);
+        incoming.turn(hub, wires);
+        hub.turn(wires);
+        self.follow_up(out);
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let bench = self.bench.as_ref().and_then(Fixtures::wake_at);
+        self.hub.wake_at().into_iter().chain(bench).min()
+    }
+
+    fn may_end(&mut self) -> bool {
+        self.hub.may_end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use murre_codec::http::{self, Limits, Progress, RequestDecoder};
+
+    use super::*;
+    use crate::config::Config;
+
+    fn app(bench: bool) -> App {
+        let config = HubConfig::new(&Config::default(), &[0], 100).expect("the defaults are right");
+        App::new(Arc::new(config), 0, bench, Origins::default(), Arc::default())
+    }
+
+    /// What an app answers to a request without a body.
+    fn answer(app: &App, method: &str, target: &str) -> Response {
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: murre\r\n\r\n");
+        let mut fields = http::fields();
+        let mut decoder = RequestDecoder::default();
+        match decoder.decode(head.as_bytes(), &mut fields, &Limits::default()) {
+            Ok(Progress::Request(request)) => app.answer(&request),
+            _ => panic!("{head:?} is no whole request"),
+        }
+    }
+
+    /// Every path answers GET and HEAD with its own status, and other methods with 405.
+    #[test]
+    fn every_path_has_its_answer() {
+        let app = app(true);
+        for (target, status) in [
+            ("/healthz", 200),
+            ("/healthz?verbose", 200),
+            ("/ws", 426),
+            ("/", 200),
+            ("/?length=7", 200),
+            ("/?length=seven", 400),
+            ("/scenario", 200),
+            ("/echo", 426),
+            ("/upper", 426),
+        ] {
+            assert_eq!(answer(&app, "GET", target).status, status, "{target}");
+            assert_eq!(answer(&app, "HEAD", target).status, status, "{target}");
+            let refused = answer(&app, "PUT", target);
+            assert_eq!(refused.status, 405, "{target}");
+            assert!(refused.headers.get("Allow").is_some(), "{target}");
+        }
+        for target in ["/nowhere", "/healthz/", "/Echo", "//"] {
+            assert_eq!(answer(&app, "GET", target).status, 404, "{target}");
+            assert_eq!(answer(&app, "PUT", target).status, 404, "{target}");
+        }
+    }
+
+    /// The length decides the body.
+    #[test]
+    fn the_query_decides_the_length() {
+        let app = app(true);
+        assert_eq!(answer(&app, "GET", "/?a=b&length=7&length=8").body, "abcdefg");
+        assert_eq!(answer(&app, "GET", "/?lengths=7").body.len(), 1024);
+    }
+
+    /// What a session costs every open WebSocket.
+    #[test]
+    fn a_session_is_one_byte() {
+        assert_eq!(size_of::<Session>(), 1);
+    }
+
+    /// Only what is always there is there without `bench`.
+    #[test]
+    fn bench_adds_routes() {
+        let app = app(false);
+        for (target, status) in [("/healthz", 200), ("/ws", 426), ("/", 404), ("/echo", 404)] {
+            assert_eq!(answer(&app, "GET", target).status, status, "{target}");
+        }
+    }
+}

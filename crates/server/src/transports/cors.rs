@@ -1,0 +1,61 @@
+//! Which pages may read streams and polls: the rule for WebSockets, told to browsers by the headers
+//! of CORS (Fetch standard, section 3.2).
+
+use murre_codec::http::{Request, Response};
+use murre_core::Origins;
+
+/// What a browser is told of one request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cors(Option<Box<str>>);
+
+impl Cors {
+    /// The headers for a request, if it comes from no page or from one that is allowed.
+    pub(crate) fn of(request: &Request<'_, '_>, origins: &Origins) -> Option<Cors> {
+        if *origins == Origins::Any {
+            return Some(Cors(Some("*".into())));
+        }
+        if !origins.allow(request) {
+            return None;
+        }
+        let origin = request.header("origin").and_then(|origin| str::from_utf8(origin).ok());
+        Some(Cors(origin.map(Box::from)))
+    }
+
+    /// Whether a browser asks before it sends the request of a page (Fetch standard, section 3.2.2).
+    pub(crate) fn is_preflight(request: &Request<'_, '_>) -> bool {
+        let has = |name| request.header(name).is_some();
+        request.method == "OPTIONS" && has("origin") && has("access-control-request-method")
+    }
+
+    /// The answer to such a request.
+    pub(crate) fn preflight(&self) -> Response {
+        self.add_to(Response::text(204, ""))
+            .with("Access-Control-Allow-Methods", "GET")
+            .with("Access-Control-Allow-Headers", "Authorization, Cache-Control, Last-Event-ID")
+            .with("Access-Control-Max-Age", "7200")
+    }
+
+    /// The answer to a page that is not allowed.
+    pub(crate) fn refused() -> Response {
+        Response::text(403, "pages of this origin may not read this; see --allow-origin\n")
+    }
+
+    /// The response with its headers.
+    pub(crate) fn add_to(&self, response: Response) -> Response {
+        match &self.0 {
+            None => response,
+            Some(origin) => {
+                response.with("Access-Control-Allow-Origin", origin).with("Vary", "Origin")
+            }
+        }
+    }
+
+    /// The same as lines of a head.
+    pub(crate) fn write(&self, head: &mut Vec<u8>) {
+        if let Some(origin) = &self.0 {
+            head.extend_from_slice(b"Access-Control-Allow-Origin: ");
+            head.extend_from_slice(origin.as_bytes());
+            head.extend_from_slice(b"\r\nVary: Origin\r\n");
+        }
+    }
+}

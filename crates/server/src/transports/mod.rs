@@ -1,0 +1,166 @@
+//! Transports: how the values of the hub reach a session's connection, and its bytes the hub.
+//!
+//! Each transport is a file: [`websocket`], [`sse`] and [`long_poll`]. A session's [`Wire`] says which
+//! transport and protocol it has; a new protocol adds its own and its arms in [`Wires`].
+
+mod cors;
+pub(crate) mod long_poll;
+mod query;
+pub(crate) mod sse;
+mod token;
+pub(crate) mod websocket;
+
+use std::time::Instant;
+
+use murre_codec::http::Response;
+use murre_core::{ConnId, Outbox};
+
+use crate::hub::{Disconnect, Error, Outlet, Push, Reply, RequestId, Session, Wire};
+use crate::protocols::murre_v1::encode;
+use crate::protocols::murre_v1::errors::Rejection;
+use long_poll::Polls;
+use sse::Streams;
+
+pub(crate) use cors::Cors;
+pub(crate) use token::token;
+
+/// `murre.v1` over WebSocket.
+pub(crate) const MURRE_WEBSOCKET: Wire = Wire(1);
+/// `murre.v1` in Server-Sent Events of one channel.
+pub(crate) const MURRE_EVENTS: Wire = Wire(2);
+/// `murre.v1` in Server-Sent Events of several channels.
+pub(crate) const MURRE_MIXED_EVENTS: Wire = Wire(3);
+/// A long poll that has not been answered.
+pub(crate) const MURRE_POLL: Wire = Wire(4);
+
+/// What the transports of a shard store of its sessions, beside what the hub does.
+#[derive(Default)]
+pub(crate) struct Transports {
+    streams: Streams,
+    polls: Polls,
+    /// Sessions whose input may go on.
+    resumed: Vec<ConnId>,
+    /// What is being written. It keeps its memory from one value to the next.
+    scratch: Vec<u8>,
+}
+
+impl Transports {
+    /// The next session whose input may go on.
+    pub(crate) fn resumed(&mut self) -> Option<ConnId> {
+        self.resumed.pop()
+    }
+
+    /// The next poll that has been answered: its session is over.
+    pub(crate) fn answered(&mut self) -> Option<ConnId> {
+        self.polls.answered()
+    }
+
+    /// A session is over.
+    pub(crate) fn forget(&mut self, conn: ConnId) {
+        self.streams.forget(conn.index());
+        self.polls.forget(conn.index());
+    }
+
+    /// Entries of streams of several channels and of polls; none are left when all have ended.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn entries(&self) -> usize {
+        self.streams.len() + self.polls.len()
+    }
+}
+
+/// The transports at work: they queue on the connections of the shard.
+pub(crate) struct Wires<'a> {
+    pub(crate) out: &'a mut Outbox,
+    pub(crate) transports: &'a mut Transports,
+}
+
+/// A text written into memory that is used again.
+fn written(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+    scratch.clear();
+    scratch.shrink_to(SCRATCH_BYTES);
+    write(scratch);
+    scratch
+}
+
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+impl Outlet for Wires<'_> {
+    fn now(&self) -> Instant {
+        self.out.now()
+    }
+
+    fn at(&self, slot: u32) -> Option<ConnId> {
+        self.out.at(slot)
+    }
+
+    fn is_open(&self, conn: ConnId) -> bool {
+        self.out.is_open(conn)
+    }
+
+    fn address(&self, conn: ConnId) -> Option<u32> {
+        self.out.address(conn)
+    }
+
+    fn congested(&self, conn: ConnId) -> bool {
+        self.out.congested(conn)
+    }
+
+    fn queued(&self, conn: ConnId) -> u32 {
+        self.out.queued(conn)
+    }
+
+    fn reply(&mut self, session: Session, request: &RequestId, reply: Reply<'_>) {
+        let Wires { out, transports: Transports { streams, polls, scratch, .. } } = self;
+        let conn = session.conn;
+        match session.wire {
+            MURRE_WEBSOCKET => websocket::reply(conn, request, reply, scratch, out),
+            MURRE_EVENTS | MURRE_MIXED_EVENTS => streams.reply(conn, reply, scratch, out),
+            MURRE_POLL => polls.reply(conn, reply, out),
+            wire => unreachable!("no transport has {wire:?}"),
+        }
+    }
+
+    fn push(&mut self, session: Session, push: Push<'_>) {
+        let Wires { out, transports: Transports { streams, polls, scratch, .. } } = self;
+        let conn = session.conn;
+        match session.wire {
+            MURRE_WEBSOCKET => websocket::push(conn, push, scratch, out),
+            MURRE_EVENTS => streams.push(conn, push, sse::Of::One, out),
+            MURRE_MIXED_EVENTS => streams.push(conn, push, sse::Of::Several, out),
+            MURRE_POLL => polls.push(conn, push, out),
+            wire => unreachable!("no transport has {wire:?}"),
+        }
+    }
+
+    fn end(&mut self, session: Session, disconnect: Disconnect) {
+        let Wires { out, transports: Transports { streams, polls, scratch, .. } } = self;
+        let conn = session.conn;
+        match session.wire {
+            MURRE_WEBSOCKET => websocket::end(conn, disconnect.reason, scratch, out),
+            MURRE_EVENTS | MURRE_MIXED_EVENTS => streams.end(conn, disconnect.reason, out),
+            MURRE_POLL => polls.end(conn, disconnect.reason, out),
+            wire => unreachable!("no transport has {wire:?}"),
+        }
+    }
+
+    fn resume(&mut self, session: Session) {
+        self.transports.resumed.push(session.conn);
+    }
+}
+
+/// The answer to a request that is refused, where there is no WebSocket or stream to say it on.
+pub(crate) fn refusal(why: Error<'_>, cors: &Cors) -> Response {
+    rejection(why.into(), cors)
+}
+
+fn rejection(why: Rejection<'_>, cors: &Cors) -> Response {
+    let mut body = Vec::new();
+    encode::error(&mut body, &RequestId::None, why);
+    json_response(why.code.status(), body, cors)
+}
+
+/// An answer in JSON.
+fn json_response(status: u16, body: Vec<u8>, cors: &Cors) -> Response {
+    let response = Response { content_type: "application/json", ..Response::text(status, body) };
+    cors.add_to(response.with("Cache-Control", "no-store"))
+}

@@ -1,0 +1,139 @@
+//! What a request for a stream or a poll asks for. What cannot be read is an error, never taken for
+//! absent.
+
+use murre_codec::http::Request;
+use murre_router::channels::{Position, Start};
+use percent_encoding::percent_decode_str;
+
+use crate::hub::ErrorCode;
+use crate::protocols::murre_v1::errors::{Code, Rejection};
+
+/// The query of `/sse` and `/poll`.
+#[derive(Debug, Default)]
+pub(super) struct Query {
+    /// Each once, in the order of their first mention.
+    pub(super) channels: Vec<String>,
+    pub(super) position: Option<Position>,
+}
+
+impl Query {
+    /// Reads the query of a request.
+    ///
+    /// # Errors
+    /// A parameter that cannot be read.
+    pub(super) fn read(request: &Request<'_, '_>) -> Result<Self, Rejection<'static>> {
+        let query = request.target.split_once('?').map_or("", |(_, query)| query);
+        let mut read = Query::default();
+        for pair in query.split('&') {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match key {
+                "topic" | "channel" => {
+                    let name = decoded(value).ok_or(Rejection::new(
+                        Code::Hub(ErrorCode::BadChannel),
+                        "the name of the channel is not UTF-8 in percent encoding",
+                    ))?;
+                    if !read.channels.contains(&name) {
+                        read.channels.push(name);
+                    }
+                }
+                "position" => {
+                    let position = decoded(value).and_then(|text| read_position(&text));
+                    let position = position.ok_or(Rejection::new(Code::BadCommand, POSITION))?;
+                    if read.position.replace(position).is_some() {
+                        return Err(Rejection::new(Code::BadCommand, "`position` is given twice"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(read)
+    }
+
+    /// Where the client of a stream was in each channel when the stream was cut off. A stream of one
+    /// channel may begin at `position`.
+    ///
+    /// # Errors
+    /// A `position` of a stream of several channels.
+    pub(super) fn starts(
+        &self,
+        request: &Request<'_, '_>,
+    ) -> Result<Vec<Start>, Rejection<'static>> {
+        if self.position.is_some() && self.channels.len() > 1 {
+            let why = "`position` is for a stream of one channel; others have Last-Event-ID";
+            return Err(Rejection::new(Code::BadCommand, why));
+        }
+        let Some(last) = request.header("last-event-id") else {
+            let start = self.position.map_or(Start::Head, Start::After);
+            return Ok(vec![start; self.channels.len()]);
+        };
+        let last = str::from_utf8(last).unwrap_or(UNREADABLE);
+        let mut parts: Vec<&str> = last.split(',').collect();
+        // An id of a stream of other channels says nothing of these.
+        if parts.len() != self.channels.len() {
+            parts = vec![UNREADABLE; self.channels.len()];
+        }
+        let start = |part: &str| match part {
+            // The channel keeps no history, or nothing of it had been heard.
+            "" => Start::Head,
+            part => read_position(part).map_or(LOST, Start::After),
+        };
+        Ok(parts.into_iter().map(start).collect())
+    }
+}
+
+const POSITION: &str = "`position` is EPOCH-OFFSET, as `position` of an answer has them";
+/// What stands for a position that cannot be read.
+pub(super) const UNREADABLE: &str = "?";
+/// A start that no channel can recover from: the client is told that it has missed something.
+const LOST: Start = Start::AfterOffset(u64::MAX);
+
+/// A value of a query without its escapes (URL standard, section 5.1).
+fn decoded(value: &str) -> Option<String> {
+    let spaced = value.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+}
+
+/// A position as event streams and polls write it: `EPOCH-OFFSET`.
+pub(super) fn event_id(position: Position) -> String {
+    format!("{}-{}", position.epoch, position.offset)
+}
+
+/// Reads what [`event_id`] wrote.
+pub(super) fn read_position(text: &str) -> Option<Position> {
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (epoch, offset) = text.split_once('-')?;
+    (number(epoch) && number(offset)).then_some(())?;
+    Some(Position { epoch: epoch.parse().ok()?, offset: offset.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A position is read as it is written, and nothing else is taken for one.
+    #[test]
+    fn positions() {
+        for position in
+            [Position { epoch: 0, offset: 0 }, Position { epoch: u32::MAX, offset: u64::MAX }]
+        {
+            assert_eq!(read_position(&event_id(position)), Some(position));
+        }
+        for wrong in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "-1",
+            "+1-2",
+            "1-+2",
+            "4294967296-1",
+            "1-18446744073709551616",
+            "1-2-3",
+            "1e1-1",
+            " 1-2",
+            "garbage",
+        ] {
+            assert_eq!(read_position(wrong), None, "{wrong}");
+        }
+    }
+}

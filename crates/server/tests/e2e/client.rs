@@ -1,0 +1,126 @@
+//! A client of `murre.v1` over WebSocket, by tungstenite.
+
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tungstenite::{Message, WebSocket};
+
+use crate::reader::Position;
+use crate::server::{PATIENCE, Server};
+
+/// A client of `/ws`.
+pub(crate) struct Client(pub(crate) WebSocket<TcpStream>);
+
+impl Client {
+    pub(crate) fn of(server: &Server) -> Self {
+        Client::at(server, "/ws")
+    }
+
+    pub(crate) fn at(server: &Server, path: &str) -> Self {
+        let socket = server.websocket(path);
+        socket.get_ref().set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Client(socket)
+    }
+
+    pub(crate) fn say(&mut self, message: Value) {
+        self.say_text(&message.to_string());
+    }
+
+    pub(crate) fn say_text(&mut self, message: &str) {
+        self.0.send(Message::text(message)).expect("sent");
+    }
+
+    pub(crate) fn hear(&mut self) -> Value {
+        match self.0.read().unwrap_or_else(|error| panic!("no message: {error}")) {
+            Message::Text(text) => serde_json::from_str(&text).expect("JSON"),
+            Message::Ping(_) => self.hear(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Says a command and hears its answer; nothing else is to come first.
+    pub(crate) fn ask(&mut self, mut command: Value) -> Value {
+        command["id"] = json!(77);
+        self.say(command);
+        let mut answer = self.hear();
+        assert_eq!(answer["id"].take(), json!(77), "{answer}");
+        answer.as_object_mut().expect("an object").remove("id");
+        answer
+    }
+
+    pub(crate) fn subscribe(&mut self, identifier: &str) -> Value {
+        let answer = self.ask(json!({"action": "subscribe", "identifier": identifier}));
+        assert_eq!(answer["type"], "subscribed", "{answer}");
+        answer
+    }
+
+    /// Subscribes behind a position, and hears whether that is recovered.
+    pub(crate) fn recover(&mut self, identifier: &str, position: Position) -> bool {
+        let position = position.json();
+        let command =
+            json!({"action": "subscribe", "identifier": identifier, "position": position});
+        let answer = self.ask(command);
+        answer["recovered"].as_bool().unwrap_or_else(|| panic!("{answer}"))
+    }
+
+    pub(crate) fn publish(&mut self, identifier: &str, data: Value) -> Value {
+        let answer = self.ask(json!({"action": "publish", "identifier": identifier, "data": data}));
+        assert_eq!(answer["type"], "published", "{answer}");
+        answer
+    }
+
+    /// The same, again and again while the server is behind.
+    pub(crate) fn publish_patiently(&mut self, identifier: &str, data: Value) {
+        let publish = json!({"action": "publish", "identifier": identifier, "data": data});
+        let start = Instant::now();
+        loop {
+            let answer = self.ask(publish.clone());
+            if answer["type"] == "published" {
+                return;
+            }
+            assert_eq!(answer["code"], "overloaded", "{answer}");
+            assert!(start.elapsed() < PATIENCE, "{identifier} is overloaded for ever");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Publishes many to a channel that this client does not hear, without waiting between them.
+    pub(crate) fn publish_all(&mut self, identifier: &str, data: impl Iterator<Item = Value>) {
+        let mut count = 0;
+        for data in data {
+            let publish = json!({"action": "publish", "identifier": identifier, "data": data});
+            self.say(publish);
+            count += 1;
+        }
+        self.say(json!({"action": "ping"}));
+        let answer = self.hear();
+        assert_eq!(answer["type"], "pong", "all {count} are taken: {answer}");
+    }
+
+    /// The code of the error that a command ends with.
+    pub(crate) fn error(&mut self, command: Value) -> String {
+        let answer = self.ask(command);
+        assert_eq!(answer["type"], "error", "{answer}");
+        assert!(answer["message"].as_str().is_some_and(|message| message.len() > 10), "{answer}");
+        answer["code"].as_str().expect("a code").to_owned()
+    }
+
+    /// Nothing more has come: what is asked last is answered next.
+    pub(crate) fn silent(&mut self) {
+        assert_eq!(self.ask(json!({"action": "ping"}))["type"], "pong");
+    }
+
+    /// Waits for the answer to the last thing said, whatever comes before it.
+    pub(crate) fn silent_at_last(&mut self) {
+        self.say(json!({"action": "ping"}));
+        while self.hear()["type"] != "pong" {}
+    }
+
+    /// The name of its connection, for the admin API.
+    pub(crate) fn name(&mut self) -> String {
+        let pong = self.ask(json!({"action": "ping"}));
+        pong["connection"].as_str().expect("a name").to_owned()
+    }
+}

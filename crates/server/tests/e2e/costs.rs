@@ -1,0 +1,233 @@
+//! What clients cost that do not read, or that bring bad tokens, or that subscribe to much: bytes and
+//! turns, and nothing for others.
+
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::guarded::{Guarded, expiring};
+use crate::matrix::{SERVERS, Transport};
+use crate::reader::{Position, Reader};
+use crate::recovery::{FAST, numbered};
+use crate::server::Server;
+
+/// A public key of ES256, and so a check of a signature that takes long.
+const KEY: &str = concat!(
+    "--jwt-public-key-file=",
+    env!("CARGO_MANIFEST_DIR"),
+    "/src/hub/auth/keys/ec.public.pem"
+);
+
+/// A token with the signature of nobody.
+fn bad_token(number: usize) -> String {
+    // {"alg":"ES256"} and {"sub":"ann"}.
+    format!("eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.{number:0>86}")
+}
+
+/// The sum of some totals.
+fn total(server: &Server, names: &[&str]) -> u64 {
+    let total = server.stats()["total"].take();
+    names.iter().map(|name| total[name].as_u64().unwrap_or_else(|| panic!("{name}"))).sum()
+}
+
+/// One check of ES256 is priced at a quarter of what a turn has.
+const CHECKS_OF_A_TURN: u64 = 5;
+
+/// Whatever bad tokens come, over few connections or many, no turn is longer than some checks, and a
+/// bystander is answered.
+#[test]
+fn bad_tokens() {
+    const COUNT: usize = 300;
+    over!(server in SERVERS, connections in [1, 50] => {
+        let server = Server::start(&[&server[..], &[FAST, KEY]].concat());
+        let mut bystander = Client::of(&server);
+        bystander.silent();
+        let turns = total(&server, &["turns"]);
+        let mut clients: Vec<Client> = (0..connections).map(|_| Client::of(&server)).collect();
+        for number in 0..COUNT {
+            let auth = json!({"action": "auth", "token": bad_token(number), "id": number});
+            clients[number % connections].say(auth);
+        }
+        bystander.silent();
+        for number in 0..COUNT {
+            let answer = clients[number % connections].hear();
+            assert_eq!((&answer["id"], &answer["code"]), (&json!(number), &json!("bad_token")));
+            if number % 50 == 0 {
+                bystander.silent();
+            }
+        }
+        assert_eq!(total(&server, &["signature_checks"]), COUNT as u64);
+        let turns = total(&server, &["turns"]) - turns;
+        assert!(COUNT as u64 / CHECKS_OF_A_TURN <= turns, "{turns} turns");
+    });
+}
+
+/// A request with a bad token ends its connection with the 401, and what was sent behind it is not
+/// looked at.
+#[test]
+fn bad_tokens_of_requests() {
+    let server = Server::start(&["--shards=1", KEY]);
+    for target in ["/sse?topic=a", "/poll?topic=a", "/ws?a=b"] {
+        let before = total(&server, &["signature_checks"]);
+        let mut client = server.connect();
+        let mut requests = String::new();
+        for number in 0..100 {
+            let token = bad_token(number);
+            let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                           Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+            let upgrade = if target.starts_with("/ws") { upgrade } else { "" };
+            requests += &format!("GET {target}&token={token} HTTP/1.1\r\nHost: m\r\n{upgrade}\r\n");
+        }
+        client.send(requests.as_bytes());
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.header("connection")), (401, Some("close")), "{target}");
+        assert!(client.rest().is_empty(), "{target}");
+        server.wait_until("checked", |stats| stats["total"]["signature_checks"] != before);
+        assert_eq!(total(&server, &["signature_checks"]) - before, 1, "{target}");
+    }
+}
+
+/// When those who brought tokens have left nothing of them is left, however often they brought one.
+#[test]
+fn tokens_leave_nothing() {
+    let guarded = Guarded::start(&["--shards=2", FAST, "--namespace=default,history-size=1"]);
+    let server = &guarded.server;
+    let position = Position::now(server, "a");
+    let targets = [
+        "/sse?topic=a".into(),
+        "/sse?topic=a&topic=b".into(),
+        format!("/poll?topic=a&position={position}"),
+    ];
+    let mut sockets: Vec<Client> = (0..10).map(|_| Client::of(server)).collect();
+    for (number, socket) in (0..).zip(&mut sockets) {
+        for again in 0..20 {
+            let auth = json!({"action": "auth", "token": expiring(3600 + number * 20 + again)});
+            assert_eq!(socket.ask(auth)["type"], "authenticated");
+        }
+    }
+    let open: Vec<_> = (0..12)
+        .map(|number| {
+            let mut client = server.connect();
+            let target = &targets[number % 3];
+            let token = expiring(3600 + number as i64);
+            client
+                .send(format!("GET {target}&token={token} HTTP/1.1\r\nHost: m\r\n\r\n").as_bytes());
+            client
+        })
+        .collect();
+    server.wait_until("22 users", |stats| stats["total"]["tokens_expiring"] == 22);
+    drop((sockets, open));
+    server.wait_until("nobody", |stats| {
+        let names =
+            ["tokens_expiring", "connections_authenticated", "commands_waiting", "subscriptions"];
+        names.iter().all(|name| stats["total"][name] == 0)
+    });
+}
+
+/// Anonymous readers of thousands of names put out nobody's history.
+#[test]
+fn names_put_out_no_history() {
+    const READERS: usize = 20;
+    let room = "--max-history-bytes=100000";
+    let kept = "--namespace=default,publish=anyone,history-size=100";
+    over!(server in SERVERS => {
+        let server = Server::start(&[&server[..], &[FAST, room, kept]].concat());
+        let mut publisher = Client::of(&server);
+        for number in 1..=10 {
+            publisher.publish("kept", numbered(number, 1000));
+        }
+        let _readers: Vec<Client> = (0..READERS).map(|reader| {
+            let mut client = Client::of(&server);
+            for batch in 0..10 {
+                let subscribe = |number| json!({"action": "subscribe", "identifier": format!("{reader}-{batch}-{number}")});
+                client.say(Value::from((0..100).map(subscribe).collect::<Vec<_>>()));
+            }
+            client
+        }).collect();
+        server.wait_until("subscribed", |stats| stats["total"]["subscriptions"] == READERS * 1000);
+        // Asking for a history that is not there makes none either.
+        for number in 0..1000 {
+            let history = json!({"action": "history", "identifier": format!("none-{number}")});
+            assert_eq!(publisher.ask(history)["publications"], json!([]));
+        }
+        let history = publisher.ask(json!({"action": "history", "identifier": "kept"}));
+        assert_eq!(history["publications"].as_array().map(Vec::len), Some(10));
+        assert_eq!(total(&server, &["history_evicted"]), 0);
+    });
+}
+
+/// Bytes of the process that are no file's.
+fn memory(server: &Server) -> u64 {
+    server.stats()["memory"]["process"]["anonymous_bytes"].as_u64().expect("a number")
+}
+
+const MIB: u64 = 1 << 20;
+
+/// A connection that reads nothing of many channels costs its queue and what the logs may hold,
+/// whatever becomes of slow readers: 64 KiB, and one message; and 1 MiB of logs.
+#[test]
+fn a_connection_that_does_not_read() {
+    const CHANNELS: usize = 150;
+    const ROUNDS: u64 = 4;
+    let logs = ["--max-log-bytes=100000", "--max-logs-bytes=1048576", "--slow-grace=0.1"];
+    over!(slow in ["drop_oldest", "latest_only"] => {
+        let rules = format!("--namespace=default,publish=anyone,slow={slow}");
+        let guarded = Guarded::start(&[&["--shards=1", FAST, &rules], &logs[..]].concat());
+        let server = &guarded.server;
+        let mut lazy = Client::of(server);
+        let connection = lazy.name();
+        // What the kernel takes is not the server's.
+        let names: Vec<String> = (0..CHANNELS).map(|number| format!("c{number}")).collect();
+        names.iter().for_each(|name| _ = lazy.subscribe(name));
+        let mut publisher = Client::of(server);
+        // Until the kernel takes no more.
+        while server.stats()["total"]["connections_lagging"] == 0 {
+            publisher.publish_patiently(&names[0], numbered(0, 60_000));
+        }
+        let before = memory(server);
+        for round in 0..ROUNDS {
+            for name in &names {
+                publisher.publish_patiently(name, numbered(round, 60_000));
+            }
+        }
+        let (_, info) = guarded.get(&format!("/api/connections/{connection}"));
+        let queued = info["queued_bytes"].as_u64().expect("a number");
+        assert!(queued <= 64 * 1024 + 2 * 61_000, "{queued} bytes are queued");
+        let logs = total(server, &["log_bytes"]);
+        // Each channel keeps its newest one, while the shard has room.
+        assert!(logs <= 2 * MIB, "{logs} bytes of logs");
+        let grown = memory(server).saturating_sub(before);
+        assert!(grown < 12 * MIB, "{grown} bytes for {} that were published", 60_000 * CHANNELS * ROUNDS as usize);
+    });
+}
+
+/// Polls of a whole history that are not read cost one slice each.
+#[test]
+fn a_poll_that_is_not_read() {
+    const POLLS: usize = 50;
+    let kept = "--namespace=default,publish=anyone,history-size=1000";
+    let server = Server::start(&["--shards=1", FAST, kept]);
+    let start = Position::now(&server, "a");
+    let mut publisher = Client::of(&server);
+    publisher.publish_all("a", (1..=200).map(|number| numbered(number, 20_000)));
+    let before = memory(&server);
+    let poll = format!("GET /poll?topic=a&position={start} HTTP/1.1\r\nHost: m\r\n\r\n");
+    // Pipelined, so that the kernel has taken its part.
+    let polls: Vec<_> = (0..POLLS)
+        .map(|_| {
+            let mut client = server.connect();
+            client.send(poll.repeat(100).as_bytes());
+            client
+        })
+        .collect();
+    server.wait_until("not read", |stats| {
+        stats["total"]["receives_paused"].as_u64() >= Some(POLLS as u64)
+    });
+    let grown = memory(&server).saturating_sub(before);
+    assert!(grown < POLLS as u64 * MIB / 2, "{grown} bytes for {POLLS} polls");
+    drop(polls);
+    // Nobody else has noticed.
+    let mut reader = Reader::begin(&server, Transport::Poll, "a", Some(start));
+    thread::scope(|_| (1..=200).for_each(|number| assert_eq!(reader.data()[0], number)));
+}

@@ -1,0 +1,278 @@
+//! Readers of one channel, the same over every transport.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Display};
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBuf;
+use serde_json::{Value, json};
+use tungstenite::Message;
+
+use crate::client::Client;
+use crate::matrix::Transport;
+use crate::server::{self, Server};
+
+/// Where a reader is in a channel with history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) epoch: u64,
+    pub(crate) offset: u64,
+}
+
+impl Position {
+    pub(crate) fn of(answer: &Value) -> Self {
+        let number = |name: &str| answer["position"][name].as_u64();
+        let read = || Some(Position { epoch: number("epoch")?, offset: number("offset")? });
+        read().unwrap_or_else(|| panic!("no position in {answer}"))
+    }
+
+    /// The current one of a channel.
+    pub(crate) fn now(server: &Server, channel: &str) -> Self {
+        let answer = server.connect().get(&format!("/poll?topic={channel}"));
+        Position::of(&serde_json::from_slice(&answer.body).expect("JSON"))
+    }
+
+    pub(crate) fn json(self) -> Value {
+        json!({"epoch": self.epoch, "offset": self.offset})
+    }
+}
+
+impl Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.offset)
+    }
+}
+
+/// What a reader hears.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Heard {
+    Publication {
+        offset: Option<u64>,
+        data: Value,
+    },
+    /// So many publications were left out here.
+    Dropped(u64),
+    /// The code of an error that ends the session.
+    Error(String),
+    /// The connection is over.
+    End,
+}
+
+/// A reader of one channel.
+pub(crate) struct Reader {
+    channel: String,
+    connection: Connection,
+    /// What was answered to the position that it began with.
+    pub(crate) recovered: Option<bool>,
+}
+
+enum Connection {
+    WebSocket(Box<Client>),
+    Stream(Events),
+    Poll { client: server::Client, position: Position, heard: VecDeque<Heard> },
+}
+
+impl Reader {
+    /// Hears a channel over a transport: behind a position, or from now on.
+    pub(crate) fn begin(
+        server: &Server,
+        transport: Transport,
+        channel: &str,
+        position: Option<Position>,
+    ) -> Self {
+        let mut recovered = None;
+        let connection = match transport {
+            Transport::WebSocket => {
+                let mut client = Client::of(server);
+                match position {
+                    Some(position) => recovered = Some(client.recover(channel, position)),
+                    None => _ = client.subscribe(channel),
+                }
+                Connection::WebSocket(client.into())
+            }
+            Transport::Stream | Transport::StreamOfTwo => {
+                let two = transport == Transport::StreamOfTwo;
+                let (other, comma) = if two { ("&topic=silent", ",") } else { ("", "") };
+                let last = position.map(|position| format!("{position}{comma}"));
+                let target = format!("/sse?topic={channel}{other}");
+                let mut events = Events::open(server, &target, last.as_deref());
+                let subscribed = loop {
+                    let event = events.next().expect("an event");
+                    assert_eq!(event.name, "subscribed", "{event:?}");
+                    if event.data["identifier"] == *channel {
+                        break event;
+                    }
+                };
+                recovered = subscribed.data["recovered"].as_bool();
+                Connection::Stream(events)
+            }
+            Transport::Poll => {
+                let now = || Position::now(server, channel);
+                let (client, position) = (server.connect(), position.unwrap_or_else(now));
+                Connection::Poll { client, position, heard: VecDeque::new() }
+            }
+        };
+        Reader { channel: channel.into(), connection, recovered }
+    }
+
+    /// Has the kernel take no more for it than some 100 KB.
+    pub(crate) fn takes_little(self) -> Self {
+        let socket = match &self.connection {
+            Connection::WebSocket(client) => client.0.get_ref(),
+            Connection::Stream(events) => events.0.get_ref(),
+            Connection::Poll { client, .. } => &client.0,
+        };
+        setsockopt(socket, RcvBuf, &(32 << 10)).expect("a socket");
+        self
+    }
+
+    /// The next that it hears.
+    pub(crate) fn next(&mut self) -> Heard {
+        match &mut self.connection {
+            Connection::WebSocket(client) => loop {
+                match client.0.read() {
+                    Ok(Message::Text(text)) => {
+                        return heard(&serde_json::from_str(&text).expect("JSON"));
+                    }
+                    Ok(Message::Ping(_)) => {}
+                    Ok(Message::Close(_)) | Err(_) => return Heard::End,
+                    Ok(other) => panic!("{other:?}"),
+                }
+            },
+            Connection::Stream(events) => loop {
+                match events.next() {
+                    None => return Heard::End,
+                    Some(event) if event.name == "subscribed" => {
+                        assert_ne!(event.data["identifier"], *self.channel, "the other channel");
+                    }
+                    Some(event) => return heard(&event.data),
+                }
+            },
+            Connection::Poll { .. } => loop {
+                if let Connection::Poll { heard, .. } = &mut self.connection
+                    && let Some(heard) = heard.pop_front()
+                {
+                    return heard;
+                }
+                self.poll();
+            },
+        }
+    }
+
+    /// Polls once, if it is a poll that it reads by.
+    pub(crate) fn poll(&mut self) {
+        let Connection::Poll { client, position, heard } = &mut self.connection else { return };
+        let answer = client.get(&format!("/poll?topic={}&position={position}", self.channel));
+        let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        assert_eq!(answer.status, 200, "{body}");
+        self.recovered = self.recovered.or(body["recovered"].as_bool());
+        for publication in body["publications"].as_array().expect("an array") {
+            heard.push_back(self::heard(publication));
+        }
+        *position = match heard.back() {
+            Some(Heard::Publication { offset: Some(offset), .. }) => {
+                Position { offset: *offset, ..Position::of(&body) }
+            }
+            _ => Position::of(&body),
+        };
+    }
+
+    /// The data of the next publication; nothing else may come before it.
+    pub(crate) fn data(&mut self) -> Value {
+        match self.next() {
+            Heard::Publication { data, .. } => data,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn heard(message: &Value) -> Heard {
+    match message["type"].as_str() {
+        Some("publication") | None => {
+            Heard::Publication { offset: message["offset"].as_u64(), data: message["data"].clone() }
+        }
+        Some("dropped") => Heard::Dropped(message["count"].as_u64().expect("a count")),
+        Some("error") => Heard::Error(message["code"].as_str().expect("a code").into()),
+        Some(_) => panic!("{message}"),
+    }
+}
+
+/// An event stream, read as a browser does.
+pub(crate) struct Events(BufReader<TcpStream>);
+
+/// One event of a stream.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) data: Value,
+    /// Milliseconds after which to come back.
+    pub(crate) retry: Option<u64>,
+}
+
+impl Events {
+    pub(crate) fn open(server: &Server, target: &str, last: Option<&str>) -> Self {
+        let last = last.map_or(String::new(), |last| format!("Last-Event-ID: {last}\r\n"));
+        let mut client = server.connect();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: m\r\n{last}\r\n").as_bytes());
+        Events::read(client)
+    }
+
+    /// The stream that this connection has asked for.
+    pub(crate) fn read(client: server::Client) -> Self {
+        let mut events = Events(BufReader::new(client.0));
+        let status = events.line().expect("a status line");
+        assert_eq!(status, "HTTP/1.1 200 OK\r", "{status}");
+        let mut is_stream = false;
+        loop {
+            let line = events.line().expect("a head");
+            if line == "\r" {
+                break;
+            }
+            is_stream |= line == "Content-Type: text/event-stream\r";
+        }
+        assert!(is_stream);
+        events
+    }
+
+    /// Its connection.
+    pub(crate) fn into_inner(self) -> TcpStream {
+        self.0.into_inner()
+    }
+
+    /// The next line without its end; `None` behind the last one, which must be whole.
+    pub(crate) fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        match self.0.read_until(b'\n', &mut line) {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+            Err(error) => panic!("{error}"),
+        }
+        let line = String::from_utf8(line).expect("text");
+        Some(line.strip_suffix('\n').unwrap_or_else(|| panic!("{line:?} is cut off")).into())
+    }
+
+    /// The next event with data, or with a time to come back; `None` at the end of the stream.
+    pub(crate) fn next(&mut self) -> Option<Event> {
+        let mut event = Event::default();
+        loop {
+            let line = self.line()?;
+            match line.split_once(": ") {
+                Some(("event", name)) => event.name = name.into(),
+                Some(("id", id)) => event.id = id.into(),
+                Some(("data", data)) => event.data = serde_json::from_str(data).expect("JSON"),
+                Some(("retry", time)) => event.retry = Some(time.parse().expect("a number")),
+                _ if line.is_empty() => {
+                    if !event.data.is_null() || event.retry.is_some() {
+                        return Some(event);
+                    }
+                    event = Event::default();
+                }
+                _ => assert_eq!(line, ":", "a sign of life"),
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Services: who is asked, and what becomes of requests.
+
+use serde_json::json;
+
+use crate::client::Client;
+use crate::matrix::SHARDS;
+use crate::server::Server;
+
+fn server() -> Server {
+    Server::start(&[SHARDS[0], SHARDS[1], "--namespace=default,publish=anyone,serve=anyone"])
+}
+
+/// Requests are spread over those who offer the service, and each is answered by one.
+#[test]
+fn requests_are_spread_and_answered() {
+    let server = server();
+    let mut workers: Vec<Client> = (0..3).map(|_| Client::of(&server)).collect();
+    for worker in &mut workers {
+        let serving = worker.ask(json!({"action": "serve", "service": "double"}));
+        assert_eq!(serving, json!({"type": "serving", "service": "double"}));
+        worker.silent();
+    }
+    let mut asker = Client::of(&server);
+    for number in 0..9 {
+        let request =
+            json!({"action": "request", "service": "double", "data": number, "id": number});
+        asker.say(request);
+    }
+    for worker in &mut workers {
+        for _ in 0..3 {
+            let request = worker.hear();
+            assert_eq!(
+                (&request["type"], &request["service"]),
+                (&json!("request"), &json!("double"))
+            );
+            let doubled = request["data"].as_u64().expect("a number") * 2;
+            worker.say(json!({"action": "reply", "request": request["request"], "data": doubled}));
+        }
+        worker.silent();
+    }
+    let mut answers: Vec<(u64, u64)> = (0..9)
+        .map(|_| {
+            let answer = asker.hear();
+            assert_eq!(answer["type"], "response", "{answer}");
+            (answer["id"].as_u64().expect("an id"), answer["data"].as_u64().expect("a number"))
+        })
+        .collect();
+    answers.sort_unstable();
+    assert_eq!(answers, (0..9).map(|number| (number, 2 * number)).collect::<Vec<_>>());
+}
+
+/// Every way in which a request comes to nothing is told, and at once where it is known.
+#[test]
+fn requests_that_fail() {
+    let server = server();
+    let (mut worker, mut asker) = (Client::of(&server), Client::of(&server));
+    let request = json!({"action": "request", "service": "slow", "data": null, "timeout": 60000});
+    assert_eq!(asker.error(request.clone()), "no_responders");
+    worker.ask(json!({"action": "serve", "service": "slow"}));
+
+    asker.say(json!({"action": "request", "service": "slow", "data": 1, "id": 1}));
+    let asked = worker.hear();
+    worker.say(json!({"action": "reply", "request": asked["request"], "error": "out of eggs"}));
+    let failed = asker.hear();
+    assert_eq!(
+        (&failed["code"], &failed["message"], &failed["id"]),
+        (&json!("responder_failed"), &json!("out of eggs"), &json!(1))
+    );
+    let again = json!({"action": "reply", "request": asked["request"], "data": 1});
+    assert_eq!(worker.error(again), "unknown_request");
+
+    let mut quick = request.clone();
+    quick["timeout"] = json!(100);
+    assert_eq!(asker.error(quick), "timeout");
+    worker.hear();
+
+    asker.say(json!({"action": "request", "service": "slow", "data": 2, "id": 2}));
+    worker.hear();
+    drop(worker);
+    assert_eq!(asker.hear()["code"], "responder_gone");
+    assert_eq!(asker.error(request), "no_responders");
+}

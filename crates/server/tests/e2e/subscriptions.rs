@@ -1,0 +1,171 @@
+//! Who hears what, in which order, and what is left when they have gone.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+use tungstenite::Message;
+
+use crate::client::Client;
+use crate::matrix::SHARDS;
+use crate::reader::Events;
+use crate::server::Server;
+
+/// A namespace in which anyone may do anything, and one that keeps the newest five besides.
+const OPEN: &str = "--namespace=default,publish=anyone,serve=anyone";
+const KEPT: &str = "--namespace=kept,publish=anyone,history-size=5,history-ttl=300";
+
+fn server() -> Server {
+    Server::start(&[SHARDS[0], SHARDS[1], OPEN, KEPT])
+}
+
+/// What one says the others hear, the publisher too if it is subscribed; who has unsubscribed does
+/// not. What was sent in 2012 is still understood.
+#[test]
+fn publications_reach_the_subscribers() {
+    let server = server();
+    let mut clients: Vec<Client> = (0..6).map(|_| Client::of(&server)).collect();
+    for client in &mut clients {
+        client.say(json!({"action": "subscribe", "identifier": "AAPL"}));
+        assert_eq!(client.hear(), json!({"type": "subscribed", "identifier": "AAPL"}));
+    }
+    let data =
+        json!({"bid": 1.5, "text": "größe \u{1F427} \" \\", "large": 12345678901234567890u64});
+    clients[0].say(json!({"action": "publish", "identifier": "AAPL", "data": data}));
+    let expected = json!({"type": "publication", "identifier": "AAPL", "data": data});
+    for client in &mut clients {
+        assert_eq!(client.hear(), expected);
+    }
+    clients[1].say(json!({"action": "unsubscribe", "identifier": "AAPL", "id": "x"}));
+    let unsubscribed = json!({"type": "unsubscribed", "identifier": "AAPL", "id": "x"});
+    assert_eq!(clients[1].hear(), unsubscribed);
+    let mut publisher = Client::of(&server);
+    let published = publisher.publish("AAPL", json!([1]));
+    assert_eq!(published, json!({"type": "published", "identifier": "AAPL"}));
+    for (number, client) in clients.iter_mut().enumerate() {
+        if number != 1 {
+            assert_eq!(client.hear()["data"], json!([1]));
+        }
+        client.silent();
+    }
+}
+
+/// Every subscriber hears every channel in one order, and each publisher's in its own, with
+/// publishers and subscribers on all shards.
+#[test]
+fn order_is_the_same_for_all() {
+    const EACH: usize = 300;
+    let server = Server::start(&["--shards=3", OPEN, "--max-commands-per-second=60000"]);
+    let mut subscribers: Vec<Client> = (0..6).map(|_| Client::of(&server)).collect();
+    subscribers.iter_mut().for_each(|client| _ = client.subscribe("chat"));
+    let mut publishers: Vec<Client> = (0..4).map(|_| Client::of(&server)).collect();
+    for number in 0..EACH {
+        for (publisher, client) in publishers.iter_mut().enumerate() {
+            let data = json!([publisher, number]);
+            client.say(json!({"action": "publish", "identifier": "chat", "data": data}));
+        }
+    }
+    let mut hear_all = |client: &mut Client| -> Vec<Value> {
+        (0..4 * EACH).map(|_| client.hear()["data"].take()).collect()
+    };
+    let heard: Vec<Vec<Value>> = subscribers.iter_mut().map(&mut hear_all).collect();
+    for other in &heard[1..] {
+        assert_eq!(*other, heard[0]);
+    }
+    let mut next = HashMap::new();
+    for data in &heard[0] {
+        let next = next.entry(data[0].as_u64()).or_insert(0);
+        assert_eq!(data[1].as_u64(), Some(*next));
+        *next += 1;
+    }
+}
+
+/// Bytes go to everybody as bytes, and are base64 in what is JSON.
+#[test]
+fn binary_publications() {
+    let server = server();
+    let (mut one, mut other) = (Client::of(&server), Client::of(&server));
+    other.subscribe("kept:b");
+    other.subscribe("plain");
+    one.0.send(Message::binary(b"\x01\x06kept:b\x00\xff\x01".to_vec())).expect("sent");
+    let heard = other.0.read().expect("a message");
+    assert_eq!(heard, Message::binary(b"\x01\x06kept:b\0\0\0\0\0\0\0\x01\x00\xff\x01".to_vec()));
+    one.0.send(Message::binary(b"\x01\x05plain".to_vec())).expect("sent");
+    let heard = other.0.read().expect("a message");
+    assert_eq!(heard, Message::binary(b"\x01\x05plain\0\0\0\0\0\0\0\0".to_vec()));
+    let history = one.ask(json!({"action": "history", "identifier": "kept:b"}));
+    assert_eq!(history["publications"], json!([{"offset": 1, "binary": "AP8B"}]));
+    one.0.send(Message::binary(vec![9])).expect("sent");
+    assert_eq!(one.hear()["code"], "bad_publication");
+}
+
+/// When everybody has left nothing is left of anything.
+#[test]
+fn nothing_is_left_behind() {
+    let server = server();
+    for round in 0..20 {
+        let mut clients: Vec<Client> = (0..10).map(|_| Client::of(&server)).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            for channel in 0..5 {
+                let identifier = format!("c{}", (number + channel) % 7);
+                client.say(json!({"action": "subscribe", "identifier": identifier}));
+            }
+            client.say(json!({"action": "serve", "service": "s"}));
+            client.say(json!({"action": "request", "service": "s", "data": round, "id": 1}));
+        }
+        // Some leave with everything under way.
+        if round % 2 == 0 {
+            clients.iter_mut().for_each(Client::silent_at_last);
+        }
+    }
+    server.wait_until("empty", |stats| {
+        let total = &stats["total"];
+        let names = ["subscriptions", "channels", "channels_owned", "services", "requests_waiting"];
+        names.iter().all(|name| total[name] == 0) && total["websockets_open"] == 0
+    });
+}
+
+/// The subprotocol is chosen if it is offered; others alone are refused.
+#[test]
+fn the_subprotocol_is_negotiated() {
+    let server = server();
+    let handshake = |offered: &str| {
+        let mut client = server.connect();
+        client.send(
+            format!(
+                "GET /ws HTTP/1.1\r\nHost: m\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                 {offered}\r\n"
+            )
+            .as_bytes(),
+        );
+        let answer = client.answer();
+        (answer.status, answer.header("sec-websocket-protocol").map(str::to_owned))
+    };
+    let offer = |protocols: &str| handshake(&format!("Sec-WebSocket-Protocol: {protocols}\r\n"));
+    assert_eq!(handshake(""), (101, None));
+    assert_eq!(offer("murre.v2, murre.v1"), (101, Some("murre.v1".into())));
+    assert_eq!(offer("mqtt").0, 400);
+}
+
+/// Streams and polls that end leave nothing behind, however they end.
+#[test]
+fn nothing_is_left_of_streams() {
+    let server = server();
+    let target = "/poll?topic=kept:p&position=1-1";
+    let streams: Vec<_> = (0..20)
+        .map(|number| match number % 3 {
+            0 => Events::open(&server, "/sse?topic=a", None).into_inner(),
+            1 => Events::open(&server, "/sse?topic=a&topic=b", None).into_inner(),
+            _ => {
+                let mut poller = server.connect();
+                poller.send(format!("GET {target} HTTP/1.1\r\nHost: m\r\n\r\n").as_bytes());
+                poller.0
+            }
+        })
+        .collect();
+    server.wait_until("subscribed", |stats| stats["total"]["subscriptions"] != 0);
+    drop(streams);
+    server.wait_until("empty", |stats| {
+        ["subscriptions", "channels", "channels_owned"].iter().all(|name| stats["total"][name] == 0)
+    });
+}

@@ -1,0 +1,330 @@
+//! One client's connection: what it has asked, what it hears, and how it may end.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Debug;
+
+use murre_core::ring::sim::{Peer, Read, SimNet};
+use murre_router::channels::Position;
+use serde_json::{Value, json};
+
+use super::ends::End;
+use super::model::{Model, Reader};
+use super::operations::poll::Poll;
+use super::wire::{self, Heard, Wire};
+
+/// What a client speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    WebSocket,
+    /// An event stream of these channels.
+    Events(Vec<String>),
+    Poll,
+}
+
+/// How a client reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Whatever is there, after each turn.
+    Full,
+    /// So many bytes after each turn.
+    Slow(usize),
+    Nothing,
+}
+
+/// A command that waits for its answer.
+pub(super) trait Asked: Debug {
+    /// The one answer is here: it must be right, and changes what is to be heard.
+    fn answered(&self, message: &Value, client: &mut Client, model: &mut Model);
+
+    /// Whether there must be an answer.
+    fn must_be_answered(&self) -> bool {
+        true
+    }
+}
+
+/// What a client remembers from one connection to the next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory {
+    /// What it has seen of each channel.
+    pub(super) positions: BTreeMap<String, Position>,
+    /// The channels of its last event stream, and the last id there.
+    pub(super) stream: Option<(Vec<String>, String)>,
+}
+
+/// A connection of a client.
+pub(super) struct Client {
+    pub(super) shard: usize,
+    pub(super) peer: Peer,
+    pub(super) transport: Transport,
+    pub(super) pace: Pace,
+    /// It has read whatever was there, always.
+    pub(super) fast: bool,
+    pub(super) opened: bool,
+    wire: Wire,
+    outgoing: VecDeque<u8>,
+    pub(super) asked: BTreeMap<u64, Box<dyn Asked>>,
+    pub(super) readers: BTreeMap<String, Reader>,
+    /// For each channel of a stream that is not subscribed yet: publications taken when it asked, and
+    /// the position it gave.
+    pub(super) beginning: BTreeMap<String, (usize, Option<Position>)>,
+    pub(super) poll: Option<Poll>,
+    pub(super) memory: Memory,
+    /// What its requests bring.
+    pub(super) token: Option<String>,
+    /// The user and the expiry of the token in force.
+    pub(super) user: Option<(String, Option<u64>)>,
+    /// It has sent a good token.
+    pub(super) may_be_user: bool,
+    /// Services that it offers, or may offer.
+    pub(super) serves: Vec<String>,
+    /// Publications without a request id.
+    pub(super) unnamed: Vec<u64>,
+    /// Errors without a request id.
+    pub(super) refused: usize,
+    pub(super) last_error: Option<String>,
+    /// An administrator has asked for an end that may be its.
+    pub(super) may_be_disconnected: bool,
+    /// It was told that its session ends because of an administrator.
+    pub(super) must_be_disconnected: bool,
+    pub(super) end: Option<End>,
+    /// It has closed its side, or vanished.
+    pub(super) left: bool,
+}
+
+impl Client {
+    pub(super) fn new(shard: usize, peer: Peer, transport: Transport, memory: Memory) -> Self {
+        Client {
+            shard,
+            peer,
+            transport,
+            pace: Pace::Full,
+            fast: true,
+            opened: false,
+            wire: Wire::default(),
+            outgoing: VecDeque::new(),
+            asked: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            beginning: BTreeMap::new(),
+            poll: None,
+            memory,
+            token: None,
+            user: None,
+            may_be_user: false,
+            serves: Vec::new(),
+            unnamed: Vec::new(),
+            refused: 0,
+            last_error: None,
+            may_be_disconnected: false,
+            must_be_disconnected: false,
+            end: None,
+            left: false,
+        }
+    }
+
+    /// Whether it is there, as far as it knows.
+    pub(super) fn is_there(&self) -> bool {
+        !self.left && self.end.is_none()
+    }
+
+    pub(super) fn is_websocket(&self) -> bool {
+        self.transport == Transport::WebSocket
+    }
+
+    /// Whether its token has expired by then, in Unix seconds.
+    pub(super) fn has_expired(&self, wall: u64) -> bool {
+        let expires = self.user.as_ref().and_then(|(_, expires)| *expires);
+        expires.is_some_and(|at| at + LEEWAY <= wall)
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) {
+        self.outgoing.extend(bytes);
+    }
+
+    /// Sends a text message.
+    pub(super) fn send(&mut self, message: &Value) {
+        let frame = wire::frame(wire::TEXT, message.to_string().as_bytes());
+        self.write(&frame);
+    }
+
+    /// Hands the network what it takes. Returns whether it took anything.
+    pub(super) fn flush(&mut self, net: &SimNet) -> bool {
+        let written = net.write(self.peer, self.outgoing.make_contiguous());
+        self.outgoing.drain(..written);
+        written > 0
+    }
+
+    /// Reads as fast as it does. Returns whether anything came.
+    pub(super) fn read(&mut self, net: &SimNet, model: &mut Model) -> bool {
+        let mut room = match self.pace {
+            Pace::Full => usize::MAX,
+            Pace::Slow(bytes) => bytes,
+            Pace::Nothing => 0,
+        };
+        let mut came = false;
+        while room > 0 && self.end.is_none() && !self.left {
+            match net.read(self.peer, room) {
+                Read::Bytes(bytes) => {
+                    room -= bytes.len();
+                    came = true;
+                    self.wire.push(&bytes);
+                }
+                Read::Nothing => break,
+                end @ (Read::End | Read::Reset) => {
+                    self.hear_all(model);
+                    if self.end.is_none() {
+                        self.end = Some(End::of(self, end == Read::Reset));
+                    }
+                    net.close(self.peer);
+                    return true;
+                }
+            }
+        }
+        self.hear_all(model);
+        came
+    }
+
+    fn hear_all(&mut self, model: &mut Model) {
+        while self.end.is_none()
+            && let Some(heard) = self.wire.next()
+        {
+            self.hear(heard, model);
+        }
+    }
+
+    fn hear(&mut self, heard: Heard, model: &mut Model) {
+        match heard {
+            Heard::Opened => self.opened = true,
+            Heard::Message(message) => self.message(&message, model),
+            Heard::Binary(publication) => self.publication(&publication, model),
+            Heard::Ping(payload) => self.write(&wire::frame(wire::PONG, &payload)),
+            Heard::Close { code, reason } => {
+                self.end = Some(End::WebSocket { code, reason, error: self.last_error.take() });
+                self.write(&wire::frame(wire::CLOSE, &code.to_be_bytes()));
+            }
+            Heard::Event { name, id, data } => self.event(&name, id, &data, model),
+            Heard::Retry => self.end = Some(End::Retry),
+            Heard::Answer { status, body, last } => {
+                self.answer(status, &body, model);
+                if last {
+                    self.end.get_or_insert(End::Idle);
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, message: &Value, model: &mut Model) {
+        assert!(self.last_error.is_none(), "{message} behind the error that ends the session");
+        let id = message.get("id").map(|id| id.as_u64().expect("ids of the run are numbers"));
+        match (message["type"].as_str().expect("a message has a type"), id) {
+            ("publication", None) => self.publication(&wire::publication(message, None), model),
+            ("dropped", None) => self.dropped(message, model),
+            ("request", None) => super::operations::service::serve(self, message, model),
+            ("error", None) => match message["code"].as_str().expect("an error has a code") {
+                code @ ("token_expired" | "disconnected" | "too_slow") => {
+                    self.last_error = Some(code.to_owned());
+                }
+                "overloaded" | "too_fast" | "not_allowed" => {
+                    model.note("an unnamed publication refused");
+                    self.refused += 1;
+                }
+                code => panic!("{code} is no error that comes by itself"),
+            },
+            (_, Some(id)) => {
+                let asked = self.asked.remove(&id);
+                let asked = asked.unwrap_or_else(|| panic!("{message} answers nothing"));
+                if message["type"] == "error" && message["code"] == "too_fast" {
+                    assert!(model.limits_commands, "{message}");
+                }
+                asked.answered(message, self, model);
+            }
+            (_, None) => panic!("{message} answers nothing"),
+        }
+    }
+
+    fn publication(&mut self, publication: &wire::Publication, model: &mut Model) {
+        let channel = &publication.channel;
+        let reader = self.readers.get_mut(channel);
+        let reader = reader.unwrap_or_else(|| panic!("{publication:?}, but it is not subscribed"));
+        reader.hear(publication, model);
+        if let Some(seen) = reader.seen {
+            self.memory.positions.insert(channel.clone(), seen);
+        }
+    }
+
+    fn dropped(&mut self, message: &Value, model: &mut Model) {
+        assert!(!self.fast, "{message}, though it has read whatever was there");
+        let channel = message["identifier"].as_str().expect("it names its channel");
+        assert!(!super::setup::disconnects(channel), "{message}: slow readers are disconnected");
+        let reader = self.readers.get_mut(channel).expect("it is subscribed");
+        reader.skip(message["count"].as_u64().expect("it is a number"), model);
+    }
+
+    fn event(&mut self, name: &str, id: Option<String>, data: &Value, model: &mut Model) {
+        match name {
+            "" => self.publication(&wire::publication(data, None), model),
+            "subscribed" => {
+                let channel = data["identifier"].as_str().expect("it names its channel").to_owned();
+                let begun = self.beginning.remove(&channel);
+                let (before, asked) = begun.expect("each channel begins once");
+                super::operations::subscribe::begin(self, &channel, (before, asked), data, model);
+            }
+            "dropped" => self.dropped(data, model),
+            "error" => {
+                let code = data["code"].as_str().expect("an error has a code");
+                self.end = Some(End::Event { code: code.to_owned() });
+            }
+            name => panic!("{name} is no event"),
+        }
+        if let Some(id) = id {
+            self.check_id(&id);
+            let Transport::Events(channels) = &self.transport else { panic!("it is a stream") };
+            self.memory.stream = Some((channels.clone(), id));
+        }
+    }
+
+    /// The id of an event says what has been seen of each channel when it is the last.
+    fn check_id(&self, id: &str) {
+        let Transport::Events(channels) = &self.transport else { panic!("it is a stream") };
+        let parts: Vec<&str> = id.split(',').collect();
+        assert_eq!(parts.len(), channels.len(), "{id:?} has a part for each channel");
+        for (channel, part) in channels.iter().zip(parts) {
+            let seen = match self.readers.get(channel) {
+                Some(reader) => reader.seen,
+                None => self.beginning.get(channel).and_then(|&(_, asked)| asked),
+            };
+            let expected = seen.map(|at| format!("{}-{}", at.epoch, at.offset));
+            assert_eq!(part, expected.unwrap_or_default(), "{id:?} is where it is in {channel}");
+        }
+    }
+
+    fn answer(&mut self, status: u16, body: &str, model: &mut Model) {
+        match self.transport {
+            Transport::Poll => super::operations::poll::answered(self, status, body, model),
+            _ => self.end = Some(End::Answer { status, code: code(body) }),
+        }
+    }
+
+    /// What it has asked for is here, and it has heard everything.
+    pub(super) fn must_be_satisfied(&self, model: &Model) {
+        assert!(self.opened || self.transport == Transport::Poll, "it was never let in");
+        for (id, asked) in &self.asked {
+            assert!(!asked.must_be_answered(), "{id} was never answered: {asked:?}");
+        }
+        assert!(self.beginning.is_empty(), "{:?} never began", self.beginning);
+        self.readers.values().for_each(|reader| reader.must_be_complete(model));
+        let lost = self.unnamed.iter().filter(|number| !model.is_taken(**number)).count();
+        assert_eq!(self.refused, lost, "each publication that was refused has its error");
+        if let Some(poll) = &self.poll {
+            poll.must_wait(model);
+        }
+    }
+}
+
+/// Seconds by which the clocks of whoever signs tokens may differ.
+const LEEWAY: u64 = 10;
+
+/// The code of an error object; empty if it is none.
+pub(super) fn code(body: &str) -> String {
+    let body: Value = serde_json::from_str(body).unwrap_or(json!(null));
+    body["code"].as_str().unwrap_or_default().to_owned()
+}

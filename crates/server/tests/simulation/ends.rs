@@ -1,0 +1,98 @@
+//! How connections end, and what must have been the cause.
+
+use super::client::{Client, Transport};
+use super::model::Model;
+
+/// The end of a client's connection, as the client saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// A close frame, and the error before it.
+    WebSocket { code: u16, reason: String, error: Option<String> },
+    /// The `error` event of a stream.
+    Event { code: String },
+    /// The `retry` field of a stream.
+    Retry,
+    /// An HTTP answer in place of a stream or a WebSocket.
+    Answer { status: u16, code: String },
+    /// An HTTP connection was closed between two answers.
+    Idle,
+    /// Nothing was said.
+    Abrupt,
+}
+
+/// What is known when an end is judged.
+pub(super) struct Circumstances {
+    /// The shard is being drained.
+    pub(super) drained: bool,
+    /// The time of the drain is over, so that the shard has ended with whoever was there.
+    pub(super) cut_off: bool,
+}
+
+impl End {
+    /// The end of input, or a reset.
+    pub(super) fn of(client: &Client, reset: bool) -> Self {
+        match client.transport {
+            Transport::Poll if client.poll.is_none() && !reset => End::Idle,
+            _ => End::Abrupt,
+        }
+    }
+}
+
+/// The end is told as its cause demands, and had one.
+pub(super) fn judge(client: &Client, end: &End, known: &Circumstances, model: &mut Model) {
+    let expired = client.has_expired(model.wall_max);
+    let slow = !client.fast;
+    let fair = match end {
+        End::WebSocket { code, reason, error } => match (code, reason.as_str(), error.as_deref()) {
+            (1008, "token_expired", Some("token_expired")) => expired,
+            (1008, "too_fast", None) => model.limits_commands,
+            (4000, "disconnected", Some("disconnected")) => client.may_be_disconnected,
+            (1013, "too_slow", Some("too_slow")) => slow,
+            (1012, reason, None) => reason.starts_with("service restart, retry=") && known.drained,
+            _ => false,
+        },
+        End::Event { code } => match code.as_str() {
+            "token_expired" => expired,
+            "disconnected" => client.may_be_disconnected,
+            "too_slow" => slow,
+            _ => false,
+        },
+        End::Retry => known.drained,
+        End::Answer { status: 503, .. } => known.drained,
+        End::Answer { status: 401, code } => {
+            code == "bad_token" && (!client.may_be_user || expired || client.user.is_some())
+        }
+        End::Answer { status: 403, code } => {
+            let Transport::Events(channels) = &client.transport else { return };
+            let needed = channels.iter().any(|channel| super::setup::needs_token(channel));
+            code == "not_allowed" && needed && !client.may_be_user
+        }
+        End::Answer { .. } => false,
+        End::Idle => true,
+        End::Abrupt => slow || known.cut_off || known.drained && !client.opened,
+    };
+    assert!(fair, "{end:?} has no cause");
+    model.note(match end {
+        End::WebSocket { code: 1008, error: Some(_), .. } => "a WebSocket ended: token",
+        End::WebSocket { code: 1008, .. } => "a WebSocket ended: too fast",
+        End::WebSocket { code: 1012, .. } => "a WebSocket ended: drain",
+        End::WebSocket { code: 1013, .. } => "a WebSocket ended: slow",
+        End::WebSocket { .. } => "a WebSocket ended: administrator",
+        End::Event { code } => match code.as_str() {
+            "token_expired" => "a stream ended: token",
+            "disconnected" => "a stream ended: administrator",
+            _ => "a stream ended: slow",
+        },
+        End::Retry => "a stream ended: drain",
+        End::Answer { .. } => "a handshake refused",
+        End::Idle => "an idle end",
+        End::Abrupt => "an abrupt end",
+    });
+}
+
+/// A client that is still there has no reason to have ended.
+pub(super) fn must_be_there(client: &Client, wall: u64) {
+    let wants_session = client.transport != Transport::Poll || client.poll.is_some();
+    assert!(!client.has_expired(wall) || !wants_session, "its token has expired");
+    assert!(!client.must_be_disconnected || !wants_session, "an administrator has ended it");
+}

@@ -1,0 +1,144 @@
+//! A client connects: a WebSocket, an event stream from now on or from where it was cut off, or a
+//! connection for polls.
+
+use murre_router::channels::Position;
+
+use super::super::client::{Client, Transport};
+use super::super::dice::Dice;
+use super::super::world::World;
+use super::Operation;
+use super::authenticate::Token;
+use super::control::Question;
+
+#[derive(Clone, Debug)]
+pub(in super::super) struct Connect {
+    client: usize,
+    shard: usize,
+    transport: Transport,
+    /// It begins with the channels of the connection before, where that was cut off.
+    resume: bool,
+    token: Option<Token>,
+    /// Waits until the server has answered.
+    wait: bool,
+}
+
+impl Connect {
+    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
+        let transport = match dice.number(8) {
+            0..5 => Transport::WebSocket,
+            5 => Transport::Events(vec![super::channel(dice)]),
+            6 => {
+                let count = 2 + dice.number(3);
+                let mut channels: Vec<_> = (0..count).map(|_| super::channel(dice)).collect();
+                channels.sort();
+                channels.dedup();
+                Transport::Events(channels)
+            }
+            _ => Transport::Poll,
+        };
+        Connect {
+            client: super::client(dice),
+            shard: dice.index(4),
+            transport,
+            resume: dice.bool(),
+            token: (dice.number(4) == 0).then(|| Token::draw(dice)),
+            wait: dice.number(4) > 0,
+        }
+    }
+}
+
+impl Operation for Connect {
+    fn client(&self) -> Option<usize> {
+        Some(self.client)
+    }
+
+    fn play(&self, world: &mut World) {
+        let place = &world.clients[self.client];
+        let shard = self.shard % world.nodes.len();
+        if place.as_ref().is_some_and(Client::is_there) {
+            return;
+        }
+        let memory = place.as_ref().map(|client| client.memory.clone()).unwrap_or_default();
+        let Some(peer) = world.nodes[shard].net.connect() else { return };
+        world.peers.push((shard, peer));
+        let (mut transport, mut last) = (self.transport.clone(), None);
+        if let (Transport::Events(_), true) = (&transport, self.resume)
+            && let Some((channels, id)) = &memory.stream
+        {
+            transport = Transport::Events(channels.clone());
+            last = Some(id.clone());
+        }
+        let mut client = Client::new(shard, peer, transport.clone(), memory);
+        // The order may reach the shard after the client does.
+        let ordered = |question: &Question| matches!(question, Question::Disconnect { .. });
+        client.may_be_disconnected = world.questions.iter().any(ordered);
+        let wall = world.model.wall;
+        if let Some(token) = &self.token {
+            client.token = Some(token.text(wall));
+            client.may_be_user = token.is_good() || token.expires(wall).is_some();
+            let user = client.may_be_user.then(|| (token.user.clone(), token.expires(wall)));
+            client.user = user;
+        }
+        let token = client.token.clone();
+        match &transport {
+            Transport::WebSocket => {
+                client.write(request("/ws", token.as_deref(), UPGRADE).as_bytes());
+            }
+            Transport::Events(channels) => {
+                let parts: Vec<&str> =
+                    last.as_deref().map_or(Vec::new(), |id| id.split(',').collect());
+                for (index, channel) in channels.iter().enumerate() {
+                    let position = parts.get(index).and_then(|part| position(part));
+                    let before = world.model.len(channel);
+                    client.beginning.insert(channel.clone(), (before, position));
+                }
+                let target = format!("/sse?topic={}", channels.join("&topic="));
+                let last = last.map_or(String::new(), |id| format!("Last-Event-ID: {id}\r\n"));
+                client.write(request(&target, token.as_deref(), &last).as_bytes());
+            }
+            Transport::Poll => {}
+        }
+        world.clients[self.client] = Some(client);
+        for _ in 0..if self.wait { ROUNDS } else { 0 } {
+            world.round(std::time::Duration::ZERO);
+            let client = world.clients[self.client].as_ref().expect("just come");
+            if client.opened || client.end.is_some() || transport == Transport::Poll {
+                break;
+            }
+        }
+        if self.resume && transport == Transport::WebSocket {
+            self.recover(world);
+        }
+    }
+}
+
+impl Connect {
+    /// The client subscribes to what it knows, from where it was.
+    fn recover(&self, world: &mut World) {
+        let client = world.clients[self.client].as_mut().expect("just come");
+        if !client.opened || !client.is_there() {
+            return;
+        }
+        for (channel, position) in client.memory.positions.clone() {
+            let (id, before) = (world.model.next_id(), world.model.len(&channel));
+            client.subscribe(&channel, id, before, Some(position));
+        }
+    }
+}
+
+/// Turns in which a handshake is over, mostly.
+const ROUNDS: usize = 30;
+pub(in super::super) const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: murre.v1\r\n";
+
+/// The head of a request.
+pub(in super::super) fn request(target: &str, token: Option<&str>, fields: &str) -> String {
+    let token = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+    format!("GET {target} HTTP/1.1\r\nHost: murre\r\n{token}{fields}\r\n")
+}
+
+/// A part of an event's id.
+fn position(part: &str) -> Option<Position> {
+    let (epoch, offset) = part.split_once('-')?;
+    Some(Position { epoch: epoch.parse().ok()?, offset: offset.parse().ok()? })
+}

@@ -1,0 +1,42 @@
+//! The server is to end: all shards are told, or one before the others.
+
+use std::time::Duration;
+
+use murre_core::ServeMail;
+
+use super::super::dice::Dice;
+use super::super::world::World;
+use super::Operation;
+
+#[derive(Clone, Debug)]
+pub(in super::super) struct Drain {
+    /// `None`: all of them.
+    shard: Option<usize>,
+    ms: u64,
+}
+
+impl Drain {
+    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
+        let shard = (dice.number(3) == 0).then(|| dice.index(4));
+        Drain { shard, ms: [0, 200, 2000][dice.index(3)] }
+    }
+
+    /// Of all shards, at once.
+    pub(in super::super) fn now() -> Self {
+        Drain { shard: None, ms: 0 }
+    }
+}
+
+impl Operation for Drain {
+    fn play(&self, world: &mut World) {
+        for shard in 0..world.nodes.len() {
+            if self.shard.is_none_or(|only| only % world.nodes.len() == shard)
+                && !world.model.drained[shard]
+            {
+                world.model.drained[shard] = true;
+                let over = Duration::from_millis(self.ms);
+                world.post(shard, ServeMail::Drain(over));
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a run is made of, a file for each operation: how it is drawn, what it does, and what must
+//! come of it.
+
+pub(super) mod authenticate;
+pub(super) mod connect;
+pub(super) mod control;
+pub(super) mod drain;
+pub(super) mod history;
+pub(super) mod leave;
+pub(super) mod pace;
+pub(super) mod ping;
+pub(super) mod poll;
+pub(super) mod publish;
+pub(super) mod service;
+pub(super) mod subscribe;
+pub(super) mod time;
+pub(super) mod unsubscribe;
+
+use serde_json::Value;
+
+use super::client::Client;
+use super::dice::Dice;
+use super::world::World;
+
+/// One operation of a run.
+pub(super) trait Operation {
+    /// Does it, if it can be done now.
+    fn play(&self, world: &mut World);
+
+    /// The client that does it, if it is one.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for making a run smaller"))]
+    fn client(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// Clients of a run at one time.
+pub(super) const CLIENTS: usize = 6;
+
+fn channel(dice: &mut Dice) -> String {
+    dice.channel()
+}
+
+fn client(dice: &mut Dice) -> usize {
+    dice.index(CLIENTS)
+}
+
+/// The code of an error; `None` if the message is none.
+fn error(message: &Value) -> Option<&str> {
+    (message["type"] == "error").then(|| message["code"].as_str().expect("an error has a code"))
+}
+
+/// The message is of this type, and about this channel.
+fn must_be(message: &Value, kind: &str, channel: &str) {
+    assert_eq!(message["type"], kind, "{message}");
+    assert_eq!(message["identifier"], channel, "{message}");
+}
+
+/// The error is one that comes whatever is asked for.
+fn must_be_general(code: &str, channel: &str, client: &Client) {
+    let fair = match code {
+        // Whether it may be is judged where it is heard.
+        "too_fast" => true,
+        "not_allowed" => super::setup::needs_token(channel) && client.user.is_none(),
+        _ => false,
+    };
+    assert!(fair, "{code} about {channel} has no cause");
+}

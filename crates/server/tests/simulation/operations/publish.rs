@@ -1,0 +1,135 @@
+//! A client publishes: one message or a batch, JSON or bytes, with a request id or without.
+
+use serde_json::{Value, json};
+
+use super::super::client::{Asked, Client};
+use super::super::dice::Dice;
+use super::super::model::Model;
+use super::super::setup::keeps_history;
+use super::super::wire;
+use super::super::world::World;
+use super::Operation;
+
+#[derive(Clone, Debug)]
+pub(in super::super) struct Publish {
+    client: usize,
+    channel: String,
+    count: u32,
+    /// Bytes behind the number in each.
+    filling: usize,
+    form: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    /// Without a request id.
+    Unnamed,
+    Binary,
+}
+
+#[derive(Debug)]
+struct Publishing {
+    channel: String,
+    number: u64,
+}
+
+impl Publish {
+    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
+        Publish {
+            client: super::client(dice),
+            channel: super::channel(dice),
+            count: count(dice),
+            filling: filling(dice),
+            form: [Form::Json, Form::Unnamed, Form::Binary][dice.index(3)],
+        }
+    }
+}
+
+/// How many publications come together.
+pub(super) fn count(dice: &mut Dice) -> u32 {
+    match dice.number(8) {
+        0..5 => 1,
+        5 => 2 + dice.number(4),
+        6 => 10 + dice.number(10),
+        _ => 40 + dice.number(61),
+    }
+}
+
+/// Bytes of a payload.
+pub(super) fn filling(dice: &mut Dice) -> usize {
+    [0, 20, 100, 400, 2000][dice.index(5)]
+}
+
+/// The payload of a publication.
+pub(super) fn payload(number: u64, filling: usize) -> String {
+    format!("{number}:{}", "x".repeat(filling))
+}
+
+impl Operation for Publish {
+    fn client(&self) -> Option<usize> {
+        Some(self.client)
+    }
+
+    fn play(&self, world: &mut World) {
+        let mut batch = Vec::new();
+        for _ in 0..self.count {
+            let number = world.model.published;
+            let Some((client, id)) = world.websocket(self.client) else { return };
+            let (channel, payload) = (&self.channel, payload(number, self.filling));
+            match self.form {
+                Form::Json => {
+                    batch.push(json!({"action": "publish", "identifier": channel, "data": payload, "id": id}));
+                    let asked = Publishing { channel: channel.clone(), number };
+                    client.asked.insert(id, Box::new(asked));
+                }
+                Form::Unnamed => {
+                    batch
+                        .push(json!({"action": "publish", "identifier": channel, "data": payload}));
+                    client.unnamed.push(number);
+                }
+                Form::Binary => {
+                    let name = channel.as_bytes();
+                    let message = [&[1, name.len() as u8], name, payload.as_bytes()].concat();
+                    client.write(&wire::frame(wire::BINARY, &message));
+                    client.unnamed.push(number);
+                }
+            }
+            world.model.published += 1;
+        }
+        // What a WebSocket message of this run may have.
+        let Some((client, _)) = world.websocket(self.client) else { return };
+        let messages = 60_000 / (self.filling + 100);
+        for batch in batch.chunks(messages.max(1)) {
+            match batch {
+                [single] => client.send(single),
+                several => client.send(&several.into()),
+            }
+        }
+    }
+}
+
+impl Asked for Publishing {
+    fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
+        let taken = model.is_taken(self.number);
+        match super::error(message) {
+            Some("overloaded") => {
+                model.note("a publication refused");
+                assert!(!taken, "{message}, but {} was taken", self.number);
+            }
+            Some(code) => {
+                super::must_be_general(code, &self.channel, client);
+                assert!(!taken, "{message}, but {} was taken", self.number);
+            }
+            None => {
+                super::must_be(message, "published", &self.channel);
+                let index = model.index(&self.channel, self.number);
+                match super::subscribe::position(message) {
+                    Some(position) => model.learn(&self.channel, position, index),
+                    // Nobody hears it, now or later, so it has no place in a history.
+                    None => assert!(!keeps_history(&self.channel), "{message}"),
+                }
+            }
+        }
+    }
+}

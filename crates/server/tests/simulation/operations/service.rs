@@ -1,0 +1,185 @@
+//! Clients offer services and ask for them. A client that offers one replies to some requests, refuses
+//! some, and leaves some alone.
+
+use serde_json::{Value, json};
+
+use super::super::client::{Asked, Client};
+use super::super::dice::Dice;
+use super::super::model::{Model, Request};
+use super::super::world::World;
+use super::Operation;
+
+#[derive(Clone, Debug)]
+pub(in super::super) struct Offer {
+    client: usize,
+    service: &'static str,
+    action: &'static str,
+}
+
+#[derive(Clone, Debug)]
+pub(in super::super) struct Require {
+    client: usize,
+    service: &'static str,
+    timeout_ms: u32,
+    filling: usize,
+    count: u32,
+}
+
+#[derive(Debug)]
+struct Offering {
+    service: &'static str,
+    action: &'static str,
+}
+
+#[derive(Debug)]
+struct Requiring {
+    service: &'static str,
+    number: u64,
+}
+
+/// A reply is answered only if it comes too late.
+#[derive(Debug)]
+struct Replying;
+
+const SERVICES: [&str; 3] = ["d:first", "o:second", "l:third"];
+const REFUSAL: &str = "out of stock";
+
+fn service(dice: &mut Dice) -> &'static str {
+    SERVICES[dice.index(SERVICES.len())]
+}
+
+impl Offer {
+    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
+        let (client, service) = (super::client(dice), service(dice));
+        Offer { client, service, action: if dice.number(4) > 0 { "serve" } else { "unserve" } }
+    }
+}
+
+impl Require {
+    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
+        let (client, service) = (super::client(dice), service(dice));
+        let timeout_ms = [2000, 1, 50][dice.index(3)];
+        let (filling, count) = (super::publish::filling(dice), super::publish::count(dice));
+        Require { client, service, timeout_ms, filling, count }
+    }
+}
+
+impl Operation for Offer {
+    fn client(&self) -> Option<usize> {
+        Some(self.client)
+    }
+
+    fn play(&self, world: &mut World) {
+        let Some((client, id)) = world.websocket(self.client) else { return };
+        let Offer { service, action, .. } = *self;
+        client.send(&json!({"action": action, "service": service, "id": id}));
+        if action == "serve" {
+            client.serves.push(service.to_owned());
+        }
+        client.asked.insert(id, Box::new(Offering { service, action }));
+    }
+}
+
+impl Operation for Require {
+    fn client(&self) -> Option<usize> {
+        Some(self.client)
+    }
+
+    fn play(&self, world: &mut World) {
+        let Require { service, timeout_ms, .. } = *self;
+        for _ in 0..self.count {
+            let number = world.model.published;
+            let Some((client, id)) = world.websocket(self.client) else { return };
+            let data = super::publish::payload(number, self.filling);
+            client.send(&json!({"action": "request", "service": service, "data": data,
+                "timeout": timeout_ms, "id": id}));
+            client.asked.insert(id, Box::new(Requiring { service, number }));
+            world.model.published += 1;
+            let request = Request { service: service.to_owned(), ..Request::default() };
+            world.model.requests.insert(number, request);
+        }
+    }
+}
+
+impl Asked for Offering {
+    fn answered(&self, message: &Value, client: &mut Client, _: &mut Model) {
+        match super::error(message) {
+            Some("already_serving") => assert_eq!(self.action, "serve", "{message}"),
+            Some("not_serving") => assert_eq!(self.action, "unserve", "{message}"),
+            Some(code) => super::must_be_general(code, "", client),
+            None => {
+                let kind = if self.action == "serve" { "serving" } else { "unserving" };
+                assert_eq!(message["type"], kind, "{message}");
+                assert_eq!(message["service"], self.service, "{message}");
+            }
+        }
+    }
+}
+
+impl Asked for Requiring {
+    fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
+        assert_eq!(
+            message.get("service").and_then(Value::as_str).unwrap_or(self.service),
+            self.service
+        );
+        let request = &model.requests[&self.number];
+        match super::error(message) {
+            Some("responder_failed") => {
+                assert_eq!(request.reply, Some(Err(REFUSAL.to_owned())), "{message}");
+                assert_eq!(message["message"], REFUSAL, "{message}");
+            }
+            Some("no_responders" | "responder_gone" | "timeout" | "overloaded" | "too_many") => {}
+            Some(code) => super::must_be_general(code, "", client),
+            None => {
+                assert_eq!(message["type"], "response", "{message}");
+                let reply = request.reply.clone();
+                model.note("a response");
+                assert_eq!(reply, Some(Ok(self.number)), "{message}");
+                assert_eq!(message["data"], format!("reply to {}", self.number), "{message}");
+            }
+        }
+    }
+}
+
+/// A request for a service that the client offers.
+pub(in super::super) fn serve(client: &mut Client, message: &Value, model: &mut Model) {
+    let service = message["service"].as_str().expect("a request names its service");
+    assert!(client.serves.iter().any(|offered| offered == service), "{message}: not offered");
+    let data = message["data"].as_str().expect("requests of the run are texts");
+    let number = data.split(':').next().and_then(|digits| digits.parse().ok());
+    let number: u64 = number.expect("and begin with a number");
+    let request = model.requests.get_mut(&number).expect("it was asked for");
+    assert_eq!(request.service, service, "{message}");
+    request.served += 1;
+    assert_eq!(request.served, 1, "{message}: served twice");
+    let reply = match number % 4 {
+        0 | 1 => Ok(number),
+        2 => Err(REFUSAL.to_owned()),
+        _ => return,
+    };
+    let id = model.next_id();
+    let name = &message["request"];
+    client.send(&match &reply {
+        Ok(number) => {
+            let data = format!("reply to {number}");
+            json!({"action": "reply", "request": name, "data": data, "id": id})
+        }
+        Err(why) => json!({"action": "reply", "request": name, "error": why, "id": id}),
+    });
+    model.requests.get_mut(&number).expect("just seen").reply = Some(reply);
+    client.asked.insert(id, Box::new(Replying));
+}
+
+impl Asked for Replying {
+    fn answered(&self, message: &Value, client: &mut Client, _: &mut Model) {
+        match super::error(message) {
+            Some("unknown_request") => {}
+            Some(code) => super::must_be_general(code, "", client),
+            None => panic!("{message} answers a reply"),
+        }
+    }
+
+    fn must_be_answered(&self) -> bool {
+        false
+    }
+}

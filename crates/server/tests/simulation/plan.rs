@@ -1,0 +1,125 @@
+//! A run, drawn from bytes: those that follow from a seed, or those of a fuzzer.
+
+use std::fmt;
+
+use super::dice::Dice;
+use super::operations::authenticate::Authenticate;
+use super::operations::connect::Connect;
+use super::operations::control::Order;
+use super::operations::drain::Drain;
+use super::operations::history::History;
+use super::operations::leave::Leave;
+use super::operations::pace::SetPace;
+use super::operations::ping::Ping;
+use super::operations::poll::Ask;
+use super::operations::publish::Publish;
+use super::operations::service::{Offer, Require};
+use super::operations::subscribe::Subscribe;
+use super::operations::time::Time;
+use super::operations::unsubscribe::Unsubscribe;
+use super::operations::{CLIENTS, Operation};
+use super::setup::Setup;
+
+/// Everything that a run depends on.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) setup: Setup,
+    pub(super) steps: Vec<Step>,
+    /// All leave before the drain; if not, the drain is told to them.
+    pub(super) all_leave: bool,
+}
+
+macro_rules! steps {
+    ($($step:ident),*) => {
+        /// One step of a run.
+        #[derive(Clone, Debug)]
+        pub(super) enum Step { $($step($step)),* }
+
+        impl Step {
+            pub(super) fn operation(&self) -> &dyn Operation {
+                match self { $(Step::$step(step) => step),* }
+            }
+        }
+    };
+}
+
+steps!(
+    Authenticate,
+    Connect,
+    Order,
+    Drain,
+    History,
+    Leave,
+    SetPace,
+    Ping,
+    Ask,
+    Publish,
+    Offer,
+    Require,
+    Subscribe,
+    Time,
+    Unsubscribe
+);
+
+impl Plan {
+    /// The plan that follows from a seed.
+    #[cfg(test)]
+    pub(super) fn of_seed(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let length = rng.usize(100..700);
+        let bytes: Vec<u8> = (0..length).map(|_| rng.u8(..)).collect();
+        Plan::read(&bytes)
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Self {
+        let dice = &mut Dice::new(bytes);
+        let setup = Setup::draw(dice);
+        let all_leave = dice.bool();
+        // At first there are some clients, which is what most steps need.
+        let mut steps: Vec<_> = (0..4 * CLIENTS)
+            .map(|at| match at % 4 {
+                0 => Step::Connect(Connect::draw(dice)),
+                3 => Step::SetPace(SetPace::draw(dice)),
+                _ => Step::Subscribe(Subscribe::draw(dice)),
+            })
+            .collect();
+        while dice.has_more() && steps.len() < STEPS_MAX {
+            steps.push(Step::draw(dice));
+        }
+        Plan { setup, steps, all_leave }
+    }
+}
+
+/// A run has no more steps, whatever the bytes say.
+const STEPS_MAX: usize = 400;
+
+impl Step {
+    fn draw(dice: &mut Dice) -> Self {
+        match dice.number(64) {
+            0..12 => Step::Time(Time::draw(dice)),
+            12..26 => Step::Publish(Publish::draw(dice)),
+            26..32 => Step::Subscribe(Subscribe::draw(dice)),
+            32..35 => Step::Unsubscribe(Unsubscribe::draw(dice)),
+            35..41 => Step::Connect(Connect::draw(dice)),
+            41..44 => Step::Leave(Leave::draw(dice)),
+            44..48 => Step::SetPace(SetPace::draw(dice)),
+            48..51 => Step::Ask(Ask::draw(dice)),
+            51..54 => Step::Order(Order::draw(dice)),
+            54..56 => Step::History(History::draw(dice)),
+            56..58 => Step::Offer(Offer::draw(dice)),
+            58..60 => Step::Require(Require::draw(dice)),
+            60..62 => Step::Authenticate(Authenticate::draw(dice)),
+            62 => Step::Ping(Ping::draw(dice)),
+            // Nothing can begin after it, so most runs have none before their end.
+            _ if dice.number(3) == 0 => Step::Drain(Drain::draw(dice)),
+            _ => Step::Time(Time::draw(dice)),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}, all_leave: {}", self.setup, self.all_leave)?;
+        self.steps.iter().enumerate().try_for_each(|(at, step)| writeln!(f, "{at:4} {step:?}"))
+    }
+}
