@@ -228,7 +228,7 @@ fn quoted(hub: &Hub) -> Vec<Arc<str>> {
 
 /// An order of the request/reply service of the comparison of 2012, if that is what the message is:
 /// the service's answer to it.
-pub(crate) fn order(message: &[u8], address: &str) -> Option<String> {
+pub(crate) fn order(message: &[u8], address: impl FnOnce() -> String) -> Option<String> {
     #[derive(Deserialize)]
     struct Request {
         action: String,
@@ -241,13 +241,13 @@ pub(crate) fn order(message: &[u8], address: &str) -> Option<String> {
         request: u64,
     }
     // Cheap for all messages that are none.
-    let looks_like_it = message.windows(ORDERS.len()).take(LOOK).any(|bytes| bytes == ORDERS);
+    let looks_like_it = message.starts_with(br#"{"action":"request""#);
     let order: Request = looks_like_it.then(|| serde_json::from_slice(message).ok())??;
     if order.action != "request" || order.service.as_bytes() != ORDERS {
         return None;
     }
     let Request { id, data: Order { request }, .. } = order;
-    let timestamp = milliseconds();
+    let (timestamp, address) = (milliseconds(), address());
     Some(format!(
         r#"{{"type":"response","service":"order-request","data":{{"request":{request},"timestamp":{timestamp},"address":"{address}"}},"id":{id}}}"#
     ))
@@ -255,8 +255,6 @@ pub(crate) fn order(message: &[u8], address: &str) -> Option<String> {
 
 /// The name of that service.
 const ORDERS: &[u8] = b"order-request";
-/// How far into a message the name of the service is looked for.
-const LOOK: usize = 64;
 
 fn milliseconds() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_millis())
@@ -304,13 +302,13 @@ mod tests {
     #[test]
     fn orders_are_answered() {
         let message = br#"{"action":"request","service":"order-request","id":9,"data":{"request":7,"rows":3,"execs":[]}}"#;
-        let answer = order(message, "0-1-1").expect("an order");
+        let answer = order(message, || "0-1-1".into()).expect("an order");
         let value: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
         assert_eq!(value["id"], 9);
         assert_eq!(value["data"]["request"], 7);
         assert_eq!(value["data"]["address"], "0-1-1");
         for other in [&b"[]"[..], br#"{"action":"request","service":"other","id":1,"data":{}}"#] {
-            assert_eq!(order(other, ""), None);
+            assert_eq!(order(other, String::new), None);
         }
     }
 }
