@@ -1,4 +1,4 @@
-//! What the data port answers: the [`Handler`] that joins paths, hub and transports.
+//! The data port: the [`Handler`] that joins paths, hub and transports.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,21 +24,21 @@ use crate::transports::{
     long_poll, sse,
 };
 
-/// What one shard serves.
+/// The application on one shard.
 pub(crate) struct App {
     hub: Hub,
     transports: Transports,
     incoming: Incoming,
     tokens: Tokens,
     origins: Origins,
-    /// What the servers of the published runs had besides, with `--bench`.
+    /// Fixtures of the published runs, with `--bench`.
     bench: Option<Fixtures>,
     files: Arc<Files>,
     /// The mailboxes of all shards; empty until all have started.
     boxes: Arc<[AppMailbox]>,
 }
 
-/// What other threads post to a shard.
+/// Mail of a shard.
 pub(crate) enum AppMail {
     /// All shards have started: their mailboxes, in order.
     Join(Arc<[AppMailbox]>),
@@ -65,7 +65,7 @@ impl Mailboxes for HubMailboxes {
     }
 }
 
-/// What is stored of an open WebSocket or of an answer that comes later.
+/// The application's state of an open WebSocket, or of an answer that comes later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Session {
     /// Every message comes back.
@@ -76,7 +76,7 @@ pub(crate) enum Session {
     Hub,
 }
 
-/// What a path stands for, whatever the method.
+/// The meaning of a path, independent of the method.
 #[derive(Clone, Copy, Debug)]
 enum Route<'f> {
     Health,
@@ -132,7 +132,7 @@ impl App {
         &self.hub
     }
 
-    /// What is left of sessions, by name: nothing once all have ended and time has passed.
+    /// Sizes of all collections, by name: zero once all sessions have ended and time has passed.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn left(&self) -> Vec<String> {
         let counts = [

@@ -1,4 +1,4 @@
-//! What sessions ask for, whatever protocol they speak.
+//! Commands: requests of sessions, independent of their protocol.
 
 use murre_router::channels::{HistoryQuery, Payload, Start};
 
@@ -13,7 +13,7 @@ pub(crate) enum Command<'a> {
     Publish { channel: &'a str, payload: Payload, to: Audience },
     /// A page of a channel's history. `Reply::History`.
     History { channel: &'a str, query: HistoryQuery },
-    /// What follows `start`, as soon as there is something: `Reply::History` at once if something is
+    /// Wait for publications after `start`: `Reply::History` at once if something is
     /// there or is lost, else `Reply::Subscribed`, and then `Push::Publication`.
     Await { channel: &'a str, start: Start },
     /// `Reply::Pong`.
@@ -50,7 +50,7 @@ pub(crate) enum RequestId {
     Text(Box<str>),
 }
 
-/// What becomes of the rest of a session's input after a command.
+/// The consequence of a command for the rest of the session's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
     /// The next command can follow, unless [`Hub::must_wait`](super::Hub::must_wait).

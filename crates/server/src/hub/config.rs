@@ -1,4 +1,4 @@
-//! What is in force for the hubs of all shards.
+//! The configuration that the hubs of all shards share.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
@@ -15,7 +15,7 @@ use super::rules::Namespaces;
 use crate::backplane;
 use crate::config::Config;
 
-/// What the hubs of all shards share: rules, limits, and what makes them one.
+/// Rules, limits and shared state of the hubs of all shards.
 pub(crate) struct HubConfig {
     pub(crate) namespaces: Namespaces,
     pub(crate) keys: Keys,
@@ -30,7 +30,7 @@ pub(crate) struct HubConfig {
     /// Makes what orders the publications of the channels that a shard owns.
     pub(crate) backplane: fn() -> Box<dyn Backplane + Send>,
     pub(crate) ending: Ending,
-    /// What hashes names, the same for all shards and unknown to clients.
+    /// Seed of the hash of names, the same for all shards and unknown to clients.
     pub(crate) seed: u64,
     /// When time began, for all shards.
     pub(crate) began: Instant,
@@ -38,7 +38,7 @@ pub(crate) struct HubConfig {
 }
 
 impl HubConfig {
-    /// What `config` says, for a shard on each of `cores`, of so many connections each.
+    /// The configuration by `config`, for a shard on each of `cores` with `conns_max` connections.
     ///
     /// # Errors
     /// A setting that cannot be used, and what helps.

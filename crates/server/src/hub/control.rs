@@ -1,4 +1,4 @@
-//! What the control plane asks of a shard's hub. Each question carries the way its answer goes.
+//! Questions and orders of the control plane to a shard's hub. Each carries the channel for its answer.
 
 use murre_core::ConnId;
 use murre_router::channels::{ChannelInfo, Cursor, Payload, Publisher};
@@ -17,7 +17,7 @@ pub(crate) enum Control {
     Channels { from: Cursor, limit: usize, answer: Sender<(Vec<ChannelInfo>, Option<Cursor>)> },
     /// One channel, if this shard owns it and it is there.
     Channel { name: Box<str>, answer: Sender<Option<ChannelInfo>> },
-    /// What is known of a session of this shard.
+    /// Describe a session of this shard.
     Connection { conn: ConnId, answer: Sender<Option<ConnectionInfo>> },
     /// End the session of a connection of this shard. Answers how many were ended.
     Disconnect { conn: ConnId, answer: Sender<u32> },
@@ -25,7 +25,7 @@ pub(crate) enum Control {
     DisconnectUser { user: Box<str>, answer: Sender<u32> },
 }
 
-/// What the control plane is told of a session.
+/// The description of a session for the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectionInfo {
     pub(crate) user: Option<String>,

@@ -1,4 +1,4 @@
-//! What a shard's hub counts, read by other threads.
+//! Counters of a shard's hub, read by other threads.
 
 use murre_core::Counter;
 use murre_router::{channels, services};
@@ -53,7 +53,7 @@ pub(crate) struct HubCounters {
 }
 
 impl HubCounters {
-    /// What there is now.
+    /// Updates the gauges.
     pub(crate) fn tell(&self, channels: &channels::Stats, services: &services::Stats) {
         self.channels.set(channels.channels);
         self.subscriptions.set(channels.subscriptions);
@@ -72,7 +72,7 @@ impl HubCounters {
         self.parked_bytes.set(services.parked_bytes as u64);
     }
 
-    /// What tokens have cost.
+    /// Updates the counts of signature checks.
     pub(crate) fn tell_checks(&self, counts: VerifierCounts) {
         self.signature_checks.set(counts.checks);
         self.tokens_cached.set(counts.cached);

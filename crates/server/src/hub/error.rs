@@ -1,4 +1,4 @@
-//! Why a command failed. Protocols have their own names and numbers for these.
+//! Errors of commands. Protocols have their own names and numbers for them.
 
 use murre_router::services::Failure;
 use murre_router::{channels, services};
@@ -39,7 +39,7 @@ pub(crate) enum ErrorCode {
     Disconnected,
 }
 
-/// What an error is about.
+/// The subject of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum About<'a> {
     Channel(&'a str),

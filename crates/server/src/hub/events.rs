@@ -1,4 +1,4 @@
-//! What the router answers, at once or later, on its way to sessions.
+//! Events of the router, passed on to sessions as replies and pushes.
 
 use murre_router::Ticket;
 use murre_router::channels::{Event, HistoryPage, Origin, Position, Recovery, Refused, Start};

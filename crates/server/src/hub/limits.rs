@@ -1,10 +1,10 @@
-//! The door: what every channel name and every payload must be, whichever way it comes in.
+//! The rules for every channel name and every payload, whichever way it comes in.
 
 use murre_router::channels::Payload;
 
 use super::error::ErrorCode;
 
-/// How long names and payloads may be.
+/// The largest names and payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Bytes of the name of a channel or a service; at most 255.

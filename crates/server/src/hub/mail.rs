@@ -1,4 +1,4 @@
-//! What a shard's hub finds in its mailbox.
+//! The mail of a shard's hub.
 
 use murre_router::Shard;
 use murre_router::channels::{Payload, ShardMessage};
@@ -8,7 +8,7 @@ use super::control::Control;
 
 /// From other shards, and from the control plane.
 pub(crate) enum HubMail {
-    /// What the router of one shard has gathered for this one in a turn.
+    /// Messages that the router of one shard gathered for this one in a turn.
     Messages { from: Shard, channels: Vec<ShardMessage>, services: Vec<ServiceMessage<Payload>> },
     /// This shard's turn to deliver on its core.
     DeliveryToken,

@@ -130,17 +130,17 @@ impl Hub {
         }
     }
 
-    /// What it counts.
+    /// Its counters.
     pub(crate) fn counters(&self) -> Arc<HubCounters> {
         Arc::clone(&self.counters)
     }
 
-    /// What is in force.
+    /// Its configuration.
     pub(crate) fn config(&self) -> &HubConfig {
         &self.config
     }
 
-    /// Whose a token is.
+    /// Checks a token.
     pub(crate) fn verify(&mut self, token: &str, conn: ConnId, out: &impl Outlet) -> Verdict {
         let since = self.since(out);
         // What it costs is told at the end of the turn, though no session may come of it.
@@ -215,7 +215,7 @@ impl Hub {
         self.links.join(boxes);
     }
 
-    /// What a connection is called, among those of all shards.
+    /// The name of a connection, unique among all shards.
     pub(crate) fn name(&self, conn: ConnId) -> String {
         format!("{}-{conn}", self.shard)
     }
@@ -244,7 +244,7 @@ impl Hub {
         self.verifier.begin_turn(self.since(out));
     }
 
-    /// What a turn does after everything else: lets time pass, delivers, tells the other shards.
+    /// The hub's part of a turn, after everything else: expiries, deliveries, messages to other shards.
     pub(crate) fn turn(&mut self, out: &mut impl Outlet) {
         let due = self.wake.is_some_and(|wake| wake <= out.now());
         if !due && !self.active {
@@ -304,13 +304,13 @@ impl Hub {
         full
     }
 
-    /// What the router has of channels.
+    /// The router's statistics of channels.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn channel_stats(&self) -> channels::Stats {
         self.channels.stats()
     }
 
-    /// What is left of sessions, by name: nothing once all have ended and time has passed.
+    /// Sizes of all collections, by name: zero once all sessions have ended and time has passed.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn left(&self) -> Vec<String> {
         let channels = channels::Stats { evicted: 0, ..self.channels.stats() };
@@ -397,7 +397,7 @@ thread_local! {
         const { std::cell::Cell::new(None) };
 }
 
-/// What a channel keeps, by the rules of its namespace.
+/// The retention of a channel, by the rules of its namespace.
 fn retention(rules: &Rules) -> Option<Retention> {
     let ttl_ms = rules.history_ttl.as_millis() as u64;
     (rules.history_size > 0).then_some(Retention { size: rules.history_size, ttl_ms })

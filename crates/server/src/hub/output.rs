@@ -1,4 +1,4 @@
-//! What the hub says to sessions, as values. A session's transport and protocol make bytes of them.
+//! Values for sessions: replies, pushes and ends. A session's transport and protocol encode them.
 
 use std::time::Instant;
 
@@ -62,7 +62,7 @@ pub(crate) struct Page<'a> {
     pub(crate) more: bool,
 }
 
-/// What a session hears without having asked for it just now.
+/// A message to a session that is not the answer to a command.
 #[derive(Debug)]
 pub(crate) enum Push<'a> {
     /// `encodings` are shared by all sessions of the shard that hear this publication.
@@ -123,7 +123,7 @@ impl From<DisconnectReason> for Disconnect {
     }
 }
 
-/// What carries the hub's values to sessions: the transports. It queues and does not block.
+/// Carries the hub's values to sessions; the transports implement it. It queues and does not block.
 pub(crate) trait Outlet {
     /// The time at which this turn of the shard began.
     fn now(&self) -> Instant;

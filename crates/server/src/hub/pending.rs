@@ -11,7 +11,7 @@ use super::command::RequestId;
 use super::error::ErrorCode;
 use super::session::Session;
 
-/// What became of a publication.
+/// The outcome of a publication.
 pub(crate) type Published = Result<Option<Position>, ErrorCode>;
 
 /// The commands that wait for their outcome.
@@ -32,7 +32,7 @@ pub(crate) struct Command {
     pub(crate) asker: Asker,
 }
 
-/// What is told of an outcome, and to which asker.
+/// The receiver of an outcome.
 pub(crate) enum Asker {
     /// A session. Its connection may be gone by then.
     Session(Session, RequestId),

@@ -1,4 +1,4 @@
-//! What the hub stores of each session: 12 bytes beside its subscriptions.
+//! The table of sessions: 12 bytes each, beside their subscriptions.
 
 use murre_core::{ConnId, Pool};
 
@@ -106,7 +106,7 @@ impl Sessions {
         (wire != Wire::NONE).then_some(Session { conn, wire })
     }
 
-    /// What the session has spent of its commands.
+    /// The token bucket of the session's commands.
     pub(crate) fn bucket(&mut self, session: Session) -> &mut BucketState {
         &mut self.buckets[session.conn.index() as usize]
     }
@@ -125,7 +125,7 @@ impl Sessions {
         self.expiries.replace(conn, before, expires);
     }
 
-    /// Whose the session in a slot is, if it has authenticated.
+    /// The user of the session in a slot, if it has authenticated.
     pub(crate) fn user(&self, slot: u32) -> Option<&User> {
         let user = self.entries.get(slot as usize)?.user()?;
         Some(self.users.get(user))

@@ -1,4 +1,4 @@
-//! What clients ask for: a text message becomes commands.
+//! Decodes a text message into commands.
 //!
 //! The message is copied once, and simd-json parses the copy in place: it validates everything and
 //! leaves a flat tape that borrows its strings. `data` is not taken from the tape, where numbers

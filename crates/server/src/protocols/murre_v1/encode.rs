@@ -1,4 +1,4 @@
-//! What the server says, written as JSON text straight into the bytes to be sent.
+//! Encodes replies and pushes as JSON text, straight into the bytes to be sent.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
