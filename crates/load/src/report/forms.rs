@@ -181,16 +181,28 @@ fn bursts(records: &Records) -> String {
     part("Memory after a burst", BURSTS, &lines, &table(&headings, &rows))
 }
 
+/// The newest of each check.
 fn checks(records: &Records) -> String {
-    let lines = newest(records, |content| match content {
-        Content::Check(check) => Some(check),
-        _ => None,
-    });
-    let row = |(_, check): &(&Line, &Check)| {
-        vec![check.check.clone(), short(check.measured), check.target.clone()]
+    let mut newest: Vec<(&Line, &Check)> = Vec::new();
+    for line in &records.lines {
+        let Content::Check(check) = &line.content else { continue };
+        match newest.iter_mut().find(|(_, other)| other.check == check.check) {
+            Some(earlier) => *earlier = (line, check),
+            None => newest.push((line, check)),
+        }
+    }
+    if newest.is_empty() {
+        return String::new();
+    }
+    let row = |(line, check): &(&Line, &Check)| {
+        let stamp = line.content.stamp();
+        let commit = short_commit(stamp.and_then(|stamp| stamp.commit.as_deref()));
+        let place = link(&line.place, "");
+        vec![check.check.clone(), short(check.measured), check.target.clone(), commit, place]
     };
-    let rows: Vec<_> = lines.iter().map(row).collect();
-    part("Readers that are behind", CHECKS, &lines, &table(&["what", "measured>", "target"], &rows))
+    let rows: Vec<_> = newest.iter().map(row).collect();
+    let headings = ["what", "measured>", "target", "commit", "record"];
+    format!("### Checks of the hub\n\n{CHECKS}\n\n{}\n", table(&headings, &rows))
 }
 
 /// The lines of a kind in the newest file that has some, as far as they are of one commit.
@@ -250,7 +262,8 @@ const BURSTS: &str = "\
 What the whole server takes. `scripts/bench burst`.";
 
 const CHECKS: &str = "\
-`scripts/bench hub`; ratios to an earlier commit: `scripts/compare-commit`.";
+`scripts/bench hub`; ratios to an earlier commit: `scripts/compare-commit`. Of each check its newest
+record.";
 
 const MASKS: &str = "\
 10^9 bytes of payload a second, unmasked and decoded. `cargo run --release --package murre-codec
