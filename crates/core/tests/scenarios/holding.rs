@@ -8,8 +8,8 @@ use murre_core::ring::sim::Faults;
 use murre_core::{CloseReason, Serve, ServeLimits, ServeMail};
 
 use crate::app::{
-    App, HOLD, Holding, RELEASE, Server, Understood, body, control, fragmented, get, handshake,
-    limits, said, setup, understand,
+    App, HOLD, Holding, RELEASE, Server, body, control, fragmented, get, handshake, limits, said,
+    setup, understand, until,
 };
 use crate::client::Client;
 use crate::world::{Read, Setup, World, everywhere, simulated};
@@ -24,19 +24,6 @@ fn serve_patiently(holding: Holding) -> impl Fn() -> Server {
         let limits = ServeLimits { message_bytes_max: 100_000, ..ServeLimits::default() };
         Serve::new(App::holding(holding), limits)
     }
-}
-
-fn until(
-    world: &mut World<Server>,
-    client: &mut Client,
-    what: &str,
-    done: impl Fn(&Understood) -> bool,
-) -> Understood {
-    world.until(what, |world| {
-        client.step(world);
-        done(&understand(&client.heard))
-    });
-    understand(&client.heard)
 }
 
 fn mail(world: &World<Server>, mail: &'static [u8]) {

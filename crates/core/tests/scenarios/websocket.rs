@@ -7,25 +7,11 @@ use murre_codec::{CloseCode, Control, Data, Kind, OpCode};
 use murre_core::{CloseReason, Serve, ServeLimits, ServeMail, ShardConfig};
 
 use crate::app::{
-    App, Server, TICK, Understood, body, close, control, fragmented, get, handshake, limits, said,
-    serve, serve_patiently, setup, text, understand,
+    App, Server, TICK, body, close, control, fragmented, get, handshake, limits, said, serve,
+    serve_patiently, setup, text, understand, until,
 };
 use crate::client::Client;
 use crate::world::{PATIENCE, Read, Setup, World, everywhere, simulated};
-
-/// Steps until `done` with what the client has understood.
-fn until(
-    world: &mut World<Server>,
-    client: &mut Client,
-    what: &str,
-    done: impl Fn(&Understood) -> bool,
-) -> Understood {
-    world.until(what, |world| {
-        client.step(world);
-        done(&understand(&client.heard))
-    });
-    understand(&client.heard)
-}
 
 fn open(world: &mut World<Server>) -> Client {
     let mut client = Client::new(world);
