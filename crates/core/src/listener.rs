@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    /// What accepted sockets inherit of the listener, and what the kernel takes of any time.
+    /// Accepted sockets inherit the listener's options; the kernel accepts a timeout of any length.
     #[test]
     fn accepted_sockets_inherit() {
         let listener = Listener::bind("127.0.0.1:0".parse().expect("valid")).expect("a port");

@@ -165,8 +165,8 @@ impl Outbox {
         self.conns.get(id).is_some_and(Conn::held)
     }
 
-    /// Whether the connection has been held since the protocol was offered some of its input the last
-    /// time: what comes now may have come late because of that.
+    /// Whether the connection was held at any time since the protocol was last offered its input. The
+    /// hold may have delayed the input that the protocol is offered now.
     pub fn was_held(&self, id: ConnId) -> bool {
         self.conns.get(id).is_some_and(|conn| conn.marks.has(Mark::Resumed))
     }

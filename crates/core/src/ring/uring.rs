@@ -295,7 +295,7 @@ impl Uring {
                 if let (OpKind::Accept, Ok(fd), Descriptors::Normal) =
                     (token.kind, result, self.descriptors)
                 {
-                    // Nothing is to be done about a failure: it is closed all the same (close(2)).
+                    // The kernel frees the descriptor even if close fails (close(2)), so the error is ignored.
                     let _ = unistd::close(fd as RawFd);
                 }
             }

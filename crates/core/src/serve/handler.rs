@@ -70,8 +70,8 @@ pub trait Handler {
     /// An answer that comes later has not come to its end for another ping interval.
     fn waited(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
-    /// The shard is being drained: a WebSocket is to be closed, an answer that comes later is to be
-    /// queued to its end, now or as soon as that can be. One that has no end closes the connection.
+    /// The shard is being drained. The handler closes a WebSocket. It queues the rest of a deferred
+    /// answer as soon as it can; an answer without an end closes the connection.
     fn leave(&mut self, id: ConnId, _session: &mut Self::Session, out: &mut Outbox) {
         out.close_restart(id);
     }

@@ -86,7 +86,7 @@ impl Drop for Told {
     }
 }
 
-/// What a send in flight is to send outlives the ring: the kernel lets go of it at a time of its own.
+/// The buffer of a send in flight outlives the ring: the kernel may still read it.
 #[test]
 fn bytes_in_flight_outlive_the_ring() {
     let door = TcpListener::bind("127.0.0.1:0").expect("a port");
