@@ -7,7 +7,7 @@ use murre_core::{CloseReason, ConnId, Origins, Outbox};
 use murre_router::channels::{Direction, HistoryQuery, Position, Start};
 
 use super::query::Query;
-use super::{Cors, MURRE_POLL, Wires, json_response, refusal, rejection};
+use super::{Cors, MURRE_POLL, Wires, end_refused, json_response, refusal, rejection};
 use crate::hub::auth::User;
 use crate::hub::output::DisconnectReason;
 use crate::hub::{About, Command, Error, ErrorCode, Hub, Page, Push, Reply, RequestId, Session};
@@ -63,10 +63,7 @@ pub(crate) fn begin(
         None => Command::History { channel, query: POSITION_ONLY },
     };
     if let Err(why) = hub.obey(session, RequestId::None, command, wires) {
-        let answer = refusal(why, &cors);
-        wires.transports.forget(conn);
-        hub.close(conn, wires);
-        return Err(answer);
+        return Err(end_refused(conn, why, &cors, hub, wires));
     }
     hub.dispatch(wires);
     Ok(())

@@ -15,7 +15,7 @@ use std::time::Instant;
 use murre_codec::http::Response;
 use murre_core::{ConnId, Outbox};
 
-use crate::hub::{Disconnect, Error, Outlet, Push, Reply, RequestId, Session, Wire};
+use crate::hub::{Disconnect, Error, Hub, Outlet, Push, Reply, RequestId, Session, Wire};
 use crate::protocols::murre_v1::encode;
 use crate::protocols::murre_v1::errors::Rejection;
 use long_poll::Polls;
@@ -151,6 +151,20 @@ impl Outlet for Wires<'_> {
 /// The answer to a request that is refused, where there is no WebSocket or stream to say it on.
 pub(crate) fn refusal(why: Error<'_>, cors: &Cors) -> Response {
     rejection(why.into(), cors)
+}
+
+/// Ends a session whose first command is refused. Returns the answer to its request.
+fn end_refused(
+    conn: ConnId,
+    why: Error<'_>,
+    cors: &Cors,
+    hub: &mut Hub,
+    wires: &mut Wires<'_>,
+) -> Response {
+    let answer = refusal(why, cors);
+    wires.transports.forget(conn);
+    hub.close(conn, wires);
+    answer
 }
 
 fn rejection(why: Rejection<'_>, cors: &Cors) -> Response {

@@ -12,7 +12,9 @@ use murre_core::{CloseReason, ConnId, Origins, Outbox, Queued};
 use murre_router::channels::{Position, Publication, Start};
 
 use super::query::{Query, UNREADABLE, event_id};
-use super::{Cors, MURRE_EVENTS, MURRE_MIXED_EVENTS, Wires, refusal, rejection, written};
+use super::{
+    Cors, MURRE_EVENTS, MURRE_MIXED_EVENTS, Wires, end_refused, refusal, rejection, written,
+};
 use crate::hub::auth::User;
 use crate::hub::encodings::Encoding;
 use crate::hub::output::DisconnectReason;
@@ -82,10 +84,7 @@ pub(crate) fn begin(
     for (channel, start) in query.channels.iter().zip(starts) {
         let subscribe = Command::Subscribe { channel, start };
         if let Err(why) = hub.obey(session, RequestId::None, subscribe, wires) {
-            let answer = refusal(why, &cors);
-            wires.transports.forget(conn);
-            hub.close(conn, wires);
-            return Err(answer);
+            return Err(end_refused(conn, why, &cors, hub, wires));
         }
     }
     // A stream that cannot be written is the connection's end.
