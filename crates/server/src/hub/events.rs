@@ -5,7 +5,9 @@ use murre_router::channels::{Event, HistoryPage, Origin, Position, Recovery, Ref
 use murre_router::services::ServiceEvent;
 
 use super::pending::{self, Asker};
-use super::{About, Error, ErrorCode, Hub, Outlet, Page, Push, Reply, RequestId, Session, origin};
+use super::{
+    About, Error, ErrorCode, Hub, Outlet, Page, Push, Reply, RequestId, Session, origin, slot_of,
+};
 
 /// Commands of one session that wait for answers from other shards at most.
 const PENDING_MAX: u32 = 256;
@@ -154,8 +156,7 @@ impl Hub {
         why: Refused,
         out: &mut impl Outlet,
     ) {
-        let slot = (publisher.0 >> 24) as u32 & 0xFF_FFFF;
-        let conn = out.at(slot).filter(|&conn| origin(self.shard, conn) == publisher);
+        let conn = out.at(slot_of(publisher)).filter(|&conn| origin(self.shard, conn) == publisher);
         if let Some(session) = conn.and_then(|conn| self.sessions.of(conn)) {
             let why = Error::from(ErrorCode::from(why)).about(About::Channel(channel));
             self.refuse(session, &RequestId::None, why, out);

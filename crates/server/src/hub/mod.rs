@@ -378,6 +378,11 @@ fn origin(shard: Shard, conn: ConnId) -> Origin {
     Origin(u64::from(shard) << 48 | slot << 24 | generation)
 }
 
+/// The slot of a session's connection.
+fn slot_of(origin: Origin) -> u32 {
+    (origin.0 >> 24) as u32 & 0xFF_FFFF
+}
+
 /// The server itself, as a publisher.
 const SERVER: Origin = Origin(u64::MAX);
 
