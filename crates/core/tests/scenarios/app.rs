@@ -13,9 +13,8 @@ use murre_core::{
     ServeMail, ShardConfig,
 };
 
-use crate::client::Client;
 use crate::watched::Drained;
-use crate::world::{Setup, World};
+use crate::world::Setup;
 
 /// What a shard under test serves.
 pub(crate) type Server = Serve<App>;
@@ -361,20 +360,6 @@ pub(crate) struct Understood {
     pub(crate) close: Option<Option<CloseCode>>,
     /// The words that came with it.
     pub(crate) goodbye: String,
-}
-
-/// Steps until `done` with what the client has understood.
-pub(crate) fn until(
-    world: &mut World<Server>,
-    client: &mut Client,
-    what: &str,
-    done: impl Fn(&Understood) -> bool,
-) -> Understood {
-    world.until(what, |world| {
-        client.step(world);
-        done(&understand(&client.heard))
-    });
-    understand(&client.heard)
 }
 
 /// Reads everything that came from a server, as far as it is whole.

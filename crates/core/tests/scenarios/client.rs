@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 
+use crate::app::{Server, Understood, understand};
 use crate::echo::answer;
 use crate::watched::Drained;
 use crate::world::{Peer, Read, World};
@@ -115,4 +116,18 @@ pub(crate) fn until_ended<P: Drained + 'static>(world: &mut World<P>, clients: &
         clients.iter_mut().for_each(|client| client.step(world));
         clients.iter().all(|client| client.end.is_some())
     });
+}
+
+/// Steps until `done` with what the client has understood.
+pub(crate) fn until(
+    world: &mut World<Server>,
+    client: &mut Client,
+    what: &str,
+    done: impl Fn(&Understood) -> bool,
+) -> Understood {
+    world.until(what, |world| {
+        client.step(world);
+        done(&understand(&client.heard))
+    });
+    understand(&client.heard)
 }

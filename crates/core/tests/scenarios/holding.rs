@@ -9,9 +9,9 @@ use murre_core::{CloseReason, Serve, ServeLimits, ServeMail};
 
 use crate::app::{
     App, HOLD, Holding, RELEASE, Server, body, control, fragmented, get, handshake, limits, said,
-    setup, understand, until,
+    setup, understand,
 };
-use crate::client::Client;
+use crate::client::{Client, until};
 use crate::world::{Read, Setup, World, everywhere, simulated};
 
 fn serve(holding: Holding) -> impl Fn() -> Server {

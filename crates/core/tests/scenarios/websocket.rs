@@ -8,9 +8,9 @@ use murre_core::{CloseReason, Serve, ServeLimits, ServeMail, ShardConfig};
 
 use crate::app::{
     App, Server, TICK, body, close, control, fragmented, get, handshake, limits, said, serve,
-    serve_patiently, setup, text, understand, until,
+    serve_patiently, setup, text, understand,
 };
-use crate::client::Client;
+use crate::client::{Client, until};
 use crate::world::{PATIENCE, Read, Setup, World, everywhere, simulated};
 
 fn open(world: &mut World<Server>) -> Client {
