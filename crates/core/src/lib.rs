@@ -20,31 +20,27 @@
 #[allow(unsafe_code)]
 pub mod ring;
 
-mod id;
 mod pool;
 
 mod addresses;
 mod admission;
 mod conn;
 mod counters;
-mod drain;
 mod listener;
 mod mailbox;
 mod outbox;
 mod protocol;
-mod send_queue;
 mod shard;
-mod slab;
-mod timers;
 
 pub mod host;
 pub mod serve;
 
 pub use addresses::{AddressLimits, Addresses, Excess};
 pub use admission::{Admission, Gate};
+pub use conn::id::ConnId;
+pub use conn::timers::TIMER_BYTES;
 pub use conn::{CONN_BYTES, CloseReason};
 pub use counters::{Counter, Counters};
-pub use id::ConnId;
 pub use listener::Listener;
 pub use mailbox::Mailbox;
 pub use outbox::{Outbox, Queued};
@@ -55,4 +51,3 @@ pub use serve::{
     ServeMail,
 };
 pub use shard::{Held, Shard, ShardConfig};
-pub use timers::TIMER_BYTES;

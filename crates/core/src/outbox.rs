@@ -11,12 +11,12 @@ use bytes::Bytes;
 
 use crate::addresses::{Addresses, Excess};
 use crate::admission::{Admission, Gate};
+use crate::conn::id::ConnId;
+use crate::conn::send_queue::SendPool;
+use crate::conn::slab::Slab;
+use crate::conn::timers::Timers;
 use crate::conn::{CloseReason, Conn, Mark, State};
 use crate::counters::Counters;
-use crate::id::ConnId;
-use crate::send_queue::SendPool;
-use crate::slab::Slab;
-use crate::timers::Timers;
 
 /// One shard's connections, as a protocol may use them.
 pub struct Outbox {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::conn::CloseReason;
-use crate::id::ConnId;
+use crate::conn::id::ConnId;
 use crate::outbox::Outbox;
 
 /// A protocol over byte streams. The shard tells it what happened; it answers through [`Outbox`].

@@ -28,7 +28,7 @@ use super::kernel::RingConfig;
 use super::{
     Completion, HANG_UP, Lent, Op, OpKind, Ring, Shut, ShutDown, Socket, Token, Waker, normal,
 };
-use crate::id::ConnId;
+use crate::conn::id::ConnId;
 use crate::listener::Listener;
 
 /// One set of sockets that are watched, and the calls that are made on them.

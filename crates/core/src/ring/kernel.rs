@@ -8,8 +8,8 @@ use super::epoll::{self, Epoll};
 use super::probe::Tier;
 use super::uring::Uring;
 use super::{Completion, Lease, Op, Ring, Shut, ShutDown, Socket, Token, Waker};
+use crate::conn::id::ConnId;
 use crate::host::{Descriptors, Io};
-use crate::id::ConnId;
 use crate::listener::Listener;
 
 /// What a ring is made with.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::id::ConnId;
+use crate::conn::id::ConnId;
 
 pub use arena::Lease;
 pub use kernel::{KernelRing, Receive, RingConfig};

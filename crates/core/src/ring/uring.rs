@@ -21,8 +21,8 @@ use super::probe::Tier;
 use super::{
     Completion, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token, Waker, normal,
 };
+use crate::conn::id::ConnId;
 use crate::host::Descriptors;
-use crate::id::ConnId;
 use crate::listener::Listener;
 use crate::pool::Pool;
 

@@ -7,7 +7,7 @@ use murre_codec::upgrade::Upgrade;
 use murre_codec::{CloseCode, Kind, OpCode, encode};
 
 use crate::conn::CloseReason;
-use crate::id::ConnId;
+use crate::conn::id::ConnId;
 use crate::outbox::{Outbox, Queued};
 
 /// The application. It is told what happened and answers through [`Outbox`].

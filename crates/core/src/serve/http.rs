@@ -5,13 +5,13 @@ use std::time::{Duration, Instant, SystemTime};
 use murre_codec::http::{self, BadRequest, Progress, Request, Response};
 use murre_codec::upgrade;
 
-use super::later::Later;
+use super::deferred::Later;
 use super::websocket::WebSocket;
 use super::{Answer, Handler, Opened, Serve, Speaks};
 use crate::conn::CloseReason;
-use crate::id::ConnId;
+use crate::conn::id::ConnId;
+use crate::conn::send_queue::GATHER_BYTES;
 use crate::outbox::Outbox;
-use crate::send_queue::GATHER_BYTES;
 
 impl<H: Handler> Serve<H> {
     /// Takes one request off the front of `input` and answers it; 0 if it is not all there.

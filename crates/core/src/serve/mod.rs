@@ -1,11 +1,11 @@
 //! The protocol of a server: HTTP/1.1 with keep-alive, and WebSocket after an upgrade.
 
+mod deferred;
 mod handler;
 mod http;
-mod later;
 mod origins;
 mod peer;
-mod proxies;
+mod trusted_proxies;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -16,17 +16,17 @@ use murre_codec::http::{Limits as HttpLimits, RequestDecoder};
 use murre_codec::{Limits as FrameLimits, Role};
 
 use crate::conn::CloseReason;
+use crate::conn::id::ConnId;
 use crate::counters::Counter;
-use crate::id::ConnId;
 use crate::outbox::Outbox;
 use crate::pool::Pool;
 use crate::protocol::Protocol;
 
+use deferred::Later;
 pub use handler::{Answer, Handler, Message, Opened};
 use http::Clock;
-use later::Later;
 pub use origins::{Origin, Origins};
-pub use proxies::Proxies;
+pub use trusted_proxies::Proxies;
 use websocket::{Arriving, WebSocket};
 
 /// The bounds of what a peer may do.

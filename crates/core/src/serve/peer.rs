@@ -8,7 +8,7 @@ use murre_codec::proxy::{self, BadProxyHeader, ProxyHeader};
 use super::{Handler, Serve, Speaks};
 use crate::addresses::Excess;
 use crate::conn::CloseReason;
-use crate::id::ConnId;
+use crate::conn::id::ConnId;
 use crate::outbox::Outbox;
 
 impl<H: Handler> Serve<H> {

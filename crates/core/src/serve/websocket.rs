@@ -6,7 +6,7 @@ use murre_codec::{Close, CloseCode, Decoded, Decoder, Item, Kind, OpCode, encode
 
 use super::{Handler, Message, Serve};
 use crate::conn::CloseReason;
-use crate::id::ConnId;
+use crate::conn::id::ConnId;
 use crate::outbox::Outbox;
 use crate::pool::NONE;
 

@@ -21,7 +21,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::arena::{Arena, Lease};
 use super::{Completion, Lent, Op, Ring, SendData, Shut, ShutDown, Socket, Token, Waker};
-use crate::id::ConnId;
+use crate::conn::id::ConnId;
 
 use fate::Fate;
 pub use faults::Faults;

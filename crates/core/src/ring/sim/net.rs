@@ -12,7 +12,7 @@ use super::SimConfig;
 use super::fate::Fate;
 use super::faults::Faults;
 use super::log::{Event, Log};
-use crate::id::ConnId;
+use crate::conn::id::ConnId;
 use crate::ring::{HANG_UP, Shut, Socket};
 
 /// The peers' side of a simulated network. Clones are the same network.

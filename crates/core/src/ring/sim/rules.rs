@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::net::Net;
-use crate::id::ConnId;
+use crate::conn::id::ConnId;
 use crate::ring::{Op, OpKind, Socket, Token};
 
 /// What is in flight, and what was done wrong.

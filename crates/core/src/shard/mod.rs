@@ -1,5 +1,7 @@
 //! Everything one core owns, and its loop. None of it is shared.
 
+mod drain_schedule;
+
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
@@ -9,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::addresses::Addresses;
 use crate::admission::{Admission, Gate, Pace};
+use crate::conn::id::ConnId;
+use crate::conn::send_queue::SendPool;
+use crate::conn::slab::Slab;
+use crate::conn::timers::Timers;
 use crate::conn::{CloseReason, Mark, State};
 use crate::counters::Counters;
-use crate::drain::Drain;
-use crate::id::ConnId;
 use crate::mailbox::Mailbox;
 use crate::outbox::{Connect, Outbox};
 use crate::pool::{NONE, Pool};
@@ -20,9 +24,8 @@ use crate::protocol::Protocol;
 use crate::ring::{
     Completion, HANG_UP, Lease, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token,
 };
-use crate::send_queue::SendPool;
-use crate::slab::Slab;
-use crate::timers::Timers;
+
+use drain_schedule::Drain;
 
 /// A shard's bounds.
 #[derive(Clone, Debug)]

@@ -1,9 +1,14 @@
 //! One connection's transport: where it is in its life, and what the kernel holds of it.
 
+pub(crate) mod id;
+pub(crate) mod send_queue;
+pub(crate) mod slab;
+pub(crate) mod timers;
+
 use crate::addresses::Place;
+use crate::conn::send_queue::SendQueue;
 use crate::pool::NONE;
 use crate::ring::{OpKind, Socket};
-use crate::send_queue::SendQueue;
 
 /// One connection.
 ///

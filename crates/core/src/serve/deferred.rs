@@ -2,7 +2,7 @@
 
 use super::{Handler, Serve, Speaks};
 use crate::conn::CloseReason;
-use crate::id::ConnId;
+use crate::conn::id::ConnId;
 use crate::outbox::Outbox;
 
 /// What is remembered of a request whose answer is to come.

@@ -1,7 +1,7 @@
 //! One shard's connections.
 
+use crate::conn::id::ConnId;
 use crate::conn::{Conn, State};
-use crate::id::ConnId;
 use crate::pool::NONE;
 use crate::ring::Socket;
 
