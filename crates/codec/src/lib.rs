@@ -3,23 +3,19 @@
 //! Sans-IO: no sockets, no clock, no `unsafe`, and no allocation while decoding. A decoder holds
 //! positions, never bytes: its caller keeps what is cut off and calls again with more behind it.
 //!
-//! - [`http`]: requests with bodies in any cuts, responses;
-//! - [`upgrade`]: the opening handshake;
-//! - [`proxy`]: the header of a proxy before all that;
-//! - [`Decoder`]: frames to messages and control frames, for servers and clients;
-//! - [`encode`]: the reverse.
+//! - [`proxy_protocol`]: the header that a proxy writes first;
+//! - [`http`]: requests with their bodies, and responses;
+//! - [`handshake`]: from HTTP to WebSocket;
+//! - [`frame`]: frames to messages and control frames with [`Decoder`], and the reverse with
+//!   [`encode`], for servers and clients.
 #![forbid(unsafe_code)]
 
+pub mod frame;
+pub mod handshake;
 pub mod http;
-pub mod proxy;
-pub mod upgrade;
+pub mod proxy_protocol;
 
-mod decode;
-mod header;
-mod utf8;
-
-pub mod encode;
-pub mod mask;
-
-pub use decode::{Close, Decoded, Decoder, Item, Kind, Limits, Role, TAIL_BYTES_MAX, Violation};
-pub use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
+pub use frame::{
+    Close, CloseCode, Control, Data, Decoded, Decoder, Item, Kind, Limits, OpCode, Role,
+    TAIL_BYTES_MAX, Violation, encode, mask,
+};

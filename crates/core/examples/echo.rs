@@ -4,8 +4,8 @@
 
 use std::io;
 
+use murre_codec::handshake::Upgrade;
 use murre_codec::http::{Request, Response};
-use murre_codec::upgrade::Upgrade;
 use murre_core::ring::{KernelRing, RingConfig};
 use murre_core::{
     ConnId, Handler, Listener, Message, Opened, Outbox, Serve, ServeLimits, Shard, ShardConfig,

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use murre_codec::{OpCode, encode, upgrade};
+use murre_codec::{OpCode, encode, handshake};
 
 /// One kind of visit.
 pub(crate) struct Visit {
@@ -103,7 +103,7 @@ pub(crate) fn hear_text(text: &'static str) -> Step {
 /// Opens a WebSocket.
 pub(crate) fn open(path: &str) -> [Step; 2] {
     let mut request = Vec::new();
-    upgrade::request(&mut request, "murre", path, KEY, None);
+    handshake::request(&mut request, "murre", path, KEY, None);
     [say(request), hear(101)]
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use murre_codec::http::{self, ResponseDecoder};
 use murre_codec::{
-    CloseCode, Control, Decoded, Decoder, Item, Kind, Limits, OpCode, Role, encode, upgrade,
+    CloseCode, Control, Decoded, Decoder, Item, Kind, Limits, OpCode, Role, encode, handshake,
 };
 use murre_core::{ConnId, Outbox, Queued};
 
@@ -170,7 +170,7 @@ impl<T: Talk> WsClient<T> {
         };
         let size = response.size;
         let key = key(self.seed, id.index());
-        if !upgrade::accepted(&response, &key) {
+        if !handshake::accepted(&response, &key) {
             let status = response.status;
             desk.fail(id, Fault::Handshake, format_args!("not upgraded, status {status}"));
             return input.len();
@@ -196,7 +196,7 @@ impl<T: Talk> Client for WsClient<T> {
         let key = key(self.seed, id.index());
         let (host, path) = (&self.host, &self.path);
         // Gone: `closed` follows and counts it.
-        let _ = desk.out.write(id, |out| upgrade::request(out, host, path, &key, None));
+        let _ = desk.out.write(id, |out| handshake::request(out, host, path, &key, None));
         let ticks = desk.out.ticks(self.timeout);
         desk.out.set_timer(id, ticks);
         State { stage: Stage::Upgrading(ResponseDecoder::default()), talk: T::State::default() }

@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use murre_codec::handshake::Upgrade;
 use murre_codec::http::{Request, Response};
-use murre_codec::upgrade::Upgrade;
 use murre_core::ring::{KernelRing, RingConfig};
 use murre_core::{
     Answer, ConnId, Handler, Listener, Message, Opened, Outbox, Serve, ServeLimits, Shard,

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use murre_codec::handshake::{Refusal, Upgrade};
 use murre_codec::http::{Request, Response};
-use murre_codec::upgrade::{Refusal, Upgrade};
 use murre_codec::{CloseCode, Kind};
 use murre_core::{
     Answer, CloseReason, ConnId, Handler, Mailbox, Message, Opened, Origins, Outbox, ServeMail,

@@ -2,6 +2,17 @@
 
 use httparse::Header;
 
+/// Header fields that a head may have.
+pub const HEADERS_MAX: usize = 64;
+
+/// Room for the fields of one head, on the caller's stack.
+pub type Fields<'b> = [Header<'b>; HEADERS_MAX];
+
+/// Empty room for the fields of one head.
+pub fn fields<'b>() -> Fields<'b> {
+    [httparse::EMPTY_HEADER; HEADERS_MAX]
+}
+
 /// Where a message stands that arrives in pieces. Holds positions, never bytes.
 #[derive(Debug, Default)]
 pub(super) struct Position {

@@ -4,8 +4,7 @@ use std::net::Ipv6Addr;
 
 use httparse::Header;
 
-use super::Fields;
-use super::head::{self, BadHead, BodyLength, Position};
+use super::head::{self, BadHead, BodyLength, Fields, Position};
 
 /// How much of a request a server takes.
 #[derive(Clone, Copy, Debug)]

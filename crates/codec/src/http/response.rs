@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use httparse::Header;
 
-use super::head::{self, BadHead, BodyLength, Position};
-use super::{Fields, Headers};
+use super::head::{self, BadHead, BodyLength, Fields, Position};
+use super::headers::Headers;
+
+/// The interim answer that asks for the body (RFC 9110 section 15.2.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// An answer, body and all.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! The examples of RFC 6455 itself.
 
-use murre_codec::{Kind, OpCode, Role, encode, upgrade};
+use murre_codec::{Kind, OpCode, Role, encode, handshake};
 
 use crate::oracles::listener::Said;
 use crate::wire::{hear, text};
@@ -49,7 +49,7 @@ fn masked_frames_of_section_5_7() {
 #[test]
 fn accept_key_of_section_1_3() {
     let mut out = vec![];
-    upgrade::accept(&mut out, b"dGhlIHNhbXBsZSBub25jZQ==", Some("chat"));
+    handshake::accept(&mut out, b"dGhlIHNhbXBsZSBub25jZQ==", Some("chat"));
     assert_eq!(
         std::str::from_utf8(&out),
         Ok("HTTP/1.1 101 Switching Protocols\r\n\

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use murre_codec::proxy::{self, BadProxyHeader, HEADER_BYTES_MAX, ProxyHeader};
+use murre_codec::proxy_protocol::{self, BadProxyHeader, HEADER_BYTES_MAX, ProxyHeader};
 use proptest::prelude::*;
 
 use crate::oracles::proxies as oracle;
@@ -37,7 +37,7 @@ fn line(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
 }
 
 fn said(header: &[u8]) -> Result<Option<Option<SocketAddr>>, BadProxyHeader> {
-    let parsed = proxy::parse(header)?;
+    let parsed = proxy_protocol::parse(header)?;
     Ok(parsed.map(|ProxyHeader { size, from }| {
         assert_eq!(size, header.len(), "the header and no more");
         from
@@ -113,7 +113,7 @@ fn what_is_no_header() {
         b"PROXY TCP4 203.0.113.7 192.0.2.1 50000 8000\n".to_vec(),
         [&b"PROXY UNKNOWN "[..], &[b'x'; 93]].concat(),
     ] {
-        assert_eq!(proxy::parse(&header), Err(BadProxyHeader), "{header:?}");
+        assert_eq!(proxy_protocol::parse(&header), Err(BadProxyHeader), "{header:?}");
     }
 }
 
@@ -144,9 +144,9 @@ proptest! {
         };
         let whole = [&header[..], &behind].concat();
         let expected = ProxyHeader { size: header.len(), from: Some(from) };
-        prop_assert_eq!(proxy::parse(&whole), Ok(Some(expected)));
+        prop_assert_eq!(proxy_protocol::parse(&whole), Ok(Some(expected)));
         for cut in 0..header.len() {
-            prop_assert_eq!(proxy::parse(&header[..cut]), Ok(None), "cut at {}", cut);
+            prop_assert_eq!(proxy_protocol::parse(&header[..cut]), Ok(None), "cut at {}", cut);
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::io;
 
+use murre_codec::handshake::{self, Refusal};
 use murre_codec::http::{self, Limits, Progress, RequestDecoder, ResponseDecoder};
-use murre_codec::upgrade::{self, Refusal};
 use tungstenite::handshake::client::generate_key;
 
 use crate::oracles::upgrades::{KEY, Peer};
@@ -17,7 +17,7 @@ fn checked(request: &str) -> Result<(String, Vec<String>), Refusal> {
     let mut decoder = RequestDecoder::default();
     let progress = decoder.decode(request.as_bytes(), &mut fields, &Limits::default());
     let Ok(Progress::Request(request)) = progress else { panic!("{progress:?}") };
-    let upgrade = upgrade::check(&request)?;
+    let upgrade = handshake::check(&request)?;
     let key = String::from_utf8_lossy(upgrade.key).into_owned();
     Ok((key, upgrade.protocols().map(str::to_owned).collect()))
 }
@@ -105,14 +105,14 @@ fn accepted(response: &str) -> bool {
     let mut fields = http::fields();
     let received = ResponseDecoder::default().decode(response.as_bytes(), &mut fields);
     let Ok(Some(received)) = received else { panic!("{received:?}") };
-    upgrade::accepted(&received, KEY)
+    handshake::accepted(&received, KEY)
 }
 
 /// Our client takes what our server answers, and nothing that section 4.1 tells it to refuse.
 #[test]
 fn answers_are_checked() {
     let mut out = vec![];
-    upgrade::accept(&mut out, KEY.as_bytes(), None);
+    handshake::accept(&mut out, KEY.as_bytes(), None);
     let good = String::from_utf8(out).expect("text");
     assert!(accepted(&good));
     for (part, replacement) in [
@@ -133,12 +133,12 @@ fn answers_are_checked() {
 fn tungstenite_accepts_our_handshake() {
     let key = generate_key();
     let mut request = vec![];
-    upgrade::request(&mut request, "127.0.0.1:8000", "/chat?x=1", &key, None);
+    handshake::request(&mut request, "127.0.0.1:8000", "/chat?x=1", &key, None);
     let socket = tungstenite::accept(Peer::says(request)).expect("a handshake");
     let mut fields = http::fields();
     let received = ResponseDecoder::default().decode(&socket.get_ref().told, &mut fields);
     let Ok(Some(received)) = received else { panic!("{received:?}") };
-    assert!(upgrade::accepted(&received, &key));
+    assert!(handshake::accepted(&received, &key));
 }
 
 /// We take the handshake of tungstenite's client, and it takes our answer.
@@ -151,7 +151,7 @@ fn tungstenite_is_accepted() {
     let request = String::from_utf8(handshake.get_ref().get_ref().told.clone()).expect("text");
     let (key, _) = checked(&request).expect("a handshake");
     let mut answer = vec![];
-    upgrade::accept(&mut answer, key.as_bytes(), None);
+    handshake::accept(&mut answer, key.as_bytes(), None);
     handshake.get_mut().get_mut().says = io::Cursor::new(answer);
     let (_, response) = handshake.handshake().expect("our answer is right");
     assert_eq!(response.status(), 101);

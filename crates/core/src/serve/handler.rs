@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use murre_codec::handshake::Upgrade;
 use murre_codec::http::{Request, Response};
-use murre_codec::upgrade::Upgrade;
 use murre_codec::{CloseCode, Kind, OpCode, encode};
 
 use crate::conn::CloseReason;

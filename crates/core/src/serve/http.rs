@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use murre_codec::handshake;
 use murre_codec::http::{self, BadRequest, Progress, Request, Response};
-use murre_codec::upgrade;
 
 use super::deferred::Later;
 use super::websocket::WebSocket;
@@ -140,7 +140,7 @@ impl<H: Handler> Serve<H> {
         request: &Request<'_, '_>,
         out: &mut Outbox,
     ) -> Option<H::Session> {
-        let opened = match upgrade::check(request) {
+        let opened = match handshake::check(request) {
             Err(refusal) => Err(refusal.response()),
             Ok(_) if !self.limits.origins.allow(request) => {
                 self.counters.origins_refused.add(1);
@@ -154,7 +154,7 @@ impl<H: Handler> Serve<H> {
         };
         match opened {
             Ok((Opened { session, protocol }, upgrade)) => {
-                let _ = out.write(id, |bytes| upgrade::accept(bytes, upgrade.key, protocol));
+                let _ = out.write(id, |bytes| handshake::accept(bytes, upgrade.key, protocol));
                 self.counters.websockets.add(1);
                 let open = &self.counters.websockets_open;
                 open.set(open.get() + 1);

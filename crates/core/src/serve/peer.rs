@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use murre_codec::http::{Request, Response};
-use murre_codec::proxy::{self, BadProxyHeader, ProxyHeader};
+use murre_codec::proxy_protocol::{self, BadProxyHeader, ProxyHeader};
 
 use super::{Handler, Serve, Speaks};
 use crate::addresses::Excess;
@@ -34,7 +34,7 @@ impl<H: Handler> Serve<H> {
         input: &[u8],
         out: &mut Outbox,
     ) -> usize {
-        match proxy::parse(input) {
+        match proxy_protocol::parse(input) {
             Ok(Some(ProxyHeader { size, from })) => {
                 *state = self.known(id, from.map(|from| from.ip()), out);
                 size

@@ -4,8 +4,8 @@ use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use murre_codec::handshake::{self, Upgrade};
 use murre_codec::http::{self, Request, Response, ResponseDecoder};
-use murre_codec::upgrade::{self, Upgrade};
 use murre_codec::{Close, CloseCode, Control, Data, Decoder, Item, Kind, OpCode, encode};
 use murre_codec::{Limits, Role};
 use murre_core::{
@@ -309,7 +309,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 pub(crate) fn handshake(target: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    upgrade::request(&mut out, "murre", target, KEY, None);
+    handshake::request(&mut out, "murre", target, KEY, None);
     out
 }
 
@@ -376,7 +376,7 @@ pub(crate) fn understand(heard: &[u8]) -> Understood {
         let received = decoder.decode(rest, &mut fields).expect("a response");
         let Some(received) = received else { break };
         if received.status == 101 {
-            assert!(upgrade::accepted(&received, KEY), "the key is not accepted");
+            assert!(handshake::accepted(&received, KEY), "the key is not accepted");
         }
         understood.responses.push((received.status, received.body.to_vec()));
         rest = &rest[received.size..];

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use murre_codec::http::{self, Progress, RequestDecoder};
 use murre_codec::{
-    CloseCode, Control, Decoded, Decoder, Item, Kind, Limits, OpCode, Role, encode, upgrade,
+    CloseCode, Control, Decoded, Decoder, Item, Kind, Limits, OpCode, Role, encode, handshake,
 };
 use serde_json::{Value, json};
 
@@ -131,9 +131,9 @@ impl Hub {
             let progress = request.decode(&input, &mut fields, &limits).expect("our client");
             let Progress::Request(request) = progress else { continue };
             assert_eq!(request.path(), "/ws");
-            let upgrade = upgrade::check(&request).expect("our client");
+            let upgrade = handshake::check(&request).expect("our client");
             let mut answer = Vec::new();
-            upgrade::accept(&mut answer, upgrade.key, None);
+            handshake::accept(&mut answer, upgrade.key, None);
             (&*stream).write_all(&answer)?;
             let size = request.size;
             input.drain(..size);

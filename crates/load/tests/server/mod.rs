@@ -8,7 +8,7 @@ use std::thread;
 
 use murre_codec::http::{self, Progress, RequestDecoder};
 use murre_codec::{
-    CloseCode, Control, Decoded, Decoder, Item, Kind, Limits, OpCode, Role, encode, upgrade,
+    CloseCode, Control, Decoded, Decoder, Item, Kind, Limits, OpCode, Role, encode, handshake,
 };
 
 /// What it does wrong, once, on the connection that has had the fourth request of all.
@@ -70,8 +70,8 @@ impl Peer {
             let upgraded = request.wants_websocket() && self.mistake != Mistake::NoUpgrade;
             let upper = request.path() == "/upper";
             if upgraded {
-                let upgrade = upgrade::check(&request).expect("our client");
-                upgrade::accept(&mut answer, upgrade.key, None);
+                let upgrade = handshake::check(&request).expect("our client");
+                handshake::accept(&mut answer, upgrade.key, None);
                 // Right behind the upgrade: must be answered before anything is said.
                 encode::write_frame(&mut answer, OpCode::Control(Control::Ping), PING, None);
             } else if let Some(length) = request.query("length") {

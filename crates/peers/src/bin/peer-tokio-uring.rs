@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use murre_codec::http::{self, Progress, RequestDecoder, Response};
-use murre_codec::{CloseCode, Control, Decoder, Item, Limits, OpCode, Role, encode, upgrade};
+use murre_codec::{CloseCode, Control, Decoder, Item, Limits, OpCode, Role, encode, handshake};
 use murre_peers::listen;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::{TcpListener, TcpStream};
@@ -104,9 +104,9 @@ fn shake_hands(
     let mut fields = http::fields();
     let refusal = match decoder.decode(input, &mut fields, &http::Limits::default()) {
         Ok(Progress::Partial | Progress::Continue) => return Continue(0),
-        Ok(Progress::Request(request)) => match upgrade::check(&request) {
+        Ok(Progress::Request(request)) => match handshake::check(&request) {
             Ok(upgrade) => {
-                upgrade::accept(out, upgrade.key, None);
+                handshake::accept(out, upgrade.key, None);
                 return Continue(request.size);
             }
             Err(refusal) => refusal.response(),

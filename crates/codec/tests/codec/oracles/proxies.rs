@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use murre_codec::proxy::{self, BadProxyHeader, HEADER_BYTES_MAX, ProxyHeader};
+use murre_codec::proxy_protocol::{self, BadProxyHeader, HEADER_BYTES_MAX, ProxyHeader};
 use ppp::{HeaderResult, v1, v2};
 
 /// Any bytes: what they are does not change when more comes, is known soon enough, and is what
 /// another reader says.
 pub(crate) fn check(bytes: &[u8]) {
-    let whole = proxy::parse(bytes);
-    let decided = (0..=bytes.len()).find(|&cut| proxy::parse(&bytes[..cut]) != Ok(None));
+    let whole = proxy_protocol::parse(bytes);
+    let decided = (0..=bytes.len()).find(|&cut| proxy_protocol::parse(&bytes[..cut]) != Ok(None));
     match (whole, decided) {
         (Ok(Some(header)), Some(cut)) => {
             assert_eq!(header.size, cut, "read as soon as it is there");
@@ -21,7 +21,11 @@ pub(crate) fn check(bytes: &[u8]) {
     }
     let decided = decided.unwrap_or(bytes.len());
     for cut in decided..=bytes.len() {
-        assert_eq!(proxy::parse(&bytes[..cut]), whole, "the same in {cut} bytes as in all");
+        assert_eq!(
+            proxy_protocol::parse(&bytes[..cut]),
+            whole,
+            "the same in {cut} bytes as in all"
+        );
     }
     beside_theirs(bytes, whole);
 }

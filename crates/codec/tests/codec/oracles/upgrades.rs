@@ -2,8 +2,8 @@
 
 use std::io::{self, Read, Write};
 
+use murre_codec::handshake::{self, Refusal};
 use murre_codec::http::{self, Limits, Progress, Request, RequestDecoder, ResponseDecoder};
-use murre_codec::upgrade::{self, Refusal};
 use tungstenite::Error;
 use tungstenite::error::ProtocolError;
 use tungstenite::handshake::HandshakeError;
@@ -28,7 +28,7 @@ fn requests_are_judged_by_the_rules(bytes: &[u8]) {
     let mut fields = http::fields();
     let progress = RequestDecoder::default().decode(bytes, &mut fields, &Limits::default());
     let Ok(Progress::Request(request)) = progress else { return };
-    let checked = upgrade::check(&request);
+    let checked = handshake::check(&request);
     let judged = naive(&request);
     assert_eq!(checked.as_ref().map(|upgrade| upgrade.key).map_err(|&why| why), judged);
     let theirs = server::Request::try_parse(bytes);
@@ -36,7 +36,7 @@ fn requests_are_judged_by_the_rules(bytes: &[u8]) {
     match (checked, theirs) {
         (Ok(ours), Ok(theirs)) => {
             let mut answer = vec![];
-            upgrade::accept(&mut answer, ours.key, None);
+            handshake::accept(&mut answer, ours.key, None);
             let answer = String::from_utf8(answer).expect("text");
             let accept = theirs.headers()["sec-websocket-accept"].to_str().expect("text");
             assert!(answer.contains(&format!("\r\nSec-WebSocket-Accept: {accept}\r\n")));
@@ -110,7 +110,7 @@ fn is_base64_of_16_bytes(text: &[u8]) -> bool {
 fn answers_are_judged_as_by_tungstenite(bytes: &[u8]) {
     let mut fields = http::fields();
     let Ok(Some(response)) = ResponseDecoder::default().decode(bytes, &mut fields) else { return };
-    let ours = upgrade::accepted(&response, KEY);
+    let ours = handshake::accepted(&response, KEY);
     let theirs = tungstenite_takes(&bytes[..response.size]);
     let is = |name: &str, value: &str| {
         response.header(name).is_some_and(|of| of.eq_ignore_ascii_case(value.as_bytes()))

@@ -2,7 +2,8 @@
 
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::decode::{Limits, Role, Violation};
+use super::limits::{Limits, Role};
+use super::violation::Violation;
 
 /// A control frame carries at most this much (RFC 6455 section 5.5).
 pub(crate) const CONTROL_BYTES_MAX: usize = 125;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
-use crate::header::CONTROL_BYTES_MAX;
-use crate::mask;
+use super::header::CONTROL_BYTES_MAX;
+use super::mask;
 
 /// A server's empty ping, built once for everybody.
 pub const PING: Bytes = Bytes::from_static(&[0x89, 0]);
@@ -62,7 +62,7 @@ pub fn write_close(out: &mut Vec<u8>, code: CloseCode, reason: &str, mask: Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Kind;
+    use crate::frame::Kind;
 
     /// Lengths take the shortest of their three forms, at both ends of each.
     #[test]
