@@ -1,74 +1,31 @@
 //! `murre-load`: opens many connections to a server, holds them, asks, and checks every answer.
 //!
 //! ```text
-//!   cli ─▶ run ─▶ plan            what does not fit is found before the run
-//!           ├───▶ crew            one thread per shard: the server's own ring and codec,
-//!           │      └─▶ fleet      as a client; connects at the pace asked for, and again (comeback)
-//!           │      │    └─▶ http_keepalive, ws ─▶ ws_upper, ws_idle, ws_echo, storm
-//!           │      │         │              └─▶ channel ─▶ pubsub, quotes, fanout, churn,
-//!           │      │         │                            request_reply
-//!           │      │         └─▶ score            counts and latencies
-//!           │      └─▶ visitors ─▶ visit ◀─ abuse, soak: those who come and go
-//!           ├───▶ memory, machine                 what it costs, and where
-//!           └───▶ progress, columns, record       for people; for other tools
+//!   cli ─▶ run ─▶ engine       one thread per shard: the server's own ring and codec, as a client
+//!           │      └─▶ client       virtual clients over HTTP, WebSockets and channels
+//!           │            └─▶ scenarios   the work of each connection, its checks and its numbers
+//!           └───▶ measure      memory, processor time and the machine
 //!
 //!   records ─▶ claims ─▶ verdict      one run beside the published ones and the promises
 //!                   └──▶ report       READMEs, pictures, SPECIFICATION's tables
-//!   memory ──▶ memory_tool            any server weighed; memory_check: the method checked
-//!   machine ─▶ stamp                  where the lines of other programs are from
 //! ```
 #![forbid(unsafe_code)]
 
-mod abuse;
-mod act;
-mod args;
-mod attribution;
-mod bell;
-mod channel;
-mod churn;
 mod claims;
 mod cli;
 mod client;
-mod columns;
-mod comeback;
-mod command;
 mod compare;
-mod crew;
-mod fanout;
+mod engine;
 mod figures;
-mod fleet;
-mod http_keepalive;
-mod machine;
-mod mark;
-mod memory;
-mod memory_check;
-mod memory_tool;
-mod plan;
-mod progress;
+mod measure;
 mod promises;
 mod published;
-mod pubsub;
-mod quotes;
-mod reading;
 mod record;
 mod records;
 mod report;
-mod request_reply;
 mod run;
-mod scenario;
-mod score;
-mod slab;
-mod soak;
-mod stamp;
-mod stats;
-mod storm;
+mod scenarios;
 mod verdict;
-mod visit;
-mod visitors;
-mod ws;
-mod ws_echo;
-mod ws_idle;
-mod ws_upper;
 
 use std::process::ExitCode;
 
@@ -77,7 +34,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use crate::cli::Cli;
-use crate::command::{Command, Tool};
+use crate::cli::command::{Command, Tool};
 use crate::record::{Outcome, Sink};
 
 fn main() -> ExitCode {
@@ -106,7 +63,7 @@ fn main() -> ExitCode {
 /// Gives whether all is as it should be.
 fn use_tool(tool: &Tool) -> anyhow::Result<bool> {
     match tool {
-        Tool::Memory(arguments) => memory_tool::memory(arguments),
+        Tool::Memory(arguments) => measure::memory_tool::memory(arguments),
         Tool::Report(arguments) => {
             let report = report::report(arguments)?;
             report.warnings.iter().for_each(|warning| eprintln!("murre-load: {warning}"));
@@ -114,7 +71,7 @@ fn use_tool(tool: &Tool) -> anyhow::Result<bool> {
             report.changed.iter().for_each(|path| eprintln!("{word}: {}", path.display()));
             Ok(report.changed.is_empty() || !report.only_checked)
         }
-        Tool::Stamp => stamp::stamp().map(|()| true),
+        Tool::Stamp => measure::stamp::stamp().map(|()| true),
         Tool::Verdict(arguments) => {
             let verdict = verdict::verdict(arguments)?;
             print!("{}", verdict.text);
@@ -134,7 +91,7 @@ fn load(cli: Cli) -> anyhow::Result<bool> {
         eprint!("{}", memory.table());
     }
     if let Some(article) = &record.article {
-        eprint!("{}", columns::table(&article.rows));
+        eprint!("{}", run::columns::table(&article.rows));
     }
     sink.write(&record).with_context(|| format!("cannot write the record to {}", name()))?;
     if record.outcome != Outcome::Passed {

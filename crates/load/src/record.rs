@@ -8,14 +8,14 @@ use std::path::Path;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::act::ActFacts;
-use crate::churn;
 use crate::cli::{Cli, Scenario};
-use crate::columns::Article;
-use crate::machine::Machine;
-use crate::memory::Memory;
+use crate::client::visitors::VisitFacts;
+use crate::measure::machine::Machine;
+use crate::measure::memory::Memory;
+use crate::run::act::ActFacts;
+use crate::run::columns::Article;
 use crate::run::{AbuseFacts, SoakFacts, StormFacts};
-use crate::visitors::VisitFacts;
+use crate::scenarios::churn;
 
 /// One run.
 #[derive(Clone, Debug, Serialize)]
@@ -222,7 +222,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::score::empty_histogram;
+    use crate::engine::score::empty_histogram;
 
     #[test]
     fn a_record_is_one_line_with_every_section() {

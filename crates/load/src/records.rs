@@ -20,13 +20,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::act::ActFacts;
 use crate::cli::Scenario;
-use crate::columns::Article;
+use crate::client::visitors::VisitFacts;
 use crate::figures::grouped;
 use crate::record::{Connect, FanoutFacts, Hold, Latency, Outcome, Series};
+use crate::run::act::ActFacts;
+use crate::run::columns::Article;
 use crate::run::{AbuseFacts, SoakFacts, StormFacts};
-use crate::visitors::VisitFacts;
 
 /// One line of a file of records.
 #[derive(Debug)]

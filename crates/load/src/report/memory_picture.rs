@@ -6,7 +6,7 @@ use super::canvas::{Anchor, Canvas, Colour, Style, palette, width_of};
 use super::frame::{self, WIDTH, weight};
 use super::memory_rows::Row;
 use crate::figures::{Unit, rounded, with_unit};
-use crate::memory::SOCKET_BYTES;
+use crate::measure::memory::SOCKET_BYTES;
 
 /// The kernel's part and ours in one bar.
 pub(super) fn stacked(rows: &[Row]) -> Canvas {

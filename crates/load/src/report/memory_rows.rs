@@ -8,7 +8,7 @@ use crate::claims::{self, OURS};
 use crate::cli::Scenario;
 use crate::compare;
 use crate::figures::grouped;
-use crate::memory::SOCKET_BYTES;
+use crate::measure::memory::SOCKET_BYTES;
 use crate::promises::R4;
 use crate::published::{LEAN, SYSTEMS, peer, peer_name};
 use crate::record::Outcome;

@@ -187,7 +187,7 @@ page, `machines/` and `plots/` are made from the records by `murre-load report`;
 --check` says whether they still are.
 
 How memory is measured, and how far it can be off, is said at the top of
-[memory.rs](../crates/load/src/memory.rs). Both ends were on one machine unless a record says
+[memory.rs](../crates/load/src/measure/memory.rs). Both ends were on one machine unless a record says
 otherwise: each number holds the load generator's work beside the server's.
 ";
 

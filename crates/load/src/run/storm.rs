@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Ended, QUIET, Run};
-use crate::act::Act;
+use crate::run::act::Act;
 
 /// What came of a run's storms.
 #[derive(Clone, Debug, Serialize, Deserialize)]

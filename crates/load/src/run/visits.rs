@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Ended, POLL, Run};
-use crate::act::Act;
-use crate::reading::Reading;
+use crate::client::visitors::VisitFacts;
+use crate::measure::reading::Reading;
+use crate::measure::stats;
 use crate::record::Latency;
-use crate::stats;
-use crate::visitors::VisitFacts;
+use crate::run::act::Act;
 
 /// How `abuse` was taken.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,0 +1,198 @@
+//! What one virtual client does. A scenario implements [`Client`]; [`Fleet`](crate::engine::fleet::Fleet)
+//! connects as many as there are to be, and holds them.
+
+pub(crate) mod channel;
+pub(crate) mod visit;
+pub(crate) mod visitors;
+pub(crate) mod ws;
+
+use std::fmt;
+use std::time::Instant;
+
+use murre_core::{CloseReason, ConnId, Outbox};
+
+use crate::engine::score::{Fault, Score};
+
+/// One scenario's virtual clients on one shard.
+pub(crate) trait Client {
+    /// What is remembered of one: kept small, for there are as many as connections.
+    type State;
+
+    /// Whether the protocol has a word for leaving. Where it has none all connections are reset
+    /// together.
+    const SAYS_GOODBYE: bool = false;
+
+    /// Whether another connection takes the place of one that departs.
+    const RETURNS: bool = false;
+
+    /// Whether the connections are killed and come back in the acts of `storm`.
+    const COMES_BACK: bool = false;
+
+    /// A connection is made. When the client is ready it says so to the desk.
+    fn connected(&mut self, id: ConnId, desk: &mut Desk<'_>) -> Self::State;
+
+    /// Bytes arrived: returns how many are dealt with.
+    fn received(
+        &mut self,
+        id: ConnId,
+        state: &mut Self::State,
+        input: &mut [u8],
+        desk: &mut Desk<'_>,
+    ) -> usize;
+
+    /// The connection's timer ran out.
+    fn expired(&mut self, id: ConnId, state: &mut Self::State, desk: &mut Desk<'_>);
+
+    /// Answers that are still to come, as far as the score has been told of them.
+    fn owed(&self, state: &Self::State) -> u32;
+
+    /// All connections of all shards are up.
+    fn begin(&mut self, _out: &mut Outbox, _score: &mut Score) {}
+
+    /// Nothing new is to be asked; what is owed may still come.
+    fn finish(&mut self, out: &mut Outbox, score: &mut Score);
+
+    /// Once in every turn.
+    fn turn(&mut self, _out: &mut Outbox, _score: &mut Score) {}
+
+    /// When there should be a turn at the latest.
+    fn wake_at(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The run is over: say goodbye.
+    fn leave(&mut self, id: ConnId, _state: &mut Self::State, out: &mut Outbox) {
+        out.abort(id, CloseReason::Finished);
+    }
+
+    /// The connection is over.
+    fn closed(&mut self, _state: Self::State) {}
+}
+
+/// Where a connection is between being made and being over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Connected; the handshake, or the first answer, is under way.
+    Coming,
+    Ready,
+    /// At fault, counted, and being closed.
+    Failed,
+    /// Being closed by its own will.
+    Departed,
+}
+
+impl Standing {
+    /// Whether what still arrives does not matter.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Standing::Failed | Standing::Departed)
+    }
+}
+
+/// What a client has at hand while it deals with one connection.
+pub(crate) struct Desk<'a> {
+    pub(crate) out: &'a mut Outbox,
+    pub(crate) score: &'a mut Score,
+    pub(crate) standing: &'a mut Standing,
+}
+
+impl Desk<'_> {
+    /// The connection is up: handshake done and found right.
+    pub(crate) fn ready(&mut self) {
+        if *self.standing == Standing::Coming {
+            *self.standing = Standing::Ready;
+            self.score.ready();
+        }
+    }
+
+    /// The connection is about to be closed by its own will, which is no fault.
+    pub(crate) fn depart(&mut self) {
+        if *self.standing == Standing::Ready {
+            self.score.no_longer_ready();
+        }
+        *self.standing = Standing::Departed;
+    }
+
+    /// The connection is at fault: counted once, and closed.
+    pub(crate) fn fail(&mut self, id: ConnId, fault: Fault, detail: impl fmt::Display) {
+        if *self.standing == Standing::Ready {
+            self.score.no_longer_ready();
+        }
+        match std::mem::replace(self.standing, Standing::Failed) {
+            Standing::Coming => self.score.missed(fault, detail),
+            Standing::Ready => self.score.fault(fault, detail),
+            over => *self.standing = over,
+        }
+        self.out.abort(id, CloseReason::Finished);
+    }
+}
+
+/// A number that looks random and depends on `seed`, `client` and `round` alone: what a client
+/// asks for need not be stored until the answer is there.
+pub(crate) fn hash(seed: u64, client: u32, round: u32) -> u64 {
+    // splitmix64: every bit of the input reaches every bit of the output.
+    let mut z = seed ^ (u64::from(client) << 32 | u64::from(round));
+    z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The upper half of a hash as a number from 0 to just under 1.
+pub(crate) fn fraction(hash: u64) -> f64 {
+    (hash >> 32) as f64 / (u64::from(u32::MAX) + 1) as f64
+}
+
+/// The first place at which two texts differ, with a little of both, for a message about it.
+pub(crate) struct Difference<'a> {
+    pub(crate) expected: &'a [u8],
+    pub(crate) got: &'a [u8],
+}
+
+impl fmt::Display for Difference<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (expected, got) = (self.expected, self.got);
+        let same = expected.iter().zip(got).take_while(|(a, b)| a == b).count();
+        let shown = |bytes: &[u8]| {
+            let from = same.min(bytes.len());
+            let to = bytes.len().min(from + SHOWN_BYTES);
+            String::from_utf8_lossy(&bytes[from..to]).into_owned()
+        };
+        write!(
+            f,
+            "expected {} bytes and got {}; from byte {same} on expected {:?}, got {:?}",
+            expected.len(),
+            got.len(),
+            shown(expected),
+            shown(got)
+        )
+    }
+}
+
+const SHOWN_BYTES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_spread_over_their_range() {
+        // Shows that fractions stay below 1 and that consecutive clients and rounds fall evenly.
+        let mut tenths = [0; 10];
+        for round in 0..10_000 {
+            let fraction = fraction(hash(1, 7, round));
+            assert!((0.0..1.0).contains(&fraction));
+            tenths[(fraction * 10.0) as usize] += 1;
+        }
+        assert!(tenths.iter().all(|&count| (850..1150).contains(&count)), "{tenths:?}");
+        assert!(fraction(u64::MAX) < 1.0);
+    }
+
+    #[test]
+    fn a_difference_names_its_place() {
+        // Shows that the message of a wrong body says where it is wrong, also at its end.
+        let text = Difference { expected: b"abcdef", got: b"abcxef" }.to_string();
+        assert!(text.contains("from byte 3 on expected \"def\", got \"xef\""), "{text}");
+        let text = Difference { expected: b"abc", got: b"ab" }.to_string();
+        assert!(text.contains("expected 3 bytes and got 2"), "{text}");
+    }
+}

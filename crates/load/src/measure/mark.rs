@@ -1,0 +1,64 @@
+//! Counts and clocks at the borders of the phases; what lies between two of them is a section of
+//! the record.
+
+use std::time::{Duration, Instant};
+
+use crate::engine::crew::{Crew, Totals};
+use crate::measure::machine;
+use crate::record::{Connect, Hold, per};
+
+/// Where counts and clocks stood at a moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    pub(crate) at: Instant,
+    pub(crate) totals: Totals,
+    pub(crate) client_cpu: Duration,
+    server_cpu: Option<Duration>,
+}
+
+impl Mark {
+    pub(crate) fn now(crew: &Crew, server_pid: Option<i32>) -> Mark {
+        Mark {
+            at: Instant::now(),
+            totals: crew.totals(),
+            client_cpu: machine::cpu_own(),
+            server_cpu: server_pid.and_then(machine::cpu_of),
+        }
+    }
+
+    /// The connect phase, from here to `full`.
+    pub(crate) fn connect_until(&self, full: &Mark) -> Connect {
+        let seconds = full.at.saturating_duration_since(self.at).as_secs_f64();
+        let connections = full.totals.ready;
+        let server_cpu_seconds = self.server_cpu_until(full);
+        Connect {
+            seconds,
+            connections,
+            connections_per_second: per(connections, Some(seconds)).unwrap_or_default(),
+            client_cpu_seconds: (full.client_cpu - self.client_cpu).as_secs_f64(),
+            server_cpu_seconds,
+            connections_per_server_cpu_second: per(connections, server_cpu_seconds),
+        }
+    }
+
+    /// The hold phase, from here to `end`.
+    pub(crate) fn hold_until(&self, end: &Mark) -> Hold {
+        let seconds = end.at.saturating_duration_since(self.at).as_secs_f64();
+        let requests = end.totals.answered - self.totals.answered;
+        let server_cpu_seconds = self.server_cpu_until(end);
+        Hold {
+            seconds,
+            requests,
+            requests_per_second: per(requests, Some(seconds)).unwrap_or_default(),
+            bytes_in: end.totals.bytes_in - self.totals.bytes_in,
+            bytes_out: end.totals.bytes_out - self.totals.bytes_out,
+            client_cpu_seconds: (end.client_cpu - self.client_cpu).as_secs_f64(),
+            server_cpu_seconds,
+            requests_per_server_cpu_second: per(requests, server_cpu_seconds),
+        }
+    }
+
+    fn server_cpu_until(&self, end: &Mark) -> Option<f64> {
+        Some(end.server_cpu?.saturating_sub(self.server_cpu?).as_secs_f64())
+    }
+}

@@ -1,0 +1,271 @@
+//! `quotes`: what the quotes page of `--bench` is to the server, many times. Each page subscribes in
+//! one batch to some of the symbols and to the sequence that everybody hears; every quote must be one
+//! of a symbol that it shows, and its counter the next. A quote's time is how much later it is on a
+//! page than on the first of the shard that has it.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use murre_core::{ConnId, Outbox};
+use serde::Deserialize;
+
+use crate::client::channel::{self, Gather, Heard};
+use crate::client::ws::{Line, Piece, Talk};
+use crate::engine::score::{Fault, Score};
+
+/// One shard's pages.
+pub(crate) struct Quotes {
+    timeout: Duration,
+    /// Pages opened so far: each begins with the next symbol.
+    opened: usize,
+    /// By channel, what the first page has heard last.
+    latest: [Option<(u64, Instant)>; CHANNELS.len()],
+}
+
+/// What is kept of one page.
+#[derive(Default)]
+pub(crate) struct State {
+    gather: Gather,
+    page: Option<Box<Page>>,
+}
+
+struct Page {
+    first: usize,
+    /// Channels that have said so.
+    subscribed: usize,
+    /// By channel, where it stands.
+    stands: [Stand; CHANNELS.len()],
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stand {
+    /// Not shown, or not subscribed to yet.
+    #[default]
+    Silent,
+    /// Subscribed to, and nothing heard.
+    New,
+    /// What its counter was last.
+    At(u64),
+}
+
+/// What is published to a channel of the page.
+#[derive(Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+struct Quote {
+    symbol: String,
+    bid: f64,
+    ask: f64,
+    counter: u64,
+    sequence: u64,
+}
+
+impl Quote {
+    /// Its number in the channel; `None`: it is none of that channel.
+    fn number(&self, channel: usize) -> Option<u64> {
+        let (right, number) = if channel == SEQUENCE {
+            (true, self.sequence)
+        } else {
+            let priced = 0.0 < self.bid && self.bid < self.ask;
+            (priced && self.symbol == CHANNELS[channel], self.counter)
+        };
+        (right && number > 0).then_some(number)
+    }
+}
+
+impl Stand {
+    /// Takes the next number. Whether it is the next.
+    fn advance(&mut self, number: u64) -> bool {
+        let next = match *self {
+            Stand::Silent => return false,
+            Stand::New => number,
+            Stand::At(last) => last + 1,
+        };
+        *self = Stand::At(number);
+        number == next
+    }
+}
+
+impl Quotes {
+    pub(crate) fn new(timeout: Duration) -> Quotes {
+        Quotes { timeout, opened: 0, latest: [None; CHANNELS.len()] }
+    }
+
+    fn subscribed(
+        &self,
+        id: ConnId,
+        page: &mut Page,
+        heard: &Heard<'_, Quote>,
+        line: &mut Line<'_, '_>,
+    ) {
+        let channel = channel_of(&heard.identifier).filter(|&channel| shows(page.first, channel));
+        match channel.map(|channel| &mut page.stands[channel]) {
+            Some(stand) if *stand == Stand::Silent => *stand = Stand::New,
+            _ => return heard.unexpected(id, line),
+        }
+        page.subscribed += 1;
+        if page.subscribed == SHOWN + 1 {
+            line.desk.out.clear_timer(id);
+            line.desk.ready();
+        }
+    }
+
+    fn quoted(
+        &mut self,
+        id: ConnId,
+        page: &mut Page,
+        heard: &Heard<'_, Quote>,
+        bytes: usize,
+        line: &mut Line<'_, '_>,
+    ) {
+        let quote = heard.data.as_ref();
+        let found = channel_of(&heard.identifier)
+            .and_then(|channel| Some((channel, quote?.number(channel)?)));
+        let Some((channel, number)) = found else {
+            let detail = format_args!("{quote:?} in {}", heard.identifier);
+            return line.desk.fail(id, Fault::Wrong, detail);
+        };
+        let before = page.stands[channel];
+        if !page.stands[channel].advance(number) {
+            let detail = format_args!("number {number} of {} after {before:?}", heard.identifier);
+            return line.desk.fail(id, Fault::Wrong, detail);
+        }
+        let now = Instant::now();
+        let latest = &mut self.latest[channel];
+        if latest.is_none_or(|(last, _)| last < number) {
+            *latest = Some((number, now));
+        }
+        // One that another page has heard the next of already has no first to compare with.
+        match *latest {
+            Some((last, at)) if last == number => {
+                line.desk.score.arrived(now.saturating_duration_since(at), bytes);
+            }
+            _ => line.desk.score.arrived_late(),
+        }
+    }
+}
+
+impl Talk for Quotes {
+    type State = State;
+    const READY_WHEN_OPEN: bool = false;
+
+    fn open(&mut self, id: ConnId, state: &mut State, line: &mut Line<'_, '_>) {
+        let first = self.opened % SEQUENCE;
+        self.opened += 1;
+        let stands = [Stand::Silent; CHANNELS.len()];
+        state.page = Some(Box::new(Page { first, subscribed: 0, stands }));
+        channel::say(id, &subscribe(first), line);
+        let ticks = line.desk.out.ticks(self.timeout);
+        line.desk.out.set_timer(id, ticks);
+    }
+
+    fn message(
+        &mut self,
+        id: ConnId,
+        state: &mut State,
+        piece: Piece<'_>,
+        line: &mut Line<'_, '_>,
+    ) {
+        let Some(text) = state.gather.text(id, &piece, line) else { return };
+        let Some(heard) = Heard::<'_, Quote>::hear(id, &text, line) else { return };
+        let page = state.page.as_mut().expect("there since it is open");
+        match &heard.kind[..] {
+            "subscribed" => self.subscribed(id, page, &heard, line),
+            "publication" => self.quoted(id, page, &heard, text.len(), line),
+            _ => heard.unexpected(id, line),
+        }
+    }
+
+    fn expired(&mut self, id: ConnId, _: &mut State, line: &mut Line<'_, '_>) {
+        let detail = format_args!("not subscribed to all within {:?}", self.timeout);
+        line.desk.fail(id, Fault::Timeout, detail);
+    }
+
+    fn owed(&self, _: &State) -> u32 {
+        0
+    }
+
+    /// Nothing is on its way that was asked for.
+    fn finish(&mut self, _: &mut Outbox, _: &mut Score, _: &mut Rng) {}
+}
+
+/// The page's symbols, and the sequence.
+const CHANNELS: [&str; 13] = [
+    "AAPL", "MSFT", "NVDA", "GOOG", "AMZN", "META", "TSLA", "NFLX", "ORCL", "IBM", "INTC", "AMD",
+    "sequence",
+];
+const SEQUENCE: usize = CHANNELS.len() - 1;
+/// Symbols that a page shows.
+const SHOWN: usize = 8;
+const PREFIX: &str = "quotes:";
+
+fn channel_of(identifier: &str) -> Option<usize> {
+    let name = identifier.strip_prefix(PREFIX)?;
+    CHANNELS.iter().position(|&channel| channel == name)
+}
+
+/// Whether the page that begins with symbol `first` has the channel.
+fn shows(first: usize, channel: usize) -> bool {
+    channel == SEQUENCE || (channel + SEQUENCE - first) % SEQUENCE < SHOWN
+}
+
+/// One batch for all channels of a page.
+fn subscribe(first: usize) -> String {
+    let mut batch = String::from("[");
+    for (channel, name) in CHANNELS.iter().enumerate() {
+        if shows(first, channel) {
+            let comma = if batch.len() > 1 { "," } else { "" };
+            // Writing to a string does not fail.
+            let _ =
+                write!(batch, "{comma}{}", channel::subscribe(&format!("{PREFIX}{name}"), None));
+        }
+    }
+    batch + "]"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_shows_eight_symbols_in_a_row_and_the_sequence() {
+        // Shows how many, which of them at the end of the table, and that the batch has the same.
+        for first in 0..SEQUENCE {
+            let shown: Vec<usize> = (0..CHANNELS.len()).filter(|&c| shows(first, c)).collect();
+            assert_eq!(shown.len(), SHOWN + 1);
+            let batch: Vec<serde_json::Value> =
+                serde_json::from_str(&subscribe(first)).expect("JSON");
+            let named: Vec<usize> = batch
+                .iter()
+                .map(|command| channel_of(command["identifier"].as_str().unwrap()).unwrap())
+                .collect();
+            assert_eq!(named, shown);
+        }
+        assert!(shows(10, 0) && shows(10, 5) && !shows(10, 6) && shows(10, 11));
+        assert_eq!(channel_of("quotes:IBM"), Some(9));
+        assert_eq!((channel_of("IBM"), channel_of("quotes:X")), (None, None));
+    }
+
+    #[test]
+    fn a_quote_must_be_the_next_of_its_symbol() {
+        // Shows that none may be missing, come twice, be of another symbol or have no sense.
+        let quote = |symbol: &str, bid: f64, ask: f64| Quote {
+            symbol: symbol.to_owned(),
+            bid,
+            ask,
+            counter: 7,
+            sequence: 0,
+        };
+        assert_eq!(quote("AAPL", 1.0, 1.01).number(0), Some(7));
+        for wrong in [quote("MSFT", 1.0, 1.01), quote("AAPL", 1.0, 1.0), quote("AAPL", 0.0, 1.0)] {
+            assert_eq!(wrong.number(0), None, "{wrong:?}");
+        }
+        assert_eq!(quote("AAPL", 1.0, 1.01).number(SEQUENCE), None);
+        assert_eq!(Quote { sequence: 3, ..Quote::default() }.number(SEQUENCE), Some(3));
+
+        let mut stand = Stand::New;
+        assert!(stand.advance(7) && stand.advance(8));
+        assert!(!stand.advance(10) && stand.advance(11) && !stand.advance(11));
+        assert!(!Stand::Silent.advance(1));
+    }
+}

@@ -1,0 +1,288 @@
+//! `ws-echo`: active connections that send messages of one size and get them back, with up to
+//! `pipeline` of them under way on each. Every byte is compared; each message carries its number.
+//!
+//! Without a rate the loop is closed: a message is sent when another has come back, so that a
+//! slow server is asked less often and the latency is that of this load only. With a rate the
+//! loop is open: message `k` of all is due `k / rate` seconds after the beginning and its latency
+//! counts from then, whether or not the client or the server was ready for it.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use murre_codec::Kind;
+use murre_core::{ConnId, Outbox, Queued};
+
+use crate::client::Difference;
+use crate::client::ws::{Line, Piece, Talk, say};
+use crate::engine::score::{Fault, Micros, Score};
+
+/// One shard's part of the scenario.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Connections that send; the others are held beside them.
+    pub(crate) active: u32,
+    pub(crate) payload_bytes: u32,
+    pub(crate) pipeline: u32,
+    /// Messages per second of this shard's active connections together.
+    pub(crate) rate: Option<f64>,
+    pub(crate) timeout: Duration,
+}
+
+/// One shard's clients.
+pub(crate) struct WsEcho {
+    settings: Settings,
+    /// The active connections.
+    lanes: Vec<Lane>,
+    /// Lanes that have no connection.
+    free: Vec<u32>,
+    messages: Messages,
+    /// When the hold phase began.
+    begun: Option<Instant>,
+    /// When it ended: what was due until then is still sent.
+    ended: Option<Instant>,
+    /// With a rate: the number of the next message that will be due.
+    next: u64,
+}
+
+struct Lane {
+    id: Option<ConnId>,
+    sent: u64,
+    received: u64,
+    /// Bytes of the message that is arriving.
+    arrived: u32,
+    /// When each message under way was sent, by number modulo the pipeline's depth.
+    sent_at: Box<[Micros]>,
+}
+
+impl Lane {
+    fn under_way(&self) -> u32 {
+        (self.sent - self.received) as u32
+    }
+}
+
+/// What is kept of one client: its lane, if it is active.
+#[derive(Default)]
+pub(crate) struct State(Option<u32>);
+
+impl WsEcho {
+    pub(crate) fn new(settings: Settings) -> WsEcho {
+        let depth = settings.pipeline as usize;
+        let lane = || Lane {
+            id: None,
+            sent: 0,
+            received: 0,
+            arrived: 0,
+            sent_at: vec![Micros::default(); depth].into(),
+        };
+        WsEcho {
+            lanes: (0..settings.active).map(|_| lane()).collect(),
+            free: (0..settings.active).rev().collect(),
+            messages: Messages::new(settings.payload_bytes),
+            begun: None,
+            ended: None,
+            next: 0,
+            settings,
+        }
+    }
+
+    /// With a rate: when message `number` of the lane is due.
+    fn due(&self, begun: Instant, rate: f64, lane: u32, number: u64) -> Instant {
+        let k = number * u64::from(self.settings.active) + u64::from(lane);
+        begun + Duration::from_secs_f64(k as f64 / rate)
+    }
+
+    /// Sends what the lane may send now.
+    fn fill(&mut self, place: u32, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
+        let Some(begun) = self.begun else { return };
+        let now = out.now();
+        while self.lanes[place as usize].under_way() < self.settings.pipeline {
+            let number = self.lanes[place as usize].sent;
+            let due = match self.settings.rate {
+                Some(rate) => self.due(begun, rate, place, number),
+                None => now,
+            };
+            if due > now || self.ended.is_some_and(|ended| due >= ended) {
+                return;
+            }
+            let lane = &mut self.lanes[place as usize];
+            let Some(id) = lane.id else { return };
+            let payload = self.messages.part(place, number, 0..self.settings.payload_bytes);
+            // Gone: `closed` follows and counts it.
+            if say(out, id, Kind::Binary.opcode(), payload, masks) != Queued::Yes {
+                return;
+            }
+            let depth = lane.sent_at.len() as u64;
+            lane.sent_at[(number % depth) as usize] = score.micros(due);
+            lane.sent += 1;
+            score.owe(1);
+            out.set_timer(id, out.ticks(self.settings.timeout));
+        }
+    }
+}
+
+impl Talk for WsEcho {
+    type State = State;
+
+    fn open(&mut self, id: ConnId, state: &mut State, _line: &mut Line<'_, '_>) {
+        state.0 = self.free.pop();
+        if let Some(place) = state.0 {
+            self.lanes[place as usize].id = Some(id);
+        }
+    }
+
+    fn message(
+        &mut self,
+        id: ConnId,
+        state: &mut State,
+        piece: Piece<'_>,
+        line: &mut Line<'_, '_>,
+    ) {
+        let lane = state.0.map(|place| (place, &mut self.lanes[place as usize]));
+        let Some((place, lane)) = lane.filter(|(_, lane)| lane.under_way() > 0) else {
+            return line.desk.fail(id, Fault::Garbled, "a message that nobody asked for");
+        };
+        let from = lane.arrived;
+        let to = from + piece.bytes.len() as u32;
+        let bound = to.min(self.settings.payload_bytes);
+        let expected = self.messages.part(place, lane.received, from..bound);
+        let short = piece.end && to != self.settings.payload_bytes;
+        if piece.kind != Kind::Binary || expected != piece.bytes || short {
+            let difference = Difference { expected, got: piece.bytes };
+            return line.desk.fail(id, Fault::Wrong, difference);
+        }
+        lane.arrived = to;
+        if !piece.end {
+            return;
+        }
+        let depth = lane.sent_at.len() as u64;
+        let due = lane.sent_at[(lane.received % depth) as usize];
+        lane.arrived = 0;
+        lane.received += 1;
+        // First the next message, then the count: nobody sees a lane without any in between.
+        self.fill(place, line.desk.out, line.desk.score, line.masks);
+        let now = line.desk.out.now();
+        line.desk.score.answered(due, now);
+        if self.lanes[place as usize].under_way() == 0 {
+            line.desk.out.clear_timer(id);
+        }
+    }
+
+    fn expired(&mut self, id: ConnId, _state: &mut State, line: &mut Line<'_, '_>) {
+        let timeout = self.settings.timeout;
+        line.desk.fail(id, Fault::Timeout, format_args!("no echo within {timeout:?}"));
+    }
+
+    fn owed(&self, state: &State) -> u32 {
+        state.0.map_or(0, |place| self.lanes[place as usize].under_way())
+    }
+
+    fn begin(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
+        self.begun = Some(out.now());
+        for place in 0..self.settings.active {
+            self.fill(place, out, score, masks);
+        }
+    }
+
+    fn turn(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
+        while self.wake_at().is_some_and(|due| due <= out.now()) {
+            self.fill((self.next % u64::from(self.settings.active)) as u32, out, score, masks);
+            self.next += 1;
+        }
+    }
+
+    /// With a rate: when the next message is due.
+    fn wake_at(&self) -> Option<Instant> {
+        let (Some(begun), Some(rate), None) = (self.begun, self.settings.rate, self.ended) else {
+            return None;
+        };
+        let due = || begun + Duration::from_secs_f64(self.next as f64 / rate);
+        (self.settings.active > 0).then(due)
+    }
+
+    fn finish(&mut self, out: &mut Outbox, _score: &mut Score, _masks: &mut Rng) {
+        self.ended = Some(out.now());
+    }
+
+    fn closed(&mut self, state: State) {
+        let Some(place) = state.0 else { return };
+        let lane = &mut self.lanes[place as usize];
+        lane.id = None;
+        // What was under way is over; who takes the lane next begins with a new message.
+        lane.received = lane.sent;
+        lane.arrived = 0;
+        self.free.push(place);
+    }
+}
+
+/// The contents of messages: the alphabet, begun at another letter in each lane and message, and
+/// over its first bytes the message's number.
+struct Messages {
+    text: Vec<u8>,
+    part: Vec<u8>,
+}
+
+impl Messages {
+    fn new(payload_bytes: u32) -> Messages {
+        let text = (b'a'..=b'z').cycle().take(payload_bytes as usize + 26).collect();
+        Messages { text, part: Vec::with_capacity(payload_bytes as usize) }
+    }
+
+    fn part(&mut self, lane: u32, number: u64, range: Range<u32>) -> &[u8] {
+        let (from, to) = (range.start as usize, range.end as usize);
+        let shift = ((u64::from(lane) * 5 + number) % 26) as usize;
+        self.part.clear();
+        self.part.extend_from_slice(&self.text[shift + from..shift + to.max(from)]);
+        let head = number.to_le_bytes();
+        for (byte, place) in self.part.iter_mut().zip(from..head.len()) {
+            *byte = head[place];
+        }
+        &self.part
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_carry_their_number_at_every_cut() {
+        // Shows that a message compared in parts is the message that was sent whole, and that
+        // another number, or another lane, is another message.
+        let mut messages = Messages::new(40);
+        let whole = messages.part(3, 70_000, 0..40).to_vec();
+        assert_eq!(whole.len(), 40);
+        assert_eq!(whole[..8], 70_000u64.to_le_bytes());
+        for cut in 0..=40 {
+            let mut parts = messages.part(3, 70_000, 0..cut).to_vec();
+            parts.extend_from_slice(messages.part(3, 70_000, cut..40));
+            assert_eq!(parts, whole, "cut at {cut}");
+        }
+        assert_ne!(messages.part(3, 70_001, 0..40), whole);
+        assert_ne!(messages.part(4, 70_000, 0..40), whole);
+        let mut tiny = Messages::new(1);
+        assert_eq!(tiny.part(0, 5, 0..1), [5]);
+    }
+
+    #[test]
+    fn open_loop_messages_are_due_in_turns() {
+        // Shows that the lanes' messages together are due at even intervals, none twice.
+        let settings = Settings {
+            active: 3,
+            payload_bytes: 8,
+            pipeline: 2,
+            rate: Some(1000.0),
+            timeout: Duration::from_secs(1),
+        };
+        let echo = WsEcho::new(settings);
+        let begun = Instant::now();
+        let mut due: Vec<_> = (0..3)
+            .flat_map(|lane| (0..4).map(move |number| (lane, number)))
+            .map(|(lane, number)| echo.due(begun, 1000.0, lane, number))
+            .collect();
+        due.sort();
+        for (k, due) in due.iter().enumerate() {
+            assert_eq!(due.duration_since(begun).as_millis(), k as u128);
+        }
+    }
+}
