@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::channel::Subscriber;
-use super::readers::{Reader, Slice, Standing};
+use super::readers::{Reader, ReaderState, Slice};
 use super::*;
 
 /// Deliveries of one channel before it is another's turn.
@@ -65,13 +65,13 @@ impl<E: Encoded> Channels<E> {
             for (at, subscriber) in subscribers.iter().enumerate() {
                 let taken = to.offer(subscriber.member, &entry.publication, &mut entry.encoded);
                 if taken == Taken::Full {
-                    self.fallen.push((first + at) as u32);
+                    self.fell_behind.push((first + at) as u32);
                 }
             }
             self.logs.delivered(log, sequence, deliveries);
             made += deliveries;
             // From the highest place down, so that the others keep theirs.
-            while let Some(place) = self.fallen.pop() {
+            while let Some(place) = self.fell_behind.pop() {
                 self.fall_behind(channel, place, sequence, now);
             }
             self.logs.trim(log);
@@ -79,7 +79,7 @@ impl<E: Encoded> Channels<E> {
             self.logs.evict(log, &mut self.readers, now);
             self.update_full(log);
         }
-        self.fallen.trim();
+        self.fell_behind.trim();
         made
     }
 
@@ -95,7 +95,7 @@ impl<E: Encoded> Channels<E> {
             index,
             channel: key,
             id: self.readers.next_id(),
-            standing: Standing::Fast,
+            state: ReaderState::Fast,
             held: false,
             cursor: sequence,
             dropped: 0,
@@ -154,16 +154,16 @@ impl<E: Encoded> Channels<E> {
         let read = self.read_on(key, &name, is_slow, now, to);
         match read {
             Read::CaughtUp => {
-                self.tell_dropped(key, &name, to);
+                self.report_dropped(key, &name, to);
                 self.readers.remove(key);
                 self.channels.value_mut(channel).unlisted -= 1;
                 self.list(member, index, channel);
             }
             Read::Full | Read::Waiting => {
-                let standing = if is_slow { Standing::Slow } else { Standing::Fast };
+                let state = if is_slow { ReaderState::Slow } else { ReaderState::Fast };
                 let reader = &mut self.readers[key];
-                reader.standing = standing;
-                self.logs[log].add_reader(reader.cursor, key, standing);
+                reader.state = state;
+                self.logs[log].add_reader(reader.cursor, key, state);
             }
             Read::Ended => self.end_reader(key),
         }
@@ -221,7 +221,7 @@ impl<E: Encoded> Channels<E> {
     ) -> Read {
         let member = self.readers[key].member;
         while self.readers[key].cursor < self.logs[log].end() {
-            self.tell_dropped(key, name, to);
+            self.report_dropped(key, name, to);
             let cursor = self.readers[key].cursor;
             let entry = self.logs[log].entry(cursor);
             let taken = to.offer(member, &entry.publication, &mut entry.encoded);
@@ -246,7 +246,7 @@ impl<E: Encoded> Channels<E> {
             let cursor = self.readers[key].cursor;
             // A reader may have skipped some of it.
             if offset == cursor {
-                self.tell_dropped(key, name, to);
+                self.report_dropped(key, name, to);
                 let taken = to.offer(member, publication, &mut E::default());
                 if taken == Taken::Full {
                     let slice = Slice::Here { reader: key, first: cursor, publications };
@@ -317,7 +317,7 @@ impl<E: Encoded> Channels<E> {
     }
 
     /// Tells a member what it has not got, before it gets what follows.
-    fn tell_dropped(&mut self, key: u32, name: &Arc<str>, to: &mut impl Subscribers<E>) {
+    fn report_dropped(&mut self, key: u32, name: &Arc<str>, to: &mut impl Subscribers<E>) {
         let reader = &mut self.readers[key];
         let dropped = mem::take(&mut reader.dropped);
         if dropped > 0 {
@@ -338,12 +338,12 @@ impl<E: Encoded> Channels<E> {
                 continue;
             };
             left -= 1;
-            let Reader { channel, cursor, standing, .. } = self.readers[key];
+            let Reader { channel, cursor, state, .. } = self.readers[key];
             let name = self.channels.name(channel).text.clone();
             self.logs[log].remove_reader(cursor, key);
             let base = self.logs[log].base();
             match self.overrun(key, base, &name, to) {
-                true => self.logs[log].add_reader(self.readers[key].cursor, key, standing),
+                true => self.logs[log].add_reader(self.readers[key].cursor, key, state),
                 false => self.end_reader(key),
             }
         }

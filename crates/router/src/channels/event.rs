@@ -39,7 +39,7 @@ pub enum Event {
         /// The channel.
         channel: Arc<str>,
         /// Its position, in a channel with history, or the reason of the channel's owner to refuse.
-        outcome: Result<Option<Position>, Refused>,
+        outcome: Result<Option<Position>, ChannelError>,
     },
     /// The answer to a question about history.
     History {
@@ -83,7 +83,7 @@ pub struct HistoryPage {
 
 /// The reason why a command was refused. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Refused {
+pub enum ChannelError {
     /// The member is subscribed, or has asked to be.
     AlreadySubscribed,
     /// The member is not subscribed and has not asked to be.

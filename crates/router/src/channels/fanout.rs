@@ -33,9 +33,9 @@ struct Segment {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Closed {
     /// Deliveries that are off.
-    pub(super) off: u64,
+    pub(super) cancelled: u64,
     /// The oldest publications that wait for nobody any more.
-    pub(super) done: usize,
+    pub(super) finished: usize,
 }
 
 impl Fanout {
@@ -88,11 +88,11 @@ impl Fanout {
         len: u32,
         mut moved: impl FnMut(u32, u32),
     ) -> Closed {
-        let mut off = 0;
+        let mut cancelled = 0;
         let first = self.segments.partition_point(|segment| segment.end <= gap);
         for segment in self.segments.range_mut(first..) {
             segment.end -= 1;
-            off += u64::from(segment.publications);
+            cancelled += u64::from(segment.publications);
             if segment.end != gap {
                 moved(segment.end, gap);
             }
@@ -101,7 +101,7 @@ impl Fanout {
         if gap != len - 1 {
             moved(len - 1, gap);
         }
-        Closed { off, done: self.merge_empty(first) }
+        Closed { cancelled, finished: self.merge_empty(first) }
     }
 
     /// Merges an empty segment into the previous one. Returns the publications of an empty first
@@ -155,7 +155,7 @@ mod tests {
         ]
     }
 
-    fn obey(step: Step, fanout: &mut Fanout, naive: &mut Naive) {
+    fn apply(step: Step, fanout: &mut Fanout, naive: &mut Naive) {
         let len = naive.list.len();
         match step {
             Step::Join => naive.list.push(Vec::new()),
@@ -167,9 +167,9 @@ mod tests {
                     list[to as usize] = mem::take(&mut list[from as usize]);
                 });
                 naive.list.pop();
-                assert_eq!(closed.off, due, "a subscriber that leaves gets nothing more");
-                naive.deliveries -= closed.off;
-                naive.done += closed.done;
+                assert_eq!(closed.cancelled, due, "a subscriber that leaves gets nothing more");
+                naive.deliveries -= closed.cancelled;
+                naive.done += closed.finished;
             }
             Step::Publish if len > 0 => {
                 fanout.push(len as u32);
@@ -201,14 +201,14 @@ mod tests {
         fn everybody_gets_what_is_due(steps in proptest::collection::vec(step(), 0..120)) {
             let (mut fanout, mut naive) = (Fanout::default(), Naive::default());
             for step in steps {
-                obey(step, &mut fanout, &mut naive);
+                apply(step, &mut fanout, &mut naive);
                 let ends: Vec<u32> = fanout.segments.iter().map(|segment| segment.end).collect();
                 prop_assert!(ends.is_sorted_by(|a, b| a < b) && !ends.contains(&0));
                 let waiting = fanout.segments.iter().map(|segment| segment.publications);
                 prop_assert_eq!(waiting.sum::<u32>() as usize, naive.published - naive.done);
             }
             while !fanout.is_empty() {
-                obey(Step::Deliver(3), &mut fanout, &mut naive);
+                apply(Step::Deliver(3), &mut fanout, &mut naive);
             }
             prop_assert_eq!((naive.deliveries, naive.done), (0, naive.published));
             prop_assert!(naive.list.iter().all(Vec::is_empty));

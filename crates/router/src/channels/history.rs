@@ -64,7 +64,7 @@ impl History {
 
     /// Whether the oldest publication has to stay, whatever the retention.
     fn is_held(&self) -> bool {
-        self.holds.as_ref().is_some_and(|holds| holds.floor() <= self.oldest())
+        self.holds.as_ref().is_some_and(|holds| holds.lowest() <= self.oldest())
     }
 
     /// When the oldest publication is to be dropped. One that is held has no such time.
@@ -228,7 +228,7 @@ impl History {
     }
 
     /// Drops what was only there for a hold and is beyond the size; the rest has its time.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn drop_released(&mut self) {
         while self.beyond() > 0 && self.evict_one() {}
         self.give_back();
     }
@@ -415,7 +415,7 @@ mod tests {
         let newest = page(&history, Start::Head, (9, 9), Direction::Reverse);
         assert_eq!(newest, (None, vec![6, 5, 4], false));
         history.holds = None;
-        history.settle();
+        history.drop_released();
         assert_eq!((history.len(), history.held_bytes(), history.deadline()), (3, 0, Some(10)));
     }
 

@@ -27,7 +27,7 @@ impl Holds {
     }
 
     /// The first offset that has to stay, whatever the retention.
-    pub(super) fn floor(&self) -> u64 {
+    pub(super) fn lowest(&self) -> u64 {
         self.offsets.first().map_or(u64::MAX, |(offset, _)| *offset)
     }
 

@@ -5,7 +5,7 @@
 pub struct Limits {
     /// Members that there is room for from the start: memory that is not touched before it is used.
     /// There may be more, at the price of what a table leaves behind when it grows.
-    pub members_usual: usize,
+    pub members_expected: usize,
     /// Subscriptions that one member may have.
     pub subscriptions_max: usize,
     /// Messages that may wait for one other shard before commands that need more are refused. Those
@@ -35,7 +35,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            members_usual: 0,
+            members_expected: 0,
             subscriptions_max: 1000,
             messages_max: 65_536,
             deliveries_max: 4_000_000,

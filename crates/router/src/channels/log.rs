@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::Publication;
 use super::fanout::Fanout;
-use super::readers::Standing;
+use super::readers::ReaderState;
 use super::subscribers::Encoded;
 
 /// One channel's log on this shard.
@@ -165,11 +165,11 @@ impl<E: Encoded> Log<E> {
     }
 
     /// A reader stands at `cursor`.
-    pub(super) fn add_reader(&mut self, cursor: u64, reader: u32, standing: Standing) {
-        match standing {
-            Standing::Fast => _ = self.fast.insert((cursor, reader)),
-            Standing::Slow => _ = self.slow.insert((cursor, reader)),
-            Standing::Ended => {}
+    pub(super) fn add_reader(&mut self, cursor: u64, reader: u32, state: ReaderState) {
+        match state {
+            ReaderState::Fast => _ = self.fast.insert((cursor, reader)),
+            ReaderState::Slow => _ = self.slow.insert((cursor, reader)),
+            ReaderState::Ended => {}
         }
     }
 

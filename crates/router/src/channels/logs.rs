@@ -8,7 +8,7 @@ use slab::Slab;
 use super::Publication;
 use super::channel::{Channel, NONE};
 use super::log::Log;
-use super::readers::{Readers, Standing};
+use super::readers::{ReaderState, Readers};
 use super::subscribers::Encoded;
 use crate::memory::{KEPT, Trim};
 
@@ -22,8 +22,8 @@ pub(super) struct Logs<E> {
     sweeps: VecDeque<u32>,
     /// Logs that are full, and whose owners were told so.
     pub(super) full: BTreeSet<u32>,
-    /// Publications that have stayed after their fan-out, in this order; some are gone.
-    order: VecDeque<Stayed>,
+    /// Publications that are retained after their fan-out, in this order; some are gone.
+    order: VecDeque<Retained>,
     /// Logs that are closed and keep their slot and their room, for the next ones.
     spare: Vec<u32>,
     next_generation: u32,
@@ -35,16 +35,16 @@ pub(super) struct Logs<E> {
 }
 
 /// A publication in a log, which is stale if the log is another one now.
-struct Stayed {
+struct Retained {
     log: u32,
     generation: u32,
     sequence: u64,
 }
 
 /// As many logs that are over keep their room.
-const SPARE: usize = 32;
+const SPARE_MAX: usize = 32;
 /// Publications that one call of `evict_oldest` looks at.
-const LOOKED_AT: usize = 4096;
+const EVICTION_SCAN_MAX: usize = 4096;
 
 impl<E: Encoded> Logs<E> {
     pub(super) fn new(log_bytes_max: u64) -> Self {
@@ -114,8 +114,8 @@ impl<E: Encoded> Logs<E> {
         match self.logs.get_mut(log as usize) {
             Some(log) => {
                 let closed = log.fanout.close_gap(gap, len, moved);
-                log.handed_out(closed.done);
-                self.waiting -= closed.off;
+                log.handed_out(closed.finished);
+                self.waiting -= closed.cancelled;
             }
             None if gap < len - 1 => moved(len - 1, gap),
             None => {}
@@ -164,11 +164,11 @@ impl<E: Encoded> Logs<E> {
         }
         let this = &mut self.logs[log as usize];
         while let Some(sequence) = this.take_unordered() {
-            self.order.push_back(Stayed { log, generation: this.generation, sequence });
+            self.order.push_back(Retained { log, generation: this.generation, sequence });
         }
         if self.order.len() as u64 > 2 * self.publications + KEPT as u64 {
             let logs = &self.logs;
-            self.order.retain(|stayed| stayed.find(logs).is_some());
+            self.order.retain(|retained| retained.find(logs).is_some());
         }
         self.order.trim();
     }
@@ -210,9 +210,9 @@ impl<E: Encoded> Logs<E> {
                 return true;
             }
             let cursor = reader.cursor;
-            readers[holder].standing = Standing::Slow;
+            readers[holder].state = ReaderState::Slow;
             this.remove_reader(cursor, holder);
-            this.add_reader(cursor, holder, Standing::Slow);
+            this.add_reader(cursor, holder, ReaderState::Slow);
         }
         this.is_held()
     }
@@ -230,19 +230,19 @@ impl<E: Encoded> Logs<E> {
     /// Drops the oldest publications of all logs that may be dropped, until there are no more than
     /// `bytes_max`. Looks at a bounded number of them.
     pub(super) fn evict_oldest(&mut self, bytes_max: u64, readers: &mut Readers, now: u64) {
-        for _ in 0..self.order.len().min(LOOKED_AT) {
+        for _ in 0..self.order.len().min(EVICTION_SCAN_MAX) {
             if self.bytes <= bytes_max {
                 break;
             }
-            let stayed = self.order.pop_front().expect("just counted");
-            let Some(base) = stayed.find(&self.logs).map(Log::base) else { continue };
+            let retained = self.order.pop_front().expect("just counted");
+            let Some(base) = retained.find(&self.logs).map(Log::base) else { continue };
             // Older ones of the log had to stay before, and are in the order behind this one.
-            for _ in base..=stayed.sequence {
-                if self.is_held(stayed.log, readers, now) {
-                    self.order.push_back(stayed);
+            for _ in base..=retained.sequence {
+                if self.is_held(retained.log, readers, now) {
+                    self.order.push_back(retained);
                     break;
                 }
-                self.drop_oldest(stayed.log);
+                self.drop_oldest(retained.log);
             }
         }
     }
@@ -281,7 +281,7 @@ impl<E: Encoded> Logs<E> {
         if std::mem::take(&mut log.is_swept) {
             self.sweeps.retain(|sweep| *sweep != key);
         }
-        if self.spare.len() < SPARE && !log.is_large() {
+        if self.spare.len() < SPARE_MAX && !log.is_large() {
             self.spare.push(key);
         } else {
             self.logs.remove(key as usize);
@@ -294,7 +294,7 @@ impl<E: Encoded> Logs<E> {
     }
 }
 
-impl Stayed {
+impl Retained {
     /// The log, if the publication is still in it.
     fn find<'l, E: Encoded>(&self, logs: &'l Slab<Log<E>>) -> Option<&'l Log<E>> {
         let log = logs.get(self.log as usize)?;

@@ -26,14 +26,14 @@ pub(super) enum Place {
     /// In its list, at this place.
     Listed(u32),
     /// Nowhere yet: this question has not been answered.
-    Asked(u32),
+    Joining(u32),
     /// Out of its list: this reader is behind.
     Behind(u32),
 }
 
 /// The upper two bits of `Membership::place`. Lists, questions and readers are fewer than 2^30.
 const KIND: u32 = 3 << 30;
-const ASKED: u32 = 1 << 30;
+const JOINING: u32 = 1 << 30;
 const BEHIND: u32 = 2 << 30;
 
 const _: () = assert!(size_of::<Membership>() == 8);
@@ -44,7 +44,7 @@ impl Membership {
     pub(super) fn new(channel: u32, place: Place) -> Self {
         let (kind, key) = match place {
             Place::Listed(place) => (0, place),
-            Place::Asked(ask) => (ASKED, ask),
+            Place::Joining(join) => (JOINING, join),
             Place::Behind(reader) => (BEHIND, reader),
         };
         assert!(key & KIND == 0, "there are too many memberships");
@@ -55,7 +55,7 @@ impl Membership {
         let key = self.place & !KIND;
         match self.place & KIND {
             0 => Place::Listed(key),
-            ASKED => Place::Asked(key),
+            JOINING => Place::Joining(key),
             _ => Place::Behind(key),
         }
     }
@@ -78,7 +78,7 @@ impl Members {
     }
 
     /// Adds a membership and returns its index.
-    pub(super) fn join(&mut self, member: Member, membership: Membership) -> u32 {
+    pub(super) fn add(&mut self, member: Member, membership: Membership) -> u32 {
         let members = member as usize + 1;
         if members > self.lists.len() {
             if members > self.lists.capacity() {
@@ -99,12 +99,16 @@ impl Members {
     }
 
     /// Ends one membership. Also returns the one that has its index now, if one does.
-    pub(super) fn part(&mut self, member: Member, index: u32) -> (Membership, Option<Membership>) {
+    pub(super) fn remove(
+        &mut self,
+        member: Member,
+        index: u32,
+    ) -> (Membership, Option<Membership>) {
         let list = &mut self.lists[member as usize];
-        let parted = list[index as usize];
+        let removed = list[index as usize];
         list.swap_remove(index as usize);
         self.memberships -= 1;
-        (parted, list.get(index as usize).copied())
+        (removed, list.get(index as usize).copied())
     }
 
     /// Ends all memberships of a member.
@@ -122,8 +126,8 @@ mod tests {
     /// A membership says where its channel has the member, of three kinds of places.
     #[test]
     fn places_are_told_apart() {
-        for key in [0, 7, ASKED - 1] {
-            for place in [Place::Listed(key), Place::Asked(key), Place::Behind(key)] {
+        for key in [0, 7, JOINING - 1] {
+            for place in [Place::Listed(key), Place::Joining(key), Place::Behind(key)] {
                 assert_eq!(Membership::new(3, place).place(), place);
             }
         }
@@ -134,12 +138,12 @@ mod tests {
     fn the_last_takes_the_index() {
         let mut members = Members::new(0);
         for channel in 0..3 {
-            members.join(9, Membership::new(channel, Place::Listed(channel)));
+            members.add(9, Membership::new(channel, Place::Listed(channel)));
         }
-        let (parted, moved) = members.part(9, 0);
-        assert_eq!((parted.channel, moved.map(|moved| moved.channel)), (0, Some(2)));
-        let (parted, moved) = members.part(9, 1);
-        assert_eq!((parted.channel, moved.is_none()), (1, true));
+        let (removed, moved) = members.remove(9, 0);
+        assert_eq!((removed.channel, moved.map(|moved| moved.channel)), (0, Some(2)));
+        let (removed, moved) = members.remove(9, 1);
+        assert_eq!((removed.channel, moved.is_none()), (1, true));
         assert_eq!((members.of(9).len(), members.memberships()), (1, 1));
         assert_eq!((members.leave(9).len(), members.leave(1000).len()), (1, 0));
         assert_eq!((members.of(9).len(), members.memberships()), (0, 0));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ChannelName, HistoryPage, HistoryQuery, Origin, Payload, Position, Publication, Publisher,
-    Recovery, Refused, Start,
+    ChannelError, ChannelName, HistoryPage, HistoryQuery, Origin, Payload, Position, Publication,
+    Publisher, Recovery, Start,
 };
 use crate::{Member, Ticket};
 
@@ -17,12 +17,12 @@ use crate::{Member, Ticket};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are described with their variant")]
 pub enum ShardMessage {
-    /// One of `subscribers` on the sender wants to hear what follows on `start`. `Joined` gives `ask`
+    /// One of `subscribers` on the sender wants to hear what follows on `start`. `Joined` gives `join`
     /// back. `key` names the channel on the sender, for its publications, and `reader` the subscriber
     /// if it recovers.
-    Ask { channel: ChannelName, key: u32, subscribers: u32, ask: u32, reader: u32, start: Start },
+    Join { channel: ChannelName, key: u32, subscribers: u32, join: u32, reader: u32, start: Start },
     /// The sender has this number of subscribers. With 0, it has forgotten the channel.
-    Count { channel: ChannelName, subscribers: u32 },
+    SubscriberCount { channel: ChannelName, subscribers: u32 },
     /// A member of the sender publishes.
     Publish { channel: ChannelName, payload: Payload, publisher: Publisher },
     /// A member of the sender asks for history.
@@ -37,7 +37,7 @@ pub enum ShardMessage {
     ChannelBehind { channel: ChannelName, behind: bool },
     /// The member with this question is subscribed, and has missed so many publications before
     /// `recovery.position`, all of which it gets. Later publications follow this message.
-    Joined { ask: u32, recovery: Option<Recovery>, missed: u64 },
+    Joined { join: u32, recovery: Option<Recovery>, missed: u64 },
     /// A publication for the subscribers of the channel that had this key when the receiver last
     /// asked.
     Publication { key: u32, publication: Publication },
@@ -46,7 +46,7 @@ pub enum ShardMessage {
         ticket: Option<Ticket>,
         origin: Origin,
         channel: Arc<str>,
-        outcome: Result<Option<Position>, Refused>,
+        outcome: Result<Option<Position>, ChannelError>,
     },
     /// The answer to `Read`.
     History { ticket: Ticket, page: HistoryPage },
@@ -95,17 +95,24 @@ mod tests {
             publications: publications.clone(),
             more: true,
         };
-        let (channel, outcome) = (Arc::from("a:b"), Err(Refused::Overloaded));
+        let (channel, outcome) = (Arc::from("a:b"), Err(ChannelError::Overloaded));
         let start = Start::After(position);
         let messages = [
-            ShardMessage::Ask { channel: name(), key: 1, subscribers: 2, ask: 3, reader: 4, start },
-            ShardMessage::Count { channel: name(), subscribers: 0 },
+            ShardMessage::Join {
+                channel: name(),
+                key: 1,
+                subscribers: 2,
+                join: 3,
+                reader: 4,
+                start,
+            },
+            ShardMessage::SubscriberCount { channel: name(), subscribers: 0 },
             ShardMessage::Publish { channel: name(), payload, publisher },
             ShardMessage::Read { channel: name(), query, ticket: 5 },
             ShardMessage::Slice { channel: name(), member: 1, reader: 2, from: 3, hold: true },
             ShardMessage::Release { channel: name(), reader: 1 },
             ShardMessage::ChannelBehind { channel: name(), behind: true },
-            ShardMessage::Joined { ask: 1, recovery, missed: 9 },
+            ShardMessage::Joined { join: 1, recovery, missed: 9 },
             ShardMessage::Publication { key: 2, publication },
             ShardMessage::Published { ticket: None, origin, channel, outcome },
             ShardMessage::History { ticket: 4, page },

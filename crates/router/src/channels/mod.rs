@@ -3,7 +3,7 @@
 //! ```text
 //!   subscriber's shard                    owner of the channel               publisher's shard
 //!  ────────────────────                  ──────────────────────             ───────────────────
-//!   subscribe ── Ask ───────────────────▶ the shard is interested
+//!   subscribe ── Join ──────────────────▶ the shard is interested
 //!   Event ◀───── Joined ───────────────── from this position on
 //!                                         refuses, or numbers  ◀── Publish ─── publish
 //!   log ◀─────── Publication ──────────── and keeps, and tells ─── Published ▶ Event
@@ -66,10 +66,10 @@ use name::{ByName, Hashing};
 use owner::{Owner, ShardInterest};
 use publish::Appending;
 use readers::Readers;
-use subscribe::Ask;
+use subscribe::PendingJoin;
 
 pub use backplane::{Append, AppendId, Backplane, Interest, Local};
-pub use event::{Event, HistoryPage, Recovery, Refused};
+pub use event::{ChannelError, Event, HistoryPage, Recovery};
 pub use history::Retention;
 pub use limits::{Limits, Stats};
 pub use listing::{ChannelInfo, Cursor};
@@ -102,12 +102,12 @@ pub struct Channels<E = ()> {
     members: Members,
     /// The questions that the owners have not answered; `None` if the member has withdrawn it. A
     /// question keeps its key until the answer is here, so an answer is never taken for another.
-    asks: Slab<Option<Ask>>,
+    joins: Slab<Option<PendingJoin>>,
     logs: Logs<E>,
     /// The readers that are behind.
     readers: Readers,
     /// Places of subscribers that fall behind in a fan-out; empty between calls.
-    fallen: Vec<u32>,
+    fell_behind: Vec<u32>,
     owner: Owner,
     /// Publications that the backplane has yet to append.
     appending: Slab<Appending>,
@@ -149,11 +149,11 @@ impl<E: Encoded> Channels<E> {
             limits,
             hashing,
             channels: ByName::new(),
-            members: Members::new(limits.members_usual),
-            asks: Slab::new(),
+            members: Members::new(limits.members_expected),
+            joins: Slab::new(),
             logs: Logs::new(limits.log_bytes_max),
             readers: Readers::new(limits.slow_grace_ms),
-            fallen: Vec::new(),
+            fell_behind: Vec::new(),
             owner,
             appending: Slab::new(),
             outboxes: (0..shards).map(|_| Vec::new()).collect(),
@@ -197,31 +197,31 @@ impl<E: Encoded> Channels<E> {
     /// Takes a message from another shard; those from one shard in their order.
     pub fn receive(&mut self, from: Shard, message: ShardMessage, now: u64) {
         match message {
-            ShardMessage::Ask { channel, key, subscribers, ask, reader, start } => {
+            ShardMessage::Join { channel, key, subscribers, join, reader, start } => {
                 let interest = ShardInterest { shard: from, is_behind: false, key, subscribers };
                 let (recovery, missed) = self.owner.join(channel, interest, start, reader, now);
-                self.tell(from, ShardMessage::Joined { ask, recovery, missed }, now);
+                self.send(from, ShardMessage::Joined { join, recovery, missed }, now);
             }
-            ShardMessage::Count { channel, subscribers } => {
-                self.owner.count(&channel, from, subscribers);
+            ShardMessage::SubscriberCount { channel, subscribers } => {
+                self.owner.set_subscribers(&channel, from, subscribers);
             }
             ShardMessage::Publish { channel, payload, publisher } => {
                 let ChannelName { hash, text } = &channel;
-                let entered = self.enter(from, *hash, text, payload, publisher, now);
-                if let Some(outcome) = entered {
-                    self.tell_outcome(from, publisher, channel.text, outcome);
+                let outcome = self.accept(from, *hash, text, payload, publisher, now);
+                if let Some(outcome) = outcome {
+                    self.report_outcome(from, publisher, channel.text, outcome);
                 }
             }
             ShardMessage::Read { channel, query, ticket } => {
                 let page = self.owner.read(&channel, query, now);
-                self.tell(from, ShardMessage::History { ticket, page }, now);
+                self.send(from, ShardMessage::History { ticket, page }, now);
             }
             ShardMessage::Slice { channel, member, reader, from: offset, hold } => {
                 let bounds = (offset, self.limits.slice_bytes);
                 let (first, publications) =
                     self.owner.slice(&channel, (from, reader), bounds, hold, now);
                 let message = ShardMessage::SliceRead { member, reader, first, publications };
-                self.tell(from, message, now);
+                self.send(from, message, now);
             }
             ShardMessage::Release { channel, reader } => {
                 self.owner.release_by_name(&channel, (from, reader));
@@ -229,8 +229,8 @@ impl<E: Encoded> Channels<E> {
             ShardMessage::ChannelBehind { channel, behind } => {
                 self.owner.set_behind(&channel, from, behind);
             }
-            ShardMessage::Joined { ask, recovery, missed } => {
-                self.joined(ask, recovery, missed, now);
+            ShardMessage::Joined { join, recovery, missed } => {
+                self.joined(join, recovery, missed, now);
             }
             ShardMessage::Publication { key, publication } => self.log(key, publication, now),
             ShardMessage::Published { ticket, origin, channel, outcome } => {
@@ -249,7 +249,7 @@ impl<E: Encoded> Channels<E> {
     }
 
     /// Gathers a message for another shard. This one takes it at once.
-    fn tell(&mut self, to: Shard, message: ShardMessage, now: u64) {
+    fn send(&mut self, to: Shard, message: ShardMessage, now: u64) {
         match to == self.shard {
             true => self.receive(to, message, now),
             false => self.outboxes[usize::from(to)].push(message),
@@ -288,7 +288,7 @@ impl<E: Encoded> Channels<E> {
         let mut stats = Stats {
             channels: self.channels.len() as u64,
             subscriptions: self.members.memberships(),
-            pending: self.asks.len() as u64,
+            pending: self.joins.len() as u64,
             messages_waiting: self.outboxes.iter().map(|messages| messages.len() as u64).sum(),
             deliveries_waiting: self.logs.waiting(),
             events_waiting: self.events.len() as u64,

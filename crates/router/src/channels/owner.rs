@@ -56,7 +56,7 @@ pub(super) struct ShardInterest {
 const _: () = assert!(ByName::<Owned>::SLOT_BYTES == 64);
 
 /// Publications that one call of `expire` drops.
-pub(super) const EXPIRED_SLICE: usize = 1024;
+pub(super) const EXPIRED_PER_CALL: usize = 1024;
 
 impl Owner {
     pub(super) fn new(
@@ -143,7 +143,7 @@ impl Owner {
     }
 
     /// A shard has this number of subscribers now. With none, it does not care any more.
-    pub(super) fn count(&mut self, name: &ChannelName, shard: Shard, subscribers: u32) {
+    pub(super) fn set_subscribers(&mut self, name: &ChannelName, shard: Shard, subscribers: u32) {
         let key = self.find(name.hash, &name.text).expect("the shard has asked before");
         let interests = &mut self.channels.value_mut(key).interests;
         let at = interests.iter().position(|interest| interest.shard == shard);
@@ -211,7 +211,7 @@ impl Owner {
     /// Drops what is past its time, a bounded slice of it.
     pub(super) fn expire(&mut self, now: u64) {
         self.lapse(now);
-        let mut left = EXPIRED_SLICE;
+        let mut left = EXPIRED_PER_CALL;
         while left > 0
             && let Some(&Reverse((deadline, _))) = self.deadlines.peek()
             && deadline <= now
@@ -337,7 +337,7 @@ mod tests {
         for _ in 0..2 {
             let first = position(owner.join(kept.clone(), READER, Start::Head, 0, 0));
             assert_eq!(first, Position { epoch: 7, offset: 0 });
-            owner.count(&kept, 0, 0);
+            owner.set_subscribers(&kept, 0, 0);
         }
         assert_eq!(publish(&mut owner, &kept, 1, 0), Some(Position { epoch: 7, offset: 1 }));
         owner.expire(TTL_MS);
@@ -385,7 +385,7 @@ mod tests {
             assert_eq!((owner.kept, owner.lapses.len()), (2, 0), "{how}");
             assert!(!owner.is_overheld(0, 0, 0, 0));
             assert_eq!(owner.next_expiry(), Some(TTL_MS));
-            owner.count(&kept, 0, 0);
+            owner.set_subscribers(&kept, 0, 0);
             owner.expire(TTL_MS);
             assert_eq!((owner.channels.len(), owner.bytes, owner.next_expiry()), (0, 0, None));
         }
@@ -438,7 +438,7 @@ mod tests {
         owner.expire(TTL_MS - 1);
         assert_eq!(owner.kept, 6000);
         owner.expire(TTL_MS + 149);
-        assert_eq!(owner.kept, 6000 - EXPIRED_SLICE);
+        assert_eq!(owner.kept, 6000 - EXPIRED_PER_CALL);
         while owner.next_expiry().is_some_and(|due| due < TTL_MS + 150) {
             owner.expire(TTL_MS + 149);
         }

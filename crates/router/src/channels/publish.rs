@@ -26,12 +26,12 @@ impl<E: Encoded> Channels<E> {
         payload: Payload,
         publisher: Publisher,
         now: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), ChannelError> {
         let hash = self.hashing.hash(channel.as_bytes());
         let owner = self.owner_of(hash);
         if owner != self.shard {
             if self.is_overloaded(owner) {
-                return Err(Refused::Overloaded);
+                return Err(ChannelError::Overloaded);
             }
             let channel = self.name(hash, channel);
             self.outboxes[usize::from(owner)].push(ShardMessage::Publish {
@@ -41,11 +41,11 @@ impl<E: Encoded> Channels<E> {
             });
             return Ok(());
         }
-        match self.enter(owner, hash, channel, payload, publisher, now) {
+        match self.accept(owner, hash, channel, payload, publisher, now) {
             Some(Err(refused)) => return Err(refused),
             Some(outcome) if publisher.ticket.is_some() => {
                 let channel = self.name(hash, channel).text;
-                self.tell_outcome(owner, publisher, channel, outcome);
+                self.report_outcome(owner, publisher, channel, outcome);
             }
             _ => {}
         }
@@ -54,7 +54,7 @@ impl<E: Encoded> Channels<E> {
 
     /// As the owner: takes a publication in, unless it is refused. Returns its outcome, unless the
     /// backplane will say it later.
-    pub(super) fn enter(
+    pub(super) fn accept(
         &mut self,
         from: Shard,
         hash: u32,
@@ -62,11 +62,11 @@ impl<E: Encoded> Channels<E> {
         payload: Payload,
         publisher: Publisher,
         now: u64,
-    ) -> Option<Result<Option<Position>, Refused>> {
+    ) -> Option<Result<Option<Position>, ChannelError>> {
         let key = self.owner.find(hash, channel);
         let refuses = key.is_some_and(|key| self.refuses(key, now));
         if refuses || self.appending.len() >= self.limits.messages_max {
-            return Some(Err(Refused::Overloaded));
+            return Some(Err(ChannelError::Overloaded));
         }
         let id = AppendId(self.appending.vacant_key() as u32);
         match self.owner.backplane.append(id, channel, &payload, now) {
@@ -86,23 +86,23 @@ impl<E: Encoded> Channels<E> {
     ///
     /// # Panics
     /// If the backplane was not asked for it, or has answered before.
-    pub fn appended(&mut self, id: AppendId, outcome: Result<(), Refused>, now: u64) {
+    pub fn appended(&mut self, id: AppendId, outcome: Result<(), ChannelError>, now: u64) {
         let Appending { name, payload, publisher, from } = self.appending.remove(id.0 as usize);
         self.appending.trim();
         let except = publisher.except.then_some(publisher.origin);
         let key = self.owner.find(name.hash, &name.text);
         let number = |()| self.number(key, name.hash, &name.text, payload, except, now);
         let outcome = outcome.map(number);
-        self.tell_outcome(from, publisher, name.text, outcome);
+        self.report_outcome(from, publisher, name.text, outcome);
     }
 
     /// Tells a publisher the outcome if it has asked for it, or if it is a refusal.
-    pub(super) fn tell_outcome(
+    pub(super) fn report_outcome(
         &mut self,
         to: Shard,
         Publisher { origin, ticket, .. }: Publisher,
         channel: std::sync::Arc<str>,
-        outcome: Result<Option<Position>, Refused>,
+        outcome: Result<Option<Position>, ChannelError>,
     ) {
         if ticket.is_none() && outcome.is_ok() {
             return;
@@ -174,17 +174,17 @@ impl<E: Encoded> Channels<E> {
         query: HistoryQuery,
         ticket: Ticket,
         now: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), ChannelError> {
         if self.owner.retention(channel).is_none() {
-            return Err(Refused::NoHistory);
+            return Err(ChannelError::NoHistory);
         }
         let hash = self.hashing.hash(channel.as_bytes());
         let owner = self.owner_of(hash);
         if self.is_overloaded(owner) {
-            return Err(Refused::Overloaded);
+            return Err(ChannelError::Overloaded);
         }
         let channel = self.name(hash, channel);
-        self.tell(owner, ShardMessage::Read { channel, query, ticket }, now);
+        self.send(owner, ShardMessage::Read { channel, query, ticket }, now);
         Ok(())
     }
 

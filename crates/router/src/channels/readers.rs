@@ -18,7 +18,7 @@ pub(super) struct Reader {
     pub(super) channel: u32,
     /// Names it to the channel's owner: no two readers of a shard have the same one at a time.
     pub(super) id: u32,
-    pub(super) standing: Standing,
+    pub(super) state: ReaderState,
     /// The owner keeps history for it, unless that has lapsed.
     pub(super) held: bool,
     /// The sequence number of the publication that it gets next.
@@ -39,7 +39,7 @@ impl Reader {
 
 /// The claim of a reader on the log of its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ReaderState {
     /// It was not slow when it was last looked at: the log keeps what it has yet to get.
     Fast,
     /// It has let the server wait for too long.
@@ -50,13 +50,13 @@ pub(super) enum Standing {
 
 /// A member that is behind in some channels.
 #[derive(Default)]
-struct Behind {
+struct MemberBehind {
     /// Its readers that have not ended, the next one first.
     turns: VecDeque<u32>,
     /// All of its readers.
     readers: u32,
     /// When it was last handed something.
-    handed: Moment,
+    last_handed: Moment,
     /// Milliseconds that it has let the server wait since it fell behind.
     waited: u64,
     slice: Slice,
@@ -83,7 +83,7 @@ pub(super) enum Slice {
 /// All readers of a shard that are behind.
 pub(super) struct Readers {
     readers: Slab<Reader>,
-    members: HashMap<Member, Behind>,
+    members: HashMap<Member, MemberBehind>,
     slow_grace_ms: u64,
     /// Turns of the shard, that is calls of `deliver`.
     turn: u64,
@@ -132,8 +132,8 @@ impl Readers {
 
     /// Adds a reader, whose turn comes after its member's others.
     pub(super) fn insert(&mut self, reader: Reader, now: u64) -> u32 {
-        let handed = Moment { ms: now, turn: self.turn };
-        let fresh = || Behind { handed, ..Behind::default() };
+        let last_handed = Moment { ms: now, turn: self.turn };
+        let fresh = || MemberBehind { last_handed, ..MemberBehind::default() };
         let behind = self.members.entry(reader.member).or_insert_with(fresh);
         let key = self.readers.insert(reader) as u32;
         behind.turns.push_back(key);
@@ -149,7 +149,7 @@ impl Readers {
         let waited = behind.drop_slice(key);
         if waited {
             // Until now it has waited for the owner.
-            behind.handed = Moment { ms: self.now, turn: self.turn };
+            behind.last_handed = Moment { ms: self.now, turn: self.turn };
         }
         behind.drop_turn(key);
         behind.readers -= 1;
@@ -169,7 +169,7 @@ impl Readers {
     /// The reader gets nothing more, and its member has no more turns for it.
     pub(super) fn end(&mut self, key: u32) {
         let reader = &mut self.readers[key as usize];
-        reader.standing = Standing::Ended;
+        reader.state = ReaderState::Ended;
         let behind = self.members.get_mut(&reader.member).expect("it is behind");
         behind.drop_slice(key);
         behind.drop_turn(key);
@@ -180,8 +180,8 @@ impl Readers {
         let turn = self.turn;
         self.now = now;
         if let Some(behind) = self.members.get_mut(&member) {
-            behind.waited = behind.waited.saturating_add(behind.waits(now, turn));
-            behind.handed = Moment { ms: now, turn };
+            behind.waited = behind.waited.saturating_add(behind.waiting_ms(now, turn));
+            behind.last_handed = Moment { ms: now, turn };
         }
     }
 
@@ -201,7 +201,7 @@ impl Readers {
     /// Whether the member is slow: it stays so until it has caught up in all channels.
     pub(super) fn is_slow(&self, member: Member, now: u64) -> bool {
         let behind = &self.members[&member];
-        behind.waited.saturating_add(behind.waits(now, self.turn)) > self.slow_grace_ms
+        behind.waited.saturating_add(behind.waiting_ms(now, self.turn)) > self.slow_grace_ms
     }
 
     /// The member's slice of history.
@@ -223,16 +223,16 @@ impl Readers {
             return false;
         }
         behind.slice = Slice::Here { reader, first, publications: publications.into() };
-        behind.handed = Moment { ms: now, turn: self.turn };
+        behind.last_handed = Moment { ms: now, turn: self.turn };
         true
     }
 }
 
-impl Behind {
+impl MemberBehind {
     /// Milliseconds for which the member has let the server wait since it was last handed something.
-    fn waits(&self, now: u64, turn: u64) -> u64 {
-        let ms = now.saturating_sub(self.handed.ms);
-        let prompt = ms <= PROMPT_MS || turn.wrapping_sub(self.handed.turn) <= PROMPT_TURNS;
+    fn waiting_ms(&self, now: u64, turn: u64) -> u64 {
+        let ms = now.saturating_sub(self.last_handed.ms);
+        let prompt = ms <= PROMPT_MS || turn.wrapping_sub(self.last_handed.turn) <= PROMPT_TURNS;
         match (prompt, &self.slice) {
             (true, _) | (_, Slice::Asked { .. }) => 0,
             _ => ms,
@@ -278,7 +278,7 @@ mod tests {
 
     fn reader(member: Member) -> Reader {
         let (index, channel, id, held, cursor) = (0, 0, 7, false, 1);
-        Reader { member, index, channel, id, standing: Standing::Fast, held, cursor, dropped: 0 }
+        Reader { member, index, channel, id, state: ReaderState::Fast, held, cursor, dropped: 0 }
     }
 
     /// A member is slow once it has let the server wait for longer than the grace time in all. Pulls

@@ -4,7 +4,7 @@ use super::Publication;
 use super::history::History;
 use super::holds::Holder;
 use super::name::ChannelName;
-use super::owner::{EXPIRED_SLICE, Owner};
+use super::owner::{EXPIRED_PER_CALL, Owner};
 
 impl Owner {
     /// Publications from the offset `from` on, for a reader that is behind. With `hold`, those that
@@ -39,7 +39,7 @@ impl Owner {
             self.lapses.remove(&(before, key, holder));
         }
         self.lapses.insert((until, key, holder));
-        self.settle(key);
+        self.drop_released(key);
     }
 
     /// A holder needs nothing any more.
@@ -54,13 +54,13 @@ impl Owner {
         });
         if let Some(until) = until {
             self.lapses.remove(&(until, key, holder));
-            self.settle(key);
+            self.drop_released(key);
         }
     }
 
     /// Drops what was only there for holds that are not there any more.
-    fn settle(&mut self, key: u32) {
-        self.change(key, History::settle);
+    fn drop_released(&mut self, key: u32) {
+        self.change(key, History::drop_released);
         self.rearm(key);
     }
 
@@ -75,7 +75,7 @@ impl Owner {
 
     /// Ends the holds whose time has come, a bounded number of them.
     pub(super) fn lapse(&mut self, now: u64) {
-        for _ in 0..EXPIRED_SLICE {
+        for _ in 0..EXPIRED_PER_CALL {
             let Some(&(until, key, holder)) = self.lapses.first() else { return };
             if until > now {
                 return;

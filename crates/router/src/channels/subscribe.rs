@@ -2,11 +2,11 @@
 
 use super::channel::{NONE, Subscriber};
 use super::members::{Membership, Place};
-use super::readers::{Reader, Standing};
+use super::readers::{Reader, ReaderState};
 use super::*;
 
 /// A question to the owner of a channel.
-pub(super) struct Ask {
+pub(super) struct PendingJoin {
     pub(super) member: Member,
     /// Among the member's memberships.
     pub(super) index: u32,
@@ -29,19 +29,19 @@ impl<E: Encoded> Channels<E> {
         start: Start,
         ticket: Ticket,
         now: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), ChannelError> {
         let hash = self.hashing.hash(channel.as_bytes());
         let known = self.channels.find(hash, channel);
         if known.is_some_and(|key| self.membership(member, key).is_some()) {
-            return Err(Refused::AlreadySubscribed);
+            return Err(ChannelError::AlreadySubscribed);
         }
         if self.members.of(member).len() >= self.limits.subscriptions_max {
-            return Err(Refused::TooMany);
+            return Err(ChannelError::TooMany);
         }
         if let Some(key) = known
             && let Channel { joined: true, keeps_history: false, .. } = self.channels.value(key)
         {
-            let index = self.members.join(member, Membership::new(key, Place::Listed(0)));
+            let index = self.members.add(member, Membership::new(key, Place::Listed(0)));
             self.list(member, index, key);
             self.events.push_back(Event::Subscribed { member, ticket, recovery: None });
             self.report(key);
@@ -49,14 +49,14 @@ impl<E: Encoded> Channels<E> {
         }
         let owner = self.owner_of(hash);
         if self.is_overloaded(owner) {
-            return Err(Refused::Overloaded);
+            return Err(ChannelError::Overloaded);
         }
         let key = known.unwrap_or_else(|| {
             let keeps_history = self.owner.retention(channel).is_some();
             let name = self.name(hash, channel);
             self.channels.insert(name, Channel::new(owner, keeps_history))
         });
-        self.ask(member, key, start, ticket, now);
+        self.request_join(member, key, start, ticket, now);
         Ok(())
     }
 
@@ -81,26 +81,28 @@ impl<E: Encoded> Channels<E> {
     }
 
     /// Asks the owner of a channel.
-    fn ask(&mut self, member: Member, key: u32, start: Start, ticket: Ticket, now: u64) {
+    fn request_join(&mut self, member: Member, key: u32, start: Start, ticket: Ticket, now: u64) {
         let channel = self.channels.value_mut(key);
         channel.unlisted += 1;
         channel.reported = channel.members();
         let (owner, subscribers) = (channel.owner, channel.reported);
         let reader = self.readers.next_id();
-        let entry = self.asks.vacant_entry();
-        let ask = entry.key() as u32;
-        let index = self.members.join(member, Membership::new(key, Place::Asked(ask)));
-        entry.insert(Some(Ask { member, index, channel: key, ticket, reader }));
+        let entry = self.joins.vacant_entry();
+        let join = entry.key() as u32;
+        let index = self.members.add(member, Membership::new(key, Place::Joining(join)));
+        entry.insert(Some(PendingJoin { member, index, channel: key, ticket, reader }));
         let channel = self.channels.name(key).clone();
-        let message = ShardMessage::Ask { channel, key, subscribers, ask, reader, start };
-        self.tell(owner, message, now);
+        let message = ShardMessage::Join { channel, key, subscribers, join, reader, start };
+        self.send(owner, message, now);
     }
 
     /// The owner has answered: the member is subscribed, if it has not withdrawn the question.
-    pub(super) fn joined(&mut self, ask: u32, recovery: Option<Recovery>, missed: u64, now: u64) {
-        let asked = self.asks.remove(ask as usize);
-        self.asks.trim();
-        let Some(Ask { member, index, channel: key, ticket, reader }) = asked else { return };
+    pub(super) fn joined(&mut self, join: u32, recovery: Option<Recovery>, missed: u64, now: u64) {
+        let pending = self.joins.remove(join as usize);
+        self.joins.trim();
+        let Some(PendingJoin { member, index, channel: key, ticket, reader }) = pending else {
+            return;
+        };
         let channel = self.channels.value_mut(key);
         channel.joined = true;
         match recovery {
@@ -111,7 +113,7 @@ impl<E: Encoded> Channels<E> {
                     index,
                     channel: key,
                     id: reader,
-                    standing: Standing::Fast,
+                    state: ReaderState::Fast,
                     held: true,
                     cursor: next - missed,
                     dropped: 0,
@@ -130,25 +132,25 @@ impl<E: Encoded> Channels<E> {
 
     /// A member that is not in the channel's list reads from now on.
     pub(super) fn add_reader(&mut self, log: u32, reader: Reader, now: u64) {
-        let Reader { member, index, cursor, standing, .. } = reader;
+        let Reader { member, index, cursor, state, .. } = reader;
         let key = self.readers.insert(reader, now);
         self.members.place(member, index, Place::Behind(key));
-        self.logs[log].add_reader(cursor, key, standing);
+        self.logs[log].add_reader(cursor, key, state);
     }
 
     /// Ends a subscription, or withdraws one that is pending, which is told by `Event::Withdrawn`.
     ///
     /// # Errors
     /// `NotSubscribed`.
-    pub fn unsubscribe(&mut self, member: Member, channel: &str) -> Result<(), Refused> {
+    pub fn unsubscribe(&mut self, member: Member, channel: &str) -> Result<(), ChannelError> {
         let hash = self.hashing.hash(channel.as_bytes());
-        let key = self.channels.find(hash, channel).ok_or(Refused::NotSubscribed)?;
-        let index = self.membership(member, key).ok_or(Refused::NotSubscribed)?;
-        let (parted, moved) = self.members.part(member, index);
+        let key = self.channels.find(hash, channel).ok_or(ChannelError::NotSubscribed)?;
+        let index = self.membership(member, key).ok_or(ChannelError::NotSubscribed)?;
+        let (removed, moved) = self.members.remove(member, index);
         if let Some(moved) = moved {
             self.reindex(moved, index);
         }
-        if let Some(Ask { ticket, .. }) = self.end(parted) {
+        if let Some(PendingJoin { ticket, .. }) = self.end(removed) {
             self.events.push_back(Event::Withdrawn { member, ticket });
         }
         self.update_backpressure();
@@ -159,7 +161,7 @@ impl<E: Encoded> Channels<E> {
     /// their tickets, for which no event comes.
     pub fn leave(&mut self, member: Member, mut forgotten: impl FnMut(Ticket)) {
         for &membership in &*self.members.leave(member) {
-            if let Some(Ask { ticket, .. }) = self.end(membership) {
+            if let Some(PendingJoin { ticket, .. }) = self.end(membership) {
                 forgotten(ticket);
             }
         }
@@ -191,9 +193,9 @@ impl<E: Encoded> Channels<E> {
                 let channel = self.channels.value_mut(membership.channel);
                 channel.subscribers[place as usize].index = index;
             }
-            Place::Asked(ask) => {
-                let ask = self.asks[ask as usize].as_mut().expect("its member is here");
-                ask.index = index;
+            Place::Joining(join) => {
+                let pending = self.joins[join as usize].as_mut().expect("its member is here");
+                pending.index = index;
             }
             Place::Behind(reader) => self.readers[reader].index = index,
         }
@@ -201,18 +203,18 @@ impl<E: Encoded> Channels<E> {
 
     /// Takes a membership that its member has lost from its channel. Returns the question, if it was
     /// one.
-    fn end(&mut self, membership: Membership) -> Option<Ask> {
+    fn end(&mut self, membership: Membership) -> Option<PendingJoin> {
         let key = membership.channel;
-        let asked = match membership.place() {
+        let pending = match membership.place() {
             Place::Listed(gap) => {
                 self.unlist(gap, key);
                 None
             }
-            Place::Asked(ask) => {
+            Place::Joining(join) => {
                 self.channels.value_mut(key).unlisted -= 1;
-                let asked = self.asks[ask as usize].take();
-                self.release(key, asked.as_ref().expect("its member was here").reader);
-                asked
+                let pending = self.joins[join as usize].take();
+                self.release(key, pending.as_ref().expect("its member was here").reader);
+                pending
             }
             Place::Behind(reader) => {
                 self.channels.value_mut(key).unlisted -= 1;
@@ -224,12 +226,12 @@ impl<E: Encoded> Channels<E> {
         if channel.members() > 0 {
             self.tidy_log(channel.log);
             self.report(key);
-            return asked;
+            return pending;
         }
         let (name, channel) = self.channels.remove(key);
         self.logs.forget(channel.log);
-        self.count(channel.owner, name, 0);
-        asked
+        self.send_count(channel.owner, name, 0);
+        pending
     }
 
     /// Takes a reader out of its channel's log.
@@ -239,7 +241,7 @@ impl<E: Encoded> Channels<E> {
             self.events.push_back(Event::Readable { member: reader.member });
         }
         let log = self.channels.value(reader.channel).log;
-        if reader.standing != Standing::Ended {
+        if reader.state != ReaderState::Ended {
             self.logs[log].remove_reader(reader.cursor, key);
         }
         if reader.held {
@@ -281,15 +283,15 @@ impl<E: Encoded> Channels<E> {
         let owner = channel.owner;
         if wrong && !self.is_overloaded(owner) {
             self.channels.value_mut(key).reported = members;
-            self.count(owner, self.channels.name(key).clone(), members);
+            self.send_count(owner, self.channels.name(key).clone(), members);
         }
     }
 
-    fn count(&mut self, owner: Shard, channel: ChannelName, subscribers: u32) {
+    fn send_count(&mut self, owner: Shard, channel: ChannelName, subscribers: u32) {
         if owner == self.shard {
-            self.owner.count(&channel, owner, subscribers);
+            self.owner.set_subscribers(&channel, owner, subscribers);
         } else {
-            let message = ShardMessage::Count { channel, subscribers };
+            let message = ShardMessage::SubscriberCount { channel, subscribers };
             self.outboxes[usize::from(owner)].push(message);
         }
     }

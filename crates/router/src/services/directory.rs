@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
+use super::RequestError;
 use super::entries::Key;
 use crate::Shard;
 use crate::memory::Trim;
@@ -120,11 +120,11 @@ impl Directory {
 
     /// The offer that takes the next request. Active ones take turns; if there are none, those that
     /// are congested do.
-    pub(super) fn next(&mut self, service: &str) -> Result<Address, Failure> {
-        let rota = self.services.get_mut(service).ok_or(Failure::NoResponders)?;
+    pub(super) fn next(&mut self, service: &str) -> Result<Address, RequestError> {
+        let rota = self.services.get_mut(service).ok_or(RequestError::NoResponders)?;
         let takers = if rota.active > 0 { rota.active } else { rota.congested };
         if takers == 0 {
-            return Err(Failure::Overloaded);
+            return Err(RequestError::Overloaded);
         }
         if rota.turn >= takers {
             rota.turn = 0;
@@ -189,7 +189,9 @@ mod tests {
             for _ in 0..takers {
                 match directory.next("time") {
                     Ok(address) => taken[address.offer.index as usize] += 1,
-                    Err(why) => assert_eq!((why, *best), (Failure::Overloaded, Readiness::Full)),
+                    Err(why) => {
+                        assert_eq!((why, *best), (RequestError::Overloaded, Readiness::Full))
+                    }
                 }
             }
             if *best != Readiness::Full {
@@ -199,7 +201,7 @@ mod tests {
         (0..5).for_each(|offer| directory.remove(0, offer));
         assert_eq!(
             (directory.next("time").err(), directory.len()),
-            (Some(Failure::NoResponders), 0)
+            (Some(RequestError::NoResponders), 0)
         );
     }
 }

@@ -41,13 +41,13 @@ pub enum ServiceEvent<P> {
         /// The service.
         service: Arc<str>,
         /// The reason.
-        why: Failure,
+        error: RequestError,
     },
 }
 
 /// Why a request came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Failure {
+pub enum RequestError {
     /// Nobody offers the service. Nobody has seen the request.
     NoResponders,
     /// All members that offer the service have as many requests as they may, too much is parked for
@@ -64,7 +64,7 @@ pub enum Failure {
 
 /// Why a member may not do what it wants to. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum ServiceError {
     /// It offers the service already.
     AlreadyServing,
     /// It does not offer the service.

@@ -13,7 +13,7 @@ pub struct Limits {
     /// responder, are refused.
     pub messages_max: usize,
     /// Bytes of payload parked for one member whose connection is congested. A request or a response
-    /// beyond them fails with [`Failure::Overloaded`](super::Failure::Overloaded).
+    /// beyond them fails with [`RequestError::Overloaded`](super::RequestError::Overloaded).
     pub parked_bytes_max: usize,
 }
 

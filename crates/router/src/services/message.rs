@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
+use super::RequestError;
 use super::directory::Readiness;
 use super::entries::Key;
 use crate::Shard;
@@ -20,16 +20,16 @@ pub enum ServiceMessage<P> {
     /// To the owner: whether the offer in this slot takes requests from now on.
     Ready { offer: u32, readiness: Readiness },
     /// To the owner: a request of a member of the sender, or one that came back from a responder.
-    Ask(Ask<P>),
+    Request(Request<P>),
     /// From the owner: a request for the member that has this offer.
-    Give { offer: Key, ask: Ask<P> },
+    Assign { offer: Key, request: Request<P> },
     /// To the requester's shard: the outcome of a request.
-    Answer { waiting: Key, answer: Result<P, Failure> },
+    Outcome { waiting: Key, answer: Result<P, RequestError> },
 }
 
 /// A request on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ask<P> {
+pub struct Request<P> {
     /// The requester's shard.
     pub from: Shard,
     /// The request's name there.
@@ -55,22 +55,22 @@ mod tests {
         let (offer, waiting) = (Key { index: 1, generation: 2 }, Key { index: 3, generation: 4 });
         let service = || Arc::from("time");
         let payload = || Payload::new(Form::Binary, *b"now?");
-        let ask = || Ask {
+        let ask = || Request {
             from: 5,
             waiting,
             service: service(),
             deadline_ms: u64::MAX,
             payload: payload(),
         };
-        let failed = Err(Failure::ResponderFailed("no clock".into()));
+        let failed = Err(RequestError::ResponderFailed("no clock".into()));
         let messages = [
             ServiceMessage::Serve { offer, service: service() },
             ServiceMessage::Unserve { offer: 1 },
             ServiceMessage::Ready { offer: 2, readiness: Readiness::Congested },
-            ServiceMessage::Ask(ask()),
-            ServiceMessage::Give { offer, ask: ask() },
-            ServiceMessage::Answer { waiting, answer: Ok(payload()) },
-            ServiceMessage::Answer { waiting, answer: failed },
+            ServiceMessage::Request(ask()),
+            ServiceMessage::Assign { offer, request: ask() },
+            ServiceMessage::Outcome { waiting, answer: Ok(payload()) },
+            ServiceMessage::Outcome { waiting, answer: failed },
         ];
         for message in messages {
             let text = serde_json::to_string(&message).expect("encodable");

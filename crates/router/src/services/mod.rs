@@ -39,10 +39,10 @@ use std::sync::Arc;
 
 pub use directory::Readiness;
 pub use entries::Key;
-pub use event::{Failure, Refused, ServiceEvent};
+pub use event::{RequestError, ServiceError, ServiceEvent};
 pub use limits::{Limits, Stats};
-pub use message::{Ask, ServiceMessage};
-pub use request_id::{NoRequestId, RequestId};
+pub use message::{Request, ServiceMessage};
+pub use request_id::{ParseRequestIdError, RequestId};
 
 use crate::memory::Trim;
 use crate::{Member, Shard, Ticket};
@@ -109,7 +109,7 @@ struct Waiting<P> {
     ticket: Ticket,
     service: Arc<str>,
     /// The outcome, which has still to be told.
-    answer: Option<Result<P, Failure>>,
+    answer: Option<Result<P, RequestError>>,
     /// It waits for its member's connection, and is counted with this many bytes.
     parked: Option<usize>,
 }
@@ -177,16 +177,16 @@ impl<P: ByteLen> Services<P> {
     }
 
     /// The member offers `service` from now on.
-    pub fn serve(&mut self, member: Member, service: &str) -> Result<(), Refused> {
+    pub fn serve(&mut self, member: Member, service: &str) -> Result<(), ServiceError> {
         let owner = self.owner(service);
         if self.offer_of(member, service).is_some() {
-            return Err(Refused::AlreadyServing);
+            return Err(ServiceError::AlreadyServing);
         }
         if self.entries_of(member).offers.len() >= self.limits.services_max {
-            return Err(Refused::TooMany);
+            return Err(ServiceError::TooMany);
         }
         if self.is_behind(owner) {
-            return Err(Refused::Overloaded);
+            return Err(ServiceError::Overloaded);
         }
         let service: Arc<str> = service.into();
         let has = self.members.entry(member).or_default();
@@ -194,15 +194,15 @@ impl<P: ByteLen> Services<P> {
         let offer = self.offers.insert(&mut has.offers, offer);
         self.send(owner, ServiceMessage::Serve { offer, service });
         self.update_offers(member);
-        self.settle();
+        self.deliver_own_messages();
         Ok(())
     }
 
     /// The member no longer offers `service`. The requests it has may still be replied to.
-    pub fn unserve(&mut self, member: Member, service: &str) -> Result<(), Refused> {
-        let offer = self.offer_of(member, service).ok_or(Refused::NotServing)?;
+    pub fn unserve(&mut self, member: Member, service: &str) -> Result<(), ServiceError> {
+        let offer = self.offer_of(member, service).ok_or(ServiceError::NotServing)?;
         self.end_offer(offer);
-        self.settle();
+        self.deliver_own_messages();
         Ok(())
     }
 
@@ -215,13 +215,13 @@ impl<P: ByteLen> Services<P> {
         service: &str,
         payload: P,
         deadline_ms: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), ServiceError> {
         let owner = self.owner(service);
         if self.entries_of(member).waiting.len() >= self.limits.requests_max {
-            return Err(Refused::TooMany);
+            return Err(ServiceError::TooMany);
         }
         if self.is_behind(owner) {
-            return Err(Refused::Overloaded);
+            return Err(ServiceError::Overloaded);
         }
         let service: Arc<str> = service.into();
         let has = self.members.entry(member).or_default();
@@ -231,9 +231,15 @@ impl<P: ByteLen> Services<P> {
         self.waiting_deadlines.push(deadline_ms, waiting);
         self.send(
             owner,
-            ServiceMessage::Ask(Ask { from: self.shard, waiting, service, deadline_ms, payload }),
+            ServiceMessage::Request(Request {
+                from: self.shard,
+                waiting,
+                service,
+                deadline_ms,
+                payload,
+            }),
         );
-        self.settle();
+        self.deliver_own_messages();
         Ok(())
     }
 
@@ -243,16 +249,16 @@ impl<P: ByteLen> Services<P> {
         member: Member,
         request: RequestId,
         answer: Result<P, Box<str>>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), ServiceError> {
         let RequestId(key) = request;
         match self.serving.get(key) {
             Some(serving) if serving.member == member && serving.payload.is_none() => {}
-            _ => return Err(Refused::UnknownRequest),
+            _ => return Err(ServiceError::UnknownRequest),
         }
         let Serving { from, waiting, .. } = self.end_serving(key);
-        let answer = answer.map_err(Failure::ResponderFailed);
-        self.send(from, ServiceMessage::Answer { waiting, answer });
-        self.settle();
+        let answer = answer.map_err(RequestError::ResponderFailed);
+        self.send(from, ServiceMessage::Outcome { waiting, answer });
+        self.deliver_own_messages();
         Ok(())
     }
 
@@ -270,20 +276,22 @@ impl<P: ByteLen> Services<P> {
                 self.end_serving(key);
             match payload {
                 None => {
-                    let answer = Err(Failure::ResponderGone);
-                    self.send(from, ServiceMessage::Answer { waiting, answer });
+                    let answer = Err(RequestError::ResponderGone);
+                    self.send(from, ServiceMessage::Outcome { waiting, answer });
                 }
                 // Nobody has seen it: somebody else may answer.
-                Some(payload) => self.ask(Ask { from, waiting, service, deadline_ms, payload }),
+                Some(payload) => {
+                    self.send_request(Request { from, waiting, service, deadline_ms, payload })
+                }
             }
         }
-        self.settle();
+        self.deliver_own_messages();
     }
 
     /// Takes a message of shard `from`. Its messages must come in the order in which it wrote them.
     pub fn receive(&mut self, from: Shard, message: ServiceMessage<P>) {
-        self.obey(from, message);
-        self.settle();
+        self.handle(from, message);
+        self.deliver_own_messages();
     }
 
     /// Messages gathered for shard `to`. The caller takes them out when it can hand them over.
@@ -309,8 +317,8 @@ impl<P: ByteLen> Services<P> {
             let Some(member) = member else { continue };
             if takes(member) {
                 return Some(match ready {
-                    Ready::Answer(key) => self.outcome(key),
-                    Ready::Request(key) => self.question(key),
+                    Ready::Answer(key) => self.outcome_event(key),
+                    Ready::Request(key) => self.request_event(key),
                 });
             }
             let has = self.members.get_mut(&member).expect("it has this");
@@ -318,9 +326,9 @@ impl<P: ByteLen> Services<P> {
             self.update_readiness(member);
             match ready {
                 Ready::Answer(key) => self.park_answer(key),
-                Ready::Request(key) => self.put_off(key),
+                Ready::Request(key) => self.send_back(key),
             }
-            self.settle();
+            self.deliver_own_messages();
         }
         None
     }
@@ -344,7 +352,7 @@ impl<P: ByteLen> Services<P> {
         ready.extend(requests.map(|(key, _)| Ready::Request(key)));
         self.ready.extend(ready.into_iter().rev());
         self.update_readiness(member);
-        self.settle();
+        self.deliver_own_messages();
     }
 
     /// Whether no member is congested, so that [`resume`](Self::resume) has nothing to do. O(1).
@@ -357,7 +365,7 @@ impl<P: ByteLen> Services<P> {
     pub fn expire(&mut self, now_ms: u64) {
         for _ in 0..EXPIRED_PER_CALL {
             let Some(key) = self.waiting_deadlines.take_due(now_ms) else { break };
-            self.answered(key, Err(Failure::Timeout));
+            self.answered(key, Err(RequestError::Timeout));
         }
         for _ in 0..EXPIRED_PER_CALL {
             let Some(key) = self.serving_deadlines.take_due(now_ms) else { break };
@@ -368,7 +376,7 @@ impl<P: ByteLen> Services<P> {
         }
         self.waiting_deadlines.trim(&self.waiting);
         self.serving_deadlines.trim(&self.serving);
-        self.settle();
+        self.deliver_own_messages();
     }
 
     /// When `expire` has something to do.
@@ -392,15 +400,19 @@ impl<P: ByteLen> Services<P> {
     }
 
     /// Gives the request to the one whose turn it is.
-    fn choose(&mut self, ask: Ask<P>) {
-        let chosen = match self.directory.next(&ask.service) {
-            Ok(Address { shard, .. }) if self.is_behind(shard) => Err(Failure::Overloaded),
+    fn choose(&mut self, request: Request<P>) {
+        let chosen = match self.directory.next(&request.service) {
+            Ok(Address { shard, .. }) if self.is_behind(shard) => Err(RequestError::Overloaded),
             chosen => chosen,
         };
         match chosen {
-            Ok(Address { shard, offer }) => self.send(shard, ServiceMessage::Give { offer, ask }),
-            Err(why) => self
-                .send(ask.from, ServiceMessage::Answer { waiting: ask.waiting, answer: Err(why) }),
+            Ok(Address { shard, offer }) => {
+                self.send(shard, ServiceMessage::Assign { offer, request })
+            }
+            Err(why) => self.send(
+                request.from,
+                ServiceMessage::Outcome { waiting: request.waiting, answer: Err(why) },
+            ),
         }
     }
 
@@ -409,7 +421,7 @@ impl<P: ByteLen> Services<P> {
     }
 
     /// A member that has nothing costs nothing.
-    fn forget_if_bare(&mut self, member: Member) {
+    fn forget_if_empty(&mut self, member: Member) {
         let MemberEntries { offers, waiting, serving, .. } = self.entries_of(member);
         if offers.len() + waiting.len() + serving.len() == 0
             && let Some(has) = self.members.remove(&member)
@@ -431,8 +443,8 @@ impl<P: ByteLen> Services<P> {
         self.messages[usize::from(to)].len() >= self.limits.messages_max && to != self.shard
     }
 
-    fn ask(&mut self, ask: Ask<P>) {
-        self.send(self.owner(&ask.service), ServiceMessage::Ask(ask));
+    fn send_request(&mut self, request: Request<P>) {
+        self.send(self.owner(&request.service), ServiceMessage::Request(request));
     }
 
     fn send(&mut self, to: Shard, message: ServiceMessage<P>) {
@@ -444,23 +456,23 @@ impl<P: ByteLen> Services<P> {
     }
 
     /// Obeys what this shard has written to itself.
-    fn settle(&mut self) {
+    fn deliver_own_messages(&mut self) {
         while let Some(message) = self.own_messages.pop_front() {
-            self.obey(self.shard, message);
+            self.handle(self.shard, message);
         }
         self.own_messages.trim();
     }
 
-    fn obey(&mut self, from: Shard, message: ServiceMessage<P>) {
+    fn handle(&mut self, from: Shard, message: ServiceMessage<P>) {
         match message {
             ServiceMessage::Serve { offer, service } => self.directory.add(from, offer, service),
             ServiceMessage::Unserve { offer } => self.directory.remove(from, offer),
             ServiceMessage::Ready { offer, readiness } => {
                 self.directory.set(from, offer, readiness);
             }
-            ServiceMessage::Ask(ask) => self.choose(ask),
-            ServiceMessage::Give { offer, ask } => self.give(offer, ask),
-            ServiceMessage::Answer { waiting, answer } => self.answered(waiting, answer),
+            ServiceMessage::Request(request) => self.choose(request),
+            ServiceMessage::Assign { offer, request } => self.assign(offer, request),
+            ServiceMessage::Outcome { waiting, answer } => self.answered(waiting, answer),
         }
     }
 }

@@ -12,7 +12,7 @@ pub struct RequestId(pub(super) Key);
 
 /// A text that cannot name a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoRequestId;
+pub struct ParseRequestIdError;
 
 impl fmt::Display for RequestId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,20 +21,20 @@ impl fmt::Display for RequestId {
 }
 
 impl FromStr for RequestId {
-    type Err = NoRequestId;
+    type Err = ParseRequestIdError;
 
-    fn from_str(text: &str) -> Result<Self, NoRequestId> {
-        let (index, generation) = text.split_once('-').ok_or(NoRequestId)?;
+    fn from_str(text: &str) -> Result<Self, ParseRequestIdError> {
+        let (index, generation) = text.split_once('-').ok_or(ParseRequestIdError)?;
         Ok(RequestId(Key { index: number(index)?, generation: number(generation)? }))
     }
 }
 
 /// Reads what printing a number gives: no sign and no zeros in front.
-fn number(text: &str) -> Result<u32, NoRequestId> {
+fn number(text: &str) -> Result<u32, ParseRequestIdError> {
     if text.starts_with('+') || text.starts_with('0') && text.len() > 1 {
-        return Err(NoRequestId);
+        return Err(ParseRequestIdError);
     }
-    text.parse().map_err(|_| NoRequestId)
+    text.parse().map_err(|_| ParseRequestIdError)
 }
 
 #[cfg(test)]
@@ -51,7 +51,7 @@ mod tests {
         for text in
             ["", "-", "1", "1-", "-1", "+1-2", "1-+2", "01-2", "1-2-3", "1-2 ", "4294967296-1"]
         {
-            assert_eq!(text.parse::<RequestId>(), Err(NoRequestId), "{text}");
+            assert_eq!(text.parse::<RequestId>(), Err(ParseRequestIdError), "{text}");
         }
     }
 }

@@ -5,7 +5,7 @@ use super::*;
 
 impl<P: ByteLen> Services<P> {
     /// The request has an outcome, unless it had one or nobody waits for it.
-    pub(super) fn answered(&mut self, key: Key, answer: Result<P, Failure>) {
+    pub(super) fn answered(&mut self, key: Key, answer: Result<P, RequestError>) {
         let Some(waiting) = self.waiting.get_mut(key) else { return };
         if waiting.answer.is_none() {
             waiting.answer = Some(answer);
@@ -13,11 +13,11 @@ impl<P: ByteLen> Services<P> {
         }
     }
 
-    pub(super) fn outcome(&mut self, key: Key) -> ServiceEvent<P> {
+    pub(super) fn outcome_event(&mut self, key: Key) -> ServiceEvent<P> {
         let Waiting { member, ticket, service, answer, .. } = self.end_waiting(key);
         match answer.expect("only what is answered is ready") {
             Ok(payload) => ServiceEvent::Response { member, ticket, service, payload },
-            Err(why) => ServiceEvent::Failed { member, ticket, service, why },
+            Err(error) => ServiceEvent::Failed { member, ticket, service, error },
         }
     }
 
@@ -33,7 +33,7 @@ impl<P: ByteLen> Services<P> {
         match park(has, &mut self.parked_bytes, bytes, self.limits.parked_bytes_max) {
             true => waiting.parked = Some(bytes),
             false => {
-                waiting.answer = Some(Err(Failure::Overloaded));
+                waiting.answer = Some(Err(RequestError::Overloaded));
                 waiting.parked = Some(0);
             }
         }
@@ -45,7 +45,7 @@ impl<P: ByteLen> Services<P> {
         let waiting = self.waiting.remove(&mut has.waiting, key);
         unpark(has, &mut self.parked_bytes, waiting.parked);
         self.waiting_deadlines.trim(&self.waiting);
-        self.forget_if_bare(member);
+        self.forget_if_empty(member);
         waiting
     }
 }

@@ -4,22 +4,22 @@ use super::parking::{park, unpark};
 use super::*;
 
 /// With this many requests that it has not seen a responder that was congested takes new ones.
-const FEW: u32 = 4;
+const UNSEEN_FEW: u32 = 4;
 
 impl<P: ByteLen> Services<P> {
     /// A request for the member who has this offer. If it cannot take it, another one may.
-    pub(super) fn give(&mut self, key: Key, ask: Ask<P>) {
-        let Some(offer) = self.offers.get_mut(key) else { return self.ask(ask) };
+    pub(super) fn assign(&mut self, key: Key, request: Request<P>) {
+        let Some(offer) = self.offers.get_mut(key) else { return self.send_request(request) };
         let member = offer.member;
         let has = self.members.get_mut(&member).expect("it has this offer");
         if has.serving.len() >= self.limits.serving_max {
             has.readiness = Readiness::Full;
             self.update_offers(member);
-            return self.ask(ask);
+            return self.send_request(request);
         }
         has.unseen += 1;
         let is_congested = has.congested;
-        let Ask { from, waiting, service, deadline_ms, payload } = ask;
+        let Request { from, waiting, service, deadline_ms, payload } = request;
         let (payload, parked) = (Some(payload), None);
         let serving = Serving { member, from, waiting, service, deadline_ms, payload, parked };
         let serving = self.serving.insert(&mut has.serving, serving);
@@ -30,7 +30,7 @@ impl<P: ByteLen> Services<P> {
         }
     }
 
-    pub(super) fn question(&mut self, key: Key) -> ServiceEvent<P> {
+    pub(super) fn request_event(&mut self, key: Key) -> ServiceEvent<P> {
         let serving = self.serving.get_mut(key).expect("it is ready");
         let payload = serving.payload.take().expect("it is ready once");
         let (member, service) = (serving.member, Arc::clone(&serving.service));
@@ -38,18 +38,18 @@ impl<P: ByteLen> Services<P> {
         has.unseen -= 1;
         unpark(has, &mut self.parked_bytes, serving.parked.take());
         self.update_readiness(member);
-        self.settle();
+        self.deliver_own_messages();
         ServiceEvent::Request { member, request: RequestId(key), service, payload }
     }
 
     /// The member of a request does not take it: the owner knows of another one, or sends it back. One
     /// that was parked before stays.
-    pub(super) fn put_off(&mut self, key: Key) {
+    pub(super) fn send_back(&mut self, key: Key) {
         if self.serving.get(key).expect("it is ready").parked.is_none() {
             let Serving { from, waiting, service, deadline_ms, payload, .. } =
                 self.end_serving(key);
             let payload = payload.expect("it is ready");
-            self.ask(Ask { from, waiting, service, deadline_ms, payload });
+            self.send_request(Request { from, waiting, service, deadline_ms, payload });
         }
     }
 
@@ -63,7 +63,7 @@ impl<P: ByteLen> Services<P> {
             return;
         }
         let Serving { from, waiting, .. } = self.end_serving(key);
-        self.send(from, ServiceMessage::Answer { waiting, answer: Err(Failure::Overloaded) });
+        self.send(from, ServiceMessage::Outcome { waiting, answer: Err(RequestError::Overloaded) });
     }
 
     pub(super) fn end_serving(&mut self, key: Key) -> Serving<P> {
@@ -74,7 +74,7 @@ impl<P: ByteLen> Services<P> {
         has.unseen -= u32::from(serving.payload.is_some());
         self.serving_deadlines.trim(&self.serving);
         self.update_readiness(member);
-        self.forget_if_bare(member);
+        self.forget_if_empty(member);
         serving
     }
 
@@ -88,7 +88,7 @@ impl<P: ByteLen> Services<P> {
         };
         let is_congested = match has.readiness {
             Readiness::Active => has.congested,
-            _ => has.congested || has.unseen > FEW,
+            _ => has.congested || has.unseen > UNSEEN_FEW,
         };
         has.readiness = match (is_full, is_congested) {
             (true, _) => Readiness::Full,
@@ -116,7 +116,7 @@ impl<P: ByteLen> Services<P> {
         let member = self.offers.get(key).expect("it is offered").member;
         let has = self.members.get_mut(&member).expect("it has this");
         let Offer { service, .. } = self.offers.remove(&mut has.offers, key);
-        self.forget_if_bare(member);
+        self.forget_if_empty(member);
         self.send(self.owner(&service), ServiceMessage::Unserve { offer: key.index });
     }
 

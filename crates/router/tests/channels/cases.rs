@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use murre_router::Member;
 use murre_router::channels::{
-    Append, AppendId, Backplane, Channels, Direction, Event, HistoryQuery, Interest, Limits,
-    Origin, Overrun, Payload, Position, Publication, Publisher, Pulled, Refused, Start, Stats,
+    Append, AppendId, Backplane, ChannelError, Channels, Direction, Event, HistoryQuery, Interest,
+    Limits, Origin, Overrun, Payload, Position, Publication, Publisher, Pulled, Start, Stats,
     Subscribers, Taken,
 };
 
@@ -50,7 +50,7 @@ fn subscribe(channels: &mut Shard, member: Member, channel: &str) {
     assert_eq!(channels.subscribe(member, channel, Start::Head, 0, 0), Ok(()));
 }
 
-fn publish(channels: &mut Shard, channel: &str, number: u32) -> Result<(), Refused> {
+fn publish(channels: &mut Shard, channel: &str, number: u32) -> Result<(), ChannelError> {
     channels.publish(channel, payload(number), publisher(None), 0)
 }
 
@@ -226,10 +226,10 @@ fn answers_find_their_questions() {
     assert_eq!(publish(&mut shards[1], channel, 1), Ok(()));
     assert_eq!(shards[0].subscribe(3, channel, start, 1, 0), Ok(()));
     let again = shards[0].subscribe(3, channel, start, 2, 0);
-    assert_eq!(again, Err(Refused::AlreadySubscribed));
+    assert_eq!(again, Err(ChannelError::AlreadySubscribed));
     assert_eq!(shards[0].unsubscribe(3, channel), Ok(()));
     assert_eq!(events(&mut shards[0]), [Event::Withdrawn { member: 3, ticket: 1 }]);
-    assert_eq!(shards[0].unsubscribe(3, channel), Err(Refused::NotSubscribed));
+    assert_eq!(shards[0].unsubscribe(3, channel), Err(ChannelError::NotSubscribed));
     assert_eq!(shards[0].subscribe(3, channel, start, 2, 0), Ok(()));
     let mut forgotten = Vec::new();
     shards[0].leave(3, |ticket| forgotten.push(ticket));
@@ -257,7 +257,7 @@ fn a_shard_that_is_behind_is_spared() {
     for number in 1..=2 {
         assert_eq!(publish(&mut shards[1], channel, number), Ok(()));
     }
-    assert_eq!(publish(&mut shards[1], channel, 3), Err(Refused::Overloaded));
+    assert_eq!(publish(&mut shards[1], channel, 3), Err(ChannelError::Overloaded));
     assert_eq!(publish(&mut shards[1], other, 4), Ok(()));
     for (number, ticket) in [(5, Some(5)), (6, None)] {
         let publisher = Publisher { origin: Origin(9), ticket, except: false };
@@ -270,7 +270,7 @@ fn a_shard_that_is_behind_is_spared() {
         shards[0].receive(1, message, 0);
     }
     let refused = [Some(5), None].map(|ticket| {
-        let (origin, outcome) = (Origin(9), Err(Refused::Overloaded));
+        let (origin, outcome) = (Origin(9), Err(ChannelError::Overloaded));
         Event::Published { ticket, origin, channel: channel.as_str().into(), outcome }
     });
     assert_eq!(events(&mut shards[0]), refused);
@@ -281,8 +281,8 @@ fn a_shard_that_is_behind_is_spared() {
     for number in 6..=7 {
         assert_eq!(publish(&mut shards[0], channel, number), Ok(()));
     }
-    assert_eq!(publish(&mut shards[0], channel, 8), Err(Refused::Overloaded));
-    let overloaded = Err(Refused::Overloaded);
+    assert_eq!(publish(&mut shards[0], channel, 8), Err(ChannelError::Overloaded));
+    let overloaded = Err(ChannelError::Overloaded);
     assert_eq!(shards[0].subscribe(0, other, Start::Head, 0, 0), overloaded);
     let query =
         HistoryQuery { start: Start::Head, limit: 9, bytes_max: 9, direction: Direction::Forward };
@@ -315,7 +315,7 @@ fn a_shard_with_much_to_deliver_is_spared() {
         carry(shards);
         outcomes
     };
-    let refused = Err(Refused::Overloaded);
+    let refused = Err(ChannelError::Overloaded);
     assert_eq!(publish_all(&mut shards), [Ok(()), Ok(()), Ok(())]);
     assert_eq!(publish_all(&mut shards), [refused, refused, Ok(())]);
     assert_eq!(deliveries(&mut shards[0], 2).len(), 2);
@@ -366,7 +366,7 @@ fn publish_large(
     channel: &str,
     number: u32,
     now: u64,
-) -> Result<(), Refused> {
+) -> Result<(), ChannelError> {
     channels.publish(channel, large(number), publisher(None), now)
 }
 
@@ -415,12 +415,12 @@ fn publishers_wait_for_fast_readers() {
         shards[0].deliver(9, 0, &mut sockets);
     }
     carry(&mut shards);
-    assert_eq!(publish_large(&mut shards[1], channel, 4, 0), Err(Refused::Overloaded));
+    assert_eq!(publish_large(&mut shards[1], channel, 4, 0), Err(ChannelError::Overloaded));
     assert_eq!(publish_large(&mut shards[1], other, 5, 0), Ok(()));
     sockets.room.insert(1, 1);
     assert_eq!(shards[0].pull(1, 0, &mut sockets), Pulled::Full);
     carry(&mut shards);
-    assert_eq!(publish_large(&mut shards[1], channel, 4, 0), Err(Refused::Overloaded));
+    assert_eq!(publish_large(&mut shards[1], channel, 4, 0), Err(ChannelError::Overloaded));
     sockets.room.insert(1, 1);
     assert_eq!(shards[0].pull(1, 0, &mut sockets), Pulled::Full);
     carry(&mut shards);
@@ -439,11 +439,11 @@ fn make_slow(channels: &mut Shard, channel: &str, sockets: &mut Sockets) -> u32 
         assert_eq!(publish_large(channels, channel, number, 0), Ok(()));
         channels.deliver(9, 0, sockets);
     }
-    assert_eq!(publish_large(channels, channel, 4, 0), Err(Refused::Overloaded));
+    assert_eq!(publish_large(channels, channel, 4, 0), Err(ChannelError::Overloaded));
     assert_eq!(channels.next_expiry(), Some(20), "a turn is needed to see who is slow");
     (0..2).for_each(|_| _ = channels.deliver(9, 20, sockets));
     channels.deliver(9, 100, sockets);
-    assert_eq!(publish_large(channels, channel, 4, 100), Err(Refused::Overloaded));
+    assert_eq!(publish_large(channels, channel, 4, 100), Err(ChannelError::Overloaded));
     channels.deliver(9, 120, sockets);
     assert_eq!(publish_large(channels, channel, 4, 120), Ok(()));
     while channels.deliver(9, 120, sockets) {}
@@ -786,7 +786,7 @@ fn the_backplane_orders() {
     let mut appends = std::mem::take(&mut backplane.0.lock().expect("one thread").appends);
     appends.sort_by_key(|(_, number)| [9, 1, 0, 2][*number as usize]);
     for (id, number) in appends {
-        let outcome = if number == 1 { Err(Refused::Overloaded) } else { Ok(()) };
+        let outcome = if number == 1 { Err(ChannelError::Overloaded) } else { Ok(()) };
         shards[1].appended(id, outcome, 0);
     }
     carry(&mut shards);
@@ -799,7 +799,7 @@ fn the_backplane_orders() {
         };
         events(channels).into_iter().filter_map(outcome).collect()
     };
-    assert_eq!(told(&mut shards[0]), [(Some(1), Err(Refused::Overloaded)), (Some(3), Ok(2))]);
+    assert_eq!(told(&mut shards[0]), [(Some(1), Err(ChannelError::Overloaded)), (Some(3), Ok(2))]);
     assert_eq!(told(&mut shards[1]), [(Some(2), Ok(1))]);
     for channels in &mut shards {
         assert_eq!(deliveries(channels, 9), [(2, 1), (3, 1)]);

@@ -1,6 +1,8 @@
 //! One promise each.
 
-use murre_router::services::{Failure, Limits, Refused, RequestId, ServiceEvent, Services, Stats};
+use murre_router::services::{
+    Limits, RequestError, RequestId, ServiceError, ServiceEvent, Services, Stats,
+};
 
 use crate::one_shard;
 use crate::oracles::ROOMY;
@@ -23,7 +25,7 @@ fn told_to(
             Event::Response { member, ticket, payload, .. } => {
                 (member, format!("{ticket}: {payload}"))
             }
-            Event::Failed { member, ticket, why, .. } => (member, format!("{ticket}: {why:?}")),
+            Event::Failed { member, ticket, error, .. } => (member, format!("{ticket}: {error:?}")),
         })
         .collect()
 }
@@ -83,20 +85,23 @@ fn replies_to_what_one_does_not_have() {
     services.serve(2, "date").unwrap();
     services.request(3, 7, "time", "now?", 100).unwrap();
     let guessed = "0-1".parse().unwrap();
-    assert_eq!(services.reply(1, guessed, Ok("early")), Err(Refused::UnknownRequest));
+    assert_eq!(services.reply(1, guessed, Ok("early")), Err(ServiceError::UnknownRequest));
     let request = asked(&mut services);
     assert_eq!(request, guessed, "the guess was right");
-    assert_eq!(services.reply(2, request, Ok("forged")), Err(Refused::UnknownRequest));
-    assert_eq!(services.reply(3, request, Ok("forged")), Err(Refused::UnknownRequest));
+    assert_eq!(services.reply(2, request, Ok("forged")), Err(ServiceError::UnknownRequest));
+    assert_eq!(services.reply(3, request, Ok("forged")), Err(ServiceError::UnknownRequest));
     services.reply(1, request, Ok("noon")).unwrap();
-    assert_eq!(services.reply(1, request, Ok("twice")), Err(Refused::UnknownRequest));
+    assert_eq!(services.reply(1, request, Ok("twice")), Err(ServiceError::UnknownRequest));
     services.request(3, 8, "time", "now?", 100).unwrap();
     assert_eq!(told(&mut services), [(3, "7: noon".into()), (1, "asked now?".into())]);
     services.expire(99);
     assert_eq!((told(&mut services), services.next_expiry()), (vec![], Some(100)));
     services.expire(100);
     assert_eq!(told(&mut services), [(3, "8: Timeout".into())]);
-    assert_eq!(services.reply(1, "0-2".parse().unwrap(), Ok("late")), Err(Refused::UnknownRequest));
+    assert_eq!(
+        services.reply(1, "0-2".parse().unwrap(), Ok("late")),
+        Err(ServiceError::UnknownRequest)
+    );
 }
 
 /// An answer that is here is told, even if the deadline comes before it is told.
@@ -141,7 +146,7 @@ fn a_number_is_used_again() {
     services.leave(2, |_| ());
     services.serve(1, "time").unwrap();
     services.request(2, 9, "other", "c", 100).unwrap();
-    assert_eq!(services.reply(1, request, Ok("d")), Err(Refused::UnknownRequest));
+    assert_eq!(services.reply(1, request, Ok("d")), Err(ServiceError::UnknownRequest));
     let mut told = told(&mut services);
     told.retain(|(_, what)| what != "asked b");
     assert_eq!(told, [(2, "9: NoResponders".into())]);
@@ -165,11 +170,11 @@ fn unserve_lets_replies_through() {
 fn too_many() {
     let mut services = one_shard(Limits { services_max: 1, requests_max: 1, ..ROOMY });
     services.serve(1, "time").unwrap();
-    assert_eq!(services.serve(1, "time"), Err(Refused::AlreadyServing));
-    assert_eq!(services.serve(1, "date"), Err(Refused::TooMany));
-    assert_eq!(services.unserve(1, "date"), Err(Refused::NotServing));
+    assert_eq!(services.serve(1, "time"), Err(ServiceError::AlreadyServing));
+    assert_eq!(services.serve(1, "date"), Err(ServiceError::TooMany));
+    assert_eq!(services.unserve(1, "date"), Err(ServiceError::NotServing));
     services.request(2, 7, "time", "now?", 100).unwrap();
-    assert_eq!(services.request(2, 8, "time", "now?", 100), Err(Refused::TooMany));
+    assert_eq!(services.request(2, 8, "time", "now?", 100), Err(ServiceError::TooMany));
     let request = asked(&mut services);
     services.reply(1, request, Ok("noon")).unwrap();
     told(&mut services);
@@ -191,7 +196,7 @@ fn full_responders_rest() {
         services.request(9, ticket, "time", "now?", 100).unwrap();
         match services.event(|_| true) {
             Some(Event::Request { member, request, .. }) => Some((member, request)),
-            Some(Event::Failed { why: Failure::Overloaded, .. }) => None,
+            Some(Event::Failed { error: RequestError::Overloaded, .. }) => None,
             other => panic!("{other:?}"),
         }
     };
@@ -274,8 +279,8 @@ fn messages_are_bounded() {
     let ([mut services, _], name) = two_shards(Limits { messages_max: 2, ..ROOMY });
     services.serve(1, name).unwrap();
     services.request(1, 7, name, "now?", 100).unwrap();
-    assert_eq!(services.request(1, 8, name, "now?", 100), Err(Refused::Overloaded));
-    assert_eq!(services.serve(2, name), Err(Refused::Overloaded));
+    assert_eq!(services.request(1, 8, name, "now?", 100), Err(ServiceError::Overloaded));
+    assert_eq!(services.serve(2, name), Err(ServiceError::Overloaded));
     services.unserve(1, name).unwrap();
     assert_eq!(services.messages(1).len(), 3);
     services.messages(1).clear();

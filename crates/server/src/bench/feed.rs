@@ -134,14 +134,14 @@ impl Feed {
                 Arc::clone(&self.listing.channels[self.rng.usize(..self.listing.channels.len())]);
             self.number += 1;
             let text = self.message(&channel);
-            hub.publish(&channel, Payload::new(Form::Json, text.into_bytes()), out);
+            hub.publish_as_server(&channel, Payload::new(Form::Json, text.into_bytes()), out);
         }
     }
 
     fn message(&self, channel: &str) -> String {
-        let identifier = serde_json::to_string(channel).expect("text can be written");
+        let channel = serde_json::to_string(channel).expect("text can be written");
         format!(
-            r#"{{"request":{},"timestamp":{},"identifier":{identifier},"elements":"{}"}}"#,
+            r#"{{"request":{},"timestamp":{},"identifier":{channel},"elements":"{}"}}"#,
             self.number,
             milliseconds(),
             self.elements,
@@ -194,7 +194,7 @@ impl Quotes {
                 "sequence" => format!(r#"{{"sequence":{}}}"#, self.sequence),
                 symbol => self.quote(&channel, symbol, rng),
             };
-            hub.publish(&channel, Payload::new(Form::Json, data.into_bytes()), out);
+            hub.publish_as_server(&channel, Payload::new(Form::Json, data.into_bytes()), out);
         }
     }
 

@@ -5,9 +5,9 @@ use murre_router::channels::{Direction, HistoryQuery, Payload, Publisher, Start}
 
 use super::auth::{UnixSeconds, Verdict};
 use super::output::DisconnectReason;
-use super::pending::Asker;
+use super::pending::Recipient;
 use super::rate::RateDecision;
-use super::rules::Who;
+use super::rules::Access;
 use super::{
     About, Audience, Command, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, SERVER,
     Session,
@@ -48,7 +48,7 @@ impl Hub {
     ) -> Flow {
         // A refusal needs the request id, which most commands hand on.
         let named = request.clone();
-        self.obey(session, request, command, out).unwrap_or_else(|why| {
+        self.execute(session, request, command, out).unwrap_or_else(|why| {
             self.refuse(session, &named, why, out);
             Flow::Continue
         })
@@ -58,7 +58,7 @@ impl Hub {
     ///
     /// # Errors
     /// Why the command is refused. Nothing has changed.
-    pub(crate) fn obey<'c>(
+    pub(crate) fn execute<'c>(
         &mut self,
         session: Session,
         request: RequestId,
@@ -70,7 +70,7 @@ impl Hub {
         match command {
             Command::Subscribe { channel, start } => {
                 self.allow_channel(slot, channel, |rules| rules.subscribe)?;
-                self.subscribe(session, channel, start, Asker::Session(session, request))?;
+                self.subscribe(session, channel, start, Recipient::Session(session, request))?;
             }
             Command::Unsubscribe { channel } => {
                 let about = About::Channel(channel);
@@ -81,9 +81,9 @@ impl Hub {
                 self.allow_channel(slot, channel, |rules| rules.publish)?;
                 self.counters.published.add(1);
                 let ticket = (request != RequestId::None)
-                    .then(|| self.pending.issue(channel, Asker::Session(session, request)));
+                    .then(|| self.pending.issue(channel, Recipient::Session(session, request)));
                 let origin = self.origin(session.conn);
-                self.enter(
+                self.publish(
                     channel,
                     payload,
                     Publisher { origin, ticket, except: to == Audience::Others },
@@ -91,7 +91,7 @@ impl Hub {
             }
             Command::History { channel, query } => {
                 self.allow_channel(slot, channel, |rules| rules.subscribe)?;
-                self.read(session, channel, query, Asker::Session(session, request))?;
+                self.read(session, channel, query, Recipient::Session(session, request))?;
             }
             Command::Await { channel, start } => {
                 self.allow_channel(slot, channel, |rules| rules.subscribe)?;
@@ -101,10 +101,10 @@ impl Hub {
                     bytes_max: self.config.channels.slice_bytes,
                     direction: Direction::Forward,
                 };
-                self.read(session, channel, query, Asker::Waiter(session, request))?;
+                self.read(session, channel, query, Recipient::Poll(session, request))?;
             }
             Command::Ping => {
-                let connection = self.name(session.conn);
+                let connection = self.connection_id(session.conn);
                 out.reply(session, &request, Reply::Pong { connection: &connection });
             }
             Command::Authenticate { token } => match self.verify(token, session.conn, out) {
@@ -133,7 +133,7 @@ impl Hub {
                 let about = About::Service(service);
                 let refused = |code| Error::from(code).about(about);
                 self.config.limits.payload(&payload).map_err(refused)?;
-                let ticket = self.pending.issue(service, Asker::Session(session, request));
+                let ticket = self.pending.issue(service, Recipient::Session(session, request));
                 let deadline = self.now.saturating_add(u64::from(timeout_ms));
                 let asked = self.services.request(slot, ticket, service, payload, deadline);
                 self.release_ticket_on_error(Some(ticket), asked, about)?;
@@ -155,7 +155,7 @@ impl Hub {
     ///
     /// # Errors
     /// `BadChannel`, `BadPublication`, `Overloaded`. The ticket is released.
-    pub(super) fn enter<'c>(
+    pub(super) fn publish<'c>(
         &mut self,
         channel: &'c str,
         payload: Payload,
@@ -175,10 +175,10 @@ impl Hub {
 
     /// Publishes on behalf of the server itself. A publication that is refused because the server is
     /// overloaded is lost.
-    pub(crate) fn publish(&mut self, channel: &str, payload: Payload, out: &impl Outlet) {
+    pub(crate) fn publish_as_server(&mut self, channel: &str, payload: Payload, out: &impl Outlet) {
         self.refresh_clock(out);
         let publisher = Publisher { origin: SERVER, ticket: None, except: false };
-        let _ = self.enter(channel, payload, publisher);
+        let _ = self.publish(channel, payload, publisher);
     }
 
     /// Checks a request to subscribe before anything is done.
@@ -205,9 +205,9 @@ impl Hub {
         session: Session,
         channel: &'c str,
         start: Start,
-        asker: Asker,
+        recipient: Recipient,
     ) -> Result<(), Error<'c>> {
-        let ticket = self.pending.issue(channel, asker);
+        let ticket = self.pending.issue(channel, recipient);
         let slot = session.conn.index();
         let subscribed = self.channels.subscribe(slot, channel, start, ticket, self.now);
         self.release_ticket_on_error(Some(ticket), subscribed, About::Channel(channel))
@@ -219,13 +219,13 @@ impl Hub {
         session: Session,
         channel: &'c str,
         query: HistoryQuery,
-        asker: Asker,
+        recipient: Recipient,
     ) -> Result<(), Error<'c>> {
         let slot = session.conn.index();
-        let ticket = self.pending.issue(channel, asker);
+        let ticket = self.pending.issue(channel, recipient);
         let asked = self.channels.history(channel, query, ticket, self.now);
         self.release_ticket_on_error(Some(ticket), asked, About::Channel(channel))?;
-        let before = self.reading.insert(slot, ticket);
+        let before = self.reading_history.insert(slot, ticket);
         assert!(before.is_none(), "the session's input waits for the page before");
         Ok(())
     }
@@ -234,7 +234,7 @@ impl Hub {
         &self,
         slot: u32,
         channel: &'c str,
-        rule: impl Fn(&super::Rules) -> Who,
+        rule: impl Fn(&super::Rules) -> Access,
     ) -> Result<(), Error<'c>> {
         self.allow(slot, channel, rule, About::Channel(channel))
     }
@@ -243,7 +243,7 @@ impl Hub {
         &self,
         slot: u32,
         service: &'c str,
-        rule: impl Fn(&super::Rules) -> Who,
+        rule: impl Fn(&super::Rules) -> Access,
     ) -> Result<(), Error<'c>> {
         self.allow(slot, service, rule, About::Service(service))
     }
@@ -252,7 +252,7 @@ impl Hub {
         &self,
         slot: u32,
         name: &'c str,
-        rule: impl Fn(&super::Rules) -> Who,
+        rule: impl Fn(&super::Rules) -> Access,
         about: About<'c>,
     ) -> Result<(), Error<'c>> {
         self.config.limits.name(name)?;
@@ -295,7 +295,7 @@ fn error<'c>(why: impl Into<ErrorCode>, about: About<'c>) -> Error<'c> {
     Error::from(why.into()).about(about)
 }
 
-fn allow(who: Who, authenticated: bool, about: About<'_>) -> Result<(), Error<'_>> {
+fn allow(who: Access, authenticated: bool, about: About<'_>) -> Result<(), Error<'_>> {
     let included = who.includes(authenticated);
     included.then_some(()).ok_or(Error::from(ErrorCode::NotAllowed).about(about))
 }

@@ -8,7 +8,7 @@ use murre_router::{Shard, channels, services};
 
 use super::auth::Keys;
 use super::delivery_token::DeliveryTokens;
-use super::drain::Ending;
+use super::drain::DrainBarrier;
 use super::limits::Limits;
 use super::rate::TokenBucket;
 use super::rules::Namespaces;
@@ -29,7 +29,7 @@ pub(crate) struct HubConfig {
     pub(crate) deliveries_per_turn: usize,
     /// Makes what orders the publications of the channels that a shard owns.
     pub(crate) backplane: fn() -> Box<dyn Backplane + Send>,
-    pub(crate) ending: Ending,
+    pub(crate) drain_barrier: DrainBarrier,
     /// Seed of the hash of names, the same for all shards and unknown to clients.
     pub(crate) seed: u64,
     /// When time began, for all shards.
@@ -46,7 +46,7 @@ impl HubConfig {
         let shards = cores.len();
         let each = |bytes: u64| bytes.checked_div(shards as u64).unwrap_or(0).max(1);
         let channels = channels::Limits {
-            members_usual: conns_max as usize,
+            members_expected: conns_max as usize,
             subscriptions_max: config.limits.max_channels as usize,
             history_bytes_max: each(config.limits.max_history_bytes),
             log_bytes_max: config.limits.max_log_bytes,
@@ -77,7 +77,7 @@ impl HubConfig {
             tokens: DeliveryTokens::new(cores),
             deliveries_per_turn: DELIVERIES_PER_TURN,
             backplane: backplane::start,
-            ending: Ending::new(shards),
+            drain_barrier: DrainBarrier::new(shards),
             // The only source of numbers that cannot be guessed in the standard library.
             seed: RandomState::new().hash_one(()),
             began: Instant::now(),

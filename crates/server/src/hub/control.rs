@@ -6,7 +6,7 @@ use tokio::sync::oneshot::Sender;
 
 use super::auth::UnixSeconds;
 use super::output::DisconnectReason;
-use super::pending::{Asker, Published};
+use super::pending::{Published, Recipient};
 use super::{Hub, Outlet, SERVER};
 
 /// A question or an order. If nobody waits for the answer any more it is dropped.
@@ -70,10 +70,10 @@ impl Hub {
             let _ = answer.send(Err(code));
             return;
         }
-        let ticket = self.pending.issue(channel, Asker::Control(answer));
+        let ticket = self.pending.issue(channel, Recipient::Control(answer));
         let publisher = Publisher { origin: SERVER, ticket: Some(ticket), except: false };
         if let Err(why) = self.channels.publish(channel, payload, publisher, self.now)
-            && let Asker::Control(answer) = self.pending.take(ticket).asker
+            && let Recipient::Control(answer) = self.pending.take(ticket).recipient
         {
             let _ = answer.send(Err(why.into()));
         }

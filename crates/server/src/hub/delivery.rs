@@ -54,7 +54,7 @@ impl Hub {
             return;
         }
         let Hub { channels, sessions, config, counters, shard, now, .. } = self;
-        let mut subscribers = Sending { sessions, config, counters, shard: *shard, out };
+        let mut subscribers = SessionSubscribers { sessions, config, counters, shard: *shard, out };
         // What is more comes when the connection has taken this, or with `Event::Readable`.
         let _ = channels.pull(member, *now, &mut subscribers);
     }
@@ -77,13 +77,13 @@ impl Hub {
     /// Delivers publications to this shard's subscribers. Returns whether some are left.
     fn deliver(&mut self, out: &mut impl Outlet) -> bool {
         let Hub { channels, sessions, config, counters, shard, .. } = self;
-        let mut subscribers = Sending { sessions, config, counters, shard: *shard, out };
+        let mut subscribers = SessionSubscribers { sessions, config, counters, shard: *shard, out };
         channels.deliver(config.deliveries_per_turn, self.now, &mut subscribers)
     }
 }
 
 /// The shard's sessions, as the router hands publications to them.
-struct Sending<'h, O> {
+struct SessionSubscribers<'h, O> {
     sessions: &'h Sessions,
     config: &'h HubConfig,
     counters: &'h HubCounters,
@@ -91,13 +91,13 @@ struct Sending<'h, O> {
     out: &'h mut O,
 }
 
-impl<O: Outlet> Sending<'_, O> {
+impl<O: Outlet> SessionSubscribers<'_, O> {
     fn session(&self, member: Member) -> Option<Session> {
         self.out.at(member).and_then(|conn| self.sessions.of(conn))
     }
 }
 
-impl<O: Outlet> Subscribers<Encodings> for Sending<'_, O> {
+impl<O: Outlet> Subscribers<Encodings> for SessionSubscribers<'_, O> {
     fn offer(
         &mut self,
         member: Member,

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How many shards may still have connections. Shared by all.
 #[derive(Debug)]
-pub(crate) struct Ending {
+pub(crate) struct DrainBarrier {
     busy: AtomicUsize,
 }
 
-impl Ending {
+impl DrainBarrier {
     pub(crate) fn new(shards: usize) -> Self {
-        Ending { busy: AtomicUsize::new(shards) }
+        DrainBarrier { busy: AtomicUsize::new(shards) }
     }
 
     /// A shard that is being drained has lost its last connection, and gets no other. Each shard says
@@ -34,10 +34,10 @@ mod tests {
     /// The last shard to lose its connections lets all end.
     #[test]
     fn the_last_one_counts() {
-        let ending = Ending::new(2);
-        ending.shard_is_empty();
-        assert!(!ending.all_empty());
-        ending.shard_is_empty();
-        assert!(ending.all_empty());
+        let drain_barrier = DrainBarrier::new(2);
+        drain_barrier.shard_is_empty();
+        assert!(!drain_barrier.all_empty());
+        drain_barrier.shard_is_empty();
+        assert!(drain_barrier.all_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Errors of commands. Protocols have their own names and numbers for them.
 
-use murre_router::services::Failure;
+use murre_router::services::RequestError;
 use murre_router::{channels, services};
 
 use super::auth::BadToken;
@@ -65,40 +65,40 @@ impl From<BadToken> for Error<'_> {
     }
 }
 
-impl<'a> From<&'a Failure> for Error<'a> {
-    fn from(why: &'a Failure) -> Self {
+impl<'a> From<&'a RequestError> for Error<'a> {
+    fn from(why: &'a RequestError) -> Self {
         match why {
-            Failure::NoResponders => ErrorCode::NoResponders.into(),
-            Failure::Overloaded => ErrorCode::Overloaded.into(),
-            Failure::ResponderGone => ErrorCode::ResponderGone.into(),
-            Failure::ResponderFailed(why) => {
+            RequestError::NoResponders => ErrorCode::NoResponders.into(),
+            RequestError::Overloaded => ErrorCode::Overloaded.into(),
+            RequestError::ResponderGone => ErrorCode::ResponderGone.into(),
+            RequestError::ResponderFailed(why) => {
                 Error { detail: Some(why), ..ErrorCode::ResponderFailed.into() }
             }
-            Failure::Timeout => ErrorCode::Timeout.into(),
+            RequestError::Timeout => ErrorCode::Timeout.into(),
         }
     }
 }
 
-impl From<channels::Refused> for ErrorCode {
-    fn from(why: channels::Refused) -> Self {
+impl From<channels::ChannelError> for ErrorCode {
+    fn from(why: channels::ChannelError) -> Self {
         match why {
-            channels::Refused::AlreadySubscribed => ErrorCode::AlreadySubscribed,
-            channels::Refused::NotSubscribed => ErrorCode::NotSubscribed,
-            channels::Refused::TooMany => ErrorCode::TooMany,
-            channels::Refused::NoHistory => ErrorCode::NoHistory,
-            channels::Refused::Overloaded => ErrorCode::Overloaded,
+            channels::ChannelError::AlreadySubscribed => ErrorCode::AlreadySubscribed,
+            channels::ChannelError::NotSubscribed => ErrorCode::NotSubscribed,
+            channels::ChannelError::TooMany => ErrorCode::TooMany,
+            channels::ChannelError::NoHistory => ErrorCode::NoHistory,
+            channels::ChannelError::Overloaded => ErrorCode::Overloaded,
         }
     }
 }
 
-impl From<services::Refused> for ErrorCode {
-    fn from(why: services::Refused) -> Self {
+impl From<services::ServiceError> for ErrorCode {
+    fn from(why: services::ServiceError) -> Self {
         match why {
-            services::Refused::AlreadyServing => ErrorCode::AlreadyServing,
-            services::Refused::NotServing => ErrorCode::NotServing,
-            services::Refused::TooMany => ErrorCode::TooMany,
-            services::Refused::Overloaded => ErrorCode::Overloaded,
-            services::Refused::UnknownRequest => ErrorCode::UnknownRequest,
+            services::ServiceError::AlreadyServing => ErrorCode::AlreadyServing,
+            services::ServiceError::NotServing => ErrorCode::NotServing,
+            services::ServiceError::TooMany => ErrorCode::TooMany,
+            services::ServiceError::Overloaded => ErrorCode::Overloaded,
+            services::ServiceError::UnknownRequest => ErrorCode::UnknownRequest,
         }
     }
 }

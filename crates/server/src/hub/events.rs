@@ -1,10 +1,10 @@
 //! Events of the router, passed on to sessions as replies and pushes.
 
 use murre_router::Ticket;
-use murre_router::channels::{Event, HistoryPage, Origin, Position, Recovery, Refused, Start};
+use murre_router::channels::{ChannelError, Event, HistoryPage, Origin, Position, Recovery, Start};
 use murre_router::services::ServiceEvent;
 
-use super::pending::{self, Asker};
+use super::pending::{PendingCommand, Recipient};
 use super::{
     About, Error, ErrorCode, Hub, Outlet, Page, Push, Reply, RequestId, Session, origin, slot_of,
 };
@@ -22,10 +22,10 @@ impl Hub {
                         self.subscribed(ticket, recovery, out);
                     }
                     Event::Withdrawn { ticket, .. } => {
-                        let pending::Command { name, asker } = self.take_pending(ticket, out);
+                        let PendingCommand { name, recipient } = self.take_pending(ticket, out);
                         let why =
                             Error::from(ErrorCode::NotSubscribed).about(About::Channel(&name));
-                        self.tell_error(asker, why, out);
+                        self.tell_error(recipient, why, out);
                     }
                     Event::Published { ticket: Some(ticket), outcome, .. } => {
                         self.published(ticket, outcome, out);
@@ -65,22 +65,26 @@ impl Hub {
                 }
             }
             ServiceEvent::Response { ticket, service, payload, .. } => {
-                if let Some((session, request)) = self.asker(ticket, out) {
+                if let Some((session, request)) = self.take_recipient(ticket, out) {
                     let reply = Reply::Response { service: &service, payload: &payload };
                     out.reply(session, &request, reply);
                 }
             }
-            ServiceEvent::Failed { ticket, service, why, .. } => {
-                let asker = self.take_pending(ticket, out).asker;
-                self.tell_error(asker, Error::from(&why).about(About::Service(&service)), out);
+            ServiceEvent::Failed { ticket, service, error, .. } => {
+                let recipient = self.take_pending(ticket, out).recipient;
+                self.tell_error(
+                    recipient,
+                    Error::from(&error).about(About::Service(&service)),
+                    out,
+                );
             }
         }
     }
 
     /// Takes a command whose outcome is here. The input of its session may go on because of that.
-    fn take_pending(&mut self, ticket: Ticket, out: &mut impl Outlet) -> pending::Command {
+    fn take_pending(&mut self, ticket: Ticket, out: &mut impl Outlet) -> PendingCommand {
         let command = self.pending.take(ticket);
-        if let Asker::Session(session, _) = command.asker
+        if let Recipient::Session(session, _) = command.recipient
             && self.pending.of(session) == PENDING_MAX / 2
         {
             out.resume(session);
@@ -91,14 +95,18 @@ impl Hub {
     /// Whether the next command of a session has to wait, because its answers are not here yet: a page
     /// of history, or many others. [`Outlet::resume`] says when to ask again.
     pub(crate) fn must_wait(&self, session: Session) -> bool {
-        let reading = self.reading.contains_key(&session.conn.index());
-        reading || self.pending.of(session) >= PENDING_MAX
+        let reading_history = self.reading_history.contains_key(&session.conn.index());
+        reading_history || self.pending.of(session) >= PENDING_MAX
     }
 
     /// The session that a ticket's outcome is for, if it is still there.
-    fn asker(&mut self, ticket: Ticket, out: &mut impl Outlet) -> Option<(Session, RequestId)> {
-        match self.take_pending(ticket, out).asker {
-            Asker::Session(session, request) => {
+    fn take_recipient(
+        &mut self,
+        ticket: Ticket,
+        out: &mut impl Outlet,
+    ) -> Option<(Session, RequestId)> {
+        match self.take_pending(ticket, out).recipient {
+            Recipient::Session(session, request) => {
                 self.is_there(session, out).then_some((session, request))
             }
             _ => None,
@@ -113,8 +121,9 @@ impl Hub {
     }
 
     fn subscribed(&mut self, ticket: Ticket, recovery: Option<Recovery>, out: &mut impl Outlet) {
-        let pending::Command { name, asker } = self.take_pending(ticket, out);
-        let (Asker::Session(session, request) | Asker::Waiter(session, request)) = asker else {
+        let PendingCommand { name, recipient } = self.take_pending(ticket, out);
+        let (Recipient::Session(session, request) | Recipient::Poll(session, request)) = recipient
+        else {
             return;
         };
         if self.is_there(session, out) {
@@ -126,25 +135,25 @@ impl Hub {
     pub(super) fn published(
         &mut self,
         ticket: Ticket,
-        outcome: Result<Option<Position>, Refused>,
+        outcome: Result<Option<Position>, ChannelError>,
         out: &mut impl Outlet,
     ) {
-        let pending::Command { name, asker } = self.take_pending(ticket, out);
-        match (asker, outcome) {
-            (Asker::Session(session, request), Ok(position)) => {
+        let PendingCommand { name, recipient } = self.take_pending(ticket, out);
+        match (recipient, outcome) {
+            (Recipient::Session(session, request), Ok(position)) => {
                 if self.is_there(session, out) {
                     out.reply(session, &request, Reply::Published { channel: &name, position });
                 }
             }
-            (Asker::Control(asked), outcome) => {
+            (Recipient::Control(asked), outcome) => {
                 // The caller may not wait any more.
                 let _ = asked.send(outcome.map_err(ErrorCode::from));
             }
-            (asker, Err(why)) => {
+            (recipient, Err(why)) => {
                 let why = Error::from(ErrorCode::from(why)).about(About::Channel(&name));
-                self.tell_error(asker, why, out);
+                self.tell_error(recipient, why, out);
             }
-            (Asker::Waiter(..) | Asker::Nobody, Ok(_)) => {}
+            (Recipient::Poll(..) | Recipient::Nobody, Ok(_)) => {}
         }
     }
 
@@ -153,7 +162,7 @@ impl Hub {
         &self,
         publisher: Origin,
         channel: &str,
-        why: Refused,
+        why: ChannelError,
         out: &mut impl Outlet,
     ) {
         let conn = out.at(slot_of(publisher)).filter(|&conn| origin(self.shard, conn) == publisher);
@@ -164,20 +173,20 @@ impl Hub {
     }
 
     fn history(&mut self, ticket: Ticket, page: &HistoryPage, out: &mut impl Outlet) {
-        let pending::Command { name, asker } = self.take_pending(ticket, out);
-        let (session, request, waits) = match asker {
-            Asker::Session(session, request) => (session, request, false),
-            Asker::Waiter(session, request) => (session, request, true),
-            Asker::Control(_) | Asker::Nobody => return,
+        let PendingCommand { name, recipient } = self.take_pending(ticket, out);
+        let (session, request, waits) = match recipient {
+            Recipient::Session(session, request) => (session, request, false),
+            Recipient::Poll(session, request) => (session, request, true),
+            Recipient::Control(_) | Recipient::Nobody => return,
         };
-        self.reading.remove(&session.conn.index());
+        self.reading_history.remove(&session.conn.index());
         if !self.is_there(session, out) {
             return;
         }
         if waits && page.publications.is_empty() && page.recovered == Some(true) {
             let start = Start::After(page.position);
-            let asker = Asker::Waiter(session, request.clone());
-            if let Err(why) = self.subscribe(session, &name, start, asker) {
+            let recipient = Recipient::Poll(session, request.clone());
+            if let Err(why) = self.subscribe(session, &name, start, recipient) {
                 self.refuse(session, &request, why, out);
             }
             return;
@@ -192,9 +201,9 @@ impl Hub {
         out.resume(session);
     }
 
-    fn tell_error(&mut self, asker: Asker, why: Error<'_>, out: &mut impl Outlet) {
+    fn tell_error(&mut self, recipient: Recipient, why: Error<'_>, out: &mut impl Outlet) {
         // The control plane waits for nothing else that can fail.
-        if let Asker::Session(session, request) | Asker::Waiter(session, request) = asker
+        if let Recipient::Session(session, request) | Recipient::Poll(session, request) = recipient
             && self.is_there(session, out)
         {
             self.refuse(session, &request, why, out);

@@ -76,7 +76,7 @@ pub(crate) struct Hub {
     verifier: Verifier,
     pending: Pending,
     /// By slot: the ticket of a page of history that the session waits for.
-    reading: HashMap<u32, Ticket>,
+    reading_history: HashMap<u32, Ticket>,
     /// Members that have something to pull, within one call of `dispatch`.
     readable: Vec<Member>,
     /// Connections that have taken everything and whose sessions are handed more in this turn.
@@ -113,10 +113,10 @@ impl Hub {
                 .with_backplane(backplane),
             services: Services::new(shard, shards, seed, config.services),
             shard,
-            sessions: Sessions::new(config.channels.members_usual),
+            sessions: Sessions::new(config.channels.members_expected),
             verifier: Verifier::new(config.keys.clone(), config.bad_tokens_per_second),
             pending: Pending::default(),
-            reading: HashMap::new(),
+            reading_history: HashMap::new(),
             readable: Vec::new(),
             drained: Vec::new(),
             links: Links::new(usize::from(shard)),
@@ -170,14 +170,14 @@ impl Hub {
         // Events for this session must not wait until the connection has another one.
         self.dispatch(out);
         let slot = conn.index();
-        if let Some(ticket) = self.reading.remove(&slot) {
+        if let Some(ticket) = self.reading_history.remove(&slot) {
             self.pending.cancel(ticket);
         }
         let mut forget = |ticket| _ = self.pending.take(ticket);
         self.channels.leave(slot, &mut forget);
         self.services.leave(slot, &mut forget);
-        if self.reading.is_empty() {
-            self.reading.shrink_to_fit();
+        if self.reading_history.is_empty() {
+            self.reading_history.shrink_to_fit();
         }
     }
 
@@ -189,9 +189,9 @@ impl Hub {
     /// This shard is being drained and has no connections. Whether it may end: no shard has.
     pub(crate) fn may_end(&mut self) -> bool {
         if !std::mem::replace(&mut self.is_empty, true) {
-            self.config.ending.shard_is_empty();
+            self.config.drain_barrier.shard_is_empty();
         }
-        self.config.ending.all_empty()
+        self.config.drain_barrier.all_empty()
     }
 
     /// Channels that this shard owns, and where to go on, if there are more.
@@ -215,8 +215,8 @@ impl Hub {
         self.links.join(boxes);
     }
 
-    /// The name of a connection, unique among all shards.
-    pub(crate) fn name(&self, conn: ConnId) -> String {
+    /// The id of a connection, unique among all shards.
+    pub(crate) fn connection_id(&self, conn: ConnId) -> String {
         format!("{}-{conn}", self.shard)
     }
 
@@ -319,7 +319,7 @@ impl Hub {
             ("users", self.sessions.users() as usize),
             ("expiries", self.sessions.expiries()),
             ("pending", self.pending.len() as usize),
-            ("reading", self.reading.len()),
+            ("reading_history", self.reading_history.len()),
             ("tokens", self.verifier.kept()),
         ];
         let counts = counts.into_iter().filter(|(_, count)| *count > 0);

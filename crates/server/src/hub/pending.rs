@@ -17,7 +17,7 @@ pub(crate) type Published = Result<Option<Position>, ErrorCode>;
 /// The commands that wait for their outcome.
 #[derive(Default)]
 pub(crate) struct Pending {
-    commands: Pool<Command>,
+    commands: Pool<PendingCommand>,
     /// How many of them are of each connection that has some.
     waiting: HashMap<ConnId, u32>,
 }
@@ -26,47 +26,47 @@ pub(crate) struct Pending {
 const WAITING_KEPT: usize = 64;
 
 /// A command that waits for its outcome.
-pub(crate) struct Command {
+pub(crate) struct PendingCommand {
     /// The channel or the service that it is about.
     pub(crate) name: Box<str>,
-    pub(crate) asker: Asker,
+    pub(crate) recipient: Recipient,
 }
 
 /// The receiver of an outcome.
-pub(crate) enum Asker {
+pub(crate) enum Recipient {
     /// A session. Its connection may be gone by then.
     Session(Session, RequestId),
     /// A session that waits for the next publications: `Command::Await`.
-    Waiter(Session, RequestId),
+    Poll(Session, RequestId),
     /// The control plane.
     Control(oneshot::Sender<Published>),
     /// The session has ended.
     Nobody,
 }
 
-impl Asker {
+impl Recipient {
     fn conn(&self) -> Option<ConnId> {
         match self {
-            Asker::Session(session, _) => Some(session.conn),
-            Asker::Waiter(..) | Asker::Control(_) | Asker::Nobody => None,
+            Recipient::Session(session, _) => Some(session.conn),
+            Recipient::Poll(..) | Recipient::Control(_) | Recipient::Nobody => None,
         }
     }
 }
 
 impl Pending {
     /// A ticket for a command about `name`.
-    pub(crate) fn issue(&mut self, name: &str, asker: Asker) -> Ticket {
-        if let Some(conn) = asker.conn() {
+    pub(crate) fn issue(&mut self, name: &str, recipient: Recipient) -> Ticket {
+        if let Some(conn) = recipient.conn() {
             let waiting = self.waiting.entry(conn).or_default();
             *waiting = waiting.saturating_add(1);
         }
-        self.commands.insert(Command { name: name.into(), asker })
+        self.commands.insert(PendingCommand { name: name.into(), recipient })
     }
 
     /// Ends a command: its outcome is here. The ticket may be issued again.
-    pub(crate) fn take(&mut self, ticket: Ticket) -> Command {
+    pub(crate) fn take(&mut self, ticket: Ticket) -> PendingCommand {
         let command = self.commands.remove(ticket);
-        if let Some(conn) = command.asker.conn()
+        if let Some(conn) = command.recipient.conn()
             && let Some(waiting) = self.waiting.get_mut(&conn)
         {
             *waiting = waiting.saturating_sub(1);
@@ -87,7 +87,7 @@ impl Pending {
 
     /// Nobody is told of the outcome any more.
     pub(crate) fn cancel(&mut self, ticket: Ticket) {
-        self.commands.get_mut(ticket).asker = Asker::Nobody;
+        self.commands.get_mut(ticket).recipient = Recipient::Nobody;
     }
 
     /// How many commands wait.

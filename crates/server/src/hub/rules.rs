@@ -16,10 +16,10 @@ pub(crate) struct Namespaces {
 /// Who may do what in a namespace, and what is done there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
-    pub(crate) publish: Who,
-    pub(crate) subscribe: Who,
-    pub(crate) serve: Who,
-    pub(crate) request: Who,
+    pub(crate) publish: Access,
+    pub(crate) subscribe: Access,
+    pub(crate) serve: Access,
+    pub(crate) request: Access,
     /// Publications that a channel keeps; 0 is no history.
     pub(crate) history_size: u32,
     /// For how long it keeps them.
@@ -29,7 +29,7 @@ pub(crate) struct Rules {
 
 /// Who may do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
+pub(crate) enum Access {
     Anyone,
     Authenticated,
     Nobody,
@@ -69,8 +69,8 @@ impl Namespaces {
     }
 
     /// The rules for a channel or a service.
-    pub(crate) fn rules(&self, identifier: &str) -> &Rules {
-        let Some((prefix, _)) = identifier.split_once(':') else { return &self.rest };
+    pub(crate) fn rules(&self, name: &str) -> &Rules {
+        let Some((prefix, _)) = name.split_once(':') else { return &self.rest };
         let found = self.named.binary_search_by(|namespace| (*namespace.name).cmp(prefix));
         found.map_or(&self.rest, |at| &self.named[at].rules)
     }
@@ -82,10 +82,10 @@ const REST: &str = "default";
 impl Default for Rules {
     fn default() -> Self {
         Rules {
-            publish: Who::Authenticated,
-            subscribe: Who::Anyone,
-            serve: Who::Authenticated,
-            request: Who::Anyone,
+            publish: Access::Authenticated,
+            subscribe: Access::Anyone,
+            serve: Access::Authenticated,
+            request: Access::Anyone,
             history_size: 0,
             history_ttl: HISTORY_TTL_DEFAULT,
             slow: Slow::Disconnect,
@@ -93,13 +93,13 @@ impl Default for Rules {
     }
 }
 
-impl Who {
+impl Access {
     /// Whether that includes a connection that has shown a token, or has not.
     pub(crate) fn includes(self, authenticated: bool) -> bool {
         match self {
-            Who::Anyone => true,
-            Who::Authenticated => authenticated,
-            Who::Nobody => false,
+            Access::Anyone => true,
+            Access::Authenticated => authenticated,
+            Access::Nobody => false,
         }
     }
 }
@@ -137,10 +137,12 @@ impl Rules {
     fn set(&mut self, rule: &str, value: &str) -> Result<(), String> {
         let wrong = |allowed: &str| format!("`{rule}` is {allowed}, not `{value}`");
         match rule {
-            "publish" => self.publish = one_of(&WHO, value).map_err(|names| wrong(&names))?,
-            "subscribe" => self.subscribe = one_of(&WHO, value).map_err(|names| wrong(&names))?,
-            "serve" => self.serve = one_of(&WHO, value).map_err(|names| wrong(&names))?,
-            "request" => self.request = one_of(&WHO, value).map_err(|names| wrong(&names))?,
+            "publish" => self.publish = one_of(&ACCESS, value).map_err(|names| wrong(&names))?,
+            "subscribe" => {
+                self.subscribe = one_of(&ACCESS, value).map_err(|names| wrong(&names))?
+            }
+            "serve" => self.serve = one_of(&ACCESS, value).map_err(|names| wrong(&names))?,
+            "request" => self.request = one_of(&ACCESS, value).map_err(|names| wrong(&names))?,
             "slow" => self.slow = one_of(&SLOW, value).map_err(|names| wrong(&names))?,
             "history-size" => {
                 let size = value.parse().ok().filter(|size| *size <= HISTORY_SIZE_MAX);
@@ -167,8 +169,11 @@ fn one_of<T: Copy>(choices: &[(&str, T)], name: &str) -> Result<T, String> {
 }
 
 const RULES: &str = "publish, subscribe, serve, request, history-size, history-ttl, slow";
-const WHO: [(&str, Who); 3] =
-    [("anyone", Who::Anyone), ("authenticated", Who::Authenticated), ("nobody", Who::Nobody)];
+const ACCESS: [(&str, Access); 3] = [
+    ("anyone", Access::Anyone),
+    ("authenticated", Access::Authenticated),
+    ("nobody", Access::Nobody),
+];
 const SLOW: [(&str, Slow); 3] = [
     ("disconnect", Slow::Disconnect),
     ("drop_oldest", Slow::DropOldest),
@@ -193,8 +198,8 @@ mod tests {
     fn defaults() {
         let rules = *namespaces(&[]).rules("chat:lobby");
         assert_eq!(rules, Rules::default());
-        assert_eq!((rules.subscribe, rules.request), (Who::Anyone, Who::Anyone));
-        assert_eq!((rules.publish, rules.serve), (Who::Authenticated, Who::Authenticated));
+        assert_eq!((rules.subscribe, rules.request), (Access::Anyone, Access::Anyone));
+        assert_eq!((rules.publish, rules.serve), (Access::Authenticated, Access::Authenticated));
         assert_eq!((rules.history_size, rules.slow), (0, Slow::Disconnect));
     }
 
@@ -204,10 +209,10 @@ mod tests {
         let all = "chat,publish=anyone,subscribe=authenticated,serve=nobody,request=authenticated,\
                    history-size=100,history-ttl=1.5,slow=latest_only";
         let expected = Rules {
-            publish: Who::Anyone,
-            subscribe: Who::Authenticated,
-            serve: Who::Nobody,
-            request: Who::Authenticated,
+            publish: Access::Anyone,
+            subscribe: Access::Authenticated,
+            serve: Access::Nobody,
+            request: Access::Authenticated,
             history_size: 100,
             history_ttl: Duration::from_millis(1500),
             slow: Slow::LatestOnly,
@@ -230,7 +235,7 @@ mod tests {
             "\u{e9},history-size=4",
         ];
         let namespaces = namespaces(&sizes);
-        for (identifier, size) in [
+        for (name, size) in [
             ("a:x", 1),
             ("b:x", 2),
             ("ab:x", 3),
@@ -248,7 +253,7 @@ mod tests {
             ("default:x", 9),
             ("z:x", 9),
         ] {
-            assert_eq!(namespaces.rules(identifier).history_size, size, "{identifier:?}");
+            assert_eq!(namespaces.rules(name).history_size, size, "{name:?}");
         }
     }
 
@@ -290,9 +295,9 @@ mod tests {
     #[test]
     fn who_is_included() {
         for (who, with_token, without) in [
-            (Who::Anyone, true, true),
-            (Who::Authenticated, true, false),
-            (Who::Nobody, false, false),
+            (Access::Anyone, true, true),
+            (Access::Authenticated, true, false),
+            (Access::Nobody, false, false),
         ] {
             assert_eq!((who.includes(true), who.includes(false)), (with_token, without));
         }

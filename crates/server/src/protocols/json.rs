@@ -7,7 +7,7 @@ pub(crate) const DEPTH_MAX: usize = 32;
 
 /// Why a text is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BadJson {
+pub(crate) enum JsonError {
     /// It is not JSON in UTF-8, or has a number that no double has room for.
     Malformed,
     /// It is nested more than [`DEPTH_MAX`] deep.
@@ -18,20 +18,20 @@ pub(crate) enum BadJson {
 ///
 /// # Errors
 /// Why it is not taken.
-pub(crate) fn check(text: &[u8]) -> Result<(), BadJson> {
+pub(crate) fn check(text: &[u8]) -> Result<(), JsonError> {
     let mut copy = Vec::with_capacity(text.len() + INPUT_PADDING);
     copy.extend_from_slice(text);
     copy.resize(text.len() + INPUT_PADDING, b' ');
     let (mut buffers, mut tape) = (Buffers::with_max_depth(0, DEPTH_MAX), Tape(Vec::new()));
     simd_json::fill_tape_padded(&mut copy, text.len(), &mut buffers, &mut tape)
-        .map_err(|error| BadJson::from(error.error()))
+        .map_err(|error| JsonError::from(error.error()))
 }
 
-impl From<&ErrorType> for BadJson {
+impl From<&ErrorType> for JsonError {
     fn from(error: &ErrorType) -> Self {
         match error {
-            ErrorType::DepthLimitExceeded => BadJson::TooDeep,
-            _ => BadJson::Malformed,
+            ErrorType::DepthLimitExceeded => JsonError::TooDeep,
+            _ => JsonError::Malformed,
         }
     }
 }
@@ -119,10 +119,10 @@ mod tests {
     fn texts_are_checked() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert_eq!(check(nested(DEPTH_MAX).as_bytes()), Ok(()));
-        assert_eq!(check(nested(DEPTH_MAX + 1).as_bytes()), Err(BadJson::TooDeep));
-        assert_eq!(check(nested(500_000).as_bytes()), Err(BadJson::TooDeep));
+        assert_eq!(check(nested(DEPTH_MAX + 1).as_bytes()), Err(JsonError::TooDeep));
+        assert_eq!(check(nested(500_000).as_bytes()), Err(JsonError::TooDeep));
         for wrong in [&b""[..], b"1e400", b"[", b"1 2", b"\"\xff\"", b"{\"a\":}", b"nul"] {
-            assert_eq!(check(wrong), Err(BadJson::Malformed), "{wrong:?}");
+            assert_eq!(check(wrong), Err(JsonError::Malformed), "{wrong:?}");
         }
     }
 }

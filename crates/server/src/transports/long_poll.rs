@@ -12,7 +12,7 @@ use crate::hub::auth::User;
 use crate::hub::output::DisconnectReason;
 use crate::hub::{About, Command, Error, ErrorCode, Hub, Page, Push, Reply, RequestId, Session};
 use crate::protocols::murre_v1::encode;
-use crate::protocols::murre_v1::errors::{Code, Rejection};
+use crate::protocols::murre_v1::errors::{Code, WireError};
 
 /// The polls that have not been answered, by slot.
 #[derive(Default)]
@@ -46,7 +46,7 @@ pub(crate) fn begin(
     let query = Query::read(request).map_err(|why| rejection(why, &cors))?;
     let [channel] = &query.channels[..] else {
         let why = "a poll is of one channel: /poll?topic=A&position=E-N";
-        return Err(rejection(Rejection::new(Code::BadCommand, why), &cors));
+        return Err(rejection(WireError::new(Code::BadCommand, why), &cors));
     };
     hub.may_subscribe(channel, user.is_some()).map_err(|why| refusal(why, &cors))?;
     if !hub.keeps_history(channel) {
@@ -62,7 +62,7 @@ pub(crate) fn begin(
         Some(position) => Command::Await { channel, start: Start::After(position) },
         None => Command::History { channel, query: POSITION_ONLY },
     };
-    if let Err(why) = hub.obey(session, RequestId::None, command, wires) {
+    if let Err(why) = hub.execute(session, RequestId::None, command, wires) {
         return Err(end_refused(conn, why, &cors, hub, wires));
     }
     hub.dispatch(wires);

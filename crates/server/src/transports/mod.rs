@@ -17,7 +17,7 @@ use murre_core::{ConnId, Outbox};
 
 use crate::hub::{Disconnect, Error, Hub, Outlet, Push, Reply, RequestId, Session, Wire};
 use crate::protocols::murre_v1::encode;
-use crate::protocols::murre_v1::errors::Rejection;
+use crate::protocols::murre_v1::errors::WireError;
 use long_poll::Polls;
 use sse::Streams;
 
@@ -167,7 +167,7 @@ fn end_refused(
     answer
 }
 
-fn rejection(why: Rejection<'_>, cors: &Cors) -> Response {
+fn rejection(why: WireError<'_>, cors: &Cors) -> Response {
     let mut body = Vec::new();
     encode::error(&mut body, &RequestId::None, why);
     json_response(why.code.status(), body, cors)

@@ -6,7 +6,7 @@ use murre_router::channels::{Position, Start};
 use percent_encoding::percent_decode_str;
 
 use crate::hub::ErrorCode;
-use crate::protocols::murre_v1::errors::{Code, Rejection};
+use crate::protocols::murre_v1::errors::{Code, WireError};
 
 /// The query of `/sse` and `/poll`.
 #[derive(Debug, Default)]
@@ -21,14 +21,14 @@ impl Query {
     ///
     /// # Errors
     /// A parameter that cannot be read.
-    pub(super) fn read(request: &Request<'_, '_>) -> Result<Self, Rejection<'static>> {
+    pub(super) fn read(request: &Request<'_, '_>) -> Result<Self, WireError<'static>> {
         let query = request.target.split_once('?').map_or("", |(_, query)| query);
         let mut read = Query::default();
         for pair in query.split('&') {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             match key {
                 "topic" | "channel" => {
-                    let name = decoded(value).ok_or(Rejection::new(
+                    let name = decoded(value).ok_or(WireError::new(
                         Code::Hub(ErrorCode::BadChannel),
                         "the name of the channel is not UTF-8 in percent encoding",
                     ))?;
@@ -38,9 +38,9 @@ impl Query {
                 }
                 "position" => {
                     let position = decoded(value).and_then(|text| read_position(&text));
-                    let position = position.ok_or(Rejection::new(Code::BadCommand, POSITION))?;
+                    let position = position.ok_or(WireError::new(Code::BadCommand, POSITION))?;
                     if read.position.replace(position).is_some() {
-                        return Err(Rejection::new(Code::BadCommand, "`position` is given twice"));
+                        return Err(WireError::new(Code::BadCommand, "`position` is given twice"));
                     }
                 }
                 _ => {}
@@ -57,10 +57,10 @@ impl Query {
     pub(super) fn starts(
         &self,
         request: &Request<'_, '_>,
-    ) -> Result<Vec<Start>, Rejection<'static>> {
+    ) -> Result<Vec<Start>, WireError<'static>> {
         if self.position.is_some() && self.channels.len() > 1 {
             let why = "`position` is for a stream of one channel; others have Last-Event-ID";
-            return Err(Rejection::new(Code::BadCommand, why));
+            return Err(WireError::new(Code::BadCommand, why));
         }
         let Some(last) = request.header("last-event-id") else {
             let start = self.position.map_or(Start::Head, Start::After);

@@ -20,7 +20,7 @@ use crate::hub::encodings::Encoding;
 use crate::hub::output::DisconnectReason;
 use crate::hub::{Command, Hub, Push, Reply, RequestId, Session};
 use crate::protocols::murre_v1::encode;
-use crate::protocols::murre_v1::errors::{Code, Rejection};
+use crate::protocols::murre_v1::errors::{Code, WireError};
 
 /// A publication as an event of a stream of this one channel.
 const EVENT: Encoding = Encoding(2);
@@ -60,7 +60,7 @@ pub(crate) fn begin(
     let query = Query::read(request).map_err(|why| rejection(why, &cors))?;
     if !(1..=CHANNELS_MAX).contains(&query.channels.len()) {
         let why = "a stream is of 1 to 32 channels: /sse?topic=A&topic=B";
-        return Err(rejection(Rejection::new(Code::BadCommand, why), &cors));
+        return Err(rejection(WireError::new(Code::BadCommand, why), &cors));
     }
     for channel in &query.channels {
         let allowed = hub.may_subscribe(channel, user.is_some());
@@ -83,7 +83,7 @@ pub(crate) fn begin(
     }
     for (channel, start) in query.channels.iter().zip(starts) {
         let subscribe = Command::Subscribe { channel, start };
-        if let Err(why) = hub.obey(session, RequestId::None, subscribe, wires) {
+        if let Err(why) = hub.execute(session, RequestId::None, subscribe, wires) {
             return Err(end_refused(conn, why, &cors, hub, wires));
         }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use murre_router::Member;
 use murre_router::channels::{
-    Channels, Direction, Event, HistoryPage, HistoryQuery, Limits, Overrun, Position, Publication,
-    Pulled, Recovery, Refused, Start, Stats, Subscribers, Taken,
+    ChannelError, Channels, Direction, Event, HistoryPage, HistoryQuery, Limits, Overrun, Position,
+    Publication, Pulled, Recovery, Start, Stats, Subscribers, Taken,
 };
 
 use super::dice::Dice;
@@ -186,7 +186,7 @@ fn numbered(naive: &Naive, newest: usize, limit: usize) -> Vec<(u64, u32)> {
     newest.map(|(at, (_, number))| (at as u64 + 1, *number)).collect()
 }
 
-fn obey(command: &Command, channels: &mut Channels<Option<u32>>, model: &mut Model) {
+fn apply(command: &Command, channels: &mut Channels<Option<u32>>, model: &mut Model) {
     let now = model.now;
     match *command {
         Command::Subscribe { member, channel, back } => {
@@ -198,10 +198,10 @@ fn obey(command: &Command, channels: &mut Channels<Option<u32>>, model: &mut Mod
             let subscriptions = subscriptions.count();
             let naive = model.channels.get(&channel);
             if naive.is_some_and(|naive| naive.subscribers.contains(&member)) {
-                return assert_eq!(outcome, Err(Refused::AlreadySubscribed));
+                return assert_eq!(outcome, Err(ChannelError::AlreadySubscribed));
             }
             if subscriptions == SUBSCRIPTIONS_MAX {
-                return assert_eq!(outcome, Err(Refused::TooMany));
+                return assert_eq!(outcome, Err(ChannelError::TooMany));
             }
             assert_eq!(outcome, Ok(()));
             model.channels.entry(channel).or_default().subscribers.insert(member);
@@ -228,7 +228,7 @@ fn obey(command: &Command, channels: &mut Channels<Option<u32>>, model: &mut Mod
             let outcome = channels.unsubscribe(member, CHANNELS[channel]);
             let naive = model.channels.get_mut(&channel);
             let was = naive.is_some_and(|naive| naive.subscribers.remove(&member));
-            assert_eq!(outcome, if was { Ok(()) } else { Err(Refused::NotSubscribed) });
+            assert_eq!(outcome, if was { Ok(()) } else { Err(ChannelError::NotSubscribed) });
             model.due.remove(&(member, channel));
         }
         Command::Leave { member } => {
@@ -246,7 +246,7 @@ fn obey(command: &Command, channels: &mut Channels<Option<u32>>, model: &mut Mod
             let query = HistoryQuery { start, limit, bytes_max, direction };
             let outcome = channels.history(CHANNELS[channel], query, 8, now);
             if rules(CHANNELS[channel]).is_none() {
-                return assert_eq!(outcome, Err(Refused::NoHistory));
+                return assert_eq!(outcome, Err(ChannelError::NoHistory));
             }
             let Some(Event::History { ticket: 8, page }) = channels.event() else {
                 panic!("an event is missing");
@@ -349,7 +349,7 @@ pub(crate) fn one_shard(bytes: &[u8]) {
     let mut model = Model::default();
     let mut dice = Dice::new(bytes);
     while dice.has_more() {
-        obey(&Command::any(&mut dice), &mut channels, &mut model);
+        apply(&Command::any(&mut dice), &mut channels, &mut model);
         model.forget_unused();
         check(&channels, &model);
     }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use murre_router::channels::{
-    ChannelInfo, Direction, Event, HistoryPage, HistoryQuery, Position, Publication, Recovery,
-    Refused, Start,
+    ChannelError, ChannelInfo, Direction, Event, HistoryPage, HistoryQuery, Position, Publication,
+    Recovery, Start,
 };
 use murre_router::{Member, Ticket};
 
@@ -24,7 +24,7 @@ pub(crate) struct Oracle {
     reads: BTreeMap<Ticket, Option<HistoryPage>>,
     publications: u32,
     /// Outcomes, by number of the publication.
-    outcomes: BTreeMap<u32, Result<Option<Position>, Refused>>,
+    outcomes: BTreeMap<u32, Result<Option<Position>, ChannelError>>,
 }
 
 struct Entry {
@@ -66,7 +66,7 @@ impl Oracle {
     }
 
     /// The publisher was told, or the publication was refused at once.
-    pub(crate) fn outcome(&mut self, number: u32, outcome: Result<Option<Position>, Refused>) {
+    pub(crate) fn outcome(&mut self, number: u32, outcome: Result<Option<Position>, ChannelError>) {
         assert!(self.outcomes.insert(number, outcome).is_none(), "told twice");
     }
 
@@ -334,7 +334,7 @@ impl Oracle {
                     assert_eq!(*position, entry.position, "told another position");
                 }
                 Some(Err(refused)) => {
-                    assert_eq!((*refused, entry.position), (Refused::Overloaded, None));
+                    assert_eq!((*refused, entry.position), (ChannelError::Overloaded, None));
                 }
             }
         }

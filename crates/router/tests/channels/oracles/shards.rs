@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use murre_router::channels::{
-    Channels, Cursor, Direction, Event, HistoryQuery, Limits, Origin, Overrun, Publication,
-    Publisher, Pulled, Refused, ShardMessage, Stats, Subscribers, Taken,
+    ChannelError, Channels, Cursor, Direction, Event, HistoryQuery, Limits, Origin, Overrun,
+    Publication, Publisher, Pulled, ShardMessage, Stats, Subscribers, Taken,
 };
 use murre_router::{Member, Ticket};
 
@@ -211,7 +211,7 @@ impl World {
         let waiting = self.shards[shard].messages(owner as u16).len();
         let outcome = self.shards[shard].subscribe(member, CHANNELS[channel], from, ticket, now);
         for message in &self.shards[shard].messages(owner as u16)[waiting..] {
-            if let ShardMessage::Ask { reader, .. } = message {
+            if let ShardMessage::Join { reader, .. } = message {
                 self.asks.insert((shard, *reader), ticket);
             }
         }
@@ -225,9 +225,9 @@ impl World {
         }
         match outcome {
             Ok(()) => assert!(!was),
-            Err(Refused::AlreadySubscribed) => assert!(was),
+            Err(ChannelError::AlreadySubscribed) => assert!(was),
             Err(refused) => {
-                assert!(self.tight && !was && refused == Refused::Overloaded);
+                assert!(self.tight && !was && refused == ChannelError::Overloaded);
                 self.oracle.ended(shard, member, channel);
             }
         }
@@ -244,7 +244,7 @@ impl World {
         let outcome = self.shards[shard].unsubscribe(member, CHANNELS[channel]);
         self.tell(shard);
         match ticket {
-            None => assert_eq!(outcome, Err(Refused::NotSubscribed)),
+            None => assert_eq!(outcome, Err(ChannelError::NotSubscribed)),
             Some(_) => {
                 assert_eq!(outcome, Ok(()));
                 let withdrawn = pending.is_none_or(|ticket| !self.oracle.is_pending(ticket));
@@ -297,7 +297,7 @@ impl World {
         let outcome =
             self.shards[shard].publish(CHANNELS[channel], payload(number), publisher, now);
         if let Err(refused) = outcome {
-            assert_eq!(refused, Refused::Overloaded);
+            assert_eq!(refused, ChannelError::Overloaded);
             self.oracle.outcome(number, Err(refused));
             self.count("refused");
         }
@@ -332,7 +332,7 @@ impl World {
             self.reads_at(shard, channel, query, ticket);
         }
         let outcome = self.shards[shard].history(CHANNELS[channel], query, ticket, self.now);
-        assert!(outcome == Ok(()) || self.tight && outcome == Err(Refused::Overloaded));
+        assert!(outcome == Ok(()) || self.tight && outcome == Err(ChannelError::Overloaded));
         self.tell(shard);
     }
 
@@ -374,7 +374,7 @@ impl World {
                     self.seen[to][channel].max(self.oracle.after(channel, number));
                 receive(message);
             }
-            ShardMessage::Ask { reader, .. } => {
+            ShardMessage::Join { reader, .. } => {
                 let ticket = self.asks.remove(&(from, *reader)).expect("it was asked");
                 receive(message);
                 let channel = self.oracle.asks(ticket).expect("nobody has answered");

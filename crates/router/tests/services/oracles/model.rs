@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use murre_router::services::{
-    ByteLen, Failure, Limits, Refused, RequestId, ServiceEvent, Services, Stats,
+    ByteLen, Limits, RequestError, RequestId, ServiceError, ServiceEvent, Services, Stats,
 };
 
 use super::dice::Dice;
@@ -101,13 +101,13 @@ impl Model {
     fn end_waiting(
         &mut self,
         ticket: u32,
-        answer: Result<Number, Failure>,
+        answer: Result<Number, RequestError>,
     ) -> Option<ServiceEvent<Number>> {
         let Waiting { member, name, .. } = self.waiting.remove(&ticket)?;
         let service = NAMES[name].into();
         Some(match answer {
             Ok(payload) => ServiceEvent::Response { member, ticket, service, payload },
-            Err(why) => ServiceEvent::Failed { member, ticket, service, why },
+            Err(error) => ServiceEvent::Failed { member, ticket, service, error },
         })
     }
 
@@ -123,11 +123,12 @@ impl Model {
         let answer = if ok { Ok(Number(member)) } else { Err("cannot".into()) };
         let replied = services.reply(member, request, answer.clone());
         let Some(serving) = ended.first() else {
-            assert_eq!(replied, Err(Refused::UnknownRequest));
+            assert_eq!(replied, Err(ServiceError::UnknownRequest));
             return assert_eq!(services.event(|_| true), None);
         };
         assert_eq!(replied, Ok(()));
-        let expected = self.end_waiting(serving.ticket, answer.map_err(Failure::ResponderFailed));
+        let expected =
+            self.end_waiting(serving.ticket, answer.map_err(RequestError::ResponderFailed));
         assert_eq!(services.event(|_| true), expected);
     }
 
@@ -136,7 +137,7 @@ impl Model {
         let open = self.waiting.values().filter(|waiting| waiting.member == member).count();
         let taken = services.request(member, ticket, NAMES[name], Number(ticket), deadline);
         if open as u32 == LIMITS.requests_max {
-            return assert_eq!(taken, Err(Refused::TooMany));
+            return assert_eq!(taken, Err(ServiceError::TooMany));
         }
         assert_eq!(taken, Ok(()));
         self.waiting.insert(ticket, waiting);
@@ -152,11 +153,11 @@ impl Model {
                     self.may_rest.insert(member);
                 }
             }
-            ServiceEvent::Failed { ticket: failed, why, .. } => {
+            ServiceEvent::Failed { ticket: failed, error, .. } => {
                 assert_eq!(failed, ticket);
-                match why {
-                    Failure::NoResponders => assert_eq!(responders.next(), None),
-                    Failure::Overloaded => {
+                match error {
+                    RequestError::NoResponders => assert_eq!(responders.next(), None),
+                    RequestError::Overloaded => {
                         assert!(responders.clone().next().is_some());
                         assert!(responders.all(|member| self.may_rest.contains(&member)));
                     }
@@ -174,9 +175,9 @@ impl Model {
             Step::Serve(member, name) => {
                 let open = self.offers.range((member, 0)..(member + 1, 0)).count() as u32;
                 let refused = if self.offers.contains(&(member, name)) {
-                    Err(Refused::AlreadyServing)
+                    Err(ServiceError::AlreadyServing)
                 } else if open == LIMITS.services_max {
-                    Err(Refused::TooMany)
+                    Err(ServiceError::TooMany)
                 } else {
                     self.offers.insert((member, name));
                     Ok(())
@@ -185,7 +186,7 @@ impl Model {
             }
             Step::Unserve(member, name) => {
                 let was = self.offers.remove(&(member, name));
-                let refused = if was { Ok(()) } else { Err(Refused::NotServing) };
+                let refused = if was { Ok(()) } else { Err(ServiceError::NotServing) };
                 assert_eq!(services.unserve(member, NAMES[name]), refused);
             }
             Step::Request(member, name, ms) => {
@@ -208,7 +209,7 @@ impl Model {
                 self.waiting.retain(|_, waiting| waiting.member != member);
                 self.offers.retain(|(offers, _)| *offers != member);
                 for Serving { ticket, .. } in self.end_serving(|serving| serving.member == member) {
-                    expected.extend(self.end_waiting(ticket, Err(Failure::ResponderGone)));
+                    expected.extend(self.end_waiting(ticket, Err(RequestError::ResponderGone)));
                 }
             }
             Step::Pass(ms) => {
@@ -218,7 +219,7 @@ impl Model {
                 self.end_serving(|serving| serving.deadline <= now);
                 let due = self.waiting.iter().filter(|(_, waiting)| waiting.deadline <= now);
                 for ticket in due.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
-                    expected.extend(self.end_waiting(ticket, Err(Failure::Timeout)));
+                    expected.extend(self.end_waiting(ticket, Err(RequestError::Timeout)));
                 }
             }
         }

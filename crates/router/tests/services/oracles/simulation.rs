@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use murre_router::services::{
-    ByteLen, Failure, Limits, Refused, RequestId, ServiceEvent, ServiceMessage, Services, Stats,
+    ByteLen, Limits, RequestError, RequestId, ServiceError, ServiceEvent, ServiceMessage, Services,
+    Stats,
 };
 
 use super::ROOMY;
@@ -201,9 +202,9 @@ impl Oracle {
                 assert!(!offers && count < self.world.limits.services_max);
                 self.offers.push(Offer { person, name, ended: None, known: None });
             }
-            Err(Refused::AlreadyServing) => assert!(offers),
-            Err(Refused::TooMany) => assert!(count == self.world.limits.services_max),
-            Err(Refused::Overloaded) => assert!(self.world.has_full_messages(shard)),
+            Err(ServiceError::AlreadyServing) => assert!(offers),
+            Err(ServiceError::TooMany) => assert!(count == self.world.limits.services_max),
+            Err(ServiceError::Overloaded) => assert!(self.world.has_full_messages(shard)),
             Err(why) => panic!("{why:?}"),
         }
     }
@@ -214,7 +215,7 @@ impl Oracle {
             (self.persons[shard][member as usize], self.any_name(), self.step);
         let mut offers = self.offers.iter_mut();
         let offer = offers.find(|o| (o.person, o.name, o.ended) == (person, name, None));
-        let expected = offer.map(|offer| offer.ended = Some(step)).ok_or(Refused::NotServing);
+        let expected = offer.map(|offer| offer.ended = Some(step)).ok_or(ServiceError::NotServing);
         assert_eq!(self.world.shards[shard].unserve(member, NAMES[name]), expected);
     }
 
@@ -234,8 +235,8 @@ impl Oracle {
                     Request { person, name, deadline, asked, seen_by, replied, outcome: false };
                 self.requests.push(request);
             }
-            Err(Refused::TooMany) => assert_eq!(count, self.world.limits.requests_max),
-            Err(Refused::Overloaded) => assert!(self.world.has_full_messages(shard)),
+            Err(ServiceError::TooMany) => assert_eq!(count, self.world.limits.requests_max),
+            Err(ServiceError::Overloaded) => assert!(self.world.has_full_messages(shard)),
             Err(why) => panic!("{why:?}"),
         }
     }
@@ -252,7 +253,7 @@ impl Oracle {
                 if !is_mine {
                     let forged =
                         self.world.shards[shard].reply(member, *request, Ok(Payload(0, person)));
-                    assert_eq!(forged, Err(Refused::UnknownRequest));
+                    assert_eq!(forged, Err(ServiceError::UnknownRequest));
                 }
             }
         } else if !self.open[person].is_empty() {
@@ -265,7 +266,7 @@ impl Oracle {
             let services = &mut self.world.shards[shard];
             let request = text.parse().expect("a name");
             assert_eq!(services.reply(member, request, payload.clone()), Ok(()));
-            assert_eq!(services.reply(member, request, payload), Err(Refused::UnknownRequest));
+            assert_eq!(services.reply(member, request, payload), Err(ServiceError::UnknownRequest));
             self.requests[ticket as usize].replied = Some(answer);
         }
     }
@@ -326,9 +327,9 @@ impl Oracle {
                     );
                     self.count("response");
                 }
-                Some(ServiceEvent::Failed { member, ticket, service, why }) => {
+                Some(ServiceEvent::Failed { member, ticket, service, error }) => {
                     self.ended(shard, member, ticket, &service);
-                    self.failed(ticket, why);
+                    self.failed(ticket, error);
                 }
             }
         }
@@ -359,10 +360,10 @@ impl Oracle {
     }
 
     /// There is a reason for what the requester hears.
-    fn failed(&mut self, ticket: Ticket, why: Failure) {
+    fn failed(&mut self, ticket: Ticket, error: RequestError) {
         let request = &self.requests[ticket as usize];
-        let what = match why {
-            Failure::NoResponders => {
+        let what = match error {
+            RequestError::NoResponders => {
                 let had_one = |offer: &Offer| {
                     offer.name == request.name
                         && offer.ended.is_none()
@@ -372,22 +373,22 @@ impl Oracle {
                 assert_eq!(request.seen_by, None);
                 "no responders"
             }
-            Failure::Overloaded => {
+            RequestError::Overloaded => {
                 assert!(self.world.limits.serving_max < ROOMY.serving_max, "there is room");
                 // Only a response that is too much for a congested connection was seen.
                 assert!(request.seen_by.is_none() || request.replied == Some(Ok(())));
                 "overloaded"
             }
-            Failure::ResponderGone => {
+            RequestError::ResponderGone => {
                 assert!(!self.is_here[request.seen_by.expect("somebody had it")]);
                 assert_eq!(request.replied, None);
                 "responder gone"
             }
-            Failure::ResponderFailed(text) => {
+            RequestError::ResponderFailed(text) => {
                 assert_eq!(request.replied, Some(Err(text)));
                 "responder failed"
             }
-            Failure::Timeout => {
+            RequestError::Timeout => {
                 assert!(request.deadline <= self.now);
                 "timeout"
             }

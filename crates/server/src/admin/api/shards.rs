@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::admin::error::{ApiError, Known};
 use crate::hub::control::Control;
 use crate::hub::{ErrorCode, HubConfig, HubMail};
-use crate::protocols::json::{self, BadJson};
+use crate::protocols::json::{self, JsonError};
 use crate::protocols::murre_v1::errors::Code;
 use crate::routes::{AppMail, AppMailbox};
 
@@ -80,8 +80,8 @@ impl Channels {
     pub(super) fn payload(&self, data: &RawValue) -> Result<Payload, ApiError> {
         let text = data.get().as_bytes();
         json::check(text).map_err(|why| match why {
-            BadJson::Malformed => ApiError::from(Code::BadJson),
-            BadJson::TooDeep => ApiError::from(TOO_DEEP),
+            JsonError::Malformed => ApiError::from(Code::BadJson),
+            JsonError::TooDeep => ApiError::from(TOO_DEEP),
         })?;
         let mut bytes = Vec::new();
         json::compact(text, &mut bytes);

@@ -2,7 +2,7 @@
 
 use std::str;
 
-use super::errors::{Code, Rejection};
+use super::errors::{Code, WireError};
 use crate::hub::limits::Limits;
 use crate::hub::{About, ErrorCode};
 
@@ -16,7 +16,7 @@ const PUBLICATION: u8 = 1;
 pub(crate) fn read<'a>(
     message: &'a [u8],
     limits: &Limits,
-) -> Result<(&'a str, &'a [u8]), Rejection<'a>> {
+) -> Result<(&'a str, &'a [u8]), WireError<'a>> {
     let split = || {
         let (&form, rest) = message.split_first()?;
         let (&length, rest) = rest.split_first()?;
@@ -24,29 +24,29 @@ pub(crate) fn read<'a>(
         rest.split_at_checked(usize::from(length))
     };
     let Some((name, payload)) = split() else {
-        return Err(Rejection::new(Code::Hub(ErrorCode::BadPublication), FORM));
+        return Err(WireError::new(Code::Hub(ErrorCode::BadPublication), FORM));
     };
     let name = str::from_utf8(name)
-        .map_err(|_| Rejection::new(Code::Hub(ErrorCode::BadChannel), UTF_8))?;
+        .map_err(|_| WireError::new(Code::Hub(ErrorCode::BadChannel), UTF_8))?;
     let name = limits.name(name)?;
     let fits = limits.size(payload.len());
-    fits.map_err(|code| Rejection::from(code).about(About::Channel(name)))?;
+    fits.map_err(|code| WireError::from(code).about(About::Channel(name)))?;
     Ok((name, payload))
 }
 
 /// Appends what a subscriber receives. `offset` counts from 1 and is 0 without history.
-pub(crate) fn write(out: &mut Vec<u8>, identifier: &str, offset: u64, payload: &[u8]) {
-    let length = u8::try_from(identifier.len()).expect("an identifier has at most 255 bytes");
-    out.reserve(2 + identifier.len() + 8 + payload.len());
+pub(crate) fn write(out: &mut Vec<u8>, channel: &str, offset: u64, payload: &[u8]) {
+    let length = u8::try_from(channel.len()).expect("a name has at most 255 bytes");
+    out.reserve(2 + channel.len() + 8 + payload.len());
     out.extend_from_slice(&[PUBLICATION, length]);
-    out.extend_from_slice(identifier.as_bytes());
+    out.extend_from_slice(channel.as_bytes());
     out.extend_from_slice(&offset.to_be_bytes());
     out.extend_from_slice(payload);
 }
 
-const FORM: &str = "a binary message is one byte 1, one byte with the length of the identifier, the \
-                    identifier, the payload";
-const UTF_8: &str = "the identifier of a binary message is UTF-8";
+const FORM: &str = "a binary message is one byte 1, one byte with the length of the name of the \
+                    channel, that name, the payload";
+const UTF_8: &str = "the channel of a binary message is UTF-8";
 
 #[cfg(test)]
 mod tests {
@@ -64,9 +64,9 @@ mod tests {
         assert_eq!(out, b"before\x01\x03a:b\x00\x00\x00\x00\x00\x00\x01\x02\x00\xff");
     }
 
-    /// The longest identifier that the protocol knows fits its one byte.
+    /// The longest name that the protocol knows fits its one byte.
     #[test]
-    fn the_longest_identifier() {
+    fn the_longest_name() {
         let name = "n".repeat(255);
         let limits = Limits { name_bytes_max: 255, ..LIMITS };
         let message = [&[1, 255], name.as_bytes(), b"x"].concat();

@@ -15,7 +15,7 @@ use simd_json::prelude::{TypedScalarValue, TypedValue, ValueAsScalar, ValueIntoS
 use simd_json::tape::Value;
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape, ValueType};
 
-use super::errors::{Code, Rejection};
+use super::errors::{Code, WireError};
 use crate::hub::limits::Limits;
 use crate::hub::{About, Audience, Command, RequestId};
 use crate::protocols::json::{self, DEPTH_MAX};
@@ -32,7 +32,7 @@ pub(crate) struct Parser {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Item<'a> {
     pub(crate) request: RequestId,
-    pub(crate) command: Result<Command<'a>, Rejection<'a>>,
+    pub(crate) command: Result<Command<'a>, WireError<'a>>,
 }
 
 impl Default for Parser {
@@ -60,7 +60,7 @@ impl Parser {
             &mut self.buffers,
             &mut tape,
         );
-        let reject = |code, message| Item::from(Rejection::new(code, message));
+        let reject = |code, message| Item::from(WireError::new(code, message));
         match filled {
             Ok(()) => {
                 let mut reader = Reader { limits, message, start, compact: &mut self.data };
@@ -101,7 +101,7 @@ struct Reader<'r> {
 struct Members<'t, 'i> {
     id: Option<Value<'t, 'i>>,
     action: Option<Value<'t, 'i>>,
-    identifier: Option<Value<'t, 'i>>,
+    channel: Option<Value<'t, 'i>>,
     /// Its key, which tells where in the message the value is.
     data: Option<&'i str>,
     position: Option<Value<'t, 'i>>,
@@ -122,7 +122,7 @@ impl<'t, 'i> Members<'t, 'i> {
             match key {
                 "id" => members.id = given,
                 "action" => members.action = given,
-                "identifier" => members.identifier = given,
+                "identifier" => members.channel = given,
                 "data" => members.data = Some(key),
                 "position" => members.position = given,
                 "limit" => members.limit = given,
@@ -141,7 +141,7 @@ impl<'t, 'i> Members<'t, 'i> {
 impl Reader<'_> {
     fn item<'i>(&mut self, value: Value<'_, 'i>) -> Item<'i> {
         let Some(members) = Members::of(value) else {
-            return Rejection::new(Code::BadCommand, "a command is an object").into();
+            return WireError::new(Code::BadCommand, "a command is an object").into();
         };
         match id(members.id) {
             Err(rejection) => rejection.into(),
@@ -153,29 +153,29 @@ impl Reader<'_> {
         &mut self,
         members: &Members<'_, 'i>,
         has_id: bool,
-    ) -> Result<Command<'i>, Rejection<'i>> {
+    ) -> Result<Command<'i>, WireError<'i>> {
         match text(members.action, "a command has `action`, a string")? {
             "subscribe" => {
-                let identifier = self.identifier(members)?;
-                let about = About::Channel(identifier);
+                let channel = self.channel(members)?;
+                let about = About::Channel(channel);
                 let position = position(members.position, about)?;
                 Ok(Command::Subscribe {
-                    channel: identifier,
+                    channel,
                     start: position.map_or(Start::Head, Start::After),
                 })
             }
-            "unsubscribe" => Ok(Command::Unsubscribe { channel: self.identifier(members)? }),
+            "unsubscribe" => Ok(Command::Unsubscribe { channel: self.channel(members)? }),
             "publish" => {
-                let identifier = self.identifier(members)?;
-                let data = self.data(members, Some(About::Channel(identifier)))?;
-                Ok(Command::Publish { channel: identifier, payload: data, to: Audience::Everybody })
+                let channel = self.channel(members)?;
+                let data = self.data(members, Some(About::Channel(channel)))?;
+                Ok(Command::Publish { channel, payload: data, to: Audience::Everybody })
             }
             "history" => {
-                let identifier = self.identifier(members)?;
-                let about = About::Channel(identifier);
+                let channel = self.channel(members)?;
+                let about = About::Channel(channel);
                 let limit = number(members.limit, 0..=HISTORY_LIMIT_MAX).map_err(|()| {
                     let why = "`limit` is an integer from 0 to 1000";
-                    Rejection::new(Code::BadCommand, why).about(about)
+                    WireError::new(Code::BadCommand, why).about(about)
                 })?;
                 let position = position(members.position, about)?;
                 let limit = limit.unwrap_or(HISTORY_LIMIT_DEFAULT);
@@ -185,7 +185,7 @@ impl Reader<'_> {
                     bytes_max: HISTORY_BYTES_MAX,
                     direction: Direction::Forward,
                 };
-                Ok(Command::History { channel: identifier, query })
+                Ok(Command::History { channel, query })
             }
             "ping" => Ok(Command::Ping),
             "auth" => {
@@ -197,7 +197,7 @@ impl Reader<'_> {
             "request" => {
                 let service = self.service(members)?;
                 let about = About::Service(service);
-                let refused = |why| Rejection::new(Code::BadCommand, why).about(about);
+                let refused = |why| WireError::new(Code::BadCommand, why).about(about);
                 if !has_id {
                     return Err(refused("a request has `id`, to know its response by"));
                 }
@@ -216,7 +216,7 @@ impl Reader<'_> {
                     (None, error) => Err(self.error(error)?),
                     (Some(_), Some(_)) => {
                         let why = "a reply has `data` or `error`, not both";
-                        return Err(Rejection::new(Code::BadCommand, why));
+                        return Err(WireError::new(Code::BadCommand, why));
                     }
                 };
                 Ok(Command::Respond { request, answer })
@@ -225,18 +225,18 @@ impl Reader<'_> {
         }
     }
 
-    fn identifier<'i>(&self, members: &Members<'_, 'i>) -> Result<&'i str, Rejection<'i>> {
-        let name = text(members.identifier, "this action has `identifier`, a string")?;
+    fn channel<'i>(&self, members: &Members<'_, 'i>) -> Result<&'i str, WireError<'i>> {
+        let name = text(members.channel, "this action has `identifier`, a string")?;
         Ok(self.limits.name(name)?)
     }
 
-    fn service<'i>(&self, members: &Members<'_, 'i>) -> Result<&'i str, Rejection<'i>> {
+    fn service<'i>(&self, members: &Members<'_, 'i>) -> Result<&'i str, WireError<'i>> {
         let name = text(members.service, "this action has `service`, a string")?;
         Ok(self.limits.name(name)?)
     }
 
     /// A responder's own sentence, which is as long as data may be.
-    fn error<'i>(&self, value: Option<Value<'_, 'i>>) -> Result<&'i str, Rejection<'i>> {
+    fn error<'i>(&self, value: Option<Value<'_, 'i>>) -> Result<&'i str, WireError<'i>> {
         let error = text(value, "`error` is a string")?;
         self.limits.size(error.len())?;
         Ok(error)
@@ -247,10 +247,10 @@ impl Reader<'_> {
         &mut self,
         members: &Members<'_, 'i>,
         about: Option<About<'i>>,
-    ) -> Result<Payload, Rejection<'i>> {
+    ) -> Result<Payload, WireError<'i>> {
         let Some(key) = members.data else {
             let why = "this action has `data`, any JSON";
-            return Err(Rejection { about, ..Rejection::new(Code::BadCommand, why) });
+            return Err(WireError { about, ..WireError::new(Code::BadCommand, why) });
         };
         // simd-json unescapes a string where it lies, so that the key begins in the copy where it
         // begins in the message.
@@ -260,7 +260,7 @@ impl Reader<'_> {
         self.compact.clear();
         json::compact(&colon[value..], self.compact);
         let fits = self.limits.size(self.compact.len());
-        fits.map_err(|code| Rejection { about, ..Rejection::from(code) })?;
+        fits.map_err(|code| WireError { about, ..WireError::from(code) })?;
         Ok(Payload::new(Form::Json, self.compact.as_slice()))
     }
 }
@@ -272,14 +272,14 @@ const HISTORY_LIMIT_MAX: u32 = 1000;
 const TIMEOUT_MS_DEFAULT: u32 = 10_000;
 const TIMEOUT_MS_MAX: u32 = 60_000;
 
-fn id<'i>(value: Option<Value<'_, 'i>>) -> Result<RequestId, Rejection<'i>> {
+fn id<'i>(value: Option<Value<'_, 'i>>) -> Result<RequestId, WireError<'i>> {
     let Some(value) = value else { return Ok(RequestId::None) };
     let id = match (natural(value), value.as_str()) {
         (Some(number), _) if number <= ID_NUMBER_MAX => RequestId::Number(number),
         (_, Some(text)) if text.len() <= ID_BYTES_MAX => RequestId::Text(text.into()),
         _ => {
             let why = "`id` is an integer from 0 to 2^53 or a string of at most 64 bytes";
-            return Err(Rejection::new(Code::BadCommand, why));
+            return Err(WireError::new(Code::BadCommand, why));
         }
     };
     Ok(id)
@@ -288,8 +288,8 @@ fn id<'i>(value: Option<Value<'_, 'i>>) -> Result<RequestId, Rejection<'i>> {
 const ID_NUMBER_MAX: u64 = 1 << 53;
 const ID_BYTES_MAX: usize = 64;
 
-fn text<'i>(value: Option<Value<'_, 'i>>, why: &'static str) -> Result<&'i str, Rejection<'i>> {
-    value.and_then(Value::into_string).ok_or(Rejection::new(Code::BadCommand, why))
+fn text<'i>(value: Option<Value<'_, 'i>>, why: &'static str) -> Result<&'i str, WireError<'i>> {
+    value.and_then(Value::into_string).ok_or(WireError::new(Code::BadCommand, why))
 }
 
 fn number(value: Option<Value<'_, '_>>, range: RangeInclusive<u32>) -> Result<Option<u32>, ()> {
@@ -306,7 +306,7 @@ fn natural(value: Value<'_, '_>) -> Option<u64> {
 fn position<'i>(
     value: Option<Value<'_, 'i>>,
     about: About<'i>,
-) -> Result<Option<Position>, Rejection<'i>> {
+) -> Result<Option<Position>, WireError<'i>> {
     let Some(value) = value else { return Ok(None) };
     let member = |key| {
         let members = value.as_object()?;
@@ -317,11 +317,11 @@ fn position<'i>(
         Some(Position { epoch, offset: member("offset")? })
     };
     let why = "`position` is an object with the integers `epoch`, of 32 bits, and `offset`";
-    position().map(Some).ok_or(Rejection::new(Code::BadCommand, why).about(about))
+    position().map(Some).ok_or(WireError::new(Code::BadCommand, why).about(about))
 }
 
-impl<'a> From<Rejection<'a>> for Item<'a> {
-    fn from(rejection: Rejection<'a>) -> Self {
+impl<'a> From<WireError<'a>> for Item<'a> {
+    fn from(rejection: WireError<'a>) -> Self {
         Item { request: RequestId::None, command: Err(rejection) }
     }
 }

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use murre_router::channels::{Form, Payload, Position, Publication};
 use serde::Serialize;
 
-use super::errors::Rejection;
+use super::errors::WireError;
 use crate::hub::{About, Page, Reply, RequestId};
 
 /// Appends the reply to the command called `request`.
@@ -40,8 +40,8 @@ pub(crate) fn reply(out: &mut Vec<u8>, request: &RequestId, reply: Reply<'_>) {
 }
 
 /// Appends that a command failed.
-pub(crate) fn error(out: &mut Vec<u8>, request: &RequestId, why: Rejection<'_>) {
-    let Rejection { code, message, about } = why;
+pub(crate) fn error(out: &mut Vec<u8>, request: &RequestId, why: WireError<'_>) {
+    let WireError { code, message, about } = why;
     let object = Object::new("error", out).member("code", code.name()).member("message", message);
     match about {
         Some(About::Channel(channel)) => object.member("identifier", channel),

@@ -18,40 +18,40 @@ pub(crate) enum Code {
 
 /// Why a message is no command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rejection<'a> {
+pub(crate) struct WireError<'a> {
     pub(crate) code: Code,
     pub(crate) message: &'a str,
     pub(crate) about: Option<About<'a>>,
 }
 
-impl<'a> Rejection<'a> {
+impl<'a> WireError<'a> {
     /// With a sentence of its own.
     pub(crate) fn new(code: Code, message: &'a str) -> Self {
-        Rejection { code, message, about: None }
+        WireError { code, message, about: None }
     }
 
     /// The same, about something.
     pub(crate) fn about(self, about: About<'a>) -> Self {
-        Rejection { about: Some(about), ..self }
+        WireError { about: Some(about), ..self }
     }
 }
 
-impl From<Code> for Rejection<'_> {
+impl From<Code> for WireError<'_> {
     fn from(code: Code) -> Self {
-        Rejection::new(code, code.sentence())
+        WireError::new(code, code.sentence())
     }
 }
 
-impl From<ErrorCode> for Rejection<'_> {
+impl From<ErrorCode> for WireError<'_> {
     fn from(code: ErrorCode) -> Self {
         Code::Hub(code).into()
     }
 }
 
-impl<'a> From<Error<'a>> for Rejection<'a> {
+impl<'a> From<Error<'a>> for WireError<'a> {
     fn from(Error { code, detail, about }: Error<'a>) -> Self {
         let code = Code::Hub(code);
-        Rejection { code, message: detail.unwrap_or(code.sentence()), about }
+        WireError { code, message: detail.unwrap_or(code.sentence()), about }
     }
 }
 

@@ -49,7 +49,7 @@ fn seen(Item { request, command }: Item<'_>) -> Seen {
             (Ok(format!("history {channel} {limit} {start:?}")), None)
         }
         Ok(other) => (Ok(format!("{other:?}")), None),
-        Err(Rejection { code, message, about }) => {
+        Err(WireError { code, message, about }) => {
             assert!(message.len() > 15, "{message}");
             (Err((code, about.is_some())), None)
         }
@@ -287,7 +287,7 @@ fn the_last_member_counts() {
 #[test]
 fn limits() {
     let limits = Limits { name_bytes_max: 4, payload_bytes_max: 6 };
-    for (identifier, data, expected) in [
+    for (name, data, expected) in [
         ("\u{20ac}x", "[1, 23 ]", None),
         ("abcd", r#" "1234" "#, None),
         ("abcde", "1", Some((Code::Hub(ErrorCode::BadChannel), false))),
@@ -296,7 +296,7 @@ fn limits() {
     ] {
         for action in ["publish", "request", "reply"] {
             let message = format!(
-                r#"{{"action":"{action}","identifier":"{identifier}","service":"{identifier}",
+                r#"{{"action":"{action}","identifier":"{name}","service":"{name}",
                     "request":"1-2","id":1,"data":{data}}}"#
             );
             let seen = read_with(&mut Parser::default(), message.as_bytes(), &limits);
