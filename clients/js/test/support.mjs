@@ -15,6 +15,7 @@ import { Murre } from '../murre.js'
 
 const port = process.env.TEST_PORT ?? '18000'
 const adminPort = process.env.TEST_ADMIN_PORT ?? '18001'
+export const admin = `127.0.0.1:${adminPort}`
 
 export { WebSocket }
 /** A server that the tests have not started cannot be restarted by them. */
@@ -22,22 +23,26 @@ export const external = process.env.MURRE_URL
 export const origin = external ? new URL(external).host : `127.0.0.1:${port}`
 export const url = external ?? `ws://${origin}/ws`
 
-/** Starts the server and waits until it serves. */
+/** Starts the server that most tests use, and waits until it serves. */
 export async function startServer({ commands = 1_000 } = {}) {
   if (external) return { stop: async () => {} }
-  const built = ['release', 'debug'].map((profile) => target(`${profile}/murre`))
-  const [binary] = built.filter(existsSync).sort((a, b) => statSync(b).mtime - statSync(a).mtime)
-  if (!binary) throw new Error('no server: run cargo build --release, or set MURRE_URL')
-  const options = [
-    '--bench', `--listen=127.0.0.1:${port}`, `--admin=127.0.0.1:${adminPort}`, '--shards=2',
-    '--max-conns=2000', '--drain-timeout=0.1', '--retry-after=0',
+  return run([
+    '--bench', '--shards=2', '--max-conns=2000', '--drain-timeout=0.1', '--retry-after=0',
     `--max-commands-per-second=${commands}`, `--jwt-hmac-secret-file=${secretFile()}`,
     '--namespace=default,publish=anyone,serve=anyone',
     '--namespace=kept,publish=anyone,history-size=1000',
     '--namespace=closed,publish=nobody,subscribe=nobody',
     '--namespace=members,publish=authenticated,subscribe=authenticated',
-  ]
-  const server = spawn(binary, ['serve', ...options])
+  ])
+}
+
+/** Starts the server with these options, in the repository's root, and waits until it serves. */
+export async function run(options) {
+  const built = ['release', 'debug'].map((profile) => target(`${profile}/murre`))
+  const [binary] = built.filter(existsSync).sort((a, b) => statSync(b).mtime - statSync(a).mtime)
+  if (!binary) throw new Error('no server: run cargo build --release, or set MURRE_URL')
+  const addresses = [`--listen=127.0.0.1:${port}`, `--admin=${admin}`]
+  const server = spawn(binary, ['serve', ...options, ...addresses], { cwd: root('.') })
   let log = ''
   const serving = new Promise((resolve, reject) => {
     const read = (text) => (log += text).includes('serving') && resolve()
