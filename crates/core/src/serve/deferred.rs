@@ -1,18 +1,10 @@
 //! Answers that come later, or never end: long polls and event streams.
 
-use super::{Handler, Serve, Speaks};
+use super::stage::{Later, Speaks};
+use super::{Handler, Serve};
 use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
 use crate::outbox::Outbox;
-
-/// What is remembered of a request whose answer is to come.
-pub struct Later<S> {
-    pub(super) session: S,
-    /// The connection ends with this answer.
-    pub(super) last: bool,
-    /// The peer is a proxy.
-    pub(super) proxied: bool,
-}
 
 impl<H: Handler> Serve<H> {
     pub(super) fn begin_later(

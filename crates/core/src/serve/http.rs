@@ -1,13 +1,10 @@
 //! Requests of one HTTP connection to answers of the handler.
 
-use std::time::{Duration, Instant, SystemTime};
-
 use murre_codec::handshake;
 use murre_codec::http::{self, BadRequest, Progress, Request, Response};
 
-use super::deferred::Later;
-use super::websocket::WebSocket;
-use super::{Answer, Handler, Opened, Serve, Speaks};
+use super::stage::{Later, Speaks, WebSocket};
+use super::{Answer, Handler, Opened, Serve};
 use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
 use crate::conn::send_queue::GATHER_BYTES;
@@ -233,23 +230,5 @@ impl Outbox {
     /// and 15.6.4).
     pub fn unavailable(&self, id: ConnId, why: &'static str) -> Response {
         Response::text(503, why).with("Retry-After", &self.retry_after(id).to_string())
-    }
-}
-
-/// The `Date` of answers (RFC 9110 section 6.6.1), written anew at most once a second.
-#[derive(Default)]
-pub(super) struct Clock {
-    date: String,
-    written: Option<Instant>,
-}
-
-impl Clock {
-    fn date(&mut self, now: Instant) -> &str {
-        let fresh = self.written.is_some_and(|at| now - at < Duration::from_secs(1));
-        if !fresh {
-            self.date = httpdate::fmt_http_date(SystemTime::now());
-            self.written = Some(now);
-        }
-        &self.date
     }
 }

@@ -1,10 +1,13 @@
 //! The protocol of a server: HTTP/1.1 with keep-alive, and WebSocket after an upgrade.
 
+mod date;
 mod deferred;
 mod handler;
+mod heartbeat;
 mod http;
 mod origins;
 mod peer;
+mod stage;
 mod trusted_proxies;
 mod websocket;
 
@@ -12,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use murre_codec::http::{Limits as HttpLimits, RequestDecoder};
+use murre_codec::http::Limits as HttpLimits;
 use murre_codec::{Limits as FrameLimits, Role};
 
 use crate::conn::CloseReason;
@@ -22,12 +25,11 @@ use crate::outbox::Outbox;
 use crate::pool::Pool;
 use crate::protocol::Protocol;
 
-use deferred::Later;
+use date::Clock;
 pub use handler::{Answer, Handler, Message, Opened};
-use http::Clock;
 pub use origins::{Origin, Origins};
+use stage::{Arriving, Speaks};
 pub use trusted_proxies::Proxies;
-use websocket::{Arriving, WebSocket};
 
 /// The bounds of what a peer may do.
 #[derive(Clone, Debug)]
@@ -102,34 +104,6 @@ pub struct Serve<H: Handler> {
     clock: Clock,
     began: Instant,
 }
-
-/// What one connection speaks at present.
-pub enum Speaks<S> {
-    /// Nothing yet: a proxy is to say first who is behind it.
-    Proxy,
-    /// HTTP: where it is in a request.
-    Http {
-        /// The request that is arriving.
-        decoder: RequestDecoder,
-        /// The deadline of its head, or of its body, is running: since its first byte, even if that
-        /// belongs to an empty line, or since the connection.
-        begun: bool,
-        /// `100 Continue` has been sent for it.
-        continued: bool,
-        /// A request has been answered before.
-        answered: bool,
-        /// The peer is a proxy, whose requests say who they are from.
-        proxied: bool,
-    },
-    /// HTTP: the answer to the last request comes later.
-    Later(Later<S>),
-    /// WebSocket.
-    WebSocket(WebSocket<S>),
-}
-
-/// An idle WebSocket with a session of four bytes takes half a cache line; the transport takes the
-/// other half.
-const _: () = assert!(size_of::<Option<Speaks<u32>>>() <= 32);
 
 /// What other threads may post to a serving shard.
 #[derive(Debug)]

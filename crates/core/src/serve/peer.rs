@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use murre_codec::http::{Request, Response};
 use murre_codec::proxy_protocol::{self, BadProxyHeader, ProxyHeader};
 
-use super::{Handler, Serve, Speaks};
+use super::stage::Speaks;
+use super::{Handler, Serve};
 use crate::addresses::Excess;
 use crate::conn::CloseReason;
 use crate::conn::id::ConnId;

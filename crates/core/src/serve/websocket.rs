@@ -2,47 +2,14 @@
 
 use std::time::Instant;
 
-use murre_codec::{Close, CloseCode, Decoded, Decoder, Item, Kind, OpCode, encode};
+use murre_codec::{Close, CloseCode, Decoded, Item, Kind, OpCode, encode};
 
+use super::stage::{Arriving, WebSocket};
 use super::{Handler, Message, Serve};
 use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
 use crate::outbox::Outbox;
 use crate::pool::NONE;
-
-/// What is remembered of one WebSocket.
-pub struct WebSocket<S> {
-    decoder: Decoder,
-    /// What has arrived of a message that came in pieces, in `Serve::messages`.
-    message: u32,
-    /// A ping was sent, and nothing has arrived since.
-    pinged: bool,
-    /// The second of the last ping or pong that came, modulo 256, and how many came within it.
-    second: u8,
-    pings: u8,
-    session: S,
-}
-
-/// What has arrived of a message that comes in pieces.
-pub(super) struct Arriving {
-    bytes: Vec<u8>,
-    frames: u32,
-    /// When its first bytes came. Later, if it was not read for a while.
-    began: Instant,
-    /// Since when it is not read, because too much is queued for the peer.
-    paused: Option<Instant>,
-}
-
-impl<S> WebSocket<S> {
-    pub(super) fn new(session: S) -> Self {
-        let (decoder, message) = (Decoder::default(), NONE);
-        WebSocket { decoder, message, pinged: false, second: 0, pings: 0, session }
-    }
-
-    pub(super) fn session(&mut self) -> &mut S {
-        &mut self.session
-    }
-}
 
 impl<H: Handler> Serve<H> {
     /// Takes one item off the front of `input`; 0 if it is not all there.
@@ -176,49 +143,6 @@ impl<H: Handler> Serve<H> {
         }
         websocket.pings = websocket.pings.saturating_add(1);
         websocket.pings > self.limits.pings_per_second_max
-    }
-
-    /// Anything that arrives is a sign of life; what we send is none. The timer runs on if the peer
-    /// has yet to take something: somebody looks whether it does.
-    fn alive(&self, id: ConnId, websocket: &mut WebSocket<H::Session>, out: &mut Outbox) {
-        if std::mem::replace(&mut websocket.pinged, false) || out.queued(id) == 0 {
-            out.set_timer(id, out.ticks(self.limits.look_interval()));
-        }
-    }
-
-    /// The first timer of a WebSocket: those opened together are pinged at different times.
-    pub(super) fn first_ping(&self, id: ConnId, out: &mut Outbox) {
-        let ticks = u32::from(out.ticks(self.limits.look_interval()));
-        // Multiplying by 2^32 / golden ratio spreads neighbouring slots over the upper bits.
-        let spread = id.index().wrapping_mul(2_654_435_769) >> 16;
-        let early = (ticks / 2 * spread) >> 16;
-        out.set_timer(id, (ticks - early) as u16);
-    }
-
-    /// Nothing has arrived for an interval: asks, and if it was asked already gives up. Or something is
-    /// queued: gives up if none of it was taken.
-    pub(super) fn silent(
-        &mut self,
-        id: ConnId,
-        websocket: &mut WebSocket<H::Session>,
-        out: &mut Outbox,
-    ) {
-        // Then it is not read, so it cannot be heard.
-        let deaf = !out.takes_input(id);
-        if websocket.pinged && !deaf {
-            return out.abort(id, CloseReason::IdleTimeout);
-        }
-        if out.stands_still(id) {
-            return out.abort(id, CloseReason::TooSlow);
-        }
-        if deaf {
-            return out.set_timer(id, out.ticks(self.limits.look_interval()));
-        }
-        websocket.pinged = true;
-        self.counters.pings.add(1);
-        // A ping that cannot be queued is the connection's end.
-        let _ = out.send(id, &encode::PING);
-        out.set_timer(id, out.ticks(self.limits.pong_timeout));
     }
 
     pub(super) fn ended(
