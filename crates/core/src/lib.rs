@@ -34,6 +34,7 @@ mod shard;
 
 pub mod host;
 pub mod serve;
+pub mod server;
 
 pub use addresses::{AddressLimits, Addresses, Excess};
 pub use admission::{Admission, Gate};
@@ -49,5 +50,8 @@ pub use protocol::Protocol;
 pub use serve::{
     Answer, Handler, Message, Opened, Origin, Origins, Proxies, Serve, ServeCounters, ServeLimits,
     ServeMail,
+};
+pub use server::{
+    Pin, Placement, Server, ServerConfig, ServerError, ServerHandle, ShardHandle, Signals,
 };
 pub use shard::{Held, Shard, ShardConfig};

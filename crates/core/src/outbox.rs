@@ -42,6 +42,8 @@ pub struct Outbox {
     pub(crate) stopped: bool,
     pub(crate) drain: Option<Duration>,
     pub(crate) draining: bool,
+    /// A drain follows; see [`Outbox::is_ready`].
+    pub(crate) unready: bool,
 }
 
 /// A connection that a protocol asked for.
@@ -374,6 +376,13 @@ impl Outbox {
     /// Whether new connections are let in. Those that are there stay, whatever it says.
     pub fn admits(&self) -> bool {
         self.gate.admission() == Admission::Open
+    }
+
+    /// Whether balancers may send new connections here: no drain is in progress or about to begin
+    /// ([`ServerConfig::drain_delay`](crate::ServerConfig::drain_delay)). A handler that answers health
+    /// checks answers 503 otherwise.
+    pub fn is_ready(&self) -> bool {
+        !self.draining && !self.unready
     }
 
     /// Whether the shard is being drained.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use murre_core::ServerError;
 use murre_core::host::HostError;
 
 use crate::files::FilesError;
@@ -20,19 +21,8 @@ pub(crate) enum Failure {
         address: SocketAddr,
         error: io::Error,
     },
-    Shard {
-        index: usize,
-        error: io::Error,
-    },
     Thread(io::Error),
-    ShardEnded {
-        index: usize,
-        why: String,
-    },
-    ControlEnded {
-        why: String,
-    },
-    Interrupted,
+    Server(ServerError),
 }
 
 impl fmt::Display for Failure {
@@ -44,34 +34,32 @@ impl fmt::Display for Failure {
             Failure::Listen { flag, address, error } => {
                 write!(f, "cannot listen on {address} ({flag}): {error}; {}", listen_remedy(error))
             }
-            Failure::Shard { index, error } => write!(
-                f,
-                "shard {index} cannot start: {error}; {}",
-                match error.kind() {
-                    io::ErrorKind::OutOfMemory =>
-                        "raise the limit of locked memory (ulimit -l) or lower --max-conns",
-                    _ => "lower --shards or --max-conns, or try --io uring-plain or --io epoll",
-                }
-            ),
-            Failure::Thread(error) => {
-                write!(
-                    f,
-                    "cannot start a thread: {error}; raise the limit of processes (ulimit -u)"
-                )
-            }
-            Failure::ShardEnded { index, why } => {
-                write!(f, "shard {index} ended: {why}; ending, as its connections are lost")
-            }
-            Failure::ControlEnded { why } => {
-                write!(
-                    f,
-                    "the control plane ended: {why}; ending, as nothing would watch over memory"
-                )
-            }
-            Failure::Interrupted => f.write_str("second signal while draining: ended at once"),
+            Failure::Server(error) => match server_remedy(error) {
+                Some(remedy) => write!(f, "{error}; {remedy}"),
+                None => error.fmt(f),
+            },
+            Failure::Thread(error) => write!(f, "cannot start a thread: {error}; {MORE_THREADS}"),
         }
     }
 }
+
+fn server_remedy(error: &ServerError) -> Option<&'static str> {
+    match error {
+        ServerError::Shard { error, .. } => Some(match error.kind() {
+            io::ErrorKind::OutOfMemory => {
+                "raise the limit of locked memory (ulimit -l) or lower --max-conns"
+            }
+            _ => "lower --shards or --max-conns, or try --io uring-plain or --io epoll",
+        }),
+        ServerError::Thread(_) => Some(MORE_THREADS),
+        ServerError::Host(_)
+        | ServerError::ShardEnded { .. }
+        | ServerError::Failed(_)
+        | ServerError::Interrupted => None,
+    }
+}
+
+const MORE_THREADS: &str = "raise the limit of processes (ulimit -u)";
 
 fn listen_remedy(error: &io::Error) -> &'static str {
     match error.kind() {

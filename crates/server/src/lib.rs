@@ -25,13 +25,10 @@ mod hub;
 mod log;
 mod protocols;
 mod routes;
-mod shards;
-mod signals;
 #[cfg(any(test, feature = "fuzzing"))]
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;
 mod start;
-mod threads;
 mod transports;
 
 #[cfg(feature = "fuzzing")]

@@ -285,7 +285,7 @@ impl Handler for App {
                 self.follow_up(out);
                 begun
             }
-            Some(Route::Health) if out.is_draining() => {
+            Some(Route::Health) if !out.is_ready() => {
                 return Answer::Now(out.unavailable(conn, "draining\n"));
             }
             Some(Route::Health) if !out.admits() => {

@@ -2,14 +2,17 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use murre_codec::http::Limits as HttpLimits;
-use murre_core::host::{self, Io, Plan, Wanted};
+use murre_core::host::{self, Plan, Wanted};
 use murre_core::ring::KernelRing;
-use murre_core::{Addresses, CloseReason, Listener, ServeLimits, ServeMail, ShardConfig};
+use murre_core::server::threads;
+use murre_core::{
+    Addresses, CloseReason, Listener, Placement, ServeLimits, ServeMail, Server, ServerConfig,
+    ShardConfig, Signals,
+};
 
 use crate::admin::{self, Admin, Api, Choice, Facts, ShardCounters};
 use crate::config::{self, Config};
@@ -17,25 +20,15 @@ use crate::control::memory::{WATCH_INTERVAL, Watch};
 use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task};
 use crate::failure::Failure;
 use crate::files::{Files, FilesError};
-use crate::hub::HubConfig;
-use crate::routes::{AppMail, AppMailbox};
-use crate::shards::{self, Blueprint, Running};
-use crate::signals;
-use crate::threads::{self, Ended};
-
-/// What the main thread waits for.
-enum Event {
-    Signal(&'static str),
-    ShardEnded(usize, Ended),
-    ControlEnded(Ended),
-}
+use crate::hub::{HubConfig, HubCounters};
+use crate::routes::{App, AppMail, AppMailbox};
 
 /// Serves until a signal, and then drains.
 ///
 /// # Errors
 /// Why it could not start or go on.
 pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
-    signals::block().map_err(Failure::Thread)?;
+    let signals = Signals::block().map_err(Failure::Thread)?;
     let plan = host::plan(&wanted(config)).map_err(Failure::Host)?;
     let files = Arc::new(files(config).map_err(Failure::Files)?);
     let cannot_listen = |flag, address| move |error| Failure::Listen { flag, address, error };
@@ -50,22 +43,17 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let listen = listener.address().map_err(cannot_listen("--listen", config.listen))?;
     let admin = admin_listener.local_addr().map_err(cannot_listen("--admin", config.admin))?;
 
-    let (sender, events) = mpsc::channel();
-    signals::watch(sender.clone(), |signal| Event::Signal(signal.as_str()))
-        .map_err(Failure::Thread)?;
-    let cores = cores(plan.shards)?;
-    let hub =
-        Arc::new(HubConfig::new(config, &cores, plan.conns_per_shard).map_err(Failure::Channels)?);
+    let placement = Placement::new(config.pin, plan.shards).map_err(Failure::Thread)?;
+    let hub = HubConfig::new(config, &placement.cores, plan.conns_per_shard);
+    let hub = Arc::new(hub.map_err(Failure::Channels)?);
     let watch = Arc::new(Watch::new(config));
-    let blueprint =
-        blueprint(config, &plan, listener, Arc::clone(&hub), Arc::clone(&files), &watch);
-    let running = start_shards(&blueprint, &cores, &sender)?;
-    let boxes = join(&running);
+    let server_config = server_config(config, &plan, placement.clone(), listener, &watch);
+    let (mut server, counters) = start(config, server_config, signals, &hub, &files)?;
+    let boxes = join(&server);
     let config = &config.in_force(&plan, listen, admin);
     let api = Api::new(config, hub, boxes).map_err(Failure::Channels)?;
-    let facts = facts(config, &plan, cores);
+    let facts = facts(config, &plan, &placement);
     announce(config, &facts, &files, &watch);
-    let counters: Vec<_> = running.iter().map(|shard| shard.counters.clone()).collect();
     let sampler = sampler(counters.clone());
     let shown = (Arc::clone(&watch), Arc::clone(&sampler));
     let admin = Arc::new(Admin::new(facts, counters.clone(), api, shown.0, shown.1));
@@ -77,19 +65,19 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
         }),
         Task::trim_heap(),
     ];
-    start_control(plan.io, tasks, sender).map_err(Failure::Thread)?;
+    start_control(&server, plan.io, tasks).map_err(Failure::Thread)?;
 
-    let signal = wait_for_signal(&events)?;
-    let over = config.drain_timeout.0;
+    let signal = server.wait().map_err(Failure::Server)?;
     tracing::info!(
         signal,
-        over = ?over,
-        connections = admin.connections(),
+        after = ?config.drain_delay.0,
+        over = ?config.drain_timeout.0,
+        connections = server.connections(),
         "draining: no new connections, WebSockets are closed with 1012"
     );
     admin.drain();
-    drain(&events, &running, over)?;
-    tracing::info!(connections_cut_off = admin.connections(), "ended");
+    server.drain().map_err(Failure::Server)?;
+    tracing::info!(connections_cut_off = server.connections(), "ended");
     Ok(())
 }
 
@@ -111,8 +99,8 @@ fn files(config: &Config) -> Result<Files, FilesError> {
 }
 
 /// Gives each shard the mailboxes of all.
-fn join(running: &[Running]) -> Arc<[AppMailbox]> {
-    let boxes: Arc<[_]> = running.iter().map(|shard| Arc::clone(&shard.mailbox)).collect();
+fn join(server: &Server<AppMail>) -> Arc<[AppMailbox]> {
+    let boxes: Arc<[_]> = server.shards().iter().map(|shard| Arc::clone(&shard.mailbox)).collect();
     for mailbox in &*boxes {
         let joined = mailbox.post(ServeMail::App(AppMail::Join(Arc::clone(&boxes))));
         assert!(joined.is_ok(), "nothing has been posted to it before");
@@ -120,24 +108,18 @@ fn join(running: &[Running]) -> Arc<[AppMailbox]> {
     boxes
 }
 
-/// The core of each shard: all cores in turn.
-fn cores(shards: usize) -> Result<Vec<usize>, Failure> {
-    let cores = shards::cores().map_err(Failure::Thread)?;
-    Ok(cores.into_iter().cycle().take(shards).collect())
-}
-
-/// The parts that every shard is made from.
-fn blueprint(
+/// The shards and what they share.
+fn server_config(
     config: &Config,
     plan: &Plan,
+    placement: Placement,
     listener: Listener,
-    hub: Arc<HubConfig>,
-    files: Arc<Files>,
     watch: &Watch,
-) -> Blueprint {
+) -> ServerConfig {
     let accepts_per_second = f64::from(config.limits.accepts_per_second(plan.cores));
-    Blueprint {
+    ServerConfig {
         plan: plan.clone(),
+        placement,
         listener,
         limits: ServeLimits {
             http: HttpLimits {
@@ -158,7 +140,6 @@ fn blueprint(
             pong_timeout: config.limits.pong_timeout.0,
         },
         shard: ShardConfig {
-            conns_max: plan.conns_per_shard,
             send_bytes_max: config.limits.max_send_bytes,
             retry_after: config.retry_after,
             accept_interval: Duration::from_secs_f64(plan.shards as f64 / accepts_per_second),
@@ -166,37 +147,54 @@ fn blueprint(
             addresses: Arc::new(Addresses::new(config.limits.of_addresses())),
             ..ShardConfig::default()
         },
-        bench: config.bench,
-        hub,
-        files,
+        drain_delay: config.drain_delay.0,
+        drain_timeout: config.drain_timeout.0,
     }
 }
 
-fn start_shards(
-    blueprint: &Blueprint,
-    cores: &[usize],
-    events: &Sender<Event>,
-) -> Result<Vec<Running>, Failure> {
-    let start = |(index, &core): (usize, &usize)| {
-        let events = events.clone();
-        let ended = move |how| {
-            // The receiver is gone only when the process is ending anyway.
-            let _ = events.send(Event::ShardEnded(index, how));
-        };
-        shards::start(index, core, blueprint.clone(), ended)
-            .map_err(|error| Failure::Shard { index, error })
+/// Starts the shards, and gives the counters of each.
+fn start(
+    config: &Config,
+    server: ServerConfig,
+    signals: Signals,
+    hub: &Arc<HubConfig>,
+    files: &Arc<Files>,
+) -> Result<(Server<AppMail>, Vec<ShardCounters>), Failure> {
+    let hub_counters: Arc<[OnceLock<Arc<HubCounters>>]> =
+        (0..server.plan.shards).map(|_| OnceLock::new()).collect();
+    let make = {
+        let (hub, files, counters) = (Arc::clone(hub), Arc::clone(files), hub_counters.clone());
+        let (bench, origins) = (config.bench, config.allow_origin.clone());
+        move |index: usize| {
+            let (hub, files) = (Arc::clone(&hub), Arc::clone(&files));
+            let app = App::new(hub, index as murre_router::Shard, bench, origins.clone(), files);
+            let counted = counters[index].set(app.hub().counters());
+            assert!(counted.is_ok(), "a shard is made once");
+            app
+        }
     };
-    cores.iter().enumerate().map(start).collect()
+    let server = Server::start(server, Some(signals), make).map_err(Failure::Server)?;
+    let counters = server.shards().iter().zip(&*hub_counters).map(|(shard, hub)| ShardCounters {
+        transport: Arc::clone(&shard.counters),
+        serve: Arc::clone(&shard.serve),
+        hub: Arc::clone(hub.get().expect("a shard that is ready has a handler")),
+    });
+    let counters = counters.collect();
+    Ok((server, counters))
 }
 
-fn start_control(io: Io, tasks: Vec<Task>, events: Sender<Event>) -> io::Result<()> {
+/// Starts the control plane. The server ends when it does.
+fn start_control(server: &Server<AppMail>, io: host::Io, tasks: Vec<Task>) -> io::Result<()> {
+    let handle = server.handle();
     threads::start(
         "control".into(),
         CONTROL_STACK_BYTES,
         move || control::run(io, tasks),
         move |how| {
-            // The receiver is gone only when the process is ending anyway.
-            let _ = events.send(Event::ControlEnded(how));
+            let why = how.err().unwrap_or_else(|| "nobody asked it to".into());
+            handle.fail(format!(
+                "the control plane ended: {why}; ending, as nothing would watch over memory"
+            ));
         },
     )
 }
@@ -211,7 +209,7 @@ fn refused(shards: &[ShardCounters]) -> u64 {
     shards.iter().map(|shard| shard.closed(CloseReason::Overloaded)).sum()
 }
 
-fn facts(config: &Config, plan: &Plan, cores: Vec<usize>) -> Facts {
+fn facts(config: &Config, plan: &Plan, placement: &Placement) -> Facts {
     Facts {
         version: env!("CARGO_PKG_VERSION"),
         listen: config.listen,
@@ -222,7 +220,7 @@ fn facts(config: &Config, plan: &Plan, cores: Vec<usize>) -> Facts {
             reason: plan.descriptors_reason.clone(),
         },
         ring_bytes: KernelRing::bytes_per_connection(plan.io),
-        cores,
+        cores: (0..plan.shards).map(|shard| placement.core(shard)).collect(),
         limits: config.by_name().1,
     }
 }
@@ -257,72 +255,5 @@ fn announce(config: &Config, facts: &Facts, files: &Files, watch: &Watch) {
     }
 }
 
-/// Waits for the first signal and gives its name.
-fn wait_for_signal(events: &Receiver<Event>) -> Result<&'static str, Failure> {
-    match events.recv().expect("the watcher of signals holds a sender") {
-        Event::Signal(name) => Ok(name),
-        Event::ShardEnded(index, how) => Err(Failure::ShardEnded { index, why: why(how) }),
-        Event::ControlEnded(how) => Err(Failure::ControlEnded { why: why(how) }),
-    }
-}
-
-/// Tells every shard to drain, and waits for their ends until a deadline.
-fn drain(events: &Receiver<Event>, running: &[Running], over: Duration) -> Result<(), Failure> {
-    let over_all = over.saturating_add(DRAIN_GRACE);
-    let deadline = Instant::now().checked_add(over_all).expect("an hour at most");
-    let mut untold: Vec<_> = running.iter().collect();
-    let mut left = running.len();
-    while left > 0 {
-        // A full mailbox: that shard is told when there is room.
-        untold.retain(|shard| shard.mailbox.post(ServeMail::Drain(over)).is_err());
-        let rest = deadline.saturating_duration_since(Instant::now());
-        let wait = if untold.is_empty() { rest } else { rest.min(TELL_AGAIN) };
-        match events.recv_timeout(wait) {
-            Ok(Event::ShardEnded(_, Ok(()))) => left = left.saturating_sub(1),
-            Ok(Event::ShardEnded(index, Err(why))) => {
-                return Err(Failure::ShardEnded { index, why });
-            }
-            Ok(Event::Signal(_)) => return Err(Failure::Interrupted),
-            Ok(Event::ControlEnded(how)) => return Err(Failure::ControlEnded { why: why(how) }),
-            Err(_) if Instant::now() < deadline => {}
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                tracing::warn!(shards = left, "not drained in time, ending anyway");
-                return Ok(());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The reason of an end that nobody asked for.
-fn why(ended: Ended) -> String {
-    ended.err().unwrap_or_else(|| "nobody asked it to".into())
-}
-
-/// After the drain's own time, for the last connections to take what is queued for them.
-const DRAIN_GRACE: Duration = Duration::from_secs(5);
-/// Until a shard whose mailbox was full is told again.
-const TELL_AGAIN: Duration = Duration::from_millis(10);
 /// More than HTTP and JSON need.
 const CONTROL_STACK_BYTES: usize = 1024 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The process ends with an error when the control plane does, as when a shard does.
-    #[test]
-    fn the_end_of_a_thread_is_a_failure() {
-        let panicked = || Err("it panicked: a bug".to_owned());
-        for (event, said) in [
-            (Event::ControlEnded(panicked()), "the control plane ended: it panicked: a bug;"),
-            (Event::ControlEnded(Ok(())), "the control plane ended: nobody asked it to;"),
-            (Event::ShardEnded(3, panicked()), "shard 3 ended: it panicked: a bug;"),
-        ] {
-            let (sender, events) = mpsc::channel();
-            sender.send(event).expect("the test waits");
-            let failure = wait_for_signal(&events).expect_err("it is no signal");
-            assert!(failure.to_string().starts_with(said), "{failure}");
-        }
-    }
-}

@@ -108,6 +108,8 @@ pub struct Serve<H: Handler> {
 /// What other threads may post to a serving shard.
 #[derive(Debug)]
 pub enum ServeMail<M> {
+    /// A drain follows: [`Outbox::is_ready`] is false from now on. Everything else goes on.
+    Unready,
     /// Stop accepting, and take leave of everybody within about this time.
     Drain(Duration),
     /// For the handler.
@@ -262,6 +264,7 @@ impl<H: Handler> Protocol for Serve<H> {
 
     fn mail(&mut self, mail: Self::Mail, out: &mut Outbox) {
         match mail {
+            ServeMail::Unready => out.unready = true,
             ServeMail::Drain(over) => out.drain(over),
             ServeMail::App(mail) => self.handler.mail(mail, out),
         }

@@ -174,6 +174,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             stopped: false,
             drain: None,
             draining: false,
+            unready: false,
         };
         Shard {
             accepts: Accepts {

@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
     use crate::control::{self, Task};
-    use crate::threads::{self, Ended};
+    use murre_core::server::threads::{self, Ended};
 
     /// For what must happen.
     const LONG: Duration = Duration::from_secs(180);

@@ -72,11 +72,6 @@ impl Admin {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Open connections.
-    pub(crate) fn connections(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.transport.open.get()).sum()
-    }
-
     /// The task of the admin port.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) -> Never {
         let routes = Router::new()

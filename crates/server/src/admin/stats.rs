@@ -22,8 +22,8 @@ pub(crate) struct Facts {
     pub(crate) descriptors: Choice,
     /// Bytes of a connection in a ring of this kind.
     pub(crate) ring_bytes: usize,
-    /// The core of each shard.
-    pub(crate) cores: Vec<usize>,
+    /// The core that each shard is pinned to; `null` if it is not.
+    pub(crate) cores: Vec<Option<usize>>,
     /// Every limit in force, by the name of its setting.
     pub(crate) limits: Map<String, Value>,
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, value_parser};
 use ipnet::IpNet;
-use murre_core::Origins;
+use murre_core::{Origins, Pin};
 use serde::Serialize;
 use tracing_subscriber::filter::Targets;
 
@@ -107,7 +107,18 @@ pub(crate) struct Config {
     #[serde(serialize_with = "values::path")]
     pub(crate) jwt_public_key_file: Option<PathBuf>,
 
-    /// Seconds over which connections are closed after SIGTERM, in random order
+    /// Whether each shard stays on one core: always, never, or auto (where the shards take all cores
+    /// and no quota of CPU time is in force)
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::pin)]
+    #[serde(serialize_with = "values::pin_name")]
+    pub(crate) pin: Pin,
+
+    /// Seconds from SIGTERM or SIGINT to the closing of the listener, in which /healthz answers 503
+    /// already; 0: none
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = values::delay)]
+    pub(crate) drain_delay: Seconds,
+
+    /// Seconds over which connections are closed after that, in random order
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     pub(crate) drain_timeout: Seconds,
 

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use murre_core::Origins;
 use murre_core::host::{Descriptors, Io};
+use murre_core::{Origins, Pin};
 use serde::{Serialize, Serializer};
 
 /// Which interface of the kernel to use; `None` is `auto`.
@@ -90,6 +90,23 @@ pub(super) fn descriptors_name<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(descriptors.map_or("auto", Descriptors::name))
+}
+
+pub(super) fn pin(text: &str) -> Result<Pin, &'static str> {
+    let all = [Pin::Auto, Pin::Always, Pin::Never];
+    all.into_iter().find(|pin| pin.name() == text).ok_or("it is one of auto, always, never")
+}
+
+pub(super) fn pin_name<S: Serializer>(pin: &Pin, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(pin.name())
+}
+
+/// A time span that may be 0.
+pub(super) fn delay(text: &str) -> Result<Seconds, String> {
+    match text.parse() {
+        Ok(0.0) => Ok(Seconds(Duration::ZERO)),
+        _ => text.parse(),
+    }
 }
 
 /// A network, or one address.

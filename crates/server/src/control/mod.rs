@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use murre_core::host::Io;
 use murre_core::ring::allocator;
+use murre_core::server::threads;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 pub(crate) use self::sampler::{SAMPLE_INTERVAL, Sampler};
-use crate::threads;
 
 /// A task of the control plane, with the name that errors call it by.
 pub(crate) struct Task {

@@ -30,6 +30,7 @@ mod refused;
 mod requests;
 mod rights;
 mod server;
+mod signals;
 mod silence;
 mod slow_readers;
 mod streams;

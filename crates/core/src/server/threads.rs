@@ -1,25 +1,25 @@
-//! Threads whose end is told, however it comes.
+//! Threads whose end is reported, whether by return, error or panic.
 
 use std::any::Any;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 
-/// How a thread came to its end: with an error, a panic, or because it was done.
-pub(crate) type Ended = Result<(), String>;
+/// How a thread ended: `Err` has the error, or the message of the panic.
+pub type Ended = Result<(), String>;
 
-/// Runs `run` on a new thread and tells `ended` how it ended.
+/// Runs `run` on a new thread, then calls `ended` there with how it ended.
 ///
 /// # Errors
-/// When there can be no more threads.
-pub(crate) fn start(
+/// `EAGAIN`: the limit on processes (`ulimit -u`) or on memory allows no other thread.
+pub fn start(
     name: String,
     stack_bytes: usize,
     run: impl FnOnce() -> io::Result<()> + Send + 'static,
     ended: impl FnOnce(Ended) + Send + 'static,
 ) -> io::Result<()> {
     let body = move || {
-        // Nothing of what `run` held is used after a panic but by `ended`, which holds its own.
+        // After a panic only `ended` runs, which shares nothing with `run`.
         let outcome = panic::catch_unwind(AssertUnwindSafe(run));
         ended(match outcome {
             Ok(result) => result.map_err(|error| error.to_string()),
@@ -30,8 +30,8 @@ pub(crate) fn start(
     Ok(())
 }
 
-/// What a panic is reported as.
-pub(crate) fn panicked(panic: &(dyn Any + Send)) -> String {
+/// The message of a panic, as an error's text.
+pub fn panicked(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("it panicked: {}", text.unwrap_or("no message"))
@@ -50,7 +50,7 @@ mod tests {
         receiver.recv().expect("its end is told")
     }
 
-    /// A thread that is done, fails or panics says so.
+    /// A thread's return, error and panic are reported.
     #[test]
     fn every_end_is_told() {
         assert_eq!(end_of(|| Ok(())), Ok(()));

@@ -1,0 +1,138 @@
+//! Signals that change nothing, signals that come twice, and the time between a signal and the drain.
+
+use std::fs;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::server::{CLOSE, PATIENCE, Server, TEXT, frame};
+
+/// SIGHUP, SIGUSR1 and SIGUSR2 are logged and change nothing, before the drain and during it.
+#[test]
+fn other_signals_change_nothing() {
+    let server = Server::start(&["--drain-timeout=0.2", "--drain-delay=0.5"]);
+    let mut echo = server.raw_websocket("/echo");
+    let others = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+    for signal in others {
+        server.signal(signal);
+        echo.send(&frame(TEXT, b"still here"));
+        assert_eq!(echo.bytes(12), b"\x81\x0astill here");
+        assert_eq!(server.admin("/healthz").status, 200);
+    }
+    server.signal(Signal::SIGTERM);
+    server.wait_until("draining", |stats| stats["draining"] == true);
+    others.into_iter().for_each(|signal| server.signal(signal));
+    assert_eq!(echo.bytes(1), [CLOSE]);
+    drop(echo);
+    let (status, log) = server.end();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    for signal in others {
+        let told = log.iter().filter(|line| line.contains(signal.as_str()));
+        assert_eq!(told.filter(|line| line.contains("ignored")).count(), 2, "{signal}: {log:?}");
+    }
+}
+
+/// A doubled SIGTERM, as timeout(1) sends it, is one: the drain goes to its end.
+#[test]
+fn a_doubled_signal_drains() {
+    let server = Server::start(&["--drain-timeout=0.5"]);
+    let mut echo = server.raw_websocket("/echo");
+    server.signal(Signal::SIGTERM);
+    server.signal(Signal::SIGTERM);
+    server.signal(Signal::SIGINT);
+    assert_eq!(echo.bytes(1), [CLOSE]);
+    drop(echo);
+    let (status, log) = server.end();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+}
+
+/// From the signal to the end of `--drain-delay` health checks fail on both ports and everything else
+/// goes on: new connections and WebSockets are served. Then the listener closes.
+#[test]
+fn health_fails_before_the_listener_closes() {
+    for io in ["--io=auto", "--io=epoll"] {
+        let server = Server::start(&["--drain-delay=3", "--drain-timeout=0.5", "--shards=2", io]);
+        let mut early = server.raw_websocket("/echo");
+        assert_eq!(server.connect().get("/healthz").status, 200);
+        let signalled = Instant::now();
+        server.signal(Signal::SIGTERM);
+        server.wait_until("draining", |stats| stats["draining"] == true);
+        assert_eq!(server.admin("/healthz").status, 503);
+        // Each shard is told by mail.
+        for _ in 0..20 {
+            while server.connect().get("/healthz").status != 503 {
+                assert!(signalled.elapsed() < PATIENCE, "healthy");
+            }
+        }
+        let mut late = server.raw_websocket("/echo");
+        let in_time = signalled.elapsed() < Duration::from_secs(3);
+        for socket in [&mut early, &mut late] {
+            socket.send(&frame(TEXT, b"hello"));
+            let answer = socket.bytes(7);
+            // On a machine that stood still meanwhile the delay may be over.
+            assert!(answer == b"\x81\x05hello" || !in_time, "{answer:?}");
+        }
+        let closed = loop {
+            if TcpStream::connect(server.data).is_err() {
+                break signalled.elapsed();
+            }
+            assert!(signalled.elapsed() < PATIENCE, "it still listens");
+            thread::sleep(Duration::from_millis(10));
+        };
+        assert!(closed >= Duration::from_secs(3), "closed after {closed:?}");
+        drop((early, late));
+        let (status, log) = server.end();
+        assert_eq!(status.code(), Some(0), "{log:?}");
+    }
+}
+
+/// The cores that each shard's thread may run on, from `/proc`.
+fn cores_of_shards(server: &Server) -> Vec<String> {
+    let folder = format!("/proc/{}/task", server.id());
+    let mut shards: Vec<(String, String)> = fs::read_dir(folder)
+        .expect("it runs")
+        .map(|thread| thread.expect("a thread").path())
+        .map(|thread| {
+            let name = fs::read_to_string(thread.join("comm")).expect("a name");
+            let status = fs::read_to_string(thread.join("status")).expect("a status");
+            let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            (name.trim().to_owned(), allowed.expect("a list").trim().to_owned())
+        })
+        .filter(|(name, _)| name.starts_with("shard-"))
+        .collect();
+    shards.sort();
+    shards.into_iter().map(|(_, allowed)| allowed).collect()
+}
+
+/// Shards are pinned only where they take all cores, or by choice: servers with fewer shards would
+/// share the first core.
+#[test]
+fn shards_are_pinned_by_choice() {
+    let cores = thread::available_parallelism().expect("some").get();
+    let unpinned = cores_of_shards(&Server::start(&["--pin=never", "--shards=1"])).remove(0);
+    let all = format!("--shards={}", 2 * cores);
+    for (flags, pinned) in [
+        (["--pin=auto", &all], Some(true)),
+        (["--pin=always", "--shards=1"], Some(true)),
+        (["--pin=never", &all], Some(false)),
+        (["--pin=auto", "--shards=1"], (cores > 1).then_some(false)),
+    ] {
+        let Some(pinned) = pinned else { continue };
+        // Where a quota is in force, auto pins nothing.
+        let quota = unpinned.contains([',', '-']) && cores == 1;
+        let pinned = pinned && !(quota && flags[0] == "--pin=auto");
+        let server = Server::start(&flags);
+        let shards = cores_of_shards(&server);
+        let stats = server.stats();
+        for (index, allowed) in shards.iter().enumerate() {
+            let shown = &stats["shards"][index]["core"];
+            if pinned {
+                assert_eq!((allowed, shown.is_u64()), (&shown.to_string(), true), "{flags:?}");
+            } else {
+                assert_eq!((allowed, shown.is_null()), (&unpinned, true), "{flags:?}");
+            }
+        }
+    }
+}
