@@ -11,11 +11,11 @@ pub mod allocator;
 mod arena;
 mod epoll;
 mod kernel;
-mod normal;
 pub(crate) mod probe;
 #[cfg(test)]
 mod receive_forms;
 pub mod sim;
+mod sockets;
 mod uring;
 mod wake;
 

@@ -150,7 +150,7 @@ fn a_reset_is_told() {
     let (mut near, far) = Near::pair();
     near.poll();
     near.is_not_ready();
-    socket::setsockopt(&far, socket::sockopt::Linger, &normal::RESET).expect("a socket");
+    socket::setsockopt(&far, socket::sockopt::Linger, &sockets::RESET).expect("a socket");
     drop(far);
     near.is_ready();
     assert_eq!(near.receive(), Err(Errno::ECONNRESET));

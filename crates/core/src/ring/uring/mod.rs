@@ -19,7 +19,7 @@ use super::arena::{Arena, Lease};
 use super::kernel::{Receive, RingConfig};
 use super::probe::Tier;
 use super::{
-    Completion, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token, Waker, normal,
+    Completion, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token, Waker, sockets,
 };
 use crate::conn::id::ConnId;
 use crate::host::Descriptors;
@@ -220,7 +220,7 @@ impl Uring {
         self.submit_silently(make.build());
         self.set_option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1i32);
         if self.reset_on_close {
-            self.set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &normal::RESET);
+            self.set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &sockets::RESET);
         }
         if let Some(from) = from {
             // The port is chosen at connect, when it need only differ for the same peer.
@@ -423,7 +423,7 @@ impl Ring for Uring {
     fn open(&mut self, id: ConnId, to: SocketAddr, from: Option<IpAddr>) -> Result<Socket, i32> {
         match self.descriptors {
             Descriptors::Direct => Ok(self.open_direct(id, to, from)),
-            Descriptors::Normal => normal::open(to, from, self.reset_on_close, SockFlag::empty())
+            Descriptors::Normal => sockets::open(to, from, self.reset_on_close, SockFlag::empty())
                 .map(|fd| Socket(fd.into_raw_fd() as u32))
                 .map_err(|errno| errno as i32),
         }
@@ -432,7 +432,7 @@ impl Ring for Uring {
     fn shutdown(&mut self, socket: Socket, how: Shut, token: Token) -> ShutDown {
         match self.descriptors {
             Descriptors::Normal => {
-                normal::shut_down(socket, how);
+                sockets::shut_down(socket, how);
                 ShutDown::Done
             }
             // A direct descriptor has no number for `shutdown(2)`, and the ring's own SHUTDOWN
@@ -549,7 +549,7 @@ fn domain(address: SocketAddr) -> i32 {
 fn shut_installed(fd: RawFd, how: Shut) {
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    normal::shut_down(Socket(fd.as_raw_fd() as u32), how);
+    sockets::shut_down(Socket(fd.as_raw_fd() as u32), how);
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use nix::unistd;
 use super::arena::{Arena, Lease};
 use super::kernel::RingConfig;
 use super::{
-    Completion, HANG_UP, Lent, Op, OpKind, Ring, Shut, ShutDown, Socket, Token, Waker, normal,
+    Completion, HANG_UP, Lent, Op, OpKind, Ring, Shut, ShutDown, Socket, Token, Waker, sockets,
 };
 use crate::conn::id::ConnId;
 use crate::listener::Listener;
@@ -368,14 +368,14 @@ impl Ring for Epoll {
 
     fn open(&mut self, id: ConnId, to: SocketAddr, from: Option<IpAddr>) -> Result<Socket, i32> {
         // It is watched from before it connects; nobody looks until it has begun to.
-        normal::open(to, from, self.reset_on_close, SockFlag::SOCK_NONBLOCK)
+        sockets::open(to, from, self.reset_on_close, SockFlag::SOCK_NONBLOCK)
             .and_then(|fd| self.watch(&fd, id).map(|()| Socket(fd.into_raw_fd() as u32)))
             .map_err(|errno| errno as i32)
     }
 
     fn shutdown(&mut self, socket: Socket, how: Shut, _token: Token) -> ShutDown {
         // What it ends is told by an edge.
-        normal::shut_down(socket, how);
+        sockets::shut_down(socket, how);
         ShutDown::Done
     }
 
