@@ -5,48 +5,9 @@ use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::ring::probe;
+use crate::ring::{probe, setup::Tier};
 
-/// Which interface of the kernel is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Io {
-    /// io_uring, in the best forms that work here.
-    Uring,
-    /// io_uring, in the forms that Linux 5.10 has.
-    UringPlain,
-    /// epoll and system calls, where io_uring is refused.
-    Epoll,
-}
-
-impl Io {
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Io::Uring => "uring",
-            Io::UringPlain => "uring-plain",
-            Io::Epoll => "epoll",
-        }
-    }
-}
-
-/// Where connected sockets live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Descriptors {
-    /// In the process, limited by `RLIMIT_NOFILE`.
-    Normal,
-    /// In the rings' own tables: the limit counts for each ring by itself.
-    Direct,
-}
-
-impl Descriptors {
-    /// Their name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Descriptors::Normal => "normal",
-            Descriptors::Direct => "direct",
-        }
-    }
-}
+pub use crate::ring::{Descriptors, Io};
 
 /// What is asked of the machine. `None` leaves the choice to [`plan`].
 #[derive(Clone, Debug, Default)]
@@ -235,13 +196,12 @@ fn shards_direct(
 }
 
 fn choose_io(wanted: Option<Io>) -> Result<(Io, String), HostError> {
-    let best = || probe::Tier::best().map(|tier| (Io::Uring, tier.describe().into()));
+    let best = || probe::best_tier().map(|tier| (Io::Uring, tier.describe().into()));
     match wanted {
         // Nobody tries io_uring then: a profile may kill whoever does.
         Some(Io::Epoll) => Ok((Io::Epoll, "asked for".into())),
         Some(Io::Uring) => best().map_err(no_uring),
-        Some(Io::UringPlain) => probe::Tier::Plain
-            .round_trip()
+        Some(Io::UringPlain) => probe::round_trip(Tier::Plain)
             .map(|()| (Io::UringPlain, "asked for".into()))
             .map_err(no_uring),
         None => best().or_else(|error| match no_uring(error) {

@@ -76,7 +76,7 @@ impl InFlight {
 
     /// Something that may take for ever unless the socket is shut down, which is not under way.
     pub(crate) fn waits(self) -> bool {
-        (self.has(OpKind::Poll) || self.has(OpKind::Send)) && !self.has(OpKind::Shut)
+        (self.has(OpKind::Poll) || self.has(OpKind::Send)) && !self.has(OpKind::Shutdown)
     }
 
     pub(crate) fn begin(&mut self, kind: OpKind) {

@@ -1,92 +1,51 @@
-//! The [`Ring`] of this machine's kernel: io_uring, or epoll where that is refused.
+//! The [`Ring`] of this machine's kernel: io_uring, or epoll where io_uring is refused.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::arena::Lease;
+use super::common::RingCommon;
+use super::config::{Io, RingConfig};
 use super::epoll::{self, Epoll};
-use super::probe::Tier;
+use super::interface::Ring;
+use super::operation::{Completion, Op, ShutdownHow, ShutdownStatus, Socket, Token};
+use super::probe;
+use super::setup::Tier;
 use super::uring::Uring;
-use super::{Completion, Lease, Op, Ring, Shut, ShutDown, Socket, Token, Waker};
+use super::wake::Waker;
 use crate::conn::id::ConnId;
-use crate::host::{Descriptors, Io};
-use crate::listener::Listener;
-
-/// What a ring is made with.
-pub struct RingConfig {
-    /// Which interface of the kernel to use.
-    pub io: Io,
-    /// Where sockets live: [`Descriptors::Normal`] with [`Io::Epoll`], which knows no others.
-    pub descriptors: Descriptors,
-    /// Sockets at most: the size of the ring's own table of them.
-    pub conns_max: u32,
-    /// Where connections come from, if the shard accepts any.
-    pub listener: Option<Listener>,
-    /// Sockets that connect are reset when they are closed, which leaves no `TIME_WAIT` behind: for
-    /// load generators, whose next run needs the ports.
-    pub reset_on_close: bool,
-    /// How io_uring receives bytes.
-    pub receive: Receive,
-    /// Receive buffers.
-    pub buffers: u16,
-    /// Bytes of one receive buffer.
-    pub buffer_bytes: u32,
-}
-
-impl Default for RingConfig {
-    fn default() -> Self {
-        RingConfig {
-            io: Io::Uring,
-            descriptors: Descriptors::Normal,
-            conns_max: 10_000,
-            listener: None,
-            reset_on_close: false,
-            receive: Receive::Plain,
-            buffers: 32,
-            buffer_bytes: 8192,
-        }
-    }
-}
-
-/// How bytes get from a socket into a leased buffer. Both are within noise of each other (the
-/// example `forms` measures them), and registering pins the whole arena in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receive {
-    /// `RECV` into memory like any other.
-    Plain,
-    /// `READ_FIXED` into the arena, registered with the ring.
-    Registered,
-}
 
 /// The kernel's ring of one shard. Must be used by the thread that made it.
 ///
-/// One type for both interfaces, so that what runs on it is compiled once. They are close enough in
-/// cost that the branch does not show.
-pub struct KernelRing(Interface);
+/// One type for both interfaces, so that code that runs on it is compiled once. The branch costs
+/// nothing that can be measured.
+pub struct KernelRing(pub(super) Backend);
 
 // A shard has one, so the size of the larger does not matter.
 #[expect(clippy::large_enum_variant, reason = "one for each shard, and never moved in the loop")]
-enum Interface {
+pub(super) enum Backend {
     Uring(Uring),
     Epoll(Epoll),
 }
 
 impl KernelRing {
-    /// Makes a ring, for the calling thread.
+    /// Makes a ring for the calling thread.
     ///
     /// # Errors
-    /// What the kernel says: `EPERM` or `ENOSYS` where io_uring is not allowed, `ENOMEM` where the
-    /// limit on locked memory is too low, `EMFILE` where that on open files is.
+    /// The kernel's error: `EPERM` or `ENOSYS` where io_uring is not allowed, `ENOMEM` where the limit
+    /// on locked memory is too low, `EMFILE` where the limit on open files is.
     pub fn new(config: RingConfig) -> io::Result<Self> {
-        let interface = match config.io {
-            Io::Uring => Interface::Uring(Uring::new(Tier::best()?, config)?),
-            Io::UringPlain => Interface::Uring(Uring::new(Tier::Plain, config)?),
-            Io::Epoll => Interface::Epoll(Epoll::new(config)?),
+        let backend = match config.io {
+            Io::Uring => Backend::Uring(Uring::new(probe::best_tier()?, config)?),
+            Io::UringPlain => Backend::Uring(Uring::new(Tier::Plain, config)?),
+            Io::Epoll => Backend::Epoll(Epoll::new(config)?),
         };
-        Ok(KernelRing(interface))
+        Ok(KernelRing(backend))
     }
 
-    /// Bytes that such a ring keeps outside the kernel for each connection, idle or not.
+    /// Bytes that a ring on this interface keeps outside the kernel for each connection it has room
+    /// for, open or not.
     pub fn bytes_per_connection(io: Io) -> usize {
         match io {
             Io::Uring | Io::UringPlain => 0,
@@ -95,14 +54,24 @@ impl KernelRing {
     }
 }
 
-/// Has the ring of either interface do it.
+/// Evaluates the expression for the ring of either interface.
 macro_rules! either {
-    ($self:expr, $ring:ident => $does:expr) => {
+    ($self:expr, $ring:ident => $expression:expr) => {
         match $self {
-            KernelRing(Interface::Uring($ring)) => $does,
-            KernelRing(Interface::Epoll($ring)) => $does,
+            KernelRing(Backend::Uring($ring)) => $expression,
+            KernelRing(Backend::Epoll($ring)) => $expression,
         }
     };
+}
+
+impl KernelRing {
+    fn common(&self) -> &RingCommon {
+        either!(self, ring => &ring.common)
+    }
+
+    fn common_mut(&mut self) -> &mut RingCommon {
+        either!(self, ring => &mut ring.common)
+    }
 }
 
 impl Ring for KernelRing {
@@ -114,8 +83,8 @@ impl Ring for KernelRing {
         either!(self, ring => ring.open(id, to, from))
     }
 
-    fn shutdown(&mut self, socket: Socket, how: Shut, token: Token) -> ShutDown {
-        either!(self, ring => ring.shutdown(socket, how, token))
+    fn begin_shutdown(&mut self, socket: Socket, how: ShutdownHow, token: Token) -> ShutdownStatus {
+        either!(self, ring => ring.begin_shutdown(socket, how, token))
     }
 
     fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -127,26 +96,26 @@ impl Ring for KernelRing {
     }
 
     fn lease(&mut self) -> Option<Lease> {
-        either!(self, ring => ring.lease())
+        self.common_mut().arena.lease()
     }
 
     fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
-        either!(self, ring => ring.buffer(lease))
+        self.common_mut().arena.buffer(lease)
     }
 
     fn give_back(&mut self, lease: Lease) {
-        either!(self, ring => ring.give_back(lease));
+        self.common_mut().arena.give_back(lease);
     }
 
     fn waker(&self) -> Waker {
-        either!(self, ring => ring.waker())
+        self.common().waker()
     }
 
     fn listens(&self) -> bool {
-        either!(self, ring => ring.listens())
+        self.common().listener.is_some()
     }
 
     fn stop_listening(&mut self) {
-        either!(self, ring => ring.stop_listening());
+        self.common().stop_listening();
     }
 }

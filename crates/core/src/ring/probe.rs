@@ -1,7 +1,7 @@
-//! What this kernel's io_uring can do, found out by doing it.
+//! Finds out what this kernel's io_uring can do, by doing it.
 //!
-//! Versions do not tell: distributions backport, containers forbid, and some kernels accept a flag
-//! and get it wrong. So each form is set up and used once on a pair of sockets.
+//! The kernel's version does not say: distributions backport, containers forbid, and some kernels
+//! accept a flag and get it wrong. So each form is set up and used once on a pair of sockets.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -12,91 +12,53 @@ use std::time::Duration;
 use io_uring::types::{Fd, Fixed};
 use io_uring::{IoUring, opcode, squeue};
 
-use super::uring::tolerate;
+use super::setup::{Tier, tolerate};
 
-/// Forms of setting up a ring, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tier {
-    /// `SINGLE_ISSUER | DEFER_TASKRUN` (6.1): completions are worked off when the shard asks.
-    Deferred,
-    /// `COOP_TASKRUN` (5.19): no interrupt for a completion.
-    Cooperative,
-    /// What 5.10 has: a completion queue of our size and nothing else.
-    Plain,
+/// The best form that works here.
+///
+/// # Errors
+/// The error of the plain form: io_uring cannot be used.
+pub(crate) fn best_tier() -> io::Result<Tier> {
+    static BEST: OnceLock<Tier> = OnceLock::new();
+    if let Some(&best) = BEST.get() {
+        return Ok(best);
+    }
+    let works = |tier: &Tier| round_trip(*tier).is_ok();
+    let best = match [Tier::Deferred, Tier::Cooperative].into_iter().find(works) {
+        Some(tier) => tier,
+        None => round_trip(Tier::Plain).map(|()| Tier::Plain)?,
+    };
+    Ok(*BEST.get_or_init(|| best))
 }
 
-impl Tier {
-    /// The best form that works here.
-    ///
-    /// # Errors
-    /// What the plain form fails with: io_uring cannot be used.
-    pub(crate) fn best() -> io::Result<Tier> {
-        static BEST: OnceLock<Tier> = OnceLock::new();
-        if let Some(&best) = BEST.get() {
-            return Ok(best);
-        }
-        let works = |tier: &Tier| tier.round_trip().is_ok();
-        let best = [Tier::Deferred, Tier::Cooperative].into_iter().find(works);
-        let best = match best {
-            Some(tier) => tier,
-            None => Tier::Plain.round_trip().map(|()| Tier::Plain)?,
-        };
-        Ok(*BEST.get_or_init(|| best))
-    }
-
-    /// What is special about it, for people.
-    pub(crate) fn describe(self) -> &'static str {
-        match self {
-            Tier::Deferred => "single issuer and deferred task work, tried out",
-            Tier::Cooperative => "cooperative task work, tried out; deferred does not work",
-            Tier::Plain => "only the plain forms work",
-        }
-    }
-
-    /// Makes a ring of this form.
-    pub(crate) fn build(self, sq_entries: u32, cq_entries: u32) -> io::Result<IoUring> {
-        let mut builder = IoUring::builder();
-        builder.setup_cqsize(cq_entries);
-        match self {
-            Tier::Deferred => builder
-                .setup_single_issuer()
-                .setup_defer_taskrun()
-                .setup_taskrun_flag()
-                .setup_submit_all(),
-            Tier::Cooperative => {
-                builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all()
-            }
-            Tier::Plain => &mut builder,
-        };
-        builder.build(sq_entries)
-    }
-
-    /// Waits for bytes, receives them and answers, as a connection does.
-    pub(crate) fn round_trip(self) -> io::Result<()> {
-        let mut ring = self.build(8, 16)?;
-        let (mut near, far) = UnixStream::pair()?;
-        let file = Fd(far.as_raw_fd());
-        near.write_all(b"?")?;
-        // Leaked: where a probe fails half-way the kernel may write to it later.
-        let byte = Box::leak(Box::new([0u8; 1]));
-        run(&mut ring, &opcode::PollAdd::new(file, libc::POLLIN as u32).build())?;
-        run(&mut ring, &opcode::Recv::new(file, byte.as_mut_ptr(), 1).build())?;
-        run(&mut ring, &opcode::Send::new(file, byte.as_ptr(), 1).build())?;
-        near.set_read_timeout(Some(Duration::from_secs(1)))?;
-        near.read_exact(byte)?;
-        if byte == b"?" { Ok(()) } else { Err(io::Error::other("io_uring changed a byte")) }
-    }
+/// Waits for bytes, receives them and answers on a ring of this form, as a connection does.
+///
+/// # Errors
+/// The error of the first step that fails.
+pub(crate) fn round_trip(tier: Tier) -> io::Result<()> {
+    let mut ring = tier.build(8, 16)?;
+    let (mut near, far) = UnixStream::pair()?;
+    let file = Fd(far.as_raw_fd());
+    near.write_all(b"?")?;
+    // Leaked: if a step fails, the kernel may write to it after we have returned.
+    let byte = Box::leak(Box::new([0u8; 1]));
+    run(&mut ring, &opcode::PollAdd::new(file, libc::POLLIN as u32).build())?;
+    run(&mut ring, &opcode::Recv::new(file, byte.as_mut_ptr(), 1).build())?;
+    run(&mut ring, &opcode::Send::new(file, byte.as_ptr(), 1).build())?;
+    near.set_read_timeout(Some(Duration::from_secs(1)))?;
+    near.read_exact(byte)?;
+    if byte == b"?" { Ok(()) } else { Err(io::Error::other("io_uring changed a byte")) }
 }
 
 /// Whether sockets may live in a ring's own table of files.
 ///
-/// Before 6.13 one that is closed there stays open as long as an operation that was begun earlier
-/// on another of them waits (liburing issue 1192), which idle connections always do.
+/// Before 6.13 a socket that is closed there stays open as long as an operation that was begun earlier
+/// on another socket of the table waits (liburing issue 1192), which idle connections always do.
 ///
 /// # Errors
-/// What did not work, in words.
+/// The step that does not work, in words.
 pub(crate) fn direct_descriptors() -> io::Result<()> {
-    let mut ring = Tier::best()?.build(8, 16)?;
+    let mut ring = best_tier()?.build(8, 16)?;
     ring.submitter().register_files_sparse(2).map_err(|error| {
         io::Error::new(
             error.kind(),
@@ -113,7 +75,7 @@ pub(crate) fn direct_descriptors() -> io::Result<()> {
     peer.set_read_timeout(Some(Duration::from_secs(1)))?;
     match peer.read(&mut [0; 1]) {
         Ok(0) => Ok(()),
-        Ok(_) => Err(io::Error::other("a closed socket spoke")),
+        Ok(_) => Err(io::Error::other("a closed socket sent bytes")),
         Err(_) => Err(io::Error::other(
             "closed sockets stay open while others wait (liburing issue 1192, fixed in 6.13)",
         )),
@@ -149,8 +111,8 @@ mod tests {
     /// The forms that tests are written for work on the machine that runs them.
     #[test]
     fn the_plain_form_works_wherever_another_does() {
-        if Tier::best().is_ok() {
-            Tier::Plain.round_trip().expect("the plain form");
+        if best_tier().is_ok() {
+            round_trip(Tier::Plain).expect("the plain form");
         }
     }
 }

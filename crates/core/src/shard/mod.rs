@@ -22,7 +22,8 @@ use crate::outbox::{Connect, Outbox};
 use crate::pool::{NONE, Pool};
 use crate::protocol::Protocol;
 use crate::ring::{
-    Completion, HANG_UP, Lease, Lent, Op, OpKind, Ring, SendData, Shut, ShutDown, Socket, Token,
+    Completion, HANG_UP, Lease, Lent, Op, OpKind, Ring, SendData, ShutdownHow, ShutdownStatus,
+    Socket, Token,
 };
 
 use drain_schedule::Drain;
@@ -328,11 +329,11 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             }
             (OpKind::Send, Lent::Data(data, at)) => self.sent(id, data, at, result),
             (OpKind::Close, _) => self.closed(id),
-            (OpKind::Shut, _) => self.shut_down(id, result),
+            (OpKind::Shutdown, _) => self.shut_down(id, result),
             (kind, lent) => unreachable!("{kind:?} is not lent {lent:?}"),
         }
         let conn = self.out.conns.get(id);
-        let failed_to_shut = kind == OpKind::Shut && result.is_err();
+        let failed_to_shut = kind == OpKind::Shutdown && result.is_err();
         if conn.is_some_and(|conn| conn.state == State::Terminating) && !failed_to_shut {
             self.out.mark(id);
         }
@@ -769,15 +770,15 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     fn finish(&mut self, id: ConnId) {
         let conn = self.out.conns.get_mut(id).expect("there while it ends");
         conn.state = State::Lingering;
-        self.shutdown(id, Shut::Write);
+        self.shutdown(id, ShutdownHow::Write);
         self.wait(id);
     }
 
-    fn shutdown(&mut self, id: ConnId, how: Shut) {
+    fn shutdown(&mut self, id: ConnId, how: ShutdownHow) {
         let conn = self.out.conns.get_mut(id).expect("there while it ends");
-        let token = Token { kind: OpKind::Shut, id };
-        if self.ring.shutdown(conn.socket, how, token) == ShutDown::Pending {
-            conn.in_flight.begin(OpKind::Shut);
+        let token = Token { kind: OpKind::Shutdown, id };
+        if self.ring.begin_shutdown(conn.socket, how, token) == ShutdownStatus::Pending {
+            conn.in_flight.begin(OpKind::Shutdown);
         }
     }
 
@@ -803,7 +804,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         if conn.in_flight.is_empty() {
             self.push(id, OpKind::Close, Op::Close(socket));
         } else if conn.in_flight.waits() && !conn.marks.set(Mark::Shut) {
-            self.shutdown(id, Shut::Both);
+            self.shutdown(id, ShutdownHow::Both);
         }
     }
 

@@ -6,22 +6,31 @@ use bytes::Bytes;
 use nix::sys::socket::{MsgFlags, send};
 
 use super::*;
-use crate::host::Io;
-use crate::ring::SendData;
+use crate::listener::Listener;
+use crate::ring::config::Io;
+use crate::ring::interface::Ring;
+use crate::ring::kernel::{Backend, KernelRing};
+use crate::ring::operation::SendData;
+use crate::ring::tests::{PATIENCE, next_completion};
 
-/// How long anything that must happen may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 const BUFFER_BYTES: u32 = 8;
 
-fn ring(listener: Option<Listener>) -> Epoll {
+fn ring(listener: Option<Listener>) -> KernelRing {
     let config =
         RingConfig { io: Io::Epoll, listener, buffer_bytes: BUFFER_BYTES, ..RingConfig::default() };
-    Epoll::new(config).expect("a ring")
+    KernelRing::new(config).expect("a ring")
+}
+
+fn epoll(ring: &mut KernelRing) -> &mut Epoll {
+    match ring {
+        KernelRing(Backend::Epoll(epoll)) => epoll,
+        KernelRing(Backend::Uring(_)) => unreachable!("made as an Epoll"),
+    }
 }
 
 /// A ring with one connection, which it has made.
 struct Near {
-    ring: Epoll,
+    ring: KernelRing,
     socket: Socket,
 }
 
@@ -35,7 +44,7 @@ impl Near {
         let mut ring = ring(None);
         let socket = ring.open(ID, to, None).expect("a socket");
         ring.push(Op::Connect(socket, to), Token { kind: OpKind::Connect, id: ID });
-        assert_eq!(done(&mut ring).result, Ok(0));
+        assert_eq!(next_completion(&mut ring).result, Ok(0));
         (Near { ring, socket }, listener.accept().expect("a connection").0)
     }
 
@@ -45,7 +54,7 @@ impl Near {
         // SAFETY: the socket is open as long as `self`.
         let fd = unsafe { BorrowedFd::borrow_raw(self.socket.0 as RawFd) };
         watched.add(fd, EpollEvent::new(flags, 0)).expect("a socket");
-        let timeout = u16::try_from(PATIENCE.as_millis()).expect("short");
+        let timeout = EpollTimeout::try_from(PATIENCE).expect("short");
         let seen = watched.wait(&mut [EpollEvent::empty()], timeout);
         assert_eq!(seen, Ok(1), "no {flags:?}");
     }
@@ -55,12 +64,12 @@ impl Near {
     }
 
     fn is_ready(&mut self) {
-        assert_eq!(done(&mut self.ring).token.kind, OpKind::Poll);
+        assert_eq!(next_completion(&mut self.ring).token.kind, OpKind::Poll);
     }
 
     fn is_not_ready(&mut self) {
-        // Each of them may be one in which nobody looks.
-        for _ in 0..=NOT_LOOKED_MAX {
+        // Each turn may be one that does not wait for events.
+        for _ in 0..=TURNS_WITHOUT_WAIT_MAX {
             self.ring.submit_and_wait(Some(Duration::ZERO)).expect("a working ring");
         }
         assert!(self.ring.pop().is_none());
@@ -69,7 +78,8 @@ impl Near {
     fn receive(&mut self) -> Result<Vec<u8>, Errno> {
         let lease = self.ring.lease().expect("a buffer");
         self.ring.push(Op::Recv(self.socket, lease), Token { kind: OpKind::Recv, id: ID });
-        let Completion { result, lent: Lent::Buffer(lease), .. } = done(&mut self.ring) else {
+        let Completion { result, lent: Lent::Buffer(lease), .. } = next_completion(&mut self.ring)
+        else {
             panic!("a receive gives its buffer back");
         };
         let bytes = result.map(|len| self.ring.buffer(&lease)[..len as usize].to_vec());
@@ -87,18 +97,6 @@ impl Drop for Near {
     fn drop(&mut self) {
         self.ring.push(Op::Close(self.socket), Token { kind: OpKind::Close, id: ID });
         let _ = self.ring.submit_and_wait(Some(Duration::ZERO));
-    }
-}
-
-/// The next completion.
-fn done(ring: &mut Epoll) -> Completion {
-    let started = Instant::now();
-    loop {
-        if let Some(completion) = ring.pop() {
-            return completion;
-        }
-        assert!(started.elapsed() < PATIENCE, "nothing completes");
-        ring.submit_and_wait(Some(PATIENCE)).expect("a working ring");
     }
 }
 
@@ -180,9 +178,9 @@ fn a_send_waits_for_room() {
     let bytes = Bytes::from(vec![1; 64 << 20]);
     let mut sent = 0;
     let fill = |near: &mut Near, sent: &mut u32| {
-        while near.ring.blocked.is_empty() {
+        while epoll(&mut near.ring).blocked.is_empty() {
             near.send(&bytes, *sent);
-            near.ring.run_pushed();
+            epoll(&mut near.ring).run_pushed();
             if let Some(completion) = near.ring.pop() {
                 *sent += completion.result.expect("room");
             }
@@ -191,11 +189,15 @@ fn a_send_waits_for_room() {
     fill(&mut near, &mut sent);
     let mut heard = vec![0; sent as usize];
     far.read_exact(&mut heard).expect("all that was sent");
-    sent += done(&mut near.ring).result.expect("room");
+    sent += next_completion(&mut near.ring).result.expect("room");
     fill(&mut near, &mut sent);
-    let shut = near.ring.shutdown(near.socket, Shut::Both, Token { kind: OpKind::Shut, id: ID });
-    assert_eq!(shut, ShutDown::Done);
-    assert_eq!(done(&mut near.ring).result, Err(Errno::EPIPE as i32));
+    let shut = near.ring.begin_shutdown(
+        near.socket,
+        ShutdownHow::Both,
+        Token { kind: OpKind::Shutdown, id: ID },
+    );
+    assert_eq!(shut, ShutdownStatus::Done);
+    assert_eq!(next_completion(&mut near.ring).result, Err(Errno::EPIPE as i32));
 }
 
 /// Of rings that share a listener each accepts no more than it has accepts for, and none keeps
@@ -215,19 +217,19 @@ fn a_ring_leaves_what_it_has_no_accepts_for() {
     let held: Vec<TcpStream> = (0..6).map(|_| TcpStream::connect(to).expect("room")).collect();
     for (ring, accepts) in rings.iter_mut().zip([2, 3]) {
         for index in 0..accepts {
-            let Completion { token, result, .. } = done(ring);
+            let Completion { token, result, .. } = next_completion(ring);
             assert_eq!((token.kind, token.id.index()), (OpKind::Accept, index));
             unistd::close(result.expect("a socket") as RawFd).expect("open");
         }
         ring.submit_and_wait(Some(Duration::ZERO)).expect("a working ring");
-        assert!(ring.pop().is_none() && !ring.listening);
+        assert!(ring.pop().is_none() && !epoll(ring).listening);
     }
     // The last is for whoever asks, and then there are no more.
     rings[0].push(Op::Accept, Token { kind: OpKind::Accept, id: ConnId::new(0, 2) });
-    unistd::close(done(&mut rings[0]).result.expect("a socket") as RawFd).expect("open");
+    unistd::close(next_completion(&mut rings[0]).result.expect("a socket") as RawFd).expect("open");
     rings[1].push(Op::Accept, Token { kind: OpKind::Accept, id: ConnId::new(1, 2) });
     rings[1].submit_and_wait(Some(Duration::ZERO)).expect("a working ring");
     rings[0].stop_listening();
-    assert_eq!(done(&mut rings[1]).result, Err(Errno::EINVAL as i32));
+    assert_eq!(next_completion(&mut rings[1]).result, Err(Errno::EINVAL as i32));
     drop(held);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::ring::{Shut, Token};
+use crate::ring::operation::{ShutdownHow, Token};
 
 /// How much of what happens is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) enum Event {
     Turn(Duration),
     /// Bytes to send, or 0.
     Pushed(Token, u32),
-    Shut(Token, Shut),
+    Shutdown(Token, ShutdownHow),
     Done(Token, Result<u32, Errno>),
     Misfortune(&'static str),
     Told(String),
@@ -47,7 +47,7 @@ impl fmt::Display for Event {
             Event::Pushed(Token { kind, id }, bytes) => {
                 write!(f, "   > {kind:?} {id}: {bytes} bytes")
             }
-            Event::Shut(Token { id, .. }, how) => write!(f, "   > shut down {id}: {how:?}"),
+            Event::Shutdown(Token { id, .. }, how) => write!(f, "   > shut down {id}: {how:?}"),
             Event::Done(Token { kind, id }, Ok(result)) => {
                 write!(f, "   < {kind:?} {id}: {result}")
             }

@@ -20,7 +20,11 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::arena::{Arena, Lease};
-use super::{Completion, Lent, Op, Ring, SendData, Shut, ShutDown, Socket, Token, Waker};
+use super::interface::Ring;
+use super::operation::{
+    Completion, Lent, Op, SendData, ShutdownHow, ShutdownStatus, Socket, Token,
+};
+use super::wake::Waker;
 use crate::conn::id::ConnId;
 
 use fate::Fate;
@@ -82,7 +86,7 @@ pub struct SimRing {
 
 enum Work {
     Op(Op),
-    Shut(Socket, Shut),
+    Shutdown(Socket, ShutdownHow),
 }
 
 struct InFlight {
@@ -189,7 +193,7 @@ impl SimRing {
         let InFlight { work, token, spurious } = operation;
         let op = match work {
             Work::Op(op) => op,
-            Work::Shut(socket, how) => return Some(self.step_shut(*socket, *how)),
+            Work::Shutdown(socket, how) => return Some(self.step_shutdown(*socket, *how)),
         };
         match op {
             Op::Accept => self.step_accept(token.id),
@@ -263,7 +267,7 @@ impl SimRing {
         Some(errno)
     }
 
-    fn step_shut(&mut self, socket: Socket, how: Shut) -> Result<u32, Errno> {
+    fn step_shutdown(&mut self, socket: Socket, how: ShutdownHow) -> Result<u32, Errno> {
         if let Some(errno) = self.fate(Fate::shutdown_fails) {
             return Err(errno);
         }
@@ -302,17 +306,17 @@ impl Ring for SimRing {
         }
     }
 
-    fn shutdown(&mut self, socket: Socket, how: Shut, token: Token) -> ShutDown {
-        self.note(Event::Shut(token, how));
+    fn begin_shutdown(&mut self, socket: Socket, how: ShutdownHow, token: Token) -> ShutdownStatus {
+        self.note(Event::Shutdown(token, how));
         if self.fate(Fate::shutdown_is_slow) {
             self.rules.begin(token, Some(socket), &self.net.net());
-            self.pushed.push_back((Work::Shut(socket, how), token));
-            return ShutDown::Pending;
+            self.pushed.push_back((Work::Shutdown(socket, how), token));
+            return ShutdownStatus::Pending;
         }
         let owner = self.net.net().owner(socket);
         assert_eq!(owner, Some(token.id), "rule: an open socket of its own is shut down");
         self.net.net().shutdown(socket, how);
-        ShutDown::Done
+        ShutdownStatus::Done
     }
 
     fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {

@@ -13,7 +13,7 @@ use super::fate::Fate;
 use super::faults::Faults;
 use super::log::{Event, Log};
 use crate::conn::id::ConnId;
-use crate::ring::{HANG_UP, Shut, Socket};
+use crate::ring::operation::{HANG_UP, ShutdownHow, Socket};
 
 /// The peers' side of a simulated network. Clones are the same network.
 #[derive(Clone)]
@@ -516,10 +516,10 @@ impl Net {
         Ok(len as u32)
     }
 
-    pub(super) fn shutdown(&mut self, socket: Socket, how: Shut) {
+    pub(super) fn shutdown(&mut self, socket: Socket, how: ShutdownHow) {
         let link = self.link(socket);
         link.down.fin = true;
-        link.shut |= how == Shut::Both;
+        link.shut |= how == ShutdownHow::Both;
     }
 
     pub(super) fn close(&mut self, socket: Socket) {

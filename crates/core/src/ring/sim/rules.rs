@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::net::Net;
 use crate::conn::id::ConnId;
-use crate::ring::{Op, OpKind, Socket, Token};
+use crate::ring::operation::{Op, OpKind, Socket, Token};
 
 /// What is in flight, and what was done wrong.
 #[derive(Default)]

@@ -1,40 +1,33 @@
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use nix::unistd;
 
 use super::*;
-use crate::host::Io;
-
-/// How long anything that must happen may take.
-const PATIENCE: Duration = Duration::from_secs(180);
+use crate::listener::Listener;
+use crate::ring::interface::Ring;
+use crate::ring::kernel::{Backend, KernelRing};
+use crate::ring::probe;
+use crate::ring::tests::{PATIENCE, next_completion, token};
 
 /// Rings of every form that works here.
-fn rings(listener: Option<&Listener>) -> impl Iterator<Item = Uring> {
+fn rings(listener: Option<&Listener>) -> impl Iterator<Item = KernelRing> {
     [Tier::Deferred, Tier::Cooperative, Tier::Plain]
         .into_iter()
-        .filter(|tier| tier.round_trip().is_ok())
+        .filter(|tier| probe::round_trip(*tier).is_ok())
         .map(move |tier| {
-            let listener = listener.cloned();
-            let config = RingConfig { io: Io::Uring, listener, ..RingConfig::default() };
-            Uring::new(tier, config).expect("a ring")
+            let config = RingConfig { listener: listener.cloned(), ..RingConfig::default() };
+            KernelRing(Backend::Uring(Uring::new(tier, config).expect("a ring")))
         })
 }
 
-fn token(kind: OpKind, index: u32) -> Token {
-    Token { kind, id: ConnId::new(index, 1) }
-}
-
-/// The next completion.
-fn done(ring: &mut Uring) -> Completion {
-    let started = Instant::now();
-    loop {
-        if let Some(completion) = ring.pop() {
-            return completion;
-        }
-        assert!(started.elapsed() < PATIENCE, "nothing completes");
-        ring.submit_and_wait(Some(PATIENCE)).expect("a working ring");
+fn uring(ring: &mut KernelRing) -> &mut Uring {
+    match ring {
+        KernelRing(Backend::Uring(uring)) => uring,
+        KernelRing(Backend::Epoll(_)) => unreachable!("made as a Uring"),
     }
 }
 
@@ -52,23 +45,11 @@ fn more_completes_than_the_queue_holds() {
         }
         let mut seen = vec![false; OPS as usize];
         for _ in 0..OPS {
-            let Completion { token, result, .. } = done(&mut ring);
+            let Completion { token, result, .. } = next_completion(&mut ring);
             assert_eq!(result, Err(libc::EBADF));
             assert!(!std::mem::replace(&mut seen[token.id.index() as usize], true), "told twice");
         }
     }
-}
-
-/// Which failures of an enter pass by themselves.
-#[test]
-fn what_an_enter_may_fail_with() {
-    for errno in [libc::ETIME, libc::EINTR, libc::EBUSY, libc::EAGAIN] {
-        assert!(tolerate(Err(io::Error::from_raw_os_error(errno))).is_ok(), "{errno}");
-    }
-    for errno in [libc::EBADF, libc::EEXIST, libc::EFAULT, libc::EINVAL, libc::EPERM] {
-        assert!(tolerate(Err(io::Error::from_raw_os_error(errno))).is_err(), "{errno}");
-    }
-    assert!(tolerate(Ok(0)).is_ok());
 }
 
 /// Bytes that tell when they are freed.
@@ -124,12 +105,12 @@ fn what_was_accepted_last_is_closed() {
             (0..3).map(|_| TcpStream::connect(to).expect("it listens")).collect();
         // They are accepted, and nobody reads the completions.
         let started = Instant::now();
-        while ring.ring.completion().len() < 3 {
+        while uring(&mut ring).ring.completion().len() < 3 {
             ring.submit_and_wait(Some(Duration::ZERO)).expect("a working ring");
             assert!(started.elapsed() < PATIENCE, "nobody is accepted");
         }
-        ring.end_accepts();
-        assert!(ring.accepts.is_empty(), "the fourth may still take somebody");
+        uring(&mut ring).end_descriptors();
+        assert!(uring(&mut ring).accepts.is_empty(), "the fourth may still take somebody");
         drop(ring);
         for peer in &mut early {
             peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
@@ -137,7 +118,7 @@ fn what_was_accepted_last_is_closed() {
         }
         let late = TcpStream::connect(to).expect("it listens");
         next.push(Op::Accept, token(OpKind::Accept, 9));
-        let Completion { result, lent: Lent::Peer(peer), .. } = done(&mut next) else {
+        let Completion { result, lent: Lent::Peer(peer), .. } = next_completion(&mut next) else {
             panic!("an accept tells of the peer");
         };
         assert_eq!(peer, late.local_addr().expect("connected"));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use murre_core::ConnId;
 use murre_core::ring::sim::{Keep, SimRing};
 use murre_core::ring::{
-    Completion, Lease, Lent, Op, OpKind, Ring, Shut, ShutDown, Socket, Token, Waker,
+    Completion, Lease, Lent, Op, OpKind, Ring, ShutdownHow, ShutdownStatus, Socket, Token, Waker,
 };
 use nix::errno::Errno;
 
@@ -149,8 +149,8 @@ impl Ring for Flawed {
         self.ring.open(id, to, from)
     }
 
-    fn shutdown(&mut self, socket: Socket, how: Shut, token: Token) -> ShutDown {
-        self.ring.shutdown(socket, how, token)
+    fn begin_shutdown(&mut self, socket: Socket, how: ShutdownHow, token: Token) -> ShutdownStatus {
+        self.ring.begin_shutdown(socket, how, token)
     }
 
     fn lease(&mut self) -> Option<Lease> {

@@ -1,11 +1,13 @@
-//! Why accepts are one-shot, and what the peer's address costs: a measurement, run by hand.
+//! Measures the cost of each form of accepting, and of the peer's address.
 //!
-//! `cargo test --release -p murre-core accept_forms -- --ignored --nocapture`
+//! `cargo run --release --package murre-core --example accept_forms`
 //!
 //! Two rings accept from one listener. A multishot accept stays at the front of the listener's wait
 //! queue, so one of the rings gets every connection; a one-shot accept goes to the end each time it
-//! is armed again, which deals them out. And a multishot accept takes connections for which there
-//! may be no slot, which would have to be dropped.
+//! is armed again, which spreads connections evenly. And a multishot accept takes connections for
+//! which there may be no slot, so the shard would have to drop them. Needs Linux 6.1.
+
+mod setup;
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -18,11 +20,7 @@ use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{cqueue, opcode};
-use nix::libc;
-use nix::time::{ClockId, clock_gettime};
-
-use super::probe::Tier;
-use crate::listener::Listener;
+use murre_core::Listener;
 
 /// Connections in one run: two descriptors each within the usual limits.
 const CONNS: usize = 8000;
@@ -35,14 +33,12 @@ const FORMS: [Form; 5] =
 enum Form {
     Multishot,
     OneShot(u32),
-    /// One-shot, and told where each connection is from.
+    /// One-shot, with the address of each peer.
     Addressed(u32),
 }
 
 /// Prints the share of each ring and the CPU time of one accept, for each form in turn.
-#[test]
-#[ignore = "a measurement"]
-fn accept_forms() -> io::Result<()> {
+fn main() -> io::Result<()> {
     for _ in 0..3 {
         for form in FORMS {
             let listener = Listener::bind(([127, 0, 0, 1], 0).into())?;
@@ -79,27 +75,28 @@ fn accept(
     accepted: &AtomicUsize,
     over: &AtomicBool,
 ) -> io::Result<(usize, Duration)> {
-    // For all of them: nobody reads what is written there. Before the ring, so that it outlives it.
-    let mut peer = Box::new([0_u8; size_of::<libc::sockaddr_in6>()]);
-    let mut peer_len = Box::new(peer.len() as libc::socklen_t);
-    let mut ring = Tier::best()?.build(256, 4096)?;
+    // One for all accepts: the addresses are not read. Leaked, because the kernel cancels accepts in
+    // flight only after the ring is closed, at a time of its own.
+    let peer = Box::leak(Box::new([0_u8; size_of::<libc::sockaddr_in6>()]));
+    let peer_len = Box::leak(Box::new(peer.len() as libc::socklen_t));
+    let mut ring = setup::ring(256, 4096)?;
     let file = Fd(listener.as_fd().as_raw_fd());
     let (wanted, entry) = match form {
         Form::Multishot => (1, opcode::AcceptMulti::new(file).build()),
         Form::OneShot(count) => (count, opcode::Accept::new(file, null_mut(), null_mut()).build()),
         Form::Addressed(count) => {
             let peer = peer.as_mut_ptr().cast();
-            (count, opcode::Accept::new(file, peer, &raw mut *peer_len).build())
+            (count, opcode::Accept::new(file, peer, peer_len).build())
         }
     };
     let (mut armed, mut sockets) = (0, Vec::new());
     while !over.load(Ordering::Relaxed) {
         while armed < wanted {
-            // SAFETY: the place for addresses outlives the ring.
+            // SAFETY: the memory for addresses is never freed.
             unsafe { ring.submission().push(&entry) }.expect("room for every accept");
             armed += 1;
         }
-        // Only time can be up.
+        // Only the time can be over.
         let _ = ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&TIMEOUT));
         while let Some(cqe) = ring.completion().next() {
             let fd: RawFd = cqe.result();
@@ -110,6 +107,5 @@ fn accept(
             armed -= u32::from(!cqueue::more(cqe.flags()));
         }
     }
-    let cpu = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into();
-    Ok((sockets.len(), cpu))
+    Ok((sockets.len(), setup::cpu_time()?))
 }

@@ -1,46 +1,26 @@
-//! What each form of receiving costs: a measurement, run by hand.
-//!
-//! `cargo test --release -p murre-core receive_forms -- --ignored --nocapture`
-//!
-//! An echo server that is nothing but a ring, on one core; its client on another, the same for all
-//! forms. What arrives is copied out, as a shard does, and its buffer is free again before the
-//! answer is submitted. At full load completions come in batches, at a fixed rate each wakes the
-//! server on its own. Root is also told what the kernel keeps for a connection on which nothing
-//! arrives. Needs Linux 6.0.
+//! One end of all connections: an echo server, or its client.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io;
 use std::mem;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{BufRingEntry, CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Pid;
 
-use super::probe::Tier;
+use crate::SPAN;
+use crate::buffers::{BUFFER_BYTES, Buffers, GROUP};
+use crate::setup::{self, cpu_time};
 
-const ROUNDS: usize = 9;
-const SPAN: Duration = Duration::from_secs(1);
-const CONNS: usize = 64;
-/// Connections to count the kernel's memory with: two descriptors each within the usual limits.
-const IDLE_CONNS: usize = 4000;
-const PAYLOADS: [usize; 2] = [32, 1024];
 const ANSWER_BYTES: usize = 1024;
 const ZERO: Timespec = Timespec::new();
-/// Echoes per second: as many as there can be, and so few that the server sleeps between them.
-const RATES: [Option<u32>; 2] = [None, Some(40_000)];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
     /// One-shot poll, then `RECV` of what is there into a leased buffer.
     PollThenRecv,
     /// One-shot poll, then `READ_FIXED` of what is there into a leased buffer, registered.
@@ -57,102 +37,15 @@ enum Form {
     Multishot,
 }
 
-const FORMS: [Form; 7] = [
-    Form::PollThenRecv,
-    Form::PollThenReadFixed,
-    Form::PollThenRecvProvided,
-    Form::Armed,
-    Form::ArmedPollFirst,
-    Form::ArmedProvided,
-    Form::Multishot,
-];
-
 impl Form {
     fn is_provided(self) -> bool {
         matches!(self, Form::PollThenRecvProvided | Form::ArmedProvided | Form::Multishot)
     }
 }
 
-/// Prints what an echo and what an idle connection costs, for each form in turn.
-#[test]
-#[ignore = "a measurement"]
-fn receive_forms() -> io::Result<()> {
-    for _ in 0..ROUNDS {
-        for (payload, rate) in PAYLOADS.into_iter().flat_map(|size| RATES.map(|rate| (size, rate)))
-        {
-            for form in FORMS {
-                println!("{}", measure(form, payload, rate)?);
-            }
-        }
-    }
-    if slab_bytes().is_err() {
-        return Ok(());
-    }
-    let (sockets, _peers) = connect(IDLE_CONNS)?;
-    let mut sockets = Some(sockets);
-    for form in FORMS {
-        let mut end = End::new(form, sockets.take().expect("given back"))?;
-        let kernel = end.idle_bytes()? as f64 / IDLE_CONNS as f64;
-        sockets = Some(mem::take(&mut end.sockets));
-        println!("{{\"idle_receive\":\"{form:?}\",\"kernel_bytes_per_connection\":{kernel:.0}}}");
-    }
-    Ok(())
-}
-
-fn measure(form: Form, payload: usize, rate: Option<u32>) -> io::Result<String> {
-    let (near, far) = connect(CONNS)?;
-    let server = thread::spawn(move || {
-        pin(0);
-        End::new(form, near)?.echo()
-    });
-    let client = thread::spawn(move || {
-        pin(1);
-        End::new(Form::Multishot, far)?.ask(payload, rate)
-    });
-    let (asked, span) = client.join().expect("no panic")?;
-    let (echoes, enters, cpu) = server.join().expect("no panic")?;
-    assert_eq!(asked, echoes, "each message is received whole");
-    let rate = rate.map_or("null".to_owned(), |rate| rate.to_string());
-    let echoes = echoes as f64;
-    Ok(format!(
-        "{{\"receive\":\"{form:?}\",\"payload\":{payload},\"rate\":{rate},\
-         \"echoes_per_second\":{:.0},\"echoes_per_cpu_second\":{:.0},\"enters_per_echo\":{:.3}}}",
-        echoes / span.as_secs_f64(),
-        echoes / cpu.as_secs_f64(),
-        enters as f64 / echoes,
-    ))
-}
-
-fn connect(count: usize) -> io::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    let address = listener.local_addr()?;
-    let mut ends = (Vec::new(), Vec::new());
-    for _ in 0..count {
-        let far = TcpStream::connect(address)?;
-        let (near, _) = listener.accept()?;
-        near.set_nodelay(true)?;
-        far.set_nodelay(true)?;
-        ends.0.push(near);
-        ends.1.push(far);
-    }
-    Ok(ends)
-}
-
-fn pin(core: usize) {
-    let mut cores = CpuSet::new();
-    // On a machine with one core both ends share it.
-    if cores.set(core).is_ok() {
-        let _ = sched_setaffinity(Pid::from_raw(0), &cores);
-    }
-}
-
-fn cpu_time() -> io::Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
-}
-
 /// One end of all connections.
-struct End {
-    /// First, so that it is closed before what the kernel may point to is freed.
+pub(crate) struct End {
+    /// First, so that it is closed before memory that the kernel may access is freed.
     ring: IoUring,
     form: Form,
     sockets: Vec<TcpStream>,
@@ -186,8 +79,8 @@ const CANCEL: u64 = 3;
 
 impl End {
     /// For the calling thread.
-    fn new(form: Form, sockets: Vec<TcpStream>) -> io::Result<Self> {
-        let ring = Tier::best()?.build(SQ_ENTRIES, CQ_ENTRIES)?;
+    pub(crate) fn new(form: Form, sockets: Vec<TcpStream>) -> io::Result<Self> {
+        let ring = setup::ring(SQ_ENTRIES, CQ_ENTRIES)?;
         let count = sockets.len();
         let mut buffers = Buffers::new(count.next_power_of_two() as u16);
         match form {
@@ -209,7 +102,7 @@ impl End {
     }
 
     /// Answers until every connection is closed. Gives the echoes, the enters and the CPU time.
-    fn echo(mut self) -> io::Result<(u64, u64, Duration)> {
+    pub(crate) fn echo(mut self) -> io::Result<(u64, u64, Duration)> {
         self.arm_all();
         let begin = cpu_time()?;
         let (mut echoes, mut open) = (0, self.sockets.len());
@@ -230,7 +123,7 @@ impl End {
 
     /// Asks for a while: on each connection as soon as it is answered or, at a rate, on the next
     /// when it is time. Gives the questions, each of which was answered, and how long it took.
-    fn ask(mut self, payload: usize, rate: Option<u32>) -> io::Result<(u64, Duration)> {
+    pub(crate) fn ask(mut self, payload: usize, rate: Option<u32>) -> io::Result<(u64, Duration)> {
         self.arm_all();
         let mut idle: VecDeque<usize> = (0..self.sockets.len()).collect();
         let (begin, mut asked) = (Instant::now(), 0);
@@ -275,14 +168,15 @@ impl End {
         Ok((asked, span))
     }
 
-    /// Arms every connection, and disarms it. Gives the bytes of kernel memory that were held.
-    fn idle_bytes(&mut self) -> io::Result<i64> {
-        // What the ring before has left behind is freed meanwhile.
-        thread::sleep(SPAN);
-        let before = slab_bytes()?;
+    /// Arms every connection. Nothing arrives on any.
+    pub(crate) fn arm_idle(&mut self) -> io::Result<()> {
         self.arm_all();
         self.ring.submit()?;
-        let after = slab_bytes()?;
+        Ok(())
+    }
+
+    /// Ends what [`End::arm_idle`] has begun.
+    pub(crate) fn disarm(&mut self) -> io::Result<()> {
         self.push(CANCEL, 0, opcode::AsyncCancel2::new(CancelBuilder::any()).build());
         let mut in_flight = self.sockets.len() + 1;
         while in_flight > 0 {
@@ -290,7 +184,11 @@ impl End {
             in_flight -= self.ring.completion().count();
         }
         self.armed.fill(false);
-        Ok(after - before)
+        Ok(())
+    }
+
+    pub(crate) fn into_sockets(mut self) -> Vec<TcpStream> {
+        mem::take(&mut self.sockets)
     }
 
     fn push(&mut self, kind: u64, conn: usize, entry: Entry) {
@@ -431,97 +329,4 @@ impl Drop for End {
 
 fn recv_provided(file: Fd) -> opcode::Recv {
     opcode::Recv::new(file, null_mut(), BUFFER_BYTES as u32).buf_group(GROUP)
-}
-
-/// Receive buffers, and the ring by which the kernel gets those that it may choose from.
-#[derive(Default)]
-struct Buffers {
-    block: Vec<Buffer>,
-    free: Vec<u16>,
-    /// Memory for as many entries as there are buffers.
-    entries: Vec<Buffer>,
-    tail: u16,
-}
-
-#[derive(Clone)]
-#[repr(align(4096))]
-struct Buffer([u8; BUFFER_BYTES]);
-
-/// As in a shard's arena.
-const BUFFER_BYTES: usize = 8192;
-/// Which ring of buffers: there is one.
-const GROUP: u16 = 0;
-
-impl Buffers {
-    /// `count` buffers, a power of two.
-    fn new(count: u16) -> Self {
-        let entry_bytes = usize::from(count) * size_of::<BufRingEntry>();
-        Buffers {
-            block: vec![Buffer([0; BUFFER_BYTES]); count.into()],
-            free: (0..count).rev().collect(),
-            entries: vec![Buffer([0; BUFFER_BYTES]); entry_bytes.div_ceil(BUFFER_BYTES)],
-            tail: 0,
-        }
-    }
-
-    fn count(&self) -> u16 {
-        self.block.len() as u16
-    }
-
-    /// Where the buffer is, for the kernel.
-    fn place(&mut self, id: u16) -> *mut u8 {
-        self.block[usize::from(id)].0.as_mut_ptr()
-    }
-
-    /// What a receive that has completed has left in a buffer.
-    fn bytes(&self, id: u16, len: usize) -> &[u8] {
-        &self.block[usize::from(id)].0[..len]
-    }
-
-    fn register(&mut self, ring: &IoUring) -> io::Result<()> {
-        let len = self.block.len() * BUFFER_BYTES;
-        let block = libc::iovec { iov_base: self.block.as_mut_ptr().cast(), iov_len: len };
-        // SAFETY: the block is freed after the ring is closed.
-        unsafe { ring.submitter().register_buffers(&[block]) }
-    }
-
-    fn provide_all(&mut self, ring: &IoUring) -> io::Result<()> {
-        let entries = self.entries.as_mut_ptr() as u64;
-        // SAFETY: there are so many entries, and they are freed after the ring is closed.
-        unsafe {
-            ring.submitter().register_buf_ring_with_flags(entries, self.count(), GROUP, 0)?;
-        }
-        for id in 0..self.count() {
-            self.provide(id);
-        }
-        Ok(())
-    }
-
-    /// Gives a buffer to the kernel.
-    fn provide(&mut self, id: u16) {
-        let (start, entries) = (self.place(id), self.entries.as_mut_ptr().cast::<BufRingEntry>());
-        let at = usize::from(self.tail % self.count());
-        // SAFETY: within the entries, page-aligned zeros at first; the kernel reads only those
-        // before the tail, and there are no more buffers than entries.
-        let entry = unsafe { &mut *entries.add(at) };
-        entry.set_addr(start as u64);
-        entry.set_len(BUFFER_BYTES as u32);
-        entry.set_bid(id);
-        self.tail = self.tail.wrapping_add(1);
-        // SAFETY: the tail lies in the first entry, aligned, and the kernel only reads it.
-        let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(entries).cast_mut()) };
-        tail.store(self.tail, Ordering::Release);
-    }
-}
-
-/// The bytes of all objects in the kernel's caches, which only root may see.
-fn slab_bytes() -> io::Result<i64> {
-    let text = fs::read_to_string("/proc/slabinfo")?;
-    let object_bytes = |line: &str| -> Option<i64> {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let active: i64 = fields.next()?.parse().ok()?;
-        let size: i64 = fields.nth(1)?.parse().ok()?;
-        Some(active * size)
-    };
-    Ok(text.lines().filter_map(object_bytes).sum())
 }
