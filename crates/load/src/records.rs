@@ -3,9 +3,9 @@
 //! A file of records holds one JSON object a line. Besides the records of scenarios there are
 //!
 //! - `{"form": ..., "echoes_per_cpu_second": ...}` of `crates/core/examples/forms.rs`,
-//! - `{"accept": ..., "shares": [..], "cpu_us": ...}` of the test `accept_forms` in `crates/core`,
+//! - `{"accept": ..., "shares": [..], "cpu_us": ...}` of the example `accept_forms` in `crates/core`,
 //! - `{"bench": "mask_throughput", ...}` of `crates/codec/examples/mask_throughput.rs`,
-//! - `{"receive": ..., "payload": ..., "rate": ...}` and `{"idle_receive": ...}` of the test
+//! - `{"receive": ..., "payload": ..., "rate": ...}` and `{"idle_receive": ...}` of the example
 //!   `receive_forms` in `crates/core`,
 //! - `{"burst": ...}`, `{"check": ...}`, `{"pages": ...}` and `{"subscribers": ...}` of `scripts/bench`,
 //!   these with what `murre-load stamp` adds: [`Stamp`],

@@ -244,8 +244,8 @@ Echo on 64 connections of 32 B, one core for each end, the forms in turns; media
 greatest. `cargo run --release --example forms`.";
 
 const ACCEPTING: &str = "\
-How many of the connections each of two shards took, and what one cost. `cargo test --release
---package murre-core --lib accept_forms -- --ignored --nocapture`.";
+How many of the connections each of two shards took, and what one cost. `cargo run --release
+--package murre-core --example accept_forms`.";
 
 const INTERFACES: &str = "\
 Echo of 32 B on 64 of 18,000 WebSockets on normal descriptors, one core for each end, by io_uring and

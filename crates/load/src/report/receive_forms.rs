@@ -73,5 +73,5 @@ type Load = (Option<u64>, u64);
 const WHAT: &str = "\
 Echoes per second of processor time of the first form; of the others divided by it, round by round:
 medians, least and greatest. Enters at the first load, and what the kernel keeps for a
-connection on which nothing arrives. `cargo test --release --package murre-core receive_forms --
---ignored --nocapture`.";
+connection on which nothing arrives. `cargo run --release --package murre-core
+--example receive_forms`.";
