@@ -1,14 +1,12 @@
-//! A WebSocket server that says back what it is told, on one shard.
+//! A WebSocket server that returns each message to its sender, on all cores.
 //!
-//! `cargo run --release --example echo`, then connect to ws://127.0.0.1:9000/ from a browser.
-
-use std::io;
+//! `cargo run --release -p murre-core --example echo`, then connect to ws://127.0.0.1:9000/ from a
+//! browser.
 
 use murre_codec::handshake::Upgrade;
 use murre_codec::http::{Request, Response};
-use murre_core::ring::{KernelRing, RingConfig};
 use murre_core::{
-    ConnId, Handler, Listener, Message, Opened, Outbox, Serve, ServeLimits, Shard, ShardConfig,
+    ConnId, Handler, Listener, Message, Opened, Outbox, Server, ServerConfig, ServerError, Signals,
 };
 
 struct Echo;
@@ -19,22 +17,21 @@ impl Handler for Echo {
 
     fn open(
         &mut self,
-        _id: ConnId,
+        _conn: ConnId,
         _request: &Request<'_, '_>,
         _upgrade: &Upgrade<'_>,
     ) -> Result<Opened<()>, Response> {
         Ok(Opened::new(()))
     }
 
-    fn message(&mut self, id: ConnId, _: &mut (), message: Message<'_>, out: &mut Outbox) {
-        // A peer that does not read is closed by the shard; there is nothing to do about it here.
-        let _ = out.message(id, message.kind, message.bytes);
+    fn message(&mut self, conn: ConnId, _: &mut (), message: Message<'_>, out: &mut Outbox) {
+        // The shard closes a peer that does not read: there is nothing to do about it here.
+        let _ = out.message(conn, message.kind, message.bytes);
     }
 }
 
-fn main() -> io::Result<()> {
-    let listener = Listener::bind(([127, 0, 0, 1], 9000).into())?;
-    let ring = KernelRing::new(RingConfig { listener: Some(listener), ..RingConfig::default() })?;
-    let serve = Serve::new(Echo, ServeLimits::default());
-    Shard::new(ring, serve, &ShardConfig::default()).run()
+fn main() -> Result<(), ServerError> {
+    let signals = Signals::block().map_err(ServerError::Thread)?;
+    let listener = Listener::bind(([127, 0, 0, 1], 9000).into()).map_err(ServerError::Thread)?;
+    Server::start(ServerConfig::new(listener)?, Some(signals), |_shard| Echo)?.run()
 }

@@ -82,7 +82,7 @@ fn measure(io: Io, descriptors: Descriptors, receive: Receive) -> io::Result<Str
     let (tell, told) = mpsc::channel();
     let server = thread::spawn(move || -> io::Result<Duration> {
         pin(0);
-        let ring = KernelRing::new(RingConfig { listener: Some(listener), ..config() })?;
+        let ring = KernelRing::new(RingConfig { listeners: vec![listener], ..config() })?;
         let mut shard =
             Shard::new(ring, Echo { connect: None, ends: None }, &ShardConfig::default());
         // The other end is gone only when the whole run has failed.

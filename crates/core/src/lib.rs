@@ -42,7 +42,7 @@ pub use conn::id::ConnId;
 pub use conn::timers::TIMER_BYTES;
 pub use conn::{CONN_BYTES, CloseReason};
 pub use counters::{Counter, Counters};
-pub use listener::Listener;
+pub use listener::{InheritedListener, Listener};
 pub use mailbox::Mailbox;
 pub use outbox::{Outbox, Queued};
 pub use pool::Pool;

@@ -76,8 +76,8 @@ fn connections_end_without_descriptors() {
         }
         let listener = Listener::bind("127.0.0.1:0".parse().expect("valid")).expect("a port");
         let to = listener.address().expect("bound");
-        let listener = Some(listener);
-        let ring = RingConfig { io, descriptors, conns_max, listener, ..RingConfig::default() };
+        let listeners = vec![listener];
+        let ring = RingConfig { io, descriptors, conns_max, listeners, ..RingConfig::default() };
         let ring = KernelRing::new(ring).expect("a ring");
         let config = ShardConfig { conns_max, ..ShardConfig::default() };
         let mut shard = Shard::new(ring, Closing::default(), &config);

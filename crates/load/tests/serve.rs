@@ -61,9 +61,9 @@ fn serve() -> SocketAddr {
     thread::spawn(move || {
         let listener = Listener::bind(SocketAddr::from(([0, 0, 0, 0], 0))).expect("a free port");
         sender.send(listener.address().expect("bound").port()).expect("the test waits");
-        let listener = Some(listener);
+        let listeners = vec![listener];
         let ring =
-            KernelRing::new(RingConfig { listener, ..RingConfig::default() }).expect("a ring");
+            KernelRing::new(RingConfig { listeners, ..RingConfig::default() }).expect("a ring");
         let limits =
             ServeLimits { ping_interval: Duration::from_millis(300), ..ServeLimits::default() };
         let tick = Duration::from_millis(100);

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 
 use murre_core::ServerError;
 use murre_core::host::HostError;
@@ -18,9 +17,11 @@ pub(crate) enum Failure {
     Channels(String),
     Listen {
         flag: &'static str,
-        address: SocketAddr,
+        address: String,
         error: io::Error,
     },
+    /// A socket from the service manager cannot be used.
+    Inherited(io::Error),
     Thread(io::Error),
     Server(ServerError),
 }
@@ -33,6 +34,9 @@ impl fmt::Display for Failure {
             Failure::Channels(why) => f.write_str(why),
             Failure::Listen { flag, address, error } => {
                 write!(f, "cannot listen on {address} ({flag}): {error}; {}", listen_remedy(error))
+            }
+            Failure::Inherited(error) => {
+                write!(f, "cannot use a socket from LISTEN_FDS: {error}; correct the socket unit")
             }
             Failure::Server(error) => match server_remedy(error) {
                 Some(remedy) => write!(f, "{error}; {remedy}"),
@@ -65,6 +69,7 @@ fn listen_remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "stop what uses it, or choose another port",
         io::ErrorKind::AddrNotAvailable => "choose an address that this machine has",
+        io::ErrorKind::NotFound => "make the folder first",
         io::ErrorKind::PermissionDenied => {
             "choose a port from 1024 up, or grant CAP_NET_BIND_SERVICE"
         }

@@ -22,6 +22,7 @@ mod failure;
 #[allow(clippy::arithmetic_side_effects, reason = "positions in files in memory")]
 mod files;
 mod hub;
+mod listeners;
 mod log;
 mod protocols;
 mod routes;

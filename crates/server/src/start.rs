@@ -1,7 +1,7 @@
 //! The life of the process: start every thread, wait for a signal, drain, end.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,12 +15,13 @@ use murre_core::{
 };
 
 use crate::admin::{self, Admin, Api, Choice, Facts, ShardCounters};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Listen};
 use crate::control::memory::{WATCH_INTERVAL, Watch};
 use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task};
 use crate::failure::Failure;
 use crate::files::{Files, FilesError};
 use crate::hub::{HubConfig, HubCounters};
+use crate::listeners::Listeners;
 use crate::routes::{App, AppMail, AppMailbox};
 
 /// Serves until a signal, and then drains.
@@ -31,29 +32,30 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let signals = Signals::block().map_err(Failure::Thread)?;
     let plan = host::plan(&wanted(config)).map_err(Failure::Host)?;
     let files = Arc::new(files(config).map_err(Failure::Files)?);
-    let cannot_listen = |flag, address| move |error| Failure::Listen { flag, address, error };
-    let listener =
-        Listener::bind(config.listen).map_err(cannot_listen("--listen", config.listen))?;
-    // A peer that has been sent something acknowledges it in this time, or answers a ping.
-    listener
-        .give_up_after(config.limits.ping_interval.0.saturating_add(config.limits.pong_timeout.0))
-        .map_err(cannot_listen("--listen", config.listen))?;
-    let admin_listener =
-        TcpListener::bind(config.admin).map_err(cannot_listen("--admin", config.admin))?;
-    let listen = listener.address().map_err(cannot_listen("--listen", config.listen))?;
-    let admin = admin_listener.local_addr().map_err(cannot_listen("--admin", config.admin))?;
+    let Listeners { data, admin: admin_listener } = Listeners::open(config)?;
+    for listener in &data {
+        // A peer that has been sent something acknowledges it in this time, or answers a ping.
+        let limits = &config.limits;
+        let span = limits.ping_interval.0.saturating_add(limits.pong_timeout.0);
+        listener.give_up_after(span).map_err(Failure::Thread)?;
+    }
+    let admin = admin_listener.local_addr().map_err(Failure::Thread)?;
+    let listen = data.iter().map(Listen::of).collect::<io::Result<_>>();
+    let listen = listen.map_err(Failure::Thread)?;
 
     let placement = Placement::new(config.pin, plan.shards).map_err(Failure::Thread)?;
     let hub = HubConfig::new(config, &placement.cores, plan.conns_per_shard);
     let hub = Arc::new(hub.map_err(Failure::Channels)?);
     let watch = Arc::new(Watch::new(config));
-    let server_config = server_config(config, &plan, placement.clone(), listener, &watch);
+    let server_config = server_config(config, &plan, placement.clone(), data, &watch);
     let (mut server, counters) = start(config, server_config, signals, &hub, &files)?;
     let boxes = join(&server);
-    let config = &config.in_force(&plan, listen, admin);
+    let asked = config;
+    let config = &asked.in_force(&plan, listen, Listen::Address(admin));
     let api = Api::new(config, hub, boxes).map_err(Failure::Channels)?;
-    let facts = facts(config, &plan, &placement);
+    let facts = facts(config, &plan, &placement, admin);
     announce(config, &facts, &files, &watch);
+    warn_of_few_places(asked, &plan);
     let sampler = sampler(counters.clone());
     let shown = (Arc::clone(&watch), Arc::clone(&sampler));
     let admin = Arc::new(Admin::new(facts, counters.clone(), api, shown.0, shown.1));
@@ -113,14 +115,14 @@ fn server_config(
     config: &Config,
     plan: &Plan,
     placement: Placement,
-    listener: Listener,
+    listeners: Vec<Listener>,
     watch: &Watch,
 ) -> ServerConfig {
     let accepts_per_second = f64::from(config.limits.accepts_per_second(plan.cores));
     ServerConfig {
         plan: plan.clone(),
         placement,
-        listener,
+        listeners,
         limits: ServeLimits {
             http: HttpLimits {
                 head_bytes_max: config.limits.max_head_bytes,
@@ -183,6 +185,21 @@ fn start(
     Ok((server, counters))
 }
 
+/// Warns if the limit of open files leaves few places and nobody has chosen how many there are.
+fn warn_of_few_places(config: &Config, plan: &Plan) {
+    if config.limits.max_conns.is_none() && plan.conns_max() < FEW_PLACES {
+        tracing::warn!(
+            max_conns = plan.conns_max(),
+            reason = plan.descriptors_reason,
+            "there is room for few connections: raise the limit of open files (LimitNOFILE= in \
+             systemd, 'ulimit -Hn' in a shell), or set --max-conns"
+        );
+    }
+}
+
+/// What a limit of 1,024 open files, the least that systems set, leaves beside the server's own.
+const FEW_PLACES: u32 = 1024;
+
 /// Starts the control plane. The server ends when it does.
 fn start_control(server: &Server<AppMail>, io: host::Io, tasks: Vec<Task>) -> io::Result<()> {
     let handle = server.handle();
@@ -209,11 +226,12 @@ fn refused(shards: &[ShardCounters]) -> u64 {
     shards.iter().map(|shard| shard.closed(CloseReason::Overloaded)).sum()
 }
 
-fn facts(config: &Config, plan: &Plan, placement: &Placement) -> Facts {
+fn facts(config: &Config, plan: &Plan, placement: &Placement, admin: SocketAddr) -> Facts {
+    let (settings, limits) = config.by_name();
     Facts {
         version: env!("CARGO_PKG_VERSION"),
-        listen: config.listen,
-        admin: config.admin,
+        listen: settings["listen"].as_str().expect("a list is one text").into(),
+        admin,
         io: Choice { kind: plan.io.name(), reason: plan.io_reason.clone() },
         descriptors: Choice {
             kind: plan.descriptors.name(),
@@ -221,7 +239,7 @@ fn facts(config: &Config, plan: &Plan, placement: &Placement) -> Facts {
         },
         ring_bytes: KernelRing::bytes_per_connection(plan.io),
         cores: (0..plan.shards).map(|shard| placement.core(shard)).collect(),
-        limits: config.by_name().1,
+        limits,
     }
 }
 
@@ -250,8 +268,12 @@ fn announce(config: &Config, facts: &Facts, files: &Files, watch: &Watch) {
             "the admin port is not on loopback: other machines can read /stats and /metrics"
         );
     }
-    for variable in config::unknown_variables() {
-        tracing::warn!(variable, "this variable is no setting; see `murre serve --help` for all");
+    for (variable, nearest) in config::unknown_variables() {
+        let advice = nearest.map_or(String::new(), |name| format!("did you mean {name}? "));
+        tracing::warn!(
+            variable,
+            "this variable is no setting; {advice}see `murre serve --help` for all"
+        );
     }
 }
 

@@ -3,19 +3,20 @@
 use std::io;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::arena::Arena;
-use super::config::RingConfig;
+use super::config::{LISTENERS_MAX, RingConfig};
 use super::wake::Waker;
 use crate::listener::Listener;
 
-/// Receive buffers, waker and listener of one ring.
+/// Receive buffers, waker and listeners of one ring.
 pub(super) struct RingCommon {
     pub(super) arena: Arena,
     /// Readable when the ring's thread has been woken.
     pub(super) wake: Arc<EventFd>,
-    pub(super) listener: Option<Listener>,
+    pub(super) listeners: Vec<Listener>,
     /// Whether sockets that connect are reset when they are closed.
     pub(super) reset_on_close: bool,
 }
@@ -23,13 +24,16 @@ pub(super) struct RingCommon {
 impl RingCommon {
     /// # Errors
     /// `ENOMEM` if there is no memory for the buffers, `EMFILE` or `ENFILE` if there is no descriptor
-    /// for the waker.
+    /// for the waker, `EINVAL` if there are too many listeners.
     pub(super) fn new(config: RingConfig) -> io::Result<Self> {
+        if config.listeners.len() > LISTENERS_MAX {
+            return Err(Errno::EINVAL.into());
+        }
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(RingCommon {
             arena: Arena::new(config.buffers, config.buffer_bytes)?,
             wake: Arc::new(EventFd::from_value_and_flags(0, flags)?),
-            listener: config.listener,
+            listeners: config.listeners,
             reset_on_close: config.reset_on_close,
         })
     }
@@ -39,8 +43,6 @@ impl RingCommon {
     }
 
     pub(super) fn stop_listening(&self) {
-        if let Some(listener) = &self.listener {
-            listener.stop();
-        }
+        self.listeners.iter().for_each(Listener::stop);
     }
 }

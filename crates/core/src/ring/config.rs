@@ -54,6 +54,10 @@ pub enum Receive {
     Registered,
 }
 
+/// Listeners of one ring at most. A shard keeps this many accepts in flight, so that each listener has
+/// one.
+pub const LISTENERS_MAX: usize = 8;
+
 /// The settings of a [`KernelRing`](super::KernelRing).
 #[derive(Clone)]
 pub struct RingConfig {
@@ -63,8 +67,9 @@ pub struct RingConfig {
     pub descriptors: Descriptors,
     /// Largest number of sockets, which is the size of the ring's own table of files.
     pub conns_max: u32,
-    /// The listener to accept from, if the shard accepts connections.
-    pub listener: Option<Listener>,
+    /// The listeners to accept from, at most [`LISTENERS_MAX`]; none if the shard accepts no
+    /// connections.
+    pub listeners: Vec<Listener>,
     /// Whether sockets made by [`Ring::open`](super::Ring::open) are reset when they are closed, which
     /// leaves no `TIME_WAIT` behind: for load generators, whose next run needs the ports.
     pub reset_on_close: bool,
@@ -82,7 +87,7 @@ impl Default for RingConfig {
             io: Io::Uring,
             descriptors: Descriptors::Normal,
             conns_max: 10_000,
-            listener: None,
+            listeners: Vec::new(),
             reset_on_close: false,
             receive: Receive::Plain,
             buffers: 32,

@@ -53,10 +53,11 @@ pub trait Ring {
     /// A handle that ends [`submit_and_wait`](Ring::submit_and_wait) from another thread.
     fn waker(&self) -> Waker;
 
-    /// Whether the ring has a listener, so that [`Op::Accept`] can complete.
+    /// Whether the ring has listeners, so that [`Op::Accept`] can complete.
     fn listens(&self) -> bool;
 
     /// Stops listening: accepts in flight complete with an error, new connections are refused.
-    /// A listener that several rings share stops for all of them.
+    /// Listeners that several rings share stop for all of them. Inherited ones stay with the process
+    /// that has made them.
     fn stop_listening(&mut self);
 }

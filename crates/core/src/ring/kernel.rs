@@ -112,10 +112,11 @@ impl Ring for KernelRing {
     }
 
     fn listens(&self) -> bool {
-        self.common().listener.is_some()
+        !self.common().listeners.is_empty()
     }
 
     fn stop_listening(&mut self) {
         self.common().stop_listening();
+        either!(self, ring => ring.stop_accepting());
     }
 }

@@ -21,6 +21,7 @@ pub(crate) mod setup;
 
 mod arena;
 mod common;
+pub(crate) mod inherited;
 mod sockets;
 mod wake;
 
@@ -31,7 +32,7 @@ pub mod sim;
 mod tests;
 
 pub use arena::Lease;
-pub use config::{Descriptors, Io, Receive, RingConfig};
+pub use config::{Descriptors, Io, LISTENERS_MAX, Receive, RingConfig};
 pub use interface::Ring;
 pub use kernel::KernelRing;
 pub use operation::{

@@ -31,8 +31,8 @@ pub struct ServerConfig {
     pub plan: Plan,
     /// The core of each shard.
     pub placement: Placement,
-    /// Where clients connect.
-    pub listener: Listener,
+    /// Where clients connect; at most [`LISTENERS_MAX`](crate::ring::LISTENERS_MAX).
+    pub listeners: Vec<Listener>,
     /// The bounds of what a peer may do.
     pub limits: ServeLimits,
     /// The bounds of each shard. `conns_max` follows from the plan, `tick` from the limits.
@@ -56,7 +56,7 @@ impl ServerConfig {
         Ok(ServerConfig {
             plan,
             placement,
-            listener,
+            listeners: vec![listener],
             limits: ServeLimits::default(),
             shard: ShardConfig::default(),
             drain_delay: Duration::ZERO,
@@ -189,7 +189,7 @@ impl<M: Send + 'static> Server<M> {
         }
     }
 
-    /// Ends the server: waits for [`ServerConfig::drain_delay`], then closes the listener and all
+    /// Ends the server: waits for [`ServerConfig::drain_delay`], then closes the listeners and all
     /// connections, in random order over [`ServerConfig::drain_timeout`].
     ///
     /// # Errors

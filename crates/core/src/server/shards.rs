@@ -59,13 +59,13 @@ fn shard<H: Handler>(
     config: &ServerConfig,
     make: &MakeHandler<H>,
 ) -> io::Result<Shard<KernelRing, Serve<H>>> {
-    let ServerConfig { plan, placement, listener, limits, shard, .. } = config;
+    let ServerConfig { plan, placement, listeners, limits, shard, .. } = config;
     placement.core(index).map_or(Ok(()), placement::pin)?;
     let ring = KernelRing::new(RingConfig {
         io: plan.io,
         descriptors: plan.descriptors,
         conns_max: plan.conns_per_shard,
-        listener: Some(listener.clone()),
+        listeners: listeners.clone(),
         ..RingConfig::default()
     })?;
     let config =

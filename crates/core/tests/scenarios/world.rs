@@ -156,7 +156,7 @@ impl<P: Drained + 'static> World<P> {
             io,
             descriptors,
             conns_max: setup.shard.conns_max,
-            listener: setup.listening.then_some(listener),
+            listeners: setup.listening.then_some(listener).into_iter().collect(),
             buffers: setup.buffers,
             buffer_bytes: setup.buffer_bytes,
             ..RingConfig::default()

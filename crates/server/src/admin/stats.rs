@@ -16,7 +16,8 @@ use crate::routes::App;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Facts {
     pub(crate) version: &'static str,
-    pub(crate) listen: SocketAddr,
+    /// The addresses of the data port, separated by commas.
+    pub(crate) listen: String,
     pub(crate) admin: SocketAddr,
     pub(crate) io: Choice,
     pub(crate) descriptors: Choice,

@@ -8,6 +8,8 @@ use std::path::Path;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
+use super::nearest::nearest;
+
 /// The flags that stand for the file's keys, except for settings that are `given` already.
 ///
 /// # Errors
@@ -33,7 +35,9 @@ pub(super) fn flags(
     for (key, value) in &table {
         let Some((_, argument)) = settings().find(|(known, _)| known == key) else {
             let keys: Vec<&str> = settings().map(|(key, _)| key).collect();
-            return Err(format!("unknown key `{key}`; the keys are {}", keys.join(", ")));
+            let meant = nearest(key, keys.iter().copied());
+            let meant = meant.map_or(String::new(), |key| format!(", did you mean `{key}`"));
+            return Err(format!("unknown key `{key}`{meant}; the keys are {}", keys.join(", ")));
         };
         let values = match (key.as_str(), value) {
             ("namespace", toml::Value::Table(tables)) => namespaces(tables)?,

@@ -5,6 +5,8 @@
 
 mod file;
 mod limits;
+mod listen;
+mod nearest;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -13,7 +15,6 @@ mod values;
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -23,6 +24,7 @@ use murre_core::{AddressLimits, Proxies};
 use serde_json::{Map, Value};
 
 pub(crate) use self::limits::LimitSettings;
+pub(crate) use self::listen::Listen;
 pub(crate) use self::settings::Config;
 pub(crate) use self::values::LogFormat;
 use crate::hub::limits::Limits;
@@ -119,13 +121,20 @@ fn variable(setting: &Arg) -> String {
 
 const PREFIX: &str = "MURRE_";
 
-/// Variables of the environment that begin with `MURRE_` and are no setting: misspelt ones, or those
-/// of other tools.
-pub(crate) fn unknown_variables() -> Vec<String> {
+/// Variables of the environment that begin with `MURRE_` and are no setting, each with the setting's
+/// that is nearest to it, if one is near: misspelt ones, or those of other tools.
+pub(crate) fn unknown_variables() -> Vec<(String, Option<String>)> {
     let cli = Cli::command();
     let known: Vec<String> = serve(&cli).get_arguments().map(variable).collect();
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    names.filter(|name| name.starts_with(PREFIX) && !known.contains(name)).collect()
+    let unknown = names.filter(|name| name.starts_with(PREFIX) && !known.contains(name));
+    unknown
+        .map(|name| {
+            let nearest = nearest::nearest(&name, known.iter().map(String::as_str));
+            let nearest = nearest.map(str::to_owned);
+            (name, nearest)
+        })
+        .collect()
 }
 
 /// The command whose flags are the settings.
@@ -143,7 +152,7 @@ fn first_line(error: &clap::Error) -> String {
 impl Config {
     /// The configuration in force: settings that were left to the machine have the values that were
     /// chosen, and addresses their ports.
-    pub(crate) fn in_force(&self, plan: &Plan, listen: SocketAddr, admin: SocketAddr) -> Self {
+    pub(crate) fn in_force(&self, plan: &Plan, listen: Vec<Listen>, admin: Listen) -> Self {
         let limits = LimitSettings {
             max_conns: Some(plan.conns_max()),
             max_accepts_per_second: Some(self.limits.accepts_per_second(plan.cores)),

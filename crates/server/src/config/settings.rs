@@ -3,7 +3,6 @@
 //! The field `max_conns` is the flag `--max-conns`, the variable `MURRE_MAX_CONNS`, the key `max-conns`
 //! of the TOML file, and `max_conns` in `/stats` and in the start line. Limits are in [`LimitSettings`].
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
@@ -14,6 +13,7 @@ use serde::Serialize;
 use tracing_subscriber::filter::Targets;
 
 use super::limits::LimitSettings;
+use super::listen::Listen;
 use super::values::{self, DescriptorsChoice, IoChoice, LogFormat, Seconds};
 use crate::hub::rules::Namespace;
 
@@ -26,13 +26,18 @@ pub(crate) struct Config {
     #[serde(serialize_with = "values::path")]
     pub(super) config: Option<PathBuf>,
 
-    /// Address where clients connect
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8000")]
-    pub(crate) listen: SocketAddr,
+    /// Addresses where clients connect, separated by commas or by repeating the flag: ADDRESS:PORT,
+    /// NAME:PORT, :PORT (all addresses) or unix:PATH. Sockets from systemd go before this
+    #[arg(long, value_name = "ADDRESSES", default_value = "127.0.0.1:8000")]
+    #[arg(value_delimiter = ',')]
+    #[serde(serialize_with = "values::joined")]
+    pub(crate) listen: Vec<Listen>,
 
-    /// Address of /healthz, /metrics, /stats and the API
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8001")]
-    pub(crate) admin: SocketAddr,
+    /// Address of /healthz, /metrics, /stats and the API: ADDRESS:PORT, NAME:PORT or :PORT
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8001")]
+    #[arg(value_parser = values::tcp)]
+    #[serde(serialize_with = "values::display")]
+    pub(crate) admin: Listen,
 
     /// Event loops, each on its own thread [default: the number of cores, or more where direct
     /// descriptors need them to hold --max-conns]

@@ -37,7 +37,7 @@ fn the_flags_are_consistent() {
 #[test]
 fn defaults_are_those_of_the_contract() {
     let config = read(&[]).expect("defaults are valid");
-    assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
+    assert_eq!(config.listen, ["127.0.0.1:8000".parse().expect("an address")]);
     assert_eq!(config.admin.to_string(), "127.0.0.1:8001");
     assert_eq!((config.shards, config.limits.max_conns), (None, None));
     assert_eq!((config.io, config.descriptors, config.bench), (None, None, false));
@@ -51,7 +51,7 @@ fn flags_go_before_the_file() {
     let config = read_with_file("order", text, &["--shards=4", "--bench=false"]);
     let config = config.expect("all of it is valid");
     assert_eq!(config.shards, Some(4));
-    assert_eq!(config.listen.to_string(), "[::1]:9000");
+    assert_eq!(config.listen, ["[::1]:9000".parse().expect("an address")]);
     assert!(!config.bench);
     assert_eq!(config.limits.ping_interval.0, Duration::from_millis(500));
     assert_eq!(config.limits.pong_timeout.0, Duration::from_secs(10));
@@ -189,9 +189,10 @@ fn chosen_values_are_in_force() {
         cores: 2,
     };
     let [listen, admin] =
-        ["127.0.0.1:5000", "[::1]:5001"].map(|at| at.parse().expect("an address"));
-    let (settings, limits) = Config::default().in_force(&plan, listen, admin).by_name();
-    assert_eq!(settings["listen"], "127.0.0.1:5000");
+        ["127.0.0.1:5000", "[::1]:5001"].map(|at| at.parse::<Listen>().expect("an address"));
+    let (settings, limits) =
+        Config::default().in_force(&plan, vec![listen.clone(), listen], admin).by_name();
+    assert_eq!(settings["listen"], "127.0.0.1:5000,127.0.0.1:5000");
     assert_eq!(settings["admin"], "[::1]:5001");
     assert_eq!(settings["shards"], 3);
     assert_eq!((&settings["io"], &settings["descriptors"]), (&"epoll".into(), &"normal".into()));

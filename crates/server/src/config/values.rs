@@ -11,6 +11,8 @@ use murre_core::host::{Descriptors, Io};
 use murre_core::{Origins, Pin};
 use serde::{Serialize, Serializer};
 
+use super::listen::Listen;
+
 /// Which interface of the kernel to use; `None` is `auto`.
 pub(crate) type IoChoice = Option<Io>;
 
@@ -101,6 +103,14 @@ pub(super) fn pin_name<S: Serializer>(pin: &Pin, serializer: S) -> Result<S::Ok,
     serializer.serialize_str(pin.name())
 }
 
+/// An address that is no Unix socket.
+pub(super) fn tcp(text: &str) -> Result<Listen, &'static str> {
+    match text.parse()? {
+        Listen::Unix(_) => Err("it is a TCP address"),
+        listen => Ok(listen),
+    }
+}
+
 /// A time span that may be 0.
 pub(super) fn delay(text: &str) -> Result<Seconds, String> {
     match text.parse() {
@@ -142,6 +152,15 @@ pub(super) fn display<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+/// A list as it is written: separated by commas.
+pub(super) fn joined<S: Serializer>(
+    values: &[impl Display],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    serializer.serialize_str(&values.join(","))
 }
 
 pub(super) fn debug<S: Serializer>(value: &impl Debug, serializer: S) -> Result<S::Ok, S::Error> {

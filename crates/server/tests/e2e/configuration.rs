@@ -78,13 +78,14 @@ fn empty_and_unknown_variables() {
     let warned = log.iter().filter(|line| line.contains("this variable is no setting"));
     let warned: Vec<_> = warned.collect();
     assert!(warned.len() == 1 && warned[0].contains("MURRE_MAX_CHANEL"), "{log:?}");
+    assert!(warned[0].contains("did you mean MURRE_MAX_CHANNELS?"), "{log:?}");
 }
 
 /// What is wrong in the file is one line that names the file and the key, and exit code 1.
 #[test]
 fn a_wrong_file_is_one_clear_line() {
     for (name, text, problem) in [
-        ("unknown.toml", "shrads = 2\n", "unknown key `shrads`"),
+        ("unknown.toml", "shrads = 2\n", "unknown key `shrads`, did you mean `shards`"),
         ("range.toml", "shards = 0\n", "--shards"),
         ("type.toml", "listen = [1]\n", "`listen` must be"),
         ("syntax.toml", "\nshards = = 1\n", "line 2"),
@@ -108,7 +109,10 @@ fn bad_arguments_exit_with_2() {
         (vec!["--io", "kqueue"], "auto, uring, uring-plain, epoll"),
         (vec!["--descriptors", "many"], "auto, normal, direct"),
         (vec!["--shards", "0"], "--shards"),
-        (vec!["--listen", "here"], "--listen"),
+        (vec!["--listen", "here"], "ADDRESS:PORT, NAME:PORT, :PORT (all addresses) or unix:PATH"),
+        (vec!["--admin", "unix:/tmp/murre"], "it is a TCP address"),
+        (vec!["--pin", "sometimes"], "auto, always, never"),
+        (vec!["--drain-delay=-1"], "--drain-delay"),
         (vec!["--ping-interval", "0"], "between 0.1 and 3600"),
         (vec!["--log-filter", "a=b=c"], "--log-filter"),
         (vec!["--turbo"], "--turbo"),
@@ -131,10 +135,15 @@ fn what_the_machine_refuses_comes_with_a_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     let free = "127.0.0.1:0";
+    let nine = [free; 9].join(",");
     for (flags, remedy) in [
         (vec!["--listen", address.as_str(), "--admin", free], "choose another port"),
         (vec!["--listen", free, "--admin", address.as_str()], "choose another port"),
         (vec!["--listen", "192.0.2.1:80", "--admin", free], "an address that this machine has"),
+        (vec!["--listen", free, "--listen", &address, "--admin", free], "choose another port"),
+        (vec!["--listen", "unix:/nowhere/socket", "--admin", free], "make the folder first"),
+        (vec!["--listen", "no.such.name.invalid:80", "--admin", free], "no.such.name.invalid:80"),
+        (vec!["--listen", &nine, "--admin", free], "8 at most"),
         (
             vec!["--listen", free, "--admin", free, "--descriptors=normal", "--max-conns=9000000"],
             "raise the limit",

@@ -22,6 +22,7 @@ mod guarded;
 mod http;
 mod http_cases;
 mod limits;
+mod listening;
 mod modes;
 mod numbers;
 mod reader;

@@ -59,7 +59,8 @@ impl Server {
         Self::spawn_on(command.args(["--listen=127.0.0.1:0", "--admin", admin]))
     }
 
-    fn spawn_on(command: &mut Command) -> Self {
+    /// The same on the addresses that `command` names.
+    pub(crate) fn spawn_on(command: &mut Command) -> Self {
         command.arg("--log-format=json");
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("piped");
@@ -71,7 +72,8 @@ impl Server {
         });
         let line = log.recv_timeout(PATIENCE).expect("a start line");
         let start: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
-        let address = |key: &str| start[key].as_str().expect(key).parse().expect(key);
+        let addresses = |key: &str| start[key].as_str().expect(key).split(',');
+        let address = |key| addresses(key).find_map(|one| one.parse().ok()).expect("TCP");
         let (data, admin) = (address("listen"), address("admin"));
         Server { child, log, start, data, admin }
     }

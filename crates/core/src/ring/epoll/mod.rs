@@ -17,7 +17,7 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, IntoRawFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use nix::sys::socket::{self, MsgFlags, SockFlag, SockaddrStorage};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::unistd;
 
+use self::accepting::Acceptor;
 use self::readiness::Readiness;
 use super::arena::Lease;
 use super::common::RingCommon;
@@ -49,12 +50,10 @@ pub(super) struct Epoll {
     blocked: HashMap<u32, (Op, Token)>,
     /// By slot.
     readiness: Box<[Readiness]>,
-    /// The listener, to accept from.
-    acceptor: Option<TcpListener>,
+    /// The listeners, to accept from.
+    acceptors: Vec<Acceptor>,
     /// Accepts in flight, first come, first served.
     accepts: VecDeque<Token>,
-    /// Whether the listener is watched, which it is only while there are accepts.
-    listening: bool,
     timer: TimerFd,
     /// The time at which the timer expires, if it is set.
     timer_end: Option<Instant>,
@@ -79,6 +78,7 @@ const KEPT: usize = 1024;
 // The data of an event: a generation of 24 bits and an index of 32, or one of these.
 const WAKE: u64 = 1 << 56;
 const TIMER: u64 = 2 << 56;
+/// With the listener's index in the lower bits.
 const LISTENER: u64 = 3 << 56;
 
 /// Both directions of a socket. `EPOLLOUT` costs nothing while no send waits: a socket that has room
@@ -105,14 +105,7 @@ impl Epoll {
         let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         watched.add(&common.wake, EpollEvent::new(edges, WAKE))?;
         watched.add(&timer, EpollEvent::new(edges, TIMER))?;
-        let acceptor = match &common.listener {
-            Some(listener) => Some(TcpListener::from(listener.as_fd().try_clone_to_owned()?)),
-            None => None,
-        };
-        if let Some(acceptor) = &acceptor {
-            // Another ring may have accepted the connection that this one was woken for.
-            acceptor.set_nonblocking(true)?;
-        }
+        let acceptors = common.listeners.iter().map(Acceptor::new).collect::<Result<_, _>>()?;
         Ok(Epoll {
             watched,
             common,
@@ -120,9 +113,8 @@ impl Epoll {
             completed: VecDeque::new(),
             blocked: HashMap::new(),
             readiness,
-            acceptor,
+            acceptors,
             accepts: VecDeque::new(),
-            listening: false,
             timer,
             timer_end: None,
             turns_without_wait: 0,
@@ -233,7 +225,7 @@ impl Epoll {
                 // It has ended the wait, and needs nothing else.
                 WAKE => {}
                 TIMER => self.timer_end = None,
-                LISTENER => self.accept(),
+                data if data >= LISTENER => self.accept((data - LISTENER) as usize),
                 data => {
                     let id = ConnId::new(data as u32, (data >> 32) as u32);
                     self.ready(id, event.events());
@@ -321,7 +313,7 @@ impl Epoll {
             return Ok(());
         }
         self.turns_without_wait = 0;
-        self.watch_listener();
+        self.watch_listeners();
         let timeout = if self.completed.is_empty() { timeout } else { Some(Duration::ZERO) };
         match timeout {
             Some(Duration::ZERO) => return self.wait(EpollTimeout::ZERO),

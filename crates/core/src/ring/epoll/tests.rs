@@ -1,5 +1,5 @@
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use bytes::Bytes;
@@ -15,9 +15,13 @@ use crate::ring::tests::{PATIENCE, next_completion};
 
 const BUFFER_BYTES: u32 = 8;
 
-fn ring(listener: Option<Listener>) -> KernelRing {
-    let config =
-        RingConfig { io: Io::Epoll, listener, buffer_bytes: BUFFER_BYTES, ..RingConfig::default() };
+fn ring(listeners: Vec<Listener>) -> KernelRing {
+    let config = RingConfig {
+        io: Io::Epoll,
+        listeners,
+        buffer_bytes: BUFFER_BYTES,
+        ..RingConfig::default()
+    };
     KernelRing::new(config).expect("a ring")
 }
 
@@ -41,7 +45,7 @@ impl Near {
     fn pair() -> (Self, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let to = listener.local_addr().expect("bound");
-        let mut ring = ring(None);
+        let mut ring = ring(Vec::new());
         let socket = ring.open(ID, to, None).expect("a socket");
         ring.push(Op::Connect(socket, to), Token { kind: OpKind::Connect, id: ID });
         assert_eq!(next_completion(&mut ring).result, Ok(0));
@@ -206,7 +210,7 @@ fn a_send_waits_for_room() {
 fn a_ring_leaves_what_it_has_no_accepts_for() {
     let listener = Listener::bind("127.0.0.1:0".parse().expect("valid")).expect("a port");
     let to = listener.address().expect("bound");
-    let mut rings = [ring(Some(listener.clone())), ring(Some(listener.clone()))];
+    let mut rings = [ring(vec![listener.clone()]), ring(vec![listener.clone()])];
     for (ring, accepts) in rings.iter_mut().zip([2, 3]) {
         for index in 0..accepts {
             let id = ConnId::new(index, 1);
@@ -222,7 +226,7 @@ fn a_ring_leaves_what_it_has_no_accepts_for() {
             unistd::close(result.expect("a socket") as RawFd).expect("open");
         }
         ring.submit_and_wait(Some(Duration::ZERO)).expect("a working ring");
-        assert!(ring.pop().is_none() && !epoll(ring).listening);
+        assert!(ring.pop().is_none() && !epoll(ring).acceptors[0].watched);
     }
     // The last is for whoever asks, and then there are no more.
     rings[0].push(Op::Accept, Token { kind: OpKind::Accept, id: ConnId::new(0, 2) });

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub(super) struct Accepting {
     pub(super) slot: u32,
     pub(super) generation: u32,
+    /// Which of the ring's listeners it is for.
+    pub(super) listener: usize,
     pub(super) peer_len: libc::socklen_t,
     pub(super) peer: RawAddress,
 }
@@ -14,9 +16,9 @@ pub(super) struct Accepting {
 type RawAddress = [u8; size_of::<libc::sockaddr_in6>()];
 
 impl Accepting {
-    pub(super) fn new(slot: u32, generation: u32) -> Box<Self> {
+    pub(super) fn new(slot: u32, generation: u32, listener: usize) -> Box<Self> {
         let peer = RawAddress::default();
-        Box::new(Accepting { slot, generation, peer_len: peer.len() as u32, peer })
+        Box::new(Accepting { slot, generation, listener, peer_len: peer.len() as u32, peer })
     }
 
     /// The address that the kernel has written: `None` if it is neither IPv4 nor IPv6.

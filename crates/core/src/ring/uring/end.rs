@@ -9,6 +9,7 @@ use nix::unistd;
 
 use super::Uring;
 use super::user_data::{self, ACCEPT, IGNORED};
+use crate::listener::Listener;
 use crate::ring::config::Descriptors;
 use crate::ring::operation::{Completion, OpKind};
 
@@ -33,10 +34,14 @@ impl Drop for Uring {
 }
 
 impl Uring {
-    /// Closes every descriptor of the process that a completion carries and the shard has not read:
-    /// accepted sockets, and the descriptors that shutdowns have installed. The process would keep
-    /// them open, with a peer at the other end. Cancels accepts in flight.
-    pub(super) fn end_descriptors(&mut self) {
+    /// Ends accepts that the end of listening does not: those on inherited listeners.
+    pub(in crate::ring) fn stop_accepting(&mut self) {
+        if self.common.listeners.iter().any(Listener::is_inherited) {
+            self.cancel_accepts();
+        }
+    }
+
+    fn cancel_accepts(&mut self) {
         let accepts: Vec<u64> = self
             .accepts
             .iter()
@@ -46,6 +51,13 @@ impl Uring {
             let cancel = opcode::AsyncCancel::new(accept).build();
             self.submit_later(cancel.user_data(user_data::pack(IGNORED, 0, 0)));
         }
+    }
+
+    /// Closes every descriptor of the process that a completion carries and the shard has not read:
+    /// accepted sockets, and the descriptors that shutdowns have installed. The process would keep
+    /// them open, with a peer at the other end. Cancels accepts in flight.
+    pub(super) fn end_descriptors(&mut self) {
+        self.cancel_accepts();
         let end = Instant::now() + END_WAIT_MAX;
         loop {
             self.close_accepted();

@@ -24,7 +24,7 @@ use self::user_data::{ACCEPT, CLOSE, CONNECT, IGNORED, POLL, RECV, SEND};
 use self::user_data::{KEY_MASK, SHUTDOWN, SLOW_SHUTDOWN, TIMEOUT, WAKE};
 use super::arena::Lease;
 use super::common::RingCommon;
-use super::config::{Descriptors, Receive, RingConfig};
+use super::config::{Descriptors, LISTENERS_MAX, Receive, RingConfig};
 use super::operation::{
     Completion, Lent, Op, OpKind, SendData, ShutdownHow, ShutdownStatus, Socket, Token,
 };
@@ -44,6 +44,8 @@ pub(super) struct Uring {
     receivers: Box<[u32]>,
     sends: Pool<Sending>,
     accepts: Pool<Box<Accepting>>,
+    /// Accepts in flight, by listener.
+    accepts_of: [u32; LISTENERS_MAX],
     /// Shutdowns of direct descriptors in flight: the connection's generation, and the directions.
     shutdowns: Pool<(u32, ShutdownHow)>,
     /// Addresses to connect to and from, at addresses that the kernel can read: there are few.
@@ -94,6 +96,7 @@ impl Uring {
             receivers: vec![0; config.buffers as usize].into_boxed_slice(),
             sends: Pool::default(),
             accepts: Pool::default(),
+            accepts_of: [0; LISTENERS_MAX],
             shutdowns: Pool::default(),
             addresses: HashMap::new(),
             descriptors: config.descriptors,
@@ -116,6 +119,14 @@ impl Uring {
         let block = libc::iovec { iov_base: start.cast(), iov_len: len };
         // SAFETY: the block lives as long as the arena, which is dropped after `self.ring`.
         unsafe { self.ring.submitter().register_buffers(&[block]) }
+    }
+
+    /// The listener that has the fewest accepts in flight.
+    fn next_listener(&self) -> usize {
+        let listeners = 0..self.common.listeners.len();
+        listeners
+            .min_by_key(|&index| self.accepts_of[index])
+            .expect("accepts only where it listens")
     }
 
     fn arm_wake(&mut self) {
@@ -226,6 +237,7 @@ impl Uring {
             }
             ACCEPT => {
                 let accepting = self.accepts.remove(key);
+                self.accepts_of[accepting.listener] -= 1;
                 let peer = result.ok().and_then(|_| accepting.peer());
                 (OpKind::Accept, accepting.generation, peer.map_or(Lent::Nothing, Lent::Peer))
             }
@@ -267,10 +279,10 @@ impl Uring {
         let mut key = generation;
         let entry = match op {
             Op::Accept => {
-                let listener =
-                    self.common.listener.as_ref().expect("accepts only where it listens");
-                let file = Fd(listener.as_fd().as_raw_fd());
-                key = self.accepts.insert(Accepting::new(slot, generation));
+                let listener = self.next_listener();
+                self.accepts_of[listener] += 1;
+                let file = Fd(self.common.listeners[listener].as_fd().as_raw_fd());
+                key = self.accepts.insert(Accepting::new(slot, generation, listener));
                 let Accepting { peer, peer_len, .. } = &mut **self.accepts.get_mut(key);
                 let accept = opcode::Accept::new(file, peer.as_mut_ptr().cast(), peer_len);
                 if direct {

@@ -19,7 +19,10 @@ fn rings(listener: Option<&Listener>) -> impl Iterator<Item = KernelRing> {
         .into_iter()
         .filter(|tier| probe::round_trip(*tier).is_ok())
         .map(move |tier| {
-            let config = RingConfig { listener: listener.cloned(), ..RingConfig::default() };
+            let config = RingConfig {
+                listeners: listener.cloned().into_iter().collect(),
+                ..RingConfig::default()
+            };
             KernelRing(Backend::Uring(Uring::new(tier, config).expect("a ring")))
         })
 }

@@ -1,0 +1,208 @@
+//! Where the server listens: several addresses, names, Unix sockets, sockets of a service manager.
+
+use std::env;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::server::{PATIENCE, Server, murre};
+
+const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n";
+
+/// Whether the server behind this connection answers that it is healthy.
+fn is_healthy(mut stream: impl Read + Write) -> bool {
+    let mut answer = String::new();
+    let _ = stream.write_all(HEALTH).and_then(|()| stream.read_to_string(&mut answer));
+    answer.starts_with("HTTP/1.1 200 ")
+}
+
+fn tcp(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("possible");
+    stream
+}
+
+fn unix(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("possible");
+    stream
+}
+
+fn socket_path(name: &str) -> PathBuf {
+    let folder = env::temp_dir().join(format!("murre-e2e-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("room");
+    folder.join(name)
+}
+
+fn listening(server: &Server) -> Vec<String> {
+    let listen = server.start["listen"].as_str().expect("a list");
+    listen.split(',').map(str::to_owned).collect()
+}
+
+/// Every address is served by every shard, on io_uring and on epoll, and closed by a drain. The file
+/// of a Unix socket is removed then.
+#[test]
+fn several_addresses_are_served() {
+    for io in ["--io=auto", "--io=epoll"] {
+        let path = socket_path(&format!("several{io}"));
+        let mut command = murre();
+        command.args(["serve", "--max-conns=100", "--shards=2", "--drain-timeout=0.2", io]);
+        command.arg(format!("--listen=127.0.0.1:0,unix:{}", path.display()));
+        command.args(["--listen=127.0.0.1:0", "--admin=localhost:0"]);
+        let server = Server::spawn_on(&mut command);
+        let listen = listening(&server);
+        assert_eq!((listen.len(), &listen[1]), (3, &format!("unix:{}", path.display())));
+        let [first, last] = [0, 2].map(|at: usize| listen[at].parse().expect("an address"));
+        // More than one ring's accepts for a listener.
+        for _ in 0..20 {
+            assert!(is_healthy(tcp(first)) && is_healthy(tcp(last)) && is_healthy(unix(&path)));
+        }
+        assert_eq!(server.stats()["listen"].as_str(), Some(&*listen.join(",")));
+        // Connections that nobody opens at one address do not keep those of another out.
+        let held: Vec<_> = (0..40).map(|_| unix(&path)).collect();
+        server.wait_until("all accepted", |stats| stats["connections"] == 40);
+        assert!(is_healthy(tcp(first)) && is_healthy(tcp(last)));
+        drop(held);
+        server.signal(Signal::SIGTERM);
+        let (status, log) = server.end();
+        assert_eq!(status.code(), Some(0), "{log:?}");
+        assert!(!path.exists());
+        assert!(TcpStream::connect(first).is_err() && TcpStream::connect(last).is_err());
+    }
+}
+
+/// A name is listened at by its addresses; a port alone is all addresses of the machine.
+#[test]
+fn names_and_all_addresses() {
+    let mut command = murre();
+    command.args(["serve", "--max-conns=100", "--listen=localhost:0", "--admin=:0"]);
+    let server = Server::spawn_on(&mut command);
+    for address in listening(&server) {
+        let address: SocketAddr = address.parse().expect("an address");
+        assert!(address.ip().is_loopback() && is_healthy(tcp(address)), "{address}");
+    }
+    assert!(server.admin.ip().is_unspecified());
+
+    let mut command = murre();
+    command.args(["serve", "--max-conns=100", "--listen=:0", "--admin=127.0.0.1:0"]);
+    let server = Server::spawn_on(&mut command);
+    assert!(server.data.ip().is_unspecified());
+    assert!(is_healthy(tcp((Ipv4Addr::LOCALHOST, server.data.port()).into())));
+}
+
+/// A Unix socket that a killed server has left behind is replaced; one that is in use is not.
+#[test]
+fn a_unix_socket_is_taken_over_from_the_dead() {
+    let path = socket_path("taken");
+    let listen = format!("--listen=127.0.0.1:0,unix:{}", path.display());
+    let start = || {
+        let mut command = murre();
+        command.args(["serve", "--max-conns=100", "--admin=127.0.0.1:0", &listen]);
+        Server::spawn_on(&mut command)
+    };
+    // It is killed when it is dropped.
+    drop(start());
+    assert!(path.exists());
+    let killed = Instant::now();
+    while UnixStream::connect(&path).is_ok() {
+        assert!(killed.elapsed() < PATIENCE, "the kernel keeps the dead server's listener");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let server = start();
+    assert!(is_healthy(unix(&path)));
+    let second =
+        murre().args(["serve", "--max-conns=100", "--admin=127.0.0.1:0", &listen]).output();
+    let second = second.expect("the binary starts");
+    assert_eq!(second.status.code(), Some(1));
+    assert!(is_healthy(unix(&path)));
+    drop(server);
+}
+
+/// A server to which `data` is handed over as descriptor 3 and `admin` as 4, as systemd does it.
+fn activated(data: &TcpListener, admin: &TcpListener, io: &str) -> Server {
+    // A shell can number descriptors, and its process becomes the server's.
+    let script = "exec 3<&0 4<&1 </dev/null >/dev/null; \
+                  LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:admin exec \"$0\" \"$@\"";
+    let mut command = Command::new("/bin/sh");
+    command.env_clear().envs(env::vars_os().filter(|(name, _)| name == "MURRE_IO"));
+    command.args(["-c", script, env!("CARGO_BIN_EXE_murre"), "serve", "--max-conns=100", io]);
+    command.args(["--drain-timeout=0.2", "--shards=2"]);
+    let pass = |listener: &TcpListener| {
+        Stdio::from(OwnedFd::from(listener.try_clone().expect("a descriptor")))
+    };
+    Server::spawn(command.stdin(pass(data)).stdout(pass(admin)))
+}
+
+/// Sockets of a service manager are served in place of those of the flags, and stay with the manager
+/// when the server ends: a client that connects between two servers is served by the second.
+#[test]
+fn sockets_of_a_service_manager_outlive_the_server() {
+    for io in ["--io=auto", "--io=epoll"] {
+        let listener = || TcpListener::bind("127.0.0.1:0").expect("a port");
+        let (data, admin) = (listener(), listener());
+        // systemd's do not block.
+        data.set_nonblocking(true).expect("possible");
+        let (to, admin_at) =
+            (data.local_addr().expect("bound"), admin.local_addr().expect("bound"));
+        let server = activated(&data, &admin, io);
+        assert_eq!((server.data, server.admin), (to, admin_at));
+        for _ in 0..20 {
+            assert!(is_healthy(tcp(to)));
+        }
+        server.signal(Signal::SIGTERM);
+        let (status, log) = server.end();
+        assert_eq!(status.code(), Some(0), "{log:?}");
+
+        let waiting = tcp(to);
+        let server = activated(&data, &admin, io);
+        assert!(is_healthy(waiting) && is_healthy(tcp(to)));
+        drop(server);
+    }
+}
+
+/// A descriptor that is no listening socket is named in one line, with exit code 1. Sockets that were
+/// handed over to another process are none of ours.
+#[test]
+fn wrong_sockets_are_refused() {
+    let start = |pid: &str, flag: &str| {
+        let environment = format!("LISTEN_PID={pid} LISTEN_FDS=1");
+        let script = format!("exec 3</dev/null; {environment} exec \"$0\" serve {flag}");
+        let mut command = Command::new("/bin/sh");
+        command.env_clear().args(["-c", &script, env!("CARGO_BIN_EXE_murre")]);
+        let output = command.output().expect("a shell");
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
+        stderr
+    };
+    let stderr = start("$$", "");
+    assert!(stderr.contains("descriptor 3 is not a listening stream socket"), "{stderr}");
+    let stderr = start("1", "--listen=192.0.2.1:80");
+    assert!(stderr.contains("192.0.2.1:80"), "{stderr}");
+}
+
+/// Where the limit of open files leaves few places, a line at start says so, with the remedy.
+#[test]
+fn few_places_are_reported() {
+    let start = |script: &str, flags: &[&str]| {
+        let mut command = Command::new("/bin/sh");
+        command.env_clear().args(["-c", script, env!("CARGO_BIN_EXE_murre"), "serve"]);
+        let server = Server::spawn(command.args(["--drain-timeout=0.1"]).args(flags));
+        server.signal(Signal::SIGTERM);
+        server.end().1
+    };
+    let warns = |log: &[String]| {
+        log.iter().any(|line| line.contains("room for few connections") && line.contains("ulimit"))
+    };
+    let few = start("ulimit -n 256; exec \"$0\" \"$@\"", &[]);
+    assert!(warns(&few), "{few:?}");
+    let asked = start("exec \"$0\" \"$@\"", &["--max-conns=10"]);
+    assert!(!warns(&asked), "{asked:?}");
+}
