@@ -183,10 +183,18 @@ impl<E: Encoded> Channels<E> {
 
     /// The name of a channel, shared if it is known here.
     fn name(&self, hash: u32, channel: &str) -> ChannelName {
-        let subscribed = self.channels.find(hash, channel).map(|key| self.channels.name(key));
-        let owned = || self.owner.find(hash, channel).map(|key| self.owner.name(key));
-        let known = subscribed.or_else(owned).cloned();
-        known.unwrap_or_else(|| ChannelName { hash, text: channel.into() })
+        match self.owner.find(hash, channel) {
+            Some(key) => self.owner.name(key).clone(),
+            None => self.subscribed_name(hash, channel),
+        }
+    }
+
+    /// The name of a channel, shared if members of this shard are subscribed to it.
+    fn subscribed_name(&self, hash: u32, channel: &str) -> ChannelName {
+        match self.channels.find(hash, channel) {
+            Some(key) => self.channels.name(key).clone(),
+            None => ChannelName { hash, text: channel.into() },
+        }
     }
 
     /// Whether too many messages wait for an owner.

@@ -18,6 +18,14 @@ pub struct ChannelName {
     pub text: Arc<str>,
 }
 
+impl ChannelName {
+    /// Whether this is the channel's name. The same allocation needs no look at the text: an owner has
+    /// its name from the first shard that subscribed.
+    pub(super) fn is(&self, text: &Arc<str>) -> bool {
+        Arc::ptr_eq(&self.text, text) || self.text == *text
+    }
+}
+
 /// The hash of names: the same on all shards, and unpredictable for clients, which choose names.
 #[derive(Clone, Copy)]
 pub(super) struct Hashing(SipHasher13);

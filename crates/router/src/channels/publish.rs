@@ -33,7 +33,8 @@ impl<E: Encoded> Channels<E> {
             if self.is_overloaded(owner) {
                 return Err(ChannelError::Overloaded);
             }
-            let channel = self.name(hash, channel);
+            // Another shard owns it, so only a subscription can have brought the name here.
+            let channel = self.subscribed_name(hash, channel);
             self.outboxes[usize::from(owner)].push(ShardMessage::Publish {
                 channel,
                 payload,
@@ -192,7 +193,7 @@ impl<E: Encoded> Channels<E> {
     /// be another's; a new record of the channel has no subscribers before it is joined.
     pub(super) fn log(&mut self, key: u32, publication: Publication, now: u64) {
         match self.channels.get(key) {
-            Some((name, channel)) if *name.text == *publication.channel && channel.joined => {}
+            Some((name, channel)) if name.is(&publication.channel) && channel.joined => {}
             _ => return,
         }
         let channel = self.channels.value_mut(key);

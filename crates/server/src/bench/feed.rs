@@ -35,7 +35,7 @@ pub(crate) struct Feed {
     quotes: Quotes,
 }
 
-/// The channels of a shard that have subscribers, listed a part at a time.
+/// Some of the channels that a shard owns, listed a part at a time.
 #[derive(Default)]
 struct Listing {
     channels: Vec<Arc<str>>,
@@ -73,11 +73,10 @@ pub(crate) fn command(message: &[u8]) -> Option<Rate> {
 }
 
 impl Listing {
-    /// Lists some more channels.
-    fn turn(&mut self, hub: &Hub) {
-        let (found, from) = hub.channels(self.from, LISTED_MAX);
-        let heard = |info: ChannelInfo| (info.subscribers > 0).then_some(info.name);
-        self.next.extend(found.into_iter().filter_map(heard));
+    /// Looks at the next channels, at most `limit`, and lists those that are `wanted`.
+    fn look(&mut self, hub: &Hub, limit: usize, wanted: impl Fn(&ChannelInfo) -> bool) {
+        let (found, from) = hub.channels(self.from, limit);
+        self.next.extend(found.into_iter().filter(wanted).map(|info| info.name));
         self.from = from.unwrap_or_default();
         if from.is_none() {
             self.channels = std::mem::take(&mut self.next);
@@ -115,7 +114,7 @@ impl Feed {
         let now = out.now();
         self.quotes.turn(hub, &mut self.rng, out);
         let Some(rate) = self.rate else { return };
-        self.listing.turn(hub);
+        self.listing.look(hub, LISTED_MAX, |info| info.subscribers > 0);
         self.due = match rate.rate {
             None if hub.deliveries_waiting() < DELIVERIES_MAX => TURN_MAX as f64,
             None => 0.0,
@@ -160,6 +159,7 @@ impl Feed {
 /// subscribers, and `quotes:sequence` counts on.
 struct Quotes {
     quotes: HashMap<Arc<str>, Quote>,
+    listing: Listing,
     sequence: u64,
     next: Instant,
 }
@@ -172,12 +172,13 @@ struct Quote {
 
 const QUOTES_EVERY: Duration = Duration::from_millis(500);
 const QUOTES: &str = "quotes:";
-/// Symbols of one shard at most.
-const SYMBOLS_MAX: usize = 1000;
+/// Channels looked at for quotes at a time: more are found in several steps.
+const LOOKED_AT: usize = 1000;
 
 impl Quotes {
     fn new(now: Instant) -> Self {
-        Quotes { quotes: HashMap::new(), sequence: 0, next: now + QUOTES_EVERY }
+        let (quotes, listing) = (HashMap::new(), Listing::default());
+        Quotes { quotes, listing, sequence: 0, next: now + QUOTES_EVERY }
     }
 
     fn turn(&mut self, hub: &mut Hub, rng: &mut Rng, out: &impl Outlet) {
@@ -187,15 +188,17 @@ impl Quotes {
         }
         self.next = now + QUOTES_EVERY;
         self.sequence += 1;
-        let channels = quoted(hub);
+        self.listing.look(hub, LOOKED_AT, |info| info.name.starts_with(QUOTES));
+        let channels = std::mem::take(&mut self.listing.channels);
         self.quotes.retain(|channel, _| channels.contains(channel));
-        for channel in channels {
+        for channel in &channels {
             let data = match &channel[QUOTES.len()..] {
                 "sequence" => format!(r#"{{"sequence":{}}}"#, self.sequence),
-                symbol => self.quote(&channel, symbol, rng),
+                symbol => self.quote(channel, symbol, rng),
             };
-            hub.publish_as_server(&channel, Payload::new(Form::Json, data.into_bytes()), out);
+            hub.publish_as_server(channel, Payload::new(Form::Json, data.into_bytes()), out);
         }
+        self.listing.channels = channels;
     }
 
     fn quote(&mut self, channel: &Arc<str>, symbol: &str, rng: &mut Rng) -> String {
@@ -210,20 +213,6 @@ impl Quotes {
         let (bid, ask) = (dollars(quote.bid), dollars(ask));
         format!(r#"{{"symbol":{symbol},"bid":{bid},"ask":{ask},"counter":{}}}"#, quote.counter)
     }
-}
-
-/// The channels of the quotes page that this shard owns.
-fn quoted(hub: &Hub) -> Vec<Arc<str>> {
-    let (mut found, mut from) = (Vec::new(), Some(Cursor::default()));
-    while let Some(cursor) = from
-        && found.len() < SYMBOLS_MAX
-    {
-        let (channels, next) = hub.channels(cursor, SYMBOLS_MAX);
-        let named = channels.into_iter().map(|channel| channel.name);
-        found.extend(named.filter(|name| name.starts_with(QUOTES)));
-        from = next;
-    }
-    found
 }
 
 /// An order of the request/reply service of the comparison of 2012, if that is what the message is:

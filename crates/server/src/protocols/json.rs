@@ -48,34 +48,44 @@ pub(crate) fn value_length(json: &[u8]) -> usize {
     walk(json, |_| ())
 }
 
-/// Shows each token of the value that valid JSON begins with; single bytes of numbers and names.
+/// Shows each run of the value that valid JSON begins with: what lies between whitespace.
 fn walk(json: &[u8], mut each: impl FnMut(&[u8])) -> usize {
-    let mut depth = 0_usize;
-    let mut at = 0;
-    let mut begun = false;
+    let begin = json.iter().take_while(|byte| is_whitespace(**byte)).count();
+    let (mut run, mut at, mut depth) = (begin, begin, 0_usize);
     while let Some(&byte) = json.get(at) {
-        let length = match byte {
-            b'"' => 1 + string_length(&json[at + 1..]),
-            _ => 1,
-        };
         match byte {
-            b' ' | b'\t' | b'\n' | b'\r' if !begun || depth > 0 => {
-                at += 1;
+            b'"' => {
+                at += 1 + string_length(&json[at + 1..]);
+                if depth == 0 {
+                    break;
+                }
                 continue;
             }
             b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth > 0 => depth -= 1,
-            b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}' | b']' if depth == 0 => break,
+            b'}' | b']' if depth > 1 => depth -= 1,
+            b'}' | b']' => {
+                // The end of the value, or of what it is in.
+                at += depth;
+                break;
+            }
+            b',' if depth == 0 => break,
+            byte if is_whitespace(byte) => {
+                if depth == 0 {
+                    break;
+                }
+                each(&json[run..at]);
+                run = at + 1;
+            }
             _ => {}
         }
-        begun = true;
-        each(&json[at..at + length]);
-        at += length;
-        if depth == 0 && matches!(byte, b'"' | b'}' | b']') {
-            break;
-        }
+        at += 1;
     }
-    if begun { at } else { 0 }
+    each(&json[run..at]);
+    if at == begin { 0 } else { at }
+}
+
+fn is_whitespace(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 /// The length of a string of valid JSON behind its first quote, with its last.

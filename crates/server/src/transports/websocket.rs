@@ -51,7 +51,7 @@ pub(super) fn push(conn: ConnId, push: Push<'_>, scratch: &mut Vec<u8>, out: &mu
     // A connection that is gone needs none.
     let _ = match push {
         Push::Publication { publication, encodings } => {
-            out.send(conn, encodings.get(FRAME, || frame(publication)))
+            out.send(conn, encodings.get(FRAME, || frame(publication, scratch)))
         }
         Push::Dropped { channel, count } => {
             let text = written(scratch, |text| encode::dropped(text, channel, count));
@@ -65,24 +65,19 @@ pub(super) fn push(conn: ConnId, push: Push<'_>, scratch: &mut Vec<u8>, out: &mu
     };
 }
 
-/// Bytes around the data of a publication, about.
-const HEAD_BYTES: usize = 128;
-
-fn frame(publication: &Publication) -> Bytes {
+fn frame(publication: &Publication, scratch: &mut Vec<u8>) -> Bytes {
     let Publication { channel, position, payload, .. } = publication;
-    let mut message = Vec::with_capacity(payload.bytes.len().saturating_add(HEAD_BYTES));
-    let kind = match payload.form {
+    match payload.form {
         Form::Json => {
-            encode::publication(&mut message, publication);
-            Kind::Text
+            let message = written(scratch, |text| encode::publication(text, publication));
+            frames::frame(Kind::Text.opcode(), message)
         }
         Form::Binary => {
             let offset = position.map_or(0, |position| position.offset);
-            binary::write(&mut message, channel, offset, payload.data());
-            Kind::Binary
+            let write = |bytes: &mut _| binary::write(bytes, channel, offset, payload.data());
+            frames::frame(Kind::Binary.opcode(), written(scratch, write))
         }
-    };
-    frames::frame(kind.opcode(), &message)
+    }
 }
 
 /// Says why a session ends, and closes its connection.
