@@ -1,4 +1,4 @@
-/** A connection to a Murre server that is made again when it is lost. */
+/** A client that keeps one connection to a Murre server and reconnects when it is lost. */
 export class Murre {
   /**
    * Connects at once. `url` is the server's `/ws`: `ws:`, `wss:`, `http:`, `https:` or, in a
@@ -8,34 +8,35 @@ export class Murre {
 
   readonly state: ConnectionState
 
-  /** Calls `listener` at each such event. Returns a function that ends this. */
+  /** Calls `listener` at each event of this kind. Returns a function that removes the listener. */
   on<E extends keyof MurreEvents>(event: E, listener: (detail: MurreEvents[E]) => void): () => void
 
   /**
-   * Subscribes to a channel, now and at each later connect, until it is unsubscribed. Throws if it
-   * is subscribed to already.
+   * Subscribes to a channel, now and at each later connect, until `unsubscribe`. Throws if the
+   * channel is subscribed to already.
    */
   subscribe<T = any>(
-    identifier: string,
-    onPublication?: (data: T, about: { identifier: string; offset: number | undefined }) => void,
+    channel: string,
+    onPublication?: (data: T, about: { channel: string; offset: number | undefined }) => void,
     options?: SubscribeOptions,
   ): Subscription
 
   /**
-   * Publishes a JSON value or, as they are, bytes. Resolves when the server has it; of bytes, which
-   * are not answered, when they are sent: if they are refused, there is an `error` event.
+   * Publishes a JSON value, or the bytes of a Uint8Array. A value resolves when the server has it.
+   * Bytes resolve when they are sent, because the server does not answer them: if it refuses them,
+   * there is an `error` event.
    */
-  publish(identifier: string, data: unknown, options?: CommandOptions): Promise<Published>
+  publish(channel: string, data: unknown, options?: CommandOptions): Promise<Published>
 
   /** The newest publications of a channel, or those after a position, oldest first. */
-  history<T = any>(identifier: string, options?: HistoryOptions): Promise<History<T>>
+  history<T = any>(channel: string, options?: HistoryOptions): Promise<History<T>>
 
-  /** Asks one of those who serve `service`, and resolves with what it replies. */
+  /** Sends a request to one client that serves `service`, and resolves with its reply. */
   request<T = any>(service: string, data?: unknown, options?: CommandOptions): Promise<T>
 
   /**
-   * Serves requests, now and after each later connect, until it is unserved. What `handler`
-   * returns or resolves with is the reply; the requester hears the message of what it throws.
+   * Serves requests, now and after each later connect, until `unserve`. What `handler` returns or
+   * resolves with is the reply. If it throws, the requester gets `responder_failed` with the message.
    */
   serve<T = any>(
     service: string,
@@ -43,25 +44,25 @@ export class Murre {
     options?: ServeOptions,
   ): Service
 
-  /** Shows another token: now, or at the next connect if there is no connection. */
+  /** Authenticates with another token: now, or at the next connect if there is no connection. */
   authenticate(token: string): Promise<void>
 
-  /** Connects now: instead of at the end of a delay, or again after the end. */
+  /** Connects now: before the delay of a reconnect is over, or after `close`. */
   connect(): void
 
-  /** Ends the connection. What is subscribed to and served waits for a `connect`. */
+  /** Ends the connection. Subscriptions and services are kept for the next `connect`. */
   close(): void
 }
 
-/** Why something was refused or came to nothing. */
+/** Why a command failed. */
 export class MurreError extends Error {
-  constructor(code: string, message: string, about?: { identifier?: string; service?: string })
+  constructor(code: string, message: string, about?: { channel?: string; service?: string })
   /**
-   * One of the protocol's, or `offline` (not sent: there is no connection), `connection_lost`
+   * A code of the protocol, or `offline` (not sent: there is no connection), `connection_lost`
    * (sent, but the connection ended before the answer: it may have had its effect), `timeout`.
    */
   readonly code: string
-  readonly identifier?: string | undefined
+  readonly channel?: string | undefined
   readonly service?: string | undefined
 }
 
@@ -70,48 +71,48 @@ export type ConnectionState = 'connecting' | 'open' | 'closed'
 export interface MurreEvents {
   /** An attempt begins; `attempt` counts those since a connection was stable. */
   connecting: { attempt: number }
-  /** The connection is there, authenticated, and all that waited has been sent. */
+  /** The connection is open and authenticated, and all waiting commands have been sent. */
   open: void
-  /** With the close code, 1006 if there was none. No `retryIn`: it stays closed until `connect`. */
+  /** `code` is 1006 without a close code. `retryIn` is in ms; null: closed until `connect`. */
   closed: { code: number; reason: string; retryIn: number | null }
-  /** An error that is about no promise and no subscription. */
+  /** An error that belongs to no promise and no subscription. */
   error: Error
 }
 
 export interface MurreOptions {
-  /** Shown at each connect, until the server refuses it. */
+  /** The token for each connect, until the server refuses it. */
   token?: string
-  /** Asked for a token when there is none, or it has expired or soon will, or was refused. */
+  /** Called for a token when there is none, when it expires soon, and when it was refused. */
   getToken?: () => string | null | undefined | Promise<string | null | undefined>
-  /** Where the platform has none: in Node 20, that of the package `ws`. */
+  /** Needed where the platform has no WebSocket: in Node 20, the one of the package `ws`. */
   WebSocket?: new (url: string, protocol: string) => any
-  /** What a command does without a connection: wait for one until its timeout, or fail at once. */
+  /** Without a connection a command waits for one until its timeout, or fails at once. `wait` */
   offline?: 'wait' | 'reject'
   /** Milliseconds in which a command must have its answer. 10,000 */
   timeout?: number
   /** How many commands may wait for a connection. 100 */
   waitingMax?: number
   /**
-   * How many subscriptions and services are asked for or given up at once and in a second; the
-   * rest follows. At most what the server takes of all commands. 100
+   * Subscriptions and services that are begun or ended at once and per second; the rest follows.
+   * At most the server's `max-commands-per-second`. 100
    */
   commandsPerSecond?: number
-  /** Milliseconds in which a connection must be there. 10,000 */
+  /** Milliseconds in which a connection must open. 10,000 */
   connectTimeout?: number
-  /** Milliseconds of silence after which the server is asked for a sign of life. 15,000 */
+  /** Milliseconds of silence after which the client pings the server. 15,000 */
   pingInterval?: number
-  /** Milliseconds in which it must give one. 10,000 */
+  /** Milliseconds in which the server must answer the ping. 10,000 */
   pongTimeout?: number
   /**
-   * The n-th attempt (from 0) comes after 0 to min(`backoffMax`, `backoffBase` * 2^n) ms, or later
-   * if the server has said so. 500
+   * The n-th attempt (from 0) follows after a random time of up to
+   * min(`backoffMax`, `backoffBase` * 2^n) ms, or later if the server asks for it. 500
    */
   backoffBase?: number
   /** 30,000 */
   backoffMax?: number
-  /** Milliseconds after which a connection is stable: the delays begin anew. 10,000 */
+  /** Milliseconds after which a connection counts as stable: n is 0 again. 10,000 */
   stableAfter?: number
-  /** From 0 to less than 1: where in its range a delay is. For tests. */
+  /** Returns a number from 0 to less than 1, for delays. For tests. */
   random?: () => number
   /** For tests. */
   clock?: {
@@ -121,23 +122,23 @@ export interface MurreOptions {
   }
 }
 
-/** Where a reader of a channel with history stands. */
+/** A place in a channel with history: the last publication seen. */
 export interface Position {
   epoch: number
   offset: number
 }
 
 /**
- * `pending`: asked for, or waiting for a connection. `active`: in effect. `ended`: by this side, or
- * because the server refused it.
+ * `pending`: sent, or waiting for a connection. `active`: in effect. `ended`: by the program, or
+ * refused by the server.
  */
 export type StandingState = 'pending' | 'active' | 'ended'
 
 export interface SubscriptionChange {
   state: StandingState
   /**
-   * When it becomes active again, or for the first time with a position: whether every publication
-   * that was missed follows. If not, get the state from elsewhere.
+   * Set when it becomes active again, or for the first time with a position: whether all missed
+   * publications follow. If false, get the state from elsewhere.
    */
   recovered?: boolean | undefined
   /** Why the server refused it. */
@@ -146,14 +147,14 @@ export interface SubscriptionChange {
 
 export interface SubscribeOptions {
   onState?: (change: SubscriptionChange) => void
-  /** So many publications are missing here because this connection reads too slowly. */
+  /** `count` publications are missing here, because this connection reads too slowly. */
   onDropped?: (count: number) => void
-  /** Where an earlier reader stood: what came after that is delivered first. */
+  /** The position of an earlier subscription: publications after it are delivered first. */
   position?: Position | undefined
 }
 
 export interface Subscription {
-  readonly identifier: string
+  readonly channel: string
   readonly state: StandingState
   /** Of the last publication delivered, in a channel with history. */
   readonly position?: Position | undefined

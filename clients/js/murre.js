@@ -1,12 +1,11 @@
-// A client of the murre.v1 protocol (docs/protocol.md) for browsers and Node. It keeps a connection,
-// makes another when that is lost, and then asks again for all that the program has subscribed to
-// and serves, from where it stood.
+// A client of the murre.v1 protocol (docs/protocol.md) for browsers and Node. It reconnects when the
+// connection is lost, and then restores all subscriptions and services, each from its last position.
 
-/** Why something was refused or came to nothing. `code` is the protocol's, or one of ours. */
+/** Why a command failed. `code` is one of the protocol, or `offline`, `timeout`, `connection_lost`. */
 export class MurreError extends Error {
-  constructor(code, message, { identifier, service } = {}) {
+  constructor(code, message, { channel, service } = {}) {
     super(message)
-    Object.assign(this, { name: 'MurreError', code, identifier, service })
+    Object.assign(this, { name: 'MurreError', code, channel, service })
   }
 }
 
@@ -15,30 +14,30 @@ export class Murre {
 
   #url
   #options
-  /** The connection that is or is being made. What comes of an earlier one is ignored. */
+  /** The current connection, open or connecting. Events of an earlier one are ignored. */
   #link = null
-  /** How many connections in a row did not last. */
+  /** Connections in a row that ended before they were stable. */
   #attempts = 0
-  /** The token to show. None if there is none yet, or if it has been refused. */
+  /** The token to authenticate with: none before the first, or after it was refused. */
   #token
   #expires = null
   #refused = false
   #subscriptions = new Map()
   #services = new Map()
   #lastId = 0
-  /** What is done with the answer, by the id of the command. */
+  /** Callbacks for the answers, by the id of the command. */
   #pending = new Map()
-  /** Of the pending commands those that wait for a connection: the messages, by id. */
+  /** Messages of the pending commands that wait for a connection, by id. */
   #waiting = new Map()
-  /** What is to be asked for or taken back: subscriptions and services, each with '' or 'un'. */
+  /** Subscriptions and services to send: each with '' to begin it, or 'un' to end it. */
   #claims = new Map()
-  /** By name; those by number are of commands, and outlive a connection. */
+  /** By name. Those of commands are by number, and outlive a connection. */
   #timers = new Map()
   #listeners = { connecting: new Set(), open: new Set(), closed: new Set(), error: new Set() }
 
   constructor(url, options = {}) {
     this.#options = { ...defaults, ...options }
-    if (!this.#options.WebSocket) throw new TypeError('no WebSocket here: pass one as an option')
+    if (!this.#options.WebSocket) throw new TypeError('this platform has no WebSocket: pass one in options.WebSocket')
     this.#url = new URL(url, globalThis.location?.href)
     this.#url.protocol = this.#url.protocol.replace('http', 'ws')
     this.#token = this.#options.token
@@ -50,21 +49,21 @@ export class Murre {
     return () => this.#listeners[event].delete(listener)
   }
 
-  subscribe(identifier, onPublication, { onState, onDropped, position } = {}) {
-    if (this.#subscriptions.has(identifier)) {
-      throw new MurreError('already_subscribed', 'is subscribed to already', { identifier })
+  subscribe(channel, onPublication, { onState, onDropped, position } = {}) {
+    if (this.#subscriptions.has(channel)) {
+      throw new MurreError('already_subscribed', 'this channel is subscribed to already', { channel })
     }
     const unsubscribe = () => this.#end(one)
-    const members = { identifier, position, onPublication, onState, onDropped, unsubscribe }
+    const members = { channel, position, onPublication, onState, onDropped, unsubscribe }
     const one = new Subscription(members)
-    this.#subscriptions.set(identifier, one)
+    this.#subscriptions.set(channel, one)
     this.#claim(one)
     return one
   }
 
   serve(service, handler, { onState } = {}) {
     if ((this.#services.get(service)?.state ?? 'ended') !== 'ended') {
-      throw new MurreError('already_serving', 'is served already', { service })
+      throw new MurreError('already_serving', 'this service is served already', { service })
     }
     const one = new Standing({ service, handler, onState, unserve: () => this.#end(one) })
     this.#services.set(service, one)
@@ -72,28 +71,28 @@ export class Murre {
     return one
   }
 
-  async publish(identifier, data, options) {
+  async publish(channel, data, options) {
     const command =
       data instanceof Uint8Array
-        ? writeBinary(identifier, data)
-        : { action: 'publish', identifier, data: data ?? null }
+        ? writeBinary(channel, data)
+        : { action: 'publish', identifier: channel, data: data ?? null }
     const { position } = await this.#ask(command, options)
     return { position }
   }
 
-  async history(identifier, { limit = HISTORY_LIMIT, position, ...options } = {}) {
+  async history(channel, { limit = HISTORY_LIMIT, position, ...options } = {}) {
     const page = (limit, position) =>
-      this.#ask({ action: 'history', identifier, limit, position }, options)
+      this.#ask({ action: 'history', identifier: channel, limit, position }, options)
     let answer = await page(limit, position)
     const { epoch, offset: head } = answer.position
-    /** The publications after an offset; null if the next one is not kept any more. */
+    /** The publications after an offset; null if the next one is no longer kept. */
     const after = async (offset, limit) => {
       const { position, publications, more } = await page(limit, { epoch, offset })
       const [next] = publications
       const kept = position.epoch === epoch && (next?.offset ?? offset + 1) === offset + 1
       return kept ? { publications, more } : null
     }
-    // One answer does not hold so many of the newest: read on from where the oldest of them is.
+    // The newest publications do not fit one answer: read pages from the oldest of them on.
     if (!position && answer.more && answer.publications.length < limit) {
       answer = (await after(Math.max(0, head - limit), limit)) ?? { ...answer, more: false }
     }
@@ -163,7 +162,7 @@ export class Murre {
     }
   }
 
-  /** Authenticates this connection, and again when nine tenths of the token's time are over. */
+  /** Authenticates this connection, and renews the token after nine tenths of its lifetime. */
   async #showToken() {
     const { getToken, clock } = this.#options
     try {
@@ -174,7 +173,7 @@ export class Murre {
       throw error
     }
     this.#stop('token')
-    // If the clocks here and there disagree so much, the server's close will say when to ask.
+    // Not positive if the clocks differ that much: then the server closes, and a new token is got.
     const left = this.#expires === null ? 0 : this.#expires * 1000 - clock.now()
     if (!getToken || left <= 0) return
     this.#after('token', Math.min(left * 0.9, TIMER_MAX), async () => {
@@ -203,7 +202,7 @@ export class Murre {
     this.#emit('open')
   }
 
-  /** The connection is no more, or given up. Another one is made, unless this is `final`. */
+  /** Handles the end of the connection. Reconnects, unless this is `final`. */
   #lost(code, reason, final = false) {
     const { getToken, random, backoffBase, backoffMax } = this.#options
     const socket = this.#link?.socket
@@ -219,30 +218,30 @@ export class Murre {
     this.#claims.clear()
     for (const name of this.#timers.keys()) if (typeof name !== 'number') this.#stop(name)
 
-    // Neither an administrator's word nor a token that was refused gets better with time.
+    // Reconnecting helps neither after an administrator's disconnect nor with a refused token.
     final ||= code === ENDED_BY_ADMIN || (this.#refused && !getToken)
     let retryIn = null
     if (final) {
       this.#attempts = 0
     } else {
       retryIn = random() * Math.min(backoffMax, backoffBase * 2 ** this.#attempts++)
-      // The server is going away, and knows better: not before so many seconds.
+      // The server is going away and has said after how many seconds to come back.
       const [, seconds] = (code === SERVICE_RESTART && RETRY.exec(reason)) || []
       if (seconds > 0) retryIn = Math.max(retryIn, (Number(seconds) + random()) * 1000)
       this.#after('retry', retryIn, () => this.connect())
     }
     for (const id of [...this.#pending.keys()]) {
       if (!this.#waiting.has(id)) {
-        this.#settle(id, new MurreError('connection_lost', 'the connection was lost meanwhile'))
+        this.#settle(id, new MurreError('connection_lost', 'the connection ended before the answer'))
       } else if (final) {
-        this.#settle(id, new MurreError('offline', 'there will be no connection'))
+        this.#settle(id, new MurreError('offline', 'the client was closed'))
       }
     }
     this.#emit('closed', { code, reason, retryIn })
     for (const one of interrupted) safely(one.onState, { state: 'pending' })
   }
 
-  /** Asks for a sign of life after a time without any. Browsers do not show the server's pings. */
+  /** Sends a ping after a time of silence: browsers do not show the server's pings. */
   #watch() {
     const { pingInterval, pongTimeout } = this.#options
     const link = this.#link
@@ -260,19 +259,20 @@ export class Murre {
   #received(data) {
     this.#link.heard = true
     if (typeof data !== 'string') {
-      const { identifier, offset, payload } = readBinary(data)
-      return this.#subscriptions.get(identifier)?.deliver(payload, offset)
+      const { channel, offset, payload } = readBinary(data)
+      return this.#subscriptions.get(channel)?.deliver(payload, offset)
     }
-    const message = JSON.parse(data)
+    const { identifier: channel, ...message } = JSON.parse(data)
     switch (message.type) {
       case 'publication':
-        return this.#subscriptions.get(message.identifier)?.deliver(message.data, message.offset)
+        return this.#subscriptions.get(channel)?.deliver(message.data, message.offset)
       case 'dropped':
-        return safely(this.#subscriptions.get(message.identifier)?.onDropped, message.count)
+        return safely(this.#subscriptions.get(channel)?.onDropped, message.count)
       case 'request':
         return this.#reply(message)
       case 'error': {
-        const error = new MurreError(message.code, message.message, message)
+        const { code, message: sentence, service } = message
+        const error = new MurreError(code, sentence, { channel, service })
         if (error.code === 'token_expired') this.#refuseToken()
         if (message.id === undefined) this.#emit('error', error)
         return this.#settle(message.id, error)
@@ -285,12 +285,12 @@ export class Murre {
   /** Answers a request with what its handler returns, or with the message of what it throws. */
   async #reply({ service, request, data }) {
     const link = this.#link
-    // On another connection, the name of this request would be that of another.
+    // The id of a request holds for its connection only: on another it may name another request.
     const reply = (answer) =>
       link === this.#link && this.#send({ action: 'reply', request, ...answer })
     try {
       const { handler } = this.#services.get(service) ?? {}
-      if (!handler) throw new Error('not served any more')
+      if (!handler) throw new Error('this service is not served any more')
       reply({ data: (await handler(data, { service })) ?? null })
     } catch (error) {
       reply({ error: String(error?.message ?? error) })
@@ -302,14 +302,14 @@ export class Murre {
     return [...this.#subscriptions.values(), ...services]
   }
 
-  /** Asks for this, or takes that back, with what else is asked for in the same moment. */
+  /** Begins or ends a subscription or service. Those of one moment go into one batch. */
   #claim(one, undo = '') {
     if (this.state !== 'open') return
     this.#claims.set(one, undo)
     if (!this.#timers.has('claims')) this.#after('claims', 0, () => this.#sendClaims())
   }
 
-  /** Sends claims, no more at once and in a second than `commandsPerSecond`. */
+  /** Sends the next batch of claims: at most `commandsPerSecond` at once and per second. */
   #sendClaims() {
     const { commandsPerSecond } = this.#options
     const link = this.#link
@@ -322,9 +322,9 @@ export class Murre {
         if (one.state === 'ended') this.#forget(one)
         if (link === this.#link) this.#claimed(one, undo, error, answer)
       })
-      const { identifier, position, service } = one
+      const { channel, position, service } = one
       return service === undefined
-        ? { action: `${undo}subscribe`, identifier, position, id }
+        ? { action: `${undo}subscribe`, identifier: channel, position, id }
         : { action: `${undo}serve`, service, id }
     })
     this.#send(commands.length > 1 ? commands : commands[0])
@@ -346,8 +346,8 @@ export class Murre {
     if (one.state === 'ended') return
     const unsent = this.#claims.delete(one)
     this.#stop(one)
-    this.#subscriptions.delete(one.identifier)
-    // Until the server knows, it sends requests.
+    this.#subscriptions.delete(one.channel)
+    // Requests still come until the server has handled `unserve`.
     if (error || unsent || this.state !== 'open') this.#forget(one)
     else this.#claim(one, 'un')
     one.become('ended', { error })
@@ -357,7 +357,7 @@ export class Murre {
     if (this.#services.get(one.service) === one) this.#services.delete(one.service)
   }
 
-  /** Resolves with the answer to a command, sent now or, if that is wanted, at the next connect. */
+  /** Resolves with the answer to a command. It is sent now, or with `offline: wait` once connected. */
   #ask(command, options = {}, ready = this.state === 'open') {
     const { offline = this.#options.offline, timeout = this.#options.timeout } = options
     return new Promise((resolve, reject) => {
@@ -365,7 +365,7 @@ export class Murre {
       const bytes = command instanceof Uint8Array
       const message = bytes ? command : JSON.stringify({ ...command, id })
       this.#pending.set(id, (error, answer) => (error ? reject(error) : resolve(answer)))
-      this.#after(id, timeout, () => this.#settle(id, new MurreError('timeout', 'no answer in time')))
+      this.#after(id, timeout, () => this.#settle(id, new MurreError('timeout', 'there was no answer in time')))
 
       const hope = this.state === 'connecting' || this.#timers.has('retry')
       const room = this.#waiting.size < this.#options.waitingMax
@@ -376,11 +376,11 @@ export class Murre {
   }
 
   #submit(id, message) {
-    // What the program asked for first goes first, unless it is so much that it has to wait.
+    // Keeps the order of the program: its earlier claims go first, unless there are too many at once.
     if (this.#claims.size < BATCH_MAX) this.#sendClaims()
     this.#waiting.delete(id)
     this.#link.socket.send(message)
-    // Bytes are answered only if they are refused, and then without an id.
+    // A binary publication is answered only if it is refused, and then without an id.
     if (typeof message !== 'string') this.#settle(id, null, {})
   }
 
@@ -400,7 +400,7 @@ export class Murre {
     for (const listener of [...this.#listeners[event]]) safely(listener, detail)
   }
 
-  /** Calls `then` in so many milliseconds, unless the timer of this name is stopped or set anew. */
+  /** Calls `then` after `milliseconds`, unless the timer `name` is stopped or set again. */
   #after(name, milliseconds, then) {
     this.#stop(name)
     const fire = () => {
@@ -416,7 +416,7 @@ export class Murre {
   }
 }
 
-/** A service, or what is common to it and a subscription: it is asked for again at each connect. */
+/** A service. Also the base of a subscription: both are restored at each connect. */
 class Standing {
   state = 'pending'
 
@@ -439,23 +439,23 @@ class Subscription extends Standing {
 
   begin({ position, recovered = this.#began ? false : undefined }) {
     this.#began = true
-    // What was missed comes now, and counts on from where this stands.
+    // If recovered, missed publications follow, and advance the position.
     if (!recovered) this.position = position
     this.become('active', { recovered })
   }
 
   deliver(data, offset) {
-    // Until it has begun, what comes is for one that has ended.
+    // Before it is active, publications are for an earlier subscription that has ended.
     if (this.state !== 'active') return
     if (offset !== undefined && this.position) {
       if (offset <= this.position.offset) return
       this.position = { epoch: this.position.epoch, offset }
     }
-    safely(this.onPublication, data, { identifier: this.identifier, offset })
+    safely(this.onPublication, data, { channel: this.channel, offset })
   }
 }
 
-/** What the program throws is its own affair: it is reported, and goes no further. */
+/** Calls a callback of the program. What it throws is reported as uncaught, and does not harm the client. */
 function safely(call, ...values) {
   try {
     call?.(...values)
@@ -466,9 +466,11 @@ function safely(call, ...values) {
   }
 }
 
-function writeBinary(identifier, payload) {
-  const name = new TextEncoder().encode(identifier)
-  if (name.length > 255) throw new MurreError('bad_identifier', 'is too long', { identifier })
+function writeBinary(channel, payload) {
+  const name = new TextEncoder().encode(channel)
+  if (name.length > 255) {
+    throw new MurreError('bad_identifier', 'the name of the channel is too long', { channel })
+  }
   const message = new Uint8Array(2 + name.length + payload.length)
   message.set([1, name.length])
   message.set(name, 2)
@@ -480,7 +482,7 @@ function readBinary(buffer) {
   const view = new DataView(buffer)
   const end = 2 + view.getUint8(1)
   return {
-    identifier: new TextDecoder().decode(new Uint8Array(buffer, 2, end - 2)),
+    channel: new TextDecoder().decode(new Uint8Array(buffer, 2, end - 2)),
     offset: Number(view.getBigUint64(end)) || undefined,
     payload: new Uint8Array(buffer, end + 8),
   }
@@ -507,15 +509,15 @@ const defaults = {
 }
 
 const BATCH_MAX = 100
-/** The server's default. */
+/** The server's default `limit`. */
 const HISTORY_LIMIT = 100
-/** The longest time that a browser's timer takes. */
+/** The longest delay of a browser's timer, in milliseconds. */
 const TIMER_MAX = 2 ** 31 - 1
-/** What a browser reports of a connection that ended without a close. */
+/** The close code that a browser reports for a connection that ended without one. */
 const NO_CODE = 1006
 const ENDED_BY_ADMIN = 4000
 const SERVICE_RESTART = 1012
 /** At most four digits: an hour is more than enough. */
 const RETRY = /\bretry=(\d{1,4})$/
-/** Refusals that may be otherwise a little later. */
+/** Errors after which a subscription or service is tried again. */
 const LATER = new Set(['overloaded', 'too_fast', 'already_subscribed', 'already_serving'])

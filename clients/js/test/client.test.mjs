@@ -20,7 +20,7 @@ check('every subscriber hears every publication in order, with its offset', asyn
     await until(() => heard.length === values.length)
     assert.deepEqual(heard.map(({ data }) => data), values)
     assert.deepEqual(heard.map(({ offset }) => offset), published.map((p) => p.position.offset))
-    assert.deepEqual(heard.map(({ identifier }) => identifier), values.map(() => channel))
+    assert.deepEqual(heard.map(({ channel }) => channel), values.map(() => channel))
   }
   for (const { position } of all) assert.deepEqual(position, published.at(-1).position)
 })
@@ -31,7 +31,7 @@ check('without history there is no position', async () => {
   const subscription = await subscribe(client, channel)
   assert.deepEqual(await client.publish(channel, 1), { position: undefined })
   await until(() => subscription.heard.length > 0)
-  assert.deepEqual(subscription.heard, [{ data: 1, identifier: channel, offset: undefined }])
+  assert.deepEqual(subscription.heard, [{ data: 1, channel, offset: undefined }])
   assert.equal(subscription.position, undefined)
   await assert.rejects(client.history(channel), code('no_history'))
 })
@@ -127,7 +127,7 @@ check('what is refused says why, and can be tried again', async () => {
     assert.equal(state, 'ended')
     assert.equal(changes.length, 1)
     assert.equal(changes[0].error.code, 'not_allowed')
-    assert.equal(changes[0].error.identifier, 'closed:door')
+    assert.equal(changes[0].error.channel, 'closed:door')
   }
   await assert.rejects(client.publish('closed:door', 1), code('not_allowed'))
   await assert.rejects(client.publish('plain:x', 1n), TypeError)

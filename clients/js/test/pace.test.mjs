@@ -29,7 +29,7 @@ check('many subscriptions come and go no faster than the server lets them', { sk
   await until(active)
   const [last] = subscriptions.slice(-1)
   for (const subscription of subscriptions) subscription.unsubscribe()
-  const again = await support.subscribe(client, last.identifier)
+  const again = await support.subscribe(client, last.channel)
   assert.equal(again.state, 'active')
   assert.deepEqual(refused, [])
   assert.equal(proxy.count, 2)

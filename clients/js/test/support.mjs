@@ -1,5 +1,5 @@
-// What the tests share: a server to talk to, a proxy that harms connections, clients that end with
-// the test. The server is the one built last, on TEST_PORT, or one that runs already, at MURRE_URL.
+// Shared by the tests: a server, a proxy that breaks connections, clients that are closed after each
+// test. The server is the newest build, on TEST_PORT, or a running one at MURRE_URL.
 
 import { spawn } from 'node:child_process'
 import { createHmac } from 'node:crypto'
@@ -18,7 +18,7 @@ const adminPort = process.env.TEST_ADMIN_PORT ?? '18001'
 export const admin = `127.0.0.1:${adminPort}`
 
 export { WebSocket }
-/** A server that the tests have not started cannot be restarted by them. */
+/** Tests that restart the server are skipped for a server that they did not start. */
 export const external = process.env.MURRE_URL
 export const origin = external ? new URL(external).host : `127.0.0.1:${port}`
 export const url = external ?? `ws://${origin}/ws`
@@ -63,7 +63,7 @@ export async function run(options) {
 const secret = 'what the tests and their server know'
 let keys
 
-/** Where the server finds what tokens are signed with. */
+/** The file with the secret that signs tokens. */
 function secretFile() {
   if (!keys) {
     keys = mkdtempSync(join(tmpdir(), 'murre-client-'))
@@ -73,7 +73,7 @@ function secretFile() {
   return join(keys, 'secret')
 }
 
-/** A token of `sub` for so many seconds. */
+/** A token of the user `sub`, valid for `seconds`. */
 export function token(sub, seconds = 3_600) {
   const exp = Date.now() / 1_000 + seconds
   const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url')
@@ -84,12 +84,12 @@ export function token(sub, seconds = 3_600) {
 /** A path in this repository. */
 export const root = (path) => fileURLToPath(new URL(`../../../${path}`, import.meta.url))
 
-/** A path where things are built. */
+/** A path below the build directory. */
 export const target = (path) => resolve(root('.'), process.env.CARGO_TARGET_DIR ?? 'target', path)
 
 /** A TCP proxy in front of the server. */
 export class Proxy {
-  /** Connections that it has made. */
+  /** Connections made to the server so far. */
   count = 0
   #listener = net.createServer((client) => this.#join(client))
   #sockets = new Set()
@@ -137,7 +137,7 @@ export class Proxy {
     this.#refusing = false
   }
 
-  /** Carries nothing more on the connections there are, and leaves them open. */
+  /** Stops forwarding on all connections, and leaves them open. */
   hang() {
     for (const socket of this.#sockets) socket.unpipe().pause()
   }
@@ -151,13 +151,13 @@ export class Proxy {
 const proxies = []
 const clients = []
 
-// What a test leaves open would keep this process alive.
+// An open connection would keep this process alive.
 afterEach(() => {
   for (const client of clients.splice(0)) client.close()
   for (const proxy of proxies.splice(0)) proxy.close()
 })
 
-/** A client that comes back soon, ends with the test, and remembers its events in `heard`. */
+/** A client that reconnects quickly, is closed after the test, and collects its events in `heard`. */
 export function connect(options = {}, address = url) {
   const client = new Murre(address, { WebSocket, backoffBase: 20, backoffMax: 100, ...options })
   clients.push(client)
@@ -168,11 +168,11 @@ export function connect(options = {}, address = url) {
   return client
 }
 
-/** A subscription that remembers what it hears, and waits until it is active. */
-export async function subscribe(client, identifier, options = {}) {
+/** Subscribes, and waits until that is active. Publications are in `heard`, states in `changes`. */
+export async function subscribe(client, channel, options = {}) {
   const heard = []
   const changes = []
-  const subscription = client.subscribe(identifier, (data, about) => heard.push({ data, ...about }), {
+  const subscription = client.subscribe(channel, (data, about) => heard.push({ data, ...about }), {
     ...options,
     onState: (change) => changes.push(change),
   })
@@ -181,7 +181,7 @@ export async function subscribe(client, identifier, options = {}) {
   return subscription
 }
 
-/** Waits for something to be so. The test's time limit decides when it is not. */
+/** Waits until `check` returns true. Otherwise the test ends at its time limit. */
 export async function until(check) {
   while (!check()) await new Promise((resolve) => setTimeout(resolve, 2))
 }

@@ -68,7 +68,7 @@ check('the next token comes before the first expires, and the connection stays',
   await until(() => Date.now() > expired)
   assert.equal(asked, 2)
   assert.deepEqual(closes(client), [])
-  await client.publish(subscription.identifier, 'still here')
+  await client.publish(subscription.channel, 'still here')
 })
 
 check('a connection whose token expires comes back with the next', async () => {

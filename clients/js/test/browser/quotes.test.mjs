@@ -1,4 +1,4 @@
-// The quotes page: quotes come, rise and fall, and come back after the server was away.
+// The quotes page: it shows quotes that rise and fall, and recovers after a restart of the server.
 
 import assert from 'node:assert/strict'
 import { after, before } from 'node:test'
@@ -52,7 +52,7 @@ check('quotes come, and prices are green when they have risen and red when they 
       [await bid.elementHandle(), before.price],
     )
     const now = await look()
-    // More than one quote may have come meanwhile: then which way the last went is not known.
+    // If several quotes came meanwhile, the direction of the last one is not known.
     if (now.color === colors[now.move]) seen.add(now.move)
     assert.equal(now.color, colors[now.move])
     before = now

@@ -1,4 +1,4 @@
-// Chromium, Debian's, without a screen.
+// Debian's Chromium, headless.
 
 import { mkdirSync } from 'node:fs'
 import { after, before } from 'node:test'
@@ -17,7 +17,7 @@ before(async () => {
 })
 after(() => browser?.close())
 
-/** A page at `url`, closed with the test `t`. What goes wrong in it is in `problems`. */
+/** A page at `url`, closed after the test `t`. Its uncaught errors and console errors are in `problems`. */
 export async function open(t, url, options) {
   const context = await browser.newContext(options)
   t.after(() => context.close())
@@ -25,7 +25,7 @@ export async function open(t, url, options) {
   page.problems = []
   page.on('pageerror', (error) => page.problems.push(String(error)))
   page.on('console', (message) => {
-    // That there is no connection is what the page is to deal with, and a browser asks for an icon.
+    // The page itself handles a failed connection, and a browser always requests an icon.
     const { url } = message.location()
     const expected = /^WebSocket connection to/.test(message.text()) || url.endsWith('/favicon.ico')
     if (message.type() === 'error' && !expected) page.problems.push(message.text())
@@ -34,7 +34,7 @@ export async function open(t, url, options) {
   return page
 }
 
-/** Keeps what the page looks like in target/screenshots. */
+/** Saves a picture of the page in target/screenshots. */
 export async function keep(page, name) {
   mkdirSync(screenshots, { recursive: true })
   await page.screenshot({ path: `${screenshots}/${name}.png`, fullPage: true })
