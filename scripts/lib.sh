@@ -1,21 +1,21 @@
 # shellcheck shell=bash
-# What the scripts share. Sourced first: it goes to the repository's root, ends the script at the
-# first error, and ends whatever the script has started when it ends, however that is.
+# Shared by the scripts, which source it first. It changes to the repository's root, ends the script at the
+# first error, and ends the processes that the script has started when the script ends in any way.
 
 set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# The server reads MURRE_* variables; the scripts say everything by flags.
+# The scripts set everything by flags, so MURRE_* variables of the caller must not interfere.
 unset "${!MURRE_@}"
 
-# Below the ports that the kernel gives to clients (32768 and up), of which a run takes thousands.
+# Below the ephemeral ports (32768 and up), of which a run uses thousands.
 export TEST_PORT=${TEST_PORT:-18000} TEST_ADMIN_PORT=${TEST_ADMIN_PORT:-18001}
 
 built=${CARGO_TARGET_DIR:-target}/release
 tools=${CARGO_TARGET_DIR:-target}/tools
 PATH=$PWD/$tools/bin:$PATH
 work=$(mktemp --directory)
-# For the record, when the script began: the tree may be worked on meanwhile.
+# The commit of the record is taken at the start, because the tree may change meanwhile.
 [[ ! ${RECORD:-} ]] || commit=$(git describe --always --abbrev=40 --dirty)
 
 step() { printf '\n== %s\n' "$*"; }
@@ -25,20 +25,20 @@ fail() {
     exit 1
 }
 
-# Starts a command that does not outlive the script. Its process id is in `$!`, which is its group's
-# too: Ctrl-C is for the script, which ends what it has started once, and its children with it.
+# Starts a command that does not outlive the script. `$!` is its process id and the id of its own group:
+# Ctrl-C reaches only the script, which then ends each group that it has started.
 start() { setsid "$@" & }
 
-# Runs a command to its end, or to the script's: a trap waits for a plain command, not for this.
+# Runs a command. Unlike for a plain command, a signal to the script is handled at once.
 run() {
     start "$@"
     wait "$!"
 }
 
-# Waits so many seconds for a process to end. By KILL: in `finish` the rest is ignored.
+# SECONDS PID: waits until the process has ended, else fails. By KILL: `finish` ignores other signals.
 ended_within() { timeout --signal=KILL "$1" tail --pid="$2" --follow=descriptor /dev/null; }
 
-# Appends a line of JSON to RECORD, where that is set: KEY=VALUE..., at which commit, where and when.
+# KEY=VALUE...: appends a line of JSON to RECORD, if that is set, with the commit, machine and time.
 record() {
     [[ ${RECORD:-} ]] || return 0
     python3 - "$@" "commit=$commit" >>"$RECORD" <<'END'
@@ -53,21 +53,21 @@ print(json.dumps({
 END
 }
 
-# Another run's sockets would be counted with ours, and another program's work slows ours.
+# Fails if other programs hold many sockets: they would be counted with those of the run.
 quiet() {
     local sockets
     sockets=$(awk '/^TCP:/ { print $3 }' /proc/net/sockstat)
     ((sockets < 1000)) || fail "$sockets TCP sockets are open here: end what holds them first"
 }
 
-# What the scenarios about channels need: everybody may publish, and as fast as they can.
+# Rules for the scenarios about channels: everybody may publish, without a limit on the rate.
 open_channels=(--namespace "default,publish=anyone,serve=anyone"
     --namespace "kept,publish=anyone,history-size=100000" --max-commands-per-second 1000000)
 
-# Load comes from few addresses, of which each is many clients.
+# The load comes from few addresses, each with many connections.
 any_address=(--max-conns-per-address 0 --max-handshakes-per-second 0)
 
-# What is started as the server.
+# The command of the server.
 binary=("$built/murre")
 
 # Starts the server with these options and waits until it serves. Its process id is in `server`.
@@ -76,21 +76,21 @@ start_server() {
         --listen "${server_listen:-127.0.0.1:$TEST_PORT}" --admin "127.0.0.1:$TEST_ADMIN_PORT" "$@" \
         >"$work/server.log" 2>&1
     server=$!
-    # Its own word: an answer on the port could be that of another server.
+    # From its log: another server could answer on the port.
     until grep --quiet serving "$work/server.log"; do
         kill -0 "$server" 2>/dev/null || fail "no server: $(tail --lines=1 "$work/server.log")"
         sleep 0.1
     done
 }
 
-# How many connections the server has now.
+# Prints the number of connections that the server has now.
 held() {
     curl --silent "http://127.0.0.1:$TEST_ADMIN_PORT/stats" | python3 -c '
 import json, sys
 print(json.loads(sys.stdin.read() or "{}").get("connections", 0))'
 }
 
-# The server has been told to end: it must do so soon, and with 0.
+# After SIGTERM: the server must end soon, and with 0.
 wait_for_server() {
     ended_within 30 "$server" || fail "the server still runs 30 s after SIGTERM"
     wait "$server" || fail "the server ended with $?: $(tail --lines=1 "$work/server.log")"
@@ -101,18 +101,18 @@ stop_server() {
     wait_for_server
 }
 
-# What a script has changed on the machine is put back here.
+# Restores what a script has changed on the machine. Scripts redefine it.
 undo() { :; }
 
 finish() {
     local pid
-    # A second signal changes nothing, nor does it end what is used here.
+    # Further signals end neither this function nor the commands in it.
     trap '' HUP INT TERM
-    # The last first: clients that lose their server would take that for its fault.
+    # In reverse order: clients that lose their server would report an error.
     for pid in $(jobs -pr | tac); do
-        # By group, or alone in the moment before it has one.
+        # By group, or alone if it has no group yet.
         kill -TERM -- "-$pid" 2>/dev/null || kill -TERM "$pid" || true
-        # A million connections take half a minute to leave.
+        # A million connections take half a minute to close.
         ended_within 90 "$pid" || kill -KILL -- "-$pid" || true
     done
     undo

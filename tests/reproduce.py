@@ -260,7 +260,7 @@ class Refused(Case):
     def test_bad_arguments(self):
         self.refused("--conns", "0", words="'0' is not a number of connections")
         self.refused("--conns", "1e6", words="'1e6' is not a number of connections")
-        self.refused("--conns", words="--conns wants a value")
+        self.refused("--conns", words="--conns needs a value")
         self.refused("--wings", words="unknown option '--wings'")
 
     def test_too_many_connections_are_refused_with_the_number_that_fits(self):
@@ -282,7 +282,7 @@ class Refused(Case):
 
     def test_a_record_that_cannot_be_written_fails_the_run(self):
         """Before the first connection where that can be known, otherwise at the end."""
-        self.refused("--conns", "10", RECORDS="/nowhere/at/all", words="record cannot be written")
+        self.refused("--conns", "10", RECORDS="/nowhere/at/all", words="cannot write ")
         directory = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, directory)
         today = subprocess.run(["date", "--utc", "+%F"], text=True, capture_output=True,
