@@ -1,6 +1,6 @@
 #!/usr/bin/env -S python3 -B
-"""kernel-tuning/: check, apply and revert on a tree of files that stands for a machine, and the
-files beside them. With the rights for it also here, in a network namespace of its own."""
+"""Tests of kernel-tuning/: check, apply and revert on a tree of files in place of a machine, and the files
+beside them. As root also on this machine, in a network namespace of its own."""
 
 import ctypes
 import json
@@ -21,7 +21,7 @@ from tuning.knobs import KNOBS  # noqa: E402
 SOMAXCONN, FILE_MAX, TCP_MEM = "net.core.somaxconn", "fs.file-max", "net.ipv4.tcp_mem"
 PORTS = "net.ipv4.ip_local_port_range"
 
-# What Linux 6.13 has on a machine of 16 GB that nobody has tuned. Port ranges come with a tab.
+# The defaults of Linux 6.13 on a machine of 16 GB. The kernel separates ports by a tab.
 DEFAULTS = {
     "kernel.osrelease": "6.13.0-murre",
     "kernel.random.boot_id": "one",
@@ -73,7 +73,7 @@ class Machine(unittest.TestCase):
         link.symlink_to(name)
 
     def run_tool(self, *arguments, status=0, files=20000):
-        """What a command writes, after it ended with that status."""
+        """Runs a command, expects this exit status, and returns its output."""
         environment = {**os.environ, "MURRE_TUNING_STATE": str(self.state),
                        "MURRE_TUNING_ROOT": str(self.root)}
 
@@ -96,7 +96,7 @@ class Check(Machine):
         self.assertTrue(found["ok"])
         self.assertEqual(found["room"], 10000)
         self.assertEqual(knobs["open files (hard limit)"]["status"], "ok")
-        self.assertIn("All that matters is right", self.run_tool("check", "--conns", "10000"))
+        self.assertIn("All required settings are high enough", self.run_tool("check", "--conns", "10000"))
 
     def test_what_is_too_low_comes_with_value_and_need(self):
         self.set("kernel.osrelease", "6.12.0")
@@ -107,11 +107,11 @@ class Check(Machine):
         self.assertEqual(tcp_mem["needed"], [750000, 1000000, 1500000])
         self.assertFalse(tcp_mem["fine"])
         self.assertEqual(knobs[SOMAXCONN]["needed"], [65535])
-        self.assertTrue(knobs[SOMAXCONN]["fine"], "ends in no failure: it only slows connects")
+        self.assertTrue(knobs[SOMAXCONN]["fine"], "not required: it only slows connects")
         self.assertEqual(knobs["net.netfilter.nf_conntrack_max"]["needed"], [1250000])
         self.assertEqual(knobs[FILE_MAX]["status"], "ok")
         self.assertNotIn(PORTS, knobs)
-        # The smallest of what matters: 20,000 open files less 256, on a kernel without direct ones.
+        # The smallest required setting: 20,000 open files less 256, on a kernel without direct descriptors.
         self.assertEqual(found["room"], 19744)
         self.assertIn("there is room for 19,744", self.run_tool("check", status=1))
 
@@ -205,7 +205,7 @@ class ApplyAndRevert(Machine):
         self.assertIn("Nothing was applied", self.run_tool("revert"))
 
     def test_what_holds_on_the_whole_host_is_said_in_a_namespace(self):
-        """Which is where the host's settings of the network are not to be seen."""
+        """In a network namespace the host's network settings are not visible."""
         self.assertNotIn("whole host", self.run_tool("apply", "--conns", "2000000"))
         self.run_tool("revert")
         self.path(TCP_MEM).unlink()
@@ -217,7 +217,7 @@ class ApplyAndRevert(Machine):
     def test_a_second_apply_keeps_the_first_values(self):
         self.run_tool("apply", "--conns", "100000")
         saved = json.loads(self.state.read_text())["saved"]
-        self.assertIn("as it was", self.run_tool("apply", "--conns", "100000"))
+        self.assertIn("unchanged", self.run_tool("apply", "--conns", "100000"))
         self.assertEqual(json.loads(self.state.read_text())["saved"], saved)
         self.run_tool("apply", "--conns", "2000000")
         self.assertEqual(self.values()["fs.nr_open"], "2000256")
@@ -232,7 +232,7 @@ class ApplyAndRevert(Machine):
         self.assertEqual(self.values()[SOMAXCONN], "4096")
 
     def test_what_cannot_be_set_is_said_and_the_rest_is_set(self):
-        # A file that even root may not write, with a number that is too low.
+        # A file that even root cannot write, with a number that is too low.
         self.path(FILE_MAX).unlink()
         self.path(FILE_MAX).symlink_to("/proc/sys/kernel/ngroups_max")
         row = self.verdicts(status=1)[1][FILE_MAX]
@@ -246,7 +246,7 @@ class ApplyAndRevert(Machine):
     def test_what_cannot_be_put_back_is_kept(self):
         self.run_tool("apply")
         self.path(SOMAXCONN).unlink()
-        self.assertRegex(self.run_tool("revert", status=1), f"NOT BACK +{SOMAXCONN}: 4096")
+        self.assertRegex(self.run_tool("revert", status=1), f"NOT RESTORED +{SOMAXCONN}: 4096")
         self.assertEqual(json.loads(self.state.read_text())["saved"], {SOMAXCONN: "4096"})
         self.set(SOMAXCONN, "65535")
         self.run_tool("revert")
@@ -276,10 +276,10 @@ class ApplyAndRevert(Machine):
     def test_a_state_that_is_not_ours_is_refused(self):
         for text in ("", "{}", '{"place": {"boot": "one"}, "saved": {"a": 1}}'):
             self.place(self.state, text)
-            self.assertIn("not ours", self.run_tool("revert", status=1))
+            self.assertIn("is not a file of kernel-tuning", self.run_tool("revert", status=1))
         place = {"boot": "one", "network": None}
         self.place(self.state, json.dumps({"place": place, "saved": {"kernel.osrelease": "x"}}))
-        self.assertIn("no setting of ours", self.run_tool("revert", status=1))
+        self.assertIn("not a setting of kernel-tuning", self.run_tool("revert", status=1))
         self.assertEqual(self.values(), DEFAULTS)
 
 
@@ -301,7 +301,7 @@ class ThisMachine(Machine):
         self.assertEqual(Path("/proc/sys/net/core/somaxconn").read_text(), own)
 
     def test_check_reads_this_machine(self):
-        """Without rights, and whatever its answer: no knob is left out."""
+        """Without rights, on this machine: whatever the result, no knob is left out."""
         environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         done = subprocess.run([TUNING / "check", "--json", "--client"], env=environment, text=True,
                               capture_output=True, check=False)
@@ -343,7 +343,7 @@ os.execv(f"{tuning}/check", ["check", "--json", "--conns", "1000"])
 
 class Files(Machine):
     def test_the_sysctl_file_is_what_apply_prints(self):
-        """After a change of a formula UPDATE=1 tests/kernel-tuning.py writes it."""
+        """After a change of a formula, UPDATE=1 tests/kernel-tuning.py writes the file."""
         made, file = self.run_tool("apply", "--print"), TUNING / "sysctl.d/90-murre.conf"
         if os.environ.get("UPDATE"):
             file.write_text(made)

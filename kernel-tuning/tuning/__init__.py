@@ -1,1 +1,1 @@
-"""What `apply`, `check` and `revert` share. The table of knobs is in `knobs`."""
+"""Shared by `apply`, `check` and `revert`. `knobs` has the table of settings."""

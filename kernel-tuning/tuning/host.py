@@ -1,4 +1,4 @@
-"""The machine: its settings, as files under /proc/sys, and its limits."""
+"""The machine: its settings, which are files under /proc/sys, and its limits."""
 
 import ctypes
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 class Host:
-    """Everything is read and written below `root`, which is / but in tests."""
+    """Reads and writes only below `root`, which is / except in tests."""
 
     def __init__(self, root=None, now=False):
         self.root = Path(root or os.environ.get("MURRE_TUNING_ROOT", "/"))
-        # Whether only the memory counts that nobody uses now.
+        # Counts only memory that is free now.
         self.now = now
 
     def text(self, path):
@@ -27,13 +27,13 @@ class Host:
         return self.text(self.sysctl_path(name))
 
     def numbers(self, name):
-        """A setting's numbers, or None where there is no such setting or no number in it."""
+        """A setting's numbers, or None if the setting is missing or is not made of numbers."""
         words = (self.sysctl(name) or "").split()
         return tuple(map(int, words)) if words and all(map(is_number, words)) else None
 
     def write(self, name, text):
-        """Raises OSError where the kernel or the container refuses."""
-        # Not buffered, so that a refusal is this call's; opened without creating.
+        """Writes a setting. Raises OSError if the kernel or the container refuses."""
+        # Unbuffered, so that this call fails if the kernel refuses; never creates a file.
         fd = os.open(self.root / self.sysctl_path(name), os.O_WRONLY | os.O_TRUNC)
         try:
             os.write(fd, text.encode())
@@ -41,8 +41,8 @@ class Host:
             os.close(fd)
 
     def settable(self, name):
-        """Whether root could write the setting here: not on a read-only /proc/sys, and not one
-        that belongs to the host of a container."""
+        """Whether root could write the setting here. False on a read-only /proc/sys, and for settings
+        that belong to the host of a container."""
         path = self.root / self.sysctl_path(name)
         try:
             read_only = os.statvfs(path).f_flag & os.ST_RDONLY
@@ -57,7 +57,7 @@ class Host:
 
     @cached_property
     def memory_bytes(self):
-        """What there is, or what the control group allows where that is less."""
+        """The memory of the machine, or of the control group if that is less."""
         return self.memory("MemTotal")
 
     @cached_property
@@ -81,14 +81,14 @@ class Host:
 
     @cached_property
     def memlock_bytes(self):
-        """Locked memory that the kernel allows this user; root is not counted."""
+        """Locked memory that the kernel allows this user. Root has no limit."""
         if os.geteuid() == 0:
             return UNBOUNDED
         return unbounded(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
 
     @cached_property
     def uring_allowed(self):
-        """Whether a ring can be made, found by making one: a seccomp profile shows in no file."""
+        """Whether a ring can be made. Tried by making one, because no file shows a seccomp profile."""
         if self.root != Path("/"):
             return self.sysctl("kernel.io_uring_disabled") in (None, "0")
         ring = ctypes.CDLL(None).syscall(IO_URING_SETUP, 1, ctypes.create_string_buffer(120))
@@ -98,13 +98,13 @@ class Host:
         return True
 
     def holds_everywhere(self, name):
-        """Whether a setting is the whole host's although this is only a network namespace of it,
-        which does not see those of the host that are about the network."""
+        """Whether a setting holds for the whole host although this is only a network namespace of it. In such
+        a namespace the host's network settings are not visible."""
         elsewhere = self.sysctl("net.ipv4.tcp_mem") is None
         return elsewhere and not name.startswith("net.")
 
     def place(self):
-        """Where a setting holds: until the next boot, and in this network namespace."""
+        """The scope of a setting: this boot, and this network namespace."""
         try:
             network = os.readlink(self.root / "proc/self/ns/net")
         except OSError:

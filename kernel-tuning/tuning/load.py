@@ -1,4 +1,4 @@
-"""What a host has to hold, as the command line says it."""
+"""The load that a host must hold, from the command line."""
 
 import argparse
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Load:
-    """So many connections, and which of their ends are on this host."""
+    """A number of connections, and which of their ends are on this host."""
 
     conns: int
     server: bool = True
     client: bool = False
-    # Addresses and ports that the clients connect to: each lets one client address use all its
-    # local ports again.
+    # Addresses and ports that the clients connect to. For each, a client address can use all its local
+    # ports.
     targets: int = 30
 
     @property
@@ -21,17 +21,17 @@ class Load:
 
     def __str__(self):
         ends = [end for end in ("server", "client") if getattr(self, end)]
-        return f"{self.conns:,} connections, {' and '.join(ends)} here"
+        return f"{self.conns:,} connections, {' and '.join(ends)} on this host"
 
 
 def parser(description):
-    """The options that all sizing starts from."""
+    """A parser with the options that describe the load."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--conns", type=count, default=1_000_000, metavar="N",
                          help="connections to size for [1000000]")
-    options.add_argument("--server", action="store_true", help="the server is here [default]")
+    options.add_argument("--server", action="store_true", help="the server is on this host [default]")
     options.add_argument("--client", action="store_true",
-                         help="the clients are here; with --server, both ends are")
+                         help="the clients are on this host; with --server, both ends are")
     options.add_argument("--targets", type=count, default=30, metavar="N",
                          help="addresses that the clients connect to [30]")
     return options
@@ -44,7 +44,7 @@ def load_of(arguments):
 
 def count(text):
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= CONNS_MAX:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 to {CONNS_MAX}")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to {CONNS_MAX}")
     return int(text)
 
 

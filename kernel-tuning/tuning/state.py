@@ -1,4 +1,4 @@
-"""What `apply` found, kept until `revert` has put it back."""
+"""The values that `apply` found, saved until `revert` has restored them."""
 
 import json
 import os
@@ -6,20 +6,20 @@ from pathlib import Path
 
 
 class State:
-    """The file holds the first value seen of each setting, and where that value was in force."""
+    """The file holds the first value of each setting, and the scope in which it was in force."""
 
     def __init__(self, host):
         self.path = Path(os.environ.get("MURRE_TUNING_STATE", DEFAULT))
         self.place = host.place()
         self.saved = {}
-        # Whether a boot has undone what was applied.
+        # Whether a reboot has undone `apply`.
         self.outdated = False
         if self.path.exists():
             found = self.parsed()
             self.outdated = found["place"]["boot"] != self.place["boot"]
             if not self.outdated:
                 if found["place"] != self.place:
-                    raise StateError(f"{self.path} is of another network namespace: run this there,"
+                    raise StateError(f"{self.path} is from another network namespace: run this there,"
                                      " or name another file in MURRE_TUNING_STATE")
                 self.saved = found["saved"]
 
@@ -31,10 +31,11 @@ class State:
                 return found
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
-        raise StateError(f"{self.path} cannot be read or is not ours: look at it, then remove it")
+        raise StateError(f"{self.path} is not a file of kernel-tuning/apply, or cannot be read: look at it,"
+                         " then remove it")
 
     def store(self):
-        """Writes the file in one step, or removes it when there is nothing in it."""
+        """Replaces the file in one step, or removes it if no value is saved."""
         try:
             if not self.saved:
                 self.path.unlink(missing_ok=True)
@@ -47,12 +48,12 @@ class State:
                 os.fsync(file.fileno())
             new.replace(self.path)
         except OSError as error:
-            raise StateError(f"cannot keep what was there in {self.path} ({error.strerror}):"
+            raise StateError(f"cannot save the old values in {self.path} ({error.strerror}):"
                              " run as root, or name another file in MURRE_TUNING_STATE") from error
 
 
 class StateError(Exception):
-    """Nothing was changed; its text says what to do."""
+    """Nothing was changed. The text says what to do."""
 
 
 # Not /var/lib/murre: the service owns that, and must not decide what root writes to /proc/sys.
