@@ -130,7 +130,8 @@ fn connections_of_the_admin_port_are_bounded() {
 #[test]
 fn public_names_are_refused_on_loopback() {
     let server = Server::start(&[]);
-    for path in ["/stats", "/metrics", "/healthz", "/api/topics", "/api/openapi.json", "/nothing"] {
+    for path in ["/stats", "/metrics", "/healthz", "/api/channels", "/api/openapi.json", "/nothing"]
+    {
         let status = |host: &str| {
             let mut client = server.admin_connection();
             client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());

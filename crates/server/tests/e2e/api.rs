@@ -98,19 +98,23 @@ fn looking_at_channels() {
     names.iter().for_each(|name| _ = subscriber.subscribe(name));
     let (mut found, mut from) = (Vec::new(), String::new());
     loop {
-        let (status, page) = get(&server, &format!("/api/topics?limit=10{from}"));
+        let (status, page) = get(&server, &format!("/api/channels?limit=10{from}"));
         assert_eq!(status, 200);
-        for topic in page["topics"].as_array().expect("an array") {
-            assert_eq!(topic["subscribers"], 1);
-            found.push(topic["identifier"].as_str().expect("a name").to_owned());
+        for channel in page["channels"].as_array().expect("an array") {
+            assert_eq!(channel["subscribers"], 1);
+            found.push(channel["identifier"].as_str().expect("a name").to_owned());
         }
         let Some(next) = page["next"].as_str() else { break };
         from = format!("&from={next}");
     }
     found.sort();
     assert_eq!(found, names);
+    assert_eq!(get(&server, "/api/channels/room%2010%2F%C3%A9").1["identifier"], names[0]);
+    assert_eq!(get(&server, "/api/channels/nothing").0, 404);
+    // The earlier names.
+    let page = get(&server, "/api/topics?limit=1").1;
+    assert_eq!(page["topics"].as_array().map(Vec::len), Some(1));
     assert_eq!(get(&server, "/api/topics/room%2010%2F%C3%A9").1["identifier"], names[0]);
-    assert_eq!(get(&server, "/api/topics/nothing").0, 404);
 }
 
 /// A connection is looked at and ended by the name that it hears in `pong`.
@@ -144,7 +148,7 @@ fn looking_at_and_ending_connections() {
 fn the_key_is_needed() {
     let (server, _file) = server();
     for key in ["", "wrong", "correct hors", "correct horses"] {
-        assert_eq!(ask(&server, "GET", "/api/topics", key, &Value::Null).0, 401, "{key:?}");
+        assert_eq!(ask(&server, "GET", "/api/channels", key, &Value::Null).0, 401, "{key:?}");
     }
     let described = get(&server, "/api/openapi.json").1;
     for (path, methods) in described["paths"].as_object().expect("an object") {
@@ -155,7 +159,7 @@ fn the_key_is_needed() {
         }
     }
     let server = Server::start(&[]);
-    assert_eq!(get(&server, "/api/topics").0, 403);
+    assert_eq!(get(&server, "/api/channels").0, 403);
 }
 
 /// Every error is a JSON object with the status and code of its kind, and `openapi.json` lists the
@@ -191,12 +195,12 @@ fn errors_are_json_objects() {
         ("POST", "/api/disconnect", json, "{}", 400, "bad_order"),
         ("POST", "/api/publish", "", publish, 401, "wrong_key"),
         ("POST", "/api/publish", "Authorization: Basic Og==\r\n", publish, 401, "wrong_key"),
-        ("GET", "/api/topics?limit=many", key, "", 400, "bad_query"),
-        ("GET", "/api/topics?from=here", key, "", 400, "bad_page"),
-        ("GET", "/api/topics/%ff", key, "", 400, "bad_path"),
-        ("GET", "/api/topics/nothing", key, "", 404, "not_found"),
+        ("GET", "/api/channels?limit=many", key, "", 400, "bad_query"),
+        ("GET", "/api/channels?from=here", key, "", 400, "bad_page"),
+        ("GET", "/api/channels/%ff", key, "", 400, "bad_path"),
+        ("GET", "/api/channels/nothing", key, "", 404, "not_found"),
         ("GET", "/api/connections/here", key, "", 400, "bad_connection"),
-        ("DELETE", "/api/topics", key, "", 405, "bad_method"),
+        ("DELETE", "/api/channels", key, "", 405, "bad_method"),
         ("GET", "/api/publish", key, "", 405, "bad_method"),
         ("POST", "/stats", "", "", 405, "bad_method"),
         ("GET", "/api/nothing", key, "", 404, "not_found"),
@@ -213,12 +217,12 @@ fn errors_are_json_objects() {
         assert_eq!(answer.header("www-authenticate"), scheme, "{what}");
         assert_eq!(answer.header("allow").is_some(), status == 405, "{what}");
         let path = path.split_once('?').map_or(path, |(path, _)| path);
-        let path = ["topics/%ff", "topics/nothing", "connections/here"]
+        let path = ["channels/%ff", "channels/nothing", "connections/here"]
             .iter()
             .find(|one| path.ends_with(*one))
             .map_or(path, |one| {
-                if one.starts_with('t') {
-                    "/api/topics/{topic}"
+                if one.starts_with("channels") {
+                    "/api/channels/{channel}"
                 } else {
                     "/api/connections/{connection}"
                 }

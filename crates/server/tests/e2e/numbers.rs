@@ -160,9 +160,9 @@ fn the_api() {
     let guarded = Guarded::start(&["--shards=2"]);
     for number in NUMBERS {
         for path in [
-            format!("/api/topics?limit={number}"),
-            format!("/api/topics?from={number}-0"),
-            format!("/api/topics?from=0-{number}"),
+            format!("/api/channels?limit={number}"),
+            format!("/api/channels?from={number}-0"),
+            format!("/api/channels?from=0-{number}"),
             format!("/api/connections/{number}-0-0"),
             format!("/api/connections/0-{number}-0"),
             format!("/api/connections/0-0-{number}"),

@@ -74,8 +74,11 @@ pub(super) fn routes(admin: &Arc<Admin>) -> Router<Arc<Admin>> {
         .route("/api/publish", post(publish))
         .route("/api/broadcast", post(broadcast))
         .route("/api/disconnect", post(disconnect))
+        .route("/api/channels", get(channels))
+        .route("/api/channels/{channel}", get(channel))
+        // Their earlier names.
         .route("/api/topics", get(topics))
-        .route("/api/topics/{topic}", get(topic))
+        .route("/api/topics/{channel}", get(channel))
         .route("/api/connections/{connection}", get(connection))
         .layer(DefaultBodyLimit::max(admin.api.body_bytes_max))
         .layer(middleware::from_fn_with_state(Arc::clone(admin), authorize))
@@ -194,17 +197,27 @@ struct Page {
 const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1000;
 
-async fn topics(
-    State(admin): State<Arc<Admin>>,
+async fn channels(State(admin): State<Arc<Admin>>, page: QueryMembers<Page>) -> Answer {
+    page_of_channels(&admin, page, "channels").await
+}
+
+async fn topics(State(admin): State<Arc<Admin>>, page: QueryMembers<Page>) -> Answer {
+    page_of_channels(&admin, page, "topics").await
+}
+
+/// A page of channels, in the member `name`.
+async fn page_of_channels(
+    admin: &Admin,
     QueryMembers(Page { from, limit }): QueryMembers<Page>,
+    name: &str,
 ) -> Answer {
     let limit = limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
     let (found, next) = admin.api.channels.page(from.as_deref(), limit).await?;
-    let topics: Vec<_> = found.iter().map(info).collect();
-    Ok(Json(json!({"topics": topics, "next": next})))
+    let channels: Vec<_> = found.iter().map(info).collect();
+    Ok(Json(json!({name: channels, "next": next})))
 }
 
-async fn topic(State(admin): State<Arc<Admin>>, PathName(name): PathName) -> Answer {
+async fn channel(State(admin): State<Arc<Admin>>, PathName(name): PathName) -> Answer {
     let found = admin.api.channels.channel(&name).await?.ok_or(NOT_FOUND)?;
     Ok(Json(info(&found)))
 }
