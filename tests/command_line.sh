@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What `murre serve` says and returns when it cannot do what was asked: one clear line with 1, the
-# parser's words with 2. Run by scripts/end-to-end, while its server holds the ports.
+# Errors of `murre serve`: exit code 1 with one clear line if it cannot start, exit code 2 with the parser's
+# text for bad arguments. Run by scripts/end-to-end, while its server holds the ports.
 set -o errexit -o nounset -o pipefail
 
 murre=$1
 work=$(mktemp --directory)
 trap 'rm --recursive --force "$work"' EXIT
 
-# refused STATUS WORDS ARGUMENTS...: it ends with that status, and says that.
+# refused STATUS WORDS ARGUMENTS...: it must exit with this status and print these words.
 refused() {
     local status=$1 words=$2 ended=0 said
     shift 2

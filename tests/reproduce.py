@@ -1,9 +1,9 @@
 #!/usr/bin/env -S python3 -B
-"""scripts/reproduce-* and scripts/concurrency-search with few connections: what they end with, what
-they leave behind when interrupted, what they refuse. Wants the release build.
+"""Tests of scripts/reproduce-* and scripts/concurrency-search with few connections: their exit codes, what
+they leave behind when interrupted, and what they refuse. Needs the release build.
 
-As root each run has a network namespace of its own, so that several go at a time and what they set
-is set nowhere else; without, they go one after the other on the machine's loopback."""
+As root each run has a network namespace of its own, so that several run at a time and change no setting of
+the machine. Otherwise they run one after the other on the machine's loopback."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 120
 
 
 class Network:
-    """A network namespace, or the machine's own where none can be made."""
+    """A network namespace of its own, or the machine's if none can be made."""
 
     def __init__(self):
         self.holder = None
@@ -49,7 +49,7 @@ class Network:
         return ["nsenter", f"--net={self.path()}", *command] if self.holder else list(command)
 
     def run(self, *command):
-        """What a command in it writes."""
+        """Runs a command in it, and returns its output."""
         done = subprocess.run(self.enter(*command), text=True, capture_output=True, check=True)
         return done.stdout.strip()
 
@@ -69,16 +69,16 @@ POSSIBLE = namespaces_are_possible()
 
 
 def until(condition):
-    """Waits for something that has to happen."""
+    """Waits until `condition()` is true; fails after PATIENCE_SECONDS."""
     end = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         if time.monotonic() > end:
-            raise AssertionError("it did not happen")
+            raise AssertionError(f"not within {PATIENCE_SECONDS} s")
         time.sleep(0.05)
 
 
 class Script:
-    """One script under way, with its own directory for records."""
+    """A running script, with its own directory for records."""
 
     def __init__(self, test, name, *arguments, network=None, files=None, **environment):
         self.mark = uuid.uuid4().hex
@@ -91,8 +91,8 @@ class Script:
         test.addCleanup(self.output.close)
 
         def prepare():
-            # What runs in the background of a shell ignores Ctrl-C, and a shell that ignores it
-            # from its start cannot trap it.
+            # Background processes of a shell ignore SIGINT, and a shell that starts with SIGINT ignored
+            # cannot trap it.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             if files:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
@@ -108,12 +108,12 @@ class Script:
         return (self.records / "output").read_text()
 
     def says(self, words):
-        """Waits until the script has said it."""
+        """Waits until the script has printed these words."""
         until(lambda: words in self.said() or self.process.poll() is not None)
         assert words in self.said(), self.said()
 
     def end(self):
-        """Its exit code, when it has ended by itself."""
+        """Waits until it ends by itself, and returns its exit code."""
         return self.process.wait(PATIENCE_SECONDS)
 
     def lines(self):
@@ -121,7 +121,7 @@ class Script:
         return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
     def processes(self):
-        """The command lines of all that it has started and that still run."""
+        """The command lines of its processes that still run, by process id."""
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -142,7 +142,7 @@ class Script:
 
 class Case(unittest.TestCase):
     def together(self, starts):
-        """Starts what the functions start, at the same time where there are namespaces."""
+        """Starts the scripts: all at once if there are namespaces, otherwise one after the other."""
         if POSSIBLE:
             return list(map(lambda start: start(), starts))
 

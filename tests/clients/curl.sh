@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# curl against a running server: the answers of R1 compared with a text made here, and the rest of
-# what an ordinary HTTP client meets. Run by scripts/end-to-end.
+# curl against a running server: compares the answers of R1 with a text made here, and checks the other
+# requests of an ordinary HTTP client. Run by scripts/end-to-end.
 set -o errexit -o nounset -o pipefail
 
 base=http://127.0.0.1:$TEST_PORT
 
-# The first N letters of the alphabet over and over.
+# N: prints that many letters of the repeated alphabet.
 alphabets=$(printf 'abcdefghijklmnopqrstuvwxyz%.0s' {1..1000})
 text() { echo "${alphabets:0:$1}"; }
 
@@ -43,7 +43,7 @@ same "the path of channels, without an upgrade" 426 "$(status "$base/ws")"
 same "keep-alive" "1 0 " "$(fetch --output /dev/null --output /dev/null \
     --write-out '%{num_connects} ' "$base/?length=5" "$base/?length=6")"
 
-# curl asks leave for a body this long; it would wait for a minute if it got no answer.
+# For a body of this length curl sends `Expect: 100-continue`, and would wait for a minute without an answer.
 body=$(text 20000)
 same "Expect: 100-continue" 404 "$(status --expect100-timeout 60 \
     --header 'Expect: 100-continue' --data "$body" "$base/nowhere")"
@@ -52,8 +52,8 @@ same "a body too long" 413 "$(head --bytes=1000000 /dev/zero |
     status --header 'Expect:' --data-binary @- "$base/nowhere")"
 same "HTTP/1.0" "$(text 9)" "$(fetch --http1.0 "$base/?length=9")"
 
-# The files that scripts/end-to-end has the server read: any range of any of them, and not again what
-# curl has. Nothing outside, however the path is written.
+# The files of scripts/end-to-end: ranges, and conditional requests for a file that curl has already. No path
+# leads out of the folder.
 file=$TEST_FILES/numbers.txt
 same "a file" "$(cat "$file")" "$(fetch "$base/numbers.txt")"
 same "its type" "text/plain; charset=utf-8" \

@@ -1,5 +1,5 @@
-// Holds 1,000 WebSockets while the server is told to end: `TEST_PORT=... node drain.mjs PID`.
-// Each of them must be told 1012, service restart, and when to come back.
+// Holds 1,000 WebSockets and sends SIGTERM to the server: `TEST_PORT=... node drain.mjs PID`.
+// Each must be closed with 1012, service restart, and a time to come back.
 
 import { once } from 'node:events'
 import WebSocket from 'ws'

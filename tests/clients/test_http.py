@@ -20,7 +20,7 @@ class WellFormed(unittest.TestCase):
                 self.assertEqual(wire.response().body, text_of(n))
 
     def test_pipelined_in_any_cuts(self):
-        """Where the segments begin and end changes nothing."""
+        """The boundaries of TCP segments do not change the answers."""
         seed = random.randrange(1 << 32)
         with self.subTest(seed=seed), Wire() as wire:
             cuts = random.Random(seed)
@@ -52,7 +52,7 @@ class WellFormed(unittest.TestCase):
             self.assertEqual(wire.response().body, text_of(3))
 
     def test_connection_close(self):
-        """The last answer says so, and the connection ends behind it."""
+        """After `Connection: close` the answer says so, and the connection ends."""
         with Wire(get("/?length=9", "Connection: close")) as wire:
             answer = wire.response()
             self.assertEqual(answer.body, text_of(9))
@@ -60,7 +60,7 @@ class WellFormed(unittest.TestCase):
             self.assertEqual(wire.closed(), b"")
 
     def test_http_1_0(self):
-        """HTTP/1.0 ends after the answer unless it asks to be kept."""
+        """An HTTP/1.0 connection ends after the answer, unless it asks for keep-alive."""
         with Wire(head("GET /?length=9 HTTP/1.0")) as wire:
             self.assertEqual(wire.response().body, text_of(9))
             self.assertEqual(wire.closed(), b"")
@@ -70,7 +70,7 @@ class WellFormed(unittest.TestCase):
             self.assertEqual(wire.response().body, text_of(8))
 
     def test_expect_continue(self):
-        """A client that waits is told to go on, once."""
+        """A client that expects 100 Continue gets it, once."""
         request = ["POST /nowhere HTTP/1.1", "Host: murre", "Expect: 100-continue"]
         with Wire(head(*request, "Content-Length: 4")) as wire:
             self.assertEqual(wire.response(body=False).status, 100)
@@ -79,7 +79,7 @@ class WellFormed(unittest.TestCase):
 
 
 class Malformed(unittest.TestCase):
-    """Each is answered with its status, and that connection alone is closed."""
+    """Each request gets its status, and only its own connection is closed."""
 
     CASES = [
         ("no host", 400, head("GET / HTTP/1.1")),
@@ -118,7 +118,7 @@ class Malformed(unittest.TestCase):
             self.assertEqual(neighbour.response().body, text_of(2))
 
     def test_random_bytes(self):
-        """Noise never brings the server down, whatever it answers."""
+        """Random bytes never stop the server."""
         seed = random.randrange(1 << 32)
         noise = random.Random(seed)
         with self.subTest(seed=seed):

@@ -16,14 +16,14 @@ PATIENCE_SECONDS = 180
 
 class Lifetime(unittest.TestCase):
     def tearDown(self):
-        """Whatever a test did, the server holds nothing of it in the end."""
+        """After each test the server has no connection left."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (held := stats()["connections"]) and time.monotonic() < deadline:
             time.sleep(0.1)
         self.assertEqual(held, 0)
 
     def test_half_close_behind_a_request(self):
-        """A client that has said all it will say still gets its answers."""
+        """A client that has closed its sending side still gets its answers."""
         with Wire(get("/?length=10") + get("/?length=11")) as wire:
             wire.half_close()
             self.assertEqual(wire.response().body, text_of(10))
@@ -31,7 +31,7 @@ class Lifetime(unittest.TestCase):
             self.assertEqual(wire.closed(), b"")
 
     def test_half_close_in_a_request(self):
-        """Half a request is the end of its connection."""
+        """A connection that ends within a request is closed."""
         with Wire(get("/?length=10")[:20]) as wire:
             wire.half_close()
             wire.closed()
@@ -42,7 +42,7 @@ class Lifetime(unittest.TestCase):
             self.assertEqual(wire.closed(), b"")
 
     def test_half_close_of_a_websocket(self):
-        """A WebSocket's end without a close frame is its end, not before its messages are answered."""
+        """A WebSocket that ends without a close frame still gets the answers to its messages."""
         with Wire(upgrade() + frame(TEXT, b"last words")) as wire:
             wire.half_close()
             self.assertEqual(wire.response(body=False).status, 101)
@@ -50,7 +50,7 @@ class Lifetime(unittest.TestCase):
             wire.closed()
 
     def test_resets(self):
-        """Resets at every stage leave nothing behind."""
+        """Connections that are reset at any stage leave nothing behind."""
         half_a_frame = frame(TEXT, b"x" * 300)[:200]
         stages = [b"", b"GET", get("/?length=10240"), upgrade(), upgrade() + half_a_frame]
         for stage in stages * 100:
@@ -58,13 +58,13 @@ class Lifetime(unittest.TestCase):
                 wire.reset()
 
     def test_closes_at_once(self):
-        """A thousand connections that say nothing and go."""
+        """A thousand connections that send nothing and close leave nothing behind."""
         for _ in range(1_000):
             with Wire():
                 pass
 
     def test_unread_answers(self):
-        """A client that asks and never reads is closed, and what was queued for it is given back."""
+        """A client that sends requests and never reads is closed, and its queued bytes are freed."""
         with Wire(upgrade(), timeout=10) as wire:
             message = frame(TEXT, b"m" * 100_000)
             with contextlib.suppress(ConnectionError, TimeoutError):
@@ -72,7 +72,7 @@ class Lifetime(unittest.TestCase):
                     wire.send(message)
 
     def test_silence_before_a_request(self):
-        """A connection that never says anything is reclaimed."""
+        """A connection that never sends anything is closed."""
         with Wire(timeout=PATIENCE_SECONDS) as wire:
             wire.closed()
 
@@ -88,20 +88,20 @@ class Lifetime(unittest.TestCase):
                         wire.more()
 
     def test_a_pause(self):
-        """However long nobody was there, the next to come are answered."""
+        """After a long time without connections, new ones are answered."""
         time.sleep(5)
         for wire in [Wire(get("/?length=4")) for _ in range(32)]:
             with wire:
                 self.assertEqual(wire.response().body, text_of(4))
 
     def test_silence_between_requests(self):
-        """A keep-alive connection may rest, but not for ever."""
+        """An idle keep-alive connection is closed after its timeout."""
         with Wire(get("/?length=4"), PATIENCE_SECONDS) as wire:
             self.assertEqual(wire.response().body, text_of(4))
             self.assertEqual(wire.closed(), b"")
 
     def test_a_websocket_that_vanishes(self):
-        """A client that answers no ping is given up, one that does is kept."""
+        """A client that answers no ping is closed; one that answers stays open."""
         with Wire(upgrade(), PATIENCE_SECONDS) as kept, Wire(upgrade(), PATIENCE_SECONDS) as lost:
             for wire in (kept, lost):
                 self.assertEqual(wire.response(body=False).status, 101)

@@ -19,7 +19,7 @@ def opened(path="/echo"):
 
 class WellFormed(unittest.TestCase):
     def test_one_byte_at_a_time(self):
-        """A handshake and frames that arrive in single bytes are understood."""
+        """A handshake and frames that arrive in single bytes are read correctly."""
         with Wire() as wire:
             wire.send_slowly(upgrade())
             answer = wire.response(body=False)
@@ -31,7 +31,7 @@ class WellFormed(unittest.TestCase):
             self.assertEqual(wire.frame(), (BINARY, b"s" * 200))
 
     def test_frames_behind_the_handshake(self):
-        """What is sent without waiting for the answer is not lost."""
+        """Frames sent before the answer to the handshake are not lost."""
         with Wire(upgrade() + frame(TEXT, b"early") + close(1000)) as wire:
             self.assertEqual(wire.response(body=False).status, 101)
             self.assertEqual(wire.frame(), (TEXT, b"early"))
@@ -39,14 +39,14 @@ class WellFormed(unittest.TestCase):
             self.assertEqual(wire.closed(), b"")
 
     def test_a_request_before_the_handshake(self):
-        """A keep-alive connection may become a WebSocket."""
+        """A keep-alive connection can become a WebSocket after a request."""
         with Wire(get("/?length=1") + upgrade() + frame(TEXT, b"hello")) as wire:
             self.assertEqual(wire.response().body, b"a")
             self.assertEqual(wire.response(body=False).status, 101)
             self.assertEqual(wire.frame(), (TEXT, b"hello"))
 
     def test_a_reset_between_messages_is_not_seen_by_others(self):
-        """Only the connection that is reset ends."""
+        """A reset ends only its own connection."""
         with opened() as stays, opened() as goes:
             goes.send(frame(TEXT, b"half a mess")[:9])
             goes.reset()
@@ -62,7 +62,7 @@ class WellFormed(unittest.TestCase):
 
 
 class Handshakes(unittest.TestCase):
-    """Each is refused with its status (RFC 6455 section 4.2)."""
+    """Each handshake is refused with its status (RFC 6455 section 4.2)."""
 
     LINES = {
         "Host": "murre",
@@ -96,7 +96,7 @@ class Handshakes(unittest.TestCase):
 
 
 class Malformed(unittest.TestCase):
-    """Each ends its own connection with the close code that names the mistake."""
+    """Each violation ends only its own connection, with its close code."""
 
     CASES = [
         ("unmasked", 1002, frame(TEXT, b"bare", mask=None)),

@@ -1,4 +1,4 @@
-"""A client that says exactly the bytes a test asks for, and reads what comes back."""
+"""A client that sends exactly the bytes of a test, and reads the answers."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def text_of(length):
 
 
 def stats():
-    """What the admin port says of the server."""
+    """`/stats` of the admin port."""
     with urllib.request.urlopen(f"http://{HOST}:{ADMIN_PORT}/stats", timeout=180) as answer:
         return json.load(answer)
 
@@ -74,7 +74,7 @@ class Response:
 
 
 class Wire:
-    """One connection. Use it in a `with`, so that it is closed however the test ends."""
+    """One connection. Use it in a `with`, which closes it in any case."""
 
     def __init__(self, first=b"", timeout=180):
         self.socket = socket.create_connection((HOST, PORT), timeout=timeout)
@@ -106,7 +106,7 @@ class Wire:
         self.socket.close()
 
     def more(self):
-        """Waits for more bytes and puts them behind the unread ones."""
+        """Waits for more bytes and appends them to the unread ones."""
         data = self.socket.recv(65536)
         if not data:
             raise EOFError(f"the server closed after {self.unread!r}")
@@ -142,7 +142,7 @@ class Wire:
         return first & 0x0F, self.take(length)
 
     def closed(self):
-        """What the server still says before it closes its side; a reset counts as closed."""
+        """Reads until the server closes its side; a reset counts as closed."""
         try:
             while True:
                 self.more()

@@ -1,5 +1,5 @@
-// Node's `ws` against a running server: what an ordinary WebSocket client does and what it is
-// told when it does wrong. Run by scripts/end-to-end: `TEST_PORT=... node --test ws.mjs`.
+// Node's `ws` against a running server: what an ordinary WebSocket client does, and the close codes of its
+// mistakes. Run by scripts/end-to-end: `TEST_PORT=... node --test ws.mjs`.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -8,7 +8,7 @@ import WebSocket from 'ws'
 
 const clients = []
 
-// What a test leaves open would keep this process alive.
+// An open connection would keep this process alive.
 afterEach(() => clients.splice(0).forEach((client) => client.terminate()))
 
 const check = (name, body) => test(name, { timeout: 180_000 }, body)
@@ -26,14 +26,14 @@ async function open(path) {
   return client
 }
 
-/** What comes back for `data`: its bytes and whether they were binary. */
+/** Sends `data`, and resolves with the bytes that come back and whether they were binary. */
 async function answer(client, data, options) {
   client.send(data, options)
   const [bytes, binary] = await once(client, 'message')
   return { bytes, binary }
 }
 
-/** The code the client ends with. */
+/** Resolves with the close code. */
 async function ended(client) {
   client.on('error', () => {})
   const [code] = await once(client, 'close')

@@ -37,7 +37,7 @@ def expected():
 
 
 def result(report):
-    """What the suite says of a case: of what was answered, of how it ended, and the close code."""
+    """The suite's result of a case: its behaviour, its closing behaviour, and the close code."""
     answered, ended = report["behavior"], report["behaviorClose"]
     verdict = answered if ended in ("OK", answered) else f"{answered}, closing {ended}"
     return f"{verdict} {report['remoteCloseCode'] or '-'}"
@@ -45,7 +45,7 @@ def result(report):
 
 @contextlib.contextmanager
 def server(murre, flags):
-    """The address of a server with these flags, which must end well when it is told to."""
+    """The address of a server with these flags. It must exit with 0 after SIGTERM."""
     process = subprocess.Popen([murre, *SERVE, *flags], stderr=subprocess.PIPE, text=True)
     try:
         said = process.stderr.readline()
@@ -71,17 +71,17 @@ def run(wstest, murre, folder, backend):
         spec.write_text(json.dumps({
             "servers": [{"agent": "murre", "url": f"ws://{address}/echo"}],
             "outdir": str(folder), "cases": ["*"], "exclude-cases": []}))
-        # In a folder without Python in it, of which the suite could take some for its own.
+        # In an empty folder: the suite would import Python files that lie beside its configuration.
         subprocess.run([wstest, "--mode=fuzzingclient", f"--spec={spec}"], cwd=folder,
                        stdout=log, stderr=log, timeout=PATIENCE_SECONDS, check=True)
-    # The suite stops at the first connection that is refused, and ends with 0.
+    # The suite stops at the first refused connection, and still exits with 0.
     index = folder / "index.json"
     reports = json.loads(index.read_text())["murre"] if index.exists() else {}
     return {case: result(report) for case, report in reports.items()}, time.monotonic() - began
 
 
 def differences(got, want, folder):
-    """A line for each case that did not come to what it was to."""
+    """A line for each case whose result is not the expected one."""
     for case in sorted(got.keys() | want.keys(), key=lambda case: [*map(int, case.split("."))]):
         if got.get(case) != want.get(case):
             report = folder / f"murre_case_{case.replace('.', '_')}.html"
