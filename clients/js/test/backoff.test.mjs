@@ -1,4 +1,4 @@
-// How long the client waits between attempts, by a clock and a die that the tests hold.
+// The delays between attempts, with a simulated clock and chosen random numbers.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -11,7 +11,7 @@ let server
 before(async () => (server = await startServer()))
 after(() => server.stop())
 
-/** A clock that goes on when it is told to. */
+/** A simulated clock: it advances only when a test says so. */
 class Clock {
   #now = 0
   #timers = new Set()
@@ -44,7 +44,7 @@ async function nowhere() {
   return `ws://127.0.0.1:${port}/ws`
 }
 
-/** A client with the delays it has by itself. */
+/** A client with the default delays. */
 function patient(clock, random, address) {
   return connect({ backoffBase: 500, backoffMax: 30_000, clock, random }, address)
 }
@@ -70,7 +70,7 @@ check('the n-th delay is a random part of 0.5 s * 2^n, and of at most 30 s', asy
   assert.deepEqual(delays(client), ranges.map((range, n) => parts[n] * range))
 })
 
-check('1,000 clients that lose the server at once come back evenly spread', async () => {
+check('1,000 clients that lose the server at once reconnect evenly spread', async () => {
   const address = await nowhere()
   const clients = Array.from({ length: 1_000 }, () => patient(new Clock(), Math.random, address))
   await until(() => clients.every((client) => delays(client).length === 1))
@@ -80,17 +80,17 @@ check('1,000 clients that lose the server at once come back evenly spread', asyn
     assert.ok(delay >= 0 && delay < 500)
     fifths[Math.floor(delay / 100)]++
   }
-  // 200 each, give or take eight standard deviations.
+  // 200 expected in each; eight standard deviations allowed.
   assert.ok(fifths.every((count) => count > 100 && count < 300), String(fifths))
 })
 
-check('the delays begin anew after a connection that lasted, and not before', async () => {
+check('the delays start again after a stable connection, and not before', async () => {
   const proxy = await Proxy.start()
   const clock = new Clock()
   const client = patient(clock, () => 0.5, proxy.url)
   for (const [lasted, expected] of [[0, 250], [9_999, 500], [10_000, 250], [100, 500]]) {
     await until(() => client.state === 'open')
-    // Not so far at once that the silence is noticed.
+    // In steps shorter than the ping interval.
     clock.elapse(lasted)
     const before = delays(client).length
     proxy.cut()
@@ -100,7 +100,7 @@ check('the delays begin anew after a connection that lasted, and not before', as
   }
 })
 
-check('a server that says goodbye says when to come back at the earliest', async () => {
+check('a server that shuts down sets the earliest reconnect', async () => {
   const goodbyes = [
     [1012, 'service restart, retry=3', 3_500],
     [1012, 'service restart', 500],
@@ -125,7 +125,7 @@ check('a server that says goodbye says when to come back at the earliest', async
   server.close()
 })
 
-check('connect does not wait for the end of the delay', async () => {
+check('connect skips the rest of the delay', async () => {
   const clock = new Clock()
   const client = patient(clock, () => 0.9, await nowhere())
   await until(() => delays(client).length === 1)

@@ -1,4 +1,4 @@
-// What a program does with a connection that holds.
+// The API on a connection that stays open.
 
 import assert from 'node:assert/strict'
 import { after, before } from 'node:test'
@@ -10,7 +10,7 @@ after(() => server.stop())
 
 const code = (expected) => (error) => error.name === 'MurreError' && error.code === expected
 
-check('every subscriber hears every publication in order, with its offset', async () => {
+check('every subscriber receives every publication in order, with its offset', async () => {
   const channel = fresh('kept')
   const publisher = connect()
   const all = [await subscribe(connect(), channel), await subscribe(publisher, channel)]
@@ -36,7 +36,7 @@ check('without history there is no position', async () => {
   await assert.rejects(client.history(channel), code('no_history'))
 })
 
-check('bytes come as bytes, live and in the history', async () => {
+check('bytes are received as bytes, live and from history', async () => {
   const client = connect()
   const bytes = Uint8Array.from({ length: 256 }, (_, n) => n)
   for (const channel of [fresh('plain'), fresh('kept')]) {
@@ -52,7 +52,7 @@ check('bytes come as bytes, live and in the history', async () => {
   }
 })
 
-check('the history is as long as asked for, and from where it is asked for', async () => {
+check('history obeys its limit and its position', async () => {
   const channel = fresh('kept')
   const client = connect()
   const positions = []
@@ -65,7 +65,7 @@ check('the history is as long as asked for, and from where it is asked for', asy
   assert.deepEqual((await client.history(channel)).position, positions[3])
 })
 
-check('a history longer than one answer of the server comes as a whole', async () => {
+check('a history longer than one answer of the server is complete', async () => {
   const channel = fresh('kept')
   const client = connect()
   const text = 'x'.repeat(8_000)
@@ -90,7 +90,7 @@ check('a history longer than one answer of the server comes as a whole', async (
   assert.deepEqual((await client.history(channel, { limit: 0 })).publications, [])
 })
 
-check('a subscription from a position hears first what came after it', async () => {
+check('a subscription from a position first receives the publications after it', async () => {
   const channel = fresh('kept')
   const client = connect()
   const { position } = await client.publish(channel, 1)
@@ -102,7 +102,7 @@ check('a subscription from a position hears first what came after it', async () 
   assert.deepEqual(subscription.changes, [{ state: 'active', recovered: true }])
 })
 
-check('a channel is subscribed to once, and again after it was unsubscribed', async () => {
+check('a channel can be subscribed to once, and again after unsubscribe', async () => {
   const channel = fresh('kept')
   const client = connect()
   const first = await subscribe(client, channel)
@@ -120,7 +120,7 @@ check('a channel is subscribed to once, and again after it was unsubscribed', as
   assert.deepEqual(second.data(), [3])
 })
 
-check('what is refused says why, and can be tried again', async () => {
+check('a refused subscription has an error, and can be tried again', async () => {
   const client = connect()
   for (let times = 0; times < 2; times++) {
     const { state, changes } = await subscribe(client, 'closed:door')
@@ -138,7 +138,7 @@ check('what is refused says why, and can be tried again', async () => {
   assert.equal(client.state, 'open')
 })
 
-check('requests are spread over those who serve, and each gets its own reply', async () => {
+check('requests are spread over the serving clients, and each gets its own reply', async () => {
   const service = fresh('service')
   const served = [0, 0]
   const servers = served.map((_, n) => {
@@ -161,7 +161,7 @@ check('requests are spread over those who serve, and each gets its own reply', a
   for (let n = 0; n < 4; n++) assert.equal(await client.request(service, n), n * 2)
 })
 
-check('a request that comes to nothing says why', async () => {
+check('a request without a response is rejected with the reason', async () => {
   const [failing, silent, gone] = ['failing', 'silent', 'gone'].map(fresh)
   const responder = connect()
   const failed = responder.serve(failing, () => {

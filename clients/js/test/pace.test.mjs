@@ -1,4 +1,4 @@
-// More subscriptions than a server that is told nothing else takes at once.
+// More subscriptions than a server with default limits takes at once.
 
 import assert from 'node:assert/strict'
 import { after, before } from 'node:test'
@@ -10,7 +10,7 @@ let server
 before(async () => (server = await startServer({ commands: 100 })))
 after(() => server.stop())
 
-check('many subscriptions come and go no faster than the server lets them', { skip: external }, async () => {
+check('many subscriptions are begun and ended within the rate limit of the server', { skip: external }, async () => {
   const refused = []
   class Listening extends WebSocket {
     constructor(...given) {
@@ -35,7 +35,7 @@ check('many subscriptions come and go no faster than the server lets them', { sk
   assert.equal(proxy.count, 2)
 })
 
-check('what was too fast all the same is asked for again', { skip: external }, async () => {
+check('a subscription refused as too fast is tried again', { skip: external }, async () => {
   const client = connect({ commandsPerSecond: 1_000 })
   await until(() => client.state === 'open')
   const subscriptions = Array.from({ length: 300 }, () => client.subscribe(fresh('plain')))

@@ -1,4 +1,4 @@
-// What a program sees of connections that break, hang and come back, and of a server that does.
+// Connections that are lost, hang and are restored, and servers that stop and restart.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -23,14 +23,14 @@ async function behindProxy(options) {
   return { proxy, client: connect(options, proxy.url) }
 }
 
-check('over many breaks nothing is lost, doubled or out of order', async () => {
+check('over many lost connections nothing is lost, doubled or out of order', async () => {
   const { proxy, client } = await behindProxy()
   const [channel, other] = [fresh('kept'), fresh('kept')]
   const subscriptions = [await subscribe(client, channel), await subscribe(client, other)]
   const publisher = connect()
   const breaks = 20
   for (let round = 0; round < breaks; round++) {
-    // What is on its way when the connection breaks is lost with it; what comes after has no way.
+    // Publications under way are lost with the connection, and later ones cannot be sent.
     const sent = numbers(round * 20, round * 20 + 20).flatMap((n) => {
       if (n % 20 === 10) proxy.cut()
       return [publisher.publish(channel, n), publisher.publish(other, String(n))]
@@ -50,7 +50,7 @@ check('over many breaks nothing is lost, doubled or out of order', async () => {
   }
 })
 
-check('much that was missed in many rooms is heard after one connect', async () => {
+check('many missed publications of many channels are received after one connect', async () => {
   const { proxy, client } = await behindProxy()
   const rooms = numbers(0, 100).map(() => fresh('kept'))
   const subscriptions = await Promise.all(rooms.map((room) => subscribe(client, room)))
@@ -69,7 +69,7 @@ check('much that was missed in many rooms is heard after one connect', async () 
   assert.equal(opened(client, 3)(), false, 'one connect')
 })
 
-check('what was missed and is not kept any more is not recovered, and live goes on', async () => {
+check('missed publications that are no longer kept are not recovered, and live ones go on', async () => {
   const { proxy, client } = await behindProxy()
   const [kept, plain] = [fresh('kept'), fresh('plain')]
   const subscriptions = [await subscribe(client, kept), await subscribe(client, plain)]
@@ -95,7 +95,7 @@ check('what was missed and is not kept any more is not recovered, and live goes 
   }
 })
 
-check('a server that was started anew has not what was missed, and says so', { skip: external }, async () => {
+check('a restarted server has no missed publications, and says so', { skip: external }, async () => {
   const client = connect()
   const channel = fresh('kept')
   const subscription = await subscribe(client, channel)
@@ -113,7 +113,7 @@ check('a server that was started anew has not what was missed, and says so', { s
   assert.deepEqual(subscription.data(), ['before', 'after'])
 })
 
-check('a killed server is as good as a stopped one', { skip: external }, async () => {
+check('a killed server is replaced like a stopped one', { skip: external }, async () => {
   const client = connect()
   const subscription = await subscribe(client, fresh('kept'))
   await server.stop('SIGKILL')
@@ -122,7 +122,7 @@ check('a killed server is as good as a stopped one', { skip: external }, async (
   await until(() => subscription.state === 'active')
 })
 
-check('what is subscribed and served without a connection is sent in batches', async () => {
+check('subscriptions and services made without a connection are sent in batches', async () => {
   const sent = []
   class Recorder extends WebSocket {
     send(message) {
@@ -144,7 +144,7 @@ check('what is subscribed and served without a connection is sent in batches', a
   assert.deepEqual(asked, [...channels.slice(1), service.service, channels[1]])
 })
 
-check('without a connection commands wait or fail, as they are told', async () => {
+check('without a connection commands wait or fail, according to offline', async () => {
   const { proxy, client } = await behindProxy({ waitingMax: 3 })
   const channel = fresh('kept')
   const subscription = await subscribe(client, channel)
@@ -160,7 +160,7 @@ check('without a connection commands wait or fail, as they are told', async () =
   assert.deepEqual(subscription.data(), [1, new Uint8Array([2]), 3])
 })
 
-check('what was sent and not answered when the connection broke is told, and not sent again', async () => {
+check('a command without an answer when the connection is lost is rejected, and not sent again', async () => {
   const { proxy, client } = await behindProxy()
   const channel = fresh('kept')
   await until(() => client.state === 'open')
@@ -172,7 +172,7 @@ check('what was sent and not answered when the connection broke is told, and not
   assert.deepEqual((await client.history(channel)).publications.map(({ data }) => data), ['next'])
 })
 
-check('services are served again, and a late reply does not go to another request', async () => {
+check('services are restored, and a late reply does not answer another request', async () => {
   const { proxy, client: responder } = await behindProxy()
   const service = fresh('service')
   let reply
@@ -191,7 +191,7 @@ check('services are served again, and a late reply does not go to another reques
   assert.deepEqual(responder.heard.filter(({ event }) => event === 'error'), [])
 })
 
-check('a connection that carries nothing more is found out and replaced', async () => {
+check('a connection that hangs is detected and replaced', async () => {
   const { proxy, client } = await behindProxy({ pingInterval: 20, pongTimeout: 200 })
   const channel = fresh('kept')
   const subscription = await subscribe(client, channel)
@@ -204,7 +204,7 @@ check('a connection that carries nothing more is found out and replaced', async 
   assert.equal(proxy.count, 2)
 })
 
-check('a quiet connection that answers is kept', async () => {
+check('a silent connection that answers pings stays open', async () => {
   const { proxy, client } = await behindProxy({ pingInterval: 5, pongTimeout: 5_000 })
   const pings = []
   client.on('closed', () => pings.push('closed'))
@@ -214,7 +214,7 @@ check('a quiet connection that answers is kept', async () => {
   assert.equal(proxy.count, 1)
 })
 
-check('a server that accepts and says nothing is given up', async () => {
+check('a server that accepts and never answers is given up', async () => {
   const mute = net.createServer(() => {}).listen(0, '127.0.0.1')
   await once(mute, 'listening')
   const client = connect({ connectTimeout: 50 }, `ws://127.0.0.1:${mute.address().port}/ws`)
@@ -224,7 +224,7 @@ check('a server that accepts and says nothing is given up', async () => {
   mute.close()
 })
 
-check('after a close nothing is tried, and a connect takes up where it stood', async () => {
+check('after close nothing reconnects, and connect restores the subscriptions', async () => {
   const client = connect()
   const channel = fresh('kept')
   const subscription = await subscribe(client, channel)

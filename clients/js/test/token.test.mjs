@@ -1,4 +1,4 @@
-// Tokens: shown, refused, expired and replaced. They are checked by a server with our secret.
+// Tokens: sent, refused, expired and replaced. The server has the secret of the tests.
 
 import assert from 'node:assert/strict'
 import { after, before } from 'node:test'
@@ -14,7 +14,7 @@ after(() => server.stop())
 const closes = (client) =>
   client.heard.filter(({ event }) => event === 'closed').map(({ detail }) => detail)
 
-check('a token opens what is closed to others', async () => {
+check('a token gives access to a closed channel', async () => {
   const channel = fresh('members')
   const stranger = await subscribe(connect(), channel)
   assert.equal(stranger.changes[0].error.code, 'not_allowed')
@@ -22,7 +22,7 @@ check('a token opens what is closed to others', async () => {
   assert.equal(member.state, 'active')
 })
 
-check('a token can be shown later', async () => {
+check('a token can be given later', async () => {
   const client = connect()
   await until(() => client.state === 'open')
   await assert.rejects(client.authenticate(token('ann').slice(1)), { code: 'bad_token' })
@@ -30,7 +30,7 @@ check('a token can be shown later', async () => {
   assert.equal((await subscribe(client, fresh('members'))).state, 'active')
 })
 
-check('a token that is refused is not shown again and again', async () => {
+check('a refused token is not sent again', async () => {
   const client = connect({ token: token('ann', -60) })
   const subscription = client.subscribe(fresh('members'))
   await until(() => closes(client).length > 0)
@@ -40,7 +40,7 @@ check('a token that is refused is not shown again and again', async () => {
   await until(() => subscription.state === 'active')
 })
 
-check('where tokens come from is asked again for one that is refused, or that it did not give', async () => {
+check('getToken is called again after a refused token, and after it failed', async () => {
   const given = [() => token('ann', -60), () => Promise.reject(new Error('no network')), () => token('ann')]
   const client = connect({ getToken: () => given.shift()() })
   const subscription = await subscribe(client, fresh('members'))
@@ -49,7 +49,7 @@ check('where tokens come from is asked again for one that is refused, or that it
   assert.deepEqual(given, [])
 })
 
-check('a token that is good yet is kept over a reconnect', async () => {
+check('a token that is still valid is kept over a reconnect', async () => {
   let asked = 0
   const proxy = await support.Proxy.start()
   const client = connect({ getToken: () => token('ann', ++asked * 3_600) }, proxy.url)
@@ -60,7 +60,7 @@ check('a token that is good yet is kept over a reconnect', async () => {
   assert.equal(asked, 1)
 })
 
-check('the next token comes before the first expires, and the connection stays', async () => {
+check('the next token is got before the first expires, and the connection stays open', async () => {
   let asked = 0
   const client = connect({ getToken: async () => token('ann', asked++ ? 3_600 : 2) })
   const subscription = await subscribe(client, fresh('members'))
@@ -71,7 +71,7 @@ check('the next token comes before the first expires, and the connection stays',
   await client.publish(subscription.channel, 'still here')
 })
 
-check('a connection whose token expires comes back with the next', async () => {
+check('a connection whose token expires reconnects with the next', async () => {
   const given = [() => token('ann', 2), () => Promise.reject(new Error('no network')), () => token('ann')]
   const client = connect({ getToken: () => given.shift()() })
   const subscription = await subscribe(client, fresh('members'))

@@ -11,10 +11,10 @@ let server
 before(async () => (server = await startServer()))
 after(() => server.stop())
 
-/** A page behind a proxy of its own, with a client in `murre` and what it has heard in `heard`. */
+/** A page behind a proxy of its own, with a client in `murre` and its publications in `heard`. */
 async function behindProxy(t, options) {
   const proxy = await Proxy.start()
-  // Of the same origin as the server, and without a program of its own.
+  // /healthz has the same origin as the server, and no script.
   const page = await open(t, `http://${proxy.origin}/healthz`)
   await page.evaluate(async (options) => {
     const { Murre } = await import('/demo/murre.js')
@@ -70,7 +70,7 @@ check('text, bytes, history and requests', async (t) => {
   assert.deepEqual(page.problems, [])
 })
 
-check('over many breaks nothing is lost, doubled or out of order', async (t) => {
+check('over many lost connections nothing is lost, doubled or out of order', async (t) => {
   const { proxy, page } = await behindProxy(t)
   const channel = fresh('kept')
   await subscribe(page, channel)
@@ -93,7 +93,7 @@ check('over many breaks nothing is lost, doubled or out of order', async (t) => 
   assert.deepEqual(page.problems, [])
 })
 
-check('a connection that carries nothing more is found out and replaced', async (t) => {
+check('a connection that hangs is detected and replaced', async (t) => {
   const { proxy, page } = await behindProxy(t, { pingInterval: 50, pongTimeout: 500 })
   const channel = fresh('kept')
   await subscribe(page, channel)

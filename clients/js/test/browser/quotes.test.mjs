@@ -30,7 +30,7 @@ async function shown(page) {
   })
 }
 
-check('quotes come, and prices are green when they have risen and red when they have fallen', async (t) => {
+check('quotes arrive; prices are green after a rise and red after a fall', async (t) => {
   const page = await open(t, address, { viewport: wide, colorScheme: 'light' })
   await shown(page)
   assert.equal(await page.locator('tbody tr').count(), 8)
@@ -112,7 +112,7 @@ check('symbols are subscribed to and unsubscribed from, on the page and on the w
   assert.deepEqual(page.problems, [])
 })
 
-check('the server goes and comes, and the page with it', { skip: support.external }, async (t) => {
+check('the page reconnects after a restart of the server', { skip: support.external }, async (t) => {
   const page = await open(t, address, { viewport: wide })
   await shown(page)
   await server.stop('SIGKILL')
@@ -134,7 +134,7 @@ check('the server goes and comes, and the page with it', { skip: support.externa
   assert.deepEqual(page.problems, [])
 })
 
-check('it fits into every width, in light and dark', async (t) => {
+check('the page fits every width, in light and dark', async (t) => {
   const page = await open(t, address, { deviceScaleFactor: 2 })
   await shown(page)
   // So that there is something to be seen.
