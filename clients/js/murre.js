@@ -37,7 +37,9 @@ export class Murre {
 
   constructor(url, options = {}) {
     this.#options = { ...defaults, ...options }
-    if (!this.#options.WebSocket) throw new TypeError('this platform has no WebSocket: pass one in options.WebSocket')
+    if (!this.#options.WebSocket) {
+      throw new TypeError('this platform has no WebSocket: pass one in options.WebSocket')
+    }
     this.#url = new URL(url, globalThis.location?.href)
     this.#url.protocol = this.#url.protocol.replace('http', 'ws')
     this.#token = this.#options.token

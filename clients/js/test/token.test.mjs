@@ -40,7 +40,7 @@ check('a refused token is not sent again', async () => {
   await until(() => subscription.state === 'active')
 })
 
-check('getToken is called again after a refused token, and after it failed', async () => {
+check('getToken is called again after a refused token, and after it gave none', async () => {
   const given = [() => token('ann', -60), () => Promise.reject(new Error('no network')), () => token('ann')]
   const client = connect({ getToken: () => given.shift()() })
   const subscription = await subscribe(client, fresh('members'))
