@@ -36,6 +36,12 @@ same "unknown path" 404 "$(status "$base/nowhere")"
 same "POST to an unknown path" 404 "$(status --data body "$base/nowhere")"
 same "HEAD" "content-length: 512" "$(fetch --head "$base/?length=512" |
     tr --delete '\r' | grep --ignore-case content-length | tr '[:upper:]' '[:lower:]')"
+# stream OPTIONS: the first line of an event stream. `head` ends the pipe, and curl with it.
+stream() { fetch --no-buffer "$@" "$base/sse?topic=a" 2>/dev/null | head --lines=1 || true; }
+same "an event stream" "event: subscribed" "$(stream)"
+same "an event stream in HTTP/1.0" "event: subscribed" "$(stream --http1.0)"
+same "HEAD of an event stream" 200 "$(status --head "$base/sse?topic=a")"
+same "HEAD of a poll that would be refused" 400 "$(status --head "$base/poll?topic=a")"
 same "chunked" 411 "$(status --header 'Transfer-Encoding: chunked' --data body "$base/nowhere")"
 same "the path of channels, without an upgrade" 426 "$(status "$base/ws")"
 

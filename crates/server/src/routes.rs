@@ -19,10 +19,7 @@ use crate::hub::links::Mailboxes;
 use crate::hub::{ErrorCode, Hub, HubConfig, HubMail, Session as HubSession};
 use crate::protocols::murre_v1::SUBPROTOCOL;
 use crate::transports::websocket::Incoming;
-use crate::transports::{
-    self, Cors, MURRE_EVENTS, MURRE_MIXED_EVENTS, MURRE_POLL, MURRE_WEBSOCKET, Transports, Wires,
-    long_poll, sse,
-};
+use crate::transports::{self, Cors, MURRE_WEBSOCKET, Transports, Wires, long_poll, sse};
 
 /// The application on one shard.
 pub(crate) struct App {
@@ -173,16 +170,16 @@ impl App {
         let Some(route) = self.route(request.path()) else {
             return Response::text(404, "nothing is here\n");
         };
-        let (allowed, refusal) = match route {
+        match route {
             Route::Events | Route::Poll if Cors::is_preflight(request) => {
                 let cors = Cors::of(request, &self.origins);
                 return cors.map_or_else(Cors::refused, |cors| cors.preflight());
             }
-            Route::Events | Route::Poll => (&METHODS[..1], "this path takes GET\n"),
-            _ => (&METHODS[..2], "this path takes GET and HEAD\n"),
-        };
-        if !allowed.contains(&request.method) {
-            return Response::text(405, refusal).with("Allow", &allowed.join(", "));
+            _ => {}
+        }
+        if !["GET", "HEAD"].contains(&request.method) {
+            return Response::text(405, "this path takes GET and HEAD\n")
+                .with("Allow", "GET, HEAD");
         }
         match route {
             Route::Health => Response::text(200, "ok\n"),
@@ -196,12 +193,13 @@ impl App {
         }
     }
 
-    /// Whether a session of the hub would begin with this request.
-    fn begins_session(&self, request: &Request<'_, '_>) -> bool {
+    /// Whether the answer depends on whose the request is: a session of the hub begins with it, or
+    /// would if it were a GET.
+    fn is_of_user(&self, request: &Request<'_, '_>) -> bool {
         let route = self.route(request.path());
         let begins =
             matches!(route, Some(Route::Events | Route::Poll | Route::WebSocket(Session::Hub)));
-        begins && request.method == "GET"
+        begins && matches!(request.method, "GET" | "HEAD")
     }
 
     /// Whose a request is, by its token.
@@ -233,6 +231,19 @@ impl App {
         }
     }
 
+    /// The answer to HEAD of an event stream or a poll.
+    fn answer_to_head(&mut self, conn: ConnId, request: &Request<'_, '_>) -> Response {
+        let user = match self.user(conn, request) {
+            Ok(user) => user,
+            Err(refusal) => return refusal,
+        };
+        let App { hub, origins, .. } = self;
+        match request.path() {
+            "/sse" => sse::answer_to_head(request, user.as_ref(), origins, hub),
+            _ => long_poll::answer_to_head(request, user.as_ref(), origins, hub),
+        }
+    }
+
     /// Sessions that have come to their end, and input that can go on, because of what the hub said.
     fn follow_up(&mut self, out: &mut Outbox) {
         let App { hub, transports, incoming, .. } = self;
@@ -259,7 +270,7 @@ impl Handler for App {
 
     fn admits(&mut self, conn: ConnId, request: &Request<'_, '_>, out: &mut Outbox) -> bool {
         self.tokens.verdict = None;
-        if !self.begins_session(request) {
+        if !self.is_of_user(request) {
             return true;
         }
         let Some(token) = transports::token(request) else { return true };
@@ -279,21 +290,24 @@ impl Handler for App {
         request: &Request<'_, '_>,
         out: &mut Outbox,
     ) -> Answer<Session> {
-        let begun = match self.route(request.path()) {
-            Some(Route::Events | Route::Poll) if request.method == "GET" => {
-                let begun = self.begin(conn, request, out);
+        Answer::Now(match (self.route(request.path()), request.method) {
+            (Some(route @ (Route::Events | Route::Poll)), "GET") => {
+                let begun = match route {
+                    Route::Events => Answer::Stream(Session::Hub),
+                    _ => Answer::Later(Session::Hub),
+                };
+                let refused = self.begin(conn, request, out);
                 self.follow_up(out);
-                begun
+                match refused {
+                    Ok(()) => return begun,
+                    Err(refusal) => refusal,
+                }
             }
-            Some(Route::Health) if !out.is_ready() => {
-                return Answer::Now(out.unavailable(conn, "draining\n"));
-            }
-            Some(Route::Health) if !out.admits() => {
-                return Answer::Now(out.unavailable(conn, "short of memory\n"));
-            }
-            _ => return Answer::Now(self.answer(request)),
-        };
-        begun.map_or_else(Answer::Now, |()| Answer::Later(Session::Hub))
+            (Some(Route::Events | Route::Poll), "HEAD") => self.answer_to_head(conn, request),
+            (Some(Route::Health), _) if !out.is_ready() => out.unavailable(conn, "draining\n"),
+            (Some(Route::Health), _) if !out.admits() => out.unavailable(conn, "short of memory\n"),
+            _ => self.answer(request),
+        })
     }
 
     fn open(
@@ -365,14 +379,14 @@ impl Handler for App {
         self.hub.session(conn).is_none()
     }
 
+    fn ends_with_answer(&mut self, conn: ConnId, _: &mut Session) {
+        self.transports.ends_with_answer(conn);
+    }
+
     fn waited(&mut self, conn: ConnId, _: &mut Session, out: &mut Outbox) {
-        match self.hub.session(conn).map(|session| session.wire) {
-            Some(MURRE_EVENTS | MURRE_MIXED_EVENTS) => sse::keep_alive(conn, out),
-            Some(MURRE_POLL) => {
-                long_poll::waited(conn, &mut Wires { out, transports: &mut self.transports });
-                self.follow_up(out);
-            }
-            _ => {}
+        if let Some(session) = self.hub.session(conn) {
+            Wires { out, transports: &mut self.transports }.waited(session);
+            self.follow_up(out);
         }
     }
 

@@ -16,10 +16,24 @@ pub struct Response {
     pub status: u16,
     /// The media type of the body.
     pub content_type: &'static str,
-    /// The body.
+    /// The body; empty unless its length is that of [`Length::Body`].
     pub body: Bytes,
+    /// How the client finds the end of the body.
+    pub length: Length,
     /// Further fields.
     pub headers: Headers,
+}
+
+/// How a response says where its body ends (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// By `Content-Length`: the body is here.
+    Body,
+    /// By chunks, which are to follow: [`write_chunk`](super::write_chunk).
+    Chunks,
+    /// Not at all: the body, if there is one, ends with the connection. Also for answers to HEAD
+    /// where the length of the answer to GET is not known (RFC 9110 section 9.3.2).
+    Untold,
 }
 
 impl Response {
@@ -29,6 +43,7 @@ impl Response {
             status,
             content_type: "text/plain",
             body: body.into(),
+            length: Length::Body,
             headers: Headers::default(),
         }
     }
@@ -82,8 +97,14 @@ impl Response {
         if !self.is_bodiless() {
             put("\r\nContent-Type: ");
             put(self.content_type);
-            put("\r\nContent-Length: ");
-            put(Decimal::default().write(self.body.len()));
+            match self.length {
+                Length::Body => {
+                    put("\r\nContent-Length: ");
+                    put(Decimal::default().write(self.body.len()));
+                }
+                Length::Chunks => put("\r\nTransfer-Encoding: chunked"),
+                Length::Untold => {}
+            }
         }
         if let Some(date) = date {
             put("\r\nDate: ");

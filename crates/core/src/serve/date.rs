@@ -2,19 +2,20 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// The `Date` of answers (RFC 9110 section 6.6.1), written anew at most once a second.
-#[derive(Default)]
-pub(super) struct Clock {
+/// The field `Date` (RFC 9110 section 6.6.1), formatted at most once a second.
+#[derive(Debug, Default)]
+pub struct DateClock {
     date: String,
-    written: Option<Instant>,
+    formatted: Option<Instant>,
 }
 
-impl Clock {
-    pub(super) fn date(&mut self, now: Instant) -> &str {
-        let fresh = self.written.is_some_and(|at| now - at < Duration::from_secs(1));
+impl DateClock {
+    /// The date at `now`, as an IMF-fixdate.
+    pub fn date(&mut self, now: Instant) -> &str {
+        let fresh = self.formatted.is_some_and(|at| now - at < Duration::from_secs(1));
         if !fresh {
             self.date = httpdate::fmt_http_date(SystemTime::now());
-            self.written = Some(now);
+            self.formatted = Some(now);
         }
         &self.date
     }

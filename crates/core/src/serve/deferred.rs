@@ -1,5 +1,7 @@
 //! Answers that come later, or never end: long polls and event streams.
 
+use std::time::{Duration, Instant};
+
 use super::stage::{Later, Speaks};
 use super::{Handler, Serve};
 use crate::conn::CloseReason;
@@ -15,7 +17,7 @@ impl<H: Handler> Serve<H> {
     ) {
         let Speaks::Later(later) = state else { unreachable!("called for an answer to come") };
         self.handler.opened(id, &mut later.session, out);
-        self.first_ping(id, out);
+        self.set_look_timer(id, later, out);
         if out.is_draining() {
             self.leave_later(id, later, out);
         }
@@ -49,7 +51,9 @@ impl<H: Handler> Serve<H> {
             self.end_later(id, state, out);
             return self.request(id, state, input, out);
         }
-        later.last = true;
+        if !std::mem::replace(&mut later.last, true) {
+            self.handler.ends_with_answer(id, &mut later.session);
+        }
         input.len()
     }
 
@@ -99,10 +103,30 @@ impl<H: Handler> Serve<H> {
         if out.stands_still(id) {
             return out.abort(id, CloseReason::TooSlow);
         }
-        if !self.handler.answered(id, &later.session) {
-            self.handler.waited(id, &mut later.session, out);
+        if self.waited_for(later, out) >= self.limits.ping_interval {
+            later.since = self.millis(out.now());
+            if !self.handler.answered(id, &later.session) {
+                self.handler.waited(id, &mut later.session, out);
+            }
         }
-        out.set_timer(id, out.ticks(self.limits.look_interval()));
+        self.set_look_timer(id, later, out);
+    }
+
+    /// Sets the timer to when the handler is told next that the answer waits, or to the next look at
+    /// what the client takes if that is sooner.
+    fn set_look_timer(&self, id: ConnId, later: &Later<H::Session>, out: &mut Outbox) {
+        let rest = self.limits.ping_interval.saturating_sub(self.waited_for(later, out));
+        out.set_timer(id, out.ticks(rest.min(self.limits.slow_timeout)));
+    }
+
+    fn waited_for(&self, later: &Later<H::Session>, out: &Outbox) -> Duration {
+        Duration::from_millis(self.millis(out.now()).wrapping_sub(later.since).into())
+    }
+
+    /// Milliseconds from the start of the server to `now`, modulo 2^32: 49 days, of which an interval
+    /// is a small part.
+    pub(super) fn millis(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.began).as_millis() as u32
     }
 }
 

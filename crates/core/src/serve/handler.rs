@@ -67,7 +67,11 @@ pub trait Handler {
         false
     }
 
-    /// An answer that comes later has not come to its end for another ping interval.
+    /// The connection ends with the answer that is to come, because the client has sent something
+    /// before it had it: the answer says so (`Connection: close`, RFC 9112 section 9.6).
+    fn ends_with_answer(&mut self, _id: ConnId, _session: &mut Self::Session) {}
+
+    /// An answer that comes later, or a stream, has not come to its end for another ping interval.
     fn waited(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
     /// The shard is being drained. The handler closes a WebSocket. It queues the rest of a deferred
@@ -112,9 +116,12 @@ pub trait Handler {
 pub enum Answer<S> {
     /// This is the answer.
     Now(Response),
-    /// The answer comes later or never ends; its session is remembered until it has. What the
-    /// client sends meanwhile is thrown away, and then the connection ends with the answer.
+    /// The answer comes later; its session is remembered until it has. What the client sends
+    /// meanwhile is thrown away, and then the connection ends with the answer.
     Later(S),
+    /// The answer is a stream, which ends with the connection. Streams that begin together are told
+    /// at different times that they have [waited](Handler::waited).
+    Stream(S),
 }
 
 /// An accepted WebSocket.

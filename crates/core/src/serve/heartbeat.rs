@@ -25,10 +25,7 @@ impl<H: Handler> Serve<H> {
     /// The first timer of a WebSocket: those opened together are pinged at different times.
     pub(super) fn first_ping(&self, id: ConnId, out: &mut Outbox) {
         let ticks = u32::from(out.ticks(self.limits.look_interval()));
-        // Multiplying by 2^32 / golden ratio spreads neighbouring slots over the upper bits.
-        let spread = id.index().wrapping_mul(2_654_435_769) >> 16;
-        let early = (ticks / 2 * spread) >> 16;
-        out.set_timer(id, (ticks - early) as u16);
+        out.set_timer(id, (ticks - spread(id, ticks / 2)) as u16);
     }
 
     /// Nothing has arrived for an interval: asks, and if it was asked already gives up. Or something is
@@ -56,4 +53,11 @@ impl<H: Handler> Serve<H> {
         let _ = out.send(id, &encode::PING);
         out.set_timer(id, out.ticks(self.limits.pong_timeout));
     }
+}
+
+/// A number below `range`, different for neighbouring slots.
+pub(super) fn spread(id: ConnId, range: u32) -> u32 {
+    // Multiplying by 2^32 / golden ratio spreads neighbouring slots over the upper bits.
+    let spread = id.index().wrapping_mul(2_654_435_769);
+    ((u64::from(range) * u64::from(spread)) >> 32) as u32
 }

@@ -3,6 +3,7 @@
 use murre_codec::handshake;
 use murre_codec::http::{self, BadRequest, Progress, Request, Response};
 
+use super::heartbeat::spread;
 use super::stage::{Later, Speaks, WebSocket};
 use super::{Answer, Handler, Opened, Serve};
 use crate::conn::CloseReason;
@@ -75,7 +76,16 @@ impl<H: Handler> Serve<H> {
                 Answer::Now(response) => self.answer(id, &request, &response, out),
                 Answer::Later(session) => {
                     let last = !request.keep_alive || out.is_draining();
-                    *state = Speaks::Later(Later { session, last, proxied });
+                    let since = self.millis(out.now());
+                    *state = Speaks::Later(Later { session, since, last, proxied });
+                    self.begin_later(id, state, out);
+                }
+                Answer::Stream(session) => {
+                    // Streams that begin together send signs of life at different times.
+                    let interval = self.limits.ping_interval.as_millis();
+                    let interval = u32::try_from(interval).unwrap_or(u32::MAX);
+                    let since = self.millis(out.now()).wrapping_sub(spread(id, interval / 2));
+                    *state = Speaks::Later(Later { session, since, last: true, proxied });
                     self.begin_later(id, state, out);
                 }
             }

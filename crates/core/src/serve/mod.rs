@@ -25,7 +25,7 @@ use crate::outbox::Outbox;
 use crate::pool::Pool;
 use crate::protocol::Protocol;
 
-use date::Clock;
+pub use date::DateClock;
 pub use handler::{Answer, Handler, Message, Opened};
 pub use origins::{Origin, Origins};
 use stage::{Arriving, Speaks};
@@ -101,7 +101,7 @@ pub struct Serve<H: Handler> {
     /// Messages of which the rest is still arriving.
     messages: Pool<Arriving>,
     counters: Arc<ServeCounters>,
-    clock: Clock,
+    clock: DateClock,
     began: Instant,
 }
 
@@ -150,7 +150,7 @@ impl<H: Handler> Serve<H> {
             frame_limits,
             messages: Pool::default(),
             counters: Arc::default(),
-            clock: Clock::default(),
+            clock: DateClock::default(),
             began: Instant::now(),
         }
     }

@@ -38,6 +38,9 @@ const _: () = assert!(size_of::<Option<Speaks<u32>>>() <= 32);
 /// What is remembered of a request whose answer is to come.
 pub struct Later<S> {
     pub(super) session: S,
+    /// Since when the handler has not been told that the answer waits, in the milliseconds of
+    /// `Serve::millis`.
+    pub(super) since: u32,
     /// The connection ends with this answer.
     pub(super) last: bool,
     /// The peer is a proxy.

@@ -119,7 +119,7 @@ impl App {
     fn later(&mut self, id: ConnId, ends: bool) -> Answer<u32> {
         self.later.push((id, ends));
         self.opened += 1;
-        Answer::Later(id.index())
+        if ends { Answer::Later(id.index()) } else { Answer::Stream(id.index()) }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use murre_core::{CloseReason, ServeMail};
+use murre_core::{CloseReason, Serve, ServeLimits, ServeMail};
 
-use crate::app::{Server, body, get, limits, serve, serve_patiently, setup, understand};
+use crate::app::{App, Server, body, get, limits, serve, serve_patiently, setup, understand};
 use crate::client::{Client, until_ended};
 use crate::world::{Read, Setup, World, everywhere, simulated};
 
@@ -106,6 +106,35 @@ fn waiting_is_not_being_idle() {
         hear(world, &mut client, &[b"late"]);
         world.pass(limits().http_idle + Duration::from_secs(2));
         assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
+    });
+}
+
+/// An answer that waits is asked for when it has waited for the whole ping interval, whatever its
+/// slot, and a stream before; neither is asked for at each look at what its client takes.
+#[test]
+fn waiting_is_told_by_the_interval() {
+    let patient = || {
+        Serve::new(App::default(), ServeLimits { slow_timeout: Duration::from_secs(1), ..limits() })
+    };
+    simulated(&setup(), patient, |world| {
+        let others = world.rng.usize(0..20);
+        let _others: Vec<_> = (0..others).map(|_| Client::new(world)).collect();
+        let _client = ask(world, "/later");
+        world.pass(Duration::from_millis(7500));
+        assert_eq!(world.protocol().inner.handler().waited, 0);
+        world.pass(Duration::from_millis(1000));
+        assert_eq!(world.protocol().inner.handler().waited, 1);
+        world.pass(Duration::from_millis(7000));
+        assert_eq!(world.protocol().inner.handler().waited, 1);
+        world.pass(Duration::from_millis(1000));
+        assert_eq!(world.protocol().inner.handler().waited, 2);
+    });
+    simulated(&setup(), patient, |world| {
+        let _client = ask(world, "/never");
+        world.pass(Duration::from_millis(3500));
+        assert_eq!(world.protocol().inner.handler().waited, 0);
+        world.pass(Duration::from_millis(5000));
+        assert_eq!(world.protocol().inner.handler().waited, 1);
     });
 }
 

@@ -17,10 +17,9 @@ impl File {
             return Response { headers, ..Response::text(304, "") };
         }
         let whole = Response {
-            status: 200,
             content_type: self.content_type,
-            body: self.content.clone(),
             headers: self.headers.clone(),
+            ..Response::text(200, self.content.clone())
         };
         let size = self.content.len();
         match self.requested(request) {

@@ -49,13 +49,4 @@ impl Cors {
             }
         }
     }
-
-    /// The same as lines of a head.
-    pub(crate) fn write(&self, head: &mut Vec<u8>) {
-        if let Some(origin) = &self.0 {
-            head.extend_from_slice(b"Access-Control-Allow-Origin: ");
-            head.extend_from_slice(origin.as_bytes());
-            head.extend_from_slice(b"\r\nVary: Origin\r\n");
-        }
-    }
 }

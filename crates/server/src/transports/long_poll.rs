@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use murre_codec::http::{Request, Response};
-use murre_core::{CloseReason, ConnId, Origins, Outbox};
+use murre_codec::http::{Length, Request, Response};
+use murre_core::{CloseReason, ConnId, DateClock, Origins, Outbox};
 use murre_router::channels::{Direction, HistoryQuery, Position, Start};
 
 use super::query::Query;
@@ -28,6 +28,10 @@ struct Poll {
     /// What the client has seen of the channel, if it has said so.
     position: Option<Position>,
     cors: Cors,
+    /// The connection may be used for another request.
+    keep_alive: bool,
+    /// Of the request: 0 of HTTP/1.0, 1 of HTTP/1.1.
+    minor_version: u8,
 }
 
 /// Begins a poll: `/poll?topic=A&position=E-N`, as a user's or as nobody's in particular.
@@ -42,25 +46,20 @@ pub(crate) fn begin(
     hub: &mut Hub,
     wires: &mut Wires<'_>,
 ) -> Result<(), Response> {
-    let cors = Cors::of(request, origins).ok_or_else(Cors::refused)?;
-    let query = Query::read(request).map_err(|why| rejection(why, &cors))?;
-    let [channel] = &query.channels[..] else {
-        let why = "a poll is of one channel: /poll?topic=A&position=E-N";
-        return Err(rejection(WireError::new(Code::BadCommand, why), &cors));
-    };
-    hub.may_subscribe(channel, user.is_some()).map_err(|why| refusal(why, &cors))?;
-    if !hub.keeps_history(channel) {
-        let why = Error::from(ErrorCode::NoHistory).about(About::Channel(channel));
-        return Err(refusal(why, &cors));
-    }
+    let (channel, position, cors) = asked(request, user.is_some(), origins, hub)?;
     let session = Session { conn, wire: MURRE_POLL };
     hub.open(session, user);
-    let position = query.position;
-    let poll = Poll { channel: channel.as_str().into(), position, cors: cors.clone() };
+    let poll = Poll {
+        channel: channel.as_str().into(),
+        position,
+        cors: cors.clone(),
+        keep_alive: request.keep_alive,
+        minor_version: request.minor_version,
+    };
     wires.transports.polls.waiting.insert(conn.index(), poll);
-    let command = match query.position {
-        Some(position) => Command::Await { channel, start: Start::After(position) },
-        None => Command::History { channel, query: POSITION_ONLY },
+    let command = match position {
+        Some(position) => Command::Await { channel: &channel, start: Start::After(position) },
+        None => Command::History { channel: &channel, query: POSITION_ONLY },
     };
     if let Err(why) = hub.execute(session, RequestId::None, command, wires) {
         return Err(end_refused(conn, why, &cors, hub, wires));
@@ -72,16 +71,58 @@ pub(crate) fn begin(
 const POSITION_ONLY: HistoryQuery =
     HistoryQuery { start: Start::Head, limit: 0, bytes_max: 0, direction: Direction::Forward };
 
-/// A poll has waited for as long as it may.
-pub(crate) fn waited(conn: ConnId, wires: &mut Wires<'_>) {
-    let Wires { out, transports } = wires;
-    transports.polls.answer_with_nothing(conn, out);
+/// The answer to HEAD: as to GET, without a wait, so without what depends on it.
+pub(crate) fn answer_to_head(
+    request: &Request<'_, '_>,
+    user: Option<&User>,
+    origins: &Origins,
+    hub: &Hub,
+) -> Response {
+    let asked = asked(request, user.is_some(), origins, hub);
+    asked.map_or_else(
+        |refusal| refusal,
+        |(_, _, cors)| Response { length: Length::Untold, ..json_response(200, Vec::new(), &cors) },
+    )
+}
+
+/// The channel of a poll, and the position behind which it waits, if it may have that.
+fn asked(
+    request: &Request<'_, '_>,
+    is_user: bool,
+    origins: &Origins,
+    hub: &Hub,
+) -> Result<(String, Option<Position>, Cors), Response> {
+    let cors = Cors::of(request, origins).ok_or_else(Cors::refused)?;
+    let Query { mut channels, position } =
+        Query::read(request).map_err(|why| rejection(why, &cors))?;
+    let (Some(channel), true) = (channels.pop(), channels.is_empty()) else {
+        let why = "a poll is of one channel: /poll?topic=A&position=E-N";
+        return Err(rejection(WireError::new(Code::BadCommand, why), &cors));
+    };
+    hub.may_subscribe(&channel, is_user).map_err(|why| refusal(why, &cors))?;
+    if !hub.keeps_history(&channel) {
+        let why = Error::from(ErrorCode::NoHistory).about(About::Channel(&channel));
+        return Err(refusal(why, &cors));
+    }
+    Ok((channel, position, cors))
 }
 
 impl Polls {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn len(&self) -> usize {
         self.waiting.len() + self.answered.len()
+    }
+
+    /// A poll has waited for as long as it may.
+    pub(super) fn waited(&mut self, conn: ConnId, dates: &mut DateClock, out: &mut Outbox) {
+        self.answer_with_nothing(conn, dates, out);
+    }
+
+    /// The connection ends with the answer.
+    pub(super) fn ends_with_answer(&mut self, conn: ConnId) {
+        if let Some(poll) = self.waiting.get_mut(&conn.index()) {
+            poll.keep_alive = false;
+        }
     }
 
     /// The next poll that has been answered.
@@ -97,17 +138,23 @@ impl Polls {
     }
 
     /// Answers with a page, or notes that there is nothing yet.
-    pub(super) fn reply(&mut self, conn: ConnId, reply: Reply<'_>, out: &mut Outbox) {
+    pub(super) fn reply(
+        &mut self,
+        conn: ConnId,
+        reply: Reply<'_>,
+        dates: &mut DateClock,
+        out: &mut Outbox,
+    ) {
         match reply {
-            Reply::History { page, .. } => self.answer(conn, &page, out),
-            Reply::Error(why) => self.refuse(conn, why, out),
+            Reply::History { page, .. } => self.answer(conn, &page, dates, out),
+            Reply::Error(why) => self.refuse(conn, why, dates, out),
             Reply::Subscribed { recovery: Some(recovery), .. } => {
                 // Something was lost just now, or there is no time left to wait.
                 if recovery.recovered == Some(false) {
                     let page = Page { recovered: Some(false), ..empty(recovery.position) };
-                    self.answer(conn, &page, out);
+                    self.answer(conn, &page, dates, out);
                 } else if out.is_draining() {
-                    self.answer_with_nothing(conn, out);
+                    self.answer_with_nothing(conn, dates, out);
                 }
             }
             _ => unreachable!("a poll asks for nothing else"),
@@ -115,42 +162,54 @@ impl Polls {
     }
 
     /// Answers with the publication that the poll has waited for.
-    pub(super) fn push(&mut self, conn: ConnId, push: Push<'_>, out: &mut Outbox) {
+    pub(super) fn push(
+        &mut self,
+        conn: ConnId,
+        push: Push<'_>,
+        dates: &mut DateClock,
+        out: &mut Outbox,
+    ) {
         if let Push::Publication { publication, .. } = push
             && let Some(position) = publication.position
         {
             let publications = std::slice::from_ref(publication);
-            self.answer(conn, &Page { publications, ..empty(position) }, out);
+            self.answer(conn, &Page { publications, ..empty(position) }, dates, out);
         }
     }
 
     /// Answers with the reason why the session ends.
-    pub(super) fn end(&mut self, conn: ConnId, reason: DisconnectReason, out: &mut Outbox) {
+    pub(super) fn end(
+        &mut self,
+        conn: ConnId,
+        reason: DisconnectReason,
+        dates: &mut DateClock,
+        out: &mut Outbox,
+    ) {
         match reason.error() {
-            Some(code) => self.refuse(conn, code.into(), out),
-            None => self.answer_with_nothing(conn, out),
+            Some(code) => self.refuse(conn, code.into(), dates, out),
+            None => self.answer_with_nothing(conn, dates, out),
         }
     }
 
     /// Answers that there is nothing new. A poll without a position waits for the current one, which
     /// its answer is to tell.
-    fn answer_with_nothing(&mut self, conn: ConnId, out: &mut Outbox) {
+    fn answer_with_nothing(&mut self, conn: ConnId, dates: &mut DateClock, out: &mut Outbox) {
         if let Some(position) = self.waiting.get(&conn.index()).and_then(|poll| poll.position) {
-            self.answer(conn, &empty(position), out);
+            self.answer(conn, &empty(position), dates, out);
         }
     }
 
-    fn answer(&mut self, conn: ConnId, page: &Page<'_>, out: &mut Outbox) {
-        let Some(Poll { channel, cors, .. }) = self.take(conn) else { return };
+    fn answer(&mut self, conn: ConnId, page: &Page<'_>, dates: &mut DateClock, out: &mut Outbox) {
+        let Some(poll) = self.take(conn) else { return };
         let mut body = Vec::new();
-        encode::poll(&mut body, &channel, page);
-        respond(conn, &json_response(200, body, &cors), out);
+        encode::poll(&mut body, &poll.channel, page);
+        poll.respond(conn, &json_response(200, body, &poll.cors), dates, out);
     }
 
-    fn refuse(&mut self, conn: ConnId, why: Error<'_>, out: &mut Outbox) {
-        if let Some(Poll { cors, .. }) = self.take(conn) {
-            let response = refusal(why, &cors);
-            respond(conn, &response, out);
+    fn refuse(&mut self, conn: ConnId, why: Error<'_>, dates: &mut DateClock, out: &mut Outbox) {
+        if let Some(poll) = self.take(conn) {
+            let response = refusal(why, &poll.cors);
+            poll.respond(conn, &response, dates, out);
             // A guess costs a connection, as for requests that are refused at once.
             if response.status == 401 {
                 out.close(conn, CloseReason::Finished);
@@ -170,8 +229,13 @@ fn empty(position: Position) -> Page<'static> {
     Page { position, recovered: Some(true), publications: &[], more: false }
 }
 
-fn respond(conn: ConnId, response: &Response, out: &mut Outbox) {
-    let keep_alive = !out.is_draining() && response.status != 401;
-    // A client that is gone needs no answer.
-    let _ = out.write_answer(conn, |bytes| response.write(bytes, false, keep_alive, 1, None));
+impl Poll {
+    fn respond(&self, conn: ConnId, response: &Response, dates: &mut DateClock, out: &mut Outbox) {
+        let keep_alive = self.keep_alive && !out.is_draining() && response.status != 401;
+        let date = dates.date(out.now());
+        // A client that is gone needs no answer.
+        let _ = out.write_answer(conn, |bytes| {
+            response.write(bytes, false, keep_alive, self.minor_version, Some(date));
+        });
+    }
 }

@@ -13,13 +13,13 @@ pub(crate) mod websocket;
 use std::time::Instant;
 
 use murre_codec::http::Response;
-use murre_core::{ConnId, Outbox};
+use murre_core::{ConnId, DateClock, Outbox};
 
 use crate::hub::{Disconnect, Error, Hub, Outlet, Push, Reply, RequestId, Session, Wire};
 use crate::protocols::murre_v1::encode;
 use crate::protocols::murre_v1::errors::WireError;
 use long_poll::Polls;
-use sse::Streams;
+use sse::{Form, Framing, Of, Streams};
 
 pub(crate) use cors::Cors;
 pub(crate) use token::token;
@@ -32,12 +32,39 @@ pub(crate) const MURRE_EVENTS: Wire = Wire(2);
 pub(crate) const MURRE_MIXED_EVENTS: Wire = Wire(3);
 /// A long poll that has not been answered.
 pub(crate) const MURRE_POLL: Wire = Wire(4);
+/// [`MURRE_EVENTS`] and [`MURRE_MIXED_EVENTS`] for clients of HTTP/1.0, which has no chunks.
+pub(crate) const MURRE_PLAIN_EVENTS: Wire = Wire(5);
+pub(crate) const MURRE_PLAIN_MIXED_EVENTS: Wire = Wire(6);
+
+/// The transport of a session, and the form that it has there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    WebSocket,
+    Events(Form),
+    Poll,
+}
+
+impl Transport {
+    fn of(session: Session) -> Self {
+        let events = |of, framing| Transport::Events(Form { of, framing });
+        match session.wire {
+            MURRE_WEBSOCKET => Transport::WebSocket,
+            MURRE_EVENTS => events(Of::One, Framing::Chunks),
+            MURRE_MIXED_EVENTS => events(Of::Several, Framing::Chunks),
+            MURRE_PLAIN_EVENTS => events(Of::One, Framing::Plain),
+            MURRE_PLAIN_MIXED_EVENTS => events(Of::Several, Framing::Plain),
+            MURRE_POLL => Transport::Poll,
+            wire => unreachable!("no transport has {wire:?}"),
+        }
+    }
+}
 
 /// What the transports of a shard store of its sessions, beside what the hub does.
 #[derive(Default)]
 pub(crate) struct Transports {
     streams: Streams,
     polls: Polls,
+    dates: DateClock,
     /// Sessions whose input may go on.
     resumed: Vec<ConnId>,
     /// What is being written. It keeps its memory from one value to the next.
@@ -53,6 +80,11 @@ impl Transports {
     /// The next poll that has been answered: its session is over.
     pub(crate) fn answered(&mut self) -> Option<ConnId> {
         self.polls.answered()
+    }
+
+    /// The connection ends with the answer to its poll.
+    pub(crate) fn ends_with_answer(&mut self, conn: ConnId) {
+        self.polls.ends_with_answer(conn);
     }
 
     /// A session is over.
@@ -72,6 +104,18 @@ impl Transports {
 pub(crate) struct Wires<'a> {
     pub(crate) out: &'a mut Outbox,
     pub(crate) transports: &'a mut Transports,
+}
+
+impl Wires<'_> {
+    /// A session whose answer is not at its end has waited for another ping interval.
+    pub(crate) fn waited(&mut self, session: Session) {
+        let Wires { out, transports: Transports { polls, dates, .. } } = self;
+        match Transport::of(session) {
+            Transport::WebSocket => {}
+            Transport::Events(form) => sse::keep_alive(session.conn, form.framing, out),
+            Transport::Poll => polls.waited(session.conn, dates, out),
+        }
+    }
 }
 
 /// A text written into memory that is used again.
@@ -110,36 +154,32 @@ impl Outlet for Wires<'_> {
     }
 
     fn reply(&mut self, session: Session, request: &RequestId, reply: Reply<'_>) {
-        let Wires { out, transports: Transports { streams, polls, scratch, .. } } = self;
+        let Wires { out, transports: Transports { streams, polls, dates, scratch, .. } } = self;
         let conn = session.conn;
-        match session.wire {
-            MURRE_WEBSOCKET => websocket::reply(conn, request, reply, scratch, out),
-            MURRE_EVENTS | MURRE_MIXED_EVENTS => streams.reply(conn, reply, scratch, out),
-            MURRE_POLL => polls.reply(conn, reply, out),
-            wire => unreachable!("no transport has {wire:?}"),
+        match Transport::of(session) {
+            Transport::WebSocket => websocket::reply(conn, request, reply, scratch, out),
+            Transport::Events(form) => streams.reply(conn, form, reply, scratch, out),
+            Transport::Poll => polls.reply(conn, reply, dates, out),
         }
     }
 
     fn push(&mut self, session: Session, push: Push<'_>) {
-        let Wires { out, transports: Transports { streams, polls, scratch, .. } } = self;
+        let Wires { out, transports: Transports { streams, polls, dates, scratch, .. } } = self;
         let conn = session.conn;
-        match session.wire {
-            MURRE_WEBSOCKET => websocket::push(conn, push, scratch, out),
-            MURRE_EVENTS => streams.push(conn, push, sse::Of::One, out),
-            MURRE_MIXED_EVENTS => streams.push(conn, push, sse::Of::Several, out),
-            MURRE_POLL => polls.push(conn, push, out),
-            wire => unreachable!("no transport has {wire:?}"),
+        match Transport::of(session) {
+            Transport::WebSocket => websocket::push(conn, push, scratch, out),
+            Transport::Events(form) => streams.push(conn, form, push, out),
+            Transport::Poll => polls.push(conn, push, dates, out),
         }
     }
 
     fn end(&mut self, session: Session, disconnect: Disconnect) {
-        let Wires { out, transports: Transports { streams, polls, scratch, .. } } = self;
+        let Wires { out, transports: Transports { streams, polls, dates, scratch, .. } } = self;
         let conn = session.conn;
-        match session.wire {
-            MURRE_WEBSOCKET => websocket::end(conn, disconnect.reason, scratch, out),
-            MURRE_EVENTS | MURRE_MIXED_EVENTS => streams.end(conn, disconnect.reason, out),
-            MURRE_POLL => polls.end(conn, disconnect.reason, out),
-            wire => unreachable!("no transport has {wire:?}"),
+        match Transport::of(session) {
+            Transport::WebSocket => websocket::end(conn, disconnect.reason, scratch, out),
+            Transport::Events(form) => streams.end(conn, form, disconnect.reason, out),
+            Transport::Poll => polls.end(conn, disconnect.reason, dates, out),
         }
     }
 

@@ -7,13 +7,14 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use murre_codec::http::{Request, Response};
+use murre_codec::http::{self, Length, Request, Response};
 use murre_core::{CloseReason, ConnId, Origins, Outbox, Queued};
 use murre_router::channels::{Position, Publication, Start};
 
 use super::query::{Query, UNREADABLE, event_id};
 use super::{
-    Cors, MURRE_EVENTS, MURRE_MIXED_EVENTS, Wires, end_refused, refusal, rejection, written,
+    Cors, MURRE_EVENTS, MURRE_MIXED_EVENTS, MURRE_PLAIN_EVENTS, MURRE_PLAIN_MIXED_EVENTS,
+    Transports, Wires, end_refused, refusal, rejection, written,
 };
 use crate::hub::auth::User;
 use crate::hub::encodings::Encoding;
@@ -22,8 +23,10 @@ use crate::hub::{Command, Hub, Push, Reply, RequestId, Session};
 use crate::protocols::murre_v1::encode;
 use crate::protocols::murre_v1::errors::{Code, WireError};
 
-/// A publication as an event of a stream of this one channel.
+/// A publication as an event of a stream of this one channel, in a chunk.
 const EVENT: Encoding = Encoding(2);
+/// The same without the chunk.
+const PLAIN_EVENT: Encoding = Encoding(3);
 /// Channels of one stream at most.
 const CHANNELS_MAX: usize = 32;
 
@@ -32,6 +35,50 @@ const CHANNELS_MAX: usize = 32;
 pub(super) enum Of {
     One,
     Several,
+}
+
+/// How events are told from each other and from the end of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Each event is a chunk. Clients that read chunks get an event when it is here; some that read a
+    /// body without them wait for more bytes, or for its end.
+    Chunks,
+    /// The body is the events, and ends with the connection: HTTP/1.0.
+    Plain,
+}
+
+/// The form of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Form {
+    pub(super) of: Of,
+    pub(super) framing: Framing,
+}
+
+impl Framing {
+    fn of(request: &Request<'_, '_>) -> Self {
+        if request.minor_version == 0 { Framing::Plain } else { Framing::Chunks }
+    }
+
+    fn length(self) -> Length {
+        match self {
+            Framing::Chunks => Length::Chunks,
+            Framing::Plain => Length::Untold,
+        }
+    }
+
+    /// Appends what `write` appends as a part of the body.
+    fn write(self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+        match self {
+            Framing::Chunks => http::write_chunk(out, write),
+            Framing::Plain => write(out),
+        }
+    }
+
+    fn write_end(self, out: &mut Vec<u8>) {
+        if self == Framing::Chunks {
+            out.extend_from_slice(http::LAST_CHUNK);
+        }
+    }
 }
 
 /// The streams of several channels, by slot: each channel with what its client has seen of it.
@@ -56,22 +103,19 @@ pub(crate) fn begin(
     hub: &mut Hub,
     wires: &mut Wires<'_>,
 ) -> Result<(), Response> {
-    let cors = Cors::of(request, origins).ok_or_else(Cors::refused)?;
-    let query = Query::read(request).map_err(|why| rejection(why, &cors))?;
-    if !(1..=CHANNELS_MAX).contains(&query.channels.len()) {
-        let why = "a stream is of 1 to 32 channels: /sse?topic=A&topic=B";
-        return Err(rejection(WireError::new(Code::BadCommand, why), &cors));
-    }
-    for channel in &query.channels {
-        let allowed = hub.may_subscribe(channel, user.is_some());
-        allowed.map_err(|why| refusal(why, &cors))?;
-    }
-    let starts = query.starts(request).map_err(|why| rejection(why, &cors))?;
-    let mixed = query.channels.len() > 1;
-    let session = Session { conn, wire: if mixed { MURRE_MIXED_EVENTS } else { MURRE_EVENTS } };
+    let Asked { channels, starts, cors } = Asked::read(request, user.is_some(), origins, hub)?;
+    let framing = Framing::of(request);
+    let mixed = channels.len() > 1;
+    let wire = match (mixed, framing) {
+        (false, Framing::Chunks) => MURRE_EVENTS,
+        (true, Framing::Chunks) => MURRE_MIXED_EVENTS,
+        (false, Framing::Plain) => MURRE_PLAIN_EVENTS,
+        (true, Framing::Plain) => MURRE_PLAIN_MIXED_EVENTS,
+    };
+    let session = Session { conn, wire };
     hub.open(session, user);
     if mixed {
-        let seen = query.channels.iter().zip(&starts).map(|(channel, start)| {
+        let seen = channels.iter().zip(&starts).map(|(channel, start)| {
             let position = match *start {
                 Start::Head => String::new(),
                 Start::After(position) => event_id(position),
@@ -81,35 +125,82 @@ pub(crate) fn begin(
         });
         wires.transports.streams.mixed.insert(conn.index(), seen.collect());
     }
-    for (channel, start) in query.channels.iter().zip(starts) {
+    for (channel, start) in channels.iter().zip(starts) {
         let subscribe = Command::Subscribe { channel, start };
         if let Err(why) = hub.execute(session, RequestId::None, subscribe, wires) {
             return Err(end_refused(conn, why, &cors, hub, wires));
         }
     }
+    let Wires { out, transports: Transports { dates, .. } } = wires;
+    let date = dates.date(out.now());
+    let head = head(framing.length(), &cors);
     // A stream that cannot be written is the connection's end.
-    let _ = wires.out.write(conn, |head| {
-        head.extend_from_slice(HEAD);
-        cors.write(head);
-        head.extend_from_slice(b"\r\n");
+    let _ = out.write(conn, |bytes| {
+        head.write_head(bytes, false, request.minor_version, Some(date));
     });
     hub.dispatch(wires);
     Ok(())
 }
 
-/// The head of a stream, without its last line. The stream ends with the connection.
-const HEAD: &[u8] =
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n\
-    X-Accel-Buffering: no\r\nConnection: close\r\n";
+/// The answer to HEAD: as to GET, without a stream.
+pub(crate) fn answer_to_head(
+    request: &Request<'_, '_>,
+    user: Option<&User>,
+    origins: &Origins,
+    hub: &Hub,
+) -> Response {
+    let asked = Asked::read(request, user.is_some(), origins, hub);
+    asked.map_or_else(|refusal| refusal, |asked| head(Length::Untold, &asked.cors))
+}
+
+/// What a request asks for, if it may have it.
+struct Asked {
+    channels: Vec<String>,
+    /// Where to begin in each channel.
+    starts: Vec<Start>,
+    cors: Cors,
+}
+
+impl Asked {
+    fn read(
+        request: &Request<'_, '_>,
+        is_user: bool,
+        origins: &Origins,
+        hub: &Hub,
+    ) -> Result<Self, Response> {
+        let cors = Cors::of(request, origins).ok_or_else(Cors::refused)?;
+        let query = Query::read(request).map_err(|why| rejection(why, &cors))?;
+        if !(1..=CHANNELS_MAX).contains(&query.channels.len()) {
+            let why = "a stream is of 1 to 32 channels: /sse?topic=A&topic=B";
+            return Err(rejection(WireError::new(Code::BadCommand, why), &cors));
+        }
+        for channel in &query.channels {
+            hub.may_subscribe(channel, is_user).map_err(|why| refusal(why, &cors))?;
+        }
+        let starts = query.starts(request).map_err(|why| rejection(why, &cors))?;
+        Ok(Asked { channels: query.channels, starts, cors })
+    }
+}
+
+/// The head of a stream.
+fn head(length: Length, cors: &Cors) -> Response {
+    let head = Response { content_type: "text/event-stream", length, ..Response::text(200, "") };
+    cors.add_to(head.with("Cache-Control", "no-store").with("X-Accel-Buffering", "no"))
+}
 
 /// A comment, so that a proxy does not take silence for the end of the connection.
-const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
+const KEEP_ALIVE: Bytes = Bytes::from_static(b"3\r\n:\n\n\r\n");
+const PLAIN_KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 
 /// A stream has been silent for long.
-pub(crate) fn keep_alive(conn: ConnId, out: &mut Outbox) {
+pub(super) fn keep_alive(conn: ConnId, framing: Framing, out: &mut Outbox) {
+    let comment = match framing {
+        Framing::Chunks => &KEEP_ALIVE,
+        Framing::Plain => &PLAIN_KEEP_ALIVE,
+    };
     // What is queued is a sign of life, too; a stream that is gone needs none.
     if out.queued(conn) == 0 {
-        let _ = out.send(conn, &KEEP_ALIVE);
+        let _ = out.send(conn, comment);
     }
 }
 
@@ -130,6 +221,7 @@ impl Streams {
     pub(super) fn reply(
         &mut self,
         conn: ConnId,
+        Form { framing, .. }: Form,
         reply: Reply<'_>,
         scratch: &mut Vec<u8>,
         out: &mut Outbox,
@@ -145,11 +237,11 @@ impl Streams {
                     true => self.id(conn.index()),
                     false => self.moved(conn.index(), channel, position),
                 };
-                answer(conn, &event("subscribed", id.as_deref(), text), out)
+                answer(conn, &event(framing, "subscribed", id.as_deref(), text), out)
             }
             Reply::Error(_) => {
-                let queued = answer(conn, &event("error", None, text), out);
-                out.close(conn, CloseReason::Finished);
+                let queued = answer(conn, &event(framing, "error", None, text), out);
+                out.close_with(conn, CloseReason::Finished, |bytes| framing.write_end(bytes));
                 queued
             }
             _ => unreachable!("a stream asks for nothing else"),
@@ -157,50 +249,66 @@ impl Streams {
     }
 
     /// Queues an event.
-    pub(super) fn push(&mut self, conn: ConnId, push: Push<'_>, of: Of, out: &mut Outbox) {
+    pub(super) fn push(&mut self, conn: ConnId, form: Form, push: Push<'_>, out: &mut Outbox) {
+        let Form { of, framing } = form;
         // A stream that is gone needs none.
         let _ = match (push, of) {
             (Push::Publication { publication, encodings }, Of::One) => {
                 let made = || {
                     let id = publication.position.map(event_id);
-                    event("", id.as_deref(), &data(publication))
+                    event(framing, "", id.as_deref(), &data(publication))
                 };
-                out.send(conn, encodings.get(EVENT, made))
+                let encoding = match framing {
+                    Framing::Chunks => EVENT,
+                    Framing::Plain => PLAIN_EVENT,
+                };
+                out.send(conn, encodings.get(encoding, made))
             }
             (Push::Publication { publication, .. }, Of::Several) => {
                 let Publication { channel, position, .. } = publication;
                 let id = self.moved(conn.index(), channel, *position);
-                out.send(conn, &event("", id.as_deref(), &data(publication)))
+                out.send(conn, &event(framing, "", id.as_deref(), &data(publication)))
             }
             (Push::Dropped { channel, count }, _) => {
                 let mut text = Vec::new();
                 encode::dropped(&mut text, channel, count);
-                answer(conn, &event("dropped", None, &text), out)
+                answer(conn, &event(framing, "dropped", None, &text), out)
             }
             (Push::Request { .. }, _) => unreachable!("a stream serves nothing"),
         };
     }
 
     /// Says why a stream ends, and ends it with its connection.
-    pub(super) fn end(&mut self, conn: ConnId, reason: DisconnectReason, out: &mut Outbox) {
+    pub(super) fn end(
+        &mut self,
+        conn: ConnId,
+        Form { framing, .. }: Form,
+        reason: DisconnectReason,
+        out: &mut Outbox,
+    ) {
         let (last, closed) = match reason.error() {
             None => {
                 let retry = format!("retry: {}\n\n", u64::from(out.retry_after(conn)) * 1000);
-                (retry.into_bytes().into(), CloseReason::Draining)
+                let mut last = Vec::new();
+                framing.write(&mut last, |text| text.extend_from_slice(retry.as_bytes()));
+                (last.into(), CloseReason::Draining)
             }
             Some(code) => {
                 let mut text = Vec::new();
                 encode::error(&mut text, &RequestId::None, code.into());
                 let slow = reason == DisconnectReason::Slow;
                 let closed = if slow { CloseReason::SlowConsumer } else { CloseReason::Finished };
-                (event("error", None, &text), closed)
+                (event(framing, "error", None, &text), closed)
             }
         };
         if reason == DisconnectReason::Slow {
             // It would take too long to read it all.
             out.drop_waiting(conn);
         }
-        out.close_with(conn, closed, |bytes| bytes.extend_from_slice(&last));
+        out.close_with(conn, closed, |bytes| {
+            bytes.extend_from_slice(&last);
+            framing.write_end(bytes);
+        });
     }
 
     /// The client of a stream is about to see a publication of this position, or to begin there:
@@ -233,20 +341,23 @@ fn data(publication: &Publication) -> Vec<u8> {
 }
 
 /// Bytes around the data of an event, about.
-const HEAD_BYTES: usize = 128;
+const HEAD_BYTES: usize = 128 + http::CHUNK_BYTES_BESIDE_DATA;
 
 /// One event. `data` is JSON text without line ends.
-fn event(name: &str, id: Option<&str>, data: &[u8]) -> Bytes {
-    let mut text = Vec::with_capacity(data.len().saturating_add(HEAD_BYTES));
-    for (field, value) in [("event: ", Some(name).filter(|name| !name.is_empty())), ("id: ", id)] {
-        if let Some(value) = value {
-            text.extend_from_slice(field.as_bytes());
-            text.extend_from_slice(value.as_bytes());
-            text.push(b'\n');
+fn event(framing: Framing, name: &str, id: Option<&str>, data: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(data.len().saturating_add(HEAD_BYTES));
+    let name = Some(name).filter(|name| !name.is_empty());
+    framing.write(&mut bytes, |text| {
+        for (field, value) in [("event: ", name), ("id: ", id)] {
+            if let Some(value) = value {
+                text.extend_from_slice(field.as_bytes());
+                text.extend_from_slice(value.as_bytes());
+                text.push(b'\n');
+            }
         }
-    }
-    text.extend_from_slice(b"data: ");
-    text.extend_from_slice(data);
-    text.extend_from_slice(b"\n\n");
-    text.into()
+        text.extend_from_slice(b"data: ");
+        text.extend_from_slice(data);
+        text.extend_from_slice(b"\n\n");
+    });
+    bytes.into()
 }

@@ -1,5 +1,6 @@
 //! A client of `murre.v1` over WebSocket, by tungstenite.
 
+use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,10 +34,15 @@ impl Client {
     }
 
     pub(crate) fn hear(&mut self) -> Value {
-        match self.0.read().unwrap_or_else(|error| panic!("no message: {error}")) {
-            Message::Text(text) => serde_json::from_str(&text).expect("JSON"),
-            Message::Ping(_) => self.hear(),
-            other => panic!("{other:?}"),
+        match self.0.read() {
+            Ok(Message::Text(text)) => serde_json::from_str(&text).expect("JSON"),
+            Ok(Message::Ping(_)) => self.hear(),
+            Ok(other) => panic!("{other:?}"),
+            // The process was stopped and goes on: signal(7) has recv fail where there is a timeout.
+            Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {
+                self.hear()
+            }
+            Err(error) => panic!("no message: {error}"),
         }
     }
 

@@ -14,6 +14,7 @@ use tungstenite::Message;
 
 use crate::client::Client as Subscriber;
 use crate::guarded::Guarded;
+use crate::reader::Events;
 use crate::server::{CLOSE, Client, PATIENCE, Server, TEXT, frame, murre};
 
 /// A close frame: its code, and the seconds after which the client is to come back.
@@ -104,11 +105,13 @@ fn polls_and_streams_come_to_an_end() {
     assert_eq!(position(&last), position(&first));
     assert_eq!(last["publications"], Value::Array(Vec::new()));
     assert!(poll.rest().is_empty());
-    let events = String::from_utf8(stream.rest()).expect("text");
-    let (_, retry) = events.rsplit_once("retry: ").expect("a hint");
-    let milliseconds: u32 = retry.trim_end().parse().expect("a number");
-    assert!((1000..=5000).contains(&milliseconds), "{events}");
-    drop((poll, stream));
+    assert!(answer.header("date").is_some(), "{answer:?}");
+    let mut events = Events::read(stream);
+    assert_eq!(events.next().expect("an event").name, "subscribed");
+    let retry = events.next().expect("an event").retry.expect("a hint");
+    assert!((1000..=5000).contains(&retry), "{retry}");
+    assert!(events.next().is_none() && events.is_whole());
+    drop((poll, events));
     assert_eq!(server.end().0.code(), Some(0));
 }
 

@@ -1,10 +1,11 @@
 //! How the server ends sessions: each reason over each transport, in the transport's own words.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::chunks::Chunks;
 use crate::client::Client;
 use crate::guarded::{Guarded, expiring};
 use crate::matrix::Transport::{self, Poll, Stream, StreamOfTwo, WebSocket};
@@ -176,8 +177,13 @@ fn hold(transport: Transport, told: &Told, sent: &[u8]) {
             }
         }
         Stream | StreamOfTwo => {
-            let sent = std::str::from_utf8(sent).expect("no frames");
-            assert!(sent.starts_with("HTTP/1.1 200 OK\r\n"), "{sent:.100}");
+            assert!(sent.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", sent.escape_ascii());
+            let head = sent.windows(4).position(|end| end == b"\r\n\r\n").expect("a head");
+            let mut chunks = Chunks::new(BufReader::new(&sent[head + 4..]));
+            let mut sent = String::new();
+            chunks.read_to_string(&mut sent).expect("no frames");
+            assert!(chunks.ended, "the last chunk tells that nothing is missing");
+            assert_eq!(chunks.inner.fill_buf().expect("bytes"), b"", "nothing follows");
             assert!(sent.ends_with("\n\n"), "the last event is whole");
             let last = sent.trim_end().rsplit("\n\n").next().expect("an event");
             match told {
@@ -202,7 +208,10 @@ fn hold_poll(told: &Told, session: &mut server::Client) {
         _ => (200, Value::Null),
     };
     assert_eq!((answer.status, &body["code"]), (status, &code), "{answer:?}");
-    if answer.header("connection") == Some("close") {
+    let ends = matches!(told, Answer(401, _) | ComeBack);
+    assert_eq!(answer.header("connection"), ends.then_some("close"), "{answer:?}");
+    assert!(answer.header("date").is_some(), "{answer:?}");
+    if ends {
         assert!(session.rest().is_empty());
     } else {
         assert_eq!(session.get("/healthz").status, 200);

@@ -11,6 +11,7 @@ mod batches;
 mod bursts;
 #[path = "../../../codec/tests/codec/cases.rs"]
 mod cases;
+mod chunks;
 mod client;
 mod configuration;
 mod costs;

@@ -10,6 +10,7 @@ use nix::sys::socket::sockopt::RcvBuf;
 use serde_json::{Value, json};
 use tungstenite::Message;
 
+use crate::chunks::Chunks;
 use crate::client::Client;
 use crate::matrix::Transport;
 use crate::server::{self, Server};
@@ -121,7 +122,7 @@ impl Reader {
     pub(crate) fn takes_little(self) -> Self {
         let socket = match &self.connection {
             Connection::WebSocket(client) => client.0.get_ref(),
-            Connection::Stream(events) => events.0.get_ref(),
+            Connection::Stream(events) => events.0.get_ref().inner.get_ref(),
             Connection::Poll { client, .. } => &client.0,
         };
         setsockopt(socket, RcvBuf, &(32 << 10)).expect("a socket");
@@ -200,7 +201,7 @@ fn heard(message: &Value) -> Heard {
 }
 
 /// An event stream, read as a browser does.
-pub(crate) struct Events(BufReader<TcpStream>);
+pub(crate) struct Events(BufReader<Chunks<TcpStream>>);
 
 /// One event of a stream.
 #[derive(Debug, Default, PartialEq)]
@@ -222,34 +223,29 @@ impl Events {
 
     /// The stream that this connection has asked for.
     pub(crate) fn read(client: server::Client) -> Self {
-        let mut events = Events(BufReader::new(client.0));
-        let status = events.line().expect("a status line");
-        assert_eq!(status, "HTTP/1.1 200 OK\r", "{status}");
-        let mut is_stream = false;
-        loop {
-            let line = events.line().expect("a head");
-            if line == "\r" {
-                break;
-            }
-            is_stream |= line == "Content-Type: text/event-stream\r";
-        }
-        assert!(is_stream);
-        events
+        let mut client = client;
+        let head = client.answer_to("HEAD");
+        assert_eq!(head.status, 200, "{head:?}");
+        assert_eq!(head.header("content-type"), Some("text/event-stream"));
+        assert_eq!(head.header("transfer-encoding"), Some("chunked"));
+        Events(BufReader::new(Chunks::new(BufReader::new(client.0))))
     }
 
     /// Its connection.
     pub(crate) fn into_inner(self) -> TcpStream {
-        self.0.into_inner()
+        self.0.into_inner().inner.into_inner()
+    }
+
+    /// Whether the stream has come to its end: the last chunk is here.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.get_ref().ended
     }
 
     /// The next line without its end; `None` behind the last one, which must be whole.
     pub(crate) fn line(&mut self) -> Option<String> {
         let mut line = Vec::new();
-        match self.0.read_until(b'\n', &mut line) {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
-            Err(error) => panic!("{error}"),
+        if self.0.read_until(b'\n', &mut line).expect("a connection") == 0 {
+            return None;
         }
         let line = String::from_utf8(line).expect("text");
         Some(line.strip_suffix('\n').unwrap_or_else(|| panic!("{line:?} is cut off")).into())

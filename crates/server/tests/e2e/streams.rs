@@ -1,12 +1,15 @@
 //! Event streams and long polls: what is particular to them.
 
+use std::io::{BufReader, Read};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::chunks::Chunks;
 use crate::client::Client;
-use crate::reader::{Event, Events};
+use crate::guarded::{Guarded, expiring};
+use crate::reader::{Event, Events, Position};
 use crate::server::Server;
 
 const OPEN: &str = "--namespace=default,publish=anyone";
@@ -126,4 +129,125 @@ fn polls_wait_for_what_is_new() {
     assert_eq!(ask("/poll?topic=plain").0, 400);
     assert_eq!(ask("/poll?topic=plain").1["code"], "no_history");
     assert_eq!(ask("/poll").0, 400);
+}
+
+/// A stream is of chunks, one for each event, and says when it began; a client of HTTP/1.0, which
+/// knows no chunks, gets the events alone, until the connection ends.
+#[test]
+fn streams_are_framed_as_the_version_has_it() {
+    let guarded = Guarded::start(&[OPEN]);
+    for targets in ["/sse?topic=a", "/sse?topic=a&topic=b"] {
+        let target = format!("{targets}&token={}", expiring(3600));
+        let [mut new, mut old] = [(); 2].map(|()| guarded.server.connect());
+        new.send(format!("GET {target} HTTP/1.1\r\nHost: m\r\n\r\n").as_bytes());
+        old.send(format!("GET {target} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").as_bytes());
+        let heads = [&mut new, &mut old].map(|client| client.answer_to("HEAD"));
+        for (head, framing, connection) in
+            [(&heads[0], Some("chunked"), Some("close")), (&heads[1], None, None)]
+        {
+            assert_eq!(head.status, 200);
+            assert_eq!(head.header("transfer-encoding"), framing);
+            assert_eq!(head.header("connection"), connection);
+            assert_eq!(head.header("content-length"), None);
+            assert_eq!(head.header("content-type"), Some("text/event-stream"));
+            assert!(head.header("date").is_some_and(|date| date.ends_with(" GMT")));
+        }
+        let subscriptions = 2 * target.matches("topic").count();
+        let all = |stats: &Value| stats["total"]["subscriptions"] == subscriptions;
+        guarded.server.wait_until("both are subscribed", all);
+        let mut publisher = Client::of(&guarded.server);
+        publisher.publish("a", json!(1));
+        assert_eq!(guarded.post("/api/disconnect", r#"{"user":"ann"}"#).1["disconnected"], 2);
+        let mut chunks = Chunks::new(BufReader::new(new.0));
+        let mut events = String::new();
+        chunks.read_to_string(&mut events).expect("text");
+        assert!(chunks.ended, "{events}");
+        assert_eq!(String::from_utf8(old.rest()).expect("text"), events);
+        assert!(events.starts_with("event: subscribed\n"), "{events}");
+        assert_eq!(events.matches("\n\n").count(), subscriptions / 2 + 2, "{events}");
+        assert!(events.contains("\ndata: {\"type\":\"publication\""), "{events}");
+    }
+}
+
+/// HEAD is answered with the status of GET, whatever that is, at once and without a body; and the
+/// connection goes on.
+#[test]
+fn heads_of_streams_and_polls() {
+    let guarded = Guarded::start(&[OPEN, KEPT, "--namespace=closed,subscribe=nobody"]);
+    let position = Position::now(&guarded.server, "kept:a");
+    let mut client = guarded.server.connect();
+    for (target, status, content_type) in [
+        ("/sse?topic=a", 200, "text/event-stream"),
+        ("/sse?topic=a&topic=kept:a", 200, "text/event-stream"),
+        ("/sse", 400, "application/json"),
+        ("/sse?topic=closed:a", 403, "application/json"),
+        ("/poll?topic=kept:a", 200, "application/json"),
+        (&format!("/poll?topic=kept:a&position={position}"), 200, "application/json"),
+        ("/poll?topic=kept:a&position=x", 400, "application/json"),
+        ("/poll?topic=a", 400, "application/json"),
+    ] {
+        client.send(format!("HEAD {target} HTTP/1.1\r\nHost: m\r\n\r\n").as_bytes());
+        let head = client.answer_to("HEAD");
+        assert_eq!((head.status, head.header("content-type")), (status, Some(content_type)));
+        assert_eq!(head.header("content-length").is_some(), status != 200, "{head:?}");
+        assert_eq!(head.header("cache-control"), Some("no-store"));
+        assert_eq!(head.header("connection"), None);
+        assert!(head.header("date").is_some());
+    }
+    let stats = guarded.server.stats();
+    assert_eq!(stats["total"]["subscriptions"], 0, "nothing has begun");
+    client.send(b"HEAD /sse?topic=a&token=x HTTP/1.1\r\nHost: m\r\n\r\n");
+    let refused = client.answer_to("HEAD");
+    assert_eq!((refused.status, refused.header("connection")), (401, Some("close")));
+    assert!(client.rest().is_empty());
+}
+
+/// The answer to a poll says whether the connection goes on (RFC 9112 section 9.6): as the client
+/// asked, and not if it has said something else meanwhile.
+#[test]
+fn polls_say_what_becomes_of_the_connection() {
+    let server = server();
+    let position = Position::now(&server, "kept:a");
+    let target = format!("/poll?topic=kept:a&position={position}");
+    for (version, fields, then, connection) in [
+        ("1.1", "", "", None),
+        ("1.1", "Connection: close\r\n", "", Some("close")),
+        ("1.1", "", "GET /healthz HTTP/1.1\r\nHost: m\r\n\r\n", Some("close")),
+        ("1.0", "", "", None),
+        ("1.0", "Connection: keep-alive\r\n", "", Some("keep-alive")),
+        ("1.0", "Connection: keep-alive\r\n", "GET", None),
+    ] {
+        let what = format!("HTTP/{version} {fields:?} {then:?}");
+        let mut client = server.connect();
+        client.send(
+            format!("GET {target} HTTP/{version}\r\nHost: m\r\n{fields}\r\n{then}").as_bytes(),
+        );
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.header("connection")), (200, connection), "{what}");
+        assert!(answer.header("date").is_some(), "{what}");
+        if connection == Some("close") || version == "1.0" && connection.is_none() {
+            assert!(client.rest().is_empty(), "{what}");
+        } else {
+            assert_eq!(client.get("/healthz").status, 200, "{what}");
+        }
+    }
+}
+
+/// A poll waits for a whole ping interval, however often its connection is looked at meanwhile.
+#[test]
+fn polls_wait_for_a_whole_interval() {
+    let server = Server::start(&["--ping-interval=2", "--slow-timeout=0.3", KEPT]);
+    let position = Position::now(&server, "kept:a");
+    // Slots differ in how early their first look is.
+    let mut polls: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let begun = Instant::now();
+    for poll in &mut polls {
+        let target = format!("/poll?topic=kept:a&position={position}");
+        poll.send(format!("GET {target} HTTP/1.1\r\nHost: m\r\n\r\n").as_bytes());
+    }
+    for poll in &mut polls {
+        assert_eq!(poll.answer().status, 200);
+        // The server counts in milliseconds.
+        assert!(begun.elapsed() >= Duration::from_millis(1999), "{:?}", begun.elapsed());
+    }
 }

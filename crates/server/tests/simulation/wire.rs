@@ -59,7 +59,10 @@ enum Stage {
     #[default]
     Http,
     WebSocket,
+    /// The chunks of an event stream.
     Events,
+    /// The last chunk has come.
+    Over,
 }
 
 impl Wire {
@@ -73,6 +76,10 @@ impl Wire {
             Stage::Http => self.answer(),
             Stage::WebSocket => self.frame(),
             Stage::Events => self.event(),
+            Stage::Over => {
+                assert!(self.bytes.is_empty(), "nothing follows the last chunk");
+                None
+            }
         }
     }
 
@@ -132,12 +139,28 @@ impl Wire {
         })
     }
 
+    /// The data of the next chunk (RFC 9112 section 7.1).
+    fn chunk(&mut self) -> Option<String> {
+        let bytes = &*self.bytes.make_contiguous();
+        let line = bytes.windows(2).position(|end| end == b"\r\n")?;
+        let size = str::from_utf8(&bytes[..line]).ok();
+        let size = size.and_then(|size| usize::from_str_radix(size, 16).ok()).expect("a size");
+        let data = line + 2..line + 2 + size;
+        let end = bytes.get(data.end..data.end + 2)?;
+        assert_eq!(end, b"\r\n", "a chunk ends where it says");
+        let text = String::from_utf8(bytes[data.clone()].to_vec()).expect("events are UTF-8");
+        self.bytes.drain(..data.end + 2);
+        if size == 0 {
+            self.stage = Stage::Over;
+            return None;
+        }
+        Some(text)
+    }
+
     fn event(&mut self) -> Option<Heard> {
         loop {
-            let bytes = &*self.bytes.make_contiguous();
-            let length = bytes.windows(2).position(|end| end == b"\n\n")? + 2;
-            let text = String::from_utf8(bytes[..length].to_vec()).expect("events are UTF-8");
-            self.bytes.drain(..length);
+            let text = self.chunk()?;
+            assert!(text.ends_with("\n\n"), "{text:?} is a whole event");
             let (mut name, mut id, mut data) = (String::new(), None, None);
             for line in text.lines().filter(|line| !line.is_empty()) {
                 match line.split_once(": ") {
