@@ -13,6 +13,7 @@ use crate::addresses::{Addresses, Excess};
 use crate::admission::{Admission, Gate};
 use crate::conn::id::ConnId;
 use crate::conn::send_queue::SendPool;
+use crate::conn::session_timers::SessionTimers;
 use crate::conn::slab::Slab;
 use crate::conn::timers::Timers;
 use crate::conn::{CloseReason, Conn, Mark, State};
@@ -23,6 +24,7 @@ pub struct Outbox {
     pub(crate) conns: Slab,
     pub(crate) sends: SendPool,
     pub(crate) timers: Timers,
+    pub(crate) session_timers: SessionTimers,
     pub(crate) counters: Arc<Counters>,
     /// Connections with something to send or to finish, each once.
     pub(crate) dirty: Vec<ConnId>,
@@ -309,6 +311,26 @@ impl Outbox {
     pub fn clear_timer(&mut self, id: ConnId) {
         if self.is_open(id) {
             self.timers.clear(id.index());
+        }
+    }
+
+    /// Has [`session_expired`](crate::Protocol::session_expired) called in the first turn after `span`,
+    /// in place of the session's timer that was set before. It does not touch the connection's own
+    /// timer. A session takes memory for this only while it is set, about 100 bytes.
+    pub fn set_session_timer(&mut self, id: ConnId, span: Duration) {
+        if self.is_open(id) {
+            match self.now.checked_add(span) {
+                Some(end) => self.session_timers.set(id.index(), end),
+                // A span beyond what the clock can count does not end.
+                None => self.session_timers.clear(id.index()),
+            }
+        }
+    }
+
+    /// Forgets the timer of the connection's session.
+    pub fn clear_session_timer(&mut self, id: ConnId) {
+        if self.conns.get(id).is_some() {
+            self.session_timers.clear(id.index());
         }
     }
 

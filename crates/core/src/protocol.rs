@@ -42,6 +42,9 @@ pub trait Protocol {
     /// The timer of the connection ran out.
     fn expired(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox);
 
+    /// The timer that was set by [`Outbox::set_session_timer`] ran out.
+    fn session_expired(&mut self, _id: ConnId, _state: &mut Self::State, _out: &mut Outbox) {}
+
     /// The shard is being drained: say goodbye.
     fn leave(&mut self, id: ConnId, _state: &mut Self::State, out: &mut Outbox) {
         out.close(id, CloseReason::Draining);

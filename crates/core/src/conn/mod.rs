@@ -2,6 +2,7 @@
 
 pub(crate) mod id;
 pub(crate) mod send_queue;
+pub(crate) mod session_timers;
 pub(crate) mod slab;
 pub(crate) mod timers;
 

@@ -89,6 +89,7 @@ impl<H: Handler> Serve<H> {
         let Speaks::Later(later) = std::mem::replace(state, http) else {
             unreachable!("just seen")
         };
+        out.clear_session_timer(id);
         self.handler.close(id, later.session, CloseReason::Finished, out);
         out.set_timer(id, out.ticks(self.limits.http_idle));
     }

@@ -74,6 +74,9 @@ pub trait Handler {
     /// An answer that comes later, or a stream, has not come to its end for another ping interval.
     fn waited(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
+    /// The session's timer ran out: [`Outbox::set_session_timer`].
+    fn timer(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
+
     /// The shard is being drained. The handler closes a WebSocket. It queues the rest of a deferred
     /// answer as soon as it can; an answer without an end closes the connection.
     fn leave(&mut self, id: ConnId, _session: &mut Self::Session, out: &mut Outbox) {

@@ -237,6 +237,16 @@ impl<H: Handler> Protocol for Serve<H> {
         }
     }
 
+    fn session_expired(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
+        match state {
+            Speaks::WebSocket(websocket) => self.handler.timer(id, websocket.session(), out),
+            Speaks::Later(later) if !self.handler.answered(id, &later.session) => {
+                self.handler.timer(id, &mut later.session, out);
+            }
+            Speaks::Proxy | Speaks::Http { .. } | Speaks::Later(_) => {}
+        }
+    }
+
     fn leave(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
         match state {
             // The answer to what is arriving will be its last; so will the first, if it has none:

@@ -80,6 +80,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             self.spill.remove(tail);
         }
         self.out.timers.clear(id.index());
+        self.out.session_timers.clear(id.index());
         self.out.conns.free(id);
         // A connection that could not be made has no state.
         let state = self.states.get_mut(id.index() as usize).and_then(Option::take);

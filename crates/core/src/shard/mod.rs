@@ -18,6 +18,7 @@ use crate::admission::Pace;
 use crate::conn::State;
 use crate::conn::id::ConnId;
 use crate::conn::send_queue::SendPool;
+use crate::conn::session_timers::SessionTimers;
 use crate::conn::slab::Slab;
 use crate::conn::timers::Timers;
 use crate::counters::Counters;
@@ -95,6 +96,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         let out = Outbox {
             conns: Slab::new(config.conns_max),
             sends: SendPool::default(),
+            session_timers: SessionTimers::default(),
             timers: Timers::new(config.conns_max, config.tick, slices, now),
             counters: Arc::default(),
             dirty: Vec::new(),
@@ -206,6 +208,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
         self.complete_all();
         self.expire();
+        self.expire_sessions();
         self.protocol.turn(&mut self.out);
         self.resume_released();
         self.drain();
@@ -233,7 +236,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
         let timer = (!self.is_empty()).then(|| self.out.timers.next());
         let drain = self.drain.as_ref().map(|_| self.out.now + Drain::STEP);
-        let first = [timer, drain, self.accepts.not_before(), self.protocol.wake_at()]
+        let session = self.out.session_timers.next();
+        let first = [timer, session, drain, self.accepts.not_before(), self.protocol.wake_at()]
             .into_iter()
             .flatten()
             .min()?;

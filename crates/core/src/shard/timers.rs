@@ -31,6 +31,18 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         }
     }
 
+    /// Tells the protocol whose sessions' timers ran out; of many, the rest in the next turn.
+    pub(super) fn expire_sessions(&mut self) {
+        for _ in 0..EXPIRED_MAX {
+            let Some(index) = self.out.session_timers.expire(self.out.now) else { return };
+            let open = self.out.conns.at(index).filter(|&id| self.out.is_open(id));
+            if let Some(id) = open {
+                let state = self.states[index as usize].as_mut().expect("open");
+                self.protocol.session_expired(id, state, &mut self.out);
+            }
+        }
+    }
+
     fn expired(&mut self, id: ConnId) {
         match self.out.conns.get(id).expect("there while it has a timer").state {
             State::Open => {

@@ -1,6 +1,6 @@
 //! A small application on `Serve`, and what its clients write and read.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,9 +19,9 @@ use crate::world::Setup;
 /// What a shard under test serves.
 pub(crate) type Server = Serve<App>;
 
-/// Echoes messages and bodies; `/n?length=` gives so many bytes. `/later` is answered with the next
-/// mail, which every WebSocket hears too, unless it is empty, or when the shard is drained; `/never`
-/// is written every mail.
+/// Echoes messages and bodies; `timer=MILLISECONDS` sets the session's timer, `timer=` clears it.
+/// `/n?length=` gives so many bytes. `/later` is answered with the next mail, which every WebSocket
+/// hears too, unless it is empty, or when the shard is drained; `/never` is written every mail.
 #[derive(Default)]
 pub(crate) struct App {
     pub(crate) open: Vec<ConnId>,
@@ -30,6 +30,10 @@ pub(crate) struct App {
     pub(crate) later: Vec<(ConnId, bool)>,
     pub(crate) waited: usize,
     pub(crate) drained: usize,
+    /// When sessions' timers were set, their spans, and when they ran out.
+    pub(crate) timers: Vec<(Instant, Duration, Instant)>,
+    /// Those that are set.
+    set: HashMap<ConnId, (Instant, Duration)>,
     /// Whoever waits for an answer for a ping interval gets an empty one.
     impatient: bool,
     /// Sessions that were opened, and messages that came.
@@ -98,6 +102,20 @@ impl App {
             }
             Holding::Some => None,
             Holding::All => Some(LONG),
+        }
+    }
+
+    fn set_timer(&mut self, id: ConnId, milliseconds: &[u8], out: &mut Outbox) {
+        match std::str::from_utf8(milliseconds).ok().and_then(|text| text.parse().ok()) {
+            Some(milliseconds) => {
+                let span = Duration::from_millis(milliseconds);
+                self.set.insert(id, (out.now(), span));
+                out.set_session_timer(id, span);
+            }
+            None => {
+                self.set.remove(&id);
+                out.clear_session_timer(id);
+            }
         }
     }
 
@@ -174,6 +192,7 @@ impl Handler for App {
             _ => 1,
         };
         match &*message.bytes {
+            [b't', b'i', b'm', b'e', b'r', b'=', span @ ..] => self.set_timer(id, span, out),
             b"close" => out.close_websocket(id, CloseCode::Normal, "asked", CloseReason::Finished),
             bytes => (0..copies).for_each(|copy| {
                 let queued = out.message(id, message.kind, bytes);
@@ -200,6 +219,13 @@ impl Handler for App {
         }
     }
 
+    fn timer(&mut self, id: ConnId, session: &mut u32, out: &mut Outbox) {
+        assert_eq!(*session, id.index(), "the session is the connection's own");
+        let (set, span) = self.set.remove(&id).expect("it was set and not cleared");
+        self.timers.push((set, span, out.now()));
+        let _ = out.message(id, Kind::Text, b"time is up");
+    }
+
     fn leave(&mut self, id: ConnId, _session: &mut u32, out: &mut Outbox) {
         match self.later.iter().position(|&later| later == (id, true)) {
             Some(at) => {
@@ -221,6 +247,7 @@ impl Handler for App {
             self.open.retain(|&open| open != id);
         }
         self.later.retain(|&(later, _)| later != id);
+        self.set.remove(&id);
         self.closed.push(reason);
     }
 

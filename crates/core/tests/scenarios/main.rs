@@ -22,6 +22,7 @@ mod http;
 mod later;
 mod outgoing;
 mod pressure;
+mod session_timers;
 mod simulation;
 mod sizes;
 mod streams;

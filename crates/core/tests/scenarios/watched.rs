@@ -42,6 +42,7 @@ pub(crate) struct Watched<P> {
 struct Work {
     received: u64,
     expired: usize,
+    sessions_expired: usize,
 }
 
 /// What there was when the last turn ended.
@@ -122,6 +123,7 @@ impl<P: Protocol> Watched<P> {
         let (work, before) = (mem::take(&mut self.work), mem::replace(&mut self.before, now));
         self.most_expired = self.most_expired.max(work.expired);
         assert!(work.expired <= EXPIRED_MAX, "{} timers in one turn", work.expired);
+        assert!(work.sessions_expired <= EXPIRED_MAX, "{} of sessions", work.sessions_expired);
         let received_max = u64::from(self.buffers) + sends + resumed;
         assert!(
             work.received <= received_max,
@@ -195,6 +197,13 @@ impl<P: Protocol> Protocol for Watched<P> {
         if !out.is_open(id) {
             self.silent.insert(id, self.now(out) - self.heard_at[&id]);
         }
+    }
+
+    fn session_expired(&mut self, id: ConnId, state: &mut P::State, out: &mut Outbox) {
+        self.check_open(id, out);
+        self.work.sessions_expired += 1;
+        self.tell(|| format!("{id}: its session's timer ran out"));
+        self.inner.session_expired(id, state, out);
     }
 
     fn leave(&mut self, id: ConnId, state: &mut P::State, out: &mut Outbox) {

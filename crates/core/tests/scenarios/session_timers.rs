@@ -1,0 +1,96 @@
+//! Timers of sessions.
+
+use std::time::Duration;
+
+use murre_codec::CloseCode;
+use murre_core::ring::sim::Faults;
+use murre_core::{CloseReason, ShardConfig};
+
+use crate::app::{Server, TICK, close, handshake, serve, serve_patiently, setup, text};
+use crate::client::{Client, until};
+use crate::watched::EXPIRED_MAX;
+use crate::world::{Setup, World, everywhere, simulated};
+
+fn open(world: &mut World<Server>) -> Client {
+    let mut client = Client::new(world);
+    client.say_bytes(&handshake("/ws"));
+    until(world, &mut client, "the handshake", |heard| !heard.responses.is_empty());
+    client
+}
+
+fn say(world: &mut World<Server>, client: &mut Client, message: &str) {
+    let before = world.protocol().inner.handler().messages;
+    client.say_bytes(&text(message));
+    world.until("it is heard", |world| {
+        client.step(world);
+        world.protocol().inner.handler().messages > before
+    });
+}
+
+/// A session's timer runs out once, not early, and the session can write then.
+#[test]
+fn a_timer_runs_out_once() {
+    everywhere(&setup(), serve_patiently, |world| {
+        let mut clients: Vec<Client> = (0..5).map(|_| open(world)).collect();
+        for client in &mut clients {
+            let span = world.rng.u32(0..60);
+            say(world, client, &format!("timer={span}"));
+        }
+        for client in &mut clients {
+            until(world, client, "time is up", |heard| !heard.messages.is_empty());
+        }
+        let timers = &world.protocol().inner.handler().timers;
+        assert_eq!(timers.len(), 5);
+        for &(set, span, at) in timers {
+            assert!(at - set >= span, "{span:?} took {:?}", at - set);
+        }
+    });
+}
+
+/// The timer that is set last counts; one that is cleared, or whose session has ended, does not run
+/// out; and the shard wakes for a timer in time though nothing else happens.
+#[test]
+fn timers_are_replaced_and_cleared() {
+    let quiet = Setup { faults: Faults::none(), seeds: 20, ..setup() };
+    simulated(&quiet, serve, |world| {
+        let mut replaced = open(world);
+        say(world, &mut replaced, "timer=2000");
+        say(world, &mut replaced, "timer=500");
+        let mut cleared = open(world);
+        say(world, &mut cleared, "timer=300");
+        say(world, &mut cleared, "timer=");
+        let mut endless = open(world);
+        say(world, &mut endless, &format!("timer={}", u64::MAX));
+        let mut gone = open(world);
+        say(world, &mut gone, "timer=300");
+        gone.say_bytes(&close(CloseCode::Normal));
+        world.until("it is gone", |world| {
+            gone.step(world);
+            world.protocol().closed_for(CloseReason::Finished) == 1
+        });
+        world.pass(Duration::from_millis(600));
+        let [(set, span, at)] = world.protocol().inner.handler().timers[..] else {
+            panic!("{:?}", world.protocol().inner.handler().timers)
+        };
+        assert_eq!(span, Duration::from_millis(500));
+        assert!(at - set < span + TICK, "it took {:?}", at - set);
+        world.pass(Duration::from_secs(5));
+        assert_eq!(world.protocol().inner.handler().timers.len(), 1);
+    });
+}
+
+/// However many run out in one moment, a turn deals with a bounded number, and none is lost.
+#[test]
+fn many_timers_at_one_time() {
+    let count = EXPIRED_MAX + 50;
+    let shard = ShardConfig { conns_max: count as u32 + 10, ..setup().shard };
+    let many = Setup { faults: Faults::none(), seeds: 1, shard, ..setup() };
+    simulated(&many, serve_patiently, |world| {
+        let mut clients: Vec<Client> = (0..count).map(|_| open(world)).collect();
+        for client in &mut clients {
+            say(world, client, "timer=1000");
+        }
+        world.pass(Duration::from_secs(2));
+        assert_eq!(world.protocol().inner.handler().timers.len(), count);
+    });
+}
