@@ -3,8 +3,8 @@
 //! `cargo run --release -p murre-core --example echo`, then connect to ws://127.0.0.1:9000/ from a
 //! browser.
 
-use murre_codec::handshake::Upgrade;
-use murre_codec::http::{Request, Response};
+use murre_core::codec::handshake::Upgrade;
+use murre_core::codec::http::{Request, Response};
 use murre_core::{
     ConnId, Handler, Listener, Message, Opened, Outbox, Server, ServerConfig, ServerError, Signals,
 };

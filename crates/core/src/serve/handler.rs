@@ -37,29 +37,33 @@ pub trait Handler {
         Answer::Now(Response::text(404, "not found\n"))
     }
 
-    /// Accepts a WebSocket, whose handshake is correct, or refuses it with an answer.
+    /// Accepts a WebSocket, whose handshake is correct, or refuses it with an answer. A handler
+    /// without this method refuses all.
     ///
     /// # Errors
     /// The refusal. The connection goes on as an HTTP connection.
     fn open(
         &mut self,
-        id: ConnId,
-        request: &Request<'_, '_>,
-        upgrade: &Upgrade<'_>,
-    ) -> Result<Opened<Self::Session>, Response>;
+        _id: ConnId,
+        _request: &Request<'_, '_>,
+        _upgrade: &Upgrade<'_>,
+    ) -> Result<Opened<Self::Session>, Response> {
+        Err(Response::text(404, "no WebSockets here\n"))
+    }
 
     /// The WebSocket is open: what is queued from here on follows the handshake. Or an answer is
     /// to come later: what is queued from here on is that answer, head and all.
     fn opened(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
-    /// A whole message arrived.
+    /// A whole message arrived at a WebSocket.
     fn message(
         &mut self,
-        id: ConnId,
-        session: &mut Self::Session,
-        message: Message<'_>,
-        out: &mut Outbox,
-    );
+        _id: ConnId,
+        _session: &mut Self::Session,
+        _message: Message<'_>,
+        _out: &mut Outbox,
+    ) {
+    }
 
     /// Whether an answer that was to come later has been queued to its end: the connection then
     /// goes on with HTTP.

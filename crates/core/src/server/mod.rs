@@ -52,6 +52,14 @@ impl ServerConfig {
     /// [`ServerError::Host`] if the machine has no room for a server.
     pub fn new(listener: Listener) -> Result<Self, ServerError> {
         let plan = host::plan(&Wanted::default()).map_err(ServerError::Host)?;
+        Self::with_plan(plan, listener)
+    }
+
+    /// The defaults, with this plan.
+    ///
+    /// # Errors
+    /// None that a running process sees.
+    pub fn with_plan(plan: Plan, listener: Listener) -> Result<Self, ServerError> {
         let placement = Placement::new(Pin::default(), plan.shards).map_err(ServerError::Thread)?;
         Ok(ServerConfig {
             plan,
