@@ -153,7 +153,7 @@ def exactly(_value, need):
     return need
 
 
-# Files that the server opens beside its connections (`crates/core/src/host.rs`).
+# Files that the server opens beside its connections (`crates/core/src/host/mod.rs`).
 FILES_BESIDE = 256
 # The most shards of `murre serve`.
 RINGS_MAX = 1024
@@ -197,7 +197,7 @@ KNOBS = [
          "'VFS: file-max limit reached' in the kernel log; accepts fail with ENFILE,"
          " murre_accepts_failed_total grows"),
     Knob("locked memory bytes", locked, "rings, on kernels that count them (up to 5.11, and from 6.14)",
-         "ENOMEM at start", read=lambda host: (host.memlock_bytes,),
+         "ENOMEM in the start line, which says epoll", read=lambda host: (host.memlock_bytes,),
          remedy="LimitMEMLOCK= in the unit, memlock in limits.d/90-murre.conf"),
     Knob("fs.epoll.max_user_watches", lambda load, _: (load.sockets,),
          "sockets that epoll watches, if io_uring cannot be used",

@@ -142,6 +142,7 @@
 pub mod ring;
 
 mod pool;
+mod retry;
 
 mod addresses;
 mod admission;

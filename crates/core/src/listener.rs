@@ -20,6 +20,7 @@ use nix::sys::socket::{
     bind, getsockname, getsockopt, listen, setsockopt, shutdown, socket, sockopt,
 };
 
+use crate::retry::{RETRY_MAX, is_in_use, retry};
 use crate::ring::inherited;
 
 /// A listening socket that any number of shards accept from: TCP, or a Unix stream socket.
@@ -57,10 +58,11 @@ pub struct InheritedListener {
 }
 
 impl Listener {
-    /// Listens on a TCP address; port 0 takes a free one.
+    /// Listens on a TCP address; port 0 takes a free one. Retries for 2 seconds while the address is in use:
+    /// the kernel closes the listener of a process that was killed after the process has ended.
     ///
     /// # Errors
-    /// What the kernel says, `EADDRINUSE` above all.
+    /// The kernel's error, usually `EADDRINUSE`.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         Self::bind_tcp(address, |_| Ok(()))
     }
@@ -92,7 +94,8 @@ impl Listener {
         // Accepted sockets inherit this one: an answer is not held back for a fuller packet.
         setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
         options(&fd)?;
-        bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+        let attempt = || Ok(bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?);
+        retry(RETRY_MAX, is_in_use, attempt)?;
         // As many as `net.core.somaxconn` allows, which caps it.
         listen(&fd, Backlog::MAXALLOWABLE)?;
         Ok(Listener(Arc::new(Socket { fd, path: None, origin: Origin::Made { file: None } })))
@@ -100,11 +103,15 @@ impl Listener {
 
     /// Listens on a Unix stream socket at `path`. A socket that a process has left there which ended
     /// without removing it is replaced. The file's permissions follow from the umask; it is removed
-    /// with the last use of the listener.
+    /// with the last use of the listener. Retries for 2 seconds while another process listens there.
     ///
     /// # Errors
-    /// What the kernel says: `EADDRINUSE` if another process listens there or the file is no socket.
+    /// The kernel's error: `EADDRINUSE` if another process listens there or the file is no socket.
     pub fn bind_unix(path: &Path) -> io::Result<Self> {
+        retry(RETRY_MAX, is_in_use, || Self::try_bind_unix(path))
+    }
+
+    fn try_bind_unix(path: &Path) -> io::Result<Self> {
         let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         let address = UnixAddr::new(path)?;
         if let Err(errno) = bind(fd.as_raw_fd(), &address) {
@@ -270,8 +277,27 @@ impl AsFd for Listener {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc;
+    use std::thread;
 
     use super::*;
+
+    /// A port that is in use for a moment is no error, one that stays in use is.
+    #[test]
+    fn a_port_in_use_is_waited_for() {
+        let first = Listener::bind("127.0.0.1:0".parse().expect("valid")).expect("a port");
+        let address = first.address().expect("bound");
+        let error = Listener::bind(address).expect_err("it stays in use");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let (ready, readied) = mpsc::channel();
+        let second = thread::spawn(move || {
+            ready.send(()).expect("the test waits");
+            Listener::bind(address)
+        });
+        readied.recv().expect("it starts");
+        drop(first);
+        second.join().expect("no panic").expect("the port is free again");
+    }
 
     /// Accepted sockets inherit the listener's options; the kernel accepts a timeout of any length.
     #[test]

@@ -15,6 +15,7 @@ use super::setup::Tier;
 use super::uring::Uring;
 use super::wake::Waker;
 use crate::conn::id::ConnId;
+use crate::retry::{RETRY_MAX, is_shortage, retry};
 
 /// The kernel's ring of one shard. Must be used by the thread that made it.
 ///
@@ -30,18 +31,32 @@ pub(super) enum Backend {
 }
 
 impl KernelRing {
-    /// Makes a ring for the calling thread.
+    /// Makes a ring for the calling thread. Retries for 2 seconds while memory or descriptors are short:
+    /// the kernel frees the rings of a process that was killed after the process has ended.
     ///
     /// # Errors
     /// The kernel's error: `EPERM` or `ENOSYS` where io_uring is not allowed, `ENOMEM` where the limit
     /// on locked memory is too low, `EMFILE` where the limit on open files is.
     pub fn new(config: RingConfig) -> io::Result<Self> {
+        retry(RETRY_MAX, is_shortage, || Self::try_new(config.clone()))
+    }
+
+    fn try_new(config: RingConfig) -> io::Result<Self> {
         let backend = match config.io {
             Io::Uring => Backend::Uring(Uring::new(probe::best_tier()?, config)?),
             Io::UringPlain => Backend::Uring(Uring::new(Tier::Plain, config)?),
             Io::Epoll => Backend::Epoll(Epoll::new(config)?),
         };
         Ok(KernelRing(backend))
+    }
+
+    /// Checks that there is room for `count` such rings at once, by making and closing them.
+    ///
+    /// # Errors
+    /// As for [`KernelRing::new`].
+    pub(crate) fn check_room(config: &RingConfig, count: usize) -> io::Result<()> {
+        let make_all = || (0..count).map(|_| Self::try_new(config.clone())).collect();
+        retry(RETRY_MAX, is_shortage, make_all).map(|_: Vec<Self>| ())
     }
 
     /// Bytes that a ring on this interface keeps outside the kernel for each connection it has room

@@ -13,22 +13,26 @@ use io_uring::types::{Fd, Fixed};
 use io_uring::{IoUring, opcode, squeue};
 
 use super::setup::{Tier, tolerate};
+use crate::retry::is_shortage;
 
 /// The best form that works here.
 ///
 /// # Errors
-/// The error of the plain form: io_uring cannot be used.
+/// Memory or descriptors are short, or not even the plain form works: the error of that.
 pub(crate) fn best_tier() -> io::Result<Tier> {
     static BEST: OnceLock<Tier> = OnceLock::new();
     if let Some(&best) = BEST.get() {
         return Ok(best);
     }
-    let works = |tier: &Tier| round_trip(*tier).is_ok();
-    let best = match [Tier::Deferred, Tier::Cooperative].into_iter().find(works) {
-        Some(tier) => tier,
-        None => round_trip(Tier::Plain).map(|()| Tier::Plain)?,
-    };
-    Ok(*BEST.get_or_init(|| best))
+    let mut best = Err(io::Error::other("no form was tried"));
+    for tier in [Tier::Deferred, Tier::Cooperative, Tier::Plain] {
+        best = round_trip(tier).map(|()| tier);
+        // Where memory is short now, a better form may work the next time.
+        if best.as_ref().map_or_else(is_shortage, |_| true) {
+            break;
+        }
+    }
+    best.map(|tier| *BEST.get_or_init(|| tier))
 }
 
 /// Waits for bytes, receives them and answers on a ring of this form, as a connection does.

@@ -47,25 +47,31 @@ const SETUP: i64 = libc::SYS_io_uring_setup;
 const ENTER: i64 = libc::SYS_io_uring_enter;
 const REGISTER: i64 = libc::SYS_io_uring_register;
 
-/// Where io_uring is refused, wholly or so that it is of no use, epoll takes its place and says so.
+/// Where io_uring is refused, wholly or so that it is of no use, epoll takes its place, and the start
+/// line gives the kernel's error.
 #[test]
 fn epoll_takes_the_place_of_a_refused_io_uring() {
-    for (calls, errno) in [
-        (&[SETUP, ENTER, REGISTER][..], libc::EPERM),
-        (&[SETUP, ENTER, REGISTER], libc::ENOSYS),
-        (&[SETUP], libc::EINVAL),
-        (&[ENTER], libc::EPERM),
+    for (calls, errno, expected) in [
+        (&[SETUP, ENTER, REGISTER][..], libc::EPERM, "io_uring is refused: "),
+        (&[SETUP, ENTER, REGISTER], libc::ENOSYS, "io_uring is refused: "),
+        (&[SETUP], libc::EINVAL, "io_uring is refused: "),
+        (&[ENTER], libc::EPERM, "io_uring is refused: "),
+        // Too little memory, too few descriptors in the process or in the machine.
+        (&[SETUP], libc::ENOMEM, "no room for io_uring: "),
+        (&[SETUP], libc::EMFILE, "no room for io_uring: "),
+        (&[SETUP], libc::ENFILE, "no room for io_uring: "),
+        (&[ENTER], libc::ENOMEM, "no room for io_uring: "),
     ] {
         let refused = SeccompAction::Errno(errno as u32);
         let server = refusing(calls, refused, || Server::spawn(&mut serve(&[])));
         assert_eq!([&server.start["io"], &server.start["descriptors"]], ["epoll", "normal"]);
         let reason = server.start["io_reason"].as_str().expect("a reason");
-        assert!(reason.starts_with("io_uring is refused: "), "{reason}");
+        assert!(reason.starts_with(expected), "{reason}");
         serves(server);
     }
 }
 
-/// Who asks for epoll never tries io_uring: not where that is death either.
+/// `--io=epoll` never tries io_uring, so it works where a filter kills a process that does.
 #[test]
 fn epoll_tries_no_io_uring() {
     let calls = [SETUP, ENTER, REGISTER];
@@ -75,20 +81,37 @@ fn epoll_tries_no_io_uring() {
     serves(server);
 }
 
-/// Who asks for io_uring and is refused is told so, and so is who has no room for a ring: either is
-/// one line with the remedy, and exit code 1.
+/// With `--io=uring`, a refusal and a lack of room are errors of one line, which names the remedy, and
+/// end the process with exit code 1.
 #[test]
-fn what_is_no_reason_for_epoll_is_told() {
+fn an_io_uring_that_was_asked_for_is_not_replaced() {
     for (flags, errno, remedy) in [
         (&["--io=uring"][..], libc::EPERM, "leave the choice to 'auto'"),
         (&["--io=uring-plain"], libc::ENOSYS, "leave the choice to 'auto'"),
-        (&[], libc::ENOMEM, "raise the limit on locked memory"),
-        (&[], libc::EMFILE, "and on open files"),
+        (&["--io=uring"], libc::ENOMEM, "raise the limits on locked memory"),
+        (&["--io=uring"], libc::EMFILE, "and on open files"),
     ] {
         let action = SeccompAction::Errno(errno as u32);
         let output = refusing(&[SETUP], action, || serve(flags).output()).expect("it starts");
         let stderr = String::from_utf8(output.stderr).expect("text");
         assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
         assert!(stderr.contains(remedy), "{flags:?}: {stderr}");
+    }
+}
+
+/// A server starts on the port of one that was killed a moment ago, while the kernel still closes
+/// that one's listener.
+#[test]
+fn a_killed_server_is_replaced_at_once() {
+    // No other test takes a port of this address meanwhile.
+    let mut address = "127.0.23.1:0".to_owned();
+    for _ in 0..10 {
+        let mut command = murre();
+        command.args(["serve", "--bench", "--max-conns=1000", "--admin=127.0.0.1:0"]);
+        let server = Server::spawn_on(command.args(["--listen", &address]));
+        server.start["listen"].as_str().expect("an address").clone_into(&mut address);
+        assert_eq!(server.connect().get("/?length=5000").body.len(), 5000);
+        server.signal(Signal::SIGKILL);
+        assert_eq!(server.end().0.code(), None);
     }
 }
