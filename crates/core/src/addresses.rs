@@ -154,7 +154,16 @@ impl Addresses {
     fn place(&self, ip: IpAddr) -> Place {
         let hash = match ip.to_canonical() {
             IpAddr::V4(ip) => self.hash.hash_one(ip.octets()),
-            IpAddr::V6(ip) => self.hash.hash_one(&ip.octets()[..8]),
+            IpAddr::V6(ip) => match (ip.segments(), ip.octets()) {
+                // The clients of a NAT64 are IPv4 addresses, in one /64 all of them: those of the
+                // well-known prefix (RFC 6052 section 2.1), and of the local one, which has them in
+                // several places (RFC 8215).
+                ([0x64, 0xff9b, 0, 0, 0, 0, ..], octets) => {
+                    self.hash.hash_one::<[u8; 4]>(*octets.last_chunk().expect("16 octets"))
+                }
+                ([0x64, 0xff9b, 1, ..], octets) => self.hash.hash_one(octets),
+                (_, octets) => self.hash.hash_one(&octets[..8]),
+            },
         };
         Place((hash as u32).max(1))
     }
@@ -213,6 +222,12 @@ mod tests {
         assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
         assert!(same("203.0.113.1", "::ffff:203.0.113.1"));
         assert!(!same("203.0.113.1", "203.0.113.2"));
+        // Behind a NAT64 each IPv4 address is one.
+        assert!(!same("64:ff9b::203.0.113.1", "64:ff9b::203.0.113.2"));
+        assert!(same("64:ff9b::203.0.113.1", "203.0.113.1"));
+        assert!(!same("64:ff9b:1::203.0.113.1", "64:ff9b:1::203.0.113.2"));
+        assert!(same("64:ff9b:1:2:0:3::", "64:ff9b:1:2:0:3::"));
+        assert!(same("64:ff9b::1:0:0:1", "64:ff9b::1:0:0:2"), "it is no address of a NAT64");
     }
 
     /// What ten seconds allow may come at once, then so many a second; who is refused has not spent

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use murre_codec::http::Request;
 
 /// Who is believed about where a connection is from.
@@ -19,7 +19,7 @@ impl Proxies {
     /// Whether it is one of them.
     pub(super) fn trust(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
-        self.networks.iter().any(|network| network.contains(&ip))
+        self.networks.iter().any(|network| canonical(*network).contains(&ip))
     }
 
     /// Whom a proxy's request is from: each proxy on the way adds whom it has heard it from, so the
@@ -34,11 +34,32 @@ impl Proxies {
     }
 }
 
-/// An address, which some proxies write with a port.
+/// An IPv4 network that is written as one of IPv4-mapped addresses (RFC 4291 section 2.5.5.2), as the
+/// network that it is; others as they are.
+fn canonical(network: IpNet) -> IpNet {
+    let (IpAddr::V4(ip), Some(bits)) =
+        (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED_BITS))
+    else {
+        return network;
+    };
+    match network {
+        IpNet::V4(_) => network,
+        IpNet::V6(_) => Ipv4Net::new(ip, bits).map_or(network, IpNet::V4),
+    }
+}
+
+/// Bits of `::ffff:0:0/96`.
+const MAPPED_BITS: u8 = 96;
+
+/// An address, which some proxies write with a port, and an IPv6 address in brackets.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
-    let with_port = || text.parse().map(|address: SocketAddr| address.ip());
-    text.parse().or_else(|_| with_port()).ok()
+    let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
+    let in_brackets = || {
+        let ip = text.strip_prefix('[')?.strip_suffix(']')?;
+        Some(IpAddr::V6(ip.parse().ok()?))
+    };
+    text.parse().ok().or_else(with_port).or_else(in_brackets)
 }
 
 #[cfg(test)]
@@ -59,6 +80,9 @@ mod tests {
             ("X-Forwarded-For: 203.0.113.7\r\nx-forwarded-for: 10.1.1.1\r\n", Some("203.0.113.7")),
             ("X-Forwarded-For: 2001:db8::7, 2001:db8:1::1\r\n", Some("2001:db8::7")),
             ("X-Forwarded-For: 203.0.113.7:50000, [2001:db8:1::1]:80\r\n", Some("203.0.113.7")),
+            ("X-Forwarded-For: [2001:db8::7], [2001:db8:1::1]\r\n", Some("2001:db8::7")),
+            ("X-Forwarded-For: [2001:db8::7]:443, 10.1.1.1:80\r\n", Some("2001:db8::7")),
+            ("X-Forwarded-For: 2001:db8::7, [10.1.1.1]\r\n", None),
             (
                 "X-Forwarded-For: ::ffff:203.0.113.7, ::ffff:10.1.1.1\r\n",
                 Some("::ffff:203.0.113.7"),
@@ -78,6 +102,28 @@ mod tests {
                 }
                 _ => panic!("{head:?} is no whole request"),
             }
+        }
+    }
+
+    /// A network of IPv4-mapped addresses is the IPv4 network, and one that is larger is not.
+    #[test]
+    fn mapped_networks_are_networks_of_ipv4() {
+        for (network, ip, is_trusted) in [
+            ("::ffff:10.0.0.0/104", "10.1.2.3", true),
+            ("::ffff:10.0.0.0/104", "::ffff:10.1.2.3", true),
+            ("::ffff:10.0.0.0/104", "11.1.2.3", false),
+            ("::ffff:10.1.2.3/128", "10.1.2.3", true),
+            ("::ffff:10.1.2.3/128", "10.1.2.4", false),
+            ("::ffff:0:0/96", "192.0.2.1", true),
+            ("::ffff:0:0/96", "2001:db8::1", false),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+            ("::/0", "2001:db8::1", true),
+            ("::/0", "192.0.2.1", false),
+            ("0.0.0.0/0", "192.0.2.1", true),
+        ] {
+            let networks = vec![network.parse().expect(network)];
+            let proxies = Proxies { networks, header: false };
+            assert_eq!(proxies.trust(ip.parse().expect(ip)), is_trusted, "{ip} in {network}");
         }
     }
 }
