@@ -6,7 +6,8 @@
 //!   short waiting in order, which costs no round trip, and a storm is over sooner than if everybody
 //!   were sent away to try again. Where the backlog is full the kernel drops SYNs, and clients'
 //!   kernels send them again, each time after twice as long.
-//! - **Memory is short**: their first request is answered with 503 and `Retry-After`. Memory does not
+//! - **Memory is short**: their first request is answered with 503 and `Retry-After`, and so is each
+//!   request that starts a session, as a proxy sends new clients' on connections that it kept. Memory does not
 //!   come back in the time for which a client waits, and one that waits in the backlog has a socket
 //!   already (2.5 KB); a load balancer takes a 503 elsewhere at once, and a timeout only after a
 //!   while. The answer follows the request, as clients take what comes before it for an error of the
@@ -28,7 +29,8 @@ use std::time::{Duration, Instant};
 pub enum Admission {
     /// They wait in the backlog.
     Wait,
-    /// They are accepted, and their first request is answered with 503.
+    /// They are accepted, and their first request is answered with 503. So is each request of any
+    /// connection that would start a session.
     Refuse,
     /// They are let in.
     Open,

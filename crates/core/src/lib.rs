@@ -170,8 +170,8 @@ pub use outbox::{Outbox, Queued};
 pub use pool::Pool;
 pub use protocol::Protocol;
 pub use serve::{
-    Answer, DateClock, Handler, Message, Opened, Origin, Origins, Proxies, Serve, ServeCounters,
-    ServeLimits, ServeMail,
+    Answer, DateClock, Handler, Message, Opened, Origin, Origins, Proxies, RequestKind, Serve,
+    ServeCounters, ServeLimits, ServeMail,
 };
 pub use server::{
     Pin, Placement, Server, ServerConfig, ServerError, ServerHandle, ShardHandle, Signals,

@@ -8,7 +8,8 @@ use murre_codec::handshake::{Refusal, Upgrade};
 use murre_codec::http::{Request, Response};
 use murre_codec::{CloseCode, Kind};
 use murre_core::{
-    Answer, CloseReason, ConnId, Handler, Mailbox, Message, Opened, Origins, Outbox, ServeMail,
+    Answer, CloseReason, ConnId, Handler, Mailbox, Message, Opened, Origins, Outbox, RequestKind,
+    ServeMail,
 };
 use murre_router::Shard;
 
@@ -284,6 +285,14 @@ impl Handler for App {
         true
     }
 
+    fn kind(&self, request: &Request<'_, '_>) -> RequestKind {
+        match (self.route(request.path()), request.method) {
+            (Some(Route::Health), _) => RequestKind::HealthCheck,
+            (Some(Route::Events | Route::Poll), "GET") => RequestKind::Session,
+            _ => RequestKind::Plain,
+        }
+    }
+
     fn request(
         &mut self,
         conn: ConnId,
@@ -482,11 +491,15 @@ mod tests {
 
     /// What an app answers to a request without a body.
     fn answer(app: &App, method: &str, target: &str) -> Response {
+        of_request(method, target, |request| app.answer(request))
+    }
+
+    fn of_request<T>(method: &str, target: &str, ask: impl Fn(&Request<'_, '_>) -> T) -> T {
         let head = format!("{method} {target} HTTP/1.1\r\nHost: murre\r\n\r\n");
         let mut fields = http::fields();
         let mut decoder = RequestDecoder::default();
         match decoder.decode(head.as_bytes(), &mut fields, &Limits::default()) {
-            Ok(Progress::Request(request)) => app.answer(&request),
+            Ok(Progress::Request(request)) => ask(&request),
             _ => panic!("{head:?} is no whole request"),
         }
     }
@@ -515,6 +528,23 @@ mod tests {
         for target in ["/nowhere", "/healthz/", "/Echo", "//"] {
             assert_eq!(answer(&app, "GET", target).status, 404, "{target}");
             assert_eq!(answer(&app, "PUT", target).status, 404, "{target}");
+        }
+    }
+
+    /// Requests that begin sessions, and those of load balancers, are known to the limits.
+    #[test]
+    fn kinds_of_requests() {
+        let app = app(true);
+        for (method, target, kind) in [
+            ("GET", "/sse?channel=a", RequestKind::Session),
+            ("GET", "/poll", RequestKind::Session),
+            ("HEAD", "/sse?channel=a", RequestKind::Plain),
+            ("GET", "/healthz", RequestKind::HealthCheck),
+            ("HEAD", "http://m/healthz?x", RequestKind::HealthCheck),
+            ("GET", "/", RequestKind::Plain),
+            ("GET", "/healthz/", RequestKind::Plain),
+        ] {
+            assert_eq!(of_request(method, target, |request| app.kind(request)), kind, "{target}");
         }
     }
 

@@ -164,7 +164,7 @@ pub enum CloseReason {
     Refused,
     /// The shard is being drained.
     Draining,
-    /// It was not let in: its first request was answered with 503.
+    /// Memory is short: its first request, or one that would start a session, was answered with 503.
     Overloaded,
     /// The kernel refused an operation for a reason that is not the peer's.
     Failed,

@@ -85,6 +85,7 @@ impl<H: Handler> Serve<H> {
             continued: false,
             answered: true,
             proxied,
+            excess: None,
         };
         let Speaks::Later(later) = std::mem::replace(state, http) else {
             unreachable!("just seen")

@@ -27,6 +27,12 @@ pub trait Handler {
         true
     }
 
+    /// What a request is to the limits that hold before it is served. Asked while the server is short of
+    /// memory, and of the first request of a connection that its address may not have.
+    fn kind(&self, _request: &Request<'_, '_>) -> RequestKind {
+        RequestKind::Plain
+    }
+
     /// Answers a plain HTTP request, or says that it will.
     fn request(
         &mut self,
@@ -116,6 +122,18 @@ pub trait Handler {
     fn wake_at(&self) -> Option<Instant> {
         None
     }
+}
+
+/// A kind of request, for the limits of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// A load balancer looks whether the server is well: answered also on a connection that its address
+    /// may not have, and then the connection ends.
+    HealthCheck,
+    /// It would start a session: refused while the server is short of memory, as a WebSocket is.
+    Session,
+    /// Any other.
+    Plain,
 }
 
 /// What becomes of a request.

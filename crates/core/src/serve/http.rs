@@ -5,7 +5,7 @@ use murre_codec::http::{self, BadRequest, Progress, Request, Response};
 
 use super::heartbeat::spread;
 use super::stage::{Later, Speaks, WebSocket};
-use super::{Answer, Handler, Opened, Serve};
+use super::{Answer, Handler, Opened, RequestKind, Serve};
 use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
 use crate::conn::send_queue::GATHER_BYTES;
@@ -20,14 +20,21 @@ impl<H: Handler> Serve<H> {
         input: &[u8],
         out: &mut Outbox,
     ) -> usize {
-        let Speaks::Http { decoder, begun, continued, answered, proxied } = state else {
+        let Speaks::Http { decoder, begun, continued, answered, proxied, excess } = state else {
             unreachable!("called for HTTP")
         };
-        let (proxied, size) = (*proxied, decoder.size());
+        let (proxied, excess, size) = (*proxied, *excess, decoder.size());
         let mut fields = http::fields();
         let request = match decoder.decode(input, &mut fields, &self.limits.http) {
             Ok(Progress::Request(request)) => request,
             Ok(progress) => {
+                if let Some(excess) = excess {
+                    // No check of the server's health has a body.
+                    if decoder.size().is_some() {
+                        self.turn_away(id, excess, out);
+                    }
+                    return 0;
+                }
                 if !std::mem::replace(begun, true) {
                     // One deadline for all of the head, however it trickles in.
                     out.set_timer(id, out.ticks(self.limits.handshake));
@@ -47,7 +54,14 @@ impl<H: Handler> Serve<H> {
             }
         };
         let first = !*answered;
-        let admitted = !first || out.admits();
+        let is = |kind| self.handler.kind(&request) == kind;
+        if let Some(excess) = excess.filter(|_| !is(RequestKind::HealthCheck)) {
+            self.turn_away(id, excess, out);
+            return 0;
+        }
+        // Of a kept connection, too: that of a proxy may be older than any of its clients.
+        let begins = || first || request.wants_websocket() || is(RequestKind::Session);
+        let admitted = out.admits() || !begins();
         if admitted && !self.handler.admits(id, &request, out) {
             out.hold(id);
             return 0;
@@ -73,6 +87,9 @@ impl<H: Handler> Serve<H> {
             }
         } else {
             match self.handler.request(id, &request, out) {
+                Answer::Now(response) if excess.is_some() => {
+                    self.respond(id, &request, &response, Some(CloseReason::Refused), out);
+                }
                 Answer::Now(response) => self.answer(id, &request, &response, out),
                 Answer::Later(session) => {
                     let last = !request.keep_alive || out.is_draining();

@@ -26,7 +26,7 @@ use crate::pool::Pool;
 use crate::protocol::Protocol;
 
 pub use date::DateClock;
-pub use handler::{Answer, Handler, Message, Opened};
+pub use handler::{Answer, Handler, Message, Opened, RequestKind};
 pub use origins::{Origin, Origins};
 use stage::{Arriving, Speaks};
 pub use trusted_proxies::Proxies;
@@ -230,6 +230,7 @@ impl<H: Handler> Protocol for Serve<H> {
             // Its request is here, or it is not heard: neither is late.
             Speaks::Proxy | Speaks::Http { .. } if out.is_held(id) => self.held(id, out),
             Speaks::Later(later) => self.later_waited(id, later, out),
+            Speaks::Http { excess: Some(excess), .. } => self.turn_away(id, *excess, out),
             Speaks::Http { decoder, .. } if decoder.in_request() => self.too_slow(id, out),
             Speaks::Http { answered: true, .. } => self.idle(id, out),
             Speaks::Proxy | Speaks::Http { .. } => out.close(id, CloseReason::HandshakeTimeout),

@@ -1,6 +1,7 @@
 //! Who a connection is from, and whether its address may have one more.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use murre_codec::http::{Request, Response};
 use murre_codec::proxy_protocol::{self, BadProxyHeader, ProxyHeader};
@@ -49,14 +50,27 @@ impl<H: Handler> Serve<H> {
         }
     }
 
-    /// HTTP begins, if whose the connection is may have one more. Those of proxies are not counted,
-    /// nor are those of this machine: they are its own programs, and proxies.
+    /// HTTP begins. Connections of proxies are not counted, nor are those of this machine: they are its
+    /// own programs, and proxies. A client that a header of the PROXY protocol names is no proxy, wherever
+    /// it is: the proxy's word is the header, and the client can write what it likes behind it.
+    ///
+    /// A connection that its address may not have is answered when its request is here, which may be that
+    /// of a load balancer that looks whether the server is well.
     fn known(&mut self, id: ConnId, ip: Option<IpAddr>, out: &mut Outbox) -> Speaks<H::Session> {
-        let proxied = ip.is_some_and(|ip| self.limits.proxies.trust(ip));
+        let proxies = &self.limits.proxies;
+        let proxied = !proxies.header && ip.is_some_and(|ip| proxies.trust(ip));
         let counted = ip.filter(|ip| !proxied && !ip.to_canonical().is_loopback());
-        if let Err(excess) = out.count_as(id, counted) {
-            out.turned_away();
-            self.turn_away(id, excess, out);
+        let excess = out.count_as(id, counted).err();
+        match excess {
+            None => {}
+            Some(Excess::Flood) => {
+                out.turned_away();
+                self.turn_away(id, Excess::Flood, out);
+            }
+            Some(Excess::Connections | Excess::Handshakes) => {
+                out.turned_away();
+                out.set_timer(id, out.ticks(self.limits.handshake.min(EXCESS_PATIENCE)));
+            }
         }
         Speaks::Http {
             decoder: Default::default(),
@@ -64,6 +78,7 @@ impl<H: Handler> Serve<H> {
             continued: false,
             answered: false,
             proxied,
+            excess,
         }
     }
 
@@ -83,7 +98,7 @@ impl<H: Handler> Serve<H> {
     }
 
     /// Nothing of it is served.
-    fn turn_away(&mut self, id: ConnId, excess: Excess, out: &mut Outbox) {
+    pub(super) fn turn_away(&mut self, id: ConnId, excess: Excess, out: &mut Outbox) {
         let response = match excess {
             Excess::Connections => Response::text(429, "too many connections from your address\n"),
             Excess::Handshakes => {
@@ -95,3 +110,7 @@ impl<H: Handler> Serve<H> {
         self.last_answer(id, &response, false, CloseReason::Refused, out);
     }
 }
+
+/// How long a connection that its address may not have waits for its request: other connections of the
+/// address are refused without an answer while there are several of these.
+const EXCESS_PATIENCE: Duration = Duration::from_secs(1);

@@ -5,6 +5,7 @@ use std::time::Instant;
 use murre_codec::Decoder;
 use murre_codec::http::RequestDecoder;
 
+use crate::addresses::Excess;
 use crate::pool::NONE;
 
 /// What one connection speaks at present.
@@ -24,6 +25,9 @@ pub enum Speaks<S> {
         answered: bool,
         /// The peer is a proxy, whose requests say who they are from.
         proxied: bool,
+        /// The peer's address may not have the connection: its first request is refused, unless it
+        /// asks for the server's health.
+        excess: Option<Excess>,
     },
     /// HTTP: the answer to the last request comes later.
     Later(Later<S>),

@@ -10,7 +10,7 @@ use murre_core::{
 };
 
 use crate::app::{App, Server, get, handshake, serve, setup, understand};
-use crate::client::Client;
+use crate::client::{Client, until_ended};
 use crate::world::{Setup, World, everywhere, simulated};
 
 /// The limits are counted over all seeds, as over the shards of a server: each has addresses of its
@@ -68,6 +68,61 @@ fn connections_per_address_are_bounded() {
         assert_eq!(world.protocol().closed_for(CloseReason::Refused), 22);
         let mut again = clients(world, ip, 1);
         assert_eq!(answered(world, &mut again, Some(200)), 1);
+    });
+}
+
+/// On a connection that its address may not have, a check of the server's health is answered, in however
+/// many pieces it comes, and that is the connection's end; any other request is refused, and so is one
+/// whose body is on its way, and one that does not come.
+#[test]
+fn a_check_of_health_is_answered_all_the_same() {
+    let limits = AddressLimits { conns_max: Some(1), ..AddressLimits::default() };
+    let health = b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n".to_vec();
+    simulated(&limited(limits), serve, |world| {
+        let ip = somewhere(world);
+        let mut first = clients(world, ip, 1);
+        assert_eq!(answered(world, &mut first, Some(200)), 1);
+        for (said, status) in [
+            (health.clone(), 200),
+            ([health.clone(), health.clone()].concat(), 200),
+            (get(10), 429),
+            (handshake("/ws"), 429),
+            (b"POST /health HTTP/1.1\r\nHost: m\r\nContent-Length: 5\r\n\r\n12".to_vec(), 429),
+            (b"GET /health HTTP/1.1\r\n".to_vec(), 429),
+            (b"?? ??\r\n\r\n".to_vec(), 400),
+            (Vec::new(), 429),
+        ] {
+            let connected = world.net.connect_from((ip, 7).into()).expect("it listens");
+            let mut more = [Client::of(connected)];
+            let started = world.net.now();
+            more[0].say_bytes(&said);
+            until_ended(world, &mut more);
+            let responses = understand(&more[0].heard).responses;
+            let statuses: Vec<u16> = responses.iter().map(|&(status, _)| status).collect();
+            assert_eq!(statuses, [status], "{}", said.escape_ascii());
+            assert!(world.net.now() - started < Duration::from_secs(3));
+            world.net.close(more[0].peer);
+            world.until("it is gone", |world| world.protocol().open.len() == 1);
+        }
+        assert_eq!(refused(world, Excess::Connections), 8);
+    });
+}
+
+/// Behind a header of the PROXY protocol anything can be written, so nothing there is believed of whom a
+/// request is from: a client in a network of proxies is counted as itself.
+#[test]
+fn a_client_in_a_network_of_proxies_is_no_proxy() {
+    let limits = AddressLimits { conns_max: Some(2), ..AddressLimits::default() };
+    everywhere(&limited(limits), proxied(true), |world| {
+        let ip = Ipv4Addr::from_bits(0xC612_0000 | world.rng.u32(0..1 << 17));
+        for (count, status) in [101, 101, 429].into_iter().enumerate() {
+            let mut client = [Client::new(world)];
+            client[0].say_bytes(format!("PROXY TCP4 {ip} 192.0.2.1 50000 80\r\n").as_bytes());
+            let text = String::from_utf8(handshake("/ws")).expect("text");
+            let forged = format!("\r\nX-Forwarded-For: 203.0.113.{count}\r\n");
+            client[0].say_bytes(text.replacen("\r\n", &forged, 1).as_bytes());
+            assert_eq!(answered(world, &mut client, Some(status)), 1, "{ip}");
+        }
     });
 }
 

@@ -62,6 +62,35 @@ fn who_is_refused_is_told_when_to_come_back() {
     });
 }
 
+/// While the gate refuses, a kept connection begins no session, whichever way: the client is told when to
+/// come back. Its other requests are answered.
+#[test]
+fn kept_connections_begin_no_sessions() {
+    let (setup, gate) = gated();
+    everywhere(&setup, serve_patiently, |world| {
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: m\r\n\r\n").into_bytes();
+        for said in [handshake("/ws"), get("/later"), get("/never")] {
+            gate.set(Admission::Open);
+            let mut there = [Client::new(world)];
+            is_served(world, &mut there[0], 10);
+            gate.set(Admission::Refuse);
+            is_served(world, &mut there[0], 20);
+            there[0].say_bytes(&said);
+            until_ended(world, &mut there);
+            let (status, _) = understand(&there[0].heard).responses.pop().expect("an answer");
+            let head = String::from_utf8_lossy(&there[0].heard);
+            assert_eq!(status, 503);
+            assert!(
+                head.contains("\r\nRetry-After: ") && head.contains("\r\nConnection: close\r\n")
+            );
+            world.net.close(there[0].peer);
+            world.until("it is gone", |world| world.protocol().open.is_empty());
+        }
+        assert_eq!(world.protocol().closed_for(CloseReason::Overloaded), 3);
+        assert_eq!(world.protocol().inner.handler().opened, 0);
+    });
+}
+
 /// While the gate has them wait, nobody is accepted beyond the accepts that were armed; those who
 /// are there go on. Then all are let in, and none was lost.
 #[test]

@@ -9,8 +9,8 @@ use murre_codec::http::{self, Request, Response, ResponseDecoder};
 use murre_codec::{Close, CloseCode, Control, Data, Decoder, Item, Kind, OpCode, encode};
 use murre_codec::{Limits, Role};
 use murre_core::{
-    Answer, CloseReason, ConnId, Handler, Message, Opened, Outbox, Queued, Serve, ServeLimits,
-    ServeMail, ShardConfig,
+    Answer, CloseReason, ConnId, Handler, Message, Opened, Outbox, Queued, RequestKind, Serve,
+    ServeLimits, ServeMail, ShardConfig,
 };
 
 use crate::watched::Drained;
@@ -156,10 +156,19 @@ impl Handler for App {
         false
     }
 
+    fn kind(&self, request: &Request<'_, '_>) -> RequestKind {
+        match request.path() {
+            "/health" => RequestKind::HealthCheck,
+            "/later" | "/never" => RequestKind::Session,
+            _ => RequestKind::Plain,
+        }
+    }
+
     fn request(&mut self, id: ConnId, request: &Request<'_, '_>, _out: &mut Outbox) -> Answer<u32> {
         Answer::Now(match (request.method, request.path()) {
             ("GET", "/later") => return self.later(id, true),
             ("GET", "/never") => return self.later(id, false),
+            ("GET", "/health") => Response::text(200, "ok\n"),
             ("POST", "/") => Response::text(200, Bytes::copy_from_slice(request.body)),
             ("GET" | "HEAD", "/n") => {
                 let length = request.query("length").and_then(|length| length.parse().ok());

@@ -68,8 +68,8 @@ pub(crate) struct Config {
     #[arg(num_args = 0..=1, require_equals = true, value_parser = BoolishValueParser::new())]
     pub(crate) proxy_protocol: bool,
 
-    /// Origins whose pages may open WebSockets, as https://HOST or https://*.HOST, separated by
-    /// commas; or any [default: the host that the WebSocket is opened to]
+    /// Origins whose pages may use channels, as https://HOST, https://*.HOST, http://localhost:*, null
+    /// or file://, separated by commas; or any [default: the host of the request]
     #[arg(long, value_name = "ORIGINS", value_parser = values::origins)]
     #[arg(default_value = "", hide_default_value = true)]
     #[serde(serialize_with = "values::debug")]

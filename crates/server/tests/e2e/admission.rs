@@ -155,6 +155,8 @@ fn a_full_control_group_closes_admission() {
     assert!(available(&server.stats()) < Group::BYTES, "{:#}", server.stats());
     let mut there = server.connect();
     assert_eq!(there.get("/").status, 200);
+    let mut poller = server.connect();
+    assert_eq!(poller.get("/poll?channel=a").status, 400, "it has no history");
 
     // The floor is 64 MiB: a twentieth would be less.
     let mut hog = group.fill(available(&server.stats()) - (48 << 20));
@@ -162,6 +164,8 @@ fn a_full_control_group_closes_admission() {
     assert_eq!(there.get("/").status, 200);
     server.wait_until("refusing", is("refuse"));
     assert_eq!(there.get("/healthz").status, 503);
+    // A session, which the kept connection of a proxy would begin for a new client.
+    assert_eq!(poller.get("/poll?channel=a").status, 503);
     assert_eq!(server.connect().get("/").status, 503);
 
     hog.kill().expect("it runs");
