@@ -264,7 +264,7 @@ class Refused(Case):
         self.refused("--wings", words="unknown option '--wings'")
 
     def test_too_many_connections_are_refused_with_the_number_that_fits(self):
-        """Of memory, of ports, of descriptors; addresses that are not ours, or nobody's."""
+        """For lack of memory, ports or descriptors; also addresses of other machines and a missing server."""
         script = self.refused("--conns", "50000000", words="50000000 connections do not fit")
         self.assertRegex(script.said(), r"fit, [1-9][0-9]+ do\.")
         script = self.refused("--conns", "100000", "--client", "127.0.0.1:1", words="do not fit")
@@ -281,7 +281,7 @@ class Refused(Case):
                      words="room for 1000 connections")
 
     def test_a_record_that_cannot_be_written_fails_the_run(self):
-        """Before the first connection where that can be known, otherwise at the end."""
+        """Before the first connection if it is known then, otherwise at the end."""
         self.refused("--conns", "10", RECORDS="/nowhere/at/all", words="cannot write ")
         directory = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, directory)
@@ -296,7 +296,7 @@ class Refused(Case):
 class TwoMachines(Case):
     @unittest.skipUnless(POSSIBLE, "two network namespaces need root, unshare, nsenter and ip")
     def test_server_and_client_on_two(self):
-        """Three addresses of the server, two of the client; each side measures what it has."""
+        """Three addresses of the server, two of the client; each side measures its own end."""
         there, here = Network(), Network()
         there.run("ip", "link", "add", "murre0", "type", "veth",
                   "peer", "name", "murre1", "netns", str(here.holder.pid))
@@ -308,7 +308,7 @@ class TwoMachines(Case):
         server.says("Start the clients")
         client = Script(self, IDLE, "--conns", "2000", "--client", "10.77.0.1-3:18000",
                         "--source", "10.77.0.9,10.77.0.10", "--duration", "10s", network=here)
-        server.says("All 2000 were here")
+        server.says("All 2000 connections were open")
         self.assert_ended(client, 0)
         server.process.send_signal(signal.SIGINT)
         self.assert_ended(server, 0)
