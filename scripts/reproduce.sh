@@ -77,7 +77,7 @@ prepare() {
         kernel-tuning/check --now "${size[@]}" || true
         fail "$conns connections do not fit, $room do. Use --tune as root, or a smaller --conns"
     fi
-    run cargo build --release --locked --package murre --package murre-load
+    run cargo build --release --locked --package murre --package murre-load --package murre-report
 }
 
 # Prints the number of pairs of addresses: each gives the connections a set of ports.
@@ -145,7 +145,7 @@ load() { # SCENARIO OPTIONS...
 # cannot show a promise although it is large enough and both ends are on this machine.
 judge() { # RUN
     local kept=yes
-    "$built/murre-load" verdict --run "$1" "$record" >"$work/verdict" 2>"$work/missed" || kept=no
+    "$built/murre-report" verdict --run "$1" "$record" >"$work/verdict" 2>"$work/missed" || kept=no
     cat "$work/verdict"
     [[ -s $work/verdict ]] || fail "$(cat "$work/missed")"
     ((failed == 0)) || exit "$failed"

@@ -5,27 +5,16 @@
 //!           │      └─▶ client       virtual clients over HTTP, WebSockets and channels
 //!           │            └─▶ scenarios   the work of each connection, its checks and its numbers
 //!           └───▶ measure      memory, processor time and the machine
-//!
-//!   records ─▶ claims ─▶ verdict      one run beside the published ones and the promises
-//!                   └──▶ report       READMEs, pictures, SPECIFICATION's tables
 //! ```
 #![forbid(unsafe_code)]
 
-mod claims;
 mod cli;
 mod client;
-mod compare;
 mod engine;
-mod figures;
 mod measure;
-mod promises;
-mod published;
-mod record;
-mod records;
-mod report;
 mod run;
 mod scenarios;
-mod verdict;
+mod sink;
 
 use std::process::ExitCode;
 
@@ -35,7 +24,9 @@ use clap::{CommandFactory, Parser};
 
 use crate::cli::Cli;
 use crate::cli::command::{Command, Tool};
-use crate::record::{Outcome, Sink};
+use murre_record::Outcome;
+
+use crate::sink::Sink;
 
 fn main() -> ExitCode {
     let command = Command::parse();
@@ -63,21 +54,8 @@ fn main() -> ExitCode {
 /// Gives whether all is as it should be.
 fn use_tool(tool: &Tool) -> anyhow::Result<bool> {
     match tool {
-        Tool::Memory(arguments) => measure::memory_tool::memory(arguments),
-        Tool::Report(arguments) => {
-            let report = report::report(arguments)?;
-            report.warnings.iter().for_each(|warning| eprintln!("murre-load: {warning}"));
-            let word = if report.only_checked { "not as the records say" } else { "made again" };
-            report.changed.iter().for_each(|path| eprintln!("{word}: {}", path.display()));
-            Ok(report.changed.is_empty() || !report.only_checked)
-        }
+        Tool::Memory(arguments) => measure::memory_tool::run(arguments),
         Tool::Stamp => measure::stamp::stamp().map(|()| true),
-        Tool::Verdict(arguments) => {
-            let verdict = verdict::verdict(arguments)?;
-            print!("{}", verdict.text);
-            verdict.missed.iter().for_each(|missed| eprintln!("murre-load: missed: {missed}"));
-            Ok(verdict.missed.is_empty())
-        }
     }
 }
 
@@ -88,7 +66,7 @@ fn load(cli: Cli) -> anyhow::Result<bool> {
         Sink::open(out.as_deref()).with_context(|| format!("cannot write to {}", name()))?;
     let record = run::run(cli)?;
     if let Some(memory) = &record.memory {
-        eprint!("{}", memory.table());
+        eprint!("{}", measure::memory::table(memory));
     }
     if let Some(article) = &record.article {
         eprint!("{}", run::columns::table(&article.rows));

@@ -4,8 +4,6 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::Cli;
 use crate::measure::memory_tool::MemoryArguments;
-use crate::report::ReportArguments;
-use crate::verdict::VerdictArguments;
 
 /// Opens many connections to a server, checks every answer, and writes a record of the run.
 ///
@@ -27,10 +25,8 @@ pub(crate) struct Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tool {
     Memory(MemoryArguments),
-    Report(ReportArguments),
     /// Adds time, commit and machine to each line of JSON on stdin, and prints it
     Stamp,
-    Verdict(VerdictArguments),
 }
 
 #[cfg(test)]
@@ -54,9 +50,9 @@ mod tests {
         // Shows that tools do not ask for a scenario's arguments, nor take them.
         let run = command("murre-load ws-idle --target 127.0.0.1:80 --conns 3").unwrap();
         assert!(run.tool.is_none() && run.run.is_some());
-        let tool = command("murre-load report").unwrap();
-        assert!(matches!(tool.tool, Some(Tool::Report(_))) && tool.run.is_none());
-        for wrong in ["", "report --conns 3", "ws-idle --target 127.0.0.1:80", "nonsense"] {
+        let tool = command("murre-load stamp").unwrap();
+        assert!(matches!(tool.tool, Some(Tool::Stamp)) && tool.run.is_none());
+        for wrong in ["", "stamp --conns 3", "ws-idle --target 127.0.0.1:80", "nonsense"] {
             assert!(command(&format!("murre-load {wrong}")).is_err(), "{wrong}");
         }
     }

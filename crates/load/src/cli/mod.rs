@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use murre_core::host::{Descriptors, Io};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use self::args::{Cpus, Span, Targets};
 use crate::scenarios::fanout;
@@ -350,7 +350,7 @@ impl Cli {
 }
 
 /// What the connections do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Scenario {
     /// Ask for a body of random length, compare it, stay idle, ask again (http-kit 2013)
@@ -377,6 +377,27 @@ pub(crate) enum Scenario {
     Abuse,
     /// Connect, use the server and vanish in every way, after which nothing may be left
     Soak,
+}
+
+impl Scenario {
+    /// The same, as records have it.
+    pub(crate) fn recorded(self) -> murre_record::Scenario {
+        use murre_record::Scenario as Recorded;
+        match self {
+            Scenario::HttpKeepalive => Recorded::HttpKeepalive,
+            Scenario::WsUpper => Recorded::WsUpper,
+            Scenario::WsIdle => Recorded::WsIdle,
+            Scenario::WsEcho => Recorded::WsEcho,
+            Scenario::Pubsub => Recorded::Pubsub,
+            Scenario::Quotes => Recorded::Quotes,
+            Scenario::RequestReply => Recorded::RequestReply,
+            Scenario::Fanout => Recorded::Fanout,
+            Scenario::Churn => Recorded::Churn,
+            Scenario::Storm => Recorded::Storm,
+            Scenario::Abuse => Recorded::Abuse,
+            Scenario::Soak => Recorded::Soak,
+        }
+    }
 }
 
 /// `auto`, or one of the kinds.

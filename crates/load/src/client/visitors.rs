@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use murre_codec::{Control, Decoded, Decoder, Item, Limits, OpCode, Role};
 use murre_core::{CloseReason, ConnId, Outbox, Protocol, Queued};
-use serde::{Deserialize, Serialize};
+use murre_record::VisitFacts;
 
 use crate::client::channel::Gather;
 use crate::client::visit::{End, Speech, Step, Visit, Word, frame};
@@ -34,16 +34,6 @@ struct Count {
     otherwise: AtomicU64,
     /// The first that ended otherwise, in words.
     first_otherwise: OnceLock<String>,
-}
-
-/// The visits of one kind, for the record. Those of neither sort were cut short by an act's end.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct VisitFacts {
-    pub(crate) begun: u64,
-    pub(crate) as_it_must: u64,
-    pub(crate) otherwise: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) first_otherwise: Option<String>,
 }
 
 impl Board {

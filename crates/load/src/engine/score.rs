@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use murre_record::{CountedFrom, Latency};
 
 /// What can go wrong with one connection. Each ends it and is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -309,6 +310,20 @@ pub(crate) fn empty_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, u64::from(u32::MAX), 3).expect("constant bounds that are valid")
 }
 
+/// The quantiles of a histogram, for the record.
+pub(crate) fn latency(histogram: &Histogram<u64>, counted_from: CountedFrom) -> Latency {
+    let at = |quantile| histogram.value_at_quantile(quantile);
+    Latency {
+        counted_from,
+        count: histogram.len(),
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+        p99_9: at(0.999),
+        max: histogram.max(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,5 +393,14 @@ mod tests {
         assert_eq!(score.tally().faults(Fault::Wrong), 1);
         assert_eq!(score.tally().faults_all(), 2);
         assert_eq!(score.tally().first_fault(), Some("wrong: expected `a`, got `b`"));
+    }
+
+    /// Shows which numbers of the histogram the record takes, in microseconds.
+    #[test]
+    fn a_latency_has_the_quantiles_of_its_histogram() {
+        let mut histogram = empty_histogram();
+        (1..=1000).for_each(|micros| histogram.record(micros).unwrap());
+        let latency = latency(&histogram, CountedFrom::Due);
+        assert_eq!((latency.count, latency.p50, latency.p99, latency.max), (1000, 500, 990, 1000));
     }
 }

@@ -2,7 +2,7 @@
 //! machine, or only the server's. The method and its error are in [`memory`](crate::measure::memory).
 
 use murre_core::host::Descriptors::{self, Direct, Normal};
-use serde::Serialize;
+use murre_record::CacheCharge;
 
 use crate::measure::slab::{Cache, Slabs};
 
@@ -23,30 +23,6 @@ impl Ends {
     }
 }
 
-/// What one cache adds to the server's side.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Charge {
-    pub(crate) cache: String,
-    grew_objects: i64,
-    bytes_each: f64,
-    /// The server's objects per connection.
-    server_objects: f64,
-    pub(crate) server_bytes: f64,
-    #[serde(skip)]
-    pub(crate) part: Part,
-}
-
-impl Charge {
-    /// For people: of what is not charged, how much it grew.
-    pub(crate) fn line(&self, conns: u64, note: &str) -> String {
-        let objects = match self.server_objects {
-            0.0 => self.grew_objects as f64 / conns.max(1) as f64,
-            objects => objects,
-        };
-        format!("  {objects:>6.3} x {:>7.1} B  {}{note}\n", self.bytes_each, self.cache)
-    }
-}
-
 /// What an object is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Part {
@@ -59,8 +35,9 @@ pub(crate) enum Part {
 /// What grew, split.
 #[derive(Default)]
 pub(crate) struct Bill {
-    pub(crate) charged: Vec<Charge>,
-    pub(crate) not_charged: Vec<Charge>,
+    /// With what the objects are for.
+    pub(crate) charged: Vec<(Part, CacheCharge)>,
+    pub(crate) not_charged: Vec<CacheCharge>,
     pub(crate) disturbed: Vec<String>,
 }
 
@@ -88,16 +65,15 @@ pub(crate) fn bill(before: &Slabs, full: &Slabs, conns: u64, ends: Ends) -> Bill
             bill.disturbed.push(format!("{name} grew by {ours} objects: {why}"));
             (Part::Other, 0.0)
         });
-        let charge = Charge {
+        let charge = CacheCharge {
             cache: name,
             grew_objects,
             bytes_each: cache.bytes_each,
             server_objects: objects / conns.max(1) as f64,
             server_bytes: objects * cache.bytes_each / conns.max(1) as f64,
-            part,
         };
         if objects > 0.0 {
-            bill.charged.push(charge);
+            bill.charged.push((part, charge));
         } else if grew_objects.unsigned_abs() * 2 >= conns {
             bill.not_charged.push(charge);
         }

@@ -1,50 +1,35 @@
 //! Facts for the record: what machine, which kernel and settings, which commit, when.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use murre_record::Machine;
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeValLike;
-use serde::Serialize;
 
-/// The machine that the run was on.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Machine {
-    cpu: String,
-    cores: usize,
-    memory_bytes: u64,
-    kernel: String,
-    /// Who runs this machine, if it is a virtual one.
-    virtualisation: Option<String>,
-    open_files_max: u64,
-    sysctls: BTreeMap<&'static str, String>,
-}
-
-impl Machine {
-    pub(crate) fn read() -> Machine {
-        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let value = |text: &str, name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-            line.trim_start_matches([' ', '\t', ':']).to_owned()
-        };
-        let memory = value(&meminfo, "MemTotal");
-        let memory = memory.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok());
-        let sysctl = |&name: &&'static str| {
-            let value = fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
-            Some((name, value.split_whitespace().collect::<Vec<_>>().join(" ")))
-        };
-        Machine {
-            cpu: value(&cpuinfo(), "model name"),
-            cores: cores(),
-            memory_bytes: memory.unwrap_or_default() * 1024,
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
-                .map_or_else(|_| String::new(), |text| text.trim().to_owned()),
-            virtualisation: virtualisation(),
-            open_files_max: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
-            sysctls: SYSCTLS.iter().filter_map(sysctl).collect(),
-        }
+/// The machine that this program is on.
+pub(crate) fn machine() -> Machine {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let value = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.trim_start_matches([' ', '\t', ':']).to_owned()
+    };
+    let memory = value(&meminfo, "MemTotal");
+    let memory = memory.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok());
+    let sysctl = |&name: &&'static str| {
+        let value = fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
+        Some((name.to_owned(), value.split_whitespace().collect::<Vec<_>>().join(" ")))
+    };
+    Machine {
+        cpu: value(&cpuinfo(), "model name"),
+        cores: cores(),
+        memory_bytes: memory.unwrap_or_default() * 1024,
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+            .map_or_else(|_| String::new(), |text| text.trim().to_owned()),
+        virtualisation: virtualisation(),
+        open_files_max: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
+        sysctls: SYSCTLS.iter().filter_map(sysctl).collect(),
     }
 }
 
@@ -53,8 +38,8 @@ fn cpuinfo() -> String {
 }
 
 /// Cores of the machine, whatever part of it this process may use.
-pub(crate) fn cores() -> usize {
-    cpuinfo().lines().filter(|line| line.starts_with("processor")).count().max(1)
+pub(crate) fn cores() -> u64 {
+    cpuinfo().lines().filter(|line| line.starts_with("processor")).count().max(1) as u64
 }
 
 /// A processor's flags say whether there is a hypervisor; the firmware may say which.
@@ -202,7 +187,7 @@ mod tests {
     #[test]
     fn this_machine_has_facts() {
         // Shows that the facts of a record are not empty where the tests run.
-        let machine = Machine::read();
+        let machine = machine();
         assert!(machine.memory_bytes > 1 << 20 && machine.cores > 0);
         assert!(!machine.kernel.is_empty());
         assert!(machine.sysctls.contains_key("net.ipv4.ip_local_port_range"));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::crew::{Crew, Totals};
 use crate::measure::machine;
-use crate::record::{Connect, Hold, per};
+use murre_record::{Connect, Hold};
 
 /// Where counts and clocks stood at a moment.
 #[derive(Clone, Copy)]
@@ -61,4 +61,9 @@ impl Mark {
     fn server_cpu_until(&self, end: &Mark) -> Option<f64> {
         Some(end.server_cpu?.saturating_sub(self.server_cpu?).as_secs_f64())
     }
+}
+
+/// `n` per second of `seconds`; `None` where there was no time to divide by.
+fn per(n: u64, seconds: Option<f64>) -> Option<f64> {
+    seconds.filter(|&seconds| seconds > 0.0).map(|seconds| n as f64 / seconds)
 }

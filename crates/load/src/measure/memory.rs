@@ -35,147 +35,117 @@
 //! per connection or more and is charged to nobody is listed under `not_charged`. The check of all
 //! this is `murre-load memory --check`, in [`memory_check`](crate::measure::memory_check).
 
-use std::collections::BTreeMap;
-
 use murre_core::host::Descriptors;
-use serde::Serialize;
+use murre_record::{CacheCharge, Memory, SOCKET_BYTES};
 
-use crate::measure::attribution::{Bill, Charge, Ends, Part, bill};
-use crate::measure::reading::{ProcessMemory, Reading};
+use crate::measure::attribution::{Bill, Ends, Part, bill};
+use crate::measure::reading::Reading;
 
-/// The record's memory section. Bytes are per connection unless the name says otherwise.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Memory {
-    connections: u64,
-    user: f64,
-    page_tables: f64,
-    socket: f64,
-    wait: f64,
-    descriptor_node: f64,
-    descriptor_slot: f64,
-    packet_buffers: f64,
-    /// The server's side, all in. `None` where the slabs cannot be read or do not add up.
-    total: Option<f64>,
-    server_descriptors: &'static str,
-    server_fixed_bytes: u64,
-    server_before: ProcessMemory,
-    server_full: ProcessMemory,
-    charged: Vec<Charge>,
-    not_charged: Vec<Charge>,
-    /// Why there is no total, if the slabs could be read.
-    disturbed: Vec<String>,
-    sockstat_before: BTreeMap<String, u64>,
-    sockstat_full: BTreeMap<String, u64>,
+/// What each of `conns` connections costs, from the growth between two readings.
+pub(crate) fn between(before: &Reading, full: &Reading, conns: u64, ends: Ends) -> Memory {
+    let per_conn = |before: u64, full: u64| (full as f64 - before as f64) / conns.max(1) as f64;
+    let Bill { charged, not_charged, disturbed } = match (&before.slabs, &full.slabs) {
+        (Some(before), Some(full)) => bill(before, full, conns, ends),
+        _ => Bill::default(),
+    };
+    let part = |part: Part| -> f64 {
+        let charges = charged.iter().filter(|(of, _)| *of == part);
+        charges.fold(0.0, |sum, (_, charge)| sum + charge.server_bytes)
+    };
+    let mut memory = Memory {
+        connections: conns,
+        user: per_conn(before.server.pss_bytes, full.server.pss_bytes),
+        page_tables: per_conn(before.server.page_table_bytes, full.server.page_table_bytes),
+        socket: part(Part::Socket),
+        wait: part(Part::Wait),
+        descriptor_node: part(Part::DescriptorNode),
+        descriptor_slot: DESCRIPTOR_SLOT_BYTES,
+        packet_buffers: per_conn(before.packet_buffer_bytes(), full.packet_buffer_bytes()),
+        total: None,
+        server_descriptors: ends.server.name().to_owned(),
+        server_fixed_bytes: before.server.pss_bytes,
+        server_before: before.server,
+        server_full: full.server,
+        charged: charged.into_iter().map(|(_, charge)| charge).collect(),
+        not_charged,
+        disturbed,
+        sockstat_before: before.sockstat.clone(),
+        sockstat_full: full.sockstat.clone(),
+    };
+    let whole = memory.socket > 0.0 && memory.disturbed.is_empty();
+    memory.total = whole.then(|| rows(&memory).iter().map(|(_, bytes)| bytes).sum());
+    memory
 }
 
-impl Memory {
-    pub(crate) fn between(before: &Reading, full: &Reading, conns: u64, ends: Ends) -> Memory {
-        let per_conn = |before: u64, full: u64| (full as f64 - before as f64) / conns.max(1) as f64;
-        let Bill { charged, not_charged, disturbed } = match (&before.slabs, &full.slabs) {
-            (Some(before), Some(full)) => bill(before, full, conns, ends),
-            _ => Bill::default(),
-        };
-        let part = |part: Part| -> f64 {
-            let charges = charged.iter().filter(|charge| charge.part == part);
-            charges.fold(0.0, |sum, charge| sum + charge.server_bytes)
-        };
-        let mut memory = Memory {
-            connections: conns,
-            user: per_conn(before.server.pss_bytes, full.server.pss_bytes),
-            page_tables: per_conn(before.server.page_table_bytes, full.server.page_table_bytes),
-            socket: part(Part::Socket),
-            wait: part(Part::Wait),
-            descriptor_node: part(Part::DescriptorNode),
-            descriptor_slot: DESCRIPTOR_SLOT_BYTES,
-            packet_buffers: per_conn(before.packet_buffer_bytes(), full.packet_buffer_bytes()),
-            total: None,
-            server_descriptors: ends.server.name(),
-            server_fixed_bytes: before.server.pss_bytes,
-            server_before: before.server,
-            server_full: full.server,
-            charged,
-            not_charged,
-            disturbed,
-            sockstat_before: before.sockstat.clone(),
-            sockstat_full: full.sockstat.clone(),
-        };
-        let whole = memory.socket > 0.0 && memory.disturbed.is_empty();
-        memory.total = whole.then(|| memory.sum());
-        memory
-    }
+fn rows(memory: &Memory) -> [(&'static str, f64); 6] {
+    [
+        ("user space", memory.user),
+        ("page tables", memory.page_tables),
+        ("socket", memory.socket),
+        ("wait", memory.wait),
+        ("descriptor node", memory.descriptor_node),
+        ("descriptor slot (computed)", memory.descriptor_slot),
+    ]
+}
 
-    fn sum(&self) -> f64 {
-        self.rows().iter().map(|(_, bytes)| bytes).sum()
+/// The table for people.
+pub(crate) fn table(memory: &Memory) -> String {
+    let mut table = format!(
+        "server memory per connection, {} connections ({} descriptors)\n",
+        memory.connections, memory.server_descriptors
+    );
+    for (name, bytes) in rows(memory) {
+        table += &format!("  {name:<28}{bytes:>9.1} B\n");
     }
-
-    fn rows(&self) -> [(&'static str, f64); 6] {
-        [
-            ("user space", self.user),
-            ("page tables", self.page_tables),
-            ("socket", self.socket),
-            ("wait", self.wait),
-            ("descriptor node", self.descriptor_node),
-            ("descriptor slot (computed)", self.descriptor_slot),
-        ]
-    }
-
-    /// The table for people.
-    pub(crate) fn table(&self) -> String {
-        let mut table = format!(
-            "server memory per connection, {} connections ({} descriptors)\n",
-            self.connections, self.server_descriptors
-        );
-        for (name, bytes) in self.rows() {
-            table += &format!("  {name:<28}{bytes:>9.1} B\n");
-        }
-        table += &match self.total {
-            Some(total) => {
-                let above = total - self.floor();
-                format!(
-                    "  {:<28}{total:>9.1} B\n  {:<28}{above:>9.1} B\n",
-                    "total, all in", "above a bare socket and wait"
-                )
-            }
-            None if self.disturbed.is_empty() => {
-                "  no total: the kernel's slabs cannot be read\n".to_owned()
-            }
-            None => format!("  no total: {}\n", self.disturbed.join("; ")),
-        };
-        let kib = |bytes: u64| bytes / 1024;
-        table
-            + &format!(
-                "  packet buffers, not in total{:>9.1} B\n  fixed, all connections: {} KiB, rings \
-                 mapped: {} KiB\n",
-                self.packet_buffers,
-                kib(self.server_fixed_bytes),
-                kib(self.server_full.ring_bytes)
+    table += &match memory.total {
+        Some(total) => {
+            let above = total - floor(memory);
+            format!(
+                "  {:<28}{total:>9.1} B\n  {:<28}{above:>9.1} B\n",
+                "total, all in", "above a bare socket and wait"
             )
-    }
-
-    /// What the kernel's part consists of, cache by cache.
-    pub(crate) fn caches(&self) -> String {
-        let mut caches = "slab caches, objects per connection and bytes of one\n".to_owned();
-        for (charges, note) in [(&self.charged, ""), (&self.not_charged, "  not charged")] {
-            for charge in charges {
-                caches += &charge.line(self.connections, note);
-            }
         }
-        caches
-    }
-
-    /// The least that the kernel takes for a connection that waits for input.
-    fn floor(&self) -> f64 {
-        let descriptor = if self.server_descriptors == Descriptors::Direct.name() {
-            DIRECT_DESCRIPTOR_BYTES
-        } else {
-            0.0
-        };
-        SOCKET_BYTES + WAIT_BYTES + descriptor
-    }
+        None if memory.disturbed.is_empty() => {
+            "  no total: the kernel's slabs cannot be read\n".to_owned()
+        }
+        None => format!("  no total: {}\n", memory.disturbed.join("; ")),
+    };
+    let kib = |bytes: u64| bytes / 1024;
+    table
+        + &format!(
+            "  packet buffers, not in total{:>9.1} B\n  fixed, all connections: {} KiB, rings \
+             mapped: {} KiB\n",
+            memory.packet_buffers,
+            kib(memory.server_fixed_bytes),
+            kib(memory.server_full.ring_bytes)
+        )
 }
 
-/// An accepted TCP socket with nobody behind it, kernel 6.18.
-pub(crate) const SOCKET_BYTES: f64 = 3_830.0;
+/// What the kernel's part consists of, cache by cache.
+pub(crate) fn caches(memory: &Memory) -> String {
+    let mut caches = "slab caches, objects per connection and bytes of one\n".to_owned();
+    for (charges, note) in [(&memory.charged, ""), (&memory.not_charged, "  not charged")] {
+        for charge in charges {
+            let objects = match charge.server_objects {
+                0.0 => charge.grew_objects as f64 / memory.connections.max(1) as f64,
+                objects => objects,
+            };
+            let CacheCharge { bytes_each, cache, .. } = charge;
+            caches += &format!("  {objects:>6.3} x {bytes_each:>7.1} B  {cache}{note}\n");
+        }
+    }
+    caches
+}
+
+/// The least that the kernel takes for a connection that waits for input.
+fn floor(memory: &Memory) -> f64 {
+    let descriptor = if memory.server_descriptors == Descriptors::Direct.name() {
+        DIRECT_DESCRIPTOR_BYTES
+    } else {
+        0.0
+    };
+    SOCKET_BYTES + WAIT_BYTES + descriptor
+}
 
 /// An armed poll.
 const WAIT_BYTES: f64 = 256.0;
@@ -188,7 +158,11 @@ const DESCRIPTOR_SLOT_BYTES: f64 = 8.0;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use murre_core::host::Descriptors::{Direct, Normal};
+
+    use murre_record::ProcessMemory;
 
     use super::*;
     use crate::measure::slab::{Cache, Slabs};
@@ -234,7 +208,7 @@ mod tests {
         let before = reading(4_000_000, slabs(0, 0, 0, 0));
         let full = reading(4_900_000, slabs(2 * CONNS, 2 * CONNS, 2 * CONNS, CONNS));
         let ends = Ends { client: Some(Direct), server: Direct, ..NORMAL };
-        let memory = Memory::between(&before, &full, CONNS, ends);
+        let memory = between(&before, &full, CONNS, ends);
         assert_eq!(memory.user, 90.0);
         assert_eq!(memory.socket, 2520.0 + 862.0 + 193.0 + 195.0 + 32.0 + 24.0);
         assert_eq!((memory.wait, memory.descriptor_node), (256.0, 32.0));
@@ -252,7 +226,7 @@ mod tests {
         let full = reading(0, slabs(2 * CONNS, 2 * CONNS, CONNS, CONNS));
         for (client, server, node) in [(Direct, Normal, 0.0), (Normal, Direct, 32.0)] {
             let ends = Ends { client: Some(client), server, ..NORMAL };
-            let memory = Memory::between(&before, &full, CONNS, ends);
+            let memory = between(&before, &full, CONNS, ends);
             assert_eq!(memory.descriptor_node, node);
         }
     }
@@ -264,7 +238,7 @@ mod tests {
         let mut after = slabs(2 * CONNS, 2 * CONNS, 0, CONNS);
         after.0.get_mut("dentry").unwrap().objects += 3 * CONNS;
         let ends = NORMAL;
-        let memory = Memory::between(&before, &reading(0, after), CONNS, ends);
+        let memory = between(&before, &reading(0, after), CONNS, ends);
         assert_eq!(memory.socket, 3826.0);
         assert!(memory.total.is_some());
     }
@@ -277,13 +251,13 @@ mod tests {
         let before = reading(0, slabs(0, 0, 0, 0));
         let mut after = slabs(2 * CONNS, CONNS, 0, CONNS);
         let ends = NORMAL;
-        let memory = Memory::between(&before, &reading(0, after.clone()), CONNS, ends);
+        let memory = between(&before, &reading(0, after.clone()), CONNS, ends);
         assert_eq!(memory.total, None);
-        assert!(memory.table().contains("just been started"), "{}", memory.table());
+        assert!(table(&memory).contains("just been started"), "{}", table(&memory));
 
         after.0.get_mut("eventpoll_epi").unwrap().objects += CONNS;
         after.0.extend([cache(&["eventpoll_pwq"], CONNS, 64.0), cache(&["ep_head"], CONNS, 16.0)]);
-        let memory = Memory::between(&before, &reading(0, after), CONNS, ends);
+        let memory = between(&before, &reading(0, after), CONNS, ends);
         assert_eq!(memory.wait, 128.0 + 64.0 + 16.0);
         assert_eq!(memory.total, Some(3826.0 + 208.0 + 8.0));
     }
@@ -300,7 +274,7 @@ mod tests {
                 [("eventpoll_pwq", 64.0), ("ep_head", 16.0)]
                     .map(|(name, bytes)| cache(&[name], entries, bytes)),
             );
-            let memory = Memory::between(&before, &reading(0, after), CONNS, ends);
+            let memory = between(&before, &reading(0, after), CONNS, ends);
             assert_eq!(memory.wait, wait);
             assert_eq!(memory.total, Some(3826.0 + wait + 8.0));
         }
@@ -313,7 +287,7 @@ mod tests {
         let total = |others: u64, full: u64| {
             let before = reading(0, slabs(others, 0, 0, 0));
             let full = reading(0, slabs(full, 2 * CONNS, 0, CONNS));
-            Memory::between(&before, &full, CONNS, ends).total
+            between(&before, &full, CONNS, ends).total
         };
         assert!(total(0, 2 * CONNS).is_some());
         assert!(total(500, 2 * CONNS).is_some());
@@ -333,7 +307,7 @@ mod tests {
             after.0.get_mut(name).unwrap().objects += 2 * CONNS;
         }
         let ends = NORMAL;
-        let memory = Memory::between(&reading(0, before), &reading(0, after), CONNS, ends);
+        let memory = between(&reading(0, before), &reading(0, after), CONNS, ends);
         assert_eq!(memory.socket, 3826.0);
         assert!(memory.not_charged.iter().any(|charge| charge.cache == "proc_inode_cache"));
     }
@@ -345,11 +319,11 @@ mod tests {
         let before = reading(0, slabs(0, 0, 0, 0));
         let full = reading(900_000, slabs(CONNS, CONNS, CONNS, 0));
         let ends = Ends { client: None, server: Direct, ..NORMAL };
-        let memory = Memory::between(&before, &full, CONNS, ends);
+        let memory = between(&before, &full, CONNS, ends);
         assert_eq!((memory.socket, memory.wait, memory.descriptor_node), (3826.0, 256.0, 32.0));
         assert_eq!(memory.total, Some(90.0 + 3826.0 + 256.0 + 32.0 + 8.0));
-        assert_eq!(memory.floor(), 3830.0 + 256.0 + 40.0);
-        assert!(memory.table().contains("above a bare socket and wait"), "{}", memory.table());
+        assert_eq!(floor(&memory), 3830.0 + 256.0 + 40.0);
+        assert!(table(&memory).contains("above a bare socket and wait"), "{}", table(&memory));
     }
 
     #[test]
@@ -358,8 +332,8 @@ mod tests {
         let before = reading(0, slabs(0, 0, 0, 0));
         let full = reading(0, slabs(CONNS, CONNS, 0, CONNS));
         let ends = NORMAL;
-        let memory = Memory::between(&before, &full, CONNS, ends);
+        let memory = between(&before, &full, CONNS, ends);
         assert_eq!(memory.total, None);
-        assert!(memory.table().contains("no total"));
+        assert!(table(&memory).contains("no total"));
     }
 }

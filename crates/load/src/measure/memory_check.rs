@@ -99,7 +99,7 @@ fn charged(before: &Slabs, full: &Slabs, conns: u64, ends: Ends) -> Result<f64, 
     if !disturbed.is_empty() {
         return Err(disturbed.join("; "));
     }
-    Ok(charged.iter().map(|charge| charge.server_bytes).sum())
+    Ok(charged.iter().map(|(_, charge)| charge.server_bytes).sum())
 }
 
 /// The slabs, once two readings in turn have the same sockets: inodes and files are freed a while

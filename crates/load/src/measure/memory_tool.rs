@@ -7,15 +7,16 @@ use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use murre_record::{Machine, Memory};
 use serde::Serialize;
 
 use crate::cli::DescriptorsChoice;
 use crate::measure::attribution::Ends;
-use crate::measure::machine::{self, Machine};
-use crate::measure::memory::Memory;
+use crate::measure::machine::{self, machine};
+use crate::measure::memory;
 use crate::measure::memory_check::{self, Check};
 use crate::measure::reading::Reading;
-use crate::record::Sink;
+use crate::sink::Sink;
 
 /// Weighs a running server: what each of its connections costs, in user space and in the kernel.
 ///
@@ -87,7 +88,7 @@ struct Weighed<'m> {
 }
 
 /// Does what was asked and gives whether all is well.
-pub(crate) fn memory(arguments: &MemoryArguments) -> anyhow::Result<bool> {
+pub(crate) fn run(arguments: &MemoryArguments) -> anyhow::Result<bool> {
     if arguments.check {
         return check(arguments);
     }
@@ -117,8 +118,8 @@ pub(crate) fn memory(arguments: &MemoryArguments) -> anyhow::Result<bool> {
         client_in_epoll: false,
         server: kind(arguments.server_descriptors),
     };
-    let memory = Memory::between(&before, &now, conns, ends);
-    print!("{}{}", memory.table(), memory.caches());
+    let memory = memory::between(&before, &now, conns, ends);
+    print!("{}{}", memory::table(&memory), memory::caches(&memory));
     write(arguments, Some(&memory), None)?;
     Ok(true)
 }
@@ -151,7 +152,7 @@ fn write(
         commit: machine::commit(),
         started: machine::utc(SystemTime::now()),
         command: machine::command(),
-        machine: Machine::read(),
+        machine: machine(),
         memory,
         check,
     };

@@ -6,40 +6,25 @@ use std::io;
 use std::path::Path;
 
 use murre_core::host::Descriptors;
+use murre_record::ProcessMemory;
 use serde::{Deserialize, Serialize};
 
 use crate::measure::slab::{PAGE_BYTES, Slabs};
 
-/// One process's memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ProcessMemory {
-    pub(crate) pss_bytes: u64,
-    pub(crate) page_table_bytes: u64,
-    /// Slots of the descriptor table; fewer than connections means direct descriptors.
-    pub(crate) descriptor_slots: u64,
-    /// What the rings share with the process.
-    pub(crate) ring_bytes: u64,
-    /// Threads that our server names shards. `None` of other servers.
-    #[serde(default)]
-    pub(crate) shards: Option<u64>,
-}
-
-impl ProcessMemory {
-    /// `pid` is a number or `self`.
-    pub(crate) fn read(pid: &str) -> io::Result<ProcessMemory> {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let field = |text: &str, name: &str| {
-            field(text, name).ok_or_else(|| io::Error::other(format!("/proc/{pid}: no {name}")))
-        };
-        Ok(ProcessMemory {
-            pss_bytes: field(&rollup, "Pss:")? * 1024,
-            page_table_bytes: field(&status, "VmPTE:")? * 1024,
-            descriptor_slots: field(&status, "FDSize:")?,
-            ring_bytes: rings(&fs::read_to_string(format!("/proc/{pid}/maps"))?),
-            shards: shards(Path::new(&format!("/proc/{pid}/task")))?,
-        })
-    }
+/// One process's memory. `pid` is a number or `self`.
+pub(crate) fn process_memory(pid: &str) -> io::Result<ProcessMemory> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |text: &str, name: &str| {
+        field(text, name).ok_or_else(|| io::Error::other(format!("/proc/{pid}: no {name}")))
+    };
+    Ok(ProcessMemory {
+        pss_bytes: field(&rollup, "Pss:")? * 1024,
+        page_table_bytes: field(&status, "VmPTE:")? * 1024,
+        descriptor_slots: field(&status, "FDSize:")?,
+        ring_bytes: rings(&fs::read_to_string(format!("/proc/{pid}/maps"))?),
+        shards: shards(Path::new(&format!("/proc/{pid}/task")))?,
+    })
 }
 
 /// How many of a process's threads are called `shard-0` and so on.
@@ -81,7 +66,7 @@ pub(crate) struct Reading {
 impl Reading {
     pub(crate) fn take(server_pid: i32) -> io::Result<Reading> {
         Ok(Reading {
-            server: ProcessMemory::read(&server_pid.to_string())?,
+            server: process_memory(&server_pid.to_string())?,
             slabs: Slabs::read(Path::new("/sys/kernel/slab")).ok(),
             sockstat: sockstat(&fs::read_to_string("/proc/net/sockstat")?),
         })
@@ -137,7 +122,7 @@ mod tests {
     #[test]
     fn a_process_is_read() {
         // Shows that this process has memory, page tables and a descriptor table, in bytes.
-        let own = ProcessMemory::read("self").unwrap();
+        let own = process_memory("self").unwrap();
         assert!(own.pss_bytes > 100_000 && own.page_table_bytes > 4096);
         assert!(own.descriptor_slots >= 64);
         assert_eq!(own.shards, None);
@@ -145,11 +130,11 @@ mod tests {
         let shard = std::thread::Builder::new().name("shard-0".to_owned());
         let shard = shard.spawn(move || ended.recv()).unwrap();
         // It names itself when it first runs.
-        while ProcessMemory::read("self").unwrap().shards.is_none() {
+        while process_memory("self").unwrap().shards.is_none() {
             std::thread::yield_now();
         }
         drop(end);
         assert!(shard.join().unwrap().is_err());
-        assert!(ProcessMemory::read("0").is_err());
+        assert!(process_memory("0").is_err());
     }
 }

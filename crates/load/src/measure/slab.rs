@@ -40,7 +40,7 @@ pub(crate) struct Slabs(pub(crate) BTreeMap<String, Cache>);
 impl Slabs {
     /// Reads every cache under `root`, which is `/sys/kernel/slab` outside tests.
     pub(crate) fn read(root: &Path) -> io::Result<Slabs> {
-        let cpus = machine::cores() as u64;
+        let cpus = machine::cores();
         let mut caches = BTreeMap::<String, Cache>::new();
         let mut links = Vec::new();
         for entry in fs::read_dir(root)? {

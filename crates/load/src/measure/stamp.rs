@@ -8,11 +8,11 @@ use std::time::SystemTime;
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
-use crate::measure::machine::{self, Machine};
-use crate::record::Sink;
+use crate::measure::machine::{self, machine};
+use crate::sink::Sink;
 
 pub(crate) fn stamp() -> anyhow::Result<()> {
-    let (commit, machine) = (machine::commit(), Machine::read());
+    let (commit, machine) = (machine::commit(), machine());
     for (index, line) in stdin().lock().lines().enumerate() {
         let mut object: Map<String, Value> = serde_json::from_str(&line?)
             .with_context(|| format!("line {} is not an object of JSON", index + 1))?;

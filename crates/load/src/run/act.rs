@@ -3,10 +3,6 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use crate::record::Latency;
-
 /// A part of the hold phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
@@ -32,15 +28,4 @@ impl Act {
             Act::Settle => "settle",
         }
     }
-}
-
-/// One act, as it was.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ActFacts {
-    pub(crate) act: String,
-    pub(crate) seconds: f64,
-    pub(crate) client_cpu_seconds: f64,
-    pub(crate) server_cpu_seconds: Option<f64>,
-    /// Of what was due in it.
-    pub(crate) latency_us: Latency,
 }

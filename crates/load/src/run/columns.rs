@@ -5,36 +5,9 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
+use murre_record::Row;
 
 use crate::engine::crew::Totals;
-
-/// One line.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Row {
-    pub(crate) connections: u64,
-    pub(crate) connected: u64,
-    pub(crate) average_response_ms: f64,
-    pub(crate) average_bytes: f64,
-    pub(crate) messages: u64,
-    pub(crate) messages_per_second: f64,
-    pub(crate) wall_seconds: f64,
-}
-
-/// What else the article told of a run, for the record.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Article {
-    pub(crate) average_response_ms: f64,
-    pub(crate) average_bytes: f64,
-    /// Averages of the ten longest and the ten shortest response times.
-    pub(crate) ten_highest_ms: f64,
-    pub(crate) ten_lowest_ms: f64,
-    /// Of the last minute, at the end.
-    pub(crate) load_average: f64,
-    /// The server's memory then, if its process is known.
-    pub(crate) server_bytes: Option<u64>,
-    pub(crate) rows: Vec<Row>,
-}
 
 /// The lines of a run under way.
 pub(crate) struct Columns {

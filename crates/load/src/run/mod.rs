@@ -22,10 +22,14 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use murre_core::host::{self, Io, Plan, Wanted};
 use murre_core::ring::KernelRing;
+use murre_record::{
+    AbuseFacts, Article, ClientFacts, CountedFrom, FanoutFacts, Outcome, PhaseFacts, ProcessMemory,
+    Row, Series, SoakFacts, StormFacts,
+};
 use nix::sys::signal::{SigSet, Signal};
 
-use self::act::{Act, ActFacts};
-use self::columns::{Article, Columns, Row};
+use self::act::Act;
+use self::columns::Columns;
 use self::plan::{Ports, check_sources, check_targets};
 use self::progress::Progress;
 use crate::cli::{Cli, Scenario};
@@ -33,15 +37,14 @@ use crate::engine::crew::{self, Crew, Totals};
 use crate::engine::fleet::{Event, Order};
 use crate::engine::score::{self, Fault, Times};
 use crate::measure::attribution::Ends;
-use crate::measure::machine::{self, Machine};
+use crate::measure::machine::{self, machine};
 use crate::measure::mark::Mark;
-use crate::measure::memory::Memory;
-use crate::measure::reading::{self, ProcessMemory, Reading};
-use crate::record::{ClientFacts, CountedFrom, FanoutFacts, Latency, Outcome, Record, Series};
+use crate::measure::memory;
+use crate::measure::reading::{self, Reading, process_memory};
 use crate::scenarios::{self, Shared};
 
-pub(crate) use self::storm::StormFacts;
-pub(crate) use self::visits::{AbuseFacts, SoakFacts};
+/// A record as it is written: with the whole command line.
+pub(crate) type Record = murre_record::Record<Cli>;
 
 /// Runs the scenario. An error is one that prevents the run; what goes wrong in it is in the
 /// record.
@@ -80,7 +83,7 @@ fn prepare(cli: &Cli) -> anyhow::Result<Plan> {
     let problem = Ports::read().check(conns, targets.len() as u64, sources);
     problem.and_then(|()| check_sources(&cli.source, targets)).map_err(anyhow::Error::msg)?;
     if let Some(pid) = cli.server_pid {
-        ProcessMemory::read(&pid.to_string())
+        process_memory(&pid.to_string())
             .with_context(|| format!("--server-pid {pid} cannot be measured"))?;
     }
     let plan = host::plan(&Wanted {
@@ -183,7 +186,7 @@ impl Run {
             soaked: None,
             answered_before: 0,
             before,
-            own_before: ProcessMemory::read("self").ok(),
+            own_before: process_memory("self").ok(),
             reasons: Vec::new(),
             interrupted: false,
         }
@@ -315,7 +318,7 @@ impl Run {
 
     fn server_pss(&self) -> Option<u64> {
         let pid = self.cli.server_pid?;
-        ProcessMemory::read(&pid.to_string()).ok().map(|memory| memory.pss_bytes)
+        process_memory(&pid.to_string()).ok().map(|memory| memory.pss_bytes)
     }
 
     fn hold(&mut self, begun: Instant) -> Ended {
@@ -356,9 +359,9 @@ impl Run {
     }
 
     /// Memory on both ends, once nothing is under way.
-    fn measure(&mut self) -> (Option<f64>, Option<Memory>) {
+    fn measure(&mut self) -> (Option<f64>, Option<murre_record::Memory>) {
         let conns = self.crew.totals().ready;
-        let own = self.own_before.zip(ProcessMemory::read("self").ok()).map(|(before, full)| {
+        let own = self.own_before.zip(process_memory("self").ok()).map(|(before, full)| {
             (full.pss_bytes as f64 - before.pss_bytes as f64) / conns.max(1) as f64
         });
         let (Some(pid), Some(before)) = (self.cli.server_pid, &self.before) else {
@@ -377,7 +380,7 @@ impl Run {
             client_in_epoll: self.plan.io == Io::Epoll,
             server: self.cli.server_descriptors.wanted().unwrap_or_else(|| full.server_kind(conns)),
         };
-        (own, Some(Memory::between(before, &full, conns, ends)))
+        (own, Some(memory::between(before, &full, conns, ends)))
     }
 
     /// Closes everything and makes the record.
@@ -386,7 +389,7 @@ impl Run {
         begun: Mark,
         full: Mark,
         held: Option<(Mark, Mark)>,
-        (own_bytes, memory): (Option<f64>, Option<Memory>),
+        (own_bytes, memory): (Option<f64>, Option<murre_record::Memory>),
     ) -> Record {
         let last = held.as_ref().map_or(&full, |(_, end)| end);
         let totals = self.crew.totals();
@@ -414,9 +417,9 @@ impl Run {
         let abuse = (cli.scenario == Scenario::Abuse).then(|| {
             let [quiet_us, abused_us] = [Act::Quiet, Act::Visit].map(|of| {
                 let mut all = score::empty_histogram();
-                let named = acts.iter().zip(&times.acts).filter(|(act, _)| act.act == of.name());
+                let named = acts.iter().zip(&times.acts).filter(|(act, _)| act.phase == of.name());
                 named.for_each(|(_, one)| all.add(one).expect("histograms with the same bounds"));
-                Latency::of(&all, counted_from)
+                score::latency(&all, counted_from)
             });
             AbuseFacts { quiet_us, abused_us }
         });
@@ -434,42 +437,42 @@ impl Run {
         });
         let fanout = shared.fanout.map(|board| FanoutFacts {
             publications: board.over(),
-            last_delivery_us: Latency::of(&times.over, counted_from),
-            beside_us: (cli.beside > 0).then(|| Latency::of(&times.beside, CountedFrom::Due)),
+            last_delivery_us: score::latency(&times.over, counted_from),
+            beside_us: (cli.beside > 0).then(|| score::latency(&times.beside, CountedFrom::Due)),
         });
         Record {
-            tool: env!("CARGO_PKG_NAME"),
+            tool: env!("CARGO_PKG_NAME").to_owned(),
             label: cli.label.clone(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: machine::commit(),
             started: machine::utc(started),
-            command: machine::command(),
-            scenario: cli.scenario,
+            command: Some(machine::command()),
+            scenario: cli.scenario.recorded(),
             outcome,
             reasons,
-            machine: Machine::read(),
+            machine: machine(),
             client: ClientFacts {
-                shards: scenarios::shards(&cli, &plan),
-                io: plan.io.name(),
+                shards: scenarios::shards(&cli, &plan) as u64,
+                io: plan.io.name().to_owned(),
                 io_reason: plan.io_reason,
-                descriptors: plan.descriptors.name(),
+                descriptors: plan.descriptors.name().to_owned(),
                 descriptors_reason: plan.descriptors_reason,
-                bytes_per_connection,
+                bytes_per_connection: bytes_per_connection as u64,
                 pss_bytes_per_connection: own_bytes,
                 cpu_seconds: (last.client_cpu - begun.client_cpu).as_secs_f64(),
             },
             connect: begun.connect_until(&full),
             hold: held.map(|(full, end)| full.hold_until(&end)),
-            errors: Fault::ALL.iter().map(|&f| (f.name(), totals.faults(f))).collect(),
+            errors: Fault::ALL.iter().map(|&f| (f.name().to_owned(), totals.faults(f))).collect(),
             wrong: totals.faults(Fault::Wrong),
             lost: totals.faults(Fault::Lost),
             answered: totals.answered,
-            latency_us: Latency::of(&times.latency, counted_from),
+            latency_us: score::latency(&times.latency, counted_from),
             memory,
             article,
             fanout,
             churn: shared.churn.map(|board| board.facts()),
-            acts,
+            phases: acts,
             storm: self.storms,
             abuse,
             soak: self.soaked,
@@ -571,16 +574,16 @@ fn act_facts(
     end: &Mark,
     times: &Times,
     counted_from: CountedFrom,
-) -> Vec<ActFacts> {
+) -> Vec<PhaseFacts> {
     let ends = acts.iter().skip(1).map(|(_, mark)| mark).chain([end]);
     let facts = |(((act, begun), end), latency): ((&(Act, Mark), &Mark), _)| {
         let span = begun.hold_until(end);
-        ActFacts {
-            act: act.name().to_owned(),
+        PhaseFacts {
+            phase: act.name().to_owned(),
             seconds: span.seconds,
             client_cpu_seconds: span.client_cpu_seconds,
             server_cpu_seconds: span.server_cpu_seconds,
-            latency_us: Latency::of(latency, counted_from),
+            latency_us: score::latency(latency, counted_from),
         }
     };
     acts.iter().zip(ends).zip(&times.acts).map(facts).collect()

@@ -3,36 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use murre_record::{OneStorm, StormFacts};
 
 use super::{Ended, QUIET, Run};
 use crate::run::act::Act;
-
-/// What came of a run's storms.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct StormFacts {
-    /// Connections that were not killed.
-    pub(crate) stayed: u64,
-    /// The server's PSS with all connections, before the first storm.
-    pub(crate) pss_before: Option<u64>,
-    pub(crate) storms: Vec<OneStorm>,
-}
-
-/// One of them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct OneStorm {
-    /// The span in which each connection came back at a random moment.
-    pub(crate) jitter_seconds: f64,
-    /// Until the last of the killed was gone, on our side.
-    pub(crate) killed_in_seconds: f64,
-    /// Until the last was back.
-    pub(crate) back_in_seconds: f64,
-    /// Tries that came to nothing, and were made again.
-    pub(crate) tries_missed: u64,
-    /// The server's PSS with those who stayed, and with all again.
-    pub(crate) pss_gone: Option<u64>,
-    pub(crate) pss_after: Option<u64>,
-}
 
 impl Run {
     /// Quiet; then twice, without jitter and with: killed, come back, quiet.

@@ -1,52 +1,17 @@
 //! The acts of `abuse` and `soak`, and what their records say of them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use murre_record::{Remains, SoakFacts, VisitFacts};
 use serde_json::Value;
 
 use super::{Ended, POLL, Run};
-use crate::client::visitors::VisitFacts;
 use crate::measure::reading::Reading;
 use crate::measure::stats;
-use crate::record::Latency;
 use crate::run::act::Act;
-
-/// How `abuse` was taken.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct AbuseFacts {
-    /// Of the well-behaved, in all acts without abuse and in all with it.
-    pub(crate) quiet_us: Latency,
-    pub(crate) abused_us: Latency,
-}
-
-/// What `soak` left behind.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct SoakFacts {
-    /// After a warm-up, and at the end.
-    pub(crate) before: Remains,
-    pub(crate) after: Remains,
-}
-
-/// What there is of a server that nobody is connected to.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Remains {
-    /// Of `/stats`, those that are to be 0: what they are if they are not.
-    pub(crate) not_zero: BTreeMap<String, u64>,
-    /// Connections that the server has accepted so far.
-    pub(crate) accepted: u64,
-    /// Open files of the process, and its PSS.
-    pub(crate) files: Option<u64>,
-    pub(crate) pss_bytes: Option<u64>,
-    /// Objects of the kernel's caches for sockets, of the whole machine.
-    pub(crate) objects: BTreeMap<String, u64>,
-    /// By how much their counts may be off.
-    pub(crate) slack_objects: u64,
-}
 
 impl Run {
     /// Twice: quiet, abuse, a pause in which the server clears up.
@@ -80,7 +45,7 @@ impl Run {
                     Ok(after) => after,
                     Err(error) => return self.fail(format!("{error:#}")),
                 };
-                let left = after.left(before.as_ref());
+                let left = left(&after, before.as_ref());
                 if left.is_empty() || Instant::now() >= patience {
                     self.reasons.extend(left);
                     break after;
@@ -144,34 +109,29 @@ fn number(stats: &Value, name: &str) -> u64 {
     stats["total"][name].as_u64().unwrap_or_else(|| panic!("/stats has no {name}"))
 }
 
-impl Remains {
-    /// What is left behind, for people; compared with `before`, if that is known.
-    fn left(&self, before: Option<&Remains>) -> Vec<String> {
-        let mut left: Vec<String> = self
-            .not_zero
-            .iter()
-            .map(|(name, value)| format!("left behind: {value} {name}"))
-            .collect();
-        let Some(before) = before else { return left };
-        let mut compare = |what: &dyn fmt::Display, before: u64, after: u64, room: u64| {
-            if after > before + room {
-                left.push(format!("left behind: {what} grew from {before} to {after}"));
-            }
-        };
-        if let (Some(before), Some(after)) = (before.files, self.files) {
-            compare(&"open files", before, after, 0);
+/// What is left behind, for people; compared with `before`, if that is known.
+fn left(after: &Remains, before: Option<&Remains>) -> Vec<String> {
+    let mut left: Vec<String> =
+        after.not_zero.iter().map(|(name, value)| format!("left behind: {value} {name}")).collect();
+    let Some(before) = before else { return left };
+    let mut compare = |what: &dyn fmt::Display, before: u64, after: u64, room: u64| {
+        if after > before + room {
+            left.push(format!("left behind: {what} grew from {before} to {after}"));
         }
-        if let (Some(before), Some(after)) = (before.pss_bytes, self.pss_bytes) {
-            compare(&"memory", before, after, before / PSS_PART + PSS_BYTES);
-        }
-        // A leak of one object of twenty connections is found; what is less may be others' sockets.
-        let room = self.slack_objects + (self.accepted - before.accepted) / 20;
-        for (name, after) in &self.objects {
-            let before = before.objects.get(name).copied().unwrap_or_default();
-            compare(&format_args!("objects of {name}"), before, *after, room);
-        }
-        left
+    };
+    if let (Some(before), Some(after)) = (before.files, after.files) {
+        compare(&"open files", before, after, 0);
     }
+    if let (Some(before), Some(after)) = (before.pss_bytes, after.pss_bytes) {
+        compare(&"memory", before, after, before / PSS_PART + PSS_BYTES);
+    }
+    // A leak of one object of twenty connections is found; what is less may be others' sockets.
+    let room = after.slack_objects + (after.accepted - before.accepted) / 20;
+    for (name, after) in &after.objects {
+        let before = before.objects.get(name).copied().unwrap_or_default();
+        compare(&format_args!("objects of {name}"), before, *after, room);
+    }
+    left
 }
 
 /// Numbers of `/stats` that are 0 when nobody is connected.
@@ -211,6 +171,8 @@ const WARM_UP: Duration = Duration::from_secs(8);
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -226,11 +188,11 @@ mod tests {
             ..Remains::default()
         };
         let after = Remains { accepted: 11_000, ..before.clone() };
-        assert_eq!(after.left(Some(&before)), Vec::<String>::new());
+        assert_eq!(left(&after, Some(&before)), Vec::<String>::new());
         let with = |change: &dyn Fn(&mut Remains)| {
             let mut changed = after.clone();
             change(&mut changed);
-            changed.left(Some(&before)).join("")
+            left(&changed, Some(&before)).join("")
         };
         let objects = |count| with(&|after| after.objects.extend([("TCP".to_owned(), count)]));
         assert_eq!(objects(1100), "");
@@ -244,6 +206,6 @@ mod tests {
         assert_eq!(memory, "left behind: memory grew from 10485760 to 12582912");
         let mut busy = Remains::default();
         busy.not_zero.insert("services".to_owned(), 2);
-        assert_eq!(busy.left(None), ["left behind: 2 services"]);
+        assert_eq!(left(&busy, None), ["left behind: 2 services"]);
     }
 }

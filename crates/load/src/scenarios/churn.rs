@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use murre_codec::{CloseCode, Kind, encode};
 use murre_core::{CloseReason, ConnId, Outbox, Queued};
-use serde::{Deserialize, Serialize};
+use murre_record::ChurnFacts;
+use serde::Deserialize;
 
 use crate::cli::args::Span;
 use crate::client::channel::{self, Gather, Heard, Position};
@@ -57,32 +58,16 @@ struct Counts {
     published: AtomicU64,
 }
 
-/// What happened, for the record.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Facts {
-    /// Answered by the server.
-    pub(crate) published: u64,
-    pub(crate) subscribed: u64,
-    pub(crate) unsubscribed: u64,
-    pub(crate) reconnected: u64,
-    /// Subscribed from a position, with nothing missing.
-    pub(crate) recovered: u64,
-    /// Publications that came because of it.
-    pub(crate) recovered_publications: u64,
-    /// The history did not reach back to the position.
-    pub(crate) unrecovered: u64,
-}
-
 impl Board {
     pub(crate) fn new(settings: &Settings) -> Board {
         let sent = (0..settings.topics).map(|_| AtomicU64::new(0)).collect();
         Board { sent, over: AtomicBool::new(false), counts: Counts::default() }
     }
 
-    pub(crate) fn facts(&self) -> Facts {
+    pub(crate) fn facts(&self) -> ChurnFacts {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let counts = &self.counts;
-        Facts {
+        ChurnFacts {
             published: count(&counts.published),
             subscribed: count(&counts.subscribed),
             unsubscribed: count(&counts.unsubscribed),

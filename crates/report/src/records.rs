@@ -1,0 +1,477 @@
+//! Records, read back: what `report` and `verdict` know of a run is in its line and nowhere else.
+//!
+//! A file of records holds one JSON object a line. Besides the records of scenarios there are
+//!
+//! - `{"form": ..., "echoes_per_cpu_second": ...}` of `crates/core/examples/forms.rs`,
+//! - `{"accept": ..., "shares": [..], "cpu_us": ...}` of the example `accept_forms` in `crates/core`,
+//! - `{"bench": "mask_throughput", ...}` of `crates/codec/examples/mask_throughput.rs`,
+//! - `{"receive": ..., "payload": ..., "rate": ...}` and `{"idle_receive": ...}` of the example
+//!   `receive_forms` in `crates/core`,
+//! - `{"burst": ...}`, `{"check": ...}`, `{"pages": ...}` and `{"subscribers": ...}` of `scripts/bench`,
+//!   these with what `murre-load stamp` adds: [`Stamp`],
+//! - `{"tool": "ab", ...}`, written by scripts that run `ab` while connections are held: [`Ab`],
+//! - `{"tool": "murre-load memory", ...}` of `murre-load memory`: [`Weighed`].
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use murre_record::{Machine, Outcome, Record, Scenario};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::figures::grouped;
+
+/// One line of a file of records.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) place: Place,
+    pub(crate) content: Content,
+}
+
+/// Where a line is: the file's name in its directory, and its number from 1.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) file: String,
+    pub(crate) line: usize,
+}
+
+#[derive(Debug)]
+pub(crate) enum Content {
+    Run(Box<Run>),
+    Ab(Ab),
+    Form(Form),
+    Accept(Accept),
+    Receive(Receive),
+    IdleReceive(IdleReceive),
+    Mask(Mask),
+    Burst(Burst),
+    Check(Check),
+    Pages(Pages),
+    Subscribers(Subscribers),
+    Interface(Interface),
+    Weighed(Box<Weighed>),
+}
+
+/// A record of a scenario.
+pub(crate) type Run = Record<Parameters>;
+
+/// The arguments that decide whether two runs did the same work. A record has those of its scenario.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Parameters {
+    pub(crate) conns: u64,
+    pub(crate) idle_conns: u64,
+    pub(crate) connect_rate: f64,
+    pub(crate) idle: String,
+    pub(crate) every: f64,
+    pub(crate) payload: u64,
+    pub(crate) pipeline: u64,
+    pub(crate) rate: Option<f64>,
+    #[serde(alias = "topics")]
+    pub(crate) channels: u64,
+    pub(crate) beside: u64,
+    pub(crate) hostile: u64,
+}
+
+/// What `ab` says of the server while connections are held.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Ab {
+    /// The server: `murre`, `nginx`.
+    pub(crate) label: String,
+    pub(crate) started: String,
+    pub(crate) command: String,
+    /// Connections held beside it.
+    pub(crate) connections_held: u64,
+    pub(crate) requests_per_second: f64,
+    pub(crate) failed: u64,
+    pub(crate) mean_ms: f64,
+    pub(crate) longest_ms: f64,
+}
+
+/// Where a line is from that does not say so itself. Older lines have none.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct Stamp {
+    pub(crate) started: Option<String>,
+    pub(crate) commit: Option<String>,
+    pub(crate) machine: Option<Machine>,
+}
+
+/// One run of one form of receiving.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Form {
+    pub(crate) form: String,
+    pub(crate) echoes_per_second: f64,
+    pub(crate) echoes_per_cpu_second: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// One run of one form of accepting: how many of the connections each of two shards took, and what
+/// one cost.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Accept {
+    pub(crate) accept: String,
+    pub(crate) shares: [f64; 2],
+    pub(crate) cpu_us: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// One round of one form of receiving, by a ring that does nothing else.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Receive {
+    pub(crate) receive: String,
+    pub(crate) payload: u64,
+    /// Echoes per second that were asked for; `None` is as many as there can be.
+    pub(crate) rate: Option<u64>,
+    pub(crate) echoes_per_cpu_second: f64,
+    pub(crate) enters_per_echo: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// What the kernel keeps for a connection on which nothing arrives.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct IdleReceive {
+    pub(crate) idle_receive: String,
+    pub(crate) kernel_bytes_per_connection: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// How fast masks come off.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Mask {
+    pub(crate) sizes: Vec<MaskSize>,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// Of payloads of one size, in 10^9 bytes a second.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct MaskSize {
+    pub(crate) payload_bytes: u64,
+    pub(crate) mask_gb_per_s: f64,
+    pub(crate) naive_gb_per_s: f64,
+    pub(crate) decode_gb_per_s: f64,
+    pub(crate) tungstenite_decode_gb_per_s: f64,
+}
+
+/// What a server's memory was before, during and after a burst of large messages.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Burst {
+    pub(crate) burst: String,
+    pub(crate) pss_before: u64,
+    pub(crate) rss_most: u64,
+    pub(crate) pss_after: u64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// One number beside its target.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Check {
+    pub(crate) check: String,
+    pub(crate) measured: f64,
+    pub(crate) target: String,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// What one of many idle subscribers costs, by the way in which it is told.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Subscribers {
+    pub(crate) subscribers: String,
+    pub(crate) connections: u64,
+    pub(crate) user_bytes: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// A server whose allocator asks for pages of this size.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Pages {
+    pub(crate) pages: String,
+    pub(crate) user_bytes: f64,
+    pub(crate) messages_per_cpu_second: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// A server by one interface of the kernel: what each of many WebSockets takes, and echo on some of
+/// them.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Interface {
+    pub(crate) io: String,
+    pub(crate) user_bytes: f64,
+    /// Of the kernel's part, what waits for input.
+    pub(crate) wait_bytes: f64,
+    pub(crate) total_bytes: Option<f64>,
+    pub(crate) messages_per_second: f64,
+    pub(crate) messages_per_cpu_second: f64,
+    pub(crate) p99_us: f64,
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
+}
+
+/// What `murre-load memory` wrote: a server weighed, or the check of the method.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Weighed {
+    pub(crate) started: String,
+    pub(crate) commit: Option<String>,
+    pub(crate) check: Option<CheckFacts>,
+}
+
+/// The check of the method of `memory`.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct CheckFacts {
+    pub(crate) pairs: u64,
+    pub(crate) attributed_bytes: f64,
+    pub(crate) alone_bytes: f64,
+    pub(crate) agrees: bool,
+}
+
+/// The label of our own server in records.
+pub(crate) const OURS: &str = "murre";
+
+/// Whether a run is of our own server and came to its end.
+pub(crate) fn is_ours(run: &Run) -> bool {
+    run.label == OURS && ended(run)
+}
+
+/// Whether no signal interrupted a run.
+pub(crate) fn ended(run: &Run) -> bool {
+    run.outcome != Outcome::Interrupted
+}
+
+/// What the run did, for people. Runs that did the same have the same.
+pub(crate) fn work(run: &Run) -> String {
+    let p = &run.parameters;
+    let conns = grouped(p.conns);
+    match run.scenario {
+        Scenario::HttpKeepalive => {
+            let idle = p.idle.replace('-', " to ");
+            format!("{conns} HTTP keep-alive connections, idle {idle} s")
+        }
+        Scenario::WsUpper => format!("{conns} WebSockets, a text each every {} s", p.every),
+        Scenario::WsIdle => format!("{conns} idle WebSockets"),
+        Scenario::WsEcho => {
+            let mut work = format!("echo of {} B on {conns} WebSockets", grouped(p.payload));
+            if p.pipeline > 1 {
+                work += &format!(", {} under way on each", p.pipeline);
+            }
+            if let Some(rate) = p.rate {
+                work += &format!(", {} messages a second", grouped(rate as u64));
+            }
+            if p.idle_conns > 0 {
+                work += &format!(", {} idle beside", grouped(p.idle_conns));
+            }
+            work
+        }
+        Scenario::Pubsub => {
+            let mut work =
+                format!("{conns} subscribers, messages of about {} B", grouped(p.payload));
+            if let Some(rate) = p.rate {
+                work += &format!(", {} a second", grouped(rate as u64));
+            }
+            work
+        }
+        Scenario::Quotes => format!("{conns} pages of quotes"),
+        Scenario::RequestReply => {
+            let every = p.idle.replace('-', " to ");
+            format!("{conns} WebSockets, a request each every {every} s")
+        }
+        Scenario::Fanout => {
+            let to = match p.channels {
+                1 => format!("to {conns} subscribers of one topic"),
+                topics => format!("to {conns} subscribers of {} topics", grouped(topics)),
+            };
+            let mut work = format!("fan-out of {} B {to}", grouped(p.payload));
+            if p.pipeline > 1 {
+                work += &format!(", {} under way", p.pipeline);
+            }
+            if let Some(rate) = p.rate {
+                work += &format!(", {} a second", grouped(rate as u64));
+            }
+            if p.beside > 0 {
+                work += &format!(", {} that ping beside", grouped(p.beside));
+            }
+            work
+        }
+        Scenario::Churn => {
+            format!("{conns} subscribers of {} topics who come and go", grouped(p.channels))
+        }
+        Scenario::Storm => format!("{conns} WebSockets, all but a few killed and back, twice"),
+        Scenario::Abuse => {
+            format!("{conns} connections beside {} that are hostile", grouped(p.hostile))
+        }
+        Scenario::Soak => format!("{conns} visitors at a time, who vanish in every way"),
+    }
+}
+
+/// Twelve digits of a commit, and the mark of one that was changed.
+pub(crate) fn short_commit(commit: Option<&str>) -> String {
+    let Some(commit) = commit else { return "unknown".to_owned() };
+    let (digits, mark) = commit.split_at(commit.find('+').unwrap_or(commit.len()));
+    format!("{digits:.12}{mark}")
+}
+
+/// All that could be read, in the order of files and lines, and what could not.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) lines: Vec<Line>,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Records {
+    /// The records that tests read.
+    #[cfg(test)]
+    pub(crate) fn fixture() -> Records {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture/records");
+        Records::read_all(&directory).expect("the fixture")
+    }
+
+    /// Reads every `*.jsonl` of a directory.
+    pub(crate) fn read_all(directory: &Path) -> io::Result<Records> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "jsonl") {
+                files.push(path);
+            }
+        }
+        files.sort();
+        let mut records = Records::default();
+        for file in files {
+            records.read(&file)?;
+        }
+        Ok(records)
+    }
+
+    /// Reads one file.
+    pub(crate) fn read(&mut self, path: &Path) -> io::Result<()> {
+        let text = fs::read(path)?;
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for (index, bytes) in text.split(|&byte| byte == b'\n').enumerate() {
+            if bytes.trim_ascii().is_empty() {
+                continue;
+            }
+            let place = Place { file: file.clone(), line: index + 1 };
+            match content(bytes) {
+                Ok(content) => self.lines.push(Line { place, content }),
+                Err(error) => {
+                    self.warnings.push(format!("{file}:{}: skipped: {error}", place.line));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The runs of scenarios.
+    pub(crate) fn runs(&self) -> impl DoubleEndedIterator<Item = (&Place, &Run)> {
+        self.lines.iter().filter_map(|line| match &line.content {
+            Content::Run(run) => Some((&line.place, &**run)),
+            _ => None,
+        })
+    }
+
+    /// The machines that lines are from.
+    pub(crate) fn machines(&self) -> impl Iterator<Item = &Machine> {
+        self.lines.iter().filter_map(|line| match &line.content {
+            Content::Run(run) => Some(&run.machine),
+            content => content.stamp()?.machine.as_ref(),
+        })
+    }
+}
+
+impl Content {
+    /// What was added by `murre-load stamp`, of the kinds of lines that it is for.
+    pub(crate) fn stamp(&self) -> Option<&Stamp> {
+        match self {
+            Content::Form(form) => Some(&form.stamp),
+            Content::Accept(accept) => Some(&accept.stamp),
+            Content::Receive(receive) => Some(&receive.stamp),
+            Content::IdleReceive(idle) => Some(&idle.stamp),
+            Content::Mask(mask) => Some(&mask.stamp),
+            Content::Burst(burst) => Some(&burst.stamp),
+            Content::Check(check) => Some(&check.stamp),
+            Content::Pages(pages) => Some(&pages.stamp),
+            Content::Subscribers(subscribers) => Some(&subscribers.stamp),
+            Content::Interface(interface) => Some(&interface.stamp),
+            Content::Run(_) | Content::Ab(_) | Content::Weighed(_) => None,
+        }
+    }
+}
+
+fn content(bytes: &[u8]) -> Result<Content, String> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let text = |key: &str| value.get(key).and_then(Value::as_str);
+    let has = |key: &str| value.get(key).is_some();
+    let content = match (text("tool"), text("bench")) {
+        (Some("murre-load"), _) => from(value).map(|run| Content::Run(Box::new(run))),
+        (Some("ab"), _) => from(value).map(Content::Ab),
+        (Some("murre-load memory"), _) => from(value).map(|w| Content::Weighed(Box::new(w))),
+        (None, Some("mask_throughput")) => from(value).map(Content::Mask),
+        (None, None) if has("burst") => from(value).map(Content::Burst),
+        (None, None) if has("check") => from(value).map(Content::Check),
+        (None, None) if has("subscribers") => from(value).map(Content::Subscribers),
+        (None, None) if has("pages") => from(value).map(Content::Pages),
+        (None, None) if has("io") => from(value).map(Content::Interface),
+        (None, None) if has("form") => from(value).map(Content::Form),
+        (None, None) if has("accept") => from(value).map(Content::Accept),
+        (None, None) if has("receive") => from(value).map(Content::Receive),
+        (None, None) if has("idle_receive") => from(value).map(Content::IdleReceive),
+        _ => return Err("not a record that is known".to_owned()),
+    };
+    content.map_err(|error| error.to_string())
+}
+
+fn from<T: for<'a> Deserialize<'a>>(value: Value) -> serde_json::Result<T> {
+    serde_json::from_value(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_are_short_and_keep_their_mark() {
+        // Shows what is cut, and that what a change adds to it is not.
+        let commit = "7e2d3754ae8a0123456789abcdef";
+        assert_eq!(short_commit(Some(commit)), "7e2d3754ae8a");
+        assert_eq!(short_commit(Some(&format!("{commit}+changes"))), "7e2d3754ae8a+changes");
+        assert_eq!(
+            (short_commit(Some("test")), short_commit(None)),
+            ("test".into(), "unknown".into())
+        );
+    }
+
+    #[test]
+    fn lines_are_known_by_what_they_hold() {
+        // Shows each kind of line beside the records of scenarios, and that others are refused.
+        let kind = |line: &str| content(line.as_bytes());
+        let form =
+            r#"{"form":"a","echoes_per_second":1,"echoes_per_cpu_second":2,"turns_per_echo":0.5}"#;
+        assert!(matches!(kind(form), Ok(Content::Form(_))));
+        let io = r#"{"io":"epoll","user_bytes":70.5,"wait_bytes":208,"total_bytes":null,
+            "messages_per_second":1,"messages_per_cpu_second":2,"p99_us":3}"#;
+        assert!(matches!(kind(io), Ok(Content::Interface(_))));
+        let accept = r#"{"accept":"Multishot","shares":[4000,4000],"cpu_us":9.5,"commit":"abc"}"#;
+        let accept = kind(accept).expect("a form of accepting");
+        assert!(matches!(accept, Content::Accept(_)));
+        let commit = accept.stamp().and_then(|stamp| stamp.commit.as_deref());
+        assert_eq!(commit, Some("abc"));
+        let check = r#"{"check":"p99, ms","measured":3.5,"target":"at most 10"}"#;
+        assert!(matches!(kind(check), Ok(Content::Check(_))));
+        let idle = r#"{"idle_receive":"Armed","kernel_bytes_per_connection":865}"#;
+        assert!(matches!(kind(idle), Ok(Content::IdleReceive(_))));
+        assert!(kind(r#"{"bench":"mask_throughput","payload_bytes":64}"#).is_err());
+        let ab = r#"{"tool":"ab","label":"nginx","started":"2026-01-01T00:00:00Z","command":"ab",
+            "connections_held":6,"requests_per_second":5.5,"failed":0,"mean_ms":1,"longest_ms":2}"#;
+        assert!(matches!(kind(ab), Ok(Content::Ab(_))));
+        for wrong in ["", "{", "[]", "{}", r#"{"tool":"wrk"}"#, r#"{"tool":"murre-load"}"#] {
+            assert!(kind(wrong).is_err(), "{wrong}");
+        }
+    }
+}

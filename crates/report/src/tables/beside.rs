@@ -1,0 +1,110 @@
+//! Tables of what others have published beside what we have measured.
+
+use crate::claims;
+use crate::figures::{Unit, short, with_unit};
+use crate::published::{self, Figure, PublishedRun};
+use crate::records::{Ab, OURS, Place, Records, Run, work};
+use crate::tables::markdown::{link, table};
+use crate::tables::memory_rows::{self, Row};
+
+/// What a connection costs each system.
+pub(crate) fn systems(records: &Records) -> String {
+    let rows = memory_rows::rows(records);
+    let ours = rows.iter().find(|row| row.ours);
+    let cells = |row: &Row| {
+        let times = |value: Option<f64>, own: Option<f64>| match (value, own) {
+            (Some(value), Some(own)) if !row.ours => format!("{} ×", short(value / own)),
+            _ => String::new(),
+        };
+        let user = times(row.user, ours.and_then(|ours| ours.user));
+        let total = times(row.total(), ours.and_then(Row::total));
+        vec![name(row), bytes(row.user), user, bytes(row.total()), total, source(row)]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    let headings =
+        ["per idle connection", "user space>", "times ours>", "all in>", "times ours>", "source"];
+    table(&headings, &rows)
+}
+
+/// The same for readers in a hurry.
+pub(crate) fn systems_in_brief(records: &Records, up: &str) -> String {
+    let rows = memory_rows::brief(memory_rows::rows(records));
+    let cells = |row: &Row| {
+        let source = row.place.as_ref().map_or(row.source.clone(), |place| link(place, up));
+        vec![name(row), bytes(row.user), bytes(row.total()), source]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    table(&["per idle connection", "user space>", "with the kernel's part>", "source"], &rows)
+}
+
+fn name(row: &Row) -> String {
+    if row.ours { format!("**{}**", row.name) } else { row.name.clone() }
+}
+
+fn bytes(value: Option<f64>) -> String {
+    value.map_or("not published".to_owned(), |bytes| with_unit(bytes, Unit::Bytes))
+}
+
+fn source(row: &Row) -> String {
+    match &row.place {
+        Some(place) => format!("{}; {}", link(place, ""), row.source),
+        None => row.source.clone(),
+    }
+}
+
+/// A published run beside ours, if there is one.
+pub(crate) fn run(published: &PublishedRun, records: &Records) -> String {
+    let mut text = format!("### {}\n\nThere: {}.", published.title, published.machine);
+    let Some((place, run)) = published.reproduced(records) else {
+        return text + " Here: pending.\n\n";
+    };
+    let whole = published.figures[0].published.is_none_or(|most| run.connections() as f64 >= most);
+    let here = if whole { "Here" } else { "Here, as far as it has been run" };
+    text += &format!(" {here}: {}, {}.\n\n", work(run), link(place, ""));
+    let abs = claims::abs_beside(records, place, run, OURS);
+    let row = |figure: &Figure| {
+        let ours = figure.of(run, &abs);
+        let ratio = figure.published.zip(ours).filter(|(theirs, _)| *theirs > 0.0);
+        let ratio =
+            ratio.map_or(String::new(), |(theirs, ours)| format!("{} ×", short(ours / theirs)));
+        let [published, ours] = cells(figure, Some((run, &abs)));
+        vec![figure.name.to_owned(), published, ours, ratio]
+    };
+    let rows: Vec<_> = published.figures.iter().map(row).collect();
+    text + &table(&["", "published>", "Murre>", "times theirs>"], &rows) + "\n"
+}
+
+/// Of all published runs the figures that say most.
+pub(crate) fn runs_in_brief(records: &Records, up: &str) -> String {
+    let mut rows = Vec::new();
+    for published in &published::RUNS {
+        let ours = published.reproduced(records);
+        let abs = ours.map(|(place, run)| claims::abs_beside(records, place, run, OURS));
+        let record = ours.map_or("pending".to_owned(), |(place, _)| link(place, up));
+        let brief = published.figures.iter().filter(|figure| figure.brief);
+        for (index, figure) in brief.enumerate() {
+            if index == 0 {
+                rows.push(
+                    [&format!("**{}**", published.title), "", "", &record].map(str::to_owned),
+                );
+            }
+            let run = ours.map(|(_, run)| run).zip(abs.as_deref());
+            let [theirs, ours] = cells(figure, run);
+            rows.push([figure.name.to_owned(), theirs, ours, String::new()]);
+        }
+    }
+    let rows: Vec<_> = rows.into_iter().map(Vec::from).collect();
+    table(&["", "published>", "Murre>", "record"], &rows)
+}
+
+/// A figure as others have published it, and as it is here.
+fn cells(figure: &Figure, run: Option<(&Run, &[(&Place, &Ab)])>) -> [String; 2] {
+    let cell = |value: Option<f64>, none: &str| {
+        value.map_or(none.to_owned(), |value| with_unit(value, figure.unit))
+    };
+    let ours = match run {
+        Some((run, abs)) => cell(figure.of(run, abs), "not measured"),
+        None => "*pending*".to_owned(),
+    };
+    [cell(figure.published, "not published"), ours]
+}

@@ -1,0 +1,87 @@
+//! The tables in files that people write: what is between `<!-- report: NAME -->` and
+//! `<!-- report end -->` is made from the records.
+
+use anyhow::{Context, bail};
+
+use crate::claims::Topic;
+use crate::figures::with_unit;
+use crate::promises::PROMISES;
+use crate::records::Records;
+use crate::tables::beside;
+use crate::tables::markdown::{links, table};
+
+/// The files beside bench-results that have such tables, if they are there.
+pub(crate) const FILLED: [&str; 2] = ["README.md", "SPECIFICATION.md"];
+
+/// The text with its tables filled. A text without markers stays as it is.
+pub(crate) fn filled(text: &str, records: &Records) -> anyhow::Result<String> {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once(START) {
+        let (name, behind) = behind.split_once(" -->").context("a marker does not end")?;
+        let (_, behind) =
+            behind.split_once(END).with_context(|| format!("`{name}` has no `{END}`"))?;
+        filled += before;
+        filled += &format!("{START}{name} -->\n{}{END}", content(name, records)?);
+        rest = behind;
+    }
+    Ok(filled + rest)
+}
+
+fn content(name: &str, records: &Records) -> anyhow::Result<String> {
+    if let Some(topic) = Topic::ALL.into_iter().find(|topic| topic.name() == name) {
+        return Ok(promises(topic, records));
+    }
+    match name {
+        "systems" => Ok(beside::systems_in_brief(records, UP)),
+        "runs" => Ok(beside::runs_in_brief(records, UP)),
+        _ => {
+            let topics: Vec<_> = Topic::ALL.into_iter().map(Topic::name).collect();
+            bail!("nothing is called `{name}`: systems, runs, {} are known", topics.join(", "))
+        }
+    }
+}
+
+fn promises(topic: Topic, records: &Records) -> String {
+    let about = PROMISES.iter().filter(|promise| promise.topic == topic);
+    let rows: Vec<_> = about
+        .map(|promise| {
+            let (value, record) = match promise.measure(records) {
+                Some(measured) => {
+                    (with_unit(measured.value, promise.unit), links(&measured.places, UP))
+                }
+                None => ("*pending*".to_owned(), "pending".to_owned()),
+            };
+            let target = promise.target.text(promise.unit);
+            let command = format!("`{}`", promise.measured_by);
+            vec![promise.text.to_owned(), target, value, command, record]
+        })
+        .collect();
+    table(&["promise", "target>", "measured>", "measured by", "record"], &rows)
+}
+
+/// From the files to what is linked.
+const UP: &str = "bench-results/";
+
+const START: &str = "<!-- report: ";
+const END: &str = "<!-- report end -->";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_between_markers_changes() {
+        // Shows that text around stays, that filling twice is filling once, and that mistakes are
+        // found.
+        let records = Records::default();
+        let text = "a\n<!-- report: memory -->\nold\n<!-- report end -->\nb\n";
+        let once = filled(text, &records).unwrap();
+        assert!(once.starts_with("a\n<!-- report: memory -->\n| promise |"), "{once}");
+        assert!(once.ends_with("<!-- report end -->\nb\n") && !once.contains("old"));
+        assert_eq!(filled(&once, &records).unwrap(), once);
+        assert_eq!(filled("no markers", &records).unwrap(), "no markers");
+        assert!(filled("<!-- report: memory -->", &records).is_err());
+        assert!(filled("<!-- report: size --><!-- report end -->", &records).is_err());
+    }
+}

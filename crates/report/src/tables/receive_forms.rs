@@ -1,0 +1,77 @@
+//! The table of forms of receiving, by a ring that does nothing else.
+
+use crate::figures::{Spread, Unit, grouped, short, with_unit};
+use crate::records::{Content, Line, Receive, Records};
+use crate::tables::lines::{newest, part};
+use crate::tables::markdown;
+
+/// A column for each payload and rate: what a form does with a second of processor time, beside what
+/// the first form does in the same round, for the machine changes its speed between rounds.
+pub(crate) fn table(records: &Records) -> String {
+    let lines = newest(records, |content| match content {
+        Content::Receive(receive) => Some(receive),
+        _ => None,
+    });
+    let idle = newest(records, |content| match content {
+        Content::IdleReceive(idle) => Some(idle),
+        _ => None,
+    });
+    let (mut forms, mut loads) = (Vec::new(), Vec::new());
+    for (_, line) in &lines {
+        let (form, load) = (&line.receive[..], (line.rate, line.payload));
+        if !forms.contains(&form) {
+            forms.push(form);
+        }
+        if !loads.contains(&load) {
+            loads.push(load);
+        }
+    }
+    loads.sort_unstable();
+    let rounds = |form: &str, (rate, payload): Load, value: fn(&Receive) -> f64| -> Vec<f64> {
+        let own = lines.iter().filter(|(_, line): &&(&Line, &Receive)| {
+            line.receive == form && (line.rate, line.payload) == (rate, payload)
+        });
+        own.map(|(_, line)| value(line)).collect()
+    };
+    let row = |form: &&str| {
+        let mut cells = vec![(*form).to_owned()];
+        for &load in &loads {
+            let own = rounds(form, load, |line| line.echoes_per_cpu_second);
+            let first = rounds(forms[0], load, |line| line.echoes_per_cpu_second);
+            let cell = match *form == forms[0] {
+                true => Spread::of(own).map(|spread| with_unit(spread.median, Unit::Count)),
+                false => {
+                    Spread::of(own.iter().zip(&first).map(|(own, first)| own / first).collect())
+                        .map(|spread| spread.with_unit(Unit::Ratio))
+                }
+            };
+            cells.push(cell.unwrap_or_default());
+        }
+        let enters = loads.first().map(|&load| rounds(form, load, |line| line.enters_per_echo));
+        let enters = enters.and_then(Spread::of).map(|spread| short(spread.median));
+        cells.push(enters.unwrap_or_default());
+        let bytes = idle.iter().rfind(|(_, idle)| idle.idle_receive == **form);
+        cells.push(bytes.map_or(String::new(), |(_, idle)| {
+            with_unit(idle.kernel_bytes_per_connection, Unit::Bytes)
+        }));
+        cells
+    };
+    let mut headings = vec!["form".to_owned()];
+    headings.extend(loads.iter().map(|(rate, payload)| {
+        let rate = rate.map_or("full load".to_owned(), |rate| format!("{}/s", grouped(rate)));
+        format!("{} B, {rate}>", grouped(*payload))
+    }));
+    headings.extend(["enters per echo>", "kernel, idle connection>"].map(str::to_owned));
+    let headings: Vec<_> = headings.iter().map(String::as_str).collect();
+    let rows: Vec<_> = forms.iter().map(row).collect();
+    part("Receiving, a ring alone", WHAT, &lines, &markdown::table(&headings, &rows))
+}
+
+/// Echoes per second that were asked for, and their bytes.
+type Load = (Option<u64>, u64);
+
+const WHAT: &str = "\
+Echoes per second of processor time of the first form; of the others divided by it, round by round:
+medians, least and greatest. Enters at the first load, and what the kernel keeps for a
+connection on which nothing arrives. `cargo run --release --package murre-core
+--example receive_forms`.";

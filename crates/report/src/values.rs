@@ -1,0 +1,122 @@
+//! Numbers of a run that claims and tables are about. `None` where the run has no such number.
+
+use crate::records::Run;
+
+/// Errors for each right answer.
+pub(crate) fn error_rate(run: &Run) -> Option<f64> {
+    let answers = run.hold.as_ref()?.requests.max(1);
+    Some(run.faults() as f64 / answers as f64)
+}
+
+/// What an idle connection costs the server's processors, in microseconds a second.
+pub(crate) fn idle_cpu_us(run: &Run) -> Option<f64> {
+    let hold = run.hold.as_ref()?;
+    Some(hold.server_cpu_seconds? * 1e6 / hold.seconds / run.connections().max(1) as f64)
+}
+
+pub(crate) fn user_bytes(run: &Run) -> Option<f64> {
+    run.memory.as_ref().map(|memory| memory.user)
+}
+
+pub(crate) fn total_bytes(run: &Run) -> Option<f64> {
+    run.memory.as_ref()?.total
+}
+
+/// What the server has before the first connection, for each shard.
+pub(crate) fn fixed_bytes_per_shard(run: &Run) -> Option<f64> {
+    let memory = run.memory.as_ref()?;
+    // Fewer than one a core share what the process has once among too few.
+    let shards = memory.server_before.shards.filter(|&shards| shards >= run.machine.cores)?;
+    Some(memory.server_fixed_bytes as f64 / shards as f64)
+}
+
+pub(crate) fn connects_per_second(run: &Run) -> Option<f64> {
+    Some(run.connect.connections_per_second)
+}
+
+pub(crate) fn connects_per_cpu_second(run: &Run) -> Option<f64> {
+    run.connect.connections_per_server_cpu_second
+}
+
+pub(crate) fn per_second(run: &Run) -> Option<f64> {
+    run.hold.as_ref().map(|hold| hold.requests_per_second)
+}
+
+pub(crate) fn per_cpu_second(run: &Run) -> Option<f64> {
+    run.hold.as_ref()?.requests_per_server_cpu_second
+}
+
+pub(crate) fn p99_ms(run: &Run) -> Option<f64> {
+    (run.latency_us.count > 0).then(|| run.latency_us.p99 as f64 / 1000.0)
+}
+
+/// Until the last subscriber of a publication has it.
+pub(crate) fn last_delivery_p99_ms(run: &Run) -> Option<f64> {
+    run.fanout.as_ref().map(|fanout| fanout.last_delivery_us.p99 as f64 / 1000.0)
+}
+
+/// Of the pings of connections that are beside a fan-out.
+pub(crate) fn beside_p99_ms(run: &Run) -> Option<f64> {
+    let beside = run.fanout.as_ref()?.beside_us.filter(|beside| beside.count > 0)?;
+    Some(beside.p99 as f64 / 1000.0)
+}
+
+/// What a message costs the server's processors.
+pub(crate) fn cpu_us(run: &Run) -> Option<f64> {
+    per_cpu_second(run).map(|messages| 1e6 / messages)
+}
+
+pub(crate) fn average_response_ms(run: &Run) -> Option<f64> {
+    run.article.as_ref().map(|article| article.average_response_ms)
+}
+
+pub(crate) fn faults(run: &Run) -> Option<f64> {
+    Some(run.faults() as f64)
+}
+
+/// Of a run whose storms were seen to their end.
+pub(crate) fn storm_faults(run: &Run) -> Option<f64> {
+    let whole = run.storm.as_ref()?.storms.len() == 2;
+    whole.then(|| run.faults() as f64)
+}
+
+/// Until all were back who came at once.
+pub(crate) fn storm_back_seconds(run: &Run) -> Option<f64> {
+    Some(run.storm.as_ref()?.storms.first()?.back_in_seconds)
+}
+
+/// Of those who stayed, in the worst of the acts in which others were killed or came back.
+pub(crate) fn storm_p99_ms(run: &Run) -> Option<f64> {
+    let worst =
+        run.phases.iter().filter(|phase| phase.phase != "quiet").map(|phase| phase.latency_us.p99);
+    Some(worst.max()? as f64 / 1000.0)
+}
+
+/// The server's memory after both storms, divided by that before them.
+pub(crate) fn storm_memory(run: &Run) -> Option<f64> {
+    let storm = run.storm.as_ref()?;
+    Some(storm.storms.get(1)?.pss_after? as f64 / storm.pss_before? as f64)
+}
+
+/// Of a run in which every kind of abuse came to its end.
+pub(crate) fn abuse_faults(run: &Run) -> Option<f64> {
+    run.abuse.as_ref()?;
+    let otherwise: u64 = run.visits.values().map(|visits| visits.otherwise).sum();
+    Some((run.faults() + otherwise) as f64)
+}
+
+/// How much later the well-behaved were answered while others were hostile.
+pub(crate) fn abuse_p99(run: &Run) -> Option<f64> {
+    let abuse = run.abuse.as_ref()?;
+    Some(abuse.abused_us.p99 as f64 / abuse.quiet_us.p99.max(1) as f64)
+}
+
+/// What was left behind, each kind of it once, and visits that went wrong.
+pub(crate) fn soak_left(run: &Run) -> Option<f64> {
+    run.soak.as_ref()?;
+    Some(run.reasons.len() as f64)
+}
+
+pub(crate) fn connect_seconds(run: &Run) -> Option<f64> {
+    Some(run.connect.seconds)
+}
