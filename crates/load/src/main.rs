@@ -21,25 +21,21 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-
-use crate::cli::Cli;
-use crate::cli::command::{Command, Tool};
 use murre_record::Outcome;
 
+use crate::cli::{Cli, Job, Task};
 use crate::sink::Sink;
 
 fn main() -> ExitCode {
-    let command = Command::parse();
-    let done = match (command.tool, command.run) {
-        (Some(tool), _) => use_tool(&tool),
-        (None, Some(cli)) => {
-            if let Err(message) = cli.check() {
-                Command::command().error(ErrorKind::ValueValidation, message).exit();
+    let done = match Cli::parse().command.task() {
+        Task::Run(job) => {
+            if let Err(message) = job.check() {
+                Cli::command().error(ErrorKind::ValueValidation, message).exit();
             }
-            load(cli)
+            load(job)
         }
-        // Neither was given: clap has said so.
-        (None, None) => Command::command().print_help().map(|()| false).map_err(Into::into),
+        Task::Memory(arguments) => measure::memory_tool::run(&arguments),
+        Task::Annotate => measure::annotate::run().map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -51,20 +47,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Gives whether all is as it should be.
-fn use_tool(tool: &Tool) -> anyhow::Result<bool> {
-    match tool {
-        Tool::Memory(arguments) => measure::memory_tool::run(arguments),
-        Tool::Stamp => measure::stamp::stamp().map(|()| true),
-    }
-}
-
-fn load(cli: Cli) -> anyhow::Result<bool> {
-    let out = cli.out.clone();
+/// Runs a scenario. Returns whether it passed.
+fn load(job: Job) -> anyhow::Result<bool> {
+    let out = job.common.out.clone();
     let name = || out.as_ref().map_or("stdout".to_owned(), |path| path.display().to_string());
     let mut sink =
         Sink::open(out.as_deref()).with_context(|| format!("cannot write to {}", name()))?;
-    let record = run::run(cli)?;
+    let record = run::run(job)?;
     if let Some(memory) = &record.memory {
         eprint!("{}", measure::memory::table(memory));
     }

@@ -48,7 +48,7 @@ fn fails(arguments: &str, mistake: Mistake, why: &str) -> Value {
 const PUBSUB: &str = "pubsub --conns 20 --duration 1s";
 const REQUESTS: &str = "request-reply --conns 10 --duration 1s";
 const FANOUT: &str = "fanout --conns 20 --duration 1s";
-const CHURN: &str = "churn --conns 20 --topics 4 --idle 0.03-0.1 --duration 1s --rate 500";
+const CHURN: &str = "churn --conns 20 --channels 4 --idle 0.03-0.1 --duration 1s --rate 500";
 
 #[test]
 fn messages_are_of_the_identifier_subscribed_to() {
@@ -104,12 +104,12 @@ fn every_subscriber_gets_everything() {
     assert!(hold["requests"].as_u64() > Some(20), "{hold}");
     assert_eq!(record["connect"]["connections"], 24);
 
-    let several = "--topics 10 --publishers 3 --pipeline 4 --shards 3 --payload 5000";
+    let several = "--channels 10 --publishers 3 --pipeline 4 --shards 3 --payload 5000";
     let record = passes(&format!("{FANOUT} {several}"), Mistake::None);
     let publications = record["fanout"]["publications"].as_u64().expect("a number");
     assert_eq!(record["answered"].as_u64(), Some(publications * 2));
 
-    let record = passes(&format!("{FANOUT} --topics 5 --rate 100 --shards 2"), Mistake::None);
+    let record = passes(&format!("{FANOUT} --channels 5 --rate 100 --shards 2"), Mistake::None);
     assert_eq!(record["latency_us"]["counted_from"], "due");
     let publications = record["fanout"]["publications"].as_u64().expect("a number");
     assert_eq!(record["answered"].as_u64(), Some(publications * 4));

@@ -109,10 +109,11 @@ fn who_was_killed_comes_back() {
     let record = passes(
         "storm --conns 40 --sample 0.1 --every 100ms --duration 300ms --jitter 300ms --shards 3",
     );
-    let acts: Vec<_> = record["acts"].as_array().expect("acts").iter().collect();
-    let names: Vec<_> = acts.iter().map(|act| act["act"].as_str().expect("a name")).collect();
+    let phases: Vec<_> = record["phases"].as_array().expect("phases").iter().collect();
+    let names: Vec<_> = phases.iter().map(|act| act["phase"].as_str().expect("a name")).collect();
     assert_eq!(names, ["quiet", "kill", "return", "quiet", "kill", "return", "quiet"]);
-    let of_stayers = acts.iter().map(|act| act["latency_us"]["count"].as_u64().expect("a number"));
+    let of_stayers =
+        phases.iter().map(|act| act["latency_us"]["count"].as_u64().expect("a number"));
     assert_eq!(of_stayers.sum::<u64>(), record["latency_us"]["count"].as_u64().expect("a number"));
     assert_eq!(record["storm"]["stayed"], 4);
     assert_eq!(record["storm"]["storms"].as_array().map(Vec::len), Some(2));

@@ -1,4 +1,4 @@
-//! `stamp` and `memory`, run as people run them.
+//! `annotate` and `memory`, run as people run them.
 
 use std::fs;
 use std::io::Write;
@@ -45,9 +45,9 @@ impl Drop for Scratch {
 fn lines_of_other_programs_are_stamped() {
     // Shows that a line keeps what it holds and gets where it is from, and that what is no object
     // of JSON is refused.
-    let stamp = |lines: &'static str| {
+    let annotate = |lines: &'static str| {
         let mut tool = Command::new(env!("CARGO_BIN_EXE_murre-load"))
-            .arg("stamp")
+            .arg("annotate")
             .env("MURRE_COMMIT", "test")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -59,7 +59,7 @@ fn lines_of_other_programs_are_stamped() {
         drop(stdin);
         tool.wait_with_output().expect("an end")
     };
-    let output = stamp("{\"form\":\"a\"}\n{\"form\":\"b\"}\n");
+    let output = annotate("{\"form\":\"a\"}\n{\"form\":\"b\"}\n");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = String::from_utf8_lossy(&output.stdout);
     let lines: Vec<serde_json::Value> =
@@ -69,7 +69,7 @@ fn lines_of_other_programs_are_stamped() {
         assert_eq!(line["commit"], "test");
         assert!(line["started"].is_string() && line["machine"]["kernel"].is_string(), "{line}");
     }
-    let output = stamp("{\"form\":\"a\"}\nrunning 1 test\n");
+    let output = annotate("{\"form\":\"a\"}\nrunning 1 test\n");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("line 2 is not an object"), "{}", stderr(&output));
 }

@@ -8,7 +8,7 @@
 //! - `{"receive": ..., "payload": ..., "rate": ...}` and `{"idle_receive": ...}` of the example
 //!   `receive_forms` in `crates/core`,
 //! - `{"burst": ...}`, `{"check": ...}`, `{"pages": ...}` and `{"subscribers": ...}` of `scripts/bench`,
-//!   these with what `murre-load stamp` adds: [`Stamp`],
+//!   these with what `murre-load annotate` adds: [`Stamp`],
 //! - `{"tool": "ab", ...}`, written by scripts that run `ab` while connections are held: [`Ab`],
 //! - `{"tool": "murre-load memory", ...}` of `murre-load memory`: [`Weighed`].
 
@@ -386,7 +386,7 @@ impl Records {
 }
 
 impl Content {
-    /// What was added by `murre-load stamp`, of the kinds of lines that it is for.
+    /// What was added by `murre-load annotate`, of the kinds of lines that it is for.
     pub(crate) fn stamp(&self) -> Option<&Stamp> {
         match self {
             Content::Form(form) => Some(&form.stamp),

@@ -166,6 +166,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is too long"))
 }
 
+/// Durations are seconds in records.
+pub(crate) fn seconds<S: Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
 /// A duration that a connection's timer can count: from one tick to `SPAN_SECONDS_MAX`.
 pub(crate) fn timed(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;

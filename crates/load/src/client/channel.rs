@@ -5,15 +5,15 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use murre_codec::Kind;
-use murre_core::{ConnId, Queued};
+use murre_core::ConnId;
 use serde::{Deserialize, Serialize};
 
-use crate::client::ws::{Line, Piece};
+use crate::client::ws::{Piece, WsContext};
 use crate::engine::score::Fault;
 
 /// A message of the server, with the data that the scenario expects in it.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Heard<'a, D> {
+pub(crate) struct ServerMessage<'a, D> {
     #[serde(rename = "type", borrow, default)]
     pub(crate) kind: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -39,35 +39,31 @@ pub(crate) struct Position {
     pub(crate) offset: u64,
 }
 
-impl<'a, D: Deserialize<'a>> Heard<'a, D> {
-    pub(crate) fn read(text: &'a [u8]) -> serde_json::Result<Heard<'a, D>> {
+impl<'a, D: Deserialize<'a>> ServerMessage<'a, D> {
+    pub(crate) fn read(text: &'a [u8]) -> serde_json::Result<ServerMessage<'a, D>> {
         serde_json::from_slice(text)
     }
 
     /// Reads a message. One that cannot be read ends the connection.
-    pub(crate) fn hear(id: ConnId, text: &'a [u8], line: &mut Line<'_, '_>) -> Option<Self> {
-        Heard::read(text).map_err(|error| unreadable(id, text, &error, line)).ok()
+    pub(crate) fn hear(id: ConnId, text: &'a [u8], ctx: &mut WsContext<'_>) -> Option<Self> {
+        ServerMessage::read(text).map_err(|error| unreadable(id, text, &error, ctx)).ok()
     }
 
     /// Ends the connection over a message that should not have come.
-    pub(crate) fn unexpected(&self, id: ConnId, line: &mut Line<'_, '_>) {
-        let Heard { kind, identifier, code, message, .. } = self;
+    pub(crate) fn unexpected(&self, id: ConnId, ctx: &mut WsContext<'_>) {
+        let ServerMessage { kind, identifier, code, message, .. } = self;
         match &kind[..] {
             "error" => {
-                line.desk.fail(
-                    id,
-                    Fault::Garbled,
-                    format_args!("the server says {code}: {message}"),
-                );
+                ctx.fail(id, Fault::Garbled, format_args!("the server says {code}: {message}"));
             }
             "dropped" => {
                 let count = self.count.unwrap_or_default();
                 let detail = format_args!("{count} publications of {identifier} were dropped");
-                line.desk.fail(id, Fault::Wrong, detail);
+                ctx.fail(id, Fault::Wrong, detail);
             }
             kind => {
                 let detail = format_args!("`{kind}` of `{identifier}`, which nobody asked for");
-                line.desk.fail(id, Fault::Garbled, detail);
+                ctx.fail(id, Fault::Garbled, detail);
             }
         }
     }
@@ -75,7 +71,7 @@ impl<'a, D: Deserialize<'a>> Heard<'a, D> {
 
 /// What has come of a message that is not whole yet. Most come whole and are never kept.
 #[derive(Default)]
-pub(crate) struct Gather(Option<Box<Part>>);
+pub(crate) struct MessageBuffer(Option<Box<Part>>);
 
 /// On its own, so that who waits for nothing has no room for it.
 #[derive(Default)]
@@ -83,7 +79,7 @@ struct Part {
     bytes: Vec<u8>,
 }
 
-impl Gather {
+impl MessageBuffer {
     /// The message, once its last piece is here.
     pub(crate) fn add<'p>(&mut self, piece: &'p Piece<'_>) -> Option<Cow<'p, [u8]>> {
         if piece.end && self.0.is_none() {
@@ -101,10 +97,10 @@ impl Gather {
         &mut self,
         id: ConnId,
         piece: &'p Piece<'_>,
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) -> Option<Cow<'p, [u8]>> {
         if piece.kind != Kind::Text {
-            line.desk.fail(id, Fault::Garbled, "a binary message that nobody asked for");
+            ctx.fail(id, Fault::Garbled, "a binary message that nobody asked for");
             return None;
         }
         self.add(piece)
@@ -116,10 +112,10 @@ pub(crate) fn unreadable(
     id: ConnId,
     text: &[u8],
     error: &serde_json::Error,
-    line: &mut Line<'_, '_>,
+    ctx: &mut WsContext<'_>,
 ) {
     let shown = String::from_utf8_lossy(&text[..text.len().min(SHOWN_BYTES)]);
-    line.desk.fail(id, Fault::Wrong, format_args!("{error} in `{shown}`"));
+    ctx.fail(id, Fault::Wrong, format_args!("{error} in `{shown}`"));
 }
 
 const SHOWN_BYTES: usize = 120;
@@ -151,11 +147,6 @@ pub(crate) fn feed(bytes: u32, rate: Option<f64>) -> String {
     format!(r#"{{"action":"feed","bytes":{bytes}{rate}}}"#)
 }
 
-/// Sends a text. Gone: `closed` follows and counts it.
-pub(crate) fn say(id: ConnId, text: &str, line: &mut Line<'_, '_>) -> bool {
-    line.say(id, Kind::Text.opcode(), text.as_bytes()) == Queued::Yes
-}
-
 /// Milliseconds since 1970, as messages of the article hold them.
 pub(crate) fn unix_time() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
@@ -168,7 +159,7 @@ mod tests {
     #[test]
     fn messages_are_read_whatever_else_they_hold() {
         // Shows each kind of message, escapes, members in another order and ones nobody knows.
-        type Any<'a> = Heard<'a, u64>;
+        type Any<'a> = ServerMessage<'a, u64>;
         let read = |text: &'static str| Any::read(text.as_bytes()).expect(text);
         let heard = read(
             r#"{"id":7,"recovered":true,"more":[{}],"position":{"offset":3,"epoch":4294967295},
@@ -191,11 +182,11 @@ mod tests {
     fn a_message_is_whole_with_its_last_piece() {
         // Shows every cut of a message in two, with an empty piece, and that one that comes whole is
         // not copied.
-        let mut gather = Gather::default();
+        let mut buffer = MessageBuffer::default();
         let mut text = *b"abcdef";
         let mut add = |text: &mut [u8], end| {
             let piece = Piece { kind: Kind::Text, bytes: text, end };
-            let whole = gather.add(&piece);
+            let whole = buffer.add(&piece);
             whole.map(|whole| (matches!(whole, Cow::Borrowed(_)), whole.into_owned()))
         };
         assert_eq!(add(&mut text, true), Some((true, b"abcdef".to_vec())));

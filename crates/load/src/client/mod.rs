@@ -1,13 +1,20 @@
-//! What one virtual client does. A scenario implements [`Client`]; [`Fleet`](crate::engine::fleet::Fleet)
-//! connects as many as there are to be, and holds them.
+//! Virtual clients: what all scenarios share. A scenario implements [`Client`], or one of the narrower
+//! traits above it; `engine::fleet` connects and holds as many clients as the run has.
+//!
+//! ```text
+//!   Client              bytes on one connection
+//!     └ ws::WsScenario      messages of one WebSocket
+//!         └ channel             commands and messages of the channels' protocol
+//!   scripted            connections that follow a script and end
+//! ```
 
 pub(crate) mod channel;
-pub(crate) mod visit;
-pub(crate) mod visitors;
+pub(crate) mod script;
+pub(crate) mod scripted;
 pub(crate) mod ws;
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use murre_core::{CloseReason, ConnId, Outbox};
 
@@ -28,8 +35,8 @@ pub(crate) trait Client {
     /// Whether the connections are killed and come back in the acts of `storm`.
     const COMES_BACK: bool = false;
 
-    /// A connection is made. When the client is ready it says so to the desk.
-    fn connected(&mut self, id: ConnId, desk: &mut Desk<'_>) -> Self::State;
+    /// A connection is made. The client calls [`ClientContext::ready`] when it is ready.
+    fn connected(&mut self, id: ConnId, ctx: &mut ClientContext<'_>) -> Self::State;
 
     /// Bytes arrived: returns how many are dealt with.
     fn received(
@@ -37,11 +44,11 @@ pub(crate) trait Client {
         id: ConnId,
         state: &mut Self::State,
         input: &mut [u8],
-        desk: &mut Desk<'_>,
+        ctx: &mut ClientContext<'_>,
     ) -> usize;
 
     /// The connection's timer ran out.
-    fn expired(&mut self, id: ConnId, state: &mut Self::State, desk: &mut Desk<'_>);
+    fn expired(&mut self, id: ConnId, state: &mut Self::State, ctx: &mut ClientContext<'_>);
 
     /// Answers that are still to come, as far as the score has been told of them.
     fn owed(&self, state: &Self::State) -> u32;
@@ -69,60 +76,64 @@ pub(crate) trait Client {
     fn closed(&mut self, _state: Self::State) {}
 }
 
-/// Where a connection is between being made and being over.
+/// The state of a connection between its connect and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Connected; the handshake, or the first answer, is under way.
-    Coming,
+pub(crate) enum ConnState {
+    /// Connected; the handshake, or the first answer, is outstanding.
+    Opening,
     Ready,
-    /// At fault, counted, and being closed.
+    /// Failed, counted, and being closed.
     Failed,
-    /// Being closed by its own will.
-    Departed,
+    /// Closed by the client on purpose.
+    Leaving,
 }
 
-impl Standing {
-    /// Whether what still arrives does not matter.
+impl ConnState {
+    /// Whether input no longer matters.
     pub(crate) fn is_over(self) -> bool {
-        matches!(self, Standing::Failed | Standing::Departed)
+        matches!(self, ConnState::Failed | ConnState::Leaving)
     }
 }
 
-/// What a client has at hand while it deals with one connection.
-pub(crate) struct Desk<'a> {
+/// What a client may use while it handles one connection.
+pub(crate) struct ClientContext<'a> {
     pub(crate) out: &'a mut Outbox,
     pub(crate) score: &'a mut Score,
-    pub(crate) standing: &'a mut Standing,
+    pub(crate) state: &'a mut ConnState,
 }
 
-impl Desk<'_> {
-    /// The connection is up: handshake done and found right.
+impl ClientContext<'_> {
+    /// The connection is up: the handshake is done and was right.
     pub(crate) fn ready(&mut self) {
-        if *self.standing == Standing::Coming {
-            *self.standing = Standing::Ready;
+        if *self.state == ConnState::Opening {
+            *self.state = ConnState::Ready;
             self.score.ready();
         }
     }
 
-    /// The connection is about to be closed by its own will, which is no fault.
-    pub(crate) fn depart(&mut self) {
-        if *self.standing == Standing::Ready {
+    /// The client is about to close the connection on purpose, which is not a fault.
+    pub(crate) fn leave(&mut self) {
+        if *self.state == ConnState::Ready {
             self.score.no_longer_ready();
         }
-        *self.standing = Standing::Departed;
+        *self.state = ConnState::Leaving;
     }
 
-    /// The connection is at fault: counted once, and closed.
+    /// Counts a fault of the connection, once, and closes it.
     pub(crate) fn fail(&mut self, id: ConnId, fault: Fault, detail: impl fmt::Display) {
-        if *self.standing == Standing::Ready {
+        if *self.state == ConnState::Ready {
             self.score.no_longer_ready();
         }
-        match std::mem::replace(self.standing, Standing::Failed) {
-            Standing::Coming => self.score.missed(fault, detail),
-            Standing::Ready => self.score.fault(fault, detail),
-            over => *self.standing = over,
+        match std::mem::replace(self.state, ConnState::Failed) {
+            ConnState::Opening => self.score.missed(fault, detail),
+            ConnState::Ready => self.score.fault(fault, detail),
+            over => *self.state = over,
         }
         self.out.abort(id, CloseReason::Finished);
+    }
+
+    pub(crate) fn start_timer(&mut self, id: ConnId, after: Duration) {
+        self.out.set_timer(id, self.out.ticks(after));
     }
 }
 

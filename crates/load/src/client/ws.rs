@@ -1,6 +1,7 @@
 //! The WebSocket side that all WebSocket scenarios share: the upgrade with its check, frames in,
-//! the server's pings answered. What is said on an open WebSocket is the scenario's [`Talk`].
+//! the server's pings answered. What is said on an open WebSocket is the scenario's [`WsScenario`].
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -10,11 +11,11 @@ use murre_codec::{
 };
 use murre_core::{ConnId, Outbox, Queued};
 
-use crate::client::{Client, Desk, hash};
+use crate::client::{Client, ClientContext, ConnState, hash};
 use crate::engine::score::{Fault, Score};
 
 /// What a virtual client says once its WebSocket is open.
-pub(crate) trait Talk {
+pub(crate) trait WsScenario {
     /// What is remembered of one client.
     type State: Default;
 
@@ -29,7 +30,7 @@ pub(crate) trait Talk {
     const COMES_BACK: bool = false;
 
     /// The WebSocket is open.
-    fn open(&mut self, id: ConnId, state: &mut Self::State, line: &mut Line<'_, '_>);
+    fn open(&mut self, id: ConnId, state: &mut Self::State, ctx: &mut WsContext<'_>);
 
     /// The next bytes of a message.
     fn message(
@@ -37,7 +38,7 @@ pub(crate) trait Talk {
         id: ConnId,
         state: &mut Self::State,
         piece: Piece<'_>,
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     );
 
     /// An answer to one of our pings, or one that nobody asked for, which is allowed.
@@ -46,24 +47,24 @@ pub(crate) trait Talk {
         _id: ConnId,
         _state: &mut Self::State,
         _payload: &[u8],
-        _line: &mut Line<'_, '_>,
+        _line: &mut WsContext<'_>,
     ) {
     }
 
     /// The connection's timer ran out.
-    fn expired(&mut self, id: ConnId, state: &mut Self::State, line: &mut Line<'_, '_>);
+    fn expired(&mut self, id: ConnId, state: &mut Self::State, ctx: &mut WsContext<'_>);
 
     /// Answers that are still to come.
     fn owed(&self, state: &Self::State) -> u32;
 
     /// All connections are up.
-    fn begin(&mut self, _out: &mut Outbox, _score: &mut Score, _masks: &mut Rng) {}
+    fn begin(&mut self, _output: &mut WsOutput<'_>) {}
 
     /// Nothing new is to be said.
-    fn finish(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng);
+    fn finish(&mut self, output: &mut WsOutput<'_>);
 
     /// Once in every turn.
-    fn turn(&mut self, _out: &mut Outbox, _score: &mut Score, _masks: &mut Rng) {}
+    fn turn(&mut self, _output: &mut WsOutput<'_>) {}
 
     /// When there should be a turn at the latest.
     fn wake_at(&self) -> Option<Instant> {
@@ -81,33 +82,92 @@ pub(crate) struct Piece<'a> {
     pub(crate) end: bool,
 }
 
-/// One open WebSocket: a desk, and the masks of what is said on it.
-pub(crate) struct Line<'d, 'a> {
-    pub(crate) desk: &'d mut Desk<'a>,
-    pub(crate) masks: &'d mut Rng,
+/// The sending side of a shard's WebSockets.
+pub(crate) struct WsOutput<'a> {
+    pub(crate) out: &'a mut Outbox,
+    pub(crate) score: &'a mut Score,
+    masks: &'a mut Rng,
 }
 
-impl Line<'_, '_> {
-    pub(crate) fn say(&mut self, id: ConnId, opcode: OpCode, payload: &[u8]) -> Queued {
-        say(self.desk.out, id, opcode, payload, self.masks)
+impl WsOutput<'_> {
+    /// Sends one masked frame. Returns whether the connection is still there; if it is not, `closed`
+    /// follows and counts it.
+    pub(crate) fn send(&mut self, id: ConnId, opcode: OpCode, payload: &[u8]) -> bool {
+        let mask = self.masks.u32(..).to_ne_bytes();
+        let queued =
+            self.out.write(id, |out| encode::write_frame(out, opcode, payload, Some(mask)));
+        queued == Queued::Yes
+    }
+
+    /// Sends a frame, and expects an answer to it within `timeout`. The score counts the answer as owed.
+    pub(crate) fn ask(
+        &mut self,
+        id: ConnId,
+        opcode: OpCode,
+        payload: &[u8],
+        timeout: Duration,
+    ) -> bool {
+        let sent = self.send(id, opcode, payload);
+        if sent {
+            self.score.owe(1);
+            self.out.set_timer(id, self.out.ticks(timeout));
+        }
+        sent
     }
 }
 
-/// Sends one masked frame.
-pub(crate) fn say(
-    out: &mut Outbox,
-    id: ConnId,
-    opcode: OpCode,
-    payload: &[u8],
-    masks: &mut Rng,
-) -> Queued {
-    let mask = masks.u32(..).to_ne_bytes();
-    out.write(id, |out| encode::write_frame(out, opcode, payload, Some(mask)))
+/// What a scenario may use while it handles one open WebSocket.
+pub(crate) struct WsContext<'a> {
+    pub(crate) out: &'a mut Outbox,
+    pub(crate) score: &'a mut Score,
+    state: &'a mut ConnState,
+    masks: &'a mut Rng,
+}
+
+impl WsContext<'_> {
+    pub(crate) fn output(&mut self) -> WsOutput<'_> {
+        WsOutput { out: self.out, score: self.score, masks: self.masks }
+    }
+
+    fn client(&mut self) -> ClientContext<'_> {
+        ClientContext { out: self.out, score: self.score, state: self.state }
+    }
+
+    /// See [`ClientContext::ready`].
+    pub(crate) fn ready(&mut self) {
+        self.client().ready();
+    }
+
+    /// See [`ClientContext::leave`].
+    pub(crate) fn leave(&mut self) {
+        self.client().leave();
+    }
+
+    /// See [`ClientContext::fail`].
+    pub(crate) fn fail(&mut self, id: ConnId, fault: Fault, detail: impl fmt::Display) {
+        self.client().fail(id, fault, detail);
+    }
+
+    pub(crate) fn start_timer(&mut self, id: ConnId, after: Duration) {
+        self.client().start_timer(id, after);
+    }
+
+    /// Sends a command as a text, and starts the timer for its answer.
+    pub(crate) fn command(&mut self, id: ConnId, text: &str, timeout: Duration) -> bool {
+        self.start_timer(id, timeout);
+        self.output().send(id, Kind::Text.opcode(), text.as_bytes())
+    }
+
+    pub(crate) fn send_close(&mut self, id: ConnId) {
+        let mask = Some(self.masks.u32(..).to_ne_bytes());
+        // A connection that has gone is closed already.
+        let _ = self.out.write(id, |out| encode::write_close(out, CloseCode::Normal, "", mask));
+    }
 }
 
 /// One shard's WebSocket clients.
 pub(crate) struct WsClient<T> {
-    talk: T,
+    scenario: T,
     host: String,
     path: String,
     /// How long the upgrade may take.
@@ -120,7 +180,7 @@ pub(crate) struct WsClient<T> {
 /// What is kept of one client.
 pub(crate) struct State<S> {
     stage: Stage,
-    talk: S,
+    scenario: S,
 }
 
 enum Stage {
@@ -130,9 +190,9 @@ enum Stage {
     Leaving,
 }
 
-impl<T: Talk> WsClient<T> {
+impl<T: WsScenario> WsClient<T> {
     pub(crate) fn new(
-        talk: T,
+        scenario: T,
         host: String,
         path: String,
         timeout: Duration,
@@ -140,7 +200,7 @@ impl<T: Talk> WsClient<T> {
         message_bytes_max: u32,
     ) -> WsClient<T> {
         WsClient {
-            talk,
+            scenario,
             host,
             path,
             timeout,
@@ -156,7 +216,7 @@ impl<T: Talk> WsClient<T> {
         id: ConnId,
         state: &mut State<T::State>,
         input: &[u8],
-        desk: &mut Desk<'_>,
+        ctx: &mut ClientContext<'_>,
     ) -> usize {
         let Stage::Upgrading(decoder) = &mut state.stage else { return 0 };
         let mut fields = http::fields();
@@ -164,7 +224,7 @@ impl<T: Talk> WsClient<T> {
             Ok(None) => return 0,
             Ok(Some(response)) => response,
             Err(error) => {
-                desk.fail(id, Fault::Handshake, format_args!("{error:?}"));
+                ctx.fail(id, Fault::Handshake, format_args!("{error:?}"));
                 return input.len();
             }
         };
@@ -172,34 +232,33 @@ impl<T: Talk> WsClient<T> {
         let key = key(self.seed, id.index());
         if !handshake::accepted(&response, &key) {
             let status = response.status;
-            desk.fail(id, Fault::Handshake, format_args!("not upgraded, status {status}"));
+            ctx.fail(id, Fault::Handshake, format_args!("not upgraded, status {status}"));
             return input.len();
         }
         state.stage = Stage::Open(Decoder::default());
-        desk.out.clear_timer(id);
+        ctx.out.clear_timer(id);
         if T::READY_WHEN_OPEN {
-            desk.ready();
+            ctx.ready();
         }
-        let mut line = Line { desk, masks: &mut self.masks };
-        self.talk.open(id, &mut state.talk, &mut line);
+        let mut ctx = context(ctx, &mut self.masks);
+        self.scenario.open(id, &mut state.scenario, &mut ctx);
         size
     }
 }
 
-impl<T: Talk> Client for WsClient<T> {
+impl<T: WsScenario> Client for WsClient<T> {
     type State = State<T::State>;
     const SAYS_GOODBYE: bool = true;
     const RETURNS: bool = T::RETURNS;
     const COMES_BACK: bool = T::COMES_BACK;
 
-    fn connected(&mut self, id: ConnId, desk: &mut Desk<'_>) -> Self::State {
+    fn connected(&mut self, id: ConnId, ctx: &mut ClientContext<'_>) -> Self::State {
         let key = key(self.seed, id.index());
         let (host, path) = (&self.host, &self.path);
         // Gone: `closed` follows and counts it.
-        let _ = desk.out.write(id, |out| handshake::request(out, host, path, &key, None));
-        let ticks = desk.out.ticks(self.timeout);
-        desk.out.set_timer(id, ticks);
-        State { stage: Stage::Upgrading(ResponseDecoder::default()), talk: T::State::default() }
+        let _ = ctx.out.write(id, |out| handshake::request(out, host, path, &key, None));
+        ctx.start_timer(id, self.timeout);
+        State { stage: Stage::Upgrading(ResponseDecoder::default()), scenario: T::State::default() }
     }
 
     fn received(
@@ -207,9 +266,9 @@ impl<T: Talk> Client for WsClient<T> {
         id: ConnId,
         state: &mut Self::State,
         input: &mut [u8],
-        desk: &mut Desk<'_>,
+        ctx: &mut ClientContext<'_>,
     ) -> usize {
-        let mut at = self.upgraded(id, state, input, desk);
+        let mut at = self.upgraded(id, state, input, ctx);
         loop {
             let decoder = match &mut state.stage {
                 Stage::Upgrading(_) => return at,
@@ -219,7 +278,7 @@ impl<T: Talk> Client for WsClient<T> {
             let Decoded { consumed, item } = match decoder.decode(&mut input[at..], &self.limits) {
                 Ok(decoded) => decoded,
                 Err(violation) => {
-                    desk.fail(id, Fault::Garbled, violation.reason());
+                    ctx.fail(id, Fault::Garbled, violation.reason());
                     return input.len();
                 }
             };
@@ -231,46 +290,51 @@ impl<T: Talk> Client for WsClient<T> {
                 }
                 continue;
             };
-            let mut line = Line { desk: &mut *desk, masks: &mut self.masks };
-            heard(&mut self.talk, id, &mut state.talk, item, &mut line);
-            if desk.standing.is_over() {
+            handle(
+                &mut self.scenario,
+                id,
+                &mut state.scenario,
+                item,
+                &mut context(ctx, &mut self.masks),
+            );
+            if ctx.state.is_over() {
                 return input.len();
             }
         }
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut Self::State, desk: &mut Desk<'_>) {
+    fn expired(&mut self, id: ConnId, state: &mut Self::State, ctx: &mut ClientContext<'_>) {
         match state.stage {
             Stage::Upgrading(_) => {
                 let timeout = self.timeout;
-                desk.fail(id, Fault::Timeout, format_args!("no upgrade within {timeout:?}"));
+                ctx.fail(id, Fault::Timeout, format_args!("no upgrade within {timeout:?}"));
             }
             Stage::Open(_) => {
-                let mut line = Line { desk, masks: &mut self.masks };
-                self.talk.expired(id, &mut state.talk, &mut line);
+                let mut ctx = context(ctx, &mut self.masks);
+                self.scenario.expired(id, &mut state.scenario, &mut ctx);
             }
             Stage::Leaving => {}
         }
     }
 
     fn owed(&self, state: &Self::State) -> u32 {
-        self.talk.owed(&state.talk)
+        self.scenario.owed(&state.scenario)
     }
 
     fn begin(&mut self, out: &mut Outbox, score: &mut Score) {
-        self.talk.begin(out, score, &mut self.masks);
+        self.scenario.begin(&mut WsOutput { out, score, masks: &mut self.masks });
     }
 
     fn finish(&mut self, out: &mut Outbox, score: &mut Score) {
-        self.talk.finish(out, score, &mut self.masks);
+        self.scenario.finish(&mut WsOutput { out, score, masks: &mut self.masks });
     }
 
     fn turn(&mut self, out: &mut Outbox, score: &mut Score) {
-        self.talk.turn(out, score, &mut self.masks);
+        self.scenario.turn(&mut WsOutput { out, score, masks: &mut self.masks });
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        self.talk.wake_at()
+        self.scenario.wake_at()
     }
 
     /// Sends a close frame. The server answers it and closes first (RFC 6455 section 7.1.1), so
@@ -283,31 +347,36 @@ impl<T: Talk> Client for WsClient<T> {
     }
 
     fn closed(&mut self, state: Self::State) {
-        self.talk.closed(state.talk);
+        self.scenario.closed(state.scenario);
     }
 }
 
-/// Deals with one item.
-fn heard<T: Talk>(
-    talk: &mut T,
+/// Narrows a client's context to that of an open WebSocket.
+fn context<'a>(ctx: &'a mut ClientContext<'_>, masks: &'a mut Rng) -> WsContext<'a> {
+    WsContext { out: ctx.out, score: ctx.score, state: ctx.state, masks }
+}
+
+/// Handles one item.
+fn handle<T: WsScenario>(
+    scenario: &mut T,
     id: ConnId,
     state: &mut T::State,
     item: Item<'_>,
-    line: &mut Line<'_, '_>,
+    ctx: &mut WsContext<'_>,
 ) {
     match item {
         Item::Data { kind, bytes, end, .. } => {
-            talk.message(id, state, Piece { kind, bytes, end }, line);
+            scenario.message(id, state, Piece { kind, bytes, end }, ctx);
         }
         Item::Ping(payload) => {
             // Gone: there is nobody left to answer.
-            let _ = line.say(id, PONG, payload);
+            let _ = ctx.output().send(id, PONG, payload);
         }
-        Item::Pong(payload) => talk.pong(id, state, payload, line),
-        Item::Close(None) => line.desk.fail(id, Fault::Lost, "the server said goodbye"),
+        Item::Pong(payload) => scenario.pong(id, state, payload, ctx),
+        Item::Close(None) => ctx.fail(id, Fault::Lost, "the server said goodbye"),
         Item::Close(Some(close)) => {
             let detail = format_args!("the server said goodbye: {} {}", close.code, close.reason);
-            line.desk.fail(id, Fault::Lost, detail);
+            ctx.fail(id, Fault::Lost, detail);
         }
     }
 }

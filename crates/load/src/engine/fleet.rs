@@ -1,81 +1,18 @@
 //! Connects a shard's share of the virtual clients at the pace asked for, holds them, and counts
 //! what becomes of them. What a client says is its scenario's.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use murre_core::{CloseReason, ConnId, Outbox, Protocol};
 
-use crate::client::{Client, Desk, Standing};
-use crate::engine::comeback::Comeback;
-use crate::engine::crew::{Kit, Scored};
+use crate::client::{Client, ClientContext, ConnState};
+use crate::engine::orders::{Event, Order, Phase};
+use crate::engine::reconnects::Reconnects;
 use crate::engine::score::{Fault, Score};
-use crate::run::act::Act;
-
-/// What the main thread, or another shard, tells a shard; but for `Act` and `Look`, which may come
-/// more often, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// Connect.
-    Start,
-    /// All connections of all shards are up: the hold phase begins.
-    Begin,
-    /// Another part of the hold phase.
-    Act(Act),
-    /// Another shard has done something: have a turn.
-    Look,
-    /// Ask nothing new.
-    Finish,
-    /// Say goodbye and end.
-    Leave { over: Duration },
-}
-
-/// What a shard tells the main thread.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// Its share was up at this time.
-    Full,
-    /// More faults than the run forgives; it opens no more connections.
-    Failing,
-    /// It asks nothing new any more; what it is owed is in its tally.
-    Finished,
-    /// SIGINT or SIGTERM.
-    Interrupted,
-    /// The shard's thread is over before it was told to be.
-    Died(std::io::Error),
-}
-
-/// Which connection goes where: the `i`-th of all to target `i` modulo the targets, and from the
-/// next source each time the targets have all had one.
-#[derive(Clone, Debug)]
-pub(crate) struct Routes {
-    pub(crate) targets: Vec<SocketAddr>,
-    pub(crate) sources: Vec<IpAddr>,
-}
-
-impl Routes {
-    pub(crate) fn route(&self, i: u64) -> (SocketAddr, Option<IpAddr>) {
-        let (targets, sources) = (self.targets.len() as u64, self.sources.len() as u64);
-        let source = (i / targets).checked_rem(sources);
-        (self.targets[(i % targets) as usize], source.map(|i| self.sources[i as usize]))
-    }
-}
-
-/// What a shard is to connect.
-#[derive(Clone, Debug)]
-pub(crate) struct Share {
-    pub(crate) conns: u32,
-    /// How many of them are active, where a scenario makes a difference.
-    pub(crate) active: u32,
-    /// This shard, and how many there are: they take turns over the routes.
-    pub(crate) shard: u64,
-    pub(crate) shards: u64,
-    pub(crate) routes: Routes,
-    /// Connects per second; 0 is as fast as they go.
-    pub(crate) connect_rate: f64,
-    pub(crate) errors_max: u64,
-}
+use crate::engine::share::Share;
+use crate::engine::{Scored, WorkerParts};
 
 /// A shard's virtual clients.
 pub(crate) struct Fleet<C> {
@@ -83,11 +20,11 @@ pub(crate) struct Fleet<C> {
     score: Score,
     share: Share,
     events: Sender<Event>,
-    phase: Phase,
+    stage: Stage,
     /// Connects begun, for the routes.
     begun: u64,
     /// Connections on their way: from the connect until they are ready, or are not to be.
-    coming: u32,
+    opening: u32,
     /// Connects that the rate allows now.
     tokens: f64,
     refilled: Instant,
@@ -98,11 +35,11 @@ pub(crate) struct Fleet<C> {
     /// All connections were told to end.
     killed: bool,
     /// They are on their way back.
-    comeback: Option<Comeback>,
+    reconnects: Option<Reconnects>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum Stage {
     Waiting,
     Connecting,
     Holding,
@@ -111,7 +48,7 @@ enum Phase {
 
 /// What is kept of a virtual client.
 pub(crate) struct Member<S> {
-    standing: Standing,
+    conn: ConnState,
     state: S,
 }
 
@@ -123,22 +60,22 @@ impl<C: Client> Fleet<C> {
     pub(crate) const MEMBER_BYTES: usize =
         murre_core::CONN_BYTES + murre_core::TIMER_BYTES + size_of::<Option<Member<C::State>>>();
 
-    pub(crate) fn new(client: C, (score, share, events): Kit) -> Fleet<C> {
+    pub(crate) fn new(client: C, WorkerParts { score, share, events }: WorkerParts) -> Fleet<C> {
         const { assert!(Self::MEMBER_BYTES <= MEMBER_BYTES_MAX) };
         Fleet {
             client,
             score,
             share,
             events,
-            phase: Phase::Waiting,
+            stage: Stage::Waiting,
             begun: 0,
-            coming: 0,
+            opening: 0,
             tokens: 0.0,
             refilled: Instant::now(),
             resume_at: None,
             failing: false,
             killed: false,
-            comeback: None,
+            reconnects: None,
         }
     }
 
@@ -146,7 +83,7 @@ impl<C: Client> Fleet<C> {
     fn connect(&mut self, out: &mut Outbox) {
         self.refill(out.now());
         self.resume_at = None;
-        while out.live() < self.share.conns && self.coming < COMING_MAX && !self.failing {
+        while out.live() < self.share.conns && self.opening < OPENING_MAX && !self.failing {
             if self.tokens < 1.0 {
                 let missing = (1.0 - self.tokens) / self.share.connect_rate;
                 let pause = PACE_MIN.max(Duration::from_secs_f64(missing));
@@ -166,23 +103,23 @@ impl<C: Client> Fleet<C> {
         let (to, from) = self.share.routes.route(i);
         let id = out.connect(to, from)?;
         self.begun += 1;
-        self.coming += 1;
+        self.opening += 1;
         Some(id)
     }
 
     // ---- storms ----
 
-    fn act(&mut self, act: Act, out: &mut Outbox) {
+    fn phase(&mut self, phase: Phase, out: &mut Outbox) {
         let missing = self.share.conns - out.live();
-        self.killed = act == Act::Kill;
-        self.comeback = match act {
-            Act::Return { over } => {
+        self.killed = phase == Phase::Kill;
+        self.reconnects = match phase {
+            Phase::Return { over } => {
                 let seed = self.share.shard ^ self.begun << 16;
-                Some(Comeback::new(missing, over, out.now(), seed))
+                Some(Reconnects::new(missing, over, out.now(), seed))
             }
             _ => None,
         };
-        self.score.act(out.now(), self.comeback.is_some());
+        self.score.phase(out.now(), self.reconnects.is_some());
         if self.killed {
             let all = (0..self.share.conns).filter_map(|index| out.at(index));
             all.collect::<Vec<_>>().into_iter().for_each(|id| out.abort(id, CloseReason::Finished));
@@ -192,21 +129,21 @@ impl<C: Client> Fleet<C> {
     /// Opens whoever is due, as many as there are: that is what a storm is.
     fn come_back(&mut self, out: &mut Outbox) {
         self.resume_at = None;
-        while let Some(tries) = self.comeback.as_mut().and_then(|back| back.due(out.now())) {
+        while let Some(tries) = self.reconnects.as_mut().and_then(|back| back.due(out.now())) {
             let opened = self.open(out);
-            let comeback = self.comeback.as_mut().expect("it had one due");
+            let reconnects = self.reconnects.as_mut().expect("it had one due");
             match opened {
-                Some(id) => comeback.tries_in(id.index(), tries),
-                None => return comeback.wait(tries, out.now() + PACE_MIN),
+                Some(id) => reconnects.tries_in(id.index(), tries),
+                None => return reconnects.wait(tries, out.now() + PACE_MIN),
             }
         }
-        self.resume_at = self.comeback.as_ref().and_then(Comeback::next_at);
+        self.resume_at = self.reconnects.as_ref().and_then(Reconnects::next_at);
     }
 
     /// One that was to come back, or was back, is not here.
     fn missed(&mut self, id: ConnId, out: &Outbox) {
-        if let Some(comeback) = &mut self.comeback {
-            comeback.missed(id.index(), out.now());
+        if let Some(reconnects) = &mut self.reconnects {
+            reconnects.missed(id.index(), out.now());
         }
     }
 
@@ -222,12 +159,12 @@ impl<C: Client> Fleet<C> {
     }
 
     /// A client has dealt with something: what it made of its connection.
-    fn stands(&mut self, before: Standing, after: Standing) {
+    fn stands(&mut self, before: ConnState, after: ConnState) {
         if before == after {
             return;
         }
-        if before == Standing::Coming {
-            self.coming -= 1;
+        if before == ConnState::Opening {
+            self.opening -= 1;
         }
         self.report();
     }
@@ -259,14 +196,14 @@ impl<C: Client> Protocol for Fleet<C> {
     type Mail = Order;
 
     fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
-        let mut standing = Standing::Coming;
-        let mut desk = Desk { out, score: &mut self.score, standing: &mut standing };
-        let state = self.client.connected(id, &mut desk);
-        Member { standing, state }
+        let mut conn = ConnState::Opening;
+        let mut ctx = ClientContext { out, score: &mut self.score, state: &mut conn };
+        let state = self.client.connected(id, &mut ctx);
+        Member { conn, state }
     }
 
     fn refused(&mut self, id: ConnId, errno: i32, out: &mut Outbox) {
-        self.coming -= 1;
+        self.opening -= 1;
         self.score.missed(Fault::Refused, std::io::Error::from_raw_os_error(errno));
         self.missed(id, out);
         self.report();
@@ -279,24 +216,24 @@ impl<C: Client> Protocol for Fleet<C> {
         input: &mut [u8],
         out: &mut Outbox,
     ) -> usize {
-        let before = member.standing;
-        let mut desk = Desk { out, score: &mut self.score, standing: &mut member.standing };
-        let consumed = self.client.received(id, &mut member.state, input, &mut desk);
-        self.stands(before, member.standing);
+        let before = member.conn;
+        let mut ctx = ClientContext { out, score: &mut self.score, state: &mut member.conn };
+        let consumed = self.client.received(id, &mut member.state, input, &mut ctx);
+        self.stands(before, member.conn);
         consumed
     }
 
     fn expired(&mut self, id: ConnId, member: &mut Self::State, out: &mut Outbox) {
-        let before = member.standing;
-        let mut desk = Desk { out, score: &mut self.score, standing: &mut member.standing };
-        self.client.expired(id, &mut member.state, &mut desk);
-        self.stands(before, member.standing);
+        let before = member.conn;
+        let mut ctx = ClientContext { out, score: &mut self.score, state: &mut member.conn };
+        self.client.expired(id, &mut member.state, &mut ctx);
+        self.stands(before, member.conn);
     }
 
     fn leave(&mut self, id: ConnId, member: &mut Self::State, out: &mut Outbox) {
-        match member.standing {
-            Standing::Ready => self.client.leave(id, &mut member.state, out),
-            Standing::Coming | Standing::Failed | Standing::Departed => {
+        match member.conn {
+            ConnState::Ready => self.client.leave(id, &mut member.state, out),
+            ConnState::Opening | ConnState::Failed | ConnState::Leaving => {
                 out.abort(id, CloseReason::Finished);
             }
         }
@@ -305,17 +242,17 @@ impl<C: Client> Protocol for Fleet<C> {
     fn closed(&mut self, id: ConnId, member: Self::State, reason: CloseReason, out: &mut Outbox) {
         self.score.forget(self.client.owed(&member.state));
         self.client.closed(member.state);
-        match member.standing {
-            Standing::Coming => self.coming -= 1,
-            Standing::Ready => self.score.no_longer_ready(),
-            Standing::Failed | Standing::Departed => {}
+        match member.conn {
+            ConnState::Opening => self.opening -= 1,
+            ConnState::Ready => self.score.no_longer_ready(),
+            ConnState::Failed | ConnState::Leaving => {}
         }
-        if self.phase != Phase::Leaving {
-            match member.standing {
-                Standing::Failed | Standing::Departed => {}
-                Standing::Ready if self.killed && reason == CloseReason::Finished => {}
-                Standing::Ready => self.score.fault(Fault::Lost, reason.name()),
-                Standing::Coming => {
+        if self.stage != Stage::Leaving {
+            match member.conn {
+                ConnState::Failed | ConnState::Leaving => {}
+                ConnState::Ready if self.killed && reason == CloseReason::Finished => {}
+                ConnState::Ready => self.score.fault(Fault::Lost, reason.name()),
+                ConnState::Opening => {
                     let detail = format_args!("{} before it was complete", reason.name());
                     self.score.missed(Fault::Handshake, detail);
                 }
@@ -328,28 +265,28 @@ impl<C: Client> Protocol for Fleet<C> {
     fn mail(&mut self, order: Order, out: &mut Outbox) {
         match order {
             Order::Start => {
-                self.phase = Phase::Connecting;
+                self.stage = Stage::Connecting;
                 self.refilled = out.now();
                 if self.share.conns == 0 {
                     self.report();
                 }
             }
             Order::Begin => {
-                self.phase = Phase::Holding;
+                self.stage = Stage::Holding;
                 self.resume_at = None;
                 self.score.hold(out.now());
                 self.client.begin(out, &mut self.score);
             }
-            Order::Act(act) if C::COMES_BACK => self.act(act, out),
-            Order::Act(_) => self.score.act(out.now(), false),
+            Order::Phase(phase) if C::COMES_BACK => self.phase(phase, out),
+            Order::Phase(_) => self.score.phase(out.now(), false),
             // The turn follows.
-            Order::Look => {}
+            Order::Wake => {}
             Order::Finish => {
                 self.client.finish(out, &mut self.score);
                 self.tell(Event::Finished);
             }
             Order::Leave { over } => {
-                self.phase = Phase::Leaving;
+                self.stage = Stage::Leaving;
                 self.resume_at = None;
                 if C::SAYS_GOODBYE {
                     out.drain(over);
@@ -361,10 +298,10 @@ impl<C: Client> Protocol for Fleet<C> {
     }
 
     fn turn(&mut self, out: &mut Outbox) {
-        if self.phase == Phase::Connecting || (C::RETURNS && self.phase == Phase::Holding) {
+        if self.stage == Stage::Connecting || (C::RETURNS && self.stage == Stage::Holding) {
             self.connect(out);
         }
-        if self.comeback.is_some() {
+        if self.reconnects.is_some() {
             self.come_back(out);
         }
         self.client.turn(out, &mut self.score);
@@ -377,32 +314,10 @@ impl<C: Client> Protocol for Fleet<C> {
 
 /// Connections on their way at most, in one shard: more would overflow the server's backlog, and
 /// then wait a second for the SYN that was dropped.
-const COMING_MAX: u32 = 256;
+const OPENING_MAX: u32 = 256;
 
 /// A paced shard opens what has become due in between, so that it does not wake for each.
 const PACE_MIN: Duration = Duration::from_millis(1);
 
 /// What a paced shard may catch up on at once after it was late.
 const BURST_SECONDS: f64 = 0.05;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routes_use_every_pair_before_one_twice() {
-        // Shows that connections spread evenly over all targets and sources.
-        let targets: Vec<SocketAddr> =
-            (1..=3).map(|d| SocketAddr::from(([127, 0, 0, d], 80))).collect();
-        let sources: Vec<IpAddr> = (8..=9).map(|d| IpAddr::from([127, 0, 0, d])).collect();
-        let routes = Routes { targets, sources };
-        let mut pairs: Vec<_> = (0..6).map(|i| routes.route(i)).collect();
-        assert_eq!(routes.route(6), pairs[0]);
-        pairs.sort();
-        pairs.dedup();
-        assert_eq!(pairs.len(), 6);
-        assert!(pairs.iter().all(|(_, source)| source.is_some()));
-        let routes = Routes { sources: Vec::new(), ..routes };
-        assert_eq!(routes.route(4).1, None);
-    }
-}

@@ -1,7 +1,37 @@
 //! The threads that hold virtual clients, and their counts.
+//!
+//! ```text
+//!   workers      one thread each, with a ring of its own
+//!      └─▶ fleet     connects, holds and counts the clients of a thread; reconnects after a storm
+//!   orders       messages between the threads; wakeups: one worker wakes another
+//!   score        counts and latencies
+//! ```
 
-pub(crate) mod bell;
-pub(crate) mod comeback;
-pub(crate) mod crew;
 pub(crate) mod fleet;
+pub(crate) mod orders;
+mod reconnects;
 pub(crate) mod score;
+pub(crate) mod share;
+pub(crate) mod wakeups;
+pub(crate) mod workers;
+
+use std::sync::mpsc::Sender;
+
+use murre_core::Protocol;
+
+use self::orders::{Event, Order};
+use self::score::Score;
+use self::share::Share;
+
+/// The clients of one worker.
+pub(crate) trait Scored: Protocol<Mail = Order> {
+    /// Their counts and latencies.
+    fn score(&self) -> &Score;
+}
+
+/// What every worker's clients are made with.
+pub(crate) struct WorkerParts {
+    pub(crate) score: Score,
+    pub(crate) share: Share,
+    pub(crate) events: Sender<Event>,
+}

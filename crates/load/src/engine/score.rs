@@ -135,13 +135,13 @@ pub(crate) struct Times {
     /// Of the pings of connections beside.
     pub(crate) beside: Histogram<u64>,
     /// The same as `latency`, of each act: where there are several.
-    pub(crate) acts: Vec<Histogram<u64>>,
+    pub(crate) phases: Vec<Histogram<u64>>,
 }
 
 impl Times {
     pub(crate) fn none() -> Times {
         let [latency, over, beside] = [(); 3].map(|()| empty_histogram());
-        Times { latency, over, beside, acts: Vec::new() }
+        Times { latency, over, beside, phases: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, other: &Times) {
@@ -149,9 +149,9 @@ impl Times {
         for (own, other) in own.into_iter().zip([&other.latency, &other.over, &other.beside]) {
             own.add(other).expect("histograms with the same bounds");
         }
-        let acts = self.acts.len().max(other.acts.len());
-        self.acts.resize_with(acts, empty_histogram);
-        for (own, other) in self.acts.iter_mut().zip(&other.acts) {
+        let acts = self.phases.len().max(other.phases.len());
+        self.phases.resize_with(acts, empty_histogram);
+        for (own, other) in self.phases.iter_mut().zip(&other.phases) {
             own.add(other).expect("histograms with the same bounds");
         }
     }
@@ -164,7 +164,7 @@ pub(crate) struct Score {
     /// When the hold phase began; times before it are not kept.
     holding: Option<Instant>,
     /// When each act began.
-    acts: Vec<Micros>,
+    phases: Vec<Micros>,
     /// Who does not make it tries again.
     retrying: bool,
     times: Times,
@@ -176,7 +176,7 @@ impl Score {
             tally: Arc::default(),
             epoch,
             holding: None,
-            acts: Vec::new(),
+            phases: Vec::new(),
             retrying: false,
             times: Times::none(),
         }
@@ -200,9 +200,9 @@ impl Score {
 
     /// Another act begins. What is due from now on counts in it; in one in which connections are
     /// `retrying`, one that does not come about is no fault.
-    pub(crate) fn act(&mut self, now: Instant, retrying: bool) {
-        self.acts.push(self.micros(now));
-        self.times.acts.push(empty_histogram());
+    pub(crate) fn phase(&mut self, now: Instant, retrying: bool) {
+        self.phases.push(self.micros(now));
+        self.times.phases.push(empty_histogram());
         self.retrying = retrying;
     }
 
@@ -233,9 +233,9 @@ impl Score {
             self.times.latency.saturating_record(micros);
             // The newest act that is older than the time.
             let (now, time) = (self.micros(now), Duration::from_micros(micros));
-            let act = self.acts.iter().rposition(|&began| now.since(began) >= time);
+            let act = self.phases.iter().rposition(|&began| now.since(began) >= time);
             if let Some(act) = act {
-                self.times.acts[act].saturating_record(micros);
+                self.times.phases[act].saturating_record(micros);
             }
         }
     }
@@ -356,19 +356,19 @@ mod tests {
         let at = |millis: u64| start + Duration::from_millis(millis);
         let mut score = Score::new(start);
         score.hold(start);
-        score.act(at(0), false);
+        score.phase(at(0), false);
         let first = score.micros(at(90));
-        score.act(at(100), false);
+        score.phase(at(100), false);
         let second = score.micros(at(100));
         score.answered(first, at(150));
         score.answered(second, at(150));
-        let lens = |times: &Times| times.acts.iter().map(Histogram::len).collect::<Vec<_>>();
+        let lens = |times: &Times| times.phases.iter().map(Histogram::len).collect::<Vec<_>>();
         assert_eq!(lens(score.times()), [1, 1]);
         let mut all = Times::none();
         all.add(score.times());
         all.add(score.times());
         assert_eq!(lens(&all), [2, 2]);
-        assert_eq!(all.acts[1].max() / 1000, 50);
+        assert_eq!(all.phases[1].max() / 1000, 50);
     }
 
     #[test]
@@ -377,7 +377,7 @@ mod tests {
         // forgiven.
         let mut score = Score::new(Instant::now());
         score.missed(Fault::Refused, "");
-        score.act(Instant::now(), true);
+        score.phase(Instant::now(), true);
         score.missed(Fault::Refused, "");
         score.missed(Fault::Wrong, "");
         assert_eq!(score.tally().faults_all(), 2);

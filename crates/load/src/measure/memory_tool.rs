@@ -10,7 +10,7 @@ use clap::Args;
 use murre_record::{Machine, Memory};
 use serde::Serialize;
 
-use crate::cli::DescriptorsChoice;
+use crate::cli::common::DescriptorsChoice;
 use crate::measure::attribution::Ends;
 use crate::measure::machine::{self, machine};
 use crate::measure::memory;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use murre_record::Row;
 
-use crate::engine::crew::Totals;
+use crate::engine::workers::Totals;
 
 /// The lines of a run under way.
 pub(crate) struct Columns {

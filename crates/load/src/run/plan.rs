@@ -6,6 +6,34 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use anyhow::Context;
+use murre_core::host::{self, Plan, Wanted};
+
+use crate::cli::Job;
+use crate::measure::reading::process_memory;
+
+/// Finds what can be known to be wrong before the first connection.
+pub(super) fn prepare(job: &Job) -> anyhow::Result<Plan> {
+    let (common, conns) = (&job.common, job.conns_all());
+    let targets = common.target.addresses();
+    let problem = Ports::read().check(conns, targets.len() as u64, common.source.len() as u64);
+    problem.and_then(|()| check_sources(&common.source, targets)).map_err(anyhow::Error::msg)?;
+    if let Some(pid) = common.server_pid {
+        process_memory(&pid.to_string())
+            .with_context(|| format!("--server-pid {pid} cannot be measured"))?;
+    }
+    let visitors = job.scenario.visitors(common);
+    let plan = host::plan(&Wanted {
+        conns_max: Some(conns as u32 + visitors),
+        // One is enough at the pace of visitors.
+        shards: if visitors == 0 { common.shards } else { Some(1) },
+        descriptors: common.descriptors.wanted(),
+        io: common.io.wanted(),
+    })?;
+    check_targets(targets).map_err(anyhow::Error::msg)?;
+    Ok(plan)
+}
+
 /// The ports that a connection may be given, per pair of addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Ports {
@@ -104,12 +132,6 @@ pub(crate) fn check_targets(targets: &[SocketAddr]) -> Result<(), String> {
     Ok(())
 }
 
-/// One shard's part of `all`; parts differ by one at most.
-pub(crate) fn part(all: u32, shard: usize, shards: usize) -> u32 {
-    let (shard, shards) = (shard as u32, shards as u32);
-    all / shards + u32::from(shard < all % shards)
-}
-
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
@@ -166,12 +188,5 @@ mod tests {
         let bound: SockaddrIn = getsockname(fd.as_raw_fd()).unwrap();
         let message = check_targets(&[SocketAddr::V4(bound.into())]).unwrap_err();
         assert!(message.contains("start the server first"), "{message}");
-    }
-
-    #[test]
-    fn parts_make_the_whole() {
-        // Shows that no connection is forgotten and parts are even.
-        let parts: Vec<u32> = (0..3).map(|shard| part(100, shard, 3)).collect();
-        assert_eq!(parts, [34, 33, 33]);
     }
 }

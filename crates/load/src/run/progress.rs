@@ -1,5 +1,5 @@
 //! What people see while a run is under way, on stderr: a bar on a terminal; otherwise plain
-//! lines as http-kit's client printed them, spelling included, so that both can be read by the
+//! lines as http-parts's client printed them, spelling included, so that both can be read by the
 //! same tools.
 
 use std::io::IsTerminal;

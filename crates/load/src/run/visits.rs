@@ -1,25 +1,28 @@
-//! The acts of `abuse` and `soak`, and what their records say of them.
+//! The hold phases of `abuse` and `soak`.
 
 use std::fmt;
 use std::fs;
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use murre_record::{Remains, SoakFacts, VisitFacts};
 use serde_json::Value;
 
-use super::{Ended, POLL, Run};
+use crate::engine::orders::Phase;
 use crate::measure::reading::Reading;
 use crate::measure::stats;
-use crate::run::act::Act;
+use crate::run::phases::{Ended, POLL, Run};
 
 impl Run {
     /// Twice: quiet, abuse, a pause in which the server clears up.
     pub(super) fn abuse(&mut self) -> Ended {
-        let span = self.cli.duration;
+        let span = self.job.common.duration;
         for _ in 0..2 {
-            for (act, span) in [(Act::Quiet, span), (Act::Visit, span), (Act::Settle, SETTLE)] {
-                if self.act(act, span, |_| true).is_none() {
+            for (phase, span) in
+                [(Phase::Quiet, span), (Phase::Visit, span), (Phase::Settle, SETTLE)]
+            {
+                if self.phase(phase, span, |_| true).is_none() {
                     return Ended::Early;
                 }
             }
@@ -30,18 +33,18 @@ impl Run {
 
     /// A warm-up, after which everything has been used once; then the soak. What there is after the
     /// one is compared with what there is after the other.
-    pub(super) fn soak(&mut self) -> Ended {
-        let span = self.cli.duration;
+    pub(super) fn soak(&mut self, admin: SocketAddr) -> Ended {
+        let span = self.job.common.duration;
         let mut before = None;
         for span in [span.min(WARM_UP).max(span / 6), span] {
-            if self.act(Act::Visit, span, |_| true).is_none()
-                || self.act(Act::Settle, SETTLE, |_| true).is_none()
+            if self.phase(Phase::Visit, span, |_| true).is_none()
+                || self.phase(Phase::Settle, SETTLE, |_| true).is_none()
             {
                 return Ended::Early;
             }
-            let patience = Instant::now() + self.cli.timeout;
+            let patience = Instant::now() + self.job.common.timeout;
             let after = loop {
-                let after = match self.remains() {
+                let after = match self.remains(admin) {
                     Ok(after) => after,
                     Err(error) => return self.fail(format!("{error:#}")),
                 };
@@ -61,10 +64,9 @@ impl Run {
         Ended::Done
     }
 
-    fn remains(&self) -> anyhow::Result<Remains> {
-        let admin = self.cli.admin.as_ref().expect("clap asks for it").addresses()[0];
+    fn remains(&self, admin: SocketAddr) -> anyhow::Result<Remains> {
         let stats = stats::read(admin)?;
-        let reading = self.cli.server_pid.map(Reading::take).transpose()?;
+        let reading = self.job.common.server_pid.map(Reading::take).transpose()?;
         let slabs = reading.as_ref().and_then(|reading| reading.slabs.as_ref());
         let caches = slabs.into_iter().flat_map(|slabs| slabs.0.values());
         let of_sockets = caches
@@ -84,7 +86,7 @@ impl Run {
                 remains.not_zero.insert(name.to_owned(), value);
             }
         }
-        if let Some(pid) = self.cli.server_pid {
+        if let Some(pid) = self.job.common.server_pid {
             remains.files =
                 fs::read_dir(format!("/proc/{pid}/fd")).ok().map(|all| all.count() as u64);
         }
@@ -92,8 +94,9 @@ impl Run {
     }
 
     fn judge_visits(&mut self) {
-        let Some((_, board)) = &self.shared.visits else { return };
-        for (name, VisitFacts { otherwise, first_otherwise, begun, .. }) in board.facts() {
+        for (name, VisitFacts { otherwise, first_otherwise, begun, .. }) in
+            self.job.scenario.visit_facts()
+        {
             let first = first_otherwise.unwrap_or_default();
             if otherwise > 0 {
                 self.reasons.push(format!("{name}: {otherwise} of {begun} went wrong: {first}"));

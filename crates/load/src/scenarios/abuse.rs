@@ -1,102 +1,231 @@
 //! `abuse`: hostile peers in mix, beside well-behaved connections on the same server that must not
-//! notice. Each kind of abuse is a [`Visit`] with the end that the server must put to it.
+//! notice. Each kind of abuse is a [`Script`] with the end that the server must put to it.
 //!
 //! The well-behaved send texts over WebSockets and requests over HTTP, as `ws-upper` and
 //! `http-keepalive` do, each sort on a shard of its own; the hostile have another.
 
+use murre_codec::{Control, Kind as MessageKind, OpCode};
+
+use crate::cli::args::{self, Span};
+use crate::cli::common::Common;
+use crate::client::channel;
+use crate::client::script::{
+    End, MASK, Reply, Script, Step, expect_status, expect_text, frame, get, open, repeat, send,
+    text, trickle,
+};
+use crate::client::scripted::{ScriptedPeers, Scripts};
+use crate::client::ws::WsClient;
+use crate::engine::fleet::Fleet;
+use crate::engine::workers::{self, Starting, WorkerConfig};
+use crate::scenarios::http_keepalive::{self, HttpKeepalive};
+use crate::scenarios::scenario::{FINE_TICK, HoldPlan, Scenario, Setup, check_fine, check_rate};
+use crate::scenarios::ws_upper::WsUpper;
+use murre_record::{Scenario as Kind, VisitFacts};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use murre_codec::{Control, Kind, OpCode};
+/// The scenario's arguments.
+#[derive(clap::Args, Clone, Serialize)]
+pub(crate) struct Args {
+    /// Time from one text or request of a well-behaved connection to the next
+    #[arg(long, default_value = "100ms", value_parser = args::timed)]
+    #[serde(serialize_with = "args::seconds")]
+    every: Duration,
 
-use crate::client::channel;
-use crate::client::visit::{
-    End, MASK, Step, Visit, Word, frame, get, hear, hear_text, open, repeat, say, text, trickle,
-};
+    /// Connects per second of hostile connections, and pieces of up to 64 KiB that they send
+    #[arg(long, value_name = "N/s", default_value = "300", value_parser = args::rate)]
+    rate: f64,
+
+    /// Hostile connections at a time
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    hostile: u32,
+
+    #[arg(skip)]
+    #[serde(skip)]
+    scripts: OnceLock<Arc<Scripts>>,
+}
+
+impl Scenario for Args {
+    fn kind(&self) -> Kind {
+        Kind::Abuse
+    }
+
+    fn check(&self, common: &Common) -> Result<(), String> {
+        check_rate(Some(self.rate))?;
+        if common.conns < 2 {
+            return Err("--conns must be 2 at least: one over WebSocket, one over HTTP".to_owned());
+        }
+        check_fine(common.timeout.as_secs_f64())
+    }
+
+    fn path(&self) -> &'static str {
+        "/upper"
+    }
+
+    fn visitors(&self, _: &Common) -> u32 {
+        self.hostile
+    }
+
+    fn workers_apart(&self) -> usize {
+        2
+    }
+
+    fn conns(&self, common: &Common, worker: usize, _: usize) -> u32 {
+        match worker {
+            TEXTS => common.conns.div_ceil(2),
+            REQUESTS => common.conns / 2,
+            _ => self.hostile,
+        }
+    }
+
+    fn tick(&self) -> Duration {
+        FINE_TICK
+    }
+
+    fn hold_plan(&self, _: &Common) -> HoldPlan {
+        HoldPlan::Abuse
+    }
+
+    fn bytes_per_connection(&self) -> usize {
+        Fleet::<WsClient<WsUpper>>::MEMBER_BYTES
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        let (every, client) = (self.every, setup.client(&config));
+        match client.worker as usize {
+            TEXTS => setup.start_ws(config, move |c| WsUpper::new(every, c.timeout, c.own_seed())),
+            REQUESTS => {
+                let every = every.as_secs_f64();
+                let args =
+                    http_keepalive::Args { idle: Span { from: 0.5 * every, to: 1.5 * every } };
+                let host = setup.host();
+                setup.start_clients(config, move || {
+                    HttpKeepalive::new(args, host, "/".to_owned(), client)
+                })
+            }
+            _ => {
+                let scripts = self.scripts.get_or_init(|| Arc::new(Scripts::new(scripts())));
+                let (scripts, rate) = (Arc::clone(scripts), self.rate);
+                workers::start(config, move |parts| {
+                    ScriptedPeers::new(scripts, rate, client.timeout, parts)
+                })
+            }
+        }
+    }
+
+    fn visit_facts(&self) -> BTreeMap<String, VisitFacts> {
+        self.scripts.get().map(|scripts| scripts.facts()).unwrap_or_default()
+    }
+}
+
+/// The workers of the well-behaved connections, over WebSocket and over HTTP. The hostile have the rest.
+const TEXTS: usize = 0;
+const REQUESTS: usize = 1;
 
 /// Every kind.
-pub(crate) fn visits() -> Vec<Visit> {
-    let mut visits = slow();
-    visits.extend(requests());
-    visits.extend(frames());
-    visits.extend(commands());
-    visits.extend(comings_and_goings());
-    visits
+fn scripts() -> Vec<Script> {
+    let mut scripts = slow();
+    scripts.extend(requests());
+    scripts.extend(frames());
+    scripts.extend(commands());
+    scripts.extend(comings_and_goings());
+    scripts
 }
 
-const fn status(status: u16) -> Option<Word> {
-    Some(Word::Status(status))
+const fn status(status: u16) -> Option<Reply> {
+    Some(Reply::Status(status))
 }
 
-const fn code(code: u16) -> Option<Word> {
-    Some(Word::Close(code))
+const fn code(code: u16) -> Option<Reply> {
+    Some(Reply::Close(code))
 }
 
 /// Heads of which the rest comes slowly, or not.
-fn slow() -> Vec<Visit> {
-    const LATE: End = End::Theirs(&[status(408)]);
+fn slow() -> Vec<Script> {
+    const LATE: End = End::ByServer(&[status(408)]);
     let head = "GET / HTTP/1.1\r\nHost: murre\r\nX: ";
     let body = "POST / HTTP/1.1\r\nHost: murre\r\nContent-Length: 1000\r\n\r\n";
     vec![
-        Visit::new("connect and hold", vec![], const { End::Theirs(&[None, status(408)]) }),
-        Visit::new("slowloris", vec![say(head), trickle("x", SLOWLY, 200)], LATE),
-        Visit::new("half a head", vec![say(head)], LATE),
-        Visit::new("slow body", vec![say(body), trickle("x", SLOWLY, 200)], LATE),
-        Visit::new("half a body", vec![say(body)], LATE),
+        Script::new("connect and hold", vec![], const { End::ByServer(&[None, status(408)]) }),
+        Script::new("slowloris", vec![send(head), trickle("x", SLOWLY, 200)], LATE),
+        Script::new("half a head", vec![send(head)], LATE),
+        Script::new("slow body", vec![send(body), trickle("x", SLOWLY, 200)], LATE),
+        Script::new("half a body", vec![send(body)], LATE),
     ]
 }
 
 /// Requests that are too large, too many, or none.
-fn requests() -> Vec<Visit> {
-    const BAD: End = End::Theirs(&[status(400)]);
-    const TOO_LARGE: End = End::Theirs(&[status(431)]);
+fn requests() -> Vec<Script> {
+    const BAD: End = End::ByServer(&[status(400)]);
+    const TOO_LARGE: End = End::ByServer(&[status(431)]);
     let head = "GET / HTTP/1.1\r\nHost: murre\r\n";
     let headers = |count: usize| "X-Header: value\r\n".repeat(count);
-    let post = |headers: &str| say(format!("POST / HTTP/1.1\r\nHost: murre\r\n{headers}\r\n\r\n"));
+    let post = |headers: &str| send(format!("POST / HTTP/1.1\r\nHost: murre\r\n{headers}\r\n\r\n"));
     vec![
-        Visit::new("endless head", vec![say(head), repeat(headers(100), QUICKLY, 500)], TOO_LARGE),
-        Visit::new("huge head", vec![say(format!("{head}{}", headers(4000)))], TOO_LARGE),
-        Visit::new("huge header", vec![say(format!("{head}X: {}", "x".repeat(60_000)))], TOO_LARGE),
-        Visit::new(
+        Script::new(
+            "endless head",
+            vec![send(head), repeat(headers(100), QUICKLY, 500)],
+            TOO_LARGE,
+        ),
+        Script::new("huge head", vec![send(format!("{head}{}", headers(4000)))], TOO_LARGE),
+        Script::new(
+            "huge header",
+            vec![send(format!("{head}X: {}", "x".repeat(60_000)))],
+            TOO_LARGE,
+        ),
+        Script::new(
             "huge body",
             vec![post("Content-Length: 999999999")],
-            const { End::Theirs(&[status(413)]) },
+            const { End::ByServer(&[status(413)]) },
         ),
-        Visit::new("smuggling", vec![post("Content-Length: 4\r\nTransfer-Encoding: chunked")], BAD),
-        Visit::new("garbage", vec![say(noise(2000))], BAD),
-        Visit::new(
-            "TLS",
-            vec![say([b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", &noise(500)[..]].concat())],
+        Script::new(
+            "smuggling",
+            vec![post("Content-Length: 4\r\nTransfer-Encoding: chunked")],
             BAD,
         ),
-        Visit::new(
+        Script::new("garbage", vec![send(noise(2000))], BAD),
+        Script::new(
+            "TLS",
+            vec![send([b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", &noise(500)[..]].concat())],
+            BAD,
+        ),
+        Script::new(
             "HTTP/2",
-            vec![say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")],
-            const { End::Theirs(&[status(400), status(505)]) },
+            vec![send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")],
+            const { End::ByServer(&[status(400), status(505)]) },
         ),
         // More is queued here than is sent while the answers are not read, and they are not read while
         // so much is queued.
-        Visit::new(
+        Script::new(
             "answers not read",
-            vec![say(get("/?length=4096").repeat(8000))],
-            const { End::Theirs(&[None, status(200)]) },
+            vec![send(get("/?length=4096").repeat(8000))],
+            const { End::ByServer(&[None, status(200)]) },
         ),
-        Visit::new("pipeline and reset", vec![say(get("/?length=4096").repeat(50))], End::Reset),
+        Script::new("pipeline and reset", vec![send(get("/?length=4096").repeat(50))], End::Reset),
     ]
 }
 
 /// WebSockets that break the rules, or bend them.
-fn frames() -> Vec<Visit> {
-    const BROKEN: End = End::Theirs(&[code(1002)]);
-    const TOO_LONG: End = End::Theirs(&[code(1009)]);
-    const TOO_MUCH: End = End::Theirs(&[code(1008)]);
+fn frames() -> Vec<Script> {
+    const BROKEN: End = End::ByServer(&[code(1002)]);
+    const TOO_LONG: End = End::ByServer(&[code(1009)]);
+    const TOO_MUCH: End = End::ByServer(&[code(1008)]);
     // Given up, or ended for what is missing, whichever comes first.
-    const SILENT: End = End::Theirs(&[None, code(1008)]);
+    const SILENT: End = End::ByServer(&[None, code(1008)]);
     let ping = frame(OpCode::Control(Control::Ping), b"ping");
     let open = |name: &str, steps: Vec<Step>, end| {
-        Visit::new(name, [open("/echo").to_vec(), steps].concat(), end)
+        Script::new(name, [open("/echo").to_vec(), steps].concat(), end)
     };
     let raw = |first: u8, length: &[u8], payload: &[u8]| {
-        say([&[first][..], length, &MASK, payload].concat())
+        send([&[first][..], length, &MASK, payload].concat())
     };
     let huge = [&[0xff][..], &(1_u64 << 40).to_be_bytes()].concat();
     let half = [b"\x02\x82", &MASK[..], b"xx"].concat();
@@ -104,40 +233,40 @@ fn frames() -> Vec<Visit> {
     let tiny = [b"\x00\x80", &MASK[..]].concat();
     let long = [&b"\x82\xfe\x80\x00"[..], &MASK].concat();
     let more = [b"\x00", &piece[1..]].concat();
-    let many = frame(Kind::Binary.opcode(), &vec![7; 500_000]).repeat(8);
+    let many = frame(MessageKind::Binary.opcode(), &vec![7; 500_000]).repeat(8);
     vec![
-        open("unmasked", vec![say(b"\x81\x02hi")], BROKEN),
+        open("unmasked", vec![send(b"\x81\x02hi")], BROKEN),
         open("reserved bits", vec![raw(0xf1, &[0x80], b"")], BROKEN),
         open(
             "bad UTF-8",
             vec![raw(0x81, &[0x82], b"\xff\xff")],
-            const { End::Theirs(&[code(1007)]) },
+            const { End::ByServer(&[code(1007)]) },
         ),
-        open("huge message", vec![raw(0x82, &huge, b"")], const { End::Theirs(&[code(1009)]) }),
-        open("endless fragments", vec![say(piece), repeat(more, QUICKLY, 500)], TOO_LONG),
-        open("tiny fragments", vec![say([&half[..], &tiny.repeat(5000)].concat())], TOO_MUCH),
+        open("huge message", vec![raw(0x82, &huge, b"")], const { End::ByServer(&[code(1009)]) }),
+        open("endless fragments", vec![send(piece), repeat(more, QUICKLY, 500)], TOO_LONG),
+        open("tiny fragments", vec![send([&half[..], &tiny.repeat(5000)].concat())], TOO_MUCH),
         open("ping flood", vec![repeat(ping.repeat(200), QUICKLY, 100)], TOO_MUCH),
-        open("slow message", vec![say(long), trickle("x", SLOWLY, 200)], TOO_MUCH),
-        open("half a message", vec![say(half)], SILENT),
+        open("slow message", vec![send(long), trickle("x", SLOWLY, 200)], TOO_MUCH),
+        open("half a message", vec![send(half)], SILENT),
         open("half a frame", vec![raw(0x82, &[0xfe, 4, 0], b"xx")], SILENT),
         open("pings not answered", vec![], SILENT),
-        open("echoes not read", vec![say(many)], SILENT),
+        open("echoes not read", vec![send(many)], SILENT),
     ]
 }
 
 /// Commands of the channels' protocol: too many, too large, too deep.
-fn commands() -> Vec<Visit> {
+fn commands() -> Vec<Script> {
     let open = |name: &str, steps: Vec<Step>, end| {
-        Visit::new(name, [open("/ws").to_vec(), steps].concat(), end)
+        Script::new(name, [open("/ws").to_vec(), steps].concat(), end)
     };
-    const TOO_FAST: End = End::Theirs(&[code(1008)]);
+    const TOO_FAST: End = End::ByServer(&[code(1008)]);
     // Many at a time: the pace of single ones is within the server's limit.
     let flood = |command: String| {
-        let commands = frame(Kind::Text.opcode(), command.as_bytes()).repeat(200);
+        let commands = frame(MessageKind::Text.opcode(), command.as_bytes()).repeat(200);
         repeat(commands, QUICKLY, 100)
     };
     let publish = |data: &str| channel::publish("abuse", data, None);
-    let paced = frame(Kind::Text.opcode(), publish("1").as_bytes());
+    let paced = frame(MessageKind::Text.opcode(), publish("1").as_bytes());
     vec![
         open("subscribe flood", vec![flood(channel::subscribe("abuse", None))], TOO_FAST),
         open("publish flood", vec![flood(publish("1"))], TOO_FAST),
@@ -146,29 +275,33 @@ fn commands() -> Vec<Visit> {
             "huge JSON",
             vec![
                 text(publish(&format!("\"{}\"", "x".repeat(200_000)))),
-                hear_text("bad_publication"),
+                expect_text("bad_publication"),
             ],
             End::Fin,
         ),
         open(
             "deep JSON",
-            vec![text(publish(&"[".repeat(50_000))), hear_text("bad_json")],
+            vec![text(publish(&"[".repeat(50_000))), expect_text("bad_json")],
             End::Reset,
         ),
     ]
 }
 
 /// Connections that are not used, or not for long.
-fn comings_and_goings() -> Vec<Visit> {
+fn comings_and_goings() -> Vec<Script> {
     let half = "GET /ws HTTP/1.1\r\nHost: murre\r\nUpgrade: webs";
     vec![
-        Visit::new("connect and reset", vec![], End::Reset),
-        Visit::new("connect and close", vec![], End::Fin),
-        Visit::new("half a head, closed", vec![say(half)], End::Fin),
-        Visit::new("half a head, reset", vec![say(half)], End::Reset),
-        Visit::new("handshake and reset", open("/ws").to_vec(), End::Reset),
-        Visit::new("handshake and close", open("/ws").to_vec(), End::Fin),
-        Visit::new("request and reset", vec![say(get("/healthz")), hear(200)], End::Reset),
+        Script::new("connect and reset", vec![], End::Reset),
+        Script::new("connect and close", vec![], End::Fin),
+        Script::new("half a head, closed", vec![send(half)], End::Fin),
+        Script::new("half a head, reset", vec![send(half)], End::Reset),
+        Script::new("handshake and reset", open("/ws").to_vec(), End::Reset),
+        Script::new("handshake and close", open("/ws").to_vec(), End::Fin),
+        Script::new(
+            "request and reset",
+            vec![send(get("/healthz")), expect_status(200)],
+            End::Reset,
+        ),
     ]
 }
 

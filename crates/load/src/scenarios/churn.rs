@@ -1,46 +1,124 @@
 //! `churn`: connections that subscribe, unsubscribe and reconnect at random, while one publishes
-//! numbers to their topics. What a subscriber hears must be a run without gaps for as long as it is
-//! subscribed. In topics with history, those of the namespace `kept`, it resumes where it was and must
+//! numbers to their channels. What a subscriber hears must be a run without gaps for as long as it is
+//! subscribed. In channels with history, those of the namespace `kept`, it resumes where it was and must
 //! have missed nothing and get nothing twice, across reconnects.
 //!
-//! A seat is a client that outlives its connections: the next connection of its shard takes it up.
+//! A subscriber is a client that outlives its connections: the next connection of its shard takes it up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fastrand::Rng;
-use murre_codec::{CloseCode, Kind, encode};
-use murre_core::{CloseReason, ConnId, Outbox, Queued};
+use murre_codec::Kind as MessageKind;
+use murre_core::{CloseReason, ConnId};
 use murre_record::ChurnFacts;
 use serde::Deserialize;
 
+use crate::cli::args;
 use crate::cli::args::Span;
-use crate::client::channel::{self, Gather, Heard, Position};
-use crate::client::ws::{Line, Piece, Talk, say};
+use crate::cli::common::Common;
+use crate::client::channel::{
+    MessageBuffer, Position, ServerMessage, publish, subscribe, unsubscribe,
+};
+use crate::client::ws::WsClient;
+use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
 use crate::client::{fraction, hash};
+use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros, Score};
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::scenario::{ClientSetup, FINE_TICK, Scenario, Setup, check_fine, check_rate};
+use murre_record::{CountedFrom, Scenario as Kind};
+use serde::Serialize;
+use std::sync::OnceLock;
 
-/// The scenario, the same for all shards.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// Beside the publisher, which is the first connection of all.
-    pub(crate) subscribers: u32,
-    pub(crate) topics: u32,
-    /// How many of the topics have history.
-    pub(crate) kept: u32,
-    /// Publications per second.
-    pub(crate) rate: f64,
-    /// Between one change of mind and the next, in seconds.
-    pub(crate) idle: Span,
-    pub(crate) timeout: Duration,
-    pub(crate) seed: u64,
-    pub(crate) shards: u32,
+/// The scenario's arguments.
+#[derive(clap::Args, Clone, Serialize)]
+pub(crate) struct Args {
+    /// Range of seconds from one change of a subscriber to the next
+    #[arg(long, value_name = "FROM-TO", default_value = "0.1-1")]
+    idle: Span,
+
+    /// Channels that the subscribers are spread over
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u32).range(1..),
+        alias = "topics"
+    )]
+    channels: u32,
+
+    /// How many of the channels have history, in the namespace `kept` [default: half]
+    #[arg(long, value_name = "N")]
+    kept: Option<u32>,
+
+    /// Publications per second, on a fixed schedule
+    #[arg(long, value_name = "N/s", default_value = "1000", value_parser = args::rate)]
+    rate: f64,
+
+    #[arg(skip)]
+    #[serde(skip)]
+    shared: OnceLock<Arc<Shared>>,
+}
+
+impl Args {
+    /// Channels with history.
+    fn kept(&self) -> u32 {
+        self.kept.unwrap_or(self.channels / 2)
+    }
+}
+
+impl Scenario for Args {
+    fn kind(&self) -> Kind {
+        Kind::Churn
+    }
+
+    fn check(&self, common: &Common) -> Result<(), String> {
+        check_rate(Some(self.rate))?;
+        if self.channels > common.conns {
+            return Err("--channels without subscribers: give as many --conns".to_owned());
+        }
+        if self.kept() > self.channels {
+            return Err("--kept is more than there are --channels".to_owned());
+        }
+        check_fine(self.idle.to.max(common.timeout.as_secs_f64()))
+    }
+
+    fn conns_all(&self, common: &Common) -> u64 {
+        // One more publishes.
+        u64::from(common.conns) + 1
+    }
+
+    fn tick(&self) -> Duration {
+        FINE_TICK
+    }
+
+    fn counted_from(&self) -> CountedFrom {
+        CountedFrom::Sent
+    }
+
+    fn must_receive(&self) -> bool {
+        true
+    }
+
+    fn bytes_per_connection(&self) -> usize {
+        Fleet::<WsClient<Churn>>::MEMBER_BYTES
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        let shared = Arc::clone(self.shared.get_or_init(|| Arc::new(Shared::new(self))));
+        let args = self.clone();
+        setup.start_ws(config, move |client| Churn::new(args, client, shared))
+    }
+
+    fn churn_facts(&self) -> Option<ChurnFacts> {
+        self.shared.get().map(|shared| shared.facts())
+    }
 }
 
 /// What all shards see.
-pub(crate) struct Board {
-    /// Of each topic: publications so far.
+pub(crate) struct Shared {
+    /// Of each channel: publications so far.
     sent: Box<[AtomicU64]>,
     /// Nothing more will be published.
     over: AtomicBool,
@@ -58,13 +136,13 @@ struct Counts {
     published: AtomicU64,
 }
 
-impl Board {
-    pub(crate) fn new(settings: &Settings) -> Board {
-        let sent = (0..settings.topics).map(|_| AtomicU64::new(0)).collect();
-        Board { sent, over: AtomicBool::new(false), counts: Counts::default() }
+impl Shared {
+    pub(crate) fn new(args: &Args) -> Shared {
+        let sent = (0..args.channels).map(|_| AtomicU64::new(0)).collect();
+        Shared { sent, over: AtomicBool::new(false), counts: Counts::default() }
     }
 
-    pub(crate) fn facts(&self) -> ChurnFacts {
+    fn facts(&self) -> ChurnFacts {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let counts = &self.counts;
         ChurnFacts {
@@ -78,8 +156,8 @@ impl Board {
         }
     }
 
-    fn sent(&self, topic: u32) -> &AtomicU64 {
-        &self.sent[topic as usize]
+    fn sent(&self, channel: u32) -> &AtomicU64 {
+        &self.sent[channel as usize]
     }
 }
 
@@ -89,10 +167,10 @@ fn one_more(count: &AtomicU64) {
 
 /// One shard's clients.
 pub(crate) struct Churn {
-    settings: Settings,
-    board: Arc<Board>,
-    shard: u32,
-    seats: Vec<Seat>,
+    args: Args,
+    setup: ClientSetup,
+    shared: Arc<Shared>,
+    subscribers: Vec<Subscriber>,
     /// Seats without a connection, the longest free at the end.
     free: Vec<u32>,
     publisher: Option<ConnId>,
@@ -107,11 +185,11 @@ pub(crate) struct Churn {
 
 /// One client, whichever connection it has.
 #[derive(Clone, Debug)]
-struct Seat {
-    topic: u32,
+struct Subscriber {
+    channel: u32,
     stage: Stage,
     run: Run,
-    /// Where it stands in the history of its topic.
+    /// Where it stands in the history of its channel.
     position: Option<Position>,
     /// What it has made up its mind about so far.
     round: u32,
@@ -178,7 +256,7 @@ struct Data {
 #[derive(Default)]
 pub(crate) struct State {
     role: Role,
-    gather: Gather,
+    buffer: MessageBuffer,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -186,77 +264,74 @@ enum Role {
     #[default]
     None,
     Publisher,
-    Seat(u32),
+    Subscriber(u32),
 }
 
 impl Churn {
-    pub(crate) fn new(settings: Settings, board: Arc<Board>, shard: u32) -> Churn {
-        // The publisher is number 0 of all; the seats follow it.
-        let all = (1..=settings.subscribers).filter(|number| number % settings.shards == shard);
-        let seat = |number: u32| Seat {
-            topic: (number - 1) % settings.topics,
+    pub(crate) fn new(args: Args, setup: ClientSetup, shared: Arc<Shared>) -> Churn {
+        // The publisher is number 0 of all; the subscribers follow it.
+        let all = (1..=setup.conns).filter(|number| number % setup.workers == setup.worker);
+        let subscriber = |number: u32| Subscriber {
+            channel: (number - 1) % args.channels,
             stage: Stage::Away,
             run: Run::default(),
             position: None,
             round: 0,
             connected_before: false,
         };
-        let seats: Vec<_> = all.map(seat).collect();
+        let subscribers: Vec<_> = all.map(subscriber).collect();
         Churn {
-            free: (0..seats.len() as u32).collect(),
-            seats,
-            board,
-            shard,
+            free: (0..subscribers.len() as u32).collect(),
+            subscribers,
+            shared,
             publisher: None,
             begun: None,
             published: 0,
             unanswered: 0,
             finishing: false,
             settled: false,
-            settings,
+            args,
+            setup,
         }
     }
 
-    fn is_kept(&self, topic: u32) -> bool {
-        topic < self.settings.kept
+    fn is_kept(&self, channel: u32) -> bool {
+        channel < self.args.kept()
     }
 
     /// Runs after each other do not share the history.
-    fn identifier(&self, topic: u32) -> String {
-        let namespace = if self.is_kept(topic) { "kept" } else { "churn" };
-        format!("{namespace}:churn-{}-{topic}", self.settings.seed)
+    fn identifier(&self, channel: u32) -> String {
+        let namespace = if self.is_kept(channel) { "kept" } else { "churn" };
+        format!("{namespace}:churn-{}-{channel}", self.setup.seed)
     }
 
-    fn seat(&mut self, place: u32) -> &mut Seat {
-        &mut self.seats[place as usize]
+    fn subscriber(&mut self, place: u32) -> &mut Subscriber {
+        &mut self.subscribers[place as usize]
     }
 
-    /// Number and pause of a seat's next change of mind.
+    /// Number and pause of a subscriber's next change of mind.
     fn next_mind(&mut self, place: u32) -> (u64, Duration) {
-        let seed = self.settings.seed ^ u64::from(self.shard) << 40;
-        let seat = self.seat(place);
-        seat.round = seat.round.wrapping_add(1);
-        let hash = hash(seed, place, seat.round);
-        (hash, Duration::from_secs_f64(self.settings.idle.at(fraction(hash))))
+        let seed = self.setup.seed ^ u64::from(self.setup.worker) << 40;
+        let subscriber = self.subscriber(place);
+        subscriber.round = subscriber.round.wrapping_add(1);
+        let hash = hash(seed, place, subscriber.round);
+        (hash, Duration::from_secs_f64(self.args.idle.at(fraction(hash))))
     }
 
-    fn rest(&mut self, id: ConnId, place: u32, line: &mut Line<'_, '_>) {
+    fn rest(&mut self, id: ConnId, place: u32, ctx: &mut WsContext<'_>) {
         let (_, pause) = self.next_mind(place);
-        let ticks = line.desk.out.ticks(pause);
-        line.desk.out.set_timer(id, ticks);
+        ctx.start_timer(id, pause);
     }
 
-    fn subscribe(&mut self, id: ConnId, place: u32, line: &mut Line<'_, '_>) {
-        let seat = self.seat(place);
-        seat.stage = Stage::Subscribing;
-        let (topic, position) = (seat.topic, seat.position);
-        self.ask(id, &channel::subscribe(&self.identifier(topic), position), line);
+    fn subscribe(&mut self, id: ConnId, place: u32, ctx: &mut WsContext<'_>) {
+        let subscriber = self.subscriber(place);
+        subscriber.stage = Stage::Subscribing;
+        let (channel, position) = (subscriber.channel, subscriber.position);
+        self.ask(id, &subscribe(&self.identifier(channel), position), ctx);
     }
 
-    fn ask(&self, id: ConnId, command: &str, line: &mut Line<'_, '_>) {
-        channel::say(id, command, line);
-        let ticks = line.desk.out.ticks(self.settings.timeout);
-        line.desk.out.set_timer(id, ticks);
+    fn ask(&self, id: ConnId, command: &str, ctx: &mut WsContext<'_>) {
+        ctx.command(id, command, self.setup.timeout);
     }
 
     /// The server has answered `subscribe`.
@@ -265,43 +340,43 @@ impl Churn {
         id: ConnId,
         place: u32,
         (position, recovered): (Option<Position>, Option<bool>),
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) {
-        let seat = &mut self.seats[place as usize];
-        let kept = seat.topic < self.settings.kept;
-        let counts = &self.board.counts;
+        let subscriber = &mut self.subscribers[place as usize];
+        let kept = subscriber.channel < self.args.kept();
+        let counts = &self.shared.counts;
         // Whatever is published from now on must come.
-        let sent = self.board.sent(seat.topic).load(Ordering::Acquire);
-        match (kept, position, seat.position, recovered) {
-            (false, ..) => seat.run = Run { next: None, floor: sent },
+        let sent = self.shared.sent(subscriber.channel).load(Ordering::Acquire);
+        match (kept, position, subscriber.position, recovered) {
+            (false, ..) => subscriber.run = Run { next: None, floor: sent },
             (true, Some(new), None, _) => {
-                seat.run = Run { next: None, floor: sent };
-                seat.position = Some(new);
+                subscriber.run = Run { next: None, floor: sent };
+                subscriber.position = Some(new);
             }
             // The run goes on, and the position with each publication.
             (true, Some(new), Some(old), Some(true)) if new.epoch == old.epoch => {
                 one_more(&counts.recovered);
                 let missed = new.offset.saturating_sub(old.offset);
                 counts.recovered_publications.fetch_add(missed, Ordering::Relaxed);
-                seat.run.floor = sent;
+                subscriber.run.floor = sent;
             }
             (true, Some(new), Some(_), Some(false)) => {
                 one_more(&counts.unrecovered);
-                seat.run = Run { next: None, floor: sent };
-                seat.position = Some(new);
+                subscriber.run = Run { next: None, floor: sent };
+                subscriber.position = Some(new);
             }
             (true, ..) => {
                 let detail = format_args!(
-                    "a topic with history is subscribed to with position {position:?}, recovered \
+                    "a channel with history is subscribed to with position {position:?}, recovered \
                      {recovered:?}"
                 );
-                return line.desk.fail(id, Fault::Wrong, detail);
+                return ctx.fail(id, Fault::Wrong, detail);
             }
         }
-        seat.stage = Stage::Subscribed;
+        subscriber.stage = Stage::Subscribed;
         one_more(&counts.subscribed);
-        line.desk.ready();
-        self.rest(id, place, line);
+        ctx.ready();
+        self.rest(id, place, ctx);
     }
 
     fn publication(
@@ -309,111 +384,111 @@ impl Churn {
         id: ConnId,
         place: u32,
         (data, offset): (&Data, Option<u64>),
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) {
-        let seat = &mut self.seats[place as usize];
-        if let Err(Gap { expected, number }) = seat.run.hear(data.number) {
-            let detail =
-                format_args!("publication {number} of topic {} for {expected}", seat.topic);
-            return line.desk.fail(id, Fault::Wrong, detail);
+        let subscriber = &mut self.subscribers[place as usize];
+        if let Err(Gap { expected, number }) = subscriber.run.hear(data.number) {
+            let detail = format_args!(
+                "publication {number} of channel {} for {expected}",
+                subscriber.channel
+            );
+            return ctx.fail(id, Fault::Wrong, detail);
         }
-        if let Some(position) = &mut seat.position {
+        if let Some(position) = &mut subscriber.position {
             if offset != Some(position.offset + 1) {
                 let detail = format_args!("offset {offset:?} behind {}", position.offset);
-                return line.desk.fail(id, Fault::Wrong, detail);
+                return ctx.fail(id, Fault::Wrong, detail);
             }
             position.offset += 1;
         }
         // What was missed has waited for its reader, not for the server.
         let now = Instant::now();
-        let after = line.desk.score.micros(now).since(Micros(data.sent));
-        if data.number >= seat.run.floor {
-            line.desk.score.arrived(after, 0);
+        let after = ctx.score.micros(now).since(Micros(data.sent));
+        if data.number >= subscriber.run.floor {
+            ctx.score.arrived(after, 0);
         } else {
-            line.desk.score.arrived_late();
+            ctx.score.arrived_late();
         }
     }
 
     /// What the server says to a subscriber.
-    fn heard(&mut self, id: ConnId, place: u32, text: &[u8], line: &mut Line<'_, '_>) {
-        let Some(heard) = Heard::<'_, Data>::hear(id, text, line) else { return };
-        let (topic, stage) = (self.seat(place).topic, self.seat(place).stage);
-        if heard.identifier != self.identifier(topic) {
-            return heard.unexpected(id, line);
+    fn heard(&mut self, id: ConnId, place: u32, text: &[u8], ctx: &mut WsContext<'_>) {
+        let Some(heard) = ServerMessage::<'_, Data>::hear(id, text, ctx) else { return };
+        let (channel, stage) = (self.subscriber(place).channel, self.subscriber(place).stage);
+        if heard.identifier != self.identifier(channel) {
+            return heard.unexpected(id, ctx);
         }
         match (&heard.kind[..], &heard.data, stage) {
             ("publication", Some(data), Stage::Subscribed | Stage::Unsubscribing) => {
-                self.publication(id, place, (data, heard.offset), line);
+                self.publication(id, place, (data, heard.offset), ctx);
             }
             ("subscribed", _, Stage::Subscribing) => {
-                self.subscribed(id, place, (heard.position, heard.recovered), line);
+                self.subscribed(id, place, (heard.position, heard.recovered), ctx);
             }
             ("unsubscribed", _, Stage::Unsubscribing) => {
-                one_more(&self.board.counts.unsubscribed);
-                self.seat(place).stage = Stage::Resting;
-                self.rest(id, place, line);
+                one_more(&self.shared.counts.unsubscribed);
+                self.subscriber(place).stage = Stage::Resting;
+                self.rest(id, place, ctx);
             }
-            _ => heard.unexpected(id, line),
+            _ => heard.unexpected(id, ctx),
         }
     }
 
     /// What the server says to the publisher.
-    fn answered(&mut self, id: ConnId, text: &[u8], line: &mut Line<'_, '_>) {
-        let Some(heard) = Heard::<'_, Data>::hear(id, text, line) else { return };
+    fn answered(&mut self, id: ConnId, text: &[u8], ctx: &mut WsContext<'_>) {
+        let Some(heard) = ServerMessage::<'_, Data>::hear(id, text, ctx) else { return };
         let asked = self.published - u64::from(self.unanswered);
         if heard.kind != "published" || self.unanswered == 0 {
-            return heard.unexpected(id, line);
+            return heard.unexpected(id, ctx);
         }
         if heard.id.is_none_or(|id| id >= self.published) {
             let detail = format_args!("answer {:?} for {asked}", heard.id);
-            return line.desk.fail(id, Fault::Wrong, detail);
+            return ctx.fail(id, Fault::Wrong, detail);
         }
         self.unanswered -= 1;
-        one_more(&self.board.counts.published);
-        line.desk.score.forget(1);
+        one_more(&self.shared.counts.published);
+        ctx.score.forget(1);
         if self.unanswered == 0 {
-            line.desk.out.clear_timer(id);
+            ctx.out.clear_timer(id);
         }
     }
 
     fn due(&self) -> Option<Instant> {
         let begun = self.begun.filter(|_| !self.finishing)?;
-        let after = Duration::from_secs_f64(self.published as f64 / self.settings.rate);
+        let after = Duration::from_secs_f64(self.published as f64 / self.args.rate);
         self.publisher.is_some().then(|| begun + after)
     }
 
-    fn publish(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
+    fn publish(&mut self, output: &mut WsOutput<'_>) {
         while let (Some(due), Some(id)) = (self.due(), self.publisher) {
-            if due > out.now() {
+            if due > output.out.now() {
                 return;
             }
-            let topic = (self.published % u64::from(self.settings.topics)) as u32;
-            let sent = self.board.sent(topic);
+            let channel = (self.published % u64::from(self.args.channels)) as u32;
+            let sent = self.shared.sent(channel);
             let number = sent.load(Ordering::Relaxed);
-            let micros = score.micros(Instant::now()).0;
+            let micros = output.score.micros(Instant::now()).0;
             let data = format!(r#"{{"number":{number},"sent":{micros}}}"#);
-            let command = channel::publish(&self.identifier(topic), &data, Some(self.published));
+            let command = publish(&self.identifier(channel), &data, Some(self.published));
             sent.store(number + 1, Ordering::Release);
-            // Gone: `closed` follows and counts it.
-            if say(out, id, Kind::Text.opcode(), command.as_bytes(), masks) != Queued::Yes {
+            let timeout = self.setup.timeout;
+            if !output.ask(id, MessageKind::Text.opcode(), command.as_bytes(), timeout) {
                 return;
             }
             self.published += 1;
             self.unanswered += 1;
-            score.owe(1);
-            out.set_timer(id, out.ticks(self.settings.timeout));
         }
     }
 
     /// Nothing more is published: whether everybody here has everything.
     fn settle(&mut self, score: &mut Score) {
-        if self.settled || !self.finishing || !self.board.over.load(Ordering::Acquire) {
+        if self.settled || !self.finishing || !self.shared.over.load(Ordering::Acquire) {
             return;
         }
-        let board = &self.board;
-        self.settled = self.seats.iter().all(|seat| {
-            seat.stage == Stage::Subscribed
-                && seat.run.has_all(board.sent(seat.topic).load(Ordering::Acquire))
+        let shared = &self.shared;
+        self.settled = self.subscribers.iter().all(|subscriber| {
+            subscriber.stage == Stage::Subscribed
+                && subscriber.run.has_all(shared.sent(subscriber.channel).load(Ordering::Acquire))
         });
         if self.settled {
             score.forget(1);
@@ -421,23 +496,23 @@ impl Churn {
     }
 }
 
-impl Talk for Churn {
+impl WsScenario for Churn {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
     const RETURNS: bool = true;
 
-    fn open(&mut self, id: ConnId, state: &mut State, line: &mut Line<'_, '_>) {
-        if self.shard == 0 && self.publisher.is_none() {
+    fn open(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
+        if self.setup.worker == 0 && self.publisher.is_none() {
             state.role = Role::Publisher;
             self.publisher = Some(id);
-            return line.desk.ready();
+            return ctx.ready();
         }
-        let place = self.free.pop().expect("as many seats as connections");
-        state.role = Role::Seat(place);
-        if std::mem::replace(&mut self.seat(place).connected_before, true) {
-            one_more(&self.board.counts.reconnected);
+        let place = self.free.pop().expect("as many subscribers as connections");
+        state.role = Role::Subscriber(place);
+        if std::mem::replace(&mut self.subscriber(place).connected_before, true) {
+            one_more(&self.shared.counts.reconnected);
         }
-        self.subscribe(id, place, line);
+        self.subscribe(id, place, ctx);
     }
 
     fn message(
@@ -445,52 +520,47 @@ impl Talk for Churn {
         id: ConnId,
         state: &mut State,
         piece: Piece<'_>,
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) {
-        let Some(text) = state.gather.text(id, &piece, line) else { return };
+        let Some(text) = state.buffer.text(id, &piece, ctx) else { return };
         match state.role {
-            Role::Seat(place) => self.heard(id, place, &text, line),
-            Role::Publisher | Role::None => self.answered(id, &text, line),
+            Role::Subscriber(place) => self.heard(id, place, &text, ctx),
+            Role::Publisher | Role::None => self.answered(id, &text, ctx),
         }
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut State, line: &mut Line<'_, '_>) {
-        let timeout = self.settings.timeout;
-        let Role::Seat(place) = state.role else {
+    fn expired(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
+        let timeout = self.setup.timeout;
+        let Role::Subscriber(place) = state.role else {
             let detail = format_args!("no answer to a publication within {timeout:?}");
-            return line.desk.fail(id, Fault::Timeout, detail);
+            return ctx.fail(id, Fault::Timeout, detail);
         };
-        let stage = self.seat(place).stage;
+        let stage = self.subscriber(place).stage;
         match stage {
-            Stage::Resting => self.subscribe(id, place, line),
+            Stage::Resting => self.subscribe(id, place, ctx),
             // At the end everybody stays, to have everything.
             Stage::Subscribed if self.finishing => {}
             Stage::Subscribed => {
                 let (hash, _) = self.next_mind(place);
                 match hash % 4 {
                     0 | 1 => {
-                        self.seat(place).stage = Stage::Unsubscribing;
-                        let topic = self.seat(place).topic;
-                        self.ask(id, &channel::unsubscribe(&self.identifier(topic)), line);
+                        self.subscriber(place).stage = Stage::Unsubscribing;
+                        let channel = self.subscriber(place).channel;
+                        self.ask(id, &unsubscribe(&self.identifier(channel)), ctx);
                     }
                     2 => {
-                        let mask = Some(line.masks.u32(..).to_ne_bytes());
-                        let goodbye = |out: &mut Vec<u8>| {
-                            encode::write_close(out, CloseCode::Normal, "", mask);
-                        };
-                        // Gone: then it is over already.
-                        let _ = line.desk.out.write(id, goodbye);
-                        line.desk.depart();
-                        line.desk.out.close(id, CloseReason::Finished);
+                        ctx.send_close(id);
+                        ctx.leave();
+                        ctx.out.close(id, CloseReason::Finished);
                     }
                     _ => {
-                        line.desk.depart();
-                        line.desk.out.abort(id, CloseReason::Finished);
+                        ctx.leave();
+                        ctx.out.abort(id, CloseReason::Finished);
                     }
                 }
             }
             Stage::Subscribing | Stage::Unsubscribing | Stage::Away => {
-                line.desk.fail(id, Fault::Timeout, format_args!("no answer within {timeout:?}"));
+                ctx.fail(id, Fault::Timeout, format_args!("no answer within {timeout:?}"));
             }
         }
     }
@@ -499,13 +569,13 @@ impl Talk for Churn {
         if state.role == Role::Publisher { self.unanswered } else { 0 }
     }
 
-    fn begin(&mut self, out: &mut Outbox, _score: &mut Score, _masks: &mut Rng) {
-        self.begun = Some(out.now());
+    fn begin(&mut self, output: &mut WsOutput<'_>) {
+        self.begun = Some(output.out.now());
     }
 
-    fn turn(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
-        self.publish(out, score, masks);
-        self.settle(score);
+    fn turn(&mut self, output: &mut WsOutput<'_>) {
+        self.publish(output);
+        self.settle(output.score);
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -516,11 +586,11 @@ impl Talk for Churn {
     }
 
     /// One thing is owed by each shard: that everybody there has everything.
-    fn finish(&mut self, _out: &mut Outbox, score: &mut Score, _masks: &mut Rng) {
+    fn finish(&mut self, output: &mut WsOutput<'_>) {
         self.finishing = true;
-        score.owe(1);
-        if self.shard == 0 {
-            self.board.over.store(true, Ordering::Release);
+        output.score.owe(1);
+        if self.setup.worker == 0 {
+            self.shared.over.store(true, Ordering::Release);
         }
     }
 
@@ -528,8 +598,8 @@ impl Talk for Churn {
         match state.role {
             Role::None => {}
             Role::Publisher => (self.publisher, self.unanswered) = (None, 0),
-            Role::Seat(place) => {
-                self.seat(place).stage = Stage::Away;
+            Role::Subscriber(place) => {
+                self.subscriber(place).stage = Stage::Away;
                 // Those who have waited longest are the next.
                 self.free.insert(0, place);
             }
@@ -561,28 +631,26 @@ mod tests {
 
     #[test]
     fn seats_are_spread_over_shards_and_topics() {
-        // Shows that no seat is forgotten, that the shard with the publisher has one less, and which
-        // topics are kept.
-        let settings = Settings {
-            subscribers: 11,
-            topics: 4,
-            kept: 1,
-            rate: 100.0,
-            idle: Span { from: 0.1, to: 0.2 },
-            timeout: Duration::from_secs(1),
-            seed: 9,
-            shards: 3,
+        // Shows that no subscriber is forgotten, that the shard with the publisher has one less, and which
+        // channels are kept.
+        let idle = Span { from: 0.1, to: 0.2 };
+        let shared = OnceLock::new();
+        let args = Args { idle, channels: 4, kept: Some(1), rate: 100.0, shared };
+        let shared = Arc::new(Shared::new(&args));
+        let setup = |worker| {
+            let timeout = Duration::from_secs(1);
+            ClientSetup { conns: 11, worker, workers: 3, timeout, seed: 9 }
         };
-        let board = Arc::new(Board::new(&settings));
-        let shards: Vec<_> =
-            (0..3).map(|shard| Churn::new(settings.clone(), Arc::clone(&board), shard)).collect();
-        let seats: Vec<_> = shards.iter().map(|shard| shard.seats.len()).collect();
-        assert_eq!(seats, [3, 4, 4]);
-        let of_topic = |topic| {
-            let seats = shards.iter().flat_map(|shard| &shard.seats);
-            seats.filter(|seat| seat.topic == topic).count()
+        let shards: Vec<_> = (0..3)
+            .map(|worker| Churn::new(args.clone(), setup(worker), Arc::clone(&shared)))
+            .collect();
+        let subscribers: Vec<_> = shards.iter().map(|shard| shard.subscribers.len()).collect();
+        assert_eq!(subscribers, [3, 4, 4]);
+        let of_channel = |channel| {
+            let subscribers = shards.iter().flat_map(|shard| &shard.subscribers);
+            subscribers.filter(|subscriber| subscriber.channel == channel).count()
         };
-        assert_eq!([0, 1, 2, 3].map(of_topic), [3, 3, 3, 2]);
+        assert_eq!([0, 1, 2, 3].map(of_channel), [3, 3, 3, 2]);
         assert_eq!(shards[0].identifier(0), "kept:churn-9-0");
         assert_eq!(shards[0].identifier(1), "churn:churn-9-1");
     }

@@ -1,11 +1,11 @@
-//! `fanout`: subscribers of one topic, or spread over several, and connections that publish to them.
-//! Each delivery is checked byte by byte and must be the next of its topic: none is lost, none comes
+//! `fanout`: subscribers of one channel, or spread over several, and connections that publish to them.
+//! Each delivery is checked byte by byte and must be the next of its channel: none is lost, none comes
 //! twice, all come in order. Connections beside them ping the server meanwhile.
 //!
 //! Without a rate the loop is closed: a publisher has up to `pipeline` publications under way, and one
 //! is over when its last subscriber has it. With a rate publication `k` of all is due `k / rate`
 //! seconds after the beginning, and its times count from then. Who has the last delivery of a
-//! publication may be another shard than the publisher's: [`Board`] is what they share.
+//! publication may be another shard than the publisher's: [`Shared`] is what they share.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -13,82 +13,202 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fastrand::Rng;
-use murre_codec::Kind;
-use murre_core::{ConnId, Outbox, Queued};
+use murre_codec::Kind as MessageKind;
+use murre_core::ConnId;
 
+use crate::cli::args;
+use crate::cli::common::Common;
 use crate::client::Difference;
-use crate::client::channel::{self, Gather, Heard};
-use crate::client::ws::{Line, Piece, Talk, say};
-use crate::engine::bell::Bells;
-use crate::engine::score::{Fault, Micros, Score};
-use crate::run::plan::part;
+use crate::client::channel::{MessageBuffer, ServerMessage, publish, subscribe, unreadable};
+use crate::client::ws::WsClient;
+use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
+use crate::engine::fleet::Fleet;
+use crate::engine::score::Times;
+use crate::engine::score::{Fault, Micros, latency};
+use crate::engine::share::part;
+use crate::engine::wakeups::Wakeups;
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::scenario::{
+    ClientSetup, PAYLOAD_MAX, Scenario, Setup, check_in_flight, check_rate,
+};
 use crate::scenarios::ws_idle::{self, WsIdle};
+use murre_record::{CountedFrom, FanoutFacts, Scenario as Kind};
+use serde::Serialize;
+use std::sync::OnceLock;
 
-/// The scenario, the same for all shards.
-#[derive(Clone, Debug)]
+/// The scenario's arguments.
+#[derive(clap::Args, Clone, Serialize)]
+pub(crate) struct Args {
+    /// Bytes of the JSON that is published
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 128,
+        value_parser = clap::value_parser!(u32).range(1..=PAYLOAD_MAX)
+    )]
+    payload: u32,
+
+    /// Publications in flight of one publisher
+    #[arg(
+        long,
+        value_name = "DEPTH",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=4096)
+    )]
+    pipeline: u32,
+
+    /// Publications per second of all publishers together, on a fixed schedule (open loop) [default: as
+    /// fast as they are delivered]
+    #[arg(long, value_name = "N/s", value_parser = args::rate)]
+    rate: Option<f64>,
+
+    /// Time from one ping of a connection beside to the next
+    #[arg(long, default_value = "100ms", value_parser = args::timed)]
+    #[serde(serialize_with = "args::seconds")]
+    every: Duration,
+
+    /// Channels that the subscribers are spread over
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..),
+        alias = "topics"
+    )]
+    channels: u32,
+
+    /// Connections that publish; each has channels of its own
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    publishers: u32,
+
+    /// Connections beside them, on a thread of their own, that ping the server
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    beside: u32,
+
+    #[arg(skip)]
+    #[serde(skip)]
+    shared: OnceLock<Arc<Shared>>,
+}
+
+impl Scenario for Args {
+    fn kind(&self) -> Kind {
+        Kind::Fanout
+    }
+
+    fn check(&self, common: &Common) -> Result<(), String> {
+        check_rate(self.rate)?;
+        if self.channels > common.conns {
+            return Err("--channels without subscribers: give as many --conns".to_owned());
+        }
+        if self.publishers > self.channels {
+            return Err("--publishers without channels: give as many --channels".to_owned());
+        }
+        if self.payload < PAYLOAD_BYTES_MIN {
+            return Err(format!("--payload is {PAYLOAD_BYTES_MIN} at least"));
+        }
+        check_in_flight(self.payload, self.pipeline)
+    }
+
+    fn conns_all(&self, common: &Common) -> u64 {
+        [common.conns, self.publishers, self.beside].map(u64::from).iter().sum()
+    }
+
+    fn workers_apart(&self) -> usize {
+        usize::from(self.beside > 0)
+    }
+
+    fn conns(&self, common: &Common, worker: usize, workers: usize) -> u32 {
+        let publishing = workers - self.workers_apart();
+        if worker == publishing {
+            return self.beside;
+        }
+        part(self.publishers + common.conns, worker, publishing)
+    }
+
+    fn in_flight_bytes(&self) -> u32 {
+        self.payload * self.pipeline
+    }
+
+    fn counted_from(&self) -> CountedFrom {
+        if self.rate.is_some() { CountedFrom::Due } else { CountedFrom::SentInClosedLoop }
+    }
+
+    fn must_receive(&self) -> bool {
+        true
+    }
+
+    fn bytes_per_connection(&self) -> usize {
+        Fleet::<WsClient<Fanout>>::MEMBER_BYTES
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        let settings = Settings { args: self.clone(), setup: setup.client(&config) };
+        let shared = || Arc::new(Shared::new(&settings, Arc::clone(setup.wakeups)));
+        let shared = Arc::clone(self.shared.get_or_init(shared));
+        let conns = config.share.conns;
+        setup.start_ws(config, move |_| Fanout::new(settings, shared, conns))
+    }
+
+    fn fanout_facts(&self, times: &Times) -> Option<FanoutFacts> {
+        Some(FanoutFacts {
+            publications: self.shared.get()?.over(),
+            last_delivery_us: latency(&times.over, self.counted_from()),
+            beside_us: (self.beside > 0).then(|| latency(&times.beside, CountedFrom::Due)),
+        })
+    }
+}
+
+/// The arguments, and what the worker knows of the run.
+#[derive(Clone)]
 pub(crate) struct Settings {
-    /// Subscribers, publishers, and connections beside them.
-    pub(crate) subscribers: u32,
-    pub(crate) publishers: u32,
-    pub(crate) beside: u32,
-    pub(crate) topics: u32,
-    /// Of the JSON that is published.
-    pub(crate) payload_bytes: u32,
-    /// Publications under way at most, of one publisher.
-    pub(crate) pipeline: u32,
-    /// Publications per second, all publishers together.
-    pub(crate) rate: Option<f64>,
-    /// Between the pings of one connection beside.
-    pub(crate) every: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) seed: u64,
-    /// Those of publishers and subscribers. One more has the connections beside them, if there are
-    /// any: what the server's answers wait for is then not what a client has to read before them.
-    pub(crate) shards: u32,
+    args: Args,
+    setup: ClientSetup,
 }
 
 impl Settings {
-    /// How many connections a shard has.
-    pub(crate) fn conns(&self, shard: u32) -> u32 {
-        if shard == self.shards {
-            return self.beside;
-        }
-        part(self.publishers + self.subscribers, shard as usize, self.shards as usize)
+    /// The workers of publishers and subscribers. One more has the connections beside them, if there are
+    /// any, so that their answers do not wait until a client has read its deliveries.
+    fn workers(&self) -> u32 {
+        self.setup.workers - u32::from(self.args.beside > 0)
     }
 
     /// What a shard's connection `place` does.
     fn role(&self, shard: u32, place: u32) -> Role {
-        if shard == self.shards {
+        if shard == self.workers() {
             return Role::Beside;
         }
-        let i = place * self.shards + shard;
-        if i < self.publishers {
+        let i = place * self.workers() + shard;
+        if i < self.args.publishers {
             Role::Publisher(i)
         } else {
-            Role::Subscriber { topic: (i - self.publishers) % self.topics }
+            Role::Subscriber { channel: (i - self.args.publishers) % self.args.channels }
         }
     }
 
-    /// Publications of one topic that may be under way.
+    /// Publications of one channel that may be under way.
     fn depth(&self) -> u32 {
-        match self.rate {
-            Some(_) => (SCHEDULED_UNDER_WAY_MAX / self.topics).clamp(1, 1024),
-            // A publisher takes its topics in turns.
-            None => self.pipeline.div_ceil(self.topics / self.publishers),
+        match self.args.rate {
+            Some(_) => (SCHEDULED_UNDER_WAY_MAX / self.args.channels).clamp(1, 1024),
+            // A publisher takes its channels in turns.
+            None => self.args.pipeline.div_ceil(self.args.channels / self.args.publishers),
         }
     }
 }
 
 /// What is under way, for all shards to see.
-pub(crate) struct Board {
-    pub(crate) bells: Arc<Bells>,
-    topics: Box<[Topic]>,
+pub(crate) struct Shared {
+    pub(crate) wakeups: Arc<Wakeups>,
+    channels: Box<[ChannelState]>,
     /// Of each publisher: publications that somebody does not have yet.
-    under_way: Box<[AtomicU32]>,
+    in_flight: Box<[AtomicU32]>,
 }
 
-struct Topic {
+struct ChannelState {
     members: AtomicU32,
     published: AtomicU64,
     /// Of them, those that all have.
@@ -104,36 +224,36 @@ struct Slot {
     left: AtomicU32,
 }
 
-impl Board {
-    pub(crate) fn new(settings: &Settings, bells: Arc<Bells>) -> Board {
-        let topic = || Topic {
+impl Shared {
+    pub(crate) fn new(settings: &Settings, wakeups: Arc<Wakeups>) -> Shared {
+        let channel = || ChannelState {
             members: AtomicU32::new(0),
             published: AtomicU64::new(0),
             over: AtomicU64::new(0),
             slots: (0..settings.depth()).map(|_| Slot::default()).collect(),
         };
-        Board {
-            bells,
-            topics: (0..settings.topics).map(|_| topic()).collect(),
-            under_way: (0..settings.publishers).map(|_| AtomicU32::new(0)).collect(),
+        Shared {
+            wakeups,
+            channels: (0..settings.args.channels).map(|_| channel()).collect(),
+            in_flight: (0..settings.args.publishers).map(|_| AtomicU32::new(0)).collect(),
         }
     }
 
     /// Publications so far that every subscriber has.
-    pub(crate) fn over(&self) -> u64 {
-        self.topics.iter().map(|topic| topic.over.load(Ordering::Relaxed)).sum()
+    fn over(&self) -> u64 {
+        self.channels.iter().map(|channel| channel.over.load(Ordering::Relaxed)).sum()
     }
 
-    fn topic(&self, topic: u32) -> &Topic {
-        &self.topics[topic as usize]
+    fn channel(&self, channel: u32) -> &ChannelState {
+        &self.channels[channel as usize]
     }
 
-    fn under_way(&self, publisher: u32) -> &AtomicU32 {
-        &self.under_way[publisher as usize]
+    fn in_flight(&self, publisher: u32) -> &AtomicU32 {
+        &self.in_flight[publisher as usize]
     }
 }
 
-impl Topic {
+impl ChannelState {
     fn slot(&self, number: u64) -> &Slot {
         &self.slots[(number % self.slots.len() as u64) as usize]
     }
@@ -157,7 +277,7 @@ impl Topic {
 /// One shard's clients.
 pub(crate) struct Fanout {
     settings: Settings,
-    board: Arc<Board>,
+    shared: Arc<Shared>,
     shard: u32,
     /// Places that have no connection.
     free: Vec<u32>,
@@ -174,7 +294,7 @@ pub(crate) struct Fanout {
 struct Publisher {
     number: u32,
     id: Option<ConnId>,
-    /// Publications so far: its topics take turns.
+    /// Publications so far: its channels take turns.
     published: u64,
 }
 
@@ -184,7 +304,7 @@ pub(crate) struct State {
     role: Role,
     /// Its place, once it has one.
     place: Option<u32>,
-    gather: Gather,
+    buffer: MessageBuffer,
     /// Of a subscriber, once it is one: the number of the next publication.
     next: Option<u64>,
     beside: ws_idle::State,
@@ -196,7 +316,7 @@ enum Role {
     #[default]
     Beside,
     Subscriber {
-        topic: u32,
+        channel: u32,
     },
 }
 
@@ -204,21 +324,27 @@ enum Role {
 #[derive(Default)]
 struct Read {
     text: Vec<u8>,
-    topic: u32,
+    channel: u32,
     number: u64,
 }
 
 impl Fanout {
-    pub(crate) fn new(settings: Settings, board: Arc<Board>, shard: u32) -> Fanout {
-        let here = (0..settings.publishers).filter(|number| number % settings.shards == shard);
+    pub(crate) fn new(settings: Settings, shared: Arc<Shared>, conns: u32) -> Fanout {
+        let shard = settings.setup.worker;
+        let here =
+            (0..settings.args.publishers).filter(|number| number % settings.workers() == shard);
         let publishers = here.map(|number| Publisher { number, id: None, published: 0 }).collect();
         Fanout {
-            board,
+            shared,
             shard,
-            free: (0..settings.conns(shard)).rev().collect(),
+            free: (0..conns).rev().collect(),
             publishers,
-            beside: WsIdle::beside(settings.every, settings.timeout, settings.seed),
-            texts: Texts::new(settings.payload_bytes),
+            beside: WsIdle::beside(
+                settings.args.every,
+                settings.setup.timeout,
+                settings.setup.own_seed(),
+            ),
+            texts: Texts::new(settings.args.payload),
             read: Read::default(),
             begun: None,
             ended: None,
@@ -227,118 +353,121 @@ impl Fanout {
     }
 
     fn publisher(&mut self, number: u32) -> &mut Publisher {
-        &mut self.publishers[(number / self.settings.shards) as usize]
+        &mut self.publishers[(number / self.settings.workers()) as usize]
     }
 
-    /// The topic that a publisher's next publication is for.
-    fn topic_of(&self, publisher: &Publisher) -> u32 {
-        let own = (self.settings.topics - publisher.number).div_ceil(self.settings.publishers);
-        publisher.number + (publisher.published % u64::from(own)) as u32 * self.settings.publishers
+    /// The channel that a publisher's next publication is for.
+    fn channel_of(&self, publisher: &Publisher) -> u32 {
+        let own = (self.settings.args.channels - publisher.number)
+            .div_ceil(self.settings.args.publishers);
+        publisher.number
+            + (publisher.published % u64::from(own)) as u32 * self.settings.args.publishers
     }
 
     /// With a rate: when a publisher's next publication is due.
     fn due(&self, begun: Instant, rate: f64, publisher: &Publisher) -> Instant {
-        let k = publisher.published * u64::from(self.settings.publishers);
+        let k = publisher.published * u64::from(self.settings.args.publishers);
         begun + Duration::from_secs_f64((k + u64::from(publisher.number)) as f64 / rate)
     }
 
     /// Publishes what may be published now.
-    fn publish(&mut self, index: usize, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
+    fn publish(&mut self, index: usize, output: &mut WsOutput<'_>) {
         let Some(begun) = self.begun else { return };
-        let board = Arc::clone(&self.board);
+        let shared = Arc::clone(&self.shared);
         loop {
             let publisher = &self.publishers[index];
-            let (Some(id), now) = (publisher.id, out.now()) else { return };
+            let (Some(id), now) = (publisher.id, output.out.now()) else { return };
             let number_own = publisher.number;
-            let due = match self.settings.rate {
+            let due = match self.settings.args.rate {
                 Some(rate) => self.due(begun, rate, publisher),
-                None if board.under_way(number_own).load(Ordering::Acquire)
-                    < self.settings.pipeline =>
+                None if shared.in_flight(number_own).load(Ordering::Acquire)
+                    < self.settings.args.pipeline =>
                 {
                     Instant::now()
                 }
                 None => return,
             };
             if self.ended.is_some_and(|ended| due >= ended)
-                || (self.settings.rate.is_some() && due > now)
+                || (self.settings.args.rate.is_some() && due > now)
             {
                 return;
             }
-            let place = self.topic_of(publisher);
-            let topic = board.topic(place);
-            let members = topic.members.load(Ordering::Relaxed);
-            if !topic.has_room() || members == 0 {
+            let place = self.channel_of(publisher);
+            let channel = shared.channel(place);
+            let members = channel.members.load(Ordering::Relaxed);
+            if !channel.has_room() || members == 0 {
                 return;
             }
-            let number = topic.published.load(Ordering::Relaxed);
+            let number = channel.published.load(Ordering::Relaxed);
             let text = self.texts.data(place, number);
-            let command = channel::publish(&identifier(place), text, None);
-            let micros = score.micros(due);
-            let slot = topic.slot(number);
+            let command = publish(&identifier(place), text, None);
+            let micros = output.score.micros(due);
+            let slot = channel.slot(number);
             slot.due.store(micros.0, Ordering::Relaxed);
             slot.left.store(members, Ordering::Relaxed);
-            score.owe(members);
-            board.under_way(number_own).fetch_add(1, Ordering::AcqRel);
-            topic.published.store(number + 1, Ordering::Release);
+            output.score.owe(members);
+            shared.in_flight(number_own).fetch_add(1, Ordering::AcqRel);
+            channel.published.store(number + 1, Ordering::Release);
             self.publishers[index].published += 1;
             // Gone: `closed` follows and counts it; what it owes fails the run.
-            if say(out, id, Kind::Text.opcode(), command.as_bytes(), masks) != Queued::Yes {
+            if !output.send(id, MessageKind::Text.opcode(), command.as_bytes()) {
                 return;
             }
-            out.set_timer(id, out.ticks(self.settings.timeout));
+            output.out.set_timer(id, output.out.ticks(self.settings.setup.timeout));
         }
     }
 
-    /// Whether a text is publication `number` of the topic. What it is, if not.
-    fn is_publication(&mut self, text: &[u8], topic: u32, number: u64) -> Result<(), Unlike> {
-        if (self.read.topic, self.read.number) == (topic, number) && self.read.text == text {
+    /// Whether a text is publication `number` of the channel. What it is, if not.
+    fn is_publication(&mut self, text: &[u8], channel: u32, number: u64) -> Result<(), Unlike> {
+        if (self.read.channel, self.read.number) == (channel, number) && self.read.text == text {
             return Ok(());
         }
-        let heard: Heard<'_, &str> = Heard::read(text).map_err(Unlike::Unreadable)?;
+        let heard: ServerMessage<'_, &str> =
+            ServerMessage::read(text).map_err(Unlike::Unreadable)?;
         if heard.kind != "publication" {
             return Err(Unlike::Publication);
         }
-        let expected = self.texts.data(topic, number);
+        let expected = self.texts.data(channel, number);
         // Without the quotes: its letters need no escapes.
         let expected = &expected[1..expected.len() - 1];
         let got = heard.data.unwrap_or_default();
-        if heard.identifier != identifier(topic) || got != expected {
+        if heard.identifier != identifier(channel) || got != expected {
             let difference = Difference { expected: expected.as_bytes(), got: got.as_bytes() };
             let why = format!("of {}, publication {number}: {difference}", heard.identifier);
             return Err(Unlike::Data(why));
         }
-        self.read = Read { text: text.to_owned(), topic, number };
+        self.read = Read { text: text.to_owned(), channel, number };
         Ok(())
     }
 
-    /// A subscriber has the next publication of its topic.
-    fn delivered(&mut self, topic: u32, number: u64, bytes: usize, line: &mut Line<'_, '_>) {
-        let board = Arc::clone(&self.board);
-        let shared = board.topic(topic);
-        let due = Micros(shared.slot(number).due.load(Ordering::Relaxed));
+    /// A subscriber has the next publication of its channel.
+    fn delivered(&mut self, channel: u32, number: u64, bytes: usize, ctx: &mut WsContext<'_>) {
+        let shared = Arc::clone(&self.shared);
+        let of_channel = shared.channel(channel);
+        let due = Micros(of_channel.slot(number).due.load(Ordering::Relaxed));
         let now = Instant::now();
-        let score = &mut *line.desk.score;
+        let score = &mut *ctx.score;
         score.weigh(bytes);
-        if shared.delivered(number) {
+        if of_channel.delivered(number) {
             score.over(due, now);
-            self.over(topic);
-            let publisher = topic % self.settings.publishers;
+            self.over(channel);
+            let publisher = channel % self.settings.args.publishers;
             // First the next publication, then the count: nobody sees nothing owed in between.
-            if publisher % self.settings.shards == self.shard {
-                let index = (publisher / self.settings.shards) as usize;
-                self.publish(index, line.desk.out, line.desk.score, line.masks);
+            if publisher % self.settings.workers() == self.shard {
+                let index = (publisher / self.settings.workers()) as usize;
+                self.publish(index, &mut ctx.output());
             }
         }
-        line.desk.score.answered(due, now);
+        ctx.score.answered(due, now);
     }
 
     /// A publication is over: its publisher may go on.
-    fn over(&self, topic: u32) {
-        let publisher = topic % self.settings.publishers;
-        self.board.under_way(publisher).fetch_sub(1, Ordering::AcqRel);
-        let shard = publisher % self.settings.shards;
+    fn over(&self, channel: u32) {
+        let publisher = channel % self.settings.args.publishers;
+        self.shared.in_flight(publisher).fetch_sub(1, Ordering::AcqRel);
+        let shard = publisher % self.settings.workers();
         if shard != self.shard {
-            self.board.bells.ring(shard as usize);
+            self.shared.wakeups.wake(shard as usize);
         }
     }
 
@@ -346,43 +475,43 @@ impl Fanout {
     fn heard(
         &mut self,
         id: ConnId,
-        topic: u32,
+        channel: u32,
         state: &mut State,
         text: &[u8],
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) {
         let Some(number) = state.next else {
-            let Some(heard) = Heard::<'_, &str>::hear(id, text, line) else { return };
-            if heard.kind != "subscribed" || heard.identifier != identifier(topic) {
-                return heard.unexpected(id, line);
+            let Some(heard) = ServerMessage::<'_, &str>::hear(id, text, ctx) else { return };
+            if heard.kind != "subscribed" || heard.identifier != identifier(channel) {
+                return heard.unexpected(id, ctx);
             }
-            let shared = self.board.topic(topic);
-            shared.members.fetch_add(1, Ordering::Relaxed);
-            state.next = Some(shared.published.load(Ordering::Acquire));
-            line.desk.out.clear_timer(id);
-            return line.desk.ready();
+            let of_channel = self.shared.channel(channel);
+            of_channel.members.fetch_add(1, Ordering::Relaxed);
+            state.next = Some(of_channel.published.load(Ordering::Acquire));
+            ctx.out.clear_timer(id);
+            return ctx.ready();
         };
-        if number >= self.board.topic(topic).published.load(Ordering::Acquire) {
+        if number >= self.shared.channel(channel).published.load(Ordering::Acquire) {
             let detail = "a publication that nobody has published, or one twice";
-            return match self.is_publication(text, topic, number.saturating_sub(1)) {
-                Err(Unlike::Publication) => self.not_a_publication(id, text, line),
-                _ => line.desk.fail(id, Fault::Wrong, detail),
+            return match self.is_publication(text, channel, number.saturating_sub(1)) {
+                Err(Unlike::Publication) => self.not_a_publication(id, text, ctx),
+                _ => ctx.fail(id, Fault::Wrong, detail),
             };
         }
-        match self.is_publication(text, topic, number) {
+        match self.is_publication(text, channel, number) {
             Ok(()) => {
                 state.next = Some(number + 1);
-                self.delivered(topic, number, text.len(), line);
+                self.delivered(channel, number, text.len(), ctx);
             }
-            Err(Unlike::Unreadable(error)) => channel::unreadable(id, text, &error, line),
-            Err(Unlike::Publication) => self.not_a_publication(id, text, line),
-            Err(Unlike::Data(why)) => line.desk.fail(id, Fault::Wrong, why),
+            Err(Unlike::Unreadable(error)) => unreadable(id, text, &error, ctx),
+            Err(Unlike::Publication) => self.not_a_publication(id, text, ctx),
+            Err(Unlike::Data(why)) => ctx.fail(id, Fault::Wrong, why),
         }
     }
 
-    fn not_a_publication(&self, id: ConnId, text: &[u8], line: &mut Line<'_, '_>) {
-        if let Some(heard) = Heard::<'_, serde::de::IgnoredAny>::hear(id, text, line) {
-            heard.unexpected(id, line);
+    fn not_a_publication(&self, id: ConnId, text: &[u8], ctx: &mut WsContext<'_>) {
+        if let Some(heard) = ServerMessage::<'_, serde::de::IgnoredAny>::hear(id, text, ctx) {
+            heard.unexpected(id, ctx);
         }
     }
 }
@@ -395,27 +524,26 @@ enum Unlike {
     Data(String),
 }
 
-impl Talk for Fanout {
+impl WsScenario for Fanout {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
 
-    fn open(&mut self, id: ConnId, state: &mut State, line: &mut Line<'_, '_>) {
+    fn open(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
         let place = self.free.pop().expect("as many places as connections");
         state.place = Some(place);
         state.role = self.settings.role(self.shard, place);
         match state.role {
             Role::Publisher(number) => {
                 self.publisher(number).id = Some(id);
-                line.desk.ready();
+                ctx.ready();
             }
             Role::Beside => {
-                line.desk.ready();
-                self.beside.open(id, &mut state.beside, line);
+                ctx.ready();
+                self.beside.open(id, &mut state.beside, ctx);
             }
-            Role::Subscriber { topic } => {
-                channel::say(id, &channel::subscribe(&identifier(topic), None), line);
-                let ticks = line.desk.out.ticks(self.settings.timeout);
-                line.desk.out.set_timer(id, ticks);
+            Role::Subscriber { channel } => {
+                let text = subscribe(&identifier(channel), None);
+                ctx.command(id, &text, self.settings.setup.timeout);
             }
         }
     }
@@ -425,31 +553,31 @@ impl Talk for Fanout {
         id: ConnId,
         state: &mut State,
         piece: Piece<'_>,
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) {
-        let Some(text) = state.gather.text(id, &piece, line) else { return };
+        let Some(text) = state.buffer.text(id, &piece, ctx) else { return };
         match state.role {
-            Role::Subscriber { topic } => self.heard(id, topic, state, &text, line),
-            Role::Publisher(_) | Role::Beside => self.not_a_publication(id, &text, line),
+            Role::Subscriber { channel } => self.heard(id, channel, state, &text, ctx),
+            Role::Publisher(_) | Role::Beside => self.not_a_publication(id, &text, ctx),
         }
     }
 
-    fn pong(&mut self, id: ConnId, state: &mut State, payload: &[u8], line: &mut Line<'_, '_>) {
-        self.beside.pong(id, &mut state.beside, payload, line);
+    fn pong(&mut self, id: ConnId, state: &mut State, payload: &[u8], ctx: &mut WsContext<'_>) {
+        self.beside.pong(id, &mut state.beside, payload, ctx);
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut State, line: &mut Line<'_, '_>) {
-        let timeout = self.settings.timeout;
+    fn expired(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
+        let timeout = self.settings.setup.timeout;
         match state.role {
-            Role::Beside => self.beside.expired(id, &mut state.beside, line),
+            Role::Beside => self.beside.expired(id, &mut state.beside, ctx),
             Role::Subscriber { .. } => {
                 let detail = format_args!("not subscribed within {timeout:?}");
-                line.desk.fail(id, Fault::Timeout, detail);
+                ctx.fail(id, Fault::Timeout, detail);
             }
             Role::Publisher(number) => {
-                if self.board.under_way(number).load(Ordering::Acquire) > 0 {
+                if self.shared.in_flight(number).load(Ordering::Acquire) > 0 {
                     let detail = format_args!("a publication not with all within {timeout:?}");
-                    line.desk.fail(id, Fault::Timeout, detail);
+                    ctx.fail(id, Fault::Timeout, detail);
                 }
             }
         }
@@ -457,41 +585,44 @@ impl Talk for Fanout {
 
     fn owed(&self, state: &State) -> u32 {
         match (state.role, state.next) {
-            (Role::Subscriber { topic }, Some(next)) => self.missing(topic, next).count() as u32,
+            (Role::Subscriber { channel }, Some(next)) => {
+                self.missing(channel, next).count() as u32
+            }
             (Role::Beside, _) => self.beside.owed(&state.beside),
             _ => 0,
         }
     }
 
-    fn begin(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
-        self.begun = Some(out.now());
-        self.turn(out, score, masks);
+    fn begin(&mut self, output: &mut WsOutput<'_>) {
+        self.begun = Some(output.out.now());
+        self.turn(output);
     }
 
-    fn turn(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
+    fn turn(&mut self, output: &mut WsOutput<'_>) {
         if self.publishers.is_empty() {
             return;
         }
-        self.board.bells.heard(self.shard as usize);
+        self.shared.wakeups.taken(self.shard as usize);
         for index in 0..self.publishers.len() {
-            self.publish(index, out, score, masks);
+            self.publish(index, output);
         }
     }
 
     /// With a rate: when the next publication is due. One that waits for room has a bell.
     fn wake_at(&self) -> Option<Instant> {
-        let (Some(begun), Some(rate), None) = (self.begun, self.settings.rate, self.ended) else {
+        let (Some(begun), Some(rate), None) = (self.begun, self.settings.args.rate, self.ended)
+        else {
             return None;
         };
         let able = self.publishers.iter().filter(|publisher| {
-            publisher.id.is_some() && self.board.topic(self.topic_of(publisher)).has_room()
+            publisher.id.is_some() && self.shared.channel(self.channel_of(publisher)).has_room()
         });
         able.map(|publisher| self.due(begun, rate, publisher)).min()
     }
 
-    fn finish(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
-        self.ended = Some(out.now());
-        self.beside.finish(out, score, masks);
+    fn finish(&mut self, output: &mut WsOutput<'_>) {
+        self.ended = Some(output.out.now());
+        self.beside.finish(output);
     }
 
     fn closed(&mut self, state: State) {
@@ -500,12 +631,12 @@ impl Talk for Fanout {
                 self.publisher(number).id = None;
             }
             (Role::Beside, _) => self.beside.closed(state.beside),
-            (Role::Subscriber { topic }, Some(next)) => {
-                let shared = self.board.topic(topic);
-                shared.members.fetch_sub(1, Ordering::Relaxed);
-                for number in self.missing(topic, next) {
-                    if shared.delivered(number) {
-                        self.over(topic);
+            (Role::Subscriber { channel }, Some(next)) => {
+                let of_channel = self.shared.channel(channel);
+                of_channel.members.fetch_sub(1, Ordering::Relaxed);
+                for number in self.missing(channel, next) {
+                    if of_channel.delivered(number) {
+                        self.over(channel);
                     }
                 }
             }
@@ -517,16 +648,16 @@ impl Talk for Fanout {
 
 impl Fanout {
     /// Publications under way that a subscriber does not have.
-    fn missing(&self, topic: u32, next: u64) -> Range<u64> {
-        next..self.board.topic(topic).published.load(Ordering::Acquire)
+    fn missing(&self, channel: u32, next: u64) -> Range<u64> {
+        next..self.shared.channel(channel).published.load(Ordering::Acquire)
     }
 }
 
-fn identifier(topic: u32) -> String {
-    format!("fanout-{topic}")
+fn identifier(channel: u32) -> String {
+    format!("fanout-{channel}")
 }
 
-/// What is published: a string of JSON, with the number of the publication and its topic in front.
+/// What is published: a string of JSON, with the number of the publication and its channel in front.
 struct Texts {
     filler: String,
     text: String,
@@ -539,12 +670,12 @@ impl Texts {
         Texts { filler, text: String::with_capacity(payload_bytes as usize), of: None }
     }
 
-    fn data(&mut self, topic: u32, number: u64) -> &str {
-        if self.of != Some((topic, number)) {
-            self.of = Some((topic, number));
+    fn data(&mut self, channel: u32, number: u64) -> &str {
+        if self.of != Some((channel, number)) {
+            self.of = Some((channel, number));
             self.text.clear();
             // Writing to a string does not fail.
-            let _ = write!(self.text, "\"{number:016x}{topic:08x}");
+            let _ = write!(self.text, "\"{number:016x}{channel:08x}");
             let rest = (self.filler.len() - 26).saturating_sub(self.text.len() + 1);
             let from = (number % 26) as usize;
             self.text.push_str(&self.filler[from..from + rest]);
@@ -565,28 +696,30 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings {
-            subscribers: 10,
-            publishers: 2,
-            beside: 3,
-            topics: 5,
-            payload_bytes: 128,
+        let every = Duration::from_secs(1);
+        let args = Args {
+            payload: 128,
             pipeline: 4,
             rate: Some(100.0),
-            every: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-            seed: 1,
-            shards: 4,
-        }
+            every,
+            channels: 5,
+            publishers: 2,
+            beside: 3,
+            shared: OnceLock::new(),
+        };
+        let setup = ClientSetup { conns: 10, worker: 0, workers: 5, timeout: every, seed: 1 };
+        Settings { args, setup }
     }
 
-    fn shard(settings: &Settings, board: &Arc<Board>, shard: u32) -> Fanout {
-        Fanout::new(settings.clone(), Arc::clone(board), shard)
+    fn shard(settings: &Settings, shared: &Arc<Shared>, worker: u32) -> Fanout {
+        let mut settings = settings.clone();
+        settings.setup.worker = worker;
+        Fanout::new(settings, Arc::clone(shared), 3)
     }
 
     #[test]
     fn publications_are_as_long_as_they_should_be_and_differ() {
-        // Shows the length from the least on, that they are JSON, and that numbers and topics differ.
+        // Shows the length from the least on, that they are JSON, and that numbers and channels differ.
         for bytes in [PAYLOAD_BYTES_MIN, 128, 1400] {
             let mut texts = Texts::new(bytes);
             let text = texts.data(3, 70_000).to_owned();
@@ -602,36 +735,35 @@ mod tests {
     #[test]
     fn every_connection_has_a_role_and_every_topic_a_publisher() {
         // Shows that all shards together have each role as often as asked, that publishers take
-        // their topics in turns, and that what is due is due once.
+        // their channels in turns, and that what is due is due once.
         let settings = settings();
-        let bells = Bells::new(4);
-        let board = Arc::new(Board::new(&settings, bells));
-        let shards: Vec<_> = (0..5).map(|number| shard(&settings, &board, number)).collect();
-        let places: Vec<usize> = shards.iter().map(|shard| shard.free.len()).collect();
-        assert_eq!(places, [3, 3, 3, 3, 3]);
+        let wakeups = Wakeups::new(4);
+        let shared = Arc::new(Shared::new(&settings, wakeups));
+        let shards: Vec<_> = (0..5).map(|number| shard(&settings, &shared, number)).collect();
         let roles_of = |number: u32| {
             let settings = &settings;
-            (0..settings.conns(number)).map(move |place| settings.role(number, place))
+            (0..3).map(move |place| settings.role(number, place))
         };
         let roles: Vec<_> = (0..5).flat_map(roles_of).collect();
-        let of_topic = |topic| roles.iter().filter(|&&r| r == Role::Subscriber { topic }).count();
-        assert!((0..5).all(|topic| of_topic(topic) == 2), "{roles:?}");
+        let of_channel_count =
+            |channel| roles.iter().filter(|&&r| r == Role::Subscriber { channel }).count();
+        assert!((0..5).all(|channel| of_channel_count(channel) == 2), "{roles:?}");
         assert_eq!(roles[12..], [Role::Beside; 3], "on a shard of their own");
         assert!(!roles[..12].contains(&Role::Beside));
 
         let begun = Instant::now();
         let mut due = Vec::new();
-        let mut topics = Vec::new();
+        let mut channels = Vec::new();
         for shard in &shards {
             for publisher in &shard.publishers {
                 for published in 0..6 {
                     let publisher = Publisher { published, ..*publisher };
-                    topics.push(shard.topic_of(&publisher));
+                    channels.push(shard.channel_of(&publisher));
                     due.push(shard.due(begun, 1000.0, &publisher).duration_since(begun));
                 }
             }
         }
-        assert_eq!(topics, [0, 2, 4, 0, 2, 4, 1, 3, 1, 3, 1, 3]);
+        assert_eq!(channels, [0, 2, 4, 0, 2, 4, 1, 3, 1, 3, 1, 3]);
         due.sort_unstable();
         let expected: Vec<_> = (0..12).map(Duration::from_millis).collect();
         assert_eq!(due, expected);
@@ -641,35 +773,36 @@ mod tests {
     fn a_publication_is_over_when_the_last_has_it() {
         // Shows that room for another comes with the last delivery, and that a subscriber who leaves
         // is not waited for.
-        let settings = Settings { rate: None, pipeline: 1, topics: 2, ..settings() };
-        let board = Board::new(&settings, Bells::new(4));
-        let topic = board.topic(0);
-        topic.slot(0).left.store(2, Ordering::Relaxed);
-        topic.published.store(1, Ordering::Relaxed);
-        assert!(!topic.has_room() && !topic.delivered(0) && !topic.has_room());
-        assert!(topic.delivered(0) && topic.has_room());
-        assert_eq!(board.over(), 1);
+        let mut settings = settings();
+        (settings.args.rate, settings.args.pipeline, settings.args.channels) = (None, 1, 2);
+        let shared = Shared::new(&settings, Wakeups::new(4));
+        let channel = shared.channel(0);
+        channel.slot(0).left.store(2, Ordering::Relaxed);
+        channel.published.store(1, Ordering::Relaxed);
+        assert!(!channel.has_room() && !channel.delivered(0) && !channel.has_room());
+        assert!(channel.delivered(0) && channel.has_room());
+        assert_eq!(shared.over(), 1);
     }
 
     #[test]
     fn a_publication_must_be_the_next_of_its_topic() {
-        // Shows that another number, topic, byte or kind of message is not taken for it, read anew or
+        // Shows that another number, channel, byte or kind of message is not taken for it, read anew or
         // compared with what was read last.
         let settings = settings();
-        let board = Arc::new(Board::new(&settings, Bells::new(4)));
-        let mut clients = shard(&settings, &board, 0);
-        let message = |topic, data: &str| {
+        let shared = Arc::new(Shared::new(&settings, Wakeups::new(4)));
+        let mut clients = shard(&settings, &shared, 0);
+        let message = |channel, data: &str| {
             format!(
                 r#"{{"type":"publication","identifier":"{}","data":{data}}}"#,
-                identifier(topic)
+                identifier(channel)
             )
         };
         let data = Texts::new(128).data(1, 7).to_owned();
         let right = message(1, &data);
         for _ in 0..2 {
             assert!(clients.is_publication(right.as_bytes(), 1, 7).is_ok());
-            for (topic, number) in [(1, 6), (1, 8), (2, 7)] {
-                let read = clients.is_publication(right.as_bytes(), topic, number);
+            for (channel, number) in [(1, 6), (1, 8), (2, 7)] {
+                let read = clients.is_publication(right.as_bytes(), channel, number);
                 assert!(matches!(read, Err(Unlike::Data(_))));
             }
             for wrong in [message(2, &data), message(1, &data.replace("abc", "abd"))] {

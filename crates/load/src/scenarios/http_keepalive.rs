@@ -1,4 +1,4 @@
-//! `http-keepalive`: what http-kit's client did to 600,000 connections in 2013. Each connection
+//! `http-keepalive`: what http-parts's client did to 600,000 connections in 2013. Each connection
 //! asks for a body of random length, reads it whole, stays idle for a random time, and asks again.
 //! Every byte of every body is compared.
 
@@ -8,22 +8,48 @@ use murre_codec::http::{self, ResponseDecoder};
 use murre_core::{ConnId, Outbox, Queued};
 
 use crate::cli::args::Span;
-use crate::client::{Client, Desk, Difference, fraction, hash};
+use crate::client::{Client, ClientContext, Difference, fraction, hash};
+use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros, Score};
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::scenario::{ClientSetup, Scenario, Setup};
+use murre_record::Scenario as Kind;
+use serde::Serialize;
 
-/// The scenario's settings.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) host: String,
-    pub(crate) path: String,
+/// The scenario's arguments.
+#[derive(clap::Args, Clone, Serialize)]
+pub(crate) struct Args {
+    /// Range of seconds that a connection is idle between an answer and the next request
+    #[arg(long, value_name = "FROM-TO", default_value = "5-45")]
     pub(crate) idle: Span,
-    pub(crate) timeout: Duration,
-    pub(crate) seed: u64,
+}
+
+impl Scenario for Args {
+    fn kind(&self) -> Kind {
+        Kind::HttpKeepalive
+    }
+
+    fn path(&self) -> &'static str {
+        "/"
+    }
+
+    fn bytes_per_connection(&self) -> usize {
+        Fleet::<HttpKeepalive>::MEMBER_BYTES
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        let (args, client) = (self.clone(), setup.client(&config));
+        let (host, path) = (setup.host(), setup.path.to_owned());
+        setup.start_clients(config, move || HttpKeepalive::new(args, host, path, client))
+    }
 }
 
 /// One shard's clients.
 pub(crate) struct HttpKeepalive {
-    settings: Settings,
+    args: Args,
+    host: String,
+    path: String,
+    setup: ClientSetup,
     /// The constant text that bodies are the beginning of.
     text: Vec<u8>,
     finishing: bool,
@@ -40,19 +66,19 @@ pub(crate) struct State {
 }
 
 impl HttpKeepalive {
-    pub(crate) fn new(settings: Settings) -> HttpKeepalive {
+    pub(crate) fn new(args: Args, host: String, path: String, setup: ClientSetup) -> HttpKeepalive {
         let text = (b'a'..=b'z').cycle().take(LENGTH_MAX as usize).collect();
-        HttpKeepalive { settings, text, finishing: false }
+        HttpKeepalive { args, host, path, setup, text, finishing: false }
     }
 
     fn length(&self, id: ConnId, round: u32) -> u32 {
-        1 + (hash(self.settings.seed, id.index(), round) as u32) % LENGTH_MAX
+        1 + (hash(self.setup.own_seed(), id.index(), round) as u32) % LENGTH_MAX
     }
 
     fn idle(&self, id: ConnId, round: u32) -> Duration {
-        let fraction = fraction(hash(self.settings.seed, id.index(), round));
+        let fraction = fraction(hash(self.setup.own_seed(), id.index(), round));
         // All have just connected: the first time is what is left of one, so that the rate is even.
-        let idle = &self.settings.idle;
+        let idle = &self.args.idle;
         Duration::from_secs_f64(if round == 0 {
             idle.residual(fraction)
         } else {
@@ -60,11 +86,11 @@ impl HttpKeepalive {
         })
     }
 
-    fn ask(&self, id: ConnId, state: &mut State, due: Micros, desk: &mut Desk<'_>) {
-        let Settings { host, path, timeout, .. } = &self.settings;
+    fn ask(&self, id: ConnId, state: &mut State, due: Micros, ctx: &mut ClientContext<'_>) {
+        let HttpKeepalive { host, path, .. } = self;
         let separator = if path.contains('?') { '&' } else { '?' };
         let length = self.length(id, state.round);
-        let queued = desk.out.write(id, |out| {
+        let queued = ctx.out.write(id, |out| {
             use std::io::Write as _;
             write!(out, "GET {path}{separator}length={length} HTTP/1.1\r\nHost: {host}\r\n\r\n")
                 .expect("memory takes every write");
@@ -73,20 +99,18 @@ impl HttpKeepalive {
         if queued == Queued::Yes {
             state.due = due;
             state.waiting = true;
-            desk.score.owe(1);
-            let ticks = desk.out.ticks(*timeout);
-            desk.out.set_timer(id, ticks);
+            ctx.score.owe(1);
+            ctx.start_timer(id, self.setup.timeout);
         }
     }
 
     /// The answer is whole and right: stay idle, then ask again.
-    fn answered(&self, id: ConnId, state: &mut State, desk: &mut Desk<'_>) {
-        let now = desk.out.now();
-        desk.score.answered(state.due, now);
-        desk.ready();
+    fn answered(&self, id: ConnId, state: &mut State, ctx: &mut ClientContext<'_>) {
+        let now = ctx.out.now();
+        ctx.score.answered(state.due, now);
+        ctx.ready();
         state.waiting = false;
-        let ticks = desk.out.ticks(self.idle(id, state.round));
-        desk.out.set_timer(id, ticks);
+        ctx.start_timer(id, self.idle(id, state.round));
         state.round = state.round.wrapping_add(1);
     }
 }
@@ -94,11 +118,11 @@ impl HttpKeepalive {
 impl Client for HttpKeepalive {
     type State = State;
 
-    fn connected(&mut self, id: ConnId, desk: &mut Desk<'_>) -> State {
-        let due = desk.score.micros(desk.out.now());
+    fn connected(&mut self, id: ConnId, ctx: &mut ClientContext<'_>) -> State {
+        let due = ctx.score.micros(ctx.out.now());
         let mut state =
             State { decoder: ResponseDecoder::default(), round: 0, due, waiting: false };
-        self.ask(id, &mut state, due, desk);
+        self.ask(id, &mut state, due, ctx);
         state
     }
 
@@ -107,10 +131,10 @@ impl Client for HttpKeepalive {
         id: ConnId,
         state: &mut State,
         input: &mut [u8],
-        desk: &mut Desk<'_>,
+        ctx: &mut ClientContext<'_>,
     ) -> usize {
         if !state.waiting {
-            desk.fail(id, Fault::Garbled, "an answer that nobody asked for");
+            ctx.fail(id, Fault::Garbled, "an answer that nobody asked for");
             return input.len();
         }
         let mut fields = http::fields();
@@ -118,29 +142,29 @@ impl Client for HttpKeepalive {
             Ok(None) => return 0,
             Ok(Some(response)) => response,
             Err(error) => {
-                desk.fail(id, Fault::Garbled, format_args!("{error:?}"));
+                ctx.fail(id, Fault::Garbled, format_args!("{error:?}"));
                 return input.len();
             }
         };
         let size = response.size;
         let expected = &self.text[..self.length(id, state.round) as usize];
         if response.status != 200 {
-            desk.fail(id, Fault::Garbled, format_args!("status {}", response.status));
+            ctx.fail(id, Fault::Garbled, format_args!("status {}", response.status));
         } else if response.body != expected {
-            desk.fail(id, Fault::Wrong, Difference { expected, got: response.body });
+            ctx.fail(id, Fault::Wrong, Difference { expected, got: response.body });
         } else {
-            self.answered(id, state, desk);
+            self.answered(id, state, ctx);
         }
         size
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut State, desk: &mut Desk<'_>) {
+    fn expired(&mut self, id: ConnId, state: &mut State, ctx: &mut ClientContext<'_>) {
         if state.waiting {
-            let timeout = self.settings.timeout;
-            desk.fail(id, Fault::Timeout, format_args!("no answer within {timeout:?}"));
+            let timeout = self.setup.timeout;
+            ctx.fail(id, Fault::Timeout, format_args!("no answer within {timeout:?}"));
         } else if !self.finishing {
-            let due = desk.score.micros(desk.out.due());
-            self.ask(id, state, due, desk);
+            let due = ctx.score.micros(ctx.out.due());
+            self.ask(id, state, due, ctx);
         }
     }
 
@@ -163,14 +187,10 @@ mod tests {
     #[test]
     fn lengths_cover_their_range() {
         // Shows that bodies of the shortest and the longest kind are asked for, and none beyond.
-        let settings = Settings {
-            host: "h".to_owned(),
-            path: "/".to_owned(),
-            idle: Span { from: 0.0, to: 1.0 },
-            timeout: Duration::from_secs(1),
-            seed: 1,
-        };
-        let client = HttpKeepalive::new(settings);
+        let args = Args { idle: Span { from: 0.0, to: 1.0 } };
+        let timeout = Duration::from_secs(1);
+        let setup = ClientSetup { conns: 1, worker: 0, workers: 1, timeout, seed: 1 };
+        let client = HttpKeepalive::new(args, "h".to_owned(), "/".to_owned(), setup);
         let lengths = |round| 1 + (hash(1, 0, round) as u32) % LENGTH_MAX;
         let (min, max) = (0..100_000)
             .map(lengths)

@@ -7,32 +7,84 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use fastrand::Rng;
-use murre_codec::Kind;
-use murre_core::{ConnId, Outbox, Queued};
+use murre_codec::Kind as MessageKind;
+use murre_core::ConnId;
 use serde::Deserialize;
 
-use crate::client::channel::{self, Gather, Heard};
-use crate::client::ws::{Line, Piece, Talk, say};
-use crate::engine::score::{Fault, Score};
+use crate::cli::args;
+use crate::cli::common::Common;
+use crate::client::channel::{self, MessageBuffer, ServerMessage};
+use crate::client::ws::WsClient;
+use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
+use crate::engine::fleet::Fleet;
+use crate::engine::score::Fault;
+use crate::engine::share::part;
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::scenario::{ClientSetup, PAYLOAD_MAX, Scenario, Setup, check_rate};
+use murre_record::{CountedFrom, Scenario as Kind};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
 
-/// One shard's part of the scenario.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) conns: u32,
-    /// This shard, and how many there are: they take turns over the identifiers.
-    pub(crate) shard: u32,
-    pub(crate) shards: u32,
-    /// Of a message, about.
-    pub(crate) payload_bytes: u32,
-    /// Messages per second, all connections of all shards together.
-    pub(crate) rate: Option<f64>,
-    pub(crate) timeout: Duration,
+/// The scenario's arguments.
+#[derive(clap::Args, Clone, Serialize)]
+pub(crate) struct Args {
+    /// Bytes of a message, about
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 1400,
+        value_parser = clap::value_parser!(u32).range(1..=PAYLOAD_MAX)
+    )]
+    payload: u32,
+
+    /// Messages per second that the server publishes, on a fixed schedule [default: as fast as it can]
+    #[arg(long, value_name = "N/s", value_parser = args::rate)]
+    rate: Option<f64>,
+
+    /// Writes the columns of every 15 s to this file
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
+impl Scenario for Args {
+    fn kind(&self) -> Kind {
+        Kind::Pubsub
+    }
+
+    fn check(&self, _: &Common) -> Result<(), String> {
+        check_rate(self.rate)
+    }
+
+    fn in_flight_bytes(&self) -> u32 {
+        self.payload
+    }
+
+    fn counted_from(&self) -> CountedFrom {
+        CountedFrom::SentByServer
+    }
+
+    fn must_receive(&self) -> bool {
+        true
+    }
+
+    fn columns(&self) -> Option<Option<&Path>> {
+        Some(self.csv.as_deref())
+    }
+
+    fn bytes_per_connection(&self) -> usize {
+        Fleet::<WsClient<PubSub>>::MEMBER_BYTES
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        let args = self.clone();
+        setup.start_ws(config, move |client| PubSub::new(args, client))
+    }
 }
 
 /// One shard's clients.
 pub(crate) struct PubSub {
-    settings: Settings,
+    args: Args,
+    setup: ClientSetup,
     /// Places that have no connection; each has its identifier.
     free: Vec<u32>,
     /// The connection that tells the server to publish; the first shard has it.
@@ -45,7 +97,7 @@ pub(crate) struct PubSub {
 #[derive(Default)]
 pub(crate) struct State {
     place: u32,
-    gather: Gather,
+    buffer: MessageBuffer,
     stage: Stage,
 }
 
@@ -72,43 +124,43 @@ struct Message<'a> {
 }
 
 impl PubSub {
-    pub(crate) fn new(settings: Settings) -> PubSub {
-        let free = (0..settings.conns).rev().collect();
-        PubSub { free, feeder: None, feeds_owed: 0, settings }
+    pub(crate) fn new(args: Args, setup: ClientSetup) -> PubSub {
+        let conns = part(setup.conns, setup.worker as usize, setup.workers as usize);
+        PubSub { free: (0..conns).rev().collect(), feeder: None, feeds_owed: 0, args, setup }
     }
 
     fn identifier(&self, place: u32) -> u32 {
-        (place * self.settings.shards + self.settings.shard) % IDENTIFIERS + 1
+        (place * self.setup.workers + self.setup.worker) % IDENTIFIERS + 1
     }
 
     fn is_feeder(&self, state: &State) -> bool {
-        (self.settings.shard, state.place) == (0, 0) && state.stage != Stage::New
+        (self.setup.worker, state.place) == (0, 0) && state.stage != Stage::New
     }
 
-    fn heard(&mut self, id: ConnId, state: &mut State, text: &[u8], line: &mut Line<'_, '_>) {
-        let Some(heard) = Heard::<'_, Message<'_>>::hear(id, text, line) else { return };
+    fn heard(&mut self, id: ConnId, state: &mut State, text: &[u8], ctx: &mut WsContext<'_>) {
+        let Some(heard) = ServerMessage::<'_, Message<'_>>::hear(id, text, ctx) else { return };
         match (&heard.kind[..], state.stage) {
             ("publication", _) => match heard.data {
                 Some(data) if data.identifier == heard.identifier => {
-                    self.received(id, state, &data, text.len(), line);
+                    self.received(id, state, &data, text.len(), ctx);
                 }
-                _ => line.desk.fail(id, Fault::Wrong, "a publication of another identifier"),
+                _ => ctx.fail(id, Fault::Wrong, "a publication of another identifier"),
             },
             ("subscribed", Stage::Subscribing)
                 if is_number(&heard.identifier, self.identifier(state.place)) =>
             {
                 state.stage = Stage::Subscribed;
-                line.desk.out.clear_timer(id);
-                line.desk.ready();
+                ctx.out.clear_timer(id);
+                ctx.ready();
             }
             ("feed", Stage::Subscribed) if self.is_feeder(state) && self.feeds_owed > 0 => {
                 self.feeds_owed -= 1;
-                line.desk.score.forget(1);
+                ctx.score.forget(1);
                 if self.feeds_owed == 0 {
-                    line.desk.out.clear_timer(id);
+                    ctx.out.clear_timer(id);
                 }
             }
-            _ => heard.unexpected(id, line),
+            _ => heard.unexpected(id, ctx),
         }
     }
 
@@ -118,48 +170,39 @@ impl PubSub {
         state: &State,
         message: &Message<'_>,
         bytes: usize,
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) {
         let own = self.identifier(state.place);
         if !is_number(&message.identifier, own) {
             let detail = format_args!("identifier {} instead of {own}", message.identifier);
-            return line.desk.fail(id, Fault::Wrong, detail);
+            return ctx.fail(id, Fault::Wrong, detail);
         }
         if state.stage != Stage::Subscribed || message.elements.is_empty() {
-            return line.desk.fail(
-                id,
-                Fault::Wrong,
-                "a message before its time, or without elements",
-            );
+            return ctx.fail(id, Fault::Wrong, "a message before its time, or without elements");
         }
         let after = channel::unix_time().saturating_sub(Duration::from_millis(message.timestamp));
-        line.desk.score.arrived(after, bytes);
+        ctx.score.arrived(after, bytes);
     }
 
     /// Tells the server what to publish. Only one shard does.
-    fn feed(&mut self, rate: Option<f64>, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
+    fn feed(&mut self, rate: Option<f64>, output: &mut WsOutput<'_>) {
         let Some(id) = self.feeder else { return };
-        let text = channel::feed(self.settings.payload_bytes, rate);
-        // Gone: `closed` follows and counts it.
-        if say(out, id, Kind::Text.opcode(), text.as_bytes(), masks) == Queued::Yes {
+        let text = channel::feed(self.args.payload, rate);
+        if output.ask(id, MessageKind::Text.opcode(), text.as_bytes(), self.setup.timeout) {
             self.feeds_owed += 1;
-            score.owe(1);
-            out.set_timer(id, out.ticks(self.settings.timeout));
         }
     }
 }
 
-impl Talk for PubSub {
+impl WsScenario for PubSub {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
 
-    fn open(&mut self, id: ConnId, state: &mut State, line: &mut Line<'_, '_>) {
+    fn open(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
         state.place = self.free.pop().expect("as many places as connections");
         state.stage = Stage::Subscribing;
         let identifier = self.identifier(state.place).to_string();
-        channel::say(id, &channel::subscribe(&identifier, None), line);
-        let ticks = line.desk.out.ticks(self.settings.timeout);
-        line.desk.out.set_timer(id, ticks);
+        ctx.command(id, &channel::subscribe(&identifier, None), self.setup.timeout);
         if self.is_feeder(state) {
             self.feeder = Some(id);
         }
@@ -170,28 +213,28 @@ impl Talk for PubSub {
         id: ConnId,
         state: &mut State,
         piece: Piece<'_>,
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) {
-        if let Some(text) = state.gather.text(id, &piece, line) {
-            self.heard(id, state, &text, line);
+        if let Some(text) = state.buffer.text(id, &piece, ctx) {
+            self.heard(id, state, &text, ctx);
         }
     }
 
-    fn expired(&mut self, id: ConnId, _state: &mut State, line: &mut Line<'_, '_>) {
-        let timeout = self.settings.timeout;
-        line.desk.fail(id, Fault::Timeout, format_args!("no answer within {timeout:?}"));
+    fn expired(&mut self, id: ConnId, _state: &mut State, ctx: &mut WsContext<'_>) {
+        let timeout = self.setup.timeout;
+        ctx.fail(id, Fault::Timeout, format_args!("no answer within {timeout:?}"));
     }
 
     fn owed(&self, state: &State) -> u32 {
         if self.is_feeder(state) { self.feeds_owed } else { 0 }
     }
 
-    fn begin(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
-        self.feed(self.settings.rate, out, score, masks);
+    fn begin(&mut self, output: &mut WsOutput<'_>) {
+        self.feed(self.args.rate, output);
     }
 
-    fn finish(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
-        self.feed(Some(0.0), out, score, masks);
+    fn finish(&mut self, output: &mut WsOutput<'_>) {
+        self.feed(Some(0.0), output);
     }
 
     fn closed(&mut self, state: State) {
@@ -241,17 +284,12 @@ mod tests {
     fn all_shards_together_subscribe_as_the_article_did() {
         // Shows that connection `i` of all has the identifier `i` modulo 10,000, plus 1.
         let mut identifiers: Vec<u32> = Vec::new();
-        for shard in 0..3 {
-            let settings = Settings {
-                conns: crate::run::plan::part(25_000, shard as usize, 3),
-                shard,
-                shards: 3,
-                payload_bytes: 1400,
-                rate: None,
-                timeout: Duration::from_secs(1),
-            };
-            let clients = PubSub::new(settings);
-            identifiers.extend((0..clients.settings.conns).map(|place| clients.identifier(place)));
+        for worker in 0..3 {
+            let args = Args { payload: 1400, rate: None, csv: None };
+            let timeout = Duration::from_secs(1);
+            let setup = ClientSetup { conns: 25_000, worker, workers: 3, timeout, seed: 1 };
+            let clients = PubSub::new(args, setup);
+            identifiers.extend(clients.free.iter().map(|&place| clients.identifier(place)));
         }
         identifiers.sort_unstable();
         let mut expected: Vec<u32> = (0..25_000).map(|i| i % 10_000 + 1).collect();

@@ -6,13 +6,44 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use fastrand::Rng;
-use murre_core::{ConnId, Outbox};
+use murre_core::ConnId;
 use serde::Deserialize;
 
-use crate::client::channel::{self, Gather, Heard};
-use crate::client::ws::{Line, Piece, Talk};
-use crate::engine::score::{Fault, Score};
+use crate::client::channel::{self, MessageBuffer, ServerMessage};
+use crate::client::ws::WsClient;
+use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
+use crate::engine::fleet::Fleet;
+use crate::engine::score::Fault;
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::scenario::{Scenario, Setup};
+use murre_record::{CountedFrom, Scenario as Kind};
+use serde::Serialize;
+
+/// The scenario's arguments.
+#[derive(clap::Args, Clone, Serialize)]
+pub(crate) struct Args {}
+
+impl Scenario for Args {
+    fn kind(&self) -> Kind {
+        Kind::Quotes
+    }
+
+    fn counted_from(&self) -> CountedFrom {
+        CountedFrom::FirstHeard
+    }
+
+    fn must_receive(&self) -> bool {
+        true
+    }
+
+    fn bytes_per_connection(&self) -> usize {
+        Fleet::<WsClient<Quotes>>::MEMBER_BYTES
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        setup.start_ws(config, |client| Quotes::new(client.timeout))
+    }
+}
 
 /// One shard's pages.
 pub(crate) struct Quotes {
@@ -26,7 +57,7 @@ pub(crate) struct Quotes {
 /// What is kept of one page.
 #[derive(Default)]
 pub(crate) struct State {
-    gather: Gather,
+    buffer: MessageBuffer,
     page: Option<Box<Page>>,
 }
 
@@ -95,18 +126,18 @@ impl Quotes {
         &self,
         id: ConnId,
         page: &mut Page,
-        heard: &Heard<'_, Quote>,
-        line: &mut Line<'_, '_>,
+        heard: &ServerMessage<'_, Quote>,
+        ctx: &mut WsContext<'_>,
     ) {
         let channel = channel_of(&heard.identifier).filter(|&channel| shows(page.first, channel));
         match channel.map(|channel| &mut page.stands[channel]) {
             Some(stand) if *stand == Stand::Silent => *stand = Stand::New,
-            _ => return heard.unexpected(id, line),
+            _ => return heard.unexpected(id, ctx),
         }
         page.subscribed += 1;
         if page.subscribed == SHOWN + 1 {
-            line.desk.out.clear_timer(id);
-            line.desk.ready();
+            ctx.out.clear_timer(id);
+            ctx.ready();
         }
     }
 
@@ -114,21 +145,21 @@ impl Quotes {
         &mut self,
         id: ConnId,
         page: &mut Page,
-        heard: &Heard<'_, Quote>,
+        heard: &ServerMessage<'_, Quote>,
         bytes: usize,
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) {
         let quote = heard.data.as_ref();
         let found = channel_of(&heard.identifier)
             .and_then(|channel| Some((channel, quote?.number(channel)?)));
         let Some((channel, number)) = found else {
             let detail = format_args!("{quote:?} in {}", heard.identifier);
-            return line.desk.fail(id, Fault::Wrong, detail);
+            return ctx.fail(id, Fault::Wrong, detail);
         };
         let before = page.stands[channel];
         if !page.stands[channel].advance(number) {
             let detail = format_args!("number {number} of {} after {before:?}", heard.identifier);
-            return line.desk.fail(id, Fault::Wrong, detail);
+            return ctx.fail(id, Fault::Wrong, detail);
         }
         let now = Instant::now();
         let latest = &mut self.latest[channel];
@@ -138,25 +169,23 @@ impl Quotes {
         // One that another page has heard the next of already has no first to compare with.
         match *latest {
             Some((last, at)) if last == number => {
-                line.desk.score.arrived(now.saturating_duration_since(at), bytes);
+                ctx.score.arrived(now.saturating_duration_since(at), bytes);
             }
-            _ => line.desk.score.arrived_late(),
+            _ => ctx.score.arrived_late(),
         }
     }
 }
 
-impl Talk for Quotes {
+impl WsScenario for Quotes {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
 
-    fn open(&mut self, id: ConnId, state: &mut State, line: &mut Line<'_, '_>) {
+    fn open(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
         let first = self.opened % SEQUENCE;
         self.opened += 1;
         let stands = [Stand::Silent; CHANNELS.len()];
         state.page = Some(Box::new(Page { first, subscribed: 0, stands }));
-        channel::say(id, &subscribe(first), line);
-        let ticks = line.desk.out.ticks(self.timeout);
-        line.desk.out.set_timer(id, ticks);
+        ctx.command(id, &subscribe(first), self.timeout);
     }
 
     fn message(
@@ -164,21 +193,21 @@ impl Talk for Quotes {
         id: ConnId,
         state: &mut State,
         piece: Piece<'_>,
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) {
-        let Some(text) = state.gather.text(id, &piece, line) else { return };
-        let Some(heard) = Heard::<'_, Quote>::hear(id, &text, line) else { return };
+        let Some(text) = state.buffer.text(id, &piece, ctx) else { return };
+        let Some(heard) = ServerMessage::<'_, Quote>::hear(id, &text, ctx) else { return };
         let page = state.page.as_mut().expect("there since it is open");
         match &heard.kind[..] {
-            "subscribed" => self.subscribed(id, page, &heard, line),
-            "publication" => self.quoted(id, page, &heard, text.len(), line),
-            _ => heard.unexpected(id, line),
+            "subscribed" => self.subscribed(id, page, &heard, ctx),
+            "publication" => self.quoted(id, page, &heard, text.len(), ctx),
+            _ => heard.unexpected(id, ctx),
         }
     }
 
-    fn expired(&mut self, id: ConnId, _: &mut State, line: &mut Line<'_, '_>) {
+    fn expired(&mut self, id: ConnId, _: &mut State, ctx: &mut WsContext<'_>) {
         let detail = format_args!("not subscribed to all within {:?}", self.timeout);
-        line.desk.fail(id, Fault::Timeout, detail);
+        ctx.fail(id, Fault::Timeout, detail);
     }
 
     fn owed(&self, _: &State) -> u32 {
@@ -186,7 +215,7 @@ impl Talk for Quotes {
     }
 
     /// Nothing is on its way that was asked for.
-    fn finish(&mut self, _: &mut Outbox, _: &mut Score, _: &mut Rng) {}
+    fn finish(&mut self, _: &mut WsOutput<'_>) {}
 }
 
 /// The page's symbols, and the sequence.

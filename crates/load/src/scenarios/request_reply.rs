@@ -3,15 +3,66 @@
 
 use std::time::Duration;
 
-use fastrand::Rng;
-use murre_core::{ConnId, Outbox};
+use murre_core::ConnId;
 use serde::Deserialize;
 
 use crate::cli::args::Span;
-use crate::client::channel::{self, Gather, Heard};
-use crate::client::ws::{Line, Piece, Talk};
+use crate::cli::common::Common;
+use crate::client::channel::{self, MessageBuffer, ServerMessage};
+use crate::client::ws::WsClient;
+use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
 use crate::client::{fraction, hash};
-use crate::engine::score::{Fault, Micros, Score};
+use crate::engine::fleet::Fleet;
+use crate::engine::score::{Fault, Micros};
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::scenario::{FINE_TICK, Scenario, Setup, check_fine};
+use murre_codec::Kind as MessageKind;
+use murre_record::Scenario as Kind;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// The scenario's arguments.
+#[derive(clap::Args, Clone, Serialize)]
+pub(crate) struct Args {
+    /// Range of seconds from one request of a connection to the next
+    #[arg(long, value_name = "FROM-TO", default_value = "0.05-0.3")]
+    idle: Span,
+
+    /// Writes the columns of every 15 s to this file
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
+impl Scenario for Args {
+    fn kind(&self) -> Kind {
+        Kind::RequestReply
+    }
+
+    fn check(&self, common: &Common) -> Result<(), String> {
+        check_fine(self.idle.to.max(common.timeout.as_secs_f64()))
+    }
+
+    fn tick(&self) -> Duration {
+        FINE_TICK
+    }
+
+    fn must_receive(&self) -> bool {
+        true
+    }
+
+    fn columns(&self) -> Option<Option<&Path>> {
+        Some(self.csv.as_deref())
+    }
+
+    fn bytes_per_connection(&self) -> usize {
+        Fleet::<WsClient<RequestReply>>::MEMBER_BYTES
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        let idle = self.idle;
+        setup.start_ws(config, move |c| RequestReply::new(idle, c.timeout, c.own_seed()))
+    }
+}
 
 /// One shard's clients.
 pub(crate) struct RequestReply {
@@ -25,7 +76,7 @@ pub(crate) struct RequestReply {
 /// What is kept of one client.
 #[derive(Default)]
 pub(crate) struct State {
-    gather: Gather,
+    buffer: MessageBuffer,
     /// Of the request under way, in milliseconds since 1970.
     timestamp: u64,
     round: u32,
@@ -53,14 +104,13 @@ impl RequestReply {
     }
 }
 
-impl Talk for RequestReply {
+impl WsScenario for RequestReply {
     type State = State;
 
-    fn open(&mut self, id: ConnId, _state: &mut State, line: &mut Line<'_, '_>) {
+    fn open(&mut self, id: ConnId, _state: &mut State, ctx: &mut WsContext<'_>) {
         let fraction = fraction(hash(self.seed, id.index(), u32::MAX));
         let left = Duration::from_secs_f64(self.every.residual(fraction));
-        let ticks = line.desk.out.ticks(left);
-        line.desk.out.set_timer(id, ticks);
+        ctx.start_timer(id, left);
     }
 
     fn message(
@@ -68,36 +118,35 @@ impl Talk for RequestReply {
         id: ConnId,
         state: &mut State,
         piece: Piece<'_>,
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) {
-        let Some(text) = state.gather.text(id, &piece, line) else { return };
-        let Some(heard) = Heard::<'_, Response<'_>>::hear(id, &text, line) else { return };
+        let Some(text) = state.buffer.text(id, &piece, ctx) else { return };
+        let Some(heard) = ServerMessage::<'_, Response<'_>>::hear(id, &text, ctx) else { return };
         let number = u64::from(state.round);
         let data = match heard.data {
             Some(ref data) if heard.kind == "response" && state.waiting => data,
-            _ => return heard.unexpected(id, line),
+            _ => return heard.unexpected(id, ctx),
         };
         let own = (heard.id, &heard.service[..]) == (Some(number), SERVICE)
             && (data.request, data.timestamp) == (number, state.timestamp);
         if !own || data.address.is_empty() {
             let detail = format_args!("{data:?} for request {number} of {}", state.timestamp);
-            return line.desk.fail(id, Fault::Wrong, detail);
+            return ctx.fail(id, Fault::Wrong, detail);
         }
-        let now = line.desk.out.now();
-        line.desk.score.weigh(text.len());
-        line.desk.score.answered(state.due, now);
+        let now = ctx.out.now();
+        ctx.score.weigh(text.len());
+        ctx.score.answered(state.due, now);
         state.waiting = false;
         state.round = state.round.wrapping_add(1);
-        let passed = line.desk.score.micros(now).since(state.due);
-        let ticks = line.desk.out.ticks(self.pause(id, state.round).saturating_sub(passed));
-        line.desk.out.set_timer(id, ticks);
+        let passed = ctx.score.micros(now).since(state.due);
+        ctx.start_timer(id, self.pause(id, state.round).saturating_sub(passed));
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut State, line: &mut Line<'_, '_>) {
+    fn expired(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
         if state.waiting {
             let timeout = self.timeout;
             let detail = format_args!("no response within {timeout:?}");
-            return line.desk.fail(id, Fault::Timeout, detail);
+            return ctx.fail(id, Fault::Timeout, detail);
         }
         if self.finishing {
             return;
@@ -105,12 +154,9 @@ impl Talk for RequestReply {
         state.timestamp = channel::unix_time().as_millis() as u64;
         let request =
             request(state.round, state.timestamp, hash(self.seed, id.index(), state.round));
-        if channel::say(id, &request, line) {
-            state.due = line.desk.score.micros(line.desk.out.due());
+        if ctx.output().ask(id, MessageKind::Text.opcode(), request.as_bytes(), self.timeout) {
+            state.due = ctx.score.micros(ctx.out.due());
             state.waiting = true;
-            line.desk.score.owe(1);
-            let ticks = line.desk.out.ticks(self.timeout);
-            line.desk.out.set_timer(id, ticks);
         }
     }
 
@@ -118,7 +164,7 @@ impl Talk for RequestReply {
         u32::from(state.waiting)
     }
 
-    fn finish(&mut self, _out: &mut Outbox, _score: &mut Score, _masks: &mut Rng) {
+    fn finish(&mut self, _: &mut WsOutput<'_>) {
         self.finishing = true;
     }
 }

@@ -7,13 +7,96 @@
 
 use std::time::Duration;
 
-use fastrand::Rng;
-use murre_core::{ConnId, Outbox};
+use murre_core::ConnId;
 
+use crate::cli::args;
+use crate::cli::common::Common;
 use crate::client::Difference;
-use crate::client::ws::{Line, PING, Piece, Talk};
-use crate::engine::score::{Fault, Score};
-use crate::scenarios::ws_idle::payload;
+use crate::client::ws::WsClient;
+use crate::client::ws::{PING, Piece, WsContext, WsOutput, WsScenario};
+use crate::engine::fleet::Fleet;
+use crate::engine::score::Fault;
+use crate::engine::share::part;
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::scenario::{HoldPlan, Scenario, Setup};
+use crate::scenarios::ws_idle::{WsIdle, payload};
+use murre_record::Scenario as Kind;
+use serde::Serialize;
+
+/// The scenario's arguments.
+#[derive(clap::Args, Clone, Serialize)]
+pub(crate) struct Args {
+    /// Time from one ping of a connection that stays to the next
+    #[arg(long, default_value = "500ms", value_parser = args::timed)]
+    #[serde(serialize_with = "args::seconds")]
+    every: Duration,
+
+    /// Part of the connections that stay, and ping the server
+    #[arg(long, default_value = "0.01", value_parser = args::fraction)]
+    sample: f64,
+
+    /// In the second storm each connection returns at a random moment of this; in the first all return
+    /// at once
+    #[arg(long, default_value = "10s", value_parser = args::duration)]
+    #[serde(serialize_with = "args::seconds")]
+    jitter: Duration,
+}
+
+impl Args {
+    /// Connections that are not killed.
+    fn staying(&self, common: &Common) -> u32 {
+        ((f64::from(common.conns) * self.sample).round() as u32).max(1)
+    }
+}
+
+impl Scenario for Args {
+    fn kind(&self) -> Kind {
+        Kind::Storm
+    }
+
+    fn check(&self, common: &Common) -> Result<(), String> {
+        if self.staying(common) >= common.conns {
+            return Err("--sample leaves no connection to kill".to_owned());
+        }
+        Ok(())
+    }
+
+    fn path(&self) -> &'static str {
+        "/echo"
+    }
+
+    fn workers_apart(&self) -> usize {
+        1
+    }
+
+    fn conns(&self, common: &Common, worker: usize, workers: usize) -> u32 {
+        let staying = self.staying(common);
+        match worker {
+            STAYING => staying,
+            _ => part(common.conns - staying, worker - 1, workers - 1),
+        }
+    }
+
+    fn hold_plan(&self, common: &Common) -> HoldPlan {
+        HoldPlan::Storm { stayed: u64::from(self.staying(common)), jitter: self.jitter }
+    }
+
+    fn bytes_per_connection(&self) -> usize {
+        Fleet::<WsClient<Storm>>::MEMBER_BYTES
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        let every = self.every;
+        if setup.client(&config).worker as usize == STAYING {
+            return setup
+                .start_ws(config, move |c| WsIdle::new(1.0, every, c.timeout, c.own_seed()));
+        }
+        setup.start_ws(config, |client| Storm::new(client.timeout, client.own_seed()))
+    }
+}
+
+/// The worker of the connections that stay.
+const STAYING: usize = 0;
 
 /// One shard's clients who come and go.
 pub(crate) struct Storm {
@@ -27,40 +110,38 @@ impl Storm {
     }
 }
 
-impl Talk for Storm {
+impl WsScenario for Storm {
     type State = ();
     const READY_WHEN_OPEN: bool = false;
     const COMES_BACK: bool = true;
 
-    fn open(&mut self, id: ConnId, _: &mut (), line: &mut Line<'_, '_>) {
-        // Gone: `closed` follows and counts it.
-        let _ = line.say(id, PING, &payload(self.seed, id, 0));
-        let ticks = line.desk.out.ticks(self.timeout);
-        line.desk.out.set_timer(id, ticks);
+    fn open(&mut self, id: ConnId, _: &mut (), ctx: &mut WsContext<'_>) {
+        ctx.output().send(id, PING, &payload(self.seed, id, 0));
+        ctx.start_timer(id, self.timeout);
     }
 
-    fn message(&mut self, id: ConnId, _: &mut (), _: Piece<'_>, line: &mut Line<'_, '_>) {
-        line.desk.fail(id, Fault::Garbled, "a message that nobody asked for");
+    fn message(&mut self, id: ConnId, _: &mut (), _: Piece<'_>, ctx: &mut WsContext<'_>) {
+        ctx.fail(id, Fault::Garbled, "a message that nobody asked for");
     }
 
-    fn pong(&mut self, id: ConnId, _: &mut (), got: &[u8], line: &mut Line<'_, '_>) {
+    fn pong(&mut self, id: ConnId, _: &mut (), got: &[u8], ctx: &mut WsContext<'_>) {
         let expected = payload(self.seed, id, 0);
         if got != expected {
             let difference = Difference { expected: &expected, got };
-            return line.desk.fail(id, Fault::Wrong, difference);
+            return ctx.fail(id, Fault::Wrong, difference);
         }
-        line.desk.out.clear_timer(id);
-        line.desk.ready();
+        ctx.out.clear_timer(id);
+        ctx.ready();
     }
 
-    fn expired(&mut self, id: ConnId, _: &mut (), line: &mut Line<'_, '_>) {
+    fn expired(&mut self, id: ConnId, _: &mut (), ctx: &mut WsContext<'_>) {
         let timeout = self.timeout;
-        line.desk.fail(id, Fault::Timeout, format_args!("no pong within {timeout:?}"));
+        ctx.fail(id, Fault::Timeout, format_args!("no pong within {timeout:?}"));
     }
 
     fn owed(&self, _: &()) -> u32 {
         0
     }
 
-    fn finish(&mut self, _: &mut Outbox, _: &mut Score, _: &mut Rng) {}
+    fn finish(&mut self, _: &mut WsOutput<'_>) {}
 }

@@ -9,29 +9,98 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use fastrand::Rng;
-use murre_codec::Kind;
-use murre_core::{ConnId, Outbox, Queued};
+use murre_codec::Kind as MessageKind;
+use murre_core::ConnId;
 
+use crate::cli::args;
+use crate::cli::common::Common;
 use crate::client::Difference;
-use crate::client::ws::{Line, Piece, Talk, say};
-use crate::engine::score::{Fault, Micros, Score};
+use crate::client::ws::WsClient;
+use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
+use crate::engine::fleet::Fleet;
+use crate::engine::score::{Fault, Micros};
+use crate::engine::share::part;
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::scenario::{
+    ClientSetup, PAYLOAD_MAX, Scenario, Setup, check_in_flight, check_rate,
+};
+use murre_record::{CountedFrom, Scenario as Kind};
+use serde::Serialize;
 
-/// One shard's part of the scenario.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// Connections that send; the others are held beside them.
-    pub(crate) active: u32,
-    pub(crate) payload_bytes: u32,
-    pub(crate) pipeline: u32,
-    /// Messages per second of this shard's active connections together.
-    pub(crate) rate: Option<f64>,
-    pub(crate) timeout: Duration,
+/// The scenario's arguments.
+#[derive(clap::Args, Clone, Serialize)]
+pub(crate) struct Args {
+    /// Bytes of a message
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 32,
+        value_parser = clap::value_parser!(u32).range(1..=PAYLOAD_MAX)
+    )]
+    payload: u32,
+
+    /// Messages in flight on one connection
+    #[arg(
+        long,
+        value_name = "DEPTH",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=4096)
+    )]
+    pipeline: u32,
+
+    /// Messages per second of all connections together, on a fixed schedule (open loop) [default: as
+    /// fast as answers come]
+    #[arg(long, value_name = "N/s", value_parser = args::rate)]
+    rate: Option<f64>,
+
+    /// Idle connections held beside the active ones
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    idle_conns: u32,
+}
+
+impl Scenario for Args {
+    fn kind(&self) -> Kind {
+        Kind::WsEcho
+    }
+
+    fn check(&self, _: &Common) -> Result<(), String> {
+        check_rate(self.rate).and_then(|()| check_in_flight(self.payload, self.pipeline))
+    }
+
+    fn path(&self) -> &'static str {
+        "/echo"
+    }
+
+    fn conns_all(&self, common: &Common) -> u64 {
+        u64::from(common.conns) + u64::from(self.idle_conns)
+    }
+
+    fn in_flight_bytes(&self) -> u32 {
+        self.payload * self.pipeline
+    }
+
+    fn counted_from(&self) -> CountedFrom {
+        if self.rate.is_some() { CountedFrom::Due } else { CountedFrom::SentInClosedLoop }
+    }
+
+    fn bytes_per_connection(&self) -> usize {
+        Fleet::<WsClient<WsEcho>>::MEMBER_BYTES
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        let args = self.clone();
+        setup.start_ws(config, move |client| WsEcho::new(args, client))
+    }
 }
 
 /// One shard's clients.
 pub(crate) struct WsEcho {
-    settings: Settings,
+    args: Args,
+    timeout: Duration,
+    /// Connections of this worker that send.
+    active: u32,
+    /// Messages per second of them together.
+    rate: Option<f64>,
     /// The active connections.
     lanes: Vec<Lane>,
     /// Lanes that have no connection.
@@ -56,7 +125,7 @@ struct Lane {
 }
 
 impl Lane {
-    fn under_way(&self) -> u32 {
+    fn in_flight(&self) -> u32 {
         (self.sent - self.received) as u32
     }
 }
@@ -66,8 +135,9 @@ impl Lane {
 pub(crate) struct State(Option<u32>);
 
 impl WsEcho {
-    pub(crate) fn new(settings: Settings) -> WsEcho {
-        let depth = settings.pipeline as usize;
+    pub(crate) fn new(args: Args, setup: ClientSetup) -> WsEcho {
+        let active = part(setup.conns, setup.worker as usize, setup.workers as usize);
+        let depth = args.pipeline as usize;
         let lane = || Lane {
             id: None,
             sent: 0,
@@ -76,29 +146,32 @@ impl WsEcho {
             sent_at: vec![Micros::default(); depth].into(),
         };
         WsEcho {
-            lanes: (0..settings.active).map(|_| lane()).collect(),
-            free: (0..settings.active).rev().collect(),
-            messages: Messages::new(settings.payload_bytes),
+            lanes: (0..active).map(|_| lane()).collect(),
+            free: (0..active).rev().collect(),
+            messages: Messages::new(args.payload),
             begun: None,
             ended: None,
             next: 0,
-            settings,
+            timeout: setup.timeout,
+            active,
+            rate: args.rate.map(|rate| rate * f64::from(active) / f64::from(setup.conns)),
+            args,
         }
     }
 
     /// With a rate: when message `number` of the lane is due.
     fn due(&self, begun: Instant, rate: f64, lane: u32, number: u64) -> Instant {
-        let k = number * u64::from(self.settings.active) + u64::from(lane);
+        let k = number * u64::from(self.active) + u64::from(lane);
         begun + Duration::from_secs_f64(k as f64 / rate)
     }
 
     /// Sends what the lane may send now.
-    fn fill(&mut self, place: u32, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
+    fn fill(&mut self, place: u32, output: &mut WsOutput<'_>) {
         let Some(begun) = self.begun else { return };
-        let now = out.now();
-        while self.lanes[place as usize].under_way() < self.settings.pipeline {
+        let now = output.out.now();
+        while self.lanes[place as usize].in_flight() < self.args.pipeline {
             let number = self.lanes[place as usize].sent;
-            let due = match self.settings.rate {
+            let due = match self.rate {
                 Some(rate) => self.due(begun, rate, place, number),
                 None => now,
             };
@@ -107,24 +180,21 @@ impl WsEcho {
             }
             let lane = &mut self.lanes[place as usize];
             let Some(id) = lane.id else { return };
-            let payload = self.messages.part(place, number, 0..self.settings.payload_bytes);
-            // Gone: `closed` follows and counts it.
-            if say(out, id, Kind::Binary.opcode(), payload, masks) != Queued::Yes {
+            let payload = self.messages.part(place, number, 0..self.args.payload);
+            if !output.ask(id, MessageKind::Binary.opcode(), payload, self.timeout) {
                 return;
             }
             let depth = lane.sent_at.len() as u64;
-            lane.sent_at[(number % depth) as usize] = score.micros(due);
+            lane.sent_at[(number % depth) as usize] = output.score.micros(due);
             lane.sent += 1;
-            score.owe(1);
-            out.set_timer(id, out.ticks(self.settings.timeout));
         }
     }
 }
 
-impl Talk for WsEcho {
+impl WsScenario for WsEcho {
     type State = State;
 
-    fn open(&mut self, id: ConnId, state: &mut State, _line: &mut Line<'_, '_>) {
+    fn open(&mut self, id: ConnId, state: &mut State, _line: &mut WsContext<'_>) {
         state.0 = self.free.pop();
         if let Some(place) = state.0 {
             self.lanes[place as usize].id = Some(id);
@@ -136,20 +206,20 @@ impl Talk for WsEcho {
         id: ConnId,
         state: &mut State,
         piece: Piece<'_>,
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) {
         let lane = state.0.map(|place| (place, &mut self.lanes[place as usize]));
-        let Some((place, lane)) = lane.filter(|(_, lane)| lane.under_way() > 0) else {
-            return line.desk.fail(id, Fault::Garbled, "a message that nobody asked for");
+        let Some((place, lane)) = lane.filter(|(_, lane)| lane.in_flight() > 0) else {
+            return ctx.fail(id, Fault::Garbled, "a message that nobody asked for");
         };
         let from = lane.arrived;
         let to = from + piece.bytes.len() as u32;
-        let bound = to.min(self.settings.payload_bytes);
+        let bound = to.min(self.args.payload);
         let expected = self.messages.part(place, lane.received, from..bound);
-        let short = piece.end && to != self.settings.payload_bytes;
-        if piece.kind != Kind::Binary || expected != piece.bytes || short {
+        let short = piece.end && to != self.args.payload;
+        if piece.kind != MessageKind::Binary || expected != piece.bytes || short {
             let difference = Difference { expected, got: piece.bytes };
-            return line.desk.fail(id, Fault::Wrong, difference);
+            return ctx.fail(id, Fault::Wrong, difference);
         }
         lane.arrived = to;
         if !piece.end {
@@ -160,48 +230,48 @@ impl Talk for WsEcho {
         lane.arrived = 0;
         lane.received += 1;
         // First the next message, then the count: nobody sees a lane without any in between.
-        self.fill(place, line.desk.out, line.desk.score, line.masks);
-        let now = line.desk.out.now();
-        line.desk.score.answered(due, now);
-        if self.lanes[place as usize].under_way() == 0 {
-            line.desk.out.clear_timer(id);
+        self.fill(place, &mut ctx.output());
+        let now = ctx.out.now();
+        ctx.score.answered(due, now);
+        if self.lanes[place as usize].in_flight() == 0 {
+            ctx.out.clear_timer(id);
         }
     }
 
-    fn expired(&mut self, id: ConnId, _state: &mut State, line: &mut Line<'_, '_>) {
-        let timeout = self.settings.timeout;
-        line.desk.fail(id, Fault::Timeout, format_args!("no echo within {timeout:?}"));
+    fn expired(&mut self, id: ConnId, _state: &mut State, ctx: &mut WsContext<'_>) {
+        let timeout = self.timeout;
+        ctx.fail(id, Fault::Timeout, format_args!("no echo within {timeout:?}"));
     }
 
     fn owed(&self, state: &State) -> u32 {
-        state.0.map_or(0, |place| self.lanes[place as usize].under_way())
+        state.0.map_or(0, |place| self.lanes[place as usize].in_flight())
     }
 
-    fn begin(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
-        self.begun = Some(out.now());
-        for place in 0..self.settings.active {
-            self.fill(place, out, score, masks);
+    fn begin(&mut self, output: &mut WsOutput<'_>) {
+        self.begun = Some(output.out.now());
+        for place in 0..self.active {
+            self.fill(place, output);
         }
     }
 
-    fn turn(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
-        while self.wake_at().is_some_and(|due| due <= out.now()) {
-            self.fill((self.next % u64::from(self.settings.active)) as u32, out, score, masks);
+    fn turn(&mut self, output: &mut WsOutput<'_>) {
+        while self.wake_at().is_some_and(|due| due <= output.out.now()) {
+            self.fill((self.next % u64::from(self.active)) as u32, output);
             self.next += 1;
         }
     }
 
     /// With a rate: when the next message is due.
     fn wake_at(&self) -> Option<Instant> {
-        let (Some(begun), Some(rate), None) = (self.begun, self.settings.rate, self.ended) else {
+        let (Some(begun), Some(rate), None) = (self.begun, self.rate, self.ended) else {
             return None;
         };
         let due = || begun + Duration::from_secs_f64(self.next as f64 / rate);
-        (self.settings.active > 0).then(due)
+        (self.active > 0).then(due)
     }
 
-    fn finish(&mut self, out: &mut Outbox, _score: &mut Score, _masks: &mut Rng) {
-        self.ended = Some(out.now());
+    fn finish(&mut self, output: &mut WsOutput<'_>) {
+        self.ended = Some(output.out.now());
     }
 
     fn closed(&mut self, state: State) {
@@ -267,14 +337,10 @@ mod tests {
     #[test]
     fn open_loop_messages_are_due_in_turns() {
         // Shows that the lanes' messages together are due at even intervals, none twice.
-        let settings = Settings {
-            active: 3,
-            payload_bytes: 8,
-            pipeline: 2,
-            rate: Some(1000.0),
-            timeout: Duration::from_secs(1),
-        };
-        let echo = WsEcho::new(settings);
+        let args = Args { payload: 8, pipeline: 2, rate: Some(1000.0), idle_conns: 0 };
+        let timeout = Duration::from_secs(1);
+        let setup = ClientSetup { conns: 3, worker: 0, workers: 1, timeout, seed: 1 };
+        let echo = WsEcho::new(args, setup);
         let begun = Instant::now();
         let mut due: Vec<_> = (0..3)
             .flat_map(|lane| (0..4).map(move |number| (lane, number)))

@@ -3,12 +3,50 @@
 
 use std::time::Duration;
 
-use fastrand::Rng;
-use murre_core::{ConnId, Outbox, Queued};
+use murre_core::ConnId;
 
-use crate::client::ws::{Line, PING, Piece, Talk, say};
+use crate::cli::args;
+use crate::client::ws::WsClient;
+use crate::client::ws::{PING, Piece, WsContext, WsOutput, WsScenario};
 use crate::client::{Difference, fraction, hash};
-use crate::engine::score::{Fault, Micros, Score};
+use crate::engine::fleet::Fleet;
+use crate::engine::score::{Fault, Micros};
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::scenario::{Scenario, Setup};
+use murre_record::Scenario as Kind;
+use serde::Serialize;
+
+/// The scenario's arguments.
+#[derive(clap::Args, Clone, Serialize)]
+pub(crate) struct Args {
+    /// Time from one ping of a connection of the sample to the next
+    #[arg(long, default_value = "25s", value_parser = args::timed)]
+    #[serde(serialize_with = "args::seconds")]
+    every: Duration,
+
+    /// Part of the connections that ping the server
+    #[arg(long, default_value = "0.01", value_parser = args::fraction)]
+    sample: f64,
+}
+
+impl Scenario for Args {
+    fn kind(&self) -> Kind {
+        Kind::WsIdle
+    }
+
+    fn path(&self) -> &'static str {
+        "/echo"
+    }
+
+    fn bytes_per_connection(&self) -> usize {
+        Fleet::<WsClient<WsIdle>>::MEMBER_BYTES
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        let Args { every, sample } = *self;
+        setup.start_ws(config, move |c| WsIdle::new(sample, every, c.timeout, c.own_seed()))
+    }
+}
 
 /// One shard's clients.
 pub(crate) struct WsIdle {
@@ -61,30 +99,19 @@ impl WsIdle {
 }
 
 impl Pinger {
-    fn ping(
-        &mut self,
-        seed: u64,
-        timeout: Duration,
-        due: Micros,
-        out: &mut Outbox,
-        score: &mut Score,
-        masks: &mut Rng,
-    ) {
+    fn ping(&mut self, seed: u64, timeout: Duration, due: Micros, output: &mut WsOutput<'_>) {
         let payload = payload(seed, self.id, self.round);
-        // Gone: `closed` follows, or has been, and counts it.
-        if say(out, self.id, PING, &payload, masks) == Queued::Yes {
+        if output.ask(self.id, PING, &payload, timeout) {
             self.due = due;
             self.waiting = true;
-            score.owe(1);
-            out.set_timer(self.id, out.ticks(timeout));
         }
     }
 }
 
-impl Talk for WsIdle {
+impl WsScenario for WsIdle {
     type State = State;
 
-    fn open(&mut self, id: ConnId, state: &mut State, line: &mut Line<'_, '_>) {
+    fn open(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
         let hash = hash(self.seed, id.index(), u32::MAX);
         if fraction(hash) >= self.sample {
             return;
@@ -93,48 +120,46 @@ impl Talk for WsIdle {
         self.pingers.push(Pinger { id, round: 0, due: Micros::default(), waiting: false });
         // The first pings are spread over the interval.
         let phase = self.every.mul_f64(fraction(hash << 32));
-        let ticks = line.desk.out.ticks(phase);
-        line.desk.out.set_timer(id, ticks);
+        ctx.start_timer(id, phase);
     }
 
-    fn message(&mut self, id: ConnId, _: &mut State, _: Piece<'_>, line: &mut Line<'_, '_>) {
-        line.desk.fail(id, Fault::Garbled, "a message that nobody asked for");
+    fn message(&mut self, id: ConnId, _: &mut State, _: Piece<'_>, ctx: &mut WsContext<'_>) {
+        ctx.fail(id, Fault::Garbled, "a message that nobody asked for");
     }
 
-    fn pong(&mut self, id: ConnId, state: &mut State, payload: &[u8], line: &mut Line<'_, '_>) {
+    fn pong(&mut self, id: ConnId, state: &mut State, payload: &[u8], ctx: &mut WsContext<'_>) {
         let (seed, every, finishing) = (self.seed, self.every, self.finishing);
         let beside = self.beside;
         let Some(pinger) = self.pinger(state).filter(|pinger| pinger.waiting) else { return };
         let expected = self::payload(seed, id, pinger.round);
         if payload != expected {
             let difference = Difference { expected: &expected, got: payload };
-            return line.desk.fail(id, Fault::Wrong, difference);
+            return ctx.fail(id, Fault::Wrong, difference);
         }
-        let now = line.desk.out.now();
+        let now = ctx.out.now();
         if beside {
-            line.desk.score.answered_beside(pinger.due, now);
+            ctx.score.answered_beside(pinger.due, now);
         } else {
-            line.desk.score.answered(pinger.due, now);
+            ctx.score.answered(pinger.due, now);
         }
         pinger.waiting = false;
         pinger.round = pinger.round.wrapping_add(1);
         if finishing {
-            return line.desk.out.clear_timer(id);
+            return ctx.out.clear_timer(id);
         }
-        let passed = line.desk.score.micros(now).since(pinger.due);
-        let ticks = line.desk.out.ticks(every.saturating_sub(passed));
-        line.desk.out.set_timer(id, ticks);
+        let passed = ctx.score.micros(now).since(pinger.due);
+        ctx.start_timer(id, every.saturating_sub(passed));
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut State, line: &mut Line<'_, '_>) {
+    fn expired(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
         let (seed, timeout) = (self.seed, self.timeout);
         let finishing = self.finishing;
         let Some(pinger) = self.pinger(state) else { return };
         if pinger.waiting {
-            line.desk.fail(id, Fault::Timeout, format_args!("no pong within {timeout:?}"));
+            ctx.fail(id, Fault::Timeout, format_args!("no pong within {timeout:?}"));
         } else if !finishing {
-            let due = line.desk.score.micros(line.desk.out.due());
-            pinger.ping(seed, timeout, due, line.desk.out, line.desk.score, line.masks);
+            let due = ctx.score.micros(ctx.out.due());
+            pinger.ping(seed, timeout, due, &mut ctx.output());
         }
     }
 
@@ -143,13 +168,13 @@ impl Talk for WsIdle {
     }
 
     /// All of the sample ping once more, so that each is known to answer after the whole time.
-    fn finish(&mut self, out: &mut Outbox, score: &mut Score, masks: &mut Rng) {
+    fn finish(&mut self, output: &mut WsOutput<'_>) {
         self.finishing = true;
-        let now = score.micros(out.now());
+        let now = output.score.micros(output.out.now());
         for pinger in &mut self.pingers {
             // One that is under way is as good as another.
             if !pinger.waiting {
-                pinger.ping(self.seed, self.timeout, now, out, score, masks);
+                pinger.ping(self.seed, self.timeout, now, output);
             }
         }
     }

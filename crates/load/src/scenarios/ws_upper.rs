@@ -3,13 +3,47 @@
 
 use std::time::Duration;
 
-use fastrand::Rng;
-use murre_codec::Kind;
-use murre_core::{ConnId, Outbox, Queued};
+use murre_codec::Kind as MessageKind;
+use murre_core::ConnId;
 
-use crate::client::ws::{Line, Piece, Talk};
+use crate::cli::args;
+use crate::client::ws::WsClient;
+use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
 use crate::client::{Difference, fraction, hash};
-use crate::engine::score::{Fault, Micros, Score};
+use crate::engine::fleet::Fleet;
+use crate::engine::score::{Fault, Micros};
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::scenario::{Scenario, Setup};
+use murre_record::Scenario as Kind;
+use serde::Serialize;
+
+/// The scenario's arguments.
+#[derive(clap::Args, Clone, Serialize)]
+pub(crate) struct Args {
+    /// Time from one text of a connection to the next
+    #[arg(long, default_value = "25s", value_parser = args::timed)]
+    #[serde(serialize_with = "args::seconds")]
+    every: Duration,
+}
+
+impl Scenario for Args {
+    fn kind(&self) -> Kind {
+        Kind::WsUpper
+    }
+
+    fn path(&self) -> &'static str {
+        "/upper"
+    }
+
+    fn bytes_per_connection(&self) -> usize {
+        Fleet::<WsClient<WsUpper>>::MEMBER_BYTES
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        let every = self.every;
+        setup.start_ws(config, move |c| WsUpper::new(every, c.timeout, c.own_seed()))
+    }
+}
 
 /// One shard's clients.
 pub(crate) struct WsUpper {
@@ -36,22 +70,19 @@ impl WsUpper {
     }
 
     /// The next text is due `every` after the last one was, however late the answer came.
-    fn schedule(&self, id: ConnId, state: &State, line: &mut Line<'_, '_>) {
-        let out = &mut *line.desk.out;
-        let passed = line.desk.score.micros(out.now()).since(state.due);
-        let ticks = out.ticks(self.every.saturating_sub(passed));
-        out.set_timer(id, ticks);
+    fn schedule(&self, id: ConnId, state: &State, ctx: &mut WsContext<'_>) {
+        let passed = ctx.score.micros(ctx.out.now()).since(state.due);
+        ctx.start_timer(id, self.every.saturating_sub(passed));
     }
 }
 
-impl Talk for WsUpper {
+impl WsScenario for WsUpper {
     type State = State;
 
-    fn open(&mut self, id: ConnId, _state: &mut State, line: &mut Line<'_, '_>) {
+    fn open(&mut self, id: ConnId, _state: &mut State, ctx: &mut WsContext<'_>) {
         // The first texts are spread over the interval.
         let phase = self.every.mul_f64(fraction(hash(self.seed, id.index(), u32::MAX)));
-        let ticks = line.desk.out.ticks(phase);
-        line.desk.out.set_timer(id, ticks);
+        ctx.start_timer(id, phase);
     }
 
     fn message(
@@ -59,51 +90,44 @@ impl Talk for WsUpper {
         id: ConnId,
         state: &mut State,
         piece: Piece<'_>,
-        line: &mut Line<'_, '_>,
+        ctx: &mut WsContext<'_>,
     ) {
         if !state.waiting {
-            return line.desk.fail(id, Fault::Garbled, "an answer that nobody asked for");
+            return ctx.fail(id, Fault::Garbled, "an answer that nobody asked for");
         }
         let mut expected = text(self.seed, id.index(), state.round);
         expected.make_ascii_uppercase();
         let from = usize::from(state.arrived);
         let to = from + piece.bytes.len();
-        let right = piece.kind == Kind::Text && expected.get(from..to) == Some(&*piece.bytes);
+        let right =
+            piece.kind == MessageKind::Text && expected.get(from..to) == Some(&*piece.bytes);
         if !right || (piece.end && to != expected.len()) {
             let difference = Difference { expected: &expected[from..], got: piece.bytes };
-            return line.desk.fail(id, Fault::Wrong, difference);
+            return ctx.fail(id, Fault::Wrong, difference);
         }
         state.arrived = to as u8;
         if piece.end {
-            let now = line.desk.out.now();
-            line.desk.score.answered(state.due, now);
+            let now = ctx.out.now();
+            ctx.score.answered(state.due, now);
             state.arrived = 0;
             state.waiting = false;
             state.round = state.round.wrapping_add(1);
-            self.schedule(id, state, line);
+            self.schedule(id, state, ctx);
         }
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut State, line: &mut Line<'_, '_>) {
+    fn expired(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
         if state.waiting {
             let timeout = self.timeout;
-            return line.desk.fail(
-                id,
-                Fault::Timeout,
-                format_args!("no answer within {timeout:?}"),
-            );
+            return ctx.fail(id, Fault::Timeout, format_args!("no answer within {timeout:?}"));
         }
         if self.finishing {
             return;
         }
         let text = text(self.seed, id.index(), state.round);
-        // Gone: `closed` follows and counts it.
-        if line.say(id, Kind::Text.opcode(), &text) == Queued::Yes {
-            state.due = line.desk.score.micros(line.desk.out.due());
+        if ctx.output().ask(id, MessageKind::Text.opcode(), &text, self.timeout) {
+            state.due = ctx.score.micros(ctx.out.due());
             state.waiting = true;
-            line.desk.score.owe(1);
-            let ticks = line.desk.out.ticks(self.timeout);
-            line.desk.out.set_timer(id, ticks);
         }
     }
 
@@ -111,7 +135,7 @@ impl Talk for WsUpper {
         u32::from(state.waiting)
     }
 
-    fn finish(&mut self, _out: &mut Outbox, _score: &mut Score, _masks: &mut Rng) {
+    fn finish(&mut self, _: &mut WsOutput<'_>) {
         self.finishing = true;
     }
 }

@@ -1,8 +1,7 @@
-//! Visitors: connections that come one after the other, as many at a time as there are places, each
-//! to do what its [`Visit`] says and to end as it says. What they do is bounded, so that on one machine
-//! with the server they do not win by taking the processors from it: each connect, and each 64 KiB or
-//! less that is said, takes a token, of which there are so many a second. Who is here says what it has
-//! to say, on credit if need be; nobody else comes until that is paid.
+//! Connections that follow a [`Script`] and end, one after the other, so many at a time. Their rate is
+//! bounded, so that on one machine with the server they do not win by taking its processors: each connect
+//! and each 64 KiB or less that is sent takes a token, of which there are so many a second. A connection
+//! that is open sends what its script says, on credit if need be; no other one opens until that is paid.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,31 +14,29 @@ use murre_codec::{Control, Decoded, Decoder, Item, Limits, OpCode, Role};
 use murre_core::{CloseReason, ConnId, Outbox, Protocol, Queued};
 use murre_record::VisitFacts;
 
-use crate::client::channel::Gather;
-use crate::client::visit::{End, Speech, Step, Visit, Word, frame};
+use crate::client::channel::MessageBuffer;
+use crate::client::script::{Chunks, End, Reply, Script, Step, frame};
 use crate::client::ws::Piece;
-use crate::engine::crew::{Kit, Scored};
-use crate::engine::fleet::{Event, Order, Share};
+use crate::engine::orders::{Event, Order, Phase};
 use crate::engine::score::{Fault, Score};
-use crate::run::act::Act;
+use crate::engine::share::Share;
+use crate::engine::{Scored, WorkerParts};
 
-/// How the visits ended, for the main thread to see.
-pub(crate) struct Board(Vec<Count>);
+/// The scripts of a run, and how often each ended how.
+pub(crate) struct Scripts(Vec<(Script, Count)>);
 
 #[derive(Default)]
 struct Count {
-    name: String,
     begun: AtomicU64,
     as_it_must: AtomicU64,
     otherwise: AtomicU64,
-    /// The first that ended otherwise, in words.
+    /// How the first of those ended.
     first_otherwise: OnceLock<String>,
 }
 
-impl Board {
-    pub(crate) fn new(visits: &[Visit]) -> Board {
-        let count = |visit: &Visit| Count { name: visit.name.clone(), ..Count::default() };
-        Board(visits.iter().map(count).collect())
+impl Scripts {
+    pub(crate) fn new(scripts: Vec<Script>) -> Scripts {
+        Scripts(scripts.into_iter().map(|script| (script, Count::default())).collect())
     }
 
     pub(crate) fn facts(&self) -> BTreeMap<String, VisitFacts> {
@@ -49,7 +46,15 @@ impl Board {
             otherwise: count.otherwise.load(Ordering::Relaxed),
             first_otherwise: count.first_otherwise.get().cloned(),
         };
-        self.0.iter().map(|count| (count.name.clone(), facts(count))).collect()
+        self.0.iter().map(|(script, count)| (script.name.clone(), facts(count))).collect()
+    }
+
+    fn script(&self, index: u32) -> &Script {
+        &self.0[index as usize].0
+    }
+
+    fn count(&self, index: u32) -> &Count {
+        &self.0[index as usize].1
     }
 }
 
@@ -57,7 +62,7 @@ fn one_more(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The pace.
+/// The rate limit.
 struct Tokens {
     per_second: f64,
     left: f64,
@@ -77,65 +82,61 @@ impl Tokens {
     }
 }
 
-/// One shard's visitors.
-pub(crate) struct Visitors {
-    visits: Arc<Vec<Visit>>,
-    board: Arc<Board>,
+/// One worker's connections.
+pub(crate) struct ScriptedPeers {
+    scripts: Arc<Scripts>,
     share: Share,
-    /// What is waited for at most, be it a word or the end.
-    patience: Duration,
+    /// How long the server may take for a reply, or to end a connection.
+    timeout: Duration,
     events: Sender<Event>,
     score: Score,
     tokens: Tokens,
     limits: Limits,
-    /// Whether they come.
+    /// Whether connections open.
     open: bool,
-    /// Connects begun, and visits.
+    /// Connects begun, and connections opened.
     begun: u64,
     visited: u64,
-    /// Connects that have not come to anything yet.
-    coming: u32,
+    /// Connects that are in progress.
+    opening: u32,
     resume_at: Option<Instant>,
 }
 
-/// What is kept of one visitor.
+/// The state of one connection.
 pub(crate) struct State {
-    /// Which of the visits it makes.
-    visit: u32,
+    script: u32,
     step: u32,
-    /// Pieces of the step that were said.
-    said: u32,
-    ear: Ear,
-    /// What the server has said last that ends something.
-    last: Option<Word>,
-    /// The timer is for what the server owes, not for the next step.
+    /// Pieces of the step that were sent.
+    sent: u32,
+    reader: Reader,
+    /// The last status or close code of the server.
+    last: Option<Reply>,
+    /// The timer is for the server, not for the next step.
     waits: bool,
-    /// It has been counted how it ended.
+    /// Its end has been counted.
     counted: bool,
 }
 
-enum Ear {
+enum Reader {
     Http,
-    Frames(Decoder, Gather),
+    Frames(Decoder, MessageBuffer),
 }
 
-impl Visitors {
-    /// What one takes up in user memory while it says nothing.
-    pub(crate) const VISITOR_BYTES: usize =
+impl ScriptedPeers {
+    /// User memory of one connection that sends nothing.
+    pub(crate) const PEER_BYTES: usize =
         murre_core::CONN_BYTES + murre_core::TIMER_BYTES + size_of::<Option<State>>();
 
     pub(crate) fn new(
-        visits: Arc<Vec<Visit>>,
-        board: Arc<Board>,
+        scripts: Arc<Scripts>,
         per_second: f64,
-        patience: Duration,
-        (score, share, events): Kit,
-    ) -> Visitors {
-        Visitors {
-            visits,
-            board,
+        timeout: Duration,
+        WorkerParts { score, share, events }: WorkerParts,
+    ) -> ScriptedPeers {
+        ScriptedPeers {
+            scripts,
             share,
-            patience,
+            timeout,
             events,
             score,
             tokens: Tokens { per_second, left: 0.0, refilled: Instant::now() },
@@ -143,13 +144,13 @@ impl Visitors {
             open: false,
             begun: 0,
             visited: 0,
-            coming: 0,
+            opening: 0,
             resume_at: None,
         }
     }
 
-    /// As many come as there are places and tokens for.
-    fn come(&mut self, out: &mut Outbox) {
+    /// Opens as many as there are places and tokens for.
+    fn open_more(&mut self, out: &mut Outbox) {
         self.resume_at = None;
         while self.open && out.live() < self.share.conns {
             if self.tokens.left <= 0.0 {
@@ -160,30 +161,30 @@ impl Visitors {
             self.begun += 1;
             self.tokens.left -= 1.0;
             if out.connect(to, from).is_some() {
-                self.coming += 1;
+                self.opening += 1;
             }
         }
     }
 
-    // ---- one visit ----
+    // ---- one connection ----
 
     fn go_on(&mut self, id: ConnId, state: &mut State, out: &mut Outbox) {
-        let visits = Arc::clone(&self.visits);
-        let visit = &visits[state.visit as usize];
+        let scripts = Arc::clone(&self.scripts);
+        let script = scripts.script(state.script);
         state.waits = false;
         loop {
-            match visit.steps.get(state.step as usize) {
-                Some(Step::Say(speech)) => {
-                    if self.say(id, state, speech, out) {
+            match script.steps.get(state.step as usize) {
+                Some(Step::Send(chunks)) => {
+                    if self.send(id, state, chunks, out) {
                         return;
                     }
                 }
-                Some(Step::Hear(_)) => return self.wait(id, state, out),
+                Some(Step::Expect(_)) => return self.wait(id, state, out),
                 None => break,
             }
         }
-        match visit.end {
-            End::Theirs(_) => self.wait(id, state, out),
+        match script.end {
+            End::ByServer(_) => self.wait(id, state, out),
             End::Fin => {
                 self.count(state, None);
                 out.close(id, CloseReason::Finished);
@@ -197,61 +198,61 @@ impl Visitors {
 
     fn wait(&self, id: ConnId, state: &mut State, out: &mut Outbox) {
         state.waits = true;
-        out.set_timer(id, out.ticks(self.patience));
+        out.set_timer(id, out.ticks(self.timeout));
     }
 
-    /// Says the next piece. Whether the rest of the visit is for later.
-    fn say(&mut self, id: ConnId, state: &mut State, speech: &Speech, out: &mut Outbox) -> bool {
-        let Speech { bytes, piece_bytes, every, pieces } = speech;
+    /// Sends the next piece. Returns whether the rest of the script is for later.
+    fn send(&mut self, id: ConnId, state: &mut State, chunks: &Chunks, out: &mut Outbox) -> bool {
+        let Chunks { bytes, piece_bytes, every, pieces } = chunks;
         self.tokens.left -= (*piece_bytes as f64 / TOKEN_BYTES).max(1.0);
-        let at = state.said as usize * piece_bytes % bytes.len();
+        let at = state.sent as usize * piece_bytes % bytes.len();
         let piece = &bytes[at..bytes.len().min(at + piece_bytes)];
         if out.write(id, |out| out.extend_from_slice(piece)) != Queued::Yes {
             return true;
         }
-        state.said += 1;
-        if state.said == *pieces {
-            (state.step, state.said) = (state.step + 1, 0);
+        state.sent += 1;
+        if state.sent == *pieces {
+            (state.step, state.sent) = (state.step + 1, 0);
             return false;
         }
         out.set_timer(id, out.ticks(*every));
         true
     }
 
-    /// The server has said something.
-    fn heard(&mut self, id: ConnId, state: &mut State, word: Word, out: &mut Outbox) {
-        if matches!(word, Word::Status(_) | Word::Close(_)) {
-            state.last = Some(word);
+    /// The server has replied.
+    fn replied(&mut self, id: ConnId, state: &mut State, reply: Reply, out: &mut Outbox) {
+        if matches!(reply, Reply::Status(_) | Reply::Close(_)) {
+            state.last = Some(reply);
         }
-        let visits = Arc::clone(&self.visits);
-        let step = visits[state.visit as usize].steps.get(state.step as usize);
-        if let Some(Step::Hear(wanted)) = step
-            && *wanted == word
+        let scripts = Arc::clone(&self.scripts);
+        let step = scripts.script(state.script).steps.get(state.step as usize);
+        if let Some(Step::Expect(wanted)) = step
+            && *wanted == reply
         {
             state.step += 1;
             self.go_on(id, state, out);
         }
-        // A goodbye is answered by an end: it was the last word.
-        if let Word::Close(_) = word {
+        // A close frame is answered by closing.
+        if let Reply::Close(_) = reply {
             self.ended(state, "");
             out.close(id, CloseReason::Finished);
         }
     }
 
-    /// What is waited for in a text, if it is in this one. Gives where it ends.
-    fn heard_text(&self, state: &State, text: &[u8]) -> Option<(Word, usize)> {
-        match self.visits[state.visit as usize].steps.get(state.step as usize) {
-            Some(&Step::Hear(Word::Text(wanted))) => {
+    /// The expected text, if it is in this one, and where it ends.
+    fn expected_text(&self, state: &State, text: &[u8]) -> Option<(Reply, usize)> {
+        match self.scripts.script(state.script).steps.get(state.step as usize) {
+            Some(&Step::Expect(Reply::Text(wanted))) => {
                 let at = find(text, wanted.as_bytes())?;
-                Some((Word::Text(wanted), at + wanted.len()))
+                Some((Reply::Text(wanted), at + wanted.len()))
             }
             _ => None,
         }
     }
 
-    /// Heads of answers, and texts in what is between them. What may be the beginning of either is
-    /// left for later.
-    fn hear_http(
+    /// Reads heads of answers, and expected texts between them. The beginning of either may be at the end
+    /// of the input, which is left for later.
+    fn read_http(
         &mut self,
         id: ConnId,
         state: &mut State,
@@ -259,13 +260,13 @@ impl Visitors {
         out: &mut Outbox,
     ) -> usize {
         let mut at = 0;
-        while out.is_open(id) && matches!(state.ear, Ear::Http) {
+        while out.is_open(id) && matches!(state.reader, Reader::Http) {
             let rest = &input[at..];
             let head = find(rest, b"HTTP/1.1 ");
             let before = &rest[..head.unwrap_or(rest.len())];
-            if let Some((word, end)) = self.heard_text(state, before) {
+            if let Some((reply, end)) = self.expected_text(state, before) {
                 at += end;
-                self.heard(id, state, word, out);
+                self.replied(id, state, reply, out);
                 continue;
             }
             let Some(head) = head else { return at + rest.len().saturating_sub(KEPT_BYTES) };
@@ -278,21 +279,21 @@ impl Visitors {
             if status == 101 {
                 let Some(end) = find(&input[at..], b"\r\n\r\n") else { return at - 12 };
                 at += end + 4;
-                state.ear = Ear::Frames(Decoder::default(), Gather::default());
+                state.reader = Reader::Frames(Decoder::default(), MessageBuffer::default());
             }
-            self.heard(id, state, Word::Status(status), out);
+            self.replied(id, state, Reply::Status(status), out);
         }
         at
     }
 
-    fn hear_frame(
+    fn read_frame(
         &mut self,
         id: ConnId,
         state: &mut State,
         input: &mut [u8],
         out: &mut Outbox,
     ) -> usize {
-        let Ear::Frames(decoder, gather) = &mut state.ear else { return 0 };
+        let Reader::Frames(decoder, buffer) = &mut state.reader else { return 0 };
         let Ok(Decoded { consumed, item }) = decoder.decode(input, &self.limits) else {
             self.otherwise(state, "the server broke the rules of WebSocket");
             out.abort(id, CloseReason::Finished);
@@ -302,52 +303,52 @@ impl Visitors {
             None => {}
             Some(Item::Data { kind, bytes, end, .. }) => {
                 let piece = Piece { kind, bytes, end };
-                if let Some(text) = gather.add(&piece).map(|text| text.into_owned())
-                    && let Some((word, _)) = self.heard_text(state, &text)
+                if let Some(text) = buffer.add(&piece).map(|text| text.into_owned())
+                    && let Some((reply, _)) = self.expected_text(state, &text)
                 {
-                    self.heard(id, state, word, out);
+                    self.replied(id, state, reply, out);
                 }
             }
-            // Who waits for the end is not there for it.
+            // A connection that waits for its end does not answer.
             Some(Item::Ping(_)) if self.waits_for_end(state) => {}
             Some(Item::Ping(payload)) => {
                 let pong = frame(OpCode::Control(Control::Pong), payload);
                 let _ = out.write(id, |out| out.extend_from_slice(&pong));
             }
-            Some(Item::Pong(_)) => self.heard(id, state, Word::Pong, out),
+            Some(Item::Pong(_)) => self.replied(id, state, Reply::Pong, out),
             Some(Item::Close(close)) => {
                 let code = close.map_or(1005, |close| u16::from(close.code));
-                self.heard(id, state, Word::Close(code), out);
+                self.replied(id, state, Reply::Close(code), out);
             }
         }
         consumed
     }
 
     fn waits_for_end(&self, state: &State) -> bool {
-        state.step as usize == self.visits[state.visit as usize].steps.len()
+        state.step as usize == self.scripts.script(state.script).steps.len()
     }
 
-    // ---- how it ended ----
+    // ---- ends ----
 
-    /// The server has ended it.
+    /// The server has ended the connection.
     fn ended(&self, state: &mut State, how: &str) {
-        let visit = &self.visits[state.visit as usize];
-        let last = match (&state.ear, state.last) {
-            // The upgrade was no last word.
-            (Ear::Frames(..), Some(Word::Status(_))) => None,
+        let script = self.scripts.script(state.script);
+        let last = match (&state.reader, state.last) {
+            // The status 101 did not end anything.
+            (Reader::Frames(..), Some(Reply::Status(_))) => None,
             (_, last) => last,
         };
-        match visit.end {
-            End::Theirs(words) if words.contains(&last) => self.count(state, None),
+        match script.end {
+            End::ByServer(replies) if replies.contains(&last) => self.count(state, None),
             _ => {
-                let last = last.map_or("nothing".to_owned(), |word| word.to_string());
+                let last = last.map_or("nothing".to_owned(), |reply| reply.to_string());
                 self.otherwise(state, &format!("ended by the server with {last} {how}"));
             }
         }
     }
 
     fn otherwise(&self, state: &mut State, what: &str) {
-        let steps = self.visits[state.visit as usize].steps.len();
+        let steps = self.scripts.script(state.script).steps.len();
         let text = format!("{} at step {} of {steps}", what.trim_end(), state.step);
         self.count(state, Some(text));
     }
@@ -356,7 +357,7 @@ impl Visitors {
         if std::mem::replace(&mut state.counted, true) {
             return;
         }
-        let count = &self.board.0[state.visit as usize];
+        let count = self.scripts.count(state.script);
         match otherwise {
             None => one_more(&count.as_it_must),
             Some(text) => {
@@ -367,23 +368,24 @@ impl Visitors {
     }
 }
 
-impl Scored for Visitors {
+impl Scored for ScriptedPeers {
     fn score(&self) -> &Score {
         &self.score
     }
 }
 
-impl Protocol for Visitors {
+impl Protocol for ScriptedPeers {
     type State = State;
     type Mail = Order;
 
     fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) -> State {
-        self.coming -= 1;
-        let visit = (self.visited % self.visits.len() as u64) as u32;
+        self.opening -= 1;
+        let script = (self.visited % self.scripts.0.len() as u64) as u32;
         self.visited += 1;
-        one_more(&self.board.0[visit as usize].begun);
-        let (ear, last) = (Ear::Http, None);
-        let mut state = State { visit, step: 0, said: 0, ear, last, waits: false, counted: false };
+        one_more(&self.scripts.count(script).begun);
+        let (reader, last) = (Reader::Http, None);
+        let mut state =
+            State { script, step: 0, sent: 0, reader, last, waits: false, counted: false };
         if self.open {
             self.go_on(id, &mut state, out);
         } else {
@@ -393,7 +395,7 @@ impl Protocol for Visitors {
     }
 
     fn refused(&mut self, _id: ConnId, errno: i32, _out: &mut Outbox) {
-        self.coming -= 1;
+        self.opening -= 1;
         self.score.fault(Fault::Refused, std::io::Error::from_raw_os_error(errno));
     }
 
@@ -404,9 +406,9 @@ impl Protocol for Visitors {
         input: &mut [u8],
         out: &mut Outbox,
     ) -> usize {
-        let mut at = self.hear_http(id, state, input, out);
-        while out.is_open(id) && matches!(state.ear, Ear::Frames(..)) {
-            let consumed = self.hear_frame(id, state, &mut input[at..], out);
+        let mut at = self.read_http(id, state, input, out);
+        while out.is_open(id) && matches!(state.reader, Reader::Frames(..)) {
+            let consumed = self.read_frame(id, state, &mut input[at..], out);
             if consumed == 0 {
                 break;
             }
@@ -417,7 +419,7 @@ impl Protocol for Visitors {
 
     fn expired(&mut self, id: ConnId, state: &mut State, out: &mut Outbox) {
         if state.waits {
-            self.otherwise(state, "the server does not come to it");
+            self.otherwise(state, "the server did not reply or close in time");
             out.abort(id, CloseReason::Finished);
         } else {
             self.go_on(id, state, out);
@@ -432,10 +434,10 @@ impl Protocol for Visitors {
 
     fn mail(&mut self, order: Order, out: &mut Outbox) {
         match order {
-            Order::Start | Order::Begin | Order::Look => {}
-            Order::Act(act) => {
-                self.score.act(out.now(), false);
-                self.open = act == Act::Visit;
+            Order::Start | Order::Begin | Order::Wake => {}
+            Order::Phase(phase) => {
+                self.score.phase(out.now(), false);
+                self.open = phase == Phase::Visit;
                 self.tokens.refilled = out.now();
                 if !self.open {
                     let all = (0..self.share.conns).filter_map(|index| out.at(index));
@@ -445,7 +447,7 @@ impl Protocol for Visitors {
                 }
             }
             Order::Finish => {
-                // The main thread listens for as long as there are shards.
+                // The main thread receives for as long as there are workers.
                 let _ = self.events.send(Event::Finished);
             }
             Order::Leave { .. } => out.stop(),
@@ -454,7 +456,7 @@ impl Protocol for Visitors {
 
     fn turn(&mut self, out: &mut Outbox) {
         self.tokens.refill(out.now());
-        self.come(out);
+        self.open_more(out);
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -466,7 +468,7 @@ fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
     text.windows(wanted.len()).position(|window| window == wanted)
 }
 
-/// What one token is good for.
+/// Bytes that one token pays for.
 const TOKEN_BYTES: f64 = 65536.0;
 
 /// How much of a second's tokens may be saved up.
@@ -474,5 +476,5 @@ const BURST_SECONDS: f64 = 0.1;
 
 const PACE_MIN: Duration = Duration::from_millis(1);
 
-/// The longest word, less a byte: a part of it may be at the end of what has arrived.
+/// The longest expected text, less a byte: a part of it may be at the end of the input.
 const KEPT_BYTES: usize = 31;

@@ -1,4 +1,4 @@
-//! `murre-load stamp`: says on lines of JSON where they are from.
+//! `murre-load annotate`: adds to lines of JSON where they are from.
 //!
 //! Benches that know nothing but their numbers write through it into a file of records.
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::measure::machine::{self, machine};
 use crate::sink::Sink;
 
-pub(crate) fn stamp() -> anyhow::Result<()> {
+pub(crate) fn run() -> anyhow::Result<()> {
     let (commit, machine) = (machine::commit(), machine());
     for (index, line) in stdin().lock().lines().enumerate() {
         let mut object: Map<String, Value> = serde_json::from_str(&line?)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 /// One shard's connections that are to come back.
-pub(crate) struct Comeback {
+pub(crate) struct Reconnects {
     rng: Rng,
     /// The span in which each comes back for the first time.
     over: Duration,
@@ -26,14 +26,15 @@ pub(crate) struct Comeback {
 /// How often a connection has tried in vain.
 pub(crate) type Tries = u8;
 
-impl Comeback {
+impl Reconnects {
     /// `missing` connections come back over `over`.
-    pub(crate) fn new(missing: u32, over: Duration, now: Instant, seed: u64) -> Comeback {
+    pub(crate) fn new(missing: u32, over: Duration, now: Instant, seed: u64) -> Reconnects {
         let (rng, again) = (Rng::with_seed(seed), BinaryHeap::new());
         let (begun, tries) = (now, Vec::new());
-        let mut comeback = Comeback { rng, over, begun, untried: missing, part: 0.0, again, tries };
-        comeback.draw();
-        comeback
+        let mut reconnects =
+            Reconnects { rng, over, begun, untried: missing, part: 0.0, again, tries };
+        reconnects.draw();
+        reconnects
     }
 
     /// Moves on to the next of the random moments, in their order: of `n` the first is as far away as
@@ -108,21 +109,21 @@ mod tests {
         // Shows that nobody is forgotten or late, that a tenth comes in each tenth, and that without
         // a span all come at once.
         let start = Instant::now();
-        let mut comeback = Comeback::new(10_000, 10 * SECOND, start, 7);
+        let mut reconnects = Reconnects::new(10_000, 10 * SECOND, start, 7);
         let mut tenths = Vec::new();
         for tenth in 1..=10 {
             let mut came = 0;
-            while comeback.due(start + tenth * SECOND).is_some() {
+            while reconnects.due(start + tenth * SECOND).is_some() {
                 came += 1;
             }
             tenths.push(came);
         }
         assert_eq!(tenths.iter().sum::<u32>(), 10_000);
         assert!(tenths.iter().all(|came| (850..1150).contains(came)), "{tenths:?}");
-        assert_eq!(comeback.next_at(), None);
+        assert_eq!(reconnects.next_at(), None);
 
-        let mut comeback = Comeback::new(1000, Duration::ZERO, start, 7);
-        let came = std::iter::from_fn(|| comeback.due(start)).count();
+        let mut reconnects = Reconnects::new(1000, Duration::ZERO, start, 7);
+        let came = std::iter::from_fn(|| reconnects.due(start)).count();
         assert_eq!(came, 1000);
     }
 
@@ -130,17 +131,17 @@ mod tests {
     fn who_missed_tries_again_later_and_later() {
         // Shows the pauses of one connection without a span, and that those with one are shorter.
         let start = Instant::now();
-        let mut comeback = Comeback::new(0, Duration::ZERO, start, 7);
+        let mut reconnects = Reconnects::new(0, Duration::ZERO, start, 7);
         let mut now = start;
         for seconds in [1, 2, 4, 8, 16, 16] {
-            comeback.missed(3, now);
-            assert_eq!(comeback.next_at(), Some(now + seconds * SECOND));
+            reconnects.missed(3, now);
+            assert_eq!(reconnects.next_at(), Some(now + seconds * SECOND));
             now += seconds * SECOND;
-            let tries = comeback.due(now).expect("it is due");
-            comeback.tries_in(3, tries);
+            let tries = reconnects.due(now).expect("it is due");
+            reconnects.tries_in(3, tries);
         }
-        let mut comeback = Comeback::new(0, SECOND, start, 7);
-        (0..100).for_each(|index| comeback.missed(index, start));
-        assert!(comeback.next_at().expect("100 wait") < start + SECOND / 10);
+        let mut reconnects = Reconnects::new(0, SECOND, start, 7);
+        (0..100).for_each(|index| reconnects.missed(index, start));
+        assert!(reconnects.next_at().expect("100 wait") < start + SECOND / 10);
     }
 }

@@ -9,22 +9,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use murre_core::host::Plan;
 use murre_core::ring::{KernelRing, RingConfig};
-use murre_core::{Counters, Mailbox, Protocol, Shard, ShardConfig};
+use murre_core::{Counters, Mailbox, Shard, ShardConfig};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::engine::bell::Bells;
-use crate::engine::fleet::{Event, Order, Share};
+use crate::engine::orders::{Event, Order};
 use crate::engine::score::{Fault, Score, Tally, Times};
+use crate::engine::share::Share;
+use crate::engine::wakeups::Wakeups;
+use crate::engine::{Scored, WorkerParts};
 
 /// All shards of a run.
-pub(crate) struct Crew {
-    hands: Vec<Hand>,
+pub(crate) struct Workers {
+    workers: Vec<Worker>,
     pub(crate) events: Receiver<Event>,
 }
 
 /// What the main thread has of one shard.
-struct Hand {
+struct Worker {
     mailbox: Arc<Mailbox<Order>>,
     tally: Arc<Tally>,
     counters: Arc<Counters>,
@@ -33,7 +35,7 @@ struct Hand {
 
 /// What a shard's thread is made with, whatever its clients say.
 #[derive(Clone)]
-pub(crate) struct Berth {
+pub(crate) struct WorkerConfig {
     pub(crate) plan: Plan,
     pub(crate) cpu: Option<usize>,
     pub(crate) share: Share,
@@ -73,35 +75,35 @@ impl Totals {
     }
 }
 
-impl Crew {
-    /// Starts a thread per berth. They connect when they are told to.
+impl Workers {
+    /// Starts a thread per config. They connect when they are told to.
     pub(crate) fn new(
-        berths: Vec<Berth>,
+        worker_configs: Vec<WorkerConfig>,
         events: Receiver<Event>,
-        bells: &Bells,
-        start: impl Fn(Berth) -> Starting,
-    ) -> anyhow::Result<Crew> {
-        let starting: Vec<Starting> = berths.into_iter().map(start).collect();
-        let hands: anyhow::Result<Vec<Hand>> = starting.into_iter().map(Starting::up).collect();
-        let hands = hands?;
-        bells.hang(hands.iter().map(|hand| Arc::clone(&hand.mailbox)).collect());
-        Ok(Crew { hands, events })
+        wakeups: &Wakeups,
+        start: impl Fn(WorkerConfig) -> Starting,
+    ) -> anyhow::Result<Workers> {
+        let starting: Vec<Starting> = worker_configs.into_iter().map(start).collect();
+        let workers: anyhow::Result<Vec<Worker>> = starting.into_iter().map(Starting::up).collect();
+        let workers = workers?;
+        wakeups.connect(workers.iter().map(|worker| Arc::clone(&worker.mailbox)).collect());
+        Ok(Workers { workers, events })
     }
 
     pub(crate) fn tell(&self, order: Order) {
-        for hand in &self.hands {
+        for worker in &self.workers {
             // A run's few orders fit every mailbox.
-            assert!(hand.mailbox.post(order).is_ok(), "a mailbox has room for a run's orders");
+            assert!(worker.mailbox.post(order).is_ok(), "a mailbox has room for a run's orders");
         }
     }
 
-    pub(crate) fn shards(&self) -> usize {
-        self.hands.len()
+    pub(crate) fn count(&self) -> usize {
+        self.workers.len()
     }
 
     pub(crate) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
-        for Hand { tally, counters, .. } in &self.hands {
+        for Worker { tally, counters, .. } in &self.workers {
             totals.ready += tally.ready();
             totals.answered += tally.answered();
             // Who owes may be another shard than who is owed: only the sum is a number of answers.
@@ -119,17 +121,17 @@ impl Crew {
     }
 
     pub(crate) fn first_fault(&self) -> Option<String> {
-        self.hands.iter().find_map(|hand| hand.tally.first_fault()).map(str::to_owned)
+        self.workers.iter().find_map(|worker| worker.tally.first_fault()).map(str::to_owned)
     }
 
     /// Ends the shards, each within `over` and what its last connections need, and gives all
     /// times together.
-    pub(crate) fn leave(self, over: Duration) -> Times {
+    pub(crate) fn leave(&mut self, over: Duration) -> Times {
         self.tell(Order::Leave { over });
         let mut times = Times::none();
-        for hand in self.hands {
+        for worker in self.workers.drain(..) {
             // A thread that panicked has said so on stderr and has failed the run by its event.
-            if let Ok(own) = hand.thread.join() {
+            if let Ok(own) = worker.thread.join() {
                 times.add(&own);
             }
         }
@@ -148,36 +150,27 @@ pub(crate) struct Starting {
 }
 
 impl Starting {
-    fn up(self) -> anyhow::Result<Hand> {
+    fn up(self) -> anyhow::Result<Worker> {
         let Starting { tally, up, thread } = self;
         let (mailbox, counters) = up
             .recv()
             .map_err(|_| anyhow!("a shard's thread panicked"))?
             .context("cannot set up a ring (ENOMEM: raise the limit on locked memory)")?;
-        Ok(Hand { mailbox, tally, counters, thread })
+        Ok(Worker { mailbox, tally, counters, thread })
     }
 }
 
-/// What a shard of the load generator speaks.
-pub(crate) trait Scored: Protocol<Mail = Order> {
-    /// What it has seen.
-    fn score(&self) -> &Score;
-}
-
-/// What it is made with.
-pub(crate) type Kit = (Score, Share, Sender<Event>);
-
 /// Starts one thread with the clients that `make` makes.
 pub(crate) fn start<P: Scored>(
-    berth: Berth,
-    make: impl FnOnce(Kit) -> P + Send + 'static,
+    config: WorkerConfig,
+    make: impl FnOnce(WorkerParts) -> P + Send + 'static,
 ) -> Starting {
-    let score = Score::new(berth.epoch);
+    let score = Score::new(config.epoch);
     let tally = Arc::clone(score.tally());
     let (sender, up) = mpsc::channel();
     let thread = thread::spawn(move || {
-        let events = berth.events.clone();
-        let mut shard = match set_up(berth, make, score) {
+        let events = config.events.clone();
+        let mut shard = match set_up(config, make, score) {
             Ok(shard) => shard,
             Err(error) => {
                 // The main thread waits for this word.
@@ -197,14 +190,14 @@ pub(crate) fn start<P: Scored>(
 }
 
 fn set_up<P: Scored>(
-    berth: Berth,
-    make: impl FnOnce(Kit) -> P,
+    config: WorkerConfig,
+    make: impl FnOnce(WorkerParts) -> P,
     score: Score,
 ) -> io::Result<Shard<KernelRing, P>> {
-    if let Some(cpu) = berth.cpu {
+    if let Some(cpu) = config.cpu {
         pin(&[cpu])?;
     }
-    let Berth { plan, share, send_bytes_max, tick, events, .. } = berth;
+    let WorkerConfig { plan, share, send_bytes_max, tick, events, .. } = config;
     let conns_max = share.conns.max(1);
     let ring = KernelRing::new(RingConfig {
         io: plan.io,
@@ -220,7 +213,7 @@ fn set_up<P: Scored>(
         slices: (tick.as_millis() as u32 / SLICE_MILLIS).max(1),
         ..ShardConfig::default()
     };
-    Ok(Shard::new(ring, make((score, share, events)), &config))
+    Ok(Shard::new(ring, make(WorkerParts { score, share, events }), &config))
 }
 
 /// How often timers are looked at, in each part of a tick some.

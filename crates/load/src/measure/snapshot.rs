@@ -3,31 +3,31 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::crew::{Crew, Totals};
+use crate::engine::workers::{Totals, Workers};
 use crate::measure::machine;
 use murre_record::{Connect, Hold};
 
 /// Where counts and clocks stood at a moment.
 #[derive(Clone, Copy)]
-pub(crate) struct Mark {
+pub(crate) struct Snapshot {
     pub(crate) at: Instant,
     pub(crate) totals: Totals,
     pub(crate) client_cpu: Duration,
     server_cpu: Option<Duration>,
 }
 
-impl Mark {
-    pub(crate) fn now(crew: &Crew, server_pid: Option<i32>) -> Mark {
-        Mark {
+impl Snapshot {
+    pub(crate) fn now(workers: &Workers, server_pid: Option<i32>) -> Snapshot {
+        Snapshot {
             at: Instant::now(),
-            totals: crew.totals(),
+            totals: workers.totals(),
             client_cpu: machine::cpu_own(),
             server_cpu: server_pid.and_then(machine::cpu_of),
         }
     }
 
     /// The connect phase, from here to `full`.
-    pub(crate) fn connect_until(&self, full: &Mark) -> Connect {
+    pub(crate) fn connect_until(&self, full: &Snapshot) -> Connect {
         let seconds = full.at.saturating_duration_since(self.at).as_secs_f64();
         let connections = full.totals.ready;
         let server_cpu_seconds = self.server_cpu_until(full);
@@ -42,7 +42,7 @@ impl Mark {
     }
 
     /// The hold phase, from here to `end`.
-    pub(crate) fn hold_until(&self, end: &Mark) -> Hold {
+    pub(crate) fn hold_until(&self, end: &Snapshot) -> Hold {
         let seconds = end.at.saturating_duration_since(self.at).as_secs_f64();
         let requests = end.totals.answered - self.totals.answered;
         let server_cpu_seconds = self.server_cpu_until(end);
@@ -58,7 +58,7 @@ impl Mark {
         }
     }
 
-    fn server_cpu_until(&self, end: &Mark) -> Option<f64> {
+    fn server_cpu_until(&self, end: &Snapshot) -> Option<f64> {
         Some(end.server_cpu?.saturating_sub(self.server_cpu?).as_secs_f64())
     }
 }

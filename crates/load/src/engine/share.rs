@@ -1,0 +1,67 @@
+//! The part of a run's connections that one worker has.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// Which connection goes where: the `i`-th of all to target `i` modulo the targets, and from the
+/// next source each time the targets have all had one.
+#[derive(Clone, Debug)]
+pub(crate) struct Routes {
+    pub(crate) targets: Vec<SocketAddr>,
+    pub(crate) sources: Vec<IpAddr>,
+}
+
+impl Routes {
+    pub(crate) fn route(&self, i: u64) -> (SocketAddr, Option<IpAddr>) {
+        let (targets, sources) = (self.targets.len() as u64, self.sources.len() as u64);
+        let source = (i / targets).checked_rem(sources);
+        (self.targets[(i % targets) as usize], source.map(|i| self.sources[i as usize]))
+    }
+}
+
+/// The connections of one worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    pub(crate) conns: u32,
+    /// This shard, and how many there are: they take turns over the routes.
+    pub(crate) shard: u64,
+    pub(crate) shards: u64,
+    pub(crate) routes: Routes,
+    /// Connects per second; 0 is as fast as they go.
+    pub(crate) connect_rate: f64,
+    pub(crate) errors_max: u64,
+}
+
+/// One worker's part of `all`; parts differ by one at most.
+pub(crate) fn part(all: u32, worker: usize, workers: usize) -> u32 {
+    let (worker, workers) = (worker as u32, workers as u32);
+    all / workers + u32::from(worker < all % workers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_use_every_pair_before_one_twice() {
+        // Shows that connections spread evenly over all targets and sources.
+        let targets: Vec<SocketAddr> =
+            (1..=3).map(|d| SocketAddr::from(([127, 0, 0, d], 80))).collect();
+        let sources: Vec<IpAddr> = (8..=9).map(|d| IpAddr::from([127, 0, 0, d])).collect();
+        let routes = Routes { targets, sources };
+        let mut pairs: Vec<_> = (0..6).map(|i| routes.route(i)).collect();
+        assert_eq!(routes.route(6), pairs[0]);
+        pairs.sort();
+        pairs.dedup();
+        assert_eq!(pairs.len(), 6);
+        assert!(pairs.iter().all(|(_, source)| source.is_some()));
+        let routes = Routes { sources: Vec::new(), ..routes };
+        assert_eq!(routes.route(4).1, None);
+    }
+
+    /// Shows that no connection is forgotten and that parts are even.
+    #[test]
+    fn parts_make_the_whole() {
+        let parts: Vec<u32> = (0..3).map(|worker| part(100, worker, 3)).collect();
+        assert_eq!(parts, [34, 33, 33]);
+    }
+}

@@ -1,0 +1,303 @@
+//! A run under way: its phases, and the events that end them.
+
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use murre_record::{Series, SoakFacts, StormFacts};
+
+use crate::cli::Job;
+use crate::engine::orders::{Event, Order, Phase};
+use crate::engine::score::Fault;
+use crate::engine::workers::{Totals, Workers};
+use crate::measure::reading::process_memory;
+use crate::measure::snapshot::Snapshot;
+use crate::run::columns::Columns;
+use crate::run::progress::{Progress, Standing};
+
+/// A run under way.
+pub(super) struct Run {
+    pub(super) job: Job,
+    pub(super) workers: Workers,
+    pub(super) progress: Progress,
+    /// Of the comparison of 2012, while its scenarios hold.
+    pub(super) columns: Option<Columns>,
+    /// The first connect.
+    start: Instant,
+    /// When the next second is over.
+    next_sample: Instant,
+    pub(super) series: Series,
+    /// The parts of the hold phase so far, with the counts at their beginning.
+    pub(super) phases: Vec<(Phase, Snapshot)>,
+    pub(super) storms: Option<StormFacts>,
+    pub(super) soaked: Option<SoakFacts>,
+    answered_before: u64,
+    pub(super) reasons: Vec<String>,
+    pub(super) interrupted: bool,
+}
+
+/// How a phase ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// As it should.
+    Done,
+    /// The rest of the run makes no sense: interrupted, or failed for a reason that is noted.
+    Early,
+}
+
+impl Run {
+    pub(super) fn new(job: Job, workers: Workers) -> Run {
+        let start = Instant::now();
+        Run {
+            progress: Progress::new(job.conns_all(), job.common.duration),
+            columns: None,
+            job,
+            workers,
+            start,
+            next_sample: start + SECOND,
+            series: Series::default(),
+            phases: Vec::new(),
+            storms: None,
+            soaked: None,
+            answered_before: 0,
+            reasons: Vec::new(),
+            interrupted: false,
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot::now(&self.workers, self.job.common.server_pid)
+    }
+
+    /// The server's PSS, once it has been left alone.
+    pub(super) fn rested_pss(&self) -> Option<u64> {
+        self.job.common.server_pid?;
+        thread::sleep(QUIET);
+        self.server_pss()
+    }
+
+    pub(super) fn server_pss(&self) -> Option<u64> {
+        let pid = self.job.common.server_pid?;
+        process_memory(&pid.to_string()).ok().map(|memory| memory.pss_bytes)
+    }
+
+    // ---- phases ----
+
+    /// Until all connections are up.
+    pub(super) fn connect(&mut self) -> Ended {
+        self.workers.tell(Order::Start);
+        let conns = self.job.conns_all();
+        let mut most = 0;
+        let mut stalled_at = Instant::now() + self.patience();
+        loop {
+            match self.next(stalled_at, Duration::ZERO) {
+                Some(Event::Interrupted) => return self.interrupt(),
+                Some(Event::Died(error)) => return self.fail(format!("a worker ended: {error}")),
+                Some(Event::Failing | Event::Full | Event::Finished) | None => {}
+            }
+            let totals = self.workers.totals();
+            if totals.faults_all() > self.job.common.max_errors {
+                return self.fail(format!("{} of {conns} connections reached", totals.ready));
+            }
+            if totals.ready == conns {
+                return Ended::Done;
+            }
+            if totals.ready > most {
+                most = totals.ready;
+                stalled_at = Instant::now() + self.patience();
+            } else if Instant::now() >= stalled_at {
+                return self.fail(format!(
+                    "{} of {conns} connections reached, then none for {:?}",
+                    totals.ready,
+                    self.patience()
+                ));
+            }
+        }
+    }
+
+    /// How long to wait for one more connection.
+    fn patience(&self) -> Duration {
+        let pause = if self.job.common.connect_rate > 0.0 {
+            2.0 / self.job.common.connect_rate
+        } else {
+            0.0
+        };
+        // A SYN that is dropped is sent again after 1, 3 and 7 seconds.
+        self.job.common.timeout.max(Duration::from_secs(10))
+            + Duration::from_secs_f64(pause.min(1e6))
+    }
+
+    /// A part of the hold phase that lasts for `span`, and until it is `done`. Returns how long it took
+    /// until then; `None` if the run is over.
+    pub(super) fn phase(
+        &mut self,
+        phase: Phase,
+        span: Duration,
+        done: impl Fn(&Totals) -> bool,
+    ) -> Option<Duration> {
+        let begin = self.snapshot();
+        self.phases.push((phase, begin));
+        self.workers.tell(Order::Phase(phase));
+        self.progress.say(phase.name());
+        let mut done_after = None;
+        let (mut ready, mut moved) = (begin.totals.ready, begin.at);
+        loop {
+            let totals = self.workers.totals();
+            if totals.faults_all() > self.job.common.max_errors {
+                // `judge` names the faults. Waiting for lost connections would not end.
+                return None;
+            }
+            let after = begin.at.elapsed();
+            if done_after.is_none() && done(&totals) {
+                done_after = Some(after);
+            }
+            if done_after.is_some() && after >= span {
+                return done_after;
+            }
+            if totals.ready != ready {
+                (ready, moved) = (totals.ready, Instant::now());
+            } else if done_after.is_none() && moved.elapsed() > STALLED {
+                let all = self.job.conns_all();
+                let name = phase.name();
+                self.fail(format!("{name}: {ready} of {all} connections, then no change"));
+                return None;
+            }
+            match self.next(Instant::now() + POLL, self.phases[0].1.at.elapsed()) {
+                Some(Event::Interrupted) => self.interrupt(),
+                Some(Event::Died(error)) => self.fail(format!("a worker ended: {error}")),
+                Some(Event::Failing | Event::Full | Event::Finished) | None => continue,
+            };
+            return None;
+        }
+    }
+
+    /// One part, for the whole duration.
+    pub(super) fn hold(&mut self, begun: Instant) -> Ended {
+        let end = begun + self.job.common.duration;
+        while Instant::now() < end {
+            match self.next(end, begun.elapsed()) {
+                Some(Event::Interrupted) => return self.interrupt(),
+                Some(Event::Died(error)) => return self.fail(format!("a worker ended: {error}")),
+                Some(Event::Failing | Event::Full | Event::Finished) | None => {}
+            }
+            if self.workers.totals().ready == 0 {
+                return self.fail("no connection is left".to_owned());
+            }
+        }
+        Ended::Done
+    }
+
+    /// Sends no new requests, and waits for the outstanding answers.
+    pub(super) fn finish(&mut self) -> Ended {
+        self.workers.tell(Order::Finish);
+        let end = Instant::now() + self.job.common.timeout + SECOND;
+        let mut finished = 0;
+        loop {
+            match self.next(Instant::now() + POLL, Duration::ZERO) {
+                Some(Event::Finished) => finished += 1,
+                Some(Event::Interrupted) => return self.interrupt(),
+                Some(Event::Died(error)) => return self.fail(format!("a worker ended: {error}")),
+                Some(Event::Failing | Event::Full) | None => {}
+            }
+            let owed = self.workers.totals().owed;
+            if finished == self.workers.count() && owed == 0 {
+                return Ended::Done;
+            }
+            if Instant::now() >= end {
+                return self.fail(format!("{owed} answers never came"));
+            }
+        }
+    }
+
+    // ---- while a phase runs ----
+
+    /// Waits for the next event, but not beyond `until`; takes a sample whenever a second is over.
+    fn next(&mut self, until: Instant, held: Duration) -> Option<Event> {
+        let stop = until.min(self.next_sample);
+        let event = match self
+            .workers
+            .events
+            .recv_timeout(stop.saturating_duration_since(Instant::now()))
+        {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            // The signal thread and the shards hold senders for as long as they live.
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the signal thread never ends"),
+        };
+        while self.next_sample <= Instant::now() {
+            self.next_sample += SECOND;
+            let totals = self.workers.totals();
+            self.series.connections.push(totals.ready);
+            self.series.requests.push(totals.answered - self.answered_before);
+            self.answered_before = totals.answered;
+            self.show(held, false);
+            if let Some(columns) = &mut self.columns
+                && let Some(line) = columns.sample(Instant::now(), &totals)
+            {
+                self.progress.say(&line);
+            }
+        }
+        event
+    }
+
+    pub(super) fn show(&mut self, held: Duration, now: bool) {
+        let totals = self.workers.totals();
+        let standing = Standing {
+            elapsed: self.start.elapsed(),
+            held,
+            concurrency: totals.ready,
+            requests: totals.answered,
+            bytes_in: totals.bytes_in,
+            faults: totals.faults_all(),
+        };
+        self.progress.show(&standing, now);
+    }
+
+    fn interrupt(&mut self) -> Ended {
+        self.interrupted = true;
+        self.fail("interrupted by a signal".to_owned())
+    }
+
+    pub(super) fn fail(&mut self, reason: String) -> Ended {
+        self.reasons.push(reason);
+        Ended::Early
+    }
+
+    /// Our own checks.
+    pub(super) fn judge(&mut self, totals: &Totals) {
+        let wrong = totals.faults(Fault::Wrong);
+        if wrong > 0 {
+            self.reasons.push(format!("{wrong} wrong answers"));
+        }
+        if totals.faults_all() - wrong > self.job.common.max_errors {
+            let kinds = Fault::ALL.iter().filter(|&&fault| totals.faults(fault) > 0);
+            let kinds: Vec<_> =
+                kinds.map(|&f| format!("{} {}", totals.faults(f), f.name())).collect();
+            self.reasons.push(format!(
+                "more connections failed than --max-errors {}: {}",
+                self.job.common.max_errors,
+                kinds.join(", ")
+            ));
+        }
+        // Where the server begins, silence is not success.
+        if self.job.scenario.must_receive() && self.reasons.is_empty() && totals.answered == 0 {
+            self.reasons.push("no message came".to_owned());
+        }
+        if totals.faults_all() > 0 {
+            let first = self.workers.first_fault().unwrap_or_default();
+            self.reasons.extend((!self.reasons.is_empty()).then(|| format!("first: {first}")));
+        }
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How often to look whether all outstanding answers have come.
+pub(super) const POLL: Duration = Duration::from_millis(20);
+
+/// A part in which nothing changes for so long will not end: a SYN that is dropped is sent again
+/// after 1, 3, 7, 15, 31 and 63 s.
+const STALLED: Duration = Duration::from_secs(70);
+
+/// How long the server is left alone before its memory is read.
+pub(super) const QUIET: Duration = Duration::from_secs(1);

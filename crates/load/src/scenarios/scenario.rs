@@ -1,0 +1,220 @@
+//! What a scenario's arguments say about its run, and how its workers start.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use murre_record::{ChurnFacts, CountedFrom, FanoutFacts, Scenario as Kind, VisitFacts};
+
+use crate::cli::common::Common;
+use crate::client::Client;
+use crate::client::ws::{WsClient, WsScenario};
+use crate::engine::fleet::Fleet;
+use crate::engine::score::Times;
+use crate::engine::share::part;
+use crate::engine::wakeups::Wakeups;
+use crate::engine::workers::{self, Starting, WorkerConfig};
+
+/// A scenario's own arguments.
+pub(crate) trait Scenario {
+    fn kind(&self) -> Kind;
+
+    /// Errors that no single argument shows.
+    fn check(&self, _common: &Common) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The request target, unless `--path` names one.
+    fn path(&self) -> &'static str {
+        "/ws"
+    }
+
+    /// All connections that are held at once.
+    fn conns_all(&self, common: &Common) -> u64 {
+        u64::from(common.conns)
+    }
+
+    /// Connections at a time that come and go beside them.
+    fn visitors(&self, _common: &Common) -> u32 {
+        0
+    }
+
+    /// Threads for connections that others must not delay.
+    fn workers_apart(&self) -> usize {
+        0
+    }
+
+    /// The connections of one worker.
+    fn conns(&self, common: &Common, worker: usize, workers: usize) -> u32 {
+        part(self.conns_all(common) as u32, worker, workers)
+    }
+
+    /// The unit of the connections' timers.
+    fn tick(&self) -> Duration {
+        Duration::from_millis(100)
+    }
+
+    /// Bytes of our messages that one connection may have in flight.
+    fn in_flight_bytes(&self) -> u32 {
+        0
+    }
+
+    /// What the record's latencies are counted from.
+    fn counted_from(&self) -> CountedFrom {
+        CountedFrom::Due
+    }
+
+    /// Whether the server begins, so that a run without messages is a failure.
+    fn must_receive(&self) -> bool {
+        false
+    }
+
+    /// Whether the comparison of 2012 measured this, and the file for its columns.
+    fn columns(&self) -> Option<Option<&Path>> {
+        None
+    }
+
+    /// The parts of the hold phase.
+    fn hold_plan(&self, _common: &Common) -> HoldPlan {
+        HoldPlan::Steady
+    }
+
+    /// User memory per virtual client, by the size of its structures.
+    fn bytes_per_connection(&self) -> usize;
+
+    /// Starts one worker's thread.
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting;
+
+    // ---- for the record ----
+
+    fn fanout_facts(&self, _times: &Times) -> Option<FanoutFacts> {
+        None
+    }
+
+    fn churn_facts(&self) -> Option<ChurnFacts> {
+        None
+    }
+
+    fn visit_facts(&self) -> BTreeMap<String, VisitFacts> {
+        BTreeMap::new()
+    }
+}
+
+/// The parts of a hold phase.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HoldPlan {
+    /// One part.
+    Steady,
+    /// Quiet; then twice, without jitter and with: reset, return, quiet.
+    Storm { stayed: u64, jitter: Duration },
+    /// Twice: quiet, hostile, a pause.
+    Abuse,
+    /// Visits and a pause, twice; the server's state after both is compared.
+    Soak { admin: SocketAddr },
+}
+
+/// What the workers of a run have in common.
+pub(crate) struct Setup<'a> {
+    pub(crate) common: &'a Common,
+    pub(crate) path: &'a str,
+    pub(crate) workers: usize,
+    pub(crate) wakeups: &'a Arc<Wakeups>,
+    /// Bytes of our messages that one connection may have in flight.
+    pub(crate) in_flight_bytes: u32,
+}
+
+/// What the clients of one worker know of the run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientSetup {
+    /// `--conns`: of all workers.
+    pub(crate) conns: u32,
+    pub(crate) worker: u32,
+    pub(crate) workers: u32,
+    pub(crate) timeout: Duration,
+    pub(crate) seed: u64,
+}
+
+impl ClientSetup {
+    /// Workers number their connections alike: their seeds differ all the same.
+    pub(crate) fn own_seed(&self) -> u64 {
+        self.seed.wrapping_add(u64::from(self.worker) << 48)
+    }
+}
+
+impl Setup<'_> {
+    pub(crate) fn client(&self, config: &WorkerConfig) -> ClientSetup {
+        let Common { conns, timeout, seed, .. } = *self.common;
+        let (worker, workers) = (config.share.shard as u32, self.workers as u32);
+        ClientSetup { conns, worker, workers, timeout, seed }
+    }
+
+    /// The `Host` of requests. The first target stands for all: they are one server.
+    pub(crate) fn host(&self) -> String {
+        self.common.target.addresses()[0].to_string()
+    }
+
+    /// Starts a worker whose clients speak WebSocket.
+    pub(crate) fn start_ws<T: WsScenario>(
+        &self,
+        config: WorkerConfig,
+        make: impl FnOnce(ClientSetup) -> T + Send + 'static,
+    ) -> Starting {
+        let (host, path, client) = (self.host(), self.path.to_owned(), self.client(&config));
+        let bytes_max =
+            MESSAGE_BYTES_MAX.max(self.in_flight_bytes.saturating_add(ENVELOPE_BYTES_MAX));
+        self.start_clients(config, move || {
+            let ClientSetup { timeout, .. } = client;
+            WsClient::new(make(client), host, path, timeout, client.own_seed(), bytes_max)
+        })
+    }
+
+    /// Starts a worker with any kind of clients.
+    pub(crate) fn start_clients<C: Client>(
+        &self,
+        config: WorkerConfig,
+        make: impl FnOnce() -> C + Send + 'static,
+    ) -> Starting {
+        workers::start(config, move |parts| Fleet::new(make(), parts))
+    }
+}
+
+/// `--rate`, where it is the pace of an open loop.
+pub(crate) fn check_rate(rate: Option<f64>) -> Result<(), String> {
+    if rate == Some(0.0) {
+        return Err("--rate must be more than 0: leave it out for a closed loop".to_owned());
+    }
+    Ok(())
+}
+
+/// Messages of one connection that are in flight.
+pub(crate) fn check_in_flight(payload: u32, pipeline: u32) -> Result<(), String> {
+    if u64::from(payload) * u64::from(pipeline) > PAYLOAD_MAX as u64 {
+        return Err(format!("--payload times --pipeline is more than {PAYLOAD_MAX} bytes"));
+    }
+    Ok(())
+}
+
+/// Times that a timer of 10 ms counts.
+pub(crate) fn check_fine(seconds: f64) -> Result<(), String> {
+    if seconds > FINE_SECONDS_MAX {
+        return Err(format!("--idle and --timeout are {FINE_SECONDS_MAX} s here at most"));
+    }
+    Ok(())
+}
+
+/// The tick of scenarios for whose pauses 100 ms are too coarse.
+pub(crate) const FINE_TICK: Duration = Duration::from_millis(10);
+
+/// What a timer of 10 ms can count.
+const FINE_SECONDS_MAX: f64 = 650.0;
+
+/// Bytes that one connection may have in flight.
+pub(crate) const PAYLOAD_MAX: i64 = 64 << 20;
+
+/// The longest message taken, if ours are not longer.
+const MESSAGE_BYTES_MAX: u32 = 1 << 20;
+
+/// What a message of ours may come back in.
+const ENVELOPE_BYTES_MAX: u32 = 4096;
