@@ -81,7 +81,7 @@ const R1_COMMAND: &str = "scripts/reproduce-600k";
 const R2_COMMAND: &str = "scripts/reproduce-512k-websockets";
 const R3_COMMAND: &str = "scripts/reproduce-pubsub-2012";
 const FANOUT_COMMAND: &str = "scripts/bench fanout";
-const TOPICS_COMMAND: &str = "scripts/bench topics";
+const CHANNELS_COMMAND: &str = "scripts/bench channels";
 const ABUSE_COMMAND: &str = "scripts/bench abuse";
 const SOAK_COMMAND: &str = "scripts/soak";
 const STORM_COMMAND: &str = "scripts/bench storm";
@@ -214,7 +214,7 @@ pub(crate) static PROMISES: &[Promise] = &[
         text: "The same with a channel of its own, and that channel's bytes",
         target: Target::None,
         unit: Unit::Bytes,
-        measured_by: TOPICS_COMMAND,
+        measured_by: CHANNELS_COMMAND,
         evidence: Evidence::Run(TOPICS_100K, user_bytes),
     },
     Promise {
@@ -517,7 +517,7 @@ pub(crate) static PROMISES: &[Promise] = &[
         text: "Processor time of a publication to 1 of 100,000 channels, divided by that to 1 of 1,000",
         target: Target::None,
         unit: Unit::Ratio,
-        measured_by: TOPICS_COMMAND,
+        measured_by: CHANNELS_COMMAND,
         evidence: Evidence::Beside(TOPICS_100K, TOPICS_1K, cpu_us),
     },
     more(

@@ -1,4 +1,4 @@
-//! `murre-load verdict`: the newest record of a file beside what was published, and whether it
+//! `murre-report verdict`: the newest record of a file beside what was published, and whether it
 //! keeps what Murre promises.
 
 use std::path::PathBuf;
