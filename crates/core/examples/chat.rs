@@ -75,6 +75,7 @@ impl Handler for Room {
         _conn: ConnId,
         request: &Request<'_, '_>,
         _upgrade: &Upgrade<'_>,
+        _out: &mut Outbox,
     ) -> Result<Opened<Member>, Response> {
         match request.query("name") {
             Some(name) if !name.is_empty() => Ok(Opened::new(Member { name: name.into() })),

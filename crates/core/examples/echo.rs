@@ -20,6 +20,7 @@ impl Handler for Echo {
         _conn: ConnId,
         _request: &Request<'_, '_>,
         _upgrade: &Upgrade<'_>,
+        _out: &mut Outbox,
     ) -> Result<Opened<()>, Response> {
         Ok(Opened::new(()))
     }

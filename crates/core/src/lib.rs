@@ -83,6 +83,7 @@
 //!         _: ConnId,
 //!         _: &Request<'_, '_>,
 //!         _: &Upgrade<'_>,
+//!         _: &mut Outbox,
 //!     ) -> Result<Opened<Session>, Response> {
 //!         Ok(Opened::new(Session { messages: 0 }))
 //!     }
@@ -150,7 +151,9 @@ mod conn;
 mod counters;
 mod listener;
 mod mailbox;
+mod notice;
 mod outbox;
+mod peers;
 mod protocol;
 mod shard;
 
@@ -166,7 +169,9 @@ pub use conn::{CONN_BYTES, CloseReason};
 pub use counters::{Counter, Counters};
 pub use listener::{InheritedListener, Listener};
 pub use mailbox::Mailbox;
+pub use notice::Notice;
 pub use outbox::{Outbox, Queued};
+pub use peers::{GlobalConnId, LOG_TARGET, ShownPeer};
 pub use pool::Pool;
 pub use protocol::Protocol;
 pub use serve::{

@@ -18,6 +18,7 @@ use crate::conn::slab::Slab;
 use crate::conn::timers::Timers;
 use crate::conn::{CloseReason, Conn, Mark, State};
 use crate::counters::Counters;
+use crate::peers::Peers;
 
 /// One shard's connections, as a protocol may use them.
 pub struct Outbox {
@@ -38,6 +39,9 @@ pub struct Outbox {
     pub(crate) linger: Duration,
     pub(crate) retry_after: u16,
     pub(crate) addresses: Arc<Addresses>,
+    pub(crate) peers: Peers,
+    /// The number of this shard.
+    pub(crate) shard: u16,
     pub(crate) gate: Arc<Gate>,
     /// Connections of this turn that were refused as they came.
     pub(crate) turned_away: u32,

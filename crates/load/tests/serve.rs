@@ -42,6 +42,7 @@ impl Handler for Bench {
         _id: ConnId,
         request: &Request<'_, '_>,
         _upgrade: &Upgrade<'_>,
+        _out: &mut Outbox,
     ) -> Result<Opened<bool>, Response> {
         Ok(Opened::new(request.path() == "/upper"))
     }

@@ -40,6 +40,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use config::{Cli, Command, ConfigError};
+use failure::Failure;
 
 /// Obeys the command line. 0 after a drain, 1 if it cannot start or go on, 2 for bad arguments.
 pub fn run() -> ExitCode {
@@ -48,8 +49,13 @@ pub fn run() -> ExitCode {
         Err(ConfigError::Arguments(error)) => error.exit(),
         Err(error @ ConfigError::File { .. }) => return fail(&error),
     };
-    log::start(config.log_format, config.log_filter.clone());
-    match start::serve(&config) {
+    let log = match log::start(config.log_format, config.log_filter.clone()) {
+        Ok(log) => log,
+        Err(error) => return fail(&Failure::Thread(error)),
+    };
+    let served = start::serve(&config);
+    log.end();
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure),
     }

@@ -18,6 +18,7 @@ use crate::files::{Entry, Files};
 use crate::hub::auth::{User, Verdict};
 use crate::hub::links::Mailboxes;
 use crate::hub::{ErrorCode, Hub, HubConfig, HubMail, Session as HubSession};
+use crate::log::connections as log;
 use crate::protocols::murre_v1::SUBPROTOCOL;
 use crate::transports::websocket::Incoming;
 use crate::transports::{self, Cors, MURRE_WEBSOCKET, Transports, Wires, long_poll, sse};
@@ -217,6 +218,30 @@ impl App {
         }
     }
 
+    /// Begins the session of a WebSocket, or says why not.
+    fn open_websocket(
+        &mut self,
+        conn: ConnId,
+        request: &Request<'_, '_>,
+        upgrade: &Upgrade<'_>,
+    ) -> Result<Opened<Session>, Response> {
+        match self.route(request.path()) {
+            Some(Route::WebSocket(Session::Hub)) => {
+                let offers = upgrade.protocols().next().is_some();
+                let protocol = upgrade.protocols().find(|&offered| offered == SUBPROTOCOL);
+                if offers && protocol.is_none() {
+                    return Err(Response::text(400, "the subprotocol of this path is murre.v1\n"));
+                }
+                let user = self.user(conn, request)?;
+                self.hub.open(HubSession { conn, wire: MURRE_WEBSOCKET }, user);
+                Ok(Opened { session: Session::Hub, protocol: protocol.map(|_| SUBPROTOCOL) })
+            }
+            Some(Route::WebSocket(session)) => Ok(Opened::new(session)),
+            // A path that does not speak WebSocket answers as if the upgrade had not been offered.
+            _ => Err(self.answer(request)),
+        }
+    }
+
     fn begin(
         &mut self,
         conn: ConnId,
@@ -226,10 +251,11 @@ impl App {
         let user = self.user(conn, request)?;
         let App { hub, transports, origins, .. } = self;
         let wires = &mut Wires { out, transports };
-        match request.path() {
-            "/sse" => sse::begin(conn, request, user, origins, hub, wires),
-            _ => long_poll::begin(conn, request, user, origins, hub, wires),
-        }
+        let (transport, begun) = match request.path() {
+            "/sse" => ("sse", sse::begin(conn, request, user, origins, hub, wires)),
+            _ => ("long poll", long_poll::begin(conn, request, user, origins, hub, wires)),
+        };
+        begun.inspect(|()| log::session_begins(conn, request, transport, hub.user(conn), out))
     }
 
     /// The answer to HEAD of an event stream or a poll.
@@ -277,9 +303,13 @@ impl Handler for App {
         let Some(token) = transports::token(request) else { return true };
         let wires = Wires { out, transports: &mut self.transports };
         let verdict = self.hub.verify(&token, conn, &wires);
-        if matches!(verdict, Verdict::NotNow) {
-            self.tokens.put_off.push_back(conn);
-            return false;
+        match verdict {
+            Verdict::NotNow => {
+                self.tokens.put_off.push_back(conn);
+                return false;
+            }
+            Verdict::TooMany => log::too_many_bad_tokens(out.global_id(conn), out.shown_peer(conn)),
+            Verdict::Good(_) | Verdict::Bad(_) => {}
         }
         self.tokens.verdict = Some((conn, verdict));
         true
@@ -309,7 +339,13 @@ impl Handler for App {
                 self.follow_up(out);
                 match refused {
                     Ok(()) => return begun,
-                    Err(refusal) => refusal,
+                    Err(refusal) => {
+                        if !self.origins.allow(request) {
+                            out.warn_of_origin(conn, request);
+                        }
+                        log::session_refused(conn, request, &refusal, out);
+                        refusal
+                    }
                 }
             }
             (Some(Route::Events | Route::Poll), "HEAD") => self.answer_to_head(conn, request),
@@ -324,22 +360,14 @@ impl Handler for App {
         conn: ConnId,
         request: &Request<'_, '_>,
         upgrade: &Upgrade<'_>,
+        out: &mut Outbox,
     ) -> Result<Opened<Session>, Response> {
-        match self.route(request.path()) {
-            Some(Route::WebSocket(Session::Hub)) => {
-                let offers = upgrade.protocols().next().is_some();
-                let protocol = upgrade.protocols().find(|&offered| offered == SUBPROTOCOL);
-                if offers && protocol.is_none() {
-                    return Err(Response::text(400, "the subprotocol of this path is murre.v1\n"));
-                }
-                let user = self.user(conn, request)?;
-                self.hub.open(HubSession { conn, wire: MURRE_WEBSOCKET }, user);
-                Ok(Opened { session: Session::Hub, protocol: protocol.map(|_| SUBPROTOCOL) })
-            }
-            Some(Route::WebSocket(session)) => Ok(Opened::new(session)),
-            // A path that does not speak WebSocket answers as if the upgrade had not been offered.
-            _ => Err(self.answer(request)),
+        let opened = self.open_websocket(conn, request, upgrade);
+        match &opened {
+            Ok(_) => log::session_begins(conn, request, "websocket", self.hub.user(conn), out),
+            Err(refusal) => log::session_refused(conn, request, refusal, out),
         }
+        opened
     }
 
     fn message(

@@ -53,8 +53,13 @@ pub trait Handler {
         _id: ConnId,
         _request: &Request<'_, '_>,
         _upgrade: &Upgrade<'_>,
+        _out: &mut Outbox,
     ) -> Result<Opened<Self::Session>, Response> {
-        Err(Response::text(404, "no WebSockets here\n"))
+        Err(Response::text(
+            404,
+            "no WebSockets here
+",
+        ))
     }
 
     /// The WebSocket is open: what is queued from here on follows the handshake. Or an answer is
@@ -195,6 +200,7 @@ impl Outbox {
 
     /// Sends what is queued and a close frame, then closes.
     pub fn close_websocket(&mut self, id: ConnId, code: CloseCode, why: &str, reason: CloseReason) {
+        self.note_close_code(id, code);
         self.close_with(id, reason, |out| encode::write_close(out, code, why, None));
     }
 

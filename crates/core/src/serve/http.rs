@@ -5,7 +5,7 @@ use murre_codec::http::{self, BadRequest, Progress, Request, Response};
 
 use super::heartbeat::spread;
 use super::stage::{Later, Speaks, WebSocket};
-use super::{Answer, Handler, Opened, RequestKind, Serve};
+use super::{Answer, Handler, Opened, RequestKind, Serve, notices};
 use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
 use crate::conn::send_queue::GATHER_BYTES;
@@ -69,6 +69,9 @@ impl<H: Handler> Serve<H> {
         (*begun, *continued, *answered) = (false, false, true);
         self.counters.requests.add(1);
         let consumed = request.size;
+        if first && !proxied {
+            notices::unlisted_proxy(id, &request, out);
+        }
         if !admitted {
             let refusal = out.unavailable(id, "no room at present, try again later\n");
             self.respond(id, &request, &refusal, Some(CloseReason::Overloaded), out);
@@ -106,6 +109,9 @@ impl<H: Handler> Serve<H> {
                     self.begin_later(id, state, out);
                 }
             }
+        }
+        if first {
+            out.forget_peer(id);
         }
         consumed
     }
@@ -168,11 +174,12 @@ impl<H: Handler> Serve<H> {
             Err(refusal) => Err(refusal.response()),
             Ok(_) if !self.limits.origins.allow(request) => {
                 self.counters.origins_refused.add(1);
+                notices::refused_origin(id, request, out);
                 Err(Response::text(403, "pages of this origin may not open WebSockets here\n"))
             }
             Ok(_) if out.is_draining() => Err(out.unavailable(id, "going away\n")),
             Ok(upgrade) => {
-                let opened = self.handler.open(id, request, &upgrade);
+                let opened = self.handler.open(id, request, &upgrade, out);
                 opened.map(|opened| (opened, upgrade))
             }
         };
@@ -195,6 +202,7 @@ impl<H: Handler> Serve<H> {
     /// Where the next request would begin is unknown, so the connection ends with the answer.
     fn refuse(&mut self, id: ConnId, bad: BadRequest, input: &[u8], out: &mut Outbox) {
         self.counters.requests_bad.add(1);
+        notices::bad_request(id, bad, input, out);
         let response = Response::text(bad.status(), bad.reason());
         let to_head = input.trim_ascii_start().starts_with(b"HEAD ");
         self.last_answer(id, &response, to_head, CloseReason::BadRequest, out);

@@ -5,6 +5,7 @@ mod deferred;
 mod handler;
 mod heartbeat;
 mod http;
+pub(crate) mod notices;
 mod origins;
 mod peer;
 mod stage;
@@ -177,7 +178,8 @@ impl<H: Handler> Protocol for Serve<H> {
 
     fn opened(&mut self, id: ConnId, peer: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
         out.set_timer(id, out.ticks(self.limits.handshake));
-        self.arrived(id, peer.map(|peer| peer.ip()), out)
+        out.set_peer(id, peer);
+        self.arrived(id, peer, out)
     }
 
     fn received(
@@ -266,6 +268,8 @@ impl<H: Handler> Protocol for Serve<H> {
     }
 
     fn closed(&mut self, id: ConnId, state: Self::State, reason: CloseReason, out: &mut Outbox) {
+        notices::closed(id, reason, out);
+        out.log_closed(id, reason);
         match state {
             Speaks::Proxy | Speaks::Http { .. } => {}
             Speaks::Later(later) => self.handler.close(id, later.session, reason, out),

@@ -1,31 +1,31 @@
 //! Who a connection is from, and whether its address may have one more.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use murre_codec::http::{Request, Response};
 use murre_codec::proxy_protocol::{self, BadProxyHeader, ProxyHeader};
 
 use super::stage::Speaks;
-use super::{Handler, Serve};
+use super::{Handler, Serve, notices};
 use crate::addresses::Excess;
 use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
 use crate::outbox::Outbox;
 
 impl<H: Handler> Serve<H> {
-    /// A connection from `ip`: HTTP begins, or a proxy says first who is behind it.
+    /// A connection from `peer`: HTTP begins, or a proxy says first who is behind it.
     pub(super) fn arrived(
         &mut self,
         id: ConnId,
-        ip: Option<IpAddr>,
+        peer: Option<SocketAddr>,
         out: &mut Outbox,
     ) -> Speaks<H::Session> {
         let proxies = &self.limits.proxies;
-        if proxies.header && ip.is_some_and(|ip| proxies.trust(ip)) {
+        if proxies.header && peer.is_some_and(|peer| proxies.trust(peer.ip())) {
             return Speaks::Proxy;
         }
-        self.known(id, ip, out)
+        self.known(id, peer, out)
     }
 
     /// A proxy says who has connected to it. Returns what was consumed; 0 if that is not all there.
@@ -38,12 +38,14 @@ impl<H: Handler> Serve<H> {
     ) -> usize {
         match proxy_protocol::parse(input) {
             Ok(Some(ProxyHeader { size, from })) => {
-                *state = self.known(id, from.map(|from| from.ip()), out);
+                out.set_peer(id, from);
+                *state = self.known(id, from, out);
                 size
             }
             Ok(None) => 0,
             Err(BadProxyHeader) => {
                 self.counters.proxy_headers_bad.add(1);
+                notices::no_proxy_header(id, out);
                 out.abort(id, CloseReason::BadRequest);
                 0
             }
@@ -56,11 +58,21 @@ impl<H: Handler> Serve<H> {
     ///
     /// A connection that its address may not have is answered when its request is here, which may be that
     /// of a load balancer that looks whether the server is well.
-    fn known(&mut self, id: ConnId, ip: Option<IpAddr>, out: &mut Outbox) -> Speaks<H::Session> {
+    fn known(
+        &mut self,
+        id: ConnId,
+        peer: Option<SocketAddr>,
+        out: &mut Outbox,
+    ) -> Speaks<H::Session> {
+        out.log_accepted(id);
+        let ip = peer.map(|peer| peer.ip());
         let proxies = &self.limits.proxies;
         let proxied = !proxies.header && ip.is_some_and(|ip| proxies.trust(ip));
         let counted = ip.filter(|ip| !proxied && !ip.to_canonical().is_loopback());
         let excess = out.count_as(id, counted).err();
+        if let Some(excess) = excess {
+            notices::turned_away(id, excess, out);
+        }
         match excess {
             None => {}
             Some(Excess::Flood) => {
@@ -90,8 +102,13 @@ impl<H: Handler> Serve<H> {
         request: &Request<'_, '_>,
         out: &mut Outbox,
     ) -> bool {
-        let counted = out.count_as(id, self.limits.proxies.client(request));
+        let client = self.limits.proxies.client(request);
+        if let Some(ip) = client {
+            out.set_peer(id, Some(SocketAddr::new(ip, 0)));
+        }
+        let counted = out.count_as(id, client);
         if let Err(excess) = counted {
+            notices::turned_away(id, excess, out);
             self.turn_away(id, excess, out);
         }
         counted.is_ok()

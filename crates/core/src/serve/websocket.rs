@@ -5,7 +5,7 @@ use std::time::Instant;
 use murre_codec::{Close, CloseCode, Decoded, Item, Kind, OpCode, encode};
 
 use super::stage::{Arriving, WebSocket};
-use super::{Handler, Message, Serve};
+use super::{Handler, Message, Serve, notices};
 use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
 use crate::outbox::Outbox;
@@ -30,6 +30,7 @@ impl<H: Handler> Serve<H> {
             Ok(decoded) => decoded,
             Err(violation) => {
                 let (code, why) = (violation.close_code(), violation.reason());
+                notices::violation(id, code, why, out);
                 out.close_websocket(id, code, why, CloseReason::BadFrame);
                 return 0;
             }
@@ -165,6 +166,7 @@ const PONG: murre_codec::Control = murre_codec::Control::Pong;
 
 /// Answers a close frame with the same code, which ends the conversation (RFC 6455 section 5.5.1).
 fn answer_close(id: ConnId, close: Option<Close<'_>>, out: &mut Outbox) {
+    out.note_close_code(id, close.as_ref().map_or(CloseCode::Status, |close| close.code));
     match close {
         Some(Close { code, .. }) => out.close_websocket(id, code, "", CloseReason::Finished),
         None => out.close_with(id, CloseReason::Finished, |out| {

@@ -35,7 +35,8 @@ pub struct ServerConfig {
     pub listeners: Vec<Listener>,
     /// The bounds of what a peer may do.
     pub limits: ServeLimits,
-    /// The bounds of each shard. `conns_max` follows from the plan, `tick` from the limits.
+    /// The bounds of each shard. `conns_max` follows from the plan, `tick` from the limits; `index` is
+    /// the shard's.
     pub shard: ShardConfig,
     /// From the end of [`Server::wait`] until the listener is closed. Meanwhile the server works as
     /// before, but [`Outbox::is_ready`](crate::Outbox::is_ready) is false, so that health checks fail

@@ -68,8 +68,12 @@ fn shard<H: Handler>(
         listeners: listeners.clone(),
         ..RingConfig::default()
     })?;
-    let config =
-        ShardConfig { conns_max: plan.conns_per_shard, tick: tick(limits), ..shard.clone() };
+    let config = ShardConfig {
+        index: index as u16,
+        conns_max: plan.conns_per_shard,
+        tick: tick(limits),
+        ..shard.clone()
+    };
     Ok(Shard::new(ring, Serve::new(make(index), limits.clone()), &config))
 }
 

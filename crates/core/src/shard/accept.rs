@@ -10,7 +10,9 @@ use super::Shard;
 use crate::admission::Admission;
 use crate::conn::id::ConnId;
 use crate::conn::{Mark, State};
+use crate::notice::Notice;
 use crate::outbox::Connect;
+use crate::peers::LOG_TARGET;
 use crate::protocol::Protocol;
 use crate::ring::{Op, OpKind, Ring, Socket};
 
@@ -43,10 +45,17 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         while self.accepts.listening && self.accepts.armed < ACCEPTS_MAX {
             if let Some(next) = self.accepts.pace.wait(now) {
                 self.out.counters.accepts_paced.add(1);
+                warn_of_pace();
                 self.accepts.paced_until = Some(next);
                 return;
             }
-            let Some(id) = self.out.conns.reserve() else { return };
+            let Some(id) = self.out.conns.reserve() else {
+                if self.accepts.armed == 0 && !mem::replace(&mut self.accepts.full, true) {
+                    warn_of_full_shard(self.out.conns.used());
+                }
+                return;
+            };
+            self.accepts.full = false;
             self.accepts.pace.spend(now);
             self.accepts.armed += 1;
             self.push(id, OpKind::Accept, Op::Accept);
@@ -92,8 +101,9 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             // The listener is shut down.
             Errno::EINVAL | Errno::EBADF | Errno::ECANCELED => self.accepts.listening = false,
             // Nothing to accept with: what waits stays in the backlog.
-            _ => {
+            errno => {
                 self.out.counters.accept_failed.add(1);
+                warn_of_failed_accept(errno);
                 self.accepts.paused_until = Some(self.out.now + ACCEPT_PAUSE);
             }
         }
@@ -146,5 +156,45 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         if self.drain.is_some() {
             self.leave(id);
         }
+    }
+}
+
+fn warn_of_pace() {
+    static NOTICE: Notice = Notice::new();
+    if let Some(times) = NOTICE.occurred() {
+        tracing::warn!(
+            target: LOG_TARGET,
+            times,
+            flag = "--max-accepts-per-second",
+            "new connections wait in the backlog: they come faster than the flag allows"
+        );
+    }
+}
+
+fn warn_of_full_shard(conns: u32) {
+    static NOTICE: Notice = Notice::new();
+    if let Some(times) = NOTICE.occurred() {
+        tracing::warn!(
+            target: LOG_TARGET,
+            times,
+            conns,
+            flag = "--max-conns",
+            "new connections wait in the backlog: a shard has no room for more; raise the flag, and \
+             the limit of open files (ulimit -n) if it is what the flag follows from"
+        );
+    }
+}
+
+fn warn_of_failed_accept(errno: Errno) {
+    static NOTICE: Notice = Notice::new();
+    if let Some(times) = NOTICE.occurred() {
+        tracing::warn!(
+            target: LOG_TARGET,
+            times,
+            error = errno.desc(),
+            flag = "--max-conns",
+            "new connections wait in the backlog: the kernel cannot accept them; raise the limit of \
+             open files (ulimit -n), give the machine more memory, or lower the flag"
+        );
     }
 }

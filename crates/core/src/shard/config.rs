@@ -9,6 +9,8 @@ use crate::admission::Gate;
 /// A shard's bounds.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
+    /// The number of this shard among those of the server, which ids of connections begin with.
+    pub index: u16,
     /// Connections at most.
     pub conns_max: u32,
     /// A peer for which more bytes than this are queued when there is something more for it is a
@@ -39,6 +41,7 @@ pub struct ShardConfig {
 impl Default for ShardConfig {
     fn default() -> Self {
         ShardConfig {
+            index: 0,
             conns_max: 10_000,
             send_bytes_max: 1024 * 1024,
             congested_bytes: 64 * 1024,

@@ -24,6 +24,7 @@ use crate::conn::timers::Timers;
 use crate::counters::Counters;
 use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
+use crate::peers::Peers;
 use crate::pool::{NONE, Pool};
 use crate::protocol::Protocol;
 use crate::ring::{Completion, Lent, Op, OpKind, Ring, Socket, Token};
@@ -75,6 +76,8 @@ struct Accepts {
     paced_until: Option<Instant>,
     pace: Pace,
     listening: bool,
+    /// Every slot is taken by a connection.
+    full: bool,
 }
 
 impl Accepts {
@@ -109,6 +112,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             linger: config.linger,
             retry_after: config.retry_after,
             addresses: Arc::clone(&config.addresses),
+            peers: Peers::default(),
+            shard: config.index,
             gate: Arc::clone(&config.gate),
             turned_away: 0,
             stopped: false,
@@ -123,6 +128,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
                 paced_until: None,
                 pace: Pace::new(config.accept_interval, now),
                 listening: ring.listens(),
+                full: false,
             },
             states: Vec::with_capacity(config.conns_max as usize),
             ring,

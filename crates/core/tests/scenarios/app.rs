@@ -183,6 +183,7 @@ impl Handler for App {
         id: ConnId,
         request: &Request<'_, '_>,
         _upgrade: &Upgrade<'_>,
+        _out: &mut Outbox,
     ) -> Result<Opened<u32>, Response> {
         if request.path() == "/refused" {
             return Err(Response::text(403, "no\n"));

@@ -47,7 +47,7 @@ impl Fixtures {
             self.told = Some(rate);
             Some(r#"{"type":"feed"}"#.to_owned())
         } else {
-            feed::order(message, || hub.connection_id(conn))
+            feed::order(message, || hub.connection_id(conn).to_string())
         };
         if let Some(answer) = &answer {
             // A connection that is gone needs no answer.

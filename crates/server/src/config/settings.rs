@@ -137,7 +137,8 @@ pub(crate) struct Config {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
 
-    /// Level of log lines, or levels by module as in info,murre_core=debug
+    /// Level of log lines (error, warn, info, debug, trace), and levels of modules, as in
+    /// info,murre::connections=debug, which logs each connection as it comes and ends
     #[arg(long, value_name = "FILTER", default_value = "info")]
     #[serde(serialize_with = "values::display")]
     pub(crate) log_filter: Targets,

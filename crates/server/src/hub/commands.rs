@@ -1,5 +1,6 @@
 //! Commands of sessions: what each needs to be allowed, and what it asks of the router.
 
+use murre_core::ShownPeer;
 use murre_router::Ticket;
 use murre_router::channels::{Direction, HistoryQuery, Payload, Publisher, Start};
 
@@ -12,6 +13,7 @@ use super::{
     About, Audience, Command, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, SERVER,
     Session,
 };
+use crate::log::connections as log;
 
 impl Hub {
     /// Whether the session may hand in one more command now. If not it has been told.
@@ -27,6 +29,8 @@ impl Hub {
         match self.config.commands.take(self.sessions.bucket(session), now) {
             RateDecision::Allow => true,
             RateDecision::Refuse => {
+                let user = self.sessions.user(session.conn.index());
+                log::too_many_commands(self.connection_id(session.conn), user);
                 self.refuse(session, request, ErrorCode::TooFast.into(), out);
                 false
             }
@@ -104,17 +108,22 @@ impl Hub {
                 self.read(session, channel, query, Recipient::Poll(session, request))?;
             }
             Command::Ping => {
-                let connection = self.connection_id(session.conn);
+                let connection = self.connection_id(session.conn).to_string();
                 out.reply(session, &request, Reply::Pong { connection: &connection });
             }
             Command::Authenticate { token } => match self.verify(token, session.conn, out) {
                 Verdict::Good(user) => {
                     let (name, expires) = (&user.name, user.expires.map(UnixSeconds::get));
                     out.reply(session, &request, Reply::Authenticated { user: name, expires });
+                    log::authenticated(self.connection_id(session.conn), &user);
                     self.sessions.authenticate(session.conn, user);
                 }
                 Verdict::Bad(why) => return Err(why.into()),
-                Verdict::TooMany => return Err(ErrorCode::TooFast.into()),
+                Verdict::TooMany => {
+                    let conn = self.connection_id(session.conn);
+                    log::too_many_bad_tokens(conn, ShownPeer(None));
+                    return Err(ErrorCode::TooFast.into());
+                }
                 Verdict::NotNow => return Ok(Flow::Retry),
             },
             Command::Serve { service } => {

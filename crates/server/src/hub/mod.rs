@@ -41,7 +41,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use murre_core::ConnId;
+use murre_core::{ConnId, GlobalConnId};
 #[cfg(any(test, feature = "fuzzing"))]
 use murre_router::channels;
 use murre_router::channels::{
@@ -160,6 +160,11 @@ impl Hub {
         self.sessions.of(conn)
     }
 
+    /// The user of a connection's session, if it has authenticated.
+    pub(crate) fn user(&self, conn: ConnId) -> Option<&User> {
+        self.sessions.user(conn.index())
+    }
+
     /// Ends the session of a connection, if it has one. Nothing is told to it any more, and nothing
     /// that was meant for it is told to the connection's next session.
     pub(crate) fn close(&mut self, conn: ConnId, out: &mut impl Outlet) {
@@ -216,8 +221,8 @@ impl Hub {
     }
 
     /// The id of a connection, unique among all shards.
-    pub(crate) fn connection_id(&self, conn: ConnId) -> String {
-        format!("{}-{conn}", self.shard)
+    pub(crate) fn connection_id(&self, conn: ConnId) -> GlobalConnId {
+        GlobalConnId::new(self.shard, conn)
     }
 
     /// From another shard, or from the control plane.

@@ -16,6 +16,7 @@ use murre_codec::http::Response;
 use murre_core::{ConnId, DateClock, Outbox};
 
 use crate::hub::{Disconnect, Error, Hub, Outlet, Push, Reply, RequestId, Session, Wire};
+use crate::log::connections as log;
 use crate::protocols::murre_v1::encode;
 use crate::protocols::murre_v1::errors::WireError;
 use long_poll::Polls;
@@ -176,6 +177,7 @@ impl Outlet for Wires<'_> {
     fn end(&mut self, session: Session, disconnect: Disconnect) {
         let Wires { out, transports: Transports { streams, polls, dates, scratch, .. } } = self;
         let conn = session.conn;
+        log::session_ended(conn, disconnect.reason, out);
         match Transport::of(session) {
             Transport::WebSocket => websocket::end(conn, disconnect.reason, scratch, out),
             Transport::Events(form) => streams.end(conn, form, disconnect.reason, out),

@@ -16,8 +16,11 @@ pub(crate) const SECRET: &str = "a secret of more than thirty-two bytes";
 /// A server whose API is on, and which has the secret of tokens; and the file with both.
 pub(crate) struct Guarded {
     pub(crate) server: Server,
-    secret: PathBuf,
+    _secret: SecretFile,
 }
+
+/// Removed when dropped.
+struct SecretFile(PathBuf);
 
 impl Guarded {
     pub(crate) fn start(flags: &[&str]) -> Self {
@@ -28,7 +31,8 @@ impl Guarded {
         fs::write(&secret, SECRET).expect("there is room for a file");
         let [token, api] =
             ["jwt-hmac-secret", "api-key"].map(|key| format!("--{key}-file={}", secret.display()));
-        Guarded { server: Server::start(&[&[&*token, &*api], flags].concat()), secret }
+        let server = Server::start(&[&[&*token, &*api], flags].concat());
+        Guarded { server, _secret: SecretFile(secret) }
     }
 
     /// The status and body of the API's answer to this body.
@@ -56,9 +60,9 @@ impl Guarded {
     }
 }
 
-impl Drop for Guarded {
+impl Drop for SecretFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.secret);
+        let _ = fs::remove_file(&self.0);
     }
 }
 

@@ -24,6 +24,7 @@ mod http;
 mod http_cases;
 mod limits;
 mod listening;
+mod logging;
 mod modes;
 mod numbers;
 mod reader;

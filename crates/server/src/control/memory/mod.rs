@@ -102,12 +102,16 @@ impl Watch {
             Admission::Refuse => tracing::warn!(
                 %memory,
                 pressure,
-                "memory is short: new connections are answered with 503"
+                flag = FLAGS,
+                "memory is short: new connections are answered with 503; give the machine or the \
+                 control group more memory, or move the bounds"
             ),
             Admission::Wait => tracing::warn!(
                 %memory,
                 pressure,
-                "memory is very short: new connections wait in the backlog"
+                flag = FLAGS,
+                "memory is very short: new connections wait in the backlog; give the machine or the \
+                 control group more memory, or move the bounds"
             ),
         }
     }
@@ -137,6 +141,9 @@ impl Watch {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The settings that move the bounds.
+const FLAGS: &str = "--memory-floor-bytes, --max-memory-pressure";
 
 /// All bounds, for people.
 impl fmt::Display for Watch {

@@ -1,0 +1,168 @@
+//! Warnings about connections that a limit or a rule has turned away: one line a kind and minute, with
+//! the address and the flag of `murre serve` that helps.
+
+use murre_codec::CloseCode;
+use murre_codec::http::{BadRequest, Request};
+
+use crate::addresses::Excess;
+use crate::conn::CloseReason;
+use crate::conn::id::ConnId;
+use crate::notice::Notice;
+use crate::outbox::Outbox;
+use crate::peers::LOG_TARGET;
+
+/// Logs a warning of a kind that this place has for itself, with the connection's name and address.
+macro_rules! notice {
+    ($id:expr, $out:expr, flag = $flag:expr, $($rest:tt)*) => {{
+        static NOTICE: Notice = Notice::new();
+        if let Some(times) = NOTICE.occurred() {
+            tracing::warn!(
+                target: LOG_TARGET,
+                times,
+                conn = %$out.global_id($id),
+                peer = %$out.shown_peer($id),
+                flag = $flag,
+                $($rest)*
+            );
+        }
+    }};
+}
+
+/// A connection is refused because of what its address has already.
+pub(super) fn turned_away(id: ConnId, excess: Excess, out: &Outbox) {
+    match excess {
+        Excess::Connections | Excess::Flood => notice!(
+            id,
+            out,
+            flag = "--max-conns-per-address",
+            "too many connections from one address: more are refused; raise the flag, or list the \
+             address in --trusted-proxy if it is your proxy's"
+        ),
+        Excess::Handshakes => notice!(
+            id,
+            out,
+            flag = "--max-handshakes-per-second",
+            "too many new connections from one address: some are refused; raise the flag, or list \
+             the address in --trusted-proxy if it is your proxy's"
+        ),
+    }
+}
+
+/// A request with `X-Forwarded-For` from an address that is no trusted proxy: the field is ignored, and
+/// all clients of the proxy count as one address.
+pub(super) fn unlisted_proxy(id: ConnId, request: &Request<'_, '_>, out: &Outbox) {
+    if let Some(field) = request.header("x-forwarded-for") {
+        notice!(
+            id, out, flag = "--trusted-proxy",
+            forwarded_for = %text(field),
+            "X-Forwarded-For is ignored: its sender is no trusted proxy, so all its clients count as \
+             one address; list the address if it is your proxy's"
+        );
+    }
+}
+
+/// A connection of a trusted proxy does not begin with a header of the PROXY protocol.
+pub(super) fn no_proxy_header(id: ConnId, out: &Outbox) {
+    notice!(
+        id,
+        out,
+        flag = "--proxy-protocol",
+        "a trusted proxy sends no valid PROXY protocol header: its connections are ended; configure the \
+         proxy to send it, or remove the flag"
+    );
+}
+
+/// A page of an origin that is not allowed asks for a WebSocket.
+pub(crate) fn refused_origin(id: ConnId, request: &Request<'_, '_>, out: &Outbox) {
+    notice!(
+        id, out, flag = "--allow-origin",
+        origin = %text(request.header("origin").unwrap_or_default()),
+        host = %text(request.header("host").unwrap_or_default()),
+        "a page is refused because of its origin; add the origin to the flag if it is yours"
+    );
+}
+
+/// A request that cannot be served: the peer sends the PROXY protocol without being listed, or more
+/// than a limit allows.
+pub(super) fn bad_request(id: ConnId, bad: BadRequest, input: &[u8], out: &Outbox) {
+    match bad {
+        BadRequest::HeadTooLong | BadRequest::TargetTooLong => notice!(
+            id,
+            out,
+            flag = "--max-head-bytes",
+            "a request is refused because its head is too long; raise the flag if it is a client of yours"
+        ),
+        BadRequest::BodyTooLong => notice!(
+            id,
+            out,
+            flag = "--max-body-bytes",
+            "a request is refused because its body is too long; raise the flag if it is a client of yours"
+        ),
+        _ if input.starts_with(b"PROXY ") || input.starts_with(PROXY_V2) => notice!(
+            id,
+            out,
+            flag = "--trusted-proxy",
+            "a PROXY protocol header is refused: its sender is no trusted proxy; set --proxy-protocol \
+             and list the address if it is your proxy's"
+        ),
+        _ => {}
+    }
+}
+
+/// The first bytes of a binary header of the PROXY protocol (its section 2.2).
+const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// A frame or message breaks the protocol or a limit.
+pub(super) fn violation(id: ConnId, code: CloseCode, why: &str, out: &Outbox) {
+    if code == CloseCode::Size {
+        notice!(
+            id,
+            out,
+            flag = "--max-message-bytes",
+            "a WebSocket is closed because a message is too long; raise the flag if it is a client of \
+             yours"
+        );
+    }
+    tracing::debug!(target: LOG_TARGET, conn = %out.global_id(id), why, "the peer broke the protocol");
+}
+
+/// A connection ends because it met one of the limits that are looked at while it is open.
+pub(super) fn closed(id: ConnId, reason: CloseReason, out: &Outbox) {
+    match reason {
+        CloseReason::SlowConsumer => notice!(
+            id,
+            out,
+            flag = "--max-send-bytes",
+            "a connection is ended because its peer reads too slowly: more was queued for it than the \
+             flag or the rules of the channel allow"
+        ),
+        CloseReason::TooSlow => notice!(
+            id,
+            out,
+            flag = "--slow-timeout, --min-bytes-per-second",
+            "a connection is ended because its peer takes nothing of what is queued for it, or sends a \
+             message too slowly"
+        ),
+        CloseReason::TooManyFragments => notice!(
+            id,
+            out,
+            flag = "--max-fragments",
+            "a WebSocket is closed because a message has too many frames"
+        ),
+        CloseReason::TooManyPings => notice!(
+            id,
+            out,
+            flag = "--max-pings-per-second",
+            "a WebSocket is closed because it sends too many pings and pongs"
+        ),
+        _ => {}
+    }
+}
+
+/// The beginning of a field as text, without characters that control a terminal.
+fn text(field: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&field[..field.len().min(TEXT_BYTES_MAX)]);
+    text.chars().filter(|char| !char.is_control()).collect()
+}
+
+const TEXT_BYTES_MAX: usize = 200;
