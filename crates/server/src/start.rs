@@ -75,7 +75,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
         after = ?config.drain_delay.0,
         over = ?config.drain_timeout.0,
         connections = server.connections(),
-        "draining: no new connections, WebSockets are closed with 1012"
+        "draining: /healthz answers 503; then no new connections, WebSockets are closed with 1012"
     );
     admin.drain();
     server.drain().map_err(Failure::Server)?;
