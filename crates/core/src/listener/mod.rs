@@ -1,27 +1,25 @@
 //! Listening sockets, each shared by all shards.
 
-use std::env;
+mod inherited;
+mod unix;
+
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr,
-    bind, getsockname, getsockopt, listen, setsockopt, shutdown, socket, sockopt,
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, bind, getsockname,
+    listen, setsockopt, shutdown, socket, sockopt,
 };
 
+pub use self::inherited::InheritedListener;
 use crate::retry::{RETRY_MAX, is_in_use, retry};
-use crate::ring::inherited;
 
 /// A listening socket that any number of shards accept from: TCP, or a Unix stream socket.
 ///
@@ -46,15 +44,6 @@ enum Origin {
     Made { file: Option<(u64, u64)> },
     /// Another process has, and listens on with it when this process has ended.
     Inherited,
-}
-
-/// Sockets from a service manager.
-#[derive(Debug)]
-pub struct InheritedListener {
-    /// The name that the manager gives it, `FileDescriptorName=` of systemd.socket(5).
-    pub name: String,
-    /// The socket.
-    pub listener: Listener,
 }
 
 impl Listener {
@@ -99,86 +88,6 @@ impl Listener {
         // As many as `net.core.somaxconn` allows, which caps it.
         listen(&fd, Backlog::MAXALLOWABLE)?;
         Ok(Listener(Arc::new(Socket { fd, path: None, origin: Origin::Made { file: None } })))
-    }
-
-    /// Listens on a Unix stream socket at `path`. A socket that a process has left there which ended
-    /// without removing it is replaced. The file's permissions follow from the umask; it is removed
-    /// with the last use of the listener. Retries for 2 seconds while another process listens there.
-    ///
-    /// # Errors
-    /// The kernel's error: `EADDRINUSE` if another process listens there or the file is no socket.
-    pub fn bind_unix(path: &Path) -> io::Result<Self> {
-        retry(RETRY_MAX, is_in_use, || Self::try_bind_unix(path))
-    }
-
-    fn try_bind_unix(path: &Path) -> io::Result<Self> {
-        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        let address = UnixAddr::new(path)?;
-        if let Err(errno) = bind(fd.as_raw_fd(), &address) {
-            if errno != Errno::EADDRINUSE || !is_left_behind(path) {
-                return Err(errno.into());
-            }
-            fs::remove_file(path)?;
-            bind(fd.as_raw_fd(), &address)?;
-        }
-        listen(&fd, Backlog::MAXALLOWABLE)?;
-        let file = Some(file(path)?);
-        Ok(Listener(Arc::new(Socket {
-            fd,
-            path: Some(path.to_owned()),
-            origin: Origin::Made { file },
-        })))
-    }
-
-    /// The sockets that a service manager has opened for this process, by the protocol of
-    /// sd_listen_fds(3): `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES`. None if there are none, or
-    /// if this was called before.
-    ///
-    /// # Errors
-    /// A descriptor is not a listening stream socket of TCP or Unix.
-    pub fn inherited() -> io::Result<Vec<InheritedListener>> {
-        let number = |name| env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-        let Some(count) = number("LISTEN_FDS").and_then(|count| u16::try_from(count).ok()) else {
-            return Ok(Vec::new());
-        };
-        if number("LISTEN_PID") != Some(process::id()) {
-            return Ok(Vec::new());
-        }
-        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let names = names.split(':').map(str::to_owned).chain(std::iter::repeat(String::new()));
-        let descriptors = inherited::take(count).unwrap_or_default();
-        descriptors
-            .into_iter()
-            .zip(names)
-            .map(|(fd, name)| Ok(InheritedListener { name, listener: Self::from_inherited(fd)? }))
-            .collect()
-    }
-
-    fn from_inherited(fd: OwnedFd) -> io::Result<Self> {
-        let listens = getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false);
-        let streams = matches!(getsockopt(&fd, sockopt::SockType), Ok(SockType::Stream));
-        let address: Option<SockaddrStorage> = getsockname(fd.as_raw_fd()).ok();
-        let path = match address.as_ref().and_then(SockaddrLike::family) {
-            Some(AddressFamily::Inet | AddressFamily::Inet6) => {
-                setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
-                None
-            }
-            Some(AddressFamily::Unix) => {
-                let address: UnixAddr = getsockname(fd.as_raw_fd())?;
-                let name = address.as_abstract().map(|name| format!("@{}", name.escape_ascii()));
-                let path = address.path().map(Path::to_owned);
-                path.or_else(|| name.map(PathBuf::from))
-            }
-            _ => return Err(not_a_listener(&fd)),
-        };
-        if !listens || !streams {
-            return Err(not_a_listener(&fd));
-        }
-        fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-        // On a socket that does not block, io_uring's accept does not wait either.
-        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
-        fcntl(&fd, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
-        Ok(Listener(Arc::new(Socket { fd, path, origin: Origin::Inherited })))
     }
 
     /// Has the kernel give up a connection whose peer has acknowledged nothing for `span` of what was
@@ -228,28 +137,10 @@ impl Listener {
     }
 }
 
-/// Whether the file at `path` is a socket that no process listens on any more.
-fn is_left_behind(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && UnixStream::connect(path).is_err_and(refused)
-}
-
-/// What tells this file from another at the same path.
-fn file(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
-}
-
-fn not_a_listener(fd: &OwnedFd) -> io::Error {
-    let fd = fd.as_raw_fd();
-    let problem = format!("descriptor {fd} is not a listening stream socket (ListenStream=)");
-    io::Error::new(io::ErrorKind::InvalidInput, problem)
-}
-
 impl Drop for Socket {
     fn drop(&mut self) {
         if let (Some(path), Origin::Made { file: Some(made) }) = (&self.path, &self.origin)
-            && file(path).is_ok_and(|there| there == *made)
+            && unix::file(path).is_ok_and(|there| there == *made)
         {
             // If it cannot be removed, the next server at this path replaces it.
             let _ = fs::remove_file(path);
@@ -279,6 +170,8 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc;
     use std::thread;
+
+    use nix::sys::socket::getsockopt;
 
     use super::*;
 
@@ -329,37 +222,5 @@ mod tests {
         let port = listener.address().expect("bound").port();
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
         assert!(listener.to_string().ends_with(&format!(":{port}")), "{listener}");
-    }
-
-    /// A Unix socket is taken by one process at a time, replaced where nobody listens any more, and
-    /// removed at the end. A file that is no socket stays.
-    #[test]
-    fn unix_sockets() {
-        let folder = env::temp_dir().join(format!("murre-listener-{}", process::id()));
-        fs::create_dir_all(&folder).expect("room");
-        let path = folder.join("socket");
-        let in_use = || Listener::bind_unix(&path).expect_err("taken").kind();
-
-        let listener = Listener::bind_unix(&path).expect("a new path");
-        assert_eq!(listener.to_string(), format!("unix:{}", path.display()));
-        listener.give_up_after(Duration::from_secs(1)).expect("nothing to set");
-        UnixStream::connect(&path).expect("it listens");
-        assert_eq!(in_use(), io::ErrorKind::AddrInUse);
-        drop(listener);
-        assert!(!path.exists());
-
-        // A process that was killed leaves its file.
-        drop(std::os::unix::net::UnixListener::bind(&path).expect("a new path"));
-        let listener = Listener::bind_unix(&path).expect("nobody listens");
-        fs::remove_file(&path).expect("there");
-        let newer = Listener::bind_unix(&path).expect("free again");
-        drop(listener);
-        UnixStream::connect(&path).expect("the newer one's file stays");
-        drop(newer);
-
-        fs::write(&path, "text").expect("room");
-        assert_eq!(in_use(), io::ErrorKind::AddrInUse);
-        assert!(Listener::bind_unix(&folder.join("x".repeat(120))).is_err(), "too long a path");
-        fs::remove_dir_all(&folder).expect("there");
     }
 }

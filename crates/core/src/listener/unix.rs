@@ -1,0 +1,101 @@
+//! Unix sockets, and the files that name them.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
+
+use super::{Listener, Origin, Socket};
+use crate::retry::{RETRY_MAX, is_in_use, retry};
+
+impl Listener {
+    /// Listens on a Unix stream socket at `path`. A socket that a process has left there which ended
+    /// without removing it is replaced. The file's permissions follow from the umask; it is removed
+    /// with the last use of the listener. Retries for 2 seconds while another process listens there.
+    ///
+    /// # Errors
+    /// The kernel's error: `EADDRINUSE` if another process listens there or the file is no socket.
+    pub fn bind_unix(path: &Path) -> io::Result<Self> {
+        retry(RETRY_MAX, is_in_use, || Self::try_bind_unix(path))
+    }
+
+    fn try_bind_unix(path: &Path) -> io::Result<Self> {
+        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        let address = UnixAddr::new(path)?;
+        if let Err(errno) = bind(fd.as_raw_fd(), &address) {
+            if errno != Errno::EADDRINUSE || !is_left_behind(path) {
+                return Err(errno.into());
+            }
+            fs::remove_file(path)?;
+            bind(fd.as_raw_fd(), &address)?;
+        }
+        listen(&fd, Backlog::MAXALLOWABLE)?;
+        let file = Some(file(path)?);
+        Ok(Listener(Arc::new(Socket {
+            fd,
+            path: Some(path.to_owned()),
+            origin: Origin::Made { file },
+        })))
+    }
+}
+
+/// Whether the file at `path` is a socket that no process listens on any more.
+fn is_left_behind(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    is_socket && UnixStream::connect(path).is_err_and(refused)
+}
+
+/// What tells this file from another at the same path.
+pub(super) fn file(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::process;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A Unix socket is taken by one process at a time, replaced where nobody listens any more, and
+    /// removed at the end. A file that is no socket stays.
+    #[test]
+    fn unix_sockets() {
+        let folder = env::temp_dir().join(format!("murre-listener-{}", process::id()));
+        fs::create_dir_all(&folder).expect("room");
+        let path = folder.join("socket");
+        let in_use = || Listener::bind_unix(&path).expect_err("taken").kind();
+
+        let listener = Listener::bind_unix(&path).expect("a new path");
+        assert_eq!(listener.to_string(), format!("unix:{}", path.display()));
+        listener.give_up_after(Duration::from_secs(1)).expect("nothing to set");
+        UnixStream::connect(&path).expect("it listens");
+        assert_eq!(in_use(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        assert!(!path.exists());
+
+        // A process that was killed leaves its file.
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a new path"));
+        let listener = Listener::bind_unix(&path).expect("nobody listens");
+        fs::remove_file(&path).expect("there");
+        let newer = Listener::bind_unix(&path).expect("free again");
+        drop(listener);
+        UnixStream::connect(&path).expect("the newer one's file stays");
+        drop(newer);
+
+        fs::write(&path, "text").expect("room");
+        assert_eq!(in_use(), io::ErrorKind::AddrInUse);
+        assert!(Listener::bind_unix(&folder.join("x".repeat(120))).is_err(), "too long a path");
+        fs::remove_dir_all(&folder).expect("there");
+    }
+}
