@@ -21,8 +21,8 @@ pub(crate) fn check(bytes: &[u8]) {
     let mut dice = Dice::new(bytes);
     let faults = [
         Faults::none(),
-        Faults::bad_day(),
-        Faults { broken: 5, shutdown: 30, ..Faults::bad_day() },
+        Faults::hidden(),
+        Faults { broken: 5, shutdown: 30, ..Faults::hidden() },
         Faults { broken: 2, accept: 50, ..Faults::none() },
     ];
     let shard = ShardConfig {

@@ -103,7 +103,7 @@ fn last_bytes_outlast_a_standstill() {
         for _ in 0..world.rng.usize(0..10) {
             world.turn();
         }
-        world.net.stand_still(linger * 2);
+        world.net.suspend(linger * 2);
         until_ended(world, &mut client);
         assert!(client[0].is_answered(), "{} of 20000 bytes came", client[0].heard.len());
     });
@@ -234,7 +234,7 @@ fn anything(world: &mut World<Echo>, clients: &mut Vec<Client>, seen: &mut Vec<C
 #[test]
 fn anything_at_any_time() {
     let shard = ShardConfig { conns_max: 12, send_bytes_max: 100_000, ..ShardConfig::default() };
-    let faults = Faults { broken: 1, shutdown: 20, ..Faults::bad_day() };
+    let faults = Faults { broken: 1, shutdown: 20, ..Faults::hidden() };
     let setup =
         Setup { shard, faults, buffers: 3, buffer_bytes: 500, seeds: 60, ..Setup::default() };
     everywhere(&setup, Echo::default, |world| {
@@ -250,7 +250,7 @@ fn anything_at_any_time() {
 /// When the kernel breaks connections by itself they end, each for a reason that says so.
 #[test]
 fn broken_connections_end() {
-    let faults = Faults { broken: 5, ..Faults::bad_day() };
+    let faults = Faults { broken: 5, ..Faults::hidden() };
     simulated(&Setup { faults, ..Setup::default() }, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..10).map(|_| Client::new(world)).collect();
         clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 3000)));

@@ -292,7 +292,7 @@ fn a_standstill_is_nobodys_slowness() {
         while !client.has_spoken() {
             client.write(world);
         }
-        world.net.stand_still(limits().handshake * 5);
+        world.net.suspend(limits().handshake * 5);
         assert_eq!(responses(world, &mut client, 1), [(200, body(10).to_vec())]);
     });
 }

@@ -36,7 +36,7 @@ pub(crate) trait Network {
     fn pass(&mut self, span: Duration);
     fn passed(&self) -> bool;
     /// The whole machine stops for this long.
-    fn stand_still(&mut self, span: Duration);
+    fn suspend(&mut self, span: Duration);
     fn now(&self) -> Instant;
     fn is_simulated(&self) -> bool;
     /// Panics unless all the shard's sockets and buffers came back.
@@ -116,8 +116,8 @@ impl Network for SimNet {
         SimNet::passed(self)
     }
 
-    fn stand_still(&mut self, span: Duration) {
-        SimNet::stand_still(self, span);
+    fn suspend(&mut self, span: Duration) {
+        SimNet::suspend(self, span);
     }
 
     fn now(&self) -> Instant {

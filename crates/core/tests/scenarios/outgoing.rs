@@ -54,7 +54,7 @@ fn a_refusal_gives_the_slot_back() {
 /// descriptors at first, and nothing else wakes the shard.
 #[test]
 fn trying_again_in_the_refusal_works() {
-    let faults = Faults { connect: 60, ..Faults::bad_day() };
+    let faults = Faults { connect: 60, ..Faults::hidden() };
     let setup = Setup { faults, ..outgoing() };
     simulated(
         &setup,

@@ -116,7 +116,7 @@ fn waiting_for_a_buffer_is_first_come_first_served() {
 /// A connection that the kernel cannot accept for want of descriptors is accepted later.
 #[test]
 fn failed_accepts_are_tried_again() {
-    let faults = Faults { accept: 70, ..Faults::bad_day() };
+    let faults = Faults { accept: 70, ..Faults::hidden() };
     simulated(&Setup { faults, ..Setup::default() }, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..5).map(|_| Client::new(world)).collect();
         clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 50)));
@@ -159,7 +159,7 @@ const ACCEPTS_MAX: u64 = 8;
 /// at once, as nothing is missing to accept them with.
 #[test]
 fn lost_connections_hold_nobody_up() {
-    let faults = Faults { aborted: 50, ..Faults::bad_day() };
+    let faults = Faults { aborted: 50, ..Faults::hidden() };
     let setup = Setup { faults: Faults { accept: 0, ..faults }, ..Setup::default() };
     simulated(&setup, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..10).map(|_| Client::new(world)).collect();

@@ -120,7 +120,7 @@ impl Network for TcpNet {
         Instant::now() >= self.until
     }
 
-    fn stand_still(&mut self, span: Duration) {
+    fn suspend(&mut self, span: Duration) {
         std::thread::sleep(span);
     }
 

@@ -92,7 +92,7 @@ fn time_that_was_lost_is_not_taken_from_new_timers() {
         world.until("it is there", |world| world.shard.counters().open.get() == 1);
         // It comes while everything stands still, and is accepted in the first turn after.
         let _second = Client::new(world);
-        world.net.stand_still(Duration::from_secs(5));
+        world.net.suspend(Duration::from_secs(5));
         world.until("both have run out", |world| world.protocol().inner.expired.len() == 2);
         for &(set, ticks, at) in &world.protocol().inner.expired {
             let (span, took) = (TICK * u32::from(ticks), at - set);
@@ -109,7 +109,7 @@ fn a_burst_of_timers_is_spread_over_turns() {
     simulated(&Setup { faults: Faults::none(), seeds: 4, ..setup() }, greeting, |world| {
         let _clients: Vec<Client> = (0..400).map(|_| Client::new(world)).collect();
         world.until("all are there", |world| world.shard.counters().open.get() == 400);
-        world.net.stand_still(Duration::from_secs(5));
+        world.net.suspend(Duration::from_secs(5));
         world.until("all have run out", |world| world.protocol().inner.expired.len() == 400);
         assert_eq!(world.protocol().most_expired, EXPIRED_MAX);
     });

@@ -98,7 +98,7 @@ impl<P: Protocol> Watched<P> {
 
     fn tell(&self, what: impl FnOnce() -> String) {
         if let Some(teller) = &self.teller {
-            teller.tell(|| format!("     {}", what()));
+            teller.annotate(|| format!("     {}", what()));
         }
     }
 

@@ -250,7 +250,7 @@ fn time_that_was_lost_is_not_taken_from_peers() {
             while !client.has_spoken() {
                 client.write(world);
             }
-            world.net.stand_still(limits().pong_timeout * 10);
+            world.net.suspend(limits().pong_timeout * 10);
             world.pass(limits().pong_timeout);
             let gone = world.protocol().closed_for(CloseReason::IdleTimeout);
             assert_eq!(gone, usize::from(!answers));

@@ -46,7 +46,7 @@ impl Default for Setup {
             buffers: 16,
             buffer_bytes: 2048,
             socket_bytes: 16 * 1024,
-            faults: Faults::bad_day(),
+            faults: Faults::hidden(),
             listening: true,
             address: Ipv4Addr::LOCALHOST.into(),
             give_up: None,
@@ -182,7 +182,7 @@ impl<P: Drained + 'static> World<P> {
     /// Tells what happens, where somebody keeps a log.
     pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
         if let Some(sim) = &self.sim {
-            sim.tell(what);
+            sim.annotate(what);
         }
     }
 

@@ -81,11 +81,11 @@ fn the_next_connection_in_a_slot_hears_nothing_of_the_last() {
         world.turn_clients();
         world.turn(0, Duration::ZERO);
     }
-    assert_eq!(world.nodes[0].net.story(world.clients[0].as_ref().expect("here").peer).unread, 0);
+    assert_eq!(world.nodes[0].net.stats(world.clients[0].as_ref().expect("here").peer).unread, 0);
     let first = world.clients[0].take().expect("it is connected");
     world.nodes[0].net.reset(first.peer);
     connect(&mut world, 1, 0);
-    let story = |peer| world.nodes[0].net.story(peer).id.expect("it was accepted");
+    let story = |peer| world.nodes[0].net.stats(peer).id.expect("it was accepted");
     let second = world.clients[1].as_ref().expect("it is connected").peer;
     assert_eq!(story(first.peer).index(), story(second).index(), "it has the same slot");
     // The client panics if it hears an answer that it has not asked for.

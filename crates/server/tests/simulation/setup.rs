@@ -78,7 +78,7 @@ impl Setup {
         let hub = Arc::new(hub);
         let nodes = nets.into_iter().enumerate().map(|(index, ring)| {
             let net = ring.net();
-            net.stand_still(began - net.now());
+            net.suspend(began - net.now());
             let app = App::new(
                 Arc::clone(&hub),
                 index as murre_router::Shard,
@@ -101,7 +101,7 @@ impl Setup {
     }
 
     fn ring(&self, shard: usize) -> murre_core::ring::sim::SimRing {
-        let faults = if self.bad_day { Faults::bad_day() } else { Faults::none() };
+        let faults = if self.bad_day { Faults::hidden() } else { Faults::none() };
         murre_core::ring::sim::SimRing::new(&SimConfig {
             seed: self.seed.wrapping_mul(31).wrapping_add(shard as u64),
             faults,

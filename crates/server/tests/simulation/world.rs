@@ -166,7 +166,7 @@ impl World {
         self.set_wall();
         let Node { net, shard: place, .. } = &mut self.nodes[index];
         let Some(shard) = place else { return false };
-        net.stand_still(self.now - net.now());
+        net.suspend(self.now - net.now());
         net.pass(span);
         let before = shard.counters().completions.get();
         shard.turn().expect("the ring works");
@@ -261,7 +261,7 @@ impl World {
             let Some(client) = client.as_ref().filter(|client| client.is_there()) else { continue };
             super::naming(&format!("client {number}"), || {
                 let node = &self.nodes[client.shard];
-                if node.net.story(client.peer).id.is_none() {
+                if node.net.stats(client.peer).id.is_none() {
                     // All slots are taken, some by connections of clients that have vanished.
                     let taken = node.shard.as_ref().map_or(0, |shard| shard.outbox().live());
                     return assert!(taken >= self.setup.conns_max, "it is not accepted");

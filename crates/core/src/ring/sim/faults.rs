@@ -1,26 +1,25 @@
-//! What goes wrong in a simulation, and how often.
+//! The faults of a simulation, and how often each is injected.
 
 use nix::errno::Errno;
 
-/// How likely each misfortune is, in percent.
+/// The probability of each fault in percent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
-    /// What could complete first does so after something else.
+    /// Completions come in another order than the operations began.
     pub reordered: u8,
-    /// What could complete does so in a later turn, whatever has become of its socket by then.
+    /// An operation that could complete does so in a later turn, whatever has become of its socket.
     pub late: u8,
     /// A poll completes and there is nothing to read.
     pub spurious_ready: u8,
-    /// A receive or a send stops in the middle.
+    /// A receive or a send transfers fewer bytes than it could.
     pub short: u8,
-    /// A receive or a send ends with `EINTR` or `EAGAIN` and has done nothing.
+    /// A receive or a send fails with `EINTR` or `EAGAIN` and has transferred nothing.
     pub interrupted: u8,
-    /// A receive or a send ends with an error that breaks the connection.
+    /// A receive or a send fails with an error that breaks the connection.
     pub broken: u8,
-    /// An accept fails for a reason that is the machine's; what it would have accepted waits on.
+    /// An accept fails because of the machine; the connection goes on waiting.
     pub accept: u8,
-    /// An accept fails and takes the connection with it: errors that were already pending on it
-    /// (accept(2)).
+    /// An accept fails with an error that was pending on the connection, which is lost (accept(2)).
     pub aborted: u8,
     /// A connect fails, at once or later.
     pub connect: u8,
@@ -30,27 +29,27 @@ pub struct Faults {
     pub shutdown: u8,
     /// A close fails. The socket is closed all the same (close(2)).
     pub close: u8,
-    /// The submission queue takes only a part of what was pushed.
+    /// The submission queue takes only some of the pushed operations.
     pub full_queue: u8,
-    /// A wait ends though nothing has happened.
+    /// A wait ends although nothing has happened.
     pub woken: u8,
     /// A wait lasts longer than it should, by up to 700 ms.
     pub overslept: u8,
-    /// The clock does not move while a turn has something to do.
+    /// The clock does not move in a turn with completions.
     pub frozen: u8,
 }
 
-/// Milliseconds that a wait lasts too long at most.
+/// Largest number of milliseconds by which a wait is too long.
 pub(super) const OVERSLEPT_MAX_MS: u64 = 700;
 
 impl Faults {
-    /// Nothing goes wrong, though completions come in any order.
+    /// No faults, but completions in any order.
     pub fn none() -> Self {
         Faults { reordered: 90, ..Faults::default() }
     }
 
-    /// Everything goes wrong that must not be noticed by the peers.
-    pub fn bad_day() -> Self {
+    /// Every fault that a shard hides from its peers.
+    pub fn hidden() -> Self {
         Faults {
             late: 40,
             spurious_ready: 15,
@@ -70,7 +69,7 @@ impl Faults {
 /// The machine has nothing left to accept with, or was interrupted.
 pub(super) const ACCEPT: [Errno; 6] =
     [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::EINTR, Errno::EAGAIN];
-/// What was wrong with the connection before it was accepted (accept(2), "Error handling").
+/// Errors that were pending on a connection before it was accepted (accept(2), "Error handling").
 pub(super) const ABORTED: [Errno; 10] = [
     Errno::ECONNABORTED,
     Errno::EPROTO,

@@ -1,4 +1,4 @@
-//! What happened in a simulation, to be read by who wants to know why.
+//! The events of a simulation, for people who look for the cause of a failure.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,19 +8,19 @@ use nix::errno::Errno;
 
 use crate::ring::operation::{ShutdownHow, Token};
 
-/// How much of what happens is kept.
+/// The events that a log keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
-    /// Nothing.
+    /// None.
     Nothing,
-    /// The last of it, which is printed when a test panics.
+    /// The last 60, which are printed when a test panics.
     #[default]
     Last,
-    /// Everything, with what went wrong and what the test itself has told.
+    /// All, with the injected faults and the test's annotations.
     All,
 }
 
-/// How many events a failure prints.
+/// The number of events that a failure prints.
 const LAST: usize = 60;
 
 pub(super) struct Log {
@@ -31,12 +31,12 @@ pub(super) struct Log {
 pub(super) enum Event {
     /// The shard waits for completions, at this time since the start.
     Turn(Duration),
-    /// Bytes to send, or 0.
+    /// An operation, with the number of bytes to send, or 0.
     Pushed(Token, u32),
     Shutdown(Token, ShutdownHow),
     Done(Token, Result<u32, Errno>),
-    Misfortune(&'static str),
-    Told(String),
+    Fault(&'static str),
+    Annotation(String),
 }
 
 impl fmt::Display for Event {
@@ -54,8 +54,8 @@ impl fmt::Display for Event {
             Event::Done(Token { kind, id }, Err(errno)) => {
                 write!(f, "   < {kind:?} {id}: {errno:?}")
             }
-            Event::Misfortune(what) => write!(f, "   ! {what}"),
-            Event::Told(what) => write!(f, "{what}"),
+            Event::Fault(name) => write!(f, "   ! {name}"),
+            Event::Annotation(line) => write!(f, "{line}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a caller of a ring must not do: the kernel would not say so, it would do harm.
+//! Rules for the callers of a ring. A kernel would not report a broken rule, it would do harm.
 
 use std::collections::HashMap;
 
@@ -6,13 +6,12 @@ use super::net::Net;
 use crate::conn::id::ConnId;
 use crate::ring::operation::{Op, OpKind, Socket, Token};
 
-/// What is in flight, and what was done wrong.
+/// The operations in flight, and the first rule that was broken.
 #[derive(Default)]
 pub(super) struct Rules {
     /// The kinds in flight of each connection, from push to pop.
     held: HashMap<ConnId, u8>,
-    /// A rule that is broken unless the ring is dropped next: its kernel would let go of
-    /// everything.
+    /// A rule that is broken unless the ring is dropped next, which ends every operation.
     pub(super) broken: Option<String>,
 }
 
@@ -51,7 +50,7 @@ impl Rules {
         *held |= kind as u8;
     }
 
-    /// Notes that the caller has been told of the operation's end.
+    /// Notes that the caller has read the operation's completion.
     pub(super) fn popped(&mut self, token: Token) {
         let held = self.held.get_mut(&token.id).expect("held since it was pushed");
         *held &= !(token.kind as u8);

@@ -140,7 +140,7 @@ fn first_failure(from: u64, until: u64, fails: impl Fn(u64) -> bool + Sync) -> O
 /// A run that failed.
 struct Failure {
     why: String,
-    misfortunes: Vec<u64>,
+    faults_injected: Vec<u64>,
     log: Vec<String>,
 }
 
@@ -155,8 +155,8 @@ fn attempt<S: Subject, R: Ring + 'static>(
     let run = || play(subject, plan, keep, wrap, |known| net.set(Some(known)));
     quietly(run).map_err(|why| {
         let net = net.take().expect("told of first");
-        let misfortunes = net.misfortunes().into_iter().map(|(number, _)| number).collect();
-        Failure { why, misfortunes, log: net.log() }
+        let faults_injected = net.injected_faults().into_iter().map(|(number, _)| number).collect();
+        Failure { why, faults_injected, log: net.log() }
     })
 }
 
@@ -169,8 +169,9 @@ fn explain<S: Subject>(subject: &S, seed: u64) -> String {
             "SEED={seed} failed once and not again: the seed does not determine it all"
         );
     };
-    let small =
-        shrink::shrink(&plan, |plan| fails(plan, Keep::Nothing).map(|failure| failure.misfortunes));
+    let small = shrink::shrink(&plan, |plan| {
+        fails(plan, Keep::Nothing).map(|failure| failure.faults_injected)
+    });
     let last = fails(&small, Keep::All).expect("it failed before");
     let mut told = format!("SEED={seed} fails: {}\n", first.why);
     told += &format!("The shortest run found that fails:\n{small}\n");

@@ -16,8 +16,8 @@ pub(crate) struct Plan {
     /// Of the one address that all clients are from.
     pub(crate) limits: AddressLimits,
     pub(crate) steps: Vec<Step>,
-    /// The misfortunes that may happen, by number; `None`: all that the seed gives.
-    pub(crate) misfortunes: Option<Vec<u64>>,
+    /// The faults that may happen, by number; `None`: all that the seed gives.
+    pub(crate) faults_allowed: Option<Vec<u64>>,
 }
 
 /// One thing that somebody does. Clients have numbers; who is not there does nothing, so any step
@@ -115,7 +115,7 @@ impl Plan {
             _ => AddressLimits::default(),
         };
         let steps = steps(rng);
-        Plan { seed, ring, shard, limits, steps, misfortunes: None }
+        Plan { seed, ring, shard, limits, steps, faults_allowed: None }
     }
 }
 

@@ -7,7 +7,7 @@ use super::plan::{CLIENTS, Plan, Step};
 /// How long to try: a minute's patience of whoever reads the result.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The smallest failing plan that was found. `fails` runs a plan, and gives the misfortunes that
+/// The smallest failing plan that was found. `fails` runs a plan, and gives the faults that
 /// happened in it if it fails.
 pub(crate) fn shrink(plan: &Plan, fails: impl Fn(&Plan) -> Option<Vec<u64>>) -> Plan {
     let mut shrinking = Shrinking { plan: plan.clone(), fails, until: Instant::now() + PATIENCE };
@@ -17,7 +17,7 @@ pub(crate) fn shrink(plan: &Plan, fails: impl Fn(&Plan) -> Option<Vec<u64>>) -> 
     shrinking.steps();
     loop {
         let before = shrinking.size();
-        shrinking.misfortunes();
+        shrinking.faults_allowed();
         shrinking.clients();
         shrinking.steps();
         shrinking.amounts();
@@ -35,40 +35,42 @@ struct Shrinking<F> {
 
 impl<F: Fn(&Plan) -> Option<Vec<u64>>> Shrinking<F> {
     fn size(&self) -> (usize, usize, usize) {
-        let misfortunes = self.plan.misfortunes.as_ref().map_or(usize::MAX, Vec::len);
+        let faults_allowed = self.plan.faults_allowed.as_ref().map_or(usize::MAX, Vec::len);
         let amounts = self.plan.steps.iter().filter(|step| step.less().is_some()).count();
-        (self.plan.steps.len(), misfortunes, amounts)
+        (self.plan.steps.len(), faults_allowed, amounts)
     }
 
     fn is_late(&self) -> bool {
         Instant::now() > self.until
     }
 
-    /// Keeps `plan` if it fails, with the misfortunes that it really had.
+    /// Keeps `plan` if it fails, with the faults that it really had.
     fn keep(&mut self, mut plan: Plan) -> bool {
         if self.is_late() {
             return false;
         }
         let Some(happened) = (self.fails)(&plan) else { return false };
-        if plan.misfortunes.is_some() {
-            plan.misfortunes = Some(happened);
+        if plan.faults_allowed.is_some() {
+            plan.faults_allowed = Some(happened);
         }
         self.plan = plan;
         true
     }
 
-    fn misfortunes(&mut self) {
-        let none = Plan { misfortunes: Some(Vec::new()), ..self.plan.clone() };
+    fn faults_allowed(&mut self) {
+        let none = Plan { faults_allowed: Some(Vec::new()), ..self.plan.clone() };
         if self.keep(none) {
             return;
         }
-        if self.plan.misfortunes.is_none() {
+        if self.plan.faults_allowed.is_none() {
             let happened = (self.fails)(&self.plan).expect("it fails");
-            self.plan.misfortunes = Some(happened);
+            self.plan.faults_allowed = Some(happened);
         }
         self.halve(
-            |plan| plan.misfortunes.as_ref().map_or(0, Vec::len),
-            |plan, from, until| drop(plan.misfortunes.as_mut().map(|all| all.drain(from..until))),
+            |plan| plan.faults_allowed.as_ref().map_or(0, Vec::len),
+            |plan, from, until| {
+                drop(plan.faults_allowed.as_mut().map(|all| all.drain(from..until)))
+            },
         );
     }
 
@@ -119,7 +121,7 @@ impl<F: Fn(&Plan) -> Option<Vec<u64>>> Shrinking<F> {
     }
 }
 
-/// A failure that needs two steps and one misfortune is cut down to these.
+/// A failure that needs two steps and one fault is cut down to these.
 #[test]
 fn what_does_not_matter_is_left_out() {
     let plan = Plan::draw(1);
@@ -132,7 +134,7 @@ fn what_does_not_matter_is_left_out() {
             plan.steps.iter().any(|step| matches!(step, Step::Mail(length) if *length >= 100));
         let drained = plan.steps.iter().any(|step| matches!(step, Step::Drain(_)));
         let all: Vec<u64> = (0..100).collect();
-        let happened = plan.misfortunes.clone().unwrap_or(all);
+        let happened = plan.faults_allowed.clone().unwrap_or(all);
         (mailed && drained && happened.contains(&42)).then_some(happened)
     });
     assert_eq!(small.steps.len(), 2, "{:?}", small.steps);
@@ -142,5 +144,5 @@ fn what_does_not_matter_is_left_out() {
         _ => None,
     });
     assert!(mail.is_some_and(|length| (100..200).contains(&length)), "{:?}", small.steps);
-    assert_eq!(small.misfortunes, Some(vec![42]));
+    assert_eq!(small.faults_allowed, Some(vec![42]));
 }

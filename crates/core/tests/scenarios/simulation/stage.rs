@@ -100,8 +100,8 @@ pub(crate) fn play<S: Subject, R: Ring + 'static>(
     let ring = SimRing::new(&SimConfig { keep, ..plan.ring }).expect("a waker");
     let net = ring.net();
     known(net.clone());
-    if let Some(misfortunes) = &plan.misfortunes {
-        net.allow(misfortunes);
+    if let Some(faults_allowed) = &plan.faults_allowed {
+        net.allow_faults(faults_allowed);
     }
     let watched = Watched::new(subject.protocol(), false, plan.ring.buffers).telling(net.clone());
     let addresses = Arc::new(Addresses::new(plan.limits));
@@ -187,7 +187,7 @@ impl<'s, S: Subject> Stage<'s, S> {
             Step::Turns(turns) => (0..turns).for_each(|_| self.turn()),
             Step::Pass(ms) => self.pass(Duration::from_millis(ms)),
             Step::StandStill(ms) if self.world.net.is_simulated() => {
-                self.world.net.stand_still(Duration::from_millis(ms));
+                self.world.net.suspend(Duration::from_millis(ms));
             }
             // Real time is not spent on it.
             Step::StandStill(_) => {}
@@ -357,7 +357,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         if actor.end.is_some() || actor.left || actor.lost || actor.gone {
             return;
         }
-        if self.drained || self.world.sim.as_ref().is_some_and(|sim| sim.story(actor.peer).broken) {
+        if self.drained || self.world.sim.as_ref().is_some_and(|sim| sim.stats(actor.peer).broken) {
             return;
         }
         let number = actor.number;
@@ -365,18 +365,18 @@ impl<'s, S: Subject> Stage<'s, S> {
         let mut hears = true;
         if let Some(sim) = &self.world.sim {
             // Where every slot is taken some wait to be accepted.
-            if sim.story(actor.peer).id.is_none() {
+            if sim.stats(actor.peer).id.is_none() {
                 let full = sim.sockets_open() >= self.slots;
                 assert!(full, "client {number} is not accepted");
                 return;
             }
-            let id = sim.story(actor.peer).id.expect("it is accepted");
+            let id = sim.stats(actor.peer).id.expect("it is accepted");
             if !self.world.shard.outbox().is_open(id) {
                 // It is being closed: there is a cause for that, or `judge_end` says so.
                 return;
             }
-            assert_eq!(sim.story(actor.peer).unread, 0, "client {number} is not read");
-            hears = sim.story(actor.peer).since.is_some_and(|since| since < mailed_at);
+            assert_eq!(sim.stats(actor.peer).unread, 0, "client {number} is not read");
+            hears = sim.stats(actor.peer).since.is_some_and(|since| since < mailed_at);
         }
         assert!(actor.has_spoken(), "client {number} cannot speak");
         actor.script.check(&actor.heard, hears, ending);
@@ -471,8 +471,8 @@ impl<'s, S: Subject> Stage<'s, S> {
     /// The reason for which a connection was closed had a cause, and who was closed in order has
     /// heard everything before.
     fn judge_end(&self, actor: &Actor<S::Script>) {
-        let story = self.sim().story(actor.peer);
-        let Some(id) = story.id else { return };
+        let stats = self.sim().stats(actor.peer);
+        let Some(id) = stats.id else { return };
         let watched = self.world.protocol();
         let number = actor.number;
         let Some(&reason) = watched.closed.get(&id) else {
@@ -481,15 +481,15 @@ impl<'s, S: Subject> Stage<'s, S> {
             return;
         };
         let closed_at = watched.closed_at[&id];
-        let since = story.since.expect("it was accepted");
+        let since = stats.since.expect("it was accepted");
         let silent = || watched.silent.get(&id).copied().unwrap_or_default();
         let wrong = actor.script.was_wrong();
         let cause = match reason {
             CloseReason::Finished => actor.script.asked_for_end() || wrong,
             // An error is told once, to whoever asks first; then it is the end of input.
-            CloseReason::PeerClosed => actor.left || story.broken,
-            CloseReason::PeerReset => actor.left || actor.troubled || story.broken,
-            CloseReason::Failed => story.broken,
+            CloseReason::PeerClosed => actor.left || stats.broken,
+            CloseReason::PeerReset => actor.left || actor.troubled || stats.broken,
+            CloseReason::Failed => stats.broken,
             CloseReason::HandshakeTimeout => closed_at - since >= S::HANDSHAKE,
             CloseReason::IdleTimeout => silent() >= S::IDLE,
             CloseReason::BadRequest | CloseReason::BadFrame => wrong,
@@ -507,8 +507,8 @@ impl<'s, S: Subject> Stage<'s, S> {
         let refused = reason == CloseReason::Refused;
         let ending = Ending { timed_out, refused, unavailable: self.drained || self.gated };
         // Who takes nothing for the linger time has lost what was left.
-        let quick = closed_at - story.received_at.unwrap_or(since) < self.linger;
+        let quick = closed_at - stats.received_at.unwrap_or(since) < self.linger;
         let in_order = reason == CloseReason::Finished && actor.end == Some(Read::End) && quick;
-        actor.script.check(&actor.heard, in_order && !wrong && !story.broken, ending);
+        actor.script.check(&actor.heard, in_order && !wrong && !stats.broken, ending);
     }
 }

@@ -70,7 +70,7 @@ impl Operation for Order {
             Order::Disconnect { client } => {
                 let Some(client) = &mut world.clients[*client] else { return };
                 let (shard, peer) = (client.shard, client.peer);
-                let Some(conn) = world.nodes[shard].net.story(peer).id else { return };
+                let Some(conn) = world.nodes[shard].net.stats(peer).id else { return };
                 client.may_be_disconnected = true;
                 let (sender, answer) = oneshot::channel();
                 let control = Control::Disconnect { conn, answer: sender };
