@@ -38,8 +38,6 @@ pub(crate) struct Figure {
     pub(crate) name: &'static str,
     pub(crate) published: Option<f64>,
     pub(crate) unit: Unit,
-    /// Whether it is one of the few that say most.
-    pub(crate) brief: bool,
     ours: Ours,
 }
 
@@ -51,10 +49,6 @@ enum Ours {
 }
 
 impl Figure {
-    const fn brief(self) -> Figure {
-        Figure { brief: true, ..self }
-    }
-
     /// Our side of it.
     pub(crate) fn of(&self, run: &Run, abs: &[(&Place, &Ab)]) -> Option<f64> {
         match self.ours {
@@ -73,7 +67,7 @@ const fn figure(
     unit: Unit,
     ours: fn(&Run) -> Option<f64>,
 ) -> Figure {
-    Figure { name, published, unit, brief: false, ours: Ours::Run(ours) }
+    Figure { name, published, unit, ours: Ours::Run(ours) }
 }
 
 const fn of_ab(
@@ -83,7 +77,7 @@ const fn of_ab(
     ours: fn(&Ab) -> f64,
     pick: fn(&Spread) -> f64,
 ) -> Figure {
-    Figure { name, published, unit, brief: false, ours: Ours::Ab(ours, pick) }
+    Figure { name, published, unit, ours: Ours::Ab(ours, pick) }
 }
 
 const fn connections(published: Option<f64>) -> Figure {
@@ -125,11 +119,10 @@ pub(crate) static RUNS: [PublishedRun; 6] = [
         title: "R1: http-kit, 600,000 HTTP keep-alive connections (2013)",
         machine: "i7-2600, 4 cores, 16 GB, both ends; idle 10 to 100 s by its code, 5 to 45 by its text",
         figures: &[
-            connections(Some(600_000.0)).brief(),
-            reached_in(Some(183.0)).brief(),
+            connections(Some(600_000.0)),
+            reached_in(Some(183.0)),
             CONNECTS,
-            figure("requests per second", Some(18_760.0), Unit::PerSecond, values::per_second)
-                .brief(),
+            figure("requests per second", Some(18_760.0), Unit::PerSecond, values::per_second),
             figure("bodies per second", Some(38.7), Unit::MebibytesPerSecond, mebibytes),
             figure("for", Some(931.0), Unit::Seconds, held),
             FAULTS,
@@ -140,8 +133,7 @@ pub(crate) static RUNS: [PublishedRun; 6] = [
                 Unit::PerSecond,
                 |ab| ab.requests_per_second,
                 |rounds| rounds.median,
-            )
-            .brief(),
+            ),
             of_ab(
                 "`ab`, mean",
                 Some(318.0),
@@ -163,7 +155,7 @@ pub(crate) static RUNS: [PublishedRun; 6] = [
                 |ab| ab.failed as f64,
                 |rounds| rounds.max,
             ),
-            user(Some(2_000.0)).brief(),
+            user(Some(2_000.0)),
             all_in(None),
         ],
     },
@@ -173,13 +165,13 @@ pub(crate) static RUNS: [PublishedRun; 6] = [
         title: "R2: Gretty, 512,000 WebSockets, a text each every 25 s (2010)",
         machine: "EC2 m1.large, 2 cores, 7.5 GB; 8 more machines as clients",
         figures: &[
-            connections(Some(524_285.0)).brief(),
+            connections(Some(524_285.0)),
             reached_in(None),
             CONNECTS,
-            figure("texts per second", Some(20_000.0), Unit::PerSecond, values::per_second).brief(),
+            figure("texts per second", Some(20_000.0), Unit::PerSecond, values::per_second),
             FAULTS,
             P99,
-            user(Some(5_000.0)).brief(),
+            user(Some(5_000.0)),
             all_in(None),
         ],
     },
@@ -189,9 +181,8 @@ pub(crate) static RUNS: [PublishedRun; 6] = [
         title: "R3: publish and subscribe, Node ws, Vert.x, Netty 4 beta and Atmosphere (2012)",
         machine: "the best of the four, Vert.x, 5 to 6 minutes with each number of connections",
         figures: &[
-            connections(Some(25_000.0)).brief(),
-            figure("messages per second", Some(5_000.0), Unit::PerSecond, values::per_second)
-                .brief(),
+            connections(Some(25_000.0)),
+            figure("messages per second", Some(5_000.0), Unit::PerSecond, values::per_second),
             // 1 to 4 ms, over all servers and steps.
             figure(
                 "average response, at best",
@@ -229,7 +220,7 @@ pub(crate) static RUNS: [PublishedRun; 6] = [
         machine: "the best published of each: uWebSockets.js 2019 (all in, 995,000), greatws 2024 \
                   (user space), Centrifugo 2026 (processor time)",
         figures: &[
-            connections(Some(1_000_000.0)).brief(),
+            connections(Some(1_000_000.0)),
             reached_in(None),
             CONNECTS,
             figure("for", None, Unit::Seconds, held),
@@ -239,10 +230,9 @@ pub(crate) static RUNS: [PublishedRun; 6] = [
                 Some(2.3),
                 Unit::Micros,
                 values::idle_cpu_us,
-            )
-            .brief(),
-            user(Some(448.0)).brief(),
-            all_in(Some(4_700.0)).brief(),
+            ),
+            user(Some(448.0)),
+            all_in(Some(4_700.0)),
         ],
     },
     PublishedRun {
@@ -252,12 +242,12 @@ pub(crate) static RUNS: [PublishedRun; 6] = [
         machine: "Phoenix channels 2015, 40 cores, 128 GB (WhatsApp 2012: 2.3M of 23 KB); here \
                   with a ping every 300 s",
         figures: &[
-            connections(Some(2_000_000.0)).brief(),
+            connections(Some(2_000_000.0)),
             reached_in(None),
             figure("for", None, Unit::Seconds, held),
             FAULTS,
-            user(None).brief(),
-            all_in(Some(42_000.0)).brief(),
+            user(None),
+            all_in(Some(42_000.0)),
         ],
     },
 ];
@@ -369,4 +359,4 @@ pub(crate) fn peer_name(label: &str) -> String {
 }
 
 /// Ends the names of those.
-pub(crate) const LEAN: &str = ", lean";
+const LEAN: &str = ", lean";

@@ -15,7 +15,7 @@ pub(crate) fn stacked(rows: &[Row]) -> Canvas {
         WIDTH,
         height,
         "Memory per idle connection, on the server, all in",
-        "bytes; the kernel's part first, for a socket costs the same whoever holds it",
+        "bytes; the kernel's part first, because a socket costs the same in every server",
     );
     let keys = [
         (palette::STONE, "kernel: socket, or all of it"),
@@ -128,8 +128,8 @@ fn bytes_label(bytes: f64) -> String {
     format!("{} B", rounded(bytes))
 }
 
-const SOURCE: &str = "Records of this repository, or their authors' figures: which it is, says \
-                      bench-results/README.md";
+const SOURCE: &str = "From records of this repository, or published by the authors: bench-results/README.md \
+                      names each source";
 
 /// The promise of SPECIFICATION.md, at 600,000 and at 1,000,000.
 const PROMISED_BYTES: f64 = 96.0;

@@ -2,7 +2,7 @@
 
 use crate::claims;
 use crate::figures::{Unit, short, with_unit};
-use crate::published::{self, Figure, PublishedRun};
+use crate::published::{Figure, PublishedRun};
 use crate::records::{Ab, OURS, Place, Records, Run, work};
 use crate::tables::markdown::{link, table};
 use crate::tables::memory_rows::{self, Row};
@@ -24,17 +24,6 @@ pub(crate) fn systems(records: &Records) -> String {
     let headings =
         ["per idle connection", "user space>", "times ours>", "all in>", "times ours>", "source"];
     table(&headings, &rows)
-}
-
-/// The same for readers in a hurry.
-pub(crate) fn systems_in_brief(records: &Records, up: &str) -> String {
-    let rows = memory_rows::brief(memory_rows::rows(records));
-    let cells = |row: &Row| {
-        let source = row.place.as_ref().map_or(row.source.clone(), |place| link(place, up));
-        vec![name(row), bytes(row.user), bytes(row.total()), source]
-    };
-    let rows: Vec<_> = rows.iter().map(cells).collect();
-    table(&["per idle connection", "user space>", "with the kernel's part>", "source"], &rows)
 }
 
 fn name(row: &Row) -> String {
@@ -72,29 +61,6 @@ pub(crate) fn run(published: &PublishedRun, records: &Records) -> String {
     };
     let rows: Vec<_> = published.figures.iter().map(row).collect();
     text + &table(&["", "published>", "Murre>", "times theirs>"], &rows) + "\n"
-}
-
-/// Of all published runs the figures that say most.
-pub(crate) fn runs_in_brief(records: &Records, up: &str) -> String {
-    let mut rows = Vec::new();
-    for published in &published::RUNS {
-        let ours = published.reproduced(records);
-        let abs = ours.map(|(place, run)| claims::abs_beside(records, place, run, OURS));
-        let record = ours.map_or("pending".to_owned(), |(place, _)| link(place, up));
-        let brief = published.figures.iter().filter(|figure| figure.brief);
-        for (index, figure) in brief.enumerate() {
-            if index == 0 {
-                rows.push(
-                    [&format!("**{}**", published.title), "", "", &record].map(str::to_owned),
-                );
-            }
-            let run = ours.map(|(_, run)| run).zip(abs.as_deref());
-            let [theirs, ours] = cells(figure, run);
-            rows.push([figure.name.to_owned(), theirs, ours, String::new()]);
-        }
-    }
-    let rows: Vec<_> = rows.into_iter().map(Vec::from).collect();
-    table(&["", "published>", "Murre>", "record"], &rows)
 }
 
 /// A figure as others have published it, and as it is here.

@@ -3,11 +3,10 @@
 
 use anyhow::{Context, bail};
 
-use crate::claims::Topic;
+use crate::claims::{Promise, Topic};
 use crate::figures::with_unit;
 use crate::promises::PROMISES;
 use crate::records::Records;
-use crate::tables::beside;
 use crate::tables::markdown::{links, table};
 
 /// The files beside bench-results that have such tables, if they are there.
@@ -32,32 +31,50 @@ fn content(name: &str, records: &Records) -> anyhow::Result<String> {
     if let Some(topic) = Topic::ALL.into_iter().find(|topic| topic.name() == name) {
         return Ok(promises(topic, records));
     }
-    match name {
-        "systems" => Ok(beside::systems_in_brief(records, UP)),
-        "runs" => Ok(beside::runs_in_brief(records, UP)),
-        _ => {
-            let topics: Vec<_> = Topic::ALL.into_iter().map(Topic::name).collect();
-            bail!("nothing is called `{name}`: systems, runs, {} are known", topics.join(", "))
-        }
+    if name == "costs" {
+        return Ok(costs(records));
     }
+    let topics: Vec<_> = Topic::ALL.into_iter().map(Topic::name).collect();
+    bail!("no table is called `{name}`: costs, {} are known", topics.join(", "))
 }
+
+/// The figures of the README.
+fn costs(records: &Records) -> String {
+    let named = COSTS.iter().map(|id| {
+        let promise = PROMISES.iter().find(|promise| promise.id == *id);
+        promise.expect("a promise has this id")
+    });
+    let rows: Vec<_> = named
+        .map(|promise| {
+            let (value, record) = measured(promise, records);
+            vec![promise.text.to_owned(), value, record]
+        })
+        .collect();
+    table(&["", "measured>", "record"], &rows)
+}
+
+const COSTS: [&str; 6] =
+    ["user-2m", "all-in-direct", "user-subscribed", "idle-1m-cpu", "r3-rate", "echo-32"];
 
 fn promises(topic: Topic, records: &Records) -> String {
     let about = PROMISES.iter().filter(|promise| promise.topic == topic);
     let rows: Vec<_> = about
         .map(|promise| {
-            let (value, record) = match promise.measure(records) {
-                Some(measured) => {
-                    (with_unit(measured.value, promise.unit), links(&measured.places, UP))
-                }
-                None => ("*pending*".to_owned(), "pending".to_owned()),
-            };
+            let (value, record) = measured(promise, records);
             let target = promise.target.text(promise.unit);
             let command = format!("`{}`", promise.measured_by);
             vec![promise.text.to_owned(), target, value, command, record]
         })
         .collect();
     table(&["promise", "target>", "measured>", "measured by", "record"], &rows)
+}
+
+/// The measured value of a promise, and its record.
+fn measured(promise: &Promise, records: &Records) -> (String, String) {
+    promise.measure(records).map_or_else(
+        || ("*pending*".to_owned(), "pending".to_owned()),
+        |measured| (with_unit(measured.value, promise.unit), links(&measured.places, UP)),
+    )
 }
 
 /// From the files to what is linked.

@@ -7,7 +7,7 @@ use crate::compare;
 use crate::figures::grouped;
 use crate::pictures::axis::label;
 use crate::promises::R4;
-use crate::published::{LEAN, SYSTEMS, peer, peer_name};
+use crate::published::{SYSTEMS, peer, peer_name};
 use crate::records::{OURS, Place, Records, Run, is_ours};
 use crate::values;
 use murre_record::Memory;
@@ -73,18 +73,6 @@ pub(crate) fn rows(records: &Records) -> Vec<Row> {
     let known = |row: &Row| row.total().unwrap_or(SOCKET_BYTES + row.user.unwrap_or_default());
     others.sort_by(|one, other| known(one).total_cmp(&known(other)));
     ours(records).into_iter().chain(others).collect()
-}
-
-/// Of each peer with two settings the leaner one only.
-pub(crate) fn brief(mut rows: Vec<Row>) -> Vec<Row> {
-    let mut seen = Vec::new();
-    rows.retain(|row| {
-        let name = row.name.trim_end_matches(LEAN).to_owned();
-        let first = !seen.contains(&name);
-        seen.push(name);
-        first
-    });
-    rows
 }
 
 /// Of each kind the run with the most connections, of several the newest.
@@ -165,8 +153,8 @@ mod tests {
 
     #[test]
     fn a_record_stands_for_what_was_said_without_one() {
-        // Shows that a peer's record takes the place of the figure from before, that the leaner of
-        // its settings is the brief one, and that neither a search's step nor a fan-out is a row.
+        // Shows that a peer's record takes the place of the figure from before, and that neither a
+        // search's step nor a fan-out is a row.
         let mut records = Records::fixture();
         let name = |rows: &[Row]| -> Vec<String> {
             let named = rows.iter().filter(|row| row.name.starts_with("uWebSockets, "));
@@ -199,6 +187,5 @@ mod tests {
         assert_eq!(name(&all), ["uWebSockets, C++, lean", "uWebSockets, C++"]);
         let measured = all.iter().find(|row| row.name == "uWebSockets, C++").expect("a row");
         assert_eq!((measured.user, measured.place.is_some()), (Some(300.0), true));
-        assert_eq!(name(&brief(all)), ["uWebSockets, C++, lean"]);
     }
 }
