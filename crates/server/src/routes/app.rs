@@ -1,23 +1,23 @@
-//! The data port: the [`Handler`] that joins paths, hub and transports.
+//! The [`Handler`] of the data port: it joins paths with the hub and its transports.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use murre_codec::handshake::{Refusal, Upgrade};
+use murre_codec::handshake::Upgrade;
 use murre_codec::http::{Request, Response};
 use murre_codec::{CloseCode, Kind};
 use murre_core::{
-    Answer, CloseReason, ConnId, Handler, Mailbox, Message, Opened, Origins, Outbox, RequestKind,
-    ServeMail,
+    Answer, CloseReason, ConnId, Handler, Message, Opened, Origins, Outbox, RequestKind, ServeMail,
 };
 use murre_router::Shard;
 
+use super::mail::{AppMail, AppMailbox, HubMailboxes};
+use super::paths::{Paths, Route, Session};
 use crate::bench::{self, Fixtures};
-use crate::files::{Entry, Files};
+use crate::files::Files;
 use crate::hub::auth::{User, Verdict};
-use crate::hub::links::Mailboxes;
-use crate::hub::{ErrorCode, Hub, HubConfig, HubMail, Session as HubSession};
+use crate::hub::{ErrorCode, Hub, HubConfig, Session as HubSession};
 use crate::log::connections as log;
 use crate::protocols::murre_v1::SUBPROTOCOL;
 use crate::transports::websocket::Incoming;
@@ -29,80 +29,25 @@ pub(crate) struct App {
     transports: Transports,
     incoming: Incoming,
     tokens: Tokens,
-    origins: Origins,
+    paths: Paths,
     /// Fixtures of the published runs, with `--bench`.
     bench: Option<Fixtures>,
-    files: Arc<Files>,
     /// The mailboxes of all shards; empty until all have started.
     boxes: Arc<[AppMailbox]>,
 }
 
-/// Mail of a shard.
-pub(crate) enum AppMail {
-    /// All shards have started: their mailboxes, in order.
-    Join(Arc<[AppMailbox]>),
-    Hub(HubMail),
-    Bench(bench::Mail),
-}
-
-/// A shard's mailbox.
-pub(crate) type AppMailbox = Arc<Mailbox<ServeMail<AppMail>>>;
-
-/// The mailboxes of all shards, as their hubs use them.
-struct HubMailboxes(Arc<[AppMailbox]>);
-
-impl Mailboxes for HubMailboxes {
-    fn shards(&self) -> usize {
-        self.0.len()
-    }
-
-    fn post(&self, to: usize, mail: HubMail) -> Result<(), HubMail> {
-        self.0[to].post(ServeMail::App(AppMail::Hub(mail))).map_err(|mail| match mail {
-            ServeMail::App(AppMail::Hub(mail)) => mail,
-            _ => unreachable!("it is the mail that was given"),
-        })
-    }
-}
-
-/// The application's state of an open WebSocket, or of an answer that comes later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Session {
-    /// Every message comes back.
-    Echo,
-    /// Every text comes back in upper case.
-    Upper,
-    /// A session of the hub.
-    Hub,
-}
-
-/// The meaning of a path, independent of the method.
-#[derive(Clone, Copy, Debug)]
-enum Route<'f> {
-    Health,
-    Text,
-    Scenario,
-    Page(&'static bench::Page),
-    Events,
-    Poll,
-    WebSocket(Session),
-    File(&'f Entry),
-}
-
-/// Tokens of requests, between the question whether a request can be worked on and the request.
+/// Tokens of requests, from [`Handler::admits`] to [`Handler::request`] or [`Handler::open`].
 #[derive(Default)]
 struct Tokens {
     /// The verdict on the token of the request that comes next.
     verdict: Option<(ConnId, Verdict)>,
-    /// Connections whose requests wait for the next turn, when there is time for signature checks.
+    /// Connections whose requests wait for the next turn, because this turn has spent its time for
+    /// signature checks.
     put_off: VecDeque<ConnId>,
 }
 
-/// Requests that are looked at again in one turn: about as many as it has time to check tokens for.
+/// Requests that are released in one turn: about as many as it has time to check tokens for.
 const RELEASED_MAX: usize = 16;
-
-/// The methods of RFC 9110 section 9 and RFC 5789 but for CONNECT, which the codec refuses; first
-/// those that some path takes.
-const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"];
 
 impl App {
     /// The routes of `shard`, with those of the published runs if `bench` is set, and `files` at all
@@ -120,8 +65,7 @@ impl App {
             transports: Transports::default(),
             incoming: Incoming::default(),
             tokens: Tokens::default(),
-            origins,
-            files,
+            paths: Paths { bench, origins, files },
             boxes: Arc::new([]),
         }
     }
@@ -145,69 +89,13 @@ impl App {
         left
     }
 
-    fn route(&self, path: &str) -> Option<Route<'_>> {
-        let bench = self.bench.is_some();
-        match path {
-            "/healthz" => Some(Route::Health),
-            "/ws" => Some(Route::WebSocket(Session::Hub)),
-            "/sse" => Some(Route::Events),
-            "/poll" => Some(Route::Poll),
-            "/" if bench => Some(Route::Text),
-            "/scenario" if bench => Some(Route::Scenario),
-            "/echo" if bench => Some(Route::WebSocket(Session::Echo)),
-            "/upper" if bench => Some(Route::WebSocket(Session::Upper)),
-            _ if bench && let Some(page) = bench::page(path) => Some(Route::Page(page)),
-            _ => self.files.find(path).map(Route::File),
-        }
-    }
-
-    fn answer(&self, request: &Request<'_, '_>) -> Response {
-        if !METHODS.contains(&request.method) {
-            return Response::text(501, "this method is not known here\n");
-        }
-        // Of the server as a whole (RFC 9110 section 9.3.7).
-        if request.target == "*" {
-            return Response::text(204, "").with("Allow", "GET, HEAD");
-        }
-        let Some(route) = self.route(request.path()) else {
-            return Response::text(404, "nothing is here\n");
-        };
-        match route {
-            Route::Events | Route::Poll if Cors::is_preflight(request) => {
-                let cors = Cors::of(request, &self.origins);
-                return cors.map_or_else(Cors::refused, |cors| cors.preflight());
-            }
-            _ => {}
-        }
-        if !["GET", "HEAD"].contains(&request.method) {
-            return Response::text(405, "this path takes GET and HEAD\n")
-                .with("Allow", "GET, HEAD");
-        }
-        match route {
-            Route::Health => Response::text(200, "ok\n"),
-            Route::Text => bench::text_of_length(request.query("length")),
-            Route::Scenario => bench::scenario(),
-            Route::Page(page) => page.answer(),
-            Route::File(entry) => entry.answer(request),
-            Route::WebSocket(_) => Refusal::NotAsked.response(),
-            // An upgrade request never starts an event stream or a poll.
-            Route::Events | Route::Poll => Response::text(400, "this path speaks no WebSocket\n"),
-        }
-    }
-
-    /// Whether the answer depends on whose the request is: a session of the hub begins with it, or
-    /// would if it were a GET.
-    fn is_of_user(&self, request: &Request<'_, '_>) -> bool {
-        let route = self.route(request.path());
-        let begins =
-            matches!(route, Some(Route::Events | Route::Poll | Route::WebSocket(Session::Hub)));
-        begins && matches!(request.method, "GET" | "HEAD")
-    }
-
-    /// Whose a request is, by its token.
+    /// The user that a request's token names; `None` for a request without a token.
+    ///
+    /// # Errors
+    /// The answer to a token that is refused.
     fn user(&mut self, conn: ConnId, request: &Request<'_, '_>) -> Result<Option<User>, Response> {
         let verdict = self.tokens.verdict.take().filter(|(of, _)| *of == conn);
-        let cors = || Cors::of(request, &self.origins).unwrap_or_default();
+        let cors = || Cors::of(request, &self.paths.origins).unwrap_or_default();
         match verdict.map(|(_, verdict)| verdict) {
             None => Ok(None),
             Some(Verdict::Good(user)) => Ok(Some(user)),
@@ -225,7 +113,7 @@ impl App {
         request: &Request<'_, '_>,
         upgrade: &Upgrade<'_>,
     ) -> Result<Opened<Session>, Response> {
-        match self.route(request.path()) {
+        match self.paths.route(request.path()) {
             Some(Route::WebSocket(Session::Hub)) => {
                 let offers = upgrade.protocols().next().is_some();
                 let protocol = upgrade.protocols().find(|&offered| offered == SUBPROTOCOL);
@@ -238,7 +126,7 @@ impl App {
             }
             Some(Route::WebSocket(session)) => Ok(Opened::new(session)),
             // A path that does not speak WebSocket answers as if the upgrade had not been offered.
-            _ => Err(self.answer(request)),
+            _ => Err(self.paths.answer(request)),
         }
     }
 
@@ -249,7 +137,7 @@ impl App {
         out: &mut Outbox,
     ) -> Result<(), Response> {
         let user = self.user(conn, request)?;
-        let App { hub, transports, origins, .. } = self;
+        let App { hub, transports, paths: Paths { origins, .. }, .. } = self;
         let wires = &mut Wires { out, transports };
         let (transport, begun) = match request.path() {
             "/sse" => ("sse", sse::begin(conn, request, user, origins, hub, wires)),
@@ -264,14 +152,14 @@ impl App {
             Ok(user) => user,
             Err(refusal) => return refusal,
         };
-        let App { hub, origins, .. } = self;
+        let App { hub, paths: Paths { origins, .. }, .. } = self;
         match request.path() {
             "/sse" => sse::answer_to_head(request, user.as_ref(), origins, hub),
             _ => long_poll::answer_to_head(request, user.as_ref(), origins, hub),
         }
     }
 
-    /// Sessions that have come to their end, and input that can go on, because of what the hub said.
+    /// Closes the sessions of answered polls and resumes held input, after the hub has acted.
     fn follow_up(&mut self, out: &mut Outbox) {
         let App { hub, transports, incoming, .. } = self;
         loop {
@@ -297,7 +185,7 @@ impl Handler for App {
 
     fn admits(&mut self, conn: ConnId, request: &Request<'_, '_>, out: &mut Outbox) -> bool {
         self.tokens.verdict = None;
-        if !self.is_of_user(request) {
+        if !self.paths.is_of_user(request) {
             return true;
         }
         let Some(token) = transports::token(request) else { return true };
@@ -316,11 +204,7 @@ impl Handler for App {
     }
 
     fn kind(&self, request: &Request<'_, '_>) -> RequestKind {
-        match (self.route(request.path()), request.method) {
-            (Some(Route::Health), _) => RequestKind::HealthCheck,
-            (Some(Route::Events | Route::Poll), "GET") => RequestKind::Session,
-            _ => RequestKind::Plain,
-        }
+        self.paths.kind(request)
     }
 
     fn request(
@@ -329,7 +213,7 @@ impl Handler for App {
         request: &Request<'_, '_>,
         out: &mut Outbox,
     ) -> Answer<Session> {
-        Answer::Now(match (self.route(request.path()), request.method) {
+        Answer::Now(match (self.paths.route(request.path()), request.method) {
             (Some(route @ (Route::Events | Route::Poll)), "GET") => {
                 let begun = match route {
                     Route::Events => Answer::Stream(Session::Hub),
@@ -340,7 +224,7 @@ impl Handler for App {
                 match refused {
                     Ok(()) => return begun,
                     Err(refusal) => {
-                        if !self.origins.allow(request) {
+                        if !self.paths.origins.allow(request) {
                             out.warn_of_origin(conn, request);
                         }
                         log::session_refused(conn, request, &refusal, out);
@@ -351,7 +235,7 @@ impl Handler for App {
             (Some(Route::Events | Route::Poll), "HEAD") => self.answer_to_head(conn, request),
             (Some(Route::Health), _) if !out.is_ready() => out.unavailable(conn, "draining\n"),
             (Some(Route::Health), _) if !out.admits() => out.unavailable(conn, "short of memory\n"),
-            _ => self.answer(request),
+            _ => self.paths.answer(request),
         })
     }
 
@@ -408,7 +292,7 @@ impl Handler for App {
                 );
             }
         };
-        // The transport counts what became of it; there is nobody to tell.
+        // The transport counts the outcome; no caller needs it.
         let _ = out.message(conn, message.kind, answer);
     }
 
@@ -502,100 +386,5 @@ impl Handler for App {
 
     fn may_end(&mut self) -> bool {
         self.hub.may_end()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use murre_codec::http::{self, Limits, Progress, RequestDecoder};
-
-    use super::*;
-    use crate::config::Config;
-
-    fn app(bench: bool) -> App {
-        let config = HubConfig::new(&Config::default(), &[0], 100).expect("the defaults are right");
-        App::new(Arc::new(config), 0, bench, Origins::default(), Arc::default())
-    }
-
-    /// What an app answers to a request without a body.
-    fn answer(app: &App, method: &str, target: &str) -> Response {
-        of_request(method, target, |request| app.answer(request))
-    }
-
-    fn of_request<T>(method: &str, target: &str, ask: impl Fn(&Request<'_, '_>) -> T) -> T {
-        let head = format!("{method} {target} HTTP/1.1\r\nHost: murre\r\n\r\n");
-        let mut fields = http::fields();
-        let mut decoder = RequestDecoder::default();
-        match decoder.decode(head.as_bytes(), &mut fields, &Limits::default()) {
-            Ok(Progress::Request(request)) => ask(&request),
-            _ => panic!("{head:?} is no whole request"),
-        }
-    }
-
-    /// Every path answers GET and HEAD with its own status, and other methods with 405.
-    #[test]
-    fn every_path_has_its_answer() {
-        let app = app(true);
-        for (target, status) in [
-            ("/healthz", 200),
-            ("/healthz?verbose", 200),
-            ("/ws", 426),
-            ("/", 200),
-            ("/?length=7", 200),
-            ("/?length=seven", 400),
-            ("/scenario", 200),
-            ("/echo", 426),
-            ("/upper", 426),
-        ] {
-            assert_eq!(answer(&app, "GET", target).status, status, "{target}");
-            assert_eq!(answer(&app, "HEAD", target).status, status, "{target}");
-            let refused = answer(&app, "PUT", target);
-            assert_eq!(refused.status, 405, "{target}");
-            assert!(refused.headers.get("Allow").is_some(), "{target}");
-        }
-        for target in ["/nowhere", "/healthz/", "/Echo", "//"] {
-            assert_eq!(answer(&app, "GET", target).status, 404, "{target}");
-            assert_eq!(answer(&app, "PUT", target).status, 404, "{target}");
-        }
-    }
-
-    /// Requests that begin sessions, and those of load balancers, are known to the limits.
-    #[test]
-    fn kinds_of_requests() {
-        let app = app(true);
-        for (method, target, kind) in [
-            ("GET", "/sse?channel=a", RequestKind::Session),
-            ("GET", "/poll", RequestKind::Session),
-            ("HEAD", "/sse?channel=a", RequestKind::Plain),
-            ("GET", "/healthz", RequestKind::HealthCheck),
-            ("HEAD", "http://m/healthz?x", RequestKind::HealthCheck),
-            ("GET", "/", RequestKind::Plain),
-            ("GET", "/healthz/", RequestKind::Plain),
-        ] {
-            assert_eq!(of_request(method, target, |request| app.kind(request)), kind, "{target}");
-        }
-    }
-
-    /// The length decides the body.
-    #[test]
-    fn the_query_decides_the_length() {
-        let app = app(true);
-        assert_eq!(answer(&app, "GET", "/?a=b&length=7&length=8").body, "abcdefg");
-        assert_eq!(answer(&app, "GET", "/?lengths=7").body.len(), 1024);
-    }
-
-    /// What a session costs every open WebSocket.
-    #[test]
-    fn a_session_is_one_byte() {
-        assert_eq!(size_of::<Session>(), 1);
-    }
-
-    /// Only what is always there is there without `bench`.
-    #[test]
-    fn bench_adds_routes() {
-        let app = app(false);
-        for (target, status) in [("/healthz", 200), ("/ws", 426), ("/", 404), ("/echo", 404)] {
-            assert_eq!(answer(&app, "GET", target).status, status, "{target}");
-        }
     }
 }

@@ -1,0 +1,8 @@
+//! The data port: which path means what, and the application that joins paths, hub and transports.
+
+mod app;
+mod mail;
+mod paths;
+
+pub(crate) use app::App;
+pub(crate) use mail::{AppMail, AppMailbox};

@@ -1,0 +1,214 @@
+//! Paths of the data port: what each means, which methods it takes, and the answers that need no
+//! session.
+
+use std::sync::Arc;
+
+use murre_codec::handshake::Refusal;
+use murre_codec::http::{Request, Response};
+use murre_core::{Origins, RequestKind};
+
+use crate::bench;
+use crate::files::{Entry, Files};
+use crate::transports::Cors;
+
+/// The paths of one shard's data port.
+pub(super) struct Paths {
+    /// Whether the paths of the published runs exist.
+    pub(super) bench: bool,
+    pub(super) origins: Origins,
+    /// The files at all other paths.
+    pub(super) files: Arc<Files>,
+}
+
+/// The meaning of a path, independent of the method.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Route<'f> {
+    Health,
+    Text,
+    Scenario,
+    Page(&'static bench::Page),
+    Events,
+    Poll,
+    WebSocket(Session),
+    File(&'f Entry),
+}
+
+/// The application's state of an open WebSocket, or of an answer that comes later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Session {
+    /// Every message is sent back.
+    Echo,
+    /// Every text is sent back in upper case.
+    Upper,
+    /// A session of the hub.
+    Hub,
+}
+
+/// The methods of RFC 9110 section 9 and RFC 5789 except CONNECT, which the codec refuses. GET and
+/// HEAD come first: some paths take them.
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"];
+
+impl Paths {
+    /// The route at `path`, if there is one.
+    pub(super) fn route(&self, path: &str) -> Option<Route<'_>> {
+        match path {
+            "/healthz" => Some(Route::Health),
+            "/ws" => Some(Route::WebSocket(Session::Hub)),
+            "/sse" => Some(Route::Events),
+            "/poll" => Some(Route::Poll),
+            "/" if self.bench => Some(Route::Text),
+            "/scenario" if self.bench => Some(Route::Scenario),
+            "/echo" if self.bench => Some(Route::WebSocket(Session::Echo)),
+            "/upper" if self.bench => Some(Route::WebSocket(Session::Upper)),
+            _ if self.bench
+                && let Some(page) = bench::page(path) =>
+            {
+                Some(Route::Page(page))
+            }
+            _ => self.files.find(path).map(Route::File),
+        }
+    }
+
+    /// The kind of a request, for the limits of connections.
+    pub(super) fn kind(&self, request: &Request<'_, '_>) -> RequestKind {
+        match (self.route(request.path()), request.method) {
+            (Some(Route::Health), _) => RequestKind::HealthCheck,
+            (Some(Route::Events | Route::Poll), "GET") => RequestKind::Session,
+            _ => RequestKind::Plain,
+        }
+    }
+
+    /// Whether the answer depends on the user: this request begins a session of the hub, or would if
+    /// it were a GET.
+    pub(super) fn is_of_user(&self, request: &Request<'_, '_>) -> bool {
+        let route = self.route(request.path());
+        let begins =
+            matches!(route, Some(Route::Events | Route::Poll | Route::WebSocket(Session::Hub)));
+        begins && matches!(request.method, "GET" | "HEAD")
+    }
+
+    /// The answer to a request that begins no session.
+    pub(super) fn answer(&self, request: &Request<'_, '_>) -> Response {
+        if !METHODS.contains(&request.method) {
+            return Response::text(501, "this method is not known here\n");
+        }
+        // The request is for the server as a whole (RFC 9110 section 9.3.7).
+        if request.target == "*" {
+            return Response::text(204, "").with("Allow", "GET, HEAD");
+        }
+        let Some(route) = self.route(request.path()) else {
+            return Response::text(404, "nothing is here\n");
+        };
+        if matches!(route, Route::Events | Route::Poll) && Cors::is_preflight(request) {
+            let cors = Cors::of(request, &self.origins);
+            return cors.map_or_else(Cors::refused, |cors| cors.preflight());
+        }
+        if !["GET", "HEAD"].contains(&request.method) {
+            return Response::text(405, "this path takes GET and HEAD\n")
+                .with("Allow", "GET, HEAD");
+        }
+        match route {
+            Route::Health => Response::text(200, "ok\n"),
+            Route::Text => bench::text_of_length(request.query("length")),
+            Route::Scenario => bench::scenario(),
+            Route::Page(page) => page.answer(),
+            Route::File(entry) => entry.answer(request),
+            Route::WebSocket(_) => Refusal::NotAsked.response(),
+            // An upgrade request never starts an event stream or a poll.
+            Route::Events | Route::Poll => Response::text(400, "this path speaks no WebSocket\n"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use murre_codec::http::{self, Limits, Progress, RequestDecoder};
+
+    use super::*;
+
+    fn paths(bench: bool) -> Paths {
+        Paths { bench, origins: Origins::default(), files: Arc::default() }
+    }
+
+    /// The answer to a request without a body.
+    fn answer(paths: &Paths, method: &str, target: &str) -> Response {
+        of_request(method, target, |request| paths.answer(request))
+    }
+
+    fn of_request<T>(method: &str, target: &str, ask: impl Fn(&Request<'_, '_>) -> T) -> T {
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: murre\r\n\r\n");
+        let mut fields = http::fields();
+        let mut decoder = RequestDecoder::default();
+        match decoder.decode(head.as_bytes(), &mut fields, &Limits::default()) {
+            Ok(Progress::Request(request)) => ask(&request),
+            _ => panic!("{head:?} is no whole request"),
+        }
+    }
+
+    /// Every path answers GET and HEAD with its own status, and other methods with 405.
+    #[test]
+    fn every_path_has_its_answer() {
+        let paths = paths(true);
+        for (target, status) in [
+            ("/healthz", 200),
+            ("/healthz?verbose", 200),
+            ("/ws", 426),
+            ("/", 200),
+            ("/?length=7", 200),
+            ("/?length=seven", 400),
+            ("/scenario", 200),
+            ("/echo", 426),
+            ("/upper", 426),
+        ] {
+            assert_eq!(answer(&paths, "GET", target).status, status, "{target}");
+            assert_eq!(answer(&paths, "HEAD", target).status, status, "{target}");
+            let refused = answer(&paths, "PUT", target);
+            assert_eq!(refused.status, 405, "{target}");
+            assert!(refused.headers.get("Allow").is_some(), "{target}");
+        }
+        for target in ["/nowhere", "/healthz/", "/Echo", "//"] {
+            assert_eq!(answer(&paths, "GET", target).status, 404, "{target}");
+            assert_eq!(answer(&paths, "PUT", target).status, 404, "{target}");
+        }
+    }
+
+    /// Requests that begin sessions, and those of load balancers, are known to the limits.
+    #[test]
+    fn kinds_of_requests() {
+        let paths = paths(true);
+        for (method, target, kind) in [
+            ("GET", "/sse?channel=a", RequestKind::Session),
+            ("GET", "/poll", RequestKind::Session),
+            ("HEAD", "/sse?channel=a", RequestKind::Plain),
+            ("GET", "/healthz", RequestKind::HealthCheck),
+            ("HEAD", "http://m/healthz?x", RequestKind::HealthCheck),
+            ("GET", "/", RequestKind::Plain),
+            ("GET", "/healthz/", RequestKind::Plain),
+        ] {
+            assert_eq!(of_request(method, target, |request| paths.kind(request)), kind, "{target}");
+        }
+    }
+
+    /// The length decides the body.
+    #[test]
+    fn the_query_decides_the_length() {
+        let paths = paths(true);
+        assert_eq!(answer(&paths, "GET", "/?a=b&length=7&length=8").body, "abcdefg");
+        assert_eq!(answer(&paths, "GET", "/?lengths=7").body.len(), 1024);
+    }
+
+    /// What a session costs every open WebSocket.
+    #[test]
+    fn a_session_is_one_byte() {
+        assert_eq!(size_of::<Session>(), 1);
+    }
+
+    /// Only what is always there is there without `bench`.
+    #[test]
+    fn bench_adds_routes() {
+        let paths = paths(false);
+        for (target, status) in [("/healthz", 200), ("/ws", 426), ("/", 404), ("/echo", 404)] {
+            assert_eq!(answer(&paths, "GET", target).status, status, "{target}");
+        }
+    }
+}
