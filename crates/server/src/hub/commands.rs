@@ -16,17 +16,15 @@ use super::{
 use crate::log::connections as log;
 
 impl Hub {
-    /// Whether the session may hand in one more command now. If not it has been told.
+    /// Counts a command against the session's rate. Returns whether it may be executed; if not, the
+    /// session has been told.
     pub(crate) fn admit(
         &mut self,
         session: Session,
         request: &RequestId,
         out: &mut impl Outlet,
     ) -> bool {
-        self.refresh_clock(out);
-        self.counters.commands.add(1);
-        let now = out.now().saturating_duration_since(self.config.began);
-        match self.config.commands.take(self.sessions.bucket(session), now) {
+        match self.count_command(session, out) {
             RateDecision::Allow => true,
             RateDecision::Refuse => {
                 let user = self.sessions.user(session.conn.index());
@@ -42,7 +40,33 @@ impl Hub {
         }
     }
 
-    /// Obeys a command of a session that was [admitted](Self::admit), or says why not.
+    /// Counts the request of a session that is one request, such as a poll.
+    ///
+    /// # Errors
+    /// `TooFast`, which the session has not been told.
+    pub(crate) fn admit_request(
+        &mut self,
+        session: Session,
+        out: &impl Outlet,
+    ) -> Result<(), ErrorCode> {
+        match self.count_command(session, out) {
+            RateDecision::Allow => Ok(()),
+            RateDecision::Refuse | RateDecision::Disconnect => {
+                self.counters.refused.add(1);
+                Err(ErrorCode::TooFast)
+            }
+        }
+    }
+
+    fn count_command(&mut self, session: Session, out: &impl Outlet) -> RateDecision {
+        self.refresh_clock(out);
+        self.counters.commands.add(1);
+        let now = self.since(out);
+        self.config.commands.take(self.sessions.bucket(session), now)
+    }
+
+    /// Executes a command of a session that was [admitted](Self::admit), or tells the session why it
+    /// is refused.
     pub(crate) fn handle(
         &mut self,
         session: Session,

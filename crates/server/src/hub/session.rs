@@ -35,7 +35,9 @@ pub(crate) struct Sessions {
     expiries: Expiries<ConnId>,
 }
 
-/// A session's wire, and the key of its user in the lower bits.
+/// A session's wire, and the key of its user in the lower bits. Of a session that has ended, the
+/// lower bits have the generation of its connection: the next session of the same connection, as of a
+/// client that polls, goes on with its token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry(u32);
 
@@ -51,13 +53,18 @@ impl Entry {
         Entry((wire.0 as u32) << Self::USER_BITS | user)
     }
 
+    /// The entry of a connection whose session has ended.
+    fn ended(conn: ConnId) -> Self {
+        Entry::new(Wire::NONE, conn.generation())
+    }
+
     fn wire(self) -> Wire {
         Wire((self.0 >> Self::USER_BITS) as u8)
     }
 
     fn user(self) -> Option<u32> {
         let user = self.0 & Self::NOBODY;
-        (user != Self::NOBODY).then_some(user)
+        (user != Self::NOBODY && self.wire() != Wire::NONE).then_some(user)
     }
 }
 
@@ -81,9 +88,12 @@ impl Sessions {
             self.entries.resize(sessions, Entry::NONE);
             self.buckets.resize(sessions, BucketState::FULL);
         }
-        assert!(self.entries[index] == Entry::NONE, "one session a connection at a time");
+        let before = self.entries[index];
+        assert!(before.wire() == Wire::NONE, "a connection has one session at a time");
+        if before != Entry::ended(session.conn) {
+            self.buckets[index] = BucketState::FULL;
+        }
         self.entries[index] = Entry::new(session.wire, Entry::NOBODY);
-        self.buckets[index] = BucketState::FULL;
         if let Some(user) = user {
             self.authenticate(session.conn, user);
         }
@@ -92,12 +102,15 @@ impl Sessions {
     /// Ends the session of a connection. Whether there was one.
     pub(crate) fn close(&mut self, conn: ConnId) -> bool {
         let Some(entry) = self.entries.get_mut(conn.index() as usize) else { return false };
-        let ended = std::mem::replace(entry, Entry::NONE);
+        if entry.wire() == Wire::NONE {
+            return false;
+        }
+        let ended = std::mem::replace(entry, Entry::ended(conn));
         if let Some(user) = ended.user() {
             let user = self.users.remove(user);
             self.expiries.replace(conn, user.expires, None);
         }
-        ended.wire() != Wire::NONE
+        true
     }
 
     /// The session of a connection, if it has one.
@@ -161,7 +174,10 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::hub::rate::{RateDecision, TokenBucket};
 
     /// Wire and user are packed together and come apart again.
     #[test]
@@ -173,5 +189,25 @@ mod tests {
             }
             assert_eq!(Entry::new(wire, Entry::NOBODY).user(), None);
         }
+    }
+
+    /// The sessions of one connection, as of a client that polls, share a token bucket; another
+    /// connection in the same slot begins with a full one.
+    #[test]
+    fn a_connection_keeps_its_bucket() {
+        let mut sessions = Sessions::new(0);
+        let conn = |generation| format!("5-{generation}").parse().expect("an id");
+        let session = |generation: u32| Session { conn: conn(generation), wire: Wire(1) };
+        sessions.open(session(7), None);
+        let taken = TokenBucket::new(1, 1).take(sessions.bucket(session(7)), Duration::ZERO);
+        assert_eq!(taken, RateDecision::Allow);
+        let state = *sessions.bucket(session(7));
+        assert!(sessions.close(conn(7)) && !sessions.close(conn(7)), "a session ends once");
+        assert_eq!((sessions.of(conn(7)), sessions.user(5)), (None, None));
+        sessions.open(session(7), None);
+        assert_eq!(*sessions.bucket(session(7)), state);
+        sessions.close(conn(7));
+        sessions.open(session(8), None);
+        assert_eq!(*sessions.bucket(session(8)), BucketState::FULL);
     }
 }

@@ -49,6 +49,9 @@ pub(crate) fn begin(
     let (channel, position, cors) = asked(request, user.is_some(), origins, hub)?;
     let session = Session { conn, wire: MURRE_POLL };
     hub.open(session, user);
+    if let Err(code) = hub.admit_request(session, wires) {
+        return Err(end_refused(conn, code.into(), &cors, hub, wires));
+    }
     let poll = Poll {
         channel: channel.as_str().into(),
         position,
