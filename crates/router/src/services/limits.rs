@@ -15,6 +15,8 @@ pub struct Limits {
     /// Bytes of payload parked for one member whose connection is congested. A request or a response
     /// beyond them fails with [`RequestError::Overloaded`](super::RequestError::Overloaded).
     pub parked_bytes_max: usize,
+    /// The same for all members of the shard together.
+    pub parked_bytes_total_max: usize,
 }
 
 /// Counts of one shard. All zero when all members have left.

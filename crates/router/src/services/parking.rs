@@ -1,24 +1,27 @@
 //! Counts of payload that waits for congested connections.
 
-use super::MemberEntries;
+use super::{Limits, MemberEntries};
 
-/// Counts what is parked for a member, unless it is too much.
+/// Counts `bytes` of payload as parked for a member, unless they exceed the bound of the member or
+/// that of the shard. `total` counts the shard's. Returns whether they fit.
 pub(super) fn park(
-    has: &mut MemberEntries,
-    parked_bytes: &mut usize,
+    member: &mut MemberEntries,
+    total: &mut usize,
     bytes: usize,
-    max: usize,
+    limits: &Limits,
 ) -> bool {
-    let fits = has.parked_bytes.saturating_add(bytes) <= max;
+    let fits = member.parked_bytes.saturating_add(bytes) <= limits.parked_bytes_max
+        && total.saturating_add(bytes) <= limits.parked_bytes_total_max;
     if fits {
-        has.parked_bytes += bytes;
-        *parked_bytes += bytes;
+        member.parked_bytes += bytes;
+        *total += bytes;
     }
     fits
 }
 
-/// Something that was parked is not any more.
-pub(super) fn unpark(has: &mut MemberEntries, parked_bytes: &mut usize, parked: Option<usize>) {
-    has.parked_bytes -= parked.unwrap_or(0);
-    *parked_bytes -= parked.unwrap_or(0);
+/// Ends the count of a payload that was parked with this many bytes, if it was parked.
+pub(super) fn unpark(member: &mut MemberEntries, total: &mut usize, parked: Option<usize>) {
+    let bytes = parked.unwrap_or(0);
+    member.parked_bytes -= bytes;
+    *total -= bytes;
 }

@@ -30,7 +30,7 @@ impl<P: ByteLen> Services<P> {
             _ => 0,
         };
         let has = self.members.get_mut(&waiting.member).expect("it has this");
-        match park(has, &mut self.parked_bytes, bytes, self.limits.parked_bytes_max) {
+        match park(has, &mut self.parked_bytes, bytes, &self.limits) {
             true => waiting.parked = Some(bytes),
             false => {
                 waiting.answer = Some(Err(RequestError::Overloaded));

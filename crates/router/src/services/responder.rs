@@ -58,7 +58,7 @@ impl<P: ByteLen> Services<P> {
         let serving = self.serving.get_mut(key).expect("it was put there");
         let bytes = serving.payload.as_ref().map_or(0, P::byte_len);
         let has = self.members.get_mut(&serving.member).expect("it has this");
-        if park(has, &mut self.parked_bytes, bytes, self.limits.parked_bytes_max) {
+        if park(has, &mut self.parked_bytes, bytes, &self.limits) {
             serving.parked = Some(bytes);
             return;
         }

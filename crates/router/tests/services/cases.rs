@@ -399,6 +399,24 @@ fn parked_bytes_are_bounded() {
     assert_eq!(services.stats().parked_bytes, 0);
 }
 
+/// Payload that is parked for all members of a shard together is bounded, too: what is parked for one
+/// member can leave no room for another.
+#[test]
+fn parked_bytes_of_a_shard_are_bounded() {
+    let mut services = one_shard(Limits { parked_bytes_total_max: 10, ..ROOMY });
+    services.serve(1, "time").unwrap();
+    services.serve(2, "date").unwrap();
+    services.request(3, 0, "time", "123456", 100).unwrap();
+    services.request(3, 1, "date", "12345", 100).unwrap();
+    services.request(3, 2, "date", "1234", 100).unwrap();
+    assert_eq!(told_to(&mut services, |member| member == 3), [(3, "1: Overloaded".into())]);
+    assert_eq!(services.stats().parked_bytes, 10);
+    (1..3).for_each(|member| services.resume(member));
+    let expected = [(1, "asked 123456".into()), (2, "asked 1234".into())];
+    assert_eq!(told(&mut services), expected);
+    assert_eq!(services.stats().parked_bytes, 0);
+}
+
 /// A parked request ends with the member that leaves, with time, or to another responder.
 #[test]
 fn parked_requests_end() {

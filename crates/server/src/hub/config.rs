@@ -60,6 +60,7 @@ impl HubConfig {
             serving_max: SERVING_MAX,
             messages_max: channels.messages_max,
             parked_bytes_max: PARKED_BYTES_MAX,
+            parked_bytes_total_max: each(PARKED_BYTES_TOTAL_MAX) as usize,
         };
         let (secret, public) = (&config.jwt_hmac_secret_file, &config.jwt_public_key_file);
         let keys = Keys::read(secret.as_deref(), public.as_deref());
@@ -89,8 +90,10 @@ impl HubConfig {
 /// About 1 ms of work, so that a fan-out does not delay other connections, and many enough that the
 /// fixed cost of a turn does not matter.
 const DELIVERIES_PER_TURN: usize = 64;
-/// Bytes of requests and responses that wait for one connection to take them.
+/// Bytes of requests and responses that wait for one congested connection at most.
 const PARKED_BYTES_MAX: usize = 8 << 20;
+/// Bytes of requests and responses that wait for all congested connections, over all shards.
+const PARKED_BYTES_TOTAL_MAX: u64 = 64 << 20;
 
 /// So many commands a second, and twice as many at once.
 fn commands(per_second: u32) -> TokenBucket {

@@ -18,6 +18,7 @@ pub(crate) const ROOMY: Limits = Limits {
     serving_max: 1000,
     messages_max: 1000,
     parked_bytes_max: 1 << 20,
+    parked_bytes_total_max: 1 << 20,
 };
 
 /// Where there is too much of everything.
@@ -27,6 +28,7 @@ pub(crate) const TIGHT: Limits = Limits {
     serving_max: 2,
     messages_max: 6,
     parked_bytes_max: 10,
+    parked_bytes_total_max: 25,
 };
 
 /// Bytes are what members of one shard do, or of several that hear each other late.

@@ -29,6 +29,7 @@ const LIMITS: Limits = Limits {
     serving_max: 3,
     messages_max: 0,
     parked_bytes_max: 0,
+    parked_bytes_total_max: 0,
 };
 
 impl Step {
