@@ -4,6 +4,7 @@
 //! transport and protocol it has; a new protocol adds its own and its arms in [`Wires`].
 
 mod cors;
+mod event_id;
 pub(crate) mod long_poll;
 mod query;
 pub(crate) mod sse;

@@ -5,6 +5,7 @@ use murre_codec::http::Request;
 use murre_router::channels::{Position, Start};
 use percent_encoding::percent_decode_str;
 
+use super::event_id::{self, read_position};
 use crate::hub::ErrorCode;
 use crate::protocols::murre_v1::errors::{Code, WireError};
 
@@ -66,74 +67,17 @@ impl Query {
             let start = self.position.map_or(Start::Head, Start::After);
             return Ok(vec![start; self.channels.len()]);
         };
-        let last = str::from_utf8(last).unwrap_or(UNREADABLE);
-        let mut parts: Vec<&str> = last.split(',').collect();
-        // An id of a stream of other channels says nothing of these.
-        if parts.len() != self.channels.len() {
-            parts = vec![UNREADABLE; self.channels.len()];
-        }
-        let start = |part: &str| match part {
-            // The channel keeps no history, or nothing of it had been heard.
-            "" => Start::Head,
-            part => read_position(part).map_or(LOST, Start::After),
-        };
-        Ok(parts.into_iter().map(start).collect())
+        // Bytes that are not UTF-8 are no id either.
+        let last = String::from_utf8_lossy(last);
+        let start = |channel: &String| event_id::start(&last, channel, self.channels.len());
+        Ok(self.channels.iter().map(start).collect())
     }
 }
 
 const POSITION: &str = "`position` is EPOCH-OFFSET, as `position` of an answer has them";
-/// What stands for a position that cannot be read.
-pub(super) const UNREADABLE: &str = "?";
-/// A start that no channel can recover from: the client is told that it has missed something.
-const LOST: Start = Start::AfterOffset(u64::MAX);
 
 /// A value of a query without its escapes (URL standard, section 5.1).
 fn decoded(value: &str) -> Option<String> {
     let spaced = value.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
-}
-
-/// A position as event streams and polls write it: `EPOCH-OFFSET`.
-pub(super) fn event_id(position: Position) -> String {
-    format!("{}-{}", position.epoch, position.offset)
-}
-
-/// Reads what [`event_id`] wrote.
-pub(super) fn read_position(text: &str) -> Option<Position> {
-    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let (epoch, offset) = text.split_once('-')?;
-    (number(epoch) && number(offset)).then_some(())?;
-    Some(Position { epoch: epoch.parse().ok()?, offset: offset.parse().ok()? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A position is read as it is written, and nothing else is taken for one.
-    #[test]
-    fn positions() {
-        for position in
-            [Position { epoch: 0, offset: 0 }, Position { epoch: u32::MAX, offset: u64::MAX }]
-        {
-            assert_eq!(read_position(&event_id(position)), Some(position));
-        }
-        for wrong in [
-            "",
-            "-",
-            "1",
-            "1-",
-            "-1",
-            "+1-2",
-            "1-+2",
-            "4294967296-1",
-            "1-18446744073709551616",
-            "1-2-3",
-            "1e1-1",
-            " 1-2",
-            "garbage",
-        ] {
-            assert_eq!(read_position(wrong), None, "{wrong}");
-        }
-    }
 }

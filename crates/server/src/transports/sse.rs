@@ -11,7 +11,8 @@ use murre_codec::http::{self, Length, Request, Response};
 use murre_core::{CloseReason, ConnId, Origins, Outbox, Queued};
 use murre_router::channels::{Position, Publication, Start};
 
-use super::query::{Query, UNREADABLE, event_id};
+use super::event_id::{self, Place, Seen};
+use super::query::Query;
 use super::{
     Cors, MURRE_EVENTS, MURRE_MIXED_EVENTS, MURRE_PLAIN_EVENTS, MURRE_PLAIN_MIXED_EVENTS,
     Transports, Wires, end_refused, refusal, rejection, written,
@@ -87,10 +88,6 @@ pub(super) struct Streams {
     mixed: HashMap<u32, Vec<Seen>>,
 }
 
-/// A channel of a stream, and the position that its client has reached, as ids of events write it:
-/// nothing where there is none, and [`UNREADABLE`] until the client has heard that it has lost it.
-type Seen = (Box<str>, String);
-
 /// Begins a stream: `/sse?topic=A&topic=B`, as a user's or as nobody's in particular.
 ///
 /// # Errors
@@ -115,13 +112,9 @@ pub(crate) fn begin(
     let session = Session { conn, wire };
     hub.open(session, user);
     if mixed {
-        let seen = channels.iter().zip(&starts).map(|(channel, start)| {
-            let position = match *start {
-                Start::Head => String::new(),
-                Start::After(position) => event_id(position),
-                Start::AfterOffset(_) => UNREADABLE.to_owned(),
-            };
-            (channel.as_str().into(), position)
+        let seen = channels.iter().zip(&starts).map(|(channel, start)| Seen {
+            channel: channel.as_str().into(),
+            place: Place::of(*start),
         });
         wires.transports.streams.mixed.insert(conn.index(), seen.collect());
     }
@@ -255,7 +248,7 @@ impl Streams {
         let _ = match (push, of) {
             (Push::Publication { publication, encodings }, Of::One) => {
                 let made = || {
-                    let id = publication.position.map(event_id);
+                    let id = publication.position.map(event_id::of_one);
                     event(framing, "", id.as_deref(), &data(publication))
                 };
                 let encoding = match framing {
@@ -314,17 +307,16 @@ impl Streams {
     /// The client of a stream is about to see a publication of this position, or to begin there:
     /// what it gives back when it is cut off behind it.
     fn moved(&mut self, slot: u32, channel: &str, position: Option<Position>) -> Option<String> {
-        let Some(seen) = self.mixed.get_mut(&slot) else { return position.map(event_id) };
-        if let Some((_, at)) = seen.iter_mut().find(|(name, _)| **name == *channel) {
-            *at = position.map(event_id).unwrap_or_default();
+        let Some(seen) = self.mixed.get_mut(&slot) else { return position.map(event_id::of_one) };
+        if let Some(seen) = seen.iter_mut().find(|seen| *seen.channel == *channel) {
+            seen.place = position.map_or(Place::None, Place::At);
         }
         self.id(slot)
     }
 
     /// The positions of all channels of a stream of several; `None` for a stream of one channel.
     fn id(&self, slot: u32) -> Option<String> {
-        let ids = self.mixed.get(&slot)?.iter().map(|(_, at)| at.as_str());
-        Some(ids.collect::<Vec<_>>().join(","))
+        self.mixed.get(&slot).map(|seen| event_id::of_several(seen))
     }
 }
 

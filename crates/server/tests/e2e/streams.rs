@@ -88,6 +88,58 @@ fn a_stream_of_several_channels_recovers() {
     assert!(missed.len() == 2 && missed.contains(&&json!(3)) && missed.contains(&&json!(4)));
 }
 
+/// A client that comes back to the channels of its stream in another order, or to some of them, hears
+/// what it has missed of each: positions in an id go by the names of the channels.
+#[test]
+fn a_stream_recovers_in_any_order() {
+    let server = server();
+    let mut publisher = Client::of(&server);
+    (0..3).for_each(|number| publisher.publish("kept:a", json!(number)));
+    let mut first = Events::open(&server, "/sse?topic=kept:a&topic=kept:b", None);
+    (0..2).for_each(|_| assert_eq!(first.next().expect("an event").name, "subscribed"));
+    publisher.publish("kept:b", json!("b1"));
+    let last = first.next().expect("an event").id;
+    drop(first);
+    publisher.publish("kept:a", json!("a4"));
+    publisher.publish("kept:b", json!("b2"));
+    for (target, expected) in [
+        ("/sse?topic=kept:b&topic=kept:a", vec!["a4", "b2"]),
+        ("/sse?topic=kept:b", vec!["b2"]),
+        ("/sse?topic=kept:new&topic=kept:a&topic=plain", vec!["a4"]),
+    ] {
+        let mut back = Events::open(&server, target, Some(&last));
+        let channels = target.matches("topic=").count();
+        let mut missed = Vec::new();
+        for _ in 0..channels + expected.len() {
+            let event = back.next().expect("an event");
+            match event.name.as_str() {
+                "subscribed" => assert_ne!(event.data["recovered"], false, "{target}"),
+                _ => missed.push(event.data["data"].as_str().expect("a text").to_owned()),
+            }
+        }
+        missed.sort();
+        assert_eq!(missed, expected, "{target}");
+    }
+}
+
+/// Polls count as commands of their connection: beyond its rate they are answered with 429, and after a
+/// pause they are served again.
+#[test]
+fn polls_have_a_rate() {
+    let server = Server::start(&[KEPT, "--max-commands-per-second=5"]);
+    let mut poller = server.connect();
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&429) {
+        assert!(statuses.len() < 10_000, "never refused");
+        statuses.push(poller.get("/poll?topic=kept:a").status);
+    }
+    let refused = statuses.pop();
+    assert!(statuses.iter().all(|status| *status == 200) && statuses.len() >= 10, "{statuses:?}");
+    assert_eq!((refused, server.connect().get("/poll?topic=kept:a").status), (Some(429), 200));
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(poller.get("/poll?topic=kept:a").status, 200, "at least five tokens are back");
+}
+
 /// A poll without a position tells the current one; with it, it waits for what follows; the
 /// connection is used again and again.
 #[test]
