@@ -94,7 +94,7 @@ fn a_stream_of_several_channels_recovers() {
 fn a_stream_recovers_in_any_order() {
     let server = server();
     let mut publisher = Client::of(&server);
-    (0..3).for_each(|number| publisher.publish("kept:a", json!(number)));
+    (0..3).for_each(|number| _ = publisher.publish("kept:a", json!(number)));
     let mut first = Events::open(&server, "/sse?topic=kept:a&topic=kept:b", None);
     (0..2).for_each(|_| assert_eq!(first.next().expect("an event").name, "subscribed"));
     publisher.publish("kept:b", json!("b1"));

@@ -31,6 +31,27 @@ pub(super) enum Pace {
     Nothing,
 }
 
+/// The start that a client gives for a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// It gives none: it hears what is published from now on.
+    Nothing,
+    /// It has heard everything up to this position.
+    Position(Position),
+    /// It gives something that is no position.
+    Unreadable,
+}
+
+impl Given {
+    /// The position, if it is one.
+    pub(super) fn position(self) -> Option<Position> {
+        match self {
+            Given::Position(position) => Some(position),
+            Given::Nothing | Given::Unreadable => None,
+        }
+    }
+}
+
 /// A command that waits for its answer.
 pub(super) trait Asked: Debug {
     /// The one answer is here: it must be right, and changes what is to be heard.
@@ -65,8 +86,8 @@ pub(super) struct Client {
     pub(super) asked: BTreeMap<u64, Box<dyn Asked>>,
     pub(super) readers: BTreeMap<String, Reader>,
     /// For each channel of a stream that is not subscribed yet: publications taken when it asked, and
-    /// the position it gave.
-    pub(super) beginning: BTreeMap<String, (usize, Option<Position>)>,
+    /// the start it gave.
+    pub(super) beginning: BTreeMap<String, (usize, Given)>,
     pub(super) poll: Option<Poll>,
     pub(super) memory: Memory,
     /// What its requests bring.
@@ -265,8 +286,8 @@ impl Client {
             "subscribed" => {
                 let channel = data["identifier"].as_str().expect("it names its channel").to_owned();
                 let begun = self.beginning.remove(&channel);
-                let (before, asked) = begun.expect("each channel begins once");
-                super::operations::subscribe::begin(self, &channel, (before, asked), data, model);
+                let begun = begun.expect("each channel begins once");
+                super::operations::subscribe::begin(self, &channel, begun, data, model);
             }
             "dropped" => self.dropped(data, model),
             "error" => {
@@ -289,11 +310,11 @@ impl Client {
         assert_eq!(parts.len(), channels.len(), "{id:?} has a part for each channel");
         for (channel, part) in channels.iter().zip(parts) {
             let seen = match self.readers.get(channel) {
-                Some(reader) => reader.seen,
-                None => self.beginning.get(channel).and_then(|&(_, asked)| asked),
+                Some(reader) => reader.seen.map_or(Given::Nothing, Given::Position),
+                None => self.beginning.get(channel).map_or(Given::Nothing, |&(_, given)| given),
             };
-            let expected = seen.map(|at| format!("{}-{}", at.epoch, at.offset));
-            assert_eq!(part, expected.unwrap_or_default(), "{id:?} is where it is in {channel}");
+            let place = wire::place(part, channels.len());
+            assert_eq!(place, seen, "{id:?} is where it is in {channel}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use murre_router::channels;
 use serde_json::json;
 
-use super::client::{Client, Memory, Transport};
+use super::client::{Client, Given, Memory, Transport};
 use super::dice::Dice;
 use super::operations::connect;
 use super::setup::{CHANNELS, Setup};
@@ -51,7 +51,7 @@ fn a_shard_that_ends_keeps_no_token() {
         for shard in [0, 1] {
             connect(&mut world, shard, shard);
             let (client, id) = world.websocket(shard).expect("it is open");
-            client.subscribe(channel, id, 0, None);
+            client.subscribe(channel, id, 0, Given::Nothing);
         }
         (0..10).for_each(|_| _ = world.round(Duration::ZERO));
         let data = |number: u64| json!({"action": "publish", "identifier": channel, "data": format!("{number}:")});

@@ -17,7 +17,7 @@ use super::world::World;
 const SEEDS: u64 = 10_000;
 
 /// What some of many runs must come to.
-const TO_BE_SEEN: [&str; 20] = [
+const TO_BE_SEEN: [&str; 22] = [
     "a WebSocket ended: token",
     "a WebSocket ended: too fast",
     "a WebSocket ended: drain",
@@ -37,6 +37,8 @@ const TO_BE_SEEN: [&str; 20] = [
     "a recovery",
     "an empty poll",
     "a poll with publications",
+    "an unreadable position",
+    "a shard ended before others",
     "a response",
 ];
 

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use murre_router::channels::Position;
 use serde_json::Value;
+
+use super::client::Given;
 
 /// One thing that a client hears.
 #[derive(Debug)]
@@ -202,6 +205,22 @@ pub(super) fn publication(value: &Value, channel: Option<&str>) -> Publication {
 }
 
 /// One byte 1, the length of the name, the name, eight bytes of the offset, the payload.
+/// The part of a channel in the id of an event, in a stream of so many channels.
+pub(super) fn place(part: &str, channels: usize) -> Given {
+    let place = match channels {
+        1 => part,
+        _ => part.split_once('.').expect("a part names its channel").1,
+    };
+    match place.split_once('-') {
+        None if place.is_empty() => Given::Nothing,
+        None => Given::Unreadable,
+        Some((epoch, offset)) => Given::Position(Position {
+            epoch: epoch.parse().expect("a number"),
+            offset: offset.parse().expect("a number"),
+        }),
+    }
+}
+
 fn binary(bytes: &[u8]) -> Publication {
     assert_eq!(bytes[0], 1, "a binary message is a publication");
     let (name, rest) = bytes[2..].split_at(usize::from(bytes[1]));

@@ -1,10 +1,9 @@
 //! A client connects: a WebSocket, an event stream from now on or from where it was cut off, or a
 //! connection for polls.
 
-use murre_router::channels::Position;
-
-use super::super::client::{Client, Transport};
+use super::super::client::{Client, Given, Transport};
 use super::super::dice::Dice;
+use super::super::wire;
 use super::super::world::World;
 use super::Operation;
 use super::authenticate::Token;
@@ -17,6 +16,10 @@ pub(in super::super) struct Connect {
     transport: Transport,
     /// It begins with the channels of the connection before, where that was cut off.
     resume: bool,
+    /// The order of the channels of a stream that is resumed. See [`reordered`].
+    order: usize,
+    /// It gives this as the id of its last event, which is none.
+    unreadable: Option<&'static str>,
     token: Option<Token>,
     /// Waits until the server has answered.
     wait: bool,
@@ -41,6 +44,8 @@ impl Connect {
             shard: dice.index(4),
             transport,
             resume: dice.bool(),
+            order: dice.index(8),
+            unreadable: (dice.number(8) == 0).then(|| UNREADABLE[dice.index(UNREADABLE.len())]),
             token: (dice.number(4) == 0).then(|| Token::draw(dice)),
             wait: dice.number(4) > 0,
         }
@@ -62,11 +67,15 @@ impl Operation for Connect {
         let Some(peer) = world.nodes[shard].net.connect() else { return };
         world.peers.push((shard, peer));
         let (mut transport, mut last) = (self.transport.clone(), None);
+        // What the id says of each channel.
+        let mut given = Vec::new();
         if let (Transport::Events(_), true) = (&transport, self.resume)
             && let Some((channels, id)) = &memory.stream
         {
-            transport = Transport::Events(channels.clone());
-            last = Some(id.clone());
+            let places = id.split(',').map(|part| wire::place(part, channels.len()));
+            given = channels.iter().cloned().zip(places).collect();
+            transport = Transport::Events(reordered(channels, self.order));
+            last = Some(self.unreadable.map_or(id.clone(), str::to_owned));
         }
         let mut client = Client::new(shard, peer, transport.clone(), memory);
         // The order may reach the shard after the client does.
@@ -85,12 +94,14 @@ impl Operation for Connect {
                 client.write(request("/ws", token.as_deref(), UPGRADE).as_bytes());
             }
             Transport::Events(channels) => {
-                let parts: Vec<&str> =
-                    last.as_deref().map_or(Vec::new(), |id| id.split(',').collect());
-                for (index, channel) in channels.iter().enumerate() {
-                    let position = parts.get(index).and_then(|part| position(part));
+                for channel in channels {
+                    let of = given.iter().find(|(of, _)| of == channel);
+                    let start = match of.map_or(Given::Nothing, |(_, given)| *given) {
+                        _ if last.is_some() && self.unreadable.is_some() => Given::Unreadable,
+                        given => given,
+                    };
                     let before = world.model.len(channel);
-                    client.beginning.insert(channel.clone(), (before, position));
+                    client.beginning.insert(channel.clone(), (before, start));
                 }
                 let target = format!("/sse?topic={}", channels.join("&topic="));
                 let last = last.map_or(String::new(), |id| format!("Last-Event-ID: {id}\r\n"));
@@ -121,7 +132,7 @@ impl Connect {
         }
         for (channel, position) in client.memory.positions.clone() {
             let (id, before) = (world.model.next_id(), world.model.len(&channel));
-            client.subscribe(&channel, id, before, Some(position));
+            client.subscribe(&channel, id, before, Given::Position(position));
         }
     }
 }
@@ -137,8 +148,16 @@ pub(in super::super) fn request(target: &str, token: Option<&str>, fields: &str)
     format!("GET {target} HTTP/1.1\r\nHost: murre\r\n{token}{fields}\r\n")
 }
 
-/// A part of an event's id.
-fn position(part: &str) -> Option<Position> {
-    let (epoch, offset) = part.split_once('-')?;
-    Some(Position { epoch: epoch.parse().ok()?, offset: offset.parse().ok()? })
+/// Ids that are none, for streams of one channel and of several.
+const UNREADABLE: [&str; 4] = ["garbage", "1-2-3", ",", "7"];
+
+/// The channels in another order, or all but the last of them.
+fn reordered(channels: &[String], order: usize) -> Vec<String> {
+    let mut channels = channels.to_vec();
+    let first = order % channels.len();
+    channels.rotate_left(first);
+    if order == 7 && channels.len() > 1 {
+        channels.pop();
+    }
+    channels
 }

@@ -16,6 +16,8 @@ pub(in super::super) struct Ask {
     channel: String,
     /// With the position that the client has reached.
     after: bool,
+    /// With something that is no position.
+    unreadable: bool,
 }
 
 /// A poll that has not been answered.
@@ -23,12 +25,14 @@ pub(in super::super) struct Ask {
 pub(in super::super) struct Poll {
     channel: String,
     after: Option<Position>,
+    unreadable: bool,
 }
 
 impl Ask {
     pub(in super::super) fn draw(dice: &mut Dice) -> Self {
         let (client, channel) = (super::client(dice), super::channel(dice));
-        Ask { client, channel, after: dice.number(4) > 0 }
+        let after = dice.number(4) > 0;
+        Ask { client, channel, after, unreadable: dice.number(16) == 0 }
     }
 }
 
@@ -46,18 +50,22 @@ impl Operation for Ask {
         let channel = known.filter(|_| self.after).unwrap_or(self.channel.clone());
         let after = client.memory.positions.get(&channel).copied().filter(|_| self.after);
         let mut target = format!("/poll?topic={channel}");
-        if let Some(Position { epoch, offset }) = after {
+        let unreadable = self.unreadable;
+        if unreadable {
+            target += "&position=1-2-3";
+        } else if let Some(Position { epoch, offset }) = after {
             target += &format!("&position={epoch}-{offset}");
         }
         let head = super::connect::request(&target, client.token.as_deref(), "");
         client.write(head.as_bytes());
-        client.poll = Some(Poll { channel, after });
+        client.poll = Some(Poll { channel, after, unreadable });
     }
 }
 
 impl Poll {
     /// There is nothing yet that it could be answered with.
     pub(in super::super) fn must_wait(&self, model: &Model) {
+        assert!(!self.unreadable, "{self:?} was never answered");
         let after = self.after.unwrap_or_else(|| panic!("{self:?} was never answered"));
         let next = model.index_after(&self.channel, after);
         let len = model.len(&self.channel);
@@ -67,15 +75,19 @@ impl Poll {
 
 /// The answer is here.
 pub(in super::super) fn answered(client: &mut Client, status: u16, body: &str, model: &mut Model) {
-    let Poll { channel, after } = client.poll.take().expect("an answer to a poll");
+    let Poll { channel, after, unreadable } = client.poll.take().expect("an answer to a poll");
     let code = client::code(body);
     match code.as_str() {
         "token_expired" => model.note("a poll ended: token"),
         "disconnected" => model.note("a poll ended: administrator"),
+        "too_fast" => model.note("a poll refused: too fast"),
+        "bad_command" => model.note("an unreadable position"),
         _ => {}
     }
     let fair = match (status, code.as_str()) {
-        (200, "") => return page(client, &channel, after, body, model),
+        (200, "") if !unreadable => return page(client, &channel, after, body, model),
+        (400, "bad_command") => unreadable,
+        (429, "too_fast") => model.limits_commands,
         (400, "no_history") => !keeps_history(&channel),
         (401, "bad_token") => {
             // A token that expires may have done so, or the clock may have been set back and forth.

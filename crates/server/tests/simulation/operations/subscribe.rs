@@ -3,7 +3,7 @@
 use murre_router::channels::Position;
 use serde_json::{Value, json};
 
-use super::super::client::{Asked, Client};
+use super::super::client::{Asked, Client, Given};
 use super::super::dice::Dice;
 use super::super::model::{Model, Reader};
 use super::super::setup::keeps_history;
@@ -16,6 +16,8 @@ pub(in super::super) struct Subscribe {
     channel: String,
     /// From the position that the client has reached.
     recover: bool,
+    /// With something that is no position.
+    unreadable: bool,
 }
 
 #[derive(Debug)]
@@ -23,7 +25,7 @@ struct Subscribing {
     channel: String,
     /// Publications that had been taken then.
     before: usize,
-    position: Option<Position>,
+    given: Given,
 }
 
 impl Subscribe {
@@ -32,6 +34,7 @@ impl Subscribe {
             client: super::client(dice),
             channel: super::channel(dice),
             recover: dice.bool(),
+            unreadable: dice.number(16) == 0,
         }
     }
 }
@@ -45,8 +48,11 @@ impl Operation for Subscribe {
         let before = world.model.len(&self.channel);
         let Some((client, id)) = world.websocket(self.client) else { return };
         let position = client.memory.positions.get(&self.channel).copied();
-        let position = position.filter(|_| self.recover);
-        client.subscribe(&self.channel, id, before, position);
+        let given = match position.filter(|_| self.recover) {
+            _ if self.unreadable => Given::Unreadable,
+            position => position.map_or(Given::Nothing, Given::Position),
+        };
+        client.subscribe(&self.channel, id, before, given);
     }
 }
 
@@ -57,21 +63,30 @@ impl Client {
         channel: &str,
         id: u64,
         before: usize,
-        position: Option<Position>,
+        given: Given,
     ) {
         let mut message = json!({"action": "subscribe", "identifier": channel, "id": id});
-        if let Some(Position { epoch, offset }) = position {
-            message["position"] = json!({"epoch": epoch, "offset": offset});
+        match given {
+            Given::Nothing => {}
+            Given::Position(Position { epoch, offset }) => {
+                message["position"] = json!({"epoch": epoch, "offset": offset});
+            }
+            Given::Unreadable => message["position"] = json!("1-1"),
         }
         self.send(&message);
         let channel = channel.to_owned();
-        self.asked.insert(id, Box::new(Subscribing { channel, before, position }));
+        self.asked.insert(id, Box::new(Subscribing { channel, before, given }));
     }
 }
 
 impl Asked for Subscribing {
     fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
         match super::error(message) {
+            Some("bad_command") if self.given == Given::Unreadable => {
+                model.note("an unreadable position");
+            }
+            Some("too_fast") => {}
+            _ if self.given == Given::Unreadable => panic!("{message} to a position that is none"),
             // The session has asked before, or has withdrawn it since: the model follows the answers.
             Some("already_subscribed") => {}
             Some("not_subscribed") => {}
@@ -80,25 +95,27 @@ impl Asked for Subscribing {
                 super::must_be(message, "subscribed", &self.channel);
                 let known = client.readers.contains_key(&self.channel);
                 assert!(!known, "{message}, and it was subscribed before");
-                begin(client, &self.channel, (self.before, self.position), message, model);
+                begin(client, &self.channel, (self.before, self.given), message, model);
             }
         }
     }
 }
 
-/// A subscription begins, as `said` says: before it `before` publications had been taken, and it asked
-/// for what follows a position.
+/// A subscription begins, as `said` says: before it `before` publications had been taken, and the
+/// client gave a start.
 pub(in super::super) fn begin(
     client: &mut Client,
     channel: &str,
-    (before, asked): (usize, Option<Position>),
+    (before, given): (usize, Given),
     said: &Value,
     model: &mut Model,
 ) {
     let here = position(said);
     assert_eq!(here.is_some(), keeps_history(channel), "{said}: history has positions");
     let recovered = said.get("recovered").map(|recovered| recovered == true);
-    assert_eq!(recovered.is_some(), here.is_some() && asked.is_some(), "{said}: asked {asked:?}");
+    let must_say = here.is_some() && given != Given::Nothing;
+    assert_eq!(recovered.is_some(), must_say, "{said}: given {given:?}");
+    let asked = given.position();
     let reader = match (recovered, asked, here) {
         (Some(true), Some(asked), Some(here)) => {
             assert_eq!(here.epoch, asked.epoch, "{said}: positions of one epoch follow each other");
@@ -107,6 +124,10 @@ pub(in super::super) fn begin(
         }
         _ => {
             model.note("a subscription from now on");
+            assert_ne!(recovered, Some(true), "{said}: given {given:?}");
+            if given == Given::Unreadable {
+                model.note("an unreadable position");
+            }
             let lost = asked.filter(|_| recovered == Some(false));
             let kept = lost.is_some_and(|asked| model.must_recover(channel, asked));
             assert!(!kept, "{said}, though everything behind {asked:?} is kept");
