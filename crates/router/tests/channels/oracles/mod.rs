@@ -6,6 +6,8 @@ mod dice;
 mod model;
 mod oracle;
 mod shards;
+mod sockets;
+mod world;
 
 pub(crate) use model::one_shard;
 pub(crate) use shards::several;

@@ -3,11 +3,14 @@
 #[path = "../../../../../fuzz/src/dice.rs"]
 mod dice;
 
+mod evenly;
 mod model;
 mod simulation;
+mod world;
 
+pub(crate) use evenly::evenly;
 pub(crate) use model::one_shard;
-pub(crate) use simulation::{evenly, several};
+pub(crate) use simulation::several;
 
 use murre_router::services::Limits;
 

@@ -1,89 +1,11 @@
 //! Several shards with messages that take their time, and an oracle that knows all.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use murre_router::services::{
-    ByteLen, Limits, RequestError, RequestId, ServiceError, ServiceEvent, ServiceMessage, Services,
-    Stats,
-};
+use murre_router::services::{Limits, RequestError, RequestId, ServiceError, ServiceEvent, Stats};
 
 use super::ROOMY;
-use super::dice::Dice;
-
-/// Which request it is about, and who answers: nobody in a question.
-#[derive(Clone, Debug, PartialEq)]
-struct Payload(Ticket, Person);
-
-impl ByteLen for Payload {
-    fn byte_len(&self) -> usize {
-        1 + self.0 as usize % 6
-    }
-}
-
-type Ticket = u32;
-/// One use of a member's number.
-type Person = usize;
-
-const NAMES: [&str; 3] = ["one", "two", "three"];
-const MEMBERS: u32 = 4;
-
-/// The shards and the ways between them.
-struct World {
-    dice: Dice,
-    limits: Limits,
-    shards: Vec<Services<Payload>>,
-    /// By sender and receiver.
-    ways: Vec<Vec<VecDeque<ServiceMessage<Payload>>>>,
-}
-
-impl World {
-    fn new(bytes: &[u8], limits: Limits) -> Self {
-        let mut dice = Dice::new(bytes);
-        let count = 1 + dice.number(4) as u16;
-        let hash_seed = u64::from(dice.number(256));
-        let shards =
-            (0..count).map(|shard| Services::new(shard, count, hash_seed, limits)).collect();
-        let ways = (0..count).map(|_| (0..count).map(|_| VecDeque::new()).collect()).collect();
-        World { dice, limits, shards, ways }
-    }
-
-    /// A shard.
-    fn any(&mut self) -> usize {
-        self.dice.index(self.shards.len())
-    }
-
-    fn hand_over(&mut self, from: usize, to: usize) {
-        self.ways[from][to].extend(self.shards[from].messages(to as u16).drain(..));
-    }
-
-    /// Some of the messages on one way arrive.
-    fn arrive(&mut self, from: usize, to: usize, at_most: usize) -> bool {
-        let count = at_most.min(self.ways[from][to].len());
-        for message in self.ways[from][to].drain(..count) {
-            self.shards[to].receive(from as u16, message);
-        }
-        count > 0
-    }
-
-    /// Everything arrives, and everything that comes of it.
-    fn calm_down(&mut self) {
-        let count = self.shards.len();
-        let mut moved = true;
-        while moved {
-            moved = false;
-            for way in 0..count * count {
-                let (from, to) = (way / count, way % count);
-                self.hand_over(from, to);
-                moved |= self.arrive(from, to, usize::MAX);
-            }
-        }
-    }
-
-    fn has_full_messages(&mut self, shard: usize) -> bool {
-        let (count, most) = (self.shards.len() as u16, self.limits.messages_max);
-        (0..count).any(|to| self.shards[shard].messages(to).len() >= most)
-    }
-}
+use super::world::{MEMBERS, NAMES, Payload, Person, Ticket, World};
 
 struct Request {
     person: Person,
@@ -465,40 +387,4 @@ impl Oracle {
 /// outcome, for which there is a reason, is seen by one responder at most, and nothing is left.
 pub(crate) fn several(bytes: &[u8], limits: Limits) -> BTreeMap<&'static str, u32> {
     Oracle::new(bytes, limits).run()
-}
-
-/// While nothing changes, those who offer a service are asked equally often, to within one,
-/// wherever they and the requesters are.
-pub(crate) fn evenly(bytes: &[u8]) {
-    let mut world = World::new(bytes, ROOMY);
-    // Some come and go before.
-    for member in 0..1 + world.dice.number(19) {
-        let shard = world.any();
-        world.shards[shard].serve(member, "one").expect("is new");
-        if member > 0 && world.dice.number(3) == 0 {
-            world.shards[shard].leave(member, |_| ());
-        }
-    }
-    world.calm_down();
-    let count = world.dice.number(100);
-    for ticket in 0..count {
-        let (from, to) = (world.any(), world.any());
-        world.shards[from]
-            .request(50, ticket, "one", Payload(ticket, 0), 10)
-            .expect("there is room");
-        world.hand_over(from, to);
-        world.arrive(from, to, 2);
-    }
-    world.calm_down();
-    let mut asked = BTreeMap::new();
-    for services in &mut world.shards {
-        while let Some(event) = services.event(|_| true) {
-            let ServiceEvent::Request { member, .. } = event else { panic!("{event:?}") };
-            *asked.entry(member).or_insert(0) += 1;
-        }
-    }
-    let offers: usize = world.shards.iter().map(|services| services.stats().offers).sum();
-    let least = if asked.len() < offers { 0 } else { *asked.values().min().expect("one") };
-    assert_eq!(asked.values().sum::<u32>(), count);
-    assert!(asked.values().all(|times| *times <= least + 1), "{asked:?}");
 }
