@@ -1,20 +1,20 @@
-//! One rule for all collections that follow the load: they give back what a burst took.
+//! One rule for all collections that grow with the load: they give the memory of a burst back.
 
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::Hash;
 
 use slab::Slab;
 
-/// Collections with no more room than this are left as they are.
+/// Collections with no more room than this number of entries never shrink.
 pub(crate) const KEPT: usize = 128;
 
-/// Whether so little of the room is used that it is worth moving what is there.
+/// Whether so little of the room is used that it is worth moving the entries.
 fn is_sparse(len: usize, capacity: usize) -> bool {
     capacity > KEPT && len < capacity / 8
 }
 
-/// A collection that halves its room or better once it uses less than an eighth. A removal costs O(1)
-/// on average.
+/// A collection that gives back at least half of its room once it uses less than an eighth of it. A
+/// removal costs O(1) on average.
 pub(crate) trait Trim {
     fn trim(&mut self);
 }
@@ -36,7 +36,7 @@ trim!(Vec<T>, T);
 trim!(VecDeque<T>, T);
 trim!(BinaryHeap<T>, T: Ord);
 
-/// Keys do not move: the room behind the last value goes back.
+/// Keys do not move, so only the room behind the last value is given back.
 impl<T> Trim for Slab<T> {
     fn trim(&mut self) {
         if self.is_empty() && self.capacity() > KEPT {

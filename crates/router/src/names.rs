@@ -1,11 +1,11 @@
-//! Names that the caller and the router share.
+//! Numbers that the caller and the router share.
 
-/// A connection: a dense small number that the caller chooses. It lets the member leave before it
-/// uses the number again.
+/// A connection: a small number that the caller chooses, as an index. The caller lets the member leave
+/// before it uses the number again.
 pub type Member = u32;
 
-/// One of the shards, which are numbered from 0.
+/// The number of a shard, from 0.
 pub type Shard = u16;
 
-/// Names a command of the caller's, and comes back with its outcome.
+/// The caller's number of a command. The outcome of the command carries it.
 pub type Ticket = u32;

@@ -1,16 +1,16 @@
-//! The seam under the owner of a channel, where publications may be ordered by something else than
-//! this process.
+//! The interface below the owner of a channel to a broker that may order publications beyond this
+//! process.
 
 use super::Payload;
 
-/// Names one publication that a backplane has yet to append.
+/// The number of a publication that a backplane has yet to append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AppendId(pub u32);
 
 /// The answer of a backplane to a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Append {
-    /// The owner numbers and keeps the publication at once.
+    /// The owner numbers and keeps the publication itself, at once.
     Number,
     /// The caller will pass the outcome to [`Channels::appended`](super::Channels::appended), in the
     /// order of the channel's publications.
@@ -26,16 +26,19 @@ pub enum Interest {
     Last,
 }
 
-/// The owner of a channel asks it before it numbers a publication.
+/// Orders the publications of channels. The owner of a channel asks it before it numbers a
+/// publication.
 pub trait Backplane {
-    /// A publication wants to enter `channel`. With [`Append::Later`] the outcome comes under `id`.
+    /// Appends a publication to `channel` at the time `now`, in milliseconds. With [`Append::Later`] the
+    /// outcome comes with this `id`.
     fn append(&mut self, id: AppendId, channel: &str, payload: &Payload, now: u64) -> Append;
 
-    /// The first shard has subscribed to `channel`, or the last one has left it.
+    /// Reports that the first shard of this process has subscribed to `channel`, or that the last one
+    /// has left it.
     fn interest(&mut self, channel: &str, interest: Interest);
 }
 
-/// A process that is alone: its owners number publications themselves.
+/// The backplane of a single process: the owners number publications themselves.
 pub struct Local;
 
 impl Backplane for Local {

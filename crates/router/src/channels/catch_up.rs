@@ -1,4 +1,4 @@
-//! Publications on their way out: to subscribers that have caught up, and to readers that are behind.
+//! Deliveries: to subscribers that have caught up, and to readers, which are behind.
 
 use std::mem;
 use std::sync::Arc;
@@ -7,26 +7,26 @@ use super::channel::Subscriber;
 use super::readers::{Reader, ReaderState, Slice};
 use super::*;
 
-/// Deliveries of one channel before it is another's turn.
+/// Deliveries in one turn of a channel.
 const TURN: usize = 256;
 
 /// The result of offering publications to one reader.
 enum Read {
-    /// All there is.
+    /// It has all publications.
     CaughtUp,
-    /// Its member is full.
+    /// Its member's connection is congested.
     Full,
-    /// The owner has been asked for what comes next.
+    /// The owner has been asked for the next slice of history.
     Waiting,
-    /// Nothing more, as its connection ends.
+    /// It gets nothing more, because its connection ends.
     Ended,
 }
 
 impl<E: Encoded> Channels<E> {
-    /// Makes at most `budget` deliveries: offers each publication, with what the caller has made of it
-    /// before, to the subscribers on this shard that have caught up. Channels take turns; in each,
-    /// every subscriber hears in order what was published since it subscribed. Returns whether
-    /// something is left. To be called once a turn, also when nothing waits but somebody is behind.
+    /// Makes at most `budget` deliveries: offers each publication, with its encoding, to the subscribers
+    /// that have caught up. Channels take turns; each subscriber gets the publications of a channel in
+    /// order, from its subscription on. Returns whether deliveries are left. Call it once a turn, also
+    /// when nothing waits but a member is behind.
     pub fn deliver(&mut self, budget: usize, now: u64, to: &mut impl Subscribers<E>) -> bool {
         self.readers.begin_turn(now);
         self.review(now);
@@ -70,12 +70,12 @@ impl<E: Encoded> Channels<E> {
             }
             self.logs.delivered(log, sequence, deliveries);
             made += deliveries;
-            // From the highest place down, so that the others keep theirs.
+            // From the highest place down, because removing one may move those above it.
             while let Some(place) = self.fell_behind.pop() {
                 self.fall_behind(channel, place, sequence, now);
             }
             self.logs.trim(log);
-            // The caller's encoding counts, too.
+            // The encoding counts against the bound, too.
             self.logs.evict(log, &mut self.readers, now);
             self.update_full(log);
         }
@@ -83,7 +83,7 @@ impl<E: Encoded> Channels<E> {
         made
     }
 
-    /// A listed subscriber has not taken the publication with this sequence number.
+    /// Makes a listed subscriber, which has not taken this publication, a reader.
     fn fall_behind(&mut self, key: u32, place: u32, sequence: u64, now: u64) {
         let channel = self.channels.value(key);
         let (log, Subscriber { member, index }) =
@@ -103,8 +103,8 @@ impl<E: Encoded> Channels<E> {
         self.add_reader(log, reader, now);
     }
 
-    /// Whether the member is behind in some channel, and has to [`pull`](Self::pull) when its
-    /// connection takes more. O(1).
+    /// Whether the member is behind in a channel and has to [`pull`](Self::pull) when its connection takes
+    /// more. O(1).
     pub fn is_behind(&self, member: Member) -> bool {
         self.readers.is_behind(member)
     }
@@ -114,8 +114,9 @@ impl<E: Encoded> Channels<E> {
         self.readers.is_empty()
     }
 
-    /// The member's connection has taken everything that was queued: offers it what it has yet to
-    /// get, until it is full. Channels in which it is behind take turns.
+    /// Offers a member the publications that it has yet to get, until its connection is congested. Call it
+    /// when the connection has taken everything that was queued. The channels in which the member is
+    /// behind take turns.
     pub fn pull(&mut self, member: Member, now: u64, to: &mut impl Subscribers<E>) -> Pulled {
         if !self.is_behind(member) {
             return Pulled::CaughtUp;
@@ -137,7 +138,7 @@ impl<E: Encoded> Channels<E> {
         pulled
     }
 
-    /// Offers a reader what it has yet to get.
+    /// Offers a reader the publications that it has yet to get.
     fn read(&mut self, key: u32, now: u64, to: &mut impl Subscribers<E>) -> Read {
         let Reader { member, index, channel, cursor, .. } = self.readers[key];
         if let Slice::Asked { .. } = self.readers.slice(member) {
@@ -172,7 +173,7 @@ impl<E: Encoded> Channels<E> {
         read
     }
 
-    /// The same, with the reader out of its log.
+    /// The same, while the reader is not in its log's set of readers.
     fn read_on(
         &mut self,
         key: u32,
@@ -211,7 +212,7 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// Offers a reader what is in its channel's log.
+    /// Offers a reader the publications in its channel's log.
     fn read_log(
         &mut self,
         key: u32,
@@ -244,7 +245,7 @@ impl<E: Encoded> Channels<E> {
         while let Some(publication) = publications.front() {
             let offset = publication.position.map_or(0, |position| position.offset);
             let cursor = self.readers[key].cursor;
-            // A reader may have skipped some of it.
+            // The reader may have skipped a part of the slice.
             if offset == cursor {
                 self.report_dropped(key, name, to);
                 let taken = to.offer(member, publication, &mut E::default());
@@ -260,7 +261,7 @@ impl<E: Encoded> Channels<E> {
         true
     }
 
-    /// Asks the owner of a reader's channel for a slice of history. Returns whether it is here.
+    /// Asks the owner of a reader's channel for a slice of history. Returns whether the slice is here.
     fn ask_slice(&mut self, key: u32, hold: bool, now: u64) -> bool {
         let reader = &mut self.readers[key];
         reader.held = hold;
@@ -280,7 +281,7 @@ impl<E: Encoded> Channels<E> {
         true
     }
 
-    /// A reader goes on in the log.
+    /// Moves a reader from history to the log: drops its slice and its hold.
     fn leave_history(&mut self, key: u32) {
         self.readers.drop_slice(key);
         let Reader { held, channel, id, .. } = self.readers[key];
@@ -290,8 +291,8 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// The next publication of a reader is gone, and `oldest` is the first that is left. Returns
-    /// whether the reader goes on.
+    /// Handles a reader whose next publication was dropped; `oldest` is the first that is left. Returns
+    /// whether the reader continues.
     fn overrun(
         &mut self,
         key: u32,
@@ -310,13 +311,13 @@ impl<E: Encoded> Channels<E> {
         true
     }
 
-    /// A reader that is not in its log gets nothing more.
+    /// Ends a reader that is not in its log's set of readers.
     fn end_reader(&mut self, key: u32) {
         self.leave_history(key);
         self.readers.end(key);
     }
 
-    /// Tells a member what it has not got, before it gets what follows.
+    /// Tells a member how many publications were skipped, before it gets the next one.
     fn report_dropped(&mut self, key: u32, name: &Arc<str>, to: &mut impl Subscribers<E>) {
         let reader = &mut self.readers[key];
         let dropped = mem::take(&mut reader.dropped);
@@ -325,8 +326,8 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// Gives readers of channels without history a new place whose next publication is gone. Returns
-    /// what is left of the budget.
+    /// Moves or ends the readers of channels without history whose next publication was dropped. Returns
+    /// the rest of the budget.
     fn sweep(&mut self, budget: usize, to: &mut impl Subscribers<E>) -> usize {
         let mut left = budget;
         while left > 0

@@ -1,31 +1,32 @@
-//! One channel as one shard sees it: its subscribers here.
+//! One channel on a shard with subscribers.
 
 use super::list::List;
 use crate::{Member, Shard};
 
-/// A channel that members of this shard are subscribed to, or have asked to be. A cache line with
-/// its name.
+/// A channel with subscribers on this shard, pending ones included. With its name it takes a cache
+/// line.
 pub(super) struct Channel {
-    /// The subscribers that have caught up. Contiguous: publications are handed out by slices of it.
+    /// The subscribers that have caught up. The list is contiguous: publications are handed out by
+    /// slices of it.
     pub(super) subscribers: List<Subscriber>,
-    /// Members that are not in the list: those that the owner has not answered, and those that are
-    /// behind.
+    /// Number of members that are not in the list, because their join is pending or they are behind.
     pub(super) unlisted: u32,
-    /// The number of subscribers that the owner was told.
+    /// The number of subscribers that was last reported to the owner.
     pub(super) reported: u32,
-    /// The channel's log; `NONE` while nothing waits and nobody is behind.
+    /// The channel's log; `NONE` while no publication waits and no member is behind.
     pub(super) log: u32,
     pub(super) owner: Shard,
-    /// The owner has answered: publications reach this shard for as long as this record lives.
+    /// The owner has answered a join: publications reach this shard for as long as this record lives.
     pub(super) joined: bool,
     pub(super) keeps_history: bool,
 }
 
-/// One subscription in a channel's list: half of what it takes.
+/// One subscription in a channel's list. The member's [`Membership`](super::members::Membership) is
+/// the other half.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subscriber {
     pub(super) member: Member,
-    /// Among the member's own memberships.
+    /// The index of the subscription among those of the member.
     pub(super) index: u32,
 }
 
@@ -41,7 +42,7 @@ impl Channel {
         Channel { subscribers, unlisted: 0, reported: 0, log, owner, joined, keeps_history }
     }
 
-    /// Members that are subscribed or have asked to be.
+    /// Number of members that are subscribed, pending ones included.
     pub(super) fn members(&self) -> u32 {
         self.subscribers.len() as u32 + self.unlisted
     }

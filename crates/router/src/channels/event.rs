@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::{Origin, Position, Publication};
 use crate::{Member, Ticket};
 
-/// The outcome of a command that could not be answered at once.
+/// The outcome of a command.
 ///
-/// The ticket says which command it was. A member may have left, and its number may be in use
-/// again, when the caller takes an event.
+/// The ticket identifies the command. When the caller takes the event, the member may have left and its
+/// number may be in use again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The member is subscribed.
@@ -23,14 +23,14 @@ pub enum Event {
         /// the member is behind: its next [`pull`](super::Channels::pull) begins with what it missed.
         recovery: Option<Recovery>,
     },
-    /// The member unsubscribed before it was subscribed.
+    /// The member unsubscribed before its subscription began.
     Withdrawn {
         /// The member.
         member: Member,
         /// The ticket of the command that subscribed.
         ticket: Ticket,
     },
-    /// The outcome of a publication. Without a ticket it only comes if the owner has refused.
+    /// The outcome of a publication. Without a ticket it comes only if the owner has refused it.
     Published {
         /// The ticket of the command.
         ticket: Option<Ticket>,
@@ -41,57 +41,57 @@ pub enum Event {
         /// Its position, in a channel with history, or the reason of the channel's owner to refuse.
         outcome: Result<Option<Position>, ChannelError>,
     },
-    /// The answer to a question about history.
+    /// A page of history.
     History {
         /// The ticket of the command.
         ticket: Ticket,
-        /// The answer.
+        /// The page.
         page: HistoryPage,
     },
-    /// The member waited for a slice of history ([`Pulled::Waiting`](super::Pulled::Waiting)), which is
-    /// here or not needed any more: pull it.
+    /// The member waited for a slice of history ([`Pulled::Waiting`](super::Pulled::Waiting)), which has
+    /// arrived or is not needed any more. The caller should pull the member.
     Readable {
         /// The member, if it has not left since.
         member: Member,
     },
 }
 
-/// The place of a new subscriber in a channel with history.
+/// The start of a new subscriber in a channel with history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovery {
     /// The channel's position now.
     pub position: Position,
-    /// If the subscriber gave a start: whether everything since then is still there. If so, the
-    /// subscriber gets it.
+    /// If the subscriber gave a start: whether all publications since then are still there. If so, the
+    /// subscriber gets them.
     pub recovered: Option<bool>,
 }
 
-/// An answer to a question about history.
+/// A page of a channel's history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryPage {
     /// The channel's position now.
     pub position: Position,
-    /// If the question gave a start: whether the answer begins there. Forward, everything since the
-    /// start is still there; in reverse, the start is of the channel's current epoch.
+    /// If the query gave a start: whether the page begins there. Forward, all publications since the
+    /// start are still there; in reverse, the start is of the channel's current epoch.
     pub recovered: Option<bool>,
-    /// In the order that was asked for.
+    /// The publications, in the order of the query.
     pub publications: Vec<Publication>,
-    /// The limits of the question left something out: newer publications if it recovers forward,
+    /// Whether the limits of the query left publications out: newer ones if the page recovers forward,
     /// otherwise older ones.
     pub more: bool,
 }
 
-/// The reason why a command was refused. Nothing has changed.
+/// The reason why a command of a member is refused. The command has changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChannelError {
-    /// The member is subscribed, or has asked to be.
+    /// The member is subscribed, or its subscription is pending.
     AlreadySubscribed,
-    /// The member is not subscribed and has not asked to be.
+    /// The member is not subscribed, and no subscription is pending.
     NotSubscribed,
-    /// The member has as many subscriptions as it may have.
+    /// The member has reached its bound of subscriptions.
     TooMany,
     /// The channel keeps no history.
     NoHistory,
-    /// The server is behind.
+    /// The server is behind: too many messages or publications wait. Try again later.
     Overloaded,
 }

@@ -1,4 +1,5 @@
-//! Which publications of one channel wait for which subscribers, while subscribers come and go.
+//! The fan-out of one channel: which publications wait for which subscribers, while subscribers join
+//! and leave.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -6,8 +7,8 @@ use std::ops::Range;
 /// The fan-out of one channel on this shard.
 ///
 /// The channel's list is cut into segments. The subscribers below a segment's end have yet to get its
-/// publications; those that subscribed later are behind it. The oldest publication is handed out from
-/// its end downward, and the subscribers that have got it are thereby in the next segment:
+/// publications; later subscribers are above it. The oldest publication is handed out from its end
+/// downward, which moves the subscribers that have got it into the next segment:
 ///
 /// ```text
 ///   segments      end 3: 1 publication   end 7: 2 publications
@@ -15,11 +16,11 @@ use std::ops::Range;
 ///              ├─ all ─┤ └ the two ─┘ └─ none: subscribed after they were published
 /// ```
 ///
-/// There are at most as many segments as it takes for their deliveries, at least 1 + 2 + 3 + ..., to
-/// reach what may wait, so that closing a gap is bounded by the square root of that.
+/// `n` segments have at least 1 + 2 + ... + n deliveries, so closing a gap takes at most about the square
+/// root of twice the deliveries that may wait.
 #[derive(Default)]
 pub(super) struct Fanout {
-    /// Ends go up strictly, from at least 1.
+    /// Their ends go up strictly, from at least 1.
     segments: VecDeque<Segment>,
 }
 
@@ -29,12 +30,12 @@ struct Segment {
     publications: u32,
 }
 
-/// The effect of a gap that was closed.
+/// The effect of closing a gap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Closed {
-    /// Deliveries that are off.
+    /// Deliveries that are not made any more.
     pub(super) cancelled: u64,
-    /// The oldest publications that wait for nobody any more.
+    /// Number of publications, oldest first, whose fan-out is over.
     pub(super) finished: usize,
 }
 
@@ -47,7 +48,7 @@ impl Fanout {
         self.segments.capacity()
     }
 
-    /// Adds a publication for the subscribers that there are: those below `end`, at least one.
+    /// Adds a publication for the subscribers below `end`, of which there is at least one.
     pub(super) fn push(&mut self, end: u32) {
         match self.segments.back_mut() {
             Some(last) if last.end == end => last.publications += 1,
@@ -55,13 +56,14 @@ impl Fanout {
         }
     }
 
-    /// At most `max` of the subscribers that have yet to get the oldest publication.
+    /// The places of at most `max` subscribers that have yet to get the oldest publication.
     pub(super) fn next(&self, max: usize) -> Option<Range<usize>> {
         let end = self.segments.front()?.end as usize;
         Some(end.saturating_sub(max)..end)
     }
 
-    /// The last `deliveries` of those have got it. Returns whether all have.
+    /// Records that the last `deliveries` of the subscribers that wait for the oldest publication have got
+    /// it. Returns whether all of them have.
     pub(super) fn delivered(&mut self, deliveries: usize) -> bool {
         let first = self.segments.front_mut().expect("something waits");
         let left = first.end - deliveries as u32;
@@ -79,9 +81,9 @@ impl Fanout {
         left == 0
     }
 
-    /// Closes the gap that a subscriber leaves at `gap` in a list of `len`: `moved(from, to)` moves
-    /// the last one of each segment from there on into the gap that the one before it left, so that
-    /// the last place of the list becomes free.
+    /// Closes the gap that a subscriber leaves at place `gap` in a list of `len`. `moved(from, to)` moves
+    /// the last subscriber of each segment from there on into the gap before it, so that the last place
+    /// of the list becomes free.
     pub(super) fn close_gap(
         &mut self,
         mut gap: u32,
@@ -104,8 +106,8 @@ impl Fanout {
         Closed { cancelled, finished: self.merge_empty(first) }
     }
 
-    /// Merges an empty segment into the previous one. Returns the publications of an empty first
-    /// segment, which wait for nobody.
+    /// Merges an empty segment into the previous one. Returns the number of publications of an empty
+    /// first segment, whose fan-out is over.
     fn merge_empty(&mut self, segment: usize) -> usize {
         let Some(&Segment { end, publications }) = self.segments.get(segment) else { return 0 };
         let done = match segment.checked_sub(1) {

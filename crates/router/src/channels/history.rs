@@ -1,4 +1,4 @@
-//! The newest publications of one channel, and its count.
+//! The newest publications of one channel, and its position.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::holds::Holds;
 use super::{Direction, HistoryPage, HistoryQuery, Payload, Position, Publication, Start};
 
-/// How much of a channel is kept, and for how long.
+/// How many publications of a channel are kept, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retention {
     /// Number of publications at most. With 0 the channel has no history.
@@ -20,17 +20,17 @@ pub struct Retention {
 /// A channel's history, at its owner.
 pub(super) struct History {
     retention: Retention,
-    /// Of the newest publication, kept or not.
+    /// The position of the newest publication, whether or not it is still kept.
     position: Position,
-    /// Oldest first; their offsets lead up to `position` without a gap, their times go up. More than
-    /// the retention allows are only there for a hold.
+    /// Oldest first. Their offsets end at `position` without a gap, and their times go up. There are more
+    /// than the retention allows only because of a hold.
     kept: VecDeque<Kept>,
     payload_bytes: usize,
     /// Bytes of payload beyond the retention's size.
     held_bytes: u64,
     /// `None` without holds.
     pub(super) holds: Option<Box<Holds>>,
-    /// It is listed among the owner's deadlines.
+    /// Whether the owner has a deadline for it.
     pub(super) has_deadline: bool,
 }
 
@@ -57,17 +57,17 @@ impl History {
         self.kept.len()
     }
 
-    /// The offset of the oldest publication, or, if there is none, of the next one.
+    /// The offset of the oldest publication, or of the next one if there is none.
     fn oldest(&self) -> u64 {
         self.position.offset + 1 - self.kept.len() as u64
     }
 
-    /// Whether the oldest publication has to stay, whatever the retention.
+    /// Whether a hold keeps the oldest publication, whatever the retention.
     fn is_held(&self) -> bool {
         self.holds.as_ref().is_some_and(|holds| holds.lowest() <= self.oldest())
     }
 
-    /// When the oldest publication is to be dropped. One that is held has no such time.
+    /// The time at which the oldest publication expires; `None` while it is held.
     pub(super) fn deadline(&self) -> Option<u64> {
         let oldest = self.kept.front().filter(|_| !self.is_held())?;
         Some(self.end_of(oldest))
@@ -77,7 +77,7 @@ impl History {
         kept.published.saturating_add(self.retention.ttl_ms)
     }
 
-    /// Counts a publication and keeps it.
+    /// Numbers a publication and keeps it.
     pub(super) fn append(&mut self, payload: Payload, now: u64) -> Position {
         let size = self.retention.size as usize;
         if self.kept.len() >= size && !self.is_held() {
@@ -97,24 +97,24 @@ impl History {
         self.position
     }
 
-    /// Publications beyond the retention's size, which are only there because of holds.
+    /// Number of publications beyond the retention's size, which only holds keep.
     fn beyond(&self) -> usize {
         self.kept.len().saturating_sub(self.retention.size as usize)
     }
 
-    /// Their bytes of payload.
+    /// Bytes of payload of the publications beyond the retention's size.
     pub(super) fn held_bytes(&self) -> u64 {
         self.held_bytes
     }
 
-    /// How many publications a reader that starts at `start` has missed; `None` if that cannot be
-    /// known, or if not all of them are still there.
+    /// Number of publications that a reader at `start` has missed; `None` if that is unknown, or if not
+    /// all of them are still within the retention.
     pub(super) fn missed(&self, start: Start, now: u64) -> Option<usize> {
         let missed = self.position.offset.checked_sub(self.offset(start)?)?;
         (missed <= self.visible(now) as u64).then_some(missed as usize)
     }
 
-    /// The offset of a start that is of this epoch.
+    /// The offset of a start, if it has one of this epoch.
     fn offset(&self, start: Start) -> Option<u64> {
         match start {
             Start::Head => None,
@@ -125,17 +125,17 @@ impl History {
         }
     }
 
-    /// How many publications are within the retention.
+    /// Number of publications within the retention.
     fn visible(&self, now: u64) -> usize {
         self.fresh(now).min(self.retention.size as usize)
     }
 
-    /// How many publications are not past their time, whether or not the others are still here.
+    /// Number of publications that have not expired; expired ones may still be here.
     fn fresh(&self, now: u64) -> usize {
         self.kept.len() - self.kept.partition_point(|kept| self.end_of(kept) <= now)
     }
 
-    /// The answer to a question about the channel.
+    /// The page for a query.
     pub(super) fn page(&self, channel: &Arc<str>, query: HistoryQuery, now: u64) -> HistoryPage {
         let HistoryQuery { start, limit, bytes_max, direction } = query;
         let (kept, visible) = (self.kept.len(), self.visible(now));
@@ -162,7 +162,7 @@ impl History {
             }
             Direction::Reverse => {
                 let before = self.offset(start);
-                // Without a start, all of them are older.
+                // Without a start, all publications count as older.
                 let newer = before.map_or(0, |before| {
                     let newer = self.position.offset.saturating_add(1).saturating_sub(before);
                     usize::try_from(newer).unwrap_or(usize::MAX).min(visible)
@@ -177,8 +177,8 @@ impl History {
         HistoryPage { position: self.position, recovered, publications, more: more && limit > 0 }
     }
 
-    /// Consecutive publications from the offset `from` on, or from the oldest one that is still there,
-    /// and the offset of the first of them. They are more than `bytes_max` only if the first one is.
+    /// Consecutive publications from the offset `from` on, or from the oldest one that is still here, and
+    /// the offset of the first of them. They have more than `bytes_max` bytes only if the first one has.
     pub(super) fn slice(
         &self,
         channel: &Arc<str>,
@@ -191,7 +191,7 @@ impl History {
         (first, places.take(count).map(|at| self.at(channel, at)).collect())
     }
 
-    /// How many publications at `places` are within the bounds: at least one, unless `limit` is 0.
+    /// Number of publications at `places` within the bounds: at least one, unless `limit` is 0.
     fn within(
         &self,
         places: &mut dyn Iterator<Item = usize>,
@@ -213,7 +213,7 @@ impl History {
         Publication { channel: channel.clone(), position, payload, except: None }
     }
 
-    /// Drops at most `max` publications that are past their time; returns how many.
+    /// Drops at most `max` expired publications. Returns how many.
     pub(super) fn expire(&mut self, now: u64, max: usize) -> usize {
         let expired = (self.kept.len() - self.fresh(now)).min(max);
         let dropped = (0..expired).take_while(|_| self.evict_one()).count();
@@ -221,13 +221,13 @@ impl History {
         dropped
     }
 
-    /// Drops the oldest publication before its time.
+    /// Drops the oldest publication before it expires, unless it is held.
     pub(super) fn evict(&mut self) {
         self.evict_one();
         self.give_back();
     }
 
-    /// Drops what was only there for a hold and is beyond the size; the rest has its time.
+    /// Drops the publications beyond the size that no hold keeps any more. The others expire in time.
     pub(super) fn drop_released(&mut self) {
         while self.beyond() > 0 && self.evict_one() {}
         self.give_back();
@@ -250,14 +250,14 @@ impl History {
         self.payload_bytes -= shared_bytes(oldest.payload.bytes.len());
     }
 
-    /// Shrinks when a quarter of the room is used.
+    /// Shrinks when at most a quarter of the room is used.
     fn give_back(&mut self) {
         if self.kept.len() <= self.kept.capacity() / 4 {
             self.kept.shrink_to(self.kept.len());
         }
     }
 
-    /// What it takes while it has publications; the formula is at `Stats::history_bytes`.
+    /// Bytes of the history while it has publications, by the formula of `Stats::history_bytes`.
     pub(super) fn bytes(&self) -> usize {
         let room = self.kept.capacity() * size_of::<Kept>();
         allocated(size_of::<History>()) + allocated(room) + self.payload_bytes
@@ -298,7 +298,7 @@ mod tests {
         Start::After(at(offset))
     }
 
-    /// The offsets that a question is answered with, and whether there is more.
+    /// Of the page for a query: whether it recovers, its offsets, and whether there is more.
     fn page(
         history: &History,
         start: Start,
@@ -315,7 +315,7 @@ mod tests {
         (page.recovered, page.publications.iter().map(offset).collect(), page.more)
     }
 
-    /// The newest are kept, as many as there may be, with their offsets.
+    /// The newest publications are kept, up to the retention's size, with their offsets.
     #[test]
     fn the_newest_are_kept() {
         let mut history = history(3);
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(newest, (None, vec![3, 4, 5], false));
     }
 
-    /// A page begins where the question says, ends within its bounds, and says what they left out.
+    /// A page begins where the query says, ends within its bounds, and says whether they left more out.
     #[test]
     fn pages_have_bounds() {
         let mut history = history(10);
@@ -353,8 +353,8 @@ mod tests {
         assert_eq!(reverse(other, (2, 9)), (Some(false), vec![12, 11], true));
     }
 
-    /// A slice has consecutive publications from an offset on, or from what is left, and at least one
-    /// if there is one.
+    /// A slice has consecutive publications from an offset on, or from the oldest that is left, and at
+    /// least one if there is one.
     #[test]
     fn slices_follow_each_other() {
         let mut history = history(3);
@@ -367,7 +367,8 @@ mod tests {
         assert_eq!([slice(3, 0), slice(6, 9), slice(u64::MAX, 9)], [(3, 1), (6, 0), (6, 0)]);
     }
 
-    /// A reader has missed what came since, or it cannot be told what it missed.
+    /// The number of publications that a reader has missed is exact, or unknown when one of them is gone
+    /// or its position is of another epoch.
     #[test]
     fn what_was_missed_is_there_or_not() {
         let mut history = history(3);
@@ -385,7 +386,7 @@ mod tests {
         assert_eq!((history.missed(after(3), 12), history.missed(after(2), 12)), (Some(2), None));
     }
 
-    /// What is past its time is dropped, a bounded number in one go; the count goes on.
+    /// Expired publications are dropped, a bounded number a call. The count goes on.
     #[test]
     fn time_drops() {
         let mut history = history(100);
@@ -399,8 +400,8 @@ mod tests {
         assert_eq!((history.len(), history.deadline(), history.position()), (0, None, at(40)));
     }
 
-    /// What is held stays whatever size, time and bytes say, is counted, and is nobody else's; then
-    /// it goes.
+    /// Held publications stay whatever size, time and bytes say, are counted, and are in no page; once
+    /// released they are dropped.
     #[test]
     fn holds_keep_what_they_need() {
         let mut history = history(3);
@@ -419,7 +420,7 @@ mod tests {
         assert_eq!((history.len(), history.held_bytes(), history.deadline()), (3, 0, Some(10)));
     }
 
-    /// Room grows up to the retention's size and is given back; the bytes are counted from it.
+    /// Room grows up to the retention's size and is given back, and the counted bytes follow it.
     #[test]
     fn room_follows_what_is_kept() {
         let mut history = history(100);

@@ -1,4 +1,4 @@
-//! Readers for which a channel's history stays until they have read it.
+//! Holds: a channel's history that stays, whatever the retention, until readers have read it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::Shard;
 /// The holds on one channel's history.
 #[derive(Default)]
 pub(super) struct Holds {
-    /// The offsets from which on history stays, with their holders.
+    /// The first offset that each holder needs.
     offsets: BTreeSet<(u64, Holder)>,
     holders: BTreeMap<Holder, Hold>,
 }
@@ -26,13 +26,13 @@ impl Holds {
         self.holders.is_empty()
     }
 
-    /// The first offset that has to stay, whatever the retention.
+    /// The lowest offset that any holder needs; the greatest number without holders.
     pub(super) fn lowest(&self) -> u64 {
         self.offsets.first().map_or(u64::MAX, |(offset, _)| *offset)
     }
 
-    /// History from `offset` on stays for the holder until that time. Returns when its hold would
-    /// have lapsed, if it had one.
+    /// Holds history from `offset` on for the holder until the time `until`. Returns the time at which its
+    /// hold before would have lapsed, if it had one.
     pub(super) fn set(&mut self, holder: Holder, offset: u64, until: u64) -> Option<u64> {
         let before = self.release(holder);
         self.offsets.insert((offset, holder));
@@ -40,7 +40,7 @@ impl Holds {
         before
     }
 
-    /// Nothing stays for the holder. Returns when its hold would have lapsed, if it had one.
+    /// Ends the hold of a holder. Returns the time at which it would have lapsed, if there was one.
     pub(super) fn release(&mut self, holder: Holder) -> Option<u64> {
         let Hold { offset, until } = self.holders.remove(&holder)?;
         self.offsets.remove(&(offset, holder));

@@ -3,32 +3,31 @@
 /// Bounds of one shard's channels.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Members that there is room for from the start: memory that is not touched before it is used.
-    /// There may be more, at the price of what a table leaves behind when it grows.
+    /// Number of members that there is room for from the start. The memory is not touched before it is
+    /// used. There may be more members; the table then grows and moves.
     pub members_expected: usize,
-    /// Subscriptions that one member may have.
+    /// Number of subscriptions of one member at most.
     pub subscriptions_max: usize,
-    /// Messages that may wait for one other shard before commands that need more are refused. Those
-    /// that are not refused (answers, withdrawals) are at most as many as were let through before.
+    /// Number of messages that may wait for one other shard before commands that need more of them are
+    /// refused. Messages that are never refused (answers, withdrawals) each belong to an earlier one.
     pub messages_max: usize,
-    /// Deliveries that may wait before this shard is spared: publications that it cares about are
-    /// refused by their owners until half of them are made. What is on its way then still comes, and
-    /// one publication to many subscribers may exceed it.
+    /// Number of deliveries that may wait on this shard. Beyond it owners refuse publications that this
+    /// shard would get, until half of the deliveries are made. Publications that are already on their
+    /// way still arrive, and one publication to many subscribers may exceed the bound.
     pub deliveries_max: u64,
-    /// Bytes of history, by the formula of `Stats::history_bytes`. Beyond them the
-    /// owner drops the publications that are closest to the end of their time. Histories without
-    /// publications do not count.
+    /// Bytes of history, by the formula of `Stats::history_bytes`. Beyond them the owner drops the
+    /// publications that would expire first. Histories without publications do not count.
     pub history_bytes_max: u64,
-    /// Bytes of one channel's log on one shard (see `Stats::log_bytes`), and bytes of payload that an
-    /// owner keeps of one channel for readers that recover beyond the channel's retention.
+    /// Bytes of one channel's log on one shard (see `Stats::log_bytes`). Also the bytes of payload that
+    /// an owner holds for the readers of one channel beyond its retention.
     pub log_bytes_max: u64,
     /// Bytes of all logs of the shard.
     pub logs_bytes_max: u64,
     /// Bytes of payload in one slice of history for a reader that is behind. A slice has at least one
     /// publication.
     pub slice_bytes: u32,
-    /// Milliseconds that a reader that is behind may let the server wait, in all until it has caught
-    /// up. A reader that has taken longer is slow: nothing is kept for it beyond the bounds.
+    /// Milliseconds for which a reader may keep the server waiting, in sum until it has caught up. A
+    /// reader that has taken longer is slow: the bounds are not exceeded for its sake.
     pub slow_grace_ms: u64,
 }
 
@@ -50,7 +49,7 @@ impl Default for Limits {
 
 impl Limits {
     /// # Panics
-    /// If a bound is 0 that has to let something through.
+    /// If a bound is 0 that must not be.
     pub(super) fn check(&self) {
         let bounds = [self.deliveries_max, self.log_bytes_max, self.logs_bytes_max];
         assert!(bounds.iter().all(|bound| *bound > 0), "{self:?}");
@@ -59,16 +58,17 @@ impl Limits {
     }
 }
 
-/// Counts of one shard's channels. All zero once everybody left and history has expired.
+/// Counts of one shard's channels. All of them are zero once all members have left and history has
+/// expired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Channels with subscribers on this shard, or with members who have asked to be.
+    /// Channels with subscribers on this shard, pending ones included.
     pub channels: u64,
-    /// Subscriptions on this shard, those that are pending included.
+    /// Subscriptions on this shard, pending ones included.
     pub subscriptions: u64,
-    /// Subscriptions, withdrawn ones too, that the owner has not answered yet.
+    /// Subscriptions, including withdrawn ones, that the owner has not answered yet.
     pub pending: u64,
-    /// Channels owned by this shard, with subscribers anywhere or with history.
+    /// Channels that this shard owns: they have subscribers on some shard, or history.
     pub owned: u64,
     /// Publications in the history of owned channels.
     pub kept: u64,
@@ -86,7 +86,7 @@ pub struct Stats {
     pub history_bytes: u64,
     /// Publications dropped from history because of `Limits::history_bytes_max`, ever.
     pub evicted: u64,
-    /// Messages gathered and not yet taken.
+    /// Messages that are queued for other shards.
     pub messages_waiting: u64,
     /// Deliveries that wait for `deliver`.
     pub deliveries_waiting: u64,
@@ -96,13 +96,13 @@ pub struct Stats {
     pub members_behind: u64,
     /// Subscriptions whose reader is behind.
     pub readers_behind: u64,
-    /// Publications in the logs of this shard: those whose fan-out is not over, and those that
-    /// readers that are behind have yet to take.
+    /// Publications in the logs of this shard: their fan-out is not over, or a reader has yet to take
+    /// them.
     pub log_publications: u64,
-    /// Bytes of the logs: for each publication its payload, what the caller has made of it
-    /// (`Encoded::bytes`) and 160 bytes for the entry and its allocations.
+    /// Bytes of the logs: for each publication its payload, the caller's encoding (`Encoded::bytes`) and
+    /// 160 bytes for the entry and its allocations.
     pub log_bytes: u64,
-    /// Readers for which owned channels keep history until they have read it.
+    /// Readers for which this shard, as an owner, holds history until they have read it.
     pub holds: u64,
     /// Publications that the backplane has yet to append.
     pub appends_waiting: u64,

@@ -1,4 +1,4 @@
-//! A contiguous list: two inline, and little that is touched and not used when there are many.
+//! A contiguous list with room for two values inline, which wastes little memory when it is long.
 
 use std::ops::{Deref, DerefMut};
 
@@ -7,11 +7,12 @@ use smallvec::SmallVec;
 /// A list in the size of a `Vec`, which needs no allocation for two values of 8 bytes.
 pub(super) struct List<T>(SmallVec<[T; 2]>);
 
-/// From here on a list grows fourfold. Room that is not used yet is not touched, and takes no memory;
-/// what a list leaves behind when it moves does, and is a third of it so, not twice as much.
+/// From this length on a list grows fourfold. Unused room is not touched, so it takes no memory. The
+/// memory that a list leaves behind each time it moves does, and growing fourfold keeps the sum of it
+/// at a third of the list; growing twofold would leave as much as the list itself.
 const LARGE: usize = 1024;
 const GROWTH: usize = 4;
-/// A list that uses less of its room than this part moves to a smaller one.
+/// A list that uses less than this part of its room moves to a smaller one.
 const SPARSE: usize = 16;
 
 impl<T> List<T> {
@@ -26,7 +27,7 @@ impl<T> List<T> {
         self.0.push(value);
     }
 
-    /// Drops the last value, and room when most of it is unused.
+    /// Drops the last value. Gives room back when most of it is unused.
     pub(super) fn pop(&mut self) {
         self.0.pop();
         if self.0.spilled() && self.0.len() <= self.0.capacity() / SPARSE {
@@ -34,7 +35,7 @@ impl<T> List<T> {
         }
     }
 
-    /// Drops the value at `place`; the last one takes its place.
+    /// Drops the value at `place`. The last value takes its place.
     pub(super) fn swap_remove(&mut self, place: usize) {
         let last = self.0.len() - 1;
         self.0.swap(place, last);

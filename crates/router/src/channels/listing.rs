@@ -1,4 +1,4 @@
-//! Channels as their owner lists them.
+//! Descriptions of channels by their owner.
 
 use std::sync::Arc;
 
@@ -10,28 +10,28 @@ use super::owner::{Owned, Owner, bytes};
 /// A channel, as its owner sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelInfo {
-    /// Its name.
+    /// The name of the channel.
     pub name: Arc<str>,
-    /// Members that are subscribed anywhere or have asked to be, within an eighth.
+    /// Number of subscribers on all shards, pending ones included, to within an eighth.
     pub subscribers: u64,
-    /// Of the newest publication, if the channel keeps history.
+    /// The position of the newest publication, if the channel keeps history.
     pub position: Option<Position>,
-    /// Publications in its history.
+    /// Number of publications in its history.
     pub kept: u64,
     /// Bytes of the history, by the formula of `Stats::history_bytes`.
     pub history_bytes: u64,
 }
 
-/// The place at which a listing of channels goes on. Channels have no order in it, but one that is
-/// there all the time comes once.
+/// The place at which a listing of channels continues. A listing has no order, but a channel that exists
+/// throughout is listed once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor(pub u32);
 
-/// Keys that are looked at for each channel that is wanted, as most may be free.
+/// Number of keys that one call visits for each channel of its limit, because most keys may be free.
 const KEYS_A_CHANNEL: usize = 16;
 
 impl Owner {
-    /// Describes a channel, if it is here.
+    /// Describes the channel under this key, if there is one.
     pub(super) fn info(&self, key: u32) -> Option<ChannelInfo> {
         let (name, Owned { interests, history }) = self.channels.get(key)?;
         Some(ChannelInfo {
@@ -46,7 +46,7 @@ impl Owner {
         })
     }
 
-    /// At most `limit` channels from `from` on. Looks at a bounded number of keys.
+    /// At most `limit` channels from `from` on. Visits a bounded number of keys.
     pub(super) fn list(
         &self,
         Cursor(from): Cursor,

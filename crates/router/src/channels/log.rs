@@ -1,4 +1,4 @@
-//! The publications of one channel that somebody on this shard has yet to get.
+//! The publications of one channel that subscribers on this shard have yet to get.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -15,47 +15,47 @@ use super::subscribers::Encoded;
 ///   cursors         ▲      ▲  ▲                 ▲
 /// ```
 ///
-/// A publication enters at the end and waits for its fan-out to the channel's list. After that it
-/// stays for as long as a cursor points at it or before it. In a channel with history the sequence
-/// number of a publication is its offset, otherwise it counts the publications of this log.
+/// A publication is appended at the end and waits for its fan-out to the channel's list. After that it
+/// stays for as long as a cursor points at it or before it. The sequence number of a publication is its
+/// offset in a channel with history, otherwise its number in this log.
 pub(super) struct Log<E> {
-    /// The channel's key; `None` if its last member has left, with whom all that waits goes.
+    /// The channel's key; `None` if its last member has left: nothing waits then.
     pub(super) channel: Option<u32>,
     /// Tells logs in the same slot apart.
     pub(super) generation: u32,
     pub(super) keeps_history: bool,
-    /// It has a turn in the shard's fan-outs.
+    /// Whether it is in the queue for the shard's fan-outs.
     pub(super) has_turn: bool,
-    /// It waits for a sweep, as some of its readers may have lost their place.
+    /// Whether it waits for a sweep, because readers may have lost their place.
     pub(super) is_swept: bool,
-    /// The owner of the channel was told that this log is full.
+    /// Whether the owner of the channel has been told that this log is full.
     pub(super) is_behind: bool,
     pub(super) fanout: Fanout,
     entries: VecDeque<Entry<E>>,
     base: u64,
-    /// Entries at the front whose fan-out is over.
+    /// Number of entries at the front whose fan-out is over.
     handed_out: usize,
-    /// Of these, the ones that are in the shard's order of eviction.
+    /// Number of these that are in the shard's order of eviction.
     ordered: usize,
     bytes: u64,
-    /// Readers by sequence number and key: those not known to be slow, which hold what they have yet
-    /// to get, and those that are.
+    /// Readers by sequence number and key. Fast readers hold the publications that they have yet to get,
+    /// slow readers do not.
     fast: BTreeSet<(u64, u32)>,
     slow: BTreeSet<(u64, u32)>,
 }
 
-/// A publication, and what the caller has made of it.
+/// A publication and its encoding by the caller.
 pub(super) struct Entry<E> {
     pub(super) publication: Publication,
     pub(super) encoded: E,
     bytes: u64,
 }
 
-/// Bytes of an entry beside payload and encoding: its record, and the counts and allocations of the
+/// Bytes of an entry without payload and encoding: its record, and the counts and allocations of the
 /// shared parts.
 const ENTRY_BYTES: u64 = 160;
 
-/// A log with no more room than this may be used again for another channel.
+/// A log with at most this much room may be used again for another channel.
 const SPARE_ROOM: usize = 64;
 
 impl<E: Encoded> Entry<E> {
@@ -86,7 +86,7 @@ impl<E: Encoded> Log<E> {
         }
     }
 
-    /// Begins anew, for a channel whose next publication has this sequence number.
+    /// Starts over for a channel whose next publication has the sequence number `next`.
     pub(super) fn open(&mut self, channel: u32, keeps_history: bool, next: u64) {
         assert!(self.entries.is_empty() && self.has_no_readers() && self.bytes == 0);
         self.channel = Some(channel);
@@ -95,7 +95,7 @@ impl<E: Encoded> Log<E> {
         (self.has_turn, self.is_swept, self.is_behind) = (false, false, false);
     }
 
-    /// Whether its room is too much to be kept for another channel.
+    /// Whether it has too much room to be kept for another channel.
     pub(super) fn is_large(&self) -> bool {
         self.entries.capacity() > SPARE_ROOM || self.fanout.capacity() > SPARE_ROOM
     }
@@ -121,7 +121,7 @@ impl<E: Encoded> Log<E> {
         self.fast.is_empty() && self.slow.is_empty()
     }
 
-    /// Nothing is in it, and nobody reads it.
+    /// Whether it has neither publications nor readers.
     pub(super) fn is_idle(&self) -> bool {
         self.entries.is_empty() && self.has_no_readers()
     }
@@ -133,7 +133,7 @@ impl<E: Encoded> Log<E> {
         self.bytes += entry.bytes;
         self.entries.push_back(entry);
         match listed {
-            // There are no others before it that wait: they would have a subscriber.
+            // Without subscribers no earlier publication waits for its fan-out.
             0 => self.handed_out += 1,
             _ => self.fanout.push(listed),
         }
@@ -144,7 +144,7 @@ impl<E: Encoded> Log<E> {
         (self.base + self.handed_out as u64, &mut self.entries[self.handed_out])
     }
 
-    /// The oldest publications have been handed out to all that are listed.
+    /// Records that the fan-out of the oldest publications is over.
     pub(super) fn handed_out(&mut self, publications: usize) {
         self.handed_out += publications;
     }
@@ -154,8 +154,7 @@ impl<E: Encoded> Log<E> {
         &mut self.entries[(sequence - self.base) as usize]
     }
 
-    /// Counts the bytes of an entry anew, which the caller may have encoded. Returns how many more
-    /// there are.
+    /// Measures an entry again, which the caller may have encoded. Returns the change in bytes.
     pub(super) fn measure(&mut self, sequence: u64) -> i64 {
         let entry = self.entry(sequence);
         let (before, after) = (entry.bytes, entry.measure());
@@ -164,7 +163,7 @@ impl<E: Encoded> Log<E> {
         after as i64 - before as i64
     }
 
-    /// A reader stands at `cursor`.
+    /// Adds a reader at `cursor`.
     pub(super) fn add_reader(&mut self, cursor: u64, reader: u32, state: ReaderState) {
         match state {
             ReaderState::Fast => _ = self.fast.insert((cursor, reader)),
@@ -173,29 +172,29 @@ impl<E: Encoded> Log<E> {
         }
     }
 
-    /// A reader does not stand at `cursor` any more.
+    /// Removes a reader from `cursor`.
     pub(super) fn remove_reader(&mut self, cursor: u64, reader: u32) {
         if !self.fast.remove(&(cursor, reader)) {
             self.slow.remove(&(cursor, reader));
         }
     }
 
-    /// A reader that holds the oldest publication.
+    /// A fast reader that has yet to get the oldest publication.
     pub(super) fn holder(&self) -> Option<u32> {
         self.fast.range((self.base, 0)..=(self.base, u32::MAX)).next().map(|(_, reader)| *reader)
     }
 
-    /// A reader whose next publication is not here any more.
+    /// A reader whose next publication has been dropped.
     pub(super) fn overrun(&self) -> Option<u32> {
         self.slow.first().filter(|(cursor, _)| *cursor < self.base).map(|(_, reader)| *reader)
     }
 
-    /// Whether the oldest publication has to stay for now.
+    /// Whether the oldest publication must stay for now.
     pub(super) fn is_held(&self) -> bool {
         !self.entries.is_empty() && (self.handed_out == 0 || self.holder().is_some())
     }
 
-    /// Whether the oldest publication is not needed any more.
+    /// Whether no subscriber needs the oldest publication any more.
     pub(super) fn is_done(&self) -> bool {
         let first = |readers: &BTreeSet<(u64, u32)>| readers.first().map(|(cursor, _)| *cursor);
         let is_past = |cursor: Option<u64>| cursor.is_none_or(|cursor| cursor > self.base);
@@ -212,7 +211,8 @@ impl<E: Encoded> Log<E> {
         entry.bytes
     }
 
-    /// Forgets all, as the channel has no members here any more. Returns the bytes.
+    /// Drops all publications, because the channel has no members on this shard any more. Returns their
+    /// bytes.
     pub(super) fn clear(&mut self) -> u64 {
         self.base = self.end();
         self.entries = VecDeque::new();
@@ -223,8 +223,8 @@ impl<E: Encoded> Log<E> {
         std::mem::take(&mut self.bytes)
     }
 
-    /// The sequence number of the first entry that has to go into the order of eviction, if any. It
-    /// is in there from now on.
+    /// The sequence number of the next entry to add to the order of eviction, if there is one. It counts
+    /// as added.
     pub(super) fn take_unordered(&mut self) -> Option<u64> {
         let sequence = self.base + self.ordered as u64;
         (self.ordered < self.handed_out).then(|| {

@@ -1,4 +1,4 @@
-//! All logs of a shard: whose turn it is, and what may stay.
+//! All logs of a shard: the turns of their fan-outs, and their bounds.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::{Index, IndexMut};
@@ -12,38 +12,39 @@ use super::readers::{ReaderState, Readers};
 use super::subscribers::Encoded;
 use crate::memory::{KEPT, Trim};
 
-/// The logs of a shard. Channels take turns in their fan-outs, so that a large one does not hold up
-/// small ones.
+/// The logs of a shard. Channels take turns in their fan-outs, so that a large one does not delay small
+/// ones.
 pub(super) struct Logs<E> {
     logs: Slab<Log<E>>,
-    /// Logs in which something waits for its fan-out, each once.
+    /// Logs with publications that wait for their fan-out, each once.
     turns: VecDeque<u32>,
-    /// Logs without history of which something was dropped that readers have yet to get.
+    /// Logs of channels without history that have dropped publications which readers have yet to get.
     sweeps: VecDeque<u32>,
-    /// Logs that are full, and whose owners were told so.
+    /// Logs that are full and whose owners have been told so.
     pub(super) full: BTreeSet<u32>,
-    /// Publications that are retained after their fan-out, in this order; some are gone.
+    /// Publications that stay after their fan-out, in the order of eviction. Some have been dropped
+    /// since.
     order: VecDeque<Retained>,
-    /// Logs that are closed and keep their slot and their room, for the next ones.
+    /// Closed logs that keep their slot and their room for the next ones.
     spare: Vec<u32>,
     next_generation: u32,
     publications: u64,
     bytes: u64,
-    /// Deliveries that wait.
+    /// Number of deliveries that wait.
     waiting: u64,
     log_bytes_max: u64,
 }
 
-/// A publication in a log, which is stale if the log is another one now.
+/// A publication in a log. It is stale if the slot has another log now.
 struct Retained {
     log: u32,
     generation: u32,
     sequence: u64,
 }
 
-/// As many logs that are over keep their room.
+/// Number of closed logs that keep their room at most.
 const SPARE_MAX: usize = 32;
-/// Publications that one call of `evict_oldest` looks at.
+/// Number of publications that one call of `evict_oldest` visits at most.
 const EVICTION_SCAN_MAX: usize = 4096;
 
 impl<E: Encoded> Logs<E> {
@@ -75,7 +76,7 @@ impl<E: Encoded> Logs<E> {
         self.waiting
     }
 
-    /// The log of a channel, whose next publication has this sequence number if it has no log yet.
+    /// The log of a channel. A new log starts at the sequence number `next`.
     pub(super) fn open(&mut self, key: u32, channel: &mut Channel, next: u64) -> u32 {
         if channel.log == NONE {
             let spare = self.spare.pop();
@@ -88,7 +89,7 @@ impl<E: Encoded> Logs<E> {
         channel.log
     }
 
-    /// Puts a publication into the log of a channel that has subscribers.
+    /// Appends a publication to a log, for the first `listed` subscribers of the channel.
     pub(super) fn push(&mut self, log: u32, listed: u32, publication: Publication) {
         let this = &mut self.logs[log as usize];
         let before = this.bytes();
@@ -102,8 +103,8 @@ impl<E: Encoded> Logs<E> {
         }
     }
 
-    /// Closes the gap that one of `len` listed subscribers leaves: `moved(from, to)` moves another
-    /// one. Only while something waits for the channel is there more than one to move.
+    /// Closes the gap that one of `len` listed subscribers leaves. `moved(from, to)` moves another one into
+    /// it; while publications wait for their fan-out there may be several to move.
     pub(super) fn close_gap(
         &mut self,
         log: u32,
@@ -122,7 +123,7 @@ impl<E: Encoded> Logs<E> {
         }
     }
 
-    /// Whether a fan-out or a sweep is left to do.
+    /// Whether fan-outs or sweeps are left.
     pub(super) fn has_work(&self) -> bool {
         !self.turns.is_empty() || !self.sweeps.is_empty()
     }
@@ -131,7 +132,7 @@ impl<E: Encoded> Logs<E> {
         self.turns.pop_front()
     }
 
-    /// A turn is over. Returns whether the log is over, too: then its channel is to forget it.
+    /// Ends a turn. Returns whether the log is idle, so that it can be closed.
     pub(super) fn end_turn(&mut self, log: u32) -> bool {
         if !self.logs[log as usize].fanout.is_empty() {
             self.turns.push_back(log);
@@ -142,7 +143,7 @@ impl<E: Encoded> Logs<E> {
         self.logs[log as usize].is_idle()
     }
 
-    /// Some deliveries of a log's turn are made.
+    /// Records deliveries of the publication whose fan-out it is.
     pub(super) fn delivered(&mut self, log: u32, sequence: u64, deliveries: usize) {
         let this = &mut self.logs[log as usize];
         let done = this.fanout.delivered(deliveries);
@@ -151,13 +152,13 @@ impl<E: Encoded> Logs<E> {
         self.measure(log, sequence);
     }
 
-    /// Counts the bytes of a publication anew.
+    /// Measures a publication again.
     pub(super) fn measure(&mut self, log: u32, sequence: u64) {
         let more = self.logs[log as usize].measure(sequence);
         self.bytes = self.bytes.wrapping_add_signed(more);
     }
 
-    /// Drops what nobody needs any more.
+    /// Drops the publications that no subscriber needs any more.
     pub(super) fn trim(&mut self, log: u32) {
         while self.logs[log as usize].is_done() {
             self.pop(log);
@@ -178,7 +179,7 @@ impl<E: Encoded> Logs<E> {
         self.publications -= 1;
     }
 
-    /// Whether the log has reached its bound because of what has to stay.
+    /// Whether the log has reached its bound and its oldest publication must stay.
     pub(super) fn is_full(&self, log: u32) -> bool {
         let log = &self.logs[log as usize];
         log.bytes() > self.log_bytes_max && log.is_held()
@@ -200,8 +201,8 @@ impl<E: Encoded> Logs<E> {
         }
     }
 
-    /// Whether the oldest publication of a log has to stay: its fan-out is not over, or a reader that
-    /// is not slow has yet to take it. Readers that have become slow do not count any more.
+    /// Whether the oldest publication of a log must stay: its fan-out is not over, or a reader that is not
+    /// slow has yet to take it. Marks readers that have become slow.
     pub(super) fn is_held(&mut self, log: u32, readers: &mut Readers, now: u64) -> bool {
         let this = &mut self.logs[log as usize];
         while let Some(holder) = this.holder() {
@@ -217,7 +218,7 @@ impl<E: Encoded> Logs<E> {
         this.is_held()
     }
 
-    /// Drops the oldest publication of a log, which some readers may have yet to take.
+    /// Drops the oldest publication of a log, which slow readers may have yet to take.
     fn drop_oldest(&mut self, log: u32) {
         self.pop(log);
         let this = &mut self.logs[log as usize];
@@ -227,8 +228,8 @@ impl<E: Encoded> Logs<E> {
         }
     }
 
-    /// Drops the oldest publications of all logs that may be dropped, until there are no more than
-    /// `bytes_max`. Looks at a bounded number of them.
+    /// Drops the oldest publications of all logs, apart from those that must stay, until no more than
+    /// `bytes_max` bytes are left. Visits a bounded number of publications.
     pub(super) fn evict_oldest(&mut self, bytes_max: u64, readers: &mut Readers, now: u64) {
         for _ in 0..self.order.len().min(EVICTION_SCAN_MAX) {
             if self.bytes <= bytes_max {
@@ -236,7 +237,7 @@ impl<E: Encoded> Logs<E> {
             }
             let retained = self.order.pop_front().expect("just counted");
             let Some(base) = retained.find(&self.logs).map(Log::base) else { continue };
-            // Older ones of the log had to stay before, and are in the order behind this one.
+            // Older publications of the log had to stay before. They come later in the order.
             for _ in base..=retained.sequence {
                 if self.is_held(retained.log, readers, now) {
                     self.order.push_back(retained);
@@ -247,19 +248,19 @@ impl<E: Encoded> Logs<E> {
         }
     }
 
-    /// A log whose readers have lost their place.
+    /// The next log that waits for a sweep.
     pub(super) fn next_sweep(&mut self) -> Option<u32> {
         self.sweeps.front().copied()
     }
 
-    /// The readers of that log have their place again.
+    /// Ends the sweep of the next log.
     pub(super) fn end_sweep(&mut self) {
         let log = self.sweeps.pop_front().expect("just looked");
         self.logs[log as usize].is_swept = false;
         self.sweeps.trim();
     }
 
-    /// The channel has lost its last member here: its log goes, at once or when its turn comes.
+    /// Drops the log of a channel whose last member has left, at once or when its turn comes.
     pub(super) fn forget(&mut self, log: u32) {
         if log == NONE {
             return;
@@ -295,7 +296,7 @@ impl<E: Encoded> Logs<E> {
 }
 
 impl Retained {
-    /// The log, if the publication is still in it.
+    /// The log, if it still has the publication.
     fn find<'l, E: Encoded>(&self, logs: &'l Slab<Log<E>>) -> Option<&'l Log<E>> {
         let log = logs.get(self.log as usize)?;
         (log.generation == self.generation && log.base() <= self.sequence).then_some(log)

@@ -5,14 +5,15 @@ use std::mem;
 use super::list::List;
 use crate::Member;
 
-/// The memberships of all members, by number. The records are kept for as long as the shard lives,
-/// as its connections' slots are.
+/// The memberships of all members, by member. The table keeps its size for as long as the shard lives,
+/// like the slots of its connections.
 pub(super) struct Members {
     lists: Vec<List<Membership>>,
     memberships: u64,
 }
 
-/// One subscription, seen from the member: half of what it takes.
+/// One subscription in a member's list. The channel's [`Subscriber`](super::channel::Subscriber), the
+/// pending join or the reader is the other half.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Membership {
     /// The channel's key.
@@ -20,18 +21,18 @@ pub(super) struct Membership {
     place: u32,
 }
 
-/// Where a channel has a member.
+/// The place of a member in a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In its list, at this place.
+    /// At this place of the channel's list.
     Listed(u32),
-    /// Nowhere yet: this question has not been answered.
+    /// In no list yet: the owner has not answered this join.
     Joining(u32),
-    /// Out of its list: this reader is behind.
+    /// In no list: this reader is behind.
     Behind(u32),
 }
 
-/// The upper two bits of `Membership::place`. Lists, questions and readers are fewer than 2^30.
+/// The upper two bits of `Membership::place`. There are fewer than 2^30 of each kind.
 const KIND: u32 = 3 << 30;
 const JOINING: u32 = 1 << 30;
 const BEHIND: u32 = 2 << 30;
@@ -62,12 +63,12 @@ impl Membership {
 }
 
 impl Members {
-    /// Nobody's, with room for so many members.
+    /// No memberships, with room for `room` members.
     pub(super) fn new(room: usize) -> Self {
         Members { lists: Vec::with_capacity(room), memberships: 0 }
     }
 
-    /// Memberships of all members.
+    /// Number of memberships of all members.
     pub(super) fn memberships(&self) -> u64 {
         self.memberships
     }
@@ -92,13 +93,13 @@ impl Members {
         list.len() as u32 - 1
     }
 
-    /// Says where a channel has the member now.
+    /// Sets the place of the member in a channel.
     pub(super) fn place(&mut self, member: Member, index: u32, place: Place) {
         let membership = &mut self.lists[member as usize][index as usize];
         *membership = Membership::new(membership.channel, place);
     }
 
-    /// Ends one membership. Also returns the one that has its index now, if one does.
+    /// Removes one membership. Also returns the membership that has its index now, if there is one.
     pub(super) fn remove(
         &mut self,
         member: Member,
@@ -111,7 +112,7 @@ impl Members {
         (removed, list.get(index as usize).copied())
     }
 
-    /// Ends all memberships of a member.
+    /// Removes all memberships of a member.
     pub(super) fn leave(&mut self, member: Member) -> List<Membership> {
         let Some(list) = self.lists.get_mut(member as usize) else { return List::new() };
         self.memberships -= list.len() as u64;
@@ -123,7 +124,7 @@ impl Members {
 mod tests {
     use super::*;
 
-    /// A membership says where its channel has the member, of three kinds of places.
+    /// A membership returns the place that it was made with, of all three kinds.
     #[test]
     fn places_are_told_apart() {
         for key in [0, 7, JOINING - 1] {

@@ -12,34 +12,33 @@ use crate::{Member, Ticket};
 
 /// A message from one shard to another. The caller carries it there, in order and without loss.
 ///
-/// The first seven are for the owner of a channel, the next five come from it, and the last one goes
-/// to all shards.
+/// The first seven variants go to the owner of a channel, the next five come from it, and the last one
+/// goes to all shards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are described with their variant")]
 pub enum ShardMessage {
-    /// One of `subscribers` on the sender wants to hear what follows on `start`. `Joined` gives `join`
-    /// back. `key` names the channel on the sender, for its publications, and `reader` the subscriber
-    /// if it recovers.
+    /// A member of the sender subscribes from `start` on; the sender has `subscribers` members in the
+    /// channel now. `Joined` returns `join`. `key` is the channel's key on the sender, which comes back
+    /// with each publication; `reader` is the id of the subscriber as a reader, if it recovers.
     Join { channel: ChannelName, key: u32, subscribers: u32, join: u32, reader: u32, start: Start },
-    /// The sender has this number of subscribers. With 0, it has forgotten the channel.
+    /// The sender has this number of subscribers in the channel. With 0 it has forgotten the channel.
     SubscriberCount { channel: ChannelName, subscribers: u32 },
     /// A member of the sender publishes.
     Publish { channel: ChannelName, payload: Payload, publisher: Publisher },
     /// A member of the sender asks for history.
     Read { channel: ChannelName, query: HistoryQuery, ticket: Ticket },
-    /// A reader of the sender, which is behind, needs the publications from offset `from` on. With
-    /// `hold` the owner keeps what follows for a while, even if the channel's retention would drop it.
+    /// A reader on the sender needs the publications from offset `from` on. With `hold` the owner keeps
+    /// the later publications for a while, even if the channel's retention would drop them.
     Slice { channel: ChannelName, member: Member, reader: u32, from: u64, hold: bool },
-    /// The owner need not keep anything for this reader.
+    /// The owner need not keep history for this reader any more.
     Release { channel: ChannelName, reader: u32 },
-    /// The sender's log of the channel is full, or no longer: the owner refuses publications
-    /// meanwhile.
+    /// Whether the sender's log of the channel is full: the owner refuses publications while it is.
     ChannelBehind { channel: ChannelName, behind: bool },
-    /// The member with this question is subscribed, and has missed so many publications before
-    /// `recovery.position`, all of which it gets. Later publications follow this message.
+    /// The member of this join is subscribed. It has missed `missed` publications up to
+    /// `recovery.position`, and gets all of them. Later publications follow this message.
     Joined { join: u32, recovery: Option<Recovery>, missed: u64 },
     /// A publication for the subscribers of the channel that had this key when the receiver last
-    /// asked.
+    /// joined.
     Publication { key: u32, publication: Publication },
     /// The outcome of a publication.
     Published {
@@ -50,10 +49,10 @@ pub enum ShardMessage {
     },
     /// The answer to `Read`.
     History { ticket: Ticket, page: HistoryPage },
-    /// The answer to `Slice`: consecutive publications, the first of which has the offset `first`. If
-    /// there are none, `first` is the offset that the next publication will get.
+    /// The answer to `Slice`: consecutive publications from offset `first` on. Without publications,
+    /// `first` is the offset of the next publication.
     SliceRead { member: Member, reader: u32, first: u64, publications: Vec<Publication> },
-    /// Much waits on the sender, or no longer: owners refuse publications that it would get.
+    /// Whether the sender is behind: owners refuse publications that it would get while it is.
     Behind(bool),
 }
 

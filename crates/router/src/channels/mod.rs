@@ -11,21 +11,22 @@
 //! ```
 //!
 //! Every channel has an owner, chosen by the hash of its name. The owner alone numbers publications
-//! and keeps history. Messages from one shard to another keep their order and are not lost. So what
-//! is published after the owner answered `Joined` arrives after it: a recovery has no gap and nothing
-//! twice, and all subscribers hear a channel in the owner's order. A shard forgets a channel with its
-//! last member and says so; a new record of the same channel begins with a new question.
+//! and keeps history. Messages from one shard to another keep their order and are not lost. So every
+//! publication that the owner numbers after it has sent `Joined` arrives after `Joined`: a recovery has
+//! neither gaps nor duplicates, and all subscribers get a channel in the owner's order. A shard forgets
+//! a channel with its last member and tells the owner; a later subscriber joins anew.
 //!
 //! A subscriber has either *caught up*, and [`Channels::deliver`] hands it each publication, or it is
-//! *behind*: its connection was congested, or it recovers. Then it has a cursor, and
-//! [`Channels::pull`] hands it what follows: from the channel's log on this shard, or, where the cursor
-//! is older than that, from the owner's history, a slice at a time. A reader whose cursor
-//! reaches the end of the log has caught up.
+//! *behind*, because its connection was congested or because it recovers. A subscriber that is behind
+//! is a *reader* with a cursor, and [`Channels::pull`] hands it the publications from there on: from
+//! the channel's log on this shard, or, where the cursor is older than the log, from the owner's
+//! history, a slice at a time. A reader whose cursor reaches the end of the log has caught up.
 //!
-//! Logs are bounded in bytes. Beyond the bound the oldest publications go, unless a reader that is
-//! not slow has yet to take them: then the owner refuses publications to the channel until it has. A
-//! reader is slow when it has let the server wait for `Limits::slow_grace_ms` in all. The caller says
-//! what becomes of a reader whose next publication is gone ([`Subscribers::overrun`]).
+//! Logs are bounded in bytes. Beyond the bound the oldest publications are dropped, unless a reader
+//! that is not slow has yet to take them: then the owner refuses publications to the channel until the
+//! reader has. A reader is slow when it has kept the server waiting for `Limits::slow_grace_ms` in all.
+//! The caller decides how a reader whose next publication was dropped goes on
+//! ([`Subscribers::overrun`]).
 
 mod backplane;
 mod event;
@@ -82,56 +83,60 @@ pub use subscribers::{Encoded, Overrun, Pulled, Subscribers, Taken};
 
 /// The channels of one shard.
 ///
-/// Its methods are of four kinds. Commands of members ([`subscribe`](Self::subscribe),
-/// [`publish`](Self::publish) and so on) are refused at once, or obeyed, at once or later. Their
-/// outcomes are taken with [`event`](Self::event): after each command and each message, so that a
-/// subscription is told of before what is published to it. Messages go to other shards
-/// ([`messages`](Self::messages)) and come from them ([`receive`](Self::receive)). Publications are
-/// handed to subscribers by [`deliver`](Self::deliver), once a turn, and by [`pull`](Self::pull);
-/// history expires by [`expire`](Self::expire).
+/// It has methods of four kinds:
 ///
-/// `E` is what the caller makes of a publication to hand it to many, a frame for instance: it is
-/// made once and kept for as long as somebody on this shard has yet to get the publication.
+/// - Commands of members ([`subscribe`](Self::subscribe), [`publish`](Self::publish) and so on) are
+///   refused at once with an error, or executed at once or later. The caller takes their outcomes with
+///   [`event`](Self::event) after each command and each message, so that a member learns of its
+///   subscription before it gets the first publication.
+/// - Messages go to other shards ([`messages`](Self::messages)) and come from them
+///   ([`receive`](Self::receive)).
+/// - [`deliver`](Self::deliver), called once a turn, and [`pull`](Self::pull) hand publications to
+///   subscribers.
+/// - [`expire`](Self::expire) drops history that has expired.
 ///
-/// Times are milliseconds of any clock that all shards share and that does not go back.
+/// `E` is the caller's encoding of a publication, a frame for instance. It is made once and kept for as
+/// long as a subscriber on this shard has yet to get the publication.
+///
+/// Times are milliseconds of a clock that all shards share and that never goes back.
 pub struct Channels<E = ()> {
     shard: Shard,
     limits: Limits,
     hashing: Hashing,
     channels: ByName<Channel>,
     members: Members,
-    /// The questions that the owners have not answered; `None` if the member has withdrawn it. A
-    /// question keeps its key until the answer is here, so an answer is never taken for another.
+    /// The joins that owners have not answered; `None` if the member has withdrawn its join. A join
+    /// keeps its key until the answer arrives, so no answer is taken for the answer to another join.
     joins: Slab<Option<PendingJoin>>,
     logs: Logs<E>,
     /// The readers that are behind.
     readers: Readers,
-    /// Places of subscribers that fall behind in a fan-out; empty between calls.
+    /// Places of the subscribers that fell behind in the current fan-out; empty between calls.
     fell_behind: Vec<u32>,
     owner: Owner,
     /// Publications that the backplane has yet to append.
     appending: Slab<Appending>,
-    /// By shard; the one for this shard stays empty.
+    /// Messages by receiving shard; the list for this shard stays empty.
     outboxes: Box<[Vec<ShardMessage>]>,
-    /// By shard: whether owners refuse publications that it would get. This shard's is what it has
-    /// told the others.
+    /// By shard: whether the shard has said that it is behind, so that owners refuse publications that
+    /// it would get. For this shard: what it has told the others.
     behind: Box<[bool]>,
-    /// This shard has as many deliveries waiting as it may have.
+    /// The deliveries that wait on this shard have reached their bound.
     deliveries_are_full: bool,
     /// The logs of this shard have reached their bound.
     logs_are_full: bool,
-    /// When full logs are looked at again.
+    /// The time of the next review of full logs.
     next_review: u64,
     events: VecDeque<Event>,
 }
 
 impl<E: Encoded> Channels<E> {
-    /// The part of `shard` in channels that are shared by `shards`. All of them are given the same
-    /// `seed`, an unpredictable one in every process, and the same `rules`, which say whether a channel
-    /// keeps history.
+    /// The channels of `shard`, one of `shards`. All shards get the same `seed`, which clients must not
+    /// be able to predict, and the same `rules`: the retention of a channel by its name, `None` for a
+    /// channel without history.
     ///
     /// # Panics
-    /// If a bound of `limits` lets nothing through.
+    /// If a bound in `limits` is 0 that must not be.
     pub fn new(
         shard: Shard,
         shards: u16,
@@ -165,7 +170,7 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// Replaces [`Local`]. To be called before anything else.
+    /// Replaces the backplane, which is [`Local`] otherwise. Call it before any other method.
     #[must_use]
     pub fn with_backplane(mut self, backplane: Box<dyn Backplane + Send>) -> Self {
         self.owner.backplane = backplane;
@@ -197,12 +202,12 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// Whether too many messages wait for an owner.
+    /// Whether the messages that wait for an owner have reached their bound.
     fn is_overloaded(&self, owner: Shard) -> bool {
         self.outboxes[usize::from(owner)].len() >= self.limits.messages_max
     }
 
-    /// Takes a message from another shard; those from one shard in their order.
+    /// Handles a message from another shard. The messages of one shard must come in their order.
     pub fn receive(&mut self, from: Shard, message: ShardMessage, now: u64) {
         match message {
             ShardMessage::Join { channel, key, subscribers, join, reader, start } => {
@@ -256,7 +261,7 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// Gathers a message for another shard. This one takes it at once.
+    /// Queues a message for another shard, or handles it at once if it is for this one.
     fn send(&mut self, to: Shard, message: ShardMessage, now: u64) {
         match to == self.shard {
             true => self.receive(to, message, now),
@@ -264,13 +269,13 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// The messages gathered for a shard, oldest first. The caller takes them, all or the first of
-    /// them, when it can hand them over.
+    /// The messages queued for a shard, oldest first. The caller removes all of them, or the first ones,
+    /// when it hands them over.
     pub fn messages(&mut self, to: Shard) -> &mut Vec<ShardMessage> {
         &mut self.outboxes[usize::from(to)]
     }
 
-    /// Takes the oldest event.
+    /// Removes and returns the oldest event.
     #[must_use]
     pub fn event(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
@@ -278,14 +283,14 @@ impl<E: Encoded> Channels<E> {
         Some(event)
     }
 
-    /// Drops history that is past its time, a bounded slice of it, ends holds, and looks again at
-    /// full logs. After that there may be something to [`deliver`](Self::deliver).
+    /// Drops expired history (a bounded number of publications a call), ends expired holds, and reviews
+    /// full logs. There may be deliveries to [make](Self::deliver) afterwards.
     pub fn expire(&mut self, now: u64) {
         self.owner.expire(now);
         self.review(now);
     }
 
-    /// When [`expire`](Self::expire) has something to do, or somewhat earlier.
+    /// The time, in milliseconds, at which [`expire`](Self::expire) next has work, or somewhat earlier.
     pub fn next_expiry(&self) -> Option<u64> {
         let review = self.has_full_logs().then_some(self.next_review);
         self.owner.next_expiry().into_iter().chain(review).min()
@@ -311,20 +316,20 @@ impl<E: Encoded> Channels<E> {
         stats
     }
 
-    /// A channel that this shard owns, if anybody is subscribed or something is kept.
+    /// Describes a channel that this shard owns; `None` if it has neither subscribers nor history.
     pub fn channel(&self, channel: &str) -> Option<ChannelInfo> {
         let key = self.owner.find(self.hashing.hash(channel.as_bytes()), channel)?;
         self.owner.info(key)
     }
 
-    /// At most `limit` of the channels that this shard owns, and where to go on, if there are more.
-    /// It may be fewer, even none, as no call looks at more than a bounded number of places.
+    /// At most `limit` of the channels that this shard owns, and the cursor of the next page if there is
+    /// one. A page may have fewer channels, even none, because a call visits a bounded number of slots.
     pub fn channels(&self, from: Cursor, limit: usize) -> (Vec<ChannelInfo>, Option<Cursor>) {
         self.owner.list(from, limit)
     }
 }
 
-/// The shard, of `shards` that have the same `seed`, that owns a channel.
+/// The shard that owns a channel, of `shards` shards that have this `seed`.
 pub fn owner(channel: &str, shards: u16, seed: u64) -> Shard {
     let hash = name::Hashing::new(seed).hash(channel.as_bytes());
     name::owner(hash, shards)

@@ -1,4 +1,4 @@
-//! Names of channels: hashed once, where a command comes in, for everything on its way.
+//! Names of channels. A name is hashed once, when a command arrives, and travels with its hash.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ impl ChannelName {
     }
 }
 
-/// The hash of names: the same on all shards, and unpredictable for clients, which choose names.
+/// The hash of names: the same on all shards, and not predictable by clients, which choose the names.
 #[derive(Clone, Copy)]
 pub(super) struct Hashing(SipHasher13);
 
@@ -40,8 +40,8 @@ impl Hashing {
     }
 }
 
-/// The shard, of so many, that owns the channels with this hash. It is chosen by the upper bits: the
-/// lower ones choose the place in a table.
+/// The owner of the channels with this hash, of `shards` shards. The upper bits choose it, because the
+/// lower ones choose the bucket of a table.
 pub(super) fn owner(hash: u32, shards: u16) -> Shard {
     ((u64::from(hash) * u64::from(shards)) >> 32) as Shard
 }
@@ -52,13 +52,13 @@ pub(super) struct ByName<T> {
     values: Slab<(ChannelName, T)>,
 }
 
-/// With the hash, so that a table grows and is searched without a look at the values.
+/// An entry of the table. It has the hash, so that growing and searching need not read the values.
 struct Entry {
     hash: u32,
     key: u32,
 }
 
-/// An empty table keeps room for this many; what a burst added beyond them goes back.
+/// An empty table keeps room for this many entries and gives the rest back.
 const KEPT: usize = 256;
 
 impl<T> ByName<T> {
@@ -86,7 +86,7 @@ impl<T> ByName<T> {
         key
     }
 
-    /// Takes a value out; its key may be used again at once.
+    /// Removes a value. Its key may be used again at once.
     pub(super) fn remove(&mut self, key: u32) -> (ChannelName, T) {
         let (name, value) = self.values.remove(key as usize);
         match self.entries.find_entry(spread(name.hash), |entry| entry.key == key) {
@@ -115,12 +115,12 @@ impl<T> ByName<T> {
         &mut self.values[key as usize].1
     }
 
-    /// What is under `key`, if anything is.
+    /// The name and the value under `key`, if there are any.
     pub(super) fn get(&self, key: u32) -> Option<(&ChannelName, &T)> {
         self.values.get(key as usize).map(|(name, value)| (name, value))
     }
 
-    /// No key is this or above.
+    /// All keys are below this.
     pub(super) fn keys_end(&self) -> u32 {
         self.values.capacity() as u32
     }

@@ -1,4 +1,4 @@
-//! Channels on the shard that owns them: interested shards, order, history.
+//! Channels on the shard that owns them: interested shards, numbering and history.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -12,19 +12,19 @@ use super::{HistoryPage, HistoryQuery, Origin, Payload, Publication, Recovery, S
 use crate::Shard;
 use crate::memory::Trim;
 
-/// The channels that one shard owns: those that some shard cares about, and those with history.
+/// The channels that one shard owns and that have subscribers on some shard, or history.
 pub(super) struct Owner {
     rules: Rules,
     pub(super) channels: ByName<Owned>,
-    /// When the oldest publication of a channel is past its time, or earlier, and the channel's key.
-    /// Each channel with publications is in here once, unless its oldest one is held.
+    /// The time at which the oldest publication of a channel expires, or an earlier one, with the
+    /// channel's key. Each channel with publications has one entry, unless its oldest one is held.
     deadlines: BinaryHeap<Reverse<(u64, u32)>>,
-    /// When the holds of all channels lapse.
+    /// The times at which the holds of all channels lapse.
     pub(super) lapses: BTreeSet<(u64, u32, Holder)>,
     /// Milliseconds that a hold lasts.
     pub(super) hold_ms: u64,
-    /// Of channels to come. Goes up when the count of any channel is forgotten, so that none counts
-    /// the same twice; a channel that was forgotten before it had counted may go on.
+    /// The epoch of the next channel. It goes up when a channel that has numbered publications is
+    /// forgotten, so that no channel numbers two publications alike.
     epoch: u32,
     kept: usize,
     pub(super) bytes: usize,
@@ -37,25 +37,25 @@ pub(super) type Rules = Box<dyn Fn(&str) -> Option<Retention> + Send>;
 
 pub(super) struct Owned {
     pub(super) interests: List<ShardInterest>,
-    /// `None` if the channel keeps none.
+    /// `None` for a channel without history.
     pub(super) history: Option<Box<History>>,
 }
 
 /// The subscribers on one shard.
 pub(super) struct ShardInterest {
     pub(super) shard: Shard,
-    /// The shard's log of the channel is full.
+    /// Whether the shard's log of the channel is full.
     pub(super) is_behind: bool,
-    /// The channel's key there.
+    /// The channel's key on that shard.
     pub(super) key: u32,
-    /// As the shard last reported.
+    /// The number of subscribers that the shard last reported.
     pub(super) subscribers: u32,
 }
 
 /// A cache line with its name, and the subscribers of two shards.
 const _: () = assert!(ByName::<Owned>::SLOT_BYTES == 64);
 
-/// Publications that one call of `expire` drops.
+/// Publications that one call of `expire` drops at most.
 pub(super) const EXPIRED_PER_CALL: usize = 1024;
 
 impl Owner {
@@ -79,7 +79,7 @@ impl Owner {
         }
     }
 
-    /// How the channel keeps history, if it does.
+    /// The retention of the channel, if it keeps history.
     pub(super) fn retention(&self, channel: &str) -> Option<Retention> {
         (self.rules)(channel).filter(|retention| retention.size > 0)
     }
@@ -92,20 +92,20 @@ impl Owner {
         self.channels.name(key)
     }
 
-    /// The shards that care about a channel.
+    /// The shards with subscribers of a channel.
     pub(super) fn interests(&self, key: u32) -> &[ShardInterest] {
         &self.channels.value(key).interests
     }
 
-    /// Adds a channel that is not here yet, and that gets an interest or a publication to keep.
+    /// Adds a new channel. The caller then adds an interest or a publication.
     pub(super) fn add(&mut self, name: ChannelName, retention: Option<Retention>) -> u32 {
         let history = retention.map(|retention| Box::new(History::new(retention, self.epoch)));
         self.channels.insert(name, Owned { interests: List::new(), history })
     }
 
-    /// A shard has a subscriber more, which wants to hear what follows on `start`. Returns, for a
-    /// channel with history, how it recovers, and how many publications it has missed and gets: they
-    /// stay until the `holder` has read them.
+    /// Adds a subscriber of a shard, which starts at `start`. Returns, for a channel with history, its
+    /// recovery and the number of publications that it has missed and gets. They are held until the
+    /// `holder` has read them.
     pub(super) fn join(
         &mut self,
         name: ChannelName,
@@ -121,7 +121,7 @@ impl Owner {
         let shard = reported.shard;
         let Owned { interests, .. } = self.channels.value_mut(key);
         match interests.iter_mut().find(|interest| interest.shard == shard) {
-            // Whether the shard is behind, it says itself.
+            // `ChannelBehind` alone changes `is_behind`.
             Some(interest) => {
                 *interest = ShardInterest { is_behind: interest.is_behind, ..reported };
             }
@@ -142,7 +142,7 @@ impl Owner {
         (Some(Recovery { position, recovered }), missed)
     }
 
-    /// A shard has this number of subscribers now. With none, it does not care any more.
+    /// Sets the number of subscribers on a shard. With 0 the shard is not interested any more.
     pub(super) fn set_subscribers(&mut self, name: &ChannelName, shard: Shard, subscribers: u32) {
         let key = self.find(name.hash, &name.text).expect("the shard has asked before");
         let interests = &mut self.channels.value_mut(key).interests;
@@ -159,7 +159,7 @@ impl Owner {
         self.forget_unused(key);
     }
 
-    /// A shard's log of the channel is full, or not any more.
+    /// Sets whether a shard's log of the channel is full.
     pub(super) fn set_behind(&mut self, name: &ChannelName, shard: Shard, is_behind: bool) {
         let key = self.find(name.hash, &name.text).expect("the shard has asked before");
         let interests = &mut self.channels.value_mut(key).interests;
@@ -167,7 +167,7 @@ impl Owner {
         interest.expect("the shard has asked before").is_behind = is_behind;
     }
 
-    /// Forgets a channel that nobody cares about and of which nothing is kept.
+    /// Forgets a channel without interested shards, publications and holds.
     fn forget_unused(&mut self, key: u32) {
         let Owned { interests, history } = self.channels.value(key);
         let is_kept = |history: &History| history.len() > 0 || history.holds.is_some();
@@ -180,7 +180,7 @@ impl Owner {
         }
     }
 
-    /// Puts a publication at the end of its channel.
+    /// Appends a publication to its channel.
     pub(super) fn append(
         &mut self,
         key: u32,
@@ -197,7 +197,7 @@ impl Owner {
         Publication { channel: self.channels.name(key).text.clone(), position, payload, except }
     }
 
-    /// Answers a question about the history of a channel that keeps one.
+    /// A page of the history of a channel that keeps history.
     pub(super) fn read(&self, name: &ChannelName, query: HistoryQuery, now: u64) -> HistoryPage {
         match self.find(name.hash, &name.text) {
             Some(key) => self.history(key).page(&self.channels.name(key).text, query, now),
@@ -208,7 +208,7 @@ impl Owner {
         }
     }
 
-    /// Drops what is past its time, a bounded slice of it.
+    /// Drops expired publications, at most `EXPIRED_PER_CALL` of them.
     pub(super) fn expire(&mut self, now: u64) {
         self.lapse(now);
         let mut left = EXPIRED_PER_CALL;
@@ -223,14 +223,14 @@ impl Owner {
         }
     }
 
-    /// When there is something to drop, or somewhat earlier.
+    /// The time at which the next publication expires or the next hold lapses, or somewhat earlier.
     pub(super) fn next_expiry(&self) -> Option<u64> {
         let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
         let lapse = self.lapses.first().map(|(until, ..)| *until);
         deadline.into_iter().chain(lapse).min()
     }
 
-    /// Drops what is closest to the end of its time until there are no more than `bytes_max`.
+    /// Drops the publications that would expire first, until no more than `bytes_max` bytes are left.
     pub(super) fn evict(&mut self, bytes_max: u64) {
         while self.bytes as u64 > bytes_max
             && let Some((deadline, key)) = self.pop_deadline()
@@ -251,8 +251,8 @@ impl Owner {
         Some((deadline, key))
     }
 
-    /// Lists the deadline of a channel that is not listed; forgets the channel if there is no need
-    /// for either.
+    /// Adds the deadline of a channel that has no entry, or forgets the channel if it has none and nobody
+    /// needs it.
     pub(super) fn rearm(&mut self, key: u32) {
         let history = self.channels.value_mut(key).history.as_mut().expect("it keeps history");
         match history.deadline() {
@@ -269,7 +269,7 @@ impl Owner {
         self.channels.value(key).history.as_ref().expect("it keeps history")
     }
 
-    /// Changes a history, and what is counted of it.
+    /// Changes a history, and updates the counts of publications and bytes.
     pub(super) fn change<T>(&mut self, key: u32, change: impl FnOnce(&mut History) -> T) -> T {
         let slot = ByName::<Owned>::SLOT_BYTES + shared_bytes(self.channels.name(key).text.len());
         let history = self.channels.value_mut(key).history.as_mut().expect("it keeps history");
@@ -280,7 +280,7 @@ impl Owner {
         result
     }
 
-    /// Adds what is owned to the statistics.
+    /// Adds the counts of owned channels to the statistics.
     pub(super) fn count_into(&self, stats: &mut Stats) {
         stats.owned = self.channels.len() as u64;
         stats.kept = self.kept as u64;
@@ -290,8 +290,8 @@ impl Owner {
     }
 }
 
-/// Bytes of a history with publications; the formula is at `Stats::history_bytes`. One that is empty
-/// counts for nothing, so that subscribers alone cannot drop what others keep.
+/// Bytes of a history, by the formula of `Stats::history_bytes`. An empty history counts as 0, so that
+/// subscriptions alone cannot evict the history of other channels.
 pub(super) fn bytes(slot: usize, history: &History) -> usize {
     if history.len() == 0 { 0 } else { slot + history.bytes() }
 }
@@ -327,8 +327,8 @@ mod tests {
         owner.append(key, Payload::new(Form::Binary, vec![0; len]), None, now).position
     }
 
-    /// A channel without readers and history is forgotten, and its count with it: the next one has
-    /// another epoch. One that had not counted yet goes on.
+    /// A channel without subscribers and history is forgotten with its count, so its next record has
+    /// another epoch. A channel that has numbered nothing keeps its epoch.
     #[test]
     fn a_lost_count_does_not_come_again() {
         let (mut owner, kept) = (owner(10), name("kept"));
@@ -346,8 +346,8 @@ mod tests {
         assert_eq!(second, Position { epoch: 8, offset: 0 });
     }
 
-    /// A recovering reader keeps what it missed for a while, until it has read it: no longer, and
-    /// nothing is left of it.
+    /// A hold keeps the publications that a recovering reader has missed until the reader has read them,
+    /// has left, asks without a hold, or has let the time pass; nothing of the hold is left then.
     #[test]
     fn holds_end() {
         for how in 0..4 {
@@ -391,8 +391,7 @@ mod tests {
         }
     }
 
-    /// Channels without publications count for nothing: whatever anybody subscribes to, nothing that
-    /// others keep is dropped.
+    /// Channels without publications count as 0 bytes: subscriptions evict no history of others.
     #[test]
     fn empty_histories_drop_nothing() {
         let mut owner = owner(10);
@@ -405,7 +404,7 @@ mod tests {
         assert_eq!((owner.kept, owner.evicted, owner.bytes), (1, 0, bytes));
     }
 
-    /// A shard that is behind stays so when it asks for another subscriber.
+    /// A shard that is behind stays so when another of its members joins.
     #[test]
     fn questions_do_not_unset_behind() {
         let (mut owner, kept) = (owner(10), name("kept"));
@@ -415,7 +414,7 @@ mod tests {
         assert!(owner.interests(0)[0].is_behind);
     }
 
-    /// A channel with readers keeps its count when its history is past its time.
+    /// A channel with subscribers keeps its count when its history expires.
     #[test]
     fn readers_keep_the_count() {
         let (mut owner, kept) = (owner(10), name("kept"));
@@ -425,7 +424,8 @@ mod tests {
         assert_eq!(publish(&mut owner, &kept, 1, TTL_MS), Some(Position { epoch: 7, offset: 2 }));
     }
 
-    /// Channels expire in the order of their time, a bounded slice in one go, and each is listed once.
+    /// Channels expire in the order of their times, a bounded number of publications a call, and each has
+    /// one deadline.
     #[test]
     fn expiry_is_sliced() {
         let mut owner = owner(300);
@@ -445,7 +445,7 @@ mod tests {
         assert_eq!((owner.kept, owner.deadlines.len()), (3000, 20));
     }
 
-    /// Beyond the bound the publications closest to the end of their time go, in whatever channel.
+    /// Beyond the bound the publications that would expire first are dropped, of whatever channel.
     #[test]
     fn the_bound_drops_the_oldest() {
         let mut owner = owner(10);

@@ -1,4 +1,4 @@
-//! Publications, their positions, and what members ask for.
+//! Publications, their positions, and queries for them.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Ticket;
 
-/// One publication, as it travels between shards and waits for subscribers. Copies share the bytes.
+/// One publication. Copies share the bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publication {
     /// The channel it was published to.
@@ -49,7 +49,7 @@ impl Payload {
         &self.bytes[self.split()..]
     }
 
-    /// A length beyond the bytes counts as all of them: the value may have been decoded.
+    /// A decoded payload may claim more side data than it has bytes: all bytes are side data then.
     fn split(&self) -> usize {
         (self.side_len as usize).min(self.bytes.len())
     }
@@ -67,23 +67,23 @@ pub enum Form {
 /// A position in a channel with history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
-    /// Changes whenever the count of offsets was lost.
+    /// Changes whenever the owner has lost its count of offsets.
     pub epoch: u32,
     /// Counts the channel's publications from 1. A reader at 0 has seen none.
     pub offset: u64,
 }
 
-/// The session that published, as the caller packs it. The router only carries and compares it.
+/// The session that published, as the caller encodes it. The router carries and compares it only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin(pub u64);
 
-/// The publisher of a publication, and which outcomes it hears.
+/// The publisher of a publication, and the outcomes that it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publisher {
     /// The publishing session.
     pub origin: Origin,
-    /// With a ticket, `Event::Published` always comes. Without one it comes only if the channel's
-    /// owner refuses the publication.
+    /// With a ticket, `Event::Published` always follows. Without one it follows only if the owner of the
+    /// channel refuses the publication.
     pub ticket: Option<Ticket>,
     /// The publication is not delivered to `origin`.
     pub except: bool,
@@ -100,22 +100,23 @@ pub enum Start {
     AfterOffset(u64),
 }
 
-/// A question about a channel's history. The answer stops before it exceeds `limit` publications or
-/// `bytes_max` bytes of payload, but has at least one publication if `limit` is not 0.
+/// A query of a channel's history. A page ends before it exceeds `limit` publications or `bytes_max`
+/// bytes of payload, but has at least one publication if there is one and `limit` is not 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryQuery {
-    /// [`Direction::Forward`]: the publications that follow. [`Direction::Reverse`]: those that are
-    /// older. [`Start::Head`], or a start that cannot be recovered, selects the newest publications.
+    /// With [`Direction::Forward`] the page has the publications after the start, with
+    /// [`Direction::Reverse`] the older ones. [`Start::Head`], and a start that cannot be recovered,
+    /// select the newest publications.
     pub start: Start,
-    /// Number of publications at most. With 0 the answer is the position alone.
+    /// Number of publications at most. With 0 the page has the position alone.
     pub limit: u32,
     /// Bytes of payload at most.
     pub bytes_max: u32,
-    /// The order of the answer.
+    /// The order of the page.
     pub direction: Direction,
 }
 
-/// The order of a history answer.
+/// The order of the publications of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direction {
     /// Oldest first.

@@ -12,14 +12,14 @@ pub(super) struct Appending {
     from: Shard,
 }
 
-/// Milliseconds between two looks at full logs.
+/// Milliseconds between two reviews of full logs.
 const REVIEW_MS: u64 = 20;
 
 impl<E: Encoded> Channels<E> {
-    /// Publishes. `Event::Published` says what became of it, see [`Publisher::ticket`].
+    /// Publishes to a channel. `Event::Published` reports the outcome, see [`Publisher::ticket`].
     ///
     /// # Errors
-    /// `Overloaded`; no event comes then.
+    /// `Overloaded`. No event follows then.
     pub fn publish(
         &mut self,
         channel: &str,
@@ -53,8 +53,8 @@ impl<E: Encoded> Channels<E> {
         Ok(())
     }
 
-    /// As the owner: takes a publication in, unless it is refused. Returns its outcome, unless the
-    /// backplane will say it later.
+    /// As the owner: numbers a publication, or refuses it. Returns the outcome, or `None` if the backplane
+    /// reports it later.
     pub(super) fn accept(
         &mut self,
         from: Shard,
@@ -83,10 +83,10 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// The outcome of a publication for which the backplane answered [`Append::Later`].
+    /// Takes the outcome of a publication for which the backplane answered [`Append::Later`].
     ///
     /// # Panics
-    /// If the backplane was not asked for it, or has answered before.
+    /// If no publication with this id waits for the backplane.
     pub fn appended(&mut self, id: AppendId, outcome: Result<(), ChannelError>, now: u64) {
         let Appending { name, payload, publisher, from } = self.appending.remove(id.0 as usize);
         self.appending.trim();
@@ -97,7 +97,7 @@ impl<E: Encoded> Channels<E> {
         self.report_outcome(from, publisher, name.text, outcome);
     }
 
-    /// Tells a publisher the outcome if it has asked for it, or if it is a refusal.
+    /// Reports an outcome to the publisher, if the publication has a ticket or is refused.
     pub(super) fn report_outcome(
         &mut self,
         to: Shard,
@@ -116,8 +116,8 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// Whether the owner cannot take a publication to a channel: a shard that would get it is behind,
-    /// or so much history is held that it cannot be kept.
+    /// Whether the owner refuses publications to a channel: a shard that would get them is behind, or
+    /// holds keep as much history as the bounds allow.
     fn refuses(&mut self, key: u32, now: u64) -> bool {
         let is_full = |interest: &ShardInterest| {
             interest.is_behind
@@ -129,7 +129,7 @@ impl<E: Encoded> Channels<E> {
             || self.owner.is_overheld(key, log_bytes_max, history_bytes_max, now)
     }
 
-    /// As the owner: puts a publication in its place and passes it to the interested shards.
+    /// As the owner: numbers a publication, keeps it, and sends it to the interested shards.
     fn number(
         &mut self,
         key: Option<u32>,
@@ -142,7 +142,7 @@ impl<E: Encoded> Channels<E> {
         let key = match key {
             Some(key) => key,
             None => {
-                // Without history and subscribers nobody hears it, now or later.
+                // Without history and subscribers nobody gets it, now or later.
                 let retention = self.owner.retention(channel)?;
                 self.owner.add(self.name(hash, channel), Some(retention))
             }
@@ -165,7 +165,7 @@ impl<E: Encoded> Channels<E> {
         position
     }
 
-    /// Asks about the history of a channel; `Event::History` answers.
+    /// Reads the history of a channel. `Event::History` has the page.
     ///
     /// # Errors
     /// `NoHistory` and `Overloaded`.
@@ -189,8 +189,9 @@ impl<E: Encoded> Channels<E> {
         Ok(())
     }
 
-    /// Puts a publication into the log of its channel here. Once the channel is forgotten, the key may
-    /// be another's; a new record of the channel has no subscribers before it is joined.
+    /// Appends a publication to the log of its channel on this shard. If the channel has been forgotten,
+    /// the key may belong to another channel; a new record of the same channel has no subscribers before
+    /// it has joined.
     pub(super) fn log(&mut self, key: u32, publication: Publication, now: u64) {
         match self.channels.get(key) {
             Some((name, channel)) if name.is(&publication.channel) && channel.joined => {}
@@ -212,7 +213,7 @@ impl<E: Encoded> Channels<E> {
         self.update_backpressure();
     }
 
-    /// Drops what is beyond the bound of all logs, or finds that it cannot be dropped now.
+    /// Drops publications beyond the bound of all logs, or notes that they cannot be dropped now.
     pub(super) fn limit_logs(&mut self, now: u64) {
         let bytes_max = self.limits.logs_bytes_max;
         if self.logs.bytes() > bytes_max && !self.logs_are_full {
@@ -221,7 +222,7 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// Looks again at full logs: their readers may have become slow.
+    /// Reviews full logs: readers that have become slow hold nothing any more.
     pub(super) fn review(&mut self, now: u64) {
         if !self.has_full_logs() || now < self.next_review {
             return;
@@ -244,7 +245,8 @@ impl<E: Encoded> Channels<E> {
         self.logs_are_full || !self.logs.full.is_empty()
     }
 
-    /// Tells the owner of a channel when its log here becomes full, and when it has room again.
+    /// Tells the owner of a channel when the channel's log on this shard becomes full, and when it has
+    /// room again.
     pub(super) fn update_full(&mut self, log: u32) {
         let was_full = self.logs[log].is_behind;
         let is_full = match was_full {
@@ -281,8 +283,8 @@ impl<E: Encoded> Channels<E> {
         self.logs.remove(log);
     }
 
-    /// Tells all owners when this shard falls behind with its deliveries or its logs, and when it has
-    /// made up for half of that.
+    /// Tells all other shards when the deliveries or the logs of this shard reach their bound, and when
+    /// they are down to half of it.
     pub(super) fn update_backpressure(&mut self) {
         let deliveries_max = match self.deliveries_are_full {
             true => self.limits.deliveries_max / 2 + 1,

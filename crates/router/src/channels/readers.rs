@@ -1,4 +1,4 @@
-//! Readers that are behind, and how long their members let the server wait.
+//! Readers, and how long their members keep the server waiting.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::{Index, IndexMut};
@@ -9,55 +9,55 @@ use super::Publication;
 use crate::Member;
 use crate::memory::Trim;
 
-/// A subscription whose member is behind in one channel.
+/// A subscription whose member is behind in the channel.
 pub(super) struct Reader {
     pub(super) member: Member,
-    /// Among the member's memberships.
+    /// The index of the subscription among those of the member.
     pub(super) index: u32,
     /// The channel's key.
     pub(super) channel: u32,
-    /// Names it to the channel's owner: no two readers of a shard have the same one at a time.
+    /// Its id for the channel's owner, unique among the readers of the shard.
     pub(super) id: u32,
     pub(super) state: ReaderState,
-    /// The owner keeps history for it, unless that has lapsed.
+    /// Whether the owner holds history for it. The hold may have lapsed.
     pub(super) held: bool,
-    /// The sequence number of the publication that it gets next.
+    /// The sequence number of its next publication.
     pub(super) cursor: u64,
-    /// Publications that were skipped, of which the member has yet to be told.
+    /// Number of skipped publications that the member has not been told of.
     pub(super) dropped: u64,
 }
 
 const _: () = assert!(size_of::<Reader>() == 40);
 
 impl Reader {
-    /// The reader gets nothing before `cursor`.
+    /// Moves the cursor forward and counts the publications in between as dropped.
     pub(super) fn skip_to(&mut self, cursor: u64) {
         self.dropped = self.dropped.saturating_add(cursor - self.cursor);
         self.cursor = cursor;
     }
 }
 
-/// The claim of a reader on the log of its channel.
+/// What a reader can expect of the log of its channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReaderState {
-    /// It was not slow when it was last looked at: the log keeps what it has yet to get.
+    /// It was not slow at the last check: the log keeps the publications that it has yet to get.
     Fast,
-    /// It has let the server wait for too long.
+    /// It has kept the server waiting for too long: the log may drop its publications.
     Slow,
-    /// Its connection ends. It gets nothing more.
+    /// Its connection ends: it gets nothing more.
     Ended,
 }
 
-/// A member that is behind in some channels.
+/// A member that is behind in at least one channel.
 #[derive(Default)]
 struct MemberBehind {
-    /// Its readers that have not ended, the next one first.
+    /// Its readers that have not ended, in the order of their turns.
     turns: VecDeque<u32>,
-    /// All of its readers.
+    /// Number of its readers, including ended ones.
     readers: u32,
-    /// When it was last handed something.
+    /// The moment at which it was last handed a publication.
     last_handed: Moment,
-    /// Milliseconds that it has let the server wait since it fell behind.
+    /// Milliseconds for which it has kept the server waiting since it fell behind.
     waited: u64,
     slice: Slice,
 }
@@ -76,7 +76,7 @@ pub(super) enum Slice {
     None,
     /// The owner has been asked.
     Asked { reader: u32 },
-    /// The owner has answered: consecutive publications, or none; the next one would be `first`.
+    /// The owner has answered with consecutive publications from offset `first` on, or none.
     Here { reader: u32, first: u64, publications: VecDeque<Publication> },
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Readers {
     next_id: u32,
 }
 
-/// A member that pulls within this many turns, or milliseconds, has not let the server wait.
+/// A member that pulls within this many turns, or milliseconds, has not kept the server waiting.
 const PROMPT_TURNS: u64 = 2;
 const PROMPT_MS: u64 = 10;
 
@@ -107,7 +107,7 @@ impl Readers {
         self.turn = self.turn.wrapping_add(1);
     }
 
-    /// An id for a reader.
+    /// A new id for a reader.
     pub(super) fn next_id(&mut self) -> u32 {
         self.next_id = self.next_id.wrapping_add(1);
         self.next_id
@@ -130,7 +130,7 @@ impl Readers {
         !self.is_empty() && self.members.contains_key(&member)
     }
 
-    /// Adds a reader, whose turn comes after its member's others.
+    /// Adds a reader. Its turn comes after those of the member's other readers.
     pub(super) fn insert(&mut self, reader: Reader, now: u64) -> u32 {
         let last_handed = Moment { ms: now, turn: self.turn };
         let fresh = || MemberBehind { last_handed, ..MemberBehind::default() };
@@ -141,14 +141,14 @@ impl Readers {
         key
     }
 
-    /// Removes a reader, with its slice. Also returns whether its member waited for that slice.
+    /// Removes a reader and its slice. Also returns whether the member waited for that slice.
     pub(super) fn remove(&mut self, key: u32) -> (Reader, bool) {
         let reader = self.readers.remove(key as usize);
         self.readers.trim();
         let behind = self.members.get_mut(&reader.member).expect("it is behind");
         let waited = behind.drop_slice(key);
         if waited {
-            // Until now it has waited for the owner.
+            // Its wait for the owner does not count as its own.
             behind.last_handed = Moment { ms: self.now, turn: self.turn };
         }
         behind.drop_turn(key);
@@ -160,13 +160,13 @@ impl Readers {
         (reader, waited)
     }
 
-    /// Forgets the slice of a reader.
+    /// Drops the slice of a reader.
     pub(super) fn drop_slice(&mut self, key: u32) {
         let member = self.readers[key as usize].member;
         self.members.get_mut(&member).expect("it is behind").drop_slice(key);
     }
 
-    /// The reader gets nothing more, and its member has no more turns for it.
+    /// Ends a reader: it gets nothing more, and has no more turns.
     pub(super) fn end(&mut self, key: u32) {
         let reader = &mut self.readers[key as usize];
         reader.state = ReaderState::Ended;
@@ -175,7 +175,7 @@ impl Readers {
         behind.drop_turn(key);
     }
 
-    /// The member pulls: counts how long it has let the server wait.
+    /// Begins a pull: counts for how long the member has kept the server waiting.
     pub(super) fn begin_pull(&mut self, member: Member, now: u64) {
         let turn = self.turn;
         self.now = now;
@@ -185,12 +185,12 @@ impl Readers {
         }
     }
 
-    /// The member's next reader.
+    /// The member's reader whose turn it is.
     pub(super) fn next(&self, member: Member) -> Option<u32> {
         self.members.get(&member)?.turns.front().copied()
     }
 
-    /// The member's next pull begins with another reader, unless there is something left of a slice.
+    /// Gives the turn to the member's next reader, unless part of a slice is left.
     pub(super) fn rotate(&mut self, member: Member) {
         let behind = self.members.get_mut(&member).expect("it is behind");
         if !matches!(behind.slice, Slice::Here { .. }) {
@@ -198,7 +198,7 @@ impl Readers {
         }
     }
 
-    /// Whether the member is slow: it stays so until it has caught up in all channels.
+    /// Whether the member is slow. It stays so until it has caught up in all channels.
     pub(super) fn is_slow(&self, member: Member, now: u64) -> bool {
         let behind = &self.members[&member];
         behind.waited.saturating_add(behind.waiting_ms(now, self.turn)) > self.slow_grace_ms
@@ -209,7 +209,7 @@ impl Readers {
         &mut self.members.get_mut(&member).expect("it is behind").slice
     }
 
-    /// The owner has answered the reader with this id. Returns whether the member waits for that.
+    /// Stores the owner's answer for the reader with this id. Returns whether the member waits for it.
     pub(super) fn answered(
         &mut self,
         member: Member,
@@ -229,7 +229,8 @@ impl Readers {
 }
 
 impl MemberBehind {
-    /// Milliseconds for which the member has let the server wait since it was last handed something.
+    /// Milliseconds for which the member has kept the server waiting since it was last handed a
+    /// publication.
     fn waiting_ms(&self, now: u64, turn: u64) -> u64 {
         let ms = now.saturating_sub(self.last_handed.ms);
         let prompt = ms <= PROMPT_MS || turn.wrapping_sub(self.last_handed.turn) <= PROMPT_TURNS;
@@ -240,13 +241,13 @@ impl MemberBehind {
     }
 
     fn drop_turn(&mut self, reader: u32) {
-        // The reader whose turn it is leaves most often.
+        // Mostly the first one is removed.
         if let Some(at) = self.turns.iter().position(|turn| *turn == reader) {
             self.turns.remove(at);
         }
     }
 
-    /// Forgets the slice of a reader. Returns whether the owner has yet to answer.
+    /// Drops the slice of a reader. Returns whether the owner has yet to answer.
     fn drop_slice(&mut self, of: u32) -> bool {
         let asked = match self.slice {
             Slice::Asked { reader } if reader == of => true,
@@ -281,8 +282,8 @@ mod tests {
         Reader { member, index, channel, id, state: ReaderState::Fast, held, cursor, dropped: 0 }
     }
 
-    /// A member is slow once it has let the server wait for longer than the grace time in all. Pulls
-    /// within ten milliseconds or two turns count for nothing, and neither does a wait for the owner.
+    /// A member is slow once it has kept the server waiting for longer than the grace time in sum. Pulls
+    /// within ten milliseconds or two turns do not count, and neither does a wait for the owner.
     #[test]
     fn only_the_members_own_time_counts() {
         let mut readers = Readers::new(100);
@@ -308,7 +309,7 @@ mod tests {
         assert!(!readers.is_behind(3) && readers.is_empty());
     }
 
-    /// A wait for the owner does not count either if the reader ends that waits for it.
+    /// A wait for the owner does not count either if the waiting reader is removed.
     #[test]
     fn a_wait_that_is_off_does_not_count() {
         let mut readers = Readers::new(100);

@@ -1,4 +1,4 @@
-//! Slices of history for readers that are behind, and what stays until they have read it.
+//! Slices of history for readers, and the holds that keep history until they have read it.
 
 use super::Publication;
 use super::history::History;
@@ -7,9 +7,9 @@ use super::name::ChannelName;
 use super::owner::{EXPIRED_PER_CALL, Owner};
 
 impl Owner {
-    /// Publications from the offset `from` on, for a reader that is behind. With `hold`, those that
-    /// follow stay until it asks for them or is released, also those that are yet to come: the
-    /// reader's shard may drop them from its log for the sake of these.
+    /// Publications from the offset `from` on, for a reader, and the offset of the first of them. With
+    /// `hold` all later publications stay until the reader asks for them, is released, or the hold
+    /// lapses; so the reader's shard may drop them from its log.
     pub(super) fn slice(
         &mut self,
         name: &ChannelName,
@@ -29,7 +29,7 @@ impl Owner {
         (first, slice)
     }
 
-    /// Keeps history from `offset` on for a holder, which has a while to ask for it.
+    /// Holds history from `offset` on for a holder, for `hold_ms` milliseconds.
     pub(super) fn hold(&mut self, key: u32, holder: Holder, offset: u64, now: u64) {
         let until = now.saturating_add(self.hold_ms);
         let before = self.change(key, |history| {
@@ -42,7 +42,7 @@ impl Owner {
         self.drop_released(key);
     }
 
-    /// A holder needs nothing any more.
+    /// Ends the hold of a holder, if it has one.
     fn release(&mut self, key: u32, holder: Holder) {
         let until = self.change(key, |history| {
             let holds = history.holds.as_mut()?;
@@ -58,13 +58,13 @@ impl Owner {
         }
     }
 
-    /// Drops what was only there for holds that are not there any more.
+    /// Drops the publications that only an ended hold has kept.
     fn drop_released(&mut self, key: u32) {
         self.change(key, History::drop_released);
         self.rearm(key);
     }
 
-    /// A reader on another shard, or on this one, has left or come to what is in its shard's log.
+    /// Ends the hold of a reader that has left or has reached its shard's log.
     pub(super) fn release_by_name(&mut self, name: &ChannelName, holder: Holder) {
         if let Some(key) = self.find(name.hash, &name.text)
             && self.channels.value(key).history.is_some()
@@ -73,7 +73,7 @@ impl Owner {
         }
     }
 
-    /// Ends the holds whose time has come, a bounded number of them.
+    /// Ends holds that have lapsed, a bounded number of them.
     pub(super) fn lapse(&mut self, now: u64) {
         for _ in 0..EXPIRED_PER_CALL {
             let Some(&(until, key, holder)) = self.lapses.first() else { return };
@@ -84,7 +84,7 @@ impl Owner {
         }
     }
 
-    /// Whether holds let so much history of the channel stay that no more can be kept.
+    /// Whether holds keep so much history of the channel that the owner refuses publications.
     pub(super) fn is_overheld(
         &mut self,
         key: u32,

@@ -1,24 +1,25 @@
-//! Subscriptions: how they begin, move and end.
+//! Subscriptions: joining a channel through its owner, moving between list and readers, and leaving.
 
 use super::channel::{NONE, Subscriber};
 use super::members::{Membership, Place};
 use super::readers::{Reader, ReaderState};
 use super::*;
 
-/// A question to the owner of a channel.
+/// A join that the owner of a channel has not answered.
 pub(super) struct PendingJoin {
     pub(super) member: Member,
-    /// Among the member's memberships.
+    /// The index of the subscription among those of the member.
     pub(super) index: u32,
     channel: u32,
     ticket: Ticket,
-    /// The id of the reader that the member may become.
+    /// The id of the member as a reader, if it recovers.
     reader: u32,
 }
 
 impl<E: Encoded> Channels<E> {
-    /// Subscribes a member. `Event::Subscribed` says when it is. In a channel with history, the member
-    /// gets what follows on `start`, if all of that is still there; it may then be behind, and pulls.
+    /// Subscribes a member. `Event::Subscribed` reports when the subscription begins. In a channel with
+    /// history the member gets the publications after `start`, if all of them are still there; it may
+    /// then be behind and has to pull.
     ///
     /// # Errors
     /// `AlreadySubscribed`, `TooMany` and `Overloaded`.
@@ -60,7 +61,7 @@ impl<E: Encoded> Channels<E> {
         Ok(())
     }
 
-    /// Puts a member at the end of a channel's list: it gets nothing of what is being handed out.
+    /// Appends a member to a channel's list. It does not get the publications that are being handed out.
     pub(super) fn list(&mut self, member: Member, index: u32, key: u32) {
         let channel = self.channels.value_mut(key);
         let place = Place::Listed(channel.subscribers.len() as u32);
@@ -68,7 +69,7 @@ impl<E: Encoded> Channels<E> {
         self.members.place(member, index, place);
     }
 
-    /// Takes the one at `gap` out of a channel's list.
+    /// Removes the subscriber at place `gap` from a channel's list.
     pub(super) fn unlist(&mut self, gap: u32, key: u32) {
         let Channel { subscribers, log, .. } = self.channels.value_mut(key);
         let len = subscribers.len() as u32;
@@ -80,7 +81,7 @@ impl<E: Encoded> Channels<E> {
         subscribers.pop();
     }
 
-    /// Asks the owner of a channel.
+    /// Sends a join to the owner of a channel.
     fn request_join(&mut self, member: Member, key: u32, start: Start, ticket: Ticket, now: u64) {
         let channel = self.channels.value_mut(key);
         channel.unlisted += 1;
@@ -96,7 +97,7 @@ impl<E: Encoded> Channels<E> {
         self.send(owner, message, now);
     }
 
-    /// The owner has answered: the member is subscribed, if it has not withdrawn the question.
+    /// Takes the owner's answer: the member is subscribed, unless it has withdrawn its join.
     pub(super) fn joined(&mut self, join: u32, recovery: Option<Recovery>, missed: u64, now: u64) {
         let pending = self.joins.remove(join as usize);
         self.joins.trim();
@@ -130,7 +131,7 @@ impl<E: Encoded> Channels<E> {
         self.events.push_back(Event::Subscribed { member, ticket, recovery });
     }
 
-    /// A member that is not in the channel's list reads from now on.
+    /// Makes a member that is not in the channel's list a reader.
     pub(super) fn add_reader(&mut self, log: u32, reader: Reader, now: u64) {
         let Reader { member, index, cursor, state, .. } = reader;
         let key = self.readers.insert(reader, now);
@@ -138,7 +139,7 @@ impl<E: Encoded> Channels<E> {
         self.logs[log].add_reader(cursor, key, state);
     }
 
-    /// Ends a subscription, or withdraws one that is pending, which is told by `Event::Withdrawn`.
+    /// Ends a subscription, or withdraws a pending one, for which `Event::Withdrawn` comes.
     ///
     /// # Errors
     /// `NotSubscribed`.
@@ -157,8 +158,8 @@ impl<E: Encoded> Channels<E> {
         Ok(())
     }
 
-    /// Ends all subscriptions of a member that is gone, the pending ones too: `forgotten` is told
-    /// their tickets, for which no event comes.
+    /// Ends all subscriptions of a member that has left. `forgotten` is called with the tickets of the
+    /// pending ones, for which no event comes.
     pub fn leave(&mut self, member: Member, mut forgotten: impl FnMut(Ticket)) {
         for &membership in &*self.members.leave(member) {
             if let Some(PendingJoin { ticket, .. }) = self.end(membership) {
@@ -168,13 +169,13 @@ impl<E: Encoded> Channels<E> {
         self.update_backpressure();
     }
 
-    /// The channels that a member is subscribed to or has asked for, in no order.
+    /// The channels of a member's subscriptions, including pending ones, in no order.
     pub fn subscriptions(&self, member: Member) -> impl Iterator<Item = &str> {
         let memberships = self.members.of(member).iter();
         memberships.map(|membership| &*self.channels.name(membership.channel).text)
     }
 
-    /// Looks for a membership where there is less to look through.
+    /// The index of a membership. Searches the shorter of the channel's list and the member's.
     fn membership(&self, member: Member, key: u32) -> Option<u32> {
         let memberships = self.members.of(member);
         let channel = self.channels.value(key);
@@ -186,7 +187,7 @@ impl<E: Encoded> Channels<E> {
         found.map(|index| index as u32)
     }
 
-    /// Tells a channel, a question or a reader that a membership has another index.
+    /// Updates the index of a membership in its channel's list, its pending join or its reader.
     fn reindex(&mut self, membership: Membership, index: u32) {
         match membership.place() {
             Place::Listed(place) => {
@@ -201,8 +202,8 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// Takes a membership that its member has lost from its channel. Returns the question, if it was
-    /// one.
+    /// Removes a membership from its channel, after it was removed from its member. Returns the join if
+    /// it was pending.
     fn end(&mut self, membership: Membership) -> Option<PendingJoin> {
         let key = membership.channel;
         let pending = match membership.place() {
@@ -234,7 +235,7 @@ impl<E: Encoded> Channels<E> {
         pending
     }
 
-    /// Takes a reader out of its channel's log.
+    /// Removes a reader from its channel's log.
     fn remove_reader(&mut self, key: u32) {
         let (reader, waited) = self.readers.remove(key);
         if waited {
@@ -262,7 +263,7 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// Drops what nobody needs any more of a log, and the log itself when it is idle.
+    /// Drops the publications of a log that no reader needs, and the log itself when it is idle.
     pub(super) fn tidy_log(&mut self, log: u32) {
         if log == NONE {
             return;
@@ -274,8 +275,8 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// Tells the owner of a channel how many subscribers there are, if it has a wrong idea of it, and
-    /// if there is time for that.
+    /// Reports the number of subscribers to the owner of a channel if it has changed by more than an
+    /// eighth, unless too many messages wait for the owner.
     pub(super) fn report(&mut self, key: u32) {
         let channel = self.channels.value(key);
         let members = channel.members();

@@ -32,7 +32,7 @@ pub enum Taken {
     /// The member's connection is congested and did not take it. The member is behind from this
     /// publication on.
     Full,
-    /// The member is gone or does not want it. It counts as handed over.
+    /// The member has left or does not get this publication. It counts as delivered.
     Gone,
 }
 
@@ -44,34 +44,36 @@ pub enum Overrun {
     /// The member goes on with the newest publication.
     SkipToNewest,
     /// The caller ends the connection. Until [`leave`](super::Channels::leave) the member stays
-    /// subscribed, hears nothing more of the channel, and the router does not ask again.
+    /// subscribed and gets nothing more of the channel; the router does not ask again.
     End,
 }
 
 /// The result of [`Channels::pull`](super::Channels::pull).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pulled {
-    /// The member has caught up in all channels, or the rest of them ends ([`Overrun::End`]).
+    /// The member has caught up in all channels, apart from those that have ended for it
+    /// ([`Overrun::End`]).
     CaughtUp,
-    /// The member took publications until it was full. Pull again when its connection has taken
-    /// them.
+    /// The member took publications until its connection was congested. Pull again when the connection
+    /// has taken them.
     Full,
     /// The owner of a channel was asked for a slice of history.
     /// [`Event::Readable`](super::Event::Readable) says when to pull again.
     Waiting,
 }
 
-/// The members of a shard, as the caller knows them.
+/// The caller's side of deliveries: the members of a shard.
 pub trait Subscribers<E> {
-    /// Hands `publication` to `member`. `encoded` is the caller's encoding of it, empty at first, which
-    /// the caller may complete. A member that has taken everything must take at least one.
+    /// Hands `publication` to `member`. `encoded` is the caller's encoding of the publication, empty at
+    /// first, which the caller may fill in. A member with nothing queued must take at least one
+    /// publication.
     fn offer(&mut self, member: Member, publication: &Publication, encoded: &mut E) -> Taken;
 
-    /// The member's cursor has left the channel's log. Returns what the channel's rules say.
+    /// The member's cursor has left the channel's log. Returns the consequence by the channel's rules.
     fn overrun(&mut self, member: Member, channel: &Arc<str>) -> Overrun;
 
-    /// `count` publications of the channel were skipped for the member. Comes before the next offer
-    /// of the channel to the member.
+    /// Reports that `count` publications of the channel were skipped for the member, before the next
+    /// offer of the channel to it.
     fn dropped(&mut self, member: Member, channel: &Arc<str>, count: u64);
 
     /// Whether a slow reader of this channel continues with the newest publication when it pulls.

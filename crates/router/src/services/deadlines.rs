@@ -1,4 +1,4 @@
-//! When entries end, if nothing ends them before.
+//! Deadlines of entries.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -8,8 +8,8 @@ use crate::memory::{KEPT, Trim};
 
 /// The deadlines of one kind of entries.
 ///
-/// That of an entry that has ended stays until it is due, comes to the top, or half of all are of
-/// that kind.
+/// The deadline of an entry that has ended before stays until it is due, comes to the top, or more than
+/// half of all deadlines are of that kind.
 #[derive(Default)]
 pub(super) struct Deadlines {
     heap: BinaryHeap<Reverse<(u64, Key)>>,
@@ -25,7 +25,7 @@ impl Deadlines {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes an entry whose deadline has come. It may have ended.
+    /// Removes and returns an entry whose deadline has come. The entry may have ended.
     pub(super) fn take_due(&mut self, now: u64) -> Option<Key> {
         if self.next()? > now {
             return None;
@@ -33,8 +33,8 @@ impl Deadlines {
         self.heap.pop().map(|Reverse((_, key))| key)
     }
 
-    /// Forgets entries that have ended: those on top, so that `next` is somebody's, and all others
-    /// once they are more than those that are there. To be called when one has ended.
+    /// Drops deadlines of ended entries: those on top, so that `next` is the deadline of an entry, and all
+    /// others once they outnumber the entries. Call it when an entry has ended.
     pub(super) fn trim<T>(&mut self, entries: &Entries<T>) {
         let is_there = |entry: &Reverse<(u64, Key)>| entries.get(entry.0.1).is_some();
         while self.heap.peek().is_some_and(|top| !is_there(top)) {
@@ -52,8 +52,8 @@ mod tests {
     use super::super::entries::List;
     use super::*;
 
-    /// However many entries have ended before their deadlines, no more of these are kept than of
-    /// those that are there, and the next one is that of an entry that is there.
+    /// However many entries end before their deadlines, the deadlines kept for them do not outnumber the
+    /// entries, and the next deadline is that of an entry.
     #[test]
     fn ended_entries_are_forgotten() {
         let (mut deadlines, mut entries) = (Deadlines::default(), Entries::default());
@@ -83,7 +83,7 @@ mod tests {
         assert!(deadlines.heap.capacity() < 500, "{}", deadlines.heap.capacity());
     }
 
-    /// Deadlines come in order, not before their time.
+    /// Deadlines come in order and not before their time.
     #[test]
     fn due_in_order() {
         let (mut deadlines, mut entries) = (Deadlines::default(), Entries::default());

@@ -1,4 +1,4 @@
-//! The offers of the services that a shard owns, and whose turn it is.
+//! The offers of the services that a shard owns, and their turns.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -18,38 +18,38 @@ pub(super) struct Directory {
     places: HashMap<Name, Place>,
 }
 
-/// An offer, by the shard it is on and its name there. The generation is for that shard: a request
-/// is for this offer and not for the next one in its slot, whoever makes it.
+/// An offer: its shard, and its key there. The generation tells the shard whether a request is for this
+/// offer or for an earlier one in the same slot.
 #[derive(Clone, Copy)]
 pub(super) struct Address {
     pub(super) shard: Shard,
     pub(super) offer: Key,
 }
 
-/// The name of an offer in messages. The slot is enough: messages of one shard come in
+/// Identifies an offer in messages by shard and slot. That is enough: messages of one shard come in
 /// their order, so an offer's end comes before the next offer in the same slot.
 type Name = (Shard, u32);
 
-/// Whether an offer takes requests.
+/// Whether an offer gets requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Readiness {
-    /// It takes requests.
+    /// It gets requests.
     #[default]
     Active,
-    /// The connection of its member is congested: requests for it wait, if nobody is active.
+    /// The connection of its member is congested: it gets requests only if no offer is active.
     Congested,
-    /// Its member has as many requests as it may have: it gets none.
+    /// Its member has reached its bound of requests: it gets none.
     Full,
 }
 
 /// One service.
 #[derive(Default)]
 struct Rota {
-    /// First the active ones, then those that are congested, then those that are full.
+    /// Active offers first, then congested ones, then full ones.
     offers: Vec<Address>,
     active: usize,
     congested: usize,
-    /// The next one's place, unless it is past the ones that take turns.
+    /// The index of the next offer, or one past the offers that take turns.
     turn: usize,
 }
 
@@ -59,7 +59,7 @@ struct Place {
 }
 
 impl Directory {
-    /// Somebody on `shard` offers `service`.
+    /// Adds an offer of `service` on `shard`.
     pub(super) fn add(&mut self, shard: Shard, offer: Key, service: Arc<str>) {
         let rota = self.services.entry(Arc::clone(&service)).or_default();
         let index = rota.offers.len();
@@ -69,7 +69,7 @@ impl Directory {
         self.set(shard, offer.index, Readiness::Active);
     }
 
-    /// The offer has ended.
+    /// Removes an offer.
     pub(super) fn remove(&mut self, shard: Shard, offer: u32) {
         self.set(shard, offer, Readiness::Full);
         let (rota, places, index) = self.find(shard, offer);
@@ -86,12 +86,12 @@ impl Directory {
         }
     }
 
-    /// The offer takes requests, or does not, from now on.
+    /// Sets the readiness of an offer.
     pub(super) fn set(&mut self, shard: Shard, offer: u32, readiness: Readiness) {
         let (rota, places, mut index) = self.find(shard, offer);
         loop {
             let now = rota.readiness(index);
-            // One zone further, over its border.
+            // Move it across one border between two zones.
             let border = match (now, now.cmp(&readiness)) {
                 (_, Ordering::Equal) => return,
                 (Readiness::Active, _) => {
@@ -118,8 +118,10 @@ impl Directory {
         }
     }
 
-    /// The offer that takes the next request. Active ones take turns; if there are none, those that
-    /// are congested do.
+    /// The offer for the next request. Active offers take turns; without any, congested ones do.
+    ///
+    /// # Errors
+    /// `NoResponders` without offers, `Overloaded` if all offers are full.
     pub(super) fn next(&mut self, service: &str) -> Result<Address, RequestError> {
         let rota = self.services.get_mut(service).ok_or(RequestError::NoResponders)?;
         let takers = if rota.active > 0 { rota.active } else { rota.congested };

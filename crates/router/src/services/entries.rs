@@ -1,36 +1,35 @@
-//! Entries of one kind, each in the list of the member it belongs to.
+//! A table of entries of one kind, each of which is in the list of its member.
 
 use serde::{Deserialize, Serialize};
 
 use crate::memory::KEPT;
 
-/// Names one entry for as long as it is there.
+/// The key of an entry, for as long as the entry exists.
 ///
-/// Slots are used again; the generation tells an old name from a new one.
+/// Slots are used again; the generation tells an old key from a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
-    /// Unique among the entries that are there at one time.
+    /// The slot: unique among the entries that exist at one time.
     pub index: u32,
     /// Tells entries in the same slot apart.
     pub generation: u32,
 }
 
-/// One member's entries; the links are in the entries.
+/// The list of one member's entries. The links are in the entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct List {
     first: u32,
     len: u32,
 }
 
-/// All entries of one kind on a shard. Gives its memory back whenever it becomes empty after a
-/// burst.
+/// All entries of one kind on a shard. It gives its memory back whenever it becomes empty after a burst.
 pub(super) struct Entries<T> {
     slots: Vec<Slot<T>>,
     /// The first free slot.
     free: u32,
     used: u32,
-    /// Of the newest entry. Counted for all slots together, so that it outlives them; 2^32 entries
-    /// later a name comes again.
+    /// The generation of the newest entry. All slots share the count, so it outlives them; a key comes
+    /// again after 2^32 entries.
     generation: u32,
 }
 
@@ -47,7 +46,7 @@ struct Entry<T> {
     value: T,
 }
 
-/// Stands for "none" where a slot is named in four bytes.
+/// No slot.
 const NONE: u32 = u32::MAX;
 
 impl Default for List {
@@ -69,7 +68,7 @@ impl<T> Default for Entries<T> {
 }
 
 impl<T> Entries<T> {
-    /// Stores `value` and puts it into `list`.
+    /// Stores `value` at the front of `list`.
     pub(super) fn insert(&mut self, list: &mut List, value: T) -> Key {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
@@ -94,7 +93,10 @@ impl<T> Entries<T> {
         Key { index, generation }
     }
 
-    /// Takes the entry out of here and of `list`, where it must be.
+    /// Removes an entry, which must be in `list`.
+    ///
+    /// # Panics
+    /// If there is no such entry.
     pub(super) fn remove(&mut self, list: &mut List, key: Key) -> T {
         assert!(self.get(key).is_some(), "{key:?} is not there");
         let slot = &mut self.slots[key.index as usize];
@@ -131,12 +133,12 @@ impl<T> Entries<T> {
         }
     }
 
-    /// The entry, if it is still there.
+    /// The entry, if it still exists.
     pub(super) fn get(&self, key: Key) -> Option<&T> {
         self.find(key).map(|entry| &entry.value)
     }
 
-    /// The entry, if it is still there.
+    /// The entry, if it still exists.
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index as usize)? {
             Slot::Used(entry) if entry.generation == key.generation => Some(&mut entry.value),
@@ -159,7 +161,7 @@ impl<T> Entries<T> {
         self.of(list).next().map(|(key, _)| key)
     }
 
-    /// Shows all entries of the list to `each`.
+    /// Calls `each` for all entries of the list.
     pub(super) fn for_each(&mut self, list: List, mut each: impl FnMut(Key, &mut T)) {
         let mut index = list.first;
         while index != NONE {
@@ -169,7 +171,7 @@ impl<T> Entries<T> {
         }
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     pub(super) fn len(&self) -> usize {
         self.used as usize
     }
@@ -179,7 +181,7 @@ impl<T> Entries<T> {
 mod tests {
     use super::*;
 
-    /// Lists keep what was put into them whatever is taken out, and old names resolve to nothing.
+    /// Lists keep their entries in order while others are removed, and old keys find nothing.
     #[test]
     fn lists_and_names() {
         let (mut entries, mut lists) = (Entries::default(), [List::default(); 3]);
@@ -207,7 +209,7 @@ mod tests {
         assert_eq!(entries.len(), kept.iter().map(Vec::len).sum::<usize>());
     }
 
-    /// A burst's slots are given back, and names from before it still resolve to nothing.
+    /// The slots of a burst are given back, and old keys still find nothing.
     #[test]
     fn a_burst_is_given_back() {
         let (mut entries, mut list) = (Entries::default(), List::default());

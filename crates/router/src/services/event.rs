@@ -14,29 +14,29 @@ pub enum ServiceEvent<P> {
     Request {
         /// The member that offers the service.
         member: Member,
-        /// The name of the request, for the reply.
+        /// The id of the request, for the reply.
         request: RequestId,
         /// The service.
         service: Arc<str>,
-        /// The question.
+        /// The payload of the request.
         payload: P,
     },
-    /// The member's request has been answered.
+    /// The answer to the member's request.
     Response {
-        /// The member that asked.
+        /// The requester.
         member: Member,
-        /// The request.
+        /// The ticket of the request.
         ticket: Ticket,
         /// The service.
         service: Arc<str>,
-        /// The answer.
+        /// The payload of the answer.
         payload: P,
     },
-    /// The member's request came to nothing.
+    /// The member's request has failed.
     Failed {
-        /// The member that asked.
+        /// The requester.
         member: Member,
-        /// The request.
+        /// The ticket of the request.
         ticket: Ticket,
         /// The service.
         service: Arc<str>,
@@ -45,34 +45,34 @@ pub enum ServiceEvent<P> {
     },
 }
 
-/// Why a request came to nothing.
+/// The reason why a request has failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestError {
-    /// Nobody offers the service. Nobody has seen the request.
+    /// No member offers the service. No member has seen the request.
     NoResponders,
-    /// All members that offer the service have as many requests as they may, too much is parked for
-    /// the one chosen, or too many messages wait for its shard: nobody has seen the request. Or the
-    /// response is too much for a requester whose connection is congested.
+    /// The members that offer the service have reached their bound of requests, the parked bytes have
+    /// reached theirs, or too many messages wait for the responder's shard; no member has seen the
+    /// request. Or the response is too large to be parked for a requester whose connection is congested.
     Overloaded,
-    /// The one who had the request has left.
+    /// The responder left after it had seen the request.
     ResponderGone,
-    /// The one who had the request says that it failed, and why.
+    /// The responder reports that it failed, with its reason.
     ResponderFailed(Box<str>),
-    /// There was no answer in time.
+    /// No answer arrived before the deadline.
     Timeout,
 }
 
-/// Why a member may not do what it wants to. Nothing has changed.
+/// The reason why a command of a member is refused. The command has changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceError {
-    /// It offers the service already.
+    /// The member offers the service already.
     AlreadyServing,
-    /// It does not offer the service.
+    /// The member does not offer the service.
     NotServing,
-    /// It would be one service, or one request in flight, more than a member may have.
+    /// The member has reached its bound of services or of requests in flight.
     TooMany,
-    /// Too many messages wait for the shard that owns the service.
+    /// Too many messages wait for the shard that owns the service. Try again later.
     Overloaded,
-    /// The member does not have this request, or has it no longer.
+    /// The member has no such request, or not any more.
     UnknownRequest,
 }

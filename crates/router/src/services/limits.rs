@@ -1,16 +1,15 @@
 //! Bounds of services, and counts of what there is.
 
-/// The bounds of one shard.
+/// Bounds of one shard's services.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Services that one member offers.
+    /// Number of services that one member offers.
     pub services_max: u32,
-    /// Requests of one member whose outcome has not been told.
+    /// Number of requests of one member that it has not been told the outcome of.
     pub requests_max: u32,
-    /// Requests for one member's offers that have not ended; at least 1.
+    /// Number of requests for one member's offers that have not ended; at least 1.
     pub serving_max: u32,
-    /// Messages waiting for one shard, beyond which services, and requests on their way to a
-    /// responder, are refused.
+    /// Number of messages that may wait for one shard. Beyond it new services and requests are refused.
     pub messages_max: usize,
     /// Bytes of payload parked for one member whose connection is congested. A request or a response
     /// beyond them fails with [`RequestError::Overloaded`](super::RequestError::Overloaded).
@@ -19,22 +18,22 @@ pub struct Limits {
     pub parked_bytes_total_max: usize,
 }
 
-/// Counts of one shard. All zero when all members have left.
+/// Counts of one shard's services. All of them are zero once all members have left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Members that have any of what follows.
+    /// Members with offers or requests.
     pub members: usize,
     /// Offers of its members.
     pub offers: usize,
-    /// Services that it owns and somebody offers.
+    /// Services that the shard owns and that members offer.
     pub owned: usize,
-    /// Requests of its members whose outcome has not been told.
+    /// Requests of its members that have not been told their outcome.
     pub waiting: usize,
     /// Requests for offers of its members.
     pub serving: usize,
-    /// Messages gathered for other shards.
+    /// Messages that are queued for other shards.
     pub messages: usize,
-    /// Members whose connections took no more when they were last asked.
+    /// Members whose connections were congested at the last event for them.
     pub congested: usize,
     /// Bytes of payload parked for members whose connections are congested.
     pub parked_bytes: usize,

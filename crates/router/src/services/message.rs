@@ -17,11 +17,11 @@ pub enum ServiceMessage<P> {
     Serve { offer: Key, service: Arc<str> },
     /// To the owner: the offer in this slot has ended.
     Unserve { offer: u32 },
-    /// To the owner: whether the offer in this slot takes requests from now on.
+    /// To the owner: the readiness of the offer in this slot.
     Ready { offer: u32, readiness: Readiness },
     /// To the owner: a request of a member of the sender, or one that came back from a responder.
     Request(Request<P>),
-    /// From the owner: a request for the member that has this offer.
+    /// From the owner: a request for the member with this offer.
     Assign { offer: Key, request: Request<P> },
     /// To the requester's shard: the outcome of a request.
     Outcome { waiting: Key, answer: Result<P, RequestError> },
@@ -32,13 +32,13 @@ pub enum ServiceMessage<P> {
 pub struct Request<P> {
     /// The requester's shard.
     pub from: Shard,
-    /// The request's name there.
+    /// The key of the request on the requester's shard.
     pub waiting: Key,
     /// The service.
     pub service: Arc<str>,
-    /// When the request ends without an answer, in milliseconds of the clock that shards share.
+    /// The time at which the request fails without an answer, in milliseconds of the clock of all shards.
     pub deadline_ms: u64,
-    /// The question.
+    /// The payload of the request.
     pub payload: P,
 }
 

@@ -1,26 +1,33 @@
-//! Services: a request goes to one of those who offer to answer it, and the answer comes back.
+//! Services: request and reply. A request goes to one of the members that offer the service, and the
+//! answer comes back.
 //!
-//! Every service has an owner shard, by a hash of its name, which knows who offers it. A request
-//! goes from the requester's shard to the owner, on to the shard of the one whose turn it is, and
-//! the answer straight back. Each way is a message; on one shard it is the same without the message.
+//! ```text
+//!   requester's shard              owner of the service            responder's shard
+//!   request ───── Request ───────▶ chooses an offer ── Assign ───▶ Event::Request
+//!   Event ◀────── Outcome ──────────────────────────────────────── reply
+//!                                  knows offers ◀───── Serve ───── serve
+//! ```
 //!
-//! *Who is meant* is always said by a name that is used once: an offer, a request being waited for,
-//! a request being served each have a key with a generation. So a member's number may be used
-//! again at once: what was meant for its predecessor finds nothing.
+//! Every service has an owner, the shard that the hash of its name selects. The owner knows the offers
+//! of the service and gives each request to the offer whose turn it is. A message of a shard to itself
+//! is handled at once.
 //!
-//! *Each request has one outcome*, the first that reaches its entry on the requester's shard, and
-//! none if the requester has left. *It is seen by one responder at most*: an offer that has ended,
-//! or whose member is full, when a request gets to it sends the request back to the owner, who
-//! chooses again. `ResponderGone` is for those who left with a request they had seen.
+//! *Keys are not reused.* An offer, a request that waits and a request that is served each have a key
+//! with a generation. So a member's number may be used again at once: a message for the member before
+//! it finds no entry.
 //!
-//! *A full responder rests*: its shard tells the owner, which passes it over until it has half of
-//! what it may have. So does a responder whose connection is congested, unless nobody else takes
-//! requests: then they are parked until its connection takes more. A request therefore goes round
-//! again only because of a change that its owner hears of before it comes back: overload does not
-//! make work.
+//! *Each request has one outcome*, the first one that reaches its entry on the requester's shard, and
+//! none if the requester has left. *At most one responder sees it*: if the offer has ended or its member
+//! is full when the request arrives, the request goes back to the owner, which chooses again.
+//! `ResponderGone` means that a responder left after it had seen the request.
 //!
-//! *Every queue has its bound*: entries by what a member may have, messages about new things by
-//! `Limits::messages_max`. Other messages each belong to an entry.
+//! *A full responder gets no requests* until it has answered half of them; its shard tells the owner.
+//! The same goes for a responder whose connection is congested, unless no other one takes requests:
+//! then requests are parked until its connection takes more. A request goes back to its owner only after
+//! a change that the owner learns of first, so overload causes no extra rounds.
+//!
+//! *Every queue is bounded*: entries by the limits of a member, messages that begin something by
+//! `Limits::messages_max`. Every other message belongs to an entry.
 
 mod deadlines;
 mod directory;
@@ -50,34 +57,35 @@ use deadlines::Deadlines;
 use directory::{Address, Directory};
 use entries::{Entries, List};
 
-/// One shard's part of request and reply. `P` is what a request and its answer carry.
+/// The services of one shard. `P` is the payload of requests and answers.
 ///
-/// Members act through `serve`, `unserve`, `request`, `reply` and `leave`; other shards' messages
-/// come in through `receive`, and time through `expire`. After any of these there may be messages to
-/// hand over (`messages`) and events to tell (`event`), which is what the caller ends its turn with.
+/// Members act through [`serve`](Self::serve), [`unserve`](Self::unserve), [`request`](Self::request),
+/// [`reply`](Self::reply) and [`leave`](Self::leave); messages of other shards come through
+/// [`receive`](Self::receive), and time through [`expire`](Self::expire). After each of these the caller
+/// takes the [messages](Self::messages) for other shards and the [events](Self::event) for members.
 pub struct Services<P> {
     shard: Shard,
     hash_seed: u64,
     limits: Limits,
-    /// Only those who have something.
+    /// Members that have entries.
     members: HashMap<Member, MemberEntries>,
     offers: Entries<Offer>,
-    /// Requests of this shard's members, until their outcome has been told.
+    /// Requests of this shard's members, until the members have been told their outcome.
     waiting: Entries<Waiting<P>>,
     waiting_deadlines: Deadlines,
     /// Requests for offers of this shard's members.
     serving: Entries<Serving<P>>,
     serving_deadlines: Deadlines,
     directory: Directory,
-    /// Entries with something to tell. They may have ended meanwhile.
+    /// Entries that an event is due for. They may have ended since.
     ready: VecDeque<Ready>,
     /// Messages of this shard to itself; empty between calls.
     own_messages: VecDeque<ServiceMessage<P>>,
-    /// Members that are congested.
+    /// Number of members whose connections are congested.
     congested: usize,
-    /// Bytes of payload parked for members.
+    /// Bytes of payload parked for all members.
     parked_bytes: usize,
-    /// By the shard they are for.
+    /// Messages by receiving shard.
     messages: Vec<Vec<ServiceMessage<P>>>,
 }
 
@@ -87,20 +95,20 @@ struct MemberEntries {
     offers: List,
     waiting: List,
     serving: List,
-    /// Requests for its offers that it has not seen.
+    /// Number of requests for its offers that it has not seen.
     unseen: u32,
     /// Bytes of payload that are parked for it.
     parked_bytes: usize,
-    /// Its connection took no more when it was last asked.
+    /// Whether its connection was congested at the last event for it.
     congested: bool,
-    /// The readiness of its offers. It changes with hysteresis.
+    /// The readiness of its offers, which changes with hysteresis.
     readiness: Readiness,
 }
 
 struct Offer {
     member: Member,
     service: Arc<str>,
-    /// As the owner was told.
+    /// As last reported to the owner.
     readiness: Readiness,
 }
 
@@ -108,22 +116,22 @@ struct Waiting<P> {
     member: Member,
     ticket: Ticket,
     service: Arc<str>,
-    /// The outcome, which has still to be told.
+    /// The outcome, once it is known.
     answer: Option<Result<P, RequestError>>,
-    /// It waits for its member's connection, and is counted with this many bytes.
+    /// The bytes that it is counted with while it is parked for its member's connection.
     parked: Option<usize>,
 }
 
 struct Serving<P> {
     member: Member,
-    /// The requester's shard, and the request's name there.
+    /// The requester's shard, and the key of the request there.
     from: Shard,
     waiting: Key,
     service: Arc<str>,
     deadline_ms: u64,
-    /// Until the member has seen it.
+    /// The payload, until the member has seen the request.
     payload: Option<P>,
-    /// It waits for its member's connection, and is counted with this many bytes.
+    /// The bytes that it is counted with while it is parked for its member's connection.
     parked: Option<usize>,
 }
 
@@ -135,7 +143,7 @@ enum Ready {
 /// Requests of each kind that one call of `expire` ends at most.
 const EXPIRED_PER_CALL: usize = 256;
 
-/// The size of what requests and responses carry.
+/// The size of a payload.
 pub trait ByteLen {
     /// Bytes of payload.
     fn byte_len(&self) -> usize;
@@ -154,7 +162,10 @@ impl ByteLen for crate::channels::Payload {
 }
 
 impl<P: ByteLen> Services<P> {
-    /// Begins with nothing, as one of `shards` shards that have the same `hash_seed`.
+    /// The services of `shard`, one of `shards` shards that have the same `hash_seed`.
+    ///
+    /// # Panics
+    /// If `shard` is none of them, or `limits.serving_max` is 0.
     pub fn new(shard: Shard, shards: u16, hash_seed: u64, limits: Limits) -> Self {
         assert!(shard < shards && limits.serving_max > 0);
         Services {
@@ -176,7 +187,10 @@ impl<P: ByteLen> Services<P> {
         }
     }
 
-    /// The member offers `service` from now on.
+    /// Adds an offer of `service` by a member.
+    ///
+    /// # Errors
+    /// `AlreadyServing`, `TooMany` and `Overloaded`.
     pub fn serve(&mut self, member: Member, service: &str) -> Result<(), ServiceError> {
         let owner = self.owner(service);
         if self.offer_of(member, service).is_some() {
@@ -198,7 +212,10 @@ impl<P: ByteLen> Services<P> {
         Ok(())
     }
 
-    /// The member no longer offers `service`. The requests it has may still be replied to.
+    /// Ends the member's offer of `service`. The member may still reply to the requests that it has.
+    ///
+    /// # Errors
+    /// `NotServing`.
     pub fn unserve(&mut self, member: Member, service: &str) -> Result<(), ServiceError> {
         let offer = self.offer_of(member, service).ok_or(ServiceError::NotServing)?;
         self.end_offer(offer);
@@ -206,8 +223,11 @@ impl<P: ByteLen> Services<P> {
         Ok(())
     }
 
-    /// Asks somebody who offers `service`. The outcome comes as an event with `ticket`, at the
-    /// latest when `expire` is told that it is `deadline_ms`.
+    /// Sends a request to a member that offers `service`. The outcome comes as an event with `ticket`, at
+    /// the latest when `expire` is called at `deadline_ms`, in milliseconds of the clock of all shards.
+    ///
+    /// # Errors
+    /// `TooMany` and `Overloaded`. No event follows then.
     pub fn request(
         &mut self,
         member: Member,
@@ -243,7 +263,10 @@ impl<P: ByteLen> Services<P> {
         Ok(())
     }
 
-    /// The member answers a request it has seen, or says why it cannot.
+    /// Answers a request that the member has seen, or reports why it failed.
+    ///
+    /// # Errors
+    /// `UnknownRequest`.
     pub fn reply(
         &mut self,
         member: Member,
@@ -262,8 +285,9 @@ impl<P: ByteLen> Services<P> {
         Ok(())
     }
 
-    /// The member is gone: its services end, those who wait for it hear so, and nothing comes of
-    /// its own requests: `forgotten` is told their tickets. Its number may be used again at once.
+    /// Removes a member that has left: its offers end, the requesters that it has seen requests of get
+    /// `ResponderGone`, and its own requests are forgotten: `forgotten` is called with their tickets, for
+    /// which no event comes. The member's number may be used again at once.
     pub fn leave(&mut self, member: Member, mut forgotten: impl FnMut(Ticket)) {
         while let Some(key) = self.waiting.first(self.entries_of(member).waiting) {
             forgotten(self.end_waiting(key).ticket);
@@ -279,7 +303,7 @@ impl<P: ByteLen> Services<P> {
                     let answer = Err(RequestError::ResponderGone);
                     self.send(from, ServiceMessage::Outcome { waiting, answer });
                 }
-                // Nobody has seen it: somebody else may answer.
+                // The member has not seen it, so another one may answer.
                 Some(payload) => {
                     self.send_request(Request { from, waiting, service, deadline_ms, payload })
                 }
@@ -288,21 +312,21 @@ impl<P: ByteLen> Services<P> {
         self.deliver_own_messages();
     }
 
-    /// Takes a message of shard `from`. Its messages must come in the order in which it wrote them.
+    /// Handles a message of shard `from`. The messages of one shard must come in their order.
     pub fn receive(&mut self, from: Shard, message: ServiceMessage<P>) {
         self.handle(from, message);
         self.deliver_own_messages();
     }
 
-    /// Messages gathered for shard `to`. The caller takes them out when it can hand them over.
+    /// The messages queued for shard `to`, oldest first. The caller removes the ones that it hands over.
     pub fn messages(&mut self, to: Shard) -> &mut Vec<ServiceMessage<P>> {
         &mut self.messages[usize::from(to)]
     }
 
-    /// The next thing to tell a member, until there is none. `takes` says whether the connection of a
-    /// member takes more now. What is for one that does not is parked until [`resume`](Self::resume);
-    /// a request that it has not seen goes to another member, if there is one whose connection takes
-    /// more.
+    /// Removes and returns the next event for a member. `takes` says whether a member's connection takes
+    /// more now. An event for a member whose connection does not is parked until
+    /// [`resume`](Self::resume); a request that the member has not seen goes to another member instead, if
+    /// there is one whose connection takes more.
     pub fn event(&mut self, mut takes: impl FnMut(Member) -> bool) -> Option<ServiceEvent<P>> {
         while let Some(ready) = self.ready.pop_front() {
             self.ready.trim();
@@ -313,7 +337,7 @@ impl<P: ByteLen> Services<P> {
                     serving.filter(|of| of.payload.is_some()).map(|serving| serving.member)
                 }
             };
-            // It was told already, the member has left, or time has ended it.
+            // The entry has ended: it was told, its member has left, or its time is over.
             let Some(member) = member else { continue };
             if takes(member) {
                 return Some(match ready {
@@ -333,8 +357,8 @@ impl<P: ByteLen> Services<P> {
         None
     }
 
-    /// The member's connection takes more again: what is parked for it comes as events. Costs nothing
-    /// while no member is congested.
+    /// Resumes a member whose connection takes more again: parked events for it become due. O(1) while no
+    /// member is congested.
     pub fn resume(&mut self, member: Member) {
         if self.congested == 0 {
             return;
@@ -360,7 +384,7 @@ impl<P: ByteLen> Services<P> {
         self.congested == 0
     }
 
-    /// Ends requests whose deadline has come by `now_ms`; a bounded number of them, so that
+    /// Ends requests whose deadline has come at `now_ms`. A call ends a bounded number of them, so
     /// `next_expiry` may still be in the past.
     pub fn expire(&mut self, now_ms: u64) {
         for _ in 0..EXPIRED_PER_CALL {
@@ -369,7 +393,7 @@ impl<P: ByteLen> Services<P> {
         }
         for _ in 0..EXPIRED_PER_CALL {
             let Some(key) = self.serving_deadlines.take_due(now_ms) else { break };
-            // The requester's shard has the same deadline.
+            // The requester's shard has the same deadline and reports the timeout.
             if self.serving.get(key).is_some() {
                 self.end_serving(key);
             }
@@ -379,7 +403,7 @@ impl<P: ByteLen> Services<P> {
         self.deliver_own_messages();
     }
 
-    /// When `expire` has something to do.
+    /// The time, in milliseconds, at which `expire` next has work.
     pub fn next_expiry(&self) -> Option<u64> {
         let both = [self.waiting_deadlines.next(), self.serving_deadlines.next()];
         both.into_iter().flatten().min()
@@ -399,7 +423,7 @@ impl<P: ByteLen> Services<P> {
         }
     }
 
-    /// Gives the request to the one whose turn it is.
+    /// As the owner: gives a request to the offer whose turn it is, or fails it.
     fn choose(&mut self, request: Request<P>) {
         let chosen = match self.directory.next(&request.service) {
             Ok(Address { shard, .. }) if self.is_behind(shard) => Err(RequestError::Overloaded),
@@ -420,7 +444,7 @@ impl<P: ByteLen> Services<P> {
         self.members.get(&member).copied().unwrap_or_default()
     }
 
-    /// A member that has nothing costs nothing.
+    /// Forgets a member without entries.
     fn forget_if_empty(&mut self, member: Member) {
         let MemberEntries { offers, waiting, serving, .. } = self.entries_of(member);
         if offers.len() + waiting.len() + serving.len() == 0
@@ -438,7 +462,7 @@ impl<P: ByteLen> Services<P> {
         (hasher.finish() % self.messages.len() as u64) as Shard
     }
 
-    /// Whether so many messages wait for a shard that nothing new is begun with it.
+    /// Whether the messages that wait for a shard have reached their bound.
     fn is_behind(&self, to: Shard) -> bool {
         self.messages[usize::from(to)].len() >= self.limits.messages_max && to != self.shard
     }
@@ -455,7 +479,7 @@ impl<P: ByteLen> Services<P> {
         }
     }
 
-    /// Obeys what this shard has written to itself.
+    /// Handles the messages of this shard to itself.
     fn deliver_own_messages(&mut self) {
         while let Some(message) = self.own_messages.pop_front() {
             self.handle(self.shard, message);

@@ -1,16 +1,16 @@
-//! The name under which a responder knows a request.
+//! The id by which a responder knows a request.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::entries::Key;
 
-/// Names a request to the one who has it, as a short text (`17-9`), for as long as it may be
-/// answered. It is only known on the responder's shard.
+/// The id of a request for its responder, for as long as the request may be answered. Its text is short
+/// (`17-9`), and it is valid on the responder's shard only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(pub(super) Key);
 
-/// A text that cannot name a request.
+/// A text that is no request id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseRequestIdError;
 
@@ -29,7 +29,7 @@ impl FromStr for RequestId {
     }
 }
 
-/// Reads what printing a number gives: no sign and no zeros in front.
+/// Reads a number as it is printed: without a sign and without leading zeros.
 fn number(text: &str) -> Result<u32, ParseRequestIdError> {
     if text.starts_with('+') || text.starts_with('0') && text.len() > 1 {
         return Err(ParseRequestIdError);
@@ -41,7 +41,7 @@ fn number(text: &str) -> Result<u32, ParseRequestIdError> {
 mod tests {
     use super::*;
 
-    /// What is printed is read, and nothing else is.
+    /// A printed id is read again, and no other text is.
     #[test]
     fn text_and_back() {
         for (index, generation) in [(0, 0), (17, 9), (u32::MAX, u32::MAX)] {

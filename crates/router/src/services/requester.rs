@@ -1,10 +1,10 @@
-//! Requests on the shard of the member that made them.
+//! Requests on the shard of the requester.
 
 use super::parking::{park, unpark};
 use super::*;
 
 impl<P: ByteLen> Services<P> {
-    /// The request has an outcome, unless it had one or nobody waits for it.
+    /// Stores the outcome of a request, unless it has one or its requester has left.
     pub(super) fn answered(&mut self, key: Key, answer: Result<P, RequestError>) {
         let Some(waiting) = self.waiting.get_mut(key) else { return };
         if waiting.answer.is_none() {
@@ -21,7 +21,7 @@ impl<P: ByteLen> Services<P> {
         }
     }
 
-    /// An outcome waits for the connection of its member. A response that is too much fails.
+    /// Parks an outcome until the connection of its member takes more. A response beyond the bounds fails.
     pub(super) fn park_answer(&mut self, key: Key) {
         let waiting = self.waiting.get_mut(key).expect("it is ready");
         let bytes = match &waiting.answer {

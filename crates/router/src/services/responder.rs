@@ -1,13 +1,14 @@
-//! Requests on the shard of the member that answers them.
+//! Requests on the shard of the responder.
 
 use super::parking::{park, unpark};
 use super::*;
 
-/// With this many requests that it has not seen a responder that was congested takes new ones.
+/// A responder that was congested gets new requests once it has no more than this many unseen ones.
 const UNSEEN_FEW: u32 = 4;
 
 impl<P: ByteLen> Services<P> {
-    /// A request for the member who has this offer. If it cannot take it, another one may.
+    /// Assigns a request to the member with this offer. If the offer has ended or the member is full, the
+    /// request goes back to the owner.
     pub(super) fn assign(&mut self, key: Key, request: Request<P>) {
         let Some(offer) = self.offers.get_mut(key) else { return self.send_request(request) };
         let member = offer.member;
@@ -42,8 +43,8 @@ impl<P: ByteLen> Services<P> {
         ServiceEvent::Request { member, request: RequestId(key), service, payload }
     }
 
-    /// The member of a request does not take it: the owner knows of another one, or sends it back. One
-    /// that was parked before stays.
+    /// Sends a request back to the owner, because its member's connection is congested. A request that was
+    /// parked before stays parked.
     pub(super) fn send_back(&mut self, key: Key) {
         if self.serving.get(key).expect("it is ready").parked.is_none() {
             let Serving { from, waiting, service, deadline_ms, payload, .. } =
@@ -53,7 +54,7 @@ impl<P: ByteLen> Services<P> {
         }
     }
 
-    /// A request waits for the connection of its member, unless that is too much.
+    /// Parks a request until the connection of its member takes more. A request beyond the bounds fails.
     pub(super) fn park_request(&mut self, key: Key) {
         let serving = self.serving.get_mut(key).expect("it was put there");
         let bytes = serving.payload.as_ref().map_or(0, P::byte_len);
@@ -78,8 +79,8 @@ impl<P: ByteLen> Services<P> {
         serving
     }
 
-    /// The member takes requests again once it has half of what it may have, and after congestion once
-    /// it has seen most of what was parked.
+    /// Updates the readiness of a member: it gets requests again once it has half of its bound, and after
+    /// congestion once it has seen most of the parked ones.
     pub(super) fn update_readiness(&mut self, member: Member) {
         let Some(has) = self.members.get_mut(&member) else { return };
         let is_full = match has.readiness {
@@ -98,7 +99,7 @@ impl<P: ByteLen> Services<P> {
         self.update_offers(member);
     }
 
-    /// Tells owners what the member's offers are, where they do not know it.
+    /// Reports the readiness of the member's offers to their owners, where it has changed.
     pub(super) fn update_offers(&mut self, member: Member) {
         let MemberEntries { offers, readiness, .. } = self.entries_of(member);
         let mut changed = Vec::new();
@@ -120,7 +121,7 @@ impl<P: ByteLen> Services<P> {
         self.send(self.owner(&service), ServiceMessage::Unserve { offer: key.index });
     }
 
-    /// The member's offer of `service`. Looks at all its offers: it has few.
+    /// The member's offer of `service`. Searches all its offers, which are few.
     pub(super) fn offer_of(&self, member: Member, service: &str) -> Option<Key> {
         let mut offers = self.offers.of(self.entries_of(member).offers);
         offers.find(|(_, offer)| &*offer.service == service).map(|(key, _)| key)
