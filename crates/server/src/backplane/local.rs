@@ -1,8 +1,8 @@
-//! A process that is alone: its owners number and keep publications themselves.
+//! The backplane of a single process: the owners of channels number and keep publications themselves.
 
 use murre_router::channels::{Append, AppendId, Backplane, Interest, Payload};
 
-/// Answers at once, and nobody else is interested.
+/// Answers at once, and ignores interest.
 pub(crate) struct Local;
 
 impl Backplane for Local {

@@ -1,5 +1,5 @@
-//! The seam under the owners of channels: what orders and keeps publications beyond this process, and
-//! is told which channels this process has subscribers for.
+//! The interface below the owners of channels to a broker that orders and keeps publications beyond this
+//! process. The broker is told which channels have subscribers in this process.
 //!
 //! The owner of a channel asks its backplane before it numbers a publication. The backplane answers at
 //! once ([`Append::Number`]) or later, through the shard's mail

@@ -2,48 +2,48 @@
 
 use murre_router::channels::{HistoryQuery, Payload, Start};
 
-/// A command, as a protocol has read it. Its strings still lie in the input.
+/// A command, decoded by a protocol. Its strings borrow from the input.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command<'a> {
-    /// Hear what is published to a channel from `start` on. `Reply::Subscribed`.
+    /// Subscribe to a channel from `start` on. `Reply::Subscribed`.
     Subscribe { channel: &'a str, start: Start },
-    /// `Reply::Unsubscribed`.
+    /// End a subscription. `Reply::Unsubscribed`.
     Unsubscribe { channel: &'a str },
-    /// `Reply::Published`, if the command has a request id.
+    /// Publish to a channel. `Reply::Published`, if the command has a request id.
     Publish { channel: &'a str, payload: Payload, to: Audience },
-    /// A page of a channel's history. `Reply::History`.
+    /// Read a page of a channel's history. `Reply::History`.
     History { channel: &'a str, query: HistoryQuery },
-    /// Wait for publications after `start`: `Reply::History` at once if something is
-    /// there or is lost, else `Reply::Subscribed`, and then `Push::Publication`.
+    /// Wait for publications after `start`: `Reply::History` at once if there are some or some are lost,
+    /// otherwise `Reply::Subscribed` and then `Push::Publication`.
     Await { channel: &'a str, start: Start },
     /// `Reply::Pong`.
     Ping,
-    /// From now on the session is the user's that the token names. `Reply::Authenticated`.
+    /// Make the session that of the user whom the token names. `Reply::Authenticated`.
     Authenticate { token: &'a str },
-    /// Answer requests for a service. `Reply::Serving`.
+    /// Offer a service. `Reply::Serving`.
     Serve { service: &'a str },
-    /// `Reply::Unserving`.
+    /// End the offer of a service. `Reply::Unserving`.
     Unserve { service: &'a str },
-    /// Ask a session that serves. `Reply::Response`, within the timeout.
+    /// Send a request to a session that offers the service. `Reply::Response`, within the timeout.
     Request { service: &'a str, payload: Payload, timeout_ms: u32 },
-    /// The answer to a `Push::Request`, or why there is none. No reply.
+    /// Answer a `Push::Request`, or report why it failed. No reply.
     Respond { request: &'a str, answer: Result<Payload, &'a str> },
 }
 
-/// Which subscribers a publication is for.
+/// The subscribers that get a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Audience {
     Everybody,
-    /// All but the session that publishes it.
+    /// All except the session that publishes it.
     #[allow(dead_code, reason = "murre.v1 has no such command; Phoenix and Pusher have")]
     Others,
 }
 
-/// How a session's protocol names a command, to find its reply by. The hub carries it and does not
-/// look inside: a protocol with several parts packs them into one text.
+/// The id that a session's protocol gives a command; the reply carries it. The hub does not interpret
+/// it: a protocol whose ids have several parts packs them into one text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum RequestId {
-    /// The command has none. What it comes to is still told, but for a publication that is taken.
+    /// The command has no id. It is still answered, unless it is a publication that is accepted.
     #[default]
     None,
     Number(u64),
@@ -55,7 +55,7 @@ pub(crate) enum RequestId {
 pub(crate) enum Flow {
     /// The next command can follow, unless [`Hub::must_wait`](super::Hub::must_wait).
     Continue,
-    /// The command was not taken, because this turn has spent its time for signature checks: it
-    /// is to be handed in again in the next turn.
+    /// The command was not executed, because this turn has spent its time for signature checks. The caller
+    /// hands it in again in the next turn.
     Retry,
 }

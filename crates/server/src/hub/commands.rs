@@ -1,4 +1,4 @@
-//! Commands of sessions: what each needs to be allowed, and what it asks of the router.
+//! Commands of sessions: the check of each against the rules, and its call of the router.
 
 use murre_core::ShownPeer;
 use murre_router::Ticket;
@@ -74,7 +74,7 @@ impl Hub {
         command: Command<'_>,
         out: &mut impl Outlet,
     ) -> Flow {
-        // A refusal needs the request id, which most commands hand on.
+        // A refusal needs the request id, which most commands pass on.
         let named = request.clone();
         self.execute(session, request, command, out).unwrap_or_else(|why| {
             self.refuse(session, &named, why, out);
@@ -82,10 +82,10 @@ impl Hub {
         })
     }
 
-    /// The same, with an error for the caller to tell.
+    /// Executes a command, and leaves it to the caller to tell the session of an error.
     ///
     /// # Errors
-    /// Why the command is refused. Nothing has changed.
+    /// The reason why the command is refused. The command has changed nothing.
     pub(crate) fn execute<'c>(
         &mut self,
         session: Session,
@@ -184,7 +184,8 @@ impl Hub {
         Ok(Flow::Continue)
     }
 
-    /// The door of all publications: from sessions, from the control plane, from the bench.
+    /// Publishes to a channel, after the checks of name and payload. All publications of sessions and of
+    /// the server come through here.
     ///
     /// # Errors
     /// `BadChannel`, `BadPublication`, `Overloaded`. The ticket is released.
@@ -206,15 +207,14 @@ impl Hub {
         self.release_ticket_on_error(ticket, published, about)
     }
 
-    /// Publishes on behalf of the server itself. A publication that is refused because the server is
-    /// overloaded is lost.
+    /// Publishes as the server itself. A publication that is refused is lost.
     pub(crate) fn publish_as_server(&mut self, channel: &str, payload: Payload, out: &impl Outlet) {
         self.refresh_clock(out);
         let publisher = Publisher { origin: SERVER, ticket: None, except: false };
         let _ = self.publish(channel, payload, publisher);
     }
 
-    /// Checks a request to subscribe before anything is done.
+    /// Checks whether a client may subscribe to a channel, before its session begins.
     ///
     /// # Errors
     /// `BadChannel` and `NotAllowed`.
@@ -246,7 +246,7 @@ impl Hub {
         self.release_ticket_on_error(Some(ticket), subscribed, About::Channel(channel))
     }
 
-    /// Asks for a page of history. A session waits for one at a time.
+    /// Asks for a page of history. A session waits for one page at a time.
     fn read<'c>(
         &mut self,
         session: Session,
@@ -293,7 +293,7 @@ impl Hub {
         allow(who, self.sessions.user(slot).is_some(), about)
     }
 
-    /// A command that the router refuses at once needs its ticket no more.
+    /// Releases the ticket of a command that the router has refused at once.
     fn release_ticket_on_error<'c, E: Into<ErrorCode>>(
         &mut self,
         ticket: Option<Ticket>,
@@ -306,7 +306,7 @@ impl Hub {
         })
     }
 
-    /// Tells a session that its command is refused.
+    /// Tells a session that its command is refused, and counts it.
     pub(crate) fn refuse(
         &self,
         session: Session,
@@ -318,7 +318,7 @@ impl Hub {
         out.reply(session, request, Reply::Error(why));
     }
 
-    /// A command could not be read: the session's protocol has said so.
+    /// Counts a command that the session's protocol could not decode and has refused.
     pub(crate) fn count_refused(&self) {
         self.counters.refused.add(1);
     }

@@ -25,23 +25,23 @@ pub(crate) struct HubConfig {
     pub(crate) commands: TokenBucket,
     pub(crate) bad_tokens_per_second: u32,
     pub(crate) tokens: DeliveryTokens,
-    /// Deliveries of one turn of a shard at most.
+    /// Number of deliveries in one turn of a shard at most.
     pub(crate) deliveries_per_turn: usize,
-    /// Makes what orders the publications of the channels that a shard owns.
+    /// Makes the backplane of the channels that a shard owns.
     pub(crate) backplane: fn() -> Box<dyn Backplane + Send>,
     pub(crate) drain_barrier: DrainBarrier,
     /// Seed of the hash of names, the same for all shards and unknown to clients.
     pub(crate) seed: u64,
-    /// When time began, for all shards.
+    /// The start of the clock that all shards share.
     pub(crate) began: Instant,
     pub(crate) shards: Shard,
 }
 
 impl HubConfig {
-    /// The configuration by `config`, for a shard on each of `cores` with `conns_max` connections.
+    /// The configuration for a shard on each of `cores`, with `conns_max` connections each.
     ///
     /// # Errors
-    /// A setting that cannot be used, and what helps.
+    /// A sentence that names the setting that cannot be used, and a remedy.
     pub(crate) fn new(config: &Config, cores: &[usize], conns_max: u32) -> Result<Self, String> {
         let shards = cores.len();
         let each = |bytes: u64| bytes.checked_div(shards as u64).unwrap_or(0).max(1);
@@ -79,7 +79,7 @@ impl HubConfig {
             deliveries_per_turn: DELIVERIES_PER_TURN,
             backplane: backplane::start,
             drain_barrier: DrainBarrier::new(shards),
-            // The only source of numbers that cannot be guessed in the standard library.
+            // The standard library's only source of unpredictable numbers.
             seed: RandomState::new().hash_one(()),
             began: Instant::now(),
             shards: shards as Shard,
@@ -87,15 +87,15 @@ impl HubConfig {
     }
 }
 
-/// About 1 ms of work, so that a fan-out does not delay other connections, and many enough that the
-/// fixed cost of a turn does not matter.
+/// Deliveries of one turn. They are few enough that a fan-out does not delay other connections, and many
+/// enough that the fixed cost of a turn does not matter.
 const DELIVERIES_PER_TURN: usize = 64;
 /// Bytes of requests and responses that wait for one congested connection at most.
 const PARKED_BYTES_MAX: usize = 8 << 20;
 /// Bytes of requests and responses that wait for all congested connections, over all shards.
 const PARKED_BYTES_TOTAL_MAX: u64 = 64 << 20;
 
-/// So many commands a second, and twice as many at once.
+/// Allows `per_second` commands a second, and twice as many at once.
 fn commands(per_second: u32) -> TokenBucket {
     TokenBucket::new(per_second, per_second.saturating_mul(2))
 }

@@ -1,4 +1,4 @@
-//! Questions and orders of the control plane to a shard's hub. Each carries the channel for its answer.
+//! Requests of the control plane to a shard's hub. Each carries the sender for its answer.
 
 use murre_core::ConnId;
 use murre_router::channels::{ChannelInfo, Cursor, Payload, Publisher};
@@ -9,19 +9,19 @@ use super::output::DisconnectReason;
 use super::pending::{Published, Recipient};
 use super::{Hub, Outlet, SERVER};
 
-/// A question or an order. If nobody waits for the answer any more it is dropped.
+/// A request of the control plane. An answer that nobody waits for any more is dropped.
 pub(crate) enum Control {
-    /// Publish to a channel, whatever its namespace allows to sessions.
+    /// Publish to a channel, regardless of the rights that its namespace gives sessions.
     Publish { channel: Box<str>, payload: Payload, answer: Sender<Published> },
-    /// Channels that this shard owns, and where to go on, if there are more.
+    /// List channels that this shard owns. The answer has the cursor of the next page if there is one.
     Channels { from: Cursor, limit: usize, answer: Sender<(Vec<ChannelInfo>, Option<Cursor>)> },
-    /// One channel, if this shard owns it and it is there.
+    /// Describe one channel, if this shard owns it and it exists.
     Channel { name: Box<str>, answer: Sender<Option<ChannelInfo>> },
     /// Describe a session of this shard.
     Connection { conn: ConnId, answer: Sender<Option<ConnectionInfo>> },
-    /// End the session of a connection of this shard. Answers how many were ended.
+    /// End the session of a connection of this shard. The answer is the number of ended sessions.
     Disconnect { conn: ConnId, answer: Sender<u32> },
-    /// End all sessions of a user on this shard.
+    /// End all sessions of a user on this shard. The answer is the number of ended sessions.
     DisconnectUser { user: Box<str>, answer: Sender<u32> },
 }
 
@@ -64,7 +64,7 @@ impl Hub {
     }
 
     fn publish_for_control(&mut self, channel: &str, payload: Payload, answer: Sender<Published>) {
-        // The door refuses before it takes the ticket, so the answer is kept beside it until then.
+        // A refusal needs the sender of the answer, so the checks come before the ticket takes it.
         let limits = &self.config.limits;
         if let Err(code) = limits.name(channel).and_then(|_| limits.payload(&payload)) {
             let _ = answer.send(Err(code));

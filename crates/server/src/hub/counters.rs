@@ -5,7 +5,7 @@ use murre_router::{channels, services};
 
 use super::auth::VerifierCounts;
 
-/// Totals since the start, and what there is now.
+/// Totals since the start, and gauges.
 #[derive(Debug, Default)]
 pub(crate) struct HubCounters {
     /// Commands, refused ones included.
@@ -16,17 +16,17 @@ pub(crate) struct HubCounters {
     pub(crate) published: Counter,
     /// Publications queued to subscribers of this shard.
     pub(crate) delivered: Counter,
-    /// Publications that subscribers did not get because they read too slowly.
+    /// Publications dropped for subscribers that read too slowly.
     pub(crate) dropped: Counter,
     /// Connections closed because they read too slowly.
     pub(crate) disconnected: Counter,
     /// Signature checks of tokens.
     pub(crate) signature_checks: Counter,
-    /// Tokens that were known to be good.
+    /// Tokens accepted from the cache of good tokens.
     pub(crate) tokens_cached: Counter,
-    /// Tokens refused without a check, because their address has had too many checked.
+    /// Tokens refused without a check, because their address had too many bad ones.
     pub(crate) tokens_refused: Counter,
-    /// Good tokens that are kept, and addresses that have sent bad ones.
+    /// Good tokens in the cache, and addresses that have sent bad ones.
     pub(crate) tokens_kept: Counter,
     /// Signature checks put off to the next turn.
     pub(crate) signature_checks_put_off: Counter,
@@ -46,9 +46,9 @@ pub(crate) struct HubCounters {
     pub(crate) services: Counter,
     pub(crate) requests_waiting: Counter,
     pub(crate) parked_bytes: Counter,
-    /// Commands whose answers come from other shards.
+    /// Commands that wait for answers of the router.
     pub(crate) pending: Counter,
-    /// Deadlines of tokens that are stored.
+    /// Sessions whose tokens have an expiry.
     pub(crate) expiries: Counter,
 }
 

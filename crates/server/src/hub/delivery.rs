@@ -1,9 +1,9 @@
 //! Deliveries: publications go to subscribers as far as their connections take them.
 //!
-//! A subscriber whose connection is congested is handed nothing more: the router notes where it is,
-//! and goes on from there once everything queued for it has been sent ([`Hub::drained`]). So nothing
-//! here ends a connection for a burst. A subscriber that falls out of what the router keeps meets the
-//! `slow` rule of the channel's namespace.
+//! A subscriber whose connection is congested is handed nothing more. The router keeps its place and
+//! continues from there once everything queued for it has been sent ([`Hub::drained`]), so a burst never
+//! ends a connection. For a subscriber whose next publication the router has dropped, the `slow` rule of
+//! the channel's namespace decides.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,22 +18,22 @@ use super::rules::Slow;
 use super::session::Sessions;
 use super::{Hub, HubConfig, HubCounters, HubMail, Outlet, Push, Session, origin};
 
-/// How long to wait for the delivery token before asking again.
+/// The pause before a shard asks for the delivery token again.
 const TOKEN_WAIT: Duration = Duration::from_millis(20);
 
 impl Hub {
-    /// Everything queued for a connection has been sent: its session is handed what waits for it at the
-    /// end of the turn, so that its input comes first. A session that is far behind could say nothing
-    /// otherwise.
+    /// Records that everything queued for a connection has been sent. Its session is handed more at the
+    /// end of the turn, after its input: otherwise the commands of a session that is far behind would
+    /// never be read.
     pub(crate) fn drained(&mut self, conn: ConnId) {
-        // Nearly always nothing waits for anybody.
+        // Nearly always no session waits for anything.
         if !self.channels.nobody_behind() || !self.services.nobody_congested() {
             self.drained.push(conn);
             self.active = true;
         }
     }
 
-    /// Hands sessions what waits for them, whose connections have taken everything in this turn.
+    /// Resumes the sessions whose connections have taken everything in this turn.
     pub(super) fn pull_drained(&mut self, out: &mut impl Outlet) {
         for conn in std::mem::take(&mut self.drained) {
             if out.at(conn.index()) == Some(conn) {
@@ -44,7 +44,7 @@ impl Hub {
         }
     }
 
-    /// Hands a member that is behind what its connection takes now.
+    /// Hands a member that is behind the publications that its connection takes now.
     pub(super) fn pull(&mut self, member: Member, out: &mut impl Outlet) {
         if !self.channels.is_behind(member) {
             return;
@@ -55,12 +55,12 @@ impl Hub {
         }
         let Hub { channels, sessions, config, counters, shard, now, .. } = self;
         let mut subscribers = SessionSubscribers { sessions, config, counters, shard: *shard, out };
-        // What is more comes when the connection has taken this, or with `Event::Readable`.
+        // The rest follows when the connection has taken these, or with `Event::Readable`.
         let _ = channels.pull(member, *now, &mut subscribers);
     }
 
-    /// Delivers for a turn; what is more needs the delivery token. When there should be another turn,
-    /// if more is left.
+    /// Makes the deliveries of a turn. A turn that follows one with deliveries left needs the delivery
+    /// token. Returns the pause before the next turn if deliveries are left.
     pub(super) fn deliver_in_turn(&mut self, out: &mut impl Outlet) -> Option<Duration> {
         let with_token = self.delivering;
         if with_token && !self.config.tokens.take(self.shard) {
@@ -68,7 +68,7 @@ impl Hub {
         }
         self.delivering = self.deliver(out);
         if with_token && let Some(next) = self.config.tokens.pass(self.shard, self.delivering) {
-            // A shard whose mailbox is full is awake, and asks by itself.
+            // A shard with a full mailbox is awake and asks for the token itself.
             let _ = self.links.post(usize::from(next), HubMail::DeliveryToken);
         }
         self.delivering.then_some(Duration::ZERO)
@@ -82,7 +82,7 @@ impl Hub {
     }
 }
 
-/// The shard's sessions, as the router hands publications to them.
+/// The sessions of a shard, to which the router hands publications.
 struct SessionSubscribers<'h, O> {
     sessions: &'h Sessions,
     config: &'h HubConfig,
@@ -121,7 +121,7 @@ impl<O: Outlet> Subscribers<Encodings> for SessionSubscribers<'_, O> {
             Slow::DropOldest => Overrun::SkipToOldest,
             Slow::LatestOnly => Overrun::SkipToNewest,
             Slow::Disconnect => {
-                // It may be behind in several channels.
+                // A session that is behind in several channels ends once.
                 if let Some(session) = self.session(member)
                     && self.out.is_open(session.conn)
                 {

@@ -1,9 +1,9 @@
-//! Where several shards share a core, one of them delivers much at a time.
+//! Delivery tokens: of the shards that share a core, one at a time makes long fan-outs.
 //!
-//! A shard that delivers to thousands keeps its core busy for long. If all shards of a core did so at
-//! once, the connections of each would wait for the time slices of all others. So each core has one
-//! token, and a shard needs it for deliveries beyond those of one turn. The other shards sleep until
-//! something arrives for them or the token comes, and a thread that slept soon gets its core.
+//! A fan-out to thousands of subscribers keeps a core busy for many turns. If all shards of a core did
+//! that at once, the connections of each would wait for the time slices of all others. So each core has
+//! one token, and a shard needs it to continue deliveries after its first turn of them. The other shards
+//! sleep until a connection or the token wakes them, and the scheduler soon runs a thread that slept.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ pub(crate) struct DeliveryTokens {
 #[derive(Default)]
 struct Token {
     holder: Option<Shard>,
-    /// Each once, in the order in which they asked.
+    /// The shards that wait, in the order in which they asked.
     waiting: VecDeque<Shard>,
 }
 
@@ -40,12 +40,12 @@ impl DeliveryTokens {
 
     fn of(&self, shard: Shard) -> MutexGuard<'_, Token> {
         let token = &self.tokens[self.of[usize::from(shard)]];
-        // Nothing can panic while the lock is held.
+        // No code that holds the lock can panic.
         token.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the shard has the token now. If not, a [`pass`](Self::pass) or a
-    /// [`retire`](Self::retire) of another shard names it later.
+    /// Asks for the token. Returns whether the shard has it now; if not, a later [`pass`](Self::pass) or
+    /// [`retire`](Self::retire) of another shard returns this shard.
     pub(crate) fn take(&self, shard: Shard) -> bool {
         let mut token = self.of(shard);
         let holder = *token.holder.get_or_insert(shard);
@@ -55,8 +55,8 @@ impl DeliveryTokens {
         holder == shard
     }
 
-    /// The shard, which has the token, has used its turn; if it has `more` to deliver it waits for
-    /// the next one. Returns another shard that has the token now.
+    /// Passes the token on after a turn of the shard that has it. With `more` to deliver the shard waits
+    /// for the token again. Returns the shard that has the token now, if that is another one.
     pub(crate) fn pass(&self, shard: Shard, more: bool) -> Option<Shard> {
         let mut token = self.of(shard);
         debug_assert_eq!(token.holder, Some(shard), "it has the token");
@@ -70,8 +70,7 @@ impl DeliveryTokens {
         next
     }
 
-    /// The shard ends: it needs the token no more and passes it on if it has it. Returns the shard
-    /// that has it now because of that.
+    /// Removes a shard that ends, and passes the token on if it has it. Returns the shard that got it.
     pub(crate) fn retire(&self, shard: Shard) -> Option<Shard> {
         let mut token = self.of(shard);
         token.waiting.retain(|&waiting| waiting != shard);

@@ -1,9 +1,9 @@
-//! The end of all shards together. A shard owns channels and services that connections of other
-//! shards use, so it works on until no shard has connections.
+//! The common end of all shards. A shard owns channels and services that connections of other shards
+//! use, so it continues to work until no shard has connections.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many shards may still have connections. Shared by all.
+/// Counts the shards that may still have connections. All shards share it.
 #[derive(Debug)]
 pub(crate) struct DrainBarrier {
     busy: AtomicUsize,
@@ -14,8 +14,7 @@ impl DrainBarrier {
         DrainBarrier { busy: AtomicUsize::new(shards) }
     }
 
-    /// A shard that is being drained has lost its last connection, and gets no other. Each shard says
-    /// so once.
+    /// Records that a drained shard has no connections any more. Each shard calls it once.
     pub(crate) fn shard_is_empty(&self) {
         let before = self.busy.fetch_sub(1, Ordering::Relaxed);
         debug_assert!(before > 0, "each shard says so once");
@@ -31,7 +30,7 @@ impl DrainBarrier {
 mod tests {
     use super::*;
 
-    /// The last shard to lose its connections lets all end.
+    /// All shards may end once the last one has no connections.
     #[test]
     fn the_last_one_counts() {
         let drain_barrier = DrainBarrier::new(2);

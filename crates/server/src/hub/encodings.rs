@@ -1,20 +1,20 @@
-//! A publication as bytes, made once for each protocol and form that a session on the shard needs.
+//! The encodings of a publication, each made once for all sessions of the shard that need it.
 
 use bytes::Bytes;
 use murre_router::channels::Encoded;
 use smallvec::SmallVec;
 
-/// Names a protocol's form of a publication: a WebSocket message of one, an event of another.
+/// The number of an encoding: the WebSocket frame of a protocol, for instance, or its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Encoding(pub(crate) u8);
 
-/// The forms of one publication that have been made. Kept for as long as a subscriber of the shard
-/// has yet to take it.
+/// The encodings of one publication that have been made. They are kept for as long as a subscriber of
+/// the shard has yet to get the publication.
 #[derive(Debug, Default)]
 pub(crate) struct Encodings(SmallVec<[(Encoding, Bytes); 1]>);
 
 impl Encodings {
-    /// The publication in this form, which `make` makes if it is the first time.
+    /// The publication in this encoding, which `make` makes the first time.
     pub(crate) fn get(&mut self, encoding: Encoding, make: impl FnOnce() -> Bytes) -> &Bytes {
         let known = self.0.iter().position(|(known, _)| *known == encoding);
         let at = known.unwrap_or_else(|| {
@@ -35,7 +35,7 @@ impl Encoded for Encodings {
 mod tests {
     use super::*;
 
-    /// Each form is made once, and all that are made count.
+    /// Each encoding is made once, and the bytes of all of them count.
     #[test]
     fn a_form_is_made_once() {
         let mut encodings = Encodings::default();

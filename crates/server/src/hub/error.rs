@@ -5,16 +5,16 @@ use murre_router::{channels, services};
 
 use super::auth::BadToken;
 
-/// An error and what it is about.
+/// An error of a command, and its subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Error<'a> {
     pub(crate) code: ErrorCode,
-    /// More than the code says: the responder's own words, or what is wrong with a token.
+    /// A sentence that says more than the code: the responder's own, or the fault of a token.
     pub(crate) detail: Option<&'a str>,
     pub(crate) about: Option<About<'a>>,
 }
 
-/// Every way in which the hub refuses or ends something.
+/// The reason for which the hub refuses a command or ends a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ErrorCode {
     BadChannel,
@@ -47,7 +47,7 @@ pub(crate) enum About<'a> {
 }
 
 impl<'a> Error<'a> {
-    /// The same, about something.
+    /// The same error with a subject.
     pub(crate) fn about(self, about: About<'a>) -> Self {
         Error { about: Some(about), ..self }
     }

@@ -9,11 +9,11 @@ use super::{
     About, Error, ErrorCode, Hub, Outlet, Page, Push, Reply, RequestId, Session, origin, slot_of,
 };
 
-/// Commands of one session that wait for answers from other shards at most.
+/// Number of commands of one session that wait for answers of the router at most.
 const PENDING_MAX: u32 = 256;
 
 impl Hub {
-    /// Passes on what the router has for this shard's sessions.
+    /// Passes the router's events on to the sessions of this shard.
     pub(crate) fn dispatch(&mut self, out: &mut impl Outlet) {
         loop {
             while let Some(event) = self.channels.event() {
@@ -39,8 +39,8 @@ impl Hub {
                     Event::Readable { member } => self.readable.push(member),
                 }
             }
-            // Only now: a member hears that each of its subscriptions has begun before it hears what it
-            // has missed there.
+            // Pulls come last, so that a member learns of all its subscriptions before it gets the
+            // publications that it has missed.
             let Some(member) = self.readable.pop() else { break };
             self.pull(member, out);
         }
@@ -81,7 +81,8 @@ impl Hub {
         }
     }
 
-    /// Takes a command whose outcome is here. The input of its session may go on because of that.
+    /// Removes a command whose outcome has arrived, and resumes the session's input if it waited for
+    /// that.
     fn take_pending(&mut self, ticket: Ticket, out: &mut impl Outlet) -> PendingCommand {
         let command = self.pending.take(ticket);
         if let Recipient::Session(session, _) = command.recipient
@@ -92,14 +93,14 @@ impl Hub {
         command
     }
 
-    /// Whether the next command of a session has to wait, because its answers are not here yet: a page
-    /// of history, or many others. [`Outlet::resume`] says when to ask again.
+    /// Whether the next command of a session has to wait, for a page of history or because many of its
+    /// commands wait for answers. [`Outlet::resume`] reports when to ask again.
     pub(crate) fn must_wait(&self, session: Session) -> bool {
         let reading_history = self.reading_history.contains_key(&session.conn.index());
         reading_history || self.pending.of(session) >= PENDING_MAX
     }
 
-    /// The session that a ticket's outcome is for, if it is still there.
+    /// Removes a command, and returns the session that gets its outcome, if that has not ended.
     fn take_recipient(
         &mut self,
         ticket: Ticket,
@@ -113,7 +114,7 @@ impl Hub {
         }
     }
 
-    /// Whether a session has not ended: another connection may have its slot, or the connection
+    /// Whether a session is still open. By now another connection may have its slot, or the connection
     /// another session.
     fn is_there(&self, session: Session, out: &impl Outlet) -> bool {
         let same = out.at(session.conn.index()) == Some(session.conn);
@@ -146,7 +147,7 @@ impl Hub {
                 }
             }
             (Recipient::Control(asked), outcome) => {
-                // The caller may not wait any more.
+                // The caller may have given up.
                 let _ = asked.send(outcome.map_err(ErrorCode::from));
             }
             (recipient, Err(why)) => {
@@ -157,7 +158,7 @@ impl Hub {
         }
     }
 
-    /// The owner of a channel has refused a publication that has no request id.
+    /// Tells a session that the owner of a channel has refused its publication, which has no request id.
     fn publication_refused(
         &self,
         publisher: Origin,

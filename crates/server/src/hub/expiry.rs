@@ -1,12 +1,12 @@
-//! When sessions end because their tokens expire.
+//! The expiry of sessions' tokens.
 
 use std::collections::BTreeSet;
 
 use super::auth::{LEEWAY_SECONDS, UnixSeconds};
 
-/// The sessions whose tokens have an expiry, earliest first: one entry for each of them and none for
-/// others. A session that leaves or brings another token takes its entry away, so the set is never
-/// larger than the number of such sessions, and its nodes are freed as it shrinks.
+/// The sessions whose tokens have an expiry, earliest first, with one entry each. A session that ends or
+/// presents another token removes its entry, so the set has no more entries than there are such
+/// sessions, and its nodes are freed as it shrinks.
 pub(crate) struct Expiries<S>(BTreeSet<(UnixSeconds, S)>);
 
 impl<S: Copy + Ord> Default for Expiries<S> {
@@ -25,7 +25,7 @@ impl<S: Copy + Ord> Expiries<S> {
         new: Option<UnixSeconds>,
     ) {
         if let Some(old) = old {
-            // The entry of a session that `expired` has named is gone already.
+            // `expired` has already removed the entry of a session that it returned.
             self.0.remove(&(old, session));
         }
         if let Some(new) = new {
@@ -33,7 +33,7 @@ impl<S: Copy + Ord> Expiries<S> {
         }
     }
 
-    /// Takes out a session whose token has expired at `now`, in Unix seconds, the earliest first.
+    /// Removes and returns a session whose token has expired at `now`, in Unix seconds, earliest first.
     pub(crate) fn expired(&mut self, now: u64) -> Option<S> {
         if self.next()? > now {
             return None;
@@ -41,12 +41,12 @@ impl<S: Copy + Ord> Expiries<S> {
         self.0.pop_first().map(|(_, session)| session)
     }
 
-    /// When the next session ends, in Unix seconds: at the expiry of its token plus the leeway.
+    /// The time at which the next session ends, in Unix seconds: the expiry of its token plus the leeway.
     pub(crate) fn next(&self) -> Option<u64> {
         self.0.first().map(|(expiry, _)| expiry.get().saturating_add(LEEWAY_SECONDS))
     }
 
-    /// Sessions whose tokens have an expiry.
+    /// Number of sessions whose tokens have an expiry.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
@@ -92,7 +92,8 @@ mod tests {
         }
     }
 
-    /// A client that authenticates for ever, with the same token or with two in turns, has one entry.
+    /// A client that authenticates again and again, with the same token or with two in turns, has one
+    /// entry.
     #[test]
     fn one_entry_for_a_session() {
         let tokens = [UnixSeconds::new(1_000_000), UnixSeconds::new(2_000_000)];

@@ -1,4 +1,5 @@
-//! The rules for every channel name and every payload, whichever way it comes in.
+//! The limits of names and payloads. Every channel, service and payload is checked here, whatever its
+//! transport.
 
 use murre_router::channels::Payload;
 
@@ -14,17 +15,17 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// A name that a channel or a service can have.
+    /// Checks the name of a channel or a service.
     ///
     /// # Errors
-    /// `BadChannel`. The name is not repeated: it may be long or unprintable.
+    /// `BadChannel`. The error does not repeat the name, which may be long or unprintable.
     pub(crate) fn name<'a>(&self, name: &'a str) -> Result<&'a str, ErrorCode> {
         let fits = (1..=self.name_bytes_max).contains(&name.len());
         let right = fits && !name.contains(char::is_control);
         right.then_some(name).ok_or(ErrorCode::BadChannel)
     }
 
-    /// A payload of a size that is taken.
+    /// Checks the size of a payload.
     ///
     /// # Errors
     /// `BadPublication`.
@@ -32,7 +33,7 @@ impl Limits {
         self.size(payload.bytes.len())
     }
 
-    /// The same of its size alone.
+    /// Checks a size in bytes.
     ///
     /// # Errors
     /// `BadPublication`.
@@ -45,7 +46,7 @@ impl Limits {
 mod tests {
     use super::*;
 
-    /// Names have 1 to so many bytes and no control characters.
+    /// Names have from 1 byte to the bound, and no control characters.
     #[test]
     fn names() {
         let limits = Limits { name_bytes_max: 4, payload_bytes_max: 3 };

@@ -1,4 +1,4 @@
-//! The links between shards: what one has for the others goes out once a turn, in one mail each.
+//! The links between shards: a shard posts its messages for each other shard once a turn, in one mail.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use super::mail::HubMail;
 
 /// The mailboxes of all shards, in order.
 pub(crate) trait Mailboxes: Send + Sync {
-    /// How many shards there are.
+    /// The number of shards.
     fn shards(&self) -> usize;
 
     /// Posts `mail` to the hub of a shard.
     ///
     /// # Errors
-    /// Gives it back if the mailbox is full.
+    /// Returns the mail if the mailbox is full.
     fn post(&self, to: usize, mail: HubMail) -> Result<(), HubMail>;
 }
 
-/// One shard's links to all, itself among them.
+/// The links of one shard to all shards.
 pub(crate) struct Links {
     shard: usize,
     /// `None` until all shards have started.
@@ -24,12 +24,12 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// The links of `shard`, which lead nowhere yet.
+    /// The links of `shard`, which is not connected yet.
     pub(crate) fn new(shard: usize) -> Self {
         Links { shard, boxes: None }
     }
 
-    /// All shards have started.
+    /// Connects the shard to the mailboxes of all shards, which have started.
     pub(crate) fn join(&mut self, boxes: Arc<dyn Mailboxes>) {
         self.boxes = Some(boxes);
     }
@@ -43,7 +43,7 @@ impl Links {
     /// Posts `mail` to another shard.
     ///
     /// # Errors
-    /// Gives it back if that shard's mailbox is full.
+    /// Returns the mail if that shard's mailbox is full, or if this shard is not connected yet.
     pub(crate) fn post(&self, to: usize, mail: HubMail) -> Result<(), HubMail> {
         match &self.boxes {
             Some(boxes) => boxes.post(to, mail),

@@ -6,12 +6,12 @@ use murre_router::services::ServiceMessage;
 
 use super::control::Control;
 
-/// From other shards, and from the control plane.
+/// Mail from other shards and from the control plane.
 pub(crate) enum HubMail {
-    /// Messages that the router of one shard gathered for this one in a turn.
+    /// Messages that the router of one shard has queued for this one.
     Messages { from: Shard, channels: Vec<ShardMessage>, services: Vec<ServiceMessage<Payload>> },
-    /// This shard's turn to deliver on its core.
+    /// The delivery token of the core, which this shard has now.
     DeliveryToken,
-    /// The control plane asks.
+    /// A request of the control plane.
     Control(Control),
 }

@@ -5,14 +5,14 @@
 //!   bytes ──▶ Command ──▶ handle: may it, how fast ──▶ channels, services
 //!                        events ◀─────────────────────┘
 //!                        Reply, Push, Disconnect ─────────────────────────────▶ Outlet ──▶ bytes
-//!                        drained: pull what waits ◀────────────────────────────┘
+//!                        drained: pull publications ◀────────────────────────────┘
 //! ```
 //!
-//! One [`Hub`] a shard. Commands come in as values ([`command`]), are checked against the rules
-//! ([`rules`], [`auth`], [`rate`], [`limits`]) and handed to the router ([`commands`]). What the
-//! router answers goes out as values ([`output`]), at once or later ([`events`]). Publications are
-//! handed to subscribers as far as their connections take them ([`delivery`]). Once a turn what the
-//! router has for other shards is posted to them ([`links`]).
+//! Each shard has one [`Hub`]. Commands come in as values ([`command`]), are checked against the rules
+//! ([`rules`], [`auth`], [`rate`], [`limits`]) and handed to the router ([`commands`]). The answers of
+//! the router go out as values ([`output`]), at once or later ([`events`]). Publications are handed to
+//! subscribers as far as their connections take them ([`delivery`]). Once a turn the router's messages
+//! for other shards are posted to them ([`links`]).
 
 #[allow(clippy::arithmetic_side_effects, reason = "sizes of what is kept, and counts")]
 pub(crate) mod auth;
@@ -75,27 +75,28 @@ pub(crate) struct Hub {
     sessions: Sessions,
     verifier: Verifier,
     pending: Pending,
-    /// By slot: the ticket of a page of history that the session waits for.
+    /// By slot: the ticket of the page of history that the session waits for.
     reading_history: HashMap<u32, Ticket>,
-    /// Members that have something to pull, within one call of `dispatch`.
+    /// Members to pull for, within one call of `dispatch`.
     readable: Vec<Member>,
-    /// Connections that have taken everything and whose sessions are handed more in this turn.
+    /// Connections that have taken everything queued for them; their sessions are handed more in this
+    /// turn.
     drained: Vec<ConnId>,
     links: Links,
     counters: Arc<HubCounters>,
-    /// When there is something to do though nothing happens.
+    /// The time of the next turn that is needed even if nothing happens.
     wake: Option<Instant>,
-    /// Something has happened in this turn.
+    /// Whether anything has happened since the last turn.
     active: bool,
-    /// More is to be delivered than one turn could: the next needs the delivery token.
+    /// Whether deliveries were left by the last turn: the next turn then needs the delivery token.
     delivering: bool,
-    /// Milliseconds since [`HubConfig::began`], of this turn.
+    /// The time of this turn, in milliseconds since [`HubConfig::began`].
     now: u64,
-    /// This shard has told the others that it has no connections any more.
+    /// Whether this shard has reported that it has no connections any more.
     is_empty: bool,
 }
 
-/// How long to wait before messages are handed again to a shard whose mailbox was full.
+/// The pause before messages are posted again to a shard whose mailbox was full.
 const RETRY_MAIL: Duration = Duration::from_millis(1);
 
 impl Hub {
@@ -130,28 +131,28 @@ impl Hub {
         }
     }
 
-    /// Its counters.
+    /// The counters of this hub.
     pub(crate) fn counters(&self) -> Arc<HubCounters> {
         Arc::clone(&self.counters)
     }
 
-    /// Its configuration.
+    /// The configuration of all hubs.
     pub(crate) fn config(&self) -> &HubConfig {
         &self.config
     }
 
-    /// Checks a token.
+    /// Checks a token that `conn` has presented.
     pub(crate) fn verify(&mut self, token: &str, conn: ConnId, out: &impl Outlet) -> Verdict {
         let since = self.since(out);
-        // What it costs is told at the end of the turn, though no session may come of it.
+        // The counters of checks are updated at the end of a turn, also if no session begins.
         self.active = true;
         self.verifier.check(token, out.address(conn), since, unix_seconds())
     }
 
-    /// Begins the session of a connection, which has none: as a user's, or as nobody's in particular.
+    /// Begins the session of a connection, of a user or anonymous. The connection must have none.
     pub(crate) fn open(&mut self, session: Session, user: Option<User>) {
         self.sessions.open(session, user);
-        // Its token expires, though it may never say anything.
+        // Its token may expire before the session sends anything.
         self.active = true;
     }
 
@@ -165,8 +166,8 @@ impl Hub {
         self.sessions.user(conn.index())
     }
 
-    /// Ends the session of a connection, if it has one. Nothing is told to it any more, and nothing
-    /// that was meant for it is told to the connection's next session.
+    /// Ends the session of a connection, if it has one. No reply or push reaches it afterwards, and none
+    /// of its replies reaches the connection's next session.
     pub(crate) fn close(&mut self, conn: ConnId, out: &mut impl Outlet) {
         if !self.sessions.close(conn) {
             return;
@@ -186,12 +187,12 @@ impl Hub {
         }
     }
 
-    /// The server is going away: the session is told so, and ends.
+    /// Ends a session because the server is being drained.
     pub(crate) fn drain(&self, session: Session, out: &mut impl Outlet) {
         out.end(session, DisconnectReason::Draining.into());
     }
 
-    /// This shard is being drained and has no connections. Whether it may end: no shard has.
+    /// Whether a drained shard without connections may end: no shard has connections any more.
     pub(crate) fn may_end(&mut self) -> bool {
         if !std::mem::replace(&mut self.is_empty, true) {
             self.config.drain_barrier.shard_is_empty();
@@ -199,7 +200,8 @@ impl Hub {
         self.config.drain_barrier.all_empty()
     }
 
-    /// Channels that this shard owns, and where to go on, if there are more.
+    /// At most `limit` of the channels that this shard owns, and the cursor of the next page if there is
+    /// one.
     pub(crate) fn channels(
         &self,
         from: Cursor,
@@ -208,12 +210,12 @@ impl Hub {
         self.channels.channels(from, limit)
     }
 
-    /// Deliveries that wait for a turn on this shard.
+    /// Number of deliveries that wait on this shard.
     pub(crate) fn deliveries_waiting(&self) -> u64 {
         self.channels.stats().deliveries_waiting
     }
 
-    /// All shards have started.
+    /// Connects this hub to the mailboxes of all shards, which have started.
     pub(crate) fn join(&mut self, boxes: Arc<dyn Mailboxes>) {
         // Sessions may have begun before.
         self.active = true;
@@ -225,7 +227,7 @@ impl Hub {
         GlobalConnId::new(self.shard, conn)
     }
 
-    /// From another shard, or from the control plane.
+    /// Handles mail from another shard or from the control plane.
     pub(crate) fn mail(&mut self, mail: HubMail, out: &mut impl Outlet) {
         self.refresh_clock(out);
         match mail {
@@ -239,17 +241,17 @@ impl Hub {
                 self.control(control, out);
                 self.dispatch(out);
             }
-            // The turn takes it.
+            // The turn takes the token.
             HubMail::DeliveryToken => {}
         }
     }
 
-    /// There is time for signature checks again.
+    /// Begins a turn, which has time for signature checks again.
     pub(crate) fn begin_turn(&mut self, out: &impl Outlet) {
         self.verifier.begin_turn(self.since(out));
     }
 
-    /// The hub's part of a turn, after everything else: expiries, deliveries, messages to other shards.
+    /// The hub's work at the end of a turn: expiries, deliveries, messages to other shards.
     pub(crate) fn turn(&mut self, out: &mut impl Outlet) {
         let due = self.wake.is_some_and(|wake| wake <= out.now());
         if !due && !self.active {
@@ -272,8 +274,8 @@ impl Hub {
         self.tell_counters();
     }
 
-    /// When there should be a turn at the latest: at once if something has happened since the last
-    /// one, as there may be messages for other shards.
+    /// The latest time of the next turn: at once if anything has happened since the last one, because
+    /// there may be messages for other shards.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         if self.active { Some(self.config.began) } else { self.wake }
     }
@@ -288,7 +290,7 @@ impl Hub {
         moments.into_iter().flatten().filter_map(moment).chain(expiry).chain(again).min()
     }
 
-    /// Posts what the router has for other shards. Returns whether a mailbox was full.
+    /// Posts the router's messages for other shards. Returns whether a mailbox was full.
     fn hand_over(&mut self) -> bool {
         let mut full = false;
         for other in self.links.others() {
@@ -315,7 +317,8 @@ impl Hub {
         self.channels.stats()
     }
 
-    /// Sizes of all collections, by name: zero once all sessions have ended and time has passed.
+    /// The collections that are not empty, by name. There are none once all sessions have ended and time
+    /// has passed.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn left(&self) -> Vec<String> {
         let channels = channels::Stats { evicted: 0, ..self.channels.stats() };
@@ -348,7 +351,7 @@ impl Hub {
         self.counters.tokens_kept.set(self.verifier.kept() as u64);
     }
 
-    /// Something happens, at the time of this turn.
+    /// Records that something happens, and updates `now` to the time of this turn.
     fn refresh_clock(&mut self, out: &impl Outlet) {
         self.active = true;
         self.now = self.since(out).as_millis() as u64;
@@ -359,7 +362,7 @@ impl Hub {
         out.now().saturating_duration_since(self.config.began)
     }
 
-    /// The session as the router carries it.
+    /// The session of a connection, encoded for the router.
     fn origin(&self, conn: ConnId) -> Origin {
         origin(self.shard, conn)
     }
@@ -370,13 +373,13 @@ impl Drop for Hub {
         if let Some(next) = self.config.tokens.retire(self.shard)
             && self.links.others().any(|other| other == usize::from(next))
         {
-            // A shard whose mailbox is full is awake, and asks by itself.
+            // A shard with a full mailbox is awake and asks for the token itself.
             let _ = self.links.post(usize::from(next), HubMail::DeliveryToken);
         }
     }
 }
 
-/// A session as the router carries it: 16 bits of the shard, 24 of the slot and 24 of its use.
+/// A session as the router carries it: 16 bits of the shard, 24 of the slot, 24 of its generation.
 fn origin(shard: Shard, conn: ConnId) -> Origin {
     let (slot, generation) = (u64::from(conn.index()), u64::from(conn.generation()));
     debug_assert!(slot < 1 << 24 && generation < 1 << 24);
@@ -388,7 +391,7 @@ fn slot_of(origin: Origin) -> u32 {
     (origin.0 >> 24) as u32 & 0xFF_FFFF
 }
 
-/// The server itself, as a publisher.
+/// The origin of the server's own publications.
 const SERVER: Origin = Origin(u64::MAX);
 
 /// Seconds since 1970, as tokens count.

@@ -14,7 +14,8 @@ use super::session::Session;
 /// The answer to a command.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Reply<'a> {
-    /// With history: where the channel is, and whether all that the session missed will follow.
+    /// With history, `recovery` has the channel's position, and whether the publications that the session
+    /// has missed follow.
     Subscribed {
         channel: &'a str,
         recovery: Option<Recovery>,
@@ -53,21 +54,21 @@ pub(crate) enum Reply<'a> {
 /// A part of a channel's history.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Page<'a> {
-    /// Of the newest publication of the channel.
+    /// The position of the newest publication of the channel.
     pub(crate) position: Position,
-    /// Whether all that follows the position asked for is still there; `None` if none was given.
+    /// Whether all publications after the given position are still there; `None` if none was given.
     pub(crate) recovered: Option<bool>,
     pub(crate) publications: &'a [Publication],
-    /// More was asked for than one answer holds.
+    /// Whether the query has more publications than one answer holds.
     pub(crate) more: bool,
 }
 
 /// A message to a session that is not the answer to a command.
 #[derive(Debug)]
 pub(crate) enum Push<'a> {
-    /// `encodings` are shared by all sessions of the shard that hear this publication.
+    /// `encodings` are shared by all sessions of the shard that get this publication.
     Publication { publication: &'a Publication, encodings: &'a mut Encodings },
-    /// `count` publications of the channel were left out, because the session reads too slowly.
+    /// `count` publications of the channel were dropped, because the session reads too slowly.
     Dropped { channel: &'a str, count: u64 },
     /// A request for a service that the session serves.
     Request { request: ServiceRequest, service: &'a str, payload: &'a Payload },
@@ -82,7 +83,7 @@ pub(crate) struct Disconnect {
 /// Why the server ends a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DisconnectReason {
-    /// More commands than may be refused in a row.
+    /// It continued to send commands after many of them were refused for their rate.
     TooFast,
     /// Its token has expired.
     TokenExpired,
@@ -90,12 +91,12 @@ pub(crate) enum DisconnectReason {
     Administrator,
     /// It reads too slowly for a channel that disconnects slow readers.
     Slow,
-    /// The server is going away.
+    /// The server is being drained.
     Draining,
 }
 
 impl DisconnectReason {
-    /// All of them.
+    /// All reasons.
     #[cfg(test)]
     pub(crate) const ALL: [DisconnectReason; 5] = [
         DisconnectReason::TooFast,
@@ -105,7 +106,7 @@ impl DisconnectReason {
         DisconnectReason::Draining,
     ];
 
-    /// The error that says so. A server that goes away is no error.
+    /// The error that tells the session; `None` for a drain, which is no error.
     pub(crate) fn error(self) -> Option<ErrorCode> {
         match self {
             DisconnectReason::TooFast => Some(ErrorCode::TooFast),
@@ -123,7 +124,7 @@ impl From<DisconnectReason> for Disconnect {
     }
 }
 
-/// Carries the hub's values to sessions; the transports implement it. It queues and does not block.
+/// Carries the hub's values to sessions. The transports implement it. It queues and never blocks.
 pub(crate) trait Outlet {
     /// The time at which this turn of the shard began.
     fn now(&self) -> Instant;
@@ -134,17 +135,18 @@ pub(crate) trait Outlet {
     /// A key for the peer's address, the same for all its connections; `None` where addresses are
     /// not counted.
     fn address(&self, conn: ConnId) -> Option<u32>;
-    /// Whether so much is queued for the connection that it should be handed nothing more.
+    /// Whether the bytes queued for the connection have reached the bound of congestion: it is handed
+    /// nothing more then.
     fn congested(&self, conn: ConnId) -> bool;
     /// Bytes that are queued for the connection.
     fn queued(&self, conn: ConnId) -> u32;
-    /// Queues a reply. A session that is gone needs none.
+    /// Queues a reply. Does nothing if the connection has ended.
     fn reply(&mut self, session: Session, request: &RequestId, reply: Reply<'_>);
-    /// Queues a push. A session that is gone needs none.
+    /// Queues a push. Does nothing if the connection has ended.
     fn push(&mut self, session: Session, push: Push<'_>);
-    /// Says why, in the session's own protocol, and ends it.
+    /// Ends a session, and tells it the reason in its own protocol.
     fn end(&mut self, session: Session, disconnect: Disconnect);
-    /// An answer is queued that the session's input may wait for: see
+    /// Resumes the input of a session, which may have waited for an answer that is queued now: see
     /// [`Hub::must_wait`](super::Hub::must_wait).
     fn resume(&mut self, session: Session);
 }

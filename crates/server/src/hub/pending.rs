@@ -1,4 +1,4 @@
-//! Commands whose answers come from other shards, by the router's tickets.
+//! Commands that wait for answers of the router, by ticket.
 
 use std::collections::HashMap;
 
@@ -18,29 +18,29 @@ pub(crate) type Published = Result<Option<Position>, ErrorCode>;
 #[derive(Default)]
 pub(crate) struct Pending {
     commands: Pool<PendingCommand>,
-    /// How many of them are of each connection that has some.
+    /// Number of waiting commands of each connection that has some.
     waiting: HashMap<ConnId, u32>,
 }
 
-/// Room for so many connections is kept.
+/// The table keeps room for this number of connections.
 const WAITING_KEPT: usize = 64;
 
 /// A command that waits for its outcome.
 pub(crate) struct PendingCommand {
-    /// The channel or the service that it is about.
+    /// The channel or the service of the command.
     pub(crate) name: Box<str>,
     pub(crate) recipient: Recipient,
 }
 
 /// The receiver of an outcome.
 pub(crate) enum Recipient {
-    /// A session. Its connection may be gone by then.
+    /// A session, which may end before the outcome arrives.
     Session(Session, RequestId),
-    /// A session that waits for the next publications: `Command::Await`.
+    /// A session that waits for publications: `Command::Await`.
     Poll(Session, RequestId),
     /// The control plane.
     Control(oneshot::Sender<Published>),
-    /// The session has ended.
+    /// Nobody: the session has ended.
     Nobody,
 }
 
@@ -54,7 +54,7 @@ impl Recipient {
 }
 
 impl Pending {
-    /// A ticket for a command about `name`.
+    /// Issues a ticket for a command about the channel or service `name`.
     pub(crate) fn issue(&mut self, name: &str, recipient: Recipient) -> Ticket {
         if let Some(conn) = recipient.conn() {
             let waiting = self.waiting.entry(conn).or_default();
@@ -63,7 +63,7 @@ impl Pending {
         self.commands.insert(PendingCommand { name: name.into(), recipient })
     }
 
-    /// Ends a command: its outcome is here. The ticket may be issued again.
+    /// Removes a command whose outcome has arrived. Its ticket may be issued again.
     pub(crate) fn take(&mut self, ticket: Ticket) -> PendingCommand {
         let command = self.commands.remove(ticket);
         if let Some(conn) = command.recipient.conn()
@@ -80,17 +80,17 @@ impl Pending {
         command
     }
 
-    /// Commands of a session that wait.
+    /// Number of commands of a session that wait.
     pub(crate) fn of(&self, session: Session) -> u32 {
         self.waiting.get(&session.conn).copied().unwrap_or_default()
     }
 
-    /// Nobody is told of the outcome any more.
+    /// Cancels a command: its outcome goes to nobody.
     pub(crate) fn cancel(&mut self, ticket: Ticket) {
         self.commands.get_mut(ticket).recipient = Recipient::Nobody;
     }
 
-    /// How many commands wait.
+    /// Number of commands that wait.
     pub(crate) fn len(&self) -> u32 {
         self.commands.len()
     }

@@ -1,8 +1,8 @@
-//! Token buckets: how often something may happen, with eight bytes of state for each bucket.
+//! Token buckets with eight bytes of state each.
 
 use std::time::Duration;
 
-/// The rule of a bucket, the same for all that are limited alike.
+/// The rate and the burst of a bucket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenBucket {
     /// Nanoseconds until a token that was taken is back.
@@ -11,26 +11,25 @@ pub(crate) struct TokenBucket {
     burst: u64,
 }
 
-/// What has been taken from one bucket: the time, on the caller's clock in nanoseconds, at which it
-/// is full again.
+/// The state of one bucket: the time at which it is full again, in nanoseconds of the caller's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BucketState(u64);
 
 const _: () = assert!(size_of::<BucketState>() == 8);
 
-/// What a bucket says to a request.
+/// The decision of a bucket on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RateDecision {
-    /// There was a token.
+    /// The bucket had a token.
     Allow,
-    /// There was none.
+    /// The bucket was empty.
     Refuse,
-    /// There was none, and as many requests were refused as may come in a burst.
+    /// The bucket was empty, and as many requests as a burst have been refused since.
     Disconnect,
 }
 
 impl BucketState {
-    /// A bucket of which nothing has been taken.
+    /// A full bucket.
     pub(crate) const FULL: BucketState = BucketState(0);
 
     /// Nanoseconds from `now` until the bucket is full.

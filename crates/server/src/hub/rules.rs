@@ -7,27 +7,27 @@ use std::time::Duration;
 /// The rules of all names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Namespaces {
-    /// In the order of their names.
+    /// The configured namespaces, sorted by name.
     named: Box<[Namespace]>,
-    /// For what is in none of these.
+    /// The rules for names in none of these.
     rest: Rules,
 }
 
-/// Who may do what in a namespace, and what is done there.
+/// The rules of a namespace: rights, history, and the treatment of slow readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
     pub(crate) publish: Access,
     pub(crate) subscribe: Access,
     pub(crate) serve: Access,
     pub(crate) request: Access,
-    /// Publications that a channel keeps; 0 is no history.
+    /// Number of publications that a channel keeps; 0 is no history.
     pub(crate) history_size: u32,
-    /// For how long it keeps them.
+    /// The time for which a channel keeps a publication.
     pub(crate) history_ttl: Duration,
     pub(crate) slow: Slow,
 }
 
-/// Who may do something.
+/// The sessions that have a right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Anyone,
@@ -35,7 +35,7 @@ pub(crate) enum Access {
     Nobody,
 }
 
-/// What happens to a subscriber that reads too slowly.
+/// The treatment of a subscriber that reads too slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slow {
     Disconnect,
@@ -43,7 +43,7 @@ pub(crate) enum Slow {
     LatestOnly,
 }
 
-/// A namespace as it is configured: `NAME,RULE=VALUE,...`.
+/// A namespace of the configuration: `NAME,RULE=VALUE,...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Namespace {
     name: Box<str>,
@@ -51,10 +51,10 @@ pub(crate) struct Namespace {
 }
 
 impl Namespaces {
-    /// Those that are configured. The one called `default` is for the rest.
+    /// The rules of these namespaces. The one called `default` is for all other names.
     ///
     /// # Errors
-    /// The name of one that is given twice.
+    /// The name of a namespace that is given twice.
     pub(crate) fn new(namespaces: &[Namespace]) -> Result<Self, &str> {
         for (at, Namespace { name, .. }) in namespaces.iter().enumerate() {
             if namespaces[..at].iter().any(|earlier| earlier.name == *name) {
@@ -76,7 +76,7 @@ impl Namespaces {
     }
 }
 
-/// The name that stands for every name without a namespace of its own.
+/// The name of the namespace for all names without a namespace of their own.
 const REST: &str = "default";
 
 impl Default for Rules {
@@ -94,7 +94,7 @@ impl Default for Rules {
 }
 
 impl Access {
-    /// Whether that includes a connection that has shown a token, or has not.
+    /// Whether the right includes a session that has authenticated, or one that has not.
     pub(crate) fn includes(self, authenticated: bool) -> bool {
         match self {
             Access::Anyone => true,
@@ -159,7 +159,10 @@ impl Rules {
     }
 }
 
-/// The value of this name, or all names in a sentence.
+/// The value with this name.
+///
+/// # Errors
+/// A list of all names.
 fn one_of<T: Copy>(choices: &[(&str, T)], name: &str) -> Result<T, String> {
     let found = choices.iter().find(|(known, _)| *known == name);
     found.map(|&(_, value)| value).ok_or_else(|| {
@@ -193,7 +196,8 @@ mod tests {
         Namespaces::new(&namespaces).expect("names differ")
     }
 
-    /// Without configuration everybody listens and asks, and who has a token speaks.
+    /// Without configuration every session may subscribe and request, and authenticated ones may publish
+    /// and serve.
     #[test]
     fn defaults() {
         let rules = *namespaces(&[]).rules("chat:lobby");
@@ -203,7 +207,7 @@ mod tests {
         assert_eq!((rules.history_size, rules.slow), (0, Slow::Disconnect));
     }
 
-    /// Every rule is set by its name; what is not given is the default.
+    /// Every rule is set by its name, and keeps its default otherwise.
     #[test]
     fn every_rule() {
         let all = "chat,publish=anyone,subscribe=authenticated,serve=nobody,request=authenticated,\
@@ -257,7 +261,7 @@ mod tests {
         }
     }
 
-    /// What is wrong is named, with what would be right.
+    /// An error names the wrong part and the allowed values.
     #[test]
     fn wrong_ones_are_named() {
         for (text, named) in [
@@ -282,7 +286,7 @@ mod tests {
         }
     }
 
-    /// A name can be given once, `default` too.
+    /// A namespace can be given once, also `default`.
     #[test]
     fn no_name_twice() {
         for name in ["b", "default"] {
@@ -291,7 +295,7 @@ mod tests {
         }
     }
 
-    /// Who is meant by the three words.
+    /// The sessions that each of the three words includes.
     #[test]
     fn who_is_included() {
         for (who, with_token, without) in [

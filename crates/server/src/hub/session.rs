@@ -6,20 +6,19 @@ use super::auth::User;
 use super::expiry::Expiries;
 use super::rate::BucketState;
 
-/// A session: the use of channels by one connection.
+/// A session: a connection that uses channels and services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Session {
     pub(crate) conn: ConnId,
     pub(crate) wire: Wire,
 }
 
-/// How a session's transport and protocol are known to the transports. The hub stores it and does not
-/// look inside.
+/// The number of a session's transport and protocol. The hub stores it and does not interpret it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wire(pub(crate) u8);
 
 impl Wire {
-    /// The connection in the slot has no session.
+    /// No session.
     const NONE: Wire = Wire(0);
     const BITS: u32 = 5;
 }
@@ -29,15 +28,15 @@ pub(crate) struct Sessions {
     entries: Vec<Entry>,
     /// Beside `entries`: together they would have 4 bytes of padding.
     buckets: Vec<BucketState>,
-    /// Of the sessions that have authenticated.
+    /// The users of the sessions that have authenticated.
     users: Pool<User>,
-    /// When the users' tokens expire.
+    /// The expiries of their tokens.
     expiries: Expiries<ConnId>,
 }
 
-/// A session's wire, and the key of its user in the lower bits. Of a session that has ended, the
-/// lower bits have the generation of its connection: the next session of the same connection, as of a
-/// client that polls, goes on with its token bucket.
+/// A session's wire, and the key of its user in the lower bits. After a session has ended, the lower
+/// bits have the generation of its connection: the next session of the same connection, for instance
+/// its next poll, keeps the token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry(u32);
 
@@ -69,7 +68,7 @@ impl Entry {
 }
 
 impl Sessions {
-    /// Without sessions, with room for so many: memory that is not touched before it is used.
+    /// No sessions, with room for `room` of them. The memory is not touched before it is used.
     pub(crate) fn new(room: usize) -> Self {
         Sessions {
             entries: Vec::with_capacity(room),
@@ -79,7 +78,7 @@ impl Sessions {
         }
     }
 
-    /// Begins a session of a user, or of nobody in particular.
+    /// Begins a session, of a user or anonymous.
     pub(crate) fn open(&mut self, session: Session, user: Option<User>) {
         assert!(session.wire != Wire::NONE);
         let index = session.conn.index() as usize;
@@ -99,7 +98,7 @@ impl Sessions {
         }
     }
 
-    /// Ends the session of a connection. Whether there was one.
+    /// Ends the session of a connection. Returns whether there was one.
     pub(crate) fn close(&mut self, conn: ConnId) -> bool {
         let Some(entry) = self.entries.get_mut(conn.index() as usize) else { return false };
         if entry.wire() == Wire::NONE {
@@ -124,7 +123,7 @@ impl Sessions {
         &mut self.buckets[session.conn.index() as usize]
     }
 
-    /// From now on the session is this user's.
+    /// Makes the session that of `user`.
     pub(crate) fn authenticate(&mut self, conn: ConnId, user: User) {
         let entry = &mut self.entries[conn.index() as usize];
         let (expires, before) = (user.expires, entry.user());
@@ -144,23 +143,24 @@ impl Sessions {
         Some(self.users.get(user))
     }
 
-    /// The next session whose token has expired at `now`, in Unix seconds.
+    /// Removes the expiry of the next session whose token has expired at `now`, in Unix seconds, and
+    /// returns the session.
     pub(crate) fn take_expired(&mut self, now: u64) -> Option<Session> {
         let conn = self.expiries.expired(now)?;
         self.of(conn)
     }
 
-    /// When the next token expires, in Unix seconds.
+    /// The time at which the next session ends because its token expires, in Unix seconds.
     pub(crate) fn next_expiry(&self) -> Option<u64> {
         self.expiries.next()
     }
 
-    /// How many sessions have authenticated.
+    /// Number of sessions that have authenticated.
     pub(crate) fn users(&self) -> u32 {
         self.users.len()
     }
 
-    /// Sessions whose tokens have an expiry.
+    /// Number of sessions whose tokens have an expiry.
     pub(crate) fn expiries(&self) -> usize {
         self.expiries.len()
     }
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
     use crate::hub::rate::{RateDecision, TokenBucket};
 
-    /// Wire and user are packed together and come apart again.
+    /// An entry returns the wire and the user that it was made of.
     #[test]
     fn entries_come_apart() {
         for wire in [1, 7, 31].map(Wire) {

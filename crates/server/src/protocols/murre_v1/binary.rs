@@ -6,13 +6,13 @@ use super::errors::{Code, WireError};
 use crate::hub::limits::Limits;
 use crate::hub::{About, ErrorCode};
 
-/// The first byte of both forms: what follows is a publication.
+/// The first byte of both forms: a publication follows.
 const PUBLICATION: u8 = 1;
 
-/// Reads what a client publishes: its channel and its payload.
+/// Decodes a client's publication: its channel and its payload.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The error for a message that is no publication.
 pub(crate) fn read<'a>(
     message: &'a [u8],
     limits: &Limits,
@@ -34,7 +34,7 @@ pub(crate) fn read<'a>(
     Ok((name, payload))
 }
 
-/// Appends what a subscriber receives. `offset` counts from 1 and is 0 without history.
+/// Appends a publication as a subscriber gets it. `offset` counts from 1 and is 0 without history.
 pub(crate) fn write(out: &mut Vec<u8>, channel: &str, offset: u64, payload: &[u8]) {
     let length = u8::try_from(channel.len()).expect("a name has at most 255 bytes");
     out.reserve(2 + channel.len() + 8 + payload.len());

@@ -1,4 +1,4 @@
-//! Encodes replies and pushes as JSON text, straight into the bytes to be sent.
+//! Encodes replies and pushes as JSON text, directly into a buffer.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

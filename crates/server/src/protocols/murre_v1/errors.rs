@@ -5,18 +5,18 @@ use murre_codec::CloseCode;
 use crate::hub::output::DisconnectReason;
 use crate::hub::{About, Error, ErrorCode};
 
-/// Why a command failed.
+/// The reason for which a message is refused or a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Code {
     BadJson,
     BadCommand,
     UnknownAction,
     BatchTooLong,
-    /// The hub refuses it.
+    /// A reason of the hub.
     Hub(ErrorCode),
 }
 
-/// Why a message is no command.
+/// An `error` message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WireError<'a> {
     pub(crate) code: Code,
@@ -25,12 +25,12 @@ pub(crate) struct WireError<'a> {
 }
 
 impl<'a> WireError<'a> {
-    /// With a sentence of its own.
+    /// An error with a sentence of its own.
     pub(crate) fn new(code: Code, message: &'a str) -> Self {
         WireError { code, message, about: None }
     }
 
-    /// The same, about something.
+    /// The same error with a subject.
     pub(crate) fn about(self, about: About<'a>) -> Self {
         WireError { about: Some(about), ..self }
     }
@@ -66,7 +66,7 @@ pub(crate) fn close_code(reason: DisconnectReason) -> CloseCode {
 }
 
 impl Code {
-    /// All of them, in the order of the protocol's table.
+    /// All codes, in the order of the protocol's table.
     #[cfg(test)]
     pub(crate) const ALL: [Code; 24] = [
         Code::BadJson,
@@ -95,17 +95,17 @@ impl Code {
         Code::Hub(ErrorCode::Disconnected),
     ];
 
-    /// As `code` of an `error`.
+    /// The `code` of an `error` message.
     pub(crate) fn name(self) -> &'static str {
         self.text().0
     }
 
-    /// As `message` of an `error`, where nothing more is known: what is wrong and what helps.
+    /// The `message` of an `error` message without a sentence of its own: the fault and a remedy.
     pub(crate) fn sentence(self) -> &'static str {
         self.text().1
     }
 
-    /// The status of an answer without WebSocket.
+    /// The status of an HTTP answer with this error.
     pub(crate) fn status(self) -> u16 {
         let Code::Hub(code) = self else { return 400 };
         match code {
