@@ -1,10 +1,12 @@
 //! Commands that wait for answers of the router, by ticket.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 
 use murre_core::{ConnId, Pool};
 use murre_router::Ticket;
 use murre_router::channels::Position;
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::command::RequestId;
@@ -28,8 +30,28 @@ const WAITING_KEPT: usize = 64;
 /// A command that waits for its outcome.
 pub(crate) struct PendingCommand {
     /// The channel or the service of the command.
-    pub(crate) name: Box<str>,
+    pub(crate) name: Name,
     pub(crate) recipient: Recipient,
+}
+
+/// The name of a channel or a service. A short one needs no allocation.
+pub(crate) struct Name(SmallVec<[u8; NAME_INLINE_BYTES]>);
+
+/// Bytes of a name that need no allocation.
+const NAME_INLINE_BYTES: usize = 48;
+
+impl From<&str> for Name {
+    fn from(name: &str) -> Self {
+        Name(SmallVec::from_slice(name.as_bytes()))
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        str::from_utf8(&self.0).expect("it was made of a text")
+    }
 }
 
 /// The receiver of an outcome.
