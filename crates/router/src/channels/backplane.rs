@@ -1,7 +1,7 @@
 //! The interface below the owner of a channel to a broker that may order publications beyond this
 //! process.
 
-use super::Payload;
+use super::publication::Payload;
 
 /// The number of a publication that a backplane has yet to append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

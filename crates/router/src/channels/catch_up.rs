@@ -3,9 +3,14 @@
 use std::mem;
 use std::sync::Arc;
 
+use super::channel::Channel;
 use super::channel::Subscriber;
+use super::message::ShardMessage;
 use super::readers::{Reader, ReaderState, Slice};
-use super::*;
+use super::shard::Channels;
+use super::subscribers::{Encoded, Overrun, Pulled, Subscribers, Taken};
+use crate::memory::Trim;
+use crate::names::Member;
 
 /// Deliveries in one turn of a channel.
 const TURN: usize = 256;

@@ -1,7 +1,7 @@
 //! One channel on a shard with subscribers.
 
 use super::list::List;
-use crate::{Member, Shard};
+use crate::names::{Member, Shard};
 
 /// A channel with subscribers on this shard, pending ones included. With its name it takes a cache
 /// line.

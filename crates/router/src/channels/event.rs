@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Origin, Position, Publication};
-use crate::{Member, Ticket};
+use super::publication::{Origin, Position, Publication};
+use crate::names::{Member, Ticket};
 
 /// The outcome of a command.
 ///

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::event::HistoryPage;
 use super::holds::Holds;
-use super::{Direction, HistoryPage, HistoryQuery, Payload, Position, Publication, Start};
+use super::publication::{Direction, HistoryQuery, Payload, Position, Publication, Start};
 
 /// How many publications of a channel are kept, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::Shard;
+use crate::names::Shard;
 
 /// The holds on one channel's history.
 #[derive(Default)]

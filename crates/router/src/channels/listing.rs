@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::Position;
 use super::history::shared_bytes;
 use super::name::ByName;
 use super::owner::{Owned, Owner, bytes};
+use super::publication::Position;
 
 /// A channel, as its owner sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

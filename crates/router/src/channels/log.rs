@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::Publication;
 use super::fanout::Fanout;
+use super::publication::Publication;
 use super::readers::ReaderState;
 use super::subscribers::Encoded;
 

@@ -5,9 +5,9 @@ use std::ops::{Index, IndexMut};
 
 use slab::Slab;
 
-use super::Publication;
 use super::channel::{Channel, NONE};
 use super::log::Log;
+use super::publication::Publication;
 use super::readers::{ReaderState, Readers};
 use super::subscribers::Encoded;
 use crate::memory::{KEPT, Trim};

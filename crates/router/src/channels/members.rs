@@ -3,7 +3,7 @@
 use std::mem;
 
 use super::list::List;
-use crate::Member;
+use crate::names::Member;
 
 /// The memberships of all members, by member. The table keeps its size for as long as the shard lives,
 /// like the slots of its connections.

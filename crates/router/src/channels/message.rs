@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ChannelError, ChannelName, HistoryPage, HistoryQuery, Origin, Payload, Position, Publication,
-    Publisher, Recovery, Start,
-};
-use crate::{Member, Ticket};
+use super::event::{ChannelError, HistoryPage, Recovery};
+use super::name::ChannelName;
+use super::publication::{HistoryQuery, Origin, Payload, Position, Publication, Publisher, Start};
+use crate::names::{Member, Ticket};
 
 /// A message from one shard to another. The caller carries it there, in order and without loss.
 ///

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 use slab::Slab;
 
-use crate::Shard;
+use crate::names::Shard;
 
 /// A channel's name with its hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

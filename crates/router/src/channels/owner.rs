@@ -4,13 +4,15 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use super::backplane::{Backplane, Interest};
+use super::event::{HistoryPage, Recovery};
 use super::history::{History, Retention, shared_bytes};
 use super::holds::Holder;
+use super::limits::Stats;
 use super::list::List;
 use super::name::{ByName, ChannelName};
-use super::{HistoryPage, HistoryQuery, Origin, Payload, Publication, Recovery, Start, Stats};
-use crate::Shard;
+use super::publication::{HistoryQuery, Origin, Payload, Publication, Start};
 use crate::memory::Trim;
+use crate::names::Shard;
 
 /// The channels that one shard owns and that have subscribers on some shard, or history.
 pub(super) struct Owner {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Ticket;
+use crate::names::Ticket;
 
 /// One publication. Copies share the bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

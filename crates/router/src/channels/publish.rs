@@ -1,16 +1,17 @@
 //! Publications on their way in: to the owner, past the backplane, into history and logs.
 
+use super::backplane::{Append, AppendId};
 use super::channel::{Channel, NONE};
-use super::*;
-
-/// A publication that the backplane has yet to append.
-pub(super) struct Appending {
-    name: ChannelName,
-    payload: Payload,
-    publisher: Publisher,
-    /// The publisher's shard.
-    from: Shard,
-}
+use super::event::{ChannelError, Event};
+use super::limits::Limits;
+use super::message::ShardMessage;
+use super::owner::ShardInterest;
+use super::pending::Appending;
+use super::publication::{HistoryQuery, Origin, Payload, Position, Publication, Publisher};
+use super::shard::Channels;
+use super::subscribers::Encoded;
+use crate::memory::Trim;
+use crate::names::{Shard, Ticket};
 
 /// Milliseconds between two reviews of full logs.
 const REVIEW_MS: u64 = 20;

@@ -5,9 +5,9 @@ use std::ops::{Index, IndexMut};
 
 use slab::Slab;
 
-use super::Publication;
-use crate::Member;
+use super::publication::Publication;
 use crate::memory::Trim;
+use crate::names::Member;
 
 /// A subscription whose member is behind in the channel.
 pub(super) struct Reader {

@@ -1,10 +1,10 @@
 //! Slices of history for readers, and the holds that keep history until they have read it.
 
-use super::Publication;
 use super::history::History;
 use super::holds::Holder;
 use super::name::ChannelName;
 use super::owner::{EXPIRED_PER_CALL, Owner};
+use super::publication::Publication;
 
 impl Owner {
     /// Publications from the offset `from` on, for a reader, and the offset of the first of them. With

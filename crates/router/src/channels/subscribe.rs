@@ -1,20 +1,18 @@
 //! Subscriptions: joining a channel through its owner, moving between list and readers, and leaving.
 
+use super::channel::Channel;
 use super::channel::{NONE, Subscriber};
+use super::event::{ChannelError, Event, Recovery};
 use super::members::{Membership, Place};
+use super::message::ShardMessage;
+use super::name::ChannelName;
+use super::pending::PendingJoin;
+use super::publication::Start;
 use super::readers::{Reader, ReaderState};
-use super::*;
-
-/// A join that the owner of a channel has not answered.
-pub(super) struct PendingJoin {
-    pub(super) member: Member,
-    /// The index of the subscription among those of the member.
-    pub(super) index: u32,
-    channel: u32,
-    ticket: Ticket,
-    /// The id of the member as a reader, if it recovers.
-    reader: u32,
-}
+use super::shard::Channels;
+use super::subscribers::Encoded;
+use crate::memory::Trim;
+use crate::names::{Member, Shard, Ticket};
 
 impl<E: Encoded> Channels<E> {
     /// Subscribes a member. `Event::Subscribed` reports when the subscription begins. In a channel with

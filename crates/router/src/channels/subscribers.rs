@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Publication;
-use crate::Member;
+use super::publication::Publication;
+use crate::names::Member;
 
 /// The caller's encoding of a publication (frames, for instance). The router keeps one beside each
 /// publication that waits, so that all subscribers on the shard share it.

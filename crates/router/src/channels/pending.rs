@@ -1,0 +1,25 @@
+//! Commands that wait for an answer: of the owner of a channel, or of the backplane.
+
+use super::name::ChannelName;
+use super::publication::{Payload, Publisher};
+use crate::names::{Member, Shard, Ticket};
+
+/// A publication that the backplane has yet to append.
+pub(super) struct Appending {
+    pub(super) name: ChannelName,
+    pub(super) payload: Payload,
+    pub(super) publisher: Publisher,
+    /// The publisher's shard.
+    pub(super) from: Shard,
+}
+
+/// A join that the owner of a channel has not answered.
+pub(super) struct PendingJoin {
+    pub(super) member: Member,
+    /// The index of the subscription among those of the member.
+    pub(super) index: u32,
+    pub(super) channel: u32,
+    pub(super) ticket: Ticket,
+    /// The id of the member as a reader, if it recovers.
+    pub(super) reader: u32,
+}
