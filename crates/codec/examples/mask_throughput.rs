@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
-use murre_codec::{Decoder, Item, Kind, Limits, Role, encode, mask};
+use murre_codec::{Decoder, FrameLimits, Item, Kind, Role, encode, mask};
 use tungstenite::protocol::{Role as TheirRole, WebSocket};
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -109,7 +109,7 @@ impl Ours {
     /// Decodes a stream of whole frames. The copy stands for the one out of the socket, which
     /// tungstenite's side of the comparison makes as well.
     fn decode(&mut self, stream: &[u8]) {
-        let limits = Limits { role: Role::Server, message_bytes_max: u32::MAX };
+        let limits = FrameLimits { role: Role::Server, message_bytes_max: u32::MAX };
         self.buffer.copy_from_slice(stream);
         let mut rest = &mut self.buffer[..];
         while !rest.is_empty() {

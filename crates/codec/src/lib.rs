@@ -16,6 +16,6 @@ pub mod http;
 pub mod proxy_protocol;
 
 pub use frame::{
-    Close, CloseCode, Control, Data, Decoded, Decoder, Item, Kind, Limits, OpCode, Role,
+    Close, CloseCode, Control, Data, Decoded, Decoder, FrameLimits, Item, Kind, OpCode, Role,
     TAIL_BYTES_MAX, Violation, encode, mask,
 };

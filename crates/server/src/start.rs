@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use murre_codec::http::Limits as HttpLimits;
+use murre_codec::http::RequestLimits;
 use murre_core::host::{self, Plan, Wanted};
 use murre_core::ring::KernelRing;
 use murre_core::server::threads;
@@ -124,10 +124,10 @@ fn server_config(
         placement,
         listeners,
         limits: ServeLimits {
-            http: HttpLimits {
+            http: RequestLimits {
                 head_bytes_max: config.limits.max_head_bytes,
                 body_bytes_max: config.limits.max_body_bytes,
-                ..HttpLimits::default()
+                ..RequestLimits::default()
             },
             proxies: config.proxies(),
             origins: config.allow_origin.clone(),

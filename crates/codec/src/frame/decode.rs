@@ -1,71 +1,76 @@
 //! RFC 6455 frames in, items out.
 //!
-//! *Bytes are lent, positions are kept.* The caller keeps at most [`TAIL_BYTES_MAX`] bytes, a cut-off
-//! header or control frame. Payload of any size streams through without being stored.
+//! The decoder borrows bytes and keeps positions. Between calls the caller keeps at most
+//! [`TAIL_BYTES_MAX`] bytes, an incomplete header or control frame. Payload of any size passes through
+//! without being stored.
 
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use super::header::{CONTROL_BYTES_MAX, Header};
-use super::limits::Limits;
+use super::limits::FrameLimits;
 use super::mask;
 use super::utf8::Utf8;
 use super::violation::Violation;
 
-/// The longest tail `decode` leaves with its caller: a control frame short of one byte.
+/// The largest number of bytes that [`Decoder::decode`] leaves in its input without a decision: a
+/// masked control frame without its last byte.
 pub const TAIL_BYTES_MAX: usize = 2 + 4 + CONTROL_BYTES_MAX - 1;
 
-/// One step of decoding.
+/// The result of one step of decoding.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Decoded<'b> {
-    /// Bytes at the front of the input that are dealt with.
+    /// Number of bytes at the front of the input that are decoded.
     pub consumed: usize,
-    /// `None` asks for more: keep the rest of the input and call again with bytes added to it. If
-    /// something was consumed, which an empty fragment is, more may be there already.
+    /// `None` asks for more input: keep the rest and call again with bytes added to it. If bytes were
+    /// consumed, such as an empty fragment, call again at once: the rest may hold an item.
     pub item: Option<Item<'b>>,
 }
 
-/// What a peer says.
+/// A piece of a message, or a control frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Item<'b> {
     /// The next bytes of a message, unmasked in place.
     Data {
-        /// What the message is.
+        /// The kind of message.
         kind: Kind,
-        /// Some of its bytes; of text, as far as they go, valid UTF-8.
+        /// Some of its bytes. Those of a text are valid UTF-8 so far; a character may be cut at their
+        /// end.
         bytes: &'b mut [u8],
-        /// They are its first.
+        /// Whether these are the first bytes of the message.
         start: bool,
-        /// They are its last.
+        /// Whether these are the last bytes of the message.
         end: bool,
     },
-    /// To be answered with a pong of the same payload.
+    /// A ping with its payload, of at most 125 bytes. The answer is a pong with the same payload (RFC
+    /// 6455 section 5.5.3).
     Ping(&'b [u8]),
-    /// An answer to a ping, or a sign of life.
+    /// A pong with its payload, of at most 125 bytes: an answer to a ping, or sent unasked (section
+    /// 5.5.3).
     Pong(&'b [u8]),
-    /// The peer closes, and may have said why.
+    /// A close frame (section 5.5.1), which may hold a code and a reason.
     Close(Option<Close<'b>>),
 }
 
-/// Why a peer closes.
+/// The payload of a close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Close<'b> {
-    /// One of those that may be sent (RFC 6455 section 7.4).
+    /// A status code that an endpoint may send (RFC 6455 section 7.4).
     pub code: CloseCode,
-    /// For people.
+    /// The reason, for people: at most 123 bytes.
     pub reason: &'b str,
 }
 
-/// The two kinds of message.
+/// The kinds of message (RFC 6455 section 5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// UTF-8.
+    /// A text in UTF-8.
     Text,
     /// Any bytes.
     Binary,
 }
 
 impl Kind {
-    /// The opcode of a message's first frame.
+    /// The opcode of the first frame of such a message (RFC 6455 section 5.2).
     pub fn opcode(self) -> OpCode {
         OpCode::Data(match self {
             Kind::Text => Data::Text,
@@ -74,37 +79,39 @@ impl Kind {
     }
 }
 
-/// Where one connection stands in its byte stream.
+/// The position of one connection in its byte stream.
 ///
-/// Holds positions, never bytes: an idle connection pays for this struct and nothing else.
+/// Holds positions, never bytes: an idle connection costs these 20 bytes and nothing else.
 #[derive(Debug, Default)]
 pub struct Decoder {
     /// Bytes of the current data frame's payload still to come. 0: a header comes next.
     remaining: u32,
-    /// The current frame's mask, turned to fit the next byte.
+    /// The current frame's mask, rotated to fit the next byte.
     mask: [u8; 4],
-    /// Bytes of the message in progress, its current frame counted whole.
+    /// Bytes of the message in progress, including all of its current frame.
     message_bytes: u32,
-    /// The end of the text so far.
+    /// The state of UTF-8 at the end of the text so far.
     utf8: Utf8,
+    /// The message in progress.
     message: Option<Kind>,
-    /// The current frame is its message's last.
+    /// Whether the current frame is the last of its message.
     fin: bool,
-    /// No byte of the message has been passed on yet.
+    /// Whether no byte of the message has been returned yet.
     start: bool,
 }
 
 const _: () = assert!(size_of::<Decoder>() <= 20);
 
 impl Decoder {
-    /// Reads one item off the front of `input`.
+    /// Decodes one item at the front of `input`, and unmasks its bytes in place. `input` must begin
+    /// where the last call stopped.
     ///
     /// # Errors
-    /// What the peer did wrong. Nothing more can be decoded after it.
+    /// The rule that the peer broke. The decoder must not be used after an error.
     pub fn decode<'b>(
         &mut self,
         input: &'b mut [u8],
-        limits: &Limits,
+        limits: &FrameLimits,
     ) -> Result<Decoded<'b>, Violation> {
         if self.remaining > 0 {
             return self.payload(0, input);
@@ -136,7 +143,7 @@ impl Decoder {
         self.payload(header.size, input)
     }
 
-    /// Whether the next byte belongs to the payload of a data frame that has begun.
+    /// Whether the next byte of input belongs to the payload of a data frame.
     pub fn in_frame(&self) -> bool {
         self.remaining > 0
     }
@@ -146,12 +153,12 @@ impl Decoder {
         self.start = true;
     }
 
-    /// Takes what is here of a payload, from `at` on.
+    /// Returns the payload bytes in the input from `at` on.
     fn payload<'b>(&mut self, at: usize, input: &'b mut [u8]) -> Result<Decoded<'b>, Violation> {
         let len = (self.remaining as usize).min(input.len() - at);
         let end = self.fin && len == self.remaining as usize;
-        // Only a frame of which nothing is here yet is nothing to tell. An empty one is an item: to ask
-        // for more instead would leave the frames behind it unread.
+        // A frame without any of its payload yet gives no item. An empty frame does: asking for more
+        // input instead would leave the frames behind it unread.
         if len == 0 && self.remaining > 0 {
             return Ok(Decoded { consumed: at, item: None });
         }
@@ -174,7 +181,7 @@ impl Decoder {
     }
 }
 
-/// Control frames arrive whole or not at all: they are short and are never fragmented.
+/// Decodes a control frame once all of it is here: it is short, and never fragmented.
 fn read_control(
     control: Control,
     header: Header,
@@ -200,8 +207,8 @@ fn read_close(payload: &[u8]) -> Result<Option<Close<'_>>, Violation> {
         return if payload.is_empty() { Ok(None) } else { Err(Violation::CloseTooShort) };
     };
     let code = u16::from_be_bytes(*code);
-    // Those that RFC 6455 section 7.4 lets an endpoint send: the ones it defines, those registered
-    // since (1012 to 1014), and the ranges for libraries and applications.
+    // The codes that an endpoint may send (RFC 6455 section 7.4): those it defines, those registered
+    // since then (1012 to 1014), and the ranges for libraries and applications.
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(Violation::CloseCode);
     }

@@ -1,4 +1,4 @@
-//! Items to RFC 6455 frames. Every frame is final: we do not fragment.
+//! Items to RFC 6455 frames. Every frame is the only one of its message.
 
 use bytes::Bytes;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
@@ -6,24 +6,27 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 use super::header::CONTROL_BYTES_MAX;
 use super::mask;
 
-/// A server's empty ping, built once for everybody.
+/// A server's empty ping, built once for all connections.
 pub const PING: Bytes = Bytes::from_static(&[0x89, 0]);
 
 /// The longest header: two bytes, eight of length, four of mask.
 const HEADER_BYTES_MAX: usize = 14;
 
-/// A whole server frame, built once and shared by all who are sent it.
+/// A server's frame, to be shared by all connections that it is sent to.
+///
+/// # Panics
+/// As [`write_frame`] does.
 pub fn frame(opcode: OpCode, payload: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(HEADER_BYTES_MAX + payload.len());
     write_frame(&mut out, opcode, payload, None);
     out.into()
 }
 
-/// Appends a frame: a server's without a mask, a client's with one, which must be fresh and
+/// Appends a frame to `out`: a server's without a mask, a client's with one, which must be fresh and
 /// unpredictable for every frame (RFC 6455 section 5.3).
 ///
 /// # Panics
-/// If the payload of a control frame has more than 125 bytes: no peer takes that.
+/// If the payload of a control frame has more than 125 bytes, which RFC 6455 section 5.5 forbids.
 pub fn write_frame(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8], mask: Option<[u8; 4]>) {
     assert!(matches!(opcode, OpCode::Data(_)) || payload.len() <= CONTROL_BYTES_MAX);
     out.reserve(HEADER_BYTES_MAX + payload.len());
@@ -48,7 +51,8 @@ pub fn write_frame(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8], mask: Opti
     mask::apply(&mut out[start..], mask);
 }
 
-/// Appends a close frame; a reason that is too long is cut.
+/// Appends a close frame (RFC 6455 section 5.5.1). Cuts a reason of more than 123 bytes between two
+/// characters.
 pub fn write_close(out: &mut Vec<u8>, code: CloseCode, reason: &str, mask: Option<[u8; 4]>) {
     let mut payload = [0; CONTROL_BYTES_MAX];
     let ends = reason.char_indices().map(|(at, character)| at + character.len_utf8());
@@ -104,7 +108,7 @@ mod tests {
         }
     }
 
-    /// A control frame that no peer would take is our own mistake.
+    /// A control frame that is too long is a mistake of the caller.
     #[test]
     #[should_panic]
     fn control_frames_are_short() {

@@ -1,11 +1,11 @@
-//! The header of a frame: its shape, and every rule that it can break in one table.
+//! The header of a frame: its layout, and one table of the rules that it can break.
 
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::limits::{Limits, Role};
+use super::limits::{FrameLimits, Role};
 use super::violation::Violation;
 
-/// A control frame carries at most this much (RFC 6455 section 5.5).
+/// Largest payload of a control frame in bytes (RFC 6455 section 5.5).
 pub(crate) const CONTROL_BYTES_MAX: usize = 125;
 
 /// A frame's header, as read.
@@ -17,14 +17,14 @@ pub(crate) struct Header {
     masked: bool,
     pub(crate) mask: [u8; 4],
     pub(crate) len: u64,
-    /// Bytes that `len` is written in beside the first seven bits.
+    /// Bytes of the extended length: 0, 2 or 8.
     len_size: usize,
-    /// Bytes the header itself takes up.
+    /// Bytes of the header itself.
     pub(crate) size: usize,
 }
 
 impl Header {
-    /// Reads the shape; the rules are in `check`. `None` if the header is not all here yet.
+    /// Reads the fields; `check` has the rules. `None` if the header is incomplete.
     ///
     /// ```text
     ///  first   second     0, 2 or 8 bytes   0 or 4 bytes
@@ -58,11 +58,12 @@ impl Header {
         })
     }
 
-    /// What the first two bytes already show to be wrong, so that no more of the frame is awaited.
+    /// Checks the rules that the first two bytes of an incomplete header can break, so that the error
+    /// does not wait for the rest.
     pub(crate) fn check_early(
         input: &[u8],
         in_message: bool,
-        limits: &Limits,
+        limits: &FrameLimits,
     ) -> Result<(), Violation> {
         let &[first, second, ..] = input else { return Ok(()) };
         let header = Header {
@@ -78,9 +79,9 @@ impl Header {
         header.check(in_message, limits)
     }
 
-    /// Every rule a header can break. Those that its first two bytes show come first, so that what is
-    /// found wrong does not depend on how much of it is here; otherwise in the order of RFC 6455.
-    pub(crate) fn check(&self, in_message: bool, limits: &Limits) -> Result<(), Violation> {
+    /// Checks every rule that a header can break. Rules about its first two bytes come first, so that the
+    /// result does not depend on where the input is cut; otherwise in the order of RFC 6455.
+    pub(crate) fn check(&self, in_message: bool, limits: &FrameLimits) -> Result<(), Violation> {
         let control = matches!(self.opcode, OpCode::Control(_));
         let unknown = matches!(
             self.opcode,
@@ -89,7 +90,7 @@ impl Header {
         let continuation = self.opcode == OpCode::Data(Data::Continue);
         let first = !control && !continuation;
         let must_mask = limits.role == Role::Server;
-        // Longer than 125 or written as if it were.
+        // Longer than 125, or in a form for longer ones.
         let long = self.len_size > 0 || self.len > CONTROL_BYTES_MAX as u64;
         let least = match self.len_size {
             2 => 126,

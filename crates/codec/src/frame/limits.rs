@@ -1,19 +1,19 @@
-//! How much a peer may send, and whether it must mask what it sends.
+//! The bounds of a peer's messages.
 
-/// What a peer may send. One per shard, not one per connection.
+/// The bounds of a peer's messages. One per shard, not one per connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Whose input is decoded.
+pub struct FrameLimits {
+    /// The end of the connection that decodes.
     pub role: Role,
-    /// Bytes of payload in one message at most.
+    /// Largest payload of one message in bytes, over all its fragments.
     pub message_bytes_max: u32,
 }
 
-/// Which end of the connection decodes.
+/// The end of a connection that decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// What it is sent must be masked (RFC 6455 section 5.1).
+    /// A server: frames that it receives must be masked (RFC 6455 section 5.1).
     Server,
-    /// What it is sent must not be masked.
+    /// A client: frames that it receives must not be masked (section 5.1).
     Client,
 }

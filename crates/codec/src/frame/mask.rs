@@ -1,8 +1,8 @@
 //! Masking (RFC 6455 section 5.3).
 
-/// Masks or unmasks `bytes` in place; returns the mask turned to fit the byte after them.
+/// Masks or unmasks `bytes` in place. Returns the mask rotated to fit the byte after them.
 ///
-/// Works on blocks of a size that the compiler turns into vector instructions.
+/// Works on blocks of 32 bytes, which the compiler turns into vector instructions.
 pub fn apply(bytes: &mut [u8], mut mask: [u8; 4]) -> [u8; 4] {
     const BLOCK: usize = 32;
     const WORD: usize = 4;
@@ -16,7 +16,7 @@ pub fn apply(bytes: &mut [u8], mut mask: [u8; 4]) -> [u8; 4] {
             *byte ^= mask;
         }
     }
-    // Most frames are shorter than a few blocks: what is left of them goes by words.
+    // Most frames are shorter than a few blocks, so the rest goes by words.
     let (words, rest) = rest.as_chunks_mut::<WORD>();
     for word in words {
         for (byte, mask) in word.iter_mut().zip(wide) {

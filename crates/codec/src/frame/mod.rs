@@ -10,6 +10,6 @@ mod utf8;
 mod violation;
 
 pub use decode::{Close, Decoded, Decoder, Item, Kind, TAIL_BYTES_MAX};
-pub use limits::{Limits, Role};
+pub use limits::{FrameLimits, Role};
 pub use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 pub use violation::Violation;

@@ -1,10 +1,10 @@
 //! UTF-8 that arrives in pieces.
 //!
-//! Whole text goes through `simdutf8`; what is left to this file is the character that a cut goes
-//! through. It fails at the first byte that no valid text can have there (RFC 6455 section 8.1 asks
-//! for invalid text to be refused, and the earlier the better).
+//! `simdutf8` checks whole characters; this file checks the character at a cut. It fails at the first
+//! byte that no valid text can have there, because RFC 6455 section 8.1 requires invalid text to fail
+//! the connection, and an early failure saves the rest.
 
-/// The bytes of a character whose rest is still to come: at most three.
+/// The bytes of an incomplete character: at most three.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Utf8 {
     bytes: [u8; 3],
@@ -13,7 +13,7 @@ pub(crate) struct Utf8 {
 
 /// The text is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Invalid;
+pub(crate) struct Utf8Error;
 
 impl Utf8 {
     /// Whether the text so far ends between two characters.
@@ -21,17 +21,17 @@ impl Utf8 {
         self.len == 0
     }
 
-    /// Takes the next piece of the text.
-    pub(crate) fn push(&mut self, mut piece: &[u8]) -> Result<(), Invalid> {
+    /// Checks the next piece of the text.
+    pub(crate) fn push(&mut self, mut piece: &[u8]) -> Result<(), Utf8Error> {
         while self.len > 0 {
             let Some((&byte, rest)) = piece.split_first() else { return Ok(()) };
             piece = rest;
             self.push_byte(byte)?;
         }
         let Err(error) = simdutf8::compat::from_utf8(piece) else { return Ok(()) };
-        // A cut character is not an error yet.
+        // An incomplete character is no error yet.
         if error.error_len().is_some() {
-            return Err(Invalid);
+            return Err(Utf8Error);
         }
         let cut = &piece[error.valid_up_to()..];
         self.bytes[..cut.len()].copy_from_slice(cut);
@@ -39,8 +39,8 @@ impl Utf8 {
         Ok(())
     }
 
-    /// Adds one byte to the cut character.
-    fn push_byte(&mut self, byte: u8) -> Result<(), Invalid> {
+    /// Adds one byte to the incomplete character.
+    fn push_byte(&mut self, byte: u8) -> Result<(), Utf8Error> {
         let have = self.len as usize;
         let mut character = [0; 4];
         character[..have].copy_from_slice(&self.bytes[..have]);
@@ -51,7 +51,7 @@ impl Utf8 {
                 self.bytes[have] = byte;
                 self.len += 1;
             }
-            Err(_) => return Err(Invalid),
+            Err(_) => return Err(Utf8Error),
         }
         Ok(())
     }
@@ -63,8 +63,8 @@ mod tests {
 
     use super::*;
 
-    /// Takes a text in pieces of this size. Gives how many bytes were taken before a piece was
-    /// refused, if one was.
+    /// Checks a text in pieces of this size. Returns how many bytes precede the piece that fails, if one
+    /// does.
     fn refused_after(text: &[u8], size: usize) -> Option<usize> {
         let mut utf8 = Utf8::default();
         text.chunks(size).position(|piece| utf8.push(piece).is_err()).map(|pieces| pieces * size)
@@ -75,7 +75,7 @@ mod tests {
         text.chunks(size).all(|piece| utf8.push(piece).is_ok()) && utf8.is_whole()
     }
 
-    /// The bytes that `std` can still make a text of.
+    /// The number of bytes that a valid text can begin with, by `std`.
     fn possible_bytes(text: &[u8]) -> usize {
         let impossible = |len: &usize| {
             std::str::from_utf8(&text[..*len]).is_err_and(|error| error.error_len().is_some())
@@ -83,11 +83,11 @@ mod tests {
         (1..=text.len()).find(impossible).map_or(text.len(), |len| len - 1)
     }
 
-    /// Every sequence of up to three bytes, and every start of four, is judged as `std` judges it,
-    /// when it comes byte by byte.
+    /// Every sequence of up to three bytes, and every start of four, has the same result as in `std`
+    /// when it arrives byte by byte.
     #[test]
     fn every_short_sequence() {
-        // One byte of each class that the syntax of RFC 3629 section 4 knows, and its neighbours.
+        // One byte of each class in the syntax of RFC 3629 section 4, and its neighbours.
         let classes = [
             0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1,
             0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xFF,
@@ -95,7 +95,7 @@ mod tests {
         let mut sequences = vec![vec![]];
         for len in 0..5 {
             for sequence in sequences.clone().iter().filter(|sequence| sequence.len() == len) {
-                // What is refused already is not looked at any further.
+                // Sequences that have failed are not extended.
                 if possible_bytes(sequence) == len {
                     sequences.extend(classes.map(|byte| [&sequence[..], &[byte]].concat()));
                 }
@@ -124,8 +124,8 @@ mod tests {
     }
 
     proptest! {
-        /// In any pieces, valid is what `std` takes for valid, and the first piece that is refused
-        /// is the one with the first byte that no text can have there.
+        /// In pieces of any size the result is that of `std`, and the first piece that fails is the one
+        /// with the first byte that no text can have there.
         #[test]
         fn as_std_in_any_pieces(text in text(), size in 1..250_usize) {
             prop_assert_eq!(is_whole(&text, size), std::str::from_utf8(&text).is_ok());

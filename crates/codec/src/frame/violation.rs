@@ -2,36 +2,36 @@
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// The peer broke the protocol: the connection cannot go on.
+/// The rule of RFC 6455 that a peer broke. The connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// A client must mask.
+    /// A client's frame without a mask (section 5.1).
     Unmasked,
-    /// A server must not mask.
+    /// A server's frame with a mask (section 5.1).
     Masked,
-    /// Bits for extensions that were not negotiated.
+    /// Reserved bits set, although no extension was negotiated (section 5.2).
     ReservedBits,
-    /// An opcode that is not defined.
+    /// An opcode that is not defined (section 5.2).
     ReservedOpcode,
-    /// A length in more bytes than it needs.
+    /// A length not in its shortest form (section 5.2).
     LengthNotMinimal,
-    /// A length with its highest bit set.
+    /// A length of 64 bits whose highest bit is set (section 5.2).
     LengthNegative,
-    /// A new message inside another.
+    /// A new message before the last frame of another (section 5.4).
     ContinuationExpected,
-    /// The continuation of nothing.
+    /// A continuation frame outside a message (section 5.4).
     ContinuationUnexpected,
-    /// A control frame in pieces.
+    /// A fragmented control frame (section 5.5).
     ControlFragmented,
-    /// A control frame with more than 125 bytes.
+    /// A control frame with more than 125 bytes of payload (section 5.5).
     ControlTooLong,
-    /// A message longer than the limit.
+    /// A message longer than [`FrameLimits::message_bytes_max`](super::FrameLimits::message_bytes_max).
     MessageTooLong,
-    /// Text that is not UTF-8.
+    /// A text, or the reason of a close frame, that is not UTF-8 (section 8.1).
     NotUtf8,
-    /// A close frame of one byte.
+    /// A close frame with a payload of one byte (section 5.5.1).
     CloseTooShort,
-    /// A close code that may not be sent.
+    /// A close code that an endpoint must not send (section 7.4).
     CloseCode,
 }
 
@@ -45,7 +45,7 @@ impl Violation {
         }
     }
 
-    /// What to tell the peer.
+    /// The reason for the close frame: at most 123 bytes.
     pub fn reason(self) -> &'static str {
         match self {
             Violation::Unmasked => "a client's frames must be masked",
@@ -55,13 +55,13 @@ impl Violation {
             Violation::LengthNotMinimal => "length not in its shortest form",
             Violation::LengthNegative => "length too large",
             Violation::ContinuationExpected => "new message inside another",
-            Violation::ContinuationUnexpected => "continuation of nothing",
-            Violation::ControlFragmented => "control frame in pieces",
+            Violation::ContinuationUnexpected => "continuation outside a message",
+            Violation::ControlFragmented => "fragmented control frame",
             Violation::ControlTooLong => "control frame too long",
             Violation::MessageTooLong => "message too long",
             Violation::NotUtf8 => "text is not UTF-8",
             Violation::CloseTooShort => "close frame of one byte",
-            Violation::CloseCode => "close code that may not be sent",
+            Violation::CloseCode => "close code that must not be sent",
         }
     }
 }

@@ -1,48 +1,48 @@
-//! What request and response heads have in common: where they end, and how long the body is.
+//! The end of a head, and the length of the body behind it, for requests and responses.
 
 use httparse::Header;
 
-/// Header fields that a head may have.
+/// Largest number of header fields in a head.
 pub const HEADERS_MAX: usize = 64;
 
-/// Room for the fields of one head, on the caller's stack.
+/// Memory for the fields of one head, on the caller's stack.
 pub type Fields<'b> = [Header<'b>; HEADERS_MAX];
 
-/// Empty room for the fields of one head.
+/// Empty memory for the fields of one head.
 pub fn fields<'b>() -> Fields<'b> {
     [httparse::EMPTY_HEADER; HEADERS_MAX]
 }
 
-/// Where a message stands that arrives in pieces. Holds positions, never bytes.
+/// The position in a message that arrives in pieces. Holds positions, never bytes.
 #[derive(Debug, Default)]
 pub(super) struct Position {
-    /// Bytes that are known not to contain the end of the head.
+    /// Bytes that do not contain the end of the head.
     scanned: u32,
     /// Bytes of the whole message, once its head has been read.
     pub(super) size: u32,
 }
 
-/// The head is not what a head may be.
+/// The reason that a head cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BadHead {
+pub(super) enum HeadError {
     /// Longer than the limit.
     TooLong,
-    /// A line that does not end in CRLF, or a control character.
+    /// A line does not end in CRLF.
     Malformed,
 }
 
 impl Position {
-    /// The length of the head at the front of `input`, its empty line included. Looks at each byte
-    /// once, however many pieces the head comes in.
-    pub(super) fn head(&mut self, input: &[u8], max: u32) -> Result<Option<usize>, BadHead> {
+    /// The length in bytes of the head at the front of `input`, including its empty line; `None` if it
+    /// is incomplete. Reads each byte once, however many pieces the head arrives in.
+    pub(super) fn head(&mut self, input: &[u8], max: u32) -> Result<Option<usize>, HeadError> {
         let mut from = self.scanned as usize;
         let seen = &input[..input.len().min(max as usize)];
         while let Some(found) = line_feed(&seen[from..]) {
             let at = from + found;
-            // A line feed by itself ends a line for some programs and not for others
-            // (RFC 9112 section 2.2), so there is none in a head that we take.
+            // A bare line feed ends a line for some programs and not for others (RFC 9112 section 2.2),
+            // so this refuses it.
             if at == 0 || seen[at - 1] != b'\r' {
-                return Err(BadHead::Malformed);
+                return Err(HeadError::Malformed);
             }
             if at >= 3 && seen[at - 2] == b'\n' {
                 self.scanned = 0;
@@ -51,7 +51,7 @@ impl Position {
             from = at + 1;
         }
         self.scanned = seen.len() as u32; // At most `max`.
-        if input.len() >= max as usize { Err(BadHead::TooLong) } else { Ok(None) }
+        if input.len() >= max as usize { Err(HeadError::TooLong) } else { Ok(None) }
     }
 
     /// Whether the scan for the end of the head is still within this many bytes.
@@ -59,14 +59,14 @@ impl Position {
         self.scanned as usize <= bytes
     }
 
-    /// Bytes of the message have been seen.
+    /// Whether bytes of the message have been seen.
     pub(super) fn has_begun(&self) -> bool {
         self.scanned > 0 || self.size > 0
     }
 }
 
-/// Where the first line feed is. Looks for the block it is in first, which takes a vector
-/// instruction or two for each.
+/// The position of the first line feed. Searches by blocks, each of which takes a vector instruction or
+/// two.
 fn line_feed(bytes: &[u8]) -> Option<usize> {
     const BLOCK: usize = 16;
     let has = |block: &[u8; BLOCK]| block.iter().fold(false, |has, &byte| has | (byte == b'\n'));
@@ -76,7 +76,7 @@ fn line_feed(bytes: &[u8]) -> Option<usize> {
     Some(from + found)
 }
 
-/// How the body's length is given.
+/// The way in which the body's length is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyLength<'b> {
     /// Not at all.
@@ -85,7 +85,7 @@ pub(super) enum BodyLength<'b> {
     Bytes(u64),
     /// By `Transfer-Encoding`, which has this value.
     Encoded(&'b [u8]),
-    /// In a way that can be read in two ways.
+    /// So that two programs can understand it differently.
     Ambiguous,
 }
 
@@ -103,7 +103,7 @@ pub(super) fn body_length<'b>(fields: &[Header<'b>]) -> BodyLength<'b> {
         } else {
             continue;
         };
-        // Two of them, even of one value, are what a smuggler sends and a client has no use for.
+        // A client has no reason to send two, even of one value; request smuggling does.
         if length != BodyLength::None {
             return BodyLength::Ambiguous;
         }
@@ -112,8 +112,8 @@ pub(super) fn body_length<'b>(fields: &[Header<'b>]) -> BodyLength<'b> {
     length
 }
 
-/// Digits and nothing else (RFC 9110 section 8.6): no sign, no list, no space inside. What overflows
-/// is longer than any body we take.
+/// Reads digits and nothing else (RFC 9110 section 8.6): no sign, no list, no space inside. A number
+/// that overflows becomes the largest, which is longer than any body limit.
 fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
@@ -150,8 +150,8 @@ pub(super) fn members(list: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
 mod tests {
     use super::*;
 
-    /// A head that comes byte by byte is looked at once, not once for every byte: what has been
-    /// scanned may change without being noticed.
+    /// A head that arrives byte by byte is scanned once, not once for every byte: changes to scanned
+    /// bytes have no effect.
     #[test]
     fn scanned_bytes_are_not_looked_at_again() {
         let mut head = b"GET / HTTP/1.1\r\nHost: murre\r\n\r\n".to_vec();
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(position.head(&head, 100), Ok(Some(len)));
     }
 
-    /// The block that is looked for first does not hide where the line feed is.
+    /// The search by blocks finds the first line feed at every position.
     #[test]
     fn line_feeds_are_found() {
         for len in 0..70 {
@@ -179,7 +179,7 @@ mod tests {
         }
     }
 
-    /// Numbers that do not fit are as long as can be, not short.
+    /// Numbers that overflow become the largest number.
     #[test]
     fn numbers_do_not_wrap() {
         assert_eq!(decimal(b"0"), Some(0));

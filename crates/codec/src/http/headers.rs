@@ -1,24 +1,24 @@
-//! The fields that an answer has of its own.
+//! Header fields of a response.
 
 use bytes::Bytes;
 
-/// Fields of an answer, as the lines that are sent. A clone shares them.
+/// Header fields of a response, encoded. A clone shares them.
 ///
-/// What is in here is fields and nothing else: no name or value can end its line and begin another,
-/// or say how long the answer is.
+/// Every name and value is valid, so none can end its line and begin another field, and none gives the
+/// length of the body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers(Bytes);
 
 impl Headers {
-    /// These and one more.
+    /// These fields and one more.
     ///
     /// # Panics
-    /// If it is not a field (RFC 9110 sections 5.1 and 5.5) in ASCII, or one of those that tell the
-    /// length: what comes from a peer is to be checked or encoded before.
+    /// If it is not a field (RFC 9110 sections 5.1 and 5.5) in ASCII, or if it is `Content-Length` or
+    /// `Transfer-Encoding`. The caller must check or encode values that come from a peer.
     #[must_use]
     pub fn with(&self, name: &str, value: &str) -> Self {
         assert!(is_name(name) && is_value(value), "{name:?} with {value:?} is not a field");
-        assert!(!tells_the_length(name), "{name:?} is told by the body");
+        assert!(!gives_the_length(name), "{name:?} follows from the body");
         let parts: [&[u8]; 5] = [&self.0, b"\r\n", name.as_bytes(), b": ", value.as_bytes()];
         Headers(parts.concat().into())
     }
@@ -30,7 +30,7 @@ impl Headers {
         fields.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// The lines, each with the line end before it.
+    /// The fields, each with CRLF before it.
     pub(super) fn lines(&self) -> &[u8] {
         &self.0
     }
@@ -48,7 +48,7 @@ fn is_value(value: &str) -> bool {
     value.bytes().all(belongs) && value.trim_ascii().len() == value.len()
 }
 
-fn tells_the_length(name: &str) -> bool {
+fn gives_the_length(name: &str) -> bool {
     ["content-length", "transfer-encoding"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(Headers::default().lines(), b"");
     }
 
-    /// Whatever would be more than a field, less than one, or a second length does not get in.
+    /// Names and values that are no field, or would be several, and a second length are refused.
     #[test]
     fn nothing_but_fields_gets_in() {
         for (name, value) in [

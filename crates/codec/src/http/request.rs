@@ -4,11 +4,11 @@ use std::net::Ipv6Addr;
 
 use httparse::Header;
 
-use super::head::{self, BadHead, BodyLength, Fields, Position};
+use super::head::{self, BodyLength, Fields, HeadError, Position};
 
 /// How much of a request a server takes.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Bytes of the request line and all fields.
     pub head_bytes_max: u32,
     /// Bytes of the request target.
@@ -17,13 +17,13 @@ pub struct Limits {
     pub body_bytes_max: u32,
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     fn default() -> Self {
-        Limits { head_bytes_max: 8192, target_bytes_max: 4096, body_bytes_max: 65_536 }
+        RequestLimits { head_bytes_max: 8192, target_bytes_max: 4096, body_bytes_max: 65_536 }
     }
 }
 
-/// Where one connection stands in a request. Holds positions, never bytes.
+/// The position of one connection in a request. Holds positions, never bytes.
 #[derive(Debug, Default)]
 pub struct RequestDecoder {
     position: Position,
@@ -43,10 +43,10 @@ pub enum Progress<'b, 'h> {
     Request(Request<'b, 'h>),
 }
 
-/// A whole request.
+/// A complete request.
 #[derive(Debug)]
 pub struct Request<'b, 'h> {
-    /// As sent: methods are case-sensitive.
+    /// The method as sent: methods are case-sensitive (RFC 9110 section 9.1).
     pub method: &'b str,
     /// The target as sent: path and query.
     pub target: &'b str,
@@ -54,11 +54,11 @@ pub struct Request<'b, 'h> {
     pub headers: &'h [Header<'b>],
     /// The body.
     pub body: &'b [u8],
-    /// Bytes of input that the request takes up.
+    /// Size of the request in bytes of input.
     pub size: usize,
-    /// The connection may be used for another.
+    /// Whether the connection may be used for another request (RFC 9112 section 9.3).
     pub keep_alive: bool,
-    /// 0 of HTTP/1.0, 1 of HTTP/1.1.
+    /// The minor version of HTTP/1: 0 or 1.
     pub minor_version: u8,
 }
 
@@ -94,8 +94,8 @@ impl<'b> Request<'b, '_> {
         })
     }
 
-    /// Whether the client asks to speak WebSocket from here on. In HTTP/1.0, and without `Connection`,
-    /// an `Upgrade` is to be ignored (RFC 9110 section 7.8).
+    /// Whether the client asks for an upgrade to WebSocket. A server must ignore `Upgrade` in HTTP/1.0,
+    /// and without `Connection: upgrade` (RFC 9110 section 7.8).
     pub fn wants_websocket(&self) -> bool {
         self.minor_version >= 1
             && self.lists("upgrade", "websocket")
@@ -103,91 +103,93 @@ impl<'b> Request<'b, '_> {
     }
 }
 
-/// Why a request is refused. The connection cannot be used for another: where that would begin is
-/// not known.
+/// The reason that a request is refused. The connection must be closed, because the beginning of the
+/// next request is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadRequest {
-    /// Not a request, or one with control characters, folded lines or bare line ends.
+pub enum RequestError {
+    /// Not a request, or one with control characters, folded lines or bare line feeds.
     Malformed,
     /// A version other than HTTP/1.0 and HTTP/1.1.
     Version,
-    /// HTTP/1.1 with no `Host`, more than one, or one that is no host.
+    /// HTTP/1.1 without `Host`, with several, or with a value that is no host (RFC 9112 section 3.2).
     Host,
-    /// Two lengths, or one that is not a number, or a transfer coding that gives none.
+    /// The length of the body is ambiguous: several lengths, one that is no number, or a transfer coding
+    /// that gives none (RFC 9112 section 6.3).
     Length,
-    /// A body in chunks, of which we take none.
+    /// A body in chunks, which is not supported.
     Chunked,
     /// The target is longer than the limit.
     TargetTooLong,
-    /// The head is longer than the limit, or has too many fields.
+    /// The head is longer than the limit, or has more than [`HEADERS_MAX`](super::HEADERS_MAX) fields.
     HeadTooLong,
     /// The body is longer than the limit.
     BodyTooLong,
-    /// An expectation other than `100-continue`.
+    /// An expectation other than `100-continue` (RFC 9110 section 10.1.1).
     Expectation,
-    /// A transfer coding that we do not know.
+    /// A transfer coding that is not supported.
     Encoded,
-    /// A tunnel, of which we open none.
+    /// The method `CONNECT`, which is not supported.
     Tunnel,
 }
 
-impl BadRequest {
-    /// The status to answer with.
+impl RequestError {
+    /// The status of the response (RFC 9110 section 15).
     pub fn status(self) -> u16 {
         match self {
-            BadRequest::Malformed | BadRequest::Host | BadRequest::Length => 400,
-            BadRequest::Chunked => 411,
-            BadRequest::BodyTooLong => 413,
-            BadRequest::TargetTooLong => 414,
-            BadRequest::Expectation => 417,
-            BadRequest::HeadTooLong => 431,
-            BadRequest::Encoded | BadRequest::Tunnel => 501,
-            BadRequest::Version => 505,
+            RequestError::Malformed | RequestError::Host | RequestError::Length => 400,
+            RequestError::Chunked => 411,
+            RequestError::BodyTooLong => 413,
+            RequestError::TargetTooLong => 414,
+            RequestError::Expectation => 417,
+            RequestError::HeadTooLong => 431,
+            RequestError::Encoded | RequestError::Tunnel => 501,
+            RequestError::Version => 505,
         }
     }
 
-    /// What to tell the client.
+    /// The body of the response: one line of text.
     pub fn reason(self) -> &'static str {
         match self {
-            BadRequest::Malformed => "not a well-formed HTTP/1.1 request\n",
-            BadRequest::Version => "only HTTP/1.0 and HTTP/1.1 are spoken here\n",
-            BadRequest::Host => "an HTTP/1.1 request has exactly one Host\n",
-            BadRequest::Length => "the length of the body is not clear\n",
-            BadRequest::Chunked => "chunks are not taken: send a Content-Length\n",
-            BadRequest::TargetTooLong => "the request target is too long\n",
-            BadRequest::HeadTooLong => "the request head is too large\n",
-            BadRequest::BodyTooLong => "the body is too large\n",
-            BadRequest::Expectation => "only 'Expect: 100-continue' is understood\n",
-            BadRequest::Encoded => "this transfer coding is not understood\n",
-            BadRequest::Tunnel => "there are no tunnels here\n",
+            RequestError::Malformed => "not a well-formed HTTP/1.1 request\n",
+            RequestError::Version => "only HTTP/1.0 and HTTP/1.1 are supported\n",
+            RequestError::Host => "an HTTP/1.1 request must have exactly one Host\n",
+            RequestError::Length => "the length of the body is ambiguous\n",
+            RequestError::Chunked => "chunks are not supported: send a Content-Length\n",
+            RequestError::TargetTooLong => "the request target is too long\n",
+            RequestError::HeadTooLong => "the request head is too large\n",
+            RequestError::BodyTooLong => "the body is too large\n",
+            RequestError::Expectation => "only 'Expect: 100-continue' is supported\n",
+            RequestError::Encoded => "this transfer coding is not supported\n",
+            RequestError::Tunnel => "CONNECT is not supported\n",
         }
     }
 }
 
-impl From<BadHead> for BadRequest {
-    fn from(bad: BadHead) -> Self {
+impl From<HeadError> for RequestError {
+    fn from(bad: HeadError) -> Self {
         match bad {
-            BadHead::TooLong => BadRequest::HeadTooLong,
-            BadHead::Malformed => BadRequest::Malformed,
+            HeadError::TooLong => RequestError::HeadTooLong,
+            HeadError::Malformed => RequestError::Malformed,
         }
     }
 }
 
 impl RequestDecoder {
-    /// Reads the request at the front of `input`, which begins with its first byte every time.
+    /// Reads the request at the front of `input`, which must begin with the request's first byte at
+    /// every call.
     ///
     /// # Errors
-    /// Why it is refused. Nothing more can be decoded after it.
+    /// The reason that the request is refused. The decoder must not be used after an error.
     pub fn decode<'b, 'h>(
         &mut self,
         input: &'b [u8],
         fields: &'h mut Fields<'b>,
-        limits: &Limits,
-    ) -> Result<Progress<'b, 'h>, BadRequest> {
+        limits: &RequestLimits,
+    ) -> Result<Progress<'b, 'h>, RequestError> {
         let lead = empty_lines(input)?;
         let rest = &input[lead..];
-        // Half an empty line is counted when it is whole: what is scanned begins behind it. Or the
-        // head has been read before, and what follows is not all there.
+        // Half an empty line: the scan begins behind whole ones. Or the head has been read before, and
+        // the body is incomplete.
         if rest == b"\r" || rest.len() < self.position.size as usize {
             return Ok(Progress::Partial);
         }
@@ -198,8 +200,8 @@ impl RequestDecoder {
         let (mut request, wait) = parse(&rest[..head], fields, limits)?;
         let size = head.saturating_add(request.size);
         if rest.len() < size {
-            // A head and a body, each within its limit, may together be longer than we can note. Such
-            // a request is looked at again with every piece beyond that.
+            // Head and body, each within its limit, may together exceed 4 GiB. Such a request is parsed
+            // again with every piece beyond that.
             self.position.size = u32::try_from(size).unwrap_or(u32::MAX);
             return Ok(if wait { Progress::Continue } else { Progress::Partial });
         }
@@ -209,72 +211,74 @@ impl RequestDecoder {
         Ok(Progress::Request(request))
     }
 
-    /// What a head shows to be wrong before its end is here. Comes before everything else, so that
-    /// the answer does not depend on how much of the request is here.
-    fn check_early(&self, input: &[u8], limits: &Limits) -> Result<(), BadRequest> {
+    /// Finds errors of a head before its end is here. Runs before every other check, so that the result
+    /// does not depend on where the input is cut.
+    fn check_early(&self, input: &[u8], limits: &RequestLimits) -> Result<(), RequestError> {
         // TLS, for instance, begins with a control character.
         if input.first().is_some_and(|byte| !byte.is_ascii_graphic()) {
-            return Err(BadRequest::Malformed);
+            return Err(RequestError::Malformed);
         }
         let target_max = limits.target_bytes_max as usize;
         let line_max = target_max.saturating_add(LINE_BYTES_BESIDE_TARGET);
         let looked = !self.position.has_scanned_at_most(line_max);
         if !looked && input.len() > line_max && !input[..line_max].contains(&b'\n') {
-            return Err(BadRequest::TargetTooLong);
+            return Err(RequestError::TargetTooLong);
         }
         Ok(())
     }
 
-    /// How long the request is that is arriving, once its head has been read.
+    /// Size in bytes of the request in progress, once its head has been read.
     pub fn size(&self) -> Option<u32> {
         (self.position.size > 0).then_some(self.position.size)
     }
 
-    /// Whether bytes of a request have been seen and its end has not.
+    /// Whether a request has begun and is incomplete.
     pub fn in_request(&self) -> bool {
         self.position.has_begun()
     }
 }
 
-/// Bytes of empty lines in front of a request, which are let pass (RFC 9112 section 2.2).
-fn empty_lines(input: &[u8]) -> Result<usize, BadRequest> {
+/// The number of bytes of empty lines before a request, which a server ignores (RFC 9112 section 2.2).
+fn empty_lines(input: &[u8]) -> Result<usize, RequestError> {
     let lines = input.chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
-    if lines > EMPTY_LINES_MAX { Err(BadRequest::Malformed) } else { Ok(2 * lines) }
+    if lines > EMPTY_LINES_MAX { Err(RequestError::Malformed) } else { Ok(2 * lines) }
 }
 
-/// Some clients send one after a body; nobody sends many.
+/// Largest number of empty lines: some clients send one after a body.
 const EMPTY_LINES_MAX: usize = 4;
-/// A request line's method and version and the spaces between take no more than this.
+/// Largest number of bytes of method, version and spaces in a request line.
 const LINE_BYTES_BESIDE_TARGET: usize = 64;
 
-/// Reads a whole head and checks it. Gives the request with the body's length as its size, and
-/// whether the client waits to be told to go on.
+/// Reads a complete head and checks it. Returns the request, with the body's length as its size, and
+/// whether the client waits for [`CONTINUE`](super::CONTINUE).
 fn parse<'b, 'h>(
     head: &'b [u8],
     fields: &'h mut Fields<'b>,
-    limits: &Limits,
-) -> Result<(Request<'b, 'h>, bool), BadRequest> {
+    limits: &RequestLimits,
+) -> Result<(Request<'b, 'h>, bool), RequestError> {
     let mut parsed = httparse::Request::new(fields);
     match parsed.parse(head) {
         Ok(httparse::Status::Complete(size)) if size == head.len() => {}
-        Ok(_) => return Err(BadRequest::Malformed),
-        Err(httparse::Error::TooManyHeaders) => return Err(BadRequest::HeadTooLong),
-        Err(httparse::Error::Version) if names_a_version(head) => return Err(BadRequest::Version),
-        Err(_) => return Err(BadRequest::Malformed),
+        Ok(_) => return Err(RequestError::Malformed),
+        Err(httparse::Error::TooManyHeaders) => return Err(RequestError::HeadTooLong),
+        Err(httparse::Error::Version) if names_a_version(head) => {
+            return Err(RequestError::Version);
+        }
+        Err(_) => return Err(RequestError::Malformed),
     }
     let httparse::Request { method, path, version, headers } = parsed;
     let (Some(method), Some(target), Some(minor_version)) = (method, path, version) else {
-        return Err(BadRequest::Malformed);
+        return Err(RequestError::Malformed);
     };
     if target.len() > limits.target_bytes_max as usize {
-        return Err(BadRequest::TargetTooLong);
+        return Err(RequestError::TargetTooLong);
     }
-    // What follows a tunnel's head may be meant for its other end, and not be a request.
+    // The bytes that follow the head of a tunnel need not be a request.
     if method == "CONNECT" {
-        return Err(BadRequest::Tunnel);
+        return Err(RequestError::Tunnel);
     }
     if !is_target(target, method) {
-        return Err(BadRequest::Malformed);
+        return Err(RequestError::Malformed);
     }
     let headers: &'h [Header<'b>] = headers;
     check_host(headers, minor_version)?;
@@ -282,19 +286,19 @@ fn parse<'b, 'h>(
         BodyLength::None => 0,
         BodyLength::Bytes(bytes) => bytes,
         BodyLength::Encoded(codings) => return Err(refused_coding(codings, minor_version)),
-        BodyLength::Ambiguous => return Err(BadRequest::Length),
+        BodyLength::Ambiguous => return Err(RequestError::Length),
     };
     let wait = expects_continue(headers, minor_version)?;
     if body > u64::from(limits.body_bytes_max) {
-        return Err(BadRequest::BodyTooLong);
+        return Err(RequestError::BodyTooLong);
     }
     let keep_alive = head::keep_alive(headers, minor_version);
     let size = body as usize; // At most `body_bytes_max`.
     Ok((Request { method, target, headers, body: &[], size, keep_alive, minor_version }, wait))
 }
 
-/// Whether the third part of the request line is an HTTP version (RFC 9112 section 2.3), even if not
-/// ours.
+/// Whether the third part of the request line is an HTTP version (RFC 9112 section 2.3), supported or
+/// not.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     matches!(
@@ -304,14 +308,14 @@ fn names_a_version(head: &[u8]) -> bool {
     )
 }
 
-/// The forms of RFC 9112 section 3.2: a path, a URI, or what OPTIONS asks of no path. None has a
-/// fragment, which some programs cut off and others take for part of the path.
+/// Whether a target has a form of RFC 9112 section 3.2: a path, a URI, or `*` of OPTIONS. No form has a
+/// fragment, which some programs cut off and others take for a part of the path.
 fn is_target(target: &str, method: &str) -> bool {
     let known = (method, target) == ("OPTIONS", "*") || after_authority(target).is_some();
     known && target.is_ascii() && !target.contains('#')
 }
 
-/// The path and query of a target that has a path: the target itself, or what follows the host.
+/// The path and query of a target: the target itself, or the part after the host of a URI.
 fn after_authority(target: &str) -> Option<&str> {
     if target.starts_with('/') {
         return Some(target);
@@ -328,13 +332,13 @@ fn after_authority(target: &str) -> Option<&str> {
     Some(if path.starts_with('/') { path } else { "/" })
 }
 
-/// A host, and perhaps a port. Without a host it is to be refused (RFC 9110 section 4.2.1), and so is
-/// a user before it (section 4.2.4).
+/// Whether this is a host with an optional port. A URI without a host is invalid (RFC 9110 section
+/// 4.2.1), and so is one with user information (section 4.2.4).
 fn is_authority(authority: &str) -> bool {
     !matches!(authority.as_bytes(), [] | [b':', ..]) && is_host(authority.as_bytes())
 }
 
-/// A host as a URI has it, and perhaps a port (RFC 3986 sections 3.2.2 and 3.2.3).
+/// Whether this is a host as in a URI, with an optional port (RFC 3986 sections 3.2.2 and 3.2.3).
 fn is_host(bytes: &[u8]) -> bool {
     let port = match bytes.strip_prefix(b"[") {
         None => &bytes[bytes.iter().take_while(|byte| is_of_name(byte)).count()..],
@@ -354,40 +358,41 @@ fn is_of_name(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte)
 }
 
-/// An IPv6 address, and perhaps the zone it is in (RFC 6874).
+/// Whether this is an IPv6 address with an optional zone (RFC 6874).
 fn is_address(bytes: &[u8]) -> bool {
     let address = bytes.split(|&byte| byte == b'%').next().unwrap_or_default();
     let text = std::str::from_utf8(address).unwrap_or_default();
     text.parse::<Ipv6Addr>().is_ok() && bytes.iter().all(|byte| is_of_name(byte) || *byte == b':')
 }
 
-/// Exactly one `Host` in HTTP/1.1, at most one in HTTP/1.0 (RFC 9112 section 3.2).
-fn check_host(headers: &[Header<'_>], minor_version: u8) -> Result<(), BadRequest> {
+/// Checks for exactly one `Host` in HTTP/1.1, at most one in HTTP/1.0 (RFC 9112 section 3.2).
+fn check_host(headers: &[Header<'_>], minor_version: u8) -> Result<(), RequestError> {
     let mut hosts = head::named(headers, "host");
     let known = hosts.next().map_or(minor_version == 0, is_host);
-    if known && hosts.next().is_none() { Ok(()) } else { Err(BadRequest::Host) }
+    if known && hosts.next().is_none() { Ok(()) } else { Err(RequestError::Host) }
 }
 
-/// What is wrong with a request that has a transfer coding. The body ends where chunks end or nobody
-/// knows where, and HTTP/1.0 has no codings (RFC 9112 sections 6.1 and 6.3). Chunks need not be taken:
-/// a server may ask for a length instead (section 6.3).
-fn refused_coding(codings: &[u8], minor_version: u8) -> BadRequest {
+/// The error of a request with a transfer coding. Only chunks give the end of a body, and HTTP/1.0 has
+/// no codings (RFC 9112 sections 6.1 and 6.3). A server need not support chunks: it may ask for a
+/// length instead (section 6.3).
+fn refused_coding(codings: &[u8], minor_version: u8) -> RequestError {
     let is_chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let chunks = head::members(codings).filter(is_chunked).count();
     let chunks_are_last = head::members(codings).next_back().as_ref().is_some_and(is_chunked);
     match head::members(codings).count() {
-        _ if minor_version == 0 || chunks != 1 || !chunks_are_last => BadRequest::Length,
-        1 => BadRequest::Chunked,
-        _ => BadRequest::Encoded,
+        _ if minor_version == 0 || chunks != 1 || !chunks_are_last => RequestError::Length,
+        1 => RequestError::Chunked,
+        _ => RequestError::Encoded,
     }
 }
 
-/// HTTP/1.0 knows no expectations (RFC 9110 section 10.1.1).
-fn expects_continue(headers: &[Header<'_>], minor_version: u8) -> Result<bool, BadRequest> {
+/// Whether the client waits for [`CONTINUE`](super::CONTINUE). HTTP/1.0 has no expectations (RFC 9110
+/// section 10.1.1).
+fn expects_continue(headers: &[Header<'_>], minor_version: u8) -> Result<bool, RequestError> {
     let mut expected = head::named(headers, "expect").peekable();
     if minor_version == 0 || expected.peek().is_none() {
         return Ok(false);
     }
     let known = expected.all(|value| value.eq_ignore_ascii_case(b"100-continue"));
-    if known { Ok(true) } else { Err(BadRequest::Expectation) }
+    if known { Ok(true) } else { Err(RequestError::Expectation) }
 }

@@ -3,24 +3,24 @@
 use bytes::Bytes;
 use httparse::Header;
 
-use super::head::{self, BadHead, BodyLength, Fields, Position};
+use super::head::{self, BodyLength, Fields, HeadError, Position};
 use super::headers::Headers;
 
 /// The interim answer that asks for the body (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// An answer, body and all.
+/// A response with its body.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// The media type of the body.
+    /// The media type of the body (RFC 9110 section 8.3).
     pub content_type: &'static str,
     /// The body; empty unless its length is that of [`Length::Body`].
     pub body: Bytes,
     /// How the client finds the end of the body.
     pub length: Length,
-    /// Further fields.
+    /// Further header fields.
     pub headers: Headers,
 }
 
@@ -37,7 +37,7 @@ pub enum Length {
 }
 
 impl Response {
-    /// An answer in plain text.
+    /// A response in plain text.
     pub fn text(status: u16, body: impl Into<Bytes>) -> Self {
         Response {
             status,
@@ -48,7 +48,10 @@ impl Response {
         }
     }
 
-    /// The same with one more field. Panics as [`Headers::with`] does.
+    /// The response with one more header field.
+    ///
+    /// # Panics
+    /// As [`Headers::with`] does.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.headers = self.headers.with(name, value);
@@ -143,7 +146,7 @@ impl Decimal {
     }
 }
 
-/// The usual words for a status.
+/// The reason phrase of a status (RFC 9110 section 15).
 pub(crate) fn reason_phrase(status: u16) -> &'static str {
     match status {
         101 => "Switching Protocols",
@@ -176,13 +179,13 @@ pub(crate) fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// Where a client stands in a response. Holds positions, never bytes.
+/// A client's position in a response. Holds positions, never bytes.
 #[derive(Debug, Default)]
 pub struct ResponseDecoder {
     position: Position,
 }
 
-/// A whole response.
+/// A complete response, as a client receives it.
 #[derive(Debug)]
 pub struct Received<'b, 'h> {
     /// The status code.
@@ -191,9 +194,9 @@ pub struct Received<'b, 'h> {
     pub headers: &'h [Header<'b>],
     /// The body.
     pub body: &'b [u8],
-    /// Bytes of input that the response takes up.
+    /// Size of the response in bytes of input.
     pub size: usize,
-    /// The connection may be used for another request.
+    /// Whether the connection may be used for another request (RFC 9112 section 9.3).
     pub keep_alive: bool,
 }
 
@@ -209,9 +212,9 @@ impl<'b> Received<'b, '_> {
     }
 }
 
-/// The response is not one that this client understands.
+/// The reason that a client cannot read a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadResponse {
+pub enum ResponseError {
     /// Not an HTTP/1.x response.
     Malformed,
     /// A head longer than a client takes.
@@ -220,16 +223,16 @@ pub enum BadResponse {
     Length,
 }
 
-impl From<BadHead> for BadResponse {
-    fn from(bad: BadHead) -> Self {
+impl From<HeadError> for ResponseError {
+    fn from(bad: HeadError) -> Self {
         match bad {
-            BadHead::TooLong => BadResponse::HeadTooLong,
-            BadHead::Malformed => BadResponse::Malformed,
+            HeadError::TooLong => ResponseError::HeadTooLong,
+            HeadError::Malformed => ResponseError::Malformed,
         }
     }
 }
 
-/// A head longer than this is not read.
+/// Largest size of a head in bytes.
 const HEAD_BYTES_MAX: u32 = 16 * 1024;
 
 impl ResponseDecoder {
@@ -242,7 +245,7 @@ impl ResponseDecoder {
         &mut self,
         input: &'b [u8],
         fields: &'h mut Fields<'b>,
-    ) -> Result<Option<Received<'b, 'h>>, BadResponse> {
+    ) -> Result<Option<Received<'b, 'h>>, ResponseError> {
         if input.len() < self.position.size as usize {
             return Ok(None);
         }
@@ -253,13 +256,13 @@ impl ResponseDecoder {
         let (Ok(httparse::Status::Complete(_)), Some(minor_version), Some(status)) =
             (whole, version, code)
         else {
-            return Err(BadResponse::Malformed);
+            return Err(ResponseError::Malformed);
         };
         let headers: &'h [Header<'b>] = headers;
         let body = body_length(status, headers)?;
-        let size = head.checked_add(body).ok_or(BadResponse::Length)?;
+        let size = head.checked_add(body).ok_or(ResponseError::Length)?;
         if input.len() < size {
-            self.position.size = u32::try_from(size).map_err(|_| BadResponse::Length)?;
+            self.position.size = u32::try_from(size).map_err(|_| ResponseError::Length)?;
             return Ok(None);
         }
         *self = ResponseDecoder::default();
@@ -267,17 +270,17 @@ impl ResponseDecoder {
         Ok(Some(Received { status, headers, body: &input[head..size], size, keep_alive }))
     }
 
-    /// Whether bytes of a response have been seen and its end has not.
+    /// Whether a response has begun and is incomplete.
     pub fn in_response(&self) -> bool {
         self.position.has_begun()
     }
 }
 
 /// RFC 9112 section 6.3, for answers that say how long they are.
-fn body_length(status: u16, headers: &[Header<'_>]) -> Result<usize, BadResponse> {
+fn body_length(status: u16, headers: &[Header<'_>]) -> Result<usize, ResponseError> {
     match (status, head::body_length(headers)) {
         (100..=199 | 204 | 304, _) => Ok(0),
-        (_, BodyLength::Bytes(bytes)) => usize::try_from(bytes).map_err(|_| BadResponse::Length),
-        _ => Err(BadResponse::Length),
+        (_, BodyLength::Bytes(bytes)) => usize::try_from(bytes).map_err(|_| ResponseError::Length),
+        _ => Err(ResponseError::Length),
     }
 }

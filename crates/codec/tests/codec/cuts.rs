@@ -93,8 +93,8 @@ fn the_longest_tail() {
 /// Payload goes through as it comes: none of it is left with the caller.
 #[test]
 fn payload_leaves_no_tail() {
-    use murre_codec::{Decoded, Decoder, Item, Limits};
-    let limits = Limits { role: Role::Server, message_bytes_max: 1000 };
+    use murre_codec::{Decoded, Decoder, FrameLimits, Item};
+    let limits = FrameLimits { role: Role::Server, message_bytes_max: 1000 };
     let mut bytes = masked(FIN | BINARY, &[5; 200]);
     let mut decoder = Decoder::default();
     let (head, rest) = bytes.split_at_mut(8);
@@ -208,9 +208,9 @@ proptest! {
     /// it has refused.
     #[test]
     fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200), client in any::<bool>()) {
-        use murre_codec::{Decoder, Limits};
+        use murre_codec::{Decoder, FrameLimits};
         let role = if client { Role::Client } else { Role::Server };
-        let limits = Limits { role, message_bytes_max: 100 };
+        let limits = FrameLimits { role, message_bytes_max: 100 };
         let mut decoder = Decoder::default();
         for from in 0..bytes.len() {
             let mut input = bytes[from..].to_vec();

@@ -1,7 +1,7 @@
 //! Every case of `docs/http.md` as the decoder sees it: what it refuses, with which status, and what
 //! it takes, at once and byte by byte.
 
-use murre_codec::http::{BadRequest, Limits};
+use murre_codec::http::{RequestError, RequestLimits};
 
 use crate::cases::{cases, sent, statuses};
 use crate::oracles::requests::outcome;
@@ -15,9 +15,9 @@ fn requests_come_to_what_the_document_says() {
         let continues = statuses.extract_if(.., |status| *status == 100).count();
         let refused = if then == "refused" { statuses.pop() } else { None };
         for size in [stream.len(), 1] {
-            let outcome = outcome(stream.chunks(size), &Limits::default());
+            let outcome = outcome(stream.chunks(size), &RequestLimits::default());
             let what = format!("{section}, {case}, {size} bytes at a time: {code}");
-            assert_eq!(outcome.refused.map(BadRequest::status), refused, "{what}");
+            assert_eq!(outcome.refused.map(RequestError::status), refused, "{what}");
             let ends = outcome.taken.iter().position(|taken| !taken.keep_alive);
             match then {
                 // What follows the last request is not for the decoder to leave alone.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use murre_codec::proxy_protocol::{self, BadProxyHeader, HEADER_BYTES_MAX, ProxyHeader};
+use murre_codec::proxy_protocol::{self, HEADER_BYTES_MAX, ProxyHeader, ProxyHeaderError};
 use proptest::prelude::*;
 
 use crate::oracles::proxies as oracle;
@@ -36,7 +36,7 @@ fn line(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     format!("PROXY {family} {} {} {} {}\r\n", ips[0], ips[1], ports[0], ports[1]).into_bytes()
 }
 
-fn said(header: &[u8]) -> Result<Option<Option<SocketAddr>>, BadProxyHeader> {
+fn said(header: &[u8]) -> Result<Option<Option<SocketAddr>>, ProxyHeaderError> {
     let parsed = proxy_protocol::parse(header)?;
     Ok(parsed.map(|ProxyHeader { size, from }| {
         assert_eq!(size, header.len(), "the header and no more");
@@ -113,7 +113,7 @@ fn what_is_no_header() {
         b"PROXY TCP4 203.0.113.7 192.0.2.1 50000 8000\n".to_vec(),
         [&b"PROXY UNKNOWN "[..], &[b'x'; 93]].concat(),
     ] {
-        assert_eq!(proxy_protocol::parse(&header), Err(BadProxyHeader), "{header:?}");
+        assert_eq!(proxy_protocol::parse(&header), Err(ProxyHeaderError), "{header:?}");
     }
 }
 

@@ -1,17 +1,17 @@
 //! Requests in any pieces, one after the other, and the limits they are held to.
 
-use murre_codec::http::{self, BadRequest, Limits, Progress, RequestDecoder};
+use murre_codec::http::{self, Progress, RequestDecoder, RequestError, RequestLimits};
 
 use crate::oracles::requests::{Outcome, outcome};
 
 /// What becomes of a stream that arrives at once.
 pub(crate) fn at_once(stream: &[u8]) -> Outcome {
-    outcome([stream], &Limits::default())
+    outcome([stream], &RequestLimits::default())
 }
 
 /// The status of the refusal, or 200.
 pub(crate) fn status(stream: &[u8]) -> u16 {
-    at_once(stream).refused.map_or(200, BadRequest::status)
+    at_once(stream).refused.map_or(200, RequestError::status)
 }
 
 /// A request of each shape: bodies of several lengths, none, HTTP/1.0, empty lines in front.
@@ -48,7 +48,7 @@ fn pipelined_requests() {
 #[test]
 fn requests_in_any_pieces() {
     let stream = pipeline();
-    let limits = Limits::default();
+    let limits = RequestLimits::default();
     let expected = at_once(&stream);
     for size in 1..stream.len() {
         assert_eq!(outcome(stream.chunks(size), &limits), expected, "{size} bytes at a time");
@@ -66,10 +66,10 @@ fn empty_lines_before_a_request() {
     let get = b"GET / HTTP/1.1\r\nHost: m\r\n\r\n";
     for lines in 0..=6 {
         let stream = [&b"\r\n".repeat(lines)[..], get].concat();
-        let outcome = outcome(stream.chunks(1), &Limits::default());
+        let outcome = outcome(stream.chunks(1), &RequestLimits::default());
         match lines {
             0..=4 => assert_eq!((outcome.taken.len(), outcome.size), (1, stream.len()), "{lines}"),
-            _ => assert_eq!(outcome.refused, Some(BadRequest::Malformed), "{lines}"),
+            _ => assert_eq!(outcome.refused, Some(RequestError::Malformed), "{lines}"),
         }
     }
     for (bytes, in_request) in [
@@ -82,7 +82,7 @@ fn empty_lines_before_a_request() {
         (b"POST / HTTP/1.1\r\nHost: m\r\nContent-Length: 1\r\n\r\n", true),
     ] {
         for pieces in [bytes.len().max(1), 1] {
-            let outcome = outcome(bytes.chunks(pieces), &Limits::default());
+            let outcome = outcome(bytes.chunks(pieces), &RequestLimits::default());
             assert_eq!(outcome.refused, None, "{bytes:?}");
             assert_eq!(outcome.in_request, in_request, "{bytes:?}");
         }
@@ -129,8 +129,8 @@ fn expectations() {
         (0, "Expect: 200-ok\r\n", 0, 200),
     ] {
         let post = post(version, expect);
-        let outcome = outcome(post.as_bytes().chunks(1), &Limits::default());
-        assert_eq!(outcome.refused.map_or(200, BadRequest::status), status, "{post:?}");
+        let outcome = outcome(post.as_bytes().chunks(1), &RequestLimits::default());
+        assert_eq!(outcome.refused.map_or(200, RequestError::status), status, "{post:?}");
         assert_eq!(outcome.continues, continues, "{post:?}");
         // The body is here already: nobody waits.
         assert_eq!(at_once(post.as_bytes()).continues, 0, "{post:?}");
@@ -144,7 +144,7 @@ fn expectations() {
 /// Every limit holds to the byte and has its status, however the request arrives.
 #[test]
 fn limits_have_their_status() {
-    let limits = Limits { head_bytes_max: 512, target_bytes_max: 200, body_bytes_max: 100 };
+    let limits = RequestLimits { head_bytes_max: 512, target_bytes_max: 200, body_bytes_max: 100 };
     let head = |len: usize| {
         let head = "GET / HTTP/1.1\r\nHost: m\r\nX: \r\n\r\n";
         head.replace("X: ", &format!("X: {}", "x".repeat(len - head.len())))
@@ -175,23 +175,23 @@ fn limits_have_their_status() {
     ] {
         for size in [request.len(), 7, 1] {
             let outcome = outcome(request.as_bytes().chunks(size), &limits);
-            let got = outcome.refused.map_or(200, BadRequest::status);
+            let got = outcome.refused.map_or(200, RequestError::status);
             assert_eq!(got, status, "{size} bytes at a time: {request:?}");
         }
     }
 }
 
-/// Limits as large as can be wrap nothing around: a body of 4 GiB is waited for.
+/// RequestLimits as large as can be wrap nothing around: a body of 4 GiB is waited for.
 #[test]
 fn limits_without_a_limit() {
     let max = u32::MAX;
-    let limits = Limits { head_bytes_max: max, target_bytes_max: max, body_bytes_max: max };
+    let limits = RequestLimits { head_bytes_max: max, target_bytes_max: max, body_bytes_max: max };
     for (length, refused) in [
         (u64::from(max) - 100, None),
         (u64::from(max) - 55, None),
         (u64::from(max), None),
-        (u64::from(max) + 1, Some(BadRequest::BodyTooLong)),
-        (u64::MAX, Some(BadRequest::BodyTooLong)),
+        (u64::from(max) + 1, Some(RequestError::BodyTooLong)),
+        (u64::MAX, Some(RequestError::BodyTooLong)),
     ] {
         let head = format!("POST / HTTP/1.1\r\nHost: m\r\nContent-Length: {length}\r\n\r\n");
         for size in [head.len(), 1] {
@@ -206,14 +206,14 @@ fn limits_without_a_limit() {
 /// A limit is enforced without waiting for the end of what is too long.
 #[test]
 fn limits_do_not_wait() {
-    let limits = Limits { head_bytes_max: 512, target_bytes_max: 200, body_bytes_max: 100 };
+    let limits = RequestLimits { head_bytes_max: 512, target_bytes_max: 200, body_bytes_max: 100 };
     let endless_target = format!("GET /{}", "x".repeat(300));
     let endless_head = format!("GET / HTTP/1.1\r\nHost: m\r\nX: {}", "x".repeat(500));
     let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
     for (bytes, status) in
         [(endless_target.as_bytes(), 414), (endless_head.as_bytes(), 431), (&tls[..1], 400)]
     {
-        assert_eq!(outcome([bytes], &limits).refused.map(BadRequest::status), Some(status));
+        assert_eq!(outcome([bytes], &limits).refused.map(RequestError::status), Some(status));
     }
 }
 
@@ -234,7 +234,7 @@ fn questions_to_a_request() {
         let head = format!("GET {target} HTTP/1.1\r\nHost: m\r\nA: 1\r\na: 2, Three\r\n\r\n");
         let mut fields = http::fields();
         let mut decoder = RequestDecoder::default();
-        let progress = decoder.decode(head.as_bytes(), &mut fields, &Limits::default());
+        let progress = decoder.decode(head.as_bytes(), &mut fields, &RequestLimits::default());
         let Ok(Progress::Request(request)) = progress else { panic!("{progress:?}") };
         assert_eq!((request.path(), request.query(name)), (path, value), "{target}");
         assert_eq!((request.header("A"), request.header("b")), (Some(&b"1"[..]), None));
@@ -247,7 +247,7 @@ fn questions_to_a_request() {
 /// Refusals say why in a line.
 #[test]
 fn refusals_say_why() {
-    use BadRequest::*;
+    use RequestError::*;
     for bad in [
         Malformed,
         Version,

@@ -1,7 +1,7 @@
 //! Responses as we write them, and as a client of ours reads them.
 
 use bytes::Bytes;
-use murre_codec::http::{self, BadResponse, Response};
+use murre_codec::http::{self, Response, ResponseError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -101,7 +101,7 @@ fn a_client_reads_what_a_server_writes() {
 /// A response whose end is not clear is refused rather than guessed at.
 #[test]
 fn unclear_responses_are_refused() {
-    use BadResponse::*;
+    use ResponseError::*;
     let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(20_000));
     for (stream, expected) in [
         ("HTTP/1.1 200 OK\r\n\r\n", Length),

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use murre_codec::handshake::{self, Refusal};
-use murre_codec::http::{self, Limits, Progress, RequestDecoder, ResponseDecoder};
+use murre_codec::handshake::{self, HandshakeError};
+use murre_codec::http::{self, Progress, RequestDecoder, RequestLimits, ResponseDecoder};
 use tungstenite::handshake::client::generate_key;
 
 use crate::oracles::upgrades::{KEY, Peer};
@@ -12,10 +12,10 @@ const GOOD: &str = "GET /chat HTTP/1.1\r\nHost: m\r\nUpgrade: websocket\r\nConne
                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 /// What a check says of a request: the key and the protocols, or why not.
-fn checked(request: &str) -> Result<(String, Vec<String>), Refusal> {
+fn checked(request: &str) -> Result<(String, Vec<String>), HandshakeError> {
     let mut fields = http::fields();
     let mut decoder = RequestDecoder::default();
-    let progress = decoder.decode(request.as_bytes(), &mut fields, &Limits::default());
+    let progress = decoder.decode(request.as_bytes(), &mut fields, &RequestLimits::default());
     let Ok(Progress::Request(request)) = progress else { panic!("{progress:?}") };
     let upgrade = handshake::check(&request)?;
     let key = String::from_utf8_lossy(upgrade.key).into_owned();
@@ -44,30 +44,30 @@ fn handshakes_that_are_right() {
 #[test]
 fn handshakes_that_are_refused() {
     for (part, replacement, refusal, status) in [
-        ("GET", "POST", Refusal::Method, 405),
-        ("HTTP/1.1", "HTTP/1.0", Refusal::NotAsked, 426),
-        ("Upgrade: websocket\r\n", "", Refusal::NotAsked, 426),
-        ("Upgrade: websocket", "Upgrade: websockets", Refusal::NotAsked, 426),
-        ("Connection: Upgrade\r\n", "", Refusal::NotAsked, 426),
-        ("Connection: Upgrade", "Connection: close", Refusal::NotAsked, 426),
-        ("Version: 13", "Version: 8", Refusal::WebSocketVersion, 426),
-        ("Version: 13", "Version: 13, 8", Refusal::WebSocketVersion, 426),
-        ("Sec-WebSocket-Version: 13\r\n", "", Refusal::WebSocketVersion, 426),
-        ("Host: m", "Host: m\r\nSec-WebSocket-Version: 13", Refusal::WebSocketVersion, 426),
-        ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", Refusal::Key, 400),
-        (KEY, "", Refusal::Key, 400),
-        (KEY, "dGhlIHNhbXBsZSBub25jZQ=", Refusal::Key, 400),
-        (KEY, "dGhlIHNhbXBsZSBub25jZWU=", Refusal::Key, 400), // 17 bytes
-        (KEY, "dGhlIHNhbXBsZSBub25j", Refusal::Key, 400),     // 15 bytes
-        (KEY, "dGhlIHNhbXBsZSBub25jZR==", Refusal::Key, 400), // bits to spare that are set
-        (KEY, "dGhlIHNhbXBsZSBub25j*Q==", Refusal::Key, 400),
+        ("GET", "POST", HandshakeError::Method, 405),
+        ("HTTP/1.1", "HTTP/1.0", HandshakeError::NotAsked, 426),
+        ("Upgrade: websocket\r\n", "", HandshakeError::NotAsked, 426),
+        ("Upgrade: websocket", "Upgrade: websockets", HandshakeError::NotAsked, 426),
+        ("Connection: Upgrade\r\n", "", HandshakeError::NotAsked, 426),
+        ("Connection: Upgrade", "Connection: close", HandshakeError::NotAsked, 426),
+        ("Version: 13", "Version: 8", HandshakeError::WebSocketVersion, 426),
+        ("Version: 13", "Version: 13, 8", HandshakeError::WebSocketVersion, 426),
+        ("Sec-WebSocket-Version: 13\r\n", "", HandshakeError::WebSocketVersion, 426),
+        ("Host: m", "Host: m\r\nSec-WebSocket-Version: 13", HandshakeError::WebSocketVersion, 426),
+        ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", HandshakeError::Key, 400),
+        (KEY, "", HandshakeError::Key, 400),
+        (KEY, "dGhlIHNhbXBsZSBub25jZQ=", HandshakeError::Key, 400),
+        (KEY, "dGhlIHNhbXBsZSBub25jZWU=", HandshakeError::Key, 400), // 17 bytes
+        (KEY, "dGhlIHNhbXBsZSBub25j", HandshakeError::Key, 400),     // 15 bytes
+        (KEY, "dGhlIHNhbXBsZSBub25jZR==", HandshakeError::Key, 400), // bits to spare that are set
+        (KEY, "dGhlIHNhbXBsZSBub25j*Q==", HandshakeError::Key, 400),
         (
             "Sec-WebSocket-Version",
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version",
-            Refusal::Key,
+            HandshakeError::Key,
             400,
         ),
-        ("Host: m", "Host: m\r\nSec-WebSocket-Protocol: \u{e9}", Refusal::Protocols, 400),
+        ("Host: m", "Host: m\r\nSec-WebSocket-Protocol: \u{e9}", HandshakeError::Protocols, 400),
     ] {
         let request = GOOD.replacen(part, replacement, 1);
         assert_eq!(checked(&request), Err(refusal), "{request:?}");
@@ -85,7 +85,7 @@ fn handshakes_that_are_refused() {
             }
         }
     }
-    let allow = Refusal::Method.response();
+    let allow = HandshakeError::Method.response();
     assert_eq!(allow.headers.get("Allow"), Some("GET"), "RFC 9110 section 15.5.6");
 }
 

@@ -1,7 +1,7 @@
 //! Requests of one HTTP connection to answers of the handler.
 
 use murre_codec::handshake;
-use murre_codec::http::{self, BadRequest, Progress, Request, Response};
+use murre_codec::http::{self, Progress, Request, RequestError, Response};
 
 use super::heartbeat::spread;
 use super::stage::{Later, Speaks, WebSocket};
@@ -200,7 +200,7 @@ impl<H: Handler> Serve<H> {
     }
 
     /// Where the next request would begin is unknown, so the connection ends with the answer.
-    fn refuse(&mut self, id: ConnId, bad: BadRequest, input: &[u8], out: &mut Outbox) {
+    fn refuse(&mut self, id: ConnId, bad: RequestError, input: &[u8], out: &mut Outbox) {
         self.counters.requests_bad.add(1);
         notices::bad_request(id, bad, input, out);
         let response = Response::text(bad.status(), bad.reason());

@@ -16,8 +16,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use murre_codec::http::Limits as HttpLimits;
-use murre_codec::{Limits as FrameLimits, Role};
+use murre_codec::http::RequestLimits;
+use murre_codec::{FrameLimits, Role};
 
 use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
@@ -36,7 +36,7 @@ pub use trusted_proxies::Proxies;
 #[derive(Clone, Debug)]
 pub struct ServeLimits {
     /// Sizes of requests.
-    pub http: HttpLimits,
+    pub http: RequestLimits,
     /// Who speaks for others.
     pub proxies: Proxies,
     /// Whose pages may open WebSockets.
@@ -65,7 +65,7 @@ pub struct ServeLimits {
 impl Default for ServeLimits {
     fn default() -> Self {
         ServeLimits {
-            http: HttpLimits::default(),
+            http: RequestLimits::default(),
             proxies: Proxies::default(),
             origins: Origins::default(),
             message_bytes_max: 1024 * 1024,

@@ -2,7 +2,7 @@
 //! the address and the flag of `murre serve` that helps.
 
 use murre_codec::CloseCode;
-use murre_codec::http::{BadRequest, Request};
+use murre_codec::http::{Request, RequestError};
 
 use crate::addresses::Excess;
 use crate::conn::CloseReason;
@@ -84,15 +84,15 @@ pub(crate) fn refused_origin(id: ConnId, request: &Request<'_, '_>, out: &Outbox
 
 /// A request that cannot be served: the peer sends the PROXY protocol without being listed, or more
 /// than a limit allows.
-pub(super) fn bad_request(id: ConnId, bad: BadRequest, input: &[u8], out: &Outbox) {
+pub(super) fn bad_request(id: ConnId, bad: RequestError, input: &[u8], out: &Outbox) {
     match bad {
-        BadRequest::HeadTooLong | BadRequest::TargetTooLong => notice!(
+        RequestError::HeadTooLong | RequestError::TargetTooLong => notice!(
             id,
             out,
             flag = "--max-head-bytes",
             "a request is refused because its head is too long; raise the flag if it is a client of yours"
         ),
-        BadRequest::BodyTooLong => notice!(
+        RequestError::BodyTooLong => notice!(
             id,
             out,
             flag = "--max-body-bytes",

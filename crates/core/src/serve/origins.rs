@@ -159,7 +159,7 @@ impl Origins {
 
 #[cfg(test)]
 mod tests {
-    use murre_codec::http::{self, Limits, Progress, RequestDecoder};
+    use murre_codec::http::{self, Progress, RequestDecoder, RequestLimits};
 
     use super::*;
 
@@ -171,7 +171,7 @@ mod tests {
     fn allow_head(origins: &Origins, head: &str) -> bool {
         let mut parsed = http::fields();
         let mut decoder = RequestDecoder::default();
-        match decoder.decode(head.as_bytes(), &mut parsed, &Limits::default()) {
+        match decoder.decode(head.as_bytes(), &mut parsed, &RequestLimits::default()) {
             Ok(Progress::Request(request)) => origins.allow(&request),
             _ => panic!("{head:?} is no whole request"),
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use murre_codec::http::{Request, Response};
-use murre_codec::proxy_protocol::{self, BadProxyHeader, ProxyHeader};
+use murre_codec::proxy_protocol::{self, ProxyHeader, ProxyHeaderError};
 
 use super::stage::Speaks;
 use super::{Handler, Serve, notices};
@@ -43,7 +43,7 @@ impl<H: Handler> Serve<H> {
                 size
             }
             Ok(None) => 0,
-            Err(BadProxyHeader) => {
+            Err(ProxyHeaderError) => {
                 self.counters.proxy_headers_bad.add(1);
                 notices::no_proxy_header(id, out);
                 out.abort(id, CloseReason::BadRequest);

@@ -64,7 +64,7 @@ fn address(text: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use murre_codec::http::{self, Limits, Progress, RequestDecoder};
+    use murre_codec::http::{self, Progress, RequestDecoder, RequestLimits};
 
     use super::*;
 
@@ -95,7 +95,7 @@ mod tests {
             let head = format!("GET / HTTP/1.1\r\nHost: m\r\n{fields}\r\n");
             let mut parsed = http::fields();
             let mut decoder = RequestDecoder::default();
-            match decoder.decode(head.as_bytes(), &mut parsed, &Limits::default()) {
+            match decoder.decode(head.as_bytes(), &mut parsed, &RequestLimits::default()) {
                 Ok(Progress::Request(request)) => {
                     let client = client.map(|ip| ip.parse().expect("an address"));
                     assert_eq!(proxies.client(&request), client, "{fields:?}");

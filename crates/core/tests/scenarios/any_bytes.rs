@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use murre_codec::http::{self, ResponseDecoder};
-use murre_codec::{Decoder, Limits, Role};
+use murre_codec::{Decoder, FrameLimits, Role};
 use murre_core::ring::sim::Faults;
 use murre_core::{ServeMail, ShardConfig};
 
@@ -187,7 +187,7 @@ impl Client {
             let size = received.size;
             rest = &mut rest[size..];
         }
-        let limits = Limits { role: Role::Client, message_bytes_max: 1 << 20 };
+        let limits = FrameLimits { role: Role::Client, message_bytes_max: 1 << 20 };
         let mut decoder = Decoder::default();
         loop {
             let consumed = decoder.decode(rest, &limits).expect("frames").consumed;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use murre_codec::handshake::{self, Upgrade};
 use murre_codec::http::{self, Request, Response, ResponseDecoder};
 use murre_codec::{Close, CloseCode, Control, Data, Decoder, Item, Kind, OpCode, encode};
-use murre_codec::{Limits, Role};
+use murre_codec::{FrameLimits, Role};
 use murre_core::{
     Answer, CloseReason, ConnId, Handler, Message, Opened, Outbox, Queued, RequestKind, Serve,
     ServeLimits, ServeMail, ShardConfig,
@@ -422,7 +422,7 @@ pub(crate) fn understand(heard: &[u8]) -> Understood {
 }
 
 fn understand_frames(mut rest: &mut [u8], understood: &mut Understood) {
-    let limits = Limits { role: Role::Client, message_bytes_max: 1 << 20 };
+    let limits = FrameLimits { role: Role::Client, message_bytes_max: 1 << 20 };
     let mut decoder = Decoder::default();
     let mut message = Vec::new();
     loop {

@@ -10,7 +10,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use murre_codec::{Control, Decoded, Decoder, Item, Limits, OpCode, Role};
+use murre_codec::{Control, Decoded, Decoder, FrameLimits, Item, OpCode, Role};
 use murre_core::{CloseReason, ConnId, Outbox, Protocol, Queued};
 use murre_record::VisitFacts;
 
@@ -91,7 +91,7 @@ pub(crate) struct ScriptedPeers {
     events: Sender<Event>,
     score: Score,
     tokens: Tokens,
-    limits: Limits,
+    limits: FrameLimits,
     /// Whether connections open.
     open: bool,
     /// Connects begun, and connections opened.
@@ -140,7 +140,7 @@ impl ScriptedPeers {
             events,
             score,
             tokens: Tokens { per_second, left: 0.0, refilled: Instant::now() },
-            limits: Limits { role: Role::Client, message_bytes_max: 1 << 24 },
+            limits: FrameLimits { role: Role::Client, message_bytes_max: 1 << 24 },
             open: false,
             begun: 0,
             visited: 0,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use murre_codec::http::{self, ResponseDecoder};
 use murre_codec::{
-    CloseCode, Control, Decoded, Decoder, Item, Kind, Limits, OpCode, Role, encode, handshake,
+    CloseCode, Control, Decoded, Decoder, FrameLimits, Item, Kind, OpCode, Role, encode, handshake,
 };
 use murre_core::{ConnId, Outbox, Queued};
 
@@ -174,7 +174,7 @@ pub(crate) struct WsClient<T> {
     timeout: Duration,
     seed: u64,
     masks: Rng,
-    limits: Limits,
+    limits: FrameLimits,
 }
 
 /// What is kept of one client.
@@ -206,7 +206,7 @@ impl<T: WsScenario> WsClient<T> {
             timeout,
             seed,
             masks: Rng::with_seed(seed),
-            limits: Limits { role: Role::Client, message_bytes_max },
+            limits: FrameLimits { role: Role::Client, message_bytes_max },
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use murre_codec::http::{self, Progress, RequestDecoder};
 use murre_codec::{
-    CloseCode, Control, Decoded, Decoder, Item, Kind, Limits, OpCode, Role, encode, handshake,
+    CloseCode, Control, Decoded, Decoder, FrameLimits, Item, Kind, OpCode, Role, encode, handshake,
 };
 use serde_json::{Value, json};
 
@@ -127,7 +127,7 @@ impl Hub {
         loop {
             read(stream, &mut input)?;
             let mut fields = http::fields();
-            let limits = http::Limits::default();
+            let limits = http::RequestLimits::default();
             let progress = request.decode(&input, &mut fields, &limits).expect("our client");
             let Progress::Request(request) = progress else { continue };
             assert_eq!(request.path(), "/ws");
@@ -139,7 +139,7 @@ impl Hub {
             input.drain(..size);
             break;
         }
-        let limits = Limits { role: Role::Server, message_bytes_max: 1 << 24 };
+        let limits = FrameLimits { role: Role::Server, message_bytes_max: 1 << 24 };
         let (mut decoder, mut message) = (Decoder::default(), Vec::new());
         loop {
             let mut at = 0;

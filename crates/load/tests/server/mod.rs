@@ -8,7 +8,7 @@ use std::thread;
 
 use murre_codec::http::{self, Progress, RequestDecoder};
 use murre_codec::{
-    CloseCode, Control, Decoded, Decoder, Item, Kind, Limits, OpCode, Role, encode, handshake,
+    CloseCode, Control, Decoded, Decoder, FrameLimits, Item, Kind, OpCode, Role, encode, handshake,
 };
 
 /// What it does wrong, once, on the connection that has had the fourth request of all.
@@ -63,7 +63,7 @@ impl Peer {
         loop {
             self.read()?;
             let mut fields = http::fields();
-            let limits = http::Limits::default();
+            let limits = http::RequestLimits::default();
             let progress = decoder.decode(&self.input, &mut fields, &limits).expect("our client");
             let Progress::Request(request) = progress else { continue };
             let mut answer = Vec::new();
@@ -98,7 +98,7 @@ impl Peer {
 
     /// Frames, after the upgrade.
     fn talk(&mut self, upper: bool) -> std::io::Result<()> {
-        let limits = Limits { role: Role::Server, message_bytes_max: 1 << 24 };
+        let limits = FrameLimits { role: Role::Server, message_bytes_max: 1 << 24 };
         let mut decoder = Decoder::default();
         let mut message = Vec::new();
         let mut ponged = false;

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use murre_codec::http::{self, Progress, RequestDecoder, Response};
-use murre_codec::{CloseCode, Control, Decoder, Item, Limits, OpCode, Role, encode, handshake};
+use murre_codec::{
+    CloseCode, Control, Decoder, FrameLimits, Item, OpCode, Role, encode, handshake,
+};
 use murre_peers::listen;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::{TcpListener, TcpStream};
@@ -102,7 +104,7 @@ fn shake_hands(
     out: &mut Vec<u8>,
 ) -> ControlFlow<(), usize> {
     let mut fields = http::fields();
-    let refusal = match decoder.decode(input, &mut fields, &http::Limits::default()) {
+    let refusal = match decoder.decode(input, &mut fields, &http::RequestLimits::default()) {
         Ok(Progress::Partial | Progress::Continue) => return Continue(0),
         Ok(Progress::Request(request)) => match handshake::check(&request) {
             Ok(upgrade) => {
@@ -163,4 +165,4 @@ fn echo(
 /// As much as the lean tokio-tungstenite peer reads at once.
 const READ_BYTES: usize = 4096;
 
-const LIMITS: Limits = Limits { role: Role::Server, message_bytes_max: 16 << 20 };
+const LIMITS: FrameLimits = FrameLimits { role: Role::Server, message_bytes_max: 16 << 20 };

@@ -97,7 +97,7 @@ fn date(request: &Request<'_, '_>, name: &str) -> Option<HttpDate> {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use murre_codec::http::{self, Limits, Progress, RequestDecoder};
+    use murre_codec::http::{self, Progress, RequestDecoder, RequestLimits};
 
     use super::*;
 
@@ -117,7 +117,7 @@ mod tests {
         let head = format!("{method} / HTTP/1.1\r\nHost: m\r\n{fields}\r\n");
         let mut room = http::fields();
         let mut decoder = RequestDecoder::default();
-        match decoder.decode(head.as_bytes(), &mut room, &Limits::default()) {
+        match decoder.decode(head.as_bytes(), &mut room, &RequestLimits::default()) {
             Ok(Progress::Request(request)) => {
                 let response = file.answer(&request);
                 (response.status, response)

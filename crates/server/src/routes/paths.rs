@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use murre_codec::handshake::Refusal;
+use murre_codec::handshake::HandshakeError;
 use murre_codec::http::{Request, Response};
 use murre_core::{Origins, RequestKind};
 
@@ -113,7 +113,7 @@ impl Paths {
             Route::Scenario => bench::scenario(),
             Route::Page(page) => page.answer(),
             Route::File(entry) => entry.answer(request),
-            Route::WebSocket(_) => Refusal::NotAsked.response(),
+            Route::WebSocket(_) => HandshakeError::NotAsked.response(),
             // An upgrade request never starts an event stream or a poll.
             Route::Events | Route::Poll => Response::text(400, "this path speaks no WebSocket\n"),
         }
@@ -122,7 +122,7 @@ impl Paths {
 
 #[cfg(test)]
 mod tests {
-    use murre_codec::http::{self, Limits, Progress, RequestDecoder};
+    use murre_codec::http::{self, Progress, RequestDecoder, RequestLimits};
 
     use super::*;
 
@@ -139,7 +139,7 @@ mod tests {
         let head = format!("{method} {target} HTTP/1.1\r\nHost: murre\r\n\r\n");
         let mut fields = http::fields();
         let mut decoder = RequestDecoder::default();
-        match decoder.decode(head.as_bytes(), &mut fields, &Limits::default()) {
+        match decoder.decode(head.as_bytes(), &mut fields, &RequestLimits::default()) {
             Ok(Progress::Request(request)) => ask(&request),
             _ => panic!("{head:?} is no whole request"),
         }

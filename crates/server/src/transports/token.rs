@@ -23,7 +23,7 @@ fn bearer(field: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use murre_codec::http::{self, Limits, Progress, RequestDecoder};
+    use murre_codec::http::{self, Progress, RequestDecoder, RequestLimits};
 
     use super::*;
 
@@ -47,7 +47,7 @@ mod tests {
             let head = format!("GET {target} HTTP/1.1\r\nHost: murre\r\n{field}\r\n");
             let mut fields = http::fields();
             let mut decoder = RequestDecoder::default();
-            let decoded = decoder.decode(head.as_bytes(), &mut fields, &Limits::default());
+            let decoded = decoder.decode(head.as_bytes(), &mut fields, &RequestLimits::default());
             let Ok(Progress::Request(request)) = decoded else { panic!("{head:?} is no request") };
             assert_eq!(token(&request).as_deref(), expected, "{head:?}");
         }

@@ -1,6 +1,6 @@
 //! A decoder of frames with a caller that keeps its tail, and what it hears.
 
-use murre_codec::{CloseCode, Decoder, Item, Kind, Limits, Role, TAIL_BYTES_MAX, Violation};
+use murre_codec::{CloseCode, Decoder, FrameLimits, Item, Kind, Role, TAIL_BYTES_MAX, Violation};
 
 /// Bytes of a message that is listened to, unless a test says otherwise.
 pub(crate) const MESSAGE_BYTES_MAX: u32 = 1 << 20;
@@ -18,7 +18,7 @@ pub(crate) enum Said {
 /// A decoder with a caller that keeps its tail, as the server does.
 pub(crate) struct Listener {
     decoder: Decoder,
-    limits: Limits,
+    limits: FrameLimits,
     tail: Vec<u8>,
     message: Option<(Kind, Vec<u8>)>,
     pub(crate) said: Vec<Said>,
@@ -28,7 +28,7 @@ impl Listener {
     pub(crate) fn new(role: Role, message_bytes_max: u32) -> Self {
         Listener {
             decoder: Decoder::default(),
-            limits: Limits { role, message_bytes_max },
+            limits: FrameLimits { role, message_bytes_max },
             tail: vec![],
             message: None,
             said: vec![],

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use murre_codec::proxy_protocol::{self, BadProxyHeader, HEADER_BYTES_MAX, ProxyHeader};
+use murre_codec::proxy_protocol::{self, HEADER_BYTES_MAX, ProxyHeader, ProxyHeaderError};
 use ppp::{HeaderResult, v1, v2};
 
 /// Any bytes: what they are does not change when more comes, is known soon enough, and is what
@@ -30,7 +30,7 @@ pub(crate) fn check(bytes: &[u8]) {
     beside_theirs(bytes, whole);
 }
 
-fn beside_theirs(bytes: &[u8], ours: Result<Option<ProxyHeader>, BadProxyHeader>) {
+fn beside_theirs(bytes: &[u8], ours: Result<Option<ProxyHeader>, ProxyHeaderError>) {
     match HeaderResult::parse(bytes) {
         HeaderResult::V1(Ok(theirs)) => {
             let from = match theirs.addresses {
@@ -38,7 +38,7 @@ fn beside_theirs(bytes: &[u8], ours: Result<Option<ProxyHeader>, BadProxyHeader>
                 v1::Addresses::Tcp4(v4) => Some((v4.source_address, v4.source_port).into()),
                 v1::Addresses::Tcp6(v6) => Some((v6.source_address, v6.source_port).into()),
             };
-            if ours == Err(BadProxyHeader) {
+            if ours == Err(ProxyHeaderError) {
                 // They take a port with a sign, and an LF that is no end of a line.
                 let line = theirs.header.split_inclusive('\n').next();
                 let lax = theirs.header.contains(" +")
@@ -57,7 +57,7 @@ fn beside_theirs(bytes: &[u8], ours: Result<Option<ProxyHeader>, BadProxyHeader>
                 }
                 _ => None,
             };
-            if ours == Err(BadProxyHeader) {
+            if ours == Err(ProxyHeaderError) {
                 // What is no TCP connection, and what is longer than we take.
                 let tcp_or_untold = matches!(theirs.header[13], 0x00 | 0x11 | 0x21 | 0x31);
                 let long = theirs.len() > HEADER_BYTES_MAX;

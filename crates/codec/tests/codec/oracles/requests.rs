@@ -1,11 +1,11 @@
 //! Requests, held against httparse and a reading of the rules that is written for nothing but clarity.
 
-use murre_codec::http::{self, BadRequest, HEADERS_MAX, Limits, Progress, RequestDecoder};
+use murre_codec::http::{self, HEADERS_MAX, Progress, RequestDecoder, RequestError, RequestLimits};
 
 /// Any bytes: what is to be done, and a stream. It is judged by the rules and in any pieces alike.
 pub(crate) fn check(bytes: &[u8]) {
     let Some((&[choices, size], stream)) = bytes.split_first_chunk() else { return };
-    let limits = if choices & 1 == 0 { TIGHT } else { Limits::default() };
+    let limits = if choices & 1 == 0 { TIGHT } else { RequestLimits::default() };
     heads_are_judged_by_the_rules(stream, &limits);
     what_is_taken_is_what_httparse_reads(stream, &limits);
     for size in [1, usize::from(size) + 1] {
@@ -13,12 +13,12 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
-/// Limits that short streams can exceed.
-pub(crate) const TIGHT: Limits =
-    Limits { head_bytes_max: 300, target_bytes_max: 40, body_bytes_max: 20 };
+/// RequestLimits that short streams can exceed.
+pub(crate) const TIGHT: RequestLimits =
+    RequestLimits { head_bytes_max: 300, target_bytes_max: 40, body_bytes_max: 20 };
 
 /// The first head is taken or refused as httparse and the rules beside it say, with the same status.
-pub(crate) fn heads_are_judged_by_the_rules(stream: &[u8], limits: &Limits) {
+pub(crate) fn heads_are_judged_by_the_rules(stream: &[u8], limits: &RequestLimits) {
     let ours = outcome([stream], limits);
     match naive(stream, limits) {
         Some(Ok(size)) if size <= stream.len() => assert_eq!(first(&ours), Some(Ok(()))),
@@ -30,7 +30,7 @@ pub(crate) fn heads_are_judged_by_the_rules(stream: &[u8], limits: &Limits) {
 }
 
 /// What is taken, httparse takes with the same fields, and the bodies are what lies between.
-pub(crate) fn what_is_taken_is_what_httparse_reads(stream: &[u8], limits: &Limits) {
+pub(crate) fn what_is_taken_is_what_httparse_reads(stream: &[u8], limits: &RequestLimits) {
     let ours = outcome([stream], limits);
     let mut rest = stream;
     for mut taken in ours.taken {
@@ -46,7 +46,7 @@ pub(crate) fn what_is_taken_is_what_httparse_reads(stream: &[u8], limits: &Limit
 }
 
 /// Any stream, right or wrong, comes to the same in any pieces.
-pub(crate) fn pieces_do_not_matter(stream: &[u8], size: usize, limits: &Limits) {
+pub(crate) fn pieces_do_not_matter(stream: &[u8], size: usize, limits: &RequestLimits) {
     let whole = outcome([stream], limits);
     let pieces = outcome(stream.chunks(size), limits);
     assert_eq!(
@@ -73,14 +73,17 @@ pub(crate) struct Taken {
 pub(crate) struct Outcome {
     pub(crate) taken: Vec<Taken>,
     pub(crate) continues: usize,
-    pub(crate) refused: Option<BadRequest>,
+    pub(crate) refused: Option<RequestError>,
     /// Bytes of requests that were taken.
     pub(crate) size: usize,
     pub(crate) in_request: bool,
 }
 
 /// Feeds a stream in pieces to a decoder, as the server does.
-pub(crate) fn outcome<'b>(pieces: impl IntoIterator<Item = &'b [u8]>, limits: &Limits) -> Outcome {
+pub(crate) fn outcome<'b>(
+    pieces: impl IntoIterator<Item = &'b [u8]>,
+    limits: &RequestLimits,
+) -> Outcome {
     let mut decoder = RequestDecoder::default();
     let mut outcome = Outcome::default();
     let mut input = vec![];
@@ -123,7 +126,7 @@ pub(crate) fn outcome<'b>(pieces: impl IntoIterator<Item = &'b [u8]>, limits: &L
 
 /// What a stream that begins with a whole head ought to come to: the length of the first request,
 /// or the status of its refusal. `None`: no head ends within the limit.
-fn naive(stream: &[u8], limits: &Limits) -> Option<Result<usize, u16>> {
+fn naive(stream: &[u8], limits: &RequestLimits) -> Option<Result<usize, u16>> {
     let lead = stream.chunks(2).take_while(|line| line == b"\r\n").count() * 2;
     let rest = &stream[lead..];
     let head = rest.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
@@ -135,7 +138,7 @@ fn naive(stream: &[u8], limits: &Limits) -> Option<Result<usize, u16>> {
 }
 
 /// The length of the body.
-fn naive_head(head: &[u8], limits: &Limits) -> Result<usize, u16> {
+fn naive_head(head: &[u8], limits: &RequestLimits) -> Result<usize, u16> {
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     let parsed = request.parse(head);

@@ -1,6 +1,6 @@
 //! Responses, held against httparse and the rules of their length.
 
-use murre_codec::http::{self, BadResponse, HEADERS_MAX, Response, ResponseDecoder};
+use murre_codec::http::{self, HEADERS_MAX, Response, ResponseDecoder, ResponseError};
 
 use super::requests::keeps_alive;
 
@@ -20,7 +20,7 @@ pub(crate) fn check(bytes: &[u8]) {
 /// connection goes on.
 pub(crate) fn read<'b>(
     pieces: impl IntoIterator<Item = &'b [u8]>,
-) -> Result<Vec<(u16, Vec<u8>, bool)>, BadResponse> {
+) -> Result<Vec<(u16, Vec<u8>, bool)>, ResponseError> {
     let mut decoder = ResponseDecoder::default();
     let (mut input, mut read) = (vec![], vec![]);
     for piece in pieces {
@@ -48,7 +48,7 @@ pub(crate) fn the_first_is_judged_by_the_rules(stream: &[u8]) {
     let mut theirs = httparse::Response::new(&mut fields);
     let size = head.and_then(|head| {
         if theirs.parse(head) != Ok(httparse::Status::Complete(head.len())) {
-            return Err(BadResponse::Malformed);
+            return Err(ResponseError::Malformed);
         }
         let body = body(theirs.code.unwrap_or_default(), theirs.headers)?;
         Ok(head.len().saturating_add(body))
@@ -57,7 +57,7 @@ pub(crate) fn the_first_is_judged_by_the_rules(stream: &[u8]) {
         (Ok(Some(ours)), Ok(size)) => (ours, size),
         (ours, Ok(size)) => {
             // It is waited for, as long as its length can be noted.
-            let expected = u32::try_from(size).map(|_| ()).map_err(|_| BadResponse::Length);
+            let expected = u32::try_from(size).map(|_| ()).map_err(|_| ResponseError::Length);
             assert!(size > stream.len());
             return assert_eq!(ours.map(|_| ()), expected);
         }
@@ -71,20 +71,20 @@ pub(crate) fn the_first_is_judged_by_the_rules(stream: &[u8]) {
 }
 
 /// The head, once it has ended or gone wrong.
-fn head(stream: &[u8]) -> Option<Result<&[u8], BadResponse>> {
+fn head(stream: &[u8]) -> Option<Result<&[u8], ResponseError>> {
     let seen = &stream[..stream.len().min(16 * 1024)];
     let end = seen.windows(4).position(|end| end == b"\r\n\r\n").map(|end| end + 4);
     let head = &seen[..end.unwrap_or(seen.len())];
     let bare = |at: usize| head[at] == b'\n' && (at == 0 || head[at - 1] != b'\r');
     match end {
-        _ if (0..head.len()).any(bare) => Some(Err(BadResponse::Malformed)),
+        _ if (0..head.len()).any(bare) => Some(Err(ResponseError::Malformed)),
         Some(_) => Some(Ok(head)),
-        None => (seen.len() == 16 * 1024).then_some(Err(BadResponse::HeadTooLong)),
+        None => (seen.len() == 16 * 1024).then_some(Err(ResponseError::HeadTooLong)),
     }
 }
 
 /// RFC 9112 section 6.3, for lengths that are given in one way.
-fn body(status: u16, fields: &[httparse::Header<'_>]) -> Result<usize, BadResponse> {
+fn body(status: u16, fields: &[httparse::Header<'_>]) -> Result<usize, ResponseError> {
     let values = |name: &str| {
         let of_name = fields.iter().filter(|field| field.name.to_lowercase() == name);
         of_name.map(|field| field.value).collect::<Vec<_>>()
@@ -94,11 +94,11 @@ fn body(status: u16, fields: &[httparse::Header<'_>]) -> Result<usize, BadRespon
     }
     match (&values("content-length")[..], &values("transfer-encoding")[..]) {
         ([length], []) if !length.is_empty() && length.iter().all(u8::is_ascii_digit) => {
-            let digits = std::str::from_utf8(length).map_err(|_| BadResponse::Length)?;
+            let digits = std::str::from_utf8(length).map_err(|_| ResponseError::Length)?;
             // What does not fit is longer than anything.
             digits.parse().or(Ok(usize::MAX))
         }
-        _ => Err(BadResponse::Length),
+        _ => Err(ResponseError::Length),
     }
 }
 

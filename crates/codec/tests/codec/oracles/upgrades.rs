@@ -2,11 +2,11 @@
 
 use std::io::{self, Read, Write};
 
-use murre_codec::handshake::{self, Refusal};
-use murre_codec::http::{self, Limits, Progress, Request, RequestDecoder, ResponseDecoder};
+use murre_codec::handshake::{self, HandshakeError};
+use murre_codec::http::{self, Progress, Request, RequestDecoder, RequestLimits, ResponseDecoder};
 use tungstenite::Error;
 use tungstenite::error::ProtocolError;
-use tungstenite::handshake::HandshakeError;
+use tungstenite::handshake::HandshakeError as TungsteniteError;
 use tungstenite::handshake::client::ClientHandshake;
 use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server::{self, create_response};
@@ -26,7 +26,7 @@ pub(crate) fn check(bytes: &[u8]) {
 /// it, but for what is there twice or in a list.
 fn requests_are_judged_by_the_rules(bytes: &[u8]) {
     let mut fields = http::fields();
-    let progress = RequestDecoder::default().decode(bytes, &mut fields, &Limits::default());
+    let progress = RequestDecoder::default().decode(bytes, &mut fields, &RequestLimits::default());
     let Ok(Progress::Request(request)) = progress else { return };
     let checked = handshake::check(&request);
     let judged = naive(&request);
@@ -54,7 +54,7 @@ fn requests_are_judged_by_the_rules(bytes: &[u8]) {
         }
         (Err(why), Ok(_)) => {
             // It takes the first of several, and leaves the protocols to others.
-            use Refusal::*;
+            use HandshakeError::*;
             assert!(matches!(why, WebSocketVersion | Key | Protocols | NotAsked), "{why:?}");
         }
         (Err(_), Err(_)) => {}
@@ -62,7 +62,7 @@ fn requests_are_judged_by_the_rules(bytes: &[u8]) {
 }
 
 /// The rules, in the order of their refusals.
-fn naive<'b>(request: &Request<'b, '_>) -> Result<&'b [u8], Refusal> {
+fn naive<'b>(request: &Request<'b, '_>) -> Result<&'b [u8], HandshakeError> {
     let values = |name: &str| {
         let fields = request.headers.iter().filter(|field| field.name.to_lowercase() == name);
         fields.map(|field| field.value).collect::<Vec<_>>()
@@ -75,18 +75,18 @@ fn naive<'b>(request: &Request<'b, '_>) -> Result<&'b [u8], Refusal> {
     };
     let key = values("sec-websocket-key");
     if request.method != "GET" {
-        Err(Refusal::Method)
+        Err(HandshakeError::Method)
     } else if request.minor_version != 1
         || !lists("upgrade", "websocket")
         || !lists("connection", "upgrade")
     {
-        Err(Refusal::NotAsked)
+        Err(HandshakeError::NotAsked)
     } else if values("sec-websocket-version") != [b"13"] {
-        Err(Refusal::WebSocketVersion)
+        Err(HandshakeError::WebSocketVersion)
     } else if key.len() != 1 || !is_base64_of_16_bytes(key[0]) {
-        Err(Refusal::Key)
+        Err(HandshakeError::Key)
     } else if !values("sec-websocket-protocol").concat().is_ascii() {
-        Err(Refusal::Protocols)
+        Err(HandshakeError::Protocols)
     } else {
         Ok(key[0])
     }
@@ -140,8 +140,8 @@ fn tungstenite_takes(answer: &[u8]) -> bool {
     let peer = Peer::says(answer.to_vec());
     match ClientHandshake::start(peer, request, None).expect("a handshake").handshake() {
         Ok(_) => true,
-        Err(HandshakeError::Failure(_)) => false,
-        Err(HandshakeError::Interrupted(_)) => panic!("the answer is whole"),
+        Err(TungsteniteError::Failure(_)) => false,
+        Err(TungsteniteError::Interrupted(_)) => panic!("the answer is whole"),
     }
 }
 
