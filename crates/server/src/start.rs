@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use murre_codec::http::RequestLimits;
@@ -20,7 +21,9 @@ use crate::control::memory::{WATCH_INTERVAL, Watch};
 use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task};
 use crate::failure::Failure;
 use crate::files::{Files, FilesError};
-use crate::hub::{HubConfig, HubCounters};
+use crate::hub::auth::{KeyFiles, Keys};
+use crate::hub::rules::{Access, Namespaces};
+use crate::hub::{HubConfig, HubCounters, HubMail};
 use crate::listeners::Listeners;
 use crate::routes::{App, AppMail, AppMailbox};
 
@@ -52,10 +55,11 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let boxes = join(&server);
     let asked = config;
     let config = &asked.in_force(&plan, listen, Listen::Address(admin));
-    let api = Api::new(config, hub, boxes).map_err(Failure::Channels)?;
+    let api = Api::new(config, Arc::clone(&hub), Arc::clone(&boxes)).map_err(Failure::Channels)?;
     let facts = facts(config, &plan, &placement, admin);
     announce(config, &facts, &files, &watch);
     warn_of_few_places(asked, &plan);
+    announce_publishers(&hub.namespaces, !hub.keys.is_empty(), config.api_key_file.is_some());
     let sampler = sampler(counters.clone());
     let shown = (Arc::clone(&watch), Arc::clone(&sampler));
     let admin = Arc::new(Admin::new(facts, counters.clone(), api, shown.0, shown.1));
@@ -69,6 +73,10 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     ];
     start_control(&server, plan.io, tasks).map_err(Failure::Thread)?;
 
+    let key_files = config.key_files();
+    if !hub.keys.is_empty() {
+        server.on_hang_up(move || read_keys_again(&key_files, &boxes));
+    }
     let signal = server.wait().map_err(Failure::Server)?;
     tracing::info!(
         signal,
@@ -216,6 +224,37 @@ fn start_control(server: &Server<AppMail>, io: host::Io, tasks: Vec<Task>) -> io
     )
 }
 
+/// Reads the keys of tokens again and hands them to every shard. If a file cannot be used, the keys in
+/// force stay.
+fn read_keys_again(files: &KeyFiles, boxes: &[AppMailbox]) {
+    let keys = match Keys::read(files) {
+        Ok(keys) => keys,
+        Err(error) => {
+            tracing::error!(%error, "keys of tokens are not read again: those in force stay");
+            return;
+        }
+    };
+    for (shard, mailbox) in boxes.iter().enumerate() {
+        let mail = || ServeMail::App(AppMail::Hub(HubMail::Keys(keys.clone())));
+        let told = (0..KEYS_TRIES).any(|_| {
+            let told = mailbox.post(mail()).is_ok();
+            if !told {
+                thread::sleep(KEYS_WAIT);
+            }
+            told
+        });
+        if !told {
+            tracing::error!(shard, "a shard is overloaded and keeps its keys: send SIGHUP again");
+            return;
+        }
+    }
+    tracing::info!(keys = keys.len(), "keys of tokens are read again");
+}
+
+/// A shard whose mailbox is full is told again, so often and after this time.
+const KEYS_TRIES: usize = 100;
+const KEYS_WAIT: Duration = Duration::from_millis(10);
+
 /// Samples the totals of all shards.
 fn sampler(shards: Vec<ShardCounters>) -> Arc<Sampler> {
     Arc::new(Sampler::new(move || admin::totals(&shards)))
@@ -268,6 +307,7 @@ fn announce(config: &Config, facts: &Facts, files: &Files, watch: &Watch) {
             "the admin port is not on loopback: other machines can read /stats and /metrics"
         );
     }
+    watch.warn_of_hopeless_floors();
     for (variable, nearest) in config::unknown_variables() {
         let advice = nearest.map_or(String::new(), |name| format!("did you mean {name}? "));
         tracing::warn!(
@@ -275,6 +315,28 @@ fn announce(config: &Config, facts: &Facts, files: &Files, watch: &Watch) {
             "this variable is no setting; {advice}see `murre serve --help` for all"
         );
     }
+}
+
+/// Logs who can publish, as nothing else shows that a server without rights and keys takes no
+/// publications.
+fn announce_publishers(namespaces: &Namespaces, has_keys: bool, has_api: bool) {
+    let may = |access| match access {
+        Access::Anyone => true,
+        Access::Authenticated => has_keys,
+        Access::Nobody => false,
+    };
+    let clients = namespaces.publishers().filter(|&(_, access)| may(access));
+    let clients: Vec<_> =
+        clients.map(|(name, access)| format!("{name}: {}", access.name())).collect();
+    if clients.is_empty() && !has_api {
+        return tracing::warn!(
+            "nobody can publish: no namespace allows it to anyone, no key authenticates users, and the \
+             API is off; set --namespace default,publish=anyone, or a key of tokens \
+             (--jwt-hmac-secret-file, --jwt-public-key-file, --jwt-key-set-file), or --api-key-file"
+        );
+    }
+    let clients = if clients.is_empty() { "none".into() } else { clients.join(", ") };
+    tracing::info!(clients, api = has_api, "who can publish");
 }
 
 /// More than HTTP and JSON need.

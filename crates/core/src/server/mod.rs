@@ -87,6 +87,7 @@ pub struct Server<M> {
     signalled: Option<Instant>,
     drain_delay: Duration,
     drain_timeout: Duration,
+    on_hang_up: Option<Box<dyn FnMut() + Send>>,
 }
 
 /// A shard that runs, as other threads see it.
@@ -153,7 +154,13 @@ impl<M: Send + 'static> Server<M> {
             signalled: None,
             drain_delay: config.drain_delay,
             drain_timeout: config.drain_timeout,
+            on_hang_up: None,
         })
+    }
+
+    /// Has `action` called for each SIGHUP, on the thread that waits for the server's end.
+    pub fn on_hang_up(&mut self, action: impl FnMut() + Send + 'static) {
+        self.on_hang_up = Some(Box::new(action));
     }
 
     /// The shards, by number.
@@ -251,8 +258,12 @@ impl<M: Send + 'static> Server<M> {
     }
 
     /// An event that means the same before and during the drain.
-    fn other(&self, event: Event) -> Result<(), ServerError> {
+    fn other(&mut self, event: Event) -> Result<(), ServerError> {
         match event {
+            Event::Signal(Signal::SIGHUP, _) if self.on_hang_up.is_some() => {
+                self.on_hang_up.iter_mut().for_each(|action| action());
+                Ok(())
+            }
             Event::Signal(signal, _) => {
                 tracing::info!(
                     signal = signal.as_str(),
@@ -311,6 +322,7 @@ mod tests {
             signalled: None,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(60),
+            on_hang_up: None,
         }
     }
 

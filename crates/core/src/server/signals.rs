@@ -8,7 +8,8 @@ use nix::sys::signal::{SigSet, Signal};
 
 /// The signals that a server handles, blocked so that the kernel does not end the process for them.
 ///
-/// SIGTERM and SIGINT drain the server. SIGHUP, SIGUSR1 and SIGUSR2 are logged and change nothing.
+/// SIGTERM and SIGINT drain the server. SIGUSR1, SIGUSR2 and, without
+/// [`Server::on_hang_up`](super::Server::on_hang_up), SIGHUP are logged and change nothing.
 /// Others do what signal(7) says; SIGKILL and SIGQUIT end the process without a drain.
 #[derive(Debug)]
 pub struct Signals(());

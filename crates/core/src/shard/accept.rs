@@ -45,7 +45,10 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         while self.accepts.listening && self.accepts.armed < ACCEPTS_MAX {
             if let Some(next) = self.accepts.pace.wait(now) {
                 self.out.counters.accepts_paced.add(1);
-                warn_of_pace();
+                // While accepts are armed nobody waits: they are armed at this pace, too.
+                if self.accepts.armed == 0 {
+                    warn_of_pace();
+                }
                 self.accepts.paced_until = Some(next);
                 return;
             }

@@ -23,7 +23,7 @@ pub(crate) struct LimitSettings {
     // A storm takes 26 MB for each core between two readings, and messages take more.
     /// Bytes of free memory, of the machine and of the control group, below which new connections
     /// are refused; below half of it they wait. 0: no floor [default: a twentieth of the memory, from
-    /// 64 MiB to 512 MiB]
+    /// 64 MiB to 512 MiB; a quarter of a bound below 256 MiB]
     #[arg(long, value_name = "N")]
     pub(crate) memory_floor_bytes: Option<u64>,
 

@@ -27,6 +27,7 @@ pub(crate) use self::limits::LimitSettings;
 pub(crate) use self::listen::Listen;
 pub(crate) use self::settings::Config;
 pub(crate) use self::values::LogFormat;
+use crate::hub::auth::{KeyFiles, Required};
 use crate::hub::limits::Limits;
 use crate::hub::rules::Namespaces;
 
@@ -182,6 +183,23 @@ impl Config {
     /// The rules of all channels and services.
     pub(crate) fn namespaces(&self) -> Namespaces {
         Namespaces::new(&self.namespace).expect("names were checked to be there once")
+    }
+
+    /// The files of the keys that tokens are verified with.
+    pub(crate) fn key_files(&self) -> KeyFiles {
+        KeyFiles {
+            secrets: self.jwt_hmac_secret_file.clone(),
+            public_keys: self.jwt_public_key_file.clone(),
+            key_set: self.jwt_key_set_file.clone(),
+        }
+    }
+
+    /// What a token must have beside a good signature.
+    pub(crate) fn required_of_tokens(&self) -> Required {
+        Required {
+            audience: self.jwt_audience.as_deref().map(Box::from),
+            issuer: self.jwt_issuer.as_deref().map(Box::from),
+        }
     }
 
     /// Which proxies are trusted to name the address of a connection.

@@ -101,16 +101,31 @@ pub(crate) struct Config {
     #[serde(serialize_with = "values::path")]
     pub(crate) api_key_file: Option<PathBuf>,
 
-    /// File with the secret of tokens that are signed with HS256, HS384 or HS512 [default: none]
-    #[arg(long, value_name = "FILE")]
-    #[serde(serialize_with = "values::path")]
-    pub(crate) jwt_hmac_secret_file: Option<PathBuf>,
+    /// Files with the secrets of tokens that are signed with HS256, HS384 or HS512, one secret a file,
+    /// separated by commas [default: none]
+    #[arg(long, value_name = "FILES", value_delimiter = ',')]
+    #[serde(serialize_with = "values::paths")]
+    pub(crate) jwt_hmac_secret_file: Vec<PathBuf>,
 
-    /// PEM file with the public key of tokens that are signed with RS256, ES256 or EdDSA
-    /// [default: none]
+    /// PEM files with the public keys of tokens that are signed with RS256, ES256 or EdDSA, one key a
+    /// file, separated by commas [default: none]
+    #[arg(long, value_name = "FILES", value_delimiter = ',')]
+    #[serde(serialize_with = "values::paths")]
+    pub(crate) jwt_public_key_file: Vec<PathBuf>,
+
+    /// File with a JSON Web Key Set (JWKS); a token chooses its key by `kid`. SIGHUP reads the files of
+    /// all keys again [default: none]
     #[arg(long, value_name = "FILE")]
     #[serde(serialize_with = "values::path")]
-    pub(crate) jwt_public_key_file: Option<PathBuf>,
+    pub(crate) jwt_key_set_file: Option<PathBuf>,
+
+    /// Audience that tokens must name in `aud` [default: any, or none]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) jwt_audience: Option<String>,
+
+    /// Issuer that tokens must name in `iss` [default: any, or none]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) jwt_issuer: Option<String>,
 
     /// Whether each shard stays on one core: always, never, or auto (where the shards take all cores
     /// and no quota of CPU time is in force)

@@ -141,7 +141,10 @@ fn wrong_files_are_refused_by_name() {
         ("bench = 2", "--bench"),
         ("shards = 1\nshards = 2", "line 2"),
         ("namespace = \"chat\"", "`namespace` must be tables"),
-        ("namespaces = 1", "unknown key `namespaces`; the keys are listen,"),
+        (
+            "namespaces = 1",
+            "unknown key `namespaces`, did you mean `namespace`; the keys are listen,",
+        ),
         ("[namespace]\nchat = 1", "`namespace.chat` must be a table"),
         ("[namespace.chat]\npublish = []", "`namespace.chat.publish` must be"),
         ("[namespace.chat]\npublish = \"all\"", "'chat,publish=all'"),

@@ -147,6 +147,12 @@ pub(super) fn path<S: Serializer>(
     path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
 }
 
+/// Several paths, as one text with commas between them.
+pub(super) fn paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    let paths: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+    serializer.serialize_str(&paths.join(","))
+}
+
 pub(super) fn display<S: Serializer>(
     value: &impl Display,
     serializer: S,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use murre_router::channels::Backplane;
 use murre_router::{Shard, channels, services};
 
-use super::auth::Keys;
+use super::auth::{Keys, Required};
 use super::delivery_token::DeliveryTokens;
 use super::drain::DrainBarrier;
 use super::limits::Limits;
@@ -18,7 +18,9 @@ use crate::config::Config;
 /// Rules, limits and shared state of the hubs of all shards.
 pub(crate) struct HubConfig {
     pub(crate) namespaces: Namespaces,
+    /// The keys at start; those in force are the verifiers'.
     pub(crate) keys: Keys,
+    pub(crate) required: Required,
     pub(crate) limits: Limits,
     pub(crate) channels: channels::Limits,
     pub(crate) services: services::Limits,
@@ -62,11 +64,11 @@ impl HubConfig {
             parked_bytes_max: PARKED_BYTES_MAX,
             parked_bytes_total_max: each(PARKED_BYTES_TOTAL_MAX) as usize,
         };
-        let (secret, public) = (&config.jwt_hmac_secret_file, &config.jwt_public_key_file);
-        let keys = Keys::read(secret.as_deref(), public.as_deref());
+        let keys = Keys::read(&config.key_files());
         Ok(HubConfig {
             namespaces: config.namespaces(),
             keys: keys.map_err(|error| error.to_string())?,
+            required: config.required_of_tokens(),
             limits: config.name_and_payload_limits(),
             channels,
             services,

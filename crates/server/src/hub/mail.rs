@@ -4,6 +4,7 @@ use murre_router::Shard;
 use murre_router::channels::{Payload, ShardMessage};
 use murre_router::services::ServiceMessage;
 
+use super::auth::Keys;
 use super::control::Control;
 
 /// Mail from other shards and from the control plane.
@@ -12,6 +13,8 @@ pub(crate) enum HubMail {
     Messages { from: Shard, channels: Vec<ShardMessage>, services: Vec<ServiceMessage<Payload>> },
     /// The delivery token of the core, which this shard has now.
     DeliveryToken,
+    /// The keys of tokens from now on, read again from their files.
+    Keys(Keys),
     /// A request of the control plane.
     Control(Control),
 }

@@ -115,7 +115,11 @@ impl Hub {
             services: Services::new(shard, shards, seed, config.services),
             shard,
             sessions: Sessions::new(config.channels.members_expected),
-            verifier: Verifier::new(config.keys.clone(), config.bad_tokens_per_second),
+            verifier: Verifier::new(
+                config.keys.clone(),
+                config.required.clone(),
+                config.bad_tokens_per_second,
+            ),
             pending: Pending::default(),
             reading_history: HashMap::new(),
             readable: Vec::new(),
@@ -241,6 +245,7 @@ impl Hub {
                 self.control(control, out);
                 self.dispatch(out);
             }
+            HubMail::Keys(keys) => self.verifier.replace_keys(keys),
             // The turn takes the token.
             HubMail::DeliveryToken => {}
         }

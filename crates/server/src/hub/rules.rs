@@ -51,6 +51,12 @@ pub(crate) struct Namespace {
 }
 
 impl Namespaces {
+    /// Who may publish, by namespace; the rest is `default`, which comes last.
+    pub(crate) fn publishers(&self) -> impl Iterator<Item = (&str, Access)> {
+        let named = self.named.iter().map(|namespace| (&*namespace.name, namespace.rules.publish));
+        named.chain([(REST, self.rest.publish)])
+    }
+
     /// The rules of these namespaces. The one called `default` is for all other names.
     ///
     /// # Errors
@@ -94,6 +100,11 @@ impl Default for Rules {
 }
 
 impl Access {
+    /// The name in the configuration.
+    pub(crate) fn name(self) -> &'static str {
+        ACCESS.iter().find(|(_, access)| *access == self).expect("all have names").0
+    }
+
     /// Whether the right includes a session that has authenticated, or one that has not.
     pub(crate) fn includes(self, authenticated: bool) -> bool {
         match self {

@@ -24,6 +24,8 @@ pub(super) struct Paths {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Route<'f> {
     Health,
+    /// A text about the server, at `/` where nothing else is served.
+    About,
     Text,
     Scenario,
     Page(&'static bench::Page),
@@ -43,6 +45,19 @@ pub(crate) enum Session {
     /// A session of the hub.
     Hub,
 }
+
+/// The answer to `/` on a server without files.
+const ABOUT: &str = "\
+This is Murre, a server of WebSockets and other connections.
+
+  /ws                  WebSocket, subprotocol murre.v1
+  /sse?channel=NAME    Server-Sent Events
+  /poll?channel=NAME   long polls
+  /healthz             health
+
+There are no pages here. `murre serve --files DIR` serves those of a folder, and
+`murre serve --bench` adds a demo at /demo/quotes.
+";
 
 /// The methods of RFC 9110 section 9 and RFC 5789 except CONNECT, which the codec refuses. GET and
 /// HEAD come first: some paths take them.
@@ -65,6 +80,7 @@ impl Paths {
             {
                 Some(Route::Page(page))
             }
+            "/" if self.files.count() == 0 => Some(Route::About),
             _ => self.files.find(path).map(Route::File),
         }
     }
@@ -109,6 +125,7 @@ impl Paths {
         }
         match route {
             Route::Health => Response::text(200, "ok\n"),
+            Route::About => Response::text(200, ABOUT),
             Route::Text => bench::text_of_length(request.query("length")),
             Route::Scenario => bench::scenario(),
             Route::Page(page) => page.answer(),
@@ -203,12 +220,17 @@ mod tests {
         assert_eq!(size_of::<Session>(), 1);
     }
 
-    /// Only what is always there is there without `bench`.
+    /// Without `bench` and files, `/` says what the server is, and the paths of the published runs do not
+    /// exist.
     #[test]
     fn bench_adds_routes() {
         let paths = paths(false);
-        for (target, status) in [("/healthz", 200), ("/ws", 426), ("/", 404), ("/echo", 404)] {
+        for (target, status) in [("/healthz", 200), ("/ws", 426), ("/", 200), ("/echo", 404)] {
             assert_eq!(answer(&paths, "GET", target).status, status, "{target}");
+        }
+        assert_eq!(answer(&paths, "GET", "/").body, ABOUT);
+        for path in ["/ws", "/sse", "/poll", "/healthz"] {
+            assert!(ABOUT.contains(path) && paths.route(path).is_some(), "{path}");
         }
     }
 }

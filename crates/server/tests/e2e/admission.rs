@@ -92,11 +92,9 @@ fn a_crowd_waits_its_turn() {
 struct Group(PathBuf);
 
 impl Group {
-    const BYTES: u64 = 256 << 20;
-
-    /// `None` where this machine lets us make none that bounds memory.
-    fn new() -> Option<Self> {
-        let name = format!("murre-test-{}", std::process::id());
+    /// With this bound; `None` where this machine lets us make none that bounds memory.
+    fn new(bytes: u64) -> Option<Self> {
+        let name = format!("murre-test-{}-{bytes}", std::process::id());
         let versions =
             [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
         versions.into_iter().find_map(|(mount, limit)| {
@@ -105,7 +103,7 @@ impl Group {
             let group = Path::new(mount).join(&name);
             fs::create_dir(is_mounted.then_some(&group)?).ok()?;
             let group = Group(group);
-            fs::write(group.0.join(limit), Self::BYTES.to_string()).ok()?;
+            fs::write(group.0.join(limit), bytes.to_string()).ok()?;
             Some(group)
         })
     }
@@ -140,7 +138,8 @@ impl Drop for Group {
 /// A control group's limit is watched, as it fills and empties, and who is connected stays.
 #[test]
 fn a_full_control_group_closes_admission() {
-    let Some(group) = Group::new() else {
+    let bytes = 256 << 20;
+    let Some(group) = Group::new(bytes) else {
         eprintln!("SKIPPED: no control group can be made here that bounds memory");
         return;
     };
@@ -152,7 +151,7 @@ fn a_full_control_group_closes_admission() {
         "--max-conns=100",
     ]);
     let server = Server::spawn(&mut command);
-    assert!(available(&server.stats()) < Group::BYTES, "{:#}", server.stats());
+    assert!(available(&server.stats()) < bytes, "{:#}", server.stats());
     let mut there = server.connect();
     assert_eq!(there.get("/").status, 200);
     let mut poller = server.connect();
@@ -179,4 +178,28 @@ fn a_full_control_group_closes_admission() {
     let (status, log) = server.end();
     assert_eq!(status.code(), Some(0));
     assert!(log.iter().any(|line| line.contains("admission is open again")), "{log:?}");
+}
+
+/// A small control group serves as a large one does: the default floor is a part of it.
+#[test]
+fn a_small_control_group_is_served() {
+    let Some(group) = Group::new(64 << 20) else {
+        eprintln!("SKIPPED: no control group can be made here that bounds memory");
+        return;
+    };
+    let mut command = group.command();
+    let flags = ["serve", "--bench", "--max-conns=100", "--shards=1", "--drain-timeout=0.2"];
+    let server = Server::spawn(command.arg(murre().get_program()).args(flags));
+    assert_eq!(server.connect().get("/").status, 200, "{:#}", server.stats());
+}
+
+/// A floor above all the memory there is is an error in the log that names the flag.
+#[test]
+fn a_floor_that_cannot_be_reached_is_told() {
+    let server = Server::start(&[&format!("--memory-floor-bytes={}", u64::MAX)]);
+    server.signal(Signal::SIGTERM);
+    let log = server.end().1;
+    let errors: Vec<_> = log.iter().filter(|line| line.contains("\"level\":\"ERROR\"")).collect();
+    assert!(!errors.is_empty(), "{log:?}");
+    assert!(errors.iter().all(|line| line.contains("--memory-floor-bytes")), "{errors:?}");
 }

@@ -16,7 +16,7 @@ pub(crate) const SECRET: &str = "a secret of more than thirty-two bytes";
 /// A server whose API is on, and which has the secret of tokens; and the file with both.
 pub(crate) struct Guarded {
     pub(crate) server: Server,
-    _secret: SecretFile,
+    secret: SecretFile,
 }
 
 /// Removed when dropped.
@@ -32,7 +32,12 @@ impl Guarded {
         let [token, api] =
             ["jwt-hmac-secret", "api-key"].map(|key| format!("--{key}-file={}", secret.display()));
         let server = Server::start(&[&[&*token, &*api], flags].concat());
-        Guarded { server, _secret: SecretFile(secret) }
+        Guarded { server, secret: SecretFile(secret) }
+    }
+
+    /// Writes another secret into the file; the server knows once it is told.
+    pub(crate) fn replace_secret(&self, secret: &str) {
+        fs::write(&self.secret.0, secret).expect("there is room for a file");
     }
 
     /// The status and body of the API's answer to this body.

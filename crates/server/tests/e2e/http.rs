@@ -105,8 +105,14 @@ fn what_is_not_served_says_why() {
 fn bench_routes_are_only_there_when_asked_for() {
     let server = Server::spawn(murre().args(["serve", "--max-conns=100"]));
     let mut client = server.connect();
-    for path in ["/", "/?length=5", "/scenario", "/echo", "/upper"] {
+    for path in ["/scenario", "/echo", "/upper", "/demo/quotes"] {
         assert_eq!(client.get(path).status, 404, "{path}");
+    }
+    // Whoever opens it in a browser reads what this server is and where to connect.
+    for path in ["/", "/?length=5"] {
+        let about = client.get(path);
+        assert_eq!(about.status, 200);
+        assert!(about.text().contains("Murre") && about.text().contains("/ws"), "{about:?}");
     }
     assert_eq!(client.get("/ws").status, 426);
     assert_eq!(client.get("/healthz").status, 200);

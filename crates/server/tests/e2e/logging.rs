@@ -213,3 +213,29 @@ fn a_log_that_nobody_reads_stops_nobody() {
     assert_eq!(child.wait().expect("it is ours").code(), Some(0));
     assert!(text.contains("\"dropped\":"), "{} bytes of log", text.len());
 }
+
+/// A server to which nobody can publish says so and names the flags; others say who can.
+#[test]
+fn the_log_says_who_can_publish() {
+    let key = std::env::temp_dir().join(format!("murre-publishers-{}", std::process::id()));
+    std::fs::write(&key, "a secret of more than thirty-two bytes").expect("there is room");
+    let [api, secret] =
+        ["api-key-file", "jwt-hmac-secret-file"].map(|flag| format!("--{flag}={}", key.display()));
+    for (flags, expected) in [
+        (&[][..], None),
+        (&["--namespace=chat,publish=authenticated"], None),
+        (&[&*secret, "--namespace=default,publish=nobody"], None),
+        (&["--namespace=chat,publish=anyone"], Some(("chat: anyone", false))),
+        (&[&*api], Some(("none", true))),
+        (&[&*secret], Some(("default: authenticated", false))),
+    ] {
+        let log = lines(Server::start(flags));
+        let warned = log.iter().any(|line| line.to_string().contains("nobody can publish"));
+        assert_eq!(warned, expected.is_none(), "{flags:?}: {log:#?}");
+        if let Some((clients, api)) = expected {
+            let said = with(&log, "who can publish");
+            assert_eq!((&said[0]["clients"], &said[0]["api"]), (&json!(clients), &json!(api)));
+        }
+    }
+    std::fs::remove_file(&key).expect("it was there");
+}

@@ -1,10 +1,14 @@
 //! Who may do what with a token, and for how long.
 
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tungstenite::Message;
 
 use crate::client::Client;
 use crate::guarded::{Guarded, now, signed, token};
+use crate::server::PATIENCE;
 
 /// Keeps what polls need.
 const KEPT: &str = "--namespace=kept,history-size=5";
@@ -116,4 +120,61 @@ fn a_token_that_is_over_ends_the_connection() {
     assert_eq!(u16::from(frame.code), 1008);
     assert_eq!(staying.ask(publish())["type"], "published");
     assert_eq!(silent.hear()["code"], "token_expired");
+}
+
+/// SIGHUP reads the keys again, on every shard: tokens of the former key are refused and those of the new
+/// one are good. Sessions that are open stay. A file that cannot be used changes nothing.
+#[test]
+fn keys_are_read_again() {
+    let guarded = Guarded::start(&["--shards=2"]);
+    let claims = json!({"sub": "ann"});
+    let next = "another secret of more than thirty-two bytes";
+    let (former, new) = (token(&claims), signed(&claims, next));
+    // More connections than shards, so that each shard is asked.
+    let all = |token: &str, kind: &str| {
+        (0..8).all(|_| {
+            let auth = json!({"action": "auth", "token": token});
+            Client::of(&guarded.server).ask(auth)["type"] == kind
+        })
+    };
+    let mut open = Client::at(&guarded.server, &format!("/ws?token={former}"));
+    assert!(all(&former, "authenticated") && all(&new, "error"));
+    guarded.replace_secret("too short");
+    guarded.server.signal(Signal::SIGHUP);
+    assert!(all(&former, "authenticated"));
+    guarded.replace_secret(next);
+    guarded.server.signal(Signal::SIGHUP);
+    let start = Instant::now();
+    while !(all(&new, "authenticated") && all(&former, "error")) {
+        assert!(start.elapsed() < PATIENCE, "the new key is not in force");
+    }
+    assert_eq!(open.ask(publish())["type"], "published");
+    guarded.server.signal(Signal::SIGTERM);
+    let (status, log) = guarded.server.end();
+    assert_eq!(status.code(), Some(0));
+    let with = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(
+        (with("at least 32 bytes"), with("keys of tokens are read again")),
+        (1, 1),
+        "{log:?}"
+    );
+}
+
+/// `aud` and `iss` are required where the flags say so, and the error names the claim.
+#[test]
+fn audience_and_issuer_are_required() {
+    let guarded = Guarded::start(&["--jwt-audience=chat", "--jwt-issuer=https://id.example"]);
+    let mut client = Client::of(&guarded.server);
+    let mut auth = |claims: &Value| {
+        let answer = client.ask(json!({"action": "auth", "token": token(claims)}));
+        (answer["type"].clone(), answer.to_string())
+    };
+    let good = json!({"sub": "ann", "aud": ["chat"], "iss": "https://id.example"});
+    assert_eq!(auth(&good).0, "authenticated");
+    for claim in ["aud", "iss"] {
+        let mut other = good.clone();
+        other[claim] = json!("other");
+        let (kind, text) = auth(&other);
+        assert!(kind == "error" && text.contains(&format!("`{claim}`")), "{text}");
+    }
 }

@@ -59,6 +59,9 @@ const LOOSEN_RATIO: f64 = 1.25;
 const FLOOR_PART: u64 = 20;
 const FLOOR_BYTES_MIN: u64 = 64 << 20;
 const FLOOR_BYTES_MAX: u64 = 512 << 20;
+/// Of a small bound the default floor is a quarter at most: the process itself needs some of the rest,
+/// and with a floor near the bound no connection would ever be admitted.
+const FLOOR_PART_MAX: u64 = 4;
 
 impl State {
     /// Open, nothing read yet.
@@ -125,7 +128,7 @@ impl Thresholds {
     /// The floor of a bound of so many bytes.
     fn floor(&self, bytes: u64) -> u64 {
         let default = (bytes / FLOOR_PART).clamp(FLOOR_BYTES_MIN, FLOOR_BYTES_MAX);
-        self.floor_bytes.unwrap_or(default)
+        self.floor_bytes.unwrap_or(default.min(bytes / FLOOR_PART_MAX))
     }
 }
 
@@ -137,6 +140,11 @@ impl Headroom {
 
     pub(crate) fn available_bytes(&self) -> u64 {
         self.bound.available_bytes
+    }
+
+    /// Whether the floor is above all the memory there is: then no connection is ever admitted.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.floor_bytes > self.bound.bytes
     }
 
     /// What is left, as a multiple of the floor; infinite without a floor.
@@ -230,11 +238,28 @@ mod tests {
         assert_eq!(state.admission, Open);
     }
 
-    /// The default floor is a twentieth, within 64 and 512 MiB.
+    /// The default floor is a twentieth, within 64 and 512 MiB, and a quarter of a bound below 256 MiB. So
+    /// every bound admits connections while a quarter of it is available; a floor that is set holds.
     #[test]
-    fn the_usual_floor() {
-        let usual = Thresholds { floor_bytes: None, ..THRESHOLDS };
-        let mib = |mib: u64| usual.floor(mib << 20) >> 20;
+    fn the_default_floor() {
+        let default = Thresholds { floor_bytes: None, ..THRESHOLDS };
+        let mib = |mib: u64| default.floor(mib << 20) >> 20;
         assert_eq!([512, 2000, 8000, 24_000].map(mib), [64, 100, 400, 512]);
+        assert_eq!([4, 16, 64, 128, 256].map(mib), [1, 4, 16, 32, 64]);
+        for bytes in (0..40).map(|bits| (1_u64 << bits) - 1) {
+            assert!(default.floor(bytes) <= bytes / 4, "{bytes}");
+        }
+        assert_eq!(THRESHOLDS.floor(64 << 20), 1000);
+    }
+
+    /// A floor that no reading can reach is found, and a bound of which nothing is left at present is none.
+    #[test]
+    fn floors_that_are_never_reached() {
+        let headroom = |bytes, floor_bytes| Headroom {
+            bound: Bound { of: "group".into(), bytes, available_bytes: 0 },
+            floor_bytes,
+        };
+        assert!(headroom(1000, 1001).is_hopeless());
+        assert!(!headroom(1000, 1000).is_hopeless() && !headroom(0, 0).is_hopeless());
     }
 }

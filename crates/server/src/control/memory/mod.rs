@@ -66,6 +66,18 @@ impl Watch {
         watch
     }
 
+    /// Logs an error for a floor that cannot be reached, because of which nobody will be served.
+    pub(crate) fn warn_of_hopeless_floors(&self) {
+        for left in self.state().memory.iter().filter(|left| left.is_hopeless()) {
+            tracing::error!(
+                memory = %left,
+                flag = "--memory-floor-bytes",
+                "no connection will be admitted: the floor is above all the memory there is; lower the \
+                 flag"
+            );
+        }
+    }
+
     /// The gate that the shards read.
     pub(crate) fn gate(&self) -> Arc<Gate> {
         Arc::clone(&self.gate)

@@ -59,6 +59,16 @@ pub(super) struct Claims {
     not_before: u64,
 }
 
+/// What the server requires of a token beside a good signature. `None` requires nothing, and the claim is
+/// not read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Required {
+    /// In `aud` (RFC 7519 section 4.1.3).
+    pub(crate) audience: Option<Box<str>>,
+    /// `iss` (RFC 7519 section 4.1.1).
+    pub(crate) issuer: Option<Box<str>>,
+}
+
 /// The claims as they are written. A claim that is `null` is there and has the wrong type.
 #[derive(Deserialize)]
 struct RawClaims<'c> {
@@ -68,6 +78,35 @@ struct RawClaims<'c> {
     exp: Option<&'c RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     nbf: Option<&'c RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    aud: Option<&'c RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    iss: Option<&'c RawValue>,
+}
+
+impl Required {
+    fn check(&self, raw: &RawClaims<'_>) -> Result<(), BadToken> {
+        if let Some(issuer) = &self.issuer {
+            let claim = raw.iss.ok_or(BadToken::Issuer)?;
+            let claim: Box<str> = parsed(claim).ok_or(BadToken::IssuerType)?;
+            if claim != *issuer {
+                return Err(BadToken::Issuer);
+            }
+        }
+        if let Some(audience) = &self.audience {
+            let claim = raw.aud.ok_or(BadToken::Audience)?;
+            let one = parsed(claim).map(|one: Box<str>| vec![one]);
+            let all = one.or_else(|| parsed(claim)).ok_or(BadToken::AudienceType)?;
+            if !all.contains(audience) {
+                return Err(BadToken::Audience);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(claim: &RawValue) -> Option<T> {
+    serde_json::from_str(claim.get()).ok()
 }
 
 impl Claims {
@@ -75,8 +114,9 @@ impl Claims {
     ///
     /// # Errors
     /// Which claim is missing or cannot be used.
-    pub(super) fn parse(json: &[u8]) -> Result<Claims, BadToken> {
+    pub(super) fn parse(json: &[u8], required: &Required) -> Result<Claims, BadToken> {
         let raw: RawClaims<'_> = object(json)?;
+        required.check(&raw)?;
         let sub = raw.sub.ok_or(BadToken::Subject)?;
         let name = name(sub)?;
         let expires = match raw.exp {
@@ -146,7 +186,7 @@ mod tests {
     const NOW: u64 = 1_500_000_000;
 
     fn parse(claims: &str) -> Result<Claims, BadToken> {
-        Claims::parse(claims.as_bytes())
+        Claims::parse(claims.as_bytes(), &Required::default())
     }
 
     /// What a token with the number `exp` says at `now`: its expiry.

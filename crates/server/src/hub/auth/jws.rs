@@ -7,12 +7,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use super::BadToken;
 
 /// A token in its compact form, before its signature is checked.
 pub(super) struct Jws<'t> {
     pub(super) algorithm: Algorithm,
+    /// The name of the key that it is signed with, its `kid`.
+    pub(super) key_id: Option<Box<str>>,
     /// What is signed: header and payload as they are encoded.
     pub(super) signed: &'t str,
     /// Encoded.
@@ -28,6 +31,8 @@ const TOKEN_BYTES_MAX: usize = 1 << 16;
 struct Header<'h> {
     #[serde(borrow)]
     alg: Cow<'h, str>,
+    #[serde(borrow, default, deserialize_with = "text")]
+    kid: Option<Cow<'h, str>>,
     /// Extensions that must be understood. There are none that we do (RFC 7515 section 4.1.11).
     #[serde(default, deserialize_with = "is_present")]
     crit: bool,
@@ -50,7 +55,8 @@ impl<'t> Jws<'t> {
             return Err(BadToken::Malformed);
         }
         let algorithm = header.alg.parse().map_err(|_| BadToken::Algorithm)?;
-        Ok(Jws { algorithm, signed, payload, signature })
+        let key_id = header.kid.map(|id| id.into_owned().into());
+        Ok(Jws { algorithm, key_id, signed, payload, signature })
     }
 
     /// The payload, decoded.
@@ -76,6 +82,12 @@ pub(super) fn object<'j, T: Deserialize<'j>>(json: &'j [u8]) -> Result<T, BadTok
         return Err(BadToken::Malformed);
     }
     serde_json::from_slice(json).map_err(|_| BadToken::Malformed)
+}
+
+/// A string; any other value counts as none, as the member is optional (RFC 7515 section 4.1.4).
+fn text<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Cow<'de, str>>, D::Error> {
+    let value = <&RawValue>::deserialize(value)?;
+    Ok(serde_json::from_str(value.get()).ok().map(Cow::Owned))
 }
 
 fn is_present<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jsonwebtoken::crypto::verify;
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -11,16 +11,18 @@ use spki::der::{Decode, Document, Reader, SliceReader};
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
 use super::jws::Jws;
-use super::{BadToken, price};
+use super::{BadToken, jwks, price};
 
-/// The keys that tokens may be signed with; there may be none.
+/// The keys that tokens are verified with; none if the server takes no tokens.
 #[derive(Clone, Default)]
 pub(crate) struct Keys(pub(super) Vec<Key>);
 
-/// A key and the algorithms that it is for. A token chooses among the keys by its `alg` and never
-/// how a key is used: a public key is no secret to compute an HMAC with.
+/// A key and the algorithms that it is for. A token chooses among the keys by its `alg` and `kid`, and
+/// never how a key is used: a public key is no secret to compute an HMAC with.
 #[derive(Clone)]
 pub(super) struct Key {
+    /// The `kid` of tokens that are signed with it; only keys of a key set have one.
+    pub(super) id: Option<Box<str>>,
     key: DecodingKey,
     algorithms: &'static [Algorithm],
     /// Microseconds of one check.
@@ -35,27 +37,64 @@ pub(crate) struct BadKeyFile {
     problem: String,
 }
 
+/// The files that keys are read from, at start and again on SIGHUP.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeyFiles {
+    /// Each a secret for HS256, HS384 and HS512.
+    pub(crate) secrets: Vec<PathBuf>,
+    /// Each a public key in PEM, for one of RS256, ES256 and EdDSA.
+    pub(crate) public_keys: Vec<PathBuf>,
+    /// A JSON Web Key Set.
+    pub(crate) key_set: Option<PathBuf>,
+}
+
+/// Keys that one token is tried with, at most: each costs a signature check.
+const TRIES_MAX: usize = 4;
+
 impl Keys {
-    /// Reads what the files hold: a secret for HS256, HS384 and HS512, a public key for one of
-    /// RS256, ES256 and EdDSA.
+    /// Reads all keys of the files.
     ///
     /// # Errors
     /// Which file cannot be used, why, and what helps.
-    pub(crate) fn read(secret: Option<&Path>, public: Option<&Path>) -> Result<Keys, BadKeyFile> {
-        let files = [
-            ("--jwt-hmac-secret-file", secret, hmac as fn(&[u8]) -> _),
-            ("--jwt-public-key-file", public, public_key),
+    pub(crate) fn read(files: &KeyFiles) -> Result<Keys, BadKeyFile> {
+        type Parse = fn(&[u8]) -> Result<Vec<Key>, String>;
+        let all: [(_, &[PathBuf], Parse); 3] = [
+            ("--jwt-hmac-secret-file", &files.secrets, |file| Ok(vec![hmac(file)?])),
+            ("--jwt-public-key-file", &files.public_keys, |file| Ok(vec![public_key(file)?])),
+            ("--jwt-key-set-file", files.key_set.as_slice(), jwks::keys),
         ];
-        let mut keys = Vec::new();
-        for (flag, path, key) in files {
-            let Some(path) = path else { continue };
-            let key = match fs::read(path) {
-                Ok(bytes) => key(&bytes),
-                Err(error) => Err(format!("{error}; check the path and its permissions")),
-            };
-            keys.push(key.map_err(|problem| BadKeyFile { flag, path: path.into(), problem })?);
+        let mut keys = Keys::default();
+        for (flag, paths, parse) in all {
+            for path in paths {
+                let read = match fs::read(path) {
+                    Ok(bytes) => parse(&bytes).and_then(|found| keys.add(found)),
+                    Err(error) => Err(format!("{error}; check the path and its permissions")),
+                };
+                read.map_err(|problem| BadKeyFile { flag, path: path.clone(), problem })?;
+            }
         }
-        Ok(Keys(keys))
+        Ok(keys)
+    }
+
+    /// Adds keys, of which no more may have the same algorithm and no `kid` than a token is tried with.
+    fn add(&mut self, keys: Vec<Key>) -> Result<(), String> {
+        self.0.extend(keys);
+        for algorithm in self.0.iter().flat_map(|key| key.algorithms) {
+            let alike = |key: &&Key| key.id.is_none() && key.algorithms.contains(algorithm);
+            let count = self.0.iter().filter(alike).count();
+            if count > TRIES_MAX {
+                return Err(format!(
+                    "it is key {count} for {algorithm:?} without a `kid`, and a token is tried with \
+                     {TRIES_MAX}; put the keys into a set (--jwt-key-set-file) with a `kid` each"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// A secret for HS256, HS384 and HS512.
@@ -68,17 +107,29 @@ impl Keys {
     }
 
     /// Whether no token can be good.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The key for `algorithm`.
+    /// The keys that a token may be signed with, [`TRIES_MAX`] at most: that of its `kid`; if none has
+    /// it, or the token has none, those of its algorithm.
     ///
     /// # Errors
-    /// There is none.
-    pub(super) fn of(&self, algorithm: Algorithm) -> Result<&Key, BadToken> {
-        let key = self.0.iter().find(|key| key.algorithms.contains(&algorithm));
-        key.ok_or(BadToken::Algorithm)
+    /// There is no key for the algorithm, or every key has a `kid` and none has the token's.
+    pub(super) fn of(&self, jws: &Jws<'_>) -> Result<impl Iterator<Item = &Key>, BadToken> {
+        let id = jws.key_id.as_deref();
+        let of_algorithm = || self.0.iter().filter(|key| key.algorithms.contains(&jws.algorithm));
+        let named = id.is_some() && of_algorithm().any(|key| key.id.as_deref() == id);
+        let fits = move |key: &&Key| match (id, &key.id) {
+            (Some(id), Some(own)) => **own == *id,
+            (Some(_), None) => !named,
+            (None, _) => true,
+        };
+        match (of_algorithm().next(), of_algorithm().find(fits)) {
+            (None, _) => Err(BadToken::Algorithm),
+            (Some(_), None) => Err(BadToken::KeyId),
+            (Some(_), Some(_)) => Ok(of_algorithm().filter(fits).take(TRIES_MAX)),
+        }
     }
 }
 
@@ -87,12 +138,13 @@ impl Key {
     ///
     /// # Errors
     /// The key is none, though its form is right.
-    fn new(
+    pub(super) fn new(
         key: DecodingKey,
         bits: usize,
         algorithms: &'static [Algorithm],
     ) -> Result<Self, String> {
-        let key = Key { price: price::of_signature(key.family(), bits), key, algorithms };
+        let price = price::of_signature(key.family(), bits);
+        let key = Key { id: None, price, key, algorithms };
         // Every check begins with reading the key: no signature fits, but a point that is not on its
         // curve is an error.
         match verify("", b"", &key.key, algorithms[0]) {
@@ -100,6 +152,14 @@ impl Key {
             Err(_) => {
                 Err("its numbers are no key; write the file again from the private key".into())
             }
+        }
+    }
+
+    /// Makes this a key for one algorithm of those that it is for.
+    pub(super) fn narrow(&mut self, algorithm: Option<&str>) {
+        let of = |one: &Algorithm| algorithm == Some(&*format!("{one:?}"));
+        if let Some(at) = self.algorithms.iter().position(of) {
+            self.algorithms = &self.algorithms[at..=at];
         }
     }
 
@@ -128,6 +188,11 @@ pub(super) fn hmac(file: &[u8]) -> Result<Key, String> {
     if secret.starts_with(b"-----BEGIN ") {
         return Err("it is a key in PEM; name it with --jwt-public-key-file".into());
     }
+    self::secret(secret)
+}
+
+/// A secret for all HMACs.
+pub(super) fn secret(secret: &[u8]) -> Result<Key, String> {
     if secret.len() < SECRET_BYTES_MIN {
         return Err(format!(
             "a secret has at least {SECRET_BYTES_MIN} bytes (RFC 7518 section 3.2); make one with \
@@ -159,15 +224,7 @@ pub(super) fn public_key(file: &[u8]) -> Result<Key, String> {
     let curve = info.algorithm.parameters_oid().ok();
     match (info.algorithm.oid, curve) {
         (RSA, _) => match modulus_and_exponent(bits) {
-            Ok((modulus @ 2048..=4096, 2..=33)) => {
-                Key::new(DecodingKey::from_rsa_der(bits), modulus, &[Algorithm::RS256])
-            }
-            Ok((2048..=4096, other)) => {
-                Err(format!("the exponent of an RSA key has 2 to 33 bits, this one has {other}"))
-            }
-            Ok((other, _)) => {
-                Err(format!("an RSA key has 2048 to 4096 bits, this one has {other}"))
-            }
+            Ok((modulus, exponent)) => rsa(DecodingKey::from_rsa_der(bits), modulus, exponent),
             Err(error) => Err(format!("it is not a key in PEM: {error}")),
         },
         (EC, Some(P256)) if bits.len() == 65 && bits[0] == UNCOMPRESSED => {
@@ -180,6 +237,17 @@ pub(super) fn public_key(file: &[u8]) -> Result<Key, String> {
             Err("it is neither RSA nor EC P-256 (not compressed) nor Ed25519; use one of these"
                 .into())
         }
+    }
+}
+
+/// An RSA key whose modulus and exponent have so many bits.
+pub(super) fn rsa(key: DecodingKey, modulus: usize, exponent: usize) -> Result<Key, String> {
+    match (modulus, exponent) {
+        (2048..=4096, 2..=33) => Key::new(key, modulus, &[Algorithm::RS256]),
+        (2048..=4096, other) => {
+            Err(format!("the exponent of an RSA key has 2 to 33 bits, this one has {other}"))
+        }
+        (other, _) => Err(format!("an RSA key has 2048 to 4096 bits, this one has {other}")),
     }
 }
 

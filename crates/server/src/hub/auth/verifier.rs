@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::cache::{Cache, TokenHash};
-use super::claims::Claims;
+use super::claims::{Claims, Required};
 use super::failures::Failures;
 use super::jws::Jws;
 use super::keys::Keys;
@@ -12,11 +12,12 @@ use super::{BadToken, User};
 
 /// The keys of a server as one shard uses them.
 ///
-/// A signature check takes up to 0.7 ms, so a turn has a budget for them, and an address that sends
+/// A signature check takes up to 0.7 ms, and a token is tried with four keys at most, so a turn has a budget for them, and an address that sends
 /// bad tokens gets only so many of them checked. A good token that comes again is known without a
 /// check.
 pub(crate) struct Verifier {
     keys: Keys,
+    required: Required,
     cache: Cache,
     failures: Failures,
     /// What this turn may still spend.
@@ -57,17 +58,25 @@ pub(crate) struct VerifierCounts {
 const TRIM_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Verifier {
-    /// Checks tokens with `keys`. Each address may send `failures_per_second` tokens that turn out to
+    /// Checks tokens with `keys`, and that they have what is `required`. Each address may send `failures_per_second` tokens that turn out to
     /// be bad, and twice as many at once.
-    pub(crate) fn new(keys: Keys, failures_per_second: u32) -> Self {
+    pub(crate) fn new(keys: Keys, required: Required, failures_per_second: u32) -> Self {
         Verifier {
             keys,
+            required,
             cache: Cache::default(),
             failures: Failures::new(failures_per_second),
             budget: Budget::of_turn(),
             trim_at: Duration::ZERO,
             counts: VerifierCounts::default(),
         }
+    }
+
+    /// Checks tokens with these keys from now on. Tokens that were verified with others are verified
+    /// again.
+    pub(crate) fn replace_keys(&mut self, keys: Keys) {
+        self.keys = keys;
+        self.cache = Cache::default();
     }
 
     /// A turn begins, at `now` since the start: there is a new budget.
@@ -149,10 +158,16 @@ impl Verifier {
     fn verify(&mut self, token: &str) -> Result<Claims, BadToken> {
         self.budget.spend(price::of_bytes(token.len()));
         let jws = Jws::parse(token)?;
-        let key = self.keys.of(jws.algorithm)?;
-        self.counts.checks += 1;
-        self.budget.spend(key.price());
-        key.verify(&jws)?;
-        Claims::parse(&jws.payload()?)
+        let mut verified = Err(BadToken::Signature);
+        for key in self.keys.of(&jws)? {
+            self.counts.checks += 1;
+            self.budget.spend(key.price());
+            verified = key.verify(&jws);
+            if verified.is_ok() {
+                break;
+            }
+        }
+        verified?;
+        Claims::parse(&jws.payload()?, &self.required)
     }
 }

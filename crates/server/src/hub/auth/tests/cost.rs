@@ -25,7 +25,7 @@ fn a_turn_has_a_budget() {
     ] {
         let mut waiting = good(algorithm, 2 * most + 1);
         let total = waiting.len();
-        let mut verifier = Verifier::new(keys_for(algorithm), 100);
+        let mut verifier = Verifier::new(keys_for(algorithm), Required::default(), 100);
         let mut put_off = 0;
         for turn in 0.. {
             verifier.begin_turn(START);
@@ -54,7 +54,7 @@ fn a_turn_has_a_budget() {
 #[test]
 fn every_turn_makes_progress() {
     let keys = Keys(vec![public_key(RSA_4096_PUBLIC.as_bytes()).expect("it is a key")]);
-    let mut verifier = Verifier::new(keys, 100);
+    let mut verifier = Verifier::new(keys, Required::default(), 100);
     let bad = signed(Algorithm::RS256, &json!({"sub": "alice"}));
     for turn in 0..5 {
         verifier.begin_turn(START);
@@ -63,7 +63,7 @@ fn every_turn_makes_progress() {
         assert_eq!(verifier.counts().checks, turn + 1);
     }
     let tokens = good(Algorithm::ES256, 10);
-    let mut verifier = Verifier::new(keys_for(Algorithm::ES256), 100);
+    let mut verifier = Verifier::new(keys_for(Algorithm::ES256), Required::default(), 100);
     assert!(is_good(&verifier.check(&tokens[0], None, START, NOW)));
     let last =
         tokens.iter().find(|token| verifier.check(token, None, START, NOW) == Verdict::NotNow);
@@ -74,7 +74,7 @@ fn every_turn_makes_progress() {
 /// Long tokens are paid for by their length, whatever becomes of them.
 #[test]
 fn length_has_a_price() {
-    let mut verifier = Verifier::new(keys_for(Algorithm::HS256), 100);
+    let mut verifier = Verifier::new(keys_for(Algorithm::HS256), Required::default(), 100);
     for token in ["x".repeat(1 << 16), format!("{}.{}.{}", "x", "y".repeat(1 << 16), "z")] {
         verifier.begin_turn(START);
         let checks =
@@ -90,7 +90,7 @@ fn length_has_a_price() {
 fn an_address_has_a_bucket() {
     let (abuser, bystander) = (Some(1), Some(2));
     let algorithm = Algorithm::HS256;
-    let mut verifier = Verifier::new(keys_for(algorithm), 10);
+    let mut verifier = Verifier::new(keys_for(algorithm), Required::default(), 10);
     let bad = forged(algorithm, &json!({"sub": "mallory"}));
     let [known, unknown] = [0, 1].map(|n| good(algorithm, 2)[n].clone());
     assert!(is_good(&verifier.check(&known, abuser, START, NOW)));
@@ -115,7 +115,7 @@ fn an_address_has_a_bucket() {
 /// Good tokens cost an address nothing: ten thousand users of one network come back at once.
 #[test]
 fn good_tokens_are_not_counted() {
-    let mut verifier = Verifier::new(keys_for(Algorithm::HS256), 1);
+    let mut verifier = Verifier::new(keys_for(Algorithm::HS256), Required::default(), 1);
     for token in good(Algorithm::HS256, 10_000) {
         verifier.begin_turn(START);
         assert!(is_good(&verifier.check(&token, Some(1), START, NOW)));
@@ -134,7 +134,7 @@ fn all_bad_tokens_are_counted() {
         signed(algorithm, &json!({"sub": 42})),
         signed(algorithm, &json!({"sub": "alice", "exp": 1})),
     ] {
-        let mut verifier = Verifier::new(keys_for(algorithm), 10);
+        let mut verifier = Verifier::new(keys_for(algorithm), Required::default(), 10);
         for _ in 0..20 {
             verifier.begin_turn(START);
             let verdict = verifier.check(&bad, Some(1), START, NOW);
@@ -149,7 +149,7 @@ fn all_bad_tokens_are_counted() {
 #[test]
 fn a_known_token_costs_no_check() {
     let algorithm = Algorithm::ES256;
-    let mut verifier = Verifier::new(keys_for(algorithm), 100);
+    let mut verifier = Verifier::new(keys_for(algorithm), Required::default(), 100);
     let token = signed(algorithm, &json!({"sub": "alice", "nbf": NOW, "exp": NOW + 60}));
     let alice = Verdict::Good(alice(Some(NOW + 60)));
     for unix in [NOW, NOW + 1, NOW + 69, NOW - 10] {
@@ -170,7 +170,7 @@ fn a_known_token_costs_no_check() {
 #[test]
 fn bad_tokens_are_not_kept() {
     let algorithm = Algorithm::HS256;
-    let mut verifier = Verifier::new(keys_for(algorithm), 100);
+    let mut verifier = Verifier::new(keys_for(algorithm), Required::default(), 100);
     let token = signed(algorithm, &json!({"sub": "alice"}));
     assert!(is_good(&verifier.check(&token, None, START, NOW)));
     for bad in [
@@ -193,7 +193,7 @@ fn bad_tokens_are_not_kept() {
 #[test]
 fn the_cache_has_a_bound() {
     for (name_bytes, most) in [(10, 2 * 2048), (255, 2 * (256 << 10) / 255)] {
-        let mut verifier = Verifier::new(keys_for(Algorithm::HS256), 100);
+        let mut verifier = Verifier::new(keys_for(Algorithm::HS256), Required::default(), 100);
         let used = signed(Algorithm::HS256, &json!({"sub": "used"}));
         let mut largest = 0;
         for n in 0..10_000 {
@@ -212,7 +212,7 @@ fn the_cache_has_a_bound() {
 /// A token that is longer than what a cache should hash is checked each time and not kept.
 #[test]
 fn long_tokens_are_not_kept() {
-    let mut verifier = Verifier::new(keys_for(Algorithm::HS256), 100);
+    let mut verifier = Verifier::new(keys_for(Algorithm::HS256), Required::default(), 100);
     let token = signed(Algorithm::HS256, &json!({"sub": "alice", "more": "x".repeat(4096)}));
     for _ in 0..3 {
         assert!(is_good(&verifier.check(&token, None, START, NOW)));
@@ -223,7 +223,7 @@ fn long_tokens_are_not_kept() {
 /// After ten minutes in which nobody comes nothing is kept of tokens and addresses.
 #[test]
 fn all_tables_are_trimmed() {
-    let mut verifier = Verifier::new(keys_for(Algorithm::HS256), 100);
+    let mut verifier = Verifier::new(keys_for(Algorithm::HS256), Required::default(), 100);
     let bad = forged(Algorithm::HS256, &json!({"sub": "mallory"}));
     for (address, token) in good(Algorithm::HS256, 100).iter().enumerate() {
         verifier.begin_turn(START);
@@ -241,7 +241,7 @@ fn all_tables_are_trimmed() {
 /// No time makes it overflow.
 #[test]
 fn extreme_times() {
-    let mut verifier = Verifier::new(keys_for(Algorithm::HS256), u32::MAX);
+    let mut verifier = Verifier::new(keys_for(Algorithm::HS256), Required::default(), u32::MAX);
     let token = signed(Algorithm::HS256, &json!({"sub": "alice", "exp": 1e19, "nbf": -1}));
     let bad = forged(Algorithm::HS256, &json!({"sub": "mallory"}));
     for now in [Duration::ZERO, Duration::from_secs(1 << 53), Duration::MAX, Duration::ZERO] {

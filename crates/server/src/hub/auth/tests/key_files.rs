@@ -1,6 +1,6 @@
 //! Which key files can be used.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
 
@@ -46,21 +46,29 @@ fn other_key_files() {
 /// Files are read, and what is wrong with one names it and its flag in one line.
 #[test]
 fn files() {
-    let path =
-        |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("src/hub/auth/keys").join(name);
-    let public = path("ed.public.pem");
-    let keys = Keys::read(None, Some(&public)).expect("it is a key");
-    assert_eq!(format!("{keys:?}"), "[EdDSA]");
-    assert_eq!(Keys::read(None, None).expect("nothing is wrong").0.len(), 0);
-    for (secret, public, flag) in [
-        (Some(path("none")), None, "--jwt-hmac-secret-file"),
-        (Some(public), None, "--jwt-hmac-secret-file"),
-        (None, Some(path("ed.private.pem")), "--jwt-public-key-file"),
+    let path = |name: &str| -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/hub/auth/keys").join(name)
+    };
+    let files = |secrets: &[&str], public_keys: &[&str], key_set: Option<&str>| KeyFiles {
+        secrets: secrets.iter().map(|name| path(name)).collect(),
+        public_keys: public_keys.iter().map(|name| path(name)).collect(),
+        key_set: key_set.map(path),
+    };
+    let keys = Keys::read(&files(&[], &["ed.public.pem", "ec.public.pem"], None)).expect("keys");
+    assert_eq!(format!("{keys:?}"), "[EdDSA, ES256]");
+    assert_eq!(Keys::read(&KeyFiles::default()).expect("nothing is wrong").len(), 0);
+    let five = ["ed.public.pem"; 5];
+    for (files, flag, named) in [
+        (files(&["none"], &[], None), "--jwt-hmac-secret-file", "none"),
+        (files(&["ed.public.pem"], &[], None), "--jwt-hmac-secret-file", "ed.public.pem"),
+        (files(&[], &["ed.private.pem"], None), "--jwt-public-key-file", "ed.private.pem"),
+        (files(&[], &["ec.public.pem", "none"], None), "--jwt-public-key-file", "none"),
+        (files(&[], &five, None), "--jwt-public-key-file", "key 5 for EdDSA without a `kid`"),
+        (files(&[], &[], Some("ed.public.pem")), "--jwt-key-set-file", "JSON Web Key Set"),
     ] {
-        let error = Keys::read(secret.as_deref(), public.as_deref()).expect_err("one is wrong");
-        let line = error.to_string();
-        let path = secret.or(public).expect("one is given").display().to_string();
-        assert!(line.starts_with(flag) && line.contains(&path) && line.lines().count() == 1);
+        let line = Keys::read(&files).expect_err("one is wrong").to_string();
+        assert!(line.starts_with(flag) && line.contains(named), "{line}");
+        assert_eq!(line.lines().count(), 1, "{line}");
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod cost;
 mod key_files;
+mod key_sets;
+mod required;
 mod signatures;
 
 use std::time::Duration;
@@ -75,7 +77,7 @@ fn forged(algorithm: Algorithm, claims: &Value) -> String {
 
 /// What a verifier that has seen no other token says, asked twice: known or not makes no difference.
 fn verify(keys: &Keys, token: &str, unix: u64) -> Result<User, BadToken> {
-    let mut verifier = Verifier::new(keys.clone(), 100);
+    let mut verifier = Verifier::new(keys.clone(), Required::default(), 100);
     let [first, second] = [(); 2].map(|()| {
         verifier.begin_turn(Duration::ZERO);
         verifier.check(token, Some(1), Duration::ZERO, unix)
@@ -86,6 +88,19 @@ fn verify(keys: &Keys, token: &str, unix: u64) -> Result<User, BadToken> {
         Verdict::Bad(bad) => Err(bad),
         other => panic!("one token in a turn is checked: {other:?}"),
     }
+}
+
+/// The token that the library signs with the key of this name.
+fn signed_as(algorithm: Algorithm, kid: Option<&str>, secret: &[u8]) -> String {
+    let der = |pem: &str| Document::from_pem(pem).expect("it is PEM").1;
+    let key = match algorithm {
+        Algorithm::RS256 => EncodingKey::from_rsa_der(der(RSA_PRIVATE).as_bytes()),
+        Algorithm::ES256 => EncodingKey::from_ec_der(der(EC_PRIVATE).as_bytes()),
+        Algorithm::EdDSA => EncodingKey::from_ed_der(der(ED_PRIVATE).as_bytes()),
+        _ => EncodingKey::from_secret(secret),
+    };
+    let header = Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) };
+    encode(&header, &json!({"sub": "alice"}), &key).expect("it can be signed")
 }
 
 fn alice(expires: Option<u64>) -> User {
