@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::RequestError;
 use super::entries::Key;
-use crate::Shard;
+use super::event::RequestError;
 use crate::memory::Trim;
+use crate::names::Shard;
 
 /// Offers of all shards, by service.
 #[derive(Default)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::RequestId;
-use crate::{Member, Ticket};
+use super::request_id::RequestId;
+use crate::names::{Member, Ticket};
 
 /// An event for a member.
 #[derive(Clone, Debug, PartialEq, Eq)]

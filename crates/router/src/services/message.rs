@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::RequestError;
 use super::directory::Readiness;
 use super::entries::Key;
-use crate::Shard;
+use super::event::RequestError;
+use crate::names::Shard;
 
 /// A message from one shard to another. The caller carries it there, in order and without loss.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! Counts of payload that waits for congested connections.
 
-use super::{Limits, MemberEntries};
+use super::limits::Limits;
+use super::records::MemberEntries;
 
 /// Counts `bytes` of payload as parked for a member, unless they exceed the bound of the member or
 /// that of the shard. `total` counts the shard's. Returns whether they fit.

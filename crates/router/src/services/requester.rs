@@ -1,7 +1,10 @@
 //! Requests on the shard of the requester.
 
+use super::entries::Key;
+use super::event::{RequestError, ServiceEvent};
 use super::parking::{park, unpark};
-use super::*;
+use super::records::{ByteLen, Ready, Waiting};
+use super::shard::Services;
 
 impl<P: ByteLen> Services<P> {
     /// Stores the outcome of a request, unless it has one or its requester has left.

@@ -1,7 +1,16 @@
 //! Requests on the shard of the responder.
 
+use std::sync::Arc;
+
+use super::directory::Readiness;
+use super::entries::Key;
+use super::event::{RequestError, ServiceEvent};
+use super::message::{Request, ServiceMessage};
 use super::parking::{park, unpark};
-use super::*;
+use super::records::{ByteLen, MemberEntries, Offer, Ready, Serving};
+use super::request_id::RequestId;
+use super::shard::Services;
+use crate::names::Member;
 
 /// A responder that was congested gets new requests once it has no more than this many unseen ones.
 const UNSEEN_FEW: u32 = 4;
