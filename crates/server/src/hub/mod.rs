@@ -20,6 +20,7 @@ pub(crate) mod command;
 mod commands;
 pub(crate) mod config;
 pub(crate) mod control;
+mod control_plane;
 mod counters;
 mod delivery;
 mod delivery_token;

@@ -6,7 +6,7 @@ use murre_core::ConnId;
 use murre_router::channels::{Payload, Position, Publication, Recovery};
 use murre_router::services::RequestId as ServiceRequest;
 
-use super::RequestId;
+use super::command::RequestId;
 use super::encodings::Encodings;
 use super::error::{Error, ErrorCode};
 use super::session::Session;
