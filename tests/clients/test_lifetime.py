@@ -1,6 +1,6 @@
-"""Connections that end in every way there is, and what the server holds of them afterwards.
+"""Connections that end in every possible way. Afterwards the server holds nothing of them.
 
-The server is started with timeouts of a few seconds, so that the silent ones end during the test.
+The server is started with timeouts of a few seconds, so that silent connections end during the test.
 """
 
 import contextlib
