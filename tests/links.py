@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks that each link of the pages leads to a file of this tree, and to a heading if it names one.
+"""Checks that each link of the pages leads to a file of this tree, and to a heading if it names one; and that
+each Rust file that ARCHITECTURE.md names exists.
 
 Links to the web are not followed."""
 
@@ -37,10 +38,24 @@ def broken(page):
             yield f"{page.relative_to(ROOT)}: {link} has no such heading"
 
 
+def files(pattern):
+    """The files of this tree that match a pattern of git."""
+    command = ["git", "ls-files", pattern]
+    return subprocess.run(command, cwd=ROOT, text=True, check=True,
+                          capture_output=True).stdout.splitlines()
+
+
+def unknown(page):
+    known = files("*.rs")
+    for name in re.findall(r"`([\w/]+\.rs)`", (ROOT / page).read_text()):
+        if not any(f"/{path}".endswith(f"/{name}") for path in known):
+            yield f"{page}: {name} does not exist"
+
+
 def main():
-    pages = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, text=True, check=True,
-                           capture_output=True).stdout.splitlines()
+    pages = files("*.md")
     found = [problem for page in pages for problem in broken(ROOT / page)]
+    found += unknown("ARCHITECTURE.md")
     print("\n".join(found) if found else f"the links of {len(pages)} pages lead somewhere")
     return 1 if found else 0
 
