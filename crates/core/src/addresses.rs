@@ -1,11 +1,11 @@
-//! How many connections each address has and how fast it opens new ones, over all shards: in memory
-//! that has the same bound however many addresses there are.
+//! How many connections each address has and how fast it opens new ones, over all shards, in memory with
+//! the same bound however many addresses there are.
 //!
-//! Addresses are counted in two rows of cells, by hash. An address is taken to have what the lower
-//! of its two cells says: never less than it has, and more only where it shares both cells with
-//! others (a count-min sketch: Cormode and Muthukrishnan, 2005). With n connections open that is n /
-//! 65,536 too many on average. The hash has a key of its own in every process, so that nobody can
-//! choose addresses that share their cells with somebody else's.
+//! Addresses are counted in two rows of cells, by hash. The count of an address is the lower of its two
+//! cells: never less than its connections, and more only where it shares both cells with others (a
+//! count-min sketch: Cormode and Muthukrishnan, 2005). With n connections open that is n / 65,536 too
+//! many on average. The hash has a random key in every process, so a client cannot choose addresses that
+//! share the cells of another.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -13,45 +13,48 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
-/// What one address may have and do; `None` is no limit. An IPv6 address stands for its /64, which
-/// is what one host or one household is given (RFC 6177).
+use crate::token_bucket::{BucketState, TokenBucket};
+
+/// The limits of one address; `None` is no limit. An IPv6 address stands for its /64, which one host or
+/// one household is given (RFC 6177).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddressLimits {
     /// Connections that are served at a time.
     pub conns_max: Option<u32>,
-    /// New connections per second, over ten seconds: all of those may come at once.
+    /// New connections per second, averaged over ten seconds: all of those may come at once.
     pub handshakes_per_second_max: Option<u32>,
 }
 
-/// Why a connection of an address is not to be served.
+/// Which limit of its address a connection exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Excess {
-    /// It has as many as it may have.
+    /// [`AddressLimits::conns_max`].
     Connections,
-    /// It opens them too fast.
+    /// [`AddressLimits::handshakes_per_second_max`].
     Handshakes,
-    /// It has so many more than it may have, of connections that were refused and are not closed
-    /// yet, that it is not even to be told.
+    /// The address also has 16 refused connections that are not closed yet, so this one is aborted
+    /// without an answer.
     Flood,
 }
 
 impl Excess {
-    /// All of them, in the order of their numbers.
+    /// Every excess, by its discriminant.
     pub const ALL: [Excess; 3] = [Excess::Connections, Excess::Handshakes, Excess::Flood];
 }
 
-/// The connections of all addresses. Shared by the shards of a server.
+/// The connections of all addresses, shared by the shards of a server.
 #[derive(Debug)]
 pub struct Addresses {
-    limits: AddressLimits,
+    conns_max: Option<u32>,
+    handshakes: Option<TokenBucket>,
     hash: RandomState,
     began: Instant,
-    /// Both rows, in pages that take memory when an address is in them first.
+    /// Both rows, in pages that take memory when an address is first counted in them.
     pages: Box<[OnceLock<Box<Page>>; 2 * CELLS / PAGE]>,
 }
 
-/// Where the connection of an address is counted; 0: nowhere.
+/// Where the connections of an address are counted; 0 is nowhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place(u32);
 
@@ -59,8 +62,8 @@ pub(crate) struct Place(u32);
 struct Cell {
     /// Connections that are open.
     open: AtomicU32,
-    /// Nanoseconds since `Addresses::began`, from which on nothing is owed for those opened.
-    paid: AtomicU64,
+    /// The [`BucketState`] of new connections, on the clock of `Addresses::began`.
+    handshakes: AtomicU64,
 }
 
 type Page = [Cell; PAGE];
@@ -72,10 +75,9 @@ const PAGE: usize = 256;
 /// The bound of all of it.
 const _: () = assert!(2 * CELLS * size_of::<Cell>() == 2 << 20);
 
-/// What has not been opened in this time may be opened at once.
-const BURST: u64 = 10 * SECOND;
-const SECOND: u64 = 1_000_000_000;
-/// Connections beyond the limit that are told so: each has a slot until it is closed.
+/// The rate of new connections is averaged over so many seconds.
+const BURST_SECONDS: u32 = 10;
+/// Connections beyond the limit that get an answer: each has a slot until it is closed.
 const REFUSED_MAX: u32 = 16;
 
 impl Place {
@@ -93,32 +95,34 @@ impl Default for Addresses {
 }
 
 impl Addresses {
-    /// Nobody is connected yet.
+    /// No connections yet.
     pub fn new(limits: AddressLimits) -> Self {
+        let AddressLimits { conns_max, handshakes_per_second_max } = limits;
+        let bucket = |rate: u32| TokenBucket::new(rate, rate.max(1).saturating_mul(BURST_SECONDS));
         Addresses {
-            limits,
+            conns_max,
+            handshakes: handshakes_per_second_max.map(bucket),
             hash: RandomState::new(),
             began: Instant::now(),
             pages: Box::new([const { OnceLock::new() }; 2 * CELLS / PAGE]),
         }
     }
 
-    /// Counts a connection of `ip`, whether it is to be served or not, until it [`leave`]s.
+    /// Counts a connection of `ip`, within its limits or not, until it [`leave`]s.
     ///
     /// [`leave`]: Addresses::leave
     pub(crate) fn enter(&self, ip: IpAddr, now: Instant) -> (Place, Result<(), Excess>) {
-        let AddressLimits { conns_max, handshakes_per_second_max } = self.limits;
-        if conns_max.is_none() && handshakes_per_second_max.is_none() {
+        if self.conns_max.is_none() && self.handshakes.is_none() {
             return (Place::default(), Ok(()));
         }
         let place = self.place(ip);
         let counts = self.cells(place).map(|cell| cell.open.fetch_add(1, Ordering::Relaxed) + 1);
-        let (open, conns_max) = (counts[0].min(counts[1]), conns_max.unwrap_or(u32::MAX));
+        let (open, conns_max) = (counts[0].min(counts[1]), self.conns_max.unwrap_or(u32::MAX));
         let verdict = if open > conns_max.saturating_add(REFUSED_MAX) {
             Err(Excess::Flood)
         } else if open > conns_max {
             Err(Excess::Connections)
-        } else if handshakes_per_second_max.is_some_and(|rate| !self.pay(place, rate, now)) {
+        } else if self.handshakes.is_some_and(|bucket| !self.take_handshake(bucket, place, now)) {
             Err(Excess::Handshakes)
         } else {
             Ok(())
@@ -126,7 +130,7 @@ impl Addresses {
         (place, verdict)
     }
 
-    /// The connection is over.
+    /// Ends the count of a connection that [`enter`](Addresses::enter) began.
     pub(crate) fn leave(&self, place: Place) {
         if place != Place::default() {
             for cell in self.cells(place) {
@@ -135,20 +139,19 @@ impl Addresses {
         }
     }
 
-    /// Whether an address may open one more. Those that are refused cost nothing: of a crowd that
-    /// comes again and again some are always served.
-    fn pay(&self, place: Place, per_second: u32, now: Instant) -> bool {
-        let now = now.saturating_duration_since(self.began).as_nanos() as u64; // For 584 years.
+    /// Whether the rate of new connections allows one more. A refused one costs nothing: of many clients
+    /// behind one address that try again and again some are always served.
+    fn take_handshake(&self, bucket: TokenBucket, place: Place, now: Instant) -> bool {
         let cells = self.cells(place);
-        let [one, other] = cells.map(|cell| cell.paid.load(Ordering::Relaxed).max(now));
-        let paid = one.min(other) + SECOND / u64::from(per_second.max(1));
-        if paid > now + BURST {
-            return false;
+        let [one, other] = cells.map(|cell| cell.handshakes.load(Ordering::Relaxed));
+        let mut state = BucketState(one.min(other));
+        let allowed = bucket.try_take(&mut state, now.saturating_duration_since(self.began));
+        if allowed {
+            for cell in cells {
+                cell.handshakes.fetch_max(state.0, Ordering::Relaxed);
+            }
         }
-        for cell in cells {
-            cell.paid.fetch_max(paid, Ordering::Relaxed);
-        }
-        true
+        allowed
     }
 
     fn place(&self, ip: IpAddr) -> Place {
@@ -197,9 +200,10 @@ mod tests {
         (0..tries).filter(|_| addresses.enter(ip, now).1.is_ok()).count()
     }
 
-    /// So many, then some that are told so, then those that are not; and as many again as leave.
+    /// An address gets as many connections as its limit, then some refusals with an answer, then some
+    /// without; and as many connections again as it closes.
     #[test]
-    fn an_address_has_its_connections_and_no_more() {
+    fn connections_of_an_address_are_limited() {
         let addresses = limited(Some(3), None);
         let (one, now) = (ip("203.0.113.1"), Instant::now());
         let entered: Vec<_> = (0..30).map(|_| addresses.enter(one, now)).collect();
@@ -215,7 +219,7 @@ mod tests {
 
     /// An IPv6 address stands for its /64, an IPv4 address for itself however it is written.
     #[test]
-    fn what_an_address_is() {
+    fn addresses_that_count_as_one() {
         let addresses = Addresses::default();
         let same = |one, other| addresses.place(ip(one)) == addresses.place(ip(other));
         assert!(same("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff"));
@@ -230,8 +234,8 @@ mod tests {
         assert!(same("64:ff9b::1:0:0:1", "64:ff9b::1:0:0:2"), "it is no address of a NAT64");
     }
 
-    /// What ten seconds allow may come at once, then so many a second; who is refused has not spent
-    /// anything.
+    /// The connections of ten seconds may come at once, then as many a second as the rate; a refused
+    /// connection costs nothing.
     #[test]
     fn connections_are_opened_at_a_rate() {
         let addresses = limited(None, Some(5));
@@ -244,8 +248,8 @@ mod tests {
         assert_eq!(served(&addresses, one, now + Duration::from_secs(3600), 1000), 50);
     }
 
-    /// A crowd of addresses takes no more memory than the bound, hardly keeps a newcomer from what
-    /// it may have, and leaves nothing behind.
+    /// The connections of many addresses take no more memory than the bound, hardly lower the limit of
+    /// another address, and leave no count behind.
     #[test]
     fn a_crowd_is_counted_in_bounded_memory() {
         let addresses = limited(Some(100), Some(1));
@@ -253,7 +257,7 @@ mod tests {
         let crowd: Vec<_> = (0..200_000_u32)
             .map(|host| addresses.enter(IpAddr::from(host.to_be_bytes()), now).0)
             .collect();
-        // About three strangers in each cell.
+        // About three of the addresses are in each cell.
         assert!(served(&addresses, ip("2001:db8::1"), now, 100) >= 5);
         crowd.iter().for_each(|&place| addresses.leave(place));
         let open = |cell: &Cell| u64::from(cell.open.load(Ordering::Relaxed));
@@ -261,7 +265,7 @@ mod tests {
         assert_eq!(pages.flat_map(|page| page.iter()).map(open).sum::<u64>(), 2 * 100);
     }
 
-    /// Without limits nothing is counted, and no memory taken.
+    /// Without limits nothing is counted, and no memory is used.
     #[test]
     fn no_limits_cost_nothing() {
         let addresses = Addresses::default();

@@ -156,6 +156,7 @@ mod outbox;
 mod peers;
 mod protocol;
 mod shard;
+mod token_bucket;
 
 pub mod host;
 pub mod serve;
@@ -182,6 +183,7 @@ pub use server::{
     Pin, Placement, Server, ServerConfig, ServerError, ServerHandle, ShardHandle, Signals,
 };
 pub use shard::{Held, Shard, ShardConfig};
+pub use token_bucket::{BucketState, RateDecision, TokenBucket};
 
 /// Frames that are encoded once and shared by their receivers.
 pub use bytes::Bytes;

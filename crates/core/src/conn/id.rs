@@ -1,25 +1,26 @@
-//! Names of connections.
+//! Ids of connections.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Names one connection for as long as it lives.
+/// Identifies one connection of a shard for as long as it lives.
 ///
-/// Slots are used again; the generation tells an old name from a new one, so a name that has
-/// outlived its connection resolves to nothing.
+/// Slots are used again. The generation tells the connections of one slot apart, so the id of a
+/// connection that is gone resolves to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId {
     index: u32,
     generation: u32,
 }
 
-/// `INDEX-GENERATION`: a name that people and other programs can give back.
+/// Writes `INDEX-GENERATION`, which [`FromStr`] reads.
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.index, self.generation)
     }
 }
 
+/// Reads `INDEX-GENERATION`. Any other text is an error.
 impl FromStr for ConnId {
     type Err = ();
 
@@ -31,27 +32,44 @@ impl FromStr for ConnId {
     }
 }
 
-/// Generations wrap at 24 bits: what a [`Token`](crate::ring::Token) has room for.
+/// Generations have 24 bits: a [`Token`](crate::ring::Token) has room for no more.
 const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl ConnId {
-    /// The name of the connection that has slot `index` in its `generation`-th use.
+    /// The connection in slot `index` in the `generation`-th use of the slot.
     pub(crate) const fn new(index: u32, generation: u32) -> Self {
         ConnId { index, generation: generation & GENERATION_MASK }
     }
 
-    /// The connection's slot: unique among the connections that a shard has at one time.
+    /// The slot: unique among the connections that a shard has at one time.
     pub fn index(self) -> u32 {
         self.index
     }
 
-    /// Which use of the slot this is, modulo 2^24.
+    /// How often the slot has been used before, modulo 2^24.
     pub fn generation(self) -> u32 {
         self.generation
     }
 
-    /// The name of the next connection in the same slot.
+    /// The next connection in the same slot.
     pub(crate) fn next(self) -> Self {
         ConnId::new(self.index, self.generation + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An id is read back from its text, and no other text is an id.
+    #[test]
+    fn ids_are_read_back() {
+        for conn in [ConnId::new(0, 0), ConnId::new(7, 12), ConnId::new(u32::MAX, (1 << 24) - 1)] {
+            assert_eq!(conn.to_string().parse(), Ok(conn));
+        }
+        for text in ["", "-", "1", "1-", "-1", "1-2-3", "1-16777216", "4294967296-0", "a-0", "1 -2"]
+        {
+            assert_eq!(text.parse::<ConnId>(), Err(()), "{text}");
+        }
     }
 }

@@ -1,46 +1,48 @@
-//! One connection's transport: where it is in its life, and what the kernel holds of it.
+//! One connection's transport: its state, and what the kernel holds of it.
 
 pub(crate) mod id;
 pub(crate) mod send_queue;
 pub(crate) mod session_timers;
 pub(crate) mod slab;
+pub(crate) mod states;
 pub(crate) mod timers;
 
 use crate::addresses::Place;
-use crate::conn::send_queue::SendQueue;
 use crate::pool::NONE;
 use crate::ring::{OpKind, Socket};
 
+use send_queue::SendQueue;
+
 /// One connection.
 ///
-/// Idle ones dominate, so what an idle one does not need is elsewhere: receive buffers are the
-/// ring's, queued bytes are in the shard's send pool, input that was cut off is in its spill pool.
+/// Most connections are idle, so what an idle connection does not need is elsewhere: the ring has the
+/// receive buffers, the shard's send pool the queued bytes, its spill pool unconsumed input.
 pub(crate) struct Conn {
-    /// The use of this slot, modulo 2^24; see [`crate::ConnId`].
+    /// How often this slot has been used before, modulo 2^24; see [`crate::ConnId`].
     pub(crate) generation: u32,
-    /// Meaningless before it is open. While the slot is free: the next free slot.
+    /// Valid once the connection is open. In a free slot: the next free slot.
     pub(crate) socket: Socket,
     pub(crate) queue: SendQueue,
-    /// Input that could not be consumed yet, in the shard's spill pool.
+    /// Input that the protocol has not consumed yet, as a key of the shard's spill pool.
     pub(crate) tail: u32,
     pub(crate) state: State,
-    /// What the kernel still holds: the slot must not be used again before it is empty.
+    /// What the kernel still holds: the slot cannot be used again before this is empty.
     pub(crate) in_flight: InFlight,
-    pub(crate) marks: Marks,
+    pub(crate) flags: Flags,
     pub(crate) reason: CloseReason,
-    /// Where the peer's address counts it.
+    /// Where the peer's address is counted.
     pub(crate) place: Place,
 }
 
-/// Bytes of the transport's own that a connection takes, idle or not.
+/// Bytes that the transport of a connection takes, idle or not.
 pub const CONN_BYTES: usize = size_of::<Conn>();
 
-/// Half a cache line. The other half is left to the protocol's state.
+/// Half a cache line. The other half is for the protocol's state.
 const _: () = assert!(CONN_BYTES <= 32);
 
 /// ```text
 ///            accepted,             close              all sent             end of input,
-///            connected                                                     or time is up
+///            connected                                                     or timeout
 ///  Reserved ──────────▶ Open ──────────────▶ Closing ──────────▶ Lingering ─────────────▶ Terminating ──▶ Free
 ///      │                  └─ end of input with nothing to send, error, abort ─────────────────▲    nothing
 ///      └─ failed ──────────────────────────────────────────────────────────────────────────▲─┘    in flight
@@ -51,18 +53,18 @@ pub(crate) enum State {
     Free,
     /// An accept or a connect is in flight for this slot.
     Reserved,
-    /// Both sides may speak.
+    /// Both sides may send.
     Open,
-    /// What is queued is being sent; nothing more is queued and nothing is read.
+    /// The queued bytes are being sent; nothing more is queued and nothing is read.
     Closing,
-    /// FIN is sent; input is thrown away until the peer's FIN. Closing at once instead would answer
+    /// FIN is sent; input is discarded until the peer's FIN. Closing at once instead would answer
     /// unread input with RST, which can overtake our last bytes (RFC 9112 section 9.6).
     Lingering,
-    /// The socket is shut down; waits for the kernel to let go of it.
+    /// The socket is shut down; the last operations have yet to complete.
     Terminating,
 }
 
-/// Which operations are in flight, one bit each: see [`OpKind`].
+/// The operations in flight, one bit each: see [`OpKind`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InFlight(u8);
 
@@ -75,8 +77,9 @@ impl InFlight {
         self.0 == 0
     }
 
-    /// Something that may take for ever unless the socket is shut down, which is not under way.
-    pub(crate) fn waits(self) -> bool {
+    /// Whether an operation may take for ever unless the socket is shut down, and no shutdown is in
+    /// flight.
+    pub(crate) fn needs_shutdown(self) -> bool {
         (self.has(OpKind::Poll) || self.has(OpKind::Send)) && !self.has(OpKind::Shutdown)
     }
 
@@ -91,46 +94,47 @@ impl InFlight {
     }
 }
 
-/// What is to be known of a connection.
+/// What else a shard remembers of a connection, one bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Mark {
+pub(crate) enum Flag {
     /// Listed in the outbox's `dirty`, so that a turn flushes a connection once.
     Dirty = 1,
-    /// Listed in `Shard::starved` or `Shard::leaving`: something is there to be read.
+    /// Listed in `Shard::starved` or `Shard::hung_up`: input is there to be read.
     Unread = 2,
     /// The socket has been shut down in both directions.
-    Shut = 4,
-    /// The peer has taken some of what was queued for it since it was last asked for.
-    Took = 8,
-    /// The protocol takes no input of it at present.
+    ShutDown = 4,
+    /// The peer has taken some queued bytes since [`Outbox::stands_still`](crate::Outbox::stands_still)
+    /// was last called.
+    Progressed = 8,
+    /// The protocol takes no input of the connection at present.
     Held = 16,
     /// Listed in the outbox's `released`, so that a turn resumes a connection once.
     Released = 32,
-    /// It has been held, and nothing was offered to the protocol since.
+    /// The connection was held, and no input has been offered to the protocol since.
     Resumed = 64,
-    /// It speaks WebSocket.
+    /// The connection speaks WebSocket.
     WebSocket = 128,
 }
 
-/// Which marks a connection has, one bit each.
+/// The [`Flag`]s of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Marks(u8);
+pub(crate) struct Flags(u8);
 
-impl Marks {
-    pub(crate) fn has(self, mark: Mark) -> bool {
-        self.0 & mark as u8 != 0
+impl Flags {
+    pub(crate) fn has(self, flag: Flag) -> bool {
+        self.0 & flag as u8 != 0
     }
 
-    /// Sets the mark, and returns whether it was set before.
-    pub(crate) fn set(&mut self, mark: Mark) -> bool {
-        let before = self.has(mark);
-        self.0 |= mark as u8;
+    /// Sets the flag, and returns whether it was set before.
+    pub(crate) fn set(&mut self, flag: Flag) -> bool {
+        let before = self.has(flag);
+        self.0 |= flag as u8;
         before
     }
 
-    pub(crate) fn clear(&mut self, mark: Mark) {
-        self.0 &= !(mark as u8);
+    pub(crate) fn clear(&mut self, flag: Flag) {
+        self.0 &= !(flag as u8);
     }
 }
 
@@ -138,40 +142,40 @@ impl Marks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CloseReason {
-    /// The protocol came to its end.
+    /// The protocol ended the connection normally.
     Finished,
     /// The peer closed its side.
     PeerClosed,
-    /// The peer reset the connection, or it broke.
+    /// The peer reset the connection, or the network broke it.
     PeerReset,
-    /// No whole request in time.
+    /// No complete request arrived in time.
     HandshakeTimeout,
     /// The peer was silent for too long.
     IdleTimeout,
     /// The request was refused.
     BadRequest,
-    /// The peer broke the framing protocol.
+    /// The peer violated the framing protocol (RFC 6455).
     BadFrame,
     /// A message came in too many frames.
     TooManyFragments,
     /// Too many pings and pongs came within a second.
     TooManyPings,
-    /// A message came too slowly, or nothing was taken of what was queued.
+    /// A message arrived too slowly, or the peer took none of the queued bytes for too long.
     TooSlow,
-    /// The peer reads too slowly: more than the bound was queued for it.
+    /// The peer reads too slowly: more bytes were queued for it than the limit allows.
     SlowConsumer,
-    /// It was not to be served: its address has too much already.
+    /// The peer's address exceeded one of its limits.
     Refused,
     /// The shard is being drained.
     Draining,
-    /// Memory is short: its first request, or one that would start a session, was answered with 503.
+    /// Memory was short: the first request, or one that would start a session, was answered with 503.
     Overloaded,
-    /// The kernel refused an operation for a reason that is not the peer's.
+    /// The kernel refused an operation for a reason that the peer did not cause.
     Failed,
 }
 
 impl CloseReason {
-    /// Every reason, in the order of their numbers.
+    /// Every reason, by its discriminant.
     pub const ALL: [CloseReason; 15] = [
         CloseReason::Finished,
         CloseReason::PeerClosed,
@@ -190,7 +194,7 @@ impl CloseReason {
         CloseReason::Failed,
     ];
 
-    /// The name under which it is counted.
+    /// The name of its counter in the metrics.
     pub fn name(self) -> &'static str {
         match self {
             CloseReason::Finished => "finished",
@@ -211,7 +215,8 @@ impl CloseReason {
         }
     }
 
-    /// The error table: whose fault it is when an operation on a socket fails with `errno`.
+    /// The reason when an operation on a socket fails with `errno`: errors that a peer or the network
+    /// can cause are a reset, all others a failure of this machine.
     pub(crate) fn of_errno(errno: i32) -> Self {
         use nix::errno::Errno;
         match Errno::from_raw(errno) {
@@ -241,24 +246,24 @@ impl Conn {
             tail: NONE,
             state: State::Free,
             in_flight: InFlight::default(),
-            marks: Marks::default(),
+            flags: Flags::default(),
             reason: CloseReason::Finished,
             place: Place::default(),
         }
     }
 
-    /// Something is under way that will lead to input being read.
-    pub(crate) fn reading(&self) -> bool {
-        self.unread() || self.in_flight.has(OpKind::Poll)
+    /// Whether an operation is in flight, or queued, that leads to input being read.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.is_unread() || self.in_flight.has(OpKind::Poll)
     }
 
-    /// Input is there, and is about to be read.
-    pub(crate) fn unread(&self) -> bool {
-        self.marks.has(Mark::Unread) || self.in_flight.has(OpKind::Recv)
+    /// Whether input is there that has yet to be read.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.flags.has(Flag::Unread) || self.in_flight.has(OpKind::Recv)
     }
 
-    /// It is open, and the protocol takes no input of it at present.
-    pub(crate) fn held(&self) -> bool {
-        self.state == State::Open && self.marks.has(Mark::Held)
+    /// Whether the connection is open and the protocol takes no input of it at present.
+    pub(crate) fn is_held(&self) -> bool {
+        self.state == State::Open && self.flags.has(Flag::Held)
     }
 }

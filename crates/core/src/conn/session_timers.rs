@@ -1,7 +1,7 @@
-//! Timers of sessions: on time to the turn, and paid for by those sessions alone that set one.
+//! Timers of sessions: exact to the turn. Only sessions that set one take memory for it.
 //!
-//! The coarse timer that each connection has ([`timers`](super::timers)) belongs to the protocol, for
-//! pings and time limits.
+//! The coarse timer of each connection ([`timers`](super::timers)) belongs to the protocol, for pings and
+//! time limits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
@@ -26,7 +26,7 @@ impl SessionTimers {
         self.ends.insert((end, index));
     }
 
-    /// Forgets the timer of slot `index`, if it has one.
+    /// Clears the timer of slot `index`, if it has one.
     pub(crate) fn clear(&mut self, index: u32) {
         if self.by_slot.is_empty() {
             return;
@@ -34,18 +34,18 @@ impl SessionTimers {
         if let Some(end) = self.by_slot.remove(&index) {
             self.ends.remove(&(end, index));
         }
-        // A quarter, so that it does not grow again at once.
+        // Only below a quarter, so that it does not grow again at once.
         if self.by_slot.capacity() > KEPT && self.by_slot.len() < self.by_slot.capacity() / 4 {
             self.by_slot.shrink_to(KEPT.max(self.by_slot.len() * 2));
         }
     }
 
-    /// When the first timer runs out.
+    /// When the first timer expires.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.ends.first().map(|&(end, _)| end)
     }
 
-    /// The slot of a timer that has run out by `now`, earliest first. The timer is forgotten.
+    /// The slot of a timer that has expired by `now`, earliest first. The timer is cleared.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<u32> {
         let &(end, index) = self.ends.first()?;
         if end > now {
@@ -68,8 +68,8 @@ mod tests {
 
     use super::*;
 
-    /// Timers run out in the order of their ends, once, never early, with the last end that was set,
-    /// and not after they were cleared.
+    /// Timers expire in the order of their ends, once, never early, with the last end that was set, and
+    /// not after they were cleared.
     #[test]
     fn timers_run_out_in_order() {
         let (start, mut timers) = (Instant::now(), SessionTimers::default());

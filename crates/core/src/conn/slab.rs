@@ -1,27 +1,34 @@
-//! One shard's connections.
+//! The connections of one shard, by slot.
 
-use crate::conn::id::ConnId;
-use crate::conn::{Conn, State};
+use std::ops::{Index, IndexMut};
+
+use super::id::ConnId;
+use super::{Conn, State};
 use crate::pool::NONE;
 use crate::ring::Socket;
 
-/// The slots of one shard. Address space for all of them is taken at startup, memory as they are
-/// first used: the last freed slot, which is the warmest, is used next.
+/// The slots of one shard. Address space for all of them is reserved at startup; memory is used as slots
+/// are first used. The slot that was freed last, which is the warmest in the caches, is used next.
+///
+/// `slab[conn]` is for a connection that the caller knows to be alive, because an operation of it is in
+/// flight or has just completed; it panics otherwise. [`get`](Slab::get) is for a [`ConnId`] that may be
+/// stale.
 pub(crate) struct Slab {
-    /// Never reallocated: made with room for `conns_max`.
+    /// Never reallocated: made with capacity for `conns_max`.
     slots: Vec<Conn>,
     conns_max: u32,
-    /// The last freed slot; the others are linked through `Conn::socket`.
+    /// The slot that was freed last; the others are linked through `Conn::socket`.
     free: u32,
     used: u32,
 }
 
 impl Slab {
+    /// An empty slab for at most `conns_max` connections.
     pub(crate) fn new(conns_max: u32) -> Self {
         Slab { slots: Vec::with_capacity(conns_max as usize), conns_max, free: NONE, used: 0 }
     }
 
-    /// Takes a slot for a connection to come; `None` when every slot is taken.
+    /// Takes a slot for an accept or a connect; `None` when every slot is taken.
     pub(crate) fn reserve(&mut self) -> Option<ConnId> {
         let index = if self.free != NONE {
             let index = self.free;
@@ -33,43 +40,49 @@ impl Slab {
         } else {
             return None;
         };
-        let conn = &mut self.slots[index as usize];
-        assert_eq!(conn.state, State::Free);
-        conn.state = State::Reserved;
-        conn.socket = Socket(NONE);
+        let slot = &mut self.slots[index as usize];
+        assert_eq!(slot.state, State::Free);
+        slot.state = State::Reserved;
+        slot.socket = Socket(NONE);
         self.used += 1;
-        Some(ConnId::new(index, conn.generation))
+        Some(ConnId::new(index, slot.generation))
     }
 
     /// Frees the slot of a connection that is over and of which the kernel holds nothing.
-    pub(crate) fn free(&mut self, id: ConnId) {
+    pub(crate) fn free(&mut self, conn: ConnId) {
         let free = self.free;
-        let conn = self.get_mut(id).expect("freed once");
-        assert!(conn.in_flight.is_empty() && conn.queue.is_empty() && conn.tail == NONE);
-        *conn = Conn { generation: id.next().generation(), socket: Socket(free), ..Conn::free() };
-        self.free = id.index();
+        let slot = &mut self[conn];
+        assert!(slot.in_flight.is_empty() && slot.queue.is_empty() && slot.tail == NONE);
+        *slot = Conn { generation: conn.next().generation(), socket: Socket(free), ..Conn::free() };
+        self.free = conn.index();
         self.used -= 1;
     }
 
-    /// `None` for a connection that is gone, whoever has its slot now.
-    pub(crate) fn get(&self, id: ConnId) -> Option<&Conn> {
-        let conn = self.slots.get(id.index() as usize)?;
-        (conn.generation == id.generation() && conn.state != State::Free).then_some(conn)
+    /// The connection, or `None` if it is gone, even if another connection has its slot now.
+    pub(crate) fn get(&self, conn: ConnId) -> Option<&Conn> {
+        let slot = self.slots.get(conn.index() as usize)?;
+        (slot.generation == conn.generation() && slot.state != State::Free).then_some(slot)
     }
 
-    /// `None` for a connection that is gone, whoever has its slot now.
-    pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
-        let conn = self.slots.get_mut(id.index() as usize)?;
-        (conn.generation == id.generation() && conn.state != State::Free).then_some(conn)
+    /// The connection, or `None` if it is gone, even if another connection has its slot now.
+    pub(crate) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Conn> {
+        let slot = self.slots.get_mut(conn.index() as usize)?;
+        (slot.generation == conn.generation() && slot.state != State::Free).then_some(slot)
     }
 
-    /// The connection in slot `index`, if one is there.
+    /// The connection in slot `index`, if the slot is taken.
     pub(crate) fn at(&self, index: u32) -> Option<ConnId> {
-        let conn = self.slots.get(index as usize)?;
-        (conn.state != State::Free).then(|| ConnId::new(index, conn.generation))
+        let slot = self.slots.get(index as usize)?;
+        (slot.state != State::Free).then(|| ConnId::new(index, slot.generation))
     }
 
-    /// How many slots have ever been used: every connection is below.
+    /// Every connection whose slot is taken, in the order of their slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
+        let taken = self.slots.iter().zip(0..).filter(|(slot, _)| slot.state != State::Free);
+        taken.map(|(slot, index)| (ConnId::new(index, slot.generation), slot))
+    }
+
+    /// How many slots have ever been used: the indices of all connections are less.
     pub(crate) fn len(&self) -> u32 {
         self.slots.len() as u32
     }
@@ -80,13 +93,31 @@ impl Slab {
     }
 }
 
+impl Index<ConnId> for Slab {
+    type Output = Conn;
+
+    #[track_caller]
+    fn index(&self, conn: ConnId) -> &Conn {
+        self.get(conn).expect(IS_ALIVE)
+    }
+}
+
+impl IndexMut<ConnId> for Slab {
+    #[track_caller]
+    fn index_mut(&mut self, conn: ConnId) -> &mut Conn {
+        self.get_mut(conn).expect(IS_ALIVE)
+    }
+}
+
+const IS_ALIVE: &str = "a connection keeps its slot until its last completion";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A slot's second connection has another name, and the first one's resolves to nothing.
+    /// The second connection in a slot has another id, and that of the first resolves to nothing.
     #[test]
-    fn stale_names_resolve_to_nothing() {
+    fn stale_ids_resolve_to_nothing() {
         let mut slab = Slab::new(1);
         let first = slab.reserve().expect("a slot");
         assert!(slab.reserve().is_none(), "there is one slot");
@@ -96,17 +127,27 @@ mod tests {
         assert!(slab.get(first).is_none() && slab.get(second).is_some());
     }
 
-    /// Generations wrap at 24 bits without confusing a connection with its predecessor.
+    /// Generations wrap at 24 bits, and a connection is still told from the one before it.
     #[test]
     fn generations_wrap() {
         let mut slab = Slab::new(1);
-        let id = slab.reserve().expect("a slot");
-        slab.free(id);
+        let conn = slab.reserve().expect("a slot");
+        slab.free(conn);
         slab.slots[0].generation = (1 << 24) - 1;
         let last = slab.reserve().expect("the slot again");
         slab.free(last);
         let wrapped = slab.reserve().expect("the slot again");
         assert_eq!(wrapped.generation(), 0);
         assert!(slab.get(last).is_none());
+    }
+
+    /// `iter` gives the connections of the taken slots only, by their current ids.
+    #[test]
+    fn iteration_skips_free_slots() {
+        let mut slab = Slab::new(3);
+        let conns: Vec<ConnId> = (0..3).filter_map(|_| slab.reserve()).collect();
+        slab.free(conns[1]);
+        let found: Vec<ConnId> = slab.iter().map(|(conn, _)| conn).collect();
+        assert_eq!(found, [conns[0], conns[2]]);
     }
 }

@@ -1,9 +1,9 @@
 //! One coarse timer per connection, two bytes each.
 //!
-//! A dense array holds for each slot the tick at which its timer runs out. Once a tick the whole
-//! array is looked through, in slices spread evenly over the tick, so that connections opened
-//! together do not all act at the same moment and no turn looks at more than a slice. A slot's slice
-//! never changes, so a timer never runs out early, and at most one tick late.
+//! A dense array holds for each slot the tick at which its timer expires. A sweep reads the whole array
+//! once a tick, in slices spread evenly over the tick, so that connections opened together do not all
+//! expire at the same moment and no turn reads more than a slice. A slot's slice never changes, so a
+//! timer never expires early, and at most one tick late.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ pub const TIMER_BYTES: usize = size_of::<u16>();
 
 /// The timers of one shard.
 pub(crate) struct Timers {
-    /// By slot: the tick at which it runs out; 0 is never.
+    /// By slot: the tick at which the timer expires; 0 is never.
     ends: Vec<u16>,
     tick: Duration,
     slices: u32,
@@ -23,18 +23,21 @@ pub(crate) struct Timers {
     slice: u32,
     /// How many ticks the clock is ahead of the sweep: 0 unless turns are late.
     ahead: u16,
-    /// Slices below have had their moment in the clock's tick.
+    /// The slices whose moment in the clock's tick has passed: those with lower numbers.
     passed: u32,
 }
 
-/// The furthest a timer may be set: half the range, so that late and early can be told apart.
+/// The furthest a timer can be set: half the range, so that late and early can be told apart.
 const TICKS_MAX: u16 = 0x7FFF;
-/// Slots that are looked at together: a cache line of them. Slices take turns at lines.
+/// Connections in one slice of a tick at most.
+const SLICE_MAX: u32 = 4096;
+/// Slots that are read together: a cache line of them. Slices take turns at lines.
 const LINE: usize = 64 / TIMER_BYTES;
 
 impl Timers {
     pub(crate) fn new(conns_max: u32, tick: Duration, slices: u32, now: Instant) -> Self {
         assert!(slices > 0 && !tick.is_zero());
+        let slices = slices.max(conns_max.div_ceil(SLICE_MAX));
         let ends = Vec::with_capacity(conns_max as usize);
         Timers { ends, tick, slices, now: 1, started: now, slice: 0, ahead: 0, passed: 0 }
     }
@@ -49,14 +52,15 @@ impl Timers {
         if self.ends.len() <= index as usize {
             self.ends.resize(index as usize + 1, 0);
         }
-        // A slot whose moment in this tick has passed sees tick `n` earlier than `n` ticks from now.
+        // A slot whose moment in this tick has passed is read `n` ticks from now in tick `n + 1`.
         let passed = u16::from(self.slice_of(index) < self.passed);
         let ticks = ticks.max(1).saturating_add(self.ahead + passed).min(TICKS_MAX - 1);
-        // Where 0 would be the end, a tick later is.
+        // 0 means that no timer is set, so 1 stands for it.
         self.ends[index as usize] = self.now.wrapping_add(ticks).max(1);
     }
 
-    /// Has the timer of slot `index`, if it is set, run out in `ticks` ticks at the earliest.
+    /// Puts the timer of slot `index` off, if it is set, so that it expires in `ticks` ticks at the
+    /// earliest.
     pub(crate) fn defer(&mut self, index: u32, ticks: u16) {
         let left = match self.ends.get(index as usize) {
             None | Some(0) => return,
@@ -67,7 +71,7 @@ impl Timers {
         }
     }
 
-    /// Forgets the timer of slot `index`.
+    /// Clears the timer of slot `index`.
     pub(crate) fn clear(&mut self, index: u32) {
         if let Some(end) = self.ends.get_mut(index as usize) {
             *end = 0;
@@ -83,8 +87,8 @@ impl Timers {
         self.started + self.tick * self.slice / self.slices
     }
 
-    /// Takes note of the time: what is set from now on is counted from `now`, however far the sweep
-    /// is behind it.
+    /// Sets the clock: timers that are set from now on count from `now`, however far the sweep is behind
+    /// it.
     pub(crate) fn begin_turn(&mut self, now: Instant) {
         let (since, tick) = (now - self.started, self.tick.as_nanos());
         let ahead = since.as_nanos() / tick;
@@ -93,7 +97,7 @@ impl Timers {
         self.passed = (part * u128::from(self.slices)).div_ceil(tick) as u32;
     }
 
-    /// Begins a new tick now: nothing is set, so the ticks that have passed do not matter.
+    /// Begins a new tick now. No timer may be set, so the ticks that have passed do not matter.
     pub(crate) fn restart(&mut self, now: Instant) {
         self.started = now;
         self.slice = 0;
@@ -105,8 +109,8 @@ impl Timers {
         self.ends.get(index as usize).is_some_and(|end| *end != 0)
     }
 
-    /// Looks at the next slice, if it is due by `now`, and tells `expired` of the slots that ran
-    /// out. Their timers are cleared. Returns whether there was a slice to look at.
+    /// Reads the next slice, if it is due by `now`, clears the timers that have expired, and passes their
+    /// slots to `expired`. Returns whether a slice was due.
     pub(crate) fn sweep(&mut self, now: Instant, mut expired: impl FnMut(u32)) -> bool {
         if now < self.next() {
             return false;
@@ -141,8 +145,8 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(100);
 
-    /// A timer set at any moment, for any slot, old or new, runs out neither early nor more than a
-    /// tick late, even if it is set while the sweep is behind the clock.
+    /// A timer set at any moment, for any slot, old or new, expires neither early nor more than a tick
+    /// late, even if it is set while the sweep is behind the clock.
     #[test]
     fn never_early_and_at_most_a_tick_late() {
         let start = Instant::now();
@@ -189,8 +193,8 @@ mod tests {
         assert!(ran_out > 1000, "{ran_out} timers ran out");
     }
 
-    /// A timer that is put off runs out in its own time or after what it was put off by, whichever is
-    /// later; one that is not set stays so.
+    /// A timer that is put off expires in its own time or after the time that it was put off by,
+    /// whichever is later; one that is not set stays so.
     #[test]
     fn a_timer_can_be_put_off() {
         let start = Instant::now();
@@ -221,7 +225,7 @@ mod tests {
         }
     }
 
-    /// The timers of slots set together run out spread over a tick, a slice at a time.
+    /// Timers that are set together expire spread over a tick, a slice at a time.
     #[test]
     fn expiries_are_spread() {
         let start = Instant::now();

@@ -1,94 +1,96 @@
-//! From the last byte to a free slot.
+//! From the peer's last byte, or ours, to a free slot.
 
 use std::mem;
 
 use super::Shard;
 use crate::conn::id::ConnId;
-use crate::conn::{CloseReason, Mark, State};
+use crate::conn::{CloseReason, Flag, State};
 use crate::pool::NONE;
 use crate::protocol::Protocol;
 use crate::ring::{Op, OpKind, Ring, ShutdownHow, ShutdownStatus, Token};
 
 impl<R: Ring, P: Protocol> Shard<R, P> {
-    /// The peer has sent its last byte. What is queued for it is still sent.
-    pub(super) fn ended(&mut self, id: ConnId) {
-        let conn = self.out.conns.get(id).expect("there while it receives");
-        match conn.state {
-            State::Open if !conn.queue.is_empty() => self.out.close(id, CloseReason::PeerClosed),
-            // It is found again when everything is sent.
-            State::Closing if !conn.queue.is_empty() => {}
-            _ => self.out.abort(id, CloseReason::PeerClosed),
+    /// The peer has sent FIN. The bytes that are queued for it are still sent.
+    pub(super) fn peer_ended(&mut self, conn: ConnId) {
+        let slot = &self.out.conns[conn];
+        match slot.state {
+            State::Open if !slot.queue.is_empty() => self.out.close(conn, CloseReason::PeerClosed),
+            // The FIN is found again when everything is sent.
+            State::Closing if !slot.queue.is_empty() => {}
+            _ => self.out.abort(conn, CloseReason::PeerClosed),
         }
     }
 
     /// An operation on the socket failed: the connection is over.
-    pub(super) fn failed(&mut self, id: ConnId, errno: i32) {
+    pub(super) fn failed(&mut self, conn: ConnId, errno: i32) {
         let reason = CloseReason::of_errno(errno);
         if reason == CloseReason::Failed {
-            tracing::warn!(errno, conn = id.index(), "closing a connection that the kernel failed");
+            tracing::warn!(
+                errno,
+                conn = conn.index(),
+                "an operation failed; closing its connection"
+            );
         }
-        self.out.abort(id, reason);
+        self.out.abort(conn, reason);
     }
 
-    /// Everything is sent: FIN, and then the peer's last words are thrown away.
-    pub(super) fn finish(&mut self, id: ConnId) {
-        let conn = self.out.conns.get_mut(id).expect("there while it ends");
-        conn.state = State::Lingering;
-        self.shutdown(id, ShutdownHow::Write);
-        self.wait(id);
+    /// Everything is sent: sends FIN, and discards input until the peer's FIN.
+    pub(super) fn finish(&mut self, conn: ConnId) {
+        self.out.conns[conn].state = State::Lingering;
+        self.begin_shutdown(conn, ShutdownHow::Write);
+        self.wait(conn);
     }
 
-    fn shutdown(&mut self, id: ConnId, how: ShutdownHow) {
-        let conn = self.out.conns.get_mut(id).expect("there while it ends");
-        let token = Token { kind: OpKind::Shutdown, id };
-        if self.ring.begin_shutdown(conn.socket, how, token) == ShutdownStatus::Pending {
-            conn.in_flight.begin(OpKind::Shutdown);
+    fn begin_shutdown(&mut self, conn: ConnId, how: ShutdownHow) {
+        let slot = &mut self.out.conns[conn];
+        let token = Token { kind: OpKind::Shutdown, id: conn };
+        if self.ring.begin_shutdown(slot.socket, how, token) == ShutdownStatus::Pending {
+            slot.in_flight.begin(OpKind::Shutdown);
         }
     }
 
-    pub(super) fn shut_down(&mut self, id: ConnId, result: Result<u32, i32>) {
-        let conn = self.out.conns.get_mut(id).expect("there while it ends");
+    pub(super) fn on_shutdown_done(&mut self, conn: ConnId, result: Result<u32, i32>) {
         if result.is_ok() {
             return;
         }
-        // Once more, if something still depends on it. A FIN that was not sent does not: the end of
-        // the linger comes without it.
-        conn.marks.clear(Mark::Shut);
-        if conn.state == State::Terminating {
-            // Not at once: the machine has nothing left to do it with.
-            self.out.timers.set(id.index(), 1);
+        // Tries again if the connection's end depends on it. A failed FIN is not repeated: the linger
+        // timeout ends the connection without it.
+        let slot = &mut self.out.conns[conn];
+        slot.flags.clear(Flag::ShutDown);
+        if slot.state == State::Terminating {
+            // In a tick: the machine has nothing left to do it with now.
+            self.out.timers.set(conn.index(), 1);
         }
     }
 
-    /// Ends what is in flight, then the socket.
-    pub(super) fn terminate(&mut self, id: ConnId) {
-        let conn = self.out.conns.get_mut(id).expect("there while it ends");
-        let socket = conn.socket;
-        conn.marks.clear(Mark::Unread);
-        if conn.in_flight.is_empty() {
-            self.push(id, OpKind::Close, Op::Close(socket));
-        } else if conn.in_flight.waits() && !conn.marks.set(Mark::Shut) {
-            self.shutdown(id, ShutdownHow::Both);
+    /// Ends the operations in flight, then closes the socket.
+    pub(super) fn terminate(&mut self, conn: ConnId) {
+        let slot = &mut self.out.conns[conn];
+        let socket = slot.socket;
+        slot.flags.clear(Flag::Unread);
+        if slot.in_flight.is_empty() {
+            self.push(conn, OpKind::Close, Op::Close(socket));
+        } else if slot.in_flight.needs_shutdown() && !slot.flags.set(Flag::ShutDown) {
+            self.begin_shutdown(conn, ShutdownHow::Both);
         }
     }
 
-    pub(super) fn closed(&mut self, id: ConnId) {
-        let conn = self.out.conns.get_mut(id).expect("there until it is closed");
-        let (tail, reason) = (mem::replace(&mut conn.tail, NONE), conn.reason);
-        self.out.addresses.leave(conn.place);
+    pub(super) fn closed(&mut self, conn: ConnId) {
+        let slot = &mut self.out.conns[conn];
+        let (tail, reason) = (mem::replace(&mut slot.tail, NONE), slot.reason);
+        self.out.addresses.leave(slot.place);
         if tail != NONE {
             self.spill.remove(tail);
         }
-        self.out.timers.clear(id.index());
-        self.out.session_timers.clear(id.index());
-        self.out.conns.free(id);
-        // A connection that could not be made has no state.
-        let state = self.states.get_mut(id.index() as usize).and_then(Option::take);
-        if let Some(state) = state {
+        self.out.timers.clear(conn.index());
+        self.out.session_timers.clear(conn.index());
+        self.out.conns.free(conn);
+        // A connect that failed has no state.
+        if let Some(state) = self.states.remove(conn) {
             let counters = &self.out.counters;
             counters.closed[reason as usize].add(1);
             counters.open.set(counters.open.get() - 1);
-            self.protocol.closed(id, state, reason, &mut self.out);
+            self.protocol.closed(conn, state, reason, &mut self.out);
         }
     }
 }

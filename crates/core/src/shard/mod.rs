@@ -1,8 +1,8 @@
-//! Everything one core owns, and its loop. None of it is shared.
+//! A shard: everything that one core owns, and its loop.
 
 mod accept;
 mod close;
-mod config;
+pub(crate) mod config;
 mod drain;
 mod drain_schedule;
 mod receive;
@@ -12,174 +12,111 @@ mod timers;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::admission::Pace;
+use crate::admission::Accepts;
 use crate::conn::State;
 use crate::conn::id::ConnId;
-use crate::conn::send_queue::SendPool;
-use crate::conn::session_timers::SessionTimers;
-use crate::conn::slab::Slab;
-use crate::conn::timers::Timers;
+use crate::conn::states::States;
 use crate::counters::Counters;
 use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
-use crate::peers::Peers;
 use crate::pool::{NONE, Pool};
 use crate::protocol::Protocol;
 use crate::ring::{Completion, Lent, Op, OpKind, Ring, Socket, Token};
 
 pub use config::ShardConfig;
-use drain_schedule::Drain;
+use drain_schedule::DrainSchedule;
 
-/// What a shard keeps for its connections for a while.
+/// What a shard holds for its connections beside their slots. All of it is 0 when they are idle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// Pieces that wait to be sent.
     pub pieces: u32,
-    /// Bytes of those, and of what is being sent.
+    /// Bytes of those pieces, and of those that are being sent.
     pub bytes: u64,
-    /// Inputs that were cut off.
+    /// Connections with input that the protocol has not consumed yet.
     pub tails: u32,
     /// Connections that wait for a receive buffer.
     pub starved: usize,
 }
 
-/// One core's connections on one ring, speaking one protocol.
+/// One core's connections on one [`Ring`], speaking one [`Protocol`]. It runs on the thread that calls
+/// [`run`](Shard::run) and shares nothing but its [`Mailbox`] and its [`Counters`].
 pub struct Shard<R: Ring, P: Protocol> {
     ring: R,
     protocol: P,
-    /// By slot, beside the connections: a protocol holds one of these while it queues on those.
-    states: Vec<Option<P::State>>,
+    states: States<P::State>,
     out: Outbox,
-    /// Input that was cut off, until the rest of it is there.
+    /// Input that the protocol has not consumed, until more of it arrives.
     spill: Pool<Vec<u8>>,
-    /// Connections with something to read, waiting for a buffer: first come, first served.
+    /// Connections with unread input that wait for a buffer, in the order in which they became readable.
     starved: VecDeque<ConnId>,
-    /// Connections whose peers have hung up, to be read after those: of a crowd that leaves in one
-    /// moment, those who stay are to notice little.
-    leaving: VecDeque<ConnId>,
+    /// Connections with unread input whose peers have hung up. They are read after the others, so that
+    /// many that leave at once delay no other connection.
+    hung_up: VecDeque<ConnId>,
     mailbox: Arc<Mailbox<P::Mail>>,
     mails: Vec<P::Mail>,
     accepts: Accepts,
-    drain: Option<Drain>,
-    /// Connections whose timers ran out, yet to be dealt with.
+    drain: Option<DrainSchedule>,
+    /// Connections whose timers have expired, yet to be handled.
     expired: Vec<ConnId>,
 }
 
-/// Accepts in flight. Each holds a slot, so that none is accepted without a place.
-struct Accepts {
-    armed: u32,
-    /// After a failure for want of descriptors or memory, or while the gate says so: not before this.
-    paused_until: Option<Instant>,
-    /// After too many: not before this, unless some of them were turned away.
-    paced_until: Option<Instant>,
-    pace: Pace,
-    listening: bool,
-    /// Every slot is taken by a connection.
-    full: bool,
-}
-
-impl Accepts {
-    /// When the next may be armed, if not now.
-    fn not_before(&self) -> Option<Instant> {
-        self.paused_until.max(self.paced_until)
-    }
-}
-
-/// Connections in one slice of a tick at most.
-const SLICE_MAX: u32 = 4096;
-
 impl<R: Ring, P: Protocol> Shard<R, P> {
-    /// A shard with nothing on it yet.
+    /// A shard without connections. It accepts if the ring has a listener.
     pub fn new(ring: R, protocol: P, config: &ShardConfig) -> Self {
         let now = ring.now();
-        let mailbox = Arc::new(Mailbox::new(config.mails_max, ring.waker()));
-        let slices = config.slices.max(config.conns_max.div_ceil(SLICE_MAX));
-        let out = Outbox {
-            conns: Slab::new(config.conns_max),
-            sends: SendPool::default(),
-            session_timers: SessionTimers::default(),
-            timers: Timers::new(config.conns_max, config.tick, slices, now),
-            counters: Arc::default(),
-            dirty: Vec::new(),
-            released: Vec::new(),
-            connects: VecDeque::new(),
-            now,
-            due: now,
-            send_bytes_max: config.send_bytes_max,
-            congested_bytes: config.congested_bytes,
-            linger: config.linger,
-            retry_after: config.retry_after,
-            addresses: Arc::clone(&config.addresses),
-            peers: Peers::default(),
-            shard: config.index,
-            gate: Arc::clone(&config.gate),
-            turned_away: 0,
-            stopped: false,
-            drain: None,
-            draining: false,
-            unready: false,
-        };
         Shard {
-            accepts: Accepts {
-                armed: 0,
-                paused_until: None,
-                paced_until: None,
-                pace: Pace::new(config.accept_interval, now),
-                listening: ring.listens(),
-                full: false,
-            },
-            states: Vec::with_capacity(config.conns_max as usize),
+            accepts: Accepts::new(config.accept_interval, ring.listens(), now),
+            mailbox: Arc::new(Mailbox::new(config.mails_max, ring.waker())),
+            states: States::new(config.conns_max),
+            out: Outbox::new(config, now),
             ring,
             protocol,
-            out,
             spill: Pool::default(),
             starved: VecDeque::new(),
-            leaving: VecDeque::new(),
-            mailbox,
+            hung_up: VecDeque::new(),
             mails: Vec::new(),
             drain: None,
             expired: Vec::new(),
         }
     }
 
-    /// Where other threads leave mail for this shard.
+    /// The queue through which other threads reach this shard.
     pub fn mailbox(&self) -> Arc<Mailbox<P::Mail>> {
         Arc::clone(&self.mailbox)
     }
 
-    /// What this shard counts.
+    /// The counters of this shard, which any thread may read.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.out.counters)
     }
 
-    /// The protocol that it speaks.
+    /// The protocol that its connections speak.
     pub fn protocol(&self) -> &P {
         &self.protocol
     }
 
-    /// Its connections, as the protocol sees them.
+    /// Its connections, through the interface that the protocol has.
     pub fn outbox(&self) -> &Outbox {
         &self.out
     }
 
-    /// What it keeps for its connections beside their slots.
+    /// What it holds for its connections beside their slots. Walks all slots: for tests and diagnosis.
     pub fn held(&self) -> Held {
-        let conns = &self.out.conns;
-        let queued = |id| conns.get(id).map_or(0, |conn| u64::from(conn.queue.bytes()));
         Held {
             pieces: self.out.sends.len(),
-            bytes: (0..conns.len()).filter_map(|index| conns.at(index)).map(queued).sum(),
+            bytes: self.out.conns.iter().map(|(_, slot)| u64::from(slot.queue.bytes())).sum(),
             tails: self.spill.len(),
-            starved: self.starved.len() + self.leaving.len(),
+            starved: self.starved.len() + self.hung_up.len(),
         }
     }
 
-    /// Turns until the protocol stops it, or a drain is over.
+    /// Runs turns until the protocol stops the shard, or a drain is over.
     ///
     /// # Errors
-    /// Only what makes the ring unusable.
+    /// Only errors that make the ring unusable.
     pub fn run(&mut self) -> io::Result<()> {
         while !self.stopped() {
             self.turn()?;
@@ -187,27 +124,27 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         Ok(())
     }
 
-    /// Whether it has nothing more to do.
+    /// Whether the protocol has stopped the shard, or a drain is over.
     pub fn stopped(&self) -> bool {
         self.out.stopped
     }
 
-    /// One turn: wait, act on mail, complete, act on time, flush. What a turn pushes, the next turn's
-    /// wait submits.
+    /// One turn of the loop: wait, take mail, complete, expire timers, flush. The operations that a turn
+    /// pushes are submitted by the wait of the next.
     ///
     /// # Errors
-    /// Only what makes the ring unusable.
+    /// Only errors that make the ring unusable.
     pub fn turn(&mut self) -> io::Result<()> {
         self.accept();
         let timeout = self.timeout();
         self.ring.submit_and_wait(timeout)?;
         self.out.now = self.ring.now();
         if self.is_empty() {
-            // Nobody had a timer while it slept: the ticks that have passed concern nobody.
+            // No connection had a timer while the shard slept: the ticks that have passed do not matter.
             self.out.timers.restart(self.out.now);
         }
         self.out.timers.begin_turn(self.out.now);
-        // Before what peers say: they may have heard of what the mail says and have answered it.
+        // Mail comes before input: a peer may have been told of it by another shard and have answered.
         self.mailbox.collect(&mut self.mails);
         for mail in self.mails.drain(..) {
             self.protocol.mail(mail, &mut self.out);
@@ -228,12 +165,12 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         Ok(())
     }
 
-    /// Whether every slot that is taken only waits for an accept.
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether there are no connections: every slot that is taken waits for an accept.
+    fn is_empty(&self) -> bool {
         self.out.conns.used() == self.accepts.armed
     }
 
-    /// How long the kernel may keep the thread.
+    /// How long the wait may take. `None` is no limit.
     fn timeout(&mut self) -> Option<Duration> {
         let Outbox { connects, released, .. } = &self.out;
         let more = !connects.is_empty() || !released.is_empty() || !self.expired.is_empty();
@@ -241,7 +178,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             return Some(Duration::ZERO);
         }
         let timer = (!self.is_empty()).then(|| self.out.timers.next());
-        let drain = self.drain.as_ref().map(|_| self.out.now + Drain::STEP);
+        let drain = self.drain.as_ref().map(|_| self.out.now + DrainSchedule::STEP);
         let session = self.out.session_timers.next();
         let first = [timer, session, drain, self.accepts.not_before(), self.protocol.wake_at()]
             .into_iter()
@@ -260,51 +197,47 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     }
 
     fn complete(&mut self, completion: Completion) {
-        let Completion { token: Token { kind, id }, result, lent } = completion;
-        let conn = self.out.conns.get_mut(id).expect("a slot outlives its operations");
-        conn.in_flight.end(kind);
+        let Completion { token: Token { kind, id: conn }, result, lent } = completion;
+        self.out.conns[conn].in_flight.end(kind);
         match (kind, lent) {
-            (OpKind::Accept, Lent::Peer(peer)) => self.accepted(id, result, Some(peer)),
-            (OpKind::Accept, _) => self.accepted(id, result, None),
-            (OpKind::Connect, _) => self.connected(id, result),
-            (OpKind::Poll, _) => self.ready(id, result),
+            (OpKind::Accept, Lent::Peer(peer)) => self.accepted(conn, result, Some(peer)),
+            (OpKind::Accept, _) => self.accepted(conn, result, None),
+            (OpKind::Connect, _) => self.connected(conn, result),
+            (OpKind::Poll, _) => self.ready(conn, result),
             (OpKind::Recv, Lent::Buffer(lease)) => {
-                self.received(id, &lease, result);
+                self.received(conn, &lease, result);
                 self.ring.give_back(lease);
                 let lent = &self.out.counters.lent;
                 lent.set(lent.get() - 1);
             }
-            (OpKind::Send, Lent::Data(data, at)) => self.sent(id, data, at, result),
-            (OpKind::Close, _) => self.closed(id),
-            (OpKind::Shutdown, _) => self.shut_down(id, result),
+            (OpKind::Send, Lent::Data(data, at)) => self.sent(conn, data, at, result),
+            (OpKind::Close, _) => self.closed(conn),
+            (OpKind::Shutdown, _) => self.on_shutdown_done(conn, result),
             (kind, lent) => unreachable!("{kind:?} is not lent {lent:?}"),
         }
-        let conn = self.out.conns.get(id);
-        let failed_to_shut = kind == OpKind::Shutdown && result.is_err();
-        if conn.is_some_and(|conn| conn.state == State::Terminating) && !failed_to_shut {
-            self.out.mark(id);
+        let slot = self.out.conns.get(conn);
+        let shutdown_failed = kind == OpKind::Shutdown && result.is_err();
+        if slot.is_some_and(|slot| slot.state == State::Terminating) && !shutdown_failed {
+            self.out.schedule_flush(conn);
         }
     }
 
-    pub(super) fn push(&mut self, id: ConnId, kind: OpKind, op: Op) {
-        let conn = self.out.conns.get_mut(id).expect("there while it operates");
-        conn.in_flight.begin(kind);
-        self.ring.push(op, Token { kind, id });
+    /// Begins an operation of the connection.
+    fn push(&mut self, conn: ConnId, kind: OpKind, op: Op) {
+        self.out.conns[conn].in_flight.begin(kind);
+        self.ring.push(op, Token { kind, id: conn });
     }
 }
 
 impl<R: Ring, P: Protocol> Drop for Shard<R, P> {
     fn drop(&mut self) {
-        // The kernel closes what is in the ring's own table; descriptors of the process are ours.
-        for index in 0..self.out.conns.len() {
-            let Some(id) = self.out.conns.at(index) else { continue };
-            let conn = self.out.conns.get(id).expect("just found");
-            let (socket, closing) = (conn.socket, conn.in_flight.has(OpKind::Close));
-            if socket != Socket(NONE) && !closing {
-                self.ring.push(Op::Close(socket), Token { kind: OpKind::Close, id });
+        // The kernel closes the sockets of the ring's own table, but not descriptors of the process.
+        for (conn, slot) in self.out.conns.iter() {
+            if slot.socket != Socket(NONE) && !slot.in_flight.has(OpKind::Close) {
+                self.ring.push(Op::Close(slot.socket), Token { kind: OpKind::Close, id: conn });
             }
         }
-        // The process or the ring ends next: nothing is left to be done about a failure.
+        // The process or the ring ends next, so an error changes nothing.
         let _ = self.ring.submit_and_wait(Some(Duration::ZERO));
     }
 }

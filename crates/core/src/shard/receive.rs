@@ -7,216 +7,222 @@ use nix::errno::Errno;
 
 use super::Shard;
 use crate::conn::id::ConnId;
-use crate::conn::{Mark, State};
+use crate::conn::{Flag, State};
 use crate::pool::NONE;
 use crate::protocol::Protocol;
 use crate::ring::{HANG_UP, Lease, Op, OpKind, Ring, Socket};
 
-/// Of the connections whose peers have hung up, a turn reads so many.
-const LEAVING_MAX: usize = 16;
-/// The lists of those who wait to be read keep room for so many; what a burst took goes back.
+/// Connections that a turn reads of those whose peers have hung up.
+const HUNG_UP_MAX: usize = 16;
+/// The lists of unread connections keep capacity for this many; a burst's memory is freed.
 const UNREAD_KEPT: usize = 256;
-/// The timer of a connection that was held runs for so many ticks at least: time to read what came.
+/// The timer of a connection that was held runs for at least this many ticks: time to read the input that
+/// arrived meanwhile.
 const RESUMED_TICKS: u16 = 2;
 
+/// What is known of a socket's receive queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Readable {
+    /// The receive filled its buffer, so there may be more.
+    Maybe,
+    /// Only a poll can tell.
+    Unknown,
+}
+
 impl<R: Ring, P: Protocol> Shard<R, P> {
-    /// Waits for input, if nothing is in flight that will lead to it and the connection is not held.
-    pub(super) fn wait(&mut self, id: ConnId) {
-        let conn = self.out.conns.get(id).expect("there while it waits");
-        let waits = matches!(conn.state, State::Open | State::Lingering) && !conn.held();
-        if waits && !conn.reading() {
-            let socket = conn.socket;
-            self.push(id, OpKind::Poll, Op::Poll(socket));
+    /// Polls the socket, unless an operation that leads to input is in flight or the connection is held.
+    pub(super) fn wait(&mut self, conn: ConnId) {
+        let slot = &self.out.conns[conn];
+        let waits = matches!(slot.state, State::Open | State::Lingering) && !slot.is_held();
+        if waits && !slot.is_reading() {
+            let socket = slot.socket;
+            self.push(conn, OpKind::Poll, Op::Poll(socket));
         }
     }
 
-    pub(super) fn ready(&mut self, id: ConnId, result: Result<u32, i32>) {
-        let conn = self.out.conns.get(id).expect("there while it waits");
-        match (conn.state, result) {
+    pub(super) fn ready(&mut self, conn: ConnId, result: Result<u32, i32>) {
+        let slot = &self.out.conns[conn];
+        match (slot.state, result) {
             // It is polled again when it is released.
-            (State::Open, Ok(_)) if conn.held() => {}
+            (State::Open, Ok(_)) if slot.is_held() => {}
             (State::Open | State::Lingering, Ok(events)) if events & HANG_UP != 0 => {
-                self.leaves(id);
+                self.read_later(conn);
             }
-            (State::Open | State::Lingering, Ok(_)) => self.read(id),
-            (State::Open | State::Lingering, Err(errno)) => self.failed(id, errno),
+            (State::Open | State::Lingering, Ok(_)) => self.read(conn),
+            (State::Open | State::Lingering, Err(errno)) => self.failed(conn, errno),
             _ => {}
         }
     }
 
-    /// Receives what is there, or waits for a buffer to receive it into.
-    fn read(&mut self, id: ConnId) {
-        let conn = self.out.conns.get_mut(id).expect("there while it reads");
-        let socket = conn.socket;
-        // Whoever waits for a buffer already comes first.
+    /// Receives into a buffer, or queues for one. Connections that wait for a buffer already come first.
+    fn read(&mut self, conn: ConnId) {
         let lease = if self.starved.is_empty() { self.ring.lease() } else { None };
+        let slot = &mut self.out.conns[conn];
         match lease {
-            Some(lease) => self.receive(id, socket, lease),
+            Some(lease) => {
+                let socket = slot.socket;
+                self.receive(conn, socket, lease);
+            }
             None => {
-                conn.marks.set(Mark::Unread);
+                slot.flags.set(Flag::Unread);
                 self.out.counters.starved.add(1);
-                self.starved.push_back(id);
+                self.starved.push_back(conn);
             }
         }
     }
 
-    /// Its peer has hung up: what it has said is read when there is time.
-    fn leaves(&mut self, id: ConnId) {
-        let conn = self.out.conns.get_mut(id).expect("there while it reads");
-        conn.marks.set(Mark::Unread);
-        self.leaving.push_back(id);
+    /// The peer has hung up: its last bytes are read when there is time.
+    fn read_later(&mut self, conn: ConnId) {
+        self.out.conns[conn].flags.set(Flag::Unread);
+        self.hung_up.push_back(conn);
     }
 
-    fn receive(&mut self, id: ConnId, socket: Socket, lease: Lease) {
+    fn receive(&mut self, conn: ConnId, socket: Socket, lease: Lease) {
         self.out.counters.lent.add(1);
-        self.push(id, OpKind::Recv, Op::Recv(socket, lease));
+        self.push(conn, OpKind::Recv, Op::Recv(socket, lease));
     }
 
-    /// Gives buffers to those who wait for one, and then to some of those who leave.
+    /// Gives buffers to connections that wait for one, then to some whose peers have hung up.
     pub(super) fn feed(&mut self) {
         let mut starved = mem::take(&mut self.starved);
         self.feed_some(&mut starved, usize::MAX);
         self.starved = starved;
-        let mut leaving = mem::take(&mut self.leaving);
-        self.feed_some(&mut leaving, LEAVING_MAX);
-        self.leaving = leaving;
+        let mut hung_up = mem::take(&mut self.hung_up);
+        self.feed_some(&mut hung_up, HUNG_UP_MAX);
+        self.hung_up = hung_up;
     }
 
     fn feed_some(&mut self, unread: &mut VecDeque<ConnId>, most: usize) {
         let mut fed = 0;
         while fed < most
-            && let Some(&id) = unread.front()
+            && let Some(&conn) = unread.front()
         {
-            let conn = self.out.conns.get_mut(id).filter(|conn| conn.marks.has(Mark::Unread));
-            let Some(conn) = conn else {
+            let slot = self.out.conns.get_mut(conn).filter(|slot| slot.flags.has(Flag::Unread));
+            let Some(slot) = slot else {
                 unread.pop_front();
                 continue;
             };
-            if conn.held() {
-                conn.marks.clear(Mark::Unread);
+            if slot.is_held() {
+                slot.flags.clear(Flag::Unread);
                 unread.pop_front();
                 continue;
             }
             let Some(lease) = self.ring.lease() else { return };
             unread.pop_front();
-            conn.marks.clear(Mark::Unread);
-            let socket = conn.socket;
-            self.receive(id, socket, lease);
+            slot.flags.clear(Flag::Unread);
+            let socket = slot.socket;
+            self.receive(conn, socket, lease);
             fed += 1;
         }
         unread.shrink_to(UNREAD_KEPT);
     }
 
-    pub(super) fn received(&mut self, id: ConnId, lease: &Lease, result: Result<u32, i32>) {
-        let conn = self.out.conns.get(id).expect("there while it receives");
-        let (state, held) = (conn.state, conn.held());
+    pub(super) fn received(&mut self, conn: ConnId, lease: &Lease, result: Result<u32, i32>) {
+        let slot = &self.out.conns[conn];
+        let (state, is_held) = (slot.state, slot.is_held());
         match result {
-            Ok(0) => self.ended(id),
+            Ok(0) => self.peer_ended(conn),
             Ok(len) if state == State::Open => {
                 self.out.counters.receives.add(1);
                 self.out.counters.bytes_in.add(u64::from(len));
-                if held {
-                    return self.keep(id, lease, len as usize);
+                if is_held {
+                    return self.keep(conn, lease, len as usize);
                 }
-                self.consume(id, lease, len as usize);
-                let full = len as usize == self.ring.buffer(lease).len();
-                self.go_on(id, full);
+                self.consume(conn, lease, len as usize);
+                let is_full = len as usize == self.ring.buffer(lease).len();
+                self.go_on(conn, if is_full { Readable::Maybe } else { Readable::Unknown });
             }
-            // Thrown away.
-            Ok(_) => self.wait(id),
+            // The input of a closing connection is discarded.
+            Ok(_) => self.wait(conn),
             Err(errno) => match Errno::from_raw(errno) {
-                Errno::EAGAIN | Errno::EINTR => self.wait(id),
-                _ => self.failed(id, errno),
+                Errno::EAGAIN | Errno::EINTR => self.wait(conn),
+                _ => self.failed(conn, errno),
             },
         }
     }
 
-    /// Keeps what was on its way when the connection was held.
-    fn keep(&mut self, id: ConnId, lease: &Lease, len: usize) {
+    /// Keeps bytes whose receive was in flight when the connection was held.
+    fn keep(&mut self, conn: ConnId, lease: &Lease, len: usize) {
         let bytes = &self.ring.buffer(lease)[..len];
-        let conn = self.out.conns.get_mut(id).expect("there while it receives");
-        match conn.tail {
-            NONE => conn.tail = self.spill.insert(bytes.to_vec()),
+        let slot = &mut self.out.conns[conn];
+        match slot.tail {
+            NONE => slot.tail = self.spill.insert(bytes.to_vec()),
             tail => self.spill.get_mut(tail).extend_from_slice(bytes),
         }
     }
 
-    /// Offers the protocol what was received, behind what it left the last time.
-    fn consume(&mut self, id: ConnId, lease: &Lease, len: usize) {
-        let conn = self.out.conns.get_mut(id).expect("there while it receives");
-        let tail = mem::replace(&mut conn.tail, NONE);
+    /// Offers the received bytes to the protocol, behind those that it has left before.
+    fn consume(&mut self, conn: ConnId, lease: &Lease, len: usize) {
+        let tail = mem::replace(&mut self.out.conns[conn].tail, NONE);
         let bytes = &mut self.ring.buffer(lease)[..len];
-        let state = self.states[id.index() as usize].as_mut().expect("open");
         if tail == NONE {
-            let consumed = self.protocol.received(id, state, bytes, &mut self.out);
-            let conn = self.out.conns.get_mut(id).expect("there while it receives");
-            conn.marks.clear(Mark::Resumed);
-            if consumed < len && conn.state == State::Open {
-                conn.tail = self.spill.insert(bytes[consumed..].to_vec());
+            let state = &mut self.states[conn];
+            let consumed = self.protocol.received(conn, state, bytes, &mut self.out);
+            let slot = &mut self.out.conns[conn];
+            slot.flags.clear(Flag::Resumed);
+            if consumed < len && slot.state == State::Open {
+                slot.tail = self.spill.insert(bytes[consumed..].to_vec());
             }
         } else {
             self.spill.get_mut(tail).extend_from_slice(bytes);
-            self.consume_tail(id, tail);
+            self.consume_tail(conn, tail);
         }
     }
 
-    fn consume_tail(&mut self, id: ConnId, tail: u32) {
-        let state = self.states[id.index() as usize].as_mut().expect("open");
+    fn consume_tail(&mut self, conn: ConnId, tail: u32) {
         let bytes = self.spill.get_mut(tail);
-        let consumed = self.protocol.received(id, state, bytes, &mut self.out);
-        let conn = self.out.conns.get_mut(id).expect("there while it receives");
-        conn.marks.clear(Mark::Resumed);
-        if consumed == bytes.len() || conn.state != State::Open {
+        let consumed = self.protocol.received(conn, &mut self.states[conn], bytes, &mut self.out);
+        let slot = &mut self.out.conns[conn];
+        slot.flags.clear(Flag::Resumed);
+        if consumed == bytes.len() || slot.state != State::Open {
             self.spill.remove(tail);
         } else {
             bytes.drain(..consumed);
-            conn.tail = tail;
+            slot.tail = tail;
         }
     }
 
-    /// Reads on, unless the peer is to take what is queued for it first, or the connection is held.
-    fn go_on(&mut self, id: ConnId, more_is_there: bool) {
-        if self.out.congested(id) {
+    /// Reads on, unless the connection is held or the peer first has to take queued bytes.
+    fn go_on(&mut self, conn: ConnId, readable: Readable) {
+        if self.out.congested(conn) {
             self.out.counters.paused.add(1);
-        } else if more_is_there && self.out.takes_input(id) {
-            self.read(id);
+        } else if readable == Readable::Maybe && self.out.takes_input(conn) {
+            self.read(conn);
         } else {
-            self.wait(id);
+            self.wait(conn);
         }
     }
 
-    /// Goes on with the input of connections that are held no longer. Those that this releases are
-    /// for the next turn.
+    /// Resumes connections that are no longer held. Those that are released meanwhile are resumed in the
+    /// next turn.
     pub(super) fn resume_released(&mut self) {
-        for id in mem::take(&mut self.out.released) {
-            let Some(conn) = self.out.conns.get_mut(id) else { continue };
-            conn.marks.clear(Mark::Released);
-            if conn.state == State::Open && !conn.held() {
-                conn.marks.set(Mark::Resumed);
+        for conn in mem::take(&mut self.out.released) {
+            let Some(slot) = self.out.conns.get_mut(conn) else { continue };
+            slot.flags.clear(Flag::Released);
+            if slot.state == State::Open && !slot.is_held() {
+                slot.flags.set(Flag::Resumed);
                 self.out.counters.resumed.add(1);
-                // What came meanwhile is yet to be read: its peer is not to be late because of that.
-                self.out.timers.defer(id.index(), RESUMED_TICKS);
-                self.resume(id);
+                // The input of the time in which it was held has yet to be read: the peer is not late.
+                self.out.timers.defer(conn.index(), RESUMED_TICKS);
+                self.resume(conn);
             }
         }
     }
 
-    /// What input waited for is over, its answers have been sent or it is held no longer: goes on with
-    /// it, unless the other is not over.
-    pub(super) fn resume(&mut self, id: ConnId) {
-        if !self.out.takes_input(id) {
+    /// Goes on with the input of a connection whose queue has been sent, or which is no longer held,
+    /// unless another reason to wait remains.
+    pub(super) fn resume(&mut self, conn: ConnId) {
+        if !self.out.takes_input(conn) {
             return;
         }
-        let conn = self.out.conns.get_mut(id).expect("it takes input");
-        if conn.reading() {
+        let slot = &mut self.out.conns[conn];
+        if slot.is_reading() {
             return;
         }
-        let tail = mem::replace(&mut conn.tail, NONE);
+        let tail = mem::replace(&mut slot.tail, NONE);
         if tail != NONE {
-            self.consume_tail(id, tail);
+            self.consume_tail(conn, tail);
         }
-        if self.out.conns.get(id).is_some() {
-            self.go_on(id, false);
-        }
+        self.go_on(conn, Readable::Unknown);
     }
 }

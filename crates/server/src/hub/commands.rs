@@ -1,13 +1,12 @@
 //! Commands of sessions: the check of each against the rules, and its call of the router.
 
-use murre_core::ShownPeer;
+use murre_core::{RateDecision, ShownPeer};
 use murre_router::Ticket;
 use murre_router::channels::{Direction, HistoryQuery, Payload, Publisher, Start};
 
 use super::auth::{UnixSeconds, Verdict};
 use super::output::DisconnectReason;
 use super::pending::Recipient;
-use super::rate::RateDecision;
 use super::rules::Access;
 use super::{
     About, Audience, Command, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, SERVER,

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
+use murre_core::TokenBucket;
 use murre_router::channels::Backplane;
 use murre_router::{Shard, channels, services};
 
@@ -10,7 +11,6 @@ use super::auth::{Keys, Required};
 use super::delivery_token::DeliveryTokens;
 use super::drain::DrainBarrier;
 use super::limits::Limits;
-use super::rate::TokenBucket;
 use super::rules::Namespaces;
 use crate::backplane;
 use crate::config::Config;

@@ -34,7 +34,6 @@ pub(crate) mod links;
 mod mail;
 pub(crate) mod output;
 pub(crate) mod pending;
-pub(crate) mod rate;
 pub(crate) mod rules;
 pub(crate) mod session;
 

@@ -1,10 +1,9 @@
 //! The table of sessions: 12 bytes each, beside their subscriptions.
 
-use murre_core::{ConnId, Pool};
+use murre_core::{BucketState, ConnId, Pool};
 
 use super::auth::User;
 use super::expiry::Expiries;
-use super::rate::BucketState;
 
 /// A session: a connection that uses channels and services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

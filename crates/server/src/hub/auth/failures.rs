@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::hub::rate::{BucketState, TokenBucket};
+use murre_core::{BucketState, TokenBucket};
 
 /// A token bucket for each address that has sent bad tokens lately.
 pub(super) struct Failures {

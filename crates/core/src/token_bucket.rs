@@ -1,25 +1,29 @@
-//! Token buckets with eight bytes of state each.
+//! Token buckets: how often something may happen, with eight bytes of state for each bucket.
+//!
+//! A bucket is described by the time at which it will be full again (the generic cell rate algorithm,
+//! ITU-T I.371). Times are on the caller's clock, since any fixed point; a coarse clock will do.
 
 use std::time::Duration;
 
 /// The rate and the burst of a bucket.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TokenBucket {
+pub struct TokenBucket {
     /// Nanoseconds until a token that was taken is back.
     cost: u64,
     /// Nanoseconds until an empty bucket is full.
     burst: u64,
 }
 
-/// The state of one bucket: the time at which it is full again, in nanoseconds of the caller's clock.
+/// The state of one bucket: the time at which it is full again, in nanoseconds of the caller's clock. The
+/// default is a full bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BucketState(u64);
+pub struct BucketState(pub(crate) u64);
 
 const _: () = assert!(size_of::<BucketState>() == 8);
 
 /// The decision of a bucket on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RateDecision {
+pub enum RateDecision {
     /// The bucket had a token.
     Allow,
     /// The bucket was empty.
@@ -30,10 +34,10 @@ pub(crate) enum RateDecision {
 
 impl BucketState {
     /// A full bucket.
-    pub(crate) const FULL: BucketState = BucketState(0);
+    pub const FULL: BucketState = BucketState(0);
 
     /// Nanoseconds from `now` until the bucket is full.
-    pub(crate) fn owed(self, now: Duration) -> u64 {
+    pub fn owed(self, now: Duration) -> u64 {
         self.0.saturating_sub(nanos(now))
     }
 }
@@ -41,32 +45,63 @@ impl BucketState {
 impl TokenBucket {
     /// Allows `rate` requests per second, at least one, and `burst` at once. Rates above 10^9 are no
     /// limit.
-    pub(crate) fn new(rate: u32, burst: u32) -> Self {
+    pub fn new(rate: u32, burst: u32) -> Self {
         let cost = SECOND.checked_div(u64::from(rate)).unwrap_or(SECOND);
         TokenBucket { cost, burst: cost.saturating_mul(u64::from(burst)) }
     }
 
-    /// Takes a token at `now`, the time since any fixed point; a coarse clock will do. A request that
-    /// is refused costs as much as one that is allowed, so a client must slow down to be served.
-    pub(crate) fn take(self, state: &mut BucketState, now: Duration) -> RateDecision {
-        let now_nanos = nanos(now);
-        state.0 = state.0.max(now_nanos).saturating_add(self.cost);
-        match state.0.saturating_sub(now_nanos) {
+    /// Allows a request every `interval`, and at once as many as fit into `burst`, at least one. No
+    /// interval is no limit.
+    pub(crate) fn with_interval(interval: Duration, burst: Duration) -> Self {
+        TokenBucket { cost: nanos(interval), burst: nanos(burst.max(interval)) }
+    }
+
+    /// Takes a token. A request that is refused costs as much as one that is allowed, so a client must
+    /// slow down to be served.
+    pub fn take(self, state: &mut BucketState, now: Duration) -> RateDecision {
+        *state = self.after_one_more(*state, now);
+        match state.owed(now) {
             owed if owed <= self.burst => RateDecision::Allow,
             owed if owed <= self.burst.saturating_mul(2) => RateDecision::Refuse,
             _ => RateDecision::Disconnect,
         }
     }
 
-    /// Whether [`take`](Self::take) would allow a request at `now`.
-    pub(crate) fn allows(self, mut state: BucketState, now: Duration) -> bool {
-        self.take(&mut state, now) == RateDecision::Allow
+    /// Takes a token if there is one, and returns whether there was. A request that is refused costs
+    /// nothing, so of many clients that try again and again some are always served.
+    pub fn try_take(self, state: &mut BucketState, now: Duration) -> bool {
+        let allowed = self.allows(*state, now);
+        if allowed {
+            *state = self.after_one_more(*state, now);
+        }
+        allowed
+    }
+
+    /// Whether there is a token.
+    pub fn allows(self, state: BucketState, now: Duration) -> bool {
+        self.after_one_more(state, now).owed(now) <= self.burst
+    }
+
+    /// When there will be a token, if there is none at `now`.
+    pub(crate) fn next_at(self, state: BucketState, now: Duration) -> Option<Duration> {
+        let next = self.after_one_more(state, now);
+        let at = Duration::from_nanos(next.0.saturating_sub(self.burst));
+        (next.owed(now) > self.burst).then_some(at)
+    }
+
+    /// Puts tokens back that were taken.
+    pub(crate) fn give_back(self, state: &mut BucketState, tokens: u32) {
+        state.0 = state.0.saturating_sub(self.cost.saturating_mul(u64::from(tokens)));
+    }
+
+    fn after_one_more(self, state: BucketState, now: Duration) -> BucketState {
+        BucketState(state.0.max(nanos(now)).saturating_add(self.cost))
     }
 }
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Times after 584 years are that long.
+/// A time in nanoseconds. Times after 584 years are that long.
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -138,6 +173,25 @@ mod tests {
                 assert_eq!(decision == RateDecision::Allow, request < burst, "{rate} {request}");
             }
         }
+    }
+
+    /// `try_take` allows what `take` does, and a request that it refuses costs nothing: the next token
+    /// comes when `next_at` says, and tokens that are given back can be taken again, up to a full bucket.
+    #[test]
+    fn refusals_can_be_free() {
+        let bucket = bucket();
+        let (mut state, start) = (BucketState::FULL, Duration::from_secs(1));
+        let served = |state: &mut _, now| (0..1000).filter(|_| bucket.try_take(state, now)).count();
+        assert_eq!(served(&mut state, start), 200);
+        let next = bucket.next_at(state, start).expect("there is no token left");
+        assert_eq!(next, start + Duration::from_millis(10));
+        assert!(!bucket.allows(state, next - Duration::from_nanos(1)));
+        assert_eq!(bucket.next_at(state, next), None);
+        assert_eq!(served(&mut state, next), 1);
+        bucket.give_back(&mut state, 3);
+        assert_eq!(served(&mut state, next), 3);
+        bucket.give_back(&mut state, u32::MAX);
+        assert_eq!(served(&mut state, next), 200);
     }
 
     /// No time, rate or burst overflows, and a clock that steps back only costs.
