@@ -1,16 +1,16 @@
-//! What a shard counts. Written by its own thread, read by any.
+//! The counters of a shard. Its own thread writes them, any thread reads them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::addresses::Excess;
 use crate::conn::CloseReason;
 
-/// A number that one thread changes and others read.
+/// A number that one thread writes and others read.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `n`. Only the owning thread may: it is a load and a store, not one locked step.
+    /// Adds `n`. Only the owning thread may: this is a load and a store, not an atomic addition.
     pub fn add(&self, n: u64) {
         self.set(self.get().wrapping_add(n));
     }
@@ -20,26 +20,26 @@ impl Counter {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// The value of a moment ago.
+    /// The value, as last seen by this thread.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// One shard's totals since it started, unless a field says otherwise.
+/// One shard's totals since its start; fields that say "now" are gauges.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Connections that are open now.
     pub open: Counter,
     /// Connections accepted.
     pub accepted: Counter,
-    /// Connections that were not served because of their address, by [`Excess`].
+    /// Connections that exceeded a limit of their address, by [`Excess`].
     pub refused: [Counter; Excess::ALL.len()],
-    /// Connections made to others.
+    /// Connections made to other servers.
     pub connected: Counter,
     /// Accepts that failed for want of descriptors or memory.
     pub accept_failed: Counter,
-    /// Times that connections were left in the backlog because they came too fast.
+    /// Times that the rate of accepts left connections in the backlog.
     pub accepts_paced: Counter,
     /// Connections that ended, by [`CloseReason`].
     pub closed: [Counter; CloseReason::ALL.len()],
@@ -47,26 +47,26 @@ pub struct Counters {
     pub bytes_in: Counter,
     /// Bytes sent.
     pub bytes_out: Counter,
-    /// Receives that gave bytes.
+    /// Receives that returned bytes.
     pub receives: Counter,
-    /// Sends that ended.
+    /// Pieces that were sent to their end.
     pub sends: Counter,
-    /// Sends that took only a part and were continued.
+    /// Sends of which the kernel took only a part, so that they were continued.
     pub sends_short: Counter,
     /// Times that a connection waited for a receive buffer.
     pub starved: Counter,
-    /// Times that a connection was not read because too much was queued for it.
+    /// Times that a connection was not read because it was congested.
     pub paused: Counter,
-    /// Times that a connection was read again after the protocol had held its input.
+    /// Times that the input of a held connection was resumed.
     pub resumed: Counter,
     /// Receive buffers that are lent to the kernel now.
     pub lent: Counter,
-    /// Pieces that wait to be sent now, beside those that are being sent.
+    /// Pieces that wait to be sent now, without those that are being sent.
     pub pieces: Counter,
-    /// Inputs that were cut off and wait for their rest now.
+    /// Connections with input that the protocol has not consumed yet, now.
     pub tails: Counter,
     /// Turns of the loop.
     pub turns: Counter,
-    /// Completions dealt with.
+    /// Completions handled.
     pub completions: Counter,
 }

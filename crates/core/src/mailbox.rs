@@ -1,4 +1,4 @@
-//! What other threads have for a shard: the only thing that shards share.
+//! The queue through which other threads, and other shards, reach a shard.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::ring::Waker;
 
-/// A bounded queue into one shard. Posting wakes the shard only if it sleeps.
+/// A bounded queue of mails into one shard. Posting wakes the shard only if it sleeps.
 pub struct Mailbox<M> {
     mails: Mutex<Vec<M>>,
     mails_max: usize,
-    /// The shard is in the kernel, or about to be.
+    /// The shard waits in the kernel, or is about to.
     sleeping: AtomicBool,
     waker: Waker,
 }
@@ -21,10 +21,11 @@ impl<M> Mailbox<M> {
         Mailbox { mails, mails_max, sleeping: AtomicBool::new(false), waker }
     }
 
-    /// Leaves `mail` for the shard.
+    /// Posts a mail, which the shard takes in its next turn.
     ///
     /// # Errors
-    /// Gives the mail back when the mailbox is full: the shard is behind, and the sender decides.
+    /// Gives the mail back when [`ShardConfig::mails_max`](crate::ShardConfig::mails_max) wait: the shard
+    /// is overloaded, and the sender decides what becomes of the mail.
     pub fn post(&self, mail: M) -> Result<(), M> {
         {
             let mut mails = self.lock();
@@ -33,21 +34,21 @@ impl<M> Mailbox<M> {
             }
             mails.push(mail);
         }
-        // The shard sets the flag before it looks into the box for the last time, so either it
-        // sees this mail or this sees the flag.
+        // The shard sets the flag before it reads the box for the last time, so either the shard sees
+        // this mail or this thread sees the flag.
         if self.sleeping.swap(false, Ordering::SeqCst) {
             self.waker.wake();
         }
         Ok(())
     }
 
-    /// Says that the shard is about to sleep. Returns whether it may: nothing is in the box.
+    /// Records that the shard is about to sleep, and returns whether it may: the box is empty.
     pub(crate) fn sleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
         self.lock().is_empty()
     }
 
-    /// Says that the shard is awake, and moves what is in the box to `mails`.
+    /// Records that the shard is awake, and moves all mails to `mails`.
     pub(crate) fn collect(&self, mails: &mut Vec<M>) {
         self.sleeping.store(false, Ordering::SeqCst);
         let mut posted = self.lock();

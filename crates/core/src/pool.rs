@@ -1,9 +1,12 @@
-//! A growable table of values under small keys, the last freed key used first.
+//! A growable table of values under small keys. The key that was freed last is used first.
+//!
+//! The `slab` crate, which the router uses, has keys of eight bytes and does not give memory back; a
+//! connection has four bytes for a key.
 
 /// Stands for "no key" where a key is stored in four bytes.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// Values under `u32` keys. Gives its memory back whenever it becomes empty after a burst.
+/// Values under `u32` keys. When it becomes empty after a burst it frees its memory.
 pub struct Pool<T> {
     slots: Vec<Slot<T>>,
     free: u32,
@@ -16,7 +19,7 @@ enum Slot<T> {
     Free(u32),
 }
 
-/// An empty pool keeps this many slots; what a burst added beyond them goes back.
+/// An empty pool keeps up to this many slots.
 const KEPT_SLOTS: usize = 256;
 
 impl<T> Default for Pool<T> {
@@ -41,7 +44,8 @@ impl<T> Pool<T> {
         key
     }
 
-    /// Takes the value under `key` out; the key may be used again at once.
+    /// Removes and returns the value under `key`, which must be in use. `insert` may return the key again
+    /// at once.
     pub fn remove(&mut self, key: u32) -> T {
         let slot = std::mem::replace(&mut self.slots[key as usize], Slot::Free(self.free));
         let Slot::Used(value) = slot else { panic!("key {key} holds no value") };
@@ -92,7 +96,7 @@ impl<T> Pool<T> {
 mod tests {
     use super::*;
 
-    /// Freed keys are used again, last freed first, and values stay where they were put.
+    /// Freed keys are used again, last freed first, and values keep their keys.
     #[test]
     fn keys_are_reused() {
         let mut pool = Pool::default();
@@ -105,7 +109,7 @@ mod tests {
         assert_eq!(pool.len(), 3);
     }
 
-    /// A burst's slots are given back when the last value of it leaves.
+    /// The memory of a burst is freed when its last value is removed.
     #[test]
     fn a_burst_is_given_back() {
         let mut pool = Pool::default();

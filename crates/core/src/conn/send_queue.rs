@@ -1,19 +1,19 @@
-//! What waits to be sent, of all connections of a shard.
+//! Bytes that wait to be sent, of all connections of a shard.
 //!
-//! A connection's queue is a head, a tail and a number of bytes; the nodes are the shard's. A
-//! connection that has nothing to say owns none, and what a burst took is given back.
+//! The queue of a connection is a head, a tail and a number of bytes; the nodes are in a pool of the
+//! shard. An empty queue has no nodes, and the memory of a burst is freed.
 
 use bytes::Bytes;
 
 use crate::pool::{NONE, Pool};
 use crate::ring::SendData;
 
-/// One connection's part of the pool.
+/// The queue of one connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendQueue {
     head: u32,
     tail: u32,
-    /// Bytes queued and in flight.
+    /// Bytes queued and being sent.
     bytes: u32,
 }
 
@@ -24,22 +24,22 @@ impl Default for SendQueue {
 }
 
 impl SendQueue {
-    /// Bytes queued and in flight.
+    /// Bytes queued and being sent.
     pub(crate) fn bytes(&self) -> u32 {
         self.bytes
     }
 
-    /// Nothing queued, nothing in flight.
+    /// Whether nothing is queued and nothing is being sent.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Something waits to be taken.
+    /// Whether a piece waits to be taken.
     pub(crate) fn has_waiting(&self) -> bool {
         self.head != NONE
     }
 
-    /// These bytes have left, or will never leave.
+    /// Takes bytes off the count that have been sent, or never will be.
     pub(crate) fn done(&mut self, bytes: u32) {
         self.bytes -= bytes;
     }
@@ -50,16 +50,16 @@ struct Node {
     next: u32,
 }
 
-/// The nodes of all queues, and buffers to fill.
+/// The nodes of all queues, and spare buffers.
 #[derive(Default)]
 pub(crate) struct SendPool {
     nodes: Pool<Node>,
     spare: Vec<Vec<u8>>,
 }
 
-/// Small writes are gathered in one buffer up to this size. What is larger is sent from where it is.
+/// Small pieces are gathered in one buffer up to this size. Larger ones are sent without a copy.
 pub(crate) const GATHER_BYTES: usize = 16 * 1024;
-/// Buffers kept for the next write, as many as a turn fills; more go back to the allocator.
+/// Buffers kept for the next writes, about as many as a turn fills. The others are freed.
 const SPARE_BUFFERS: usize = 32;
 
 impl SendPool {
@@ -69,7 +69,7 @@ impl SendPool {
         queue.bytes += frame.len() as u32;
     }
 
-    /// Lets `write` append to the queue's last buffer, or to a new one.
+    /// Queues the bytes that `write` appends to the queue's last buffer, or to a new one.
     pub(crate) fn write(&mut self, queue: &mut SendQueue, write: impl FnOnce(&mut Vec<u8>)) {
         if self.last_buffer(queue).is_none_or(|last| last.len() >= GATHER_BYTES) {
             let buffer = self.spare.pop().unwrap_or_default();
@@ -100,7 +100,7 @@ impl SendPool {
         queue.tail = node;
     }
 
-    /// Takes what is to be sent next: small pieces are gathered into one.
+    /// Takes the next piece to send. Small pieces are gathered into one.
     pub(crate) fn take(&mut self, queue: &mut SendQueue) -> Option<SendData> {
         let first = self.unlink(queue)?;
         if queue.head == NONE || first.bytes().len() >= GATHER_BYTES {
@@ -138,7 +138,7 @@ impl SendPool {
         Some(data)
     }
 
-    /// Drops what waits; what is in flight stays until the kernel is done with it.
+    /// Drops the queued pieces. A piece that is being sent stays until its completion.
     pub(crate) fn clear(&mut self, queue: &mut SendQueue) {
         while let Some(data) = self.unlink(queue) {
             queue.bytes -= data.len();
@@ -146,7 +146,7 @@ impl SendPool {
         }
     }
 
-    /// Keeps a sent buffer for the next write, unless it has grown large.
+    /// Keeps the buffer of a sent piece for the next write, unless it has grown large.
     pub(crate) fn recycle(&mut self, data: SendData) {
         let SendData::Own(mut buffer) = data else { return };
         if self.spare.len() < SPARE_BUFFERS && buffer.capacity() <= GATHER_BYTES {
@@ -155,7 +155,7 @@ impl SendPool {
         }
     }
 
-    /// How many pieces wait.
+    /// How many pieces are queued.
     pub(crate) fn len(&self) -> u32 {
         self.nodes.len()
     }
@@ -175,7 +175,7 @@ mod tests {
         sent
     }
 
-    /// Bytes leave in the order they were queued, however they were queued, and are all counted.
+    /// Bytes are sent in the order they were queued, by whichever method, and all are counted.
     #[test]
     fn order_is_kept() {
         let (mut pool, mut queue) = (SendPool::default(), SendQueue::default());
@@ -188,7 +188,7 @@ mod tests {
         assert!(queue.is_empty() && pool.len() == 0);
     }
 
-    /// A large frame is sent from where it is, not copied into a gathered buffer.
+    /// A large frame is not copied into a gathered buffer.
     #[test]
     fn large_frames_are_not_copied() {
         let (mut pool, mut queue) = (SendPool::default(), SendQueue::default());
@@ -202,9 +202,9 @@ mod tests {
         assert!(queue.has_waiting());
     }
 
-    /// Clearing forgets what waits and leaves what is in flight counted.
+    /// Clearing drops queued pieces, and the piece that is being sent stays counted.
     #[test]
-    fn clearing_leaves_what_is_in_flight() {
+    fn clearing_leaves_the_piece_in_flight() {
         let (mut pool, mut queue) = (SendPool::default(), SendQueue::default());
         pool.write(&mut queue, |out| out.extend_from_slice(b"in flight"));
         let data = pool.take(&mut queue).expect("something");
@@ -214,9 +214,9 @@ mod tests {
         assert!(!queue.has_waiting() && pool.len() == 0);
     }
 
-    /// Buffers that grew in a burst are not kept.
+    /// Buffers that have grown in a burst are freed.
     #[test]
-    fn large_buffers_are_given_back() {
+    fn large_buffers_are_freed() {
         let (mut pool, mut queue) = (SendPool::default(), SendQueue::default());
         pool.write(&mut queue, |out| out.resize(10 * GATHER_BYTES, 0));
         drain(&mut pool, &mut queue);

@@ -1,4 +1,4 @@
-//! A shard's bounds.
+//! The configuration of a shard.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,35 +6,36 @@ use std::time::Duration;
 use crate::addresses::Addresses;
 use crate::admission::Gate;
 
-/// A shard's bounds.
+/// The limits and intervals of a shard.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
-    /// The number of this shard among those of the server, which ids of connections begin with.
+    /// The number of this shard among those of the server, with which the ids of its connections begin.
     pub index: u16,
-    /// Connections at most.
+    /// Connections at most, open and closing, and accepts in flight.
     pub conns_max: u32,
-    /// A peer for which more bytes than this are queued when there is something more for it is a
-    /// slow consumer. So a queue holds at most this and one message.
+    /// Bytes that may be queued for a connection before one more message makes its peer a slow consumer,
+    /// which is aborted. A queue so holds at most this and one message.
     pub send_bytes_max: u32,
-    /// With so many bytes queued a connection is handed nothing more, and its input is not worked on,
-    /// until some of them are sent.
+    /// With this many bytes queued a connection is congested: its input is not read until they are sent.
     pub congested_bytes: u32,
-    /// How long the peer of a connection that is being closed may take for some more of what is left
-    /// to send, and then to close its side.
+    /// How long the peer of a closing connection may take none of the remaining bytes, and how long it may
+    /// then take to close its side.
     pub linger: Duration,
-    /// The unit of timers.
+    /// The unit of [`Outbox::set_timer`](crate::Outbox::set_timer).
     pub tick: Duration,
-    /// How many parts of a tick timers are spread over, at least: many connections make more.
+    /// The parts of a tick over which expiring timers are spread, at least; with more than 4,096
+    /// connections a part there are more.
     pub slices: u32,
-    /// Mails that wait at most.
+    /// Mails that wait in the [`Mailbox`](crate::Mailbox) at most.
     pub mails_max: usize,
-    /// Who is sent away is to come back within so many seconds; see [`Outbox::retry_after`].
+    /// Refused and drained clients are asked to come back within this many seconds; see
+    /// [`Outbox::retry_after`](crate::Outbox::retry_after).
     pub retry_after: u16,
-    /// Where the connections of each address are counted: the same for all shards of a server.
+    /// The counts and limits of addresses, shared by all shards of a server.
     pub addresses: Arc<Addresses>,
-    /// From one accept to the next, over some time; zero: as fast as they come.
+    /// The time from one accept to the next, on average; zero is no limit.
     pub accept_interval: Duration,
-    /// Whether new connections are let in.
+    /// How new connections are treated, for all shards of a server.
     pub gate: Arc<Gate>,
 }
 
