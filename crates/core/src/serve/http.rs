@@ -1,10 +1,12 @@
-//! Requests of one HTTP connection to answers of the handler.
+//! Requests of one HTTP connection, and the answers to them.
+
+use std::mem;
 
 use murre_codec::handshake;
 use murre_codec::http::{self, Progress, Request, RequestError, Response};
 
 use super::heartbeat::spread;
-use super::stage::{Later, Speaks, WebSocket};
+use super::stage::{Deferred, Http, Stage, Step, WebSocket};
 use super::{Answer, Handler, Opened, RequestKind, Serve, notices};
 use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
@@ -12,131 +14,172 @@ use crate::conn::send_queue::GATHER_BYTES;
 use crate::outbox::Outbox;
 
 impl<H: Handler> Serve<H> {
-    /// Takes one request off the front of `input` and answers it; 0 if it is not all there.
+    /// Takes one request off the front of `input` and answers it. Consumes nothing before all of it has
+    /// arrived.
     pub(super) fn request(
         &mut self,
-        id: ConnId,
-        state: &mut Speaks<H::Session>,
+        conn: ConnId,
+        state: &mut Http,
         input: &[u8],
         out: &mut Outbox,
-    ) -> usize {
-        let Speaks::Http { decoder, begun, continued, answered, proxied, excess } = state else {
-            unreachable!("called for HTTP")
-        };
-        let (proxied, excess, size) = (*proxied, *excess, decoder.size());
+    ) -> Step<H::Session> {
+        let size = state.decoder.size();
         let mut fields = http::fields();
-        let request = match decoder.decode(input, &mut fields, &self.limits.http) {
+        let request = match state.decoder.decode(input, &mut fields, &self.limits.http) {
             Ok(Progress::Request(request)) => request,
             Ok(progress) => {
-                if let Some(excess) = excess {
-                    // No check of the server's health has a body.
-                    if decoder.size().is_some() {
-                        self.turn_away(id, excess, out);
-                    }
-                    return 0;
-                }
-                if !std::mem::replace(begun, true) {
-                    // One deadline for all of the head, however it trickles in.
-                    out.set_timer(id, out.ticks(self.limits.handshake));
-                }
-                if let (None, Some(size)) = (size, decoder.size()) {
-                    // And one for all of the body.
-                    out.set_timer(id, out.ticks(self.limits.time_for(u64::from(size))));
-                }
-                if matches!(progress, Progress::Continue) && !std::mem::replace(continued, true) {
-                    let _ = out.write(id, |bytes| bytes.extend_from_slice(http::CONTINUE));
-                }
-                return 0;
+                let wants_continue = matches!(progress, Progress::Continue);
+                self.await_request(conn, state, size, wants_continue, out);
+                return Step::stay(0);
             }
             Err(bad) => {
-                self.refuse(id, bad, input, out);
-                return 0;
+                self.refuse(conn, bad, input, out);
+                return Step::stay(0);
             }
         };
-        let first = !*answered;
         let is = |kind| self.handler.kind(&request) == kind;
-        if let Some(excess) = excess.filter(|_| !is(RequestKind::HealthCheck)) {
-            self.turn_away(id, excess, out);
-            return 0;
+        if let Some(excess) = state.excess.filter(|_| !is(RequestKind::HealthCheck)) {
+            self.turn_away(conn, excess, out);
+            return Step::stay(0);
         }
-        // Of a kept connection, too: that of a proxy may be older than any of its clients.
-        let begins = || first || request.wants_websocket() || is(RequestKind::Session);
+        // Sessions on a kept connection, too: that of a proxy may be older than any of its clients.
+        let begins = || !state.answered || request.wants_websocket() || is(RequestKind::Session);
         let admitted = out.admits() || !begins();
-        if admitted && !self.handler.admits(id, &request, out) {
-            out.hold(id);
-            return 0;
+        if admitted && !self.handler.admits(conn, &request, out) {
+            out.hold(conn);
+            return Step::stay(0);
         }
-        (*begun, *continued, *answered) = (false, false, true);
+        let is_first = !state.answered;
+        (state.begun, state.continued, state.answered) = (false, false, true);
         self.counters.requests.add(1);
-        let consumed = request.size;
-        if first && !proxied {
-            notices::unlisted_proxy(id, &request, out);
+        if is_first && !state.proxied {
+            notices::unlisted_proxy(conn, &request, out);
         }
-        if !admitted {
-            let refusal = out.unavailable(id, "no room at present, try again later\n");
-            self.respond(id, &request, &refusal, Some(CloseReason::Overloaded), out);
+        let next = if !admitted {
+            let refusal = out.unavailable(conn, "no room at present, try again later\n");
+            self.respond(conn, &request, &refusal, Some(CloseReason::Overloaded), out);
+            None
         } else if request.wants_websocket() {
-            if proxied && !self.known_by_request(id, &request, out) {
-                return consumed;
-            }
-            if let Some(mut session) = self.upgrade(id, &request, out) {
-                out.begin_websocket(id);
-                self.handler.opened(id, &mut session, out);
-                *state = Speaks::WebSocket(WebSocket::new(session));
-                self.first_ping(id, out);
-            } else if proxied {
-                // What follows is of another client.
-                let _ = out.count_as(id, None);
-            }
+            self.begin_websocket(conn, state, &request, out).map(Stage::WebSocket)
         } else {
-            match self.handler.request(id, &request, out) {
-                Answer::Now(response) if excess.is_some() => {
-                    self.respond(id, &request, &response, Some(CloseReason::Refused), out);
-                }
-                Answer::Now(response) => self.answer(id, &request, &response, out),
-                Answer::Later(session) => {
-                    let last = !request.keep_alive || out.is_draining();
-                    let since = self.millis(out.now());
-                    *state = Speaks::Later(Later { session, since, last, proxied });
-                    self.begin_later(id, state, out);
-                }
-                Answer::Stream(session) => {
-                    // Streams that begin together send signs of life at different times.
-                    let interval = self.limits.ping_interval.as_millis();
-                    let interval = u32::try_from(interval).unwrap_or(u32::MAX);
-                    let since = self.millis(out.now()).wrapping_sub(spread(id, interval / 2));
-                    *state = Speaks::Later(Later { session, since, last: true, proxied });
-                    self.begin_later(id, state, out);
-                }
+            self.plain_request(conn, state, &request, out).map(Stage::Deferred)
+        };
+        if is_first {
+            out.forget_peer(conn);
+        }
+        Step { consumed: request.size, next }
+    }
+    /// The request has not arrived whole: starts its time limits as its parts begin.
+    fn await_request(
+        &mut self,
+        conn: ConnId,
+        state: &mut Http,
+        size_before: Option<u32>,
+        wants_continue: bool,
+        out: &mut Outbox,
+    ) {
+        let size = state.decoder.size();
+        if let Some(excess) = state.excess {
+            // No health check has a body.
+            if size.is_some() {
+                self.turn_away(conn, excess, out);
             }
+            return;
         }
-        if first {
-            out.forget_peer(id);
+        if !mem::replace(&mut state.begun, true) {
+            // One limit for all of the head, so that a slow client gains nothing by sending on.
+            out.set_timer(conn, out.ticks(self.limits.handshake));
         }
-        consumed
+        if let (None, Some(size)) = (size_before, size) {
+            // And one for all of the body.
+            out.set_timer(conn, out.ticks(self.limits.time_for(u64::from(size))));
+        }
+        if wants_continue && !mem::replace(&mut state.continued, true) {
+            let _ = out.write(conn, |bytes| bytes.extend_from_slice(http::CONTINUE));
+        }
     }
 
+    /// Answers an upgrade request. Returns the WebSocket, if it is accepted.
+    fn begin_websocket(
+        &mut self,
+        conn: ConnId,
+        state: &Http,
+        request: &Request<'_, '_>,
+        out: &mut Outbox,
+    ) -> Option<WebSocket<H::Session>> {
+        if state.proxied && !self.known_by_request(conn, request, out) {
+            return None;
+        }
+        let Some(mut session) = self.upgrade(conn, request, out) else {
+            if state.proxied {
+                // The next request may be of another client.
+                let _ = out.count_as(conn, None);
+            }
+            return None;
+        };
+        out.begin_websocket(conn);
+        self.handler.opened(conn, &mut session, out);
+        self.first_ping(conn, out);
+        Some(WebSocket::new(session))
+    }
+
+    /// Passes any other request to the handler. Returns the deferred answer, if there is none yet.
+    fn plain_request(
+        &mut self,
+        conn: ConnId,
+        state: &Http,
+        request: &Request<'_, '_>,
+        out: &mut Outbox,
+    ) -> Option<Deferred<H::Session>> {
+        let (session, since, last) = match self.handler.request(conn, request, out) {
+            Answer::Now(response) => {
+                match state.excess {
+                    Some(_) => {
+                        self.respond(conn, request, &response, Some(CloseReason::Refused), out);
+                    }
+                    None => self.answer(conn, request, &response, out),
+                }
+                return None;
+            }
+            Answer::Later(session) => {
+                let last = !request.keep_alive || out.is_draining();
+                (session, self.millis(out.now()), last)
+            }
+            Answer::Stream(session) => {
+                // Streams that begin together send heartbeats at different times.
+                let interval = self.limits.ping_interval.as_millis();
+                let interval = u32::try_from(interval).unwrap_or(u32::MAX);
+                let since = self.millis(out.now()).wrapping_sub(spread(conn, interval / 2));
+                (session, since, true)
+            }
+        };
+        let mut deferred = Deferred { session, since, last, proxied: state.proxied };
+        self.begin_deferred(conn, &mut deferred, out);
+        Some(deferred)
+    }
+
+    /// Answers a request. The connection goes on if the request, the answer and the shard allow it.
     fn answer(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         request: &Request<'_, '_>,
         response: &Response,
         out: &mut Outbox,
     ) {
         let end = match (request.keep_alive, out.is_draining()) {
-            // A guess costs a connection.
+            // Each guess of a token costs a connection.
             (true, false) if response.status == UNAUTHORIZED => Some(CloseReason::Finished),
             (true, false) => None,
             (true, true) => Some(CloseReason::Draining),
             (false, _) => Some(CloseReason::Finished),
         };
-        self.respond(id, request, response, end, out);
+        self.respond(conn, request, response, end, out);
     }
 
-    /// Answers, and closes the connection if there is a reason to.
+    /// Answers, and then closes the connection if `end` gives a reason.
     fn respond(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         request: &Request<'_, '_>,
         response: &Response,
         end: Option<CloseReason>,
@@ -146,27 +189,28 @@ impl<H: Handler> Serve<H> {
         let version = request.minor_version;
         let date = Some(self.clock.date(out.now()));
         let to_head = request.method == "HEAD";
-        // An answer that cannot be queued is the connection's end.
+        // If the answer cannot be queued the connection ends anyway.
         let _ = if response.body.len() >= GATHER_BYTES && response.sends_body(to_head) {
             let write = |head: &mut _| response.write_head(head, keep_alive, version, date);
-            out.write_and_send(id, write, &response.body)
+            out.write_and_send(conn, write, &response.body)
         } else {
-            out.write(id, |bytes| response.write(bytes, to_head, keep_alive, version, date))
+            out.write(conn, |bytes| response.write(bytes, to_head, keep_alive, version, date))
         };
         match end {
             None => {
                 out.set_timer(
-                    id,
+                    conn,
                     out.ticks(self.limits.http_idle.min(self.limits.look_interval())),
                 );
             }
-            Some(reason) => out.close(id, reason),
+            Some(reason) => out.close(conn, reason),
         }
     }
 
+    /// Accepts or refuses a WebSocket, and sends the answer. Returns the session, if it is accepted.
     fn upgrade(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         request: &Request<'_, '_>,
         out: &mut Outbox,
     ) -> Option<H::Session> {
@@ -174,18 +218,18 @@ impl<H: Handler> Serve<H> {
             Err(refusal) => Err(refusal.response()),
             Ok(_) if !self.limits.origins.allow(request) => {
                 self.counters.origins_refused.add(1);
-                notices::refused_origin(id, request, out);
+                notices::refused_origin(conn, request, out);
                 Err(Response::text(403, "pages of this origin may not open WebSockets here\n"))
             }
-            Ok(_) if out.is_draining() => Err(out.unavailable(id, "going away\n")),
+            Ok(_) if out.is_draining() => Err(out.unavailable(conn, "going away\n")),
             Ok(upgrade) => {
-                let opened = self.handler.open(id, request, &upgrade, out);
+                let opened = self.handler.open(conn, request, &upgrade, out);
                 opened.map(|opened| (opened, upgrade))
             }
         };
         match opened {
             Ok((Opened { session, protocol }, upgrade)) => {
-                let _ = out.write(id, |bytes| handshake::accept(bytes, upgrade.key, protocol));
+                let _ = out.write(conn, |bytes| handshake::accept(bytes, upgrade.key, protocol));
                 self.counters.websockets.add(1);
                 let open = &self.counters.websockets_open;
                 open.set(open.get() + 1);
@@ -193,67 +237,67 @@ impl<H: Handler> Serve<H> {
             }
             Err(response) => {
                 self.counters.upgrades_refused.add(1);
-                self.answer(id, request, &response, out);
+                self.answer(conn, request, &response, out);
                 None
             }
         }
     }
 
-    /// Where the next request would begin is unknown, so the connection ends with the answer.
-    fn refuse(&mut self, id: ConnId, bad: RequestError, input: &[u8], out: &mut Outbox) {
+    /// Answers a bad request. The start of the next one is unknown, so the connection ends with the answer.
+    fn refuse(&mut self, conn: ConnId, bad: RequestError, input: &[u8], out: &mut Outbox) {
         self.counters.requests_bad.add(1);
-        notices::bad_request(id, bad, input, out);
+        notices::bad_request(conn, bad, input, out);
         let response = Response::text(bad.status(), bad.reason());
         let to_head = input.trim_ascii_start().starts_with(b"HEAD ");
-        self.last_answer(id, &response, to_head, CloseReason::BadRequest, out);
+        self.last_answer(conn, &response, to_head, CloseReason::BadRequest, out);
     }
 
-    /// The client has all of its answers: it may rest, unless the next request has begun, which has a
-    /// deadline.
-    pub(super) fn taken(&self, id: ConnId, begun: bool, out: &mut Outbox) {
+    /// The client has received all of its answers. Its idle time begins, unless the next request has begun,
+    /// which has a time limit.
+    pub(super) fn answers_sent(&self, conn: ConnId, begun: bool, out: &mut Outbox) {
         if !begun {
-            out.set_timer(id, out.ticks(self.limits.http_idle));
+            out.set_timer(conn, out.ticks(self.limits.http_idle));
         }
     }
 
-    /// Nothing has arrived between two requests for as long as that may take. A client that is still
-    /// taking an answer, however slowly, is not idle: it has as long again for some more of it.
-    pub(super) fn idle(&mut self, id: ConnId, out: &mut Outbox) {
-        if out.queued(id) == 0 {
-            return out.close(id, CloseReason::IdleTimeout);
+    /// No request has begun for the idle time. A client that still takes an answer, however slowly, is not
+    /// idle: each time it has as long again to take more of it.
+    pub(super) fn idle(&mut self, conn: ConnId, out: &mut Outbox) {
+        if out.queued(conn) == 0 {
+            return out.close(conn, CloseReason::IdleTimeout);
         }
-        if out.stands_still(id) {
-            return out.abort(id, CloseReason::TooSlow);
+        if out.stands_still(conn) {
+            return out.abort(conn, CloseReason::TooSlow);
         }
-        out.set_timer(id, out.ticks(self.limits.http_idle.min(self.limits.look_interval())));
+        out.set_timer(conn, out.ticks(self.limits.http_idle.min(self.limits.look_interval())));
     }
 
-    /// The handler takes no input of it for the time being. That is no time of the client's, which has
-    /// to take its answers all the same.
-    pub(super) fn held(&mut self, id: ConnId, out: &mut Outbox) {
-        if out.stands_still(id) {
-            return out.abort(id, CloseReason::TooSlow);
+    /// The handler holds the connection, which does not count against the client's time limits. The client
+    /// still has to take its answers.
+    pub(super) fn held(&mut self, conn: ConnId, out: &mut Outbox) {
+        if out.stands_still(conn) {
+            return out.abort(conn, CloseReason::TooSlow);
         }
-        out.set_timer(id, out.ticks(self.limits.look_interval()));
+        out.set_timer(conn, out.ticks(self.limits.look_interval()));
     }
 
     /// The request did not arrive in time.
-    pub(super) fn too_slow(&mut self, id: ConnId, out: &mut Outbox) {
+    pub(super) fn too_slow(&mut self, conn: ConnId, out: &mut Outbox) {
         let response = Response::text(408, "the request took too long\n");
-        self.last_answer(id, &response, false, CloseReason::HandshakeTimeout, out);
+        self.last_answer(conn, &response, false, CloseReason::HandshakeTimeout, out);
     }
 
-    /// Says this and nothing more.
+    /// Sends an answer and closes the connection.
     pub(super) fn last_answer(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         response: &Response,
         to_head: bool,
         reason: CloseReason,
         out: &mut Outbox,
     ) {
         let date = self.clock.date(out.now());
-        out.close_with(id, reason, |out| response.write(out, to_head, false, 1, Some(date)));
+        out.close_with(conn, reason, |out| response.write(out, to_head, false, 1, Some(date)));
     }
 }
 
@@ -261,9 +305,9 @@ impl<H: Handler> Serve<H> {
 const UNAUTHORIZED: u16 = 401;
 
 impl Outbox {
-    /// The answer to a client that is to try again later, here or elsewhere (RFC 9110 sections 10.2.3
-    /// and 15.6.4).
-    pub fn unavailable(&self, id: ConnId, why: &'static str) -> Response {
-        Response::text(503, why).with("Retry-After", &self.retry_after(id).to_string())
+    /// A 503 that asks the client to try again later (RFC 9110 sections 10.2.3 and 15.6.4); see
+    /// [`retry_after`](Outbox::retry_after).
+    pub fn unavailable(&self, conn: ConnId, why: &'static str) -> Response {
+        Response::text(503, why).with("Retry-After", &self.retry_after(conn).to_string())
     }
 }

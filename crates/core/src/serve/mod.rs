@@ -12,6 +12,7 @@ mod stage;
 mod trusted_proxies;
 mod websocket;
 
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ use crate::protocol::Protocol;
 pub use date::DateClock;
 pub use handler::{Answer, Handler, Message, Opened, RequestKind};
 pub use origins::{Origin, Origins};
-use stage::{Arriving, Speaks};
+use stage::{Arriving, Stage, Step};
 pub use trusted_proxies::Proxies;
 
 /// The bounds of what a peer may do.
@@ -172,94 +173,120 @@ impl<H: Handler> Serve<H> {
     }
 }
 
+impl<H: Handler> Serve<H> {
+    /// Goes on to another stage, and ends the session of the one before.
+    fn enter(
+        &mut self,
+        conn: ConnId,
+        stage: &mut Stage<H::Session>,
+        next: Stage<H::Session>,
+        out: &mut Outbox,
+    ) {
+        if let Stage::Deferred(deferred) = mem::replace(stage, next) {
+            self.end_deferred(conn, deferred.session, out);
+        }
+    }
+}
+
 impl<H: Handler> Protocol for Serve<H> {
-    type State = Speaks<H::Session>;
+    type State = Stage<H::Session>;
     type Mail = ServeMail<H::Mail>;
 
-    fn opened(&mut self, id: ConnId, peer: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
-        out.set_timer(id, out.ticks(self.limits.handshake));
-        out.set_peer(id, peer);
-        self.arrived(id, peer, out)
+    fn opened(&mut self, conn: ConnId, peer: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
+        out.set_timer(conn, out.ticks(self.limits.handshake));
+        out.set_peer(conn, peer);
+        self.arrived(conn, peer, out)
     }
 
     fn received(
         &mut self,
-        id: ConnId,
-        state: &mut Self::State,
+        conn: ConnId,
+        stage: &mut Self::State,
         input: &mut [u8],
         out: &mut Outbox,
     ) -> usize {
         let mut at = 0;
-        while at < input.len() && out.takes_input(id) {
+        while at < input.len() && out.takes_input(conn) {
             let rest = &mut input[at..];
-            let consumed = match state {
-                Speaks::Proxy => self.introduced(id, state, rest, out),
-                Speaks::Http { .. } => self.request(id, state, rest, out),
-                Speaks::Later(_) => self.early(id, state, rest, out),
-                Speaks::WebSocket(websocket) => self.frame(id, websocket, rest, out),
+            let Step { consumed, next } = match stage {
+                Stage::Proxy => self.proxy_header(conn, rest, out),
+                Stage::Http(http) => self.request(conn, http, rest, out),
+                Stage::Deferred(deferred) => self.early_input(conn, deferred, rest),
+                Stage::WebSocket(websocket) => Step::stay(self.frame(conn, websocket, rest, out)),
             };
-            if !out.is_open(id) {
+            let stays = next.is_none();
+            if let Some(next) = next {
+                self.enter(conn, stage, next, out);
+            }
+            if !out.is_open(conn) {
                 return input.len();
             }
-            if consumed == 0 {
+            if consumed == 0 && stays {
                 break;
             }
             at += consumed;
         }
-        if let Speaks::WebSocket(websocket) = state
-            && !out.takes_input(id)
+        if let Stage::WebSocket(websocket) = stage
+            && !out.takes_input(conn)
         {
             self.pause(websocket, out.now());
         }
         at
     }
 
-    fn drained(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
-        match state {
-            Speaks::Proxy => {}
-            Speaks::Http { begun, .. } => self.taken(id, *begun, out),
-            Speaks::Later(_) => self.later_drained(id, state, out),
-            Speaks::WebSocket(websocket) => self.handler.drained(id, websocket.session(), out),
-        }
-    }
-
-    fn expired(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
-        // It may have done its part.
-        if out.behind(id) {
-            return out.set_timer(id, 1);
-        }
-        match state {
-            // Its request is here, or it is not heard: neither is late.
-            Speaks::Proxy | Speaks::Http { .. } if out.is_held(id) => self.held(id, out),
-            Speaks::Later(later) => self.later_waited(id, later, out),
-            Speaks::Http { excess: Some(excess), .. } => self.turn_away(id, *excess, out),
-            Speaks::Http { decoder, .. } if decoder.in_request() => self.too_slow(id, out),
-            Speaks::Http { answered: true, .. } => self.idle(id, out),
-            Speaks::Proxy | Speaks::Http { .. } => out.close(id, CloseReason::HandshakeTimeout),
-            Speaks::WebSocket(websocket) => self.silent(id, websocket, out),
-        }
-    }
-
-    fn session_expired(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
-        match state {
-            Speaks::WebSocket(websocket) => self.handler.timer(id, websocket.session(), out),
-            Speaks::Later(later) if !self.handler.answered(id, &later.session) => {
-                self.handler.timer(id, &mut later.session, out);
+    fn drained(&mut self, conn: ConnId, stage: &mut Self::State, out: &mut Outbox) {
+        match stage {
+            Stage::Proxy => {}
+            Stage::Http(http) => self.answers_sent(conn, http.begun, out),
+            Stage::Deferred(deferred) => {
+                if let Some(next) = self.deferred_drained(conn, deferred, out) {
+                    self.enter(conn, stage, next, out);
+                }
             }
-            Speaks::Proxy | Speaks::Http { .. } | Speaks::Later(_) => {}
+            Stage::WebSocket(websocket) => self.handler.drained(conn, &mut websocket.session, out),
         }
     }
 
-    fn leave(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
-        match state {
-            // The answer to what is arriving will be its last; so will the first, if it has none:
-            // whoever has just come has asked already.
-            Speaks::Proxy => {}
-            Speaks::Http { decoder, answered, .. }
-                if decoder.in_request() || !*answered || out.is_held(id) => {}
-            Speaks::Http { .. } => out.close(id, CloseReason::Draining),
-            Speaks::Later(later) => self.leave_later(id, later, out),
-            Speaks::WebSocket(websocket) => self.handler.leave(id, websocket.session(), out),
+    fn expired(&mut self, conn: ConnId, stage: &mut Self::State, out: &mut Outbox) {
+        // The peer may have done its part.
+        if out.behind(conn) {
+            return out.set_timer(conn, 1);
+        }
+        match stage {
+            // Its request has arrived, or its input is not read: the client is not late.
+            Stage::Proxy | Stage::Http(_) if out.is_held(conn) => self.held(conn, out),
+            Stage::Proxy => out.close(conn, CloseReason::HandshakeTimeout),
+            Stage::Http(http) => match http.excess {
+                Some(excess) => self.turn_away(conn, excess, out),
+                None if http.decoder.in_request() => self.too_slow(conn, out),
+                None if http.answered => self.idle(conn, out),
+                None => out.close(conn, CloseReason::HandshakeTimeout),
+            },
+            Stage::Deferred(deferred) => self.deferred_expired(conn, deferred, out),
+            Stage::WebSocket(websocket) => self.silent(conn, websocket, out),
+        }
+    }
+
+    fn session_expired(&mut self, conn: ConnId, stage: &mut Self::State, out: &mut Outbox) {
+        match stage {
+            Stage::WebSocket(websocket) => self.handler.timer(conn, &mut websocket.session, out),
+            Stage::Deferred(deferred) if !self.handler.answered(conn, &deferred.session) => {
+                self.handler.timer(conn, &mut deferred.session, out);
+            }
+            Stage::Proxy | Stage::Http(_) | Stage::Deferred(_) => {}
+        }
+    }
+
+    fn leave(&mut self, conn: ConnId, stage: &mut Self::State, out: &mut Outbox) {
+        match stage {
+            // The answer to the request that is arriving is the last. A new connection gets its first
+            // answer, because its request may be on its way.
+            Stage::Proxy => {}
+            Stage::Http(http)
+                if http.decoder.in_request() || !http.answered || out.is_held(conn) => {}
+            Stage::Http(_) => out.close(conn, CloseReason::Draining),
+            Stage::Deferred(deferred) => self.leave_deferred(conn, deferred, out),
+            Stage::WebSocket(websocket) => self.handler.leave(conn, &mut websocket.session, out),
         }
     }
 
@@ -267,13 +294,13 @@ impl<H: Handler> Protocol for Serve<H> {
         self.handler.may_end()
     }
 
-    fn closed(&mut self, id: ConnId, state: Self::State, reason: CloseReason, out: &mut Outbox) {
-        notices::closed(id, reason, out);
-        out.log_closed(id, reason);
-        match state {
-            Speaks::Proxy | Speaks::Http { .. } => {}
-            Speaks::Later(later) => self.handler.close(id, later.session, reason, out),
-            Speaks::WebSocket(websocket) => self.ended(id, websocket, reason, out),
+    fn closed(&mut self, conn: ConnId, stage: Self::State, reason: CloseReason, out: &mut Outbox) {
+        notices::closed(conn, reason, out);
+        out.log_closed(conn, reason);
+        match stage {
+            Stage::Proxy | Stage::Http(_) => {}
+            Stage::Deferred(deferred) => self.handler.close(conn, deferred.session, reason, out),
+            Stage::WebSocket(websocket) => self.websocket_closed(conn, websocket, reason, out),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who a connection is from, and whether its address may have one more.
+//! The address of a connection's client, and the limits of that address.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use murre_codec::http::{Request, Response};
 use murre_codec::proxy_protocol::{self, ProxyHeader, ProxyHeaderError};
 
-use super::stage::Speaks;
+use super::stage::{Http, Stage, Step};
 use super::{Handler, Serve, notices};
 use crate::addresses::Excess;
 use crate::conn::CloseReason;
@@ -14,120 +14,107 @@ use crate::conn::id::ConnId;
 use crate::outbox::Outbox;
 
 impl<H: Handler> Serve<H> {
-    /// A connection from `peer`: HTTP begins, or a proxy says first who is behind it.
+    /// The first stage of a connection from `peer`.
     pub(super) fn arrived(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         peer: Option<SocketAddr>,
         out: &mut Outbox,
-    ) -> Speaks<H::Session> {
+    ) -> Stage<H::Session> {
         let proxies = &self.limits.proxies;
         if proxies.header && peer.is_some_and(|peer| proxies.trust(peer.ip())) {
-            return Speaks::Proxy;
+            return Stage::Proxy;
         }
-        self.known(id, peer, out)
+        Stage::Http(self.first_request(conn, peer, out))
     }
 
-    /// A proxy says who has connected to it. Returns what was consumed; 0 if that is not all there.
-    pub(super) fn introduced(
+    /// Reads the header of the PROXY protocol, which names the client.
+    pub(super) fn proxy_header(
         &mut self,
-        id: ConnId,
-        state: &mut Speaks<H::Session>,
+        conn: ConnId,
         input: &[u8],
         out: &mut Outbox,
-    ) -> usize {
+    ) -> Step<H::Session> {
         match proxy_protocol::parse(input) {
             Ok(Some(ProxyHeader { size, from })) => {
-                out.set_peer(id, from);
-                *state = self.known(id, from, out);
-                size
+                out.set_peer(conn, from);
+                let http = self.first_request(conn, from, out);
+                Step::to(size, Stage::Http(http))
             }
-            Ok(None) => 0,
+            Ok(None) => Step::stay(0),
             Err(ProxyHeaderError) => {
                 self.counters.proxy_headers_bad.add(1);
-                notices::no_proxy_header(id, out);
-                out.abort(id, CloseReason::BadRequest);
-                0
+                notices::no_proxy_header(conn, out);
+                out.abort(conn, CloseReason::BadRequest);
+                Step::stay(0)
             }
         }
     }
 
-    /// HTTP begins. Connections of proxies are not counted, nor are those of this machine: they are its
-    /// own programs, and proxies. A client that a header of the PROXY protocol names is no proxy, wherever
-    /// it is: the proxy's word is the header, and the client can write what it likes behind it.
+    /// Counts the connection for its address, and begins HTTP. Connections of proxies are not counted, nor
+    /// are those of this machine's own programs. A client that a header of the PROXY protocol names is no
+    /// proxy, wherever it is: only the header is the proxy's, and the client can write anything behind it.
     ///
-    /// A connection that its address may not have is answered when its request is here, which may be that
-    /// of a load balancer that looks whether the server is well.
-    fn known(
-        &mut self,
-        id: ConnId,
-        peer: Option<SocketAddr>,
-        out: &mut Outbox,
-    ) -> Speaks<H::Session> {
-        out.log_accepted(id);
+    /// A connection beyond a limit of its address is refused when its request has arrived, because that may
+    /// be the health check of a load balancer.
+    fn first_request(&mut self, conn: ConnId, peer: Option<SocketAddr>, out: &mut Outbox) -> Http {
+        out.log_accepted(conn);
         let ip = peer.map(|peer| peer.ip());
         let proxies = &self.limits.proxies;
         let proxied = !proxies.header && ip.is_some_and(|ip| proxies.trust(ip));
         let counted = ip.filter(|ip| !proxied && !ip.to_canonical().is_loopback());
-        let excess = out.count_as(id, counted).err();
+        let excess = out.count_as(conn, counted).err();
         if let Some(excess) = excess {
-            notices::turned_away(id, excess, out);
+            notices::turned_away(conn, excess, out);
         }
         match excess {
             None => {}
             Some(Excess::Flood) => {
                 out.turned_away();
-                self.turn_away(id, Excess::Flood, out);
+                self.turn_away(conn, Excess::Flood, out);
             }
             Some(Excess::Connections | Excess::Handshakes) => {
                 out.turned_away();
-                out.set_timer(id, out.ticks(self.limits.handshake.min(EXCESS_PATIENCE)));
+                out.set_timer(conn, out.ticks(self.limits.handshake.min(EXCESS_PATIENCE)));
             }
         }
-        Speaks::Http {
-            decoder: Default::default(),
-            begun: true,
-            continued: false,
-            answered: false,
-            proxied,
-            excess,
-        }
+        Http::first(proxied, excess)
     }
 
-    /// A proxy passes on a handshake: from here on the connection is its client's. Returns whether
-    /// that may have one more.
+    /// A proxy passes on the handshake of a client, whose connection it is from now on. Returns whether the
+    /// client's address may have it; otherwise it is refused.
     pub(super) fn known_by_request(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         request: &Request<'_, '_>,
         out: &mut Outbox,
     ) -> bool {
         let client = self.limits.proxies.client(request);
         if let Some(ip) = client {
-            out.set_peer(id, Some(SocketAddr::new(ip, 0)));
+            out.set_peer(conn, Some(SocketAddr::new(ip, 0)));
         }
-        let counted = out.count_as(id, client);
+        let counted = out.count_as(conn, client);
         if let Err(excess) = counted {
-            notices::turned_away(id, excess, out);
-            self.turn_away(id, excess, out);
+            notices::turned_away(conn, excess, out);
+            self.turn_away(conn, excess, out);
         }
         counted.is_ok()
     }
 
-    /// Nothing of it is served.
-    pub(super) fn turn_away(&mut self, id: ConnId, excess: Excess, out: &mut Outbox) {
+    /// Refuses a connection that exceeds a limit of its address.
+    pub(super) fn turn_away(&mut self, conn: ConnId, excess: Excess, out: &mut Outbox) {
         let response = match excess {
             Excess::Connections => Response::text(429, "too many connections from your address\n"),
             Excess::Handshakes => {
                 Response::text(429, "too many new connections from your address\n")
-                    .with("Retry-After", &out.retry_after(id).to_string())
+                    .with("Retry-After", &out.retry_after(conn).to_string())
             }
-            Excess::Flood => return out.abort(id, CloseReason::Refused),
+            Excess::Flood => return out.abort(conn, CloseReason::Refused),
         };
-        self.last_answer(id, &response, false, CloseReason::Refused, out);
+        self.last_answer(conn, &response, false, CloseReason::Refused, out);
     }
 }
 
-/// How long a connection that its address may not have waits for its request: other connections of the
-/// address are refused without an answer while there are several of these.
+/// How long a connection beyond a limit of its address waits for its request. While there are several of
+/// these, further connections of the address are aborted without an answer.
 const EXCESS_PATIENCE: Duration = Duration::from_secs(1);

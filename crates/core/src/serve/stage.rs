@@ -1,4 +1,13 @@
-//! What a connection speaks at present, and what is remembered of it meanwhile.
+//! What a connection speaks at present, and its state.
+//!
+//! A connection begins with [`Stage::Proxy`] or [`Stage::Http`]. Each stage consumes input and says in a
+//! [`Step`] which stage follows:
+//!
+//! ```text
+//!  Proxy ──▶ Http ◀──▶ Deferred
+//!             │
+//!             └──────▶ WebSocket
+//! ```
 
 use std::time::Instant;
 
@@ -9,41 +18,77 @@ use crate::addresses::Excess;
 use crate::pool::NONE;
 
 /// What one connection speaks at present.
-pub enum Speaks<S> {
-    /// Nothing yet: a proxy is to say first who is behind it.
+pub enum Stage<S> {
+    /// Nothing yet: a proxy first sends a header of the PROXY protocol.
     Proxy,
-    /// HTTP: where it is in a request.
-    Http {
-        /// The request that is arriving.
-        decoder: RequestDecoder,
-        /// The deadline of its head, or of its body, is running: since its first byte, even if that
-        /// belongs to an empty line, or since the connection.
-        begun: bool,
-        /// `100 Continue` has been sent for it.
-        continued: bool,
-        /// A request has been answered before.
-        answered: bool,
-        /// The peer is a proxy, whose requests say who they are from.
-        proxied: bool,
-        /// The peer's address may not have the connection: its first request is refused, unless it
-        /// asks for the server's health.
-        excess: Option<Excess>,
-    },
+    /// HTTP requests.
+    Http(Http),
     /// HTTP: the answer to the last request comes later.
-    Later(Later<S>),
+    Deferred(Deferred<S>),
     /// WebSocket.
     WebSocket(WebSocket<S>),
 }
 
 /// An idle WebSocket with a session of four bytes takes half a cache line; the transport takes the
 /// other half.
-const _: () = assert!(size_of::<Option<Speaks<u32>>>() <= 32);
+const _: () = assert!(size_of::<Option<Stage<u32>>>() <= 32);
 
-/// What is remembered of a request whose answer is to come.
-pub struct Later<S> {
+/// What a stage made of the front of its input.
+pub(super) struct Step<S> {
+    /// Bytes that are consumed. 0 without a next stage: the item is not complete.
+    pub(super) consumed: usize,
+    /// The stage that follows, if another does.
+    pub(super) next: Option<Stage<S>>,
+}
+
+impl<S> Step<S> {
+    /// Consumes bytes and stays in the stage.
+    pub(super) fn stay(consumed: usize) -> Self {
+        Step { consumed, next: None }
+    }
+
+    /// Consumes bytes and goes on to another stage.
+    pub(super) fn to(consumed: usize, next: Stage<S>) -> Self {
+        Step { consumed, next: Some(next) }
+    }
+}
+
+/// The state of a connection between and within requests.
+pub struct Http {
+    /// The request that is arriving.
+    pub(super) decoder: RequestDecoder,
+    /// The time limit of its head or body runs: from its first byte, even if that belongs to an empty
+    /// line, or from the start of the connection.
+    pub(super) begun: bool,
+    /// `100 Continue` has been sent for it.
+    pub(super) continued: bool,
+    /// A request has been answered before.
+    pub(super) answered: bool,
+    /// The peer is a proxy, whose requests name their clients.
+    pub(super) proxied: bool,
+    /// The limit of its address that the connection exceeds: the first request is refused, unless it is
+    /// a health check.
+    pub(super) excess: Option<Excess>,
+}
+
+impl Http {
+    /// A connection that has just opened. The time limit of its first request runs.
+    pub(super) fn first(proxied: bool, excess: Option<Excess>) -> Self {
+        let decoder = RequestDecoder::default();
+        Http { decoder, begun: true, continued: false, answered: false, proxied, excess }
+    }
+
+    /// A connection whose deferred answer has been sent.
+    pub(super) fn next(proxied: bool) -> Self {
+        let decoder = RequestDecoder::default();
+        Http { decoder, begun: false, continued: false, answered: true, proxied, excess: None }
+    }
+}
+
+/// The state of a request whose answer comes later.
+pub struct Deferred<S> {
     pub(super) session: S,
-    /// Since when the handler has not been told that the answer waits, in the milliseconds of
-    /// `Serve::millis`.
+    /// When the handler was last told that the answer waits, on the clock of `Serve::millis`.
     pub(super) since: u32,
     /// The connection ends with this answer.
     pub(super) last: bool,
@@ -51,27 +96,17 @@ pub struct Later<S> {
     pub(super) proxied: bool,
 }
 
-/// What is remembered of one WebSocket.
+/// The state of one WebSocket.
 pub struct WebSocket<S> {
     pub(super) decoder: Decoder,
-    /// What has arrived of a message that came in pieces, in `Serve::messages`.
+    /// The message that is arriving in pieces, as a key of `Serve::messages`.
     pub(super) message: u32,
     /// A ping was sent, and nothing has arrived since.
     pub(super) pinged: bool,
-    /// The second of the last ping or pong that came, modulo 256, and how many came within it.
+    /// The second of the last ping or pong from the peer, modulo 256, and how many came within it.
     pub(super) second: u8,
     pub(super) pings: u8,
     pub(super) session: S,
-}
-
-/// What has arrived of a message that comes in pieces.
-pub(super) struct Arriving {
-    pub(super) bytes: Vec<u8>,
-    pub(super) frames: u32,
-    /// When its first bytes came. Later, if it was not read for a while.
-    pub(super) began: Instant,
-    /// Since when it is not read, because too much is queued for the peer.
-    pub(super) paused: Option<Instant>,
 }
 
 impl<S> WebSocket<S> {
@@ -79,8 +114,14 @@ impl<S> WebSocket<S> {
         let (decoder, message) = (Decoder::default(), NONE);
         WebSocket { decoder, message, pinged: false, second: 0, pings: 0, session }
     }
+}
 
-    pub(super) fn session(&mut self) -> &mut S {
-        &mut self.session
-    }
+/// A message that is arriving in pieces.
+pub(super) struct Arriving {
+    pub(super) bytes: Vec<u8>,
+    pub(super) frames: u32,
+    /// When its first bytes came, plus the time in which it was not read.
+    pub(super) began: Instant,
+    /// Since when it has not been read, because the connection is congested.
+    pub(super) paused: Option<Instant>,
 }

@@ -1,4 +1,4 @@
-//! Frames of one WebSocket to messages of the handler, and signs of life.
+//! From the frames of a WebSocket to messages of the handler.
 
 use std::time::Instant;
 
@@ -12,17 +12,18 @@ use crate::outbox::Outbox;
 use crate::pool::NONE;
 
 impl<H: Handler> Serve<H> {
-    /// Takes one item off the front of `input`; 0 if it is not all there.
+    /// Takes one item off the front of `input`, and returns how many bytes that consumed; 0 if the item is
+    /// not complete.
     pub(super) fn frame(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         websocket: &mut WebSocket<H::Session>,
         input: &mut [u8],
         out: &mut Outbox,
     ) -> usize {
-        self.alive(id, websocket, out);
-        if self.is_crawling(id, websocket, out) {
-            out.close_websocket(id, CloseCode::Policy, "message too slow", CloseReason::TooSlow);
+        self.alive(conn, websocket, out);
+        if self.is_crawling(conn, websocket, out) {
+            out.close_websocket(conn, CloseCode::Policy, "message too slow", CloseReason::TooSlow);
             return 0;
         }
         let begins = !websocket.decoder.in_frame();
@@ -30,42 +31,42 @@ impl<H: Handler> Serve<H> {
             Ok(decoded) => decoded,
             Err(violation) => {
                 let (code, why) = (violation.close_code(), violation.reason());
-                notices::violation(id, code, why, out);
-                out.close_websocket(id, code, why, CloseReason::BadFrame);
+                notices::violation(conn, code, why, out);
+                out.close_websocket(conn, code, why, CloseReason::BadFrame);
                 return 0;
             }
         };
         let is_ping = matches!(item, Some(Item::Ping(_) | Item::Pong(_)));
         if is_ping && self.pings_too_often(websocket, out.now()) {
             let reason = CloseReason::TooManyPings;
-            out.close_websocket(id, CloseCode::Policy, "too many pings", reason);
+            out.close_websocket(conn, CloseCode::Policy, "too many pings", reason);
             return 0;
         }
         let is_data = !is_ping && !matches!(item, Some(Item::Close(_)));
         if is_data && begins && consumed > 0 && self.has_too_many_frames(websocket) {
             let reason = CloseReason::TooManyFragments;
-            out.close_websocket(id, CloseCode::Policy, "too many fragments", reason);
+            out.close_websocket(conn, CloseCode::Policy, "too many fragments", reason);
             return 0;
         }
         match item {
             None => {}
             Some(Item::Data { kind, bytes, start, end }) => {
-                self.piece(id, websocket, Message { kind, bytes }, (start, end), out);
+                self.piece(conn, websocket, Message { kind, bytes }, (start, end), out);
             }
-            // The answer to a ping that cannot be queued is the connection's end.
+            // If the pong cannot be queued the connection ends anyway.
             Some(Item::Ping(payload)) => {
-                let _ = out.control(id, OpCode::Control(PONG), payload);
+                let _ = out.control(conn, OpCode::Control(PONG), payload);
             }
             Some(Item::Pong(_)) => {}
-            Some(Item::Close(close)) => answer_close(id, close, out),
+            Some(Item::Close(close)) => answer_close(conn, close, out),
         }
         consumed
     }
 
-    /// Passes on a message when its last bytes are here.
+    /// Gathers a message, and passes it to the handler when its last bytes have arrived.
     fn piece(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         websocket: &mut WebSocket<H::Session>,
         piece: Message<'_>,
         (start, end): (bool, bool),
@@ -73,7 +74,7 @@ impl<H: Handler> Serve<H> {
     ) {
         let Message { kind, bytes } = piece;
         if start && end {
-            return self.whole(id, websocket, kind, bytes, out);
+            return self.whole_message(conn, websocket, kind, bytes, out);
         }
         if start {
             let bytes = bytes.to_vec();
@@ -85,31 +86,37 @@ impl<H: Handler> Serve<H> {
         if end {
             let key = std::mem::replace(&mut websocket.message, NONE);
             let mut message = self.messages.remove(key);
-            self.whole(id, websocket, kind, &mut message.bytes, out);
+            self.whole_message(conn, websocket, kind, &mut message.bytes, out);
         }
     }
 
-    fn whole(
+    fn whole_message(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         websocket: &mut WebSocket<H::Session>,
         kind: Kind,
         bytes: &mut [u8],
         out: &mut Outbox,
     ) {
         self.counters.messages.add(1);
-        self.handler.message(id, &mut websocket.session, Message { kind, bytes }, out);
+        self.handler.message(conn, &mut websocket.session, Message { kind, bytes }, out);
     }
 
-    /// The peer is not read until it has taken what is queued: that is no time of the message's.
+    /// The peer is not read until it has taken the queued bytes, which does not count against the time
+    /// limit of the message that is arriving.
     pub(super) fn pause(&mut self, websocket: &mut WebSocket<H::Session>, now: Instant) {
         if websocket.message != NONE {
             self.messages.get_mut(websocket.message).paused.get_or_insert(now);
         }
     }
 
-    /// Whether the message that is arriving takes longer than its bytes may.
-    fn is_crawling(&mut self, id: ConnId, websocket: &WebSocket<H::Session>, out: &Outbox) -> bool {
+    /// Whether the message that is arriving exceeds the time limit of its bytes.
+    fn is_crawling(
+        &mut self,
+        conn: ConnId,
+        websocket: &WebSocket<H::Session>,
+        out: &Outbox,
+    ) -> bool {
         if websocket.message == NONE {
             return false;
         }
@@ -118,15 +125,15 @@ impl<H: Handler> Serve<H> {
             arriving.began += now - paused;
         }
         let in_time = now - arriving.began <= self.limits.time_for(arriving.bytes.len() as u64);
-        if !in_time && (out.behind(id) || out.was_held(id)) {
-            // Nor is the time in which the machine stood still, or the connection was held.
+        if !in_time && (out.behind(conn) || out.was_held(conn)) {
+            // The machine stood still, or the connection was held: the limit starts anew.
             arriving.began = now;
             return false;
         }
         !in_time
     }
 
-    /// Counts a data frame, if it is not the first of its message.
+    /// Counts a data frame, unless it is the first of its message.
     fn has_too_many_frames(&mut self, websocket: &WebSocket<H::Session>) -> bool {
         if websocket.message == NONE {
             return false;
@@ -146,9 +153,10 @@ impl<H: Handler> Serve<H> {
         websocket.pings > self.limits.pings_per_second_max
     }
 
-    pub(super) fn ended(
+    /// The connection is closed: frees the message that was arriving, and ends the session.
+    pub(super) fn websocket_closed(
         &mut self,
-        id: ConnId,
+        conn: ConnId,
         websocket: WebSocket<H::Session>,
         reason: CloseReason,
         out: &mut Outbox,
@@ -158,18 +166,18 @@ impl<H: Handler> Serve<H> {
         }
         let open = &self.counters.websockets_open;
         open.set(open.get() - 1);
-        self.handler.close(id, websocket.session, reason, out);
+        self.handler.close(conn, websocket.session, reason, out);
     }
 }
 
 const PONG: murre_codec::Control = murre_codec::Control::Pong;
 
 /// Answers a close frame with the same code, which ends the conversation (RFC 6455 section 5.5.1).
-fn answer_close(id: ConnId, close: Option<Close<'_>>, out: &mut Outbox) {
-    out.note_close_code(id, close.as_ref().map_or(CloseCode::Status, |close| close.code));
+fn answer_close(conn: ConnId, close: Option<Close<'_>>, out: &mut Outbox) {
+    out.note_close_code(conn, close.as_ref().map_or(CloseCode::Status, |close| close.code));
     match close {
-        Some(Close { code, .. }) => out.close_websocket(id, code, "", CloseReason::Finished),
-        None => out.close_with(id, CloseReason::Finished, |out| {
+        Some(Close { code, .. }) => out.close_websocket(conn, code, "", CloseReason::Finished),
+        None => out.close_with(conn, CloseReason::Finished, |out| {
             encode::write_frame(out, OpCode::Control(murre_codec::Control::Close), &[], None);
         }),
     }
