@@ -1,4 +1,4 @@
-//! What an embedding program implements.
+//! The interface of an application on HTTP and WebSocket.
 
 use std::time::Instant;
 
@@ -10,120 +10,119 @@ use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
 use crate::outbox::{Outbox, Queued};
 
-/// The application. It is told what happened and answers through [`Outbox`].
+/// The application. [`Serve`](crate::Serve) calls it with what happened; it answers through [`Outbox`].
 ///
-/// Every method runs on the shard's thread and must not block: the shard serves nobody meanwhile.
+/// Every method runs on the shard's thread and must not block: no other connection is served meanwhile.
 pub trait Handler {
-    /// What the application remembers of a WebSocket, or of an answer that comes later. It is paid
-    /// for every one of them.
+    /// The application's state of a WebSocket, or of an answer that comes later. Every WebSocket takes
+    /// memory for it: with a session of 4 bytes an idle connection takes 62 bytes.
     type Session;
-    /// What other threads may post to it.
+    /// The mail that other threads may post to the application, as [`ServeMail::App`](crate::ServeMail).
     type Mail: Send + 'static;
 
-    /// Whether the request may be worked on now; asked before [`request`](Handler::request) and
-    /// [`open`](Handler::open). If not, nothing of it is consumed and the connection is
-    /// [held](Outbox::hold): the handler [releases](Outbox::release) it later, and is asked again then.
-    fn admits(&mut self, _id: ConnId, _request: &Request<'_, '_>, _out: &mut Outbox) -> bool {
+    /// Whether the application takes the request now; called before [`request`](Handler::request) and
+    /// [`open`](Handler::open). If not, the request is not consumed and the connection is
+    /// [held](Outbox::hold) until the application [releases](Outbox::release) it; then this is called
+    /// again.
+    fn admits(&mut self, _conn: ConnId, _request: &Request<'_, '_>, _out: &mut Outbox) -> bool {
         true
     }
 
-    /// What a request is to the limits that hold before it is served. Asked while the server is short of
-    /// memory, and of the first request of a connection that its address may not have.
+    /// Classifies a request for the limits of the server. Called while memory is short, and for the first
+    /// request of a connection that exceeds a limit of its address.
     fn kind(&self, _request: &Request<'_, '_>) -> RequestKind {
         RequestKind::Plain
     }
 
-    /// Answers a plain HTTP request, or says that it will.
+    /// Answers an HTTP request that is not an upgrade, now or later.
     fn request(
         &mut self,
-        _id: ConnId,
+        _conn: ConnId,
         _request: &Request<'_, '_>,
         _out: &mut Outbox,
     ) -> Answer<Self::Session> {
         Answer::Now(Response::text(404, "not found\n"))
     }
 
-    /// Accepts a WebSocket, whose handshake is correct, or refuses it with an answer. A handler
-    /// without this method refuses all.
+    /// Accepts or refuses a WebSocket. The handshake is valid (RFC 6455 section 4.2.1). By default all
+    /// WebSockets are refused.
     ///
     /// # Errors
-    /// The refusal. The connection goes on as an HTTP connection.
+    /// The response that refuses it. The connection goes on with HTTP.
     fn open(
         &mut self,
-        _id: ConnId,
+        _conn: ConnId,
         _request: &Request<'_, '_>,
         _upgrade: &Upgrade<'_>,
         _out: &mut Outbox,
     ) -> Result<Opened<Self::Session>, Response> {
-        Err(Response::text(
-            404,
-            "no WebSockets here
-",
-        ))
+        Err(Response::text(404, "no WebSockets here\n"))
     }
 
-    /// The WebSocket is open: what is queued from here on follows the handshake. Or an answer is
-    /// to come later: what is queued from here on is that answer, head and all.
-    fn opened(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
+    /// The session begins. Bytes that are queued from now on follow the handshake of the WebSocket, or are
+    /// the deferred answer itself, with its head.
+    fn opened(&mut self, _conn: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
-    /// A whole message arrived at a WebSocket.
+    /// A complete message arrived on a WebSocket.
     fn message(
         &mut self,
-        _id: ConnId,
+        _conn: ConnId,
         _session: &mut Self::Session,
         _message: Message<'_>,
         _out: &mut Outbox,
     ) {
     }
 
-    /// Whether an answer that was to come later has been queued to its end: the connection then
-    /// goes on with HTTP.
-    fn answered(&self, _id: ConnId, _session: &Self::Session) -> bool {
+    /// Whether a deferred answer has been queued to its end. When it is sent the connection goes on with
+    /// HTTP.
+    fn answered(&self, _conn: ConnId, _session: &Self::Session) -> bool {
         false
     }
 
-    /// The connection ends with the answer that is to come, because the client has sent something
-    /// before it had it: the answer says so (`Connection: close`, RFC 9112 section 9.6).
-    fn ends_with_answer(&mut self, _id: ConnId, _session: &mut Self::Session) {}
+    /// The client has sent bytes before it had its deferred answer, so the connection will end with the
+    /// answer, which should say `Connection: close` (RFC 9112 section 9.6).
+    fn ends_with_answer(&mut self, _conn: ConnId, _session: &mut Self::Session) {}
 
-    /// An answer that comes later, or a stream, has not come to its end for another ping interval.
-    fn waited(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
+    /// A deferred answer or a stream has not ended for another
+    /// [`ping_interval`](crate::ServeLimits::ping_interval): the application may queue a heartbeat.
+    fn waited(&mut self, _conn: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
-    /// The session's timer ran out: [`Outbox::set_session_timer`].
-    fn timer(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
+    /// The timer that [`Outbox::set_session_timer`] set has expired.
+    fn timer(&mut self, _conn: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
-    /// The shard is being drained. The handler closes a WebSocket. It queues the rest of a deferred
-    /// answer as soon as it can; an answer without an end closes the connection.
-    fn leave(&mut self, id: ConnId, _session: &mut Self::Session, out: &mut Outbox) {
-        out.close_restart(id);
+    /// The shard is being drained. The application closes a WebSocket or a stream, and ends a deferred
+    /// answer as soon as it can.
+    fn leave(&mut self, conn: ConnId, _session: &mut Self::Session, out: &mut Outbox) {
+        out.close_restart(conn);
     }
 
-    /// The shard is being drained and has no connections any more. Whether it may end; asked again
-    /// until the drain's time is over.
+    /// The shard is being drained and has no connections left. Returns whether it may end; called again in
+    /// each turn until the time of the drain is over.
     fn may_end(&mut self) -> bool {
         true
     }
 
-    /// All that was queued for the WebSocket, or for the answer that comes later, has been sent.
-    fn drained(&mut self, _id: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
+    /// All bytes that were queued for the session have been sent.
+    fn drained(&mut self, _conn: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
-    /// The WebSocket is over, or the answer that came later. Called once for every session.
+    /// The session has ended, with its connection or with its deferred answer. Called once for every
+    /// session.
     fn close(
         &mut self,
-        _id: ConnId,
+        _conn: ConnId,
         _session: Self::Session,
         _reason: CloseReason,
         _out: &mut Outbox,
     ) {
     }
 
-    /// Something was posted.
+    /// A mail was posted.
     fn mail(&mut self, _mail: Self::Mail, _out: &mut Outbox) {}
 
-    /// Called once in every turn of the shard, after everything else.
+    /// Called once in every turn of the shard, after mail, completions and timers.
     fn turn(&mut self, _out: &mut Outbox) {}
 
-    /// When there should be a turn at the latest, whether or not anything happens.
+    /// The time of the next turn at the latest, even if nothing happens; `None` is no limit.
     fn wake_at(&self) -> Option<Instant> {
         None
     }
@@ -132,85 +131,93 @@ pub trait Handler {
 /// A kind of request, for the limits of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
-    /// A load balancer looks whether the server is well: answered also on a connection that its address
-    /// may not have, and then the connection ends.
+    /// A health check of a load balancer. It is answered even if its connection exceeds a limit of its
+    /// address; that connection then ends.
     HealthCheck,
-    /// It would start a session: refused while the server is short of memory, as a WebSocket is.
+    /// It would start a session, so it is refused while memory is short, as WebSockets are.
     Session,
-    /// Any other.
+    /// Any other request.
     Plain,
 }
 
-/// What becomes of a request.
+/// The answer to a request, or when it comes.
 #[derive(Debug)]
 pub enum Answer<S> {
-    /// This is the answer.
+    /// The answer.
     Now(Response),
-    /// The answer comes later; its session is remembered until it has. What the client sends
-    /// meanwhile is thrown away, and then the connection ends with the answer.
+    /// The answer is deferred: the session lasts until its end. Bytes that the client sends before are
+    /// discarded, and the connection then ends with the answer.
     Later(S),
-    /// The answer is a stream, which ends with the connection. Streams that begin together are told
-    /// at different times that they have [waited](Handler::waited).
+    /// The answer is a stream, which ends with the connection. For streams that begin together
+    /// [`waited`](Handler::waited) is called at different times.
     Stream(S),
 }
 
 /// An accepted WebSocket.
 #[derive(Debug)]
 pub struct Opened<S> {
-    /// What to remember of it.
+    /// The application's state of it.
     pub session: S,
-    /// The subprotocol chosen of those that the client offered.
+    /// One of the subprotocols that the client offered (RFC 6455 section 1.9), or none.
     pub protocol: Option<&'static str>,
 }
 
 impl<S> Opened<S> {
-    /// Accepts without a subprotocol.
+    /// Accepts a WebSocket without a subprotocol.
     pub fn new(session: S) -> Self {
         Opened { session, protocol: None }
     }
 }
 
-/// A whole message, whatever frames and packets it came in.
+/// A complete message, reassembled from its frames.
 #[derive(Debug)]
 pub struct Message<'b> {
-    /// Text, which is valid UTF-8, or binary.
+    /// Text, which has been checked to be UTF-8, or binary.
     pub kind: Kind,
-    /// The payload, to be read or changed in place.
+    /// The payload, unmasked. It may be changed in place.
     pub bytes: &'b mut [u8],
 }
 
-/// What WebSocket handlers queue, framed.
+/// Frames of a server (RFC 6455 section 5.2).
 impl Outbox {
-    /// Queues a message of this connection's own. What goes to many is better framed once, by
+    /// Queues a message for one connection. A message for many is better framed once, by
     /// [`encode::frame`], and queued with [`send`](Outbox::send).
-    pub fn message(&mut self, id: ConnId, kind: Kind, payload: &[u8]) -> Queued {
-        self.write(id, |out| encode::write_frame(out, kind.opcode(), payload, None))
+    pub fn message(&mut self, conn: ConnId, kind: Kind, payload: &[u8]) -> Queued {
+        self.write(conn, |out| encode::write_frame(out, kind.opcode(), payload, None))
     }
 
     /// Queues a control frame; `payload` is at most 125 bytes.
-    pub(crate) fn control(&mut self, id: ConnId, opcode: OpCode, payload: &[u8]) -> Queued {
-        self.write(id, |out| encode::write_frame(out, opcode, payload, None))
+    pub(crate) fn control(&mut self, conn: ConnId, opcode: OpCode, payload: &[u8]) -> Queued {
+        self.write(conn, |out| encode::write_frame(out, opcode, payload, None))
     }
 
-    /// Drops what waits, sends a close frame and closes: for who would take too long to read it all.
-    pub fn cut_off(&mut self, id: ConnId, code: CloseCode, why: &str, reason: CloseReason) {
-        self.drop_waiting(id);
-        self.close_websocket(id, code, why, reason);
+    /// Drops the queued bytes, sends a close frame and closes: for a peer that would take too long to read
+    /// all of its queue.
+    pub fn cut_off(&mut self, conn: ConnId, code: CloseCode, why: &str, reason: CloseReason) {
+        self.drop_waiting(conn);
+        self.close_websocket(conn, code, why, reason);
     }
 
-    /// Sends what is queued and a close frame, then closes.
-    pub fn close_websocket(&mut self, id: ConnId, code: CloseCode, why: &str, reason: CloseReason) {
-        self.note_close_code(id, code);
-        self.close_with(id, reason, |out| encode::write_close(out, code, why, None));
+    /// Sends the queued bytes and a close frame, then closes. `why` is at most 123 bytes.
+    pub fn close_websocket(
+        &mut self,
+        conn: ConnId,
+        code: CloseCode,
+        why: &str,
+        reason: CloseReason,
+    ) {
+        self.note_close_code(conn, code);
+        self.close_with(conn, reason, |out| encode::write_close(out, code, why, None));
     }
 
-    /// Sends what is queued, then closes for a drain. A WebSocket is told that the service restarts
-    /// (1012 in the registry of close codes) and after how many seconds to come back.
-    pub fn close_restart(&mut self, id: ConnId) {
-        if !self.is_websocket(id) {
-            return self.close(id, CloseReason::Draining);
+    /// Sends the queued bytes, then closes for a drain. The close frame of a WebSocket has the code 1012,
+    /// "Service Restart" (IANA's WebSocket Close Code Number Registry), and the seconds after which the
+    /// client should come back.
+    pub fn close_restart(&mut self, conn: ConnId) {
+        if !self.is_websocket(conn) {
+            return self.close(conn, CloseReason::Draining);
         }
-        let why = format!("service restart, retry={}", self.retry_after(id));
-        self.close_websocket(id, CloseCode::Restart, &why, CloseReason::Draining);
+        let why = format!("service restart, retry={}", self.retry_after(conn));
+        self.close_websocket(conn, CloseCode::Restart, &why, CloseReason::Draining);
     }
 }

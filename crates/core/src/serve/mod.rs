@@ -33,33 +33,35 @@ pub use origins::{Origin, Origins};
 use stage::{Arriving, Stage, Step};
 pub use trusted_proxies::Proxies;
 
-/// The bounds of what a peer may do.
+/// The limits of a peer. Those of an operator are in `docs/limits.md`.
 #[derive(Clone, Debug)]
 pub struct ServeLimits {
-    /// Sizes of requests.
+    /// The sizes of requests.
     pub http: RequestLimits,
-    /// Who speaks for others.
+    /// The proxies that are trusted to name the clients behind them.
     pub proxies: Proxies,
-    /// Whose pages may open WebSockets.
+    /// The origins whose pages may open WebSockets.
     pub origins: Origins,
-    /// Bytes of one message at most.
+    /// Bytes of one WebSocket message at most.
     pub message_bytes_max: u32,
-    /// Frames of one message at most.
+    /// Frames of one WebSocket message at most.
     pub fragments_max: u32,
-    /// Pings and pongs within a second at most; 255 is any number.
+    /// Pings and pongs from a peer within a second at most; 255 is no limit.
     pub pings_per_second_max: u8,
-    /// From the connection, or from the first byte of a later request, to the end of its head. What
-    /// follows, a body or the rest of a message, has this and the time that its bytes may take.
+    /// The time from the start of the connection, or from the first byte of a later request, to the end of
+    /// the request's head. A body, or the rest of a message, has this and [the time of its
+    /// bytes](Self::bytes_per_second_min).
     pub handshake: Duration,
-    /// Bodies and messages come at least this fast.
+    /// The rate at which bodies and messages must arrive, at least.
     pub bytes_per_second_min: u32,
-    /// Between two requests.
+    /// The time between two requests of a kept connection.
     pub http_idle: Duration,
-    /// Silence of a WebSocket peer before it is pinged.
+    /// The silence of a WebSocket peer after which it is pinged, and the time after which
+    /// [`Handler::waited`] is called.
     pub ping_interval: Duration,
-    /// How long any peer may take nothing of what is queued for it.
+    /// How long a peer may take none of the bytes that are queued for it.
     pub slow_timeout: Duration,
-    /// Silence after a ping before the connection is given up.
+    /// The silence after a ping after which the connection is closed.
     pub pong_timeout: Duration,
 }
 
@@ -83,66 +85,67 @@ impl Default for ServeLimits {
 }
 
 impl ServeLimits {
-    /// From one look at what a peer takes to the next.
+    /// The time from one check of a peer's progress to the next.
     fn look_interval(&self) -> Duration {
         self.ping_interval.min(self.slow_timeout)
     }
 
-    /// How long so many bytes may take to arrive, after the first of them.
+    /// The time in which a body or a message of this many bytes must arrive, from its first byte.
     pub fn time_for(&self, bytes: u64) -> Duration {
         let rate = u64::from(self.bytes_per_second_min.max(1));
         self.handshake + Duration::from_millis(bytes.saturating_mul(1000) / rate)
     }
 }
 
-/// A server's side of every connection of a shard.
+/// The [`Protocol`] of a server: HTTP/1.1 (RFC 9112) and WebSocket (RFC 6455) for a [`Handler`].
 pub struct Serve<H: Handler> {
     handler: H,
     limits: ServeLimits,
     frame_limits: FrameLimits,
-    /// Messages of which the rest is still arriving.
+    /// Messages that are arriving in pieces.
     messages: Pool<Arriving>,
     counters: Arc<ServeCounters>,
     clock: DateClock,
     began: Instant,
 }
 
-/// What other threads may post to a serving shard.
+/// The mail of a shard that runs [`Serve`].
 #[derive(Debug)]
 pub enum ServeMail<M> {
-    /// A drain follows: [`Outbox::is_ready`] is false from now on. Everything else goes on.
+    /// A drain follows: [`Outbox::is_ready`] is false from now on, and nothing else changes.
     Unready,
-    /// Stop accepting, and take leave of everybody within about this time.
+    /// Drain the shard within about this time; see [`Outbox::drain`].
     Drain(Duration),
-    /// For the handler.
+    /// A mail for the handler.
     App(M),
 }
 
-/// What a serving shard counts beside its transport's [`Counters`](crate::Counters).
+/// The counters of [`Serve`], beside the shard's [`Counters`](crate::Counters): totals, unless a field
+/// says "now".
 #[derive(Debug, Default)]
 pub struct ServeCounters {
-    /// Requests answered, refused ones among them.
+    /// Requests answered, including refused ones.
     pub requests: Counter,
-    /// Requests that broke a rule or a limit.
+    /// Requests that violated a rule of HTTP or exceeded a limit.
     pub requests_bad: Counter,
     /// WebSockets opened.
     pub websockets: Counter,
     /// WebSockets that are open now.
     pub websockets_open: Counter,
-    /// Connections of proxies that did not begin with a proper header.
+    /// Connections of proxies without a valid header of the PROXY protocol.
     pub proxy_headers_bad: Counter,
-    /// Upgrades refused, for whatever reason.
+    /// Upgrades refused, for any reason.
     pub upgrades_refused: Counter,
-    /// Of those, to pages of origins that are not allowed.
+    /// Upgrades refused because of the origin of their page.
     pub origins_refused: Counter,
-    /// Whole messages received.
+    /// Complete messages received.
     pub messages: Counter,
-    /// Pings sent to silent peers.
+    /// Pings sent.
     pub pings: Counter,
 }
 
 impl<H: Handler> Serve<H> {
-    /// Serves `handler` within `limits`.
+    /// A server for `handler`, with these limits.
     pub fn new(handler: H, limits: ServeLimits) -> Self {
         let frame_limits =
             FrameLimits { role: Role::Server, message_bytes_max: limits.message_bytes_max };
@@ -157,12 +160,12 @@ impl<H: Handler> Serve<H> {
         }
     }
 
-    /// What it counts.
+    /// Its counters, which any thread may read.
     pub fn counters(&self) -> Arc<ServeCounters> {
         Arc::clone(&self.counters)
     }
 
-    /// Messages of which the rest is still arriving.
+    /// How many messages are arriving in pieces now.
     pub fn messages_arriving(&self) -> u32 {
         self.messages.len()
     }
