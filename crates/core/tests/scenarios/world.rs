@@ -262,23 +262,13 @@ pub(crate) fn everywhere<P: Drained + 'static>(
     real(setup, &protocol, &scenario);
 }
 
-/// A number in the environment.
-pub(crate) fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|number| number.parse().ok())
-}
-
-/// Runs a scenario on the simulated ring. `SEED` in the environment runs only that one, `SEEDS` so
-/// many.
+/// Runs a scenario on the simulated ring, with the seeds that the environment asks for.
 pub(crate) fn simulated<P: Drained + 'static>(
     setup: &Setup,
     protocol: impl Fn() -> P,
     scenario: impl Fn(&mut World<P>),
 ) {
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(setup.seeds),
-    };
-    for seed in seeds {
+    for seed in murre_testing::seeds(setup.seeds) {
         named(&format!("simulated, SEED={seed}"), || {
             run(World::simulated(setup, seed, protocol()), &scenario);
         });

@@ -1,12 +1,9 @@
 //! Runs of many seeds, and the report of the first that fails.
 
-use std::cell::RefCell;
-use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, Once};
-use std::thread;
+use std::sync::Mutex;
 use std::time::Instant;
+
+use murre_testing::{catch_panic, first_failure, seeds};
 
 use super::model::Seen;
 use super::plan::Plan;
@@ -46,21 +43,17 @@ const TO_BE_SEEN: [&str; 22] = [
 /// says, and leaves nothing behind.
 #[test]
 fn everybody_hears_what_is_theirs() {
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS),
-    };
+    let seeds = seeds(SEEDS);
     let (started, count) = (Instant::now(), seeds.end - seeds.start);
     let all = Mutex::new(Seen::new());
-    let failed =
-        first_failure(seeds.start, seeds.end, |seed| match attempt(&Plan::of_seed(seed)) {
-            Err(_) => true,
-            Ok(seen) => {
-                let mut all = all.lock().expect("nobody panics with it");
-                seen.into_iter().for_each(|(what, count)| *all.entry(what).or_default() += count);
-                false
-            }
-        });
+    let failed = first_failure(seeds, |seed| match attempt(&Plan::of_seed(seed)) {
+        Err(_) => true,
+        Ok(seen) => {
+            let mut all = all.lock().expect("nobody panics with it");
+            seen.into_iter().for_each(|(what, count)| *all.entry(what).or_default() += count);
+            false
+        }
+    });
     if let Some(seed) = failed {
         panic!("{}", explain(seed));
     }
@@ -75,32 +68,6 @@ fn everybody_hears_what_is_theirs() {
 #[test]
 fn the_corpus() {
     crate::corpus::each("hub", super::check);
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|number| number.parse().ok())
-}
-
-/// The lowest seed that `fails`, on all cores. Those above one that has failed are not tried.
-fn first_failure(from: u64, until: u64, fails: impl Fn(u64) -> bool + Sync) -> Option<u64> {
-    let (next, end) = (AtomicU64::new(from), AtomicU64::new(until));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    if fails(seed) {
-                        end.fetch_min(seed, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    let end = end.into_inner();
-    (end < until).then_some(end)
 }
 
 /// The shortest run that fails as this seed does.
@@ -121,30 +88,11 @@ fn explain(seed: u64) -> String {
     )
 }
 
-thread_local! {
-    /// Where this thread's panics go while it tries what may fail.
-    static TRIES: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
 /// How a run fails, if it does.
 fn failure(plan: &Plan) -> Option<String> {
     attempt(plan).err()
 }
 
 fn attempt(plan: &Plan) -> Result<Seen, String> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let others = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            let heard =
-                TRIES.with_borrow_mut(|tries| tries.as_mut().map(|why| *why = panic.to_string()));
-            if heard.is_none() {
-                others(panic);
-            }
-        }));
-    });
-    TRIES.set(Some(String::new()));
-    let result = catch_unwind(AssertUnwindSafe(|| World::play(plan)));
-    let why = TRIES.take().unwrap_or_default();
-    result.map_err(|_| why)
+    catch_panic(|| World::play(plan))
 }

@@ -10,6 +10,7 @@ use murre_core::ring::sim::{Keep, SimRing};
 use murre_core::ring::{
     Completion, Lease, Lent, Op, OpKind, Ring, ShutdownHow, ShutdownStatus, Socket, Token, Waker,
 };
+use murre_testing::env_number;
 use nix::errno::Errno;
 
 use super::attempt;
@@ -17,7 +18,6 @@ use super::pipe::Echoing;
 use super::plan::Plan;
 use super::server::Serving;
 use crate::app::Mistake;
-use crate::world::number;
 
 /// What a ring may do wrong. It looks as if the shard had done it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,7 +180,7 @@ const SEEDS: u64 = 400;
 /// Panics unless what watches for such a flaw has found it, and says so with `words`. Others may
 /// find it, too: what is lost somewhere is missing elsewhere.
 fn is_found(flaw: &str, words: &str, why: impl Fn(&Plan) -> Option<String>) {
-    if number("SEEDS") == Some(0) {
+    if env_number("SEEDS") == Some(0) {
         return;
     }
     let failures: Vec<String> = (0..SEEDS)

@@ -12,19 +12,16 @@ mod server;
 mod shrink;
 mod stage;
 
-use std::cell::{Cell, RefCell};
-use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, Once};
-use std::thread;
+use std::cell::Cell;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use murre_core::ring::Ring;
 use murre_core::ring::sim::{Keep, SimNet, SimRing};
 use murre_core::{CloseReason, ShardConfig};
+use murre_testing::{catch_panic, env_number, first_failure, seeds};
 
-use crate::world::{Setup, number, real};
+use crate::world::{Setup, real};
 use plan::Plan;
 use stage::{Seen, Subject, play, play_in};
 
@@ -63,9 +60,9 @@ fn connections_both_ways_on_bad_days() {
 #[test]
 fn the_same_on_the_kernel() {
     // An emulated kernel, for which nothing is simulated, has a few all the same.
-    let seeds = number("SEEDS").map_or(KERNEL_SEEDS, |seeds| seeds.clamp(2, KERNEL_SEEDS));
+    let seeds = env_number("SEEDS").map_or(KERNEL_SEEDS, |seeds| seeds.clamp(2, KERNEL_SEEDS));
     for seed in 0..seeds {
-        let plan = Plan::draw(number("SEED").unwrap_or(seed));
+        let plan = Plan::draw(env_number("SEED").unwrap_or(seed));
         // Nobody waits for a place, as it cannot be seen here who does.
         let shard = ShardConfig { conns_max: 64, ..plan.shard.clone() };
         let setup = Setup {
@@ -93,13 +90,10 @@ fn the_same_on_the_kernel() {
 }
 
 fn simulate<S: Subject>(name: &str, subject: impl Fn() -> S + Sync) -> Vec<Seen> {
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS),
-    };
+    let seeds = seeds(SEEDS);
     let (started, count) = (Instant::now(), seeds.end - seeds.start);
     let all = Mutex::new(Vec::new());
-    let failed = first_failure(seeds.start, seeds.end, |seed| {
+    let failed = first_failure(seeds, |seed| {
         match attempt(&subject(), &Plan::draw(seed), Keep::Nothing, |ring| ring) {
             Ok(seen) => {
                 all.lock().expect("nobody panics with it").push(seen);
@@ -113,28 +107,6 @@ fn simulate<S: Subject>(name: &str, subject: impl Fn() -> S + Sync) -> Vec<Seen>
     }
     eprintln!("{name}: {count} seeds in {:.1} s", started.elapsed().as_secs_f64());
     all.into_inner().expect("nobody panics with it")
-}
-
-/// The lowest seed that `fails`, on all cores. Those above one that has failed are not tried.
-fn first_failure(from: u64, until: u64, fails: impl Fn(u64) -> bool + Sync) -> Option<u64> {
-    let (next, end) = (AtomicU64::new(from), AtomicU64::new(until));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    if fails(seed) {
-                        end.fetch_min(seed, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    let end = end.into_inner();
-    (end < until).then_some(end)
 }
 
 /// A run that failed.
@@ -153,7 +125,7 @@ fn attempt<S: Subject, R: Ring + 'static>(
 ) -> Result<Seen, Failure> {
     let net: Cell<Option<SimNet>> = Cell::default();
     let run = || play(subject, plan, keep, wrap, |known| net.set(Some(known)));
-    quietly(run).map_err(|why| {
+    catch_panic(run).map_err(|why| {
         let net = net.take().expect("told of first");
         let faults_injected = net.injected_faults().into_iter().map(|(number, _)| number).collect();
         Failure { why, faults_injected, log: net.log() }
@@ -182,28 +154,4 @@ fn explain<S: Subject>(subject: &S, seed: u64) -> String {
         small.steps.len(),
         plan.steps.len()
     )
-}
-
-thread_local! {
-    /// Where this thread's panics go, while it tries what may fail.
-    static TRIES: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
-/// Runs what may panic and says how it did, without a word on the way.
-fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let others = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            let heard =
-                TRIES.with_borrow_mut(|tries| tries.as_mut().map(|why| *why = panic.to_string()));
-            if heard.is_none() {
-                others(panic);
-            }
-        }));
-    });
-    TRIES.set(Some(String::new()));
-    let result = catch_unwind(AssertUnwindSafe(run));
-    let why = TRIES.take().unwrap_or_default();
-    result.map_err(|_| why)
 }

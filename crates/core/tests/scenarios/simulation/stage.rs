@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use murre_core::ring::Ring;
 use murre_core::ring::sim::{Faults, Keep, SimConfig, SimNet, SimRing};
 use murre_core::{AddressLimits, Addresses, Admission, CloseReason, Gate, Held, ShardConfig};
+use murre_testing::catch_panic;
 
 use super::actor::{Actor, Ending, Script};
 use super::plan::{CLIENTS, Plan, Step};
-use super::quietly;
 use crate::watched::{Drained, Watched};
 use crate::world::{PATIENCE, Peer, Read, World};
 
@@ -314,7 +314,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         // The kernel takes its own time.
         let patience = Instant::now() + PATIENCE;
         while self.world.sim.is_none() && Instant::now() < patience {
-            if quietly(|| self.judge_all(mailed_at)).is_ok() {
+            if catch_panic(|| self.judge_all(mailed_at)).is_ok() {
                 break;
             }
             self.settle();
