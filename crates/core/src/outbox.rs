@@ -12,13 +12,13 @@ use bytes::Bytes;
 use crate::addresses::{Addresses, Excess};
 use crate::admission::{Admission, Gate};
 use crate::conn::id::ConnId;
+use crate::conn::peer_table::Peers;
 use crate::conn::send_queue::SendPool;
 use crate::conn::session_timers::SessionTimers;
 use crate::conn::slab::Slab;
 use crate::conn::timers::Timers;
 use crate::conn::{CloseReason, Conn, Flag, State};
 use crate::counters::Counters;
-use crate::peers::Peers;
 use crate::shard::config::ShardConfig;
 
 /// The connections of one shard, as a protocol may use them.

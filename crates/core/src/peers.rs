@@ -1,51 +1,17 @@
-//! Addresses of peers, for the handler and the log.
-//!
-//! A connection's own memory has no room for an address. They are kept in a table beside it for as
-//! long as something may ask for them: until the first request of the connection has been answered,
-//! or, while the level of [`LOG_TARGET`] is `debug`, until the connection is closed.
+//! The addresses of peers and the ends of their connections, for the handler and the log.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 
 use murre_codec::CloseCode;
-use murre_codec::http::Request;
 
 use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
 use crate::outbox::Outbox;
-use crate::serve::notices;
 
 /// The target of log lines about connections: `murre::connections=debug` in a filter logs each
 /// connection as it comes and ends.
 pub const LOG_TARGET: &str = "murre::connections";
-
-/// The peers of a shard's connections, by slot.
-#[derive(Default)]
-pub(crate) struct Peers(HashMap<u32, Peer>);
-
-struct Peer {
-    address: SocketAddr,
-    /// The code of the WebSocket's close frame, whichever side sent it first.
-    code: Option<CloseCode>,
-}
-
-impl Peers {
-    fn take(&mut self, id: ConnId) -> Option<Peer> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let peer = self.0.remove(&id.index());
-        // A quarter, so that it does not grow again at once.
-        if self.0.capacity() > KEPT && self.0.len() < self.0.capacity() / 4 {
-            self.0.shrink_to(KEPT);
-        }
-        peer
-    }
-}
-
-/// The table keeps room for so many after a burst.
-const KEPT: usize = 256;
 
 /// Whether each connection is logged. One load of an atomic number where it is not.
 fn logs_connections() -> bool {
@@ -58,7 +24,7 @@ impl Outbox {
     ///
     /// Where `X-Forwarded-For` names the client of a WebSocket, the port is 0: the field has none.
     pub fn peer(&self, id: ConnId) -> Option<SocketAddr> {
-        self.peers.0.get(&id.index()).map(|peer| peer.address)
+        self.peers.address(id)
     }
 
     /// The id of the connection among those of all shards.
@@ -71,31 +37,21 @@ impl Outbox {
         ShownPeer(self.peer(id))
     }
 
-    /// Notes whose connection this is.
+    /// Stores the address of the connection's peer.
     pub(crate) fn set_peer(&mut self, id: ConnId, address: Option<SocketAddr>) {
-        match address {
-            Some(address) => _ = self.peers.0.insert(id.index(), Peer { address, code: None }),
-            None => _ = self.peers.take(id),
-        }
+        self.peers.set(id, address);
     }
 
-    /// The first request has been answered: nothing asks for the address any more but the log.
+    /// Removes the address, which only the log needs once the first request has been answered.
     pub(crate) fn forget_peer(&mut self, id: ConnId) {
         if !logs_connections() {
             self.peers.take(id);
         }
     }
 
-    /// A close frame is sent or has come: the first counts.
+    /// Stores the code of a close frame, sent or received. The first counts.
     pub(crate) fn note_close_code(&mut self, id: ConnId, code: CloseCode) {
-        if let Some(peer) = self.peers.0.get_mut(&id.index()) {
-            peer.code.get_or_insert(code);
-        }
-    }
-
-    /// Logs, once a minute, that a page is refused because of its origin.
-    pub fn warn_of_origin(&self, id: ConnId, request: &Request<'_, '_>) {
-        notices::refused_origin(id, request, self);
+        self.peers.note_close_code(id, code);
     }
 
     /// Logs that a connection has come.
@@ -116,7 +72,7 @@ impl Outbox {
             conn = %self.global_id(id),
             peer = %ShownPeer(peer.as_ref().map(|peer| peer.address)),
             reason = reason.name(),
-            code = peer.and_then(|peer| peer.code).map(u16::from),
+            code = peer.and_then(|peer| peer.close_code).map(u16::from),
             "closed"
         );
     }

@@ -1,6 +1,7 @@
 //! One connection's transport: its state, and what the kernel holds of it.
 
 pub(crate) mod id;
+pub(crate) mod peer_table;
 pub(crate) mod send_queue;
 pub(crate) mod session_timers;
 pub(crate) mod slab;

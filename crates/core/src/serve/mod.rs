@@ -5,7 +5,7 @@ mod deferred;
 mod handler;
 mod heartbeat;
 mod http;
-pub(crate) mod notices;
+mod notices;
 mod origins;
 mod peer;
 mod stage;

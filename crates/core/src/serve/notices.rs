@@ -28,6 +28,13 @@ macro_rules! notice {
     }};
 }
 
+impl Outbox {
+    /// Logs, at most once a minute, that a page is refused because of its origin.
+    pub fn warn_of_origin(&self, conn: ConnId, request: &Request<'_, '_>) {
+        refused_origin(conn, request, self);
+    }
+}
+
 /// A connection is refused because of what its address has already.
 pub(super) fn turned_away(id: ConnId, excess: Excess, out: &Outbox) {
     match excess {
@@ -73,7 +80,7 @@ pub(super) fn no_proxy_header(id: ConnId, out: &Outbox) {
 }
 
 /// A page of an origin that is not allowed asks for a WebSocket.
-pub(crate) fn refused_origin(id: ConnId, request: &Request<'_, '_>, out: &Outbox) {
+pub(super) fn refused_origin(id: ConnId, request: &Request<'_, '_>, out: &Outbox) {
     notice!(
         id, out, flag = "--allow-origin",
         origin = %text(request.header("origin").unwrap_or_default()),
