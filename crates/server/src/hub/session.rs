@@ -176,7 +176,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::hub::rate::{RateDecision, TokenBucket};
+    use murre_core::{RateDecision, TokenBucket};
 
     /// An entry returns the wire and the user that it was made of.
     #[test]
