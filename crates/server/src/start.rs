@@ -134,8 +134,9 @@ fn server_config(
         limits: ServeLimits {
             http: RequestLimits {
                 head_bytes_max: config.limits.max_head_bytes,
+                target_bytes_max: config.limits.max_target_bytes,
                 body_bytes_max: config.limits.max_body_bytes,
-                ..RequestLimits::default()
+                fields_max: config.limits.max_header_fields,
             },
             proxies: config.proxies(),
             origins: config.allow_origin.clone(),
@@ -301,7 +302,7 @@ fn announce(config: &Config, facts: &Facts, files: &Files, watch: &Watch) {
         settings = %settings.collect::<Vec<_>>().join(" "),
         "serving"
     );
-    if !facts.admin.ip().is_loopback() {
+    if !facts.admin.ip().to_canonical().is_loopback() {
         tracing::warn!(
             admin = %facts.admin,
             "the admin port is not on loopback: other machines can read /stats and /metrics"

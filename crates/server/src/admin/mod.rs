@@ -82,7 +82,7 @@ impl Admin {
             .fallback(async || ApiError::from(NOT_FOUND))
             .method_not_allowed_fallback(async || ApiError::from(BAD_METHOD))
             .with_state(Arc::clone(&self));
-        let routes = match self.facts.admin.ip().is_loopback() {
+        let routes = match self.facts.admin.ip().to_canonical().is_loopback() {
             true => routes.layer(middleware::from_fn(host::require_local)),
             false => routes,
         };

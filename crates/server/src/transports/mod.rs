@@ -219,5 +219,10 @@ fn rejection(why: WireError<'_>, cors: &Cors) -> Response {
 /// An answer in JSON.
 fn json_response(status: u16, body: Vec<u8>, cors: &Cors) -> Response {
     let response = Response { content_type: "application/json", ..Response::text(status, body) };
+    let response = match status {
+        // RFC 9110 section 11.6.1: a 401 names a scheme; of what it refuses, RFC 6750 section 3.1.
+        401 => response.with("WWW-Authenticate", "Bearer error=\"invalid_token\""),
+        _ => response,
+    };
     cors.add_to(response.with("Cache-Control", "no-store"))
 }

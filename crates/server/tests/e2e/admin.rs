@@ -142,6 +142,20 @@ fn public_names_are_refused_on_loopback() {
     }
 }
 
+/// Loopback is loopback as an IPv4-mapped address, too.
+#[test]
+fn an_admin_port_on_mapped_loopback() {
+    let mut command = murre();
+    command.args(["serve", "--max-conns=100", "--drain-timeout=0.1"]);
+    let server = Server::spawn_with_admin("[::ffff:127.0.0.1]:0", &mut command);
+    let mut client = server.admin_connection();
+    client.send(b"GET /stats HTTP/1.1\r\nHost: rebound.example\r\n\r\n");
+    assert_eq!(client.answer().status, 421);
+    server.signal(Signal::SIGTERM);
+    let (_, log) = server.end();
+    assert!(!log.iter().any(|line| line.contains("not on loopback")), "{log:?}");
+}
+
 /// An admin port that is not on loopback is answered under any name, and the log warns of it.
 #[test]
 fn an_admin_port_for_other_machines() {

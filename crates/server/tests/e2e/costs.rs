@@ -82,6 +82,8 @@ fn bad_tokens_of_requests() {
         client.send(requests.as_bytes());
         let answer = client.answer();
         assert_eq!((answer.status, answer.header("connection")), (401, Some("close")), "{target}");
+        let scheme = answer.header("www-authenticate").expect("a scheme");
+        assert_eq!(scheme, "Bearer error=\"invalid_token\"", "{target}");
         assert!(client.rest().is_empty(), "{target}");
         server.wait_until("checked", |stats| stats["total"]["signature_checks"] != before);
         assert_eq!(total(&server, &["signature_checks"]) - before, 1, "{target}");

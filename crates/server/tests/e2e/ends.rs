@@ -211,6 +211,7 @@ fn hold_poll(told: &Told, session: &mut server::Client) {
     let ends = matches!(told, Answer(401, _) | ComeBack);
     assert_eq!(answer.header("connection"), ends.then_some("close"), "{answer:?}");
     assert!(answer.header("date").is_some(), "{answer:?}");
+    assert_eq!(answer.header("www-authenticate").is_some(), answer.status == 401, "{answer:?}");
     if ends {
         assert!(session.rest().is_empty());
     } else {
