@@ -1,16 +1,18 @@
 //! The end of a head, and the length of the body behind it, for requests and responses.
 
+use std::mem::MaybeUninit;
+
 use httparse::Header;
 
-/// Largest number of header fields in a head.
-pub const HEADERS_MAX: usize = 64;
+/// Header fields that a head may have, whatever the limit.
+pub const HEADERS_MAX: usize = 256;
 
-/// Memory for the fields of one head, on the caller's stack.
-pub type Fields<'b> = [Header<'b>; HEADERS_MAX];
+/// Room for the fields of one head, on the caller's stack: memory that is touched by those that are there.
+pub type Fields<'b> = [MaybeUninit<Header<'b>>; HEADERS_MAX];
 
 /// Empty memory for the fields of one head.
 pub fn fields<'b>() -> Fields<'b> {
-    [httparse::EMPTY_HEADER; HEADERS_MAX]
+    [const { MaybeUninit::uninit() }; HEADERS_MAX]
 }
 
 /// The position in a message that arrives in pieces. Holds positions, never bytes.

@@ -15,11 +15,18 @@ pub struct RequestLimits {
     pub target_bytes_max: u32,
     /// Bytes of the body.
     pub body_bytes_max: u32,
+    /// Header fields, up to [`HEADERS_MAX`](super::HEADERS_MAX).
+    pub fields_max: u16,
 }
 
 impl Default for RequestLimits {
     fn default() -> Self {
-        RequestLimits { head_bytes_max: 8192, target_bytes_max: 4096, body_bytes_max: 65_536 }
+        RequestLimits {
+            head_bytes_max: 32 * 1024,
+            target_bytes_max: 28 * 1024,
+            body_bytes_max: 65_536,
+            fields_max: 100,
+        }
     }
 }
 
@@ -219,7 +226,9 @@ impl RequestDecoder {
             return Err(RequestError::Malformed);
         }
         let target_max = limits.target_bytes_max as usize;
-        let line_max = target_max.saturating_add(LINE_BYTES_BESIDE_TARGET);
+        // A line that leaves no room for fields is too long, whatever the limit of the target is.
+        let head_max = (limits.head_bytes_max as usize).saturating_sub(1);
+        let line_max = target_max.saturating_add(LINE_BYTES_BESIDE_TARGET).min(head_max);
         let looked = !self.position.has_scanned_at_most(line_max);
         if !looked && input.len() > line_max && !input[..line_max].contains(&b'\n') {
             return Err(RequestError::TargetTooLong);
@@ -256,8 +265,9 @@ fn parse<'b, 'h>(
     fields: &'h mut Fields<'b>,
     limits: &RequestLimits,
 ) -> Result<(Request<'b, 'h>, bool), RequestError> {
-    let mut parsed = httparse::Request::new(fields);
-    match parsed.parse(head) {
+    let room = fields.len().min(limits.fields_max.into());
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(head, &mut fields[..room]) {
         Ok(httparse::Status::Complete(size)) if size == head.len() => {}
         Ok(_) => return Err(RequestError::Malformed),
         Err(httparse::Error::TooManyHeaders) => return Err(RequestError::HeadTooLong),

@@ -250,8 +250,9 @@ impl ResponseDecoder {
             return Ok(None);
         }
         let Some(head) = self.position.head(input, HEAD_BYTES_MAX)? else { return Ok(None) };
-        let mut parsed = httparse::Response::new(fields);
-        let whole = parsed.parse(&input[..head]);
+        let mut parsed = httparse::Response::new(&mut []);
+        let parser = httparse::ParserConfig::default();
+        let whole = parser.parse_response_with_uninit_headers(&mut parsed, &input[..head], fields);
         let httparse::Response { version, code, headers, .. } = parsed;
         let (Ok(httparse::Status::Complete(_)), Some(minor_version), Some(status)) =
             (whole, version, code)

@@ -64,8 +64,19 @@ pub(crate) struct LimitSettings {
 
     /// Longest request head, in bytes
     #[arg(long, value_name = "N")]
-    #[arg(default_value_t = 8192, value_parser = value_parser!(u32).range(256..=1 << 16))]
+    #[arg(default_value_t = 32 << 10, value_parser = value_parser!(u32).range(256..=1 << 16))]
     pub(crate) max_head_bytes: u32,
+
+    // An event stream of 32 channels of 255 bytes, each byte as %XX, takes 24,773.
+    /// Longest request target (path and query), in bytes
+    #[arg(long, value_name = "N")]
+    #[arg(default_value_t = 28 << 10, value_parser = value_parser!(u32).range(64..=1 << 16))]
+    pub(crate) max_target_bytes: u32,
+
+    /// Header fields of a request
+    #[arg(long, value_name = "N")]
+    #[arg(default_value_t = 100, value_parser = value_parser!(u16).range(8..=256))]
+    pub(crate) max_header_fields: u16,
 
     /// Longest request body, in bytes
     #[arg(long, value_name = "N")]

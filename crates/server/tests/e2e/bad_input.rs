@@ -19,7 +19,12 @@ impl Witness {
 /// The limits of requests are those that are set.
 #[test]
 fn limits_of_requests_can_be_set() {
-    let server = Server::start(&["--max-head-bytes=1024", "--max-body-bytes=1000"]);
+    let server = Server::start(&[
+        "--max-head-bytes=1024",
+        "--max-body-bytes=1000",
+        "--max-target-bytes=100",
+        "--max-header-fields=10",
+    ]);
     let mut witness = Witness::of(&server);
     let head = |bytes: usize| {
         let rest = "GET /healthz HTTP/1.1\r\nHost: m\r\nX: \r\n\r\n".len();
@@ -29,9 +34,25 @@ fn limits_of_requests_can_be_set() {
         format!("GET /healthz HTTP/1.1\r\nHost: m\r\nContent-Length: {bytes}\r\n\r\n")
             + &"x".repeat(bytes)
     };
-    for (status, request) in
-        [(200, head(1024)), (431, head(1025)), (200, body(1000)), (413, body(1001))]
-    {
+    let target = |bytes: usize| {
+        format!(
+            "GET /healthz?{} HTTP/1.1\r\nHost: m\r\n\r\n",
+            "x".repeat(bytes - "/healthz?".len())
+        )
+    };
+    let fields = |count: usize| {
+        format!("GET /healthz HTTP/1.1\r\nHost: m\r\n{}\r\n", "X: y\r\n".repeat(count - 1))
+    };
+    for (status, request) in [
+        (200, head(1024)),
+        (431, head(1025)),
+        (200, body(1000)),
+        (413, body(1001)),
+        (200, target(100)),
+        (414, target(101)),
+        (200, fields(10)),
+        (431, fields(11)),
+    ] {
         let mut client = server.connect();
         client.send(request.as_bytes());
         assert_eq!(client.answer().status, status, "{request:?}");

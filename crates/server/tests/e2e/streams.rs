@@ -303,3 +303,23 @@ fn polls_wait_for_a_whole_interval() {
         assert!(begun.elapsed() >= Duration::from_millis(1999), "{:?}", begun.elapsed());
     }
 }
+
+/// As many channels as a stream may have, with the longest names, each byte of them in three, fit into a
+/// request as the limits are by default.
+#[test]
+fn the_largest_stream_fits() {
+    let server = server();
+    let channel = |number: usize| format!("{number:02}{}", "\u{e9}".repeat(126)) + "x";
+    let names: Vec<String> = (0..32).map(channel).collect();
+    assert!(names.iter().all(|name| name.len() == 255));
+    let escaped = |name: &String| name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let escaped: Vec<String> = names.iter().map(escaped).collect();
+    let mut events =
+        Events::open(&server, &format!("/sse?channel={}", escaped.join("&channel=")), None);
+    // Their owners on other shards answer in any order.
+    let mut subscribed: Vec<_> = (0..names.len())
+        .map(|_| events.next().expect("an event").data["identifier"].to_string())
+        .collect();
+    subscribed.sort();
+    assert!(subscribed.into_iter().eq(names.iter().map(|name| json!(name).to_string())));
+}

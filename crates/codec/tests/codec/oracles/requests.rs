@@ -13,9 +13,9 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
-/// RequestLimits that short streams can exceed.
+/// Limits that short streams can exceed.
 pub(crate) const TIGHT: RequestLimits =
-    RequestLimits { head_bytes_max: 300, target_bytes_max: 40, body_bytes_max: 20 };
+    RequestLimits { head_bytes_max: 300, target_bytes_max: 40, body_bytes_max: 20, fields_max: 5 };
 
 /// The first head is taken or refused as httparse and the rules beside it say, with the same status.
 pub(crate) fn heads_are_judged_by_the_rules(stream: &[u8], limits: &RequestLimits) {
@@ -139,14 +139,14 @@ fn naive(stream: &[u8], limits: &RequestLimits) -> Option<Result<usize, u16>> {
 
 /// The length of the body.
 fn naive_head(head: &[u8], limits: &RequestLimits) -> Result<usize, u16> {
-    let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut fields = vec![httparse::EMPTY_HEADER; limits.fields_max.into()];
     let mut request = httparse::Request::new(&mut fields);
     let parsed = request.parse(head);
     if !head[0].is_ascii_graphic() {
         return Err(400);
     }
     // The longest request line that is waited for.
-    let line_max = limits.target_bytes_max as usize + 64;
+    let line_max = (limits.target_bytes_max as usize + 64).min(limits.head_bytes_max as usize - 1);
     if head.len() > line_max && !head[..line_max].contains(&b'\n') {
         return Err(414);
     }
