@@ -41,11 +41,11 @@ refused 2 "'--io <" serve --io carrier-pigeon
 refused 2 "allow-origin.*scheme" serve --allow-origin example.com
 refused 2 "trusted-proxy.*network" serve --trusted-proxy 10.0.0.0/33
 refused 2 "--trusted-proxy" serve --proxy-protocol
-refused 2 "files-bytes-max" serve --files-bytes-max lots
+refused 2 "max-files-bytes" serve --max-files-bytes lots
 
 refused 1 "$work/none.*check the path" serve --files "$work/none"
 head --bytes=5000 /dev/zero >"$work/zeros"
-refused 1 "raise --files-bytes-max" serve --files "$work" --files-bytes-max 4096
+refused 1 "raise --max-files-bytes" serve --files "$work" --max-files-bytes 4096
 refused 1 "$work/none.toml" serve --config "$work/none.toml"
 refused 1 "$work" serve --config "$work"
 echo 'listen = ' >"$work/broken.toml"

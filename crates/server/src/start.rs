@@ -101,7 +101,7 @@ fn wanted(config: &Config) -> Wanted {
 }
 
 fn files(config: &Config) -> Result<Files, FilesError> {
-    let bytes_max = u64::from(config.limits.files_bytes_max);
+    let bytes_max = u64::from(config.limits.max_files_bytes);
     config
         .files
         .as_ref()

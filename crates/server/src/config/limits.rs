@@ -147,7 +147,7 @@ pub(crate) struct LimitSettings {
     /// Longest name of a channel or a service, in bytes
     #[arg(long, value_name = "N")]
     #[arg(default_value_t = 255, value_parser = value_parser!(u8).range(1..))]
-    pub(crate) max_identifier_bytes: u8,
+    pub(crate) max_name_bytes: u8,
 
     /// Longest data of a publication, a request or a reply, in bytes
     #[arg(long, value_name = "N")]
@@ -161,7 +161,7 @@ pub(crate) struct LimitSettings {
     /// Bytes of memory for the files of --files
     #[arg(long, value_name = "N")]
     #[arg(default_value_t = 64 << 20, value_parser = value_parser!(u32).range(0..=1 << 30))]
-    pub(crate) files_bytes_max: u32,
+    pub(crate) max_files_bytes: u32,
 }
 
 /// 1 TiB: more than a machine has to spare.

@@ -210,7 +210,7 @@ impl Config {
     /// The longest names and payloads.
     pub(crate) fn name_and_payload_limits(&self) -> Limits {
         Limits {
-            name_bytes_max: usize::from(self.limits.max_identifier_bytes),
+            name_bytes_max: usize::from(self.limits.max_name_bytes),
             payload_bytes_max: self.limits.max_publication_bytes as usize,
         }
     }

@@ -41,7 +41,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.admin.to_string(), "127.0.0.1:8001");
     assert_eq!((config.shards, config.limits.max_conns), (None, None));
     assert_eq!((config.io, config.descriptors, config.bench), (None, None, false));
-    assert_eq!((config.files, config.limits.files_bytes_max), (None, 64 * 1024 * 1024));
+    assert_eq!((config.files, config.limits.max_files_bytes), (None, 64 * 1024 * 1024));
 }
 
 /// A flag goes before the file, and the file before the default.
@@ -91,12 +91,12 @@ fn a_namespace_is_given_once() {
 fn limits_of_commands() {
     let limits = read(&[]).expect("defaults are valid").name_and_payload_limits();
     assert_eq!((limits.name_bytes_max, limits.payload_bytes_max), (255, 65_536));
-    let flags = ["--max-identifier-bytes=1", "--max-publication-bytes=2"];
+    let flags = ["--max-name-bytes=1", "--max-publication-bytes=2"];
     let limits = read(&flags).expect("they are valid").name_and_payload_limits();
     assert_eq!((limits.name_bytes_max, limits.payload_bytes_max), (1, 2));
     for flag in [
-        "--max-identifier-bytes=256",
-        "--max-identifier-bytes=0",
+        "--max-name-bytes=256",
+        "--max-name-bytes=0",
         "--max-channels=0",
         "--max-publication-bytes=0",
         "--max-commands-per-second=0",
@@ -154,7 +154,7 @@ fn wrong_files_are_refused_by_name() {
         ("[namespace.\"a;b\"]", "`namespace.a;b` has"),
         ("[namespace.\"a:b\"]", "`a:b` is no name"),
         ("[namespace.chat]\n[namespace.chat]", "line 2"),
-        ("max-identifier-bytes = 256", "--max-identifier-bytes"),
+        ("max-name-bytes = 256", "--max-name-bytes"),
     ] {
         let error = read_with_file("wrong", text, &[]).expect_err(text);
         assert!(matches!(error, ConfigError::File { .. }), "{text}");

@@ -38,7 +38,7 @@ impl fmt::Display for FilesError {
             FilesError::TooMuch { folder, bytes_max } => write!(
                 f,
                 "the files in {} take more than {bytes_max} bytes of memory; raise \
-                 --files-bytes-max, or serve fewer",
+                 --max-files-bytes, or serve fewer",
                 folder.display()
             ),
         }
@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(files.bytes(), 10 + 6 + 2 * ENTRY_BYTES);
         assert!(Files::read(&folder.0, files.bytes()).is_ok());
         let error = Files::read(&folder.0, files.bytes() - 1).expect_err("a byte too much");
-        assert!(error.to_string().contains("--files-bytes-max"), "{error}");
+        assert!(error.to_string().contains("--max-files-bytes"), "{error}");
         assert!(Files::read(&folder.0, 0).is_err());
         for (name, problem) in [("a", "Not a directory"), ("none", "No such file")] {
             let place = folder.0.join(name);

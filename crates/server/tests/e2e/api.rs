@@ -168,7 +168,7 @@ fn the_key_is_needed() {
 fn errors_are_json_objects() {
     let file = KeyFile::new();
     let key = format!("--api-key-file={}", file.0.display());
-    let small = ["--max-publication-bytes=1", "--max-identifier-bytes=1"];
+    let small = ["--max-publication-bytes=1", "--max-name-bytes=1"];
     let server = Server::start(&[&key, small[0], small[1]]);
     let described = get(&server, "/api/openapi.json").1;
     let key = "Authorization: bearer correct horse\r\n";

@@ -39,7 +39,7 @@ fn sources_have_an_order() {
     assert_eq!(limits["max_body_bytes"], 2222);
     assert_eq!(limits["max_send_bytes"], 1111);
     assert_eq!(limits["max_channels"], 7);
-    assert_eq!(limits["max_identifier_bytes"], 255);
+    assert_eq!(limits["max_name_bytes"], 255);
     assert_eq!(limits["ping_interval"], 1.5);
     assert_eq!(limits["pong_timeout"], 10.0);
     assert_eq!(limits["max_conns"], 100);

@@ -183,13 +183,13 @@ fn what_cannot_be_served_is_one_clear_line() {
     let folder = folder("much", &[("a", &[0; 2000])]);
     let file = folder.join("a");
     for (place, problem) in [
-        (&folder, "--files-bytes-max"),
+        (&folder, "--max-files-bytes"),
         (&file, "Not a directory"),
         (&folder.join("none"), "No such file"),
     ] {
         let mut command = murre();
         command.args(["serve", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]);
-        let output = command.env("MURRE_FILES", place).env("MURRE_FILES_BYTES_MAX", "2000");
+        let output = command.env("MURRE_FILES", place).env("MURRE_MAX_FILES_BYTES", "2000");
         let output = output.output().expect("the binary starts");
         let stderr = String::from_utf8(output.stderr).expect("text");
         assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");

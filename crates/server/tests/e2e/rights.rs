@@ -33,7 +33,7 @@ fn limits_are_told() {
         "--max-channels=3",
         "--max-commands-per-second=50",
         "--max-publication-bytes=100",
-        "--max-identifier-bytes=20",
+        "--max-name-bytes=20",
     ]);
     let mut client = Client::of(&server);
     for identifier in ["a", "b", "c"] {
