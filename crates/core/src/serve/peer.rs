@@ -22,7 +22,7 @@ impl<H: Handler> Serve<H> {
         out: &mut Outbox,
     ) -> Stage<H::Session> {
         let proxies = &self.limits.proxies;
-        if proxies.header && peer.is_some_and(|peer| proxies.trust(peer.ip())) {
+        if proxies.header && proxies.trust_peer(peer) {
             return Stage::Proxy;
         }
         Stage::Http(self.first_request(conn, peer, out))
@@ -61,7 +61,7 @@ impl<H: Handler> Serve<H> {
         out.log_accepted(conn);
         let ip = peer.map(|peer| peer.ip());
         let proxies = &self.limits.proxies;
-        let proxied = !proxies.header && ip.is_some_and(|ip| proxies.trust(ip));
+        let proxied = !proxies.header && proxies.trust_peer(peer);
         let counted = ip.filter(|ip| !proxied && !ip.to_canonical().is_loopback());
         let excess = out.count_as(conn, counted).err();
         if let Some(excess) = excess {

@@ -10,13 +10,20 @@ use murre_codec::http::Request;
 pub struct Proxies {
     /// Where they are.
     pub networks: Vec<IpNet>,
+    /// Whether peers at Unix sockets, which have no address, are proxies.
+    pub unix: bool,
     /// Their connections begin with a header of the PROXY protocol. Otherwise their requests have
     /// `X-Forwarded-For`, of which that of a WebSocket's handshake is read.
     pub header: bool,
 }
 
 impl Proxies {
-    /// Whether it is one of them.
+    /// Whether the peer is one of them. A peer without an address is at a Unix socket.
+    pub(super) fn trust_peer(&self, peer: Option<SocketAddr>) -> bool {
+        peer.map_or(self.unix, |peer| self.trust(peer.ip()))
+    }
+
+    /// Whether it is the address of one of them.
     pub(super) fn trust(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.networks.iter().any(|network| canonical(*network).contains(&ip))
@@ -72,7 +79,7 @@ mod tests {
     #[test]
     fn the_client_is_the_last_who_is_no_proxy() {
         let networks = ["10.0.0.0/8", "2001:db8:1::/48"].map(|net| net.parse().expect(net));
-        let proxies = Proxies { networks: networks.into(), header: false };
+        let proxies = Proxies { networks: networks.into(), ..Proxies::default() };
         for (fields, client) in [
             ("X-Forwarded-For: 203.0.113.7\r\n", Some("203.0.113.7")),
             ("X-Forwarded-For: 6.6.6.6, 203.0.113.7\r\n", Some("203.0.113.7")),
@@ -122,7 +129,7 @@ mod tests {
             ("0.0.0.0/0", "192.0.2.1", true),
         ] {
             let networks = vec![network.parse().expect(network)];
-            let proxies = Proxies { networks, header: false };
+            let proxies = Proxies { networks, header: false, ..Proxies::default() };
             assert_eq!(proxies.trust(ip.parse().expect(ip)), is_trusted, "{ip} in {network}");
         }
     }

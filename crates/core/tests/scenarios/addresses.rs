@@ -184,7 +184,7 @@ fn loopback_is_exempt() {
 fn proxied(header: bool) -> impl Fn() -> Server {
     move || {
         let networks = ["198.18.0.0/15", "127.0.0.0/8"].map(|net| net.parse().expect(net));
-        let proxies = Proxies { networks: networks.into(), header };
+        let proxies = Proxies { networks: networks.into(), header, ..Proxies::default() };
         Serve::new(App::default(), ServeLimits { proxies, ..ServeLimits::default() })
     }
 }

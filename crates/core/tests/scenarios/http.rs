@@ -188,8 +188,11 @@ fn nothing_puts_a_deadline_off() {
     const EMPTY: [&str; 8] = ["\r", "\n", "\r", "\n", "\r", "\n", "\r", "\n"];
     const HEADER: [&str; 8] = ["PROXY UNKNOWN\r\n", "\r", "\n", "G", "E", "T", " ", "/"];
     let plain = ServeLimits::default().proxies;
-    let proxied =
-        Proxies { networks: ["198.18.0.0/15".parse().expect("valid")].into(), header: true };
+    let proxied = Proxies {
+        networks: ["198.18.0.0/15".parse().expect("valid")].into(),
+        header: true,
+        ..Proxies::default()
+    };
     for (proxies, answered, pieces) in
         [(&plain, false, EMPTY), (&plain, true, EMPTY), (&proxied, false, HEADER)]
     {

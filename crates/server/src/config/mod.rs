@@ -26,7 +26,7 @@ use serde_json::{Map, Value};
 pub(crate) use self::limits::LimitSettings;
 pub(crate) use self::listen::Listen;
 pub(crate) use self::settings::Config;
-pub(crate) use self::values::LogFormat;
+pub(crate) use self::values::{LogFormat, TrustedProxy};
 use crate::hub::auth::{KeyFiles, Required};
 use crate::hub::limits::Limits;
 use crate::hub::rules::Namespaces;
@@ -204,7 +204,12 @@ impl Config {
 
     /// Which proxies are trusted to name the address of a connection.
     pub(crate) fn proxies(&self) -> Proxies {
-        Proxies { networks: self.trusted_proxy.clone(), header: self.proxy_protocol }
+        let trusted = &self.trusted_proxy;
+        Proxies {
+            networks: trusted.iter().filter_map(TrustedProxy::network).collect(),
+            unix: trusted.contains(&TrustedProxy::Unix),
+            header: self.proxy_protocol,
+        }
     }
 
     /// The longest names and payloads.

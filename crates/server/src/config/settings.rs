@@ -7,14 +7,13 @@ use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, value_parser};
-use ipnet::IpNet;
 use murre_core::{Origins, Pin};
 use serde::Serialize;
 use tracing_subscriber::filter::Targets;
 
 use super::limits::LimitSettings;
 use super::listen::Listen;
-use super::values::{self, DescriptorsChoice, IoChoice, LogFormat, Seconds};
+use super::values::{self, DescriptorsChoice, IoChoice, LogFormat, Seconds, TrustedProxy};
 use crate::hub::rules::Namespace;
 
 /// Every setting of `murre serve`.
@@ -57,10 +56,10 @@ pub(crate) struct Config {
     #[serde(serialize_with = "values::descriptors_name")]
     pub(crate) descriptors: DescriptorsChoice,
 
-    /// Addresses or networks of trusted proxies, such as 10.0.0.0/8, separated by commas. They must
-    /// set X-Forwarded-For [default: none]
-    #[arg(long, value_name = "NETWORKS", value_delimiter = ',', value_parser = values::network)]
-    pub(crate) trusted_proxy: Vec<IpNet>,
+    /// Addresses or networks of trusted proxies, such as 10.0.0.0/8, separated by commas; unix is all
+    /// peers at Unix sockets. They must set X-Forwarded-For [default: none]
+    #[arg(long, value_name = "NETWORKS", value_delimiter = ',')]
+    pub(crate) trusted_proxy: Vec<TrustedProxy>,
 
     /// Trusted proxies send a PROXY protocol header on each connection, instead of X-Forwarded-For
     #[arg(long, value_name = "BOOL")]

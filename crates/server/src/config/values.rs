@@ -23,6 +23,17 @@ pub(crate) type DescriptorsChoice = Option<Descriptors>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seconds(pub(crate) Duration);
 
+/// Proxies whose word about the address of a client counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TrustedProxy {
+    /// All peers at Unix sockets.
+    Unix,
+    /// Those in a network, or at one address.
+    #[serde(untagged)]
+    Network(IpNet),
+}
+
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -119,12 +130,28 @@ pub(super) fn delay(text: &str) -> Result<Seconds, String> {
     }
 }
 
-/// A network, or one address.
-pub(super) fn network(text: &str) -> Result<IpNet, String> {
-    let text = text.trim();
-    let address = || text.parse().map(|ip: IpAddr| IpNet::from(ip));
-    let network = text.parse().or_else(|_| address());
-    network.map_err(|_| "it is an address or a network, as 192.0.2.1 or 10.0.0.0/8".into())
+impl TrustedProxy {
+    /// The network; `None` for proxies without an address.
+    pub(super) fn network(&self) -> Option<IpNet> {
+        match self {
+            TrustedProxy::Network(network) => Some(*network),
+            TrustedProxy::Unix => None,
+        }
+    }
+}
+
+impl FromStr for TrustedProxy {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        if text == "unix" {
+            return Ok(TrustedProxy::Unix);
+        }
+        let address = || text.parse().map(|ip: IpAddr| IpNet::from(ip));
+        let network = text.parse().or_else(|_| address()).map(TrustedProxy::Network);
+        network.map_err(|_| "it is an address or a network, as 192.0.2.1 or 10.0.0.0/8, or unix")
+    }
 }
 
 /// The empty text is the server's own host.

@@ -119,6 +119,44 @@ fn a_unix_socket_is_taken_over_from_the_dead() {
     drop(server);
 }
 
+/// Clients of a proxy at a Unix socket are told apart where that is trusted, by either way of naming
+/// them.
+#[test]
+fn proxies_at_a_unix_socket_name_their_clients() {
+    let path = socket_path("proxied");
+    let start = |flags: &[&str]| {
+        let mut command = murre();
+        command.args(["serve", "--bench", "--max-conns=100", "--max-conns-per-address=2"]);
+        command.arg(format!("--listen=127.0.0.1:0,unix:{}", path.display()));
+        Server::spawn_on(command.arg("--admin=127.0.0.1:0").args(flags))
+    };
+    let upgrade = "GET /echo HTTP/1.1\r\nHost: m\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let mut open = Vec::new();
+    let mut statuses = |requests: [String; 3]| {
+        open.clear();
+        requests.map(|request| {
+            let mut socket = unix(&path);
+            socket.write_all(request.as_bytes()).expect("it reads");
+            let mut line = [0; 12];
+            socket.read_exact(&mut line).expect("it answers");
+            open.push(socket);
+            String::from_utf8_lossy(&line[9..]).into_owned()
+        })
+    };
+    let forwarded = || [(); 3].map(|()| format!("{upgrade}X-Forwarded-For: 203.0.113.7\r\n\r\n"));
+    let server = start(&[]);
+    assert_eq!(statuses(forwarded()), ["101", "101", "101"]);
+    drop(server);
+    let server = start(&["--trusted-proxy=10.0.0.0/8,unix"]);
+    assert_eq!(statuses(forwarded()), ["101", "101", "429"]);
+    drop(server);
+    let server = start(&["--trusted-proxy=unix", "--proxy-protocol"]);
+    let header = "PROXY TCP4 203.0.113.7 198.51.100.1 50000 80\r\n";
+    assert_eq!(statuses([(); 3].map(|()| format!("{header}{upgrade}\r\n"))), ["101", "101", "429"]);
+    drop(server);
+}
+
 /// A server to which `data` is handed over as descriptor 3 and `admin` as 4, as systemd does it.
 fn activated(data: &TcpListener, admin: &TcpListener, io: &str) -> Server {
     // A shell can number descriptors, and its process becomes the server's.
