@@ -1,5 +1,5 @@
-//! `Channels` beside naive models of it: one shard, operation by operation, and several shards that
-//! hear each other late, over many seeds.
+//! `Channels` compared with naive models: one shard, operation by operation, and several shards whose
+//! messages are late, over many seeds.
 
 mod cases;
 mod oracles;
@@ -24,9 +24,9 @@ proptest! {
     }
 }
 
-/// Nothing is lost and nothing comes twice, or its member is told how much is missing; all subscribers
-/// hear the owner's order, recovery is exact, publishers do not wait for ever, logs are bounded, and
-/// everything is given back, however late shards hear each other.
+/// However late messages between shards are: no publication is lost or comes twice, or the member is told
+/// how many are missing; all subscribers get the owner's order, recovery is exact, publishers do not wait
+/// for ever, logs are bounded, and all memory is given back.
 #[test]
 fn shards_agree() {
     let mut kinds = BTreeMap::new();

@@ -69,7 +69,7 @@ fn the_responders_own_error() {
     assert_eq!(told(&mut services), [(2, "7: ResponderFailed(\"no clock\")".into())]);
 }
 
-/// Nobody answers for a service that nobody offers, and that is told at once.
+/// A request for a service that no member offers fails at once.
 #[test]
 fn no_responders() {
     let mut services = one_shard(ROOMY);
@@ -77,7 +77,8 @@ fn no_responders() {
     assert_eq!(told(&mut services), [(2, "7: NoResponders".into())]);
 }
 
-/// Only the one who has a request may reply, once, after it was told, and until the deadline.
+/// Only the responder of a request may reply, once, after it has seen the request and until the
+/// deadline.
 #[test]
 fn replies_to_what_one_does_not_have() {
     let mut services = one_shard(ROOMY);
@@ -104,7 +105,7 @@ fn replies_to_what_one_does_not_have() {
     );
 }
 
-/// An answer that is here is told, even if the deadline comes before it is told.
+/// An answer that has arrived is the outcome, even if the deadline comes before the event is taken.
 #[test]
 fn the_first_outcome_counts() {
     let mut services = one_shard(ROOMY);
@@ -326,8 +327,8 @@ fn congested_responders_are_passed_over() {
     assert_eq!(services.stats().parked_bytes, 0);
 }
 
-/// Requests for a service all of whose responders are congested wait, new ones too, and come in their
-/// order when a connection takes more.
+/// If all responders of a service are congested, requests wait, and arrive in their order when a
+/// connection takes more.
 #[test]
 fn requests_wait_for_congested_responders() {
     let mut services = one_shard(ROOMY);

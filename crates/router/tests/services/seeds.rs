@@ -70,7 +70,7 @@ fn within_tight_limits() {
     several(TIGHT, &kinds);
 }
 
-/// While nothing changes, those who offer a service are asked equally often, to within one,
+/// While nothing changes, the members that offer a service get equally many requests, to within one,
 /// wherever they and the requesters are.
 #[test]
 fn requests_are_spread_evenly() {

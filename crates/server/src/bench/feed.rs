@@ -1,5 +1,5 @@
-//! What a `--bench` server publishes by itself: the feed of the comparison of 2012, and quotes. It
-//! publishes as any session does.
+//! Publications of a `--bench` server itself: the feed of the comparison of 2012, and quotes. They go
+//! through the hub like those of a session.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,22 +11,22 @@ use serde::Deserialize;
 
 use crate::hub::{Hub, Outlet};
 
-/// How much is published to random channels that have subscribers: what a client's
-/// `{"action":"feed","bytes":N,"rate":R}` says.
+/// The size and the rate of the feed, from a client's `{"action":"feed","bytes":N,"rate":R}`. The feed
+/// publishes to random channels that have subscribers.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Rate {
-    /// Of one message, about.
+    /// Bytes of one message, approximately.
     bytes: u32,
-    /// Messages a second of all shards together; without it as many as can be sent.
+    /// Messages per second of all shards together; `None` is as many as can be sent.
     rate: Option<f64>,
 }
 
-/// One shard's part of it: it publishes to the channels that the shard owns.
+/// The feed of one shard, which publishes to the channels that the shard owns.
 pub(crate) struct Feed {
     rate: Option<Rate>,
     shards: u16,
     elements: String,
-    /// Messages that are due; a fraction waits for the rest of it.
+    /// Number of messages that are due, with the fraction of the next one.
     due: f64,
     last: Instant,
     number: u64,
@@ -39,24 +39,24 @@ pub(crate) struct Feed {
 #[derive(Default)]
 struct Listing {
     channels: Vec<Arc<str>>,
-    /// The list that is being made.
+    /// The list that is being filled.
     next: Vec<Arc<str>>,
     from: Cursor,
 }
 
-/// Messages a turn at most.
+/// Messages in one turn at most.
 const TURN_MAX: usize = 64;
-/// Deliveries that wait before no more are made at full speed.
+/// At full speed, the feed pauses while more deliveries than this wait.
 const DELIVERIES_MAX: u64 = 256;
-/// Channels that are listed in a turn.
+/// Channels that one turn lists.
 const LISTED_MAX: usize = 64;
 const BYTES_MAX: u32 = 65_536;
-/// Between two looks at what is due.
+/// Time between two turns of the feed.
 const STEP: Duration = Duration::from_millis(1);
 /// The same at full speed.
 const STEP_FULL: Duration = Duration::from_micros(100);
 
-/// A feed command, if that is what the message is.
+/// The feed command in a message, if it is one.
 pub(crate) fn command(message: &[u8]) -> Option<Rate> {
     #[derive(Deserialize)]
     struct Command {
@@ -64,7 +64,7 @@ pub(crate) fn command(message: &[u8]) -> Option<Rate> {
         #[serde(flatten)]
         rate: Rate,
     }
-    // Cheap for all messages that are none.
+    // This test is cheap for all other messages.
     let looks_like_it = message.starts_with(br#"{"action":"feed""#);
     let command: Command = looks_like_it.then(|| serde_json::from_slice(message).ok())??;
     let rate = command.rate;
@@ -85,7 +85,7 @@ impl Listing {
 }
 
 impl Feed {
-    /// Publishes nothing until it is told to.
+    /// A feed that publishes nothing yet.
     pub(crate) fn new(shards: u16, now: Instant) -> Self {
         Feed {
             rate: None,
@@ -147,7 +147,7 @@ impl Feed {
         )
     }
 
-    /// When it is to be asked again.
+    /// The time of the next publication.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let step = |rate: Rate| if rate.rate.is_some() { STEP } else { STEP_FULL };
         let feed = self.rate.map(|rate| self.last + step(rate));
@@ -229,7 +229,7 @@ pub(crate) fn order(message: &[u8], address: impl FnOnce() -> String) -> Option<
     struct Order {
         request: u64,
     }
-    // Cheap for all messages that are none.
+    // This test is cheap for all other messages.
     let looks_like_it = message.starts_with(br#"{"action":"request""#);
     let order: Request = looks_like_it.then(|| serde_json::from_slice(message).ok())??;
     if order.action != "request" || order.service.as_bytes() != ORDERS {

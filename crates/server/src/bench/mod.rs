@@ -14,27 +14,27 @@ use crate::hub::{Hub, Outlet};
 
 pub(crate) use pages::{Page, page};
 
-/// What a shard of a server of the published runs does besides.
+/// The fixtures of the published runs on one shard.
 pub(crate) struct Fixtures {
     feed: feed::Feed,
-    /// To be told to the other shards.
+    /// Mail for the other shards.
     told: Option<feed::Rate>,
 }
 
-/// What one shard tells the others.
+/// Mail from one shard to the others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mail {
-    /// The feed is to have this rate.
+    /// The rate of the feed.
     Feed(feed::Rate),
 }
 
 impl Fixtures {
-    /// Does nothing until a client asks for it, but for quotes to those who subscribe to them.
+    /// Fixtures that do nothing until a client asks for them, apart from quotes for their subscribers.
     pub(crate) fn new(shards: u16, now: Instant) -> Self {
         Fixtures { feed: feed::Feed::new(shards, now), told: None }
     }
 
-    /// A message on `/ws`. Whether it was for the fixtures.
+    /// Handles a message on `/ws`. Returns whether it was for the fixtures.
     pub(crate) fn message(
         &mut self,
         conn: ConnId,
@@ -50,29 +50,29 @@ impl Fixtures {
             feed::order(message, || hub.connection_id(conn).to_string())
         };
         if let Some(answer) = &answer {
-            // A connection that is gone needs no answer.
+            // A connection that has ended needs no answer.
             let _ = out.message(conn, Kind::Text, answer.as_bytes());
         }
         answer.is_some()
     }
 
-    /// What the other shards are to be told.
+    /// The mail for the other shards, if there is any.
     pub(crate) fn mail_for_others(&mut self) -> Option<Mail> {
         self.told.take().map(Mail::Feed)
     }
 
-    /// Something from another shard.
+    /// Handles mail from another shard.
     pub(crate) fn mail(&mut self, mail: Mail, now: Instant) {
         let Mail::Feed(rate) = mail;
         self.feed.set(rate, now);
     }
 
-    /// What a turn does.
+    /// The work of the fixtures in one turn.
     pub(crate) fn turn(&mut self, hub: &mut Hub, out: &impl Outlet) {
         self.feed.turn(hub, out);
     }
 
-    /// When there should be a turn at the latest.
+    /// The latest time of the next turn.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         self.feed.wake_at()
     }

@@ -54,7 +54,7 @@ impl Given {
 
 /// A command that waits for its answer.
 pub(super) trait Asked: Debug {
-    /// The one answer is here: it must be right, and changes what is to be heard.
+    /// Checks the answer, and updates the readers by it.
     fn answered(&self, message: &Value, client: &mut Client, model: &mut Model);
 
     /// Whether there must be an answer.
@@ -341,7 +341,7 @@ impl Client {
     }
 }
 
-/// Seconds by which the clocks of whoever signs tokens may differ.
+/// Seconds of leeway for the clocks of those that sign tokens.
 const LEEWAY: u64 = 10;
 
 /// The code of an error object; empty if it is none.

@@ -24,7 +24,7 @@ pub(super) enum End {
 pub(super) struct Circumstances {
     /// The shard is being drained.
     pub(super) drained: bool,
-    /// The time of the drain is over, so that the shard has ended with whoever was there.
+    /// The time of the drain is over, so the shard has ended with its connections.
     pub(super) cut_off: bool,
 }
 
@@ -38,7 +38,7 @@ impl End {
     }
 }
 
-/// The end is told as its cause demands, and had one.
+/// Checks that an end has a cause, and the form that belongs to the cause.
 pub(super) fn judge(client: &Client, end: &End, known: &Circumstances, model: &mut Model) {
     let expired = client.has_expired(model.wall_max);
     let slow = !client.fast;

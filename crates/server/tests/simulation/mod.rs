@@ -1,6 +1,6 @@
-//! The whole server on simulated rings, held against a naive model: several shards with their
-//! mailboxes, clients of every transport, the control plane, and everything that networks, kernels and
-//! clocks may do to them. A run that fails is made as small as it can be.
+//! The whole server on simulated rings, compared with a naive model: several shards with their
+//! mailboxes, clients of every transport, the control plane, and faults of networks, kernels and
+//! clocks. A run that fails is made as small as possible.
 //!
 //! `SEED=17 cargo test --package murre --lib simulation` repeats one run, `SEEDS=` says how many to
 //! try.
@@ -28,12 +28,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use plan::Plan;
 use world::World;
 
-/// Any bytes: a run that follows from them.
+/// Plays the run that follows from any bytes.
 pub(crate) fn check(bytes: &[u8]) {
     let _ = World::play(&Plan::read(bytes));
 }
 
-/// Says what it was about when something fails.
+/// Adds a name to the message of a panic.
 fn naming<T>(name: &str, run: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let why = panic.downcast_ref::<String>().map(String::as_str);

@@ -5,15 +5,15 @@ use std::fmt;
 use super::dice::Dice;
 use super::operations::authenticate::Authenticate;
 use super::operations::connect::Connect;
-use super::operations::control::Order;
+use super::operations::control::ControlRequest;
 use super::operations::drain::Drain;
 use super::operations::history::History;
 use super::operations::leave::Leave;
 use super::operations::pace::SetPace;
 use super::operations::ping::Ping;
-use super::operations::poll::Ask;
+use super::operations::poll::SendPoll;
 use super::operations::publish::Publish;
-use super::operations::service::{Offer, Require};
+use super::operations::service::{Offer, SendRequest};
 use super::operations::subscribe::Subscribe;
 use super::operations::time::Time;
 use super::operations::unsubscribe::Unsubscribe;
@@ -25,7 +25,7 @@ use super::setup::Setup;
 pub(super) struct Plan {
     pub(super) setup: Setup,
     pub(super) steps: Vec<Step>,
-    /// All leave before the drain; if not, the drain is told to them.
+    /// Whether all clients leave before the drain; otherwise the drain ends their sessions.
     pub(super) all_leave: bool,
 }
 
@@ -46,16 +46,16 @@ macro_rules! steps {
 steps!(
     Authenticate,
     Connect,
-    Order,
+    ControlRequest,
     Drain,
     History,
     Leave,
     SetPace,
     Ping,
-    Ask,
+    SendPoll,
     Publish,
     Offer,
-    Require,
+    SendRequest,
     Subscribe,
     Time,
     Unsubscribe
@@ -103,11 +103,11 @@ impl Step {
             35..41 => Step::Connect(Connect::draw(dice)),
             41..44 => Step::Leave(Leave::draw(dice)),
             44..48 => Step::SetPace(SetPace::draw(dice)),
-            48..51 => Step::Ask(Ask::draw(dice)),
-            51..54 => Step::Order(Order::draw(dice)),
+            48..51 => Step::SendPoll(SendPoll::draw(dice)),
+            51..54 => Step::ControlRequest(ControlRequest::draw(dice)),
             54..56 => Step::History(History::draw(dice)),
             56..58 => Step::Offer(Offer::draw(dice)),
-            58..60 => Step::Require(Require::draw(dice)),
+            58..60 => Step::SendRequest(SendRequest::draw(dice)),
             60..62 => Step::Authenticate(Authenticate::draw(dice)),
             62 => Step::Ping(Ping::draw(dice)),
             // Nothing can begin after it, so most runs have none before their end.

@@ -14,7 +14,7 @@ use super::world::World;
 const SEEDS: u64 = 10_000;
 
 /// What some of many runs must come to.
-const TO_BE_SEEN: [&str; 22] = [
+const EXPECTED: [&str; 22] = [
     "a WebSocket ended: token",
     "a WebSocket ended: too fast",
     "a WebSocket ended: drain",
@@ -42,7 +42,7 @@ const TO_BE_SEEN: [&str; 22] = [
 /// Whatever clients, networks and clocks do, each client hears what the model says, ends as the model
 /// says, and leaves nothing behind.
 #[test]
-fn everybody_hears_what_is_theirs() {
+fn clients_get_what_the_model_says() {
     let seeds = seeds(SEEDS);
     let (started, count) = (Instant::now(), seeds.end - seeds.start);
     let all = Mutex::new(Seen::new());
@@ -58,7 +58,7 @@ fn everybody_hears_what_is_theirs() {
         panic!("{}", explain(seed));
     }
     let all = all.into_inner().expect("nobody panics with it");
-    for what in TO_BE_SEEN {
+    for what in EXPECTED {
         assert!(all.contains_key(what) || count < 2000, "{what} never happened: {all:?}");
     }
     eprintln!("{all:#?}\n{count} seeds in {:.1} s", started.elapsed().as_secs_f64());

@@ -205,7 +205,7 @@ pub(super) fn publication(value: &Value, channel: Option<&str>) -> Publication {
 }
 
 /// One byte 1, the length of the name, the name, eight bytes of the offset, the payload.
-/// The part of a channel in the id of an event, in a stream of so many channels.
+/// Reads the part of a channel in the id of an event, in a stream of `channels` channels.
 pub(super) fn place(part: &str, channels: usize) -> Given {
     let place = match channels {
         1 => part,

@@ -229,7 +229,8 @@ impl World {
         self.round(Duration::ZERO);
     }
 
-    /// Nothing goes wrong any more, and everybody reads: each has heard what is theirs.
+    /// Ends all faults and has every client read. Then each client must have got everything that the model
+    /// says.
     fn calm(&mut self) {
         self.nodes.iter().for_each(|node| node.net.set_faults(Faults::none()));
         for client in self.clients.iter_mut().flatten() {
@@ -270,8 +271,8 @@ impl World {
         }
     }
 
-    /// Some shards have ended before the others: what these own works on. Everybody who is connected to
-    /// one of these hears all publications of channels that one of these owns.
+    /// Checks what must hold after some shards have ended before others: a client of a shard that works
+    /// gets all publications of the channels that such shards own.
     fn check_without_ended_shards(&mut self) {
         let shards = self.nodes.len() as u16;
         if self.nodes.iter().all(|node| node.shard.is_none()) {
@@ -297,7 +298,7 @@ impl World {
         }
     }
 
-    /// All leave, and what they had needed goes: nothing is left of anything.
+    /// Has all clients leave. Then no collection has anything left.
     fn all_leave(&mut self) {
         for client in self.clients.iter_mut().flatten() {
             client.left = true;
@@ -333,7 +334,7 @@ impl World {
         }
     }
 
-    /// The drain of all shards, which ends with them.
+    /// Drains all shards, and waits until they have ended.
     fn end(&mut self) {
         Drain::now().play(self);
         let started = self.now;
@@ -344,7 +345,7 @@ impl World {
         self.round(Duration::ZERO);
     }
 
-    /// What may be kept, whoever reads slowly.
+    /// Checks the bounds of memory, however slowly clients read.
     fn check_bounds(&self) {
         let mut history_bytes = 0;
         for node in &self.nodes {

@@ -11,7 +11,7 @@ use super::support::{carry, deliveries, events, owned_by, publish, shards, subsc
 use crate::oracles::payload;
 
 /// A publication goes to its owner and from there to the shards with subscribers, once to each; one
-/// that nobody can hear goes no further than the owner.
+/// without subscribers and history goes no further than the owner.
 #[test]
 fn only_interested_shards_are_visited() {
     let mut shards = shards::<5>(Limits::default());

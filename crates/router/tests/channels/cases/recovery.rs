@@ -100,7 +100,7 @@ fn history_stands_behind_the_log() {
     }
 }
 
-/// A member whose subscription ends while it waits for a slice is told to pull: it may be behind
+/// A member whose subscription ends while it waits for a slice gets an event to pull: it may be behind
 /// elsewhere.
 #[test]
 fn nobody_waits_for_a_slice_that_is_off() {

@@ -113,7 +113,7 @@ impl Subscribers<Option<u32>> for Sockets {
     }
 }
 
-/// The numbers of the publications delivered, with who got them, in order.
+/// The numbers of the delivered publications with their receivers, in order.
 pub(super) fn deliveries(channels: &mut Shard, budget: usize) -> Vec<(u32, u32)> {
     let mut sockets = Sockets::new();
     channels.deliver(budget, 0, &mut sockets);

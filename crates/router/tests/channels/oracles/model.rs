@@ -58,7 +58,7 @@ fn back(dice: &mut Dice) -> Option<u64> {
     dice.bool().then(|| u64::from(dice.number(6)))
 }
 
-/// A channel as long as somebody is subscribed or something is kept.
+/// A channel, for as long as it has subscribers or publications.
 #[derive(Default)]
 struct Naive {
     subscribers: BTreeSet<Member>,

@@ -20,7 +20,7 @@ pub(crate) struct Oracle {
     subscriptions: Vec<Subscription>,
     /// The ones that have not ended, by shard, member and channel.
     pub(crate) live: BTreeMap<(usize, Member, usize), Ticket>,
-    /// By ticket: what is to be read, once the owner was asked.
+    /// By ticket: the page that must be read, once the owner has been asked.
     reads: BTreeMap<Ticket, Option<HistoryPage>>,
     publications: u32,
     /// Outcomes, by number of the publication.
@@ -30,7 +30,7 @@ pub(crate) struct Oracle {
 struct Entry {
     number: u32,
     at: u64,
-    /// Read from the owner right after; must be what the publisher is told, if it is numbered.
+    /// Read from the owner right after; equal to the position that the publisher gets.
     position: Option<Position>,
 }
 
@@ -138,7 +138,7 @@ impl Oracle {
         (subscription.start, subscription.recovery) = (Some(start), recovery);
     }
 
-    /// The channel of a subscription that nobody has joined yet.
+    /// The channel of a pending subscription.
     pub(crate) fn asks(&self, ticket: Ticket) -> Option<usize> {
         let subscription = &self.subscriptions[ticket as usize];
         subscription.start.is_none().then_some(subscription.channel)
@@ -279,7 +279,7 @@ impl Oracle {
         self.subscription(shard, member, &publication.channel).heard.push(heard);
     }
 
-    /// A member is told that it has missed something.
+    /// Records that a member is told of dropped publications.
     pub(crate) fn dropped(&mut self, shard: usize, member: Member, channel: &str, count: u64) {
         assert!(count > 0, "nothing was skipped");
         self.subscription(shard, member, channel).heard.push(Heard::Dropped(count));
@@ -373,7 +373,7 @@ impl Oracle {
         }
     }
 
-    /// How often somebody was told of a gap, and how many have recovered what they missed.
+    /// How often members were told of a gap, and how many have recovered.
     pub(crate) fn kinds(&self) -> (u32, u32) {
         let heard = self.subscriptions.iter().flat_map(|subscription| &subscription.heard);
         let dropped = heard.filter(|heard| matches!(heard, Heard::Dropped(_)));

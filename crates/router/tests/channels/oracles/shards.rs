@@ -11,7 +11,7 @@ use super::world::{Kinds, MEMBERS, NEVER, World};
 const ROUNDS: usize = 2000;
 
 impl World {
-    /// Until nothing is on its way, and everybody that reads has caught up.
+    /// Runs until no message is on its way and every member that reads has caught up.
     fn settle(&mut self) {
         let shards = self.shards.len();
         for _ in 0..ROUNDS {
@@ -44,7 +44,7 @@ impl World {
         panic!("shards have always something to do");
     }
 
-    /// Those that read nothing become slow, or have left.
+    /// Lets the members that read nothing become slow, or has them leave.
     fn outlast_idlers(&mut self) {
         if self.is_patient() {
             (0..self.shards.len()).for_each(|shard| self.leave(shard, NEVER));
@@ -57,7 +57,7 @@ impl World {
         self.settle();
     }
 
-    /// Nobody that could make publishers wait is left: every publication is taken.
+    /// Checks that every publication is accepted, when no member is left that could hold it up.
     fn check_that_nothing_is_refused(&mut self) {
         for (channel, name) in CHANNELS.iter().enumerate() {
             for shard in 0..self.shards.len() {
@@ -69,7 +69,7 @@ impl World {
         }
     }
 
-    /// What is kept for readers that are slow is bounded.
+    /// Checks the bounds of the logs.
     fn check_bounds(&self) {
         // The newest publication of each channel stays.
         let newest = 64 + 4 + 160;
@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// Every shard knows who is subscribed, and the owners how many.
+    /// Checks that every shard knows its subscribers, and every owner their number.
     fn check_subscriptions(&self) {
         for (shard, channels) in self.shards.iter().enumerate() {
             for member in 0..MEMBERS {
@@ -105,9 +105,9 @@ impl World {
     }
 }
 
-/// Nothing is lost and nothing comes twice, or its member is told how much is missing; all subscribers
-/// hear the owner's order, recovery is exact, nobody hears after it has left, publishers do not wait
-/// for ever, logs are bounded, and everything is given back, however late shards hear each other.
+/// However late messages between shards are: no publication is lost or comes twice, or the member is told
+/// how many are missing; all subscribers get the owner's order, recovery is exact, a member gets nothing
+/// after it has left, publishers do not wait for ever, logs are bounded, and all memory is given back.
 pub(crate) fn several(bytes: &[u8]) -> Kinds {
     let mut world = World::new(bytes);
     while world.dice.has_more() {

@@ -37,11 +37,11 @@ pub(super) struct World {
     pub(super) links: Vec<Vec<VecDeque<ShardMessage>>>,
     /// By shard and reader: the subscription that was asked for.
     pub(super) asks: BTreeMap<(usize, u32), Ticket>,
-    /// By shard and channel: how much of the log has reached the shard, as long as it is told of it.
+    /// By shard and channel: how much of the log has reached the shard, while it gets publications.
     pub(super) seen: Vec<[usize; CHANNELS.len()]>,
     /// How often history was asked for.
     pub(super) reads: Ticket,
-    /// Members whose connections are to end, with the channels for whose sake.
+    /// Members whose connections must end, with the channels that they are too slow for.
     pub(super) ending: BTreeSet<(usize, Member, usize)>,
     pub(super) oracle: Oracle,
     /// How often something happened.
@@ -171,7 +171,7 @@ impl World {
         }
     }
 
-    /// The member's number is used again by whoever subscribes next.
+    /// The member's number is used again by the next subscriber.
     pub(super) fn leave(&mut self, shard: usize, member: u32) {
         let mut pending = Vec::new();
         for channel in 0..CHANNELS.len() {

@@ -7,7 +7,7 @@ use murre_router::services::ServiceEvent;
 use super::ROOMY;
 use super::world::{Payload, World};
 
-/// While nothing changes, those who offer a service are asked equally often, to within one,
+/// While nothing changes, the members that offer a service get equally many requests, to within one,
 /// wherever they and the requesters are.
 pub(crate) fn evenly(bytes: &[u8]) {
     let mut world = World::new(bytes, ROOMY);

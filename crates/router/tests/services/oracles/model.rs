@@ -15,7 +15,7 @@ enum Step {
     Request(u32, usize, u64),
     /// To one of all requests there ever were.
     Reply(u32, usize, bool),
-    /// By the one who has one of the open requests.
+    /// Replies by the responder of one of the open requests.
     ReplyRightly(usize, bool),
     Leave(u32),
     Pass(u64),
@@ -98,7 +98,7 @@ impl Model {
         ended
     }
 
-    /// The outcome that `ticket` is to be told, if anybody waits for it.
+    /// The event with the outcome of `ticket`, if its requester still waits.
     fn end_waiting(
         &mut self,
         ticket: u32,

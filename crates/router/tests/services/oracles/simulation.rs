@@ -45,7 +45,7 @@ struct Oracle {
     /// By ticket.
     requests: Vec<Request>,
     outcomes: Outcomes,
-    /// By shard: the members whose connections take nothing now.
+    /// By shard: the members whose connections are congested.
     congested: Vec<BTreeSet<u32>>,
 }
 
@@ -163,7 +163,7 @@ impl Oracle {
         }
     }
 
-    /// To what the member has, or to what somebody else has.
+    /// Replies to a request of the member, or of another member.
     fn reply(&mut self, shard: usize) {
         let member = self.any_member();
         let person = self.persons[shard][member as usize];
@@ -257,7 +257,8 @@ impl Oracle {
         }
     }
 
-    /// A person is asked: one who offered this since, who may have one more, and nobody else was.
+    /// Checks a request that a person gets: the person offers the service and has room for the request,
+    /// which no other person has seen.
     fn asked(&mut self, person: Person, id: RequestId, service: &str, ticket: Ticket) {
         let request = &mut self.requests[ticket as usize];
         assert_eq!(service, NAMES[request.name]);
@@ -272,7 +273,7 @@ impl Oracle {
         self.count("request");
     }
 
-    /// The outcome of a request is told to who made it, and is the only one.
+    /// Checks that an outcome goes to the requester, and is the only one of the request.
     fn ended(&mut self, shard: usize, member: u32, ticket: Ticket, service: &str) -> &Request {
         let request = &mut self.requests[ticket as usize];
         assert_eq!(request.person, self.persons[shard][member as usize], "somebody else's");

@@ -6,7 +6,7 @@ use murre_router::services::{ByteLen, Limits, ServiceMessage, Services};
 
 use super::dice::Dice;
 
-/// Which request it is about, and who answers: nobody in a question.
+/// The ticket of the request, and in an answer the person that answers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Payload(pub(super) Ticket, pub(super) Person);
 

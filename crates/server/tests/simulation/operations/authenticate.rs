@@ -26,7 +26,7 @@ pub(in super::super) struct Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Lasting,
-    /// Expires in so many seconds, less the leeway.
+    /// Expires after this number of seconds, less the leeway.
     Expiring(i64),
     Forged,
 }

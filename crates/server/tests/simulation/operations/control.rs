@@ -17,7 +17,7 @@ use crate::hub::{ErrorCode, HubMail};
 use crate::routes::AppMail;
 
 #[derive(Clone, Debug)]
-pub(in super::super) enum Order {
+pub(in super::super) enum ControlRequest {
     Publish {
         shard: usize,
         channel: String,
@@ -30,7 +30,7 @@ pub(in super::super) enum Order {
     DisconnectUser {
         user: String,
     },
-    /// One channel, of which nothing is to be learnt but that there is an answer.
+    /// Describe a channel. The answer is ignored.
     Look {
         shard: usize,
     },
@@ -43,31 +43,31 @@ pub(in super::super) enum Question {
     Look { shard: usize, answer: Receiver<Option<murre_router::channels::ChannelInfo>> },
 }
 
-impl Order {
+impl ControlRequest {
     pub(in super::super) fn draw(dice: &mut Dice) -> Self {
         match dice.number(8) {
-            0..5 => Order::Publish {
+            0..5 => ControlRequest::Publish {
                 shard: dice.index(4),
                 channel: super::channel(dice),
                 count: super::publish::count(dice),
                 filling: super::publish::filling(dice),
             },
-            5 => Order::Disconnect { client: super::client(dice) },
-            6 => Order::DisconnectUser { user: format!("user-{}", dice.number(3)) },
-            _ => Order::Look { shard: dice.index(4) },
+            5 => ControlRequest::Disconnect { client: super::client(dice) },
+            6 => ControlRequest::DisconnectUser { user: format!("user-{}", dice.number(3)) },
+            _ => ControlRequest::Look { shard: dice.index(4) },
         }
     }
 }
 
-impl Operation for Order {
+impl Operation for ControlRequest {
     fn play(&self, world: &mut World) {
         match self {
-            Order::Publish { shard, channel, count, filling } => {
+            ControlRequest::Publish { shard, channel, count, filling } => {
                 for _ in 0..*count {
                     publish(world, shard % world.nodes.len(), channel, *filling);
                 }
             }
-            Order::Disconnect { client } => {
+            ControlRequest::Disconnect { client } => {
                 let Some(client) = &mut world.clients[*client] else { return };
                 let (shard, peer) = (client.shard, client.peer);
                 let Some(conn) = world.nodes[shard].net.stats(peer).id else { return };
@@ -76,7 +76,7 @@ impl Operation for Order {
                 let control = Control::Disconnect { conn, answer: sender };
                 world.ask(shard, control, Question::Disconnect { shard, peer: Some(peer), answer });
             }
-            Order::DisconnectUser { user } => {
+            ControlRequest::DisconnectUser { user } => {
                 for client in world.clients.iter_mut().flatten() {
                     client.may_be_disconnected = true;
                 }
@@ -87,7 +87,7 @@ impl Operation for Order {
                     world.ask(shard, control, Question::Disconnect { shard, peer: None, answer });
                 }
             }
-            Order::Look { shard } => look(world, shard % world.nodes.len()),
+            ControlRequest::Look { shard } => look(world, shard % world.nodes.len()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The server is to end: all shards are told, or one before the others.
+//! A drain of all shards, or of one before the others.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use super::super::world::World;
 use super::Operation;
 
 #[derive(Clone, Debug)]
-pub(in super::super) struct Ask {
+pub(in super::super) struct SendPoll {
     client: usize,
     channel: String,
     /// With the position that the client has reached.
@@ -28,15 +28,15 @@ pub(in super::super) struct Poll {
     unreadable: bool,
 }
 
-impl Ask {
+impl SendPoll {
     pub(in super::super) fn draw(dice: &mut Dice) -> Self {
         let (client, channel) = (super::client(dice), super::channel(dice));
         let after = dice.number(4) > 0;
-        Ask { client, channel, after, unreadable: dice.number(16) == 0 }
+        SendPoll { client, channel, after, unreadable: dice.number(16) == 0 }
     }
 }
 
-impl Operation for Ask {
+impl Operation for SendPoll {
     fn client(&self) -> Option<usize> {
         Some(self.client)
     }

@@ -17,7 +17,7 @@ pub(in super::super) struct Offer {
 }
 
 #[derive(Clone, Debug)]
-pub(in super::super) struct Require {
+pub(in super::super) struct SendRequest {
     client: usize,
     service: &'static str,
     timeout_ms: u32,
@@ -55,12 +55,12 @@ impl Offer {
     }
 }
 
-impl Require {
+impl SendRequest {
     pub(in super::super) fn draw(dice: &mut Dice) -> Self {
         let (client, service) = (super::client(dice), service(dice));
         let timeout_ms = [2000, 1, 50][dice.index(3)];
         let (filling, count) = (super::publish::filling(dice), super::publish::count(dice));
-        Require { client, service, timeout_ms, filling, count }
+        SendRequest { client, service, timeout_ms, filling, count }
     }
 }
 
@@ -80,13 +80,13 @@ impl Operation for Offer {
     }
 }
 
-impl Operation for Require {
+impl Operation for SendRequest {
     fn client(&self) -> Option<usize> {
         Some(self.client)
     }
 
     fn play(&self, world: &mut World) {
-        let Require { service, timeout_ms, .. } = *self;
+        let SendRequest { service, timeout_ms, .. } = *self;
         for _ in 0..self.count {
             let number = world.model.published;
             let Some((client, id)) = world.websocket(self.client) else { return };

@@ -105,7 +105,7 @@ fn every_command() {
     }
 }
 
-/// What is lacking, of the wrong type or out of range is told, with what it is about if that much
+/// A member that is missing, of the wrong type or out of range is an error, with its subject if that much
 /// is known.
 #[test]
 fn every_error() {
