@@ -70,8 +70,26 @@ any_address=(--max-conns-per-address 0 --max-handshakes-per-second 0)
 # The command of the server.
 binary=("$built/murre")
 
+# A server that starts while clients have its port cannot have it: no port of ours may be one that the
+# kernel gives to clients.
+ports_apart() { # PORT...
+    local first last port reserved
+    read -r first last </proc/sys/net/ipv4/ip_local_port_range
+    reserved=$(</proc/sys/net/ipv4/ip_local_reserved_ports)
+    for port in "$@"; do
+        ((port >= first && port <= last)) || continue
+        python3 -c 'import sys
+parts = [part.split("-") for part in sys.argv[2].split(",") if part]
+sys.exit(not any(int(part[0]) <= int(sys.argv[1]) <= int(part[-1]) for part in parts))' "$port" \
+            "$reserved" || fail "port $port may be given to a client (net.ipv4.ip_local_port_range is" \
+            "$first $last): run sysctl -w net.ipv4.ip_local_reserved_ports=${reserved:+$reserved,}$port" \
+            "or set TEST_PORT and TEST_ADMIN_PORT to ports below $first"
+    done
+}
+
 # Starts the server with these options and waits until it serves. Its process id is in `server`.
 start_server() {
+    ports_apart "$TEST_PORT" "$TEST_ADMIN_PORT"
     start "${binary[@]}" serve --bench "${open_channels[@]}" "${any_address[@]}" \
         --listen "${server_listen:-127.0.0.1:$TEST_PORT}" --admin "127.0.0.1:$TEST_ADMIN_PORT" "$@" \
         >"$work/server.log" 2>&1

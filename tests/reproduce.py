@@ -276,6 +276,17 @@ class Refused(Case):
                      words="ip address add 203.0.113.7")
         self.refused("--conns", "10", "--client", "127.0.0.1:1", words="start the server first")
 
+    @unittest.skipUnless(POSSIBLE, "a network namespace needs root, unshare, nsenter and ip")
+    def test_clients_cannot_take_the_ports_of_the_server(self):
+        """The kernel gives clients the ports of the scripts, and no reservation keeps them free."""
+        network = Network()
+        network.run("sh", "-c", "echo 1024 65535 >/proc/sys/net/ipv4/ip_local_port_range")
+        self.refused("--conns", "10", network=network,
+                     words=r"port 18000 may be given to a client.*ip_local_reserved_ports=18000")
+        network.run("sh", "-c", "echo 18000-18001 >/proc/sys/net/ipv4/ip_local_reserved_ports")
+        script = Script(self, IDLE, "--conns", "10", "--duration", "1s", network=network)
+        self.assert_ended(script, 0)
+
     def test_a_search_begins_where_there_is_room(self):
         self.refused("--conns", "5000", name="concurrency-search", SEARCH_MOST="1000",
                      words="room for 1000 connections")
