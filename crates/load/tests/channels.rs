@@ -50,10 +50,10 @@ const REQUESTS: &str = "request-reply --conns 10 --duration 1s";
 const FANOUT: &str = "fanout --conns 20 --duration 1s";
 const CHURN: &str = "churn --conns 20 --channels 4 --idle 0.03-0.1 --duration 1s --rate 500";
 
+/// Shows R3 in small: columns, their file, what the record has of the article; and that a
+/// publication of another identifier is found.
 #[test]
 fn messages_are_of_the_identifier_subscribed_to() {
-    // Shows R3 in small: columns, their file, what the record has of the article; and that a
-    // publication of another identifier is found.
     let csv = std::env::temp_dir().join(format!("murre-columns-{}", std::process::id()));
     let record = passes(&format!("{PUBSUB} --csv {}", csv.display()), Mistake::None);
     let columns = std::fs::read_to_string(&csv).expect("the columns");
@@ -69,9 +69,9 @@ fn messages_are_of_the_identifier_subscribed_to() {
     assert_eq!(record["wrong"], 1);
 }
 
+/// Shows that without a feed, and without any answer, there is no success.
 #[test]
 fn a_server_that_publishes_nothing_fails_the_run() {
-    // Shows that without a feed, and without any answer, there is no success.
     fails(PUBSUB, Mistake::NoFeed, "the server says unknown_action: not without --bench");
     let refused = "the server says not_allowed: no \"entry\"";
     for scenario in [PUBSUB, FANOUT, CHURN] {
@@ -81,9 +81,9 @@ fn a_server_that_publishes_nothing_fails_the_run() {
     }
 }
 
+/// Shows the second half of R3 in small, and that another's response is found.
 #[test]
 fn requests_have_their_own_responses() {
-    // Shows the second half of R3 in small, and that another's response is found.
     let record = passes(REQUESTS, Mistake::None);
     // Ten connections.
     assert!(record["hold"]["requests"].as_u64() >= Some(10), "{}", record["hold"]);
@@ -91,10 +91,10 @@ fn requests_have_their_own_responses() {
     fails(REQUESTS, Mistake::WrongResponse, "wrong: Response");
 }
 
+/// Shows one topic and several, with more than one publisher and shard, on a schedule, with pings
+/// beside; a delivery is an answer.
 #[test]
 fn every_subscriber_gets_everything() {
-    // Shows one topic and several, with more than one publisher and shard, on a schedule, with pings
-    // beside; a delivery is an answer.
     let record = passes(&format!("{FANOUT} --beside 3"), Mistake::None);
     let (fanout, hold) = (&record["fanout"], &record["hold"]);
     let publications = fanout["publications"].as_u64().expect("a number");
@@ -116,9 +116,9 @@ fn every_subscriber_gets_everything() {
     assert!(publications > 0, "{record}");
 }
 
+/// Shows one lost, one made twice, one with another byte.
 #[test]
 fn a_delivery_that_is_not_the_next_is_found() {
-    // Shows one lost, one made twice, one with another byte.
     for (mistake, why) in [
         (Mistake::Lost, "answers never came"),
         (Mistake::Twice, "one twice"),
@@ -131,9 +131,9 @@ fn a_delivery_that_is_not_the_next_is_found() {
     fails(&format!("{FANOUT} --rate 200"), Mistake::Twice, "wrong:");
 }
 
+/// Shows subscribers that come and go, on one shard and several, with history and without.
 #[test]
 fn who_comes_back_has_missed_nothing() {
-    // Shows subscribers that come and go, on one shard and several, with history and without.
     for more in ["--shards 1", "--shards 3", "--kept 0", "--kept 4"] {
         let record = passes(&format!("{CHURN} {more}"), Mistake::None);
         let churn = &record["churn"];
@@ -146,15 +146,15 @@ fn who_comes_back_has_missed_nothing() {
     }
 }
 
+/// Shows one lost and one twice in a run, a subscription that begins too late, one that does not
+/// end, and a recovery with a hole; and that one which is refused is told.
 #[test]
 fn gaps_are_found_while_subscribers_come_and_go() {
-    // Shows one lost and one twice in a run, a subscription that begins too late, one that does not
-    // end, and a recovery with a hole; and that one which is refused is told.
     for (mistake, more, why) in [
         (Mistake::Lost, "--kept 0", "wrong: publication"),
         (Mistake::Twice, "--kept 4", "wrong: publication"),
         (Mistake::LateSubscription, "--kept 0", "wrong: publication"),
-        (Mistake::Zombie, "--kept 0", "which nobody asked for"),
+        (Mistake::Zombie, "--kept 0", "which was not expected"),
         (Mistake::HalfRecovered, "--kept 4", "wrong: publication"),
     ] {
         fails(&format!("{CHURN} {more}"), mistake, why);

@@ -58,9 +58,9 @@ const UPPER: &str = "ws-upper --conns 20 --every 200ms --duration 1s";
 const IDLE: &str = "ws-idle --conns 20 --sample 1 --every 300ms --duration 1s";
 const ECHO: &str = "ws-echo --conns 8 --pipeline 4 --payload 100 --duration 1s";
 
+/// Shows R1 in small: every connection asks again and again, and every answer is right.
 #[test]
 fn bodies_of_random_length_are_compared() {
-    // Shows R1 in small: every connection asks again and again, and every answer is right.
     let record = passes(HTTP);
     assert_eq!(record["latency_us"]["counted_from"], "due");
     assert!(record["hold"]["requests"].as_u64() >= Some(20), "{}", record["hold"]);
@@ -77,65 +77,65 @@ fn a_record_has_the_schema_of_records() {
     assert_eq!(record.parameters["every"], 0.2);
 }
 
+/// Shows R2 in small.
 #[test]
 fn texts_come_back_in_upper_case() {
-    // Shows R2 in small.
     let record = passes(UPPER);
     assert!(record["hold"]["requests"].as_u64() >= Some(20), "{}", record["hold"]);
 }
 
+/// Shows that idle WebSockets are held and that the sample's pings are answered.
 #[test]
 fn a_sample_pings_and_all_stay() {
-    // Shows that idle WebSockets are held and that the sample's pings are answered.
     let record = passes(&IDLE.replace("--sample 1", "--sample 0.5"));
     assert_eq!(record["errors"]["lost"], 0);
 }
 
+/// Shows that one who is dropped, or answered wrongly, while there is no storm fails the run.
 #[test]
 fn a_storm_loses_nobody_who_stayed() {
-    // Shows that one who is dropped, or answered wrongly, while there is no storm fails the run.
     let storm = "storm --conns 10 --sample 0.9 --every 100ms --duration 1s --timeout 500ms";
     fails(storm, Mistake::Goodbye, "more connections failed");
     fails(storm, Mistake::WrongByte, "wrong: ");
 }
 
+/// Shows that pipelined messages come back whole, with idle connections beside.
 #[test]
 fn messages_are_echoed_in_a_closed_loop() {
-    // Shows that pipelined messages come back whole, with idle connections beside.
     let record = passes(&format!("{ECHO} --idle-conns 12"));
     assert_eq!(record["latency_us"]["counted_from"], "sent-in-closed-loop");
     assert_eq!(record["connect"]["connections"], 20);
 }
 
+/// Shows that what arrives in many pieces is compared as well.
 #[test]
 fn messages_larger_than_a_buffer_are_echoed() {
-    // Shows that what arrives in many pieces is compared as well.
     passes("ws-echo --conns 2 --payload 200000 --duration 1s");
 }
 
+/// Shows that with a rate the number of messages follows from it, about 1,000 here, and not
+/// from the server, which would do many times that.
 #[test]
 fn an_open_loop_keeps_its_schedule() {
-    // Shows that with a rate the number of messages follows from it, about 1,000 here, and not
-    // from the server, which would do many times that.
     let record = passes("ws-echo --conns 8 --rate 500 --duration 2s");
     assert_eq!(record["latency_us"]["counted_from"], "due");
     let requests = record["latency_us"]["count"].as_u64().unwrap();
     assert!((500..=2000).contains(&requests), "{requests}");
 }
 
+/// Shows that --connect-rate bounds the connect phase from below: 60 at 100/s, less the first
+/// moment's burst.
 #[test]
 fn connects_are_paced() {
-    // Shows that --connect-rate bounds the connect phase from below: 60 at 100/s, less the first
-    // moment's burst.
     let record =
         passes(&format!("{HTTP} --conns 60 --connect-rate 100/s").replace("--conns 20 ", ""));
     assert!(record["connect"]["seconds"].as_f64() > Some(0.4), "{}", record["connect"]);
 }
 
+/// Shows that one wrong byte, or one missing, in one answer fails the run in every scenario,
+/// whatever number of errors is forgiven.
 #[test]
 fn a_wrong_answer_is_found() {
-    // Shows that one wrong byte, or one missing, in one answer fails the run in every scenario,
-    // whatever number of errors is forgiven.
     for scenario in [HTTP, UPPER, IDLE, ECHO] {
         for mistake in [Mistake::WrongByte, Mistake::Short] {
             let scenario = format!("{scenario} --max-errors 5");
@@ -145,27 +145,27 @@ fn a_wrong_answer_is_found() {
     }
 }
 
+/// Shows that a connection which the server drops fails the run in every scenario.
 #[test]
 fn a_lost_connection_is_found() {
-    // Shows that a connection which the server drops fails the run in every scenario.
     for scenario in [HTTP, UPPER, IDLE, ECHO] {
         fails(scenario, Mistake::Dropped, "more connections failed than --max-errors 0: 1");
     }
 }
 
+/// Shows that a close frame during the run is a lost connection, with the server's reason.
 #[test]
 fn a_goodbye_of_the_server_is_a_loss() {
-    // Shows that a close frame during the run is a lost connection, with the server's reason.
     for scenario in [UPPER, IDLE, ECHO] {
         let record = fails(scenario, Mistake::Goodbye, "1001 going away");
         assert_eq!(record["lost"], 1, "{scenario}");
     }
 }
 
+/// Shows that silence is a fault once the time for an answer is over.
+/// One message under way: with more, the next answer would come in place of the missing one.
 #[test]
 fn a_missing_answer_is_found() {
-    // Shows that silence is a fault once the time for an answer is over.
-    // One message under way: with more, the next answer would come in place of the missing one.
     let echo = ECHO.replace("--pipeline 4", "--pipeline 1");
     for scenario in [HTTP, UPPER, IDLE, &echo] {
         let record = fails(&format!("{scenario} --timeout 1s"), Mistake::Silent, "timeout");
@@ -173,25 +173,25 @@ fn a_missing_answer_is_found() {
     }
 }
 
+/// Shows that bytes which are neither HTTP nor WebSocket fail the run.
 #[test]
 fn garbage_is_found() {
-    // Shows that bytes which are neither HTTP nor WebSocket fail the run.
     for scenario in [HTTP, UPPER, IDLE, ECHO] {
         let record = fails(scenario, Mistake::Garbage, "garbled");
         assert_eq!(record["errors"]["garbled"], 1, "{scenario}");
     }
 }
 
+/// Shows that no connection counts before its handshake is right.
 #[test]
 fn an_upgrade_that_is_refused_is_found() {
-    // Shows that no connection counts before its handshake is right.
     let record = fails(UPPER, Mistake::NoUpgrade, "status 404");
     assert_eq!(record["hold"], Value::Null);
 }
 
+/// Shows that --max-errors forgives a lost connection, and counts it.
 #[test]
 fn as_many_errors_as_are_forgiven_pass() {
-    // Shows that --max-errors forgives a lost connection, and counts it.
     let address = server::start(Mistake::Dropped);
     let output = load(&format!("{UPPER} --target {address} --max-errors 1"));
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -199,10 +199,10 @@ fn as_many_errors_as_are_forgiven_pass() {
     assert_eq!(record(&output)["outcome"], "passed");
 }
 
+/// Shows that --out adds one line to what is there, and that a file that cannot be written is
+/// an error before the run.
 #[test]
 fn the_record_is_appended_to_a_file() {
-    // Shows that --out adds one line to what is there, and that a file that cannot be written is
-    // an error before the run.
     let address = server::start(Mistake::None);
     let path = std::env::temp_dir().join(format!("murre-load-out-{}", std::process::id()));
     std::fs::write(&path, "{}\n").unwrap();
@@ -220,9 +220,9 @@ fn the_record_is_appended_to_a_file() {
     assert!(stderr.contains("cannot write to /nowhere/record"), "{stderr}");
 }
 
+/// Shows the exit codes and the remedies of the contract: 2 for arguments, 1 for the machine.
 #[test]
 fn what_cannot_be_run_is_said_before_the_run() {
-    // Shows the exit codes and the remedies of the contract: 2 for arguments, 1 for the machine.
     let address = server::start(Mistake::None);
     let says = |arguments: &str, code: i32, what: &str| {
         let output = load(arguments);
@@ -248,9 +248,9 @@ fn what_cannot_be_run_is_said_before_the_run() {
     );
 }
 
+/// Shows that SIGINT ends a long run soon, and that the record says so.
 #[test]
 fn a_signal_ends_the_run_with_a_record() {
-    // Shows that SIGINT ends a long run soon, and that the record says so.
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
     use std::io::{BufRead, BufReader, Read};

@@ -94,19 +94,19 @@ const SCENARIOS: [&str; 5] = [
     "ws-echo --conns 10 --rate 300 --duration 1s --idle-conns 30",
 ];
 
+/// Shows that client and server agree on every byte, the server's pings in between.
 #[test]
 fn every_scenario_passes() {
-    // Shows that client and server agree on every byte, the server's pings in between.
     for scenario in SCENARIOS {
         let record = passes(scenario);
         assert_eq!(record["connect"]["connections"], 40, "{scenario}");
     }
 }
 
+/// Shows both storms in small: all are back and answered, those who stayed are answered in every
+/// act, and nobody else counts among them.
 #[test]
 fn who_was_killed_comes_back() {
-    // Shows both storms in small: all are back and answered, those who stayed are answered in every
-    // act, and nobody else counts among them.
     let record = passes(
         "storm --conns 40 --sample 0.1 --every 100ms --duration 300ms --jitter 300ms --shards 3",
     );
@@ -123,10 +123,10 @@ fn who_was_killed_comes_back() {
     assert_eq!(record["client"]["shards"], 4);
 }
 
+/// Shows that a server that suffers silence for longer than it may fails the run with the kinds that
+/// it does not end, and that others come to the end that they must.
 #[test]
 fn abuse_that_is_not_ended_is_found() {
-    // Shows that a server that suffers silence for longer than it may fails the run with the kinds that
-    // it does not end, and that others come to the end that they must.
     let port = serve().port();
     let output = Command::new(env!("CARGO_BIN_EXE_murre-load"))
         .args(
@@ -149,9 +149,9 @@ fn abuse_that_is_not_ended_is_found() {
     assert!(record["abuse"]["abused_us"]["count"].as_u64() > Some(0));
 }
 
+/// Shows that the forms of 5.10 and the rings' own tables of sockets carry the same load.
 #[test]
 fn every_kind_of_ring_and_descriptor_passes() {
-    // Shows that the forms of 5.10 and the rings' own tables of sockets carry the same load.
     passes(&format!("{} --io uring-plain", SCENARIOS[1]));
     passes(&format!("{} --descriptors normal --shards 1", SCENARIOS[2]));
     let record = passes(&format!("{} --descriptors direct --shards 3", SCENARIOS[0]));
@@ -159,10 +159,10 @@ fn every_kind_of_ring_and_descriptor_passes() {
     assert_eq!(record["client"]["shards"], 3);
 }
 
+/// Shows that a record has the server's processor time and memory when its process is named.
+/// The server is this process, whose other tests add to its memory: only shapes are compared.
 #[test]
 fn the_server_is_measured() {
-    // Shows that a record has the server's processor time and memory when its process is named.
-    // The server is this process, whose other tests add to its memory: only shapes are compared.
     let pid = std::process::id();
     let record = passes(&format!("{} --server-pid {pid}", SCENARIOS[2]));
     assert_eq!(record["memory"]["connections"], 40);
@@ -171,8 +171,8 @@ fn the_server_is_measured() {
     assert!(record["hold"]["server_cpu_seconds"].is_number());
 }
 
+/// Shows that source addresses and targets are spread and connected.
 #[test]
 fn several_sources_are_used() {
-    // Shows that source addresses and targets are spread and connected.
     passes(&format!("{} --source 127.0.0.7,127.0.0.8", SCENARIOS[1]));
 }

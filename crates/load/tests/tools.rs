@@ -41,10 +41,10 @@ impl Drop for Scratch {
     }
 }
 
+/// Shows that a line keeps what it holds and gets where it is from, and that what is no object
+/// of JSON is refused.
 #[test]
 fn lines_of_other_programs_are_stamped() {
-    // Shows that a line keeps what it holds and gets where it is from, and that what is no object
-    // of JSON is refused.
     let annotate = |lines: &'static str| {
         let mut tool = Command::new(env!("CARGO_BIN_EXE_murre-load"))
             .arg("annotate")
@@ -74,10 +74,10 @@ fn lines_of_other_programs_are_stamped() {
     assert!(stderr(&output).contains("line 2 is not an object"), "{}", stderr(&output));
 }
 
+/// Shows a baseline on its way to a file and back, that this process did not grow much between
+/// them, and that without one nothing is said about the kernel.
 #[test]
 fn memory_is_weighed_against_a_baseline() {
-    // Shows a baseline on its way to a file and back, that this process did not grow much between
-    // them, and that without one nothing is said about the kernel.
     let scratch = Scratch::new("memory");
     let (baseline, out) = (scratch.path("baseline"), scratch.path("out.jsonl"));
     let pid = std::process::id().to_string();
@@ -103,9 +103,9 @@ fn memory_is_weighed_against_a_baseline() {
     assert_eq!(output.status.code(), Some(1));
 }
 
+/// Shows that each mistake has its exit code and a line that names it.
 #[test]
 fn what_cannot_be_done_is_said() {
-    // Shows that each mistake has its exit code and a line that names it.
     let own = format!("memory --pid {} --conns 1 --baseline /nowhere", std::process::id());
     for (arguments, code, why) in [
         (&own[..], 1, "cannot read /nowhere"),

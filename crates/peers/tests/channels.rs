@@ -10,10 +10,10 @@ use tungstenite::{Message, WebSocket};
 
 mod peer;
 
+/// All subscribers of a channel hear what is published to it, in order, and nobody else does;
+/// nothing is heard any more after `unsubscribe`.
 #[test]
 fn tokio_broadcast_publishes() {
-    // All subscribers of a channel hear what is published to it, in order, and nobody else does;
-    // nothing is heard any more after `unsubscribe`.
     let mut peer = start();
     let [mut one, mut other, mut publisher] = [(); 3].map(|()| peer.connect());
     for client in [&mut one, &mut other] {
@@ -46,10 +46,10 @@ fn tokio_broadcast_publishes() {
     assert!(peer.end_by_sigterm());
 }
 
+/// Shows the article's messages: their size, that they are of the identifier subscribed to, that
+/// they end; and the answer to its request.
 #[test]
 fn tokio_broadcast_feeds_and_serves() {
-    // Shows the article's messages: their size, that they are of the identifier subscribed to, that
-    // they end; and the answer to its request.
     let peer = start();
     let [mut client, mut feeder] = [(); 2].map(|()| peer.connect());
     say(&mut client, json!({"action": "subscribe", "identifier": "17"}));

@@ -12,34 +12,34 @@ use tungstenite::{Error, Message, WebSocket};
 
 mod peer;
 
+/// The usual server, with the library's own defaults.
 #[test]
 fn tokio_tungstenite_echoes() {
-    // The usual server, with the library's own defaults.
     echoes(Peer::start(env!("CARGO_BIN_EXE_peer-tokio-tungstenite"), &[]));
 }
 
+/// A read buffer smaller than the longest message.
 #[test]
 fn lean_tokio_tungstenite_echoes() {
-    // A read buffer smaller than the longest message.
     let peer = env!("CARGO_BIN_EXE_peer-tokio-tungstenite");
     echoes(Peer::start(peer, &["--read-buffer", "4096"]));
 }
 
+/// Hands shaken by hyper, which then lets go of the connection.
 #[test]
 fn fastwebsockets_echoes() {
-    // Hands shaken by hyper, which then lets go of the connection.
     echoes(Peer::start(env!("CARGO_BIN_EXE_peer-fastwebsockets"), &[]));
 }
 
+/// One task per connection, framed by our own codec.
 #[test]
 fn tokio_uring_echoes() {
-    // One task per connection, framed by our own codec.
     echoes(Peer::start(env!("CARGO_BIN_EXE_peer-tokio-uring"), &[]));
 }
 
+/// A plain request gets an HTTP answer, and its connection is closed behind it.
 #[test]
 fn tokio_uring_refuses_what_is_not_a_websocket() {
-    // A plain request gets an HTTP answer, and its connection is closed behind it.
     use std::io::{Read, Write};
     let peer = Peer::start(env!("CARGO_BIN_EXE_peer-tokio-uring"), &[]);
     let mut stream = TcpStream::connect(peer.address).unwrap();

@@ -1,11 +1,12 @@
 //! The pieces of the command line that are more than a number: address ranges, spans of time,
-//! rates and lists of cores. Parsed here, so that everything behind holds only what makes sense.
+//! rates and lists of cores. They are parsed here, so that the rest of the program has valid values only.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::RangedI64ValueParser;
 use serde::{Serialize, Serializer};
 
 /// Where to connect: `HOST:PORT`, several with commas, or a range in an IPv4 address's last
@@ -104,9 +105,8 @@ impl Span {
 }
 
 impl Span {
-    /// What is left, at a random moment, of an interval of the range, at `fraction` (0 to 1) of its
-    /// distribution: who begins with it is from the start as far along as those who have gone on for
-    /// long (the density is proportional to the share of intervals that are longer).
+    /// The rest of an interval at a random moment, at `fraction` (0 to 1) of its distribution. Clients that
+    /// begin with it ask at the final rate from the start (the density is proportional to the share of intervals that are longer).
     pub(crate) fn residual(&self, fraction: f64) -> f64 {
         let mean = self.at(0.5);
         // Below the shortest interval all of them are longer.
@@ -164,6 +164,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(format!("`{text}` is not a duration such as 120s")),
     };
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is too long"))
+}
+
+/// A number from 1 to `max`.
+pub(crate) fn number(max: u32) -> RangedI64ValueParser<u32> {
+    RangedI64ValueParser::new().range(1..=i64::from(max))
 }
 
 /// Durations are seconds in records.
@@ -229,7 +234,7 @@ impl Serialize for Cpus {
     }
 }
 
-/// What a connection's timer can count: 16 bits of ticks of 100 ms, rounded down.
+/// The longest time of a connection's timer: 16 bits of ticks of 100 ms, rounded down.
 const SPAN_SECONDS_MAX: f64 = 6500.0;
 
 /// More cores than `CpuSet` can name.
@@ -239,10 +244,10 @@ const CPUS_MAX: usize = 1024;
 mod tests {
     use super::*;
 
+    /// Shows that clients who begin in the middle of an interval ask at the final rate: the mean
+    /// of what is left is (from^2 + from * to + to^2) / (3 * (from + to)), renewal theory's.
     #[test]
     fn what_is_left_of_an_interval_has_the_right_mean() {
-        // Shows that clients who begin in the middle of an interval ask at the final rate: the mean
-        // of what is left is (from^2 + from * to + to^2) / (3 * (from + to)), renewal theory's.
         for (from, to) in [(5.0, 45.0), (0.0, 10.0), (8.0, 8.0), (0.0, 0.0)] {
             let span = Span { from, to };
             let points = 100_000;
@@ -265,9 +270,9 @@ mod tests {
         targets.addresses().iter().map(SocketAddr::to_string).collect()
     }
 
+    /// Shows that ranges, lists and single addresses mix, and that repeats do not count twice.
     #[test]
     fn a_range_names_every_address_once() {
-        // Shows that ranges, lists and single addresses mix, and that repeats do not count twice.
         assert_eq!(targets("127.0.0.1-3:80"), ["127.0.0.1:80", "127.0.0.2:80", "127.0.0.3:80"]);
         assert_eq!(targets("127.0.0.1:80,127.0.0.1-2:80"), ["127.0.0.1:80", "127.0.0.2:80"]);
         assert_eq!(targets("10.0.0.7-7:9"), ["10.0.0.7:9"]);
@@ -275,9 +280,9 @@ mod tests {
         assert_eq!(targets("127.0.0.1-31:8000").len(), 31);
     }
 
+    /// Shows that each way to get an address wrong is an error before the run.
     #[test]
     fn a_target_that_means_nothing_is_refused() {
-        // Shows that each way to get an address wrong is an error before the run.
         let wrong =
             ["127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000", "127.0.0.9-3:80", "127.0.0.1-256:80"];
         for text in wrong.into_iter().chain(["", ",", "127.0.0.1-x:80"]) {
@@ -285,9 +290,9 @@ mod tests {
         }
     }
 
+    /// Shows what `--idle` accepts, what it refuses, and where a fraction of it lies.
     #[test]
     fn an_idle_range_takes_floats_and_single_numbers() {
-        // Shows what `--idle` accepts, what it refuses, and where a fraction of it lies.
         assert_eq!("5-45".parse(), Ok(Span { from: 5.0, to: 45.0 }));
         assert_eq!("0.2-1.5s".parse(), Ok(Span { from: 0.2, to: 1.5 }));
         assert_eq!("3".parse(), Ok(Span { from: 3.0, to: 3.0 }));
@@ -297,9 +302,9 @@ mod tests {
         assert_eq!(Span { from: 5.0, to: 45.0 }.at(0.5), 25.0);
     }
 
+    /// Shows the units of durations and rates and that nonsense is refused.
     #[test]
     fn durations_and_rates_have_their_units() {
-        // Shows the units of durations and rates and that nonsense is refused.
         assert_eq!(duration("120"), Ok(Duration::from_secs(120)));
         assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
@@ -312,9 +317,9 @@ mod tests {
         assert!(fraction("1.5").is_err());
     }
 
+    /// Shows that lists and ranges of cores mix.
     #[test]
     fn cores_are_lists_of_numbers_and_ranges() {
-        // Shows that lists and ranges of cores mix.
         assert_eq!("0,2-4".parse(), Ok(Cpus(vec![0, 2, 3, 4])));
         for text in ["", "3-1", "x", "0-99999"] {
             assert!(text.parse::<Cpus>().is_err(), "{text}");

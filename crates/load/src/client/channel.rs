@@ -1,11 +1,10 @@
-//! The words of `/ws`, as far as the scenarios speak them: docs/protocol.md. What is said is written
-//! as it is; what is heard is read in one pass, whatever else it holds.
+//! The protocol of `/ws`, as far as the scenarios use it: docs/protocol.md. Commands are formatted as text;
+//! messages are read in one pass, whatever other members they have.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use murre_codec::Kind;
-use murre_core::ConnId;
 use serde::{Deserialize, Serialize};
 
 use crate::client::ws::{Piece, WsContext};
@@ -45,35 +44,35 @@ impl<'a, D: Deserialize<'a>> ServerMessage<'a, D> {
     }
 
     /// Reads a message. One that cannot be read ends the connection.
-    pub(crate) fn hear(id: ConnId, text: &'a [u8], ctx: &mut WsContext<'_>) -> Option<Self> {
-        ServerMessage::read(text).map_err(|error| unreadable(id, text, &error, ctx)).ok()
+    pub(crate) fn parse(text: &'a [u8], ctx: &mut WsContext<'_>) -> Option<Self> {
+        ServerMessage::read(text).map_err(|error| unreadable(text, &error, ctx)).ok()
     }
 
     /// Ends the connection over a message that should not have come.
-    pub(crate) fn unexpected(&self, id: ConnId, ctx: &mut WsContext<'_>) {
+    pub(crate) fn unexpected(&self, ctx: &mut WsContext<'_>) {
         let ServerMessage { kind, identifier, code, message, .. } = self;
         match &kind[..] {
             "error" => {
-                ctx.fail(id, Fault::Garbled, format_args!("the server says {code}: {message}"));
+                ctx.fail(Fault::Garbled, format_args!("the server says {code}: {message}"));
             }
             "dropped" => {
                 let count = self.count.unwrap_or_default();
                 let detail = format_args!("{count} publications of {identifier} were dropped");
-                ctx.fail(id, Fault::Wrong, detail);
+                ctx.fail(Fault::Wrong, detail);
             }
             kind => {
-                let detail = format_args!("`{kind}` of `{identifier}`, which nobody asked for");
-                ctx.fail(id, Fault::Garbled, detail);
+                let detail = format_args!("`{kind}` of `{identifier}`, which was not expected");
+                ctx.fail(Fault::Garbled, detail);
             }
         }
     }
 }
 
-/// What has come of a message that is not whole yet. Most come whole and are never kept.
+/// The pieces of a message that is not whole yet. Most messages come whole and are not copied.
 #[derive(Default)]
 pub(crate) struct MessageBuffer(Option<Box<Part>>);
 
-/// On its own, so that who waits for nothing has no room for it.
+/// Boxed, so that a client without one has a pointer only.
 #[derive(Default)]
 struct Part {
     bytes: Vec<u8>,
@@ -95,12 +94,11 @@ impl MessageBuffer {
     /// The same of a text; another kind of message ends the connection.
     pub(crate) fn text<'p>(
         &mut self,
-        id: ConnId,
         piece: &'p Piece<'_>,
         ctx: &mut WsContext<'_>,
     ) -> Option<Cow<'p, [u8]>> {
         if piece.kind != Kind::Text {
-            ctx.fail(id, Fault::Garbled, "a binary message that nobody asked for");
+            ctx.fail(Fault::Garbled, "an unexpected binary message");
             return None;
         }
         self.add(piece)
@@ -108,14 +106,9 @@ impl MessageBuffer {
 }
 
 /// Ends the connection over a message that cannot be read.
-pub(crate) fn unreadable(
-    id: ConnId,
-    text: &[u8],
-    error: &serde_json::Error,
-    ctx: &mut WsContext<'_>,
-) {
+pub(crate) fn unreadable(text: &[u8], error: &serde_json::Error, ctx: &mut WsContext<'_>) {
     let shown = String::from_utf8_lossy(&text[..text.len().min(SHOWN_BYTES)]);
-    ctx.fail(id, Fault::Wrong, format_args!("{error} in `{shown}`"));
+    ctx.fail(Fault::Wrong, format_args!("{error} in `{shown}`"));
 }
 
 const SHOWN_BYTES: usize = 120;
@@ -147,7 +140,7 @@ pub(crate) fn feed(bytes: u32, rate: Option<f64>) -> String {
     format!(r#"{{"action":"feed","bytes":{bytes}{rate}}}"#)
 }
 
-/// Milliseconds since 1970, as messages of the article hold them.
+/// Time since 1970.
 pub(crate) fn unix_time() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
@@ -156,9 +149,9 @@ pub(crate) fn unix_time() -> Duration {
 mod tests {
     use super::*;
 
+    /// Shows each kind of message, escapes, members in another order and unknown ones.
     #[test]
     fn messages_are_read_whatever_else_they_hold() {
-        // Shows each kind of message, escapes, members in another order and ones nobody knows.
         type Any<'a> = ServerMessage<'a, u64>;
         let read = |text: &'static str| Any::read(text.as_bytes()).expect(text);
         let heard = read(
@@ -178,10 +171,10 @@ mod tests {
         }
     }
 
+    /// Shows every cut of a message in two, with an empty piece, and that one that comes whole is
+    /// not copied.
     #[test]
     fn a_message_is_whole_with_its_last_piece() {
-        // Shows every cut of a message in two, with an empty piece, and that one that comes whole is
-        // not copied.
         let mut buffer = MessageBuffer::default();
         let mut text = *b"abcdef";
         let mut add = |text: &mut [u8], end| {
@@ -198,9 +191,9 @@ mod tests {
         }
     }
 
+    /// Shows what each command says, with and without what may be left out.
     #[test]
     fn commands_are_json() {
-        // Shows what each command says, with and without what may be left out.
         let json = |text: &str| -> serde_json::Value { serde_json::from_str(text).expect(text) };
         let position = Some(Position { epoch: 1, offset: 2 });
         let subscribed = json(&subscribe("a", position));

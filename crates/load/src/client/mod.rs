@@ -22,12 +22,11 @@ use crate::engine::score::{Fault, Score};
 
 /// One scenario's virtual clients on one shard.
 pub(crate) trait Client {
-    /// What is remembered of one: kept small, for there are as many as connections.
+    /// The state of one client: small, because there is one for each connection.
     type State;
 
-    /// Whether the protocol has a word for leaving. Where it has none all connections are reset
-    /// together.
-    const SAYS_GOODBYE: bool = false;
+    /// Whether the protocol has a close of its own. If not, all connections are reset together.
+    const CLOSES: bool = false;
 
     /// Whether another connection takes the place of one that departs.
     const RETURNS: bool = false;
@@ -36,19 +35,18 @@ pub(crate) trait Client {
     const COMES_BACK: bool = false;
 
     /// A connection is made. The client calls [`ClientContext::ready`] when it is ready.
-    fn connected(&mut self, id: ConnId, ctx: &mut ClientContext<'_>) -> Self::State;
+    fn connected(&mut self, ctx: &mut ClientContext<'_>) -> Self::State;
 
     /// Bytes arrived: returns how many are dealt with.
     fn received(
         &mut self,
-        id: ConnId,
         state: &mut Self::State,
         input: &mut [u8],
         ctx: &mut ClientContext<'_>,
     ) -> usize;
 
     /// The connection's timer ran out.
-    fn expired(&mut self, id: ConnId, state: &mut Self::State, ctx: &mut ClientContext<'_>);
+    fn expired(&mut self, state: &mut Self::State, ctx: &mut ClientContext<'_>);
 
     /// Answers that are still to come, as far as the score has been told of them.
     fn owed(&self, state: &Self::State) -> u32;
@@ -56,7 +54,7 @@ pub(crate) trait Client {
     /// All connections of all shards are up.
     fn begin(&mut self, _out: &mut Outbox, _score: &mut Score) {}
 
-    /// Nothing new is to be asked; what is owed may still come.
+    /// Send no new requests; outstanding answers may still come.
     fn finish(&mut self, out: &mut Outbox, score: &mut Score);
 
     /// Once in every turn.
@@ -67,7 +65,7 @@ pub(crate) trait Client {
         None
     }
 
-    /// The run is over: say goodbye.
+    /// The run is over: close the connection.
     fn leave(&mut self, id: ConnId, _state: &mut Self::State, out: &mut Outbox) {
         out.abort(id, CloseReason::Finished);
     }
@@ -97,6 +95,7 @@ impl ConnState {
 
 /// What a client may use while it handles one connection.
 pub(crate) struct ClientContext<'a> {
+    pub(crate) id: ConnId,
     pub(crate) out: &'a mut Outbox,
     pub(crate) score: &'a mut Score,
     pub(crate) state: &'a mut ConnState,
@@ -120,7 +119,7 @@ impl ClientContext<'_> {
     }
 
     /// Counts a fault of the connection, once, and closes it.
-    pub(crate) fn fail(&mut self, id: ConnId, fault: Fault, detail: impl fmt::Display) {
+    pub(crate) fn fail(&mut self, fault: Fault, detail: impl fmt::Display) {
         if *self.state == ConnState::Ready {
             self.score.no_longer_ready();
         }
@@ -129,11 +128,11 @@ impl ClientContext<'_> {
             ConnState::Ready => self.score.fault(fault, detail),
             over => *self.state = over,
         }
-        self.out.abort(id, CloseReason::Finished);
+        self.out.abort(self.id, CloseReason::Finished);
     }
 
-    pub(crate) fn start_timer(&mut self, id: ConnId, after: Duration) {
-        self.out.set_timer(id, self.out.ticks(after));
+    pub(crate) fn start_timer(&mut self, after: Duration) {
+        self.out.set_timer(self.id, self.out.ticks(after));
     }
 }
 
@@ -185,9 +184,9 @@ const SHOWN_BYTES: usize = 16;
 mod tests {
     use super::*;
 
+    /// Shows that fractions stay below 1 and that consecutive clients and rounds fall evenly.
     #[test]
     fn hashes_spread_over_their_range() {
-        // Shows that fractions stay below 1 and that consecutive clients and rounds fall evenly.
         let mut tenths = [0; 10];
         for round in 0..10_000 {
             let fraction = fraction(hash(1, 7, round));
@@ -198,9 +197,9 @@ mod tests {
         assert!(fraction(u64::MAX) < 1.0);
     }
 
+    /// Shows that the message of a wrong body says where it is wrong, also at its end.
     #[test]
     fn a_difference_names_its_place() {
-        // Shows that the message of a wrong body says where it is wrong, also at its end.
         let text = Difference { expected: b"abcdef", got: b"abcxef" }.to_string();
         assert!(text.contains("from byte 3 on expected \"def\", got \"xef\""), "{text}");
         let text = Difference { expected: b"abc", got: b"ab" }.to_string();

@@ -1,4 +1,4 @@
-//! What one connection of [`scripted`](crate::client) does: a list of steps, and the end that it must
+//! What one connection of `scripted.rs` does: a list of steps, and the end that it must
 //! come to.
 
 use std::fmt;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use murre_codec::{OpCode, encode, handshake};
 
-/// What one kind of connection does.
+/// The script of one kind of connection.
 pub(crate) struct Script {
     pub(crate) name: String,
     pub(crate) steps: Vec<Step>,
@@ -114,7 +114,7 @@ pub(crate) fn text(text: impl AsRef<str>) -> Step {
     send(frame(murre_codec::Kind::Text.opcode(), text.as_ref().as_bytes()))
 }
 
-/// A masked frame. The mask is always the same: nobody here needs to be protected by it.
+/// A masked frame. The mask is constant: it protects proxies, and there are none here.
 pub(crate) fn frame(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     encode::write_frame(&mut frame, opcode, payload, Some(MASK));

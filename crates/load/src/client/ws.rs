@@ -1,5 +1,5 @@
 //! The WebSocket side that all WebSocket scenarios share: the upgrade with its check, frames in,
-//! the server's pings answered. What is said on an open WebSocket is the scenario's [`WsScenario`].
+//! the server's pings answered. A scenario sends and checks messages: [`WsScenario`].
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -14,9 +14,9 @@ use murre_core::{ConnId, Outbox, Queued};
 use crate::client::{Client, ClientContext, ConnState, hash};
 use crate::engine::score::{Fault, Score};
 
-/// What a virtual client says once its WebSocket is open.
+/// A scenario's virtual clients, once their WebSockets are open.
 pub(crate) trait WsScenario {
-    /// What is remembered of one client.
+    /// The state of one client.
     type State: Default;
 
     /// Whether an open WebSocket is all that is wanted of a connection. Where it is not, `open` and
@@ -30,29 +30,16 @@ pub(crate) trait WsScenario {
     const COMES_BACK: bool = false;
 
     /// The WebSocket is open.
-    fn open(&mut self, id: ConnId, state: &mut Self::State, ctx: &mut WsContext<'_>);
+    fn open(&mut self, state: &mut Self::State, ctx: &mut WsContext<'_>);
 
     /// The next bytes of a message.
-    fn message(
-        &mut self,
-        id: ConnId,
-        state: &mut Self::State,
-        piece: Piece<'_>,
-        ctx: &mut WsContext<'_>,
-    );
+    fn message(&mut self, state: &mut Self::State, piece: Piece<'_>, ctx: &mut WsContext<'_>);
 
-    /// An answer to one of our pings, or one that nobody asked for, which is allowed.
-    fn pong(
-        &mut self,
-        _id: ConnId,
-        _state: &mut Self::State,
-        _payload: &[u8],
-        _line: &mut WsContext<'_>,
-    ) {
-    }
+    /// An answer to one of our pings, or an unsolicited pong, which is allowed (RFC 6455 section 5.5.3).
+    fn pong(&mut self, _state: &mut Self::State, _payload: &[u8], _ctx: &mut WsContext<'_>) {}
 
     /// The connection's timer ran out.
-    fn expired(&mut self, id: ConnId, state: &mut Self::State, ctx: &mut WsContext<'_>);
+    fn expired(&mut self, state: &mut Self::State, ctx: &mut WsContext<'_>);
 
     /// Answers that are still to come.
     fn owed(&self, state: &Self::State) -> u32;
@@ -60,7 +47,7 @@ pub(crate) trait WsScenario {
     /// All connections are up.
     fn begin(&mut self, _output: &mut WsOutput<'_>) {}
 
-    /// Nothing new is to be said.
+    /// Send nothing new.
     fn finish(&mut self, output: &mut WsOutput<'_>);
 
     /// Once in every turn.
@@ -118,6 +105,7 @@ impl WsOutput<'_> {
 
 /// What a scenario may use while it handles one open WebSocket.
 pub(crate) struct WsContext<'a> {
+    pub(crate) id: ConnId,
     pub(crate) out: &'a mut Outbox,
     pub(crate) score: &'a mut Score,
     state: &'a mut ConnState,
@@ -130,7 +118,7 @@ impl WsContext<'_> {
     }
 
     fn client(&mut self) -> ClientContext<'_> {
-        ClientContext { out: self.out, score: self.score, state: self.state }
+        ClientContext { id: self.id, out: self.out, score: self.score, state: self.state }
     }
 
     /// See [`ClientContext::ready`].
@@ -144,24 +132,41 @@ impl WsContext<'_> {
     }
 
     /// See [`ClientContext::fail`].
-    pub(crate) fn fail(&mut self, id: ConnId, fault: Fault, detail: impl fmt::Display) {
-        self.client().fail(id, fault, detail);
+    pub(crate) fn fail(&mut self, fault: Fault, detail: impl fmt::Display) {
+        self.client().fail(fault, detail);
     }
 
-    pub(crate) fn start_timer(&mut self, id: ConnId, after: Duration) {
-        self.client().start_timer(id, after);
+    pub(crate) fn start_timer(&mut self, after: Duration) {
+        self.client().start_timer(after);
+    }
+
+    /// See [`WsOutput::send`].
+    pub(crate) fn send(&mut self, opcode: OpCode, payload: &[u8]) -> bool {
+        let id = self.id;
+        self.output().send(id, opcode, payload)
+    }
+
+    /// See [`WsOutput::ask`].
+    pub(crate) fn ask(&mut self, opcode: OpCode, payload: &[u8], timeout: Duration) -> bool {
+        let id = self.id;
+        self.output().ask(id, opcode, payload, timeout)
     }
 
     /// Sends a command as a text, and starts the timer for its answer.
-    pub(crate) fn command(&mut self, id: ConnId, text: &str, timeout: Duration) -> bool {
-        self.start_timer(id, timeout);
-        self.output().send(id, Kind::Text.opcode(), text.as_bytes())
+    pub(crate) fn command(&mut self, text: &str, timeout: Duration) -> bool {
+        self.start_timer(timeout);
+        self.send(Kind::Text.opcode(), text.as_bytes())
     }
 
-    pub(crate) fn send_close(&mut self, id: ConnId) {
+    pub(crate) fn clear_timer(&mut self) {
+        self.out.clear_timer(self.id);
+    }
+
+    pub(crate) fn send_close(&mut self) {
         let mask = Some(self.masks.u32(..).to_ne_bytes());
         // A connection that has gone is closed already.
-        let _ = self.out.write(id, |out| encode::write_close(out, CloseCode::Normal, "", mask));
+        let _ =
+            self.out.write(self.id, |out| encode::write_close(out, CloseCode::Normal, "", mask));
     }
 }
 
@@ -177,7 +182,7 @@ pub(crate) struct WsClient<T> {
     limits: FrameLimits,
 }
 
-/// What is kept of one client.
+/// The state of one client, with that of its scenario.
 pub(crate) struct State<S> {
     stage: Stage,
     scenario: S,
@@ -186,7 +191,7 @@ pub(crate) struct State<S> {
 enum Stage {
     Upgrading(ResponseDecoder),
     Open(Decoder),
-    /// Our close frame is sent: what still arrives does not matter.
+    /// Our close frame is sent: input no longer matters.
     Leaving,
 }
 
@@ -213,7 +218,6 @@ impl<T: WsScenario> WsClient<T> {
     /// Reads the answer to the upgrade. Returns the bytes it took, 0 while it is not whole.
     fn upgraded(
         &mut self,
-        id: ConnId,
         state: &mut State<T::State>,
         input: &[u8],
         ctx: &mut ClientContext<'_>,
@@ -224,51 +228,50 @@ impl<T: WsScenario> WsClient<T> {
             Ok(None) => return 0,
             Ok(Some(response)) => response,
             Err(error) => {
-                ctx.fail(id, Fault::Handshake, format_args!("{error:?}"));
+                ctx.fail(Fault::Handshake, format_args!("{error:?}"));
                 return input.len();
             }
         };
         let size = response.size;
-        let key = key(self.seed, id.index());
+        let key = key(self.seed, ctx.id.index());
         if !handshake::accepted(&response, &key) {
             let status = response.status;
-            ctx.fail(id, Fault::Handshake, format_args!("not upgraded, status {status}"));
+            ctx.fail(Fault::Handshake, format_args!("not upgraded, status {status}"));
             return input.len();
         }
         state.stage = Stage::Open(Decoder::default());
-        ctx.out.clear_timer(id);
+        ctx.out.clear_timer(ctx.id);
         if T::READY_WHEN_OPEN {
             ctx.ready();
         }
         let mut ctx = context(ctx, &mut self.masks);
-        self.scenario.open(id, &mut state.scenario, &mut ctx);
+        self.scenario.open(&mut state.scenario, &mut ctx);
         size
     }
 }
 
 impl<T: WsScenario> Client for WsClient<T> {
     type State = State<T::State>;
-    const SAYS_GOODBYE: bool = true;
+    const CLOSES: bool = true;
     const RETURNS: bool = T::RETURNS;
     const COMES_BACK: bool = T::COMES_BACK;
 
-    fn connected(&mut self, id: ConnId, ctx: &mut ClientContext<'_>) -> Self::State {
-        let key = key(self.seed, id.index());
+    fn connected(&mut self, ctx: &mut ClientContext<'_>) -> Self::State {
+        let key = key(self.seed, ctx.id.index());
         let (host, path) = (&self.host, &self.path);
         // Gone: `closed` follows and counts it.
-        let _ = ctx.out.write(id, |out| handshake::request(out, host, path, &key, None));
-        ctx.start_timer(id, self.timeout);
+        let _ = ctx.out.write(ctx.id, |out| handshake::request(out, host, path, &key, None));
+        ctx.start_timer(self.timeout);
         State { stage: Stage::Upgrading(ResponseDecoder::default()), scenario: T::State::default() }
     }
 
     fn received(
         &mut self,
-        id: ConnId,
         state: &mut Self::State,
         input: &mut [u8],
         ctx: &mut ClientContext<'_>,
     ) -> usize {
-        let mut at = self.upgraded(id, state, input, ctx);
+        let mut at = self.upgraded(state, input, ctx);
         loop {
             let decoder = match &mut state.stage {
                 Stage::Upgrading(_) => return at,
@@ -278,7 +281,7 @@ impl<T: WsScenario> Client for WsClient<T> {
             let Decoded { consumed, item } = match decoder.decode(&mut input[at..], &self.limits) {
                 Ok(decoded) => decoded,
                 Err(violation) => {
-                    ctx.fail(id, Fault::Garbled, violation.reason());
+                    ctx.fail(Fault::Garbled, violation.reason());
                     return input.len();
                 }
             };
@@ -292,7 +295,6 @@ impl<T: WsScenario> Client for WsClient<T> {
             };
             handle(
                 &mut self.scenario,
-                id,
                 &mut state.scenario,
                 item,
                 &mut context(ctx, &mut self.masks),
@@ -303,15 +305,15 @@ impl<T: WsScenario> Client for WsClient<T> {
         }
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut Self::State, ctx: &mut ClientContext<'_>) {
+    fn expired(&mut self, state: &mut Self::State, ctx: &mut ClientContext<'_>) {
         match state.stage {
             Stage::Upgrading(_) => {
                 let timeout = self.timeout;
-                ctx.fail(id, Fault::Timeout, format_args!("no upgrade within {timeout:?}"));
+                ctx.fail(Fault::Timeout, format_args!("no upgrade within {timeout:?}"));
             }
             Stage::Open(_) => {
                 let mut ctx = context(ctx, &mut self.masks);
-                self.scenario.expired(id, &mut state.scenario, &mut ctx);
+                self.scenario.expired(&mut state.scenario, &mut ctx);
             }
             Stage::Leaving => {}
         }
@@ -353,30 +355,28 @@ impl<T: WsScenario> Client for WsClient<T> {
 
 /// Narrows a client's context to that of an open WebSocket.
 fn context<'a>(ctx: &'a mut ClientContext<'_>, masks: &'a mut Rng) -> WsContext<'a> {
-    WsContext { out: ctx.out, score: ctx.score, state: ctx.state, masks }
+    WsContext { id: ctx.id, out: ctx.out, score: ctx.score, state: ctx.state, masks }
 }
 
 /// Handles one item.
 fn handle<T: WsScenario>(
     scenario: &mut T,
-    id: ConnId,
     state: &mut T::State,
     item: Item<'_>,
     ctx: &mut WsContext<'_>,
 ) {
     match item {
         Item::Data { kind, bytes, end, .. } => {
-            scenario.message(id, state, Piece { kind, bytes, end }, ctx);
+            scenario.message(state, Piece { kind, bytes, end }, ctx);
         }
         Item::Ping(payload) => {
-            // Gone: there is nobody left to answer.
-            let _ = ctx.output().send(id, PONG, payload);
+            ctx.send(PONG, payload);
         }
-        Item::Pong(payload) => scenario.pong(id, state, payload, ctx),
-        Item::Close(None) => ctx.fail(id, Fault::Lost, "the server said goodbye"),
+        Item::Pong(payload) => scenario.pong(state, payload, ctx),
+        Item::Close(None) => ctx.fail(Fault::Lost, "the server closed"),
         Item::Close(Some(close)) => {
-            let detail = format_args!("the server said goodbye: {} {}", close.code, close.reason);
-            ctx.fail(id, Fault::Lost, detail);
+            let detail = format_args!("the server closed: {} {}", close.code, close.reason);
+            ctx.fail(Fault::Lost, detail);
         }
     }
 }
@@ -400,9 +400,9 @@ const PONG: OpCode = OpCode::Control(Control::Pong);
 mod tests {
     use super::*;
 
+    /// Shows that keys have the form the upgrade asks for, and differ from client to client.
     #[test]
     fn keys_are_sixteen_bytes_in_base64() {
-        // Shows that keys have the form the upgrade asks for, and differ from client to client.
         for client in 0..100 {
             let key = key(7, client);
             assert_eq!(key.len(), 24);

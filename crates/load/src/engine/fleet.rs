@@ -1,5 +1,5 @@
 //! Connects a shard's share of the virtual clients at the pace asked for, holds them, and counts
-//! what becomes of them. What a client says is its scenario's.
+//! what becomes of them. The scenario decides what a client sends.
 
 use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
@@ -28,7 +28,7 @@ pub(crate) struct Fleet<C> {
     /// Connects that the rate allows now.
     tokens: f64,
     refilled: Instant,
-    /// When the rate allows the next, if that is what there is to wait for.
+    /// When the rate allows the next connect, if the fleet waits for it.
     resume_at: Option<Instant>,
     /// `Event::Failing` is sent once.
     failing: bool,
@@ -46,7 +46,7 @@ enum Stage {
     Leaving,
 }
 
-/// What is kept of a virtual client.
+/// The state of a virtual client.
 pub(crate) struct Member<S> {
     conn: ConnState,
     state: S,
@@ -56,7 +56,7 @@ pub(crate) struct Member<S> {
 pub(crate) const MEMBER_BYTES_MAX: usize = 128;
 
 impl<C: Client> Fleet<C> {
-    /// What a virtual client takes up in user memory while idle.
+    /// User memory of an idle virtual client.
     pub(crate) const MEMBER_BYTES: usize =
         murre_core::CONN_BYTES + murre_core::TIMER_BYTES + size_of::<Option<Member<C::State>>>();
 
@@ -79,7 +79,7 @@ impl<C: Client> Fleet<C> {
         }
     }
 
-    /// Opens what is missing, as far as the pace and the bound on those on their way allow.
+    /// Opens missing connections, as far as the rate and the bound on handshakes in progress allow.
     fn connect(&mut self, out: &mut Outbox) {
         self.refill(out.now());
         self.resume_at = None;
@@ -126,7 +126,7 @@ impl<C: Client> Fleet<C> {
         }
     }
 
-    /// Opens whoever is due, as many as there are: that is what a storm is.
+    /// Opens all connections that are due, without a bound: that is the storm.
     fn come_back(&mut self, out: &mut Outbox) {
         self.resume_at = None;
         while let Some(tries) = self.reconnects.as_mut().and_then(|back| back.due(out.now())) {
@@ -158,8 +158,8 @@ impl<C: Client> Fleet<C> {
         self.tokens = (self.tokens + passed * self.share.connect_rate).min(most);
     }
 
-    /// A client has dealt with something: what it made of its connection.
-    fn stands(&mut self, before: ConnState, after: ConnState) {
+    /// A client has handled an event: counts a change of its connection's state.
+    fn state_changed(&mut self, before: ConnState, after: ConnState) {
         if before == after {
             return;
         }
@@ -180,7 +180,7 @@ impl<C: Client> Fleet<C> {
     }
 
     fn tell(&self, event: Event) {
-        // The main thread listens for as long as there are shards; after that nobody needs it.
+        // The main thread receives for as long as there are workers.
         let _ = self.events.send(event);
     }
 }
@@ -197,8 +197,8 @@ impl<C: Client> Protocol for Fleet<C> {
 
     fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
         let mut conn = ConnState::Opening;
-        let mut ctx = ClientContext { out, score: &mut self.score, state: &mut conn };
-        let state = self.client.connected(id, &mut ctx);
+        let mut ctx = ClientContext { id, out, score: &mut self.score, state: &mut conn };
+        let state = self.client.connected(&mut ctx);
         Member { conn, state }
     }
 
@@ -217,17 +217,17 @@ impl<C: Client> Protocol for Fleet<C> {
         out: &mut Outbox,
     ) -> usize {
         let before = member.conn;
-        let mut ctx = ClientContext { out, score: &mut self.score, state: &mut member.conn };
-        let consumed = self.client.received(id, &mut member.state, input, &mut ctx);
-        self.stands(before, member.conn);
+        let mut ctx = ClientContext { id, out, score: &mut self.score, state: &mut member.conn };
+        let consumed = self.client.received(&mut member.state, input, &mut ctx);
+        self.state_changed(before, member.conn);
         consumed
     }
 
     fn expired(&mut self, id: ConnId, member: &mut Self::State, out: &mut Outbox) {
         let before = member.conn;
-        let mut ctx = ClientContext { out, score: &mut self.score, state: &mut member.conn };
-        self.client.expired(id, &mut member.state, &mut ctx);
-        self.stands(before, member.conn);
+        let mut ctx = ClientContext { id, out, score: &mut self.score, state: &mut member.conn };
+        self.client.expired(&mut member.state, &mut ctx);
+        self.state_changed(before, member.conn);
     }
 
     fn leave(&mut self, id: ConnId, member: &mut Self::State, out: &mut Outbox) {
@@ -288,7 +288,7 @@ impl<C: Client> Protocol for Fleet<C> {
             Order::Leave { over } => {
                 self.stage = Stage::Leaving;
                 self.resume_at = None;
-                if C::SAYS_GOODBYE {
+                if C::CLOSES {
                     out.drain(over);
                 } else {
                     out.stop();
@@ -316,8 +316,8 @@ impl<C: Client> Protocol for Fleet<C> {
 /// then wait a second for the SYN that was dropped.
 const OPENING_MAX: u32 = 256;
 
-/// A paced shard opens what has become due in between, so that it does not wake for each.
+/// A paced worker opens all connections that became due meanwhile, so that it does not wake for each.
 const PACE_MIN: Duration = Duration::from_millis(1);
 
-/// What a paced shard may catch up on at once after it was late.
+/// How much of its rate a paced worker may catch up on at once.
 const BURST_SECONDS: f64 = 0.05;

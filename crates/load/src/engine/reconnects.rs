@@ -1,5 +1,5 @@
-//! When each of many connections that were lost together comes back: at once, or at a random moment
-//! of a span; and again, after a pause that doubles, where it does not make it.
+//! When each of many connections that were lost together reconnects: at once, or at a random moment of
+//! a span; after a failure again, with a pause that doubles.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-/// One shard's connections that are to come back.
+/// One worker's connections that will reconnect.
 pub(crate) struct Reconnects {
     rng: Rng,
     /// The span in which each comes back for the first time.
@@ -17,9 +17,9 @@ pub(crate) struct Reconnects {
     untried: u32,
     /// At which part of the span the next of them does.
     part: f64,
-    /// Those who have, how often, and when they try again.
+    /// Connections that have failed: how often, and when they try again.
     again: BinaryHeap<Reverse<(Instant, Tries)>>,
-    /// By slot: the tries of who has it.
+    /// By slot: the tries of its connection.
     tries: Vec<Tries>,
 }
 
@@ -82,7 +82,7 @@ impl Reconnects {
         self.again.push(Reverse((until, tries)));
     }
 
-    /// Who had slot `index` tries again. Where the first tries are spread so are these: a random part
+    /// The connection of slot `index` tries again. If the first tries are spread, so are these: a random part
     /// of the pause is waited for.
     pub(crate) fn missed(&mut self, index: u32, now: Instant) {
         let tries = self.tries.get(index as usize).copied().unwrap_or_default();
@@ -104,10 +104,10 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// Shows that no connection is forgotten or late, that a tenth comes in each tenth, and that without
+    /// a span all come at once.
     #[test]
     fn all_come_back_in_the_span_and_evenly() {
-        // Shows that nobody is forgotten or late, that a tenth comes in each tenth, and that without
-        // a span all come at once.
         let start = Instant::now();
         let mut reconnects = Reconnects::new(10_000, 10 * SECOND, start, 7);
         let mut tenths = Vec::new();
@@ -127,9 +127,9 @@ mod tests {
         assert_eq!(came, 1000);
     }
 
+    /// Shows the pauses of one connection without a span, and that those with one are shorter.
     #[test]
     fn who_missed_tries_again_later_and_later() {
-        // Shows the pauses of one connection without a span, and that those with one are shorter.
         let start = Instant::now();
         let mut reconnects = Reconnects::new(0, Duration::ZERO, start, 7);
         let mut now = start;

@@ -1,5 +1,5 @@
-//! What the virtual clients of one shard have seen: counts that the main thread reads at any
-//! time, and a latency histogram that it collects at the end.
+//! Counts of one worker's virtual clients, which the main thread reads at any time, and latencies, which
+//! it collects at the end.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use murre_record::{CountedFrom, Latency};
 
-/// What can go wrong with one connection. Each ends it and is counted.
+/// A failure of one connection. Each ends the connection and is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Fault {
     /// It could not be connected.
     Refused,
-    /// The WebSocket upgrade, or the first answer, was not what it must be.
+    /// The WebSocket upgrade, or the first answer, was wrong.
     Handshake,
     /// An answer did not come in time.
     Timeout,
-    /// The server closed it, or it was reset, while it was to be held.
+    /// The server closed it, or it was reset, during the run.
     Lost,
-    /// What arrived is not HTTP or WebSocket, or has the wrong status.
+    /// The input is not HTTP or WebSocket, or has the wrong status.
     Garbled,
-    /// An answer that is not what was asked for. Never forgiven.
+    /// The answer has the wrong content. Always fails the run.
     Wrong,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Tally {
     answered: AtomicU64,
     /// Answers that are still to come.
     owed: AtomicU64,
-    /// Of the messages of the hold phase: their times, and the bytes of those that are weighed.
+    /// Sums over the messages of the hold phase.
     response_us: AtomicU64,
     message_bytes: AtomicU64,
     faults: [AtomicU64; Fault::ALL.len()],
@@ -128,7 +128,7 @@ impl Micros {
 /// The hold phase's times, in microseconds.
 #[derive(Clone, Debug)]
 pub(crate) struct Times {
-    /// Of what was asked for, until it was answered; of what came unasked, since it was sent.
+    /// From request to answer; of publications from the server, since they were sent.
     pub(crate) latency: Histogram<u64>,
     /// Of publications, until the last subscriber had them.
     pub(crate) over: Histogram<u64>,
@@ -165,7 +165,7 @@ pub(crate) struct Score {
     holding: Option<Instant>,
     /// When each act began.
     phases: Vec<Micros>,
-    /// Who does not make it tries again.
+    /// Connections that fail try again, so a failure is not a fault.
     retrying: bool,
     times: Times,
 }
@@ -198,7 +198,7 @@ impl Score {
         self.holding = Some(now);
     }
 
-    /// Another act begins. What is due from now on counts in it; in one in which connections are
+    /// Another phase begins. Requests that are due from now on count in it; in one in which connections are
     /// `retrying`, one that does not come about is no fault.
     pub(crate) fn phase(&mut self, now: Instant, retrying: bool) {
         self.phases.push(self.micros(now));
@@ -214,12 +214,12 @@ impl Score {
         add(&self.tally.ready, -1);
     }
 
-    /// `n` more answers are to come.
+    /// `n` more answers are outstanding.
     pub(crate) fn owe(&self, n: u32) {
         add(&self.tally.owed, i64::from(n));
     }
 
-    /// `n` answers will not come any more: their connection is over.
+    /// `n` answers will not come: their connection is closed.
     pub(crate) fn forget(&self, n: u32) {
         add(&self.tally.owed, -i64::from(n));
     }
@@ -240,7 +240,7 @@ impl Score {
         }
     }
 
-    /// A message that nobody asked for came and is right, so long after it was sent.
+    /// A publication arrived and is right, `after` it was sent.
     pub(crate) fn arrived(&mut self, after: Duration, bytes: usize) {
         add(&self.tally.answered, 1);
         if self.holding.is_some() {
@@ -251,7 +251,7 @@ impl Score {
         }
     }
 
-    /// The same of one that says nothing about the server's speed.
+    /// The same for one whose delay says nothing about the server's speed.
     pub(crate) fn arrived_late(&mut self) {
         add(&self.tally.answered, 1);
     }
@@ -302,7 +302,7 @@ impl Score {
     }
 }
 
-/// What rounding may add.
+/// The error of rounding.
 const MICROSECOND: Duration = Duration::from_micros(1);
 
 /// 1 us to 71 minutes, three digits.
@@ -328,10 +328,10 @@ pub(crate) fn latency(histogram: &Histogram<u64>, counted_from: CountedFrom) -> 
 mod tests {
     use super::*;
 
+    /// Shows that a late client is charged, that the connect phase is not, and that the wrap
+    /// of the small clock does no harm.
     #[test]
     fn latency_counts_from_when_a_request_was_due() {
-        // Shows that a late client is charged, that the connect phase is not, and that the wrap
-        // of the small clock does no harm.
         let start = Instant::now();
         let mut score = Score::new(start);
         let at = |seconds: u64| start + Duration::from_secs(seconds);
@@ -348,10 +348,10 @@ mod tests {
         assert!((9_990_000..=10_010_000).contains(&latency.max()), "{}", latency.max());
     }
 
+    /// Shows that what is answered late counts where it was asked for, and that shards' acts are
+    /// put together one by one.
     #[test]
     fn a_time_belongs_to_the_act_in_which_it_was_due() {
-        // Shows that what is answered late counts where it was asked for, and that shards' acts are
-        // put together one by one.
         let start = Instant::now();
         let at = |millis: u64| start + Duration::from_millis(millis);
         let mut score = Score::new(start);
@@ -371,10 +371,10 @@ mod tests {
         assert_eq!(all.phases[1].max() / 1000, 50);
     }
 
+    /// Shows when one that did not make it is counted as what, and that a wrong answer is never
+    /// forgiven.
     #[test]
     fn who_tries_again_is_not_at_fault() {
-        // Shows when one that did not make it is counted as what, and that a wrong answer is never
-        // forgiven.
         let mut score = Score::new(Instant::now());
         score.missed(Fault::Refused, "");
         score.phase(Instant::now(), true);
@@ -384,9 +384,9 @@ mod tests {
         assert_eq!(score.tally().missed(Fault::Refused), 1);
     }
 
+    /// Shows that faults are counted by kind and the first one is described.
     #[test]
     fn the_first_fault_is_kept_in_words() {
-        // Shows that faults are counted by kind and the first one is described.
         let score = Score::new(Instant::now());
         score.fault(Fault::Wrong, "expected `a`, got `b`");
         score.fault(Fault::Lost, "reset");

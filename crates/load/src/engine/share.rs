@@ -41,9 +41,9 @@ pub(crate) fn part(all: u32, worker: usize, workers: usize) -> u32 {
 mod tests {
     use super::*;
 
+    /// Shows that connections spread evenly over all targets and sources.
     #[test]
     fn routes_use_every_pair_before_one_twice() {
-        // Shows that connections spread evenly over all targets and sources.
         let targets: Vec<SocketAddr> =
             (1..=3).map(|d| SocketAddr::from(([127, 0, 0, d], 80))).collect();
         let sources: Vec<IpAddr> = (8..=9).map(|d| IpAddr::from([127, 0, 0, d])).collect();

@@ -1,4 +1,4 @@
-//! The shards' threads: started, told what to do, read while they work, and collected.
+//! The workers' threads: starts them, sends them orders, reads their counts, and collects their times.
 
 use std::io;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(crate) struct Workers {
     pub(crate) events: Receiver<Event>,
 }
 
-/// What the main thread has of one shard.
+/// The main thread's side of one worker.
 struct Worker {
     mailbox: Arc<Mailbox<Order>>,
     tally: Arc<Tally>,
@@ -33,7 +33,7 @@ struct Worker {
     thread: JoinHandle<Times>,
 }
 
-/// What a shard's thread is made with, whatever its clients say.
+/// What a worker's thread is started with, whichever scenario it runs.
 #[derive(Clone)]
 pub(crate) struct WorkerConfig {
     pub(crate) plan: Plan,
@@ -106,7 +106,7 @@ impl Workers {
         for Worker { tally, counters, .. } in &self.workers {
             totals.ready += tally.ready();
             totals.answered += tally.answered();
-            // Who owes may be another shard than who is owed: only the sum is a number of answers.
+            // An answer may be owed by one worker and received by another: only the sum is a number of answers.
             totals.owed = totals.owed.wrapping_add(tally.owed());
             totals.response_us += tally.response_us();
             totals.message_bytes += tally.message_bytes();
@@ -139,7 +139,7 @@ impl Workers {
     }
 }
 
-/// What a shard's thread gives of itself once its ring works.
+/// What a worker hands out once its ring works.
 type Up = (Arc<Mailbox<Order>>, Arc<Counters>);
 
 /// A thread that may not have set up its ring yet.
@@ -154,7 +154,7 @@ impl Starting {
         let Starting { tally, up, thread } = self;
         let (mailbox, counters) = up
             .recv()
-            .map_err(|_| anyhow!("a shard's thread panicked"))?
+            .map_err(|_| anyhow!("a worker's thread panicked"))?
             .context("cannot set up a ring (ENOMEM: raise the limit on locked memory)")?;
         Ok(Worker { mailbox, tally, counters, thread })
     }
@@ -181,7 +181,7 @@ pub(crate) fn start<P: Scored>(
         let _ = sender.send(Ok((shard.mailbox(), shard.counters())));
         let _alarm = Alarm(events.clone());
         if let Err(error) = shard.run() {
-            // The main thread is gone: nobody minds.
+            // If the main thread is gone, nothing needs the event.
             let _ = events.send(Event::Died(error));
         }
         shard.protocol().score().times().clone()

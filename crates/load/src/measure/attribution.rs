@@ -1,5 +1,5 @@
 //! Whose the objects in the kernel's slab caches are, when both ends of every connection are on one
-//! machine, or only the server's. The method and its error are in [`memory`](crate::measure::memory).
+//! machine, or only the server's. The method and its error are in `memory.rs`.
 
 use murre_core::host::Descriptors::{self, Direct, Normal};
 use murre_record::CacheCharge;
@@ -23,7 +23,7 @@ impl Ends {
     }
 }
 
-/// What an object is for.
+/// The purpose of an object.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Part {
     Socket,
@@ -32,7 +32,7 @@ pub(crate) enum Part {
     Other,
 }
 
-/// What grew, split.
+/// The growth of all caches, split.
 #[derive(Default)]
 pub(crate) struct Bill {
     /// With what the objects are for.
@@ -41,7 +41,7 @@ pub(crate) struct Bill {
     pub(crate) disturbed: Vec<String>,
 }
 
-/// Splits what grew into the server's part and what is not charged to it.
+/// Splits the growth into the server's part and the rest.
 pub(crate) fn bill(before: &Slabs, full: &Slabs, conns: u64, ends: Ends) -> Bill {
     let grew = |directory: &str, cache: &Cache| {
         let earlier = before.0.get(directory).map_or(0, |cache| cache.objects);
@@ -81,7 +81,7 @@ pub(crate) fn bill(before: &Slabs, full: &Slabs, conns: u64, ends: Ends) -> Bill
     bill
 }
 
-/// What is known of the ends.
+/// Facts about the ends.
 struct Setting {
     conns: u64,
     ends: Ends,
@@ -165,18 +165,18 @@ impl Growth {
     }
 }
 
-/// What one end of an established TCP connection consists of. The security modules' two are
+/// Objects of one end of an established TCP connection. The security modules' two are
 /// missing where none is active.
 const SOCKET_CACHES: [&str; 7] =
     ["TCP", "TCPv6", "sock_inode_cache", "filp", "dentry", "lsm_inode_cache", "lsm_file_cache"];
 
-/// Those of them that other programs fill without sockets.
+/// Of these, caches that other programs fill without sockets.
 const SHARED_CACHES: [&str; 4] = ["filp", "dentry", "lsm_inode_cache", "lsm_file_cache"];
 
-/// What each inode of procfs has one of, as a socket has.
+/// Objects that each inode of procfs has, as a socket has.
 const PROCFS_CACHES: [&str; 2] = ["dentry", "lsm_inode_cache"];
 
-/// What an entry in epoll consists of.
+/// Objects of an entry in epoll.
 const EPOLL_CACHES: [&str; 3] = ["eventpoll_epi", "eventpoll_pwq", "ep_head"];
 
 /// Where the 24 bytes of a direct descriptor's node are, accounted to a control group or not.

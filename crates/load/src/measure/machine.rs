@@ -1,4 +1,4 @@
-//! Facts for the record: what machine, which kernel and settings, which commit, when.
+//! Facts for the record: machine, kernel, settings, commit, time.
 
 use std::fs;
 use std::process::Command;
@@ -64,7 +64,7 @@ pub(crate) fn command() -> String {
         .join(" ")
 }
 
-/// What bounds or shapes a run of many connections.
+/// Settings that bound or shape a run of many connections.
 const SYSCTLS: [&str; 16] = [
     "fs.file-max",
     "fs.nr_open",
@@ -129,13 +129,13 @@ fn date(mut days: u64) -> (u64, u64, u64) {
     (year, month as u64 + 1, days + 1)
 }
 
-/// What a process has used of the processors: user and system time.
+/// Processor time of a process, user and system.
 pub(crate) fn cpu_of(pid: i32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     parse_stat(&stat)
 }
 
-/// The command's name is in parentheses and may hold anything; what is behind it is numbers.
+/// The command's name is in parentheses and may hold anything; numbers follow.
 fn parse_stat(stat: &str) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(')')?;
     // Fields 14 and 15 of proc_pid_stat(5); the state, field 3, is the first here.
@@ -144,7 +144,7 @@ fn parse_stat(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
-/// What Linux shows user space on every architecture, whatever its own tick is.
+/// `USER_HZ`, which is the same on every architecture.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// Processes that ran or waited to, over the last minute.
@@ -153,7 +153,7 @@ pub(crate) fn load_average() -> f64 {
     text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or_default()
 }
 
-/// What we have used ourselves.
+/// Our own processor time.
 pub(crate) fn cpu_own() -> Duration {
     getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {
         let time = usage.user_time() + usage.system_time();
@@ -165,9 +165,9 @@ pub(crate) fn cpu_own() -> Duration {
 mod tests {
     use super::*;
 
+    /// Shows the calendar at its corners.
     #[test]
     fn dates_are_right_across_leap_years() {
-        // Shows the calendar at its corners.
         let at = |seconds| utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         assert_eq!(at(0), "1970-01-01T00:00:00Z");
         assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
@@ -176,17 +176,17 @@ mod tests {
         assert_eq!(at(4_102_444_799), "2099-12-31T23:59:59Z");
     }
 
+    /// Shows that a name with spaces and parentheses does not shift the fields.
     #[test]
     fn a_process_may_have_any_name() {
-        // Shows that a name with spaces and parentheses does not shift the fields.
         let stat = "42 (a b) c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 1 0 9";
         assert_eq!(parse_stat(stat), Some(Duration::from_secs(2)));
         assert_eq!(parse_stat("42 (x) S 1"), None);
     }
 
+    /// Shows that the facts of a record are not empty where the tests run.
     #[test]
     fn this_machine_has_facts() {
-        // Shows that the facts of a record are not empty where the tests run.
         let machine = machine();
         assert!(machine.memory_bytes > 1 << 20 && machine.cores > 0);
         assert!(!machine.kernel.is_empty());

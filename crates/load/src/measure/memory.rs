@@ -1,4 +1,4 @@
-//! What a connection costs the server, all in, whether the clients are on the same machine or not.
+//! The cost of a connection to the server, all in, with the clients on the same machine or elsewhere.
 //!
 //! **Method.** One reading before the first connection, one at full hold when nothing is under
 //! way; the difference is divided by the connections.
@@ -32,8 +32,8 @@
 //! `io_kiocb` back, so a server must be measured when it has just been started. Not counted: the
 //! owner pointers that memory control groups keep beside objects (about 8 bytes an object where
 //! they are on), packet buffers (none while idle), and the listener. What grew by half an object
-//! per connection or more and is charged to nobody is listed under `not_charged`. The check of all
-//! this is `murre-load memory --check`, in [`memory_check`](crate::measure::memory_check).
+//! per connection or more and is not charged is listed under `not_charged`. The check of all
+//! this is `murre-load memory --check`, in `memory_check.rs`.
 
 use murre_core::host::Descriptors;
 use murre_record::{CacheCharge, Memory, SOCKET_BYTES};
@@ -121,7 +121,7 @@ pub(crate) fn table(memory: &Memory) -> String {
         )
 }
 
-/// What the kernel's part consists of, cache by cache.
+/// The kernel's part, cache by cache.
 pub(crate) fn caches(memory: &Memory) -> String {
     let mut caches = "slab caches, objects per connection and bytes of one\n".to_owned();
     for (charges, note) in [(&memory.charged, ""), (&memory.not_charged, "  not charged")] {
@@ -202,9 +202,9 @@ mod tests {
         Reading { server, slabs: Some(slabs), sockstat: BTreeMap::new() }
     }
 
+    /// Shows the sum for both ends on direct descriptors, and that bind buckets are not in it.
     #[test]
     fn half_of_what_two_ends_hold_is_the_servers() {
-        // Shows the sum for both ends on direct descriptors, and that bind buckets are not in it.
         let before = reading(4_000_000, slabs(0, 0, 0, 0));
         let full = reading(4_900_000, slabs(2 * CONNS, 2 * CONNS, 2 * CONNS, CONNS));
         let ends = Ends { client: Some(Direct), server: Direct, ..NORMAL };
@@ -218,10 +218,10 @@ mod tests {
         assert_eq!(left, ["eventpoll_epi+tcp_bind2_bucket+tcp_bind_bucket"]);
     }
 
+    /// Shows that a server on normal descriptors pays for none of our nodes, and a server on
+    /// direct ones for all of them when we use none.
     #[test]
     fn nodes_belong_to_the_end_that_uses_them() {
-        // Shows that a server on normal descriptors pays for none of our nodes, and a server on
-        // direct ones for all of them when we use none.
         let before = reading(0, slabs(0, 0, 0, 0));
         let full = reading(0, slabs(2 * CONNS, 2 * CONNS, CONNS, CONNS));
         for (client, server, node) in [(Direct, Normal, 0.0), (Normal, Direct, 32.0)] {
@@ -231,9 +231,9 @@ mod tests {
         }
     }
 
+    /// Shows that of a cache with other users one object per connection is charged.
     #[test]
     fn other_programs_growth_is_not_charged() {
-        // Shows that of a cache with other users one object per connection is charged.
         let before = reading(0, slabs(0, 0, 0, 0));
         let mut after = slabs(2 * CONNS, 2 * CONNS, 0, CONNS);
         after.0.get_mut("dentry").unwrap().objects += 3 * CONNS;
@@ -243,11 +243,11 @@ mod tests {
         assert!(memory.total.is_some());
     }
 
+    /// Shows that polls of one end only are ours, that a server in epoll is charged for its
+    /// entries and not for our bind buckets beside them, and that without epoll the missing
+    /// polls are an error.
     #[test]
     fn a_server_in_epoll_pays_for_its_entries() {
-        // Shows that polls of one end only are ours, that a server in epoll is charged for its
-        // entries and not for our bind buckets beside them, and that without epoll the missing
-        // polls are an error.
         let before = reading(0, slabs(0, 0, 0, 0));
         let mut after = slabs(2 * CONNS, CONNS, 0, CONNS);
         let ends = NORMAL;
@@ -262,9 +262,9 @@ mod tests {
         assert_eq!(memory.total, Some(3826.0 + 208.0 + 8.0));
     }
 
+    /// Shows that of entries of both ends one each is the server's, and none if it has a ring.
     #[test]
     fn a_server_pays_for_its_own_wait_beside_clients_in_epoll() {
-        // Shows that of entries of both ends one each is the server's, and none if it has a ring.
         let before = reading(0, slabs(0, 0, 0, 0));
         let ends = Ends { client_in_epoll: true, ..NORMAL };
         for (entries, polls, wait) in [(2 * CONNS, 0, 128.0 + 64.0 + 16.0), (CONNS, CONNS, 256.0)] {
@@ -280,9 +280,9 @@ mod tests {
         }
     }
 
+    /// Shows that there is no total when sockets beside ours came or went, by more than 3 %.
     #[test]
     fn other_programs_sockets_are_noticed() {
-        // Shows that there is no total when sockets beside ours came or went, by more than 3 %.
         let ends = NORMAL;
         let total = |others: u64, full: u64| {
             let before = reading(0, slabs(others, 0, 0, 0));
@@ -295,9 +295,9 @@ mod tests {
         assert_eq!(total(0, 2 * CONNS + 2_000), None);
     }
 
+    /// Shows that the procfs inodes' dentries and blobs are not taken for the sockets'.
     #[test]
     fn a_monitor_that_lists_descriptors_is_taken_off() {
-        // Shows that the procfs inodes' dentries and blobs are not taken for the sockets'.
         let mut before = slabs(0, 0, 0, 0);
         let mut after = slabs(2 * CONNS, 2 * CONNS, 0, CONNS);
         let (name, inodes) = cache(&["proc_inode_cache"], 100, 712.0);
@@ -312,10 +312,10 @@ mod tests {
         assert!(memory.not_charged.iter().any(|charge| charge.cache == "proc_inode_cache"));
     }
 
+    /// Shows that with one end here the whole growth is the server's, and how far that is
+    /// above the floor.
     #[test]
     fn clients_elsewhere_leave_all_to_the_server() {
-        // Shows that with one end here the whole growth is the server's, and how far that is
-        // above the floor.
         let before = reading(0, slabs(0, 0, 0, 0));
         let full = reading(900_000, slabs(CONNS, CONNS, CONNS, 0));
         let ends = Ends { client: None, server: Direct, ..NORMAL };
@@ -326,9 +326,9 @@ mod tests {
         assert!(table(&memory).contains("above a bare socket and wait"), "{}", table(&memory));
     }
 
+    /// Shows that half of one end is never taken for a whole one.
     #[test]
     fn a_remote_server_gets_no_total() {
-        // Shows that half of one end is never taken for a whole one.
         let before = reading(0, slabs(0, 0, 0, 0));
         let full = reading(0, slabs(CONNS, CONNS, 0, CONNS));
         let ends = NORMAL;

@@ -1,7 +1,7 @@
 //! The check of how memory is attributed: `murre-load memory --check`.
 //!
 //! Opens a known number of connections to itself and charges one end of each, by the method of
-//! [`memory`](crate::measure::memory). Then it opens sockets that have no other end, so that nothing has to
+//! `memory.rs`. Then it opens sockets that have no other end, so that nothing has to
 //! be attributed: what one of those costs is what an end must have cost. The kernel counts the
 //! sockets of the whole machine, so this waits until nothing else opens or closes any, and says so
 //! if that does not come.

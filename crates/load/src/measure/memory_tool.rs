@@ -1,5 +1,5 @@
-//! `murre-load memory`: the accounting of [`memory`](crate::measure::memory) by itself, for servers whose
-//! clients are somebody else, or on other machines.
+//! `murre-load memory`: the accounting of `memory.rs` by itself, for servers with
+//! other clients than murre-load's, or with clients on other machines.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,15 +21,15 @@ use crate::sink::Sink;
 /// Weighs a running server: what each of its connections costs, in user space and in the kernel.
 ///
 /// Save a baseline before the first connection, weigh against it when all are idle. Nothing else
-/// on the machine should open or close many sockets in between; what does not add up is said and
-/// not counted. Without a baseline only user space is known, with the fixed cost in it.
+/// on the machine should open or close many sockets in between; growth that does not add up is named and
+/// not counted. Without a baseline only user space is known, fixed cost included.
 #[derive(Args, Debug)]
 pub(crate) struct MemoryArguments {
     /// The server's process
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..), required_unless_present = "check")]
     pid: Option<i32>,
 
-    /// Connections that the server holds, or will hold; with --check those it opens
+    /// Connections that the server holds, or will hold; with --check the number to open
     #[arg(
         long,
         value_name = "N",
@@ -43,11 +43,11 @@ pub(crate) struct MemoryArguments {
     #[arg(long, value_enum, default_value_t)]
     server_descriptors: DescriptorsChoice,
 
-    /// What was before the first connection
+    /// The state before the first connection, saved with --save-baseline
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
 
-    /// Writes down what is before the first connection
+    /// Saves the state before the first connection
     #[arg(long, value_name = "FILE", conflicts_with = "baseline")]
     save_baseline: Option<PathBuf>,
 
@@ -87,7 +87,7 @@ struct Weighed<'m> {
     check: Option<&'m Check>,
 }
 
-/// Does what was asked and gives whether all is well.
+/// Runs the command. Returns whether a check agreed.
 pub(crate) fn run(arguments: &MemoryArguments) -> anyhow::Result<bool> {
     if arguments.check {
         return check(arguments);

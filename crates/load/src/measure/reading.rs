@@ -1,4 +1,4 @@
-//! What is read of the machine for the memory section, at one moment.
+//! Readings of the machine at one moment, for the memory section.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -101,9 +101,9 @@ fn sockstat(text: &str) -> BTreeMap<String, u64> {
 mod tests {
     use super::*;
 
+    /// Shows which numbers are taken from /proc/net/sockstat.
     #[test]
     fn sockstat_is_its_tcp_line() {
-        // Shows which numbers are taken from /proc/net/sockstat.
         let text =
             "sockets: used 13\nTCP: inuse 1 orphan 0 tw 2 alloc 1 mem 7\nUDP: inuse 0 mem 0\n";
         let numbers = sockstat(text);
@@ -111,17 +111,17 @@ mod tests {
         assert_eq!(numbers.len(), 5);
     }
 
+    /// Shows which lines of /proc/PID/maps count, and that addresses are hexadecimal.
     #[test]
     fn rings_are_mappings() {
-        // Shows which lines of /proc/PID/maps count, and that addresses are hexadecimal.
         let maps = "7f00-7f10 rw-s 0 00:10 7 anon_inode:[io_uring]\n7f10-8f10 rw-p 0 00:00 0\n\
                     a000-b000 rw-s 1 00:10 7 anon_inode:[io_uring]\n";
         assert_eq!(rings(maps), 0x1010);
     }
 
+    /// Shows that this process has memory, page tables and a descriptor table, in bytes.
     #[test]
     fn a_process_is_read() {
-        // Shows that this process has memory, page tables and a descriptor table, in bytes.
         let own = process_memory("self").unwrap();
         assert!(own.pss_bytes > 100_000 && own.page_table_bytes > 4096);
         assert!(own.descriptor_slots >= 64);

@@ -96,10 +96,10 @@ pub(crate) const PAGE_BYTES: u64 = 4096;
 mod tests {
     use super::*;
 
+    /// Shows that links are resolved, the first number of a line is the count, and the price
+    /// of an object includes its share of the slab.
     #[test]
     fn merged_caches_are_one_group_under_all_their_names() {
-        // Shows that links are resolved, the first number of a line is the count, and the price
-        // of an object includes its share of the slab.
         let root = std::env::temp_dir().join(format!("murre-load-slab-{}", std::process::id()));
         for (name, objects, per_slab, order) in
             [("TCP", "26 N0=26\n", "13\n", "3\n"), (":A-0000128", "64 N0=64\n", "32\n", "0\n")]

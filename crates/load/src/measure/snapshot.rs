@@ -1,5 +1,4 @@
-//! Counts and clocks at the borders of the phases; what lies between two of them is a section of
-//! the record.
+//! Counts and clocks at the borders of the phases. Two of them make a section of the record.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +6,7 @@ use crate::engine::workers::{Totals, Workers};
 use crate::measure::machine;
 use murre_record::{Connect, Hold};
 
-/// Where counts and clocks stood at a moment.
+/// Counts and clocks at a moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Snapshot {
     pub(crate) at: Instant,

@@ -1,4 +1,4 @@
-//! What the server says of itself: `/stats` of its admin port.
+//! Reads `/stats` of the server's admin port.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -21,7 +21,7 @@ pub(crate) fn read(admin: SocketAddr) -> anyhow::Result<Value> {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     ensure!(
         head.starts_with("HTTP/1.1 200"),
-        "{admin}/stats says {}",
+        "{admin}/stats answers {}",
         head.lines().next().unwrap_or_default()
     );
     serde_json::from_str(body).with_context(|| format!("{admin}/stats is not JSON"))

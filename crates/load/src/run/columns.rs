@@ -1,5 +1,5 @@
 //! The columns of the comparison of 2012: what its load tester printed every 15 seconds. All are of the
-//! time since everybody was connected.
+//! time since all connections were up.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ impl Columns {
     }
 }
 
-/// All lines, for people.
+/// All lines as a table.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut table = headings() + "\n";
     for row in rows {
@@ -68,7 +68,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
     table
 }
 
-/// All lines, for other programs.
+/// All lines as comma-separated values.
 pub(crate) fn csv(rows: &[Row]) -> String {
     let mut csv = HEADINGS.map(|(name, _)| name.replace(' ', "_")).join(",") + "\n";
     for row in rows {
@@ -147,9 +147,9 @@ mod tests {
     use super::*;
     use crate::engine::score::empty_histogram;
 
+    /// Shows every column, that a line comes every 15 s, and that the last one comes at the end.
     #[test]
     fn lines_are_of_the_time_since_all_were_connected() {
-        // Shows every column, that a line comes every 15 s, and that the last one comes at the end.
         let begun = Instant::now();
         let totals = |ready, answered, response_us, message_bytes| Totals {
             ready,
@@ -174,10 +174,10 @@ mod tests {
         assert!(csv.ends_with("\n500,499,2.000,1400,2000,100,20.0\n"), "{csv}");
     }
 
+    /// Shows that ten values are taken from each end, also where one value is there often, and what
+    /// becomes of fewer.
     #[test]
     fn extremes_are_of_ten() {
-        // Shows that ten values are taken from each end, also where one value is there often, and what
-        // becomes of fewer.
         let mut histogram = empty_histogram();
         assert_eq!(extremes(&histogram), (0.0, 0.0));
         (1..=4).for_each(|value| histogram.record(value * 100).expect("in range"));

@@ -178,7 +178,7 @@ fn go(mut run: Run, plan: Plan, before: &Before) -> Record {
         own_bytes,
         memory,
     };
-    let over = GOODBYE_EACH * u32::try_from(totals.ready).unwrap_or(u32::MAX);
+    let over = CLOSE_EACH * u32::try_from(totals.ready).unwrap_or(u32::MAX);
     let times = run.workers.leave(over);
     wait_for_sockets();
     results.record(run, &times)
@@ -245,10 +245,10 @@ fn wait_for_sockets() {
 /// Bytes queued for one connection at most, if messages are not larger.
 const SEND_BYTES_MAX: u32 = 1 << 20;
 
-/// What waiting for sockets is worth.
+/// How long to wait for the kernel to free sockets.
 const SETTLE_SOCKETS_MIN: u64 = 1000;
 const SETTLE_STEP: Duration = Duration::from_millis(200);
 const SETTLE_STEPS_MAX: u32 = 50;
 
 /// Time for each connection's close on both ends: the pace of leaving.
-const GOODBYE_EACH: Duration = Duration::from_micros(20);
+const CLOSE_EACH: Duration = Duration::from_micros(20);

@@ -1,5 +1,5 @@
-//! What people see while a run is under way, on stderr: a bar on a terminal; otherwise plain
-//! lines as http-parts's client printed them, spelling included, so that both can be read by the
+//! The progress of a run on stderr: a bar on a terminal; otherwise plain
+//! lines as http-kit's client printed them, spelling included, so that both can be read by the
 //! same tools.
 
 use std::io::IsTerminal;
@@ -115,9 +115,9 @@ const LINES_EVERY_SECONDS: u64 = 5;
 mod tests {
     use super::*;
 
+    /// Shows the format of a plain line, on the article's own figures.
     #[test]
     fn lines_are_http_kits() {
-        // Shows the format of a plain line, on the article's own figures.
         let standing = Standing {
             elapsed: Duration::from_millis(930_410),
             concurrency: 600_000,

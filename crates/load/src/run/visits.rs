@@ -31,8 +31,8 @@ impl Run {
         Ended::Done
     }
 
-    /// A warm-up, after which everything has been used once; then the soak. What there is after the
-    /// one is compared with what there is after the other.
+    /// A warm-up, after which everything has been used once; then the soak. The server's state after both is
+    /// compared.
     pub(super) fn soak(&mut self, admin: SocketAddr) -> Ended {
         let span = self.job.common.duration;
         let mut before = None;
@@ -99,10 +99,10 @@ impl Run {
         {
             let first = first_otherwise.unwrap_or_default();
             if otherwise > 0 {
-                self.reasons.push(format!("{name}: {otherwise} of {begun} went wrong: {first}"));
+                self.reasons.push(format!("{name}: {otherwise} of {begun} ended wrongly: {first}"));
             }
             if begun == 0 {
-                self.reasons.push(format!("{name}: nobody came to it: give it more time"));
+                self.reasons.push(format!("{name}: no connection got to it: raise --duration"));
             }
         }
     }
@@ -112,7 +112,7 @@ fn number(stats: &Value, name: &str) -> u64 {
     stats["total"][name].as_u64().unwrap_or_else(|| panic!("/stats has no {name}"))
 }
 
-/// What is left behind, for people; compared with `before`, if that is known.
+/// What is left behind, in words; compared with `before`, if that is known.
 fn left(after: &Remains, before: Option<&Remains>) -> Vec<String> {
     let mut left: Vec<String> =
         after.not_zero.iter().map(|(name, value)| format!("left behind: {value} {name}")).collect();
@@ -128,7 +128,7 @@ fn left(after: &Remains, before: Option<&Remains>) -> Vec<String> {
     if let (Some(before), Some(after)) = (before.pss_bytes, after.pss_bytes) {
         compare(&"memory", before, after, before / PSS_PART + PSS_BYTES);
     }
-    // A leak of one object of twenty connections is found; what is less may be others' sockets.
+    // A leak of one object of twenty connections is found; fewer may be sockets of other programs.
     let room = after.slack_objects + (after.accepted - before.accepted) / 20;
     for (name, after) in &after.objects {
         let before = before.objects.get(name).copied().unwrap_or_default();
@@ -137,7 +137,7 @@ fn left(after: &Remains, before: Option<&Remains>) -> Vec<String> {
     left
 }
 
-/// Numbers of `/stats` that are 0 when nobody is connected.
+/// Numbers of `/stats` that are 0 without connections.
 const ZERO: [&str; 18] = [
     "connections_open",
     "websockets_open",
@@ -159,10 +159,10 @@ const ZERO: [&str; 18] = [
     "inputs_waiting",
 ];
 
-/// What the kernel has for each socket.
+/// Objects that the kernel has for each socket.
 const OBJECTS: [&str; 3] = ["TCP", "sock_inode_cache", "filp"];
 
-/// What a server's memory may grow by: a twentieth, and what an allocator keeps for its threads.
+/// Growth of a server's memory that is not a leak: a twentieth, and the allocator's part for each thread.
 const PSS_PART: u64 = 20;
 const PSS_BYTES: u64 = 512 << 10;
 
@@ -178,10 +178,10 @@ mod tests {
 
     use super::*;
 
+    /// Shows each kind of remains that is found, and how much of it is none: a leak of one object
+    /// in ten connections is one, of others' few sockets not.
     #[test]
     fn what_is_left_behind_is_named() {
-        // Shows each kind of remains that is found, and how much of it is none: a leak of one object
-        // in ten connections is one, of others' few sockets not.
         let before = Remains {
             accepted: 1000,
             files: Some(20),

@@ -4,7 +4,13 @@
 //! The well-behaved send texts over WebSockets and requests over HTTP, as `ws-upper` and
 //! `http-keepalive` do, each sort on a shard of its own; the hostile have another.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
 use murre_codec::{Control, Kind as MessageKind, OpCode};
+use murre_record::{Scenario as Kind, VisitFacts};
+use serde::Serialize;
 
 use crate::cli::args::{self, Span};
 use crate::cli::common::Common;
@@ -20,12 +26,6 @@ use crate::engine::workers::{self, Starting, WorkerConfig};
 use crate::scenarios::http_keepalive::{self, HttpKeepalive};
 use crate::scenarios::scenario::{FINE_TICK, HoldPlan, Scenario, Setup, check_fine, check_rate};
 use crate::scenarios::ws_upper::WsUpper;
-use murre_record::{Scenario as Kind, VisitFacts};
-use serde::Serialize;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::OnceLock;
-use std::time::Duration;
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -40,12 +40,7 @@ pub(crate) struct Args {
     rate: f64,
 
     /// Hostile connections at a time
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 64,
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = args::number(u32::MAX))]
     hostile: u32,
 
     #[arg(skip)]
@@ -311,8 +306,8 @@ fn noise(bytes: usize) -> Vec<u8> {
     std::iter::repeat_with(|| rng.u8(0x80..)).take(bytes).collect()
 }
 
-/// From one byte of who is slow to the next.
+/// Time between the bytes of slow connections.
 const SLOWLY: Duration = Duration::from_millis(200);
 
-/// From one piece of who is quick to the next: a tick or two of the timers.
+/// Time between the pieces of fast connections: a tick or two of the timers.
 const QUICKLY: Duration = Duration::from_millis(10);

@@ -1,4 +1,4 @@
-//! `http-keepalive`: what http-parts's client did to 600,000 connections in 2013. Each connection
+//! `http-keepalive`: the run of http-kit's client with 600,000 connections in 2013. Each connection
 //! asks for a body of random length, reads it whole, stays idle for a random time, and asks again.
 //! Every byte of every body is compared.
 
@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use murre_codec::http::{self, ResponseDecoder};
 use murre_core::{ConnId, Outbox, Queued};
+use murre_record::Scenario as Kind;
+use serde::Serialize;
 
 use crate::cli::args::Span;
 use crate::client::{Client, ClientContext, Difference, fraction, hash};
@@ -13,8 +15,6 @@ use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros, Score};
 use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::scenario::{ClientSetup, Scenario, Setup};
-use murre_record::Scenario as Kind;
-use serde::Serialize;
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -55,7 +55,7 @@ pub(crate) struct HttpKeepalive {
     finishing: bool,
 }
 
-/// What is kept of one client. Neither the length asked for nor the time to stay idle: both
+/// The state of one client. Neither the length asked for nor the time to stay idle: both
 /// follow from the connection and the round.
 pub(crate) struct State {
     decoder: ResponseDecoder,
@@ -77,7 +77,7 @@ impl HttpKeepalive {
 
     fn idle(&self, id: ConnId, round: u32) -> Duration {
         let fraction = fraction(hash(self.setup.own_seed(), id.index(), round));
-        // All have just connected: the first time is what is left of one, so that the rate is even.
+        // All have just connected: the first pause is the rest of one, so that the rate is even.
         let idle = &self.args.idle;
         Duration::from_secs_f64(if round == 0 {
             idle.residual(fraction)
@@ -86,11 +86,11 @@ impl HttpKeepalive {
         })
     }
 
-    fn ask(&self, id: ConnId, state: &mut State, due: Micros, ctx: &mut ClientContext<'_>) {
+    fn ask(&self, state: &mut State, due: Micros, ctx: &mut ClientContext<'_>) {
         let HttpKeepalive { host, path, .. } = self;
         let separator = if path.contains('?') { '&' } else { '?' };
-        let length = self.length(id, state.round);
-        let queued = ctx.out.write(id, |out| {
+        let length = self.length(ctx.id, state.round);
+        let queued = ctx.out.write(ctx.id, |out| {
             use std::io::Write as _;
             write!(out, "GET {path}{separator}length={length} HTTP/1.1\r\nHost: {host}\r\n\r\n")
                 .expect("memory takes every write");
@@ -100,17 +100,17 @@ impl HttpKeepalive {
             state.due = due;
             state.waiting = true;
             ctx.score.owe(1);
-            ctx.start_timer(id, self.setup.timeout);
+            ctx.start_timer(self.setup.timeout);
         }
     }
 
     /// The answer is whole and right: stay idle, then ask again.
-    fn answered(&self, id: ConnId, state: &mut State, ctx: &mut ClientContext<'_>) {
+    fn answered(&self, state: &mut State, ctx: &mut ClientContext<'_>) {
         let now = ctx.out.now();
         ctx.score.answered(state.due, now);
         ctx.ready();
         state.waiting = false;
-        ctx.start_timer(id, self.idle(id, state.round));
+        ctx.start_timer(self.idle(ctx.id, state.round));
         state.round = state.round.wrapping_add(1);
     }
 }
@@ -118,23 +118,22 @@ impl HttpKeepalive {
 impl Client for HttpKeepalive {
     type State = State;
 
-    fn connected(&mut self, id: ConnId, ctx: &mut ClientContext<'_>) -> State {
+    fn connected(&mut self, ctx: &mut ClientContext<'_>) -> State {
         let due = ctx.score.micros(ctx.out.now());
         let mut state =
             State { decoder: ResponseDecoder::default(), round: 0, due, waiting: false };
-        self.ask(id, &mut state, due, ctx);
+        self.ask(&mut state, due, ctx);
         state
     }
 
     fn received(
         &mut self,
-        id: ConnId,
         state: &mut State,
         input: &mut [u8],
         ctx: &mut ClientContext<'_>,
     ) -> usize {
         if !state.waiting {
-            ctx.fail(id, Fault::Garbled, "an answer that nobody asked for");
+            ctx.fail(Fault::Garbled, "an unexpected answer");
             return input.len();
         }
         let mut fields = http::fields();
@@ -142,29 +141,29 @@ impl Client for HttpKeepalive {
             Ok(None) => return 0,
             Ok(Some(response)) => response,
             Err(error) => {
-                ctx.fail(id, Fault::Garbled, format_args!("{error:?}"));
+                ctx.fail(Fault::Garbled, format_args!("{error:?}"));
                 return input.len();
             }
         };
         let size = response.size;
-        let expected = &self.text[..self.length(id, state.round) as usize];
+        let expected = &self.text[..self.length(ctx.id, state.round) as usize];
         if response.status != 200 {
-            ctx.fail(id, Fault::Garbled, format_args!("status {}", response.status));
+            ctx.fail(Fault::Garbled, format_args!("status {}", response.status));
         } else if response.body != expected {
-            ctx.fail(id, Fault::Wrong, Difference { expected, got: response.body });
+            ctx.fail(Fault::Wrong, Difference { expected, got: response.body });
         } else {
-            self.answered(id, state, ctx);
+            self.answered(state, ctx);
         }
         size
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut State, ctx: &mut ClientContext<'_>) {
+    fn expired(&mut self, state: &mut State, ctx: &mut ClientContext<'_>) {
         if state.waiting {
             let timeout = self.setup.timeout;
-            ctx.fail(id, Fault::Timeout, format_args!("no answer within {timeout:?}"));
+            ctx.fail(Fault::Timeout, format_args!("no answer within {timeout:?}"));
         } else if !self.finishing {
             let due = ctx.score.micros(ctx.out.due());
-            self.ask(id, state, due, ctx);
+            self.ask(state, due, ctx);
         }
     }
 
@@ -184,9 +183,9 @@ const LENGTH_MAX: u32 = 4096;
 mod tests {
     use super::*;
 
+    /// Shows that bodies of the shortest and the longest kind are asked for, and none beyond.
     #[test]
     fn lengths_cover_their_range() {
-        // Shows that bodies of the shortest and the longest kind are asked for, and none beyond.
         let args = Args { idle: Span { from: 0.0, to: 1.0 } };
         let timeout = Duration::from_secs(1);
         let setup = ClientSetup { conns: 1, worker: 0, workers: 1, timeout, seed: 1 };

@@ -1,40 +1,33 @@
-//! `pubsub`: what a comparison of Node.js, Vert.x, Netty and Atmosphere measured in 2012. Connection
-//! `i` subscribes to the identifier `i` modulo 10,000, plus 1; the server publishes continuously,
-//! each time to one of those that are subscribed to; every message must be of the identifier that its
-//! connection has subscribed to. The server says in each when it was sent: it must be on this
+//! `pubsub`: the run of a comparison of Node.js, Vert.x, Netty and Atmosphere in 2012. Connection `i`
+//! subscribes to the channel `i` modulo 10,000, plus 1 (the comparison calls it an identifier); the server
+//! publishes continuously, each time to a channel with subscribers; every message must be of the channel
+//! that its connection has subscribed to. The server says in each when it was sent: it must be on this
 //! machine, or its clock must agree.
 
 use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use murre_codec::Kind as MessageKind;
 use murre_core::ConnId;
-use serde::Deserialize;
+use murre_record::{CountedFrom, Scenario as Kind};
+use serde::{Deserialize, Serialize};
 
 use crate::cli::args;
 use crate::cli::common::Common;
 use crate::client::channel::{self, MessageBuffer, ServerMessage};
-use crate::client::ws::WsClient;
-use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
+use crate::client::ws::{Piece, WsClient, WsContext, WsOutput, WsScenario};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::Fault;
 use crate::engine::share::part;
 use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::scenario::{ClientSetup, PAYLOAD_MAX, Scenario, Setup, check_rate};
-use murre_record::{CountedFrom, Scenario as Kind};
-use serde::Serialize;
-use std::path::{Path, PathBuf};
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
 pub(crate) struct Args {
     /// Bytes of a message, about
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value_t = 1400,
-        value_parser = clap::value_parser!(u32).range(1..=PAYLOAD_MAX)
-    )]
+    #[arg(long, value_name = "BYTES", default_value_t = 1400, value_parser = args::number(PAYLOAD_MAX))]
     payload: u32,
 
     /// Messages per second that the server publishes, on a fixed schedule [default: as fast as it can]
@@ -93,7 +86,7 @@ pub(crate) struct PubSub {
     feeds_owed: u32,
 }
 
-/// What is kept of one client.
+/// The state of one client.
 #[derive(Default)]
 pub(crate) struct State {
     place: u32,
@@ -137,36 +130,35 @@ impl PubSub {
         (self.setup.worker, state.place) == (0, 0) && state.stage != Stage::New
     }
 
-    fn heard(&mut self, id: ConnId, state: &mut State, text: &[u8], ctx: &mut WsContext<'_>) {
-        let Some(heard) = ServerMessage::<'_, Message<'_>>::hear(id, text, ctx) else { return };
+    fn handle(&mut self, state: &mut State, text: &[u8], ctx: &mut WsContext<'_>) {
+        let Some(heard) = ServerMessage::<'_, Message<'_>>::parse(text, ctx) else { return };
         match (&heard.kind[..], state.stage) {
             ("publication", _) => match heard.data {
                 Some(data) if data.identifier == heard.identifier => {
-                    self.received(id, state, &data, text.len(), ctx);
+                    self.received(state, &data, text.len(), ctx);
                 }
-                _ => ctx.fail(id, Fault::Wrong, "a publication of another identifier"),
+                _ => ctx.fail(Fault::Wrong, "a publication of another identifier"),
             },
             ("subscribed", Stage::Subscribing)
                 if is_number(&heard.identifier, self.identifier(state.place)) =>
             {
                 state.stage = Stage::Subscribed;
-                ctx.out.clear_timer(id);
+                ctx.clear_timer();
                 ctx.ready();
             }
             ("feed", Stage::Subscribed) if self.is_feeder(state) && self.feeds_owed > 0 => {
                 self.feeds_owed -= 1;
                 ctx.score.forget(1);
                 if self.feeds_owed == 0 {
-                    ctx.out.clear_timer(id);
+                    ctx.clear_timer();
                 }
             }
-            _ => heard.unexpected(id, ctx),
+            _ => heard.unexpected(ctx),
         }
     }
 
     fn received(
         &self,
-        id: ConnId,
         state: &State,
         message: &Message<'_>,
         bytes: usize,
@@ -175,16 +167,16 @@ impl PubSub {
         let own = self.identifier(state.place);
         if !is_number(&message.identifier, own) {
             let detail = format_args!("identifier {} instead of {own}", message.identifier);
-            return ctx.fail(id, Fault::Wrong, detail);
+            return ctx.fail(Fault::Wrong, detail);
         }
         if state.stage != Stage::Subscribed || message.elements.is_empty() {
-            return ctx.fail(id, Fault::Wrong, "a message before its time, or without elements");
+            return ctx.fail(Fault::Wrong, "a message before its time, or without elements");
         }
         let after = channel::unix_time().saturating_sub(Duration::from_millis(message.timestamp));
         ctx.score.arrived(after, bytes);
     }
 
-    /// Tells the server what to publish. Only one shard does.
+    /// Starts or ends the server's publications. Only one worker does.
     fn feed(&mut self, rate: Option<f64>, output: &mut WsOutput<'_>) {
         let Some(id) = self.feeder else { return };
         let text = channel::feed(self.args.payload, rate);
@@ -198,31 +190,25 @@ impl WsScenario for PubSub {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
 
-    fn open(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn open(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
         state.place = self.free.pop().expect("as many places as connections");
         state.stage = Stage::Subscribing;
         let identifier = self.identifier(state.place).to_string();
-        ctx.command(id, &channel::subscribe(&identifier, None), self.setup.timeout);
+        ctx.command(&channel::subscribe(&identifier, None), self.setup.timeout);
         if self.is_feeder(state) {
-            self.feeder = Some(id);
+            self.feeder = Some(ctx.id);
         }
     }
 
-    fn message(
-        &mut self,
-        id: ConnId,
-        state: &mut State,
-        piece: Piece<'_>,
-        ctx: &mut WsContext<'_>,
-    ) {
-        if let Some(text) = state.buffer.text(id, &piece, ctx) {
-            self.heard(id, state, &text, ctx);
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
+        if let Some(text) = state.buffer.text(&piece, ctx) {
+            self.handle(state, &text, ctx);
         }
     }
 
-    fn expired(&mut self, id: ConnId, _state: &mut State, ctx: &mut WsContext<'_>) {
+    fn expired(&mut self, _state: &mut State, ctx: &mut WsContext<'_>) {
         let timeout = self.setup.timeout;
-        ctx.fail(id, Fault::Timeout, format_args!("no answer within {timeout:?}"));
+        ctx.fail(Fault::Timeout, format_args!("no answer within {timeout:?}"));
     }
 
     fn owed(&self, state: &State) -> u32 {
@@ -269,9 +255,9 @@ const IDENTIFIERS: u32 = 10_000;
 mod tests {
     use super::*;
 
+    /// Shows that no other way to write a number is taken for it.
     #[test]
     fn identifiers_are_compared_as_they_are_written() {
-        // Shows that no other way to write a number is taken for it.
         for number in [0, 1, 9, 10, 10_000, u32::MAX] {
             assert!(is_number(&number.to_string(), number), "{number}");
         }
@@ -280,9 +266,9 @@ mod tests {
         }
     }
 
+    /// Shows that connection `i` of all has the identifier `i` modulo 10,000, plus 1.
     #[test]
     fn all_shards_together_subscribe_as_the_article_did() {
-        // Shows that connection `i` of all has the identifier `i` modulo 10,000, plus 1.
         let mut identifiers: Vec<u32> = Vec::new();
         for worker in 0..3 {
             let args = Args { payload: 1400, rate: None, csv: None };

@@ -1,23 +1,20 @@
-//! `quotes`: what the quotes page of `--bench` is to the server, many times. Each page subscribes in
-//! one batch to some of the symbols and to the sequence that everybody hears; every quote must be one
+//! `quotes`: many clients that do what the quotes page of `--bench` does. Each page subscribes in
+//! one batch to some of the symbols and to the sequence, which is on every page; every quote must be one
 //! of a symbol that it shows, and its counter the next. A quote's time is how much later it is on a
 //! page than on the first of the shard that has it.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use murre_core::ConnId;
-use serde::Deserialize;
+use murre_record::{CountedFrom, Scenario as Kind};
+use serde::{Deserialize, Serialize};
 
 use crate::client::channel::{self, MessageBuffer, ServerMessage};
-use crate::client::ws::WsClient;
-use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
+use crate::client::ws::{Piece, WsClient, WsContext, WsOutput, WsScenario};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::Fault;
 use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::scenario::{Scenario, Setup};
-use murre_record::{CountedFrom, Scenario as Kind};
-use serde::Serialize;
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -50,11 +47,11 @@ pub(crate) struct Quotes {
     timeout: Duration,
     /// Pages opened so far: each begins with the next symbol.
     opened: usize,
-    /// By channel, what the first page has heard last.
+    /// By channel, the last number and when the first page received it.
     latest: [Option<(u64, Instant)>; CHANNELS.len()],
 }
 
-/// What is kept of one page.
+/// The state of one page.
 #[derive(Default)]
 pub(crate) struct State {
     buffer: MessageBuffer,
@@ -76,11 +73,11 @@ enum Stand {
     Silent,
     /// Subscribed to, and nothing heard.
     New,
-    /// What its counter was last.
+    /// The last counter.
     At(u64),
 }
 
-/// What is published to a channel of the page.
+/// The data of a publication.
 #[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 struct Quote {
@@ -124,7 +121,6 @@ impl Quotes {
 
     fn subscribed(
         &self,
-        id: ConnId,
         page: &mut Page,
         heard: &ServerMessage<'_, Quote>,
         ctx: &mut WsContext<'_>,
@@ -132,18 +128,17 @@ impl Quotes {
         let channel = channel_of(&heard.identifier).filter(|&channel| shows(page.first, channel));
         match channel.map(|channel| &mut page.stands[channel]) {
             Some(stand) if *stand == Stand::Silent => *stand = Stand::New,
-            _ => return heard.unexpected(id, ctx),
+            _ => return heard.unexpected(ctx),
         }
         page.subscribed += 1;
         if page.subscribed == SHOWN + 1 {
-            ctx.out.clear_timer(id);
+            ctx.clear_timer();
             ctx.ready();
         }
     }
 
     fn quoted(
         &mut self,
-        id: ConnId,
         page: &mut Page,
         heard: &ServerMessage<'_, Quote>,
         bytes: usize,
@@ -154,12 +149,12 @@ impl Quotes {
             .and_then(|channel| Some((channel, quote?.number(channel)?)));
         let Some((channel, number)) = found else {
             let detail = format_args!("{quote:?} in {}", heard.identifier);
-            return ctx.fail(id, Fault::Wrong, detail);
+            return ctx.fail(Fault::Wrong, detail);
         };
         let before = page.stands[channel];
         if !page.stands[channel].advance(number) {
             let detail = format_args!("number {number} of {} after {before:?}", heard.identifier);
-            return ctx.fail(id, Fault::Wrong, detail);
+            return ctx.fail(Fault::Wrong, detail);
         }
         let now = Instant::now();
         let latest = &mut self.latest[channel];
@@ -180,34 +175,28 @@ impl WsScenario for Quotes {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
 
-    fn open(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn open(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
         let first = self.opened % SEQUENCE;
         self.opened += 1;
         let stands = [Stand::Silent; CHANNELS.len()];
         state.page = Some(Box::new(Page { first, subscribed: 0, stands }));
-        ctx.command(id, &subscribe(first), self.timeout);
+        ctx.command(&subscribe(first), self.timeout);
     }
 
-    fn message(
-        &mut self,
-        id: ConnId,
-        state: &mut State,
-        piece: Piece<'_>,
-        ctx: &mut WsContext<'_>,
-    ) {
-        let Some(text) = state.buffer.text(id, &piece, ctx) else { return };
-        let Some(heard) = ServerMessage::<'_, Quote>::hear(id, &text, ctx) else { return };
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
+        let Some(text) = state.buffer.text(&piece, ctx) else { return };
+        let Some(heard) = ServerMessage::<'_, Quote>::parse(&text, ctx) else { return };
         let page = state.page.as_mut().expect("there since it is open");
         match &heard.kind[..] {
-            "subscribed" => self.subscribed(id, page, &heard, ctx),
-            "publication" => self.quoted(id, page, &heard, text.len(), ctx),
-            _ => heard.unexpected(id, ctx),
+            "subscribed" => self.subscribed(page, &heard, ctx),
+            "publication" => self.quoted(page, &heard, text.len(), ctx),
+            _ => heard.unexpected(ctx),
         }
     }
 
-    fn expired(&mut self, id: ConnId, _: &mut State, ctx: &mut WsContext<'_>) {
+    fn expired(&mut self, _: &mut State, ctx: &mut WsContext<'_>) {
         let detail = format_args!("not subscribed to all within {:?}", self.timeout);
-        ctx.fail(id, Fault::Timeout, detail);
+        ctx.fail(Fault::Timeout, detail);
     }
 
     fn owed(&self, _: &State) -> u32 {
@@ -256,9 +245,9 @@ fn subscribe(first: usize) -> String {
 mod tests {
     use super::*;
 
+    /// Shows how many, which of them at the end of the table, and that the batch has the same.
     #[test]
     fn a_page_shows_eight_symbols_in_a_row_and_the_sequence() {
-        // Shows how many, which of them at the end of the table, and that the batch has the same.
         for first in 0..SEQUENCE {
             let shown: Vec<usize> = (0..CHANNELS.len()).filter(|&c| shows(first, c)).collect();
             assert_eq!(shown.len(), SHOWN + 1);
@@ -275,9 +264,9 @@ mod tests {
         assert_eq!((channel_of("IBM"), channel_of("quotes:X")), (None, None));
     }
 
+    /// Shows that none may be missing, come twice, be of another symbol or have no sense.
     #[test]
     fn a_quote_must_be_the_next_of_its_symbol() {
-        // Shows that none may be missing, come twice, be of another symbol or have no sense.
         let quote = |symbol: &str, bid: f64, ask: f64| Quote {
             symbol: symbol.to_owned(),
             bid,

@@ -1,25 +1,23 @@
 //! `request-reply`: the second half of the comparison of 2012. Each connection asks a service for an
 //! order every 50 to 300 ms; the answer must be the one to its request.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use murre_codec::Kind as MessageKind;
 use murre_core::ConnId;
-use serde::Deserialize;
+use murre_record::Scenario as Kind;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::args::Span;
 use crate::cli::common::Common;
 use crate::client::channel::{self, MessageBuffer, ServerMessage};
-use crate::client::ws::WsClient;
-use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
+use crate::client::ws::{Piece, WsClient, WsContext, WsOutput, WsScenario};
 use crate::client::{fraction, hash};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros};
 use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::scenario::{FINE_TICK, Scenario, Setup, check_fine};
-use murre_codec::Kind as MessageKind;
-use murre_record::Scenario as Kind;
-use serde::Serialize;
-use std::path::{Path, PathBuf};
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -73,7 +71,7 @@ pub(crate) struct RequestReply {
     finishing: bool,
 }
 
-/// What is kept of one client.
+/// The state of one client.
 #[derive(Default)]
 pub(crate) struct State {
     buffer: MessageBuffer,
@@ -85,7 +83,7 @@ pub(crate) struct State {
     waiting: bool,
 }
 
-/// What the service answers.
+/// The data of a response.
 #[derive(Debug, Deserialize)]
 struct Response<'a> {
     request: u64,
@@ -107,31 +105,25 @@ impl RequestReply {
 impl WsScenario for RequestReply {
     type State = State;
 
-    fn open(&mut self, id: ConnId, _state: &mut State, ctx: &mut WsContext<'_>) {
-        let fraction = fraction(hash(self.seed, id.index(), u32::MAX));
+    fn open(&mut self, _state: &mut State, ctx: &mut WsContext<'_>) {
+        let fraction = fraction(hash(self.seed, ctx.id.index(), u32::MAX));
         let left = Duration::from_secs_f64(self.every.residual(fraction));
-        ctx.start_timer(id, left);
+        ctx.start_timer(left);
     }
 
-    fn message(
-        &mut self,
-        id: ConnId,
-        state: &mut State,
-        piece: Piece<'_>,
-        ctx: &mut WsContext<'_>,
-    ) {
-        let Some(text) = state.buffer.text(id, &piece, ctx) else { return };
-        let Some(heard) = ServerMessage::<'_, Response<'_>>::hear(id, &text, ctx) else { return };
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
+        let Some(text) = state.buffer.text(&piece, ctx) else { return };
+        let Some(heard) = ServerMessage::<'_, Response<'_>>::parse(&text, ctx) else { return };
         let number = u64::from(state.round);
         let data = match heard.data {
             Some(ref data) if heard.kind == "response" && state.waiting => data,
-            _ => return heard.unexpected(id, ctx),
+            _ => return heard.unexpected(ctx),
         };
         let own = (heard.id, &heard.service[..]) == (Some(number), SERVICE)
             && (data.request, data.timestamp) == (number, state.timestamp);
         if !own || data.address.is_empty() {
             let detail = format_args!("{data:?} for request {number} of {}", state.timestamp);
-            return ctx.fail(id, Fault::Wrong, detail);
+            return ctx.fail(Fault::Wrong, detail);
         }
         let now = ctx.out.now();
         ctx.score.weigh(text.len());
@@ -139,22 +131,22 @@ impl WsScenario for RequestReply {
         state.waiting = false;
         state.round = state.round.wrapping_add(1);
         let passed = ctx.score.micros(now).since(state.due);
-        ctx.start_timer(id, self.pause(id, state.round).saturating_sub(passed));
+        ctx.start_timer(self.pause(ctx.id, state.round).saturating_sub(passed));
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn expired(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
         if state.waiting {
             let timeout = self.timeout;
             let detail = format_args!("no response within {timeout:?}");
-            return ctx.fail(id, Fault::Timeout, detail);
+            return ctx.fail(Fault::Timeout, detail);
         }
         if self.finishing {
             return;
         }
         state.timestamp = channel::unix_time().as_millis() as u64;
         let request =
-            request(state.round, state.timestamp, hash(self.seed, id.index(), state.round));
-        if ctx.output().ask(id, MessageKind::Text.opcode(), request.as_bytes(), self.timeout) {
+            request(state.round, state.timestamp, hash(self.seed, ctx.id.index(), state.round));
+        if ctx.ask(MessageKind::Text.opcode(), request.as_bytes(), self.timeout) {
             state.due = ctx.score.micros(ctx.out.due());
             state.waiting = true;
         }
@@ -189,10 +181,10 @@ const SERVICE: &str = "order-request";
 mod tests {
     use super::*;
 
+    /// Shows that a request is JSON, that its number is in it twice, and that its rows are as many
+    /// as it says, at both ends of their range.
     #[test]
     fn requests_hold_what_they_say() {
-        // Shows that a request is JSON, that its number is in it twice, and that its rows are as many
-        // as it says, at both ends of their range.
         let mut least_and_most = (u64::MAX, 0);
         for round in 0..100 {
             let text = request(round, 1_353_628_800_123, hash(1, 2, round));

@@ -190,7 +190,7 @@ pub(crate) fn check_rate(rate: Option<f64>) -> Result<(), String> {
 
 /// Messages of one connection that are in flight.
 pub(crate) fn check_in_flight(payload: u32, pipeline: u32) -> Result<(), String> {
-    if u64::from(payload) * u64::from(pipeline) > PAYLOAD_MAX as u64 {
+    if u64::from(payload) * u64::from(pipeline) > u64::from(PAYLOAD_MAX) {
         return Err(format!("--payload times --pipeline is more than {PAYLOAD_MAX} bytes"));
     }
     Ok(())
@@ -211,7 +211,7 @@ pub(crate) const FINE_TICK: Duration = Duration::from_millis(10);
 const FINE_SECONDS_MAX: f64 = 650.0;
 
 /// Bytes that one connection may have in flight.
-pub(crate) const PAYLOAD_MAX: i64 = 64 << 20;
+pub(crate) const PAYLOAD_MAX: u32 = 64 << 20;
 
 /// The longest message taken, if ours are not longer.
 const MESSAGE_BYTES_MAX: u32 = 1 << 20;

@@ -1,8 +1,14 @@
-//! `soak`: visitors who use everything that the server offers and then vanish, in every way that
+//! `soak`: connections that use everything that the server offers and then vanish, in every way that
 //! there is. When the last has gone nothing may be left: the run compares the server's counters,
 //! descriptors and memory, and the kernel's objects, with what they were before.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
 use murre_codec::Kind as MessageKind;
+use murre_record::{Scenario as Kind, VisitFacts};
+use serde::Serialize;
 
 use crate::cli::args::{self, Targets};
 use crate::cli::common::Common;
@@ -13,12 +19,6 @@ use crate::client::script::{
 use crate::client::scripted::{ScriptedPeers, Scripts};
 use crate::engine::workers::{self, Starting, WorkerConfig};
 use crate::scenarios::scenario::{FINE_TICK, HoldPlan, Scenario, Setup, check_fine, check_rate};
-use murre_record::{Scenario as Kind, VisitFacts};
-use serde::Serialize;
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::OnceLock;
-use std::time::Duration;
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -81,7 +81,7 @@ impl Scenario for Args {
     }
 }
 
-/// Every use with every way to vanish from it, and those that are cut off in the middle.
+/// Every use with every way to vanish from it, and uses that are cut off in the middle.
 fn scripts() -> Vec<Script> {
     let mut scripts = Vec::new();
     for (name, steps) in uses() {
@@ -92,7 +92,7 @@ fn scripts() -> Vec<Script> {
     scripts
 }
 
-/// What the server is used for.
+/// Uses of the server.
 fn uses() -> Vec<(&'static str, Vec<Step>)> {
     let request = r#"{"action":"request","service":"soak","data":1,"id":1}"#;
     let serve = r#"{"action":"serve","service":"soak"}"#;
@@ -123,7 +123,7 @@ fn uses() -> Vec<(&'static str, Vec<Step>)> {
                 [text(channel::unsubscribe("soak")), expect_text("\"unsubscribed\"")];
             channels([subscribed("soak"), unsubscribed.to_vec()].concat())
         }),
-        // One of those who serve gets it, if not this one; nobody replies.
+        // One of the connections that serve gets it; none replies.
         ("serve, request", channels(vec![text(serve), expect_text("\"serving\""), text(request)])),
         (
             "event stream",

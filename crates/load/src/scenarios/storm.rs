@@ -2,26 +2,24 @@
 //! while others stay and ping the server throughout. One is back when the server has answered a ping
 //! of it.
 //!
-//! Who stays has a shard's thread to itself, so that what the storm costs this end is not taken for
-//! the server's.
+//! The connections that stay have a thread of their own, so that the cost of the storm on this end does
+//! not delay them.
 
 use std::time::Duration;
 
-use murre_core::ConnId;
+use murre_record::Scenario as Kind;
+use serde::Serialize;
 
 use crate::cli::args;
 use crate::cli::common::Common;
 use crate::client::Difference;
-use crate::client::ws::WsClient;
-use crate::client::ws::{PING, Piece, WsContext, WsOutput, WsScenario};
+use crate::client::ws::{PING, Piece, WsClient, WsContext, WsOutput, WsScenario};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::Fault;
 use crate::engine::share::part;
 use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::scenario::{HoldPlan, Scenario, Setup};
 use crate::scenarios::ws_idle::{WsIdle, payload};
-use murre_record::Scenario as Kind;
-use serde::Serialize;
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -98,7 +96,7 @@ impl Scenario for Args {
 /// The worker of the connections that stay.
 const STAYING: usize = 0;
 
-/// One shard's clients who come and go.
+/// One worker's clients that are killed and return.
 pub(crate) struct Storm {
     timeout: Duration,
     seed: u64,
@@ -115,28 +113,29 @@ impl WsScenario for Storm {
     const READY_WHEN_OPEN: bool = false;
     const COMES_BACK: bool = true;
 
-    fn open(&mut self, id: ConnId, _: &mut (), ctx: &mut WsContext<'_>) {
-        ctx.output().send(id, PING, &payload(self.seed, id, 0));
-        ctx.start_timer(id, self.timeout);
+    fn open(&mut self, _: &mut (), ctx: &mut WsContext<'_>) {
+        let payload = payload(self.seed, ctx.id, 0);
+        ctx.send(PING, &payload);
+        ctx.start_timer(self.timeout);
     }
 
-    fn message(&mut self, id: ConnId, _: &mut (), _: Piece<'_>, ctx: &mut WsContext<'_>) {
-        ctx.fail(id, Fault::Garbled, "a message that nobody asked for");
+    fn message(&mut self, _: &mut (), _: Piece<'_>, ctx: &mut WsContext<'_>) {
+        ctx.fail(Fault::Garbled, "an unexpected message");
     }
 
-    fn pong(&mut self, id: ConnId, _: &mut (), got: &[u8], ctx: &mut WsContext<'_>) {
-        let expected = payload(self.seed, id, 0);
+    fn pong(&mut self, _: &mut (), got: &[u8], ctx: &mut WsContext<'_>) {
+        let expected = payload(self.seed, ctx.id, 0);
         if got != expected {
             let difference = Difference { expected: &expected, got };
-            return ctx.fail(id, Fault::Wrong, difference);
+            return ctx.fail(Fault::Wrong, difference);
         }
-        ctx.out.clear_timer(id);
+        ctx.clear_timer();
         ctx.ready();
     }
 
-    fn expired(&mut self, id: ConnId, _: &mut (), ctx: &mut WsContext<'_>) {
+    fn expired(&mut self, _: &mut (), ctx: &mut WsContext<'_>) {
         let timeout = self.timeout;
-        ctx.fail(id, Fault::Timeout, format_args!("no pong within {timeout:?}"));
+        ctx.fail(Fault::Timeout, format_args!("no pong within {timeout:?}"));
     }
 
     fn owed(&self, _: &()) -> u32 {

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use murre_codec::Kind as MessageKind;
 use murre_core::ConnId;
+use murre_record::{CountedFrom, Scenario as Kind};
+use serde::Serialize;
 
 use crate::cli::args;
 use crate::cli::common::Common;
 use crate::client::Difference;
-use crate::client::ws::WsClient;
-use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
+use crate::client::ws::{Piece, WsClient, WsContext, WsOutput, WsScenario};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros};
 use crate::engine::share::part;
@@ -24,28 +25,16 @@ use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::scenario::{
     ClientSetup, PAYLOAD_MAX, Scenario, Setup, check_in_flight, check_rate,
 };
-use murre_record::{CountedFrom, Scenario as Kind};
-use serde::Serialize;
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
 pub(crate) struct Args {
     /// Bytes of a message
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value_t = 32,
-        value_parser = clap::value_parser!(u32).range(1..=PAYLOAD_MAX)
-    )]
+    #[arg(long, value_name = "BYTES", default_value_t = 32, value_parser = args::number(PAYLOAD_MAX))]
     payload: u32,
 
     /// Messages in flight on one connection
-    #[arg(
-        long,
-        value_name = "DEPTH",
-        default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=4096)
-    )]
+    #[arg(long, value_name = "DEPTH", default_value_t = 1, value_parser = args::number(4096))]
     pipeline: u32,
 
     /// Messages per second of all connections together, on a fixed schedule (open loop) [default: as
@@ -108,7 +97,7 @@ pub(crate) struct WsEcho {
     messages: Messages,
     /// When the hold phase began.
     begun: Option<Instant>,
-    /// When it ended: what was due until then is still sent.
+    /// When it ended: messages that were due until then are still sent.
     ended: Option<Instant>,
     /// With a rate: the number of the next message that will be due.
     next: u64,
@@ -130,7 +119,7 @@ impl Lane {
     }
 }
 
-/// What is kept of one client: its lane, if it is active.
+/// The state of one client: its lane, if it is active.
 #[derive(Default)]
 pub(crate) struct State(Option<u32>);
 
@@ -165,7 +154,7 @@ impl WsEcho {
         begun + Duration::from_secs_f64(k as f64 / rate)
     }
 
-    /// Sends what the lane may send now.
+    /// Sends the messages that the lane may send now.
     fn fill(&mut self, place: u32, output: &mut WsOutput<'_>) {
         let Some(begun) = self.begun else { return };
         let now = output.out.now();
@@ -194,23 +183,17 @@ impl WsEcho {
 impl WsScenario for WsEcho {
     type State = State;
 
-    fn open(&mut self, id: ConnId, state: &mut State, _line: &mut WsContext<'_>) {
+    fn open(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
         state.0 = self.free.pop();
         if let Some(place) = state.0 {
-            self.lanes[place as usize].id = Some(id);
+            self.lanes[place as usize].id = Some(ctx.id);
         }
     }
 
-    fn message(
-        &mut self,
-        id: ConnId,
-        state: &mut State,
-        piece: Piece<'_>,
-        ctx: &mut WsContext<'_>,
-    ) {
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
         let lane = state.0.map(|place| (place, &mut self.lanes[place as usize]));
         let Some((place, lane)) = lane.filter(|(_, lane)| lane.in_flight() > 0) else {
-            return ctx.fail(id, Fault::Garbled, "a message that nobody asked for");
+            return ctx.fail(Fault::Garbled, "an unexpected message");
         };
         let from = lane.arrived;
         let to = from + piece.bytes.len() as u32;
@@ -219,7 +202,7 @@ impl WsScenario for WsEcho {
         let short = piece.end && to != self.args.payload;
         if piece.kind != MessageKind::Binary || expected != piece.bytes || short {
             let difference = Difference { expected, got: piece.bytes };
-            return ctx.fail(id, Fault::Wrong, difference);
+            return ctx.fail(Fault::Wrong, difference);
         }
         lane.arrived = to;
         if !piece.end {
@@ -229,18 +212,18 @@ impl WsScenario for WsEcho {
         let due = lane.sent_at[(lane.received % depth) as usize];
         lane.arrived = 0;
         lane.received += 1;
-        // First the next message, then the count: nobody sees a lane without any in between.
+        // Send the next message before counting this one, so that the lane is never seen without any.
         self.fill(place, &mut ctx.output());
         let now = ctx.out.now();
         ctx.score.answered(due, now);
         if self.lanes[place as usize].in_flight() == 0 {
-            ctx.out.clear_timer(id);
+            ctx.clear_timer();
         }
     }
 
-    fn expired(&mut self, id: ConnId, _state: &mut State, ctx: &mut WsContext<'_>) {
+    fn expired(&mut self, _state: &mut State, ctx: &mut WsContext<'_>) {
         let timeout = self.timeout;
-        ctx.fail(id, Fault::Timeout, format_args!("no echo within {timeout:?}"));
+        ctx.fail(Fault::Timeout, format_args!("no echo within {timeout:?}"));
     }
 
     fn owed(&self, state: &State) -> u32 {
@@ -278,7 +261,7 @@ impl WsScenario for WsEcho {
         let Some(place) = state.0 else { return };
         let lane = &mut self.lanes[place as usize];
         lane.id = None;
-        // What was under way is over; who takes the lane next begins with a new message.
+        // Its messages in flight are over; the next connection of the lane begins with a new one.
         lane.received = lane.sent;
         lane.arrived = 0;
         self.free.push(place);
@@ -315,10 +298,10 @@ impl Messages {
 mod tests {
     use super::*;
 
+    /// Shows that a message compared in parts is the message that was sent whole, and that
+    /// another number, or another lane, is another message.
     #[test]
     fn messages_carry_their_number_at_every_cut() {
-        // Shows that a message compared in parts is the message that was sent whole, and that
-        // another number, or another lane, is another message.
         let mut messages = Messages::new(40);
         let whole = messages.part(3, 70_000, 0..40).to_vec();
         assert_eq!(whole.len(), 40);
@@ -334,9 +317,9 @@ mod tests {
         assert_eq!(tiny.part(0, 5, 0..1), [5]);
     }
 
+    /// Shows that the lanes' messages together are due at even intervals, none twice.
     #[test]
     fn open_loop_messages_are_due_in_turns() {
-        // Shows that the lanes' messages together are due at even intervals, none twice.
         let args = Args { payload: 8, pipeline: 2, rate: Some(1000.0), idle_conns: 0 };
         let timeout = Duration::from_secs(1);
         let setup = ClientSetup { conns: 3, worker: 0, workers: 1, timeout, seed: 1 };

@@ -4,17 +4,16 @@
 use std::time::Duration;
 
 use murre_core::ConnId;
+use murre_record::Scenario as Kind;
+use serde::Serialize;
 
 use crate::cli::args;
-use crate::client::ws::WsClient;
-use crate::client::ws::{PING, Piece, WsContext, WsOutput, WsScenario};
+use crate::client::ws::{PING, Piece, WsClient, WsContext, WsOutput, WsScenario};
 use crate::client::{Difference, fraction, hash};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros};
 use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::scenario::{Scenario, Setup};
-use murre_record::Scenario as Kind;
-use serde::Serialize;
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -71,7 +70,7 @@ struct Pinger {
     waiting: bool,
 }
 
-/// What is kept of one client: its place in the sample, if it is of the sample.
+/// The state of one client: its place in the sample, if it is in the sample.
 #[derive(Default)]
 pub(crate) struct State(Option<u32>);
 
@@ -111,30 +110,30 @@ impl Pinger {
 impl WsScenario for WsIdle {
     type State = State;
 
-    fn open(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
-        let hash = hash(self.seed, id.index(), u32::MAX);
+    fn open(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
+        let hash = hash(self.seed, ctx.id.index(), u32::MAX);
         if fraction(hash) >= self.sample {
             return;
         }
         state.0 = Some(self.pingers.len() as u32);
-        self.pingers.push(Pinger { id, round: 0, due: Micros::default(), waiting: false });
+        self.pingers.push(Pinger { id: ctx.id, round: 0, due: Micros::default(), waiting: false });
         // The first pings are spread over the interval.
         let phase = self.every.mul_f64(fraction(hash << 32));
-        ctx.start_timer(id, phase);
+        ctx.start_timer(phase);
     }
 
-    fn message(&mut self, id: ConnId, _: &mut State, _: Piece<'_>, ctx: &mut WsContext<'_>) {
-        ctx.fail(id, Fault::Garbled, "a message that nobody asked for");
+    fn message(&mut self, _: &mut State, _: Piece<'_>, ctx: &mut WsContext<'_>) {
+        ctx.fail(Fault::Garbled, "an unexpected message");
     }
 
-    fn pong(&mut self, id: ConnId, state: &mut State, payload: &[u8], ctx: &mut WsContext<'_>) {
+    fn pong(&mut self, state: &mut State, payload: &[u8], ctx: &mut WsContext<'_>) {
         let (seed, every, finishing) = (self.seed, self.every, self.finishing);
         let beside = self.beside;
         let Some(pinger) = self.pinger(state).filter(|pinger| pinger.waiting) else { return };
-        let expected = self::payload(seed, id, pinger.round);
+        let expected = self::payload(seed, ctx.id, pinger.round);
         if payload != expected {
             let difference = Difference { expected: &expected, got: payload };
-            return ctx.fail(id, Fault::Wrong, difference);
+            return ctx.fail(Fault::Wrong, difference);
         }
         let now = ctx.out.now();
         if beside {
@@ -145,18 +144,18 @@ impl WsScenario for WsIdle {
         pinger.waiting = false;
         pinger.round = pinger.round.wrapping_add(1);
         if finishing {
-            return ctx.out.clear_timer(id);
+            return ctx.clear_timer();
         }
         let passed = ctx.score.micros(now).since(pinger.due);
-        ctx.start_timer(id, every.saturating_sub(passed));
+        ctx.start_timer(every.saturating_sub(passed));
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn expired(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
         let (seed, timeout) = (self.seed, self.timeout);
         let finishing = self.finishing;
         let Some(pinger) = self.pinger(state) else { return };
         if pinger.waiting {
-            ctx.fail(id, Fault::Timeout, format_args!("no pong within {timeout:?}"));
+            ctx.fail(Fault::Timeout, format_args!("no pong within {timeout:?}"));
         } else if !finishing {
             let due = ctx.score.micros(ctx.out.due());
             pinger.ping(seed, timeout, due, &mut ctx.output());

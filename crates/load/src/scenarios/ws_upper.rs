@@ -1,21 +1,19 @@
-//! `ws-upper`: what Gretty's client did to 512,000 WebSockets in 2010. Each sends a text of about
+//! `ws-upper`: the run of Gretty's client with 512,000 WebSockets in 2010. Each sends a text of about
 //! 30 characters every 25 seconds or so; the answer must be the same text in upper case.
 
 use std::time::Duration;
 
 use murre_codec::Kind as MessageKind;
-use murre_core::ConnId;
+use murre_record::Scenario as Kind;
+use serde::Serialize;
 
 use crate::cli::args;
-use crate::client::ws::WsClient;
-use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
+use crate::client::ws::{Piece, WsClient, WsContext, WsOutput, WsScenario};
 use crate::client::{Difference, fraction, hash};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros};
 use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::scenario::{Scenario, Setup};
-use murre_record::Scenario as Kind;
-use serde::Serialize;
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -53,7 +51,7 @@ pub(crate) struct WsUpper {
     finishing: bool,
 }
 
-/// What is kept of one client. Its text follows from the connection and the round.
+/// The state of one client. Its text follows from the connection and the round.
 #[derive(Default)]
 pub(crate) struct State {
     round: u32,
@@ -70,32 +68,26 @@ impl WsUpper {
     }
 
     /// The next text is due `every` after the last one was, however late the answer came.
-    fn schedule(&self, id: ConnId, state: &State, ctx: &mut WsContext<'_>) {
+    fn schedule(&self, state: &State, ctx: &mut WsContext<'_>) {
         let passed = ctx.score.micros(ctx.out.now()).since(state.due);
-        ctx.start_timer(id, self.every.saturating_sub(passed));
+        ctx.start_timer(self.every.saturating_sub(passed));
     }
 }
 
 impl WsScenario for WsUpper {
     type State = State;
 
-    fn open(&mut self, id: ConnId, _state: &mut State, ctx: &mut WsContext<'_>) {
+    fn open(&mut self, _state: &mut State, ctx: &mut WsContext<'_>) {
         // The first texts are spread over the interval.
-        let phase = self.every.mul_f64(fraction(hash(self.seed, id.index(), u32::MAX)));
-        ctx.start_timer(id, phase);
+        let phase = self.every.mul_f64(fraction(hash(self.seed, ctx.id.index(), u32::MAX)));
+        ctx.start_timer(phase);
     }
 
-    fn message(
-        &mut self,
-        id: ConnId,
-        state: &mut State,
-        piece: Piece<'_>,
-        ctx: &mut WsContext<'_>,
-    ) {
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
         if !state.waiting {
-            return ctx.fail(id, Fault::Garbled, "an answer that nobody asked for");
+            return ctx.fail(Fault::Garbled, "an unexpected answer");
         }
-        let mut expected = text(self.seed, id.index(), state.round);
+        let mut expected = text(self.seed, ctx.id.index(), state.round);
         expected.make_ascii_uppercase();
         let from = usize::from(state.arrived);
         let to = from + piece.bytes.len();
@@ -103,7 +95,7 @@ impl WsScenario for WsUpper {
             piece.kind == MessageKind::Text && expected.get(from..to) == Some(&*piece.bytes);
         if !right || (piece.end && to != expected.len()) {
             let difference = Difference { expected: &expected[from..], got: piece.bytes };
-            return ctx.fail(id, Fault::Wrong, difference);
+            return ctx.fail(Fault::Wrong, difference);
         }
         state.arrived = to as u8;
         if piece.end {
@@ -112,20 +104,20 @@ impl WsScenario for WsUpper {
             state.arrived = 0;
             state.waiting = false;
             state.round = state.round.wrapping_add(1);
-            self.schedule(id, state, ctx);
+            self.schedule(state, ctx);
         }
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn expired(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
         if state.waiting {
             let timeout = self.timeout;
-            return ctx.fail(id, Fault::Timeout, format_args!("no answer within {timeout:?}"));
+            return ctx.fail(Fault::Timeout, format_args!("no answer within {timeout:?}"));
         }
         if self.finishing {
             return;
         }
-        let text = text(self.seed, id.index(), state.round);
-        if ctx.output().ask(id, MessageKind::Text.opcode(), &text, self.timeout) {
+        let text = text(self.seed, ctx.id.index(), state.round);
+        if ctx.ask(MessageKind::Text.opcode(), &text, self.timeout) {
             state.due = ctx.score.micros(ctx.out.due());
             state.waiting = true;
         }
@@ -154,9 +146,9 @@ fn text(seed: u64, client: u32, round: u32) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// Shows the length of texts, that they are ASCII, and that clients and rounds differ.
     #[test]
     fn texts_are_about_thirty_characters_and_differ() {
-        // Shows the length of texts, that they are ASCII, and that clients and rounds differ.
         let lengths: Vec<usize> = (0..1000).map(|round| text(1, 2, round).len()).collect();
         assert_eq!(lengths.iter().min(), Some(&25));
         assert_eq!(lengths.iter().max(), Some(&35));

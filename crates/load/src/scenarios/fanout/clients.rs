@@ -1,278 +1,21 @@
-//! `fanout`: subscribers of one channel, or spread over several, and connections that publish to them.
-//! Each delivery is checked byte by byte and must be the next of its channel: none is lost, none comes
-//! twice, all come in order. Connections beside them ping the server meanwhile.
-//!
-//! Without a rate the loop is closed: a publisher has up to `pipeline` publications under way, and one
-//! is over when its last subscriber has it. With a rate publication `k` of all is due `k / rate`
-//! seconds after the beginning, and its times count from then. Who has the last delivery of a
-//! publication may be another shard than the publisher's: [`Shared`] is what they share.
+//! One worker's clients: publishers, subscribers, and connections beside them.
 
-use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use murre_codec::Kind as MessageKind;
 use murre_core::ConnId;
 
-use crate::cli::args;
-use crate::cli::common::Common;
 use crate::client::Difference;
 use crate::client::channel::{MessageBuffer, ServerMessage, publish, subscribe, unreadable};
-use crate::client::ws::WsClient;
 use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
-use crate::engine::fleet::Fleet;
-use crate::engine::score::Times;
-use crate::engine::score::{Fault, Micros, latency};
-use crate::engine::share::part;
-use crate::engine::wakeups::Wakeups;
-use crate::engine::workers::{Starting, WorkerConfig};
-use crate::scenarios::scenario::{
-    ClientSetup, PAYLOAD_MAX, Scenario, Setup, check_in_flight, check_rate,
-};
+use crate::engine::score::{Fault, Micros};
+use crate::scenarios::fanout::settings::{Role, Settings};
+use crate::scenarios::fanout::shared::Shared;
+use crate::scenarios::fanout::texts::Texts;
 use crate::scenarios::ws_idle::{self, WsIdle};
-use murre_record::{CountedFrom, FanoutFacts, Scenario as Kind};
-use serde::Serialize;
-use std::sync::OnceLock;
-
-/// The scenario's arguments.
-#[derive(clap::Args, Clone, Serialize)]
-pub(crate) struct Args {
-    /// Bytes of the JSON that is published
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value_t = 128,
-        value_parser = clap::value_parser!(u32).range(1..=PAYLOAD_MAX)
-    )]
-    payload: u32,
-
-    /// Publications in flight of one publisher
-    #[arg(
-        long,
-        value_name = "DEPTH",
-        default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=4096)
-    )]
-    pipeline: u32,
-
-    /// Publications per second of all publishers together, on a fixed schedule (open loop) [default: as
-    /// fast as they are delivered]
-    #[arg(long, value_name = "N/s", value_parser = args::rate)]
-    rate: Option<f64>,
-
-    /// Time from one ping of a connection beside to the next
-    #[arg(long, default_value = "100ms", value_parser = args::timed)]
-    #[serde(serialize_with = "args::seconds")]
-    every: Duration,
-
-    /// Channels that the subscribers are spread over
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..),
-        alias = "topics"
-    )]
-    channels: u32,
-
-    /// Connections that publish; each has channels of its own
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
-    publishers: u32,
-
-    /// Connections beside them, on a thread of their own, that ping the server
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    beside: u32,
-
-    #[arg(skip)]
-    #[serde(skip)]
-    shared: OnceLock<Arc<Shared>>,
-}
-
-impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::Fanout
-    }
-
-    fn check(&self, common: &Common) -> Result<(), String> {
-        check_rate(self.rate)?;
-        if self.channels > common.conns {
-            return Err("--channels without subscribers: give as many --conns".to_owned());
-        }
-        if self.publishers > self.channels {
-            return Err("--publishers without channels: give as many --channels".to_owned());
-        }
-        if self.payload < PAYLOAD_BYTES_MIN {
-            return Err(format!("--payload is {PAYLOAD_BYTES_MIN} at least"));
-        }
-        check_in_flight(self.payload, self.pipeline)
-    }
-
-    fn conns_all(&self, common: &Common) -> u64 {
-        [common.conns, self.publishers, self.beside].map(u64::from).iter().sum()
-    }
-
-    fn workers_apart(&self) -> usize {
-        usize::from(self.beside > 0)
-    }
-
-    fn conns(&self, common: &Common, worker: usize, workers: usize) -> u32 {
-        let publishing = workers - self.workers_apart();
-        if worker == publishing {
-            return self.beside;
-        }
-        part(self.publishers + common.conns, worker, publishing)
-    }
-
-    fn in_flight_bytes(&self) -> u32 {
-        self.payload * self.pipeline
-    }
-
-    fn counted_from(&self) -> CountedFrom {
-        if self.rate.is_some() { CountedFrom::Due } else { CountedFrom::SentInClosedLoop }
-    }
-
-    fn must_receive(&self) -> bool {
-        true
-    }
-
-    fn bytes_per_connection(&self) -> usize {
-        Fleet::<WsClient<Fanout>>::MEMBER_BYTES
-    }
-
-    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
-        let settings = Settings { args: self.clone(), setup: setup.client(&config) };
-        let shared = || Arc::new(Shared::new(&settings, Arc::clone(setup.wakeups)));
-        let shared = Arc::clone(self.shared.get_or_init(shared));
-        let conns = config.share.conns;
-        setup.start_ws(config, move |_| Fanout::new(settings, shared, conns))
-    }
-
-    fn fanout_facts(&self, times: &Times) -> Option<FanoutFacts> {
-        Some(FanoutFacts {
-            publications: self.shared.get()?.over(),
-            last_delivery_us: latency(&times.over, self.counted_from()),
-            beside_us: (self.beside > 0).then(|| latency(&times.beside, CountedFrom::Due)),
-        })
-    }
-}
-
-/// The arguments, and what the worker knows of the run.
-#[derive(Clone)]
-pub(crate) struct Settings {
-    args: Args,
-    setup: ClientSetup,
-}
-
-impl Settings {
-    /// The workers of publishers and subscribers. One more has the connections beside them, if there are
-    /// any, so that their answers do not wait until a client has read its deliveries.
-    fn workers(&self) -> u32 {
-        self.setup.workers - u32::from(self.args.beside > 0)
-    }
-
-    /// What a shard's connection `place` does.
-    fn role(&self, shard: u32, place: u32) -> Role {
-        if shard == self.workers() {
-            return Role::Beside;
-        }
-        let i = place * self.workers() + shard;
-        if i < self.args.publishers {
-            Role::Publisher(i)
-        } else {
-            Role::Subscriber { channel: (i - self.args.publishers) % self.args.channels }
-        }
-    }
-
-    /// Publications of one channel that may be under way.
-    fn depth(&self) -> u32 {
-        match self.args.rate {
-            Some(_) => (SCHEDULED_UNDER_WAY_MAX / self.args.channels).clamp(1, 1024),
-            // A publisher takes its channels in turns.
-            None => self.args.pipeline.div_ceil(self.args.channels / self.args.publishers),
-        }
-    }
-}
-
-/// What is under way, for all shards to see.
-pub(crate) struct Shared {
-    pub(crate) wakeups: Arc<Wakeups>,
-    channels: Box<[ChannelState]>,
-    /// Of each publisher: publications that somebody does not have yet.
-    in_flight: Box<[AtomicU32]>,
-}
-
-struct ChannelState {
-    members: AtomicU32,
-    published: AtomicU64,
-    /// Of them, those that all have.
-    over: AtomicU64,
-    /// The publications under way, by number modulo as many.
-    slots: Box<[Slot]>,
-}
-
-#[derive(Default)]
-struct Slot {
-    due: AtomicU32,
-    /// Who does not have it yet.
-    left: AtomicU32,
-}
-
-impl Shared {
-    pub(crate) fn new(settings: &Settings, wakeups: Arc<Wakeups>) -> Shared {
-        let channel = || ChannelState {
-            members: AtomicU32::new(0),
-            published: AtomicU64::new(0),
-            over: AtomicU64::new(0),
-            slots: (0..settings.depth()).map(|_| Slot::default()).collect(),
-        };
-        Shared {
-            wakeups,
-            channels: (0..settings.args.channels).map(|_| channel()).collect(),
-            in_flight: (0..settings.args.publishers).map(|_| AtomicU32::new(0)).collect(),
-        }
-    }
-
-    /// Publications so far that every subscriber has.
-    fn over(&self) -> u64 {
-        self.channels.iter().map(|channel| channel.over.load(Ordering::Relaxed)).sum()
-    }
-
-    fn channel(&self, channel: u32) -> &ChannelState {
-        &self.channels[channel as usize]
-    }
-
-    fn in_flight(&self, publisher: u32) -> &AtomicU32 {
-        &self.in_flight[publisher as usize]
-    }
-}
-
-impl ChannelState {
-    fn slot(&self, number: u64) -> &Slot {
-        &self.slots[(number % self.slots.len() as u64) as usize]
-    }
-
-    /// Whether one more may be under way.
-    fn has_room(&self) -> bool {
-        let published = self.published.load(Ordering::Relaxed);
-        published - self.over.load(Ordering::Acquire) < self.slots.len() as u64
-    }
-
-    /// One subscriber less waits for a publication. Whether it was the last.
-    fn delivered(&self, number: u64) -> bool {
-        let last = self.slot(number).left.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last {
-            self.over.fetch_add(1, Ordering::Release);
-        }
-        last
-    }
-}
 
 /// One shard's clients.
 pub(crate) struct Fanout {
@@ -285,7 +28,7 @@ pub(crate) struct Fanout {
     publishers: Vec<Publisher>,
     beside: WsIdle,
     texts: Texts,
-    /// What was read last, for most subscribers hear the same.
+    /// The message read last: most subscribers receive the same.
     read: Read,
     begun: Option<Instant>,
     ended: Option<Instant>,
@@ -298,7 +41,7 @@ struct Publisher {
     published: u64,
 }
 
-/// What is kept of one client.
+/// The state of one client.
 #[derive(Default)]
 pub(crate) struct State {
     role: Role,
@@ -310,17 +53,7 @@ pub(crate) struct State {
     beside: ws_idle::State,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Role {
-    Publisher(u32),
-    #[default]
-    Beside,
-    Subscriber {
-        channel: u32,
-    },
-}
-
-/// A message that was read, and found to be what was published.
+/// A message that was read and found to be right.
 #[derive(Default)]
 struct Read {
     text: Vec<u8>,
@@ -370,7 +103,7 @@ impl Fanout {
         begun + Duration::from_secs_f64((k + u64::from(publisher.number)) as f64 / rate)
     }
 
-    /// Publishes what may be published now.
+    /// Publishes as much as may be published now.
     fn publish(&mut self, index: usize, output: &mut WsOutput<'_>) {
         let Some(begun) = self.begun else { return };
         let shared = Arc::clone(&self.shared);
@@ -409,7 +142,7 @@ impl Fanout {
             shared.in_flight(number_own).fetch_add(1, Ordering::AcqRel);
             channel.published.store(number + 1, Ordering::Release);
             self.publishers[index].published += 1;
-            // Gone: `closed` follows and counts it; what it owes fails the run.
+            // The connection is gone: `closed` follows and counts it; the deliveries that are missing fail the run.
             if !output.send(id, MessageKind::Text.opcode(), command.as_bytes()) {
                 return;
             }
@@ -417,7 +150,7 @@ impl Fanout {
         }
     }
 
-    /// Whether a text is publication `number` of the channel. What it is, if not.
+    /// Whether a text is publication `number` of the channel; the error says what it is instead.
     fn is_publication(&mut self, text: &[u8], channel: u32, number: u64) -> Result<(), Unlike> {
         if (self.read.channel, self.read.number) == (channel, number) && self.read.text == text {
             return Ok(());
@@ -452,7 +185,7 @@ impl Fanout {
             score.over(due, now);
             self.over(channel);
             let publisher = channel % self.settings.args.publishers;
-            // First the next publication, then the count: nobody sees nothing owed in between.
+            // Publish before counting, so that the owed answers are never seen at 0 in between.
             if publisher % self.settings.workers() == self.shard {
                 let index = (publisher / self.settings.workers()) as usize;
                 self.publish(index, &mut ctx.output());
@@ -471,31 +204,24 @@ impl Fanout {
         }
     }
 
-    /// What the server says to a subscriber.
-    fn heard(
-        &mut self,
-        id: ConnId,
-        channel: u32,
-        state: &mut State,
-        text: &[u8],
-        ctx: &mut WsContext<'_>,
-    ) {
+    /// Handles a message to a subscriber.
+    fn handle(&mut self, channel: u32, state: &mut State, text: &[u8], ctx: &mut WsContext<'_>) {
         let Some(number) = state.next else {
-            let Some(heard) = ServerMessage::<'_, &str>::hear(id, text, ctx) else { return };
+            let Some(heard) = ServerMessage::<'_, &str>::parse(text, ctx) else { return };
             if heard.kind != "subscribed" || heard.identifier != identifier(channel) {
-                return heard.unexpected(id, ctx);
+                return heard.unexpected(ctx);
             }
             let of_channel = self.shared.channel(channel);
             of_channel.members.fetch_add(1, Ordering::Relaxed);
             state.next = Some(of_channel.published.load(Ordering::Acquire));
-            ctx.out.clear_timer(id);
+            ctx.clear_timer();
             return ctx.ready();
         };
         if number >= self.shared.channel(channel).published.load(Ordering::Acquire) {
-            let detail = "a publication that nobody has published, or one twice";
+            let detail = "a publication that was not published, or one twice";
             return match self.is_publication(text, channel, number.saturating_sub(1)) {
-                Err(Unlike::Publication) => self.not_a_publication(id, text, ctx),
-                _ => ctx.fail(id, Fault::Wrong, detail),
+                Err(Unlike::Publication) => self.not_a_publication(text, ctx),
+                _ => ctx.fail(Fault::Wrong, detail),
             };
         }
         match self.is_publication(text, channel, number) {
@@ -503,15 +229,15 @@ impl Fanout {
                 state.next = Some(number + 1);
                 self.delivered(channel, number, text.len(), ctx);
             }
-            Err(Unlike::Unreadable(error)) => unreadable(id, text, &error, ctx),
-            Err(Unlike::Publication) => self.not_a_publication(id, text, ctx),
-            Err(Unlike::Data(why)) => ctx.fail(id, Fault::Wrong, why),
+            Err(Unlike::Unreadable(error)) => unreadable(text, &error, ctx),
+            Err(Unlike::Publication) => self.not_a_publication(text, ctx),
+            Err(Unlike::Data(why)) => ctx.fail(Fault::Wrong, why),
         }
     }
 
-    fn not_a_publication(&self, id: ConnId, text: &[u8], ctx: &mut WsContext<'_>) {
-        if let Some(heard) = ServerMessage::<'_, serde::de::IgnoredAny>::hear(id, text, ctx) {
-            heard.unexpected(id, ctx);
+    fn not_a_publication(&self, text: &[u8], ctx: &mut WsContext<'_>) {
+        if let Some(heard) = ServerMessage::<'_, serde::de::IgnoredAny>::parse(text, ctx) {
+            heard.unexpected(ctx);
         }
     }
 }
@@ -528,56 +254,51 @@ impl WsScenario for Fanout {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
 
-    fn open(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn open(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
         let place = self.free.pop().expect("as many places as connections");
         state.place = Some(place);
         state.role = self.settings.role(self.shard, place);
         match state.role {
             Role::Publisher(number) => {
-                self.publisher(number).id = Some(id);
+                self.publisher(number).id = Some(ctx.id);
                 ctx.ready();
             }
             Role::Beside => {
                 ctx.ready();
-                self.beside.open(id, &mut state.beside, ctx);
+                self.beside.open(&mut state.beside, ctx);
             }
             Role::Subscriber { channel } => {
                 let text = subscribe(&identifier(channel), None);
-                ctx.command(id, &text, self.settings.setup.timeout);
+                ctx.command(&text, self.settings.setup.timeout);
             }
         }
     }
 
-    fn message(
-        &mut self,
-        id: ConnId,
-        state: &mut State,
-        piece: Piece<'_>,
-        ctx: &mut WsContext<'_>,
-    ) {
-        let Some(text) = state.buffer.text(id, &piece, ctx) else { return };
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
+        let Some(text) = state.buffer.text(&piece, ctx) else { return };
         match state.role {
-            Role::Subscriber { channel } => self.heard(id, channel, state, &text, ctx),
-            Role::Publisher(_) | Role::Beside => self.not_a_publication(id, &text, ctx),
+            Role::Subscriber { channel } => self.handle(channel, state, &text, ctx),
+            Role::Publisher(_) | Role::Beside => self.not_a_publication(&text, ctx),
         }
     }
 
-    fn pong(&mut self, id: ConnId, state: &mut State, payload: &[u8], ctx: &mut WsContext<'_>) {
-        self.beside.pong(id, &mut state.beside, payload, ctx);
+    fn pong(&mut self, state: &mut State, payload: &[u8], ctx: &mut WsContext<'_>) {
+        self.beside.pong(&mut state.beside, payload, ctx);
     }
 
-    fn expired(&mut self, id: ConnId, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn expired(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
         let timeout = self.settings.setup.timeout;
         match state.role {
-            Role::Beside => self.beside.expired(id, &mut state.beside, ctx),
+            Role::Beside => self.beside.expired(&mut state.beside, ctx),
             Role::Subscriber { .. } => {
                 let detail = format_args!("not subscribed within {timeout:?}");
-                ctx.fail(id, Fault::Timeout, detail);
+                ctx.fail(Fault::Timeout, detail);
             }
             Role::Publisher(number) => {
                 if self.shared.in_flight(number).load(Ordering::Acquire) > 0 {
-                    let detail = format_args!("a publication not with all within {timeout:?}");
-                    ctx.fail(id, Fault::Timeout, detail);
+                    let detail =
+                        format_args!("a publication not delivered to all within {timeout:?}");
+                    ctx.fail(Fault::Timeout, detail);
                 }
             }
         }
@@ -608,7 +329,7 @@ impl WsScenario for Fanout {
         }
     }
 
-    /// With a rate: when the next publication is due. One that waits for room has a bell.
+    /// With a rate: when the next publication is due. A publisher that waits for room gets a wakeup.
     fn wake_at(&self) -> Option<Instant> {
         let (Some(begun), Some(rate), None) = (self.begun, self.settings.args.rate, self.ended)
         else {
@@ -657,43 +378,14 @@ fn identifier(channel: u32) -> String {
     format!("fanout-{channel}")
 }
 
-/// What is published: a string of JSON, with the number of the publication and its channel in front.
-struct Texts {
-    filler: String,
-    text: String,
-    of: Option<(u32, u64)>,
-}
-
-impl Texts {
-    fn new(payload_bytes: u32) -> Texts {
-        let filler = ('a'..='z').cycle().take(payload_bytes as usize + 26).collect();
-        Texts { filler, text: String::with_capacity(payload_bytes as usize), of: None }
-    }
-
-    fn data(&mut self, channel: u32, number: u64) -> &str {
-        if self.of != Some((channel, number)) {
-            self.of = Some((channel, number));
-            self.text.clear();
-            // Writing to a string does not fail.
-            let _ = write!(self.text, "\"{number:016x}{channel:08x}");
-            let rest = (self.filler.len() - 26).saturating_sub(self.text.len() + 1);
-            let from = (number % 26) as usize;
-            self.text.push_str(&self.filler[from..from + rest]);
-            self.text.push('"');
-        }
-        &self.text
-    }
-}
-
-/// The least that a publication may have: its numbers, in quotes.
-pub(crate) const PAYLOAD_BYTES_MIN: u32 = 26;
-
-/// Publications on a schedule that may be under way in all.
-const SCHEDULED_UNDER_WAY_MAX: u32 = 1 << 18;
-
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use super::*;
+    use crate::engine::wakeups::Wakeups;
+    use crate::scenarios::fanout::Args;
+    use crate::scenarios::scenario::ClientSetup;
 
     fn settings() -> Settings {
         let every = Duration::from_secs(1);
@@ -717,28 +409,13 @@ mod tests {
         Fanout::new(settings, Arc::clone(shared), 3)
     }
 
-    #[test]
-    fn publications_are_as_long_as_they_should_be_and_differ() {
-        // Shows the length from the least on, that they are JSON, and that numbers and channels differ.
-        for bytes in [PAYLOAD_BYTES_MIN, 128, 1400] {
-            let mut texts = Texts::new(bytes);
-            let text = texts.data(3, 70_000).to_owned();
-            assert_eq!(text.len(), bytes as usize);
-            let inner: String = serde_json::from_str(&text).expect("JSON");
-            assert!(inner.starts_with("000000000001117000000003"), "{inner}");
-            assert_ne!(texts.data(3, 70_001), text);
-            assert_ne!(texts.data(4, 70_000), text);
-            assert_eq!(texts.data(3, 70_000), text);
-        }
-    }
-
+    /// Shows that all shards together have each role as often as asked, that publishers take
+    /// their channels in turns, and that what is due is due once.
     #[test]
     fn every_connection_has_a_role_and_every_topic_a_publisher() {
-        // Shows that all shards together have each role as often as asked, that publishers take
-        // their channels in turns, and that what is due is due once.
         let settings = settings();
         let wakeups = Wakeups::new(4);
-        let shared = Arc::new(Shared::new(&settings, wakeups));
+        let shared = Arc::new(settings.shared(wakeups));
         let shards: Vec<_> = (0..5).map(|number| shard(&settings, &shared, number)).collect();
         let roles_of = |number: u32| {
             let settings = &settings;
@@ -769,27 +446,12 @@ mod tests {
         assert_eq!(due, expected);
     }
 
-    #[test]
-    fn a_publication_is_over_when_the_last_has_it() {
-        // Shows that room for another comes with the last delivery, and that a subscriber who leaves
-        // is not waited for.
-        let mut settings = settings();
-        (settings.args.rate, settings.args.pipeline, settings.args.channels) = (None, 1, 2);
-        let shared = Shared::new(&settings, Wakeups::new(4));
-        let channel = shared.channel(0);
-        channel.slot(0).left.store(2, Ordering::Relaxed);
-        channel.published.store(1, Ordering::Relaxed);
-        assert!(!channel.has_room() && !channel.delivered(0) && !channel.has_room());
-        assert!(channel.delivered(0) && channel.has_room());
-        assert_eq!(shared.over(), 1);
-    }
-
+    /// Shows that another number, channel, byte or kind of message is not taken for it, read anew or
+    /// compared with what was read last.
     #[test]
     fn a_publication_must_be_the_next_of_its_topic() {
-        // Shows that another number, channel, byte or kind of message is not taken for it, read anew or
-        // compared with what was read last.
         let settings = settings();
-        let shared = Arc::new(Shared::new(&settings, Wakeups::new(4)));
+        let shared = Arc::new(settings.shared(Wakeups::new(4)));
         let mut clients = shard(&settings, &shared, 0);
         let message = |channel, data: &str| {
             format!(

@@ -1,0 +1,58 @@
+//! The numbers that a subscriber receives: a run without gaps.
+
+/// The numbers that a subscriber must receive next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sequence {
+    /// The number of the next publication, once one was heard.
+    pub(super) next: Option<u64>,
+    /// Publications before it subscribed: the first that it receives is at most this one, and it missed
+    /// those below.
+    pub(super) floor: u64,
+}
+
+impl Sequence {
+    /// Takes a publication.
+    pub(super) fn receive(&mut self, number: u64) -> Result<(), Gap> {
+        let right = match self.next {
+            Some(next) => number == next,
+            None => number <= self.floor,
+        };
+        if !right {
+            return Err(Gap { expected: self.next.unwrap_or(self.floor), number });
+        }
+        self.next = Some(number + 1);
+        Ok(())
+    }
+
+    /// Whether it has all of so many publications.
+    pub(super) fn has_all(&self, sent: u64) -> bool {
+        self.next.map_or(self.floor >= sent, |next| next >= sent)
+    }
+}
+
+/// A publication is missing, or came twice.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub(super) expected: u64,
+    pub(super) number: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shows what may come first, what may follow, and when nothing is missing.
+    #[test]
+    fn a_run_has_no_gap_and_nothing_twice() {
+        let mut run = Sequence { next: None, floor: 5 };
+        assert_eq!(run.receive(6), Err(Gap { expected: 5, number: 6 }));
+        assert!(run.has_all(5) && !run.has_all(6));
+        // One that was under way when it subscribed.
+        assert_eq!(run.receive(4), Ok(()));
+        assert!(!run.has_all(6));
+        assert_eq!(run.receive(4), Err(Gap { expected: 5, number: 4 }));
+        assert_eq!(run.receive(6), Err(Gap { expected: 5, number: 6 }));
+        assert_eq!(run.receive(5), Ok(()));
+        assert!(run.has_all(6));
+    }
+}

@@ -1,0 +1,98 @@
+//! `fanout`: subscribers of one channel, or spread over several, and connections that publish to them.
+//! Each delivery is checked byte by byte and must be the next of its channel: none is lost, none comes
+//! twice, all come in order. Connections beside them ping the server meanwhile.
+//!
+//! Without a rate the loop is closed: a publisher has up to `pipeline` publications under way, and one
+//! is over when its last subscriber has it. With a rate publication `k` of all is due `k / rate`
+//! seconds after the beginning, and its times count from then. The last
+//! delivery of a publication may be on another worker than its publisher: `shared.rs` has the state of both.
+
+mod clients;
+mod settings;
+mod shared;
+mod texts;
+
+pub(crate) use self::settings::Args;
+
+use std::sync::Arc;
+
+use murre_record::{CountedFrom, FanoutFacts, Scenario as Kind};
+
+use crate::cli::common::Common;
+use crate::client::ws::WsClient;
+use crate::engine::fleet::Fleet;
+use crate::engine::score::{Times, latency};
+use crate::engine::share::part;
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::fanout::clients::Fanout;
+use crate::scenarios::fanout::settings::Settings;
+use crate::scenarios::fanout::texts::PAYLOAD_BYTES_MIN;
+use crate::scenarios::scenario::{Scenario, Setup, check_in_flight, check_rate};
+
+impl Scenario for Args {
+    fn kind(&self) -> Kind {
+        Kind::Fanout
+    }
+
+    fn check(&self, common: &Common) -> Result<(), String> {
+        check_rate(self.rate)?;
+        if self.channels > common.conns {
+            return Err("--channels without subscribers: give as many --conns".to_owned());
+        }
+        if self.publishers > self.channels {
+            return Err("--publishers without channels: give as many --channels".to_owned());
+        }
+        if self.payload < PAYLOAD_BYTES_MIN {
+            return Err(format!("--payload is {PAYLOAD_BYTES_MIN} at least"));
+        }
+        check_in_flight(self.payload, self.pipeline)
+    }
+
+    fn conns_all(&self, common: &Common) -> u64 {
+        [common.conns, self.publishers, self.beside].map(u64::from).iter().sum()
+    }
+
+    fn workers_apart(&self) -> usize {
+        usize::from(self.beside > 0)
+    }
+
+    fn conns(&self, common: &Common, worker: usize, workers: usize) -> u32 {
+        let publishing = workers - self.workers_apart();
+        if worker == publishing {
+            return self.beside;
+        }
+        part(self.publishers + common.conns, worker, publishing)
+    }
+
+    fn in_flight_bytes(&self) -> u32 {
+        self.payload * self.pipeline
+    }
+
+    fn counted_from(&self) -> CountedFrom {
+        if self.rate.is_some() { CountedFrom::Due } else { CountedFrom::SentInClosedLoop }
+    }
+
+    fn must_receive(&self) -> bool {
+        true
+    }
+
+    fn bytes_per_connection(&self) -> usize {
+        Fleet::<WsClient<Fanout>>::MEMBER_BYTES
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        let settings = Settings { args: self.clone(), setup: setup.client(&config) };
+        let shared = || Arc::new(settings.shared(Arc::clone(setup.wakeups)));
+        let shared = Arc::clone(self.shared.get_or_init(shared));
+        let conns = config.share.conns;
+        setup.start_ws(config, move |_| Fanout::new(settings, shared, conns))
+    }
+
+    fn fanout_facts(&self, times: &Times) -> Option<FanoutFacts> {
+        Some(FanoutFacts {
+            publications: self.shared.get()?.over(),
+            last_delivery_us: latency(&times.over, self.counted_from()),
+            beside_us: (self.beside > 0).then(|| latency(&times.beside, CountedFrom::Due)),
+        })
+    }
+}
