@@ -1,5 +1,4 @@
-//! What a promise is, and how records show whether it is kept. The promises themselves are in
-//! [`promises`](crate::promises).
+//! Promises, and how records show whether one is kept. The promises themselves are in `promises.rs`.
 
 use clap::ValueEnum;
 
@@ -94,16 +93,16 @@ impl Target {
     }
 }
 
-/// What a promise is computed from.
+/// The records that a promise is computed from.
 #[derive(Clone, Copy)]
 pub(crate) enum Evidence {
-    /// One run, if it is what the promise is about.
+    /// One run that meets the needs.
     Run(Needs, fn(&Run) -> Option<f64>),
-    /// The most connections of the newest search whose step is what the promise is about.
+    /// The most connections of a step of the newest search that meets the needs.
     Most(Needs),
     /// `ab` while a run holds its connections, and which of several rounds counts.
     Ab(Needs, fn(&Ab) -> f64, fn(&Spread) -> f64),
-    /// Its requests per second divided by those that nginx answers beside the same run, in pairs.
+    /// The requests per second of `ab`, divided by those of `ab` against nginx in the same run, in pairs.
     AbBesideNginx(Needs),
     /// A run's value divided by another's, of ours both.
     Beside(Needs, Needs, fn(&Run) -> Option<f64>),
@@ -111,7 +110,7 @@ pub(crate) enum Evidence {
     Peers(Needs, fn(&Run) -> Option<f64>, compare::Better),
 }
 
-/// What a run must be for a promise to be about it.
+/// Conditions that a run must meet to show a promise.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
     pub(crate) scenarios: &'static [Scenario],
@@ -124,7 +123,7 @@ pub(crate) struct Needs {
     pub(crate) descriptors: Option<&'static str>,
     pub(crate) open_files_max: Option<u64>,
     pub(crate) payload: Option<u64>,
-    pub(crate) topics: Option<Topics>,
+    pub(crate) channels: Option<Channels>,
     /// Whether messages are sent on a schedule, or each when one has come back.
     pub(crate) scheduled: bool,
     pub(crate) p90_ms_max: Option<f64>,
@@ -142,7 +141,7 @@ impl Needs {
             descriptors: None,
             open_files_max: None,
             payload: None,
-            topics: None,
+            channels: None,
             scheduled: false,
             p90_ms_max: None,
             faults_per_answer_max: None,
@@ -182,8 +181,8 @@ impl Needs {
         if let Some(payload) = self.payload.filter(|&payload| payload != p.payload) {
             return Some(format!("messages of {} B instead of {payload} B", p.payload));
         }
-        if self.topics.is_some_and(|topics| !topics.are(p)) {
-            return Some(format!("{} topics", p.channels));
+        if self.channels.is_some_and(|channels| !channels.are(p)) {
+            return Some(format!("{} channels", p.channels));
         }
         if p.rate.is_some() != self.scheduled {
             let pace = if self.scheduled { "no schedule" } else { "a schedule" };
@@ -206,25 +205,25 @@ impl Needs {
     }
 }
 
-/// How many topics there are to be.
+/// The number of channels.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Topics {
+pub(crate) enum Channels {
     One,
     /// Each subscriber has its own.
     Own,
 }
 
-impl Topics {
+impl Channels {
     fn are(self, parameters: &Parameters) -> bool {
         match self {
-            Topics::One => parameters.channels == 1,
-            Topics::Own => parameters.channels == parameters.conns,
+            Channels::One => parameters.channels == 1,
+            Channels::Own => parameters.channels == parameters.conns,
         }
     }
 }
 
 impl Promise {
-    /// What the newest records that can show this promise say; `None` while there are none.
+    /// The value in the newest records that can show this promise; `None` while there are none.
     pub(crate) fn measure(&self, records: &Records) -> Option<Measured> {
         match self.evidence {
             Evidence::Run(needs, value) => {
@@ -329,9 +328,9 @@ mod tests {
     use crate::records::Line;
     use crate::values::user_bytes;
 
+    /// Shows on which side of each the border itself is, and how it is said.
     #[test]
     fn targets_have_their_borders() {
-        // Shows on which side of each the border itself is, and how it is said.
         assert!(Target::AtMost(96.0).is_kept(96.0) && !Target::AtMost(96.0).is_kept(96.1));
         assert!(Target::Below(60.0).is_kept(59.9) && !Target::Below(60.0).is_kept(60.0));
         assert!(Target::AtLeast(1.0).is_kept(1.0) && !Target::AtLeast(1.0).is_kept(0.99));
@@ -339,9 +338,9 @@ mod tests {
         assert_eq!(Target::Below(60.0).text(Unit::Seconds), "below 60 s");
     }
 
+    /// Shows that ids are unique and that no verdict is about nothing.
     #[test]
     fn each_published_run_is_promised_something() {
-        // Shows that ids are unique and that no verdict is about nothing.
         let mut ids: Vec<_> = PROMISES.iter().map(|promise| promise.id).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -351,10 +350,10 @@ mod tests {
         }
     }
 
+    /// Shows that a later run replaces an earlier one even if it is worse, and that others
+    /// neither by their label, nor interrupted, nor too small do.
     #[test]
     fn the_newest_run_that_can_show_it_counts() {
-        // Shows that a later run replaces an earlier one even if it is worse, and that others
-        // neither by their label, nor interrupted, nor too small do.
         let mut records = Records::fixture();
         let needs = Needs::of(&[Scenario::WsIdle], 10_000);
         let user = |records: &Records| {
@@ -385,10 +384,10 @@ mod tests {
         }
     }
 
+    /// Shows that steps which missed do not count, that an older search does not either, and
+    /// that a newer one without any step that held leaves nothing.
     #[test]
     fn a_search_ends_at_its_greatest_step_that_held() {
-        // Shows that steps which missed do not count, that an older search does not either, and
-        // that a newer one without any step that held leaves nothing.
         let mut records = Records::fixture();
         let run = records.runs().find(|(_, run)| run.scenario == Scenario::HttpKeepalive);
         let mut run = run.expect("one").1.clone();
@@ -401,7 +400,7 @@ mod tests {
             run.hold.as_mut().expect("held").requests = 10_000;
             run.errors.insert("lost".to_owned(), lost);
             let place = Place { file: file.to_owned(), line: conns as usize };
-            Line { place, content: Content::Run(Box::new(run)) }
+            Line::of(place, run)
         };
         let promise = PROMISES.iter().find(|promise| promise.about == Some(About::R4));
         let most = |records: &Records| {
@@ -417,9 +416,9 @@ mod tests {
         assert_eq!(most(&records), None);
     }
 
+    /// Shows that only lines between a run's start and its record are of that run.
     #[test]
     fn ab_belongs_to_the_run_around_it() {
-        // Shows that only lines between a run's start and its record are of that run.
         let records = Records::fixture();
         let run = records.runs().find(|(_, run)| run.scenario == Scenario::HttpKeepalive);
         let (place, run) = run.expect("one");

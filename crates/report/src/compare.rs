@@ -1,14 +1,14 @@
 //! Our server beside others that did the same work in the same run of a script.
 //!
 //! Contestants take turns, so the first record of one is the neighbour of the first of the other,
-//! and so on: ratios are taken between neighbours, and their median is less disturbed by what else
-//! the machine did than a ratio of medians.
+//! and so on: ratios are taken between neighbours, and their median is less disturbed by other
+//! work of the machine than a ratio of medians.
 
 use crate::figures::Spread;
 use crate::records::{OURS, Place, Run, ended, work};
 use murre_record::Scenario;
 
-/// What records say about a promise.
+/// The value of a promise in records.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Measured {
     pub(crate) value: f64,
@@ -62,7 +62,7 @@ impl Server<'_> {
         Spread::of(self.rounds.iter().filter_map(|(_, run)| value(run)).collect())
     }
 
-    /// What this server did divided by what another did, round by round.
+    /// This server's value divided by another's, round by round.
     pub(crate) fn beside(
         &self,
         other: &Server<'_>,
@@ -160,13 +160,13 @@ pub(crate) fn with_best_peer<'r>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::Records;
+    use crate::records::{Line, Records};
     use crate::values::{p99_ms, per_second};
 
+    /// Shows that ratios are taken pair by pair: where the machine was slow for both in one
+    /// round, the ratios stay.
     #[test]
     fn rounds_are_compared_with_their_neighbours() {
-        // Shows that ratios are taken pair by pair: where the machine was slow for both in one
-        // round, the ratios stay.
         let mut records = Records::fixture();
         let mut round = 0;
         for line in &mut records.lines {
@@ -187,10 +187,10 @@ mod tests {
         assert_eq!(ours.spread(per_second).expect("two rounds").min, 30.0);
     }
 
+    /// Shows that connections which are idle beside and a schedule are not mixed with the rest,
+    /// and that the newest comparison of the same work replaces the older one.
     #[test]
     fn other_work_is_another_comparison() {
-        // Shows that connections which are idle beside and a schedule are not mixed with the rest,
-        // and that the newest comparison of the same work replaces the older one.
         let mut records = Records::fixture();
         let mut more = Vec::new();
         for (index, (place, run)) in records.runs().enumerate() {
@@ -205,9 +205,8 @@ mod tests {
             for (file, change) in ["idle", "idle", "newer"].into_iter().zip(changes) {
                 let mut run = run.clone();
                 change(&mut run);
-                let content = crate::records::Content::Run(Box::new(run));
                 let place = Place { file: file.to_owned(), line: place.line + 100 * index };
-                more.push(crate::records::Line { place, content });
+                more.push(Line::of(place, run));
             }
         }
         records.lines.extend(more);
@@ -226,9 +225,9 @@ mod tests {
         assert!(groups[2].scheduled() && groups[1].idle_beside() == 18_000);
     }
 
+    /// Shows which of two peers counts, when more is better and when less is.
     #[test]
     fn the_best_peer_is_the_one_to_beat() {
-        // Shows which of two peers counts, when more is better and when less is.
         let mut records = Records::fixture();
         let mut third = Vec::new();
         for (place, run) in records.runs() {
@@ -237,8 +236,8 @@ mod tests {
                 run.label = "faster".to_owned();
                 run.hold.as_mut().expect("held").requests_per_second *= 2.0;
                 run.latency_us.p99 *= 2;
-                let content = crate::records::Content::Run(Box::new(run));
-                third.push(crate::records::Line { place: place.clone(), content });
+
+                third.push(Line::of(place.clone(), run));
             }
         }
         let value = |records: &Records, value: fn(&Run) -> Option<f64>, better| {

@@ -1,6 +1,6 @@
 //! Numbers as people read them: three figures that matter, groups of three digits, units.
 
-/// What a number counts.
+/// The unit of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     Bytes,
@@ -109,9 +109,9 @@ impl Spread {
 mod tests {
     use super::*;
 
+    /// Shows rounding at the borders between the forms.
     #[test]
     fn numbers_have_the_figures_that_matter() {
-        // Shows rounding at the borders between the forms.
         let cases = [
             (0.0, "0"),
             (0.04151, "0.0415"),
@@ -133,9 +133,9 @@ mod tests {
         assert_eq!(chosen, ["96 B", "4,220 B", "100 B"]);
     }
 
+    /// Shows both parities, and that one value has no range.
     #[test]
     fn spreads_are_least_middle_and_greatest() {
-        // Shows both parities, and that one value has no range.
         let spread = Spread::of(vec![3.0, 1.0, 2.0, 10.0]).unwrap();
         assert_eq!(spread, Spread { min: 1.0, median: 2.5, max: 10.0 });
         assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]).unwrap().median, 2.0);

@@ -1,5 +1,4 @@
-//! `murre-report`: what the records of `murre-load` say, beside what others have published and what
-//! Murre promises.
+//! `murre-report`: the records of `murre-load` beside published figures and Murre's promises.
 //!
 //! ```text
 //!   records ─▶ values, compare ─▶ claims ◀─ promises, published

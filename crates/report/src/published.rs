@@ -1,5 +1,5 @@
-//! What others have published, as their authors did, and what was measured of them beside us
-//! before there were records. Figures that nobody published are `None`.
+//! Figures of other systems, published by their authors, or measured by us before there were records.
+//! Figures that were not published are `None`.
 
 use crate::claims::{self, About, Needs};
 use crate::figures::{Spread, Unit};
@@ -11,7 +11,7 @@ use murre_record::Outcome;
 /// A published run that is reproduced.
 pub(crate) struct PublishedRun {
     pub(crate) about: About,
-    /// What a run of ours must be to be beside it, however large.
+    /// Conditions for a run of ours beside it, of any size.
     pub(crate) needs: Needs,
     pub(crate) title: &'static str,
     pub(crate) machine: &'static str,
@@ -252,13 +252,13 @@ pub(crate) static RUNS: [PublishedRun; 6] = [
     },
 ];
 
-/// What the article of 2012 says of a server, as far as there are figures.
+/// A server in the article of 2012.
 pub(crate) struct PubSubServer {
     pub(crate) name: &'static str,
     /// Connections, and messages per second with them; between two of them the article says nothing
     /// or that it was even.
     pub(crate) points: [(f64, f64); 2],
-    /// What stopped it.
+    /// The reason for its limit.
     pub(crate) end: &'static str,
 }
 
@@ -286,7 +286,7 @@ pub(crate) static PUBSUB: [PubSubServer; 4] = [
     },
 ];
 
-/// What one connection costs a system.
+/// The cost of a connection to a system.
 pub(crate) struct System {
     pub(crate) name: &'static str,
     /// Bytes of user space; `heap` where only that was published.
@@ -312,7 +312,7 @@ const fn measured(peer: &'static str, name: &'static str, user: f64, total: f64)
     System { name, user: Some(user), total: Some(total), source, peer: Some(peer) }
 }
 
-/// By what a connection costs in user space.
+/// Ordered by user space per connection.
 pub(crate) static SYSTEMS: [System; 15] = [
     measured("uwebsockets", "uWebSockets, C++", 251.0, 4_306.0),
     told("greatws, Go", Some(448.0), None, "its authors, 2024, 1M WebSockets, RSS"),
@@ -346,7 +346,7 @@ pub(crate) fn peer(label: &str) -> &str {
     label.strip_suffix("-lean").unwrap_or(label)
 }
 
-/// What people call the server with this label.
+/// The display name of the server with this label.
 pub(crate) fn peer_name(label: &str) -> String {
     let name = match peer(label) {
         OURS => "Murre",
@@ -358,5 +358,5 @@ pub(crate) fn peer_name(label: &str) -> String {
     format!("{name}{}", if label.ends_with("-lean") { LEAN } else { "" })
 }
 
-/// Ends the names of those.
+/// The suffix of their names.
 const LEAN: &str = ", lean";

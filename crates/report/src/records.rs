@@ -1,4 +1,4 @@
-//! Records, read back: what `report` and `verdict` know of a run is in its line and nowhere else.
+//! Reads records. All that reports and verdicts know of a run is in its line.
 //!
 //! A file of records holds one JSON object a line. Besides the records of scenarios there are
 //!
@@ -26,7 +26,16 @@ use crate::figures::grouped;
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) place: Place,
+    pub(crate) stamp: Stamp,
     pub(crate) content: Content,
+}
+
+#[cfg(test)]
+impl Line {
+    /// A record that is not in a file.
+    pub(crate) fn of(place: Place, run: Run) -> Line {
+        Line { place, stamp: Stamp::default(), content: Content::Run(Box::new(run)) }
+    }
 }
 
 /// Where a line is: the file's name in its directory, and its number from 1.
@@ -53,6 +62,17 @@ pub(crate) enum Content {
     Weighed(Box<Weighed>),
 }
 
+/// Selects the lines of one kind.
+macro_rules! kind {
+    ($kind:ident) => {
+        |content| match content {
+            $crate::records::Content::$kind(line) => Some(line),
+            _ => None,
+        }
+    };
+}
+pub(crate) use kind;
+
 /// A record of a scenario.
 pub(crate) type Run = Record<Parameters>;
 
@@ -74,7 +94,7 @@ pub(crate) struct Parameters {
     pub(crate) hostile: u64,
 }
 
-/// What `ab` says of the server while connections are held.
+/// The result of `ab` against the server while connections are held.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Ab {
     /// The server: `murre`, `nginx`.
@@ -89,8 +109,8 @@ pub(crate) struct Ab {
     pub(crate) longest_ms: f64,
 }
 
-/// Where a line is from that does not say so itself. Older lines have none.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// Where a line is from. Older lines do not say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Stamp {
     pub(crate) started: Option<String>,
     pub(crate) commit: Option<String>,
@@ -103,8 +123,6 @@ pub(crate) struct Form {
     pub(crate) form: String,
     pub(crate) echoes_per_second: f64,
     pub(crate) echoes_per_cpu_second: f64,
-    #[serde(flatten)]
-    pub(crate) stamp: Stamp,
 }
 
 /// One run of one form of accepting: how many of the connections each of two shards took, and what
@@ -114,8 +132,6 @@ pub(crate) struct Accept {
     pub(crate) accept: String,
     pub(crate) shares: [f64; 2],
     pub(crate) cpu_us: f64,
-    #[serde(flatten)]
-    pub(crate) stamp: Stamp,
 }
 
 /// One round of one form of receiving, by a ring that does nothing else.
@@ -127,25 +143,19 @@ pub(crate) struct Receive {
     pub(crate) rate: Option<u64>,
     pub(crate) echoes_per_cpu_second: f64,
     pub(crate) enters_per_echo: f64,
-    #[serde(flatten)]
-    pub(crate) stamp: Stamp,
 }
 
-/// What the kernel keeps for a connection on which nothing arrives.
+/// The kernel's memory for a connection without input.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct IdleReceive {
     pub(crate) idle_receive: String,
     pub(crate) kernel_bytes_per_connection: f64,
-    #[serde(flatten)]
-    pub(crate) stamp: Stamp,
 }
 
 /// How fast masks come off.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Mask {
     pub(crate) sizes: Vec<MaskSize>,
-    #[serde(flatten)]
-    pub(crate) stamp: Stamp,
 }
 
 /// Of payloads of one size, in 10^9 bytes a second.
@@ -158,15 +168,13 @@ pub(crate) struct MaskSize {
     pub(crate) tungstenite_decode_gb_per_s: f64,
 }
 
-/// What a server's memory was before, during and after a burst of large messages.
+/// A server's memory before, during and after a burst of large messages.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Burst {
     pub(crate) burst: String,
     pub(crate) pss_before: u64,
     pub(crate) rss_most: u64,
     pub(crate) pss_after: u64,
-    #[serde(flatten)]
-    pub(crate) stamp: Stamp,
 }
 
 /// One number beside its target.
@@ -175,18 +183,14 @@ pub(crate) struct Check {
     pub(crate) check: String,
     pub(crate) measured: f64,
     pub(crate) target: String,
-    #[serde(flatten)]
-    pub(crate) stamp: Stamp,
 }
 
-/// What one of many idle subscribers costs, by the way in which it is told.
+/// The cost of one of many idle subscribers, by transport.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Subscribers {
     pub(crate) subscribers: String,
     pub(crate) connections: u64,
     pub(crate) user_bytes: f64,
-    #[serde(flatten)]
-    pub(crate) stamp: Stamp,
 }
 
 /// A server whose allocator asks for pages of this size.
@@ -195,27 +199,23 @@ pub(crate) struct Pages {
     pub(crate) pages: String,
     pub(crate) user_bytes: f64,
     pub(crate) messages_per_cpu_second: f64,
-    #[serde(flatten)]
-    pub(crate) stamp: Stamp,
 }
 
-/// A server by one interface of the kernel: what each of many WebSockets takes, and echo on some of
+/// A server by one interface of the kernel: the memory of each of many WebSockets, and echo on some of
 /// them.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Interface {
     pub(crate) io: String,
     pub(crate) user_bytes: f64,
-    /// Of the kernel's part, what waits for input.
+    /// The part of the kernel's memory that waits for input.
     pub(crate) wait_bytes: f64,
     pub(crate) total_bytes: Option<f64>,
     pub(crate) messages_per_second: f64,
     pub(crate) messages_per_cpu_second: f64,
     pub(crate) p99_us: f64,
-    #[serde(flatten)]
-    pub(crate) stamp: Stamp,
 }
 
-/// What `murre-load memory` wrote: a server weighed, or the check of the method.
+/// A record of `murre-load memory`: a server weighed, or the check of the method.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Weighed {
     pub(crate) started: String,
@@ -245,7 +245,7 @@ pub(crate) fn ended(run: &Run) -> bool {
     run.outcome != Outcome::Interrupted
 }
 
-/// What the run did, for people. Runs that did the same have the same.
+/// The work of a run in words. Runs with the same work have the same words.
 pub(crate) fn work(run: &Run) -> String {
     let p = &run.parameters;
     let conns = grouped(p.conns);
@@ -284,8 +284,8 @@ pub(crate) fn work(run: &Run) -> String {
         }
         Scenario::Fanout => {
             let to = match p.channels {
-                1 => format!("to {conns} subscribers of one topic"),
-                topics => format!("to {conns} subscribers of {} topics", grouped(topics)),
+                1 => format!("to {conns} subscribers of one channel"),
+                channels => format!("to {conns} subscribers of {} channels", grouped(channels)),
             };
             let mut work = format!("fan-out of {} B {to}", grouped(p.payload));
             if p.pipeline > 1 {
@@ -300,13 +300,13 @@ pub(crate) fn work(run: &Run) -> String {
             work
         }
         Scenario::Churn => {
-            format!("{conns} subscribers of {} topics who come and go", grouped(p.channels))
+            format!("{conns} subscribers of {} channels that come and go", grouped(p.channels))
         }
-        Scenario::Storm => format!("{conns} WebSockets, all but a few killed and back, twice"),
+        Scenario::Storm => format!("{conns} WebSockets, most of them killed and back, twice"),
         Scenario::Abuse => {
             format!("{conns} connections beside {} that are hostile", grouped(p.hostile))
         }
-        Scenario::Soak => format!("{conns} visitors at a time, who vanish in every way"),
+        Scenario::Soak => format!("{conns} connections at a time that vanish in every way"),
     }
 }
 
@@ -317,7 +317,7 @@ pub(crate) fn short_commit(commit: Option<&str>) -> String {
     format!("{digits:.12}{mark}")
 }
 
-/// All that could be read, in the order of files and lines, and what could not.
+/// All lines that could be read, in the order of files, and warnings about the others.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     pub(crate) lines: Vec<Line>,
@@ -359,7 +359,7 @@ impl Records {
             }
             let place = Place { file: file.clone(), line: index + 1 };
             match content(bytes) {
-                Ok(content) => self.lines.push(Line { place, content }),
+                Ok((stamp, content)) => self.lines.push(Line { place, stamp, content }),
                 Err(error) => {
                     self.warnings.push(format!("{file}:{}: skipped: {error}", place.line));
                 }
@@ -378,34 +378,13 @@ impl Records {
 
     /// The machines that lines are from.
     pub(crate) fn machines(&self) -> impl Iterator<Item = &Machine> {
-        self.lines.iter().filter_map(|line| match &line.content {
-            Content::Run(run) => Some(&run.machine),
-            content => content.stamp()?.machine.as_ref(),
-        })
+        self.lines.iter().filter_map(|line| line.stamp.machine.as_ref())
     }
 }
 
-impl Content {
-    /// What was added by `murre-load annotate`, of the kinds of lines that it is for.
-    pub(crate) fn stamp(&self) -> Option<&Stamp> {
-        match self {
-            Content::Form(form) => Some(&form.stamp),
-            Content::Accept(accept) => Some(&accept.stamp),
-            Content::Receive(receive) => Some(&receive.stamp),
-            Content::IdleReceive(idle) => Some(&idle.stamp),
-            Content::Mask(mask) => Some(&mask.stamp),
-            Content::Burst(burst) => Some(&burst.stamp),
-            Content::Check(check) => Some(&check.stamp),
-            Content::Pages(pages) => Some(&pages.stamp),
-            Content::Subscribers(subscribers) => Some(&subscribers.stamp),
-            Content::Interface(interface) => Some(&interface.stamp),
-            Content::Run(_) | Content::Ab(_) | Content::Weighed(_) => None,
-        }
-    }
-}
-
-fn content(bytes: &[u8]) -> Result<Content, String> {
+fn content(bytes: &[u8]) -> Result<(Stamp, Content), String> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let stamp = from(value.clone()).map_err(|error| error.to_string())?;
     let text = |key: &str| value.get(key).and_then(Value::as_str);
     let has = |key: &str| value.get(key).is_some();
     let content = match (text("tool"), text("bench")) {
@@ -424,7 +403,7 @@ fn content(bytes: &[u8]) -> Result<Content, String> {
         (None, None) if has("idle_receive") => from(value).map(Content::IdleReceive),
         _ => return Err("not a record that is known".to_owned()),
     };
-    content.map_err(|error| error.to_string())
+    content.map(|content| (stamp, content)).map_err(|error| error.to_string())
 }
 
 fn from<T: for<'a> Deserialize<'a>>(value: Value) -> serde_json::Result<T> {
@@ -435,9 +414,9 @@ fn from<T: for<'a> Deserialize<'a>>(value: Value) -> serde_json::Result<T> {
 mod tests {
     use super::*;
 
+    /// Shows what is cut, and that what a change adds to it is not.
     #[test]
     fn commits_are_short_and_keep_their_mark() {
-        // Shows what is cut, and that what a change adds to it is not.
         let commit = "7e2d3754ae8a0123456789abcdef";
         assert_eq!(short_commit(Some(commit)), "7e2d3754ae8a");
         assert_eq!(short_commit(Some(&format!("{commit}+changes"))), "7e2d3754ae8a+changes");
@@ -447,10 +426,11 @@ mod tests {
         );
     }
 
+    /// Shows each kind of line beside the records of scenarios, and that others are refused.
     #[test]
     fn lines_are_known_by_what_they_hold() {
-        // Shows each kind of line beside the records of scenarios, and that others are refused.
-        let kind = |line: &str| content(line.as_bytes());
+        let read = |line: &str| content(line.as_bytes());
+        let kind = |line: &str| read(line).map(|(_, content)| content);
         let form =
             r#"{"form":"a","echoes_per_second":1,"echoes_per_cpu_second":2,"turns_per_echo":0.5}"#;
         assert!(matches!(kind(form), Ok(Content::Form(_))));
@@ -458,10 +438,9 @@ mod tests {
             "messages_per_second":1,"messages_per_cpu_second":2,"p99_us":3}"#;
         assert!(matches!(kind(io), Ok(Content::Interface(_))));
         let accept = r#"{"accept":"Multishot","shares":[4000,4000],"cpu_us":9.5,"commit":"abc"}"#;
-        let accept = kind(accept).expect("a form of accepting");
+        let (stamp, accept) = read(accept).expect("a form of accepting");
         assert!(matches!(accept, Content::Accept(_)));
-        let commit = accept.stamp().and_then(|stamp| stamp.commit.as_deref());
-        assert_eq!(commit, Some("abc"));
+        assert_eq!(stamp.commit.as_deref(), Some("abc"));
         let check = r#"{"check":"p99, ms","measured":3.5,"target":"at most 10"}"#;
         assert!(matches!(kind(check), Ok(Content::Check(_))));
         let idle = r#"{"idle_receive":"Armed","kernel_bytes_per_connection":865}"#;

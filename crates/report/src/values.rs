@@ -8,7 +8,7 @@ pub(crate) fn error_rate(run: &Run) -> Option<f64> {
     Some(run.faults() as f64 / answers as f64)
 }
 
-/// What an idle connection costs the server's processors, in microseconds a second.
+/// The server's processor time for an idle connection, in microseconds a second.
 pub(crate) fn idle_cpu_us(run: &Run) -> Option<f64> {
     let hold = run.hold.as_ref()?;
     Some(hold.server_cpu_seconds? * 1e6 / hold.seconds / run.connections().max(1) as f64)
@@ -22,10 +22,10 @@ pub(crate) fn total_bytes(run: &Run) -> Option<f64> {
     run.memory.as_ref()?.total
 }
 
-/// What the server has before the first connection, for each shard.
+/// The server's memory before the first connection, for each shard.
 pub(crate) fn fixed_bytes_per_shard(run: &Run) -> Option<f64> {
     let memory = run.memory.as_ref()?;
-    // Fewer than one a core share what the process has once among too few.
+    // With fewer shards than cores the fixed memory of the process would be divided by too few.
     let shards = memory.server_before.shards.filter(|&shards| shards >= run.machine.cores)?;
     Some(memory.server_fixed_bytes as f64 / shards as f64)
 }
@@ -61,7 +61,7 @@ pub(crate) fn beside_p99_ms(run: &Run) -> Option<f64> {
     Some(beside.p99 as f64 / 1000.0)
 }
 
-/// What a message costs the server's processors.
+/// The server's processor time for a message, in microseconds.
 pub(crate) fn cpu_us(run: &Run) -> Option<f64> {
     per_cpu_second(run).map(|messages| 1e6 / messages)
 }
@@ -80,12 +80,12 @@ pub(crate) fn storm_faults(run: &Run) -> Option<f64> {
     whole.then(|| run.faults() as f64)
 }
 
-/// Until all were back who came at once.
+/// Until all connections were back that returned at once.
 pub(crate) fn storm_back_seconds(run: &Run) -> Option<f64> {
     Some(run.storm.as_ref()?.storms.first()?.back_in_seconds)
 }
 
-/// Of those who stayed, in the worst of the acts in which others were killed or came back.
+/// Of the connections that stayed, in the worst phase in which others were killed or returned.
 pub(crate) fn storm_p99_ms(run: &Run) -> Option<f64> {
     let worst =
         run.phases.iter().filter(|phase| phase.phase != "quiet").map(|phase| phase.latency_us.p99);
@@ -111,7 +111,7 @@ pub(crate) fn abuse_p99(run: &Run) -> Option<f64> {
     Some(abuse.abused_us.p99 as f64 / abuse.quiet_us.p99.max(1) as f64)
 }
 
-/// What was left behind, each kind of it once, and visits that went wrong.
+/// Kinds of things left behind, and kinds of visits that ended wrongly.
 pub(crate) fn soak_left(run: &Run) -> Option<f64> {
     run.soak.as_ref()?;
     Some(run.reasons.len() as f64)

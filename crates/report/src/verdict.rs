@@ -1,5 +1,5 @@
-//! `murre-report verdict`: the newest record of a file beside what was published, and whether it
-//! keeps what Murre promises.
+//! `murre-report verdict`: the newest record of a file beside the published figures, and whether it
+//! keeps Murre's promises.
 
 use std::path::PathBuf;
 

@@ -77,10 +77,10 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
+/// Shows that two places with the same records get the same bytes, pictures among them, and
+/// that the line which is cut off is named and left out.
 #[test]
 fn the_same_records_make_the_same_files() {
-    // Shows that two places with the same records get the same bytes, pictures among them, and
-    // that the line which is cut off is named and left out.
     let (one, other) = (Scratch::with_records("one"), Scratch::with_records("other"));
     for scratch in [&one, &other] {
         let output = run(&["--dir", &scratch.results()]);
@@ -99,10 +99,10 @@ fn the_same_records_make_the_same_files() {
     }
 }
 
+/// Shows a kept claim with its record, a pending one, a published figure beside ours, a peer's
+/// ratio, and the other kinds of lines.
 #[test]
 fn the_readme_says_what_the_records_say() {
-    // Shows a kept claim with its record, a pending one, a published figure beside ours, a peer's
-    // ratio, and the other kinds of lines.
     let scratch = Scratch::with_records("readme");
     run(&["--dir", &scratch.results()]);
     let readme = fs::read_to_string(scratch.path("bench-results/README.md")).expect("a README");
@@ -128,10 +128,10 @@ fn the_readme_says_what_the_records_say() {
     }
 }
 
+/// Shows that --check passes behind a report, writes nothing, and fails after a change by hand,
+/// with a picture that no record speaks of, and with another record.
 #[test]
 fn a_check_finds_what_is_not_as_the_records_say() {
-    // Shows that --check passes behind a report, writes nothing, and fails after a change by hand,
-    // with a picture that no record speaks of, and with another record.
     let scratch = Scratch::with_records("check");
     let results = scratch.results();
     let check = || run(&["--check", "--dir", &results]);
@@ -174,10 +174,10 @@ fn a_check_finds_what_is_not_as_the_records_say() {
     assert!(stderr(&output).contains("ws-upper-over-time.png"), "{}", stderr(&output));
 }
 
+/// Shows the table, the line of `ab` that goes with the run, and that a run of too few
+/// connections shows nothing.
 #[test]
 fn a_verdict_names_what_is_not_kept() {
-    // Shows the table, the line of `ab` that goes with the run, and that a run of too few
-    // connections shows nothing.
     let file = format!("{FIXTURE}/2026-11-23-http.jsonl");
     let output = run(&["verdict", "--run", "r1", &file]);
     assert_eq!(output.status.code(), Some(1));
@@ -195,9 +195,9 @@ fn a_verdict_names_what_is_not_kept() {
     assert!(widths.len() == 2 && widths[0] == widths[1], "{table}");
 }
 
+/// Shows exit code 0, with the fixture's run made as large and as fast as was promised.
 #[test]
 fn a_verdict_is_kept_by_a_run_that_keeps_it() {
-    // Shows exit code 0, with the fixture's run made as large and as fast as was promised.
     let text = fs::read_to_string(format!("{FIXTURE}/2026-11-23-upper.jsonl")).expect("there");
     let mut record: serde_json::Value = serde_json::from_str(&text).expect("a record");
     record["connect"]["connections"] = 600_000.into();
@@ -219,9 +219,9 @@ fn a_verdict_is_kept_by_a_run_that_keeps_it() {
     }
 }
 
+/// Shows that the step which missed the criterion, the last one, is not the one that is shown.
 #[test]
 fn a_verdict_of_a_search_is_about_its_greatest_step() {
-    // Shows that the step which missed the criterion, the last one, is not the one that is shown.
     let text = fs::read_to_string(format!("{FIXTURE}/2026-11-23-http.jsonl")).expect("there");
     let text = text.lines().nth(1).expect("a run");
     let mut record: serde_json::Value = serde_json::from_str(text).expect("a record");
@@ -248,9 +248,9 @@ fn a_verdict_of_a_search_is_about_its_greatest_step() {
     assert!(stderr(&output).contains(why), "{}", stderr(&output));
 }
 
+/// Shows that each mistake has its exit code and a line that names it.
 #[test]
 fn what_cannot_be_done_is_said() {
-    // Shows that each mistake has its exit code and a line that names it.
     for (arguments, code, why) in [
         ("--dir /nowhere", 1, "cannot read the records in /nowhere/records"),
         ("verdict --run r1 /nowhere", 1, "cannot read /nowhere"),

@@ -119,9 +119,9 @@ mod tests {
     use crate::tables::article::steps;
     use crate::tables::article::tests::records;
 
+    /// Shows that nothing is drawn outside and that all names are there.
     #[test]
     fn the_picture_has_every_step_and_every_server() {
-        // Shows that nothing is drawn outside and that all names are there.
         let records = records(&[(500, 9e4), (25_000, 8e4), (100_000, 6e4)]);
         let canvas = picture(&steps(&records));
         let svg = crate::pictures::svg::svg(&canvas);

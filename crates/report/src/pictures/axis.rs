@@ -23,7 +23,7 @@ impl Axis {
         Axis { from, to, start, end, logarithmic: true }
     }
 
-    /// Where a number is; what is beyond an end is at the end.
+    /// The place of a number; a number beyond an end is at the end.
     pub(crate) fn at(&self, value: f64) -> f32 {
         let scaled = |value: f64| if self.logarithmic { value.max(1e-9).ln() } else { value };
         let length = scaled(self.to) - scaled(self.from);
@@ -78,9 +78,9 @@ pub(crate) fn label(value: f64) -> String {
 mod tests {
     use super::*;
 
+    /// Shows both kinds of axis, labels, and that a number beyond the end stays inside.
     #[test]
     fn ticks_are_round_and_inside() {
-        // Shows both kinds of axis, labels, and that a number beyond the end stays inside.
         let axis = Axis::linear((0.0, 600_000.0), (100.0, 0.0));
         assert_eq!(axis.ticks(3), [0.0, 200_000.0, 400_000.0, 600_000.0]);
         assert_eq!((axis.at(0.0), axis.at(300_000.0), axis.at(1e9)), (100.0, 50.0, 0.0));

@@ -1,5 +1,5 @@
 //! A picture as a list of shapes, drawn the same as SVG (for the web) and as PNG (for everything
-//! else): [`svg`](crate::pictures::svg) and [`png`](crate::pictures::png).
+//! else): `svg.rs` and `png.rs`.
 //!
 //! Text is set in Noto Sans, which comes with the program, so that widths are known here and no
 //! machine needs a font.
@@ -9,14 +9,14 @@ use ttf_parser::Face;
 /// A colour, `0xRRGGBB`.
 pub(crate) type Colour = u32;
 
-/// What the pictures are painted with: Okabe and Ito's colours, which readers who see fewer
+/// The colours: Okabe and Ito's, which readers who see fewer
 /// colours can tell apart, and greys.
 pub(crate) mod palette {
     use super::Colour;
 
     pub(crate) const PAPER: Colour = 0xff_ff_ff;
     pub(crate) const INK: Colour = 0x1f_24_2b;
-    /// Labels beside what they explain.
+    /// Labels.
     pub(crate) const MUTED: Colour = 0x5d_66_72;
     pub(crate) const GRID: Colour = 0xe4_e7_eb;
     pub(crate) const BLUE: Colour = 0x00_72_b2;
@@ -24,7 +24,7 @@ pub(crate) mod palette {
     pub(crate) const VERMILLION: Colour = 0xd5_5e_00;
     pub(crate) const GREEN: Colour = 0x00_9e_73;
     pub(crate) const PURPLE: Colour = 0xcc_79_a7;
-    /// What is the same for everybody, and what others did.
+    /// Parts that are equal for all systems, and other systems.
     pub(crate) const STONE: Colour = 0xc3_ca_d3;
     pub(crate) const SLATE: Colour = 0x8a_94_a1;
 }
@@ -104,13 +104,13 @@ pub(crate) enum Shape {
 pub(crate) struct Canvas {
     pub(crate) width: f32,
     pub(crate) height: f32,
-    /// What a reader who does not see the picture is told.
+    /// The text for readers who do not see the picture.
     pub(crate) title: String,
     pub(crate) shapes: Vec<Shape>,
 }
 
 impl Canvas {
-    /// A picture with its title and what is below the title, in the style that all share.
+    /// A picture with its title and subtitle, in the common style.
     pub(crate) fn new(width: f32, height: f32, title: &str, subtitle: &str) -> Canvas {
         let mut canvas = Canvas { width, height, title: title.to_owned(), shapes: Vec::new() };
         canvas.rect(0.0, 0.0, width, height, palette::PAPER);
@@ -191,9 +191,9 @@ pub(crate) fn advance(face: &Face<'_>, letter: char) -> f32 {
 mod tests {
     use super::*;
 
+    /// Shows that widths grow with letters, size and weight, and that digits are equally wide.
     #[test]
     fn texts_are_as_wide_as_their_letters() {
-        // Shows that widths grow with letters, size and weight, and that digits are equally wide.
         let plain = Style::plain(10.0);
         assert_eq!(width_of("111", plain), width_of("888", plain));
         assert!(width_of("mm", plain) > width_of("m", plain));

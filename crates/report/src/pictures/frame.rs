@@ -1,4 +1,4 @@
-//! What the pictures have in common: their width, what colours mean, scales, names of rows.
+//! Common parts of the pictures: width, legend, scales, names of rows.
 
 use crate::pictures::axis::Axis;
 use crate::pictures::canvas::{Anchor, Canvas, Colour, MARGIN, Style, palette, width_of};
@@ -11,7 +11,7 @@ pub(crate) fn weight(size: f32, ours: bool) -> Style {
     if ours { style.bold() } else { style }
 }
 
-/// What colours mean, in one line below the subtitle.
+/// The legend, in one line below the subtitle.
 pub(crate) fn legend(canvas: &mut Canvas, keys: &[(Colour, &str)]) {
     let style = Style::plain(12.0);
     let mut x = MARGIN;

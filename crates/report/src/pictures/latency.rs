@@ -67,7 +67,7 @@ fn column(index: usize) -> f32 {
     WIDTH - 32.0 - 62.0 * (PERCENTILES.len() - 1 - index) as f32
 }
 
-/// What is measured in whole microseconds has three decimals of a millisecond.
+/// Whole microseconds are three decimals of a millisecond.
 fn number_ms(value: f64) -> String {
     if value < 0.995 { format!("{value:.3}") } else { short(value) }
 }

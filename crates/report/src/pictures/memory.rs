@@ -1,4 +1,4 @@
-//! What a connection costs beside other systems: all in, stacked, and user space alone, where the
+//! The cost of a connection beside other systems: all in, stacked, and user space alone, where the
 //! systems differ by more than bars could show.
 
 use crate::figures::{Unit, rounded, with_unit};
@@ -44,7 +44,7 @@ pub(crate) fn stacked(rows: &[Row]) -> Canvas {
             canvas.label(x, y + BAR - 5.5, &format!("{} B user", rounded(user)), muted);
         }
     }
-    // What is the same for everybody: nobody's bar can end before it.
+    // The socket costs the same in all systems: no bar can end before it.
     let socket = bytes.at(SOCKET_BYTES);
     canvas.dashed(&[(socket, TOP - 6.0), (socket, bottom)], palette::INK, 1.0);
     let style = Style::plain(12.0).anchor(Anchor::Middle);

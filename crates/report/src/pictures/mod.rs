@@ -108,7 +108,7 @@ pub(crate) fn all(records: &Records) -> Vec<Picture> {
     pictures
 }
 
-/// What the picture of connections and requests over the time of a run is called.
+/// The name of the picture of connections and requests over the time of a run.
 pub(crate) fn over_time_name(about: About) -> &'static str {
     match about {
         About::R1 => "http-keepalive-over-time",
@@ -120,7 +120,7 @@ pub(crate) fn over_time_name(about: About) -> &'static str {
     }
 }
 
-/// What the picture of the article's steps is called.
+/// The name of the picture of the article's steps.
 pub(crate) const ARTICLE_PICTURE: &str = "pubsub-2012";
 
 /// Of each server the round in the middle.

@@ -64,7 +64,7 @@ pub(crate) fn source(place: &Place, run: &Run) -> String {
     )
 }
 
-/// What a scenario asks for, and how many of them a second others have published.
+/// The requests of a scenario, and the rate that others have published.
 fn asked(scenario: Scenario) -> (&'static str, Option<(f64, &'static str)>) {
     match scenario {
         Scenario::HttpKeepalive => {
@@ -94,7 +94,7 @@ struct Panel {
     title: &'static str,
     colour: Colour,
     time: Axis,
-    /// What others have published.
+    /// The published rate.
     reference: Option<(f64, &'static str)>,
 }
 
@@ -174,6 +174,6 @@ fn pale(colour: Colour) -> Colour {
 const COMPARABLE: u64 = 500_000;
 
 const HEIGHT: f32 = 540.0;
-/// Where the time axis begins, behind the labels, and what is free behind its end.
+/// The start of the time axis, behind the labels, and the space behind its end.
 const LEFT: f32 = 84.0;
 const RIGHT: f32 = 40.0;

@@ -9,7 +9,7 @@ use crate::pictures::frame::{self, WIDTH, weight};
 use crate::published::peer_name;
 use crate::records::{OURS, Run};
 
-/// What a panel shows.
+/// A panel: its title and its value.
 pub(crate) type Measure = (&'static str, fn(&Run) -> Option<f64>);
 
 pub(crate) fn picture(title: &str, groups: &[&Group<'_>], panels: [Measure; 2]) -> Canvas {

@@ -156,9 +156,9 @@ mod tests {
     use super::*;
     use crate::pictures::canvas::palette;
 
+    /// Shows the scale, the colours, and that text leaves ink to the left of where it ends.
     #[test]
     fn shapes_are_where_they_were_put() {
-        // Shows the scale, the colours, and that text leaves ink to the left of where it ends.
         let mut canvas = Canvas::new(60.0, 120.0, "", "");
         canvas.rect(10.0, 80.0, 20.0, 10.0, palette::BLUE);
         canvas.text(50.0, 110.0, "HHH", Style::plain(20.0).anchor(Anchor::End));

@@ -71,7 +71,7 @@ fn list(points: &[(f32, f32)]) -> String {
     list
 }
 
-/// A tenth of a pixel is seen by nobody, and more digits make large files.
+/// One decimal: less than a tenth of a pixel is not visible, and more digits make larger files.
 fn number(value: f32) -> String {
     let text = format!("{value:.1}");
     text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
@@ -90,9 +90,9 @@ mod tests {
     use super::*;
     use crate::pictures::canvas::{Style, palette};
 
+    /// Shows that a label may hold any character, and how coordinates are written.
     #[test]
     fn text_is_escaped_and_numbers_are_short() {
-        // Shows that a label may hold any character, and how coordinates are written.
         let mut canvas = Canvas::new(100.0, 50.0, "a < b & c", "");
         canvas.text(1.25, 10.0, "90 % > 3", Style::plain(10.0));
         canvas.line(&[(0.0, 0.5), (10.04, 2.0)], palette::INK, 1.0);

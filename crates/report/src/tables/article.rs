@@ -20,7 +20,7 @@ pub(crate) fn steps(records: &Records) -> Vec<(&Place, &Run)> {
     steps
 }
 
-/// The article's columns of all steps, with what the others did with as many connections.
+/// The article's columns of all steps, beside the others' figures for as many connections.
 pub(crate) fn section(records: &Records) -> String {
     let steps = steps(records);
     if steps.is_empty() {
@@ -69,7 +69,7 @@ fn row(place: &Place, run: &Run) -> Vec<String> {
     cells
 }
 
-/// What a server did with so many connections, if that was published.
+/// A server's figure for so many connections, if it was published.
 fn published(server: &PubSubServer, connections: f64) -> String {
     let [first, last] = server.points;
     let even = first.1 == last.1 && (first.0..=last.0).contains(&connections);
@@ -83,7 +83,7 @@ fn published(server: &PubSubServer, connections: f64) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::records::{Content, Line};
+    use crate::records::Line;
 
     pub(crate) fn records(steps: &[(u64, f64)]) -> Records {
         let records = Records::fixture();
@@ -98,16 +98,16 @@ pub(crate) mod tests {
             run.started = format!("2026-12-01T00:00:{index:02}Z");
             run.hold.as_mut().expect("held").requests_per_second = rate;
             let place = Place { file: "2026-12-01-pubsub.jsonl".to_owned(), line: index + 1 };
-            Line { place, content: Content::Run(Box::new(run)) }
+            Line::of(place, run)
         };
         let lines = steps.iter().enumerate().map(line).collect();
         Records { lines, warnings: Vec::new() }
     }
 
+    /// Shows the order of steps, that a later run of one replaces an earlier, and which published
+    /// figure is beside which.
     #[test]
     fn the_newest_run_of_each_step_is_beside_the_published() {
-        // Shows the order of steps, that a later run of one replaces an earlier, and which published
-        // figure is beside which.
         let records = records(&[(1000, 9e4), (25_000, 8e4), (500, 7e4), (1000, 9.5e4)]);
         let connections: Vec<_> =
             steps(&records).iter().map(|(at, run)| (run.connections(), at.line)).collect();

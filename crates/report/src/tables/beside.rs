@@ -1,4 +1,4 @@
-//! Tables of what others have published beside what we have measured.
+//! Tables of published figures beside ours.
 
 use crate::claims;
 use crate::figures::{Unit, short, with_unit};
@@ -7,7 +7,7 @@ use crate::records::{Ab, OURS, Place, Records, Run, work};
 use crate::tables::markdown::{link, table};
 use crate::tables::memory_rows::{self, Row};
 
-/// What a connection costs each system.
+/// The cost of a connection to each system.
 pub(crate) fn systems(records: &Records) -> String {
     let rows = memory_rows::rows(records);
     let ours = rows.iter().find(|row| row.ours);

@@ -1,4 +1,4 @@
-//! The tables in files that people write: what is between `<!-- report: NAME -->` and
+//! The tables in files that people write: the text between `<!-- report: NAME -->` and
 //! `<!-- report end -->` is made from the records.
 
 use anyhow::{Context, bail};
@@ -77,7 +77,7 @@ fn measured(promise: &Promise, records: &Records) -> (String, String) {
     )
 }
 
-/// From the files to what is linked.
+/// The path from the files to the links' targets.
 const UP: &str = "bench-results/";
 
 const START: &str = "<!-- report: ";
@@ -87,10 +87,10 @@ const END: &str = "<!-- report end -->";
 mod tests {
     use super::*;
 
+    /// Shows that text around stays, that filling twice is filling once, and that mistakes are
+    /// found.
     #[test]
     fn only_what_is_between_markers_changes() {
-        // Shows that text around stays, that filling twice is filling once, and that mistakes are
-        // found.
         let records = Records::default();
         let text = "a\n<!-- report: memory -->\nold\n<!-- report end -->\nb\n";
         let once = filled(text, &records).unwrap();

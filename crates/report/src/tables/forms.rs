@@ -2,7 +2,7 @@
 
 use crate::figures::{Spread, Unit, grouped, rounded, short, with_unit};
 use crate::records::{
-    Accept, Burst, Check, Content, Form, Interface, Line, Mask, Pages, Records, Subscribers,
+    Accept, Burst, Check, Content, Form, Interface, Line, Mask, Pages, Records, Subscribers, kind,
     short_commit,
 };
 use crate::tables::lines::{newest, part};
@@ -24,10 +24,7 @@ pub(crate) fn section(records: &Records) -> String {
 }
 
 fn receiving(records: &Records) -> String {
-    let lines = newest(records, |content| match content {
-        Content::Form(form) => Some(form),
-        _ => None,
-    });
+    let lines = newest(records, kind!(Form));
     let mut names: Vec<&str> = Vec::new();
     for (_, form) in &lines {
         if !names.contains(&&form.form[..]) {
@@ -59,10 +56,7 @@ fn receiving(records: &Records) -> String {
 }
 
 fn interfaces(records: &Records) -> String {
-    let lines = newest(records, |content| match content {
-        Content::Interface(interface) => Some(interface),
-        _ => None,
-    });
+    let lines = newest(records, kind!(Interface));
     type Value = fn(&Interface) -> Option<f64>;
     let values = |io: &str, value: Value| -> Vec<f64> {
         let own = lines.iter().filter(|(_, interface)| interface.io == io);
@@ -96,10 +90,7 @@ fn interfaces(records: &Records) -> String {
 }
 
 fn accepting(records: &Records) -> String {
-    let lines = newest(records, |content| match content {
-        Content::Accept(accept) => Some(accept),
-        _ => None,
-    });
+    let lines = newest(records, kind!(Accept));
     let row = |(_, accept): &(&Line, &Accept)| {
         let [one, two] = accept.shares.map(rounded);
         vec![accept.accept.clone(), one, two, with_unit(accept.cpu_us, Unit::Micros)]
@@ -110,10 +101,7 @@ fn accepting(records: &Records) -> String {
 }
 
 fn masks(records: &Records) -> String {
-    let lines = newest(records, |content| match content {
-        Content::Mask(mask) => Some(mask),
-        _ => None,
-    });
+    let lines = newest(records, kind!(Mask));
     let sizes = lines.iter().flat_map(|(_, mask): &(&Line, &Mask)| &mask.sizes);
     let rows: Vec<_> = sizes
         .map(|size| {
@@ -132,10 +120,7 @@ fn masks(records: &Records) -> String {
 }
 
 fn pages(records: &Records) -> String {
-    let lines = newest(records, |content| match content {
-        Content::Pages(pages) => Some(pages),
-        _ => None,
-    });
+    let lines = newest(records, kind!(Pages));
     let values = |size: &str, value: fn(&Pages) -> f64| -> Vec<f64> {
         let own = lines.iter().filter(|(_, pages)| pages.pages == size);
         own.map(|(_, pages)| value(pages)).collect()
@@ -153,10 +138,7 @@ fn pages(records: &Records) -> String {
 }
 
 fn subscribers(records: &Records) -> String {
-    let lines = newest(records, |content| match content {
-        Content::Subscribers(subscribers) => Some(subscribers),
-        _ => None,
-    });
+    let lines = newest(records, kind!(Subscribers));
     let row = |(_, told): &(&Line, &Subscribers)| {
         let user = with_unit(told.user_bytes, Unit::Bytes);
         vec![told.subscribers.clone(), grouped(told.connections), user]
@@ -167,10 +149,7 @@ fn subscribers(records: &Records) -> String {
 }
 
 fn bursts(records: &Records) -> String {
-    let lines = newest(records, |content| match content {
-        Content::Burst(burst) => Some(burst),
-        _ => None,
-    });
+    let lines = newest(records, kind!(Burst));
     let row = |(_, burst): &(&Line, &Burst)| {
         let kib = |bytes: u64| format!("{} KiB", grouped(bytes / 1024));
         let [before, most, after] = [burst.pss_before, burst.rss_most, burst.pss_after].map(kib);
@@ -195,8 +174,7 @@ fn checks(records: &Records) -> String {
         return String::new();
     }
     let row = |(line, check): &(&Line, &Check)| {
-        let stamp = line.content.stamp();
-        let commit = short_commit(stamp.and_then(|stamp| stamp.commit.as_deref()));
+        let commit = short_commit(line.stamp.commit.as_deref());
         let place = link(&line.place, "");
         vec![check.check.clone(), short(check.measured), check.target.clone(), commit, place]
     };

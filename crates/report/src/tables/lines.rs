@@ -11,27 +11,24 @@ pub(crate) fn newest<'r, T>(
 ) -> Vec<(&'r Line, &'r T)> {
     let lines = records.lines.iter().filter_map(|line| Some((line, kind(&line.content)?)));
     let mut lines: Vec<_> = lines.collect();
-    let of = |line: &'r Line| {
-        (&line.place.file, line.content.stamp().and_then(|stamp| stamp.commit.as_ref()))
-    };
+    let of = |line: &'r Line| (&line.place.file, line.stamp.commit.as_ref());
     if let Some(&(last, _)) = lines.last() {
         lines.retain(|(line, _)| of(line) == of(last));
     }
     lines
 }
 
-/// A table with what was done and where its lines are from; nothing without lines.
+/// A section: a table, its description and the origin of its lines. Empty without lines.
 pub(crate) fn part<T>(title: &str, what: &str, lines: &[(&Line, &T)], table: &str) -> String {
     let Some(&(first, _)) = lines.first() else { return String::new() };
     let mut from = link(&first.place, "");
     if lines.len() > 1 {
         from += &format!(" to {}", lines[lines.len() - 1].0.place.line);
     }
-    let stamp = first.content.stamp();
-    if let Some(commit) = stamp.and_then(|stamp| stamp.commit.as_deref()) {
+    if let Some(commit) = first.stamp.commit.as_deref() {
         from += &format!(", commit {}", short_commit(Some(commit)));
     }
-    if let Some(machine) = stamp.and_then(|stamp| stamp.machine.as_ref()) {
+    if let Some(machine) = &first.stamp.machine {
         let machine = machines::name(machine);
         from += &format!(", [{machine}](machines/{machine}.json)");
     }

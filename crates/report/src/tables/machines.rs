@@ -18,7 +18,7 @@ pub(crate) fn files(records: &Records) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// What tells machines apart for people, and a hash of the rest.
+/// A name that tells machines apart: processor, size, kernel, and a hash of the rest.
 pub(crate) fn name(machine: &Machine) -> String {
     let words = machine.cpu.split(|letter: char| !letter.is_ascii_alphanumeric());
     let words = words.filter(|word| !word.is_empty() && !matches!(*word, "R" | "TM" | "CPU"));
@@ -44,9 +44,9 @@ fn hash(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
+    /// Shows a name, and that another setting makes another one.
     #[test]
     fn machines_are_told_apart() {
-        // Shows a name, and that another setting makes another one.
         let mut machine = Machine {
             cpu: "Intel(R) Xeon(R) CPU E5-2686 v4 @ 2.30GHz".to_owned(),
             cores: 2,

@@ -37,9 +37,9 @@ pub(crate) fn links(places: &[Place], up: &str) -> String {
 mod tests {
     use super::*;
 
+    /// Shows alignment, and that a bar in a cell does not end it.
     #[test]
     fn tables_survive_what_cells_hold() {
-        // Shows alignment, and that a bar in a cell does not end it.
         let rows = [vec!["a | b".to_owned(), "1".to_owned()]];
         let table = table(&["what", "how many>"], &rows);
         assert_eq!(table, "| what | how many |\n| --- | --: |\n| a \\| b | 1 |\n");

@@ -1,4 +1,4 @@
-//! Who costs how much: our newest measurements, those of peers beside us, and the published ones,
+//! The cost of a connection by system: our newest measurements, those of peers beside us, and the published ones,
 //! in one order.
 
 use std::cmp::Reverse;
@@ -22,7 +22,7 @@ pub(crate) struct Row {
     pub(crate) ours: bool,
     pub(crate) user: Option<f64>,
     pub(crate) kernel: Option<Kernel>,
-    /// Who says so; of ours what is not per connection.
+    /// The source; of ours the fixed cost.
     pub(crate) source: String,
     /// Its record, if it was measured here.
     pub(crate) place: Option<Place>,
@@ -31,7 +31,7 @@ pub(crate) struct Row {
 /// The kernel's part.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kernel {
-    /// Or all, where it is not known what is what.
+    /// Or all, where the parts are not known.
     pub(crate) socket: f64,
     /// The wait for input, the descriptor and page tables.
     pub(crate) wait: f64,
@@ -69,7 +69,7 @@ pub(crate) fn rows(records: &Records) -> Vec<Row> {
     });
     let mut others: Vec<Row> = told.collect();
     others.extend(peers.into_iter().map(|(_, row)| row));
-    // What has no published kernel part stands where a bare socket would put it.
+    // A system without a published kernel part is sorted as if it had a bare socket.
     let known = |row: &Row| row.total().unwrap_or(SOCKET_BYTES + row.user.unwrap_or_default());
     others.sort_by(|one, other| known(one).total_cmp(&known(other)));
     ours(records).into_iter().chain(others).collect()
@@ -143,18 +143,18 @@ fn known_memory(run: &Run) -> Option<&Memory> {
     (idle && memory.connections >= CONNECTIONS_MIN).then_some(memory)
 }
 
-/// With fewer, slabs that are not full blur what one costs.
+/// With fewer, slabs that are not full blur the cost of one.
 const CONNECTIONS_MIN: u64 = 10_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Content, Line};
+    use crate::records::Line;
 
+    /// Shows that a peer's record takes the place of the figure from before, and that neither a
+    /// search's step nor a fan-out is a row.
     #[test]
     fn a_record_stands_for_what_was_said_without_one() {
-        // Shows that a peer's record takes the place of the figure from before, and that neither a
-        // search's step nor a fan-out is a row.
         let mut records = Records::fixture();
         let name = |rows: &[Row]| -> Vec<String> {
             let named = rows.iter().filter(|row| row.name.starts_with("uWebSockets, "));
@@ -168,18 +168,18 @@ mod tests {
             let mut run = run.clone();
             run.label = label.to_owned();
             run.memory.as_mut().expect("measured").user = user;
-            let content = Content::Run(Box::new(run));
-            records.lines.push(Line { place: place.clone(), content });
+
+            records.lines.push(Line::of(place.clone(), run));
         }
         let ours = |records: &Records| rows(records).iter().filter(|row| row.ours).count();
         let before = ours(&records);
         let mut busy = run.clone();
         (busy.label, busy.scenario) = ("tokio-broadcast".to_owned(), Scenario::Fanout);
-        records.lines.push(Line { place: place.clone(), content: Content::Run(Box::new(busy)) });
+        records.lines.push(Line::of(place.clone(), busy));
         let mut step = run;
         step.scenario = Scenario::HttpKeepalive;
         step.parameters.idle = "4-12".to_owned();
-        records.lines.push(Line { place, content: Content::Run(Box::new(step)) });
+        records.lines.push(Line::of(place, step));
         assert_eq!(ours(&records), before);
 
         let all = rows(&records);

@@ -27,7 +27,7 @@ pub(crate) fn section(records: &Records, pictures: &[Picture]) -> String {
 
 type Measure = (&'static str, Unit, fn(&Run) -> Option<f64>);
 
-/// What is compared of a kind of work.
+/// The columns of a kind of work.
 fn measures(group: &Group<'_>) -> &'static [Measure] {
     const RATE: Measure = ("answers per second>", Unit::PerSecond, values::per_second);
     const CPU: Measure = ("per server-CPU-second>", Unit::Count, values::per_cpu_second);
@@ -51,7 +51,7 @@ fn measures(group: &Group<'_>) -> &'static [Measure] {
             &[RATE, CPU, P99]
         }
         Scenario::Storm | Scenario::Abuse | Scenario::Soak => &[P99],
-        // They ask when their idle time is over, whoever answers.
+        // Clients ask when their idle time is over, so the rate does not depend on the server.
         Scenario::HttpKeepalive | Scenario::WsUpper => &[CPU, P99, USER, TOTAL],
     }
 }

@@ -106,7 +106,7 @@ fn behind(records: &Records) -> String {
     table(&["record", "started", "command", "commit", "machine", "kernel"], &rows)
 }
 
-/// A command without what is different every time.
+/// A command without the arguments that differ in each run.
 fn repeatable(command: &str) -> String {
     let mut kept = Vec::new();
     let mut words = command.split(' ');
@@ -172,7 +172,7 @@ fn machines_table(records: &Records) -> String {
     table(&headings, &rows)
 }
 
-// ---- what is said around the tables ----
+// ---- text around the tables ----
 
 const INTRODUCTION: &str = "\
 # Measured

@@ -1,21 +1,15 @@
 //! The table of forms of receiving, by a ring that does nothing else.
 
 use crate::figures::{Spread, Unit, grouped, short, with_unit};
-use crate::records::{Content, Line, Receive, Records};
+use crate::records::{Line, Receive, Records, kind};
 use crate::tables::lines::{newest, part};
 use crate::tables::markdown;
 
-/// A column for each payload and rate: what a form does with a second of processor time, beside what
+/// A column for each payload and rate: the echoes of a form in a second of processor time, beside those of
 /// the first form does in the same round, for the machine changes its speed between rounds.
 pub(crate) fn table(records: &Records) -> String {
-    let lines = newest(records, |content| match content {
-        Content::Receive(receive) => Some(receive),
-        _ => None,
-    });
-    let idle = newest(records, |content| match content {
-        Content::IdleReceive(idle) => Some(idle),
-        _ => None,
-    });
+    let lines = newest(records, kind!(Receive));
+    let idle = newest(records, kind!(IdleReceive));
     let (mut forms, mut loads) = (Vec::new(), Vec::new());
     for (_, line) in &lines {
         let (form, load) = (&line.receive[..], (line.rate, line.payload));
