@@ -1,5 +1,5 @@
-//! Measures the forms that a ring can take against each other: echoes per second of server CPU time
-//! on 64 connections, server on one core, client on the other, all forms in turn, several rounds.
+//! Compares the forms of a ring: echoes per second of the server's CPU time on 64 connections, with the
+//! server on one core and the client on another, all forms in turn, in several rounds.
 //!
 //! `cargo run --release --example forms [ROUNDS]` prints one JSON line a run.
 
@@ -20,10 +20,11 @@ const CONNS: usize = 64;
 const BYTES: usize = 32;
 const SPAN: Duration = Duration::from_secs(3);
 
-/// Sends back what arrives. The client is one too, that begins.
+/// Sends back the bytes that arrive. The client does the same, after a first message.
 struct Echo {
-    /// Where to connect, for the client.
+    /// The address to connect to, for the client.
     connect: Option<SocketAddr>,
+    /// The end of the measurement, for the client.
     ends: Option<Instant>,
 }
 
@@ -85,7 +86,7 @@ fn measure(io: Io, descriptors: Descriptors, receive: Receive) -> io::Result<Str
         let ring = KernelRing::new(RingConfig { listeners: vec![listener], ..config() })?;
         let mut shard =
             Shard::new(ring, Echo { connect: None, ends: None }, &ShardConfig::default());
-        // The other end is gone only when the whole run has failed.
+        // The receiver is gone only when the whole run has failed.
         let _ = tell.send((shard.mailbox(), shard.counters()));
         shard.run()?;
         Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
@@ -95,7 +96,7 @@ fn measure(io: Io, descriptors: Descriptors, receive: Receive) -> io::Result<Str
     let client = Echo { connect: Some(to), ends: Some(Instant::now() + SPAN) };
     let config = RingConfig { io, descriptors, conns_max: 256, ..Default::default() };
     Shard::new(KernelRing::new(config)?, client, &ShardConfig::default()).run()?;
-    // A full mailbox has a stop in it already.
+    // A full mailbox contains a stop already.
     let _ = mailbox.post(());
     let cpu = server.join().expect("the server does not panic")?.as_secs_f64();
     let echoes = counters.bytes_in.get() as f64 / BYTES as f64;

@@ -1,14 +1,14 @@
 //! The receive buffers of one shard: one block of memory, leased in equal pieces.
 //!
-//! An idle connection owns no buffer. One is leased when a receive is submitted and given back when
-//! its bytes are consumed, mostly within the same turn, so the last returned, whose lines are still
-//! in the cache, is leased next. A turn that finds more to read than there are buffers reads the
-//! rest in the next: a shard needs few.
+//! An idle connection has no buffer. The shard leases one when it submits a receive and gives it back
+//! when it has consumed the bytes, mostly within the same turn. The buffer given back last, which is
+//! still in the cache, is leased next. A shard needs few: if a turn has more to read than there are
+//! buffers, the next turn reads the rest.
 
 use std::io;
 use std::ptr::{self, NonNull};
 
-/// A buffer of the arena, held by one owner at a time.
+/// A buffer of the arena. Not `Clone`: it has one owner at a time.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Lease(u16);
 
@@ -23,9 +23,9 @@ impl Lease {
     }
 }
 
-/// The block and what is free of it.
+/// The block, and the buffers in it that are free.
 pub(super) struct Arena {
-    /// `count * size` bytes, mapped in `new`, owned.
+    /// `count * size` bytes, mapped in `new` and owned by this.
     block: NonNull<u8>,
     size: usize,
     count: usize,
@@ -33,8 +33,11 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// `count` buffers of `size` bytes, taken up in memory from the start: they are a cost of the
-    /// shard, not of the connections that come to use them first.
+    /// Makes `count` buffers of `size` bytes, in memory from the start: they are a cost of the shard, not
+    /// of the first connections that use them.
+    ///
+    /// # Errors
+    /// `ENOMEM` if there is no memory.
     pub(super) fn new(count: u16, size: u32) -> io::Result<Self> {
         assert!(count > 0 && size > 0);
         let (count, size) = (count as usize, size as usize);
@@ -58,17 +61,17 @@ impl Arena {
         debug_assert!(self.free.len() <= self.count);
     }
 
-    /// The leased buffer. While the kernel writes into it its lease is inside the ring, so nobody
-    /// has it to call this with.
+    /// The leased buffer. While the kernel writes into it the lease is inside the ring, so no caller
+    /// has it.
     pub(super) fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
         let (start, len) = self.place(lease);
-        // SAFETY: the piece lies inside the block, which lives as long as `self` and was mapped
-        // full of zeros. It is nobody else's: a lease is held by one owner at a time, and the kernel's
-        // are inside the ring until their operation has completed.
+        // SAFETY: the buffer lies inside the block, which lives as long as `self` and was mapped full of
+        // zeros. No other reference to it exists: a lease has one owner at a time, and the leases of
+        // buffers that the kernel writes to are inside the ring until their operation has completed.
         unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 
-    /// Where the leased buffer is, for the kernel.
+    /// Address and size of the leased buffer, for the kernel.
     pub(super) fn place(&self, lease: &Lease) -> (*mut u8, usize) {
         let index = lease.0 as usize;
         assert!(index < self.count);
@@ -76,7 +79,7 @@ impl Arena {
         (unsafe { self.block.as_ptr().add(index * self.size) }, self.size)
     }
 
-    /// The whole block, to register it.
+    /// Address and size of the whole block, to register it.
     pub(super) fn block(&self) -> (*mut u8, usize) {
         (self.block.as_ptr(), self.count * self.size)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nix::sys::eventfd::EventFd;
 
-/// Ends another thread's wait. Cheap to clone.
+/// Ends the wait of a shard from another thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Waker(Arc<EventFd>);
 
@@ -13,9 +13,9 @@ impl Waker {
         Waker(event)
     }
 
-    /// Wakes the shard; once is enough however many reasons there are.
+    /// Wakes the shard. Several calls before it wakes count as one.
     pub fn wake(&self) {
-        // Fails only when the counter is at its maximum: then the shard is being woken already.
+        // Fails only when the counter of eventfd(2) is at its maximum: the shard is being woken already.
         let _ = self.0.write(1);
     }
 }

@@ -32,7 +32,7 @@ fn epoll(ring: &mut KernelRing) -> &mut Epoll {
     }
 }
 
-/// A ring with one connection, which it has made.
+/// A ring with one connection, which it has opened.
 struct Near {
     ring: KernelRing,
     socket: Socket,
@@ -104,8 +104,8 @@ impl Drop for Near {
     }
 }
 
-/// A socket that has been drained is not ready until more arrives; one that has not is at once,
-/// though the kernel has told of it once.
+/// A socket with unread bytes is ready at every poll, although the kernel reports one edge; an empty
+/// socket is not ready until more bytes arrive.
 #[test]
 fn what_an_edge_said_is_remembered_until_it_is_over() {
     let (mut near, mut far) = Near::pair();
@@ -113,7 +113,7 @@ fn what_an_edge_said_is_remembered_until_it_is_over() {
     near.is_not_ready();
     far.write_all(b"12345678").expect("room");
     near.is_ready();
-    // A full buffer says nothing about more.
+    // A receive that fills its buffer does not empty the socket.
     assert_eq!(near.receive().expect("bytes"), b"12345678");
     near.poll();
     near.is_ready();
@@ -123,7 +123,7 @@ fn what_an_edge_said_is_remembered_until_it_is_over() {
     far.write_all(b"9").expect("room");
     near.is_ready();
     assert_eq!(near.receive().expect("bytes"), b"9");
-    // While nobody polls.
+    // Bytes that arrive while no poll is in flight.
     far.write_all(b"10").expect("room");
     near.wait_for(EpollFlags::EPOLLIN);
     near.is_not_ready();
@@ -131,8 +131,7 @@ fn what_an_edge_said_is_remembered_until_it_is_over() {
     near.is_ready();
 }
 
-/// A FIN that was told of in one edge with the bytes before it is not lost when those are received,
-/// and the end is there for everybody who asks.
+/// A FIN that shares an edge with the bytes before it is found after those, and at every later receive.
 #[test]
 fn a_fin_behind_bytes_is_found() {
     let (mut near, mut far) = Near::pair();
@@ -146,7 +145,7 @@ fn a_fin_behind_bytes_is_found() {
     }
 }
 
-/// A reset is told to who polls, and then to who receives.
+/// A reset completes the poll, and then fails the receive.
 #[test]
 fn a_reset_is_told() {
     let (mut near, far) = Near::pair();
@@ -158,7 +157,7 @@ fn a_reset_is_told() {
     assert_eq!(near.receive(), Err(Errno::ECONNRESET));
 }
 
-/// A receive stops before urgent data (`MSG_OOB`), and no edge tells of what is behind it.
+/// A receive stops before urgent data (`MSG_OOB`), and the bytes behind that are found without an edge.
 #[test]
 fn urgent_data_holds_nothing_up() {
     let (mut near, mut far) = Near::pair();
@@ -204,8 +203,8 @@ fn a_send_waits_for_room() {
     assert_eq!(next_completion(&mut near.ring).result, Err(Errno::EPIPE as i32));
 }
 
-/// Of rings that share a listener each accepts no more than it has accepts for, and none keeps
-/// another from what it leaves.
+/// Rings that share a listener each accept as many connections as they have accepts in flight, and leave
+/// the others to each other.
 #[test]
 fn a_ring_leaves_what_it_has_no_accepts_for() {
     let listener = Listener::bind("127.0.0.1:0".parse().expect("valid")).expect("a port");
@@ -228,7 +227,7 @@ fn a_ring_leaves_what_it_has_no_accepts_for() {
         ring.submit_and_wait(Some(Duration::ZERO)).expect("a working ring");
         assert!(ring.pop().is_none() && !epoll(ring).acceptors[0].watched);
     }
-    // The last is for whoever asks, and then there are no more.
+    // The last connection goes to the next accept, and then there are no more.
     rings[0].push(Op::Accept, Token { kind: OpKind::Accept, id: ConnId::new(0, 2) });
     unistd::close(next_completion(&mut rings[0]).result.expect("a socket") as RawFd).expect("open");
     rings[1].push(Op::Accept, Token { kind: OpKind::Accept, id: ConnId::new(1, 2) });

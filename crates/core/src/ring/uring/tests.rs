@@ -34,7 +34,7 @@ fn uring(ring: &mut KernelRing) -> &mut Uring {
     }
 }
 
-/// However much completes before anybody reads a completion, none is lost and no enter fails.
+/// If more operations complete than the completion queue holds, none is lost and no enter fails.
 #[test]
 fn more_completes_than_the_queue_holds() {
     const OPS: u32 = 3 * CQ_ENTRIES;
@@ -50,21 +50,24 @@ fn more_completes_than_the_queue_holds() {
         for _ in 0..OPS {
             let Completion { token, result, .. } = next_completion(&mut ring);
             assert_eq!(result, Err(libc::EBADF));
-            assert!(!std::mem::replace(&mut seen[token.id.index() as usize], true), "told twice");
+            assert!(
+                !std::mem::replace(&mut seen[token.id.index() as usize], true),
+                "it completes twice"
+            );
         }
     }
 }
 
-/// Bytes that tell when they are freed.
-struct Told(Arc<AtomicBool>, Vec<u8>);
+/// Bytes that set a flag when they are freed.
+struct Flagged(Arc<AtomicBool>, Vec<u8>);
 
-impl AsRef<[u8]> for Told {
+impl AsRef<[u8]> for Flagged {
     fn as_ref(&self) -> &[u8] {
         &self.1
     }
 }
 
-impl Drop for Told {
+impl Drop for Flagged {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -78,8 +81,8 @@ fn bytes_in_flight_outlive_the_ring() {
         let near = TcpStream::connect(door.local_addr().expect("bound")).expect("it listens");
         let (_far, _) = door.accept().expect("a connection");
         let freed = Arc::new(AtomicBool::new(false));
-        // More than the kernel's buffers take of somebody who does not read.
-        let data = Bytes::from_owner(Told(Arc::clone(&freed), vec![1; 64 << 20]));
+        // More than the kernel's buffers hold for a peer that does not read.
+        let data = Bytes::from_owner(Flagged(Arc::clone(&freed), vec![1; 64 << 20]));
         let socket = Socket(near.as_raw_fd() as u32);
         let mut at = 0;
         while {
@@ -95,8 +98,8 @@ fn bytes_in_flight_outlive_the_ring() {
     }
 }
 
-/// A connection that was accepted and that nobody has been told of is closed with the ring; one that
-/// comes later is for whoever listens still.
+/// A ring that ends closes connections in completions that the shard has not read, and leaves later
+/// ones to the other rings of the listener.
 #[test]
 fn what_was_accepted_last_is_closed() {
     let listener = Listener::bind("127.0.0.1:0".parse().expect("valid")).expect("a port");
@@ -106,14 +109,14 @@ fn what_was_accepted_last_is_closed() {
         (0..4).for_each(|index| ring.push(Op::Accept, token(OpKind::Accept, index)));
         let mut early: Vec<_> =
             (0..3).map(|_| TcpStream::connect(to).expect("it listens")).collect();
-        // They are accepted, and nobody reads the completions.
+        // They are accepted, and the completions are not read.
         let started = Instant::now();
         while uring(&mut ring).ring.completion().len() < 3 {
             ring.submit_and_wait(Some(Duration::ZERO)).expect("a working ring");
-            assert!(started.elapsed() < PATIENCE, "nobody is accepted");
+            assert!(started.elapsed() < PATIENCE, "no connection is accepted");
         }
         uring(&mut ring).end_descriptors();
-        assert!(uring(&mut ring).accepts.is_empty(), "the fourth may still take somebody");
+        assert!(uring(&mut ring).accepts.is_empty(), "the fourth accept is still in flight");
         drop(ring);
         for peer in &mut early {
             peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
@@ -127,4 +130,32 @@ fn what_was_accepted_last_is_closed() {
         assert_eq!(peer, late.local_addr().expect("connected"));
         unistd::close(result.expect("a socket") as RawFd).expect("open");
     }
+}
+
+/// A ring that ends waits for shutdowns of direct descriptors: their completions carry descriptors of
+/// the process, and their peers get the FIN.
+#[test]
+fn shutdowns_in_flight_end_before_the_ring() {
+    if let Err(error) = probe::direct_descriptors() {
+        return eprintln!("not here: {error}");
+    }
+    let listener = Listener::bind("127.0.0.1:0".parse().expect("valid")).expect("a port");
+    let to = listener.address().expect("bound");
+    let config = RingConfig {
+        descriptors: Descriptors::Direct,
+        conns_max: 4,
+        listeners: vec![listener],
+        ..RingConfig::default()
+    };
+    let mut ring = KernelRing::new(config).expect("a ring");
+    ring.push(Op::Accept, token(OpKind::Accept, 2));
+    let mut peer = TcpStream::connect(to).expect("it listens");
+    assert_eq!(next_completion(&mut ring).result, Ok(2));
+    let shutdown = token(OpKind::Shutdown, 2);
+    let status = ring.begin_shutdown(Socket(2), ShutdownHow::Write, shutdown);
+    assert_eq!(status, ShutdownStatus::Pending);
+    uring(&mut ring).end_descriptors();
+    assert!(uring(&mut ring).shutdowns.is_empty(), "the shutdown is still in flight");
+    peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    assert_eq!(peer.read(&mut [0; 1]).expect("the end"), 0);
 }
