@@ -102,10 +102,11 @@ fn wanted(config: &Config) -> Wanted {
 
 fn files(config: &Config) -> Result<Files, FilesError> {
     let bytes_max = u64::from(config.limits.max_files_bytes);
+    let fallback = config.files_fallback.as_deref();
     config
         .files
         .as_ref()
-        .map_or_else(|| Ok(Files::default()), |folder| Files::read(folder, bytes_max))
+        .map_or_else(|| Ok(Files::default()), |folder| Files::read(folder, bytes_max, fallback))
 }
 
 /// Gives each shard the mailboxes of all.

@@ -86,6 +86,11 @@ pub(crate) struct Config {
     #[serde(serialize_with = "values::path")]
     pub(crate) files: Option<PathBuf>,
 
+    /// Path of the file of --files that is the page of all paths without a file, as /index.html, for
+    /// applications of one page [default: 404]
+    #[arg(long, value_name = "PATH", requires = "files")]
+    pub(crate) files_fallback: Option<String>,
+
     // The value in force is many rules a namespace, which is no value of one line.
     /// Rules of a namespace's channels and services, as chat,publish=anyone,history-size=100; the
     /// namespace `default` is for all others. May be repeated, or separated by semicolons. Rules:

@@ -104,7 +104,7 @@ mod tests {
     /// `0123456789`, modified at this time.
     fn digits() -> File {
         let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_900);
-        File::new(b"0123456789".to_vec(), "text/plain; charset=utf-8", modified)
+        File::new(b"0123456789".to_vec(), "text/plain; charset=utf-8", modified, None)
     }
 
     const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";

@@ -1,5 +1,6 @@
 //! A folder, read into memory.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::{self, Write};
 use std::fs;
@@ -15,8 +16,9 @@ use murre_codec::http::Headers;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use sha2::{Digest, Sha256};
 
+use super::encodings::Coding;
 use super::media_types::media_type;
-use super::{Entry, File, Files};
+use super::{Entry, File, Files, Forms};
 
 /// Why a folder cannot be served.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) enum FilesError {
     Unreadable { path: PathBuf, error: io::Error },
     /// There is more in it than may be kept in memory.
     TooMuch { folder: PathBuf, bytes_max: u64 },
+    /// The page of `--files-fallback` is not in it.
+    NoFallback { path: String },
 }
 
 impl fmt::Display for FilesError {
@@ -41,59 +45,125 @@ impl fmt::Display for FilesError {
                  --max-files-bytes, or serve fewer",
                 folder.display()
             ),
+            FilesError::NoFallback { path } => write!(
+                f,
+                "there is no file {path} in the folder of --files; let --files-fallback be the path of \
+                 one, as /index.html"
+            ),
         }
     }
 }
 
 impl Files {
-    /// Reads every file in `folder` and below, if they take no more than `bytes_max`.
+    /// Reads every file in `folder` and below, if they take no more than `bytes_max`. The file at the
+    /// path `fallback` is the page for paths at which there is nothing.
     ///
     /// Names that begin with a dot are left out: they are what editors and version control leave
-    /// there, and secrets. So is what is no file, and a link that leads to no file in the folder.
+    /// there, and secrets. So is what is neither file nor folder, and a link that leads out of the folder
+    /// or to a folder that holds the link itself. A file that has the name of another and `.br` or `.gz`
+    /// is that other's encoded form, too.
     ///
     /// # Errors
-    /// What cannot be read, or that there is too much.
-    pub(crate) fn read(folder: &Path, bytes_max: u64) -> Result<Self, FilesError> {
+    /// What cannot be read, that there is too much, or no fallback.
+    pub(crate) fn read(
+        folder: &Path,
+        bytes_max: u64,
+        fallback: Option<&str>,
+    ) -> Result<Self, FilesError> {
         let root = folder.canonicalize().map_err(unreadable(folder))?;
+        let too_much = || FilesError::TooMuch { folder: root.clone(), bytes_max };
         let mut files = Files::default();
-        let mut folders = vec![(root.clone(), b"/".to_vec())];
-        while let Some((folder, prefix)) = folders.pop() {
-            for entry in entries(&folder).map_err(unreadable(&folder))? {
+        let mut read = BTreeMap::new();
+        let mut folders = vec![Folder { chain: vec![root.clone()], path: b"/".to_vec() }];
+        while let Some(Folder { chain, path: prefix }) = folders.pop() {
+            let folder = chain.last().expect("it has itself");
+            for entry in entries(folder).map_err(unreadable(folder))? {
                 let (name, place) = (entry.file_name(), entry.path());
                 let mut path = [&prefix, name.as_bytes()].concat();
                 let kind = entry.file_type().map_err(unreadable(&place))?;
                 if is_hidden(name.as_bytes()) {
                     continue;
                 }
-                if kind.is_dir() {
-                    path.push(b'/');
-                    folders.push((place, path));
-                } else if let Some(place) = file_inside(&root, place, kind) {
-                    let room = bytes_max - files.bytes;
-                    let file = File::read(&place, &name, room).map_err(unreadable(&place))?;
-                    files.insert(path, file);
-                    if files.bytes > bytes_max {
-                        return Err(FilesError::TooMuch { folder: root, bytes_max });
+                match found(&root, &chain, place, kind) {
+                    Found::Folder(place) => {
+                        // Links can make many folders of few: each that is visited by one counts.
+                        files.bytes += if kind.is_symlink() { ENTRY_BYTES } else { 0 };
+                        path.push(b'/');
+                        let chain = chain.iter().cloned().chain([place]).collect();
+                        folders.push(Folder { chain, path });
                     }
+                    Found::File(place) => {
+                        let room = bytes_max.saturating_sub(files.bytes);
+                        let raw = Raw::read(&place, &name, room).map_err(unreadable(&place))?;
+                        files.count += 1;
+                        files.bytes += raw.content.len() as u64 + path.len() as u64 + ENTRY_BYTES;
+                        read.insert(path, raw);
+                    }
+                    Found::Nothing => {}
+                }
+                if files.bytes > bytes_max {
+                    return Err(too_much());
                 }
             }
+        }
+        for (path, raw) in &read {
+            files.insert(path, forms(path, raw, &read));
+        }
+        if let Some(path) = fallback {
+            let path = format!("/{}", path.trim_start_matches('/'));
+            let raw =
+                read.get(path.as_bytes()).ok_or(FilesError::NoFallback { path: path.clone() })?;
+            files.fallback = Some(forms(path.as_bytes(), raw, &read).into());
         }
         Ok(files)
     }
 
-    fn insert(&mut self, path: Vec<u8>, file: File) {
-        self.count += 1;
-        self.bytes += file.content.len() as u64 + path.len() as u64 + ENTRY_BYTES;
-        let file = Arc::new(file);
+    fn insert(&mut self, path: &[u8], forms: Forms) {
+        let forms = Arc::new(forms);
         let folder = path.strip_suffix(b"index.html").filter(|folder| folder.ends_with(b"/"));
         if let Some(folder) = folder {
-            self.paths.insert(folder.into(), Entry::File(Arc::clone(&file)));
+            self.paths.insert(folder.into(), Entry::File(Arc::clone(&forms)));
             let location = percent_encode(folder, ESCAPED).to_string();
             // The root has no name without its slash: no path is empty.
             self.paths.insert(folder[..folder.len() - 1].into(), Entry::Redirect { location });
         }
-        self.paths.insert(path.into(), Entry::File(file));
+        self.paths.insert(path.into(), Entry::File(forms));
     }
+}
+
+/// A folder that is to be read.
+struct Folder {
+    /// The folders on the way to it, itself the last, without links.
+    chain: Vec<PathBuf>,
+    /// Its path for clients.
+    path: Vec<u8>,
+}
+
+/// A file's content, before it is known which forms it has.
+struct Raw {
+    content: Bytes,
+    content_type: &'static str,
+    modified: SystemTime,
+}
+
+/// A file with its encoded forms, which share their bytes with the files that they are.
+fn forms(path: &[u8], raw: &Raw, read: &BTreeMap<Vec<u8>, Raw>) -> Forms {
+    let Raw { content, content_type, modified } = raw;
+    let encoded = Coding::ALL.into_iter().filter_map(|coding| {
+        let form = read.get(&[path, coding.suffix()].concat())?;
+        let (content, modified) = (form.content.clone(), form.modified);
+        Some((coding, File::new(content, content_type, modified, Some(Form::Encoded(coding)))))
+    });
+    let encoded: Vec<_> = encoded.collect();
+    let form = (!encoded.is_empty()).then_some(Form::Plain);
+    Forms { file: File::new(content.clone(), content_type, *modified, form), encoded }
+}
+
+/// The form of a file that has several.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form {
+    Plain,
+    Encoded(Coding),
 }
 
 fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> FilesError {
@@ -109,20 +179,38 @@ fn is_hidden(name: &[u8]) -> bool {
     name.starts_with(b".") && name != b".well-known"
 }
 
-/// Where the file is to be read, if it is one.
-fn file_inside(root: &Path, place: PathBuf, kind: fs::FileType) -> Option<PathBuf> {
-    if kind.is_file() {
-        return Some(place);
-    }
-    let led = place.canonicalize().ok();
-    let inside = led.filter(|led| kind.is_symlink() && led.starts_with(root) && led.is_file());
-    if inside.is_none() {
-        tracing::warn!(path = %place.display(), "not served: neither a file nor a link to one in the folder");
-    }
-    inside
+/// What a name in a folder leads to.
+enum Found {
+    File(PathBuf),
+    Folder(PathBuf),
+    Nothing,
 }
 
-impl File {
+/// Where a file or a folder is to be read. Links are followed inside the folder `root`, but not to one of
+/// the folders that hold the link, which are in `chain`: that would have no end.
+fn found(root: &Path, chain: &[PathBuf], place: PathBuf, kind: fs::FileType) -> Found {
+    if kind.is_file() {
+        return Found::File(place);
+    }
+    if kind.is_dir() {
+        return Found::Folder(place);
+    }
+    let leads_to = place.canonicalize().ok().filter(|_| kind.is_symlink());
+    let why = match leads_to {
+        None => "it is neither a file, nor a folder, nor a link to one",
+        Some(to) if !to.starts_with(root) => "it is a link out of the folder of --files",
+        Some(to) if to.is_file() => return Found::File(to),
+        Some(to) if chain.iter().any(|on_the_way| on_the_way.starts_with(&to)) => {
+            "it is a link to a folder that holds it"
+        }
+        Some(to) if to.is_dir() => return Found::Folder(to),
+        Some(_) => "it is a link to neither a file nor a folder",
+    };
+    tracing::warn!(path = %place.display(), why, "not served");
+    Found::Nothing
+}
+
+impl Raw {
     /// Reads a file, but no more than one byte beyond what there is room for.
     fn read(place: &Path, name: &OsStr, room: u64) -> io::Result<Self> {
         let file = fs::File::open(place)?;
@@ -131,22 +219,36 @@ impl File {
         file.take(room + 1).read_to_end(&mut content)?;
         let extension = Path::new(name).extension().and_then(OsStr::to_str);
         let content_type = media_type(extension.unwrap_or_default());
-        Ok(File::new(content, content_type, metadata.modified()?))
+        let content = Bytes::from(content.into_boxed_slice());
+        Ok(Raw { content, content_type, modified: metadata.modified()? })
     }
+}
 
-    /// A file with this content, served as this media type.
-    pub(super) fn new(content: Vec<u8>, content_type: &'static str, modified: SystemTime) -> Self {
+impl File {
+    /// A file with this content, served as this media type; `form` if it has several.
+    pub(super) fn new(
+        content: impl Into<Bytes>,
+        content_type: &'static str,
+        modified: SystemTime,
+        form: Option<Form>,
+    ) -> Self {
+        let content = content.into();
         let tag = tag(&content);
         // Not in the future (RFC 9110 section 8.8.2.1), nor before dates can be written.
         let modified = modified.min(SystemTime::now()).max(SystemTime::UNIX_EPOCH).into();
         // The client may keep it, but asks each time whether it has changed.
-        let headers_unchanged =
+        let mut headers_unchanged =
             Headers::default().with("ETag", &tag).with("Cache-Control", "no-cache");
-        let headers = headers_unchanged
+        if form.is_some() {
+            headers_unchanged = headers_unchanged.with("Vary", "Accept-Encoding");
+        }
+        let mut headers = headers_unchanged
             .with("Last-Modified", &HttpDate::to_string(&modified))
             .with("Accept-Ranges", "bytes")
             .with("X-Content-Type-Options", "nosniff");
-        let content = Bytes::from(content.into_boxed_slice());
+        if let Some(Form::Encoded(coding)) = form {
+            headers = headers.with("Content-Encoding", coding.name());
+        }
         File { content, content_type, tag, modified, headers, headers_unchanged }
     }
 }
@@ -192,7 +294,7 @@ mod tests {
         }
 
         fn read(&self) -> Files {
-            Files::read(&self.0, 1 << 20).expect("it can be read")
+            Files::read(&self.0, 1 << 20, None).expect("it can be read")
         }
     }
 
@@ -205,7 +307,7 @@ mod tests {
     /// The content at a path, or the place that it redirects to.
     fn at<'f>(files: &'f Files, path: &str) -> Option<&'f str> {
         files.find(path).map(|entry| match entry {
-            Entry::File(file) => str::from_utf8(&file.content).expect("text"),
+            Entry::File(forms) => str::from_utf8(&forms.file.content).expect("text"),
             Entry::Redirect { location } => location,
         })
     }
@@ -275,7 +377,7 @@ mod tests {
     #[test]
     fn nothing_is_found_outside() {
         let outside = Folder::new("outside", &[("secret", "s"), ("in/page", "p"), ("in/d/x", "x")]);
-        let files = Files::read(&outside.0.join("in"), 1 << 20).expect("it can be read");
+        let files = Files::read(&outside.0.join("in"), 1 << 20, None).expect("it can be read");
         assert_eq!(at(&files, "/page"), Some("p"));
         for path in [
             "/../secret",
@@ -325,12 +427,90 @@ mod tests {
             symlink(to, place.join(name)).expect("a link");
         }
         nix::unistd::mkfifo(&place.join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-        let files = Files::read(&place, 1 << 20).expect("it can be read");
+        let files = Files::read(&place, 1 << 20, None).expect("it can be read");
         assert_eq!(files.count(), 3, "{:?}", files.paths.keys());
         assert_eq!(at(&files, "/inside"), Some("p"));
         assert_eq!(at(&files, "/.well-known/security.txt"), Some("w"));
         fs::write(place.join("page"), "changed").expect("room");
         assert_eq!(at(&files, "/page"), Some("p"));
+    }
+
+    /// Links are followed to folders inside, from wherever, but not for ever; what a link leads to may be
+    /// hidden, as where a volume of Kubernetes is mounted.
+    #[test]
+    fn links_to_folders_are_followed() {
+        let outside =
+            Folder::new("folders", &[("out/x", "x"), ("in/a/page", "p"), ("in/b/c/y", "y")]);
+        outside.write("in/..2026/index.html", "mounted");
+        let place = outside.0.join("in");
+        for (name, to) in [
+            ("link", "a"),
+            ("deep", "b/c"),
+            ("..data", "..2026"),
+            ("site", "..data"),
+            ("index.html", "..data/index.html"),
+            ("away", "../out"),
+            ("root", "."),
+            ("b/c/up", ".."),
+            ("b/c/other", "../../a"),
+            ("a/back", "../b"),
+        ] {
+            symlink(to, place.join(name)).expect("a link");
+        }
+        let files = Files::read(&place, 1 << 20, None).expect("it ends");
+        for (path, found) in [
+            ("/link/page", Some("p")),
+            ("/deep/y", Some("y")),
+            ("/site/", Some("mounted")),
+            ("/site", Some("/site/")),
+            ("/index.html", Some("mounted")),
+            ("/b/c/other/page", Some("p")),
+            ("/a/back/c/y", Some("y")),
+            ("/link/back/c/y", Some("y")),
+            ("/away/x", None),
+            ("/root/a/page", None),
+            ("/b/c/up/c/y", None),
+            ("/b/c/other/back/c/y", None),
+            ("/..data/index.html", None),
+        ] {
+            assert_eq!(at(&files, path), found, "{path}");
+        }
+    }
+
+    /// Links that make a folder of each way through others are too much, not endless work.
+    #[test]
+    fn links_do_not_multiply() {
+        let folder = Folder::new("multiply", &[("30/end", "")]);
+        for number in 0..30 {
+            fs::create_dir(folder.0.join(number.to_string())).expect("room");
+            for name in ["a", "b"] {
+                let place = folder.0.join(number.to_string()).join(name);
+                symlink(format!("../{}", number + 1), place).expect("a link");
+            }
+        }
+        let error = Files::read(&folder.0, 1 << 20, None).expect_err("2^30 paths");
+        assert!(matches!(error, FilesError::TooMuch { .. }), "{error}");
+    }
+
+    /// An encoded form is a file of its own, too, and shares its bytes.
+    #[test]
+    fn encoded_forms_are_found() {
+        let folder = Folder::new(
+            "encoded",
+            &[("a.js", "plain"), ("a.js.gz", "gz"), ("a.js.br", "br"), ("b.js.gz", "alone")],
+        );
+        let files = folder.read();
+        let Some(Entry::File(forms)) = files.find("/a.js") else { panic!("it is there") };
+        let found = forms.encoded.iter().map(|(coding, file)| (coding.name(), &*file.content));
+        assert_eq!(found.collect::<Vec<_>>(), [("br", &b"br"[..]), ("gzip", b"gz")]);
+        for (_, form) in &forms.encoded {
+            assert_eq!(form.content_type, forms.file.content_type);
+            assert_ne!(form.tag, forms.file.tag);
+        }
+        assert_eq!(at(&files, "/a.js.gz"), Some("gz"));
+        assert_eq!(at(&files, "/b.js.gz"), Some("alone"));
+        assert_eq!(at(&files, "/b.js"), None);
+        assert_eq!(files.count(), 4);
     }
 
     /// What does not fit is refused, however it is spread, and what cannot be read is named.
@@ -339,13 +519,13 @@ mod tests {
         let folder = Folder::new("much", &[("a", "12345"), ("b/c", "67890")]);
         let files = folder.read();
         assert_eq!(files.bytes(), 10 + 6 + 2 * ENTRY_BYTES);
-        assert!(Files::read(&folder.0, files.bytes()).is_ok());
-        let error = Files::read(&folder.0, files.bytes() - 1).expect_err("a byte too much");
+        assert!(Files::read(&folder.0, files.bytes(), None).is_ok());
+        let error = Files::read(&folder.0, files.bytes() - 1, None).expect_err("a byte too much");
         assert!(error.to_string().contains("--max-files-bytes"), "{error}");
-        assert!(Files::read(&folder.0, 0).is_err());
+        assert!(Files::read(&folder.0, 0, None).is_err());
         for (name, problem) in [("a", "Not a directory"), ("none", "No such file")] {
             let place = folder.0.join(name);
-            let error = Files::read(&place, 1 << 20).expect_err("no folder").to_string();
+            let error = Files::read(&place, 1 << 20, None).expect_err("no folder").to_string();
             assert!(error.contains(problem) && error.contains(name), "{error}");
         }
     }

@@ -113,7 +113,8 @@ impl Paths {
             return Response::text(204, "").with("Allow", "GET, HEAD");
         }
         let Some(route) = self.route(request.path()) else {
-            return Response::text(404, "nothing is here\n");
+            let page = self.files.fallback(request);
+            return page.unwrap_or_else(|| Response::text(404, "nothing is here\n"));
         };
         if matches!(route, Route::Events | Route::Poll) && Cors::is_preflight(request) {
             let cors = Cors::of(request, &self.origins);

@@ -82,6 +82,87 @@ fn a_page_is_served() {
     assert_eq!(server.stats()["total"]["connections_accepted"], 1);
 }
 
+/// A file that lies there encoded is sent so to clients that take it, each form with a tag of its own and
+/// word of what it depends on; parts and conditions are of the form.
+#[test]
+fn encoded_files_are_served() {
+    let files: [(&str, &[u8]); 4] = [
+        ("a.js", b"let plain = 1;"),
+        ("a.js.br", b"brotli"),
+        ("a.js.gz", b"gzipped!"),
+        ("b.js", b"b"),
+    ];
+    let server = serve(&folder("encoded", &files), &[]);
+    let mut client = server.connect();
+    let mut tags = Vec::new();
+    for (accepted, coding, body) in [
+        ("gzip, deflate, br, zstd", Some("br"), "brotli"),
+        ("gzip", Some("gzip"), "gzipped!"),
+        ("identity", None, "let plain = 1;"),
+    ] {
+        let fields = format!("Accept-Encoding: {accepted}\r\n");
+        let answer = ask(&mut client, "GET", "/a.js", &fields);
+        assert_eq!((answer.status, answer.text()), (200, body), "{accepted}");
+        assert_eq!(answer.header("content-encoding"), coding, "{accepted}");
+        assert_eq!(answer.header("content-type"), Some("text/javascript; charset=utf-8"));
+        assert_eq!(answer.header("vary"), Some("Accept-Encoding"), "{accepted}");
+        let tag = answer.header("etag").expect("a tag").to_owned();
+        let fields = format!("{fields}If-None-Match: {tag}\r\n");
+        let unchanged = ask(&mut client, "HEAD", "/a.js", &fields);
+        assert_eq!((unchanged.status, unchanged.header("vary")), (304, Some("Accept-Encoding")));
+        let part = ask(
+            &mut client,
+            "GET",
+            "/a.js",
+            &format!("{fields}Range: bytes=1-2\r\n").replace("If-None-Match", "If-Match"),
+        );
+        assert_eq!((part.status, part.text()), (206, &body[1..=2]), "{accepted}");
+        assert!(!tags.contains(&tag), "{accepted}");
+        tags.push(tag);
+    }
+    let other = ask(&mut client, "GET", "/b.js", "Accept-Encoding: br\r\n");
+    assert_eq!(
+        (other.text(), other.header("vary"), other.header("content-encoding")),
+        ("b", None, None)
+    );
+    assert_eq!(client.get("/a.js.gz").header("content-encoding"), None);
+}
+
+/// With a fallback, paths without a file are a page of the application; what is missing of its parts, and
+/// what is no page for a browser, is missing.
+#[test]
+fn a_fallback_is_for_pages() {
+    let files: [(&str, &[u8]); 2] = [("app/index.html", b"<p>app"), ("a.js", b"a")];
+    let folder = folder("fallback", &files);
+    let server = serve(&folder, &["--files-fallback=/app/index.html"]);
+    let mut client = server.connect();
+    for (method, target, fields, status) in [
+        ("GET", "/", "", 200),
+        ("GET", "/users/7?tab=1", "Accept: text/html,application/xhtml+xml;q=0.9\r\n", 200),
+        ("GET", "/users/7", "Accept: */*;q=0.8\r\n", 200),
+        ("HEAD", "/users/", "", 200),
+        ("GET", "/users/7", "Accept: application/json\r\n", 404),
+        ("GET", "/assets/gone.js", "Accept: */*\r\n", 404),
+        ("POST", "/users/7", "", 404),
+        ("GET", "/sse", "", 400),
+        ("GET", "/ws", "", 426),
+    ] {
+        let answer = ask(&mut client, method, target, fields);
+        assert_eq!(answer.status, status, "{method} {target} {fields}");
+        if status == 200 {
+            assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+            assert_eq!(answer.header("cache-control"), Some("no-cache"));
+        }
+    }
+    assert_eq!(client.get("/a.js").text(), "a");
+    let mut command = murre();
+    command.args(["serve", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]);
+    command.args(["--files-fallback=none.html", "--files"]).arg(&folder);
+    let output = command.output().expect("the binary starts");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.code() == Some(1) && stderr.contains("--files-fallback"), "{stderr}");
+}
+
 /// The server's own paths go before files of the same name.
 #[test]
 fn routes_go_before_files() {
