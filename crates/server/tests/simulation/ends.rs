@@ -90,7 +90,7 @@ pub(super) fn judge(client: &Client, end: &End, known: &Circumstances, model: &m
     });
 }
 
-/// A client that is still there has no reason to have ended.
+/// A client that is still there had no reason to have ended at `wall`, in Unix seconds.
 pub(super) fn must_be_there(client: &Client, wall: u64) {
     let wants_session = client.transport != Transport::Poll || client.poll.is_some();
     assert!(!client.has_expired(wall) || !wants_session, "its token has expired");
