@@ -38,7 +38,9 @@ impl<H: Handler> Serve<H> {
             }
         };
         let is = |kind| self.handler.kind(&request) == kind;
-        if let Some(excess) = state.excess.filter(|_| !is(RequestKind::HealthCheck)) {
+        // A health check asks for no upgrade: the connection could go on after the answer to that.
+        let is_health_check = is(RequestKind::HealthCheck) && !request.wants_websocket();
+        if let Some(excess) = state.excess.filter(|_| !is_health_check) {
             self.turn_away(conn, excess, out);
             return Step::stay(0);
         }

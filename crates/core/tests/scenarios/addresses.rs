@@ -87,6 +87,7 @@ fn a_check_of_health_is_answered_all_the_same() {
             ([health.clone(), health.clone()].concat(), 200),
             (get(10), 429),
             (handshake("/ws"), 429),
+            (handshake("/health"), 429),
             (b"POST /health HTTP/1.1\r\nHost: m\r\nContent-Length: 5\r\n\r\n12".to_vec(), 429),
             (b"GET /health HTTP/1.1\r\n".to_vec(), 429),
             (b"?? ??\r\n\r\n".to_vec(), 400),
@@ -104,7 +105,7 @@ fn a_check_of_health_is_answered_all_the_same() {
             world.net.close(more[0].peer);
             world.until("it is gone", |world| world.protocol().open.len() == 1);
         }
-        assert_eq!(refused(world, Excess::Connections), 8);
+        assert_eq!(refused(world, Excess::Connections), 9);
     });
 }
 
