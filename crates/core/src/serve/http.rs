@@ -47,6 +47,14 @@ impl<H: Handler> Serve<H> {
         // Sessions on a kept connection, too: that of a proxy may be older than any of its clients.
         let begins = || !state.answered || request.wants_websocket() || is(RequestKind::Session);
         let admitted = out.admits() || !begins();
+        if admitted
+            && state.proxied
+            && request.wants_websocket()
+            && !self.known_by_request(conn, &request, out)
+        {
+            self.counters.requests.add(1);
+            return Step::stay(0);
+        }
         if admitted && !self.handler.admits(conn, &request, out) {
             out.hold(conn);
             return Step::stay(0);
@@ -109,9 +117,6 @@ impl<H: Handler> Serve<H> {
         request: &Request<'_, '_>,
         out: &mut Outbox,
     ) -> Option<WebSocket<H::Session>> {
-        if state.proxied && !self.known_by_request(conn, request, out) {
-            return None;
-        }
         let Some(mut session) = self.upgrade(conn, request, out) else {
             if state.proxied {
                 // The next request may be of another client.

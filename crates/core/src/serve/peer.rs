@@ -81,14 +81,19 @@ impl<H: Handler> Serve<H> {
         Http::first(proxied, excess)
     }
 
-    /// A proxy passes on the handshake of a client, whose connection it is from now on. Returns whether the
-    /// client's address may have it; otherwise it is refused.
+    /// A proxy passes on the handshake of a client, whose connection it is from now on, so that the token of
+    /// the handshake is the client's, too. Returns whether the client's address may have it; otherwise it is
+    /// refused.
     pub(super) fn known_by_request(
         &mut self,
         conn: ConnId,
         request: &Request<'_, '_>,
         out: &mut Outbox,
     ) -> bool {
+        if out.address(conn).is_some() {
+            // The handshake was held before, and is counted. Between requests no address is.
+            return true;
+        }
         let client = self.limits.proxies.client(request);
         if let Some(ip) = client {
             out.set_peer(conn, Some(SocketAddr::new(ip, 0)));

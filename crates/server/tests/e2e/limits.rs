@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
 
+use crate::guarded::Guarded;
 use crate::server::{BINARY, CLOSE, PING, Server, frame, murre};
 
 /// A server with these flags at an address that is not loopback, whose clients have that address too.
@@ -219,4 +220,22 @@ fn clients_of_an_http_proxy() {
     assert_eq!(open("203.0.113.1, 203.0.113.2").1, 101);
     // Requests of the proxy that are no handshakes are nobody's.
     assert_eq!([(); 3].map(|()| server.connect().get("/healthz").status), [200; 3]);
+}
+
+/// A bad token in a handshake that a proxy passes on counts for the client's address, and for no other's.
+#[test]
+fn bad_tokens_of_clients_of_a_proxy() {
+    let flags = ["--shards=1", "--trusted-proxy=127.0.0.1", "--max-bad-tokens-per-second=1"];
+    let guarded = Guarded::start(&flags);
+    let status = |forwarded: &str| {
+        let mut client = guarded.server.connect();
+        let fields = format!("Host: m\r\nX-Forwarded-For: {forwarded}\r\n");
+        let handshake = handshake(&fields).replacen("/echo", "/ws?token=a.b.c", 1);
+        client.send(handshake.as_bytes());
+        client.answer().status
+    };
+    assert_eq!(status("203.0.113.1"), 401);
+    let refused = (0..1000).map(|_| status("203.0.113.1")).find(|&status| status != 401);
+    assert_eq!(refused, Some(429));
+    assert_eq!(status("203.0.113.2"), 401);
 }
