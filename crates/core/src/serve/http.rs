@@ -74,11 +74,13 @@ impl<H: Handler> Serve<H> {
         } else {
             self.plain_request(conn, state, &request, out).map(Stage::Deferred)
         };
-        if is_first {
+        // A handshake on a kept connection of a proxy has named its client.
+        if is_first || state.proxied {
             out.forget_peer(conn);
         }
         Step { consumed: request.size, next }
     }
+
     /// The request has not arrived whole: starts its time limits as its parts begin.
     fn await_request(
         &mut self,

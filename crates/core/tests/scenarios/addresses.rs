@@ -9,7 +9,7 @@ use murre_core::{
     AddressLimits, Addresses, CloseReason, Excess, Proxies, Serve, ServeLimits, ShardConfig,
 };
 
-use crate::app::{App, Server, get, handshake, serve, setup, understand};
+use crate::app::{App, Server, get, handshake, serve, setup, text, understand};
 use crate::client::{Client, until_ended};
 use crate::world::{Setup, World, everywhere, simulated};
 
@@ -228,8 +228,8 @@ fn a_handshake_says_who_is_behind_a_proxy() {
         let [ip, other] = [(); 2].map(|()| somewhere(world));
         let passed_on = |target: &str, ip: IpAddr| {
             let forged = "X-Forwarded-For: 192.0.2.6";
-            let text = String::from_utf8(handshake(target)).expect("text");
-            text.replacen("\r\n", &format!("\r\n{forged}, {ip}\r\n"), 1).into_bytes()
+            let request = String::from_utf8(handshake(target)).expect("text");
+            request.replacen("\r\n", &format!("\r\n{forged}, {ip}\r\n"), 1).into_bytes()
         };
         for (ip, expected) in [
             (ip, &[200, 403, 101][..]),
@@ -246,6 +246,13 @@ fn a_handshake_says_who_is_behind_a_proxy() {
                 let responses = understand(&client.heard).responses;
                 responses.iter().map(|&(status, _)| status).eq(expected.iter().copied())
             });
+            if expected.ends_with(&[101]) {
+                client.say_bytes(&text("hello"));
+                world.until("the echo", |world| {
+                    client.step(world);
+                    understand(&client.heard).messages.len() == 1
+                });
+            }
         }
         assert_eq!(refused(world, Excess::Connections), 1);
     });

@@ -195,6 +195,7 @@ impl Handler for App {
 
     fn message(&mut self, id: ConnId, session: &mut u32, message: Message<'_>, out: &mut Outbox) {
         assert_eq!(*session, id.index(), "the session is the connection's own");
+        assert_eq!(out.peer(id), None, "it takes memory, and the first request is answered");
         self.messages += 1;
         let copies = match self.mistake {
             Some(Mistake::LosesMessages) if self.messages.is_multiple_of(5) => 0,
