@@ -29,7 +29,7 @@ impl Listeners {
             inherited.into_iter().partition(|socket| socket.name == ADMIN);
         let data = match data.is_empty() {
             true => bind_data(&config.listen)?,
-            false => data.into_iter().map(|socket| socket.listener).collect(),
+            false => take_data(data)?,
         };
         let admin = match admin.as_slice() {
             [] => bind_admin(&config.admin)?,
@@ -43,6 +43,14 @@ impl Listeners {
         };
         Ok(Listeners { data, admin })
     }
+}
+
+fn take_data(inherited: Vec<InheritedListener>) -> Result<Vec<Listener>, Failure> {
+    if inherited.len() > LISTENERS_MAX {
+        let problem = format!("they are {}, {LISTENERS_MAX} at most", inherited.len());
+        return Err(Failure::Inherited(io::Error::other(problem)));
+    }
+    Ok(inherited.into_iter().map(|socket| socket.listener).collect())
 }
 
 fn bind_data(listen: &[Listen]) -> Result<Vec<Listener>, Failure> {
@@ -118,6 +126,19 @@ fn bind_each<L>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// More sockets of a service manager than a server has listeners are refused by their number.
+    #[test]
+    fn inherited_sockets_have_a_bound() {
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let inherited = |count: usize| {
+            let one = || InheritedListener { name: String::new(), listener: listener.clone() };
+            take_data((0..count).map(|_| one()).collect())
+        };
+        assert_eq!(inherited(LISTENERS_MAX).expect("no more").len(), LISTENERS_MAX);
+        let refused = inherited(LISTENERS_MAX + 1).expect_err("too many");
+        assert!(refused.to_string().contains("they are 9, 8 at most"), "{refused}");
+    }
 
     /// A name is listened at by all of its addresses that the machine has; any other error counts.
     #[test]
