@@ -112,10 +112,10 @@ impl Addresses {
     ///
     /// [`leave`]: Addresses::leave
     pub(crate) fn enter(&self, ip: IpAddr, now: Instant) -> (Place, Result<(), Excess>) {
-        if self.conns_max.is_none() && self.handshakes.is_none() {
-            return (Place::default(), Ok(()));
-        }
         let place = self.place(ip);
+        if !self.has_limits() {
+            return (place, Ok(()));
+        }
         let counts = self.cells(place).map(|cell| cell.open.fetch_add(1, Ordering::Relaxed) + 1);
         let (open, conns_max) = (counts[0].min(counts[1]), self.conns_max.unwrap_or(u32::MAX));
         let verdict = if open > conns_max.saturating_add(REFUSED_MAX) {
@@ -132,11 +132,17 @@ impl Addresses {
 
     /// Ends the count of a connection that [`enter`](Addresses::enter) began.
     pub(crate) fn leave(&self, place: Place) {
-        if place != Place::default() {
+        if place != Place::default() && self.has_limits() {
             for cell in self.cells(place) {
                 cell.open.fetch_sub(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Whether connections are counted. Without limits an address still has its place, by which others tell
+    /// it from the rest ([`Place::key`]).
+    fn has_limits(&self) -> bool {
+        self.conns_max.is_some() || self.handshakes.is_some()
     }
 
     /// Whether the rate of new connections allows one more. A refused one costs nothing: of many clients
@@ -265,12 +271,15 @@ mod tests {
         assert_eq!(pages.flat_map(|page| page.iter()).map(open).sum::<u64>(), 2 * 100);
     }
 
-    /// Without limits nothing is counted, and no memory is used.
+    /// Without limits nothing is counted, and no memory is used. Addresses are told apart all the same.
     #[test]
     fn no_limits_cost_nothing() {
         let addresses = Addresses::default();
-        let (place, verdict) = addresses.enter(ip("203.0.113.1"), Instant::now());
-        assert_eq!((place, verdict), (Place::default(), Ok(())));
+        let enter = |text| addresses.enter(ip(text), Instant::now());
+        let [one, same, other] = ["203.0.113.1", "203.0.113.1", "203.0.113.2"].map(enter);
+        assert!([one, same, other].iter().all(|&(_, verdict)| verdict == Ok(())));
+        assert!(one.0.key().is_some() && one.0 == same.0 && one.0 != other.0);
+        [one, same, other].iter().for_each(|&(place, _)| addresses.leave(place));
         assert!(addresses.pages.iter().all(|page| page.get().is_none()));
     }
 }

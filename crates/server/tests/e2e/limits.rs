@@ -222,20 +222,24 @@ fn clients_of_an_http_proxy() {
     assert_eq!([(); 3].map(|()| server.connect().get("/healthz").status), [200; 3]);
 }
 
-/// A bad token in a handshake that a proxy passes on counts for the client's address, and for no other's.
+/// A bad token in a handshake that a proxy passes on counts for the client's address, and for no other's,
+/// also where addresses may have any number of connections.
 #[test]
 fn bad_tokens_of_clients_of_a_proxy() {
-    let flags = ["--shards=1", "--trusted-proxy=127.0.0.1", "--max-bad-tokens-per-second=1"];
-    let guarded = Guarded::start(&flags);
-    let status = |forwarded: &str| {
-        let mut client = guarded.server.connect();
-        let fields = format!("Host: m\r\nX-Forwarded-For: {forwarded}\r\n");
-        let handshake = handshake(&fields).replacen("/echo", "/ws?token=a.b.c", 1);
-        client.send(handshake.as_bytes());
-        client.answer().status
-    };
-    assert_eq!(status("203.0.113.1"), 401);
-    let refused = (0..1000).map(|_| status("203.0.113.1")).find(|&status| status != 401);
-    assert_eq!(refused, Some(429));
-    assert_eq!(status("203.0.113.2"), 401);
+    let few = ["--shards=1", "--trusted-proxy=127.0.0.1", "--max-bad-tokens-per-second=1"];
+    let unlimited = ["--max-conns-per-address=0", "--max-handshakes-per-second=0"];
+    for flags in [&few[..], &[&few[..], &unlimited].concat()] {
+        let guarded = Guarded::start(flags);
+        let status = |forwarded: &str| {
+            let mut client = guarded.server.connect();
+            let fields = format!("Host: m\r\nX-Forwarded-For: {forwarded}\r\n");
+            let handshake = handshake(&fields).replacen("/echo", "/ws?token=a.b.c", 1);
+            client.send(handshake.as_bytes());
+            client.answer().status
+        };
+        assert_eq!(status("203.0.113.1"), 401);
+        let refused = (0..900).map(|_| status("203.0.113.1")).find(|&status| status != 401);
+        assert_eq!(refused, Some(429), "{flags:?}");
+        assert_eq!(status("203.0.113.2"), 401);
+    }
 }
