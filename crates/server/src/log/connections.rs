@@ -19,7 +19,7 @@ pub(crate) fn session_begins(
         target: LOG_TARGET,
         conn = %out.global_id(conn),
         peer = %out.shown_peer(conn),
-        path = request.path(),
+        path = path(request),
         transport,
         user = user.map(|user| &*user.name),
         "session begins"
@@ -37,12 +37,20 @@ pub(crate) fn session_refused(
         target: LOG_TARGET,
         conn = %out.global_id(conn),
         peer = %out.shown_peer(conn),
-        path = request.path(),
+        path = path(request),
         status = response.status,
         why = %String::from_utf8_lossy(&response.body).trim_end(),
         "session refused"
     );
 }
+
+/// The beginning of the path of a request: the client chooses its length, and lines wait in memory.
+fn path<'r>(request: &Request<'r, '_>) -> &'r str {
+    let path = request.path();
+    &path[..path.floor_char_boundary(PATH_BYTES_MAX)]
+}
+
+const PATH_BYTES_MAX: usize = 200;
 
 /// A session has sent a good token.
 pub(crate) fn authenticated(conn: GlobalConnId, user: &User) {

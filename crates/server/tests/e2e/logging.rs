@@ -77,6 +77,17 @@ fn each_connection_is_logged() {
     }
 }
 
+/// A line has no more than the beginning of a path, whose length the client chooses.
+#[test]
+fn long_paths_are_cut() {
+    let server = Server::start(&[CONNECTIONS]);
+    let long = "x".repeat(20_000);
+    assert_eq!(status(&server, &handshake("").replacen("/ws", &format!("/{long}"), 1)), 404);
+    let log = lines(server);
+    let refused = with(&log, "session refused");
+    assert_eq!(refused[0]["path"], format!("/{}", &long[..199]));
+}
+
 /// What a test sends without waiting for an answer.
 trait SendRequest {
     fn send_request(self, target: &str);
