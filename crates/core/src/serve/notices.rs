@@ -93,11 +93,18 @@ pub(super) fn refused_origin(id: ConnId, request: &Request<'_, '_>, out: &Outbox
 /// than a limit allows.
 pub(super) fn bad_request(id: ConnId, bad: RequestError, input: &[u8], out: &Outbox) {
     match bad {
-        RequestError::HeadTooLong | RequestError::TargetTooLong => notice!(
+        RequestError::HeadTooLong => notice!(
             id,
             out,
-            flag = "--max-head-bytes",
-            "a request is refused because its head is too long; raise the flag if it is a client of yours"
+            flag = "--max-head-bytes, --max-header-fields",
+            "a request is refused because its head is too long or has too many fields; raise the flag if it \
+             is a client of yours"
+        ),
+        RequestError::TargetTooLong => notice!(
+            id,
+            out,
+            flag = "--max-target-bytes",
+            "a request is refused because its target is too long; raise the flag if it is a client of yours"
         ),
         RequestError::BodyTooLong => notice!(
             id,

@@ -140,8 +140,11 @@ fn limits_in_force_are_logged_once_a_minute() {
         assert_eq!(status(&server, &page), 403);
         let page = "GET /sse?topic=a HTTP/1.1\r\nHost: m\r\nOrigin: https://evil.example\r\n\r\n";
         assert_eq!(status(&server, page), 403);
-        let long = format!("GET /{} HTTP/1.1\r\nHost: m\r\n\r\n", "x".repeat(10_000));
-        assert_eq!(status(&server, &long), 414);
+        let long = "x".repeat(31_000);
+        let target = format!("GET /{long} HTTP/1.1\r\nHost: m\r\n\r\n");
+        assert_eq!(status(&server, &target), 414);
+        let head = format!("GET / HTTP/1.1\r\nHost: m\r\nX: {long}{long}\r\n\r\n");
+        assert_eq!(status(&server, &head), 431);
         let body = "POST / HTTP/1.1\r\nHost: m\r\nContent-Length: 99999999\r\n\r\n";
         assert_eq!(status(&server, body), 413);
         for too_much in [frame(PING, b"").repeat(11), frame(0x81, &[b' '; 100])] {
@@ -163,7 +166,8 @@ fn limits_in_force_are_logged_once_a_minute() {
     for (flag, peer) in [
         ("--max-conns-per-address", Some("203.0.113.7")),
         ("--allow-origin", Some("203.0.113.8")),
-        ("--max-head-bytes", Some("127.0.0.1")),
+        ("--max-head-bytes, --max-header-fields", Some("127.0.0.1")),
+        ("--max-target-bytes", Some("127.0.0.1")),
         ("--max-body-bytes", Some("127.0.0.1")),
         ("--max-pings-per-second", None),
         ("--max-message-bytes", None),
