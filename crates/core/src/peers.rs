@@ -1,4 +1,4 @@
-//! The addresses of peers and the ends of their connections, for the handler and the log.
+//! The addresses of peers and the close codes of connections, for the handler and the log.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,30 +9,32 @@ use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
 use crate::outbox::Outbox;
 
-/// The target of log lines about connections: `murre::connections=debug` in a filter logs each
-/// connection as it comes and ends.
+/// The target of log lines about connections: the filter `murre::connections=debug` logs the start
+/// and the end of each connection.
 pub const LOG_TARGET: &str = "murre::connections";
 
-/// Whether each connection is logged. One load of an atomic number where it is not.
+/// Returns whether the log shows each connection. If not, this is one load of an atomic number.
 fn logs_connections() -> bool {
     tracing::enabled!(target: LOG_TARGET, tracing::Level::DEBUG)
 }
 
 impl Outbox {
-    /// The address of the connection's peer: its own, or what a trusted proxy says of it. `None` once
-    /// the first request has been answered; a handler that needs it later keeps it.
+    /// The address of the connection's peer: its own, or the one that a trusted proxy names. `None`
+    /// after the response to the first request; a handler that needs the address later must copy
+    /// it.
     ///
-    /// Where `X-Forwarded-For` names the client of a WebSocket, the port is 0: the field has none.
+    /// When `X-Forwarded-For` names the client of a WebSocket, the port is 0, because the field has
+    /// no port.
     pub fn peer(&self, id: ConnId) -> Option<SocketAddr> {
         self.peers.address(id)
     }
 
-    /// The id of the connection among those of all shards.
+    /// The id of the connection among the connections of all shards.
     pub fn global_id(&self, id: ConnId) -> GlobalConnId {
         GlobalConnId::new(self.shard, id)
     }
 
-    /// The peer as log lines show it.
+    /// The peer in the form that log lines show.
     pub fn shown_peer(&self, id: ConnId) -> ShownPeer {
         ShownPeer(self.peer(id))
     }
@@ -42,19 +44,19 @@ impl Outbox {
         self.peers.set(id, address);
     }
 
-    /// Removes the address, which only the log needs once the first request has been answered.
+    /// Removes the address. After the response to the first request only the log needs it.
     pub(crate) fn forget_peer(&mut self, id: ConnId) {
         if !logs_connections() {
             self.peers.take(id);
         }
     }
 
-    /// Stores the code of a close frame, sent or received. The first counts.
+    /// Stores the code of a close frame that was sent or received. The first code is kept.
     pub(crate) fn note_close_code(&mut self, id: ConnId, code: CloseCode) {
         self.peers.note_close_code(id, code);
     }
 
-    /// Logs that a connection has come.
+    /// Logs the start of a connection.
     pub(crate) fn log_accepted(&self, id: ConnId) {
         tracing::debug!(
             target: LOG_TARGET,
@@ -64,7 +66,7 @@ impl Outbox {
         );
     }
 
-    /// Logs the end of a connection, and forgets its peer.
+    /// Logs the end of a connection, and removes the address of its peer.
     pub(crate) fn log_closed(&mut self, id: ConnId, reason: CloseReason) {
         let peer = self.peers.take(id);
         tracing::debug!(
@@ -78,7 +80,8 @@ impl Outbox {
     }
 }
 
-/// The id of a connection among those of all shards, as log lines and the API write it: `SHARD-SLOT-USE`.
+/// The id of a connection among those of all shards, in the form of log lines and the API:
+/// `SHARD-SLOT-USE`.
 #[derive(Clone, Copy, Debug)]
 pub struct GlobalConnId {
     shard: u16,
@@ -98,7 +101,7 @@ impl fmt::Display for GlobalConnId {
     }
 }
 
-/// A peer in log lines: without a port where that is 0, and `unknown` where there is no address.
+/// A peer in log lines: without a port if that is 0, and `unknown` if there is no address.
 #[derive(Clone, Copy, Debug)]
 pub struct ShownPeer(pub Option<SocketAddr>);
 

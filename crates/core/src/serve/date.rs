@@ -1,8 +1,8 @@
-//! The `Date` of answers.
+//! The `Date` field of responses.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// The field `Date` (RFC 9110 section 6.6.1), formatted at most once a second.
+/// Formats the `Date` field (RFC 9110 section 6.6.1), at most once a second.
 #[derive(Debug, Default)]
 pub struct DateClock {
     date: String,

@@ -1,4 +1,4 @@
-//! Answers that come later, or never end: long polls and event streams.
+//! Long polls, whose responses come later, and event streams, whose responses never end.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ impl<H: Handler> Serve<H> {
         }
     }
 
-    /// The shard is being drained: the handler ends the answer.
+    /// The shard is draining: the handler ends the response.
     pub(super) fn leave_deferred(
         &mut self,
         conn: ConnId,
@@ -37,7 +37,8 @@ impl<H: Handler> Serve<H> {
         }
     }
 
-    /// Input before the answer cannot be served. It is discarded, and the connection ends with the answer.
+    /// Discards input that arrives before the response is complete. The connection ends with the
+    /// response.
     pub(super) fn early_input(
         &mut self,
         conn: ConnId,
@@ -53,8 +54,8 @@ impl<H: Handler> Serve<H> {
         Step::stay(input.len())
     }
 
-    /// All queued bytes have been sent. If they were the end of the answer the connection ends, or goes on
-    /// with the stage that this returns.
+    /// All queued bytes have been sent. If they completed the response, the connection closes or
+    /// continues with the stage that this returns.
     pub(super) fn deferred_drained(
         &mut self,
         conn: ConnId,
@@ -78,15 +79,16 @@ impl<H: Handler> Serve<H> {
         Stage::Http(Http::next(deferred.proxied))
     }
 
-    /// The answer is complete, and the connection goes on with HTTP.
+    /// The response is complete, and the connection continues with HTTP.
     pub(super) fn end_deferred(&mut self, conn: ConnId, session: H::Session, out: &mut Outbox) {
         out.clear_session_timer(conn);
         self.handler.close(conn, session, CloseReason::Finished, out);
         out.set_timer(conn, out.ticks(self.limits.http_idle));
     }
 
-    /// The timer expired. A client that has taken none of the queued bytes since the last time is a slow
-    /// consumer; a handler that has queued none for a ping interval may send a heartbeat.
+    /// The timer expired. Closes a client that has taken no queued bytes since the last check as a
+    /// slow consumer. Calls [`Handler::waited`] if the handler has queued no bytes for a ping
+    /// interval.
     pub(super) fn deferred_expired(
         &mut self,
         conn: ConnId,

@@ -1,4 +1,4 @@
-//! The interface of an application on HTTP and WebSocket.
+//! The interface between an application and the HTTP and WebSocket server.
 
 use std::time::Instant;
 
@@ -10,26 +10,29 @@ use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
 use crate::outbox::{Outbox, Queued};
 
-/// The application. [`Serve`](crate::Serve) calls it with what happened; it answers through [`Outbox`].
+/// The application. [`Serve`](crate::Serve) reports each event by calling a method; the application
+/// replies through [`Outbox`].
 ///
-/// Every method runs on the shard's thread and must not block: no other connection is served meanwhile.
+/// Every method runs on the shard's thread and must not block: the shard serves no other connection
+/// during the call.
 pub trait Handler {
-    /// The application's state of a WebSocket, or of an answer that comes later. Every WebSocket takes
-    /// memory for it: with a session of 4 bytes an idle connection takes 62 bytes.
+    /// The application's state of a WebSocket or of a deferred response. Its size counts for every
+    /// WebSocket: with a session of 4 bytes an idle connection takes 62 bytes.
     type Session;
-    /// The mail that other threads may post to the application, as [`ServeMail::App`](crate::ServeMail).
+    /// The mail that other threads may post to the application, as
+    /// [`ServeMail::App`](crate::ServeMail).
     type Mail: Send + 'static;
 
-    /// Whether the application takes the request now; called before [`request`](Handler::request) and
-    /// [`open`](Handler::open). If not, the request is not consumed and the connection is
-    /// [held](Outbox::hold) until the application [releases](Outbox::release) it; then this is called
-    /// again.
+    /// Returns whether the application takes the request now; called before
+    /// [`request`](Handler::request) and [`open`](Handler::open). After `false` the request stays
+    /// in the buffer and the connection is [held](Outbox::hold) until the application
+    /// [releases](Outbox::release) it; then the server calls this method again.
     fn admits(&mut self, _conn: ConnId, _request: &Request<'_, '_>, _out: &mut Outbox) -> bool {
         true
     }
 
-    /// Classifies a request for the limits of the server. Called while memory is short, and for the first
-    /// request of a connection that exceeds a limit of its address.
+    /// Classifies a request for the limits of the server. Called while memory is short, and for the
+    /// first request of a connection that exceeds a limit of its address.
     fn kind(&self, _request: &Request<'_, '_>) -> RequestKind {
         RequestKind::Plain
     }
@@ -44,11 +47,10 @@ pub trait Handler {
         Answer::Now(Response::text(404, "not found\n"))
     }
 
-    /// Accepts or refuses a WebSocket. The handshake is valid (RFC 6455 section 4.2.1). By default all
-    /// WebSockets are refused.
+    /// Accepts or refuses a WebSocket. The handshake is valid (RFC 6455 section 4.2.1). The default
+    /// implementation refuses all WebSockets.
     ///
-    /// # Errors
-    /// The response that refuses it. The connection goes on with HTTP.
+    /// # Errors The response that refuses the WebSocket. The connection continues with HTTP.
     fn open(
         &mut self,
         _conn: ConnId,
@@ -59,8 +61,8 @@ pub trait Handler {
         Err(Response::text(404, "no WebSockets here\n"))
     }
 
-    /// The session begins. Bytes that are queued from now on follow the handshake of the WebSocket, or are
-    /// the deferred answer itself, with its head.
+    /// The session begins. Bytes queued from now on follow the handshake of the WebSocket. For a
+    /// deferred response they are the response itself, with its head.
     fn opened(&mut self, _conn: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
     /// A complete message arrived on a WebSocket.
@@ -73,31 +75,31 @@ pub trait Handler {
     ) {
     }
 
-    /// Whether a deferred answer has been queued to its end. When it is sent the connection goes on with
-    /// HTTP.
+    /// Returns whether the whole deferred response has been queued. Once it is sent, the connection
+    /// continues with HTTP.
     fn answered(&self, _conn: ConnId, _session: &Self::Session) -> bool {
         false
     }
 
-    /// The client has sent bytes before it had its deferred answer, so the connection will end with the
-    /// answer, which should say `Connection: close` (RFC 9112 section 9.6).
+    /// The client sent bytes before its deferred response was complete, so the connection will end
+    /// with the response, which should say `Connection: close` (RFC 9112 section 9.6).
     fn ends_with_answer(&mut self, _conn: ConnId, _session: &mut Self::Session) {}
 
-    /// A deferred answer or a stream has not ended for another
+    /// A deferred response or a stream has stayed open for another
     /// [`ping_interval`](crate::ServeLimits::ping_interval): the application may queue a heartbeat.
     fn waited(&mut self, _conn: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
     /// The timer that [`Outbox::set_session_timer`] set has expired.
     fn timer(&mut self, _conn: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
-    /// The shard is being drained. The application closes a WebSocket or a stream, and ends a deferred
-    /// answer as soon as it can.
+    /// The shard is draining. The application closes a WebSocket or a stream, and ends a deferred
+    /// response as soon as it can.
     fn leave(&mut self, conn: ConnId, _session: &mut Self::Session, out: &mut Outbox) {
         out.close_restart(conn);
     }
 
-    /// The shard is being drained and has no connections left. Returns whether it may end; called again in
-    /// each turn until the time of the drain is over.
+    /// The shard is draining and has no connections left. Returns whether the shard may end; called
+    /// again in each turn until the time limit of the drain.
     fn may_end(&mut self) -> bool {
         true
     }
@@ -116,47 +118,48 @@ pub trait Handler {
     ) {
     }
 
-    /// A mail was posted.
+    /// Another thread posted this mail.
     fn mail(&mut self, _mail: Self::Mail, _out: &mut Outbox) {}
 
     /// Called once in every turn of the shard, after mail, completions and timers.
     fn turn(&mut self, _out: &mut Outbox) {}
 
-    /// The time of the next turn at the latest, even if nothing happens; `None` is no limit.
+    /// The latest time of the next turn, even if nothing happens; `None` is no limit.
     fn wake_at(&self) -> Option<Instant> {
         None
     }
 }
 
-/// A kind of request, for the limits of a server.
+/// The kind of a request, for the limits of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
-    /// A health check of a load balancer. It is answered even if its connection exceeds a limit of its
-    /// address; that connection then ends.
+    /// A health check of a load balancer. The server answers it even if its connection exceeds a
+    /// limit of its address; that connection then ends.
     HealthCheck,
-    /// It would start a session, so it is refused while memory is short, as WebSockets are.
+    /// A request that would start a session. The server refuses it while memory is short, like a
+    /// WebSocket.
     Session,
     /// Any other request.
     Plain,
 }
 
-/// The answer to a request, or when it comes.
+/// The response to a request, or when it comes.
 #[derive(Debug)]
 pub enum Answer<S> {
-    /// The answer.
+    /// The complete response.
     Now(Response),
-    /// The answer is deferred: the session lasts until its end. Bytes that the client sends before are
-    /// discarded, and the connection then ends with the answer.
+    /// The response is deferred: the session lasts until its end. The server discards bytes that
+    /// the client sends before then, and ends the connection with the response.
     Later(S),
-    /// The answer is a stream, which ends with the connection. For streams that begin together
-    /// [`waited`](Handler::waited) is called at different times.
+    /// The response is a stream, which ends with the connection. The server calls
+    /// [`waited`](Handler::waited) at different times for streams that begin together.
     Stream(S),
 }
 
 /// An accepted WebSocket.
 #[derive(Debug)]
 pub struct Opened<S> {
-    /// The application's state of it.
+    /// The application's state of the WebSocket.
     pub session: S,
     /// One of the subprotocols that the client offered (RFC 6455 section 1.9), or none.
     pub protocol: Option<&'static str>,
@@ -172,16 +175,16 @@ impl<S> Opened<S> {
 /// A complete message, reassembled from its frames.
 #[derive(Debug)]
 pub struct Message<'b> {
-    /// Text, which has been checked to be UTF-8, or binary.
+    /// Text, whose UTF-8 has been checked, or binary.
     pub kind: Kind,
-    /// The payload, unmasked. It may be changed in place.
+    /// The unmasked payload. The application may change it in place.
     pub bytes: &'b mut [u8],
 }
 
 /// Frames of a server (RFC 6455 section 5.2).
 impl Outbox {
-    /// Queues a message for one connection. A message for many is better framed once, by
-    /// [`encode::frame`], and queued with [`send`](Outbox::send).
+    /// Queues a message for one connection. To send one message to many connections, frame it once
+    /// with [`encode::frame`] and queue it with [`send`](Outbox::send).
     pub fn message(&mut self, conn: ConnId, kind: Kind, payload: &[u8]) -> Queued {
         self.write(conn, |out| encode::write_frame(out, kind.opcode(), payload, None))
     }
@@ -191,8 +194,8 @@ impl Outbox {
         self.write(conn, |out| encode::write_frame(out, opcode, payload, None))
     }
 
-    /// Drops the queued bytes, sends a close frame and closes: for a peer that would take too long to read
-    /// all of its queue.
+    /// Drops the queued bytes, sends a close frame and closes: for a peer that would take too long
+    /// to read its whole queue. `why` is at most 123 bytes.
     pub fn cut_off(&mut self, conn: ConnId, code: CloseCode, why: &str, reason: CloseReason) {
         self.drop_waiting(conn);
         self.close_websocket(conn, code, why, reason);
@@ -210,9 +213,9 @@ impl Outbox {
         self.close_with(conn, reason, |out| encode::write_close(out, code, why, None));
     }
 
-    /// Sends the queued bytes, then closes for a drain. The close frame of a WebSocket has the code 1012,
-    /// "Service Restart" (IANA's WebSocket Close Code Number Registry), and the seconds after which the
-    /// client should come back.
+    /// Sends the queued bytes, then closes for a drain. The close frame of a WebSocket has the code
+    /// 1012, "Service Restart" (IANA's WebSocket Close Code Number Registry), and the number of
+    /// seconds after which the client should reconnect.
     pub fn close_restart(&mut self, conn: ConnId) {
         if !self.is_websocket(conn) {
             return self.close(conn, CloseReason::Draining);

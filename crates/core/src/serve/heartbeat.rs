@@ -9,8 +9,8 @@ use crate::conn::id::ConnId;
 use crate::outbox::Outbox;
 
 impl<H: Handler> Serve<H> {
-    /// Records that the peer is alive: any input proves it. The timer runs on while bytes are queued,
-    /// because it also checks whether the peer takes them.
+    /// Records that the peer is alive: any input proves it. The timer keeps running while bytes are
+    /// queued, because it also checks whether the peer takes them.
     pub(super) fn alive(
         &self,
         conn: ConnId,
@@ -22,21 +22,22 @@ impl<H: Handler> Serve<H> {
         }
     }
 
-    /// Sets the first timer of a WebSocket, so that those opened together are pinged at different times.
+    /// Sets the first timer of a WebSocket. The delay differs by slot, so that WebSockets opened
+    /// together are pinged at different times.
     pub(super) fn first_ping(&self, conn: ConnId, out: &mut Outbox) {
         let ticks = u32::from(out.ticks(self.limits.look_interval()));
         out.set_timer(conn, (ticks - spread(conn, ticks / 2)) as u16);
     }
 
-    /// No input has arrived for an interval: pings the peer, or closes the connection if it was pinged
-    /// before, or if it has taken none of the queued bytes.
+    /// No input has arrived for an interval. Pings the peer, or closes the connection if the peer
+    /// left the last ping unanswered or has taken no queued bytes.
     pub(super) fn silent(
         &mut self,
         conn: ConnId,
         websocket: &mut WebSocket<H::Session>,
         out: &mut Outbox,
     ) {
-        // Its input is not read then, so a pong would not be noticed.
+        // The shard does not read the input of this connection now, so it would not see a pong.
         let is_unread = !out.takes_input(conn);
         if websocket.pinged && !is_unread {
             return out.abort(conn, CloseReason::IdleTimeout);
@@ -49,13 +50,13 @@ impl<H: Handler> Serve<H> {
         }
         websocket.pinged = true;
         self.counters.pings.add(1);
-        // If the ping cannot be queued the connection ends anyway.
+        // If the ping cannot be queued, the connection ends anyway.
         let _ = out.send(conn, &encode::PING);
         out.set_timer(conn, out.ticks(self.limits.pong_timeout));
     }
 }
 
-/// A number below `range`, different for neighbouring slots.
+/// A number below `range` that differs between neighbouring slots.
 pub(super) fn spread(conn: ConnId, range: u32) -> u32 {
     // Multiplying by 2^32 / golden ratio spreads neighbouring slots over the upper bits.
     let spread = conn.index().wrapping_mul(2_654_435_769);

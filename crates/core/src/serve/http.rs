@@ -1,4 +1,4 @@
-//! Requests of one HTTP connection, and the answers to them.
+//! The requests of one HTTP connection, and their responses.
 
 use std::mem;
 
@@ -14,8 +14,8 @@ use crate::conn::send_queue::GATHER_BYTES;
 use crate::outbox::Outbox;
 
 impl<H: Handler> Serve<H> {
-    /// Takes one request off the front of `input` and answers it. Consumes nothing before all of it has
-    /// arrived.
+    /// Takes one request off the front of `input` and answers it. Consumes nothing until the whole
+    /// request has arrived.
     pub(super) fn request(
         &mut self,
         conn: ConnId,
@@ -44,7 +44,8 @@ impl<H: Handler> Serve<H> {
             self.turn_away(conn, excess, out);
             return Step::stay(0);
         }
-        // Sessions on a kept connection, too: that of a proxy may be older than any of its clients.
+        // A request for a session on a kept connection counts too: the connection of a proxy may be
+        // older than all of its clients.
         let begins = || !state.answered || request.wants_websocket() || is(RequestKind::Session);
         let admitted = out.admits() || !begins();
         if admitted
@@ -92,18 +93,19 @@ impl<H: Handler> Serve<H> {
     ) {
         let size = state.decoder.size();
         if let Some(excess) = state.excess {
-            // No health check has a body.
+            // A health check has no body.
             if size.is_some() {
                 self.turn_away(conn, excess, out);
             }
             return;
         }
         if !mem::replace(&mut state.begun, true) {
-            // One limit for all of the head, so that a slow client gains nothing by sending on.
+            // One time limit covers the whole head, so a slow client gains nothing by sending more
+            // bytes.
             out.set_timer(conn, out.ticks(self.limits.handshake));
         }
         if let (None, Some(size)) = (size_before, size) {
-            // And one for all of the body.
+            // One time limit covers the whole body.
             out.set_timer(conn, out.ticks(self.limits.time_for(u64::from(size))));
         }
         if wants_continue && !mem::replace(&mut state.continued, true) {
@@ -111,7 +113,7 @@ impl<H: Handler> Serve<H> {
         }
     }
 
-    /// Answers an upgrade request. Returns the WebSocket, if it is accepted.
+    /// Answers an upgrade request. Returns the WebSocket if the handler accepts it.
     fn begin_websocket(
         &mut self,
         conn: ConnId,
@@ -121,7 +123,7 @@ impl<H: Handler> Serve<H> {
     ) -> Option<WebSocket<H::Session>> {
         let Some(mut session) = self.upgrade(conn, request, out) else {
             if state.proxied {
-                // The next request may be of another client.
+                // The next request of this proxy may come from another client.
                 let _ = out.count_as(conn, None);
             }
             return None;
@@ -132,7 +134,8 @@ impl<H: Handler> Serve<H> {
         Some(WebSocket::new(session))
     }
 
-    /// Passes any other request to the handler. Returns the deferred answer, if there is none yet.
+    /// Passes any other request to the handler. Returns the deferred response, if the handler
+    /// answers later.
     fn plain_request(
         &mut self,
         conn: ConnId,
@@ -167,7 +170,8 @@ impl<H: Handler> Serve<H> {
         Some(deferred)
     }
 
-    /// Answers a request. The connection goes on if the request, the answer and the shard allow it.
+    /// Sends the response. The connection continues if the request, the response and the shard
+    /// allow it.
     fn answer(
         &mut self,
         conn: ConnId,
@@ -176,7 +180,7 @@ impl<H: Handler> Serve<H> {
         out: &mut Outbox,
     ) {
         let end = match (request.keep_alive, out.is_draining()) {
-            // Each guess of a token costs a connection.
+            // Each guess of a token costs the client a connection.
             (true, false) if response.status == UNAUTHORIZED => Some(CloseReason::Finished),
             (true, false) => None,
             (true, true) => Some(CloseReason::Draining),
@@ -185,7 +189,7 @@ impl<H: Handler> Serve<H> {
         self.respond(conn, request, response, end, out);
     }
 
-    /// Answers, and then closes the connection if `end` gives a reason.
+    /// Sends the response, and closes the connection if `end` gives a reason.
     fn respond(
         &mut self,
         conn: ConnId,
@@ -198,7 +202,7 @@ impl<H: Handler> Serve<H> {
         let version = request.minor_version;
         let date = Some(self.clock.date(out.now()));
         let to_head = request.method == "HEAD";
-        // If the answer cannot be queued the connection ends anyway.
+        // If the response cannot be queued, the connection ends anyway.
         let _ = if response.body.len() >= GATHER_BYTES && response.sends_body(to_head) {
             let write = |head: &mut _| response.write_head(head, keep_alive, version, date);
             out.write_and_send(conn, write, &response.body)
@@ -216,7 +220,8 @@ impl<H: Handler> Serve<H> {
         }
     }
 
-    /// Accepts or refuses a WebSocket, and sends the answer. Returns the session, if it is accepted.
+    /// Accepts or refuses a WebSocket, and sends the response. Returns the session if the handler
+    /// accepts the WebSocket.
     fn upgrade(
         &mut self,
         conn: ConnId,
@@ -252,7 +257,8 @@ impl<H: Handler> Serve<H> {
         }
     }
 
-    /// Answers a bad request. The start of the next one is unknown, so the connection ends with the answer.
+    /// Answers a bad request. The server cannot find the start of the next request, so the
+    /// connection ends with the response.
     fn refuse(&mut self, conn: ConnId, bad: RequestError, input: &[u8], out: &mut Outbox) {
         self.counters.requests_bad.add(1);
         notices::bad_request(conn, bad, input, out);
@@ -261,16 +267,16 @@ impl<H: Handler> Serve<H> {
         self.last_answer(conn, &response, to_head, CloseReason::BadRequest, out);
     }
 
-    /// The client has received all of its answers. Its idle time begins, unless the next request has begun,
-    /// which has a time limit.
+    /// The client has received all of its responses. Its idle time begins, unless the next request
+    /// has begun, which has its own time limit.
     pub(super) fn answers_sent(&self, conn: ConnId, begun: bool, out: &mut Outbox) {
         if !begun {
             out.set_timer(conn, out.ticks(self.limits.http_idle));
         }
     }
 
-    /// No request has begun for the idle time. A client that still takes an answer, however slowly, is not
-    /// idle: each time it has as long again to take more of it.
+    /// No request has begun within the idle time. A client that still reads a response, however
+    /// slowly, is not idle: any progress restarts the idle time.
     pub(super) fn idle(&mut self, conn: ConnId, out: &mut Outbox) {
         if out.queued(conn) == 0 {
             return out.close(conn, CloseReason::IdleTimeout);
@@ -281,8 +287,8 @@ impl<H: Handler> Serve<H> {
         out.set_timer(conn, out.ticks(self.limits.http_idle.min(self.limits.look_interval())));
     }
 
-    /// The handler holds the connection, which does not count against the client's time limits. The client
-    /// still has to take its answers.
+    /// The handler holds the connection; this time does not count against the client's time limits.
+    /// The client still has to read its responses.
     pub(super) fn held(&mut self, conn: ConnId, out: &mut Outbox) {
         if out.stands_still(conn) {
             return out.abort(conn, CloseReason::TooSlow);
@@ -296,7 +302,7 @@ impl<H: Handler> Serve<H> {
         self.last_answer(conn, &response, false, CloseReason::HandshakeTimeout, out);
     }
 
-    /// Sends an answer and closes the connection.
+    /// Sends a response and closes the connection.
     pub(super) fn last_answer(
         &mut self,
         conn: ConnId,
@@ -310,12 +316,12 @@ impl<H: Handler> Serve<H> {
     }
 }
 
-/// The status of a request whose token is refused (RFC 9110 section 15.5.2).
+/// The status of a request with an invalid token (RFC 9110 section 15.5.2).
 const UNAUTHORIZED: u16 = 401;
 
 impl Outbox {
-    /// A 503 that asks the client to try again later (RFC 9110 sections 10.2.3 and 15.6.4); see
-    /// [`retry_after`](Outbox::retry_after).
+    /// A 503 response that asks the client to try again later (RFC 9110 sections 10.2.3 and
+    /// 15.6.4); see [`retry_after`](Outbox::retry_after).
     pub fn unavailable(&self, conn: ConnId, why: &'static str) -> Response {
         Response::text(503, why).with("Retry-After", &self.retry_after(conn).to_string())
     }

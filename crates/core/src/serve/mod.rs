@@ -33,35 +33,35 @@ pub use origins::{Origin, Origins};
 use stage::{Arriving, Stage, Step};
 pub use trusted_proxies::Proxies;
 
-/// The limits of a peer. Those of an operator are in `docs/limits.md`.
+/// The limits for peers. `docs/limits.md` lists the limits that an operator sets.
 #[derive(Clone, Debug)]
 pub struct ServeLimits {
-    /// The sizes of requests.
+    /// The size limits of requests.
     pub http: RequestLimits,
-    /// The proxies that are trusted to name the clients behind them.
+    /// The trusted proxies, whose `X-Forwarded-For` or PROXY protocol header names the client.
     pub proxies: Proxies,
     /// The origins whose pages may open WebSockets.
     pub origins: Origins,
-    /// Bytes of one WebSocket message at most.
+    /// The largest WebSocket message, in bytes.
     pub message_bytes_max: u32,
-    /// Frames of one WebSocket message at most.
+    /// The largest number of frames in one WebSocket message.
     pub fragments_max: u32,
-    /// Pings and pongs from a peer within a second at most; 255 is no limit.
+    /// The largest number of pings and pongs from a peer within a second; 255 is no limit.
     pub pings_per_second_max: u8,
-    /// The time from the start of the connection, or from the first byte of a later request, to the end of
-    /// the request's head. A body, or the rest of a message, has this and [the time of its
-    /// bytes](Self::bytes_per_second_min).
+    /// The time from the start of the connection, or from the first byte of a later request, to the
+    /// end of the request's head. A body, or the rest of a message, has this time plus [the time of
+    /// its bytes](Self::bytes_per_second_min).
     pub handshake: Duration,
-    /// The rate at which bodies and messages must arrive, at least.
+    /// The lowest rate at which bodies and messages must arrive, in bytes per second.
     pub bytes_per_second_min: u32,
-    /// The time between two requests of a kept connection.
+    /// The longest time between two requests of a kept connection.
     pub http_idle: Duration,
-    /// The silence of a WebSocket peer after which it is pinged, and the time after which
-    /// [`Handler::waited`] is called.
+    /// The silence of a WebSocket peer after which the server pings it, and the time after which
+    /// the server calls [`Handler::waited`].
     pub ping_interval: Duration,
     /// How long a peer may take none of the bytes that are queued for it.
     pub slow_timeout: Duration,
-    /// The silence after a ping after which the connection is closed.
+    /// The silence after a ping after which the server closes the connection.
     pub pong_timeout: Duration,
 }
 
@@ -85,7 +85,7 @@ impl Default for ServeLimits {
 }
 
 impl ServeLimits {
-    /// The time from one check of a peer's progress to the next.
+    /// The time between two checks of a peer's progress.
     fn look_interval(&self) -> Duration {
         self.ping_interval.min(self.slow_timeout)
     }
@@ -116,7 +116,7 @@ pub enum ServeMail<M> {
     Unready,
     /// Drain the shard within about this time; see [`Outbox::drain`].
     Drain(Duration),
-    /// A mail for the handler.
+    /// Mail for the handler.
     App(M),
 }
 
@@ -132,11 +132,11 @@ pub struct ServeCounters {
     pub websockets: Counter,
     /// WebSockets that are open now.
     pub websockets_open: Counter,
-    /// Connections of proxies without a valid header of the PROXY protocol.
+    /// Connections of proxies without a valid PROXY protocol header.
     pub proxy_headers_bad: Counter,
     /// Upgrades refused, for any reason.
     pub upgrades_refused: Counter,
-    /// Upgrades refused because of the origin of their page.
+    /// Upgrades refused because of the `Origin` of the page.
     pub origins_refused: Counter,
     /// Complete messages received.
     pub messages: Counter,
@@ -160,12 +160,12 @@ impl<H: Handler> Serve<H> {
         }
     }
 
-    /// Its counters, which any thread may read.
+    /// The counters of this server, which any thread may read.
     pub fn counters(&self) -> Arc<ServeCounters> {
         Arc::clone(&self.counters)
     }
 
-    /// How many messages are arriving in pieces now.
+    /// The number of messages that are arriving in pieces now.
     pub fn messages_arriving(&self) -> u32 {
         self.messages.len()
     }
@@ -177,7 +177,7 @@ impl<H: Handler> Serve<H> {
 }
 
 impl<H: Handler> Serve<H> {
-    /// Goes on to another stage, and ends the session of the one before.
+    /// Moves the connection to another stage, and ends the session of the stage before.
     fn enter(
         &mut self,
         conn: ConnId,
@@ -251,12 +251,13 @@ impl<H: Handler> Protocol for Serve<H> {
     }
 
     fn expired(&mut self, conn: ConnId, stage: &mut Self::State, out: &mut Outbox) {
-        // The peer may have done its part.
+        // The shard may not have handled what the peer sent, so its silence proves nothing.
         if out.behind(conn) {
             return out.set_timer(conn, 1);
         }
         match stage {
-            // Its request has arrived, or its input is not read: the client is not late.
+            // The request has arrived, or the server does not read its input: the client is not
+            // late.
             Stage::Proxy | Stage::Http(_) if out.is_held(conn) => self.held(conn, out),
             Stage::Proxy => out.close(conn, CloseReason::HandshakeTimeout),
             Stage::Http(http) => match http.excess {
@@ -282,8 +283,8 @@ impl<H: Handler> Protocol for Serve<H> {
 
     fn leave(&mut self, conn: ConnId, stage: &mut Self::State, out: &mut Outbox) {
         match stage {
-            // The answer to the request that is arriving is the last. A new connection gets its first
-            // answer, because its request may be on its way.
+            // The response to the request that is arriving is the last. A new connection gets its
+            // first response, because its request may be on its way.
             Stage::Proxy => {}
             Stage::Http(http)
                 if http.decoder.in_request() || !http.answered || out.is_held(conn) => {}

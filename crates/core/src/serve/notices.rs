@@ -1,5 +1,5 @@
-//! Warnings about connections that a limit or a rule has turned away: one line a kind and minute, with
-//! the address and the flag of `murre serve` that helps.
+//! Warnings about connections that a limit or a rule refuses or closes. Each kind logs at most one
+//! line a minute, with the address and the flag of `murre serve` that changes the limit.
 
 use murre_codec::CloseCode;
 use murre_codec::http::{Request, RequestError};
@@ -11,7 +11,8 @@ use crate::notice::Notice;
 use crate::outbox::Outbox;
 use crate::peers::LOG_TARGET;
 
-/// Logs a warning of a kind that this place has for itself, with the connection's name and address.
+/// Logs a warning, at most once a minute for each place that uses this macro, with the connection's
+/// id and address.
 macro_rules! notice {
     ($id:expr, $out:expr, flag = $flag:expr, $($rest:tt)*) => {{
         static NOTICE: Notice = Notice::new();
@@ -29,13 +30,13 @@ macro_rules! notice {
 }
 
 impl Outbox {
-    /// Logs, at most once a minute, that a page is refused because of its origin.
+    /// Logs, at most once a minute, that the origin of a page is not allowed.
     pub fn warn_of_origin(&self, conn: ConnId, request: &Request<'_, '_>) {
         refused_origin(conn, request, self);
     }
 }
 
-/// A connection is refused because of what its address has already.
+/// The server refuses a connection because its address exceeds a limit.
 pub(super) fn turned_away(id: ConnId, excess: Excess, out: &Outbox) {
     match excess {
         Excess::Connections | Excess::Flood => notice!(
@@ -55,8 +56,8 @@ pub(super) fn turned_away(id: ConnId, excess: Excess, out: &Outbox) {
     }
 }
 
-/// A request with `X-Forwarded-For` from an address that is no trusted proxy: the field is ignored, and
-/// all clients of the proxy count as one address.
+/// A request with `X-Forwarded-For` from an address that is not a trusted proxy: the server ignores
+/// the field, so all clients behind that address count as one.
 pub(super) fn unlisted_proxy(id: ConnId, request: &Request<'_, '_>, out: &Outbox) {
     if let Some(field) = request.header("x-forwarded-for") {
         notice!(
@@ -68,7 +69,7 @@ pub(super) fn unlisted_proxy(id: ConnId, request: &Request<'_, '_>, out: &Outbox
     }
 }
 
-/// A connection of a trusted proxy does not begin with a header of the PROXY protocol.
+/// A connection of a trusted proxy does not begin with a PROXY protocol header.
 pub(super) fn no_proxy_header(id: ConnId, out: &Outbox) {
     notice!(
         id,
@@ -79,7 +80,7 @@ pub(super) fn no_proxy_header(id: ConnId, out: &Outbox) {
     );
 }
 
-/// A page of an origin that is not allowed asks for a WebSocket.
+/// A page whose origin is not allowed asks for a WebSocket.
 pub(super) fn refused_origin(id: ConnId, request: &Request<'_, '_>, out: &Outbox) {
     notice!(
         id, out, flag = "--allow-origin",
@@ -89,8 +90,8 @@ pub(super) fn refused_origin(id: ConnId, request: &Request<'_, '_>, out: &Outbox
     );
 }
 
-/// A request that cannot be served: the peer sends the PROXY protocol without being listed, or more
-/// than a limit allows.
+/// The server cannot serve a request: the peer sends the PROXY protocol but is not a trusted proxy,
+/// or the request breaks a rule or exceeds a limit.
 pub(super) fn bad_request(id: ConnId, bad: RequestError, input: &[u8], out: &Outbox) {
     match bad {
         RequestError::HeadTooLong => notice!(
@@ -123,10 +124,10 @@ pub(super) fn bad_request(id: ConnId, bad: RequestError, input: &[u8], out: &Out
     }
 }
 
-/// The first bytes of a binary header of the PROXY protocol (its section 2.2).
+/// The first bytes of a binary PROXY protocol header (section 2.2 of its specification).
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// A frame or message breaks the protocol or a limit.
+/// A frame or message breaks the protocol or exceeds a limit.
 pub(super) fn violation(id: ConnId, code: CloseCode, why: &str, out: &Outbox) {
     if code == CloseCode::Size {
         notice!(
@@ -140,7 +141,7 @@ pub(super) fn violation(id: ConnId, code: CloseCode, why: &str, out: &Outbox) {
     tracing::debug!(target: LOG_TARGET, conn = %out.global_id(id), why, "the peer broke the protocol");
 }
 
-/// A connection ends because it met one of the limits that are looked at while it is open.
+/// A connection closes because it exceeded a limit that the server checks while it is open.
 pub(super) fn closed(id: ConnId, reason: CloseReason, out: &Outbox) {
     match reason {
         CloseReason::SlowConsumer => notice!(

@@ -1,32 +1,32 @@
-//! From which pages a browser may use the server.
+//! The origins whose pages may use the server.
 //!
-//! A browser lets any page open a WebSocket to anywhere, with whatever rights the user's machine has
-//! there, and says which page it was in `Origin` (RFC 6455 section 10.2). Other programs do not say,
-//! or say what they like: this protects users of browsers, and nobody else.
+//! A browser lets any page open a WebSocket to any host with the rights of the user's machine, and
+//! names the page's origin in the `Origin` field (RFC 6455 section 10.2). Other programs omit the
+//! field or send any value, so this check protects only users of browsers.
 
 use std::str::FromStr;
 use std::sync::Arc;
 
 use murre_codec::http::Request;
 
-/// Whose pages may use the server.
+/// The origins whose pages may use the server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origins {
-    /// Those that come from the host that the WebSocket is opened to.
+    /// Pages from the host to which they open the WebSocket.
     #[default]
     Own,
-    /// Those of these origins.
+    /// Pages of the listed origins.
     Listed(Arc<[Origin]>),
-    /// All.
+    /// Pages of any origin.
     Any,
 }
 
-/// Origins that a list can name: one as a browser writes it (RFC 6454 section 6.1), all subdomains of a
-/// host, or all ports of one.
+/// An entry of a list of origins: one origin as a browser writes it (RFC 6454 section 6.1), all
+/// subdomains of a host, or all ports of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     scheme: String,
-    /// With the dot before it if it stands for all subdomains; empty in `null` and `file://`.
+    /// Starts with a dot if the entry covers all subdomains; empty for `null` and `file://`.
     host: String,
     port: Port,
 }
@@ -34,7 +34,7 @@ pub struct Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Port {
     Any,
-    /// `None` where the scheme has no port of its own and none is named.
+    /// `None` if the scheme has no default port and the entry names none.
     One(Option<u16>),
 }
 
@@ -84,8 +84,8 @@ impl Origin {
     }
 }
 
-/// The scheme, host and port of an origin (RFC 6454 section 4). Letters are compared without case, and
-/// a port that is not named is that of the scheme (RFC 9110 section 4.2.3).
+/// The scheme, host and port of an origin (RFC 6454 section 4). Letters compare without case, and
+/// an omitted port is the default port of the scheme (RFC 9110 section 4.2.3).
 #[derive(Clone, Copy)]
 struct Tuple<'t> {
     scheme: &'t str,
@@ -117,8 +117,8 @@ impl<'t> Tuple<'t> {
         Some(Tuple { scheme, host, port })
     }
 
-    /// Whether a request to `own`, the value of `Host`, goes to where the page is from. `Host` names no
-    /// scheme, so the port that it leaves out is that of the page's.
+    /// Returns whether `own`, the value of `Host`, names the origin of the page. `Host` has no
+    /// scheme, so an omitted port is the default port of the page's scheme.
     fn is_of(self, own: &[u8]) -> bool {
         let own = std::str::from_utf8(own).ok().and_then(|own| Tuple::of((self.scheme, own)));
         let same =
@@ -139,8 +139,8 @@ fn default_port(scheme: &str) -> Option<u16> {
 }
 
 impl Origins {
-    /// Whether the page that this request is from, if any, may have what it asks for. A request that
-    /// names no origin is not a page's, or goes to the page's own origin.
+    /// Returns whether the page that sent this request, if any, may use the server. A request
+    /// without `Origin` does not come from a page, or goes to the page's own origin.
     pub fn allow(&self, request: &Request<'_, '_>) -> bool {
         let mut origins = request.headers_named("origin");
         let Some(origin) = origins.next() else { return true };
@@ -181,7 +181,7 @@ mod tests {
         Origins::Listed(list.iter().map(|text| text.parse().expect(text)).collect())
     }
 
-    /// Every origin, against every rule.
+    /// Compares every origin with every rule.
     #[test]
     fn origins_are_compared_whole() {
         let list =
@@ -225,7 +225,7 @@ mod tests {
         }
     }
 
-    /// A port that is not named is that of the page's scheme, on either side.
+    /// An omitted port is the default port of the page's scheme, in `Origin` and in `Host`.
     #[test]
     fn ports_have_defaults() {
         for (host, origin, same) in [
@@ -248,7 +248,7 @@ mod tests {
         }
     }
 
-    /// What has no host, and all ports of a host, are allowed where the list says so.
+    /// A list can allow origins without a host, and all ports of a host.
     #[test]
     fn opaque_origins_and_any_port_can_be_listed() {
         for (listing, allowed, refused) in [
@@ -276,7 +276,7 @@ mod tests {
         }
     }
 
-    /// Who names none is not a browser; who names two is up to something.
+    /// A request without `Origin` is allowed; a request with two `Origin` fields is refused.
     #[test]
     fn none_and_several() {
         let twice = "Origin: https://app.example\r\nOrigin: https://app.example\r\n";
@@ -286,7 +286,7 @@ mod tests {
         }
     }
 
-    /// What is no origin is told at start.
+    /// Invalid entries give an error at start.
     #[test]
     fn what_is_no_origin() {
         for text in [

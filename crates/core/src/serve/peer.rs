@@ -28,7 +28,7 @@ impl<H: Handler> Serve<H> {
         Stage::Http(self.first_request(conn, peer, out))
     }
 
-    /// Reads the header of the PROXY protocol, which names the client.
+    /// Reads the PROXY protocol header, which names the client.
     pub(super) fn proxy_header(
         &mut self,
         conn: ConnId,
@@ -51,12 +51,13 @@ impl<H: Handler> Serve<H> {
         }
     }
 
-    /// Counts the connection for its address, and begins HTTP. Connections of proxies are not counted, nor
-    /// are those of this machine's own programs. A client that a header of the PROXY protocol names is no
-    /// proxy, wherever it is: only the header is the proxy's, and the client can write anything behind it.
+    /// Counts the connection for its address, and begins HTTP. Connections of proxies and of this
+    /// machine's own programs do not count. A client that a PROXY protocol header names is not a
+    /// proxy, whatever its address: the proxy wrote only the header, and the client can write
+    /// anything after it.
     ///
-    /// A connection beyond a limit of its address is refused when its request has arrived, because that may
-    /// be the health check of a load balancer.
+    /// A connection that exceeds a limit of its address is refused only when its request has
+    /// arrived, because the request may be the health check of a load balancer.
     fn first_request(&mut self, conn: ConnId, peer: Option<SocketAddr>, out: &mut Outbox) -> Http {
         out.log_accepted(conn);
         let ip = peer.map(|peer| peer.ip());
@@ -120,6 +121,6 @@ impl<H: Handler> Serve<H> {
     }
 }
 
-/// How long a connection beyond a limit of its address waits for its request. While there are several of
-/// these, further connections of the address are aborted without an answer.
+/// How long a connection that exceeds a limit of its address waits for its request. While several
+/// such connections wait, the server aborts further connections of the address without a response.
 const EXCESS_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
-//! What a connection speaks at present, and its state.
+//! The protocol that a connection uses at present, and its state.
 //!
-//! A connection begins with [`Stage::Proxy`] or [`Stage::Http`]. Each stage consumes input and says in a
-//! [`Step`] which stage follows:
+//! A connection begins with [`Stage::Proxy`] or [`Stage::Http`]. Each stage consumes input and
+//! returns a [`Step`], which names the next stage:
 //!
 //! ```text
 //!  Proxy ──▶ Http ◀──▶ Deferred
@@ -17,13 +17,13 @@ use murre_codec::http::RequestDecoder;
 use crate::addresses::Excess;
 use crate::pool::NONE;
 
-/// What one connection speaks at present.
+/// The protocol that one connection uses at present.
 pub enum Stage<S> {
-    /// Nothing yet: a proxy first sends a header of the PROXY protocol.
+    /// The PROXY protocol: the proxy has not sent its whole header.
     Proxy,
     /// HTTP requests.
     Http(Http),
-    /// HTTP: the answer to the last request comes later.
+    /// HTTP: the response to the last request comes later.
     Deferred(Deferred<S>),
     /// WebSocket.
     WebSocket(WebSocket<S>),
@@ -33,11 +33,11 @@ pub enum Stage<S> {
 /// other half.
 const _: () = assert!(size_of::<Option<Stage<u32>>>() <= 32);
 
-/// What a stage made of the front of its input.
+/// The result of a stage that processed the front of its input.
 pub(super) struct Step<S> {
-    /// Bytes that are consumed. 0 without a next stage: the item is not complete.
+    /// The number of bytes consumed. 0 without a next stage: the item is incomplete.
     pub(super) consumed: usize,
-    /// The stage that follows, if another does.
+    /// The next stage, if the stage changes.
     pub(super) next: Option<Stage<S>>,
 }
 
@@ -47,7 +47,7 @@ impl<S> Step<S> {
         Step { consumed, next: None }
     }
 
-    /// Consumes bytes and goes on to another stage.
+    /// Consumes bytes and moves to another stage.
     pub(super) fn to(consumed: usize, next: Stage<S>) -> Self {
         Step { consumed, next: Some(next) }
     }
@@ -57,12 +57,12 @@ impl<S> Step<S> {
 pub struct Http {
     /// The request that is arriving.
     pub(super) decoder: RequestDecoder,
-    /// The time limit of its head or body runs: from its first byte, even if that belongs to an empty
-    /// line, or from the start of the connection.
+    /// The time limit of the request's head or body is running: from the first byte, even of an
+    /// empty line, or from the start of the connection.
     pub(super) begun: bool,
-    /// `100 Continue` has been sent for it.
+    /// The server has sent `100 Continue` for this request.
     pub(super) continued: bool,
-    /// A request has been answered before.
+    /// The server has answered an earlier request.
     pub(super) answered: bool,
     /// The peer is a proxy, whose requests name their clients.
     pub(super) proxied: bool,
@@ -78,19 +78,20 @@ impl Http {
         Http { decoder, begun: true, continued: false, answered: false, proxied, excess }
     }
 
-    /// A connection whose deferred answer has been sent.
+    /// A connection after its deferred response.
     pub(super) fn next(proxied: bool) -> Self {
         let decoder = RequestDecoder::default();
         Http { decoder, begun: false, continued: false, answered: true, proxied, excess: None }
     }
 }
 
-/// The state of a request whose answer comes later.
+/// The state of a request whose response comes later.
 pub struct Deferred<S> {
     pub(super) session: S,
-    /// When the handler was last told that the answer waits, on the clock of `Serve::millis`.
+    /// The last time that the server called [`Handler::waited`](super::Handler::waited), on the
+    /// clock of `Serve::millis`.
     pub(super) since: u32,
-    /// The connection ends with this answer.
+    /// The connection ends with this response.
     pub(super) last: bool,
     /// The peer is a proxy.
     pub(super) proxied: bool,
@@ -101,9 +102,10 @@ pub struct WebSocket<S> {
     pub(super) decoder: Decoder,
     /// The message that is arriving in pieces, as a key of `Serve::messages`.
     pub(super) message: u32,
-    /// A ping was sent, and nothing has arrived since.
+    /// The server sent a ping, and no input has arrived since.
     pub(super) pinged: bool,
-    /// The second of the last ping or pong from the peer, modulo 256, and how many came within it.
+    /// The second of the last ping or pong from the peer, modulo 256, and the number of them within
+    /// it.
     pub(super) second: u8,
     pub(super) pings: u8,
     pub(super) session: S,
@@ -120,8 +122,8 @@ impl<S> WebSocket<S> {
 pub(super) struct Arriving {
     pub(super) bytes: Vec<u8>,
     pub(super) frames: u32,
-    /// When its first bytes came, plus the time in which it was not read.
+    /// The arrival of the first bytes, plus the time in which the server did not read.
     pub(super) began: Instant,
-    /// Since when it has not been read, because the connection is congested.
+    /// Since when the server has not read it, because the connection is congested.
     pub(super) paused: Option<Instant>,
 }

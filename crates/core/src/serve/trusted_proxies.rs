@@ -1,48 +1,49 @@
-//! Proxies that speak for others, and how they say for whom.
+//! Trusted proxies, and how they name their clients.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 use murre_codec::http::Request;
 
-/// Who is believed about where a connection is from.
+/// The peers that the server trusts to name the client of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
-    /// Where they are.
+    /// The networks of the proxies.
     pub networks: Vec<IpNet>,
     /// Whether peers at Unix sockets, which have no address, are proxies.
     pub unix: bool,
-    /// Their connections begin with a header of the PROXY protocol. Otherwise their requests have
-    /// `X-Forwarded-For`, of which that of a WebSocket's handshake is read.
+    /// Whether connections of proxies begin with a PROXY protocol header. If not, their requests
+    /// have an `X-Forwarded-For` field, and the server reads that of each WebSocket handshake.
     pub header: bool,
 }
 
 impl Proxies {
-    /// Whether the peer is one of them. A peer without an address is at a Unix socket.
+    /// Returns whether the peer is a trusted proxy. A peer without an address is at a Unix socket.
     pub(super) fn trust_peer(&self, peer: Option<SocketAddr>) -> bool {
         peer.map_or(self.unix, |peer| self.trust(peer.ip()))
     }
 
-    /// Whether it is the address of one of them.
+    /// Returns whether the address belongs to a trusted proxy.
     pub(super) fn trust(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.networks.iter().any(|network| canonical(*network).contains(&ip))
     }
 
-    /// Whom a proxy's request is from: each proxy on the way adds whom it has heard it from, so the
-    /// last of them that is no proxy of ours is the client. What is before it anybody can have written.
+    /// The client of a proxy's request. Each proxy on the way appends the address of its own peer,
+    /// so the client is the last address that is not a trusted proxy. Anybody can have written the
+    /// addresses before it.
     pub(super) fn client(&self, request: &Request<'_, '_>) -> Option<IpAddr> {
         let mut heard_from: Vec<&[u8]> = request.headers_named("x-forwarded-for").collect();
         heard_from.reverse();
         let mut heard_from = heard_from.iter().flat_map(|list| list.rsplit(|&byte| byte == b','));
-        // What cannot be read was not written by a proxy of ours, nor was anything before it.
+        // No trusted proxy wrote an entry that cannot be read, nor any entry before it.
         let known = heard_from.by_ref().map_while(address);
         known.into_iter().find(|&ip| !self.trust(ip))
     }
 }
 
-/// An IPv4 network that is written as one of IPv4-mapped addresses (RFC 4291 section 2.5.5.2), as the
-/// network that it is; others as they are.
+/// An IPv4 network written with IPv4-mapped addresses (RFC 4291 section 2.5.5.2) becomes the IPv4
+/// network; others stay unchanged.
 fn canonical(network: IpNet) -> IpNet {
     let (IpAddr::V4(ip), Some(bits)) =
         (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED_BITS))
@@ -55,10 +56,10 @@ fn canonical(network: IpNet) -> IpNet {
     }
 }
 
-/// Bits of `::ffff:0:0/96`.
+/// The prefix length of `::ffff:0:0/96`.
 const MAPPED_BITS: u8 = 96;
 
-/// An address, which some proxies write with a port, and an IPv6 address in brackets.
+/// Reads an address. Some proxies add a port, and put an IPv6 address in brackets.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
@@ -75,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    /// The last that is no proxy of ours counts, in however many fields they are.
+    /// The client is the last address that is not a trusted proxy, in however many fields.
     #[test]
     fn the_client_is_the_last_who_is_no_proxy() {
         let networks = ["10.0.0.0/8", "2001:db8:1::/48"].map(|net| net.parse().expect(net));
@@ -112,7 +113,8 @@ mod tests {
         }
     }
 
-    /// A network of IPv4-mapped addresses is the IPv4 network, and one that is larger is not.
+    /// A network of IPv4-mapped addresses becomes the IPv4 network; a larger network stays
+    /// unchanged.
     #[test]
     fn mapped_networks_are_networks_of_ipv4() {
         for (network, ip, is_trusted) in [

@@ -1,4 +1,4 @@
-//! From the frames of a WebSocket to messages of the handler.
+//! Assembles the frames of a WebSocket into messages for the handler.
 
 use std::time::Instant;
 
@@ -12,8 +12,8 @@ use crate::outbox::Outbox;
 use crate::pool::NONE;
 
 impl<H: Handler> Serve<H> {
-    /// Takes one item off the front of `input`, and returns how many bytes that consumed; 0 if the item is
-    /// not complete.
+    /// Takes one item off the front of `input`, and returns the number of bytes consumed; 0 if the
+    /// item is incomplete.
     pub(super) fn frame(
         &mut self,
         conn: ConnId,
@@ -53,7 +53,7 @@ impl<H: Handler> Serve<H> {
             Some(Item::Data { kind, bytes, start, end }) => {
                 self.piece(conn, websocket, Message { kind, bytes }, (start, end), out);
             }
-            // If the pong cannot be queued the connection ends anyway.
+            // If the pong cannot be queued, the connection ends anyway.
             Some(Item::Ping(payload)) => {
                 let _ = out.control(conn, OpCode::Control(PONG), payload);
             }
@@ -63,7 +63,8 @@ impl<H: Handler> Serve<H> {
         consumed
     }
 
-    /// Gathers a message, and passes it to the handler when its last bytes have arrived.
+    /// Adds a piece to its message, and passes the message to the handler when the last bytes have
+    /// arrived.
     fn piece(
         &mut self,
         conn: ConnId,
@@ -102,15 +103,15 @@ impl<H: Handler> Serve<H> {
         self.handler.message(conn, &mut websocket.session, Message { kind, bytes }, out);
     }
 
-    /// The peer is not read until it has taken the queued bytes, which does not count against the time
-    /// limit of the message that is arriving.
+    /// Stops reading the peer until it has taken the queued bytes. The pause does not count against
+    /// the time limit of the message that is arriving.
     pub(super) fn pause(&mut self, websocket: &mut WebSocket<H::Session>, now: Instant) {
         if websocket.message != NONE {
             self.messages.get_mut(websocket.message).paused.get_or_insert(now);
         }
     }
 
-    /// Whether the message that is arriving exceeds the time limit of its bytes.
+    /// Returns whether the message that is arriving exceeds its time limit.
     fn is_crawling(
         &mut self,
         conn: ConnId,
@@ -172,7 +173,8 @@ impl<H: Handler> Serve<H> {
 
 const PONG: murre_codec::Control = murre_codec::Control::Pong;
 
-/// Answers a close frame with the same code, which ends the conversation (RFC 6455 section 5.5.1).
+/// Answers a close frame with the same code, which completes the closing handshake (RFC 6455
+/// section 5.5.1).
 fn answer_close(conn: ConnId, close: Option<Close<'_>>, out: &mut Outbox) {
     out.note_close_code(conn, close.as_ref().map_or(CloseCode::Status, |close| close.code));
     match close {
