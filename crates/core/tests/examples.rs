@@ -1,4 +1,4 @@
-//! The examples as they are, each started in this process and used over sockets.
+//! The examples, unchanged: each test starts one in this process and uses it over sockets.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,10 +13,10 @@ mod chat;
 #[path = "../examples/computed.rs"]
 mod computed;
 
-/// How long anything that must happen may take.
+/// The time limit of each step of a test.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Two shards on a free port.
+/// A server of two shards on a free port.
 fn config() -> (SocketAddr, ServerConfig) {
     let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a port");
     let address = listener.address().expect("bound");
@@ -37,7 +37,7 @@ fn read(stream: &mut TcpStream, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// The head of an answer.
+/// Reads the head of a response.
 fn head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -46,7 +46,7 @@ fn head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).expect("ASCII")
 }
 
-/// Has the server drain, and gives its end.
+/// Drains the server, and returns the thread that waits for its end.
 fn drain<M: Send + 'static>(server: Server<M>) -> thread::JoinHandle<Result<(), ServerError>> {
     let handle = server.handle();
     let ended = thread::spawn(move || server.run());
@@ -71,12 +71,12 @@ impl Member {
     }
 
     fn say(&mut self, line: &str) {
-        // Masked with zeros, which changes nothing (RFC 6455 section 5.3).
+        // A mask of zeros leaves the payload unchanged (RFC 6455 section 5.3).
         let frame = [&[0x81, 0x80 | line.len() as u8, 0, 0, 0, 0], line.as_bytes()].concat();
         self.0.write_all(&frame).expect("it reads");
     }
 
-    /// The first byte of the next frame, and its payload.
+    /// Reads the next frame: its first byte, and its payload.
     fn frame(&mut self) -> (u8, Vec<u8>) {
         let start = read(&mut self.0, 2);
         (start[0], read(&mut self.0, usize::from(start[1])))
@@ -88,7 +88,7 @@ impl Member {
     }
 }
 
-/// What a member of the chat room says is heard by members on all shards.
+/// A message of one member of the chat room reaches the members on all shards.
 #[test]
 fn chat() {
     const NAMES: [&str; 6] = ["ada", "grace", "edith", "jean", "radia", "frances"];
@@ -112,7 +112,7 @@ fn chat() {
 
     let ended = drain(server);
     for member in &mut members {
-        // Some hear of others who leave first.
+        // Members that leave earlier may cause messages before the one expected here.
         let goodbye = loop {
             let (start, payload) = member.frame();
             if start == 0x88 {
@@ -125,12 +125,12 @@ fn chat() {
     ended.join().expect("no panic").expect("it drains");
 }
 
-/// Answers are computed on another thread; meanwhile the shards serve others, and a drain waits for
-/// them.
+/// The example computes responses on another thread; meanwhile the shards serve other connections,
+/// and a drain waits for the responses.
 #[test]
 fn computed() {
     let (to, mut config) = config();
-    // However slow the machine is, all answers are computed in this time.
+    // Even a slow machine computes all responses in this time.
     config.drain_timeout = PATIENCE;
     let server = computed::start(config, None).expect("it starts");
     let ask = |stream: &mut TcpStream, query: &str| {
@@ -154,12 +154,13 @@ fn computed() {
         assert_eq!(answer(&mut client), (status.to_owned(), body.to_owned()), "{query}");
     }
 
-    // The one worker is busy with the first for a while.
+    // The first request keeps the only worker busy for a while.
     let mut waiting: Vec<TcpStream> = (0..4).map(|_| connect(to)).collect();
     waiting.iter_mut().for_each(|client| ask(client, "below=1000000"));
     ask(&mut client, "below=-1");
     assert_eq!(answer(&mut client).0, "400");
-    // A drain resets connections that no shard has accepted yet, so every request has to be read first.
+    // A drain resets connections that no shard has accepted yet, so wait until every request was
+    // read.
     let started = Instant::now();
     while server.shards().iter().map(|shard| shard.serve.requests.get()).sum::<u64>() < 9 {
         assert!(started.elapsed() < PATIENCE, "the requests are read");

@@ -1,4 +1,5 @@
-//! A process that has no file descriptor left. Alone in its binary: the limit is the whole process's.
+//! A process without a free file descriptor. The test has its own binary, because the limit holds
+//! for the whole process.
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -9,14 +10,14 @@ use murre_core::ring::{KernelRing, RingConfig};
 use murre_core::{CloseReason, ConnId, Listener, Outbox, Protocol, Shard, ShardConfig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Whom it closes, and how many are gone.
+/// Closes connections on request, and counts the closed ones.
 #[derive(Default)]
 struct Closing {
     open: Vec<ConnId>,
     closed: usize,
 }
 
-/// How to close everybody.
+/// How to close all connections.
 enum Mail {
     Close,
     Abort,
@@ -53,8 +54,8 @@ impl Protocol for Closing {
 const CLIENTS: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Clients are told of their end, and a shard does not spin, though no descriptor is left to shut
-/// their sockets down with.
+/// Connections end for their clients, and the shard does not spin, although no descriptor is free
+/// for shutting down their sockets.
 #[test]
 fn connections_end_without_descriptors() {
     let rings = [
@@ -108,7 +109,7 @@ fn end_without_descriptors(
     let started = Instant::now();
     while shard.protocol().closed < closed + CLIENTS && started.elapsed() < PATIENCE {
         shard.turn().expect("the ring works");
-        // Whoever has heard the end closes its side.
+        // A client that has read the end closes its side.
         let waits = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
         clients.retain(|mut client| client.read(&mut [0; 1]).is_err_and(waits));
     }

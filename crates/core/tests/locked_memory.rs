@@ -1,4 +1,5 @@
-//! A process that may lock little memory, which the rings of io_uring count as since Linux 6.14.
+//! A process with a low limit on locked memory, against which io_uring counts its rings since Linux
+//! 6.14.
 
 use std::env;
 use std::fs;
@@ -10,11 +11,12 @@ use murre_core::host::{self, HostError, Io, Plan, Wanted};
 use murre_core::ring::{KernelRing, RingConfig};
 
 const NAME: &str = "rings_without_locked_memory_are_on_epoll";
-/// Kibibytes of locked memory for which a process on its own tests.
+/// The variable that tells a child process its limit on locked memory, in KiB.
 const LIMIT: &str = "MURRE_TEST_LOCKED_KIB";
 
-/// Where the limit on locked memory has no room for the rings of all shards, the choice falls on
-/// epoll, also if only the second ring has no room. Whoever asks for io_uring gets the remedy.
+/// If the limit on locked memory is too low for the rings of all shards, the server chooses epoll,
+/// even if only the second ring does not fit. If the configuration demands io_uring, the error says
+/// what to do.
 #[test]
 fn rings_without_locked_memory_are_on_epoll() {
     if let Some(limit) = env::var_os(LIMIT) {
@@ -25,7 +27,7 @@ fn rings_without_locked_memory_are_on_epoll() {
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -l $1 && exec \"$2\" --exact \"$3\" --nocapture", "sh", limit]);
         command.arg(test).arg(NAME).env(LIMIT, limit);
-        // The limit is not for root.
+        // The limit does not apply to root.
         if fs::metadata("/proc/self").expect("a process").uid() == 0 {
             command.uid(65_534).gid(65_534);
         }
@@ -43,14 +45,14 @@ fn with_limit(limit: &str) {
     let alone = plan(None, 1).expect("one shard or the other way");
     let many = plan(None, 64).expect("64 shards or the other way");
     if many.io == Io::Uring {
-        // Before 6.14.
+        // Linux before 6.14.
         return println!("not here: rings need no locked memory");
     }
     assert_eq!(many.io, Io::Epoll, "{}", many.io_reason);
     match limit {
-        // The smallest ring takes more.
+        // The smallest ring needs more.
         "0" => assert_eq!(alone.io, Io::Epoll),
-        // One ring takes about 130 KiB.
+        // One ring needs about 130 KiB.
         _ => assert_eq!(alone.io, Io::Uring, "{}", alone.io_reason),
     }
     for reason in [&many.io_reason, &plan(Some(Io::Uring), 64).expect_err("no room").to_string()] {
@@ -61,7 +63,8 @@ fn with_limit(limit: &str) {
         let config = RingConfig { io: many.io, conns_max: 100, ..RingConfig::default() };
         KernelRing::new(config).expect("planned");
     }
-    // What the plan has tried is closed by the kernel in a moment: its ring is there all the same.
+    // The kernel frees the ring of the probe a little later; a new ring must be possible
+    // nevertheless.
     let config = RingConfig { io: alone.io, conns_max: 100, ..RingConfig::default() };
     KernelRing::new(config).expect("planned");
     println!("{limit} KiB: {}", many.io_reason);

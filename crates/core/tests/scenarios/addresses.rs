@@ -1,4 +1,4 @@
-//! One address that wants more than its part.
+//! Limits per client address.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use crate::app::{App, Server, get, handshake, serve, setup, text, understand};
 use crate::client::{Client, until_ended};
 use crate::world::{Setup, World, everywhere, simulated};
 
-/// The limits are counted over all seeds, as over the shards of a server: each has addresses of its
-/// own, and must leave nothing behind.
+/// The limits count over all seeds, as they do over the shards of a server: each seed uses its own
+/// addresses, and must leave no count behind.
 fn limited(limits: AddressLimits) -> Setup {
     let addresses = Arc::new(Addresses::new(limits));
     Setup { shard: ShardConfig { addresses, ..setup().shard }, ..setup() }
 }
 
-/// A public address that no other seed has, as good as certainly.
+/// A random public address, which no other seed uses with near certainty.
 fn somewhere(world: &mut World<Server>) -> IpAddr {
     Ipv4Addr::from_bits(0x0B00_0000 | world.rng.u32(0..1 << 24)).into()
 }
 
-/// So many clients of one address, each with a request.
+/// Opens `count` connections from one address, each with a request.
 fn clients(world: &mut World<Server>, ip: IpAddr, count: usize) -> Vec<Client> {
     let connect = |_| Client::of(world.net.connect_from((ip, 7).into()).expect("it listens"));
     let mut clients: Vec<_> = (0..count).map(connect).collect();
@@ -33,7 +33,8 @@ fn clients(world: &mut World<Server>, ip: IpAddr, count: usize) -> Vec<Client> {
     clients
 }
 
-/// How many have this status for an answer, or none and the end, once everybody has one of them.
+/// Waits until each client has a response or the end. Returns how many clients got the status
+/// `wanted`, or for `None` how many got the end without a response.
 fn answered(world: &mut World<Server>, clients: &mut [Client], wanted: Option<u16>) -> usize {
     let status =
         |client: &Client| understand(&client.heard).responses.first().map(|&(status, _)| status);
@@ -48,8 +49,9 @@ fn refused(world: &World<Server>, excess: Excess) -> u64 {
     world.shard.counters().refused[excess as usize].get()
 }
 
-/// Of the connections of one address so many are served as it may have, some of the rest are told
-/// so, and a flood is not; another address is served all the while. Who leaves makes room.
+/// The shard serves as many connections of one address as the limit allows. It answers some of the
+/// others with an error and aborts the rest. Another address is served meanwhile, and a connection
+/// that closes makes room for the next.
 #[test]
 fn connections_per_address_are_bounded() {
     let limits = AddressLimits { conns_max: Some(3), ..AddressLimits::default() };
@@ -71,9 +73,9 @@ fn connections_per_address_are_bounded() {
     });
 }
 
-/// On a connection that its address may not have, a check of the server's health is answered, in however
-/// many pieces it comes, and that is the connection's end; any other request is refused, and so is one
-/// whose body is on its way, and one that does not come.
+/// On a connection that exceeds the limit of its address, a health check is answered, in however
+/// many pieces it arrives, and the connection then ends. Any other request is refused, also with a
+/// body still on its way, and so is a connection without a request.
 #[test]
 fn a_check_of_health_is_answered_all_the_same() {
     let limits = AddressLimits { conns_max: Some(1), ..AddressLimits::default() };
@@ -109,8 +111,8 @@ fn a_check_of_health_is_answered_all_the_same() {
     });
 }
 
-/// Behind a header of the PROXY protocol anything can be written, so nothing there is believed of whom a
-/// request is from: a client in a network of proxies is counted as itself.
+/// A client that a PROXY protocol header names counts as itself, even if its address is in a
+/// network of proxies: the client can write anything behind that header.
 #[test]
 fn a_client_in_a_network_of_proxies_is_no_proxy() {
     let limits = AddressLimits { conns_max: Some(2), ..AddressLimits::default() };
@@ -127,7 +129,8 @@ fn a_client_in_a_network_of_proxies_is_no_proxy() {
     });
 }
 
-/// An address that opens connections too fast is told when to come back, and is served then.
+/// An address that opens connections too fast gets a 503 with `Retry-After`, and is served after
+/// that time.
 #[test]
 fn connections_are_opened_at_a_rate() {
     let limits = AddressLimits { handshakes_per_second_max: Some(1), ..AddressLimits::default() };
@@ -143,8 +146,8 @@ fn connections_are_opened_at_a_rate() {
     });
 }
 
-/// Connections that are refused, by whichever limit, do not use up the pace of accepts: who comes
-/// behind a crowd of them waits for a moment only.
+/// Refused connections, whatever the limit, do not use up the rate of accepts: a connection behind
+/// many of them is served after a moment.
 #[test]
 fn refused_connections_delay_nobody() {
     const CROWD: usize = 300;
@@ -169,7 +172,7 @@ fn refused_connections_delay_nobody() {
     }
 }
 
-/// Whoever comes from this machine is not counted.
+/// Connections from this machine do not count.
 #[test]
 fn loopback_is_exempt() {
     let limits = AddressLimits { conns_max: Some(1), handshakes_per_second_max: Some(1) };
@@ -181,7 +184,7 @@ fn loopback_is_exempt() {
     });
 }
 
-/// What is served to proxies, wherever a test's clients are.
+/// A server that trusts all test clients as proxies.
 fn proxied(header: bool) -> impl Fn() -> Server {
     move || {
         let networks = ["198.18.0.0/15", "127.0.0.0/8"].map(|net| net.parse().expect(net));
@@ -190,8 +193,8 @@ fn proxied(header: bool) -> impl Fn() -> Server {
     }
 }
 
-/// A client behind a proxy is counted as itself, however its header and its request are cut; a proxy
-/// that speaks for itself is not counted; and who has no header is not served.
+/// A client behind a proxy counts as itself, however its header and its request are cut. A proxy's
+/// own connection does not count, and a connection without a header is closed.
 #[test]
 fn a_proxy_says_who_is_behind_it() {
     let limits = AddressLimits { conns_max: Some(2), ..AddressLimits::default() };
@@ -219,8 +222,8 @@ fn a_proxy_says_who_is_behind_it() {
     });
 }
 
-/// A WebSocket that a proxy passes on is counted as its client's, as the proxy's other requests on
-/// the same connection are not; one that is refused is not counted.
+/// A WebSocket that a proxy forwards counts for its client; the proxy's other requests on the same
+/// connection do not count, and neither does a refused WebSocket.
 #[test]
 fn a_handshake_says_who_is_behind_a_proxy() {
     let limits = AddressLimits { conns_max: Some(2), ..AddressLimits::default() };

@@ -1,4 +1,4 @@
-//! Who is let in, and how fast.
+//! Admission of new connections, and its rate.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use crate::app::{Server, body, get, handshake, serve_patiently, setup, understan
 use crate::client::{Client, until_ended};
 use crate::world::{Read, Setup, World, everywhere, simulated};
 
-/// A world whose gate the scenario holds.
+/// A setup with a gate that the scenario controls.
 fn gated() -> (Setup, Arc<Gate>) {
     let setup = setup();
     let gate = Arc::clone(&setup.shard.gate);
     (setup, gate)
 }
 
-/// Asks, and waits for the answer.
+/// Sends a request, and waits for the response.
 fn is_served(world: &mut World<Server>, client: &mut Client, length: usize) {
     let before = understand(&client.heard).responses.len();
     client.say_bytes(&get(length));
@@ -29,8 +29,8 @@ fn is_served(world: &mut World<Server>, client: &mut Client, length: usize) {
     assert_eq!(last, Some((200, body(length).to_vec())));
 }
 
-/// While the gate refuses, whoever comes is answered with 503 and a time to come back, whatever it
-/// asks for; whoever is there goes on. Then all are let in again.
+/// While the gate refuses, a new connection gets a 503 with `Retry-After` for any request, and open
+/// connections continue. Later the gate admits all connections again.
 #[test]
 fn who_is_refused_is_told_when_to_come_back() {
     let (setup, gate) = gated();
@@ -62,8 +62,8 @@ fn who_is_refused_is_told_when_to_come_back() {
     });
 }
 
-/// While the gate refuses, a kept connection begins no session, whichever way: the client is told when to
-/// come back. Its other requests are answered.
+/// While the gate refuses, no request on a kept connection starts a session: the client gets a 503
+/// with `Retry-After`. Other requests on the connection are answered.
 #[test]
 fn kept_connections_begin_no_sessions() {
     let (setup, gate) = gated();
@@ -91,8 +91,8 @@ fn kept_connections_begin_no_sessions() {
     });
 }
 
-/// While the gate has them wait, nobody is accepted beyond the accepts that were armed; those who
-/// are there go on. Then all are let in, and none was lost.
+/// While the gate lets connections wait, the shard accepts none beyond the armed accepts, and open
+/// connections continue. Later the gate admits all of them, and none is lost.
 #[test]
 fn who_waits_is_let_in_later() {
     let (setup, gate) = gated();
@@ -117,11 +117,11 @@ fn who_waits_is_let_in_later() {
     });
 }
 
-/// Accepts that a shard has armed at most.
+/// The largest number of accepts that a shard arms.
 const ARMED_MAX: u64 = 8;
 
-/// A crowd is let in at the rate that is set, after a burst of a tenth of a second, and nobody of it
-/// is lost.
+/// Many connections at once are accepted at the configured rate, after a burst of a tenth of a
+/// second, and none is lost.
 #[test]
 fn a_crowd_is_paced() {
     let accept_interval = Duration::from_millis(20);
@@ -137,7 +137,7 @@ fn a_crowd_is_paced() {
             let accepted = world.shard.counters().accepted.get() as f64;
             let most = (passed + 0.1) / accept_interval.as_secs_f64();
             assert!(accepted <= most + 1.0, "{accepted} in {passed} s");
-            // Each pause of 5 ms may come late by its own length and that of a look.
+            // Each pause of 5 ms may end late by its own length and that of a check.
             assert!(accepted >= most - 3.0 || accepted == 100.0, "{accepted} in {passed} s");
             paced = world.shard.counters().accepts_paced.get();
         }

@@ -1,6 +1,6 @@
-//! A whole shard on the simulated ring that does what bytes say: what peers send, in which pieces,
-//! when they read and leave, what time does, and what goes wrong. Also a fuzz target, so it needs
-//! none of the scenarios beside it.
+//! A whole shard on the simulated ring, driven by input bytes: they decide what peers send and in
+//! which pieces, when peers read and close, how time passes, and which faults occur. The fuzz
+//! target uses this file too, so it needs none of the scenarios beside it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::app::{Server, get, handshake, post, serve, setup, text};
 use crate::dice::Dice;
 use crate::world::{Peer, Read, Setup, World};
 
-/// Nothing panics, every turn's counters balance, what peers hear can be read, and nothing is left
-/// when all have gone.
+/// Panics unless every turn's counters balance, the output to peers is valid, and nothing is left
+/// when all peers are gone.
 pub(crate) fn check(bytes: &[u8]) {
     let mut dice = Dice::new(bytes);
     let faults = [
@@ -38,7 +38,7 @@ pub(crate) fn check(bytes: &[u8]) {
         socket_bytes: [300, 16_000][dice.index(2)],
         ..setup()
     };
-    // A multiple of four would have no faults.
+    // A seed that is a multiple of four would have no faults.
     let seed = u64::from(4 * dice.number(64) + 1);
     let mut stage = Stage {
         world: World::simulated(&setup, seed, serve()),
@@ -53,7 +53,7 @@ pub(crate) fn check(bytes: &[u8]) {
     stage.end();
 }
 
-/// Clients at a time.
+/// The largest number of clients at one time.
 const CLIENTS: usize = 6;
 
 struct Stage {
@@ -66,7 +66,7 @@ struct Client {
     peer: Peer,
     unsaid: VecDeque<u8>,
     heard: Vec<u8>,
-    /// Whether what it hears can be told without knowing what it has asked.
+    /// Whether its output can be parsed without knowing its requests.
     plain: bool,
 }
 
@@ -85,7 +85,7 @@ impl Stage {
                 self.world.post(ServeMail::Drain(over));
             }
             0 | 15 if self.clients.len() < CLIENTS => {
-                // Nobody listens any more in a drain.
+                // The listener is closed in a drain.
                 if let Some(peer) = self.world.net.connect() {
                     let (unsaid, heard) = (VecDeque::new(), Vec::new());
                     self.clients.push(Client { peer, unsaid, heard, plain: true });
@@ -103,7 +103,7 @@ impl Stage {
         match step {
             1 => {
                 let bytes = some(dice);
-                // An answer to HEAD has a length and no body.
+                // The response to HEAD has a length and no body.
                 client.plain &= !bytes.windows(2).any(|pair| pair == b"HE" || pair == b"EA");
                 client.unsaid.extend(bytes);
             }
@@ -111,7 +111,7 @@ impl Stage {
             3 => client.unsaid.extend(get(40 * dice.index(256))),
             4 => client.unsaid.extend(post(&some(dice))),
             5 => {
-                // Mostly a frame that is right, under a mask that changes nothing.
+                // Mostly a valid frame, with a mask of zeros.
                 let (first, payload) = (dice.number(256) as u8, some(dice));
                 client.unsaid.extend([first, 0x80 | payload.len() as u8, 0, 0, 0, 0]);
                 client.unsaid.extend(payload);
@@ -134,7 +134,7 @@ impl Stage {
         }
     }
 
-    /// Who is there says and hears the rest, and then the shard is drained.
+    /// Lets the clients send and receive the rest, and then drains the shard.
     fn end(mut self) {
         for _ in 0..20 {
             for client in &mut self.clients {
@@ -146,7 +146,7 @@ impl Stage {
         if !self.world.shard.stopped() {
             self.world.finish();
         }
-        // When the time for a drain is over, who still takes its last bytes is cut off.
+        // At the end of a drain the shard aborts the connections that still read their last bytes.
         if self.world.shard.outbox().live() == 0 {
             let served = &self.world.protocol().inner;
             assert!(served.handler().open.is_empty() && served.handler().later.is_empty());
@@ -173,7 +173,7 @@ impl Client {
         }
     }
 
-    /// Whatever it said, it has heard responses, and frames once one has said so.
+    /// Panics unless the output consists of responses, and of frames after a 101.
     fn judge(&mut self) {
         if !self.plain {
             return;
@@ -199,7 +199,7 @@ impl Client {
     }
 }
 
-/// Up to 63 bytes as they are.
+/// Up to 63 of the input bytes.
 fn some(dice: &mut Dice) -> Vec<u8> {
     (0..dice.number(64)).map(|_| dice.number(256) as u8).collect()
 }

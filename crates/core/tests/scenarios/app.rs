@@ -1,4 +1,4 @@
-//! A small application on `Serve`, and what its clients write and read.
+//! A small application on `Serve`, and the input and output of its clients.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,75 +16,77 @@ use murre_core::{
 use crate::watched::Drained;
 use crate::world::Setup;
 
-/// What a shard under test serves.
+/// The protocol of a shard under test.
 pub(crate) type Server = Serve<App>;
 
 /// Echoes messages and bodies; `timer=MILLISECONDS` sets the session's timer, `timer=` clears it.
-/// `/n?length=` gives so many bytes. `/later` is answered with the next mail, which every WebSocket
-/// hears too, unless it is empty, or when the shard is drained; `/never` is written every mail.
+/// The response to `/n?length=` has that many bytes. `/later` is answered with the next mail, which
+/// every WebSocket receives too, unless the mail is empty or the shard is draining; `/never` is a
+/// stream of all mail.
 #[derive(Default)]
 pub(crate) struct App {
     pub(crate) open: Vec<ConnId>,
     pub(crate) closed: Vec<CloseReason>,
-    /// Requests that are not answered to their end, and whether they are to be.
+    /// Requests without a complete response, and whether it must end.
     pub(crate) later: Vec<(ConnId, bool)>,
     pub(crate) waited: usize,
     pub(crate) drained: usize,
-    /// When sessions' timers were set, their spans, and when they ran out.
+    /// When the sessions' timers were set, for how long, and when they expired.
     pub(crate) timers: Vec<(Instant, Duration, Instant)>,
-    /// Those that are set.
+    /// The timers that are set now.
     set: HashMap<ConnId, (Instant, Duration)>,
-    /// Whoever waits for an answer for a ping interval gets an empty one.
+    /// A request that waits for a ping interval gets an empty response.
     impatient: bool,
-    /// Sessions that were opened, and messages that came.
+    /// The number of opened sessions, and of messages received.
     pub(crate) opened: usize,
     pub(crate) messages: u64,
-    /// Requests that were offered, each once.
+    /// The number of requests offered; a request that was held counts once.
     pub(crate) requests: u64,
-    /// How it holds connections back.
+    /// How the application holds connections.
     holding: Holding,
-    /// Connections that it holds, and until when.
+    /// The connections that it holds, and until when.
     held: VecDeque<(Instant, ConnId)>,
-    /// Those of which a request waits.
+    /// The connections whose held request is counted already.
     asked: HashSet<ConnId>,
-    /// Made on purpose, to see it found.
+    /// A deliberate mistake that the tests must find.
     mistake: Option<Mistake>,
 }
 
-/// When an application holds connections back.
+/// When an application holds connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Holding {
     #[default]
     Never,
-    /// At some requests and messages, for less than a fifth of a second.
+    /// On some requests and messages, for less than a fifth of a second.
     Some,
-    /// At every request and message, until the mail [`RELEASE`].
+    /// On every request and message, until the mail [`RELEASE`].
     All,
 }
 
-/// Mail that nobody hears: holds every WebSocket, or releases whoever is held.
+/// Mail that the application does not publish: [`HOLD`] holds every WebSocket, and [`RELEASE`]
+/// releases every held connection.
 pub(crate) const HOLD: &[u8] = b"hold";
 pub(crate) const RELEASE: &[u8] = b"release";
-/// Longer than any test.
+/// A time longer than any test.
 const LONG: Duration = Duration::from_secs(1 << 20);
 
-/// What an application may do wrong.
+/// A mistake of the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
-    /// Some messages are not echoed.
+    /// It does not echo some messages.
     LosesMessages,
-    /// Some messages are echoed twice.
+    /// It echoes some messages twice.
     RepeatsMessages,
-    /// Some who listen do not get the mail.
+    /// It does not send the mail to some of its receivers.
     LosesMail,
-    /// It wants a turn at once, always.
+    /// It asks for another turn at once, always.
     NeverSleeps,
-    /// It forgets that sessions have ended.
+    /// It keeps the state of ended sessions.
     KeepsSessions,
 }
 
 impl App {
-    /// One that has nobody wait for ever; and that makes this mistake.
+    /// An application that answers every request after a ping interval, and makes this mistake.
     pub(crate) fn impatient(mistake: Option<Mistake>) -> Self {
         App { impatient: true, mistake, holding: Holding::Some, ..App::default() }
     }
@@ -93,7 +95,7 @@ impl App {
         App { holding, ..App::default() }
     }
 
-    /// For how long the next request or message holds its connection back.
+    /// How long the next request or message holds its connection.
     fn hold_for(&self, asked: u64) -> Option<Duration> {
         match self.holding {
             Holding::Never => None,
@@ -224,7 +226,7 @@ impl Handler for App {
         self.waited += 1;
         if self.impatient {
             let response = Response::text(200, "");
-            // It may be going already.
+            // The connection may be closing already.
             let _ = out.write(id, |bytes| response.write(bytes, false, true, 1, None));
             self.later.retain(|&(later, ends)| later != id || !ends);
         }
@@ -270,7 +272,7 @@ impl Handler for App {
         }
         self.later.retain(|&(id, ends)| {
             let response = Response::text(200, mail.clone());
-            // Some are going already.
+            // Some connections are closing already.
             let _ = out.write(id, |bytes| response.write(bytes, false, true, 1, None));
             !ends
         });
@@ -279,7 +281,7 @@ impl Handler for App {
             if self.mistake == Some(Mistake::LosesMail) && at == 1 {
                 continue;
             }
-            // Some are going already.
+            // Some connections are closing already.
             let _ = out.send(id, &frame);
         }
     }
@@ -301,7 +303,7 @@ impl Drained for Server {
     }
 }
 
-/// Times that a test can wait for, in ticks of the simulated clock.
+/// Time limits that a test can wait for, in ticks of the simulated clock.
 pub(crate) fn limits() -> ServeLimits {
     ServeLimits {
         message_bytes_max: 100_000,
@@ -317,7 +319,7 @@ pub(crate) fn serve() -> Server {
     Serve::new(App::default(), limits())
 }
 
-/// For the kernel, where nothing is to time out.
+/// A server for tests on the kernel, with limits that never expire.
 pub(crate) fn serve_patiently() -> Server {
     Serve::new(App::default(), ServeLimits { message_bytes_max: 100_000, ..Default::default() })
 }
@@ -351,7 +353,7 @@ pub(crate) fn handshake(target: &str) -> Vec<u8> {
     out
 }
 
-/// A masked frame of a client, whole.
+/// A whole masked frame of a client.
 pub(crate) fn said(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     encode::write_frame(&mut out, opcode, payload, Some([1, 2, 3, 4]));
@@ -362,7 +364,7 @@ pub(crate) fn text(payload: &str) -> Vec<u8> {
     said(OpCode::Data(Data::Text), payload.as_bytes())
 }
 
-/// A message in as many frames as pieces.
+/// A message with one frame for each piece.
 pub(crate) fn fragmented(pieces: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
     for (at, piece) in pieces.iter().enumerate() {
@@ -386,21 +388,21 @@ pub(crate) fn control(control: Control, payload: &[u8]) -> Vec<u8> {
     said(OpCode::Control(control), payload)
 }
 
-/// What a client understood of everything it heard.
+/// The parsed output of the shard to one client.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Understood {
-    /// Status and body, in order; a 101 is the last.
+    /// The status and body of each response, in order; a 101 is the last.
     pub(crate) responses: Vec<(u16, Vec<u8>)>,
     /// Messages, in order.
     pub(crate) messages: Vec<(Kind, Vec<u8>)>,
     pub(crate) pings: usize,
     pub(crate) pongs: Vec<Vec<u8>>,
     pub(crate) close: Option<Option<CloseCode>>,
-    /// The words that came with it.
+    /// The reason text of the close frame.
     pub(crate) goodbye: String,
 }
 
-/// Reads everything that came from a server, as far as it is whole.
+/// Parses all complete responses and frames from the server.
 pub(crate) fn understand(heard: &[u8]) -> Understood {
     let mut understood = Understood::default();
     let mut rest = heard;

@@ -1,11 +1,11 @@
-//! Connections that come to a shard.
+//! New connections of a shard.
 
 use std::net::{Ipv6Addr, TcpListener};
 
 use crate::echo::Echo;
 use crate::world::{Setup, World, everywhere, real};
 
-/// Whoever connects, several at a time, is told apart by where it is from.
+/// Connections that arrive together are distinguished by their addresses.
 fn addresses_are_told(world: &mut World<Echo>) {
     for round in 1..=3 {
         let peers: Vec<_> = (0..20).map(|_| world.connect()).collect();
@@ -18,13 +18,13 @@ fn addresses_are_told(world: &mut World<Echo>) {
     }
 }
 
-/// A protocol is told the address and the port of everybody who is accepted.
+/// A protocol gets the address and the port of every accepted connection.
 #[test]
 fn whoever_connects_has_an_address() {
     everywhere(&Setup::default(), Echo::default, addresses_are_told);
 }
 
-/// The same of IPv6.
+/// The same for IPv6.
 #[test]
 fn ipv6_addresses_are_told() {
     let address = Ipv6Addr::LOCALHOST.into();

@@ -1,4 +1,4 @@
-//! `Serve` with peers that do anything.
+//! `Serve` with peers that send anything.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::app::{
 use crate::client::Client;
 use crate::world::{Setup, World, everywhere, simulated};
 
-/// Something that a client may say, whole or not, right or wrong.
+/// A random input of a client: complete or not, valid or not.
 fn something(world: &mut World<Server>) -> Vec<u8> {
     let length = world.rng.usize(0..4000);
     let payload: Vec<u8> = (0..length).map(|_| world.rng.u8(..)).collect();
@@ -63,7 +63,7 @@ fn step(world: &mut World<Server>, clients: &mut Vec<Client>) {
     }
 }
 
-/// Every session that was opened was closed, and no half of a message is kept.
+/// Panics unless every opened session was closed, and no part of a message is kept.
 fn check(world: &mut World<Server>) {
     world.finish();
     let served = &world.protocol().inner;
@@ -80,7 +80,7 @@ fn chaotic() -> Setup {
     Setup { shard, faults, buffers: 3, buffer_bytes: 700, seeds: 50, ..setup() }
 }
 
-/// Right and wrong bytes, ends of all kinds and mail, in any order, leave nothing behind.
+/// Valid and invalid bytes, closes of all kinds and mail, in any order, leave nothing behind.
 #[test]
 fn anything_at_any_time() {
     everywhere(&chaotic(), serve_patiently, |world| {
@@ -94,7 +94,7 @@ fn anything_at_any_time() {
     });
 }
 
-/// The same while timers run out, and with a drain in the middle.
+/// The same while timers expire, and with a drain in the middle.
 #[test]
 fn anything_while_time_passes_and_in_a_drain() {
     simulated(&chaotic(), serve, |world| {

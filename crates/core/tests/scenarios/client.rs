@@ -1,4 +1,4 @@
-//! A peer that says things, a little at a time, and hears the answers.
+//! A peer that sends a little at a time, and reads the responses.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -11,13 +11,13 @@ use crate::world::{Peer, Read, World};
 /// One client of the echo.
 pub(crate) struct Client {
     pub(crate) peer: Peer,
-    /// Not yet written.
+    /// Bytes that are not yet written.
     unsaid: VecDeque<u8>,
-    /// What the answers will be.
+    /// The responses that it expects.
     pub(crate) expected: Vec<u8>,
-    /// What came of them.
+    /// The bytes that it has read.
     pub(crate) heard: Vec<u8>,
-    /// How much of it has been compared.
+    /// The number of bytes of `heard` that have been compared.
     checked: Cell<usize>,
     /// How the stream from the shard ended.
     pub(crate) end: Option<Read>,
@@ -39,7 +39,7 @@ impl Client {
         }
     }
 
-    /// Wants to say this, as its turns come.
+    /// Queues bytes for writing in later steps.
     pub(crate) fn say(&mut self, frame: &[u8]) {
         self.expected.extend(answer(frame));
         self.say_bytes(frame);
@@ -49,7 +49,7 @@ impl Client {
         self.unsaid.extend(bytes);
     }
 
-    /// Writes a piece of any size.
+    /// Writes a piece of random size.
     pub(crate) fn write<P: Drained + 'static>(&mut self, world: &mut World<P>) {
         let unsaid = self.unsaid.make_contiguous();
         let len = match world.rng.u8(0..3) {
@@ -61,7 +61,7 @@ impl Client {
         self.unsaid.drain(..written);
     }
 
-    /// Reads a piece of any size.
+    /// Reads a piece of random size.
     pub(crate) fn read<P: Drained + 'static>(&mut self, world: &mut World<P>) {
         if self.end.is_some() {
             return;
@@ -74,24 +74,24 @@ impl Client {
         }
     }
 
-    /// Does some of both.
+    /// Writes and reads a piece.
     pub(crate) fn step<P: Drained + 'static>(&mut self, world: &mut World<P>) {
         self.write(world);
         self.read(world);
     }
 
-    /// Whether everything is said.
+    /// Whether all bytes are written.
     pub(crate) fn has_spoken(&self) -> bool {
         self.unsaid.is_empty()
     }
 
-    /// Whether everything is said and answered; panics when an answer is not what it should be.
+    /// Whether all bytes are written and answered. Panics if a response is wrong.
     pub(crate) fn is_answered(&self) -> bool {
         self.check();
         self.has_spoken() && self.heard.len() == self.expected.len()
     }
 
-    /// Panics unless what was heard is the beginning of what is expected.
+    /// Panics unless the bytes read are a prefix of the expected bytes.
     pub(crate) fn check(&self) {
         let (from, len) = (self.checked.replace(self.heard.len()), self.heard.len());
         assert!(
@@ -102,7 +102,7 @@ impl Client {
     }
 }
 
-/// Steps all of them until each has heard every answer.
+/// Steps all clients until each has read every response.
 pub(crate) fn until_answered<P: Drained + 'static>(world: &mut World<P>, clients: &mut [Client]) {
     world.until("everybody is answered", |world| {
         clients.iter_mut().for_each(|client| client.step(world));
@@ -110,7 +110,7 @@ pub(crate) fn until_answered<P: Drained + 'static>(world: &mut World<P>, clients
     });
 }
 
-/// Reads on until the shard's side of each is over.
+/// Reads until the shard has ended the stream of each client.
 pub(crate) fn until_ended<P: Drained + 'static>(world: &mut World<P>, clients: &mut [Client]) {
     world.until("everybody is at an end", |world| {
         clients.iter_mut().for_each(|client| client.step(world));
@@ -118,7 +118,7 @@ pub(crate) fn until_ended<P: Drained + 'static>(world: &mut World<P>, clients: &
     });
 }
 
-/// Steps until `done` with what the client has understood.
+/// Steps until `done` accepts the parsed output.
 pub(crate) fn until(
     world: &mut World<Server>,
     client: &mut Client,

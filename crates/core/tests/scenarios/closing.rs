@@ -1,4 +1,4 @@
-//! Ends of all kinds, at any moment.
+//! Closes of all kinds, at any moment.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::client::{Client, until_answered, until_ended};
 use crate::echo::{Ask, Echo, Mail, frame, large, some_echo};
 use crate::world::{Read, Setup, World, everywhere, simulated};
 
-/// What is queued before a close arrives to the last byte, though the peer still talks.
+/// All bytes queued before a close arrive, although the peer keeps sending.
 #[test]
 fn a_close_sends_what_is_queued_first() {
     everywhere(&Setup::default(), Echo::default, |world| {
@@ -31,8 +31,8 @@ fn a_close_sends_what_is_queued_first() {
     });
 }
 
-/// A close that comes from elsewhere, at any moment, takes nothing away from a peer that has closed
-/// its side and waits for its answers.
+/// A close by another caller, at any moment, loses no bytes of a peer that has closed its side and
+/// waits for its responses.
 #[test]
 fn a_close_while_the_peer_half_closes_loses_nothing() {
     everywhere(&Setup { seeds: 200, ..Setup::default() }, Echo::default, |world| {
@@ -61,7 +61,7 @@ fn a_close_while_the_peer_half_closes_loses_nothing() {
     });
 }
 
-/// A peer that neither takes our last bytes nor closes its side is gone after the linger time.
+/// A peer that neither reads our last bytes nor closes its side is closed after the linger time.
 #[test]
 fn a_peer_that_does_not_close_is_given_up() {
     let tick = Duration::from_millis(20);
@@ -85,8 +85,8 @@ fn a_peer_that_does_not_close_is_given_up() {
     });
 }
 
-/// While the machine stands still nobody can take our last bytes: the peer still has time for them
-/// afterwards. (The simulation's seed 515, when it was found.)
+/// While the machine stands still no peer can read our last bytes: the peer still gets its time to
+/// read them afterwards. (Seed 515 of the simulation found this.)
 #[test]
 fn last_bytes_outlast_a_standstill() {
     let tick = Duration::from_millis(100);
@@ -109,7 +109,8 @@ fn last_bytes_outlast_a_standstill() {
     });
 }
 
-/// An abort ends the connection whatever is queued, and what the peer has not read is lost to it.
+/// An abort ends the connection at once, whatever is queued, and the peer loses the bytes that it
+/// has not read.
 #[test]
 fn an_abort_is_now() {
     everywhere(&Setup::default(), Echo::default, |world| {
@@ -126,7 +127,7 @@ fn an_abort_is_now() {
     });
 }
 
-/// A reset is the peer's end and nobody else's.
+/// A reset ends the peer's own connection only.
 #[test]
 fn a_reset_ends_one_connection() {
     everywhere(&Setup::default(), Echo::default, |world| {
@@ -149,7 +150,7 @@ fn a_reset_ends_one_connection() {
     });
 }
 
-/// A peer that closes without a word is noticed, whatever the connection was doing.
+/// The shard notices a peer that closes, whatever the connection was doing.
 #[test]
 fn a_peer_that_leaves_is_noticed() {
     everywhere(&Setup::default(), Echo::default, |world| {
@@ -164,7 +165,7 @@ fn a_peer_that_leaves_is_noticed() {
     });
 }
 
-/// While a crowd leaves in one moment, somebody who stays and speaks last is answered first.
+/// While many peers close at one moment, a peer that stays and sends last is answered first.
 #[test]
 fn who_stays_is_heard_while_a_crowd_leaves() {
     let shard = ShardConfig { conns_max: 1010, ..ShardConfig::default() };
@@ -190,7 +191,7 @@ fn who_stays_is_heard_while_a_crowd_leaves() {
     });
 }
 
-/// One step of somebody who may do anything.
+/// One step of clients that do anything.
 fn anything(world: &mut World<Echo>, clients: &mut Vec<Client>, seen: &mut Vec<ConnId>) {
     seen.extend(world.protocol().open.iter());
     if clients.len() < 20 && world.rng.u8(0..4) == 0 {
@@ -230,7 +231,7 @@ fn anything(world: &mut World<Echo>, clients: &mut Vec<Client>, seen: &mut Vec<C
     }
 }
 
-/// Closes, aborts, resets, stale names, pushes and half-closes in any order leave nothing behind.
+/// Closes, aborts, resets, stale ids, pushes and half-closes in any order leave nothing behind.
 #[test]
 fn anything_at_any_time() {
     let shard = ShardConfig { conns_max: 12, send_bytes_max: 100_000, ..ShardConfig::default() };
@@ -247,7 +248,7 @@ fn anything_at_any_time() {
     });
 }
 
-/// When the kernel breaks connections by itself they end, each for a reason that says so.
+/// Connections that the kernel breaks end, each with a reason that says so.
 #[test]
 fn broken_connections_end() {
     let faults = Faults { broken: 5, ..Faults::hidden() };
@@ -267,8 +268,8 @@ fn broken_connections_end() {
     });
 }
 
-/// While the machine cannot shut sockets down the shard tries again, once a tick and not in every
-/// turn, and the connections end when it can.
+/// While the machine cannot shut down sockets the shard tries again once a tick, not in every turn,
+/// and the connections end when it can.
 #[test]
 fn failed_shutdowns_are_tried_again_later() {
     let tick = Duration::from_millis(100);
@@ -287,7 +288,7 @@ fn failed_shutdowns_are_tried_again_later() {
             let completions = world.shard.counters().completions.get();
             world.pass(Duration::from_secs(2));
             let tried = world.shard.counters().completions.get() - completions;
-            // Each client once a tick, and once at first.
+            // Once a tick for each client, and once at first.
             assert!((8..=8 * 21).contains(&tried), "tried {tried} times");
             assert!(world.protocol().closed.is_empty(), "the kernel waits for input still");
             world.sim.as_ref().expect("simulated").set_faults(Faults::none());

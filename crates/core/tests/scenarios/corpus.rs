@@ -1,11 +1,11 @@
-//! A shard that does what bytes say: those that fuzzing has kept.
+//! A shard driven by the inputs that fuzzing has kept.
 
 use crate::any_bytes;
 
 #[path = "../../../../fuzz/src/corpus.rs"]
 mod files;
 
-/// Whatever is said, happens and goes wrong, nothing panics, nothing is left and all is counted.
+/// No input panics, leaves anything behind, or escapes the counters.
 #[test]
 fn shards_of_the_corpus() {
     files::each("shard", any_bytes::check);

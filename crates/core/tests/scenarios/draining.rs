@@ -1,4 +1,4 @@
-//! Leaving in order.
+//! Drains of a shard.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::client::{Client, until_answered, until_ended};
 use crate::echo::{Echo, Mail, large, some_echo};
 use crate::world::{Read, Setup, everywhere, simulated};
 
-/// A drained shard has everybody hear the rest of their answers, then the end; then it stops.
+/// A drained shard sends all peers the rest of their responses, then the end; then it stops.
 #[test]
 fn everybody_leaves_with_all_answers() {
     everywhere(&Setup::default(), Echo::default, |world| {
@@ -38,7 +38,7 @@ fn everybody_leaves_with_all_answers() {
     });
 }
 
-/// Whoever comes while it drains is refused, or is told to leave like everybody else.
+/// A connection that arrives during the drain is refused, or closes like the others.
 #[test]
 fn nobody_stays_who_came_late() {
     let setup = Setup { seeds: 200, ..Setup::default() };
@@ -46,7 +46,7 @@ fn nobody_stays_who_came_late() {
         let mut clients: Vec<Client> = (0..3).map(|_| Client::new(world)).collect();
         clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 10)));
         until_answered(world, &mut clients);
-        // These wait to be accepted, or are being accepted.
+        // These connections wait for their accept, or are being accepted.
         clients.extend((0..3).map(|_| Client::new(world)));
         for _ in 0..world.rng.usize(0..3) {
             world.turn();
@@ -66,8 +66,8 @@ fn nobody_stays_who_came_late() {
     });
 }
 
-/// Goodbyes are spread over the time given, to those who came together at different times, and peers
-/// that do not answer do not hold the shard up for longer than the linger time.
+/// The closes are spread over the time of the drain, whenever the connections arrived, and peers
+/// that do not react delay the end by no more than the linger time.
 #[test]
 fn a_drain_takes_its_time_and_no_more() {
     let over = Duration::from_secs(2);
@@ -95,13 +95,14 @@ fn a_drain_takes_its_time_and_no_more() {
         let (early, late) = halfway.expect("it took at least half of its time");
         let gone = early + late;
         assert!((25..=75).contains(&gone), "{gone} of 100 had left after half of the time");
-        // In the order of arrival all of them would be early. The standard deviation is 2.5.
+        // In the order of arrival all early closes would be of early connections. The standard
+        // deviation is 2.5.
         assert!(early.abs_diff(late) <= 25, "{early} had come early and {late} late");
     });
 }
 
-/// A stopped shard closes what is open when it is dropped: that the peers see it is checked after
-/// every scenario.
+/// A stopped shard closes its open connections when it is dropped; every scenario ends with a check
+/// that the peers see this.
 #[test]
 fn a_stop_closes_everything() {
     everywhere(&Setup::default(), Echo::default, |world| {

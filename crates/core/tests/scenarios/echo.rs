@@ -1,6 +1,6 @@
-//! A small protocol that does everything a protocol can do, and its client's side.
+//! A small protocol that uses every function of a protocol, and its client's side.
 //!
-//! A frame is a kind, a length of two bytes, and so many bytes of payload.
+//! A frame is a kind, a length in two bytes, and that many bytes of payload.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,23 +12,23 @@ use murre_core::{CloseReason, ConnId, Outbox, Protocol, Queued};
 
 use crate::watched::Drained;
 
-/// What a frame asks for.
+/// The request of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Ask {
-    /// The frame back, in the connection's own buffer.
+    /// Returns the frame, in the connection's own buffer.
     Echo = b'e',
-    /// The frame back, as shared bytes.
+    /// Returns the frame, as shared bytes.
     Share = b's',
-    /// As many bytes as the payload, four bytes long, says.
+    /// Returns as many bytes as the payload says, a number of four bytes.
     Large = b'l',
-    /// The payload to everybody else.
+    /// Sends the payload to all other connections.
     Push = b'p',
-    /// Close after what is queued.
+    /// Closes after the queued bytes.
     Close = b'c',
-    /// Close now.
+    /// Closes at once.
     Abort = b'a',
-    /// A `T` when so many ticks, two bytes, have passed.
+    /// Returns a `T` after a number of ticks, which has two bytes.
     Timer = b't',
 }
 
@@ -45,13 +45,13 @@ pub(crate) fn timer(ticks: u16) -> Vec<u8> {
     frame(Ask::Timer, &ticks.to_be_bytes())
 }
 
-/// An echo of up to `len_max` bytes, of either kind.
+/// An echo request of either kind, of up to `len_max` bytes.
 pub(crate) fn some_echo(rng: &mut Rng, len_max: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..rng.usize(0..=len_max)).map(|_| rng.u8(..)).collect();
     frame(if rng.bool() { Ask::Echo } else { Ask::Share }, &payload)
 }
 
-/// The answer that a client may expect to its own frame.
+/// The response that a client expects to its own frame.
 pub(crate) fn answer(frame: &[u8]) -> Vec<u8> {
     match frame[0] {
         b'e' | b's' => frame.to_vec(),
@@ -67,33 +67,33 @@ fn pattern(len: u32) -> Bytes {
 
 #[derive(Default)]
 pub(crate) struct Echo {
-    /// The others, for pushes: in an order that is the same in every run.
+    /// All open connections, for pushes: in the same order in every run.
     everybody: BTreeSet<ConnId>,
-    /// Timers that ran out: when they were set, for how many ticks, and when they ran out.
+    /// Expired timers: when each was set, for how many ticks, and when it expired.
     pub(crate) expired: Vec<(Instant, u16, Instant)>,
-    /// Mails that came.
+    /// The number of mails received.
     pub(crate) mails: u32,
-    /// Names that are no longer anybody's.
+    /// The ids of closed connections.
     pub(crate) stale: Vec<ConnId>,
-    /// The largest number of bytes that anybody had pushed to them without taking them.
+    /// The number of pushes that a slow consumer had no room for.
     pub(crate) slow: u32,
-    /// Bytes queued by mail to connections, and to those that had gone.
+    /// The number of pushes queued, and of pushes to closed connections.
     pub(crate) pushed: u32,
     pub(crate) gone: u32,
-    /// Connections that were asked for.
+    /// The results of connect requests.
     pub(crate) asked: Vec<Option<ConnId>>,
-    /// A timer of so many ticks for everybody who comes.
+    /// The timer of each new connection, in ticks.
     greeting: u16,
-    /// Connect again whenever one is refused, so many times.
+    /// The number of times to connect again after a refusal.
     again: u32,
     last_to: Option<SocketAddr>,
 }
 
-/// What is remembered of a connection: when its timer was set.
+/// The state of a connection: when its timer was set, and for how many ticks.
 pub(crate) type State = Option<(Instant, u16)>;
 
 pub(crate) enum Mail {
-    /// To everybody.
+    /// Sends these bytes to all connections.
     Push(Bytes),
     Close(ConnId),
     Abort(ConnId),
@@ -104,17 +104,17 @@ pub(crate) enum Mail {
 }
 
 impl Echo {
-    /// One that connects again when it is refused, so many times.
+    /// An echo that connects again after a refusal, at most `again` times.
     pub(crate) fn stubborn(again: u32) -> Self {
         Echo { again, ..Echo::default() }
     }
 
-    /// One that sets a timer of so many ticks for everybody who comes.
+    /// An echo that sets a timer of `ticks` for each new connection.
     pub(crate) fn greeting(ticks: u16) -> Self {
         Echo { greeting: ticks, ..Echo::default() }
     }
 
-    /// Whether nobody is remembered as open.
+    /// Whether no connection is recorded as open.
     pub(crate) fn is_empty(&self) -> bool {
         self.everybody.is_empty()
     }
@@ -127,7 +127,7 @@ impl Echo {
                 Queued::SlowConsumer => self.slow += 1,
             }
         }
-        // A name that has outlived its connection does no harm to whoever has its slot.
+        // The id of a closed connection has no effect on the connection that now uses its slot.
         for &id in &self.stale {
             assert_eq!(out.send(id, bytes), Queued::Gone);
             out.close(id, CloseReason::BadFrame);

@@ -1,4 +1,4 @@
-//! Connections whose input the application holds back for a while.
+//! Connections whose input the application holds for a while.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn serve(holding: Holding) -> impl Fn() -> Server {
     move || Serve::new(App::holding(holding), limits())
 }
 
-/// For the kernel, where nothing is to time out.
+/// A server for tests on the kernel, with limits that never expire.
 fn serve_patiently(holding: Holding) -> impl Fn() -> Server {
     move || {
         let limits = ServeLimits { message_bytes_max: 100_000, ..ServeLimits::default() };
@@ -31,7 +31,7 @@ fn mail(world: &World<Server>, mail: &'static [u8]) {
     assert!(posted.is_ok(), "the mailbox has room");
 }
 
-/// A WebSocket whose handshake the application has let in.
+/// A WebSocket whose handshake the application has accepted.
 fn open(world: &mut World<Server>) -> Client {
     let mut client = Client::new(world);
     client.say_bytes(&handshake("/ws"));
@@ -53,7 +53,7 @@ fn binary(payload: &[u8]) -> Vec<u8> {
     said(OpCode::Data(Data::Binary), payload)
 }
 
-/// Steps for a while in which nothing is to happen.
+/// Steps for a while in which nothing must happen.
 fn step_on(world: &mut World<Server>, client: &mut Client) {
     for _ in 0..50 {
         client.step(world);
@@ -61,8 +61,8 @@ fn step_on(world: &mut World<Server>, client: &mut Client) {
     }
 }
 
-/// Requests and messages that are held now and then are answered once and in order, and so are those
-/// of a peer that has closed its side meanwhile.
+/// Requests and messages that are held now and then are answered once and in order, also if the
+/// peer has closed its side meanwhile.
 #[test]
 fn what_was_held_is_answered_in_order() {
     everywhere(&setup(), serve_patiently(Holding::Some), |world| {
@@ -93,7 +93,8 @@ fn what_was_held_is_answered_in_order() {
     });
 }
 
-/// Of a connection that is held no more is read than what was on its way, and nothing is passed on.
+/// The shard reads no more of a held connection than the bytes that were on their way, and passes
+/// none of them on.
 #[test]
 fn a_held_connection_is_not_read() {
     let setup = Setup { seeds: 20, ..setup() };
@@ -125,7 +126,7 @@ fn a_held_connection_is_not_read() {
     });
 }
 
-/// A connection goes on only when it is neither held nor congested, whichever ends first.
+/// A connection continues only when it is neither held nor congested, whichever ends first.
 #[test]
 fn holding_and_congestion_compose() {
     everywhere(&Setup { seeds: 20, ..setup() }, serve_patiently(Holding::All), |world| {
@@ -136,7 +137,7 @@ fn holding_and_congestion_compose() {
             client.write(world);
             messages(world) == 1
         });
-        // On the kernel it may have been taken already.
+        // The kernel may have taken the bytes already.
         if world.net.is_simulated() {
             mail(world, RELEASE);
             for _ in 0..50 {
@@ -161,8 +162,8 @@ fn holding_and_congestion_compose() {
     });
 }
 
-/// Neither the deadline of a request nor pings end a connection while it is held, however long that
-/// is, nor right after; what it has said meanwhile is heard.
+/// Neither the time limit of a request nor a missing pong closes a connection while it is held,
+/// however long that is, nor right after; input from that time is handled.
 #[test]
 fn time_that_is_held_is_not_the_peers() {
     simulated(&setup(), serve(Holding::All), |world| {
@@ -175,7 +176,7 @@ fn time_that_is_held_is_not_the_peers() {
             socket.write(world);
             asking.has_spoken() && socket.has_spoken()
         });
-        // Any time around that of a ping and of its answer.
+        // Any time around the ping interval and the pong timeout.
         let span = limits().ping_interval.mul_f64(world.rng.f64());
         world.pass(span);
         mail(world, HOLD);
@@ -198,8 +199,8 @@ fn time_that_is_held_is_not_the_peers() {
     });
 }
 
-/// Held and released at any moment, whatever is on its way then, a connection loses nothing: neither
-/// bytes nor the end of its peer's side.
+/// A connection that is held and released at any moment, with any operation in flight, loses
+/// neither bytes nor the end of its peer's side.
 #[test]
 fn a_hold_at_any_moment_loses_nothing() {
     let setup = Setup { buffer_bytes: 500, ..setup() };
@@ -232,8 +233,8 @@ fn a_hold_at_any_moment_loses_nothing() {
     });
 }
 
-/// A pong that came while its connection was held is read before somebody asks for it, though the time
-/// for it ends right after the release.
+/// A pong that arrived during the hold is read before the pong timeout is checked, even if the
+/// timeout expires right after the release.
 #[test]
 fn a_pong_that_waited_is_heard() {
     let faults = Faults { late: 40, ..Faults::none() };
@@ -254,7 +255,7 @@ fn a_pong_that_waited_is_heard() {
     });
 }
 
-/// A client that takes nothing of its answers is given up, though the next of its requests is held.
+/// A client that reads none of its responses is closed, although its next request is held.
 #[test]
 fn held_clients_take_their_answers() {
     simulated(&Setup { seeds: 8, ..setup() }, serve(Holding::Some), |world| {
@@ -269,7 +270,7 @@ fn held_clients_take_their_answers() {
     });
 }
 
-/// A drain tells a held WebSocket to come back, and answers a held request when it is released.
+/// A drain closes a held WebSocket with 1012, and a held request is answered when it is released.
 #[test]
 fn a_drain_ends_held_connections() {
     everywhere(&setup(), serve_patiently(Holding::All), |world| {
@@ -304,7 +305,7 @@ fn a_drain_ends_held_connections() {
     });
 }
 
-/// Peers that go while they are held leave nothing behind, whenever they are released.
+/// Peers that close while they are held leave nothing behind, whenever they are released.
 #[test]
 fn held_peers_may_go() {
     everywhere(&setup(), serve_patiently(Holding::All), |world| {

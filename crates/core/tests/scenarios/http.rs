@@ -11,7 +11,7 @@ use crate::app::{
 use crate::client::{Client, until_ended};
 use crate::world::{Read, Setup, World, everywhere, simulated};
 
-/// Steps until the client has understood so many responses, and returns them.
+/// Steps until the client has read `count` responses, and returns them.
 fn responses(world: &mut World<Server>, client: &mut Client, count: usize) -> Vec<(u16, Vec<u8>)> {
     world.until("all are answered", |world| {
         client.step(world);
@@ -22,7 +22,7 @@ fn responses(world: &mut World<Server>, client: &mut Client, count: usize) -> Ve
     responses
 }
 
-/// One request after the other on one connection, in any cuts, with bodies.
+/// Requests with bodies, cut anywhere, are answered in order on one connection.
 #[test]
 fn requests_are_answered_on_one_connection() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -44,8 +44,8 @@ fn requests_are_answered_on_one_connection() {
     });
 }
 
-/// A peer that pipelines thousands of requests with large answers and reads nothing has a bounded
-/// queue; when it reads, all answers are there.
+/// A peer that pipelines thousands of requests for large responses and reads nothing has a bounded
+/// queue; when it reads, all responses arrive.
 #[test]
 fn pipelining_without_reading_is_bounded() {
     const REQUESTS: usize = 1500;
@@ -60,7 +60,8 @@ fn pipelining_without_reading_is_bounded() {
             world.turn();
             most = most.max(world.shard.held().bytes);
             let sent = world.shard.counters().bytes_out.get();
-            // Nothing has moved for long: it is paused, or everything fits the kernel's buffers.
+            // Nothing has moved for long: reading is paused, or everything fits the kernel's
+            // buffers.
             if turn % 300 == 299 && std::mem::replace(&mut answered, sent) == sent {
                 break;
             }
@@ -76,7 +77,7 @@ fn pipelining_without_reading_is_bounded() {
     });
 }
 
-/// A client that waits for leave to send its body gets it once.
+/// A client that sends `Expect: 100-continue` gets `100 Continue` once.
 #[test]
 fn expect_100_continue() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -99,7 +100,8 @@ fn expect_100_continue() {
     });
 }
 
-/// What is no request gets its status and the end of the connection, however much more is said.
+/// A bad request gets its error status and the end of the connection, whatever the client sends
+/// after it.
 #[test]
 fn bad_requests_are_refused_and_closed() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -130,7 +132,7 @@ fn bad_requests_are_refused_and_closed() {
     });
 }
 
-/// A connection that asks for its end gets it after the answer; so does one of HTTP/1.0.
+/// A connection with `Connection: close` ends after the response, and so does one of HTTP/1.0.
 #[test]
 fn connection_close_is_obeyed() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -151,7 +153,8 @@ fn connection_close_is_obeyed() {
     });
 }
 
-/// A request that trickles in too slowly gets a 408, one that never begins gets nothing.
+/// A request that arrives too slowly gets a 408; a connection without a request closes without a
+/// response.
 #[test]
 fn slow_requests_are_given_up() {
     simulated(&setup(), serve, |world| {
@@ -160,7 +163,7 @@ fn slow_requests_are_given_up() {
         let request = get(10);
         let mut at = 0;
         while slow.end.is_none() || silent.end.is_none() {
-            // A byte every 150 ms: the whole would take seven seconds.
+            // One byte every 150 ms: the whole request would take seven seconds.
             if at < request.len() && slow.end.is_none() {
                 at += world.net.write(slow.peer, &request[at..at + 1]);
             }
@@ -181,8 +184,8 @@ fn slow_requests_are_given_up() {
     });
 }
 
-/// A head has one deadline whatever comes before it: empty lines that come byte by byte, the header of
-/// a proxy. It runs from the connection, or from the first byte after an answer.
+/// A head has one time limit whatever precedes it: empty lines that arrive byte by byte, or a PROXY
+/// protocol header. The limit starts with the connection, or with the first byte after a response.
 #[test]
 fn nothing_puts_a_deadline_off() {
     const EMPTY: [&str; 8] = ["\r", "\n", "\r", "\n", "\r", "\n", "\r", "\n"];
@@ -206,7 +209,7 @@ fn nothing_puts_a_deadline_off() {
                 responses(world, &mut client, 1);
             }
             let started = world.net.now();
-            // Of the first request the deadline runs already.
+            // The time limit of the first request is running already.
             let silent = if answered { 0 } else { 2 };
             let late = limits.handshake + Duration::from_millis(500);
             for step in 0.. {
@@ -226,8 +229,8 @@ fn nothing_puts_a_deadline_off() {
     }
 }
 
-/// A request of which half has come keeps its deadline while its client takes the answers to those
-/// before it, and does not get the time of a connection that rests.
+/// A half-sent request keeps its time limit while its client reads earlier responses, and does not
+/// get the idle time instead.
 #[test]
 fn a_half_sent_request_keeps_its_deadline() {
     let setup = Setup { socket_bytes: 1000, seeds: 8, ..setup() };
@@ -258,8 +261,8 @@ fn a_half_sent_request_keeps_its_deadline() {
     });
 }
 
-/// A body at the least speed comes whole, though it takes longer than a head may; one at half of it
-/// gets a 408.
+/// A body at the lowest rate arrives whole, although it takes longer than a head may; a body at
+/// half of that rate gets a 408.
 #[test]
 fn bodies_have_a_least_speed() {
     const BYTES: usize = 5000;
@@ -280,7 +283,7 @@ fn bodies_have_a_least_speed() {
     }
 }
 
-/// A request that came while the machine stood still is not late.
+/// A request that arrived while the machine stood still is not late.
 #[test]
 fn a_standstill_is_nobodys_slowness() {
     simulated(&setup(), serve, |world| {
@@ -300,8 +303,8 @@ fn a_standstill_is_nobodys_slowness() {
     });
 }
 
-/// A connection that is kept alive and not used is closed after its time, not before; a request
-/// begins it anew.
+/// A kept connection without requests closes after the idle time, not before; each request restarts
+/// it.
 #[test]
 fn idle_connections_are_closed() {
     simulated(&setup(), serve, |world| {
@@ -322,8 +325,8 @@ fn idle_connections_are_closed() {
     });
 }
 
-/// A peer that asks and never reads is given up like one that is idle: it does not stay for ever
-/// because something is queued for it.
+/// A peer that sends requests and never reads is closed like an idle one: queued bytes do not keep
+/// it open.
 #[test]
 fn whoever_never_reads_is_given_up() {
     simulated(&setup(), serve, |world| {
@@ -338,7 +341,7 @@ fn whoever_never_reads_is_given_up() {
     });
 }
 
-/// A client that takes a large answer slowly, over many times the idle timeout, gets all of it.
+/// A client that reads a large response slowly, over many times the idle time, gets all of it.
 #[test]
 fn a_slow_download_is_not_idle() {
     const LENGTH: usize = 60_000;
@@ -360,7 +363,7 @@ fn a_slow_download_is_not_idle() {
     });
 }
 
-/// The same on a connection that ends with the answer, which may take many times the linger time.
+/// The same on a connection that ends with the response, which may take many times the linger time.
 #[test]
 fn a_slow_download_is_not_lingering() {
     const LENGTH: usize = 60_000;
@@ -383,8 +386,8 @@ fn a_slow_download_is_not_lingering() {
     });
 }
 
-/// Answers many times as large as what may be queued arrive whole and in order, with small ones
-/// between them, and make no slow consumer of who asks for them in one go.
+/// Responses many times as large as the queue limit arrive whole and in order, with small ones
+/// between them, and a client that pipelines their requests is not a slow consumer.
 #[test]
 fn large_answers_keep_their_order() {
     let shard = ShardConfig { send_bytes_max: 500, ..setup().shard };
@@ -398,7 +401,7 @@ fn large_answers_keep_their_order() {
     });
 }
 
-/// A drain answers what is arriving, with the end of the connection, and closes who is idle.
+/// A drain answers the arriving requests with `Connection: close`, and closes idle connections.
 #[test]
 fn a_drain_answers_what_is_arriving() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -431,8 +434,8 @@ fn a_drain_answers_what_is_arriving() {
     });
 }
 
-/// Who had just come when the drain began gets an answer, though the turn of its slot has passed; a
-/// handshake is refused, with a time to come back.
+/// A connection that had just arrived when the drain began gets a response, although the drain has
+/// passed its slot; a handshake is refused with `Retry-After`.
 #[test]
 fn a_drain_answers_who_has_just_come() {
     everywhere(&setup(), serve_patiently, |world| {

@@ -1,4 +1,4 @@
-//! Answers that come later, or never end.
+//! Deferred responses, and streams.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::app::{App, Server, body, get, limits, serve, serve_patiently, setup, 
 use crate::client::{Client, until_ended};
 use crate::world::{Read, Setup, World, everywhere, simulated};
 
-/// A client that has asked for `path`, which the shard has heard.
+/// A client whose request for `path` the shard has received.
 fn ask(world: &mut World<Server>, path: &str) -> Client {
     let before = world.protocol().inner.handler().later.len();
     let mut client = Client::new(world);
@@ -33,7 +33,7 @@ fn hear(world: &mut World<Server>, client: &mut Client, expected: &[&[u8]]) {
     assert_eq!(bodies(client), expected);
 }
 
-/// The answer comes when there is one, whole whatever its length, and the connection is used again.
+/// A deferred response arrives whole, whatever its length, and the connection is used again.
 #[test]
 fn the_answer_comes_later() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -53,7 +53,8 @@ fn the_answer_comes_later() {
     });
 }
 
-/// A client that asks again before it has its answer gets the one answer and the end.
+/// A client that sends another request before its response is complete gets this one response and
+/// the end.
 #[test]
 fn asking_before_the_answer_ends_the_connection() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -73,8 +74,8 @@ fn asking_before_the_answer_ends_the_connection() {
     });
 }
 
-/// A stream goes on over many pieces; the application is told each time all of them have left, and
-/// of the end when the client goes.
+/// A stream continues over many pieces. The application learns when each piece has been sent, and
+/// when the client closes.
 #[test]
 fn a_stream_goes_on_until_the_client_goes() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -90,8 +91,8 @@ fn a_stream_goes_on_until_the_client_goes() {
     });
 }
 
-/// Waiting is neither idleness nor a late request: the application is asked at every ping interval,
-/// and afterwards the connection is idle as any other.
+/// A waiting request is neither idle nor late: the server calls `waited` at every ping interval,
+/// and after the response the usual idle time begins.
 #[test]
 fn waiting_is_not_being_idle() {
     simulated(&setup(), serve, |world| {
@@ -109,8 +110,9 @@ fn waiting_is_not_being_idle() {
     });
 }
 
-/// An answer that waits is asked for when it has waited for the whole ping interval, whatever its
-/// slot, and a stream before; neither is asked for at each look at what its client takes.
+/// The server calls `waited` for a deferred response after a whole ping interval, whatever its
+/// slot, and for a stream earlier the first time; a check of the client's progress calls it for
+/// neither.
 #[test]
 fn waiting_is_told_by_the_interval() {
     let patient = || {
@@ -138,7 +140,7 @@ fn waiting_is_told_by_the_interval() {
     });
 }
 
-/// A client that takes nothing of its stream is given up, and what waited for it is given back.
+/// A client that reads nothing of its stream is closed, and the queued bytes are freed.
 #[test]
 fn a_stream_that_is_not_read_is_given_up() {
     simulated(&Setup { seeds: 8, ..setup() }, serve, |world| {
@@ -149,7 +151,7 @@ fn a_stream_that_is_not_read_is_given_up() {
     });
 }
 
-/// A drain ends what waits: with its answer, where it has one.
+/// A drain ends waiting requests, with their response if they have one.
 #[test]
 fn a_drain_ends_what_waits() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -168,7 +170,7 @@ fn a_drain_ends_what_waits() {
     });
 }
 
-/// What would wait when everybody has been told already is ended when it is asked for.
+/// A request that would wait ends at once if the drain has already passed its slot.
 #[test]
 fn nothing_waits_in_a_drain() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -183,7 +185,7 @@ fn nothing_waits_in_a_drain() {
     });
 }
 
-/// A client that has had an answer and rests.
+/// A client that has had a response and is idle.
 fn open_and_idle(world: &mut World<Server>) -> Client {
     let mut client = Client::new(world);
     client.say_bytes(&get(10));

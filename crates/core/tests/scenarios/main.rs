@@ -1,5 +1,5 @@
-//! Scenarios of a shard with its peers: the same on the simulated ring, with many seeds, and on the
-//! kernel, so that the simulation cannot drift from it.
+//! Scenarios of a shard with its peers. Each runs on the simulated ring with many seeds, and on the
+//! kernel, so that the simulation cannot diverge from it.
 
 mod any_bytes;
 mod app;

@@ -1,4 +1,4 @@
-//! The peers' side of a shard, in memory or over loopback.
+//! The network between a shard and its peers: in memory, or over loopback.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -6,42 +6,42 @@ use std::time::{Duration, Instant};
 use murre_core::ring::sim::{Peer, Read, SimNet};
 use nix::errno::Errno;
 
-/// The peers' side, in memory or over loopback.
+/// The peers' side of the network: in memory, or over loopback.
 pub(crate) trait Network {
     fn connect(&mut self) -> Option<Peer>;
-    /// Connects from an address of choice, where there is a choice.
+    /// Connects from the given address, if the network allows the choice.
     fn connect_from(&mut self, address: SocketAddr) -> Option<Peer>;
-    /// Where a peer that has connected did so from.
+    /// The address from which the peer connected.
     fn address(&self, peer: Peer) -> SocketAddr;
-    /// Where the shard listens, on the kernel.
+    /// The address at which the shard listens, on the kernel.
     fn listens_at(&self) -> Option<SocketAddr>;
-    /// Where the shard can connect to.
+    /// Opens a listener for connections of the shard, and returns its address.
     fn listen(&mut self) -> SocketAddr;
-    /// A peer that the shard has connected to.
+    /// Returns a peer to which the shard has connected.
     fn accept(&mut self) -> Option<Peer>;
-    /// How much of `bytes` went at once.
+    /// Writes a prefix of `bytes`, and returns its length.
     fn write(&mut self, peer: Peer, bytes: &[u8]) -> usize;
     fn read(&mut self, peer: Peer, bytes_max: usize) -> Read;
     fn half_close(&mut self, peer: Peer);
     fn close(&mut self, peer: Peer);
     fn reset(&mut self, peer: Peer);
     fn close_all(&mut self);
-    /// Says nothing and hears nothing any more.
+    /// The peer neither sends nor receives any more.
     fn vanish(&mut self, peer: Peer);
-    /// Does again, and what was under way arrives.
+    /// The peer sends and receives again, and bytes that were under way arrive.
     fn come_back(&mut self, peer: Peer);
-    /// The network breaks its connection.
+    /// The network breaks the peer's connection.
     fn break_off(&mut self, peer: Peer);
-    /// Begins to let time pass; `passed` says when it is over.
+    /// Lets time pass from now on; `passed` returns whether it is over.
     fn pass(&mut self, span: Duration);
     fn passed(&self) -> bool;
     /// The whole machine stops for this long.
     fn suspend(&mut self, span: Duration);
     fn now(&self) -> Instant;
     fn is_simulated(&self) -> bool;
-    /// Panics unless all the shard's sockets and buffers came back.
+    /// Panics unless all of the shard's sockets and buffers are free again.
     fn check_empty(&self);
-    /// Whether every peer that is still there has been told that its connection is over.
+    /// Whether every remaining peer has seen the end of its connection.
     fn all_ended(&mut self) -> bool;
 }
 

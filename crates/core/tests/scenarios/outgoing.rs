@@ -1,4 +1,4 @@
-//! Connections that a shard makes.
+//! Connections that a shard opens.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn outgoing() -> Setup {
     Setup { listening: false, ..Setup::default() }
 }
 
-/// A connection that is made is opened like one that is accepted, and serves.
+/// An outgoing connection opens like an accepted one, and is served.
 #[test]
 fn a_connection_is_made_and_serves() {
     everywhere(&outgoing(), Echo::default, |world| {
@@ -33,13 +33,13 @@ fn a_connection_is_made_and_serves() {
     });
 }
 
-/// Where nobody listens a connection is refused, once, and its slot is used again.
+/// A connect without a listener is refused once, and its slot is used again.
 #[test]
 fn a_refusal_gives_the_slot_back() {
     let shard = ShardConfig { conns_max: 4, ..ShardConfig::default() };
     everywhere(&Setup { shard, ..outgoing() }, Echo::default, |world| {
         for round in 1..=5 {
-            // One more than there are slots.
+            // One connect more than there are slots.
             (0..5).for_each(|_| world.post(Mail::Connect(NOBODY)));
             world.until("all are refused", |world| world.protocol().refused.len() == 4 * round);
             world.until("the slots are free", |world| world.shard.outbox().live() == 0);
@@ -50,8 +50,8 @@ fn a_refusal_gives_the_slot_back() {
     });
 }
 
-/// A protocol that tries again whenever it is refused gets its connections though there are no
-/// descriptors at first, and nothing else wakes the shard.
+/// A protocol that connects again after each refusal gets its connections, although no descriptor
+/// is free at first and nothing else wakes the shard.
 #[test]
 fn trying_again_in_the_refusal_works() {
     let faults = Faults { connect: 60, ..Faults::hidden() };
@@ -68,7 +68,7 @@ fn trying_again_in_the_refusal_works() {
     );
 }
 
-/// A shard with nothing but a refusal to act on does not go to sleep over it.
+/// A shard does not sleep while a refusal waits to be handled.
 #[test]
 fn a_connect_in_a_refusal_is_not_slept_over() {
     let faults = Faults { connect: 100, ..Faults::none() };

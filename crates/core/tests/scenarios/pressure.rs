@@ -6,8 +6,8 @@ use crate::client::{Client, until_answered};
 use crate::echo::{Ask, Echo, frame, large, some_echo};
 use crate::world::{Setup, everywhere};
 
-/// A peer that asks for more and more and reads nothing is not read any further: what is queued for
-/// it stays within a bound. When it reads, everything is there.
+/// The shard stops reading a peer that sends requests and reads no responses: the bytes queued for
+/// it stay within a bound. When it reads, all responses arrive.
 #[test]
 fn a_peer_that_does_not_read_is_not_read() {
     everywhere(&Setup { seeds: 4, ..Setup::default() }, Echo::default, |world| {
@@ -33,8 +33,8 @@ fn a_peer_that_does_not_read_is_not_read() {
     });
 }
 
-/// What others push to a peer that does not read is bounded: it is closed as a slow consumer, and
-/// everybody else gets everything.
+/// Pushes to a peer that does not read are bounded: it is closed as a slow consumer, and all other
+/// peers get everything.
 #[test]
 fn a_slow_consumer_is_closed_and_others_are_not() {
     let shard = ShardConfig { conns_max: 16, send_bytes_max: 50_000, ..ShardConfig::default() };
@@ -46,7 +46,7 @@ fn a_slow_consumer_is_closed_and_others_are_not() {
         let piece = vec![b'.'; 8000];
         let mut pushed = 0;
         world.until("it is closed", |world| {
-            // The next is pushed when those who hear have heard the last.
+            // The next push follows when all readers have received the last.
             if hearers.iter().all(|hearer| hearer.heard.len() == pushed) && speaker.has_spoken() {
                 speaker.say(&frame(Ask::Push, &piece));
                 pushed += piece.len();
@@ -67,7 +67,7 @@ fn a_slow_consumer_is_closed_and_others_are_not() {
     });
 }
 
-/// A peer that vanishes with answers queued holds up nobody, and a drain is not held up by it.
+/// A vanished peer with queued responses delays no other peer, and no drain.
 #[test]
 fn a_vanished_peer_holds_up_nobody() {
     everywhere(&Setup::default(), Echo::default, |world| {

@@ -27,7 +27,7 @@ fn say(world: &mut World<Server>, client: &mut Client, message: &str) {
     });
 }
 
-/// A session's timer runs out once, not early, and the session can write then.
+/// A session's timer expires once, not early, and the session can write then.
 #[test]
 fn a_timer_runs_out_once() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -47,8 +47,8 @@ fn a_timer_runs_out_once() {
     });
 }
 
-/// The timer that is set last counts; one that is cleared, or whose session has ended, does not run
-/// out; and the shard wakes for a timer in time though nothing else happens.
+/// The timer set last counts; a cleared timer, or one of an ended session, does not expire. The
+/// shard wakes for a timer in time although nothing else happens.
 #[test]
 fn timers_are_replaced_and_cleared() {
     let quiet = Setup { faults: Faults::none(), seeds: 20, ..setup() };
@@ -79,7 +79,7 @@ fn timers_are_replaced_and_cleared() {
     });
 }
 
-/// However many run out in one moment, a turn deals with a bounded number, and none is lost.
+/// However many timers expire at one moment, a turn handles a bounded number, and none is lost.
 #[test]
 fn many_timers_at_one_time() {
     let count = EXPIRED_MAX + 50;

@@ -1,4 +1,4 @@
-//! What an idle connection costs.
+//! The memory of an idle connection.
 
 use murre_core::{CONN_BYTES, TIMER_BYTES};
 

@@ -1,4 +1,4 @@
-//! Bytes come back: in order, to the last one, for everybody.
+//! Echoes: all bytes come back, in order, on every connection.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::client::{Client, until_answered, until_ended};
 use crate::echo::{Ask, Echo, frame, large, some_echo};
 use crate::world::{Read, Setup, everywhere, simulated};
 
-/// Every byte comes back in order, however streams are cut, frames overlap receive buffers, and
-/// answers are larger than what a socket holds.
+/// Every byte comes back in order, however streams are cut, even if frames overlap receive buffers
+/// and responses exceed the size of the socket's buffer.
 #[test]
 fn every_byte_comes_back_in_order() {
     everywhere(&Setup::default(), Echo::default, |world| {
@@ -30,7 +30,7 @@ fn every_byte_comes_back_in_order() {
     });
 }
 
-/// Two hundred connections at once are each answered their own.
+/// Each of two hundred simultaneous connections gets its own responses.
 #[test]
 fn many_connections_at_once() {
     let setup = Setup { seeds: 8, ..Setup::default() };
@@ -45,7 +45,8 @@ fn many_connections_at_once() {
     });
 }
 
-/// More connections than slots: those who wait are served when others leave, and nobody is dropped.
+/// More connections than slots: the waiting connections are served when others close, and none is
+/// dropped.
 #[test]
 fn more_connections_than_slots() {
     let shard = ShardConfig { conns_max: 8, ..ShardConfig::default() };
@@ -70,7 +71,7 @@ fn more_connections_than_slots() {
     });
 }
 
-/// One or two receive buffers serve everybody in the end, however many connections want them.
+/// One or two receive buffers serve all connections in the end, however many need one.
 #[test]
 fn few_buffers_serve_many() {
     let setup = Setup { buffers: 2, buffer_bytes: 64, seeds: 15, ..Setup::default() };
@@ -89,7 +90,7 @@ fn few_buffers_serve_many() {
     });
 }
 
-/// With one buffer, and others that always have something to say, whoever waits is served.
+/// With one buffer, and busy connections that always have input, a waiting connection is served.
 #[test]
 fn waiting_for_a_buffer_is_first_come_first_served() {
     let setup = Setup { buffers: 1, faults: Faults::none(), ..Setup::default() };
@@ -113,7 +114,7 @@ fn waiting_for_a_buffer_is_first_come_first_served() {
     });
 }
 
-/// A connection that the kernel cannot accept for want of descriptors is accepted later.
+/// An accept that fails because no descriptor is free succeeds later.
 #[test]
 fn failed_accepts_are_tried_again() {
     let faults = Faults { accept: 70, ..Faults::hidden() };
@@ -124,8 +125,8 @@ fn failed_accepts_are_tried_again() {
     });
 }
 
-/// While there are no descriptors to accept with, the shard leaves the backlog alone for a tenth of a
-/// second after each failure: it does not try in every turn.
+/// While no descriptor is free for accepts, the shard pauses accepts for a tenth of a second after
+/// each failure: it does not try in every turn.
 #[test]
 fn failed_accepts_are_not_tried_again_at_once() {
     let faults = Faults { accept: 100, ..Faults::none() };
@@ -137,14 +138,14 @@ fn failed_accepts_are_not_tried_again_at_once() {
         sim.set_faults(faults);
         let mut waits = [Client::new(world)];
         let (started, failed) = (world.net.now(), world.shard.counters().accept_failed.get());
-        // Turns come all the time.
+        // The shard takes turns all the time.
         while world.net.now() - started < Duration::from_secs(2) {
             here[0].say(&some_echo(&mut world.rng, 50));
             until_answered(world, &mut here);
             world.turn();
         }
         let failed = world.shard.counters().accept_failed.get() - failed;
-        // Those that are armed fail together.
+        // The armed accepts fail together.
         assert!((10..=21 * ACCEPTS_MAX).contains(&failed), "{failed} accepts failed in 2 s");
         sim.set_faults(Faults::none());
         waits[0].say(&some_echo(&mut world.rng, 50));
@@ -152,11 +153,11 @@ fn failed_accepts_are_not_tried_again_at_once() {
     });
 }
 
-/// Accepts that wait at most.
+/// The largest number of armed accepts.
 const ACCEPTS_MAX: u64 = 8;
 
-/// Connections that are lost before they are accepted are lost alone: those behind them are accepted
-/// at once, as nothing is missing to accept them with.
+/// A connection lost before its accept does not delay those after it: they are accepted at once,
+/// because the accept had all it needed.
 #[test]
 fn lost_connections_hold_nobody_up() {
     let faults = Faults { aborted: 50, ..Faults::hidden() };
@@ -174,7 +175,7 @@ fn lost_connections_hold_nobody_up() {
     });
 }
 
-/// A peer that says everything and closes its side hears all of the answers, then the end.
+/// A peer that sends everything and closes its side receives all of the responses, then the end.
 #[test]
 fn answers_outlive_a_half_close() {
     everywhere(&Setup::default(), Echo::default, |world| {

@@ -13,10 +13,10 @@ use crate::network::Network;
 /// TCP connections to a shard that listens at one address.
 pub(crate) struct TcpNet {
     address: SocketAddr,
-    /// By peer; `None` once closed.
+    /// The streams, by peer; `None` once closed.
     streams: Vec<Option<TcpStream>>,
     until: Instant,
-    /// For connections that the shard makes.
+    /// The listener for outgoing connections of the shard.
     door: TcpListener,
 }
 
@@ -68,7 +68,7 @@ impl Network for TcpNet {
     }
 
     fn write(&mut self, peer: Peer, bytes: &[u8]) -> usize {
-        // A broken connection shows when it is read.
+        // A broken connection shows at the next read.
         self.stream(peer).map_or(0, |mut stream| stream.write(bytes).unwrap_or(0))
     }
 
@@ -87,7 +87,7 @@ impl Network for TcpNet {
     }
 
     fn half_close(&mut self, peer: Peer) {
-        // A broken connection shows when it is read.
+        // A broken connection shows at the next read.
         let _ = self.stream(peer).map(|stream| stream.shutdown(Shutdown::Write));
     }
 

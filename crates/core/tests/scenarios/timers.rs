@@ -1,4 +1,5 @@
-//! Timers, by the simulated clock; on the kernel only that they run out, and not early.
+//! Timers on the simulated clock; on the kernel the tests check only that they expire, and not
+//! early.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ fn setup() -> Setup {
     Setup { shard, ..Setup::default() }
 }
 
-/// A timer runs out once, never early.
+/// A timer expires once, never early.
 #[test]
 fn a_timer_runs_out_and_not_early() {
     let shard = ShardConfig { tick: Duration::from_millis(5), ..setup().shard };
@@ -34,8 +35,8 @@ fn a_timer_runs_out_and_not_early() {
     });
 }
 
-/// Connections come one by one, and set timers at any time: none runs out early, and none later
-/// than a tick and a slice after its time, though the shard only turns when it asks to.
+/// Connections arrive one by one, and set timers at any time: no timer expires early, and none
+/// later than a tick and a slice after its time, although the shard turns only when it asks to.
 #[test]
 fn timers_are_on_time() {
     simulated(&Setup { faults: Faults::none(), seeds: 20, ..setup() }, Echo::default, |world| {
@@ -61,7 +62,7 @@ fn timers_are_on_time() {
     });
 }
 
-/// A shard that nobody has used for long gives its next connection the whole of its time.
+/// A connection to a shard that was idle for long gets its whole time limit.
 #[test]
 fn the_first_after_a_long_silence_has_its_whole_time() {
     simulated(&setup(), Echo::default, |world| {
@@ -81,8 +82,7 @@ fn the_first_after_a_long_silence_has_its_whole_time() {
     });
 }
 
-/// When the whole machine has stood still for a while, what arrives first after it has its whole
-/// time, too.
+/// After the whole machine has stood still, the next connection gets its whole time limit.
 #[test]
 fn time_that_was_lost_is_not_taken_from_new_timers() {
     let setup = Setup { faults: Faults::none(), ..setup() };
@@ -90,7 +90,8 @@ fn time_that_was_lost_is_not_taken_from_new_timers() {
     simulated(&setup, greeting, |world| {
         let _first = Client::new(world);
         world.until("it is there", |world| world.shard.counters().open.get() == 1);
-        // It comes while everything stands still, and is accepted in the first turn after.
+        // This connection arrives while the machine stands still; the first turn after that accepts
+        // it.
         let _second = Client::new(world);
         world.net.suspend(Duration::from_secs(5));
         world.until("both have run out", |world| world.protocol().inner.expired.len() == 2);
@@ -101,8 +102,8 @@ fn time_that_was_lost_is_not_taken_from_new_timers() {
     });
 }
 
-/// However many timers run out together, because the machine stood still, a turn deals with so many
-/// at most and the next ones with the rest.
+/// However many timers expire together because the machine stood still, a turn handles a bounded
+/// number, and the next turns handle the rest.
 #[test]
 fn a_burst_of_timers_is_spread_over_turns() {
     let greeting = || Echo::greeting(10);

@@ -1,7 +1,7 @@
-//! Peers that vanish without a word: their machine is gone, or the network between.
+//! Peers that vanish without closing: their machine failed, or the network between.
 //!
-//! For this the peers are in a network namespace of their own, whose interface is shut down. That
-//! takes rights that not everybody has, and the command `ip`.
+//! The peers of this test are in a network namespace of their own, whose interface the test shuts
+//! down. That needs privileges, and the command `ip`.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -21,7 +21,7 @@ use crate::world::{Setup, World, real};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
 
-/// Runs `ip` with these words, in the namespace of the calling thread.
+/// Runs `ip` with these arguments, in the namespace of the calling thread.
 fn ip(words: &str) -> Result<(), String> {
     let output = Command::new("ip").args(words.split(' ')).output();
     let output = output.map_err(|error| format!("ip: {error}"))?;
@@ -31,11 +31,12 @@ fn ip(words: &str) -> Result<(), String> {
     }
 }
 
-/// A thread in a namespace of its own, joined to that of its maker by a pair of interfaces.
+/// A thread in its own network namespace, connected to the creator's namespace by a pair of
+/// interfaces.
 struct Elsewhere {
-    /// Where to connect to, and what to say there.
+    /// The addresses to connect to, and the bytes to send there.
     asks: Sender<Vec<(SocketAddr, Vec<u8>)>>,
-    /// Each has been answered, and then the interface was shut down.
+    /// Signals that each request has been answered and then the interface shut down.
     gone: Receiver<()>,
 }
 
@@ -62,10 +63,10 @@ impl Elsewhere {
 }
 
 fn run_elsewhere(asked: &Receiver<Vec<(SocketAddr, Vec<u8>)>>, tell: &Sender<()>) {
-    // Kept open, so that nothing is said when the interface is there again.
+    // Kept open, so that no socket sends anything when the interface is up again.
     let mut kept = Vec::new();
     while let Ok(asks) = asked.recv() {
-        // The address leaves with the last round's interface, or is there already.
+        // The address disappears with the interface of the last round, or exists already.
         let _ = ip("addr add 10.99.0.2/24 dev there");
         ip("link set there up").expect("it is there");
         for (to, request) in asks {
@@ -79,8 +80,8 @@ fn run_elsewhere(asked: &Receiver<Vec<(SocketAddr, Vec<u8>)>>, tell: &Sender<()>
     }
 }
 
-/// An event stream and a WebSocket to which something is sent, and whose peers have acknowledged
-/// nothing for the time that the listener has been told, end. A peer that acknowledges stays.
+/// An event stream and a WebSocket end when data is sent to them and their peers have acknowledged
+/// nothing for the time set on the listener. A peer that acknowledges stays connected.
 #[test]
 fn vanished_peers_are_given_up() {
     let elsewhere = match Elsewhere::new() {

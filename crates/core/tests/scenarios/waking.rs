@@ -15,7 +15,7 @@ use crate::echo::{Echo, Mail, some_echo};
 use crate::watched::Watched;
 use crate::world::{PATIENCE, Setup, everywhere};
 
-/// What is posted is pushed to everybody who is open, before what is posted later.
+/// Mail is pushed to all open connections, in the order in which it was posted.
 #[test]
 fn mail_arrives_in_order() {
     everywhere(&Setup::default(), Echo::default, |world| {
@@ -35,7 +35,7 @@ fn mail_arrives_in_order() {
     });
 }
 
-/// A full mailbox gives the mail back, and has room again after the shard's next turn.
+/// A full mailbox returns the mail, and has room again after the shard's next turn.
 #[test]
 fn a_full_mailbox_gives_the_mail_back() {
     let ring = SimRing::new(&SimConfig::default()).expect("a waker");
@@ -57,8 +57,8 @@ fn a_full_mailbox_gives_the_mail_back() {
     }
 }
 
-/// A shard that sleeps in the kernel, with no timer at all, is woken by every mail. One at a time:
-/// a wake that is lost shows as a shard that sleeps for ever.
+/// Each mail wakes a shard that sleeps in the kernel without a timer. The mails are posted one at a
+/// time: after a lost wake the shard would sleep for ever.
 #[test]
 fn mail_wakes_a_sleeping_shard() {
     for io in [Io::Uring, Io::UringPlain, Io::Epoll] {
@@ -90,7 +90,7 @@ fn wakes_for_every_mail(io: Io) {
             assert!(Instant::now() < patience, "mail {number} woke nobody on {io:?}");
             thread::yield_now();
         }
-        // Long enough, now and then, that it sleeps again.
+        // Now and then long enough for the shard to sleep again.
         if number % 10 == 0 {
             thread::sleep(Duration::from_millis(1));
         }

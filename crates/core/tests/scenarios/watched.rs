@@ -1,4 +1,4 @@
-//! A protocol under observation: what a shard must never do to one.
+//! A protocol wrapper that checks how a shard calls its protocol.
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
@@ -8,31 +8,31 @@ use std::time::{Duration, Instant};
 use murre_core::ring::sim::SimNet;
 use murre_core::{CloseReason, ConnId, Outbox, Protocol};
 
-/// Passes everything on to `inner`, and checks that a connection's life is one: opened, then
-/// anything, then closed once; and that no turn does more than it may.
+/// Passes every call on to `inner`, and checks that each connection is opened once, then used, then
+/// closed once, and that no turn exceeds its bound.
 pub(crate) struct Watched<P> {
     pub(crate) inner: P,
-    /// Open for the protocol: not yet closed, whatever the transport is at.
+    /// The connections that are open for the protocol, whatever the state of the transport.
     pub(crate) open: HashSet<ConnId>,
     pub(crate) opened: u64,
-    /// Where those that were accepted came from, in order.
+    /// The addresses of the accepted connections, in order.
     pub(crate) peers: Vec<SocketAddr>,
     pub(crate) closed: HashMap<ConnId, CloseReason>,
     pub(crate) refused: HashMap<ConnId, i32>,
-    /// When each was closed.
+    /// When each connection was closed.
     pub(crate) closed_at: HashMap<ConnId, Instant>,
-    /// For how long each had said nothing when a timer ended it.
+    /// The time since the last input of each connection that a timer ended.
     pub(crate) silent: HashMap<ConnId, Duration>,
     heard_at: HashMap<ConnId, Instant>,
-    /// On the kernel: come back at once, so that a test's turn does not sleep.
+    /// On the kernel: the next turn follows at once, so that a test's turn does not sleep.
     pub(crate) awake: bool,
-    /// Timers that one turn has dealt with at most.
+    /// The largest number of timers that one turn has handled.
     pub(crate) most_expired: usize,
-    /// Where to tell what happens.
+    /// The network whose log gets the events.
     teller: Option<SimNet>,
-    /// Receive buffers of the ring.
+    /// The number of receive buffers of the ring.
     buffers: u16,
-    /// What this turn has done so far.
+    /// The work of the present turn.
     work: Work,
     before: Before,
 }
@@ -45,27 +45,28 @@ struct Work {
     sessions_expired: usize,
 }
 
-/// What there was when the last turn ended.
+/// The shard's counts at the end of the last turn.
 #[derive(Debug, Default)]
 struct Before {
     live: u32,
     completions: u64,
-    /// Sends that ended, wholly or in part.
+    /// Completed sends, whole or partial.
     sends: u64,
-    /// Connections that were resumed after they had been held.
+    /// Connections resumed after a hold.
     resumed: u64,
 }
 
-/// A turn deals with so many timers at most.
+/// The largest number of timers that a turn may handle.
 pub(crate) const EXPIRED_MAX: usize = 256;
-/// Accepts that wait at most.
+/// The largest number of armed accepts.
 const ACCEPTS_MAX: u32 = 8;
-/// What a connection has in flight at most: something that leads to input, a send and a shutdown.
+/// The largest number of operations in flight for a connection: one that leads to input, a send and
+/// a shutdown.
 const IN_FLIGHT_MAX: u32 = 3;
 
-/// A protocol that can be told to drain its shard.
+/// A protocol that can drain its shard.
 pub(crate) trait Drained: Protocol {
-    /// What to post.
+    /// The mail that starts the drain.
     fn drain(over: Duration) -> Self::Mail;
 }
 
@@ -90,7 +91,7 @@ impl<P: Protocol> Watched<P> {
         }
     }
 
-    /// Tells what happens in the log of `net`.
+    /// Writes the events to the log of `net`.
     pub(crate) fn telling(mut self, net: SimNet) -> Self {
         self.teller = Some(net);
         self
@@ -102,13 +103,13 @@ impl<P: Protocol> Watched<P> {
         }
     }
 
-    /// The time, whatever the shard takes for it.
+    /// The true time, even if the shard's clock is wrong.
     fn now(&self, out: &Outbox) -> Instant {
         self.teller.as_ref().map_or(out.now(), SimNet::now)
     }
 
-    /// A turn's work is bounded by what was there when it began: it deals with what was in flight,
-    /// a receive for each buffer, input that waited for what has been sent, and so many timers.
+    /// The state at the start of a turn bounds the turn's work: the operations in flight, a receive
+    /// for each buffer, input that waited for a send, and a fixed number of timers.
     fn check_work(&mut self, out: &Outbox) {
         let counters = out.counters();
         let now = Before {
@@ -134,7 +135,7 @@ impl<P: Protocol> Watched<P> {
         assert!(completions <= in_flight_max, "{completions} completions of {before:?}");
     }
 
-    /// How many connections ended for this reason.
+    /// The number of connections that ended for this reason.
     pub(crate) fn closed_for(&self, reason: CloseReason) -> usize {
         self.closed.values().filter(|&&closed| closed == reason).count()
     }

@@ -22,8 +22,8 @@ fn open(world: &mut World<Server>) -> Client {
     client
 }
 
-/// Messages of any size, whole, in frames, and between pings, come back whole and in order, though
-/// everything is cut anywhere, the handshake from its first frame included.
+/// Messages of any size, whole, in fragments, and between pings, come back whole and in order,
+/// however the stream is cut, even between the handshake and the first frame.
 #[test]
 fn messages_come_back_whole_and_in_order() {
     everywhere(&Setup { seeds: 60, ..setup() }, serve_patiently, |world| {
@@ -66,7 +66,7 @@ fn messages_come_back_whole_and_in_order() {
     });
 }
 
-/// A ping inside of a fragmented message is answered before the message is whole.
+/// A ping inside a fragmented message is answered before the message is complete.
 #[test]
 fn a_ping_between_fragments_is_answered() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -82,7 +82,7 @@ fn a_ping_between_fragments_is_answered() {
     });
 }
 
-/// Either side can close: the other's close frame carries the same code, and then the end follows.
+/// Either side can close: the other's close frame has the same code, and then the stream ends.
 #[test]
 fn the_close_handshake() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -112,7 +112,7 @@ fn the_close_handshake() {
     });
 }
 
-/// Whoever breaks a rule is told which, by its code, and nothing after that is passed on.
+/// A peer that breaks a rule gets the close code of that rule, and no later input is passed on.
 #[test]
 fn violations_have_their_codes() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -144,7 +144,7 @@ fn violations_have_their_codes() {
     });
 }
 
-/// A refused upgrade is an answer, and the connection goes on with HTTP.
+/// A refused upgrade gets a response, and the connection continues with HTTP.
 #[test]
 fn a_refused_upgrade_is_an_answer() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -161,7 +161,7 @@ fn a_refused_upgrade_is_an_answer() {
     });
 }
 
-/// Mail reaches everybody, in order, one frame shared by all.
+/// Mail reaches all WebSockets, in order, as one shared frame.
 #[test]
 fn mail_is_published() {
     everywhere(&setup(), serve_patiently, |world| {
@@ -181,7 +181,8 @@ fn mail_is_published() {
     });
 }
 
-/// A peer that asks and asks and does not read is not read, and what is queued for it is bounded.
+/// The shard stops reading a peer that sends and does not read, and the bytes queued for it are
+/// bounded.
 #[test]
 fn echoes_without_reading_are_bounded() {
     everywhere(&Setup { seeds: 6, ..setup() }, serve_patiently, |world| {
@@ -204,8 +205,8 @@ fn echoes_without_reading_are_bounded() {
     });
 }
 
-/// A silent peer is pinged after its interval; while it answers it stays, and when it does not it
-/// is given up.
+/// A silent peer is pinged after the ping interval. It stays while it answers, and is closed when
+/// it does not.
 #[test]
 fn silent_peers_are_pinged_then_given_up() {
     simulated(&setup(), serve, |world| {
@@ -224,7 +225,7 @@ fn silent_peers_are_pinged_then_given_up() {
             }
         }
         assert!(world.protocol().closed.is_empty(), "it was alive");
-        // Every interval of eight seconds and the second in which it answers.
+        // The interval of eight seconds plus the second in which the peer answers.
         assert!((5..=9).contains(&answered), "{answered} pings in a minute");
         world.pass(limits().ping_interval + limits().pong_timeout + 4 * TICK);
         assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
@@ -232,8 +233,8 @@ fn silent_peers_are_pinged_then_given_up() {
     });
 }
 
-/// When the machine has stood still for longer than a peer may be silent, one that has answered
-/// meanwhile stays, and one that has not goes.
+/// After the machine has stood still for longer than a peer may be silent, a peer that has answered
+/// meanwhile stays, and a peer that has not is closed.
 #[test]
 fn time_that_was_lost_is_not_taken_from_peers() {
     for answers in [true, false] {
@@ -258,7 +259,7 @@ fn time_that_was_lost_is_not_taken_from_peers() {
     }
 }
 
-/// Many that are opened together are not all pinged together.
+/// WebSockets opened together are not all pinged together.
 #[test]
 fn pings_are_spread() {
     simulated(&Setup { seeds: 4, ..setup() }, serve, |world| {
@@ -275,7 +276,7 @@ fn pings_are_spread() {
     });
 }
 
-/// A peer that vanishes is given up like one that is silent, whatever is queued for it.
+/// A vanished peer is closed like a silent one, whatever is queued for it.
 #[test]
 fn vanished_peers_are_given_up() {
     simulated(&setup(), serve, |world| {
@@ -292,10 +293,10 @@ fn vanished_peers_are_given_up() {
     });
 }
 
-/// A drain says 1012 to everybody, each with a time of its own to come back.
+/// A drain sends 1012 to all WebSockets, each with its own time to reconnect.
 #[test]
 fn a_drain_says_when_to_come_back() {
-    // They leave one after the other, and none is given up before.
+    // The shard closes them one after the other, and none by a time limit.
     let shard = ShardConfig { linger: PATIENCE, ..setup().shard };
     everywhere(&Setup { shard, ..setup() }, serve_patiently, |world| {
         let mut clients: Vec<Client> = (0..10).map(|_| open(world)).collect();
@@ -322,8 +323,8 @@ fn a_drain_says_when_to_come_back() {
     });
 }
 
-/// A message of any size can be queued to who is not congested, and a goodbye behind it: however low
-/// the bound of the queue is, neither makes a slow consumer of a client that reads.
+/// The queue has room for a message of any size to a peer that is not congested, and for a close
+/// frame after it: however low the bound is, neither makes a slow consumer of a client that reads.
 #[test]
 fn a_goodbye_fits_behind_any_message() {
     let shard = ShardConfig { send_bytes_max: 500, ..setup().shard };
@@ -344,7 +345,7 @@ fn a_goodbye_fits_behind_any_message() {
     });
 }
 
-/// What is served with these limits in place of the usual ones.
+/// A server with `change` applied to its usual limits.
 fn limited(change: impl Fn(&mut ServeLimits)) -> impl Fn() -> Server {
     move || {
         let mut limits = ServeLimits { handshake: Duration::from_secs(10), ..limits() };
@@ -353,21 +354,20 @@ fn limited(change: impl Fn(&mut ServeLimits)) -> impl Fn() -> Server {
     }
 }
 
-/// Says this, and hears with which code it is closed.
+/// Sends these bytes, and returns the code of the close frame.
 fn closed_with(world: &mut World<Server>, client: &mut Client, said: &[u8]) -> Option<CloseCode> {
     client.say_bytes(said);
     until(world, client, "the close", |heard| heard.close.is_some()).close.flatten()
 }
 
-/// A message comes in so many frames and in no more, pings between them not counted; empty ones
-/// count.
+/// A message may have a limited number of frames: pings between them do not count, empty frames do.
 #[test]
 fn fragments_are_bounded() {
     let serve = limited(|limits| limits.fragments_max = 5);
     everywhere(&setup(), serve, |world| {
         let mut client = open(world);
         let mut whole = fragmented(&[b"1", b"", b"3", b"", b"5"]);
-        // Behind the first frame, of a byte.
+        // After the first frame, which has one byte of payload.
         whole.splice(7..7, control(Control::Ping, b""));
         client.say_bytes(&whole);
         client.say_bytes(&whole);
@@ -382,7 +382,8 @@ fn fragments_are_bounded() {
     });
 }
 
-/// Pings and pongs come so often and no more often; those of another second are not counted.
+/// A limited number of pings and pongs is allowed within a second; those of another second do not
+/// count.
 #[test]
 fn pings_are_bounded() {
     let serve = limited(|limits| limits.pings_per_second_max = 5);
@@ -407,8 +408,8 @@ fn pings_are_bounded() {
     });
 }
 
-/// A message that comes at the least speed, with pings between, comes whole; one that comes at half of
-/// it does not, whatever else its peer says.
+/// A message at the lowest rate, with pings between, arrives whole. A message at half of that rate
+/// does not, whatever else its peer sends.
 #[test]
 fn messages_have_a_least_speed() {
     let serve = limited(|limits| limits.handshake = Duration::from_secs(2));
@@ -424,7 +425,7 @@ fn messages_have_a_least_speed() {
                     client.step(world);
                     client.has_spoken() || client.end.is_some()
                 });
-                // Who is closed must read it before it says more.
+                // A client that was closed must read the close frame before it sends more.
                 for _ in 0..10 {
                     world.pass(TICK);
                     client.read(world);
@@ -442,8 +443,8 @@ fn messages_have_a_least_speed() {
     }
 }
 
-/// A peer that talks and talks and takes nothing of what is queued for it is closed; one that takes
-/// a little now and then is not.
+/// A peer that keeps sending and takes none of its queued bytes is closed; a peer that takes a
+/// little now and then is not.
 #[test]
 fn who_takes_nothing_is_closed() {
     for takes in [true, false] {

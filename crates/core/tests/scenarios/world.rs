@@ -17,25 +17,25 @@ use crate::network::Network;
 use crate::tcp::TcpNet;
 use crate::watched::{Drained, Watched};
 
-/// How long the kernel may take for what it does at once: it may be an emulated one.
+/// The time limit for operations of the kernel, which may be an emulated one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a scenario wants of its world.
+/// The settings of a scenario's world.
 #[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) shard: ShardConfig,
     pub(crate) buffers: u16,
     pub(crate) buffer_bytes: u32,
-    /// Simulated: bytes under way in each direction.
+    /// Simulated: the largest number of bytes under way in each direction.
     pub(crate) socket_bytes: usize,
-    /// Simulated: what goes wrong. Every fourth seed has none of it.
+    /// Simulated: the faults. Every fourth seed has none.
     pub(crate) faults: Faults,
     pub(crate) listening: bool,
-    /// On the kernel: where the shard listens.
+    /// On the kernel: the address at which the shard listens.
     pub(crate) address: IpAddr,
-    /// On the kernel: for how long peers may acknowledge nothing, if not as long as TCP lets them.
+    /// On the kernel: how long peers may acknowledge nothing, if not for TCP's default time.
     pub(crate) give_up: Option<Duration>,
-    /// Simulated: how many seeds.
+    /// Simulated: the number of seeds.
     pub(crate) seeds: u64,
 }
 
@@ -55,7 +55,7 @@ impl Default for Setup {
     }
 }
 
-/// The shard, whatever its ring.
+/// A shard on any ring.
 pub(crate) trait AnyShard<P: Protocol> {
     fn turn(&mut self);
     fn stopped(&self) -> bool;
@@ -97,17 +97,17 @@ impl<R: Ring, P: Protocol> AnyShard<P> for Shard<R, Watched<P>> {
 }
 
 pub(crate) struct World<P: Protocol> {
-    // First, so that it ends before its peers do.
+    // The first field, so that the shard is dropped before its peers.
     pub(crate) shard: Box<dyn AnyShard<P>>,
     pub(crate) net: Box<dyn Network>,
-    /// The same, where it is simulated.
+    /// The same network, if it is simulated.
     pub(crate) sim: Option<SimNet>,
     pub(crate) rng: Rng,
-    /// How much time a turn lets pass in which nothing happens.
+    /// How much time passes in a turn in which nothing happens.
     idle: Duration,
 }
 
-/// More turns than any scenario needs; it is stuck if it has not come to its end by then.
+/// More turns than any scenario needs; a scenario that takes more is stuck.
 const TURNS_MAX: usize = 100_000;
 
 impl<P: Drained + 'static> World<P> {
@@ -127,7 +127,7 @@ impl<P: Drained + 'static> World<P> {
         World::on(ring.net(), ring, watched, &setup.shard, seed)
     }
 
-    /// On a ring of which `net` is the network.
+    /// A world on a ring, with `net` as its network.
     pub(crate) fn on(
         net: SimNet,
         ring: impl Ring + 'static,
@@ -135,7 +135,7 @@ impl<P: Drained + 'static> World<P> {
         shard: &ShardConfig,
         seed: u64,
     ) -> Self {
-        // What the shard itself leaves to chance.
+        // The shard's own random decisions follow the seed too.
         fastrand::seed(seed);
         World {
             shard: Box::new(Shard::new(ring, watched, shard)),
@@ -179,14 +179,14 @@ impl<P: Drained + 'static> World<P> {
         self.shard.protocol()
     }
 
-    /// Tells what happens, where somebody keeps a log.
+    /// Adds a line to the log, if there is one.
     pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
         if let Some(sim) = &self.sim {
             sim.annotate(what);
         }
     }
 
-    /// One turn of the shard, which takes a moment if nothing happens.
+    /// One turn of the shard; time passes if nothing happens.
     pub(crate) fn turn(&mut self) {
         self.net.pass(self.idle);
         self.shard.turn();
@@ -223,9 +223,9 @@ impl<P: Drained + 'static> World<P> {
         self.net.connect().expect("somebody listens")
     }
 
-    /// Drains the shard and checks that nothing is left of anything.
+    /// Drains the shard, and checks that nothing is left.
     pub(crate) fn finish(&mut self) {
-        // Real time is not spent on peers that linger.
+        // On the kernel lingering peers would take real time.
         if !self.net.is_simulated() || self.rng.bool() {
             self.net.close_all();
         }
@@ -240,7 +240,7 @@ impl<P: Drained + 'static> World<P> {
         self.net.check_empty();
     }
 
-    /// Every connection is counted once in and once out.
+    /// Every connection is counted once at its start and once at its end.
     pub(crate) fn check_balance(&self) {
         let counters = self.shard.counters();
         let closed: u64 = counters.closed.iter().map(|counter| counter.get()).sum();
@@ -317,7 +317,7 @@ fn run<P: Drained + 'static>(mut world: World<P>, scenario: &impl Fn(&mut World<
     }
 }
 
-/// Says where it was when something fails.
+/// Runs `run`, and prints its name if it fails.
 fn named(name: &str, run: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
         eprintln!("failed on: {name}");

@@ -1,4 +1,4 @@
-//! A client in a simulation: what it says and hears, and what it may wonder about afterwards.
+//! A client in a simulation: what it sends and reads, and the facts that explain its end.
 
 use std::collections::VecDeque;
 
@@ -6,38 +6,38 @@ use crate::simulation::plan::Say;
 use crate::watched::Drained;
 use crate::world::{Peer, Read, World};
 
-/// What a client says and expects to hear.
+/// What a client sends and expects to read.
 pub(crate) trait Script: Default {
-    /// The bytes to say it with.
+    /// The bytes to send for `say`.
     fn say(&mut self, say: Say, heard: &[u8]) -> Vec<u8>;
 
-    /// Panics unless what was heard can be true; `whole`: unless it is all that was to be heard.
+    /// Panics unless the bytes read are possible; with `whole`, unless they are complete.
     fn check(&self, heard: &[u8], whole: bool, ending: Ending);
 
-    /// It has said something that nobody could understand.
+    /// The client has sent invalid bytes.
     fn was_wrong(&self) -> bool;
 
-    /// It has said more of something than may be said.
+    /// The client has exceeded a limit on pings or fragments.
     fn is_excessive(&self) -> bool;
 
-    /// It has asked for the end.
+    /// The client has asked for the end.
     fn asked_for_end(&self) -> bool;
 
-    /// It hears something again and again, for as long as it is there.
+    /// The client receives data again and again while it is connected.
     fn hears_without_end(&self) -> bool;
 
-    /// The number of the last mail that was heard, for those who hear every mail.
+    /// The number of the last mail that the client read, for clients that receive every mail.
     fn last_mail(&self, heard: &[u8]) -> Option<u64>;
 }
 
-/// How it may have ended, as far as it matters to what was heard.
+/// How the connection may have ended, as far as it affects the bytes read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ending {
-    /// The shard lost patience.
+    /// The shard closed the connection after a time limit.
     pub(crate) timed_out: bool,
-    /// It was not let in.
+    /// The shard refused the connection.
     pub(crate) refused: bool,
-    /// The shard was drained, or did not let everybody in.
+    /// The shard was drained, or refused or delayed some connections.
     pub(crate) unavailable: bool,
 }
 
@@ -49,13 +49,14 @@ pub(crate) struct Actor<S> {
     pub(crate) heard: Vec<u8>,
     /// How the stream from the shard ended.
     pub(crate) end: Option<Read>,
-    /// It has closed or reset its side.
+    /// The client has closed or reset its side.
     pub(crate) left: bool,
-    /// It neither hears nor is heard any more.
+    /// The client no longer takes part.
     pub(crate) gone: bool,
-    /// The network has lost it, for now.
+    /// The client has vanished from the network for now.
     pub(crate) lost: bool,
-    /// The network has lost it at some time, or has broken its connection.
+    /// The client has vanished from the network at some time, or the network has broken its
+    /// connection.
     pub(crate) troubled: bool,
 }
 
@@ -115,7 +116,7 @@ impl<S: Script> Actor<S> {
             Read::Nothing => return false,
             end => {
                 world.tell(|| format!("client {number} reads the end: {end:?}"));
-                // Most close their side then.
+                // Most clients close their side then.
                 if end == Read::End && !number.is_multiple_of(3) {
                     world.net.close(self.peer);
                     (self.left, self.gone) = (true, true);

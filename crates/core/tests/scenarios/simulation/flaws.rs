@@ -1,4 +1,4 @@
-//! What finds faults is given faults to find: rings and applications with one flaw each.
+//! Checks of the simulation itself: it must find the flaw of each flawed ring and application.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -19,34 +19,34 @@ use super::plan::Plan;
 use super::server::Serving;
 use crate::app::Mistake;
 
-/// What a ring may do wrong. It looks as if the shard had done it.
+/// A flaw of a ring. To the checks it looks like a fault of the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flaw {
-    /// Of what was sent in part the rest is taken for sent.
+    /// A partial send is reported as complete.
     LosesSentBytes,
     /// The last byte received is cut off, now and then.
     LosesReceivedBytes,
-    /// Readiness is not told, now and then.
+    /// A readiness is not reported, now and then.
     ForgetsReadiness,
-    /// The end of a close is not told, now and then.
+    /// The completion of a close is not reported, now and then.
     ForgetsCloses,
     /// A socket is not closed, now and then.
     KeepsSockets,
-    /// A buffer that is given back is not free again, now and then.
+    /// A returned buffer is not free again, now and then.
     KeepsBuffers,
-    /// A connection is accepted, and an error told.
+    /// A connection is accepted, but an error is reported.
     RefusesWhomItAccepts,
-    /// A receive fails out of nothing, now and then.
+    /// A receive fails without a cause, now and then.
     BreaksConnections,
     /// Time does not pass for the shard.
     StopsTheClock,
     /// Time passes four times as fast for the shard.
     RushesTheClock,
-    /// A turn goes on with what it has pushed itself.
+    /// A turn handles completions of operations that it has started itself.
     WorksOn,
 }
 
-/// Now and then: every so many times.
+/// "Now and then" means once in this many times.
 const NOW_AND_THEN: u64 = 5;
 
 struct Flawed {
@@ -54,7 +54,7 @@ struct Flawed {
     flaw: Flaw,
     count: u64,
     started: Instant,
-    /// Told though nobody has done it.
+    /// Completions reported for operations that did not happen.
     untrue: VecDeque<Completion>,
     has_worked_on: bool,
 }
@@ -74,7 +74,7 @@ impl Flawed {
         self.count.is_multiple_of(NOW_AND_THEN)
     }
 
-    /// What is told of a completion; `None`: nothing.
+    /// The completion that the ring reports, or `None` to drop it.
     fn told(&mut self, mut completion: Completion) -> Option<Completion> {
         let kind = completion.token.kind;
         match (kind, completion.result, &completion.lent) {
@@ -174,11 +174,11 @@ impl Ring for Flawed {
     }
 }
 
-/// A flaw is found within so many seeds.
+/// The number of seeds within which each flaw must be found.
 const SEEDS: u64 = 400;
 
-/// Panics unless what watches for such a flaw has found it, and says so with `words`. Others may
-/// find it, too: what is lost somewhere is missing elsewhere.
+/// Panics unless the check for such a flaw has found it, with a message that contains `words`.
+/// Other checks may find it too: a loss in one place shows in others.
 fn is_found(flaw: &str, words: &str, why: impl Fn(&Plan) -> Option<String>) {
     if env_number("SEEDS") == Some(0) {
         return;
@@ -196,7 +196,7 @@ fn is_found(flaw: &str, words: &str, why: impl Fn(&Plan) -> Option<String>) {
     );
 }
 
-/// Each flaw of what is below the shard is found by what watches for it.
+/// The check for each flaw below the shard finds it.
 #[test]
 fn flawed_rings_are_found() {
     let flaws = [
@@ -219,14 +219,14 @@ fn flawed_rings_are_found() {
             attempt(&serving, plan, Keep::Nothing, flawed).err().map(|failure| failure.why)
         });
     }
-    // Where no timeout notices it, the end does.
+    // If no timeout shows the flaw, the end of the run does.
     is_found("ForgetsCloses", "never: nothing is in flight", |plan| {
         let flawed = |ring| Flawed::new(ring, Flaw::ForgetsCloses);
         attempt(&Echoing, plan, Keep::Nothing, flawed).err().map(|failure| failure.why)
     });
 }
 
-/// Each mistake of an application is found by what watches for it.
+/// The check for each mistake of an application finds it.
 #[test]
 fn flawed_applications_are_found() {
     let mistakes = [

@@ -1,8 +1,8 @@
-//! Runs drawn from seeds: anything may be said, at any time, and anything may go wrong. A run that
-//! fails is made as small as it can be and told step by step.
+//! Runs drawn from seeds: peers send anything at any time, and any fault may occur. A failing run
+//! is shrunk as far as possible and printed step by step.
 //!
 //! `SEED=17 cargo test --package murre-core --test scenarios simulation` repeats one run, `SEEDS=`
-//! says how many to try.
+//! sets the number of runs.
 
 mod actor;
 mod flaws;
@@ -25,17 +25,17 @@ use crate::world::{Setup, real};
 use plan::Plan;
 use stage::{Seen, Subject, play, play_in};
 
-/// Seeds of each simulation, unless `SEEDS` says otherwise.
+/// The number of seeds of each simulation, unless `SEEDS` sets it.
 const SEEDS: u64 = 10_000;
-/// Seeds of which the plans are played on each of the kernel's rings.
+/// The number of seeds whose plans run on each of the kernel's rings.
 const KERNEL_SEEDS: u64 = 10;
 
-/// HTTP, answers that come later and WebSockets, with everything that peers, the network, the
-/// machine and time may do to them.
+/// HTTP, deferred responses and WebSockets, with all faults of peers, the network, the machine and
+/// time.
 #[test]
 fn a_server_on_bad_days() {
     let seen = simulate("a server", server::Serving::default);
-    // Whatever may end a connection has done so.
+    // Every possible reason for a close has occurred.
     let ends = seen.iter().fold([0; CloseReason::ALL.len()], |mut sum, seen| {
         sum.iter_mut().zip(seen.closed).for_each(|(sum, closed)| *sum += closed);
         sum
@@ -45,7 +45,7 @@ fn a_server_on_bad_days() {
     }
 }
 
-/// Connections both ways, pushes and stale names, on a protocol that has no timeouts to save it.
+/// Connections in both directions, pushes and stale ids, on a protocol without timeouts.
 #[test]
 fn connections_both_ways_on_bad_days() {
     let seen = simulate("connections both ways", || pipe::Echoing);
@@ -55,15 +55,14 @@ fn connections_both_ways_on_bad_days() {
     }
 }
 
-/// The same on the kernel, as far as it can be asked for: what a plan says of time, of the network
-/// and of the machine is left out.
+/// The same plans on the kernel, without their steps of time, of the network and of the machine.
 #[test]
 fn the_same_on_the_kernel() {
-    // An emulated kernel, for which nothing is simulated, has a few all the same.
+    // An emulated kernel runs a few seeds too, although nothing is simulated for it.
     let seeds = env_number("SEEDS").map_or(KERNEL_SEEDS, |seeds| seeds.clamp(2, KERNEL_SEEDS));
     for seed in 0..seeds {
         let plan = Plan::draw(env_number("SEED").unwrap_or(seed));
-        // Nobody waits for a place, as it cannot be seen here who does.
+        // Enough slots for every client, because the test cannot see which client waits for one.
         let shard = ShardConfig { conns_max: 64, ..plan.shard.clone() };
         let setup = Setup {
             shard,
@@ -116,7 +115,7 @@ struct Failure {
     log: Vec<String>,
 }
 
-/// Plays a plan; how it failed, if it did.
+/// Plays a plan, and returns its failure, if any.
 fn attempt<S: Subject, R: Ring + 'static>(
     subject: &S,
     plan: &Plan,
@@ -132,7 +131,7 @@ fn attempt<S: Subject, R: Ring + 'static>(
     })
 }
 
-/// The shortest run that fails as this seed does, told step by step.
+/// Describes the shortest run that fails like this seed, step by step.
 fn explain<S: Subject>(subject: &S, seed: u64) -> String {
     let plan = Plan::draw(seed);
     let fails = |plan: &Plan, keep| attempt(subject, plan, keep, |ring| ring).err();

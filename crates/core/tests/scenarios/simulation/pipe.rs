@@ -1,4 +1,4 @@
-//! A bare protocol in a simulation: connections both ways, echoes, pushes, stale names.
+//! A bare protocol in a simulation: connections in both directions, echoes, pushes, stale ids.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,7 +18,7 @@ impl Subject for Echoing {
     type Protocol = Echo;
     type Script = Frames;
 
-    /// It has no timeouts of its own.
+    /// The echo has no timeouts of its own.
     const SILENCE: Option<Duration> = None;
     const IDLE: Duration = Duration::MAX;
     const HANDSHAKE: Duration = Duration::MAX;
@@ -45,20 +45,20 @@ impl Subject for Echoing {
 #[derive(Default)]
 pub(crate) struct Frames {
     expected: Vec<Vec<u8>>,
-    /// Timers that were asked for.
+    /// The number of timers requested.
     timers: usize,
     asked_for_end: bool,
     aborts: bool,
 }
 
-/// A frame that came, or a timer.
+/// A frame or an expired timer, read from the shard.
 enum Heard<'h> {
     Echo(&'h [u8]),
     Mail(u64),
     Timer,
 }
 
-/// Takes one frame off the front of `rest`; `None` if it is not all there.
+/// Takes one frame off the front of `rest`; `None` if the frame is incomplete.
 fn next<'h>(rest: &mut &'h [u8]) -> Option<Heard<'h>> {
     if rest.first() == Some(&b'T') {
         *rest = &rest[1..];
@@ -78,7 +78,7 @@ fn next<'h>(rest: &mut &'h [u8]) -> Option<Heard<'h>> {
 impl Script for Frames {
     fn say(&mut self, say: Say, _heard: &[u8]) -> Vec<u8> {
         if self.asked_for_end {
-            // Thrown away.
+            // The echo discards this frame.
             return frame(Ask::Echo, b"more");
         }
         let (ask, length) = match say {

@@ -1,4 +1,4 @@
-//! What happens in one run of a simulation: drawn from its seed, and then mere data that can be cut.
+//! The plan of one simulation run: drawn from its seed, then plain data that can be cut.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,56 +7,56 @@ use fastrand::Rng;
 use murre_core::ring::sim::{Faults, Keep, SimConfig};
 use murre_core::{AddressLimits, Admission, ShardConfig};
 
-/// One run.
+/// The plan of one run.
 #[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) ring: SimConfig,
     pub(crate) shard: ShardConfig,
-    /// Of the one address that all clients are from.
+    /// The limits of the one address from which all clients connect.
     pub(crate) limits: AddressLimits,
     pub(crate) steps: Vec<Step>,
-    /// The faults that may happen, by number; `None`: all that the seed gives.
+    /// The numbers of the faults that may happen; `None` allows all faults of the seed.
     pub(crate) faults_allowed: Option<Vec<u64>>,
 }
 
-/// One thing that somebody does. Clients have numbers; who is not there does nothing, so any step
-/// can be left out.
+/// One step. Clients have numbers, and a step of a client that is not connected does nothing, so
+/// any step can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// A client connects.
     Connect(usize),
-    /// The shard connects to where a client waits for it.
+    /// The shard connects to a listener, and the new connection becomes a client.
     Dial,
-    /// A client wants to say something.
+    /// A client queues something to send.
     Say(usize, Say),
-    /// It writes so many bytes of it at most.
+    /// A client writes at most this many of its queued bytes.
     Write(usize, usize),
-    /// It reads so many bytes at most.
+    /// A client reads at most this many bytes.
     Read(usize, usize),
     HalfClose(usize),
     Close(usize),
     Reset(usize),
-    /// The network loses it.
+    /// The client vanishes from the network.
     Vanish(usize),
-    /// The network finds it again.
+    /// The client appears in the network again.
     ComeBack(usize),
-    /// The network breaks its connection.
+    /// The network breaks the client's connection.
     Break(usize),
-    /// Something for everybody, of so many bytes.
+    /// Mail to all connections, of this many bytes.
     Mail(usize),
-    /// New connections are let in, refused or left waiting from here on.
+    /// The gate opens, refuses or delays new connections from now on.
     Gate(Admission),
-    /// The shard is drained over so many milliseconds.
+    /// The shard drains within this many milliseconds.
     Drain(u64),
     Turns(usize),
-    /// So many milliseconds pass.
+    /// This many milliseconds pass.
     Pass(u64),
-    /// The machine stands still for so many milliseconds.
+    /// The machine stands still for this many milliseconds.
     StandStill(u64),
 }
 
-/// What a client says; lengths are of payloads.
+/// What a client sends; lengths are those of payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Say {
     Get(usize),
@@ -65,7 +65,7 @@ pub(crate) enum Say {
     Post(usize),
     Later,
     Never,
-    /// To an application that refuses it.
+    /// An upgrade that the application refuses.
     Refused,
     Upgrade,
     Message(usize),
@@ -73,22 +73,22 @@ pub(crate) enum Say {
     Pieces(usize),
     Ping,
     Pong,
-    /// A message in more frames than it may have.
+    /// A message with more frames than the limit.
     Splinters,
     /// A close frame.
     Close,
-    /// That the shard is to close.
+    /// A request to close the connection.
     AskClose,
-    /// That the shard is to close without a word.
+    /// A request to abort the connection.
     AskAbort,
     Garbage(usize),
 }
 
-/// Clients at a time.
+/// The largest number of clients at one time.
 pub(crate) const CLIENTS: usize = 6;
 
 impl Plan {
-    /// What `seed` stands for.
+    /// Draws the plan of `seed`.
     pub(crate) fn draw(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0x9_1A7);
         let ring = SimConfig {
@@ -119,7 +119,8 @@ impl Plan {
     }
 }
 
-/// Some of all faults, as some hide others: often none of a kind, and sometimes none at all.
+/// Some of the possible faults, because some faults hide others: often none of a kind, and
+/// sometimes none at all.
 fn faults(seed: u64, rng: &mut Rng) -> Faults {
     if seed.is_multiple_of(8) {
         return Faults::none();
@@ -145,8 +146,8 @@ fn faults(seed: u64, rng: &mut Rng) -> Faults {
     }
 }
 
-/// What a run consists of: kinds of steps and of things said, with their weights. Each run has some
-/// of them only.
+/// Draws the steps of a run from the kinds of steps and of messages, by their weights. Each run
+/// uses only some of the kinds.
 fn steps(rng: &mut Rng) -> Vec<Step> {
     let weights: Vec<u32> = WEIGHTS.iter().map(|&weight| some(rng, weight)).collect();
     let says: Vec<u32> = SAYS.iter().map(|&(_, weight)| some(rng, weight)).collect();
@@ -191,11 +192,12 @@ fn steps(rng: &mut Rng) -> Vec<Step> {
     steps
 }
 
-/// In the order of `steps`. What a run would not go without is always there.
+/// The weights of the kinds, in the order of `steps`. Each run uses the kinds with at least the
+/// weight `ALWAYS`.
 const WEIGHTS: [u32; 17] = [25, 60, 50, 30, 60, 3, 3, 3, 3, 6, 1, 12, 8, 2, 8, 3, 1];
 const ALWAYS: u32 = 20;
 
-/// With their weights: most of what is said does not end anything.
+/// The kinds of messages with their weights: most messages do not end the connection.
 const SAYS: [(Say, u32); 16] = [
     (Say::Get(0), 6),
     (Say::Post(0), 6),
@@ -231,7 +233,7 @@ fn weighted(rng: &mut Rng, weights: &[u32]) -> usize {
 }
 
 impl Say {
-    /// The same, of another length.
+    /// The same message with another length.
     fn long(self, length: usize) -> Self {
         match self {
             Say::Get(_) => Say::Get(length),
@@ -246,7 +248,7 @@ impl Say {
 }
 
 impl Step {
-    /// Whose step it is, if a client's.
+    /// The client of the step, if it has one.
     pub(crate) fn client(self) -> Option<usize> {
         match self {
             Step::Connect(client)
@@ -263,7 +265,7 @@ impl Step {
         }
     }
 
-    /// The same step with less of it, if there can be less.
+    /// The same step with a smaller amount, if possible.
     pub(crate) fn less(self) -> Option<Self> {
         let less = match self {
             Step::Say(client, Say::Get(length)) => Step::Say(client, Say::Get(length / 2)),

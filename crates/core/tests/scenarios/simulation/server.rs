@@ -1,4 +1,4 @@
-//! `Serve` in a simulation: HTTP, answers that come later, WebSocket.
+//! `Serve` in a simulation: HTTP, deferred responses, WebSocket.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,9 +18,9 @@ use crate::app::{
 /// A server.
 #[derive(Default)]
 pub(crate) struct Serving {
-    /// What it does wrong, to see it found.
+    /// The application's mistake, which the simulation must find.
     pub(crate) mistake: Option<Mistake>,
-    /// For the kernel, where nothing is to time out.
+    /// For the kernel: limits that never expire.
     pub(crate) patient: bool,
 }
 
@@ -67,7 +67,7 @@ impl Subject for Serving {
     }
 }
 
-/// Frames of a message, and pings and pongs within a second.
+/// The limits on frames of a message, and on pings and pongs within a second.
 const FRAGMENTS_MAX: usize = 4;
 const PINGS_MAX: usize = 3;
 
@@ -78,18 +78,18 @@ pub(crate) struct Talk {
     answers: Vec<Answer>,
     messages: Vec<(Kind, Vec<u8>)>,
     pongs: Vec<Vec<u8>>,
-    /// A close frame is to come.
+    /// The client expects a close frame.
     close: bool,
     asked_for_end: bool,
-    /// It has said what is against the rules.
+    /// The client has broken a rule of the protocol.
     wrong: bool,
-    /// It has asked for an answer that has no end.
+    /// The client has asked for a response that never ends.
     endless: bool,
-    /// Pings and pongs that it has said.
+    /// The number of pings and pongs sent.
     pings: usize,
-    /// It has said a message of too many frames.
+    /// The client has sent a message of too many frames.
     splinters: bool,
-    /// It has spoken out of turn: what it hears depends on who was faster.
+    /// The client has sent bytes out of turn, so its responses depend on the order of events.
     unsure: bool,
 }
 
@@ -97,12 +97,12 @@ pub(crate) struct Talk {
 enum Mode {
     #[default]
     Http,
-    /// The answer comes later.
+    /// The response comes later.
     Waiting,
-    /// The answer has no end.
+    /// The response never ends.
     Streaming,
     WebSocket,
-    /// Nothing that it says matters any more.
+    /// The shard ignores all further input.
     Over,
 }
 
@@ -116,7 +116,7 @@ fn is_mail(body: &[u8]) -> bool {
     body.starts_with(b"mail ")
 }
 
-/// What an answer that comes later may be.
+/// Whether `body` can be a deferred response.
 fn is_late(body: &[u8]) -> bool {
     body.is_empty() || body == b"drained" || is_mail(body)
 }
@@ -191,7 +191,7 @@ impl Talk {
                 self.pongs.push(b"between".to_vec());
                 self.pings += 1;
                 let mut frames = fragmented(&[one, two, three]);
-                // Behind the first frame: 2 bytes of head or 4, 4 of mask.
+                // After the first frame: 2 or 4 bytes of header, 4 of mask.
                 let first = said(OpCode::Data(Data::Binary), one).len();
                 frames.splice(first..first, control(Control::Ping, b"between"));
                 frames
@@ -294,7 +294,7 @@ impl Script for Talk {
     }
 
     fn check(&self, heard: &[u8], whole: bool, ending: Ending) {
-        // What a server says can be understood, whatever it was told.
+        // The output of a server can be parsed, whatever the input was.
         let understood = understand(heard);
         if self.unsure {
             return;

@@ -1,18 +1,18 @@
-//! Makes a failing run smaller, for as long as it fails.
+//! Shrinks a failing run while it still fails.
 
 use std::time::{Duration, Instant};
 
 use super::plan::{CLIENTS, Plan, Step};
 
-/// How long to try: a minute's patience of whoever reads the result.
+/// The time limit of shrinking.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The smallest failing plan that was found. `fails` runs a plan, and gives the faults that
-/// happened in it if it fails.
+/// Returns the smallest failing plan found. `fails` runs a plan, and returns the faults that
+/// happened if the run fails.
 pub(crate) fn shrink(plan: &Plan, fails: impl Fn(&Plan) -> Option<Vec<u64>>) -> Plan {
     let mut shrinking = Shrinking { plan: plan.clone(), fails, until: Instant::now() + PATIENCE };
-    // Without steps the same decisions are about something else. While all may go wrong that can,
-    // that matters little; so the steps are first.
+    // Without some steps the same random decisions apply to other operations. That matters least
+    // while all faults are allowed, so the steps go first.
     shrinking.clients();
     shrinking.steps();
     loop {
@@ -44,7 +44,7 @@ impl<F: Fn(&Plan) -> Option<Vec<u64>>> Shrinking<F> {
         Instant::now() > self.until
     }
 
-    /// Keeps `plan` if it fails, with the faults that it really had.
+    /// Keeps `plan` if it fails, with the faults that really happened.
     fn keep(&mut self, mut plan: Plan) -> bool {
         if self.is_late() {
             return false;
@@ -103,7 +103,8 @@ impl<F: Fn(&Plan) -> Option<Vec<u64>>> Shrinking<F> {
         }
     }
 
-    /// Leaves out a part after the other, first halves, then quarters, and so on to single ones.
+    /// Leaves out one part after another: first halves, then quarters, and so on down to single
+    /// elements.
     fn halve(&mut self, len: impl Fn(&Plan) -> usize, cut: impl Fn(&mut Plan, usize, usize)) {
         let mut size = len(&self.plan);
         while size > 0 {
@@ -113,7 +114,7 @@ impl<F: Fn(&Plan) -> Option<Vec<u64>>> Shrinking<F> {
                 let mut plan = self.plan.clone();
                 cut(&mut plan, from, until);
                 self.keep(plan);
-                // What was kept may have become shorter still.
+                // The kept plan may be shorter than the cut.
                 until = from.min(len(&self.plan));
             }
             size /= 2;
@@ -121,7 +122,7 @@ impl<F: Fn(&Plan) -> Option<Vec<u64>>> Shrinking<F> {
     }
 }
 
-/// A failure that needs two steps and one fault is cut down to these.
+/// A failure that needs two steps and one fault is shrunk to these.
 #[test]
 fn what_does_not_matter_is_left_out() {
     let plan = Plan::draw(1);

@@ -1,13 +1,14 @@
-//! Plays a plan, and judges what came of it.
+//! Plays a plan, and checks the result.
 //!
-//! What must be true, whatever goes wrong:
+//! These rules hold whatever goes wrong:
 //!
-//! - every byte that the shard accepted is delivered, in order, or its connection was closed for a
-//!   reason that is counted, and for which there was a cause;
-//! - every connection is counted once in and once out, and bytes are what the network says;
-//! - no slot, socket, buffer or queued piece is left when everybody has gone;
-//! - whoever is silent is given up in the time that the timers allow, not earlier;
-//! - no turn does more than it may (`Watched`), and none is taken for nothing, over and over.
+//! - the shard delivers every byte that it accepted, in order, or it closes the connection for a
+//!   counted reason that had a cause;
+//! - every connection is counted once at its start and once at its end, and the counts of bytes
+//!   equal those of the network;
+//! - no slot, socket, buffer or queued piece is left when all peers are gone;
+//! - a silent peer is closed within the time of the timers, not earlier;
+//! - no turn exceeds its bound (`Watched`), and the shard does not spin.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -23,27 +24,27 @@ use super::plan::{CLIENTS, Plan, Step};
 use crate::watched::{Drained, Watched};
 use crate::world::{PATIENCE, Peer, Read, World};
 
-/// What is simulated: a protocol, and clients that know it.
+/// The subject of a simulation: a protocol, and clients that speak it.
 pub(crate) trait Subject {
     type Protocol: Drained + 'static;
     type Script: Script;
 
-    /// Everybody who is silent is given up within this, if the protocol does so.
+    /// The time within which the protocol closes every silent peer, if it has timeouts.
     const SILENCE: Option<Duration>;
-    /// Silence of this is needed at least for a connection to be given up as idle.
+    /// The shortest silence after which a connection may be closed as idle.
     const IDLE: Duration;
-    /// A connection is this old at least before it is given up for not having asked.
+    /// The shortest age at which a connection may be closed without a complete request.
     const HANDSHAKE: Duration;
 
     fn protocol(&self) -> Self::Protocol;
 
-    /// Something for everybody: its number, and how long.
+    /// Mail to all connections, with its number and its length in bytes.
     fn mail(&self, number: u64, length: usize) -> <Self::Protocol as murre_core::Protocol>::Mail;
 
-    /// Has the shard connect.
+    /// Mail that lets the shard connect, if the protocol can.
     fn dial(&self, to: SocketAddr) -> Option<<Self::Protocol as murre_core::Protocol>::Mail>;
 
-    /// Panics if the protocol keeps something, though everybody has gone.
+    /// Panics if the protocol keeps any state after all connections have closed.
     fn check_left(&self, protocol: &Self::Protocol);
 }
 
@@ -53,43 +54,43 @@ struct Stage<'s, S: Subject> {
     slots: usize,
     linger: Duration,
     gate: Arc<Gate>,
-    /// It was not open all the time.
+    /// The gate was not open all the time.
     gated: bool,
     /// The address of the clients has limits.
     limited: bool,
     clients: [Option<Actor<S::Script>>; CLIENTS],
     past: Vec<Actor<S::Script>>,
     mails: u64,
-    /// When the last of them was.
+    /// The time of the last mail.
     mailed_at: Option<Instant>,
     drained: bool,
-    /// Turns one after the other that did nothing, though no time passed.
+    /// The number of turns in a row that did nothing while no time passed.
     spins: usize,
 }
 
-/// So many turns may do nothing one after the other: the ring woke the shard, or there is time to
-/// be caught up with.
+/// The largest number of turns in a row that may do nothing: the ring may wake the shard, and the
+/// shard may have to catch up with the clock.
 const SPINS_MAX: usize = 30;
-/// Longer than the shard leaves the backlog alone, and than a peer's last words take.
+/// Longer than the shard pauses its accepts, and than a peer needs for its last bytes.
 const CALM: Duration = Duration::from_millis(300);
-/// What a turn takes at most while somebody does something.
+/// The longest time of a turn while clients act.
 const MOMENT: Duration = Duration::from_millis(1);
-/// A turn is taken at least so often while somebody is there.
+/// The shard takes a turn at least this often while connections are open.
 const SLICE: Duration = Duration::from_millis(50);
-/// And so often in a drain.
+/// The same during a drain.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
-/// What a run has come to.
+/// The results of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// Connections that ended, by [`CloseReason`].
+    /// The number of connections that ended, by [`CloseReason`].
     pub(crate) closed: [u64; CloseReason::ALL.len()],
-    /// Accepted, and connected to.
+    /// The number of accepted and of outgoing connections.
     pub(crate) came: [u64; 2],
 }
 
-/// Plays `plan` on what `wrap` makes of a simulated ring; panics when something is wrong. `known`
-/// is told of the network before anything happens.
+/// Plays `plan` on a simulated ring that `wrap` may wrap; panics if a rule is broken. Calls `known`
+/// with the network before the first step.
 pub(crate) fn play<S: Subject, R: Ring + 'static>(
     subject: &S,
     plan: &Plan,
@@ -114,7 +115,7 @@ pub(crate) fn play<S: Subject, R: Ring + 'static>(
     seen
 }
 
-/// Plays `plan` wherever it may be.
+/// Plays `plan` in the given world.
 pub(crate) fn play_in<S: Subject>(
     world: &mut World<S::Protocol>,
     subject: &S,
@@ -132,7 +133,7 @@ pub(crate) fn play_in<S: Subject>(
     }
 }
 
-/// All clients are from one address, where there is a choice.
+/// Connects from the one address of all clients, if the network allows the choice.
 fn connect<P: Drained + 'static>(world: &mut World<P>) -> Option<Peer> {
     match world.net.is_simulated() {
         true => world.net.connect_from(SocketAddr::new(ADDRESS, 40_000)),
@@ -140,7 +141,7 @@ fn connect<P: Drained + 'static>(world: &mut World<P>) -> Option<Peer> {
     }
 }
 
-/// For documentation (RFC 5737).
+/// An address reserved for documentation (RFC 5737).
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
 
 impl<'s, S: Subject> Stage<'s, S> {
@@ -189,7 +190,7 @@ impl<'s, S: Subject> Stage<'s, S> {
             Step::StandStill(ms) if self.world.net.is_simulated() => {
                 self.world.net.suspend(Duration::from_millis(ms));
             }
-            // Real time is not spent on it.
+            // On the kernel the step would take real time.
             Step::StandStill(_) => {}
             _ => unreachable!("a client's"),
         }
@@ -199,7 +200,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         let Stage { world, clients, past, .. } = self;
         let place = &mut clients[number];
         if let Step::Connect(_) = step {
-            // Who is there stays, unless the shard has ended it.
+            // A connected client stays, unless the shard has ended its stream.
             if place.as_ref().is_none_or(|actor| actor.gone || actor.end.is_some())
                 && let Some(peer) = connect(world)
             {
@@ -249,7 +250,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         self.greet();
     }
 
-    /// Clients that the shard has connected to take a place where nobody is.
+    /// Clients to which the shard has connected take the free places.
     fn greet(&mut self) {
         for (number, place) in self.clients.iter_mut().enumerate() {
             if place.as_ref().is_none_or(|actor| actor.gone || actor.end.is_some())
@@ -267,7 +268,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         self.world.post(mail);
     }
 
-    /// One turn, which takes a moment if nothing happens.
+    /// One turn, which takes `MOMENT` if nothing happens.
     fn turn(&mut self) {
         self.turn_within(MOMENT);
     }
@@ -299,14 +300,14 @@ impl<'s, S: Subject> Stage<'s, S> {
         }
     }
 
-    /// Nothing goes wrong any more and everybody says and hears the rest: each has what is theirs.
+    /// Ends all faults, and lets the clients send and receive the rest: each must get everything.
     fn calm(&mut self) {
         self.world.tell(|| "-- calm: nothing goes wrong any more".to_owned());
         if let Some(sim) = &self.world.sim {
             sim.set_faults(Faults::none());
         }
         self.gate.set(Admission::Open);
-        // What the machine did to accepts is over by then.
+        // The pauses after failed accepts are over then.
         self.settle();
         let mailed_at = self.world.net.now();
         self.mail(10);
@@ -351,7 +352,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         }
     }
 
-    /// A client that is still there, and has done nothing wrong, has heard everything.
+    /// A connected client that has broken no rule must have received everything.
     fn judge_living(&self, actor: &Actor<S::Script>, mailed_at: Instant) {
         let ending = Ending { unavailable: self.drained || self.gated, ..Ending::default() };
         if actor.end.is_some() || actor.left || actor.lost || actor.gone {
@@ -361,10 +362,10 @@ impl<'s, S: Subject> Stage<'s, S> {
             return;
         }
         let number = actor.number;
-        // Who was accepted in time to hear the last mail has nothing more to wait for.
+        // A client accepted before the last mail must have received all of its bytes.
         let mut hears = true;
         if let Some(sim) = &self.world.sim {
-            // Where every slot is taken some wait to be accepted.
+            // If every slot is taken, some clients wait for their accept.
             if sim.stats(actor.peer).id.is_none() {
                 let full = sim.sockets_open() >= self.slots;
                 assert!(full, "client {number} is not accepted");
@@ -372,7 +373,7 @@ impl<'s, S: Subject> Stage<'s, S> {
             }
             let id = sim.stats(actor.peer).id.expect("it is accepted");
             if !self.world.shard.outbox().is_open(id) {
-                // It is being closed: there is a cause for that, or `judge_end` says so.
+                // The connection is closing: `judge_end` checks that there is a cause.
                 return;
             }
             assert_eq!(sim.stats(actor.peer).unread, 0, "client {number} is not read");
@@ -385,7 +386,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         }
     }
 
-    /// Everybody falls silent, some vanish: the shard comes to be empty by itself.
+    /// All clients become silent, and some vanish: the shard must become empty by itself.
     fn silence(&mut self) {
         let Some(patience) = S::SILENCE.filter(|_| self.world.net.is_simulated()) else { return };
         self.world.tell(|| "-- silence".to_owned());
@@ -406,7 +407,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         }
         let counters = self.world.shard.counters();
         assert_eq!(counters.open.get(), 0, "somebody silent is never given up");
-        // A turn for each slice of time, or part of a drain, and for each completion.
+        // One turn for each slice of time, or step of a drain, and for each completion.
         let slice = if self.drained { DRAIN_STEP } else { SLICE };
         let slices = (patience.as_millis() / slice.as_millis()) as u64;
         let needed = 2 * slices + counters.completions.get() - completions + SPINS_MAX as u64;
@@ -414,11 +415,11 @@ impl<'s, S: Subject> Stage<'s, S> {
         assert!(taken <= needed, "livelock: {taken} turns in silence, {needed} would do");
     }
 
-    /// Drains the shard and checks that nothing is left, and that every end had a cause.
+    /// Drains the shard, and checks that nothing is left and that every end had a cause.
     fn finish(mut self) {
         self.world.tell(|| "-- the end".to_owned());
         if !self.world.net.is_simulated() {
-            // Real time is not spent on peers that linger.
+            // On the kernel lingering peers would take real time.
             self.world.net.close_all();
         }
         if !self.world.shard.stopped() {
@@ -442,7 +443,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         }
     }
 
-    /// Turns until `done`, which is soon: peers linger for a second.
+    /// Turns until `done`, which comes soon: peers linger for a second.
     fn until(&mut self, what: &str, done: impl Fn(&World<S::Protocol>) -> bool) {
         let started = self.world.net.now();
         while !done(self.world) {
@@ -459,7 +460,7 @@ impl<'s, S: Subject> Stage<'s, S> {
             let (received, sent, accepted) = sim.totals();
             assert_eq!(counters.accepted.get(), accepted, "connections accepted");
             assert_eq!(counters.bytes_out.get(), sent, "bytes sent");
-            // What arrives after the end is thrown away and not counted.
+            // Bytes that arrive after the end are discarded and not counted.
             assert!(counters.bytes_in.get() <= received, "bytes received");
         }
         assert_eq!(shard.held(), Held::default(), "something is left");
@@ -468,15 +469,15 @@ impl<'s, S: Subject> Stage<'s, S> {
         self.subject.check_left(&shard.protocol().inner);
     }
 
-    /// The reason for which a connection was closed had a cause, and who was closed in order has
-    /// heard everything before.
+    /// Checks that the reason of each close had a cause, and that a client whose connection closed
+    /// in order has received everything before.
     fn judge_end(&self, actor: &Actor<S::Script>) {
         let stats = self.sim().stats(actor.peer);
         let Some(id) = stats.id else { return };
         let watched = self.world.protocol();
         let number = actor.number;
         let Some(&reason) = watched.closed.get(&id) else {
-            // Connected, and broken before the shard was told.
+            // The connect succeeded, and the connection broke before the ring reported it.
             assert!(watched.refused.contains_key(&id), "client {number} was never closed");
             return;
         };
@@ -486,7 +487,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         let wrong = actor.script.was_wrong();
         let cause = match reason {
             CloseReason::Finished => actor.script.asked_for_end() || wrong,
-            // An error is told once, to whoever asks first; then it is the end of input.
+            // A socket reports an error once, to the first call; after that, the input ends.
             CloseReason::PeerClosed => actor.left || stats.broken,
             CloseReason::PeerReset => actor.left || actor.troubled || stats.broken,
             CloseReason::Failed => stats.broken,
@@ -506,7 +507,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         let timed_out = matches!(reason, CloseReason::HandshakeTimeout | CloseReason::IdleTimeout);
         let refused = reason == CloseReason::Refused;
         let ending = Ending { timed_out, refused, unavailable: self.drained || self.gated };
-        // Who takes nothing for the linger time has lost what was left.
+        // A client that reads nothing for the linger time has lost the rest.
         let quick = closed_at - stats.received_at.unwrap_or(since) < self.linger;
         let in_order = reason == CloseReason::Finished && actor.end == Some(Read::End) && quick;
         actor.script.check(&actor.heard, in_order && !wrong && !stats.broken, ending);
