@@ -1,6 +1,6 @@
-//! The cases of `docs/http.md`, which is written to be read by people and by this.
+//! The cases of `docs/http.md`, which serves both readers and these tests.
 
-/// Every row of its tables: section, case, what is sent, the answers, and what then.
+/// Every row of the tables: section, case, input, responses, and state afterwards.
 pub(crate) fn cases() -> Vec<[&'static str; 5]> {
     let text = include_str!("../../../../docs/http.md");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
@@ -9,13 +9,13 @@ pub(crate) fn cases() -> Vec<[&'static str; 5]> {
     cells.filter(|[section, ..]| *section != "section").collect()
 }
 
-/// What a row says is sent.
+/// The input bytes of a row.
 pub(crate) fn sent(code: &str) -> Vec<u8> {
     let code = code.strip_prefix('`').and_then(|code| code.strip_suffix('`'));
     bytes(code.expect("what is sent is in backquotes"))
 }
 
-/// The statuses of a row's answers.
+/// The statuses of a row's responses.
 pub(crate) fn statuses(answers: &str) -> Vec<u16> {
     let statuses = answers.split_once(", ").map_or(answers, |(statuses, _)| statuses);
     let statuses = String::from_utf8(bytes(statuses)).expect("digits");
@@ -50,7 +50,7 @@ fn bytes(code: &str) -> Vec<u8> {
     out
 }
 
-/// What braces stand for.
+/// The bytes that a notation in braces stands for.
 fn abbreviated(inner: &str) -> Vec<u8> {
     bytes(match inner {
         "GET" => "GET / HTTP/1.1⏎Host: m⏎",

@@ -1,35 +1,36 @@
-//! Everything that fuzzing has kept.
+//! Every input that fuzzing has kept.
 
 use crate::oracles::{frames, proxies, requests, responses, upgrades};
 
 #[path = "../../../../fuzz/src/corpus.rs"]
 mod files;
 
-/// Frames that fuzzing has found are heard alike in any pieces, and as by tungstenite.
+/// Frames from the corpus decode to the same items in any pieces, and as in tungstenite.
 #[test]
 fn frames_of_the_corpus() {
     files::each("frames", frames::check);
 }
 
-/// Requests that fuzzing has found are judged by the rules.
+/// Requests from the corpus are accepted or refused by the rules.
 #[test]
 fn requests_of_the_corpus() {
     files::each("requests", requests::check);
 }
 
-/// Responses that fuzzing has found are judged by the rules.
+/// Responses from the corpus are accepted or refused by the rules.
 #[test]
 fn responses_of_the_corpus() {
     files::each("responses", responses::check);
 }
 
-/// Handshakes that fuzzing has found are judged by the rules.
+/// Handshakes from the corpus are accepted or refused by the rules.
 #[test]
 fn upgrades_of_the_corpus() {
     files::each("upgrades", upgrades::check);
 }
 
-/// Headers of proxies that fuzzing has found are read alike in any cut, and as by another reader.
+/// PROXY protocol headers from the corpus parse to the same result in any cut, and as in another
+/// parser.
 #[test]
 fn proxies_of_the_corpus() {
     files::each("proxies", proxies::check);

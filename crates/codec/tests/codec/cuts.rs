@@ -1,4 +1,4 @@
-//! The network cuts a stream anywhere: what is heard does not depend on where.
+//! The network cuts a stream anywhere; the decoded items do not depend on the cuts.
 
 use murre_codec::{CloseCode, Kind, Role, TAIL_BYTES_MAX};
 use proptest::collection::vec;
@@ -9,8 +9,8 @@ use crate::wire::{
     BINARY, CLOSE, CONTINUATION, FIN, MASK, PING, PONG, TEXT, frame, hear, masked, said, text,
 };
 
-/// A stream with one of everything, short enough to try every cut, and what it says. A server hears
-/// it masked, a client plain.
+/// A short stream with one item of each kind, for trying every cut, and its items. A server
+/// receives it masked, a client unmasked.
 fn stream(role: Role) -> (Vec<u8>, Vec<Said>) {
     let mask = (role == Role::Server).then_some(MASK);
     let masked = |first: u8, payload: &[u8]| frame(first, payload, mask);
@@ -40,7 +40,7 @@ fn stream(role: Role) -> (Vec<u8>, Vec<Said>) {
     (stream, said)
 }
 
-/// One byte at a time, two, three, and any other number.
+/// Chunks of one, two, three and any other number of bytes give the same items.
 #[test]
 fn chunks_of_every_size() {
     for role in [Role::Server, Role::Client] {
@@ -52,7 +52,7 @@ fn chunks_of_every_size() {
     }
 }
 
-/// Every cut in two, and every pair of cuts a few bytes apart.
+/// Every cut into two pieces, and every pair of cuts a few bytes apart, gives the same items.
 #[test]
 fn every_cut() {
     for role in [Role::Server, Role::Client] {
@@ -66,7 +66,8 @@ fn every_cut() {
     }
 }
 
-/// A frame with the longest form of length, cut everywhere in its header and around its end.
+/// A frame with the longest form of length, cut anywhere in its header and around its end, gives
+/// the same items.
 #[test]
 fn cuts_of_a_long_frame() {
     let payload: Vec<u8> = (0..70_000_u32).map(|index| index as u8).collect();
@@ -78,7 +79,7 @@ fn cuts_of_a_long_frame() {
     }
 }
 
-/// The longest tail is a masked control frame short of one byte, and it is as long as promised.
+/// The longest tail is a masked control frame without its last byte; it is `TAIL_BYTES_MAX` long.
 #[test]
 fn the_longest_tail() {
     let ping = masked(FIN | PING, &[1; 125]);
@@ -90,7 +91,7 @@ fn the_longest_tail() {
     assert_eq!(listener.said, [Said::Ping(vec![1; 125])]);
 }
 
-/// Payload goes through as it comes: none of it is left with the caller.
+/// The decoder passes payload on as it arrives, and leaves none of it to the caller.
 #[test]
 fn payload_leaves_no_tail() {
     use murre_codec::{Decoded, Decoder, FrameLimits, Item};
@@ -110,7 +111,7 @@ fn payload_leaves_no_tail() {
     assert_eq!(decoder.decode(&mut [], &limits), Ok(Decoded { consumed: 0, item: None }));
 }
 
-/// Part of a stream, valid or not.
+/// A part of a stream, valid or not.
 fn part() -> impl Strategy<Value = Vec<u8>> {
     let payload = prop_oneof![
         vec(any::<u8>(), 0..40),
@@ -136,7 +137,7 @@ fn part() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Messages in fragments with control frames between, and what they say.
+/// Fragmented messages with control frames between the fragments, and their items.
 fn conversation() -> impl Strategy<Value = (Vec<u8>, Vec<Said>)> {
     let kind = prop_oneof![
         ".{0,80}".prop_map(|text| (Kind::Text, text.into_bytes())),
@@ -169,7 +170,7 @@ fn conversation() -> impl Strategy<Value = (Vec<u8>, Vec<Said>)> {
     })
 }
 
-/// The stream in pieces of these sizes, over and over.
+/// The stream in pieces of these sizes, repeated.
 fn pieces<'b>(mut stream: &'b [u8], sizes: &[usize]) -> Vec<&'b [u8]> {
     let mut pieces = vec![];
     for size in sizes.iter().cycle() {
@@ -184,7 +185,7 @@ fn pieces<'b>(mut stream: &'b [u8], sizes: &[usize]) -> Vec<&'b [u8]> {
 }
 
 proptest! {
-    /// What was said is heard, in whatever fragments and pieces.
+    /// Messages decode to what was sent, in any fragments and pieces.
     #[test]
     fn conversations_survive_any_cut(
         (stream, expected) in conversation(),
@@ -194,7 +195,7 @@ proptest! {
         prop_assert_eq!(hear(Role::Server, pieces(&stream, &sizes)), expected);
     }
 
-    /// Streams with mistakes in them are heard, and refused, alike in whatever pieces.
+    /// Streams with errors decode to the same items and the same violation in any pieces.
     #[test]
     fn mistakes_do_not_depend_on_cuts(
         parts in vec(part(), 1..8),
@@ -204,8 +205,8 @@ proptest! {
         prop_assert_eq!(said(&stream), hear(Role::Server, pieces(&stream, &sizes)));
     }
 
-    /// No bytes whatever make the decoder panic, in either role, even if it is asked to go on after
-    /// it has refused.
+    /// No input makes the decoder panic, in either role, even if the caller continues after a
+    /// violation.
     #[test]
     fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200), client in any::<bool>()) {
         use murre_codec::{Decoder, FrameLimits};

@@ -5,7 +5,7 @@ use murre_codec::{Kind, OpCode, Role, encode, handshake};
 use crate::oracles::listener::Said;
 use crate::wire::{hear, text};
 
-/// Section 5.7, the frames that a server sends.
+/// The decoder accepts the frames of section 5.7 that a server sends.
 #[test]
 fn unmasked_frames_of_section_5_7() {
     let hello = [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
@@ -31,7 +31,7 @@ fn unmasked_frames_of_section_5_7() {
     assert_eq!(encode::frame(Kind::Binary.opcode(), &binary), frame);
 }
 
-/// Section 5.7, the frames that a client sends.
+/// The decoder accepts the frames of section 5.7 that a client sends.
 #[test]
 fn masked_frames_of_section_5_7() {
     let mask = [0x37, 0xfa, 0x21, 0x3d];
@@ -45,7 +45,7 @@ fn masked_frames_of_section_5_7() {
     assert_eq!(hear(Role::Server, [&pong[..]]), [Said::Pong(b"Hello".to_vec())]);
 }
 
-/// Section 1.3: the key of the client and the answer that proves it was read.
+/// The key of section 1.3 gives the accept value of that section.
 #[test]
 fn accept_key_of_section_1_3() {
     let mut out = vec![];

@@ -1,4 +1,4 @@
-//! Every rule of RFC 6455 section 5, and what may be said without breaking one.
+//! Every rule of RFC 6455 section 5, and the frames that the rules allow.
 
 use murre_codec::{CloseCode, Kind, Role, Violation};
 
@@ -7,8 +7,8 @@ use crate::wire::{
     BINARY, CLOSE, CONTINUATION, FIN, MASK, PING, PONG, TEXT, frame, hear, masked, said, text,
 };
 
-/// The table of everything a frame can do wrong, each with the code that closes the connection.
-/// What comes before it in the stream is still heard.
+/// Each violation of a rule of frames has its close code. The decoder still returns the items
+/// before it.
 #[test]
 fn every_violation_has_its_code() {
     use Violation::*;
@@ -50,7 +50,7 @@ fn every_violation_has_its_code() {
         let stream = [masked(FIN | PING, b"before"), bytes, masked(FIN | PING, b"after")].concat();
         let expected = [Said::Ping(b"before".to_vec()), Said::Broken(violation)];
         assert_eq!(said(&stream), expected, "{violation:?}: {stream:02x?}");
-        // However it arrives.
+        // The result is the same byte by byte.
         assert_eq!(hear(Role::Server, stream.chunks(1)), expected, "byte by byte: {stream:02x?}");
         for cut in 0..=stream.len().min(300) {
             let (first, second) = stream.split_at(cut);
@@ -61,7 +61,7 @@ fn every_violation_has_its_code() {
     }
 }
 
-/// What the first two bytes of a frame show to be wrong is refused without waiting for more.
+/// A violation in the first two bytes of a frame is refused without waiting for more.
 #[test]
 fn two_bytes_are_enough_to_refuse() {
     for first in 0..=0xFF_u8 {
@@ -78,7 +78,7 @@ fn two_bytes_are_enough_to_refuse() {
     }
 }
 
-/// A server masks nothing: a client hears what is plain and refuses what is masked.
+/// A server masks no frame: a client accepts unmasked frames and refuses masked ones.
 #[test]
 fn a_client_wants_no_masks() {
     let plain = frame(FIN | TEXT, b"hi", None);
@@ -87,7 +87,8 @@ fn a_client_wants_no_masks() {
     assert_eq!(hear(Role::Client, [&masked[..]]), [Said::Broken(Violation::Masked)]);
 }
 
-/// A message in fragments is one message, whatever control frames come between them (5.4).
+/// A fragmented message is one message, whatever control frames arrive between the fragments
+/// (section 5.4).
 #[test]
 fn control_frames_come_between_fragments() {
     let stream = [
@@ -111,7 +112,8 @@ fn control_frames_come_between_fragments() {
     assert_eq!(said(&stream), expected);
 }
 
-/// Empty frames, of which nothing is left to wait for, hold up nothing behind them.
+/// An empty frame, which has no further byte to wait for, is decoded at once and delays no frame
+/// after it.
 #[test]
 fn empty_frames_are_heard_at_once() {
     for last in [&b""[..], b"x"] {
@@ -129,7 +131,7 @@ fn empty_frames_are_heard_at_once() {
     }
 }
 
-/// The limit is on the message, not on its fragments, and holds to the byte.
+/// The limit holds for the message, not for its fragments, and is exact to the byte.
 #[test]
 fn messages_have_a_limit() {
     let limit = 1000;
@@ -144,21 +146,21 @@ fn messages_have_a_limit() {
         (whole(1001), too_long.clone()),
         (pieces(1000), Said::Message(Kind::Binary, vec![7; 1000])),
         (pieces(1001), too_long),
-        // The length alone is enough.
+        // The length in the header is enough to refuse.
         (whole(1001)[..8].to_vec(), Said::Broken(Violation::MessageTooLong)),
     ] {
         let mut listener = Listener::new(Role::Server, limit);
         listener.hear(&stream);
         assert_eq!(listener.said, [expected]);
     }
-    // What one message used up, the next one has again.
+    // Each message has the whole limit again.
     let mut listener = Listener::new(Role::Server, limit);
     listener.hear(&[whole(1000), whole(1000)].concat());
     assert_eq!(listener.said.len(), 2);
     assert!(!listener.is_over());
 }
 
-/// The limit may be as large as can be, and lengths beyond what a `u32` holds do not wrap.
+/// The largest limit works, and lengths beyond a `u32` do not wrap.
 #[test]
 fn messages_without_a_limit() {
     let header = |first: u8, len: u64| [&[first, 0xFF][..], &len.to_be_bytes(), &MASK].concat();
@@ -179,7 +181,8 @@ fn messages_without_a_limit() {
     }
 }
 
-/// Of all 65,536 close codes, those that RFC 6455 section 7.4 and the registry let be sent.
+/// Of all 65,536 close codes, the decoder accepts those that RFC 6455 section 7.4 and the registry
+/// allow on the wire.
 #[test]
 fn close_codes() {
     for code in 0..=u16::MAX {
@@ -201,7 +204,7 @@ fn close_codes() {
     assert_eq!(Violation::CloseCode.close_code(), CloseCode::Protocol);
 }
 
-/// A close frame says nothing, or a code, or a code and why (5.5.1).
+/// A close frame is empty, or has a code, or a code and a reason (section 5.5.1).
 #[test]
 fn close_payloads() {
     let reason = "\u{e9}".repeat(61);
@@ -212,8 +215,8 @@ fn close_payloads() {
     assert_eq!(said(&masked(FIN | CLOSE, &payload)), [expected]);
 }
 
-/// Text is refused at the first byte that no text can go on with (Autobahn cases 6.4): not a byte
-/// later, and not before.
+/// Text is refused at the first byte that makes valid UTF-8 impossible (Autobahn cases 6.4):
+/// neither later nor earlier.
 #[test]
 fn text_fails_at_the_first_impossible_byte() {
     let start = "\u{3ba}\u{1f79}\u{3c3}\u{3bc}\u{3b5}".as_bytes();
@@ -232,7 +235,7 @@ fn text_fails_at_the_first_impossible_byte() {
     ] {
         let payload = [start, go_on, wrong, stop].concat();
         let good = start.len() + go_on.len() + at;
-        // In one frame that arrives byte by byte, and in fragments of one byte.
+        // One frame that arrives byte by byte, and fragments of one byte.
         let one = masked(FIN | TEXT, &payload);
         let header = one.len() - payload.len();
         let fragments: Vec<_> = payload

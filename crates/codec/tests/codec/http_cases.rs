@@ -1,10 +1,11 @@
-//! Every case of `docs/http.md` as the decoder sees it: what it refuses, with which status, and what
-//! it takes, at once and byte by byte.
+//! Every case of `docs/http.md` for the decoder: the requests that it refuses, with their status,
+//! and those that it accepts, at once and byte by byte.
 
 use murre_codec::http::{RequestError, RequestLimits};
 
 use crate::cases::{cases, sent, statuses};
 use crate::oracles::requests::outcome;
+/// The decoder's result equals the documented result in every case of `docs/http.md`.
 
 #[test]
 fn requests_come_to_what_the_document_says() {
@@ -20,14 +21,14 @@ fn requests_come_to_what_the_document_says() {
             assert_eq!(outcome.refused.map(RequestError::status), refused, "{what}");
             let ends = outcome.taken.iter().position(|taken| !taken.keep_alive);
             match then {
-                // What follows the last request is not for the decoder to leave alone.
+                // The decoder also reads requests after the last one; the server ignores them.
                 "closed" => assert_eq!(ends, Some(statuses.len() - 1), "{what}"),
                 "open" | "WebSocket" | "waits" | "refused" => {
                     assert_eq!((outcome.taken.len(), ends), (statuses.len(), None), "{what}");
                 }
                 _ => panic!("{what}: then?"),
             }
-            // Who sends the body without waiting is not told to go on.
+            // A client that sends the body without waiting gets no `100 Continue`.
             if size > 1 {
                 assert_eq!(outcome.continues, continues, "{what}");
             }

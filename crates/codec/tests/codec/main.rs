@@ -1,4 +1,4 @@
-//! The codec as its callers see it: bytes as they may come off a socket, in any pieces.
+//! Tests of the codec's public interface: bytes as they may arrive from a socket, in any pieces.
 
 mod oracles;
 

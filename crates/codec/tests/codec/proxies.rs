@@ -1,4 +1,4 @@
-//! The PROXY protocol: what is a header, whose it is, and where it ends.
+//! The PROXY protocol: valid headers, the client that they name, and their end.
 
 use std::net::SocketAddr;
 
@@ -9,13 +9,13 @@ use crate::oracles::proxies as oracle;
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// A header of version 2, with this command, this transport and what follows.
+/// A header of version 2 with this command, this transport and this content.
 fn binary(command: u8, transport: u8, block: &[u8]) -> Vec<u8> {
     let len = (block.len() as u16).to_be_bytes();
     [SIGNATURE, &[command, transport], &len, block].concat()
 }
 
-/// The addresses of a connection, as a header of version 2 has them.
+/// The addresses of a connection, in the form of a version 2 header.
 fn addresses(from: SocketAddr, to: SocketAddr) -> (u8, Vec<u8>) {
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     match (from, to) {
@@ -48,7 +48,7 @@ fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-/// One of each kind, as its bytes are.
+/// One header of each kind is read, as literal bytes.
 #[test]
 fn examples() {
     let v4 = [&[203, 0, 113, 7, 192, 0, 2, 1][..], &[0xc3, 0x50, 0x1f, 0x90]].concat();
@@ -66,7 +66,7 @@ fn examples() {
         (binary(0x21, 0x31, &[b'/'; 216]), None),
         (binary(0x21, 0x00, b""), None),
         (binary(0x21, 0x00, &tlvs), None),
-        // LOCAL, and what is ignored of it.
+        // LOCAL, whose addresses are ignored.
         (binary(0x20, 0x00, b""), None),
         (binary(0x20, 0x11, &v4), None),
         (binary(0x20, 0xff, b"?"), None),
@@ -79,7 +79,7 @@ fn examples() {
     }
 }
 
-/// What cannot become a header is refused as soon as that can be seen.
+/// Bytes that cannot become a header are refused as soon as this is certain.
 #[test]
 fn what_is_no_header() {
     let v4 = [0; 12];
@@ -92,14 +92,14 @@ fn what_is_no_header() {
         [SIGNATURE, &[0x22]].concat(),
         binary(0x11, 0x11, &v4),
         binary(0x22, 0x11, &v4),
-        // UDP, and what is not defined.
+        // UDP, and undefined transports.
         binary(0x21, 0x12, &v4),
         binary(0x21, 0x22, &[0; 36]),
         binary(0x21, 0x41, &v4),
-        // Too short for its addresses.
+        // Too short for the addresses.
         binary(0x21, 0x11, &v4[1..]),
         binary(0x21, 0x21, &[0; 35]),
-        // Too long, whatever comes.
+        // Too long, whatever follows.
         binary(0x21, 0x11, &long)[..16].to_vec(),
         b"PROXY \r\n".to_vec(),
         b"PROXY TCP5 203.0.113.7 192.0.2.1 50000 8000\r\n".to_vec(),
@@ -126,8 +126,8 @@ fn connection() -> impl Strategy<Value = (SocketAddr, SocketAddr)> {
 }
 
 proptest! {
-    /// Any connection's header in either version, with any extensions and any bytes behind it, says
-    /// who it is from and where it ends; cut anywhere before, it asks for more.
+    /// The header of any connection in either version, with any extensions and any bytes after it,
+    /// gives the client and the end of the header; cut anywhere before, it asks for more.
     #[test]
     fn headers_are_read_in_any_cut(
         (from, to) in connection(),
@@ -150,7 +150,7 @@ proptest! {
         }
     }
 
-    /// Any bytes behind any beginning of a header.
+    /// Any bytes after any prefix of a header follow the rules of the oracle.
     #[test]
     fn any_bytes(
         beginning in prop_oneof![Just(&b""[..]), Just(SIGNATURE), Just(&b"PROXY TCP4 "[..])],

@@ -1,10 +1,10 @@
-//! Requests in any pieces, one after the other, and the limits they are held to.
+//! Pipelined requests in any pieces, and their limits.
 
 use murre_codec::http::{self, Progress, RequestDecoder, RequestError, RequestLimits};
 
 use crate::oracles::requests::{Outcome, outcome};
 
-/// What becomes of a stream that arrives at once.
+/// The result of a stream that arrives at once.
 pub(crate) fn at_once(stream: &[u8]) -> Outcome {
     outcome([stream], &RequestLimits::default())
 }
@@ -14,7 +14,7 @@ pub(crate) fn status(stream: &[u8]) -> u16 {
     at_once(stream).refused.map_or(200, RequestError::status)
 }
 
-/// A request of each shape: bodies of several lengths, none, HTTP/1.0, empty lines in front.
+/// One request of each shape: bodies of several lengths, none, HTTP/1.0, empty lines before it.
 fn pipeline() -> Vec<u8> {
     [
         &b"GET / HTTP/1.1\r\nHost: m\r\n\r\n"[..],
@@ -27,7 +27,7 @@ fn pipeline() -> Vec<u8> {
     .concat()
 }
 
-/// Requests that follow each other without waiting are read one by one, bodies and all.
+/// Pipelined requests are read one by one, with their bodies.
 #[test]
 fn pipelined_requests() {
     let stream = pipeline();
@@ -44,7 +44,7 @@ fn pipelined_requests() {
     assert_eq!((options.minor_version, options.keep_alive), (1, false));
 }
 
-/// Chunks of every size and every cut in two give what the whole gives.
+/// Chunks of every size and every cut into two give the same result as the whole.
 #[test]
 fn requests_in_any_pieces() {
     let stream = pipeline();
@@ -59,8 +59,8 @@ fn requests_in_any_pieces() {
     }
 }
 
-/// A connection is idle until the first byte of a request: empty lines do not count (RFC 9112
-/// section 2.2), in whatever pieces, and there may not be many.
+/// A connection is idle until the first byte of a request. Empty lines do not count (RFC 9112
+/// section 2.2), in whatever pieces, and their number is limited.
 #[test]
 fn empty_lines_before_a_request() {
     let get = b"GET / HTTP/1.1\r\nHost: m\r\n\r\n";
@@ -92,7 +92,7 @@ fn empty_lines_before_a_request() {
     }
 }
 
-/// The connection goes on or ends as RFC 9112 section 9.3 says.
+/// The connection continues or ends by RFC 9112 section 9.3.
 #[test]
 fn keep_alive() {
     for (version, connection, expected) in [
@@ -111,8 +111,8 @@ fn keep_alive() {
     }
 }
 
-/// A client that waits is told to go on once, when the head is here and the body is not, and never
-/// in HTTP/1.0 (RFC 9110 section 10.1.1).
+/// A client that waits gets one `100 Continue` when its head has arrived and its body has not, and
+/// never in HTTP/1.0 (RFC 9110 section 10.1.1).
 #[test]
 fn expectations() {
     let post = |version: u8, expect: &str| {
@@ -132,7 +132,7 @@ fn expectations() {
         let outcome = outcome(post.as_bytes().chunks(1), &RequestLimits::default());
         assert_eq!(outcome.refused.map_or(200, RequestError::status), status, "{post:?}");
         assert_eq!(outcome.continues, continues, "{post:?}");
-        // The body is here already: nobody waits.
+        // The body has arrived: the client does not wait.
         assert_eq!(at_once(post.as_bytes()).continues, 0, "{post:?}");
     }
     let nothing =
@@ -141,7 +141,7 @@ fn expectations() {
     assert_eq!(http::CONTINUE, b"HTTP/1.1 100 Continue\r\n\r\n");
 }
 
-/// Every limit holds to the byte and has its status, however the request arrives.
+/// Every limit is exact to the byte and has its status, however the request arrives.
 #[test]
 fn limits_have_their_status() {
     let limits = RequestLimits {
@@ -186,8 +186,8 @@ fn limits_have_their_status() {
     }
 }
 
-/// A request line that leaves no room for the rest of the head is too long as a target, if the target
-/// may be longer than the head, too.
+/// If the target may be longer than the head, a request line that leaves no room for the rest of
+/// the head counts as too long a target.
 #[test]
 fn the_line_is_part_of_the_head() {
     let limits =
@@ -202,7 +202,7 @@ fn the_line_is_part_of_the_head() {
     }
 }
 
-/// Limits as large as can be wrap nothing around: a body of 4 GiB is waited for.
+/// The largest limits do not overflow: the decoder waits for a body of 4 GiB.
 #[test]
 fn limits_without_a_limit() {
     let max = u32::MAX;
@@ -229,7 +229,7 @@ fn limits_without_a_limit() {
     assert_eq!(outcome([&pipeline()[..]], &limits), at_once(&pipeline()));
 }
 
-/// A limit is enforced without waiting for the end of what is too long.
+/// A limit is enforced without waiting for the end of the part that exceeds it.
 #[test]
 fn limits_do_not_wait() {
     let limits = RequestLimits {
@@ -248,7 +248,7 @@ fn limits_do_not_wait() {
     }
 }
 
-/// What a handler asks of a request.
+/// A request returns its path, its query values and the answers to other questions of a handler.
 #[test]
 fn questions_to_a_request() {
     for (target, path, name, value) in [
@@ -275,7 +275,7 @@ fn questions_to_a_request() {
     }
 }
 
-/// Refusals say why in a line.
+/// The text of each refusal is one line with the reason.
 #[test]
 fn refusals_say_why() {
     use RequestError::*;

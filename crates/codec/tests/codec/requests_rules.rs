@@ -1,11 +1,11 @@
-//! Requests, right and nearly so, beside the rules.
+//! Valid and nearly valid requests, compared with the rules.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::oracles::requests::{self as oracle, TIGHT};
 
-/// Requests, most of them right or nearly so.
+/// Requests, most of them valid or nearly valid.
 fn request() -> impl Strategy<Value = Vec<u8>> {
     let method = prop_oneof![
         10 => Just("GET"), 3 => Just("POST"), 1 => Just("OPTIONS"), 1 => Just("CONNECT"),
@@ -47,7 +47,8 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(5000))]
 
-    /// Heads are taken and refused as httparse and the rules beside it say, with the same status.
+    /// Heads are accepted and refused as httparse and the rules beside it say, with the same
+    /// status.
     #[test]
     fn heads_are_judged_by_the_rules(
         stream in request(),
@@ -60,19 +61,20 @@ proptest! {
         oracle::heads_are_judged_by_the_rules(&stream, &TIGHT);
     }
 
-    /// What is taken, httparse takes with the same fields, and the bodies are what lies between.
+    /// Httparse reads every accepted request with the same fields, and the bodies are the bytes
+    /// between the heads.
     #[test]
     fn what_is_taken_is_what_httparse_reads(requests in vec(request(), 1..4)) {
         oracle::what_is_taken_is_what_httparse_reads(&requests.concat(), &TIGHT);
     }
 
-    /// Any stream, right or wrong, comes to the same in any pieces.
+    /// Any stream, valid or not, gives the same result in any pieces.
     #[test]
     fn streams_do_not_depend_on_cuts(requests in vec(request(), 1..4), size in 1..60_usize) {
         oracle::pieces_do_not_matter(&requests.concat(), size, &TIGHT);
     }
 
-    /// No bytes whatever make it panic.
+    /// No input makes the decoder panic.
     #[test]
     fn no_bytes_panic(bytes in vec(prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n')], 0..80)) {
         oracle::pieces_do_not_matter(&bytes, 1, &TIGHT);

@@ -1,4 +1,4 @@
-//! Responses as we write them, and as a client of ours reads them.
+//! Responses as the server writes them, and as our client reads them.
 
 use bytes::Bytes;
 use murre_codec::http::{self, Response, ResponseError};
@@ -13,8 +13,8 @@ fn written(response: &Response, to_head: bool, keep_alive: bool, minor_version: 
     String::from_utf8(out).expect("text")
 }
 
-/// The connection field says what the client's version does not take for granted (RFC 9112 section
-/// 9.3), and the length is always there.
+/// A response has a `Connection` field if it differs from the default of the client's version (RFC
+/// 9112 section 9.3), and always has a length.
 #[test]
 fn responses_say_how_long_they_are() {
     let response = Response::text(200, "murre\n");
@@ -31,7 +31,7 @@ fn responses_say_how_long_they_are() {
     }
 }
 
-/// Fields of the answer's own, and the date if there is a clock.
+/// A response has its own fields, and a `Date` if there is a clock.
 #[test]
 fn responses_have_fields() {
     let response = Response::text(405, Bytes::new()).with("Allow", "GET, HEAD").with("X", "y");
@@ -44,7 +44,7 @@ fn responses_have_fields() {
     );
 }
 
-/// Answers that end with their head say nothing about a body and have none (RFC 9110 section 8.6).
+/// Responses that end with their head have no body and no length (RFC 9110 section 8.6).
 #[test]
 fn responses_without_a_body() {
     for (status, phrase) in [(204, "No Content"), (304, "Not Modified")] {
@@ -56,7 +56,7 @@ fn responses_without_a_body() {
     }
 }
 
-/// A head that is written alone is what a HEAD request gets, and tells the length of the body.
+/// A head that is written alone equals the response to HEAD, and has the length of the body.
 #[test]
 fn a_head_can_go_before_its_body() {
     let response = Response::text(206, "murre\n").with("Content-Range", "bytes 0-5/12");
@@ -67,7 +67,7 @@ fn a_head_can_go_before_its_body() {
     assert!(!Response::text(304, "").sends_body(false));
 }
 
-/// What a server of ours writes, a client of ours reads, in any pieces.
+/// Our client reads every response of our server, in any pieces.
 #[test]
 fn a_client_reads_what_a_server_writes() {
     let big = "0123456789".repeat(1000);
@@ -98,7 +98,7 @@ fn a_client_reads_what_a_server_writes() {
     }
 }
 
-/// A response whose end is not clear is refused rather than guessed at.
+/// A response whose end is ambiguous is refused.
 #[test]
 fn unclear_responses_are_refused() {
     use ResponseError::*;
@@ -122,7 +122,8 @@ fn unclear_responses_are_refused() {
     }
 }
 
-/// Answers that end with their head, whatever it says of a length (RFC 9112 section 6.3).
+/// Responses that end with their head have no body, whatever length the head has (RFC 9112 section
+/// 6.3).
 #[test]
 fn lengths_of_bodies_that_are_not_sent() {
     for status in [100, 101, 103, 204, 304] {
@@ -134,7 +135,7 @@ fn lengths_of_bodies_that_are_not_sent() {
     }
 }
 
-/// Responses, most of them right or nearly so.
+/// Responses, most of them valid or nearly valid.
 fn response() -> impl Strategy<Value = Vec<u8>> {
     let line = prop_oneof![
         10 => Just("HTTP/1.1 200 OK"), 2 => Just("HTTP/1.0 404 Not Found"),
@@ -160,20 +161,20 @@ fn response() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
-    /// Any stream, right or wrong, comes to the same in any pieces, and makes nothing panic.
+    /// Any stream, valid or not, gives the same result in any pieces, without a panic.
     #[test]
     fn streams_do_not_depend_on_cuts(responses in vec(response(), 1..4), size in 1..60_usize) {
         let stream = responses.concat();
         prop_assert_eq!(read([&stream[..]]), read(stream.chunks(size)));
     }
 
-    /// Taken with what httparse reads, or refused for the reason that the rules have.
+    /// The decoder accepts what httparse reads, or refuses for the reason of the rules.
     #[test]
     fn responses_are_judged_by_the_rules(stream in response()) {
         the_first_is_judged_by_the_rules(&stream);
     }
 
-    /// No bytes whatever make it panic.
+    /// No input makes the decoder panic.
     #[test]
     fn no_bytes_panic(bytes in vec(prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n')], 0..80)) {
         prop_assert_eq!(read(bytes.chunks(1)), read([&bytes[..]]));

@@ -1,4 +1,4 @@
-//! Tungstenite as the other end of the line.
+//! Tungstenite as the other endpoint.
 
 use murre_codec::{CloseCode, Control, Data, Kind, OpCode, Role, encode};
 use proptest::collection::vec;
@@ -11,11 +11,11 @@ use crate::oracles::frames::{Line, beside_tungstenite, heard, in_our_words};
 use crate::oracles::listener::{MESSAGE_BYTES_MAX, Said};
 use crate::wire::{BINARY, FIN, PING, TEXT, frame, hear};
 
-/// What tungstenite sends in this role.
+/// The bytes that tungstenite sends in this role.
 fn written(role: TheirRole, messages: &[Message]) -> Vec<u8> {
     let mut socket = WebSocket::from_raw_socket(Line::default(), role, None);
     for message in messages {
-        // A server is told that the line is over once its close frame is out.
+        // A server gets an error once its close frame has been sent.
         match socket.send(message.clone()) {
             Ok(()) | Err(Error::ConnectionClosed) => {}
             Err(error) => panic!("{error}"),
@@ -24,7 +24,7 @@ fn written(role: TheirRole, messages: &[Message]) -> Vec<u8> {
     socket.get_ref().output.clone()
 }
 
-/// Every kind of message, at the lengths where the header changes.
+/// Every kind of message, at the lengths at which the header changes.
 fn messages() -> Vec<Message> {
     let lengths = [0, 1, 4, 125, 126, 127, 1000, 65_535, 65_536, 200_000];
     let texts = lengths.map(|len| Message::text("\u{e4}bcd\u{20ac}".repeat(len / 9)));
@@ -39,12 +39,12 @@ fn goodbye() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Library(4321), reason: "bye".into() }))
 }
 
-/// A fragment that tungstenite passes on as it is.
+/// A fragment that tungstenite sends unchanged.
 fn fragment(data: Data, payload: &[u8], fin: bool) -> Message {
     Message::Frame(Frame::message(payload.to_vec(), OpCode::Data(data), fin))
 }
 
-/// What tungstenite encodes, as client and as server, is decoded to the same.
+/// We decode the frames of tungstenite, as client and as server, to the same messages.
 #[test]
 fn we_hear_what_tungstenite_says() {
     for (theirs, ours) in [(TheirRole::Client, Role::Server), (TheirRole::Server, Role::Client)] {
@@ -57,7 +57,7 @@ fn we_hear_what_tungstenite_says() {
     }
 }
 
-/// Fragments from tungstenite, with a control frame between them, cut anywhere on the way.
+/// We decode fragments of tungstenite with a control frame between them, cut anywhere.
 #[test]
 fn we_hear_fragments_of_tungstenite() {
     let text = "\u{1f426}".repeat(50);
@@ -83,7 +83,7 @@ fn we_hear_fragments_of_tungstenite() {
     }
 }
 
-/// What we encode, as client and as server, tungstenite decodes to the same.
+/// Tungstenite decodes our frames, as client and as server, to the same messages.
 #[test]
 fn tungstenite_hears_what_we_say() {
     let mut mask = [1, 2, 3, 4];
@@ -110,14 +110,14 @@ fn tungstenite_hears_what_we_say() {
     }
 }
 
-/// Our ping, built once for everybody, is a ping.
+/// Tungstenite decodes our constant ping frame as a ping.
 #[test]
 fn tungstenite_hears_our_ping() {
     let heard = heard(Role::Client, MESSAGE_BYTES_MAX, &encode::PING);
     assert_eq!(heard, (vec![Said::Ping(vec![])], true));
 }
 
-/// One frame, most of them valid, and a place to flip a bit in.
+/// One frame, mostly valid, with a bit that may be flipped.
 fn parts() -> impl Strategy<Value = Vec<u8>> {
     let payload = prop_oneof![".{0,20}".prop_map(String::into_bytes), vec(any::<u8>(), 0..140)];
     let first = prop_oneof![
@@ -137,7 +137,7 @@ fn parts() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Most of what a client may say, and some that it may not.
+    /// We refuse every client's frame that tungstenite refuses, and agree on those that we accept.
     #[test]
     fn we_are_at_least_as_strict_as_tungstenite(
         parts in vec(parts(), 1..6),

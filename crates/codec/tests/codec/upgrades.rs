@@ -1,4 +1,4 @@
-//! The opening handshake (RFC 6455 section 4), with tungstenite at either end.
+//! The opening handshake (RFC 6455 section 4), with tungstenite as client and as server.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use crate::oracles::upgrades::{KEY, Peer};
 const GOOD: &str = "GET /chat HTTP/1.1\r\nHost: m\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// What a check says of a request: the key and the protocols, or why not.
+/// The result of the check of a request: the key and the protocols, or the error.
 fn checked(request: &str) -> Result<(String, Vec<String>), HandshakeError> {
     let mut fields = http::fields();
     let mut decoder = RequestDecoder::default();
@@ -22,7 +22,7 @@ fn checked(request: &str) -> Result<(String, Vec<String>), HandshakeError> {
     Ok((key, upgrade.protocols().map(str::to_owned).collect()))
 }
 
-/// The fields may be written in all the ways that HTTP allows.
+/// A handshake is accepted with its fields in any form that HTTP allows.
 #[test]
 fn handshakes_that_are_right() {
     let no_protocols: Vec<String> = vec![];
@@ -40,7 +40,7 @@ fn handshakes_that_are_right() {
     }
 }
 
-/// Every rule of section 4.2.1, with the status and the fields of its refusal.
+/// Every rule of section 4.2.1 has its error, with the status and the fields of the refusal.
 #[test]
 fn handshakes_that_are_refused() {
     for (part, replacement, refusal, status) in [
@@ -59,7 +59,7 @@ fn handshakes_that_are_refused() {
         (KEY, "dGhlIHNhbXBsZSBub25jZQ=", HandshakeError::Key, 400),
         (KEY, "dGhlIHNhbXBsZSBub25jZWU=", HandshakeError::Key, 400), // 17 bytes
         (KEY, "dGhlIHNhbXBsZSBub25j", HandshakeError::Key, 400),     // 15 bytes
-        (KEY, "dGhlIHNhbXBsZSBub25jZR==", HandshakeError::Key, 400), // bits to spare that are set
+        (KEY, "dGhlIHNhbXBsZSBub25jZR==", HandshakeError::Key, 400), // spare bits that are set
         (KEY, "dGhlIHNhbXBsZSBub25j*Q==", HandshakeError::Key, 400),
         (
             "Sec-WebSocket-Version",
@@ -89,7 +89,7 @@ fn handshakes_that_are_refused() {
     assert_eq!(allow.headers.get("Allow"), Some("GET"), "RFC 9110 section 15.5.6");
 }
 
-/// Subprotocols come in the client's order, from one field or several (section 11.3.4).
+/// Subprotocols have the client's order, in one field or several (section 11.3.4).
 #[test]
 fn protocols_are_offered() {
     let request = GOOD.replace(
@@ -100,7 +100,7 @@ fn protocols_are_offered() {
     assert_eq!(checked(&request), Ok((KEY.to_owned(), protocols)));
 }
 
-/// Whether our client takes this answer to its handshake.
+/// Whether our client accepts this response to its handshake.
 fn accepted(response: &str) -> bool {
     let mut fields = http::fields();
     let received = ResponseDecoder::default().decode(response.as_bytes(), &mut fields);
@@ -108,7 +108,7 @@ fn accepted(response: &str) -> bool {
     handshake::accepted(&received, KEY)
 }
 
-/// Our client takes what our server answers, and nothing that section 4.1 tells it to refuse.
+/// Our client accepts the responses of our server, and refuses those that section 4.1 forbids.
 #[test]
 fn answers_are_checked() {
     let mut out = vec![];
@@ -128,7 +128,7 @@ fn answers_are_checked() {
     }
 }
 
-/// Tungstenite's server takes our client's handshake, and our client takes its answer.
+/// Tungstenite's server accepts our client's handshake, and our client accepts its response.
 #[test]
 fn tungstenite_accepts_our_handshake() {
     let key = generate_key();
@@ -141,7 +141,7 @@ fn tungstenite_accepts_our_handshake() {
     assert!(handshake::accepted(&received, &key));
 }
 
-/// We take the handshake of tungstenite's client, and it takes our answer.
+/// We accept the handshake of tungstenite's client, and it accepts our response.
 #[test]
 fn tungstenite_is_accepted() {
     let waiting = tungstenite::client("ws://127.0.0.1:8000/chat", Peer::says(vec![]));

@@ -1,4 +1,4 @@
-//! Frames as bytes, and what a server makes of them.
+//! Frames as bytes, and the items that a decoder reads from them.
 
 use murre_codec::{Kind, Role};
 
@@ -15,7 +15,7 @@ pub(crate) const PONG: u8 = 10;
 
 pub(crate) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A frame of this first byte, its length in the shortest form; masked unless the mask is `None`.
+/// A frame with this first byte, its length in the shortest form; masked unless the mask is `None`.
 pub(crate) fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     let len = payload.len();
     let extended = match len {
@@ -41,12 +41,12 @@ pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame(first, payload, Some(MASK))
 }
 
-/// What a stream says that arrives in these pieces.
+/// The items of a stream that arrives in these pieces.
 pub(crate) fn hear<'b>(role: Role, pieces: impl IntoIterator<Item = &'b [u8]>) -> Vec<Said> {
     listener::hear(role, MESSAGE_BYTES_MAX, pieces)
 }
 
-/// What a stream says to a server that it reaches at once.
+/// The items of a stream that reaches a server at once.
 pub(crate) fn said(stream: &[u8]) -> Vec<Said> {
     hear(Role::Server, [stream])
 }

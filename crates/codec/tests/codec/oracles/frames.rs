@@ -1,4 +1,4 @@
-//! Frames, held against tungstenite.
+//! Frames, compared with tungstenite.
 
 use std::io::{self, Read, Write};
 
@@ -9,8 +9,8 @@ use tungstenite::{Error, Message};
 
 use super::listener::{MESSAGE_BYTES_MAX, Said, hear};
 
-/// Any bytes: what is to be done, and a stream. It is heard alike in any pieces, as tungstenite hears
-/// it, and what was heard can be said again.
+/// Checks any bytes: choices, and a stream. The stream decodes to the same items in any pieces and
+/// as in tungstenite, and the items can be encoded and decoded again.
 pub(crate) fn check(bytes: &[u8]) {
     let Some((&[choices, size], stream)) = bytes.split_first_chunk() else { return };
     let role = if choices & 1 == 0 { Role::Server } else { Role::Client };
@@ -29,7 +29,7 @@ pub(crate) fn check(bytes: &[u8]) {
 /// A limit that short streams can exceed.
 const SMALL_MESSAGE_BYTES_MAX: u32 = 40;
 
-/// The same in our own frames.
+/// Encodes the items in our own frames.
 fn again(said: &[Said], mask: Option<[u8; 4]>) -> Vec<u8> {
     let mut out = vec![];
     for said in said {
@@ -49,15 +49,16 @@ fn again(said: &[Said], mask: Option<[u8; 4]>) -> Vec<u8> {
     out
 }
 
-/// Whatever we accept, tungstenite accepts with the same meaning; whatever it refuses, we refuse.
-/// Not the other way round: it takes lengths in long forms, and answers 1014 as if it were wrong.
+/// Tungstenite accepts everything that we accept, with the same meaning; we refuse everything that
+/// it refuses. The converse does not hold: tungstenite takes lengths in long forms, and treats 1014
+/// as an error.
 pub(crate) fn beside_tungstenite(role: Role, message_bytes_max: u32, stream: &[u8]) {
     let mut ours = hear(role, message_bytes_max, [stream]);
     let (mut theirs, content) = heard(role, message_bytes_max, stream);
     if let Some(Said::Broken(violation)) = ours.last().cloned() {
         ours.pop();
         assert!(theirs.starts_with(&ours), "{ours:?} and {theirs:?}");
-        // It goes on where we have stopped, or puts a 1002 in place of a code that is wrong.
+        // Tungstenite continues after the point of our violation, or replaces a wrong code by 1002.
         let known = matches!(
             violation,
             Violation::LengthNotMinimal
@@ -81,7 +82,7 @@ pub(crate) fn beside_tungstenite(role: Role, message_bytes_max: u32, stream: &[u
     assert_eq!(ours, theirs);
 }
 
-/// A line in memory.
+/// A stream in memory.
 #[derive(Default)]
 pub(crate) struct Line {
     input: io::Cursor<Vec<u8>>,
@@ -116,7 +117,7 @@ fn as_theirs(role: Role) -> TheirRole {
     }
 }
 
-/// What tungstenite hears in this role, and whether it was content to the end.
+/// The items that tungstenite decodes in this role, and whether it met no error.
 pub(crate) fn heard(role: Role, message_bytes_max: u32, stream: &[u8]) -> (Vec<Said>, bool) {
     let line = Line { input: io::Cursor::new(stream.to_vec()), output: vec![] };
     let config = config(message_bytes_max);

@@ -1,11 +1,11 @@
-//! A decoder of frames with a caller that keeps its tail, and what it hears.
+//! A frame decoder whose caller keeps the tail, and the items that it decodes.
 
 use murre_codec::{CloseCode, Decoder, FrameLimits, Item, Kind, Role, TAIL_BYTES_MAX, Violation};
 
-/// Bytes of a message that is listened to, unless a test says otherwise.
+/// The largest message in bytes, unless a test sets another limit.
 pub(crate) const MESSAGE_BYTES_MAX: u32 = 1 << 20;
 
-/// What a stream said, its messages put together.
+/// An item of a stream, with whole messages.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Said {
     Message(Kind, Vec<u8>),
@@ -15,7 +15,7 @@ pub(crate) enum Said {
     Broken(Violation),
 }
 
-/// A decoder with a caller that keeps its tail, as the server does.
+/// A decoder whose caller keeps the tail, as the server does.
 pub(crate) struct Listener {
     decoder: Decoder,
     limits: FrameLimits,
@@ -35,7 +35,7 @@ impl Listener {
         }
     }
 
-    /// Takes the next bytes off the wire, and checks what a decoder promises on the way.
+    /// Decodes the next bytes, and checks the decoder's promises on the way.
     pub(crate) fn hear(&mut self, bytes: &[u8]) {
         if self.is_over() {
             return;
@@ -60,7 +60,7 @@ impl Listener {
         assert!(self.tail.len() <= TAIL_BYTES_MAX, "a tail of {} bytes", self.tail.len());
     }
 
-    /// Nothing that follows is looked at.
+    /// Whether the decoder ignores all further input.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.said.last(), Some(Said::Broken(_) | Said::Close(_)))
     }
@@ -85,7 +85,7 @@ fn hear_item(item: Item<'_>, message: &mut Option<(Kind, Vec<u8>)>, said: &mut V
     }
 }
 
-/// What a stream says that arrives in these pieces.
+/// Decodes a stream that arrives in these pieces.
 pub(crate) fn hear<'b>(
     role: Role,
     message_bytes_max: u32,

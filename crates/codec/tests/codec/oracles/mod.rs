@@ -1,4 +1,4 @@
-//! What the codec is held against, for any bytes: by the tests here and by the targets in `fuzz/`.
+//! The oracles of the codec for any bytes; the tests here and the targets in `fuzz/` use them.
 
 pub(crate) mod frames;
 pub(crate) mod proxies;

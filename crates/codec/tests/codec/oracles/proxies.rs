@@ -1,12 +1,12 @@
-//! Headers of the PROXY protocol, held against what a reader of a stream needs and against `ppp`.
+//! PROXY protocol headers, compared with the needs of a stream's reader and with `ppp`.
 
 use std::net::SocketAddr;
 
 use murre_codec::proxy_protocol::{self, HEADER_BYTES_MAX, ProxyHeader, ProxyHeaderError};
 use ppp::{HeaderResult, v1, v2};
 
-/// Any bytes: what they are does not change when more comes, is known soon enough, and is what
-/// another reader says.
+/// Checks any bytes: the result does not change when more bytes arrive, is known soon enough, and
+/// equals that of another parser.
 pub(crate) fn check(bytes: &[u8]) {
     let whole = proxy_protocol::parse(bytes);
     let decided = (0..=bytes.len()).find(|&cut| proxy_protocol::parse(&bytes[..cut]) != Ok(None));
@@ -39,7 +39,7 @@ fn beside_theirs(bytes: &[u8], ours: Result<Option<ProxyHeader>, ProxyHeaderErro
                 v1::Addresses::Tcp6(v6) => Some((v6.source_address, v6.source_port).into()),
             };
             if ours == Err(ProxyHeaderError) {
-                // They take a port with a sign, and an LF that is no end of a line.
+                // `ppp` accepts a port with a sign, and an LF that does not end a line.
                 let line = theirs.header.split_inclusive('\n').next();
                 let lax = theirs.header.contains(" +")
                     || !line.is_some_and(|line| line.ends_with("\r\n"));
@@ -58,7 +58,7 @@ fn beside_theirs(bytes: &[u8], ours: Result<Option<ProxyHeader>, ProxyHeaderErro
                 _ => None,
             };
             if ours == Err(ProxyHeaderError) {
-                // What is no TCP connection, and what is longer than we take.
+                // Other transports than TCP, and headers longer than our limit.
                 let tcp_or_untold = matches!(theirs.header[13], 0x00 | 0x11 | 0x21 | 0x31);
                 let long = theirs.len() > HEADER_BYTES_MAX;
                 return assert!(!tcp_or_untold || long, "only they take {theirs:?}");
@@ -66,7 +66,7 @@ fn beside_theirs(bytes: &[u8], ours: Result<Option<ProxyHeader>, ProxyHeaderErro
             assert_eq!(ours, Ok(Some(ProxyHeader { size: theirs.len(), from })));
         }
         HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => {
-            // They read what is to be ignored: behind UNKNOWN, of LOCAL, and of paths.
+            // `ppp` parses parts that must be ignored: after UNKNOWN, of LOCAL, and of paths.
             let ignored = |header: ProxyHeader| {
                 let header = &bytes[..header.size];
                 header.starts_with(b"PROXY UNKNOWN")

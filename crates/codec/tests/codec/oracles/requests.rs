@@ -1,8 +1,9 @@
-//! Requests, held against httparse and a reading of the rules that is written for nothing but clarity.
+//! Requests, compared with httparse and with an implementation of the rules that aims only at
+//! clarity.
 
 use murre_codec::http::{self, HEADERS_MAX, Progress, RequestDecoder, RequestError, RequestLimits};
 
-/// Any bytes: what is to be done, and a stream. It is judged by the rules and in any pieces alike.
+/// Checks any bytes: choices, and a stream. The decoder follows the rules, in any pieces.
 pub(crate) fn check(bytes: &[u8]) {
     let Some((&[choices, size], stream)) = bytes.split_first_chunk() else { return };
     let limits = if choices & 1 == 0 { TIGHT } else { RequestLimits::default() };
@@ -17,19 +18,21 @@ pub(crate) fn check(bytes: &[u8]) {
 pub(crate) const TIGHT: RequestLimits =
     RequestLimits { head_bytes_max: 300, target_bytes_max: 40, body_bytes_max: 20, fields_max: 5 };
 
-/// The first head is taken or refused as httparse and the rules beside it say, with the same status.
+/// The first head is accepted or refused as httparse and the rules beside it say, with the same
+/// status.
 pub(crate) fn heads_are_judged_by_the_rules(stream: &[u8], limits: &RequestLimits) {
     let ours = outcome([stream], limits);
     match naive(stream, limits) {
         Some(Ok(size)) if size <= stream.len() => assert_eq!(first(&ours), Some(Ok(()))),
         Some(Ok(_)) => assert_eq!(first(&ours), None),
         Some(Err(status)) => assert_eq!(first(&ours), Some(Err(status))),
-        // Not a whole head, or too long a one.
+        // The head is incomplete or too long.
         None => assert!(ours.taken.is_empty()),
     }
 }
 
-/// What is taken, httparse takes with the same fields, and the bodies are what lies between.
+/// Httparse reads every accepted request with the same fields, and the bodies are the bytes between
+/// the heads.
 pub(crate) fn what_is_taken_is_what_httparse_reads(stream: &[u8], limits: &RequestLimits) {
     let ours = outcome([stream], limits);
     let mut rest = stream;
@@ -45,7 +48,7 @@ pub(crate) fn what_is_taken_is_what_httparse_reads(stream: &[u8], limits: &Reque
     assert_eq!(ours.size, stream.len() - rest.len());
 }
 
-/// Any stream, right or wrong, comes to the same in any pieces.
+/// Any stream, valid or not, gives the same result in any pieces.
 pub(crate) fn pieces_do_not_matter(stream: &[u8], size: usize, limits: &RequestLimits) {
     let whole = outcome([stream], limits);
     let pieces = outcome(stream.chunks(size), limits);
@@ -56,7 +59,7 @@ pub(crate) fn pieces_do_not_matter(stream: &[u8], size: usize, limits: &RequestL
     );
 }
 
-/// A request that was taken, owned.
+/// An accepted request, with owned fields.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Taken {
     pub(crate) method: String,
@@ -67,14 +70,14 @@ pub(crate) struct Taken {
     pub(crate) minor_version: u8,
 }
 
-/// What a stream of requests comes to: those taken, how often the client was told to go on, and the
-/// refusal that ended it.
+/// The result of a stream of requests: the accepted requests, the number of `100 Continue`
+/// responses, and the refusal that ended the stream.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Outcome {
     pub(crate) taken: Vec<Taken>,
     pub(crate) continues: usize,
     pub(crate) refused: Option<RequestError>,
-    /// Bytes of requests that were taken.
+    /// The bytes of all accepted requests.
     pub(crate) size: usize,
     pub(crate) in_request: bool,
 }
@@ -124,7 +127,7 @@ pub(crate) fn outcome<'b>(
     outcome
 }
 
-/// What a stream that begins with a whole head ought to come to: the length of the first request,
+/// The expected result for a stream that begins with a whole head: the length of the first request,
 /// or the status of its refusal. `None`: no head ends within the limit.
 fn naive(stream: &[u8], limits: &RequestLimits) -> Option<Result<usize, u16>> {
     let lead = stream.chunks(2).take_while(|line| line == b"\r\n").count() * 2;
@@ -137,7 +140,7 @@ fn naive(stream: &[u8], limits: &RequestLimits) -> Option<Result<usize, u16>> {
     Some(length.map(|body| lead + head + body))
 }
 
-/// The length of the body.
+/// The length of the body, or the status of the refusal.
 fn naive_head(head: &[u8], limits: &RequestLimits) -> Result<usize, u16> {
     let mut fields = vec![httparse::EMPTY_HEADER; limits.fields_max.into()];
     let mut request = httparse::Request::new(&mut fields);
@@ -145,7 +148,7 @@ fn naive_head(head: &[u8], limits: &RequestLimits) -> Result<usize, u16> {
     if !head[0].is_ascii_graphic() {
         return Err(400);
     }
-    // The longest request line that is waited for.
+    // The longest request line for which the decoder waits.
     let line_max = (limits.target_bytes_max as usize + 64).min(limits.head_bytes_max as usize - 1);
     if head.len() > line_max && !head[..line_max].contains(&b'\n') {
         return Err(414);
@@ -228,7 +231,7 @@ fn naive_head(head: &[u8], limits: &RequestLimits) -> Result<usize, u16> {
     Ok(body)
 }
 
-/// A name without colons or an address in brackets, and perhaps a port.
+/// Whether the text is a name without colons or an address in brackets, with an optional port.
 fn naive_host(text: &str) -> bool {
     let belongs =
         |letter: char| letter.is_ascii_alphanumeric() || "-._~!$&'()*+,;=%".contains(letter);
@@ -251,7 +254,7 @@ fn naive_host(text: &str) -> bool {
         && digits.chars().all(|digit| digit.is_ascii_digit())
 }
 
-/// What httparse reads of a head that it takes.
+/// The request that httparse reads, if it accepts the head.
 fn as_httparse_reads(head: &[u8]) -> Option<Taken> {
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut fields);
@@ -275,7 +278,7 @@ fn first(outcome: &Outcome) -> Option<Result<(), u16>> {
     }
 }
 
-/// RFC 9112 section 9.3.
+/// Whether the connection continues, by RFC 9112 section 9.3.
 pub(super) fn keeps_alive(headers: &[httparse::Header<'_>], minor_version: u8) -> bool {
     let fields = headers.iter().filter(|field| field.name.to_lowercase() == "connection");
     let fields = fields.map(|field| String::from_utf8_lossy(field.value).to_ascii_lowercase());

@@ -1,11 +1,11 @@
-//! Responses, held against httparse and the rules of their length.
+//! Responses, compared with httparse and with the rules of their length.
 
 use murre_codec::http::{self, HEADERS_MAX, Response, ResponseDecoder, ResponseError};
 
 use super::requests::keeps_alive;
 
-/// Any bytes: what is to be done, and a stream. It is judged by the rules and in any pieces alike,
-/// and what it is made of can be answered and read again.
+/// Checks any bytes: choices, and a stream. The decoder follows the rules, in any pieces, and a
+/// response made from the bytes can be written and read again.
 pub(crate) fn check(bytes: &[u8]) {
     let Some((&[choices, size], stream)) = bytes.split_first_chunk() else { return };
     the_first_is_judged_by_the_rules(stream);
@@ -17,7 +17,7 @@ pub(crate) fn check(bytes: &[u8]) {
 }
 
 /// The status and body of each response in a stream that arrives in these pieces, and whether the
-/// connection goes on.
+/// connection continues.
 pub(crate) fn read<'b>(
     pieces: impl IntoIterator<Item = &'b [u8]>,
 ) -> Result<Vec<(u16, Vec<u8>, bool)>, ResponseError> {
@@ -38,8 +38,8 @@ pub(crate) fn read<'b>(
     Ok(read)
 }
 
-/// The first response is taken with what httparse reads of its head and the body that follows, or
-/// refused for the same reason as by the rules.
+/// The decoder accepts the first response with the head that httparse reads and the body after it,
+/// or refuses it for the same reason as the rules.
 pub(crate) fn the_first_is_judged_by_the_rules(stream: &[u8]) {
     let mut fields = http::fields();
     let ours = ResponseDecoder::default().decode(stream, &mut fields);
@@ -56,7 +56,7 @@ pub(crate) fn the_first_is_judged_by_the_rules(stream: &[u8]) {
     let (ours, size) = match (ours, size) {
         (Ok(Some(ours)), Ok(size)) => (ours, size),
         (ours, Ok(size)) => {
-            // It is waited for, as long as its length can be noted.
+            // The decoder waits for the body if it can store the length.
             let expected = u32::try_from(size).map(|_| ()).map_err(|_| ResponseError::Length);
             assert!(size > stream.len());
             return assert_eq!(ours.map(|_| ()), expected);
@@ -70,7 +70,7 @@ pub(crate) fn the_first_is_judged_by_the_rules(stream: &[u8]) {
     assert_eq!(ours.keep_alive, keeps_alive(theirs.headers, theirs.version.unwrap_or_default()));
 }
 
-/// The head, once it has ended or gone wrong.
+/// The head, once it is complete or invalid.
 fn head(stream: &[u8]) -> Option<Result<&[u8], ResponseError>> {
     let seen = &stream[..stream.len().min(16 * 1024)];
     let end = seen.windows(4).position(|end| end == b"\r\n\r\n").map(|end| end + 4);
@@ -83,7 +83,7 @@ fn head(stream: &[u8]) -> Option<Result<&[u8], ResponseError>> {
     }
 }
 
-/// RFC 9112 section 6.3, for lengths that are given in one way.
+/// The length of the body by RFC 9112 section 6.3, for a length that is given only once.
 fn body(status: u16, fields: &[httparse::Header<'_>]) -> Result<usize, ResponseError> {
     let values = |name: &str| {
         let of_name = fields.iter().filter(|field| field.name.to_lowercase() == name);
@@ -95,14 +95,14 @@ fn body(status: u16, fields: &[httparse::Header<'_>]) -> Result<usize, ResponseE
     match (&values("content-length")[..], &values("transfer-encoding")[..]) {
         ([length], []) if !length.is_empty() && length.iter().all(u8::is_ascii_digit) => {
             let digits = std::str::from_utf8(length).map_err(|_| ResponseError::Length)?;
-            // What does not fit is longer than anything.
+            // A number that does not fit a `usize` exceeds every limit.
             digits.parse().or(Ok(usize::MAX))
         }
         _ => Err(ResponseError::Length),
     }
 }
 
-/// What we answer, a client of ours reads.
+/// A client of ours reads every response that we write.
 fn answers_are_read(choices: u8, body: &[u8]) {
     let status = [200, 204, 304, 404, 503, 299, 101, 100][usize::from(choices & 7)];
     let (keep_alive, minor_version) = (choices & 8 == 0, choices >> 4 & 1);
@@ -110,7 +110,8 @@ fn answers_are_read(choices: u8, body: &[u8]) {
     let mut out = vec![];
     response.write(&mut out, false, keep_alive, minor_version, None);
     let sent = if response.sends_body(false) { body } else { &[] };
-    // Closing goes without saying to a client of HTTP/1.0, which ours is not.
+    // A response to a client of HTTP/1.0 needs no field to close the connection, but our client
+    // speaks HTTP/1.1.
     let goes_on = keep_alive || minor_version == 0;
     assert_eq!(read([&out[..]]), Ok(vec![(status, sent.to_vec(), goes_on)]));
 }

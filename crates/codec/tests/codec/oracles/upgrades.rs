@@ -1,4 +1,4 @@
-//! The opening handshake, held against its rules and against tungstenite.
+//! The opening handshake, compared with its rules and with tungstenite.
 
 use std::io::{self, Read, Write};
 
@@ -13,7 +13,7 @@ use tungstenite::handshake::server::{self, create_response};
 
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// Any bytes: which side hears them, and what the other says.
+/// Checks any bytes: the first one selects the side that receives the rest.
 pub(crate) fn check(bytes: &[u8]) {
     match bytes {
         [0, request @ ..] => requests_are_judged_by_the_rules(request),
@@ -22,8 +22,8 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
-/// A request is accepted or refused by the rules of RFC 6455 section 4.2.1, and as tungstenite does
-/// it, but for what is there twice or in a list.
+/// The server accepts or refuses a request by the rules of RFC 6455 section 4.2.1, and as
+/// tungstenite does, except for repeated fields and lists.
 fn requests_are_judged_by_the_rules(bytes: &[u8]) {
     let mut fields = http::fields();
     let progress = RequestDecoder::default().decode(bytes, &mut fields, &RequestLimits::default());
@@ -43,7 +43,7 @@ fn requests_are_judged_by_the_rules(bytes: &[u8]) {
             ours.protocols().for_each(|protocol| assert!(!protocol.contains([',', '\r', '\n'])));
         }
         (Ok(_), Err(error)) => {
-            // It looks at the first field only and takes no list, and knows fewer targets.
+            // Tungstenite reads only the first field, takes no list, and accepts fewer targets.
             use ProtocolError::*;
             let known = matches!(
                 error,
@@ -53,7 +53,8 @@ fn requests_are_judged_by_the_rules(bytes: &[u8]) {
             assert!(known, "only they refuse: {error:?}");
         }
         (Err(why), Ok(_)) => {
-            // It takes the first of several, and leaves the protocols to others.
+            // Tungstenite takes the first of several fields, and leaves the protocols to its
+            // caller.
             use HandshakeError::*;
             assert!(matches!(why, WebSocketVersion | Key | Protocols | NotAsked), "{why:?}");
         }
@@ -61,7 +62,7 @@ fn requests_are_judged_by_the_rules(bytes: &[u8]) {
     }
 }
 
-/// The rules, in the order of their refusals.
+/// The rules, in the order in which they refuse.
 fn naive<'b>(request: &Request<'b, '_>) -> Result<&'b [u8], HandshakeError> {
     let values = |name: &str| {
         let fields = request.headers.iter().filter(|field| field.name.to_lowercase() == name);
@@ -92,7 +93,7 @@ fn naive<'b>(request: &Request<'b, '_>) -> Result<&'b [u8], HandshakeError> {
     }
 }
 
-/// RFC 4648 section 4, its bits to spare being zero.
+/// Whether the text is base64 of 16 bytes (RFC 4648 section 4), with its spare bits zero.
 fn is_base64_of_16_bytes(text: &[u8]) -> bool {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let Some(digits) = text.strip_suffix(b"==").filter(|digits| digits.len() == 22) else {
@@ -100,13 +101,14 @@ fn is_base64_of_16_bytes(text: &[u8]) -> bool {
     };
     let bits = digits.iter().try_fold((0_u128, 0), |(bits, _), digit| {
         let value = alphabet.iter().position(|letter| letter == digit)? as u128;
-        // 22 digits have 132 bits: the last four are not of the number.
+        // 22 digits have 132 bits: the last four are spare.
         Some((bits << 6 | value, value & 15))
     });
     bits.is_some_and(|(_, spare)| spare == 0)
 }
 
-/// An answer is taken as tungstenite's client takes it, but for lists and what was not asked for.
+/// The client accepts a response as tungstenite's client does, except for lists and fields that it
+/// did not ask for.
 fn answers_are_judged_as_by_tungstenite(bytes: &[u8]) {
     let mut fields = http::fields();
     let Ok(Some(response)) = ResponseDecoder::default().decode(bytes, &mut fields) else { return };
@@ -126,7 +128,7 @@ fn answers_are_judged_as_by_tungstenite(bytes: &[u8]) {
     }
 }
 
-/// Whether tungstenite's client, having sent our key, takes this answer.
+/// Whether tungstenite's client, after sending our key, accepts this response.
 fn tungstenite_takes(answer: &[u8]) -> bool {
     let request = tungstenite::http::Request::builder()
         .uri("ws://murre/")
@@ -145,7 +147,7 @@ fn tungstenite_takes(answer: &[u8]) -> bool {
     }
 }
 
-/// A peer that has said all it will say.
+/// A peer that sends nothing after these bytes.
 pub(crate) struct Peer {
     pub(crate) says: io::Cursor<Vec<u8>>,
     pub(crate) told: Vec<u8>,
