@@ -1,12 +1,13 @@
-//! How fast masks come off: ours beside the naive loop, and our decoder beside tungstenite's.
+//! Measures the speed of unmasking: our loop beside the naive loop, and our decoder beside
+//! tungstenite's.
 //!
 //! ```sh
 //! cargo run --release --package murre-codec --example mask_throughput [PAYLOAD_BYTES...]
 //! ```
 //!
-//! Prints one line of JSON. Every figure is the median of its rounds: 10^9 bytes of payload a second
-//! for each size of payload, and nanoseconds to decode one short text frame. The contestants take
-//! turns, so that what else the machine does hits all of them.
+//! Prints one line of JSON. Every figure is the median of its rounds: 10^9 bytes of payload a
+//! second for each payload size, and nanoseconds to decode one short text frame. The candidates run
+//! in turns, so that other load on the machine affects all of them.
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;
@@ -18,12 +19,12 @@ use tungstenite::protocol::{Role as TheirRole, WebSocket};
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const ROUNDS: usize = 21;
-/// Payload that one contestant handles in one round.
+/// The bytes of payload that one candidate handles in one round.
 const ROUND_BYTES: usize = 64 << 20;
-/// Frames that arrive together, as far as they fit a receive buffer.
+/// The bytes of frames that arrive together, as far as they fit a receive buffer.
 const ARRIVING_BYTES: usize = 64 << 10;
 const SIZES: [usize; 3] = [64, 1 << 10, 64 << 10];
-/// What a chat says in one go.
+/// A typical chat message.
 const SHORT_TEXT: &[u8] = b"a short text, like so many others";
 
 fn main() {
@@ -44,7 +45,7 @@ fn main() {
     );
 }
 
-/// All contestants on payloads of one size, as JSON.
+/// The rates of all candidates for one payload size, as JSON.
 fn rates(payload_bytes: usize) -> String {
     let (stream, frames) = arriving(Kind::Binary, &vec![7; payload_bytes]);
     let turns = (ROUND_BYTES / (frames * payload_bytes)).max(1);
@@ -81,7 +82,7 @@ fn rates(payload_bytes: usize) -> String {
     )
 }
 
-/// Nanoseconds to decode a short text frame, UTF-8 checked, among others like it.
+/// The nanoseconds to decode a short text frame, with its UTF-8 check, in a stream of such frames.
 fn text_frame_ns() -> f64 {
     let (stream, frames) = arriving(Kind::Text, SHORT_TEXT);
     let mut ours = Ours { decoder: Decoder::default(), buffer: vec![0; stream.len()] };
@@ -91,7 +92,7 @@ fn text_frame_ns() -> f64 {
     median(rounds.collect())
 }
 
-/// Masked frames of this payload, as many as arrive together, and their number.
+/// As many masked frames of this payload as arrive together, and their number.
 fn arriving(kind: Kind, payload: &[u8]) -> (Vec<u8>, usize) {
     let mut frame = vec![];
     encode::write_frame(&mut frame, kind.opcode(), payload, Some(MASK));
@@ -106,8 +107,8 @@ struct Ours {
 }
 
 impl Ours {
-    /// Decodes a stream of whole frames. The copy stands for the one out of the socket, which
-    /// tungstenite's side of the comparison makes as well.
+    /// Decodes a stream of whole frames. The copy stands for the read from the socket;
+    /// tungstenite's side of the comparison copies as well.
     fn decode(&mut self, stream: &[u8]) {
         let limits = FrameLimits { role: Role::Server, message_bytes_max: u32::MAX };
         self.buffer.copy_from_slice(stream);
@@ -128,7 +129,7 @@ fn naive_loop(bytes: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// A socket on which the same frames arrive over and over.
+/// A socket that returns the same frames over and over.
 struct Arriving<'s> {
     stream: &'s [u8],
     at: usize,
@@ -152,7 +153,7 @@ impl Write for Arriving<'_> {
     }
 }
 
-/// So many in so much time, in 10^9 a second.
+/// Runs `work`, and returns its rate in units of 10^9 a second, for `many` units.
 fn rate(many: usize, work: impl FnOnce()) -> f64 {
     let start = Instant::now();
     work();
