@@ -50,7 +50,8 @@ pub trait Handler {
     /// Accepts or refuses a WebSocket. The handshake is valid (RFC 6455 section 4.2.1). The default
     /// implementation refuses all WebSockets.
     ///
-    /// # Errors The response that refuses the WebSocket. The connection continues with HTTP.
+    /// # Errors
+    /// The response that refuses the WebSocket. The connection continues with HTTP.
     fn open(
         &mut self,
         _conn: ConnId,
