@@ -1,5 +1,5 @@
-//! The scenarios of channels, run as people run them, against a small server of channels in this
-//! process: what is right passes and everything that can go wrong is found.
+//! Runs the binary's scenarios of channels against a small server of channels in this process: a
+//! correct server passes, and the scenarios find each of its mistakes.
 
 use std::process::{Command, Output};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 mod hub;
 
-/// Runs it; what never comes is waited for as long as `patience`, unless the arguments say.
+/// Runs the binary. The time limit for answers is `patience`, unless the arguments set another.
 fn load(arguments: &str, mistake: Mistake, patience: &str) -> (Output, Value) {
     let address = hub::start(mistake);
     let timeout =
@@ -35,7 +35,8 @@ fn passes(arguments: &str, mistake: Mistake) -> Value {
     record
 }
 
-/// The exit code is 1, and the reason says `why`.
+/// Runs a scenario against a server with a mistake: the exit code is 1, and the reason contains
+/// `why`.
 fn fails(arguments: &str, mistake: Mistake, why: &str) -> Value {
     let (output, record) = load(arguments, mistake, "3s");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -50,8 +51,8 @@ const REQUESTS: &str = "request-reply --conns 10 --duration 1s";
 const FANOUT: &str = "fanout --conns 20 --duration 1s";
 const CHURN: &str = "churn --conns 20 --channels 4 --idle 0.03-0.1 --duration 1s --rate 500";
 
-/// Shows R3 in small: columns, their file, what the record has of the article; and that a
-/// publication of another identifier is found.
+/// Shows a small run of R3, with its columns, its file of columns and the figures of the article. A
+/// publication of another identifier fails the run.
 #[test]
 fn messages_are_of_the_identifier_subscribed_to() {
     let csv = std::env::temp_dir().join(format!("murre-columns-{}", std::process::id()));
@@ -69,7 +70,7 @@ fn messages_are_of_the_identifier_subscribed_to() {
     assert_eq!(record["wrong"], 1);
 }
 
-/// Shows that without a feed, and without any answer, there is no success.
+/// Shows that a run fails without a feed, and without any answer.
 #[test]
 fn a_server_that_publishes_nothing_fails_the_run() {
     fails(PUBSUB, Mistake::NoFeed, "the server says unknown_action: not without --bench");
@@ -81,18 +82,18 @@ fn a_server_that_publishes_nothing_fails_the_run() {
     }
 }
 
-/// Shows the second half of R3 in small, and that another's response is found.
+/// Shows the second half of a small R3 run. A response to another request fails the run.
 #[test]
 fn requests_have_their_own_responses() {
     let record = passes(REQUESTS, Mistake::None);
-    // Ten connections.
+    // The run has ten connections.
     assert!(record["hold"]["requests"].as_u64() >= Some(10), "{}", record["hold"]);
     assert!(record["article"]["average_bytes"].as_f64() > Some(50.0));
     fails(REQUESTS, Mistake::WrongResponse, "wrong: Response");
 }
 
-/// Shows one topic and several, with more than one publisher and shard, on a schedule, with pings
-/// beside; a delivery is an answer.
+/// Shows that a fan-out passes with one channel and with several, with more publishers and shards,
+/// on a schedule, and with pings beside it. Each delivery counts as an answer.
 #[test]
 fn every_subscriber_gets_everything() {
     let record = passes(&format!("{FANOUT} --beside 3"), Mistake::None);
@@ -116,7 +117,7 @@ fn every_subscriber_gets_everything() {
     assert!(publications > 0, "{record}");
 }
 
-/// Shows one lost, one made twice, one with another byte.
+/// Shows that a lost delivery, a repeated one and one with a wrong byte each fail the run.
 #[test]
 fn a_delivery_that_is_not_the_next_is_found() {
     for (mistake, why) in [
@@ -126,12 +127,13 @@ fn a_delivery_that_is_not_the_next_is_found() {
     ] {
         fails(FANOUT, mistake, why);
     }
-    // On a schedule the next one shows that one is missing.
+    // On a schedule the next delivery reveals the missing one.
     fails(&format!("{FANOUT} --rate 200"), Mistake::Lost, "wrong: of fanout-0, publication 2");
     fails(&format!("{FANOUT} --rate 200"), Mistake::Twice, "wrong:");
 }
 
-/// Shows subscribers that come and go, on one shard and several, with history and without.
+/// Shows that no publication is lost while subscribers come and go, on one shard and several, with
+/// history and without.
 #[test]
 fn who_comes_back_has_missed_nothing() {
     for more in ["--shards 1", "--shards 3", "--kept 0", "--kept 4"] {
@@ -146,8 +148,9 @@ fn who_comes_back_has_missed_nothing() {
     }
 }
 
-/// Shows one lost and one twice in a run, a subscription that begins too late, one that does not
-/// end, and a recovery with a hole; and that one which is refused is told.
+/// Shows that each of these fails the run: a lost and a repeated publication, a subscription that
+/// begins too late, one that does not end, and a recovery with a gap. The record counts refused
+/// recoveries.
 #[test]
 fn gaps_are_found_while_subscribers_come_and_go() {
     for (mistake, more, why) in [

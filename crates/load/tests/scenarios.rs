@@ -1,5 +1,5 @@
-//! The binary, run as people run it, against a small server in this process: what is right passes
-//! and everything that can go wrong is found.
+//! Runs the binary against a small server in this process: a correct server passes, and the
+//! scenarios find each of its mistakes.
 
 use std::process::{Command, Output, Stdio};
 
@@ -25,7 +25,7 @@ fn record(output: &Output) -> Value {
     })
 }
 
-/// Runs a scenario against a server that makes no mistake, and gives its record.
+/// Runs a scenario against a correct server, and returns its record.
 fn passes(arguments: &str) -> Value {
     let address = server::start(Mistake::None);
     let port = address.port();
@@ -40,7 +40,7 @@ fn passes(arguments: &str) -> Value {
     record
 }
 
-/// Runs a scenario against a server that makes a mistake: the exit code is 1 and the reason says
+/// Runs a scenario against a server with a mistake: the exit code is 1, and the reason contains
 /// `why`.
 fn fails(arguments: &str, mistake: Mistake, why: &str) -> Value {
     let address = server::start(mistake);
@@ -58,7 +58,8 @@ const UPPER: &str = "ws-upper --conns 20 --every 200ms --duration 1s";
 const IDLE: &str = "ws-idle --conns 20 --sample 1 --every 300ms --duration 1s";
 const ECHO: &str = "ws-echo --conns 8 --pipeline 4 --payload 100 --duration 1s";
 
-/// Shows R1 in small: every connection asks again and again, and every answer is right.
+/// Shows a small run of R1: every connection sends requests repeatedly, and every response is
+/// right.
 #[test]
 fn bodies_of_random_length_are_compared() {
     let record = passes(HTTP);
@@ -67,7 +68,7 @@ fn bodies_of_random_length_are_compared() {
     assert_eq!(record["connect"]["connections"], 20);
 }
 
-/// Shows that a record which a run writes today has the schema that reports read.
+/// Shows that a record of a new run has the schema that reports read.
 #[test]
 fn a_record_has_the_schema_of_records() {
     let address = server::start(Mistake::None);
@@ -77,21 +78,22 @@ fn a_record_has_the_schema_of_records() {
     assert_eq!(record.parameters["every"], 0.2);
 }
 
-/// Shows R2 in small.
+/// Shows a small run of R2.
 #[test]
 fn texts_come_back_in_upper_case() {
     let record = passes(UPPER);
     assert!(record["hold"]["requests"].as_u64() >= Some(20), "{}", record["hold"]);
 }
 
-/// Shows that idle WebSockets are held and that the sample's pings are answered.
+/// Shows that idle WebSockets stay open, and that the pings of the sample are answered.
 #[test]
 fn a_sample_pings_and_all_stay() {
     let record = passes(&IDLE.replace("--sample 1", "--sample 0.5"));
     assert_eq!(record["errors"]["lost"], 0);
 }
 
-/// Shows that one who is dropped, or answered wrongly, while there is no storm fails the run.
+/// Shows that a lost connection, or a wrong response, fails the run if it happens between the
+/// storms.
 #[test]
 fn a_storm_loses_nobody_who_stayed() {
     let storm = "storm --conns 10 --sample 0.9 --every 100ms --duration 1s --timeout 500ms";
@@ -99,7 +101,7 @@ fn a_storm_loses_nobody_who_stayed() {
     fails(storm, Mistake::WrongByte, "wrong: ");
 }
 
-/// Shows that pipelined messages come back whole, with idle connections beside.
+/// Shows that pipelined messages come back whole, with idle connections beside them.
 #[test]
 fn messages_are_echoed_in_a_closed_loop() {
     let record = passes(&format!("{ECHO} --idle-conns 12"));
@@ -107,14 +109,14 @@ fn messages_are_echoed_in_a_closed_loop() {
     assert_eq!(record["connect"]["connections"], 20);
 }
 
-/// Shows that what arrives in many pieces is compared as well.
+/// Shows that a message which arrives in many pieces is compared too.
 #[test]
 fn messages_larger_than_a_buffer_are_echoed() {
     passes("ws-echo --conns 2 --payload 200000 --duration 1s");
 }
 
-/// Shows that with a rate the number of messages follows from it, about 1,000 here, and not
-/// from the server, which would do many times that.
+/// Shows that `--rate` determines the number of messages, about 1,000 here; the server could answer
+/// many times as many.
 #[test]
 fn an_open_loop_keeps_its_schedule() {
     let record = passes("ws-echo --conns 8 --rate 500 --duration 2s");
@@ -123,8 +125,8 @@ fn an_open_loop_keeps_its_schedule() {
     assert!((500..=2000).contains(&requests), "{requests}");
 }
 
-/// Shows that --connect-rate bounds the connect phase from below: 60 at 100/s, less the first
-/// moment's burst.
+/// Shows that `--connect-rate` limits the rate of connects: the phase of 60 connects at 100/s has a
+/// minimum time, less the initial burst.
 #[test]
 fn connects_are_paced() {
     let record =
@@ -132,8 +134,8 @@ fn connects_are_paced() {
     assert!(record["connect"]["seconds"].as_f64() > Some(0.4), "{}", record["connect"]);
 }
 
-/// Shows that one wrong byte, or one missing, in one answer fails the run in every scenario,
-/// whatever number of errors is forgiven.
+/// Shows that one wrong or missing byte in one answer fails the run in every scenario, whatever the
+/// value of `--max-errors`.
 #[test]
 fn a_wrong_answer_is_found() {
     for scenario in [HTTP, UPPER, IDLE, ECHO] {
@@ -145,7 +147,7 @@ fn a_wrong_answer_is_found() {
     }
 }
 
-/// Shows that a connection which the server drops fails the run in every scenario.
+/// Shows that a connection closed by the server fails the run in every scenario.
 #[test]
 fn a_lost_connection_is_found() {
     for scenario in [HTTP, UPPER, IDLE, ECHO] {
@@ -162,8 +164,8 @@ fn a_goodbye_of_the_server_is_a_loss() {
     }
 }
 
-/// Shows that silence is a fault once the time for an answer is over.
-/// One message under way: with more, the next answer would come in place of the missing one.
+/// Shows that a missing answer fails the run after the time limit for answers. Only one message is
+/// under way: with more, the next answer would take the place of the missing one.
 #[test]
 fn a_missing_answer_is_found() {
     let echo = ECHO.replace("--pipeline 4", "--pipeline 1");
@@ -182,14 +184,14 @@ fn garbage_is_found() {
     }
 }
 
-/// Shows that no connection counts before its handshake is right.
+/// Shows that a connection counts only after a valid handshake.
 #[test]
 fn an_upgrade_that_is_refused_is_found() {
     let record = fails(UPPER, Mistake::NoUpgrade, "status 404");
     assert_eq!(record["hold"], Value::Null);
 }
 
-/// Shows that --max-errors forgives a lost connection, and counts it.
+/// Shows that `--max-errors` allows a lost connection, and counts it.
 #[test]
 fn as_many_errors_as_are_forgiven_pass() {
     let address = server::start(Mistake::Dropped);
@@ -199,8 +201,8 @@ fn as_many_errors_as_are_forgiven_pass() {
     assert_eq!(record(&output)["outcome"], "passed");
 }
 
-/// Shows that --out adds one line to what is there, and that a file that cannot be written is
-/// an error before the run.
+/// Shows that `--out` appends one line to the file, and that a file which cannot be written is an
+/// error before the run.
 #[test]
 fn the_record_is_appended_to_a_file() {
     let address = server::start(Mistake::None);
@@ -220,7 +222,8 @@ fn the_record_is_appended_to_a_file() {
     assert!(stderr.contains("cannot write to /nowhere/record"), "{stderr}");
 }
 
-/// Shows the exit codes and the remedies of the contract: 2 for arguments, 1 for the machine.
+/// Shows the exit codes and the advice of the error messages: 2 for wrong arguments, 1 for limits
+/// of the machine.
 #[test]
 fn what_cannot_be_run_is_said_before_the_run() {
     let address = server::start(Mistake::None);
@@ -262,7 +265,7 @@ fn a_signal_ends_the_run_with_a_record() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-    // The first line of progress comes when all connections are up.
+    // The first line of progress appears when all connections are open.
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     stderr.read_line(&mut String::new()).unwrap();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();

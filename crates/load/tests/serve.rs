@@ -1,5 +1,5 @@
-//! Every scenario against murre-core's own server, in this process: the two ends that are used
-//! together, on every kind of descriptor and ring.
+//! Runs every scenario against murre-core's own server in this process, on every kind of descriptor
+//! and ring.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -16,11 +16,11 @@ use murre_core::{
 };
 use serde_json::Value;
 
-/// The paths that the scenarios ask for.
+/// The handler of the paths that the scenarios request.
 struct Bench;
 
 impl Handler for Bench {
-    /// Whether messages come back in upper case.
+    /// Whether the server answers messages in upper case.
     type Session = bool;
     type Mail = ();
 
@@ -51,12 +51,12 @@ impl Handler for Bench {
         if *upper {
             message.bytes.make_ascii_uppercase();
         }
-        // Gone or too slow: the run's own checks find it.
+        // The connection is closed or too slow: the checks of the run find this.
         let _ = out.message(id, message.kind, message.bytes);
     }
 }
 
-/// Starts a server that pings its silent peers often. It lives as long as the test.
+/// Starts a server that pings silent peers often. It runs until the test process ends.
 fn serve() -> SocketAddr {
     let (sender, address) = mpsc::channel();
     thread::spawn(move || {
@@ -94,7 +94,7 @@ const SCENARIOS: [&str; 5] = [
     "ws-echo --conns 10 --rate 300 --duration 1s --idle-conns 30",
 ];
 
-/// Shows that client and server agree on every byte, the server's pings in between.
+/// Shows that client and server agree on every byte, with pings of the server in between.
 #[test]
 fn every_scenario_passes() {
     for scenario in SCENARIOS {
@@ -103,8 +103,8 @@ fn every_scenario_passes() {
     }
 }
 
-/// Shows both storms in small: all are back and answered, those who stayed are answered in every
-/// act, and nobody else counts among them.
+/// Shows two small storms: all closed connections return and get answers, and those that stayed get
+/// answers in every phase; only these count in the latency.
 #[test]
 fn who_was_killed_comes_back() {
     let record = passes(
@@ -119,12 +119,12 @@ fn who_was_killed_comes_back() {
     assert_eq!(record["storm"]["stayed"], 4);
     assert_eq!(record["storm"]["storms"].as_array().map(Vec::len), Some(2));
     assert_eq!(record["storm"]["storms"][1]["jitter_seconds"], 0.3);
-    // And one for those who stay.
+    // Three, and one for the connections that stay.
     assert_eq!(record["client"]["shards"], 4);
 }
 
-/// Shows that a server that suffers silence for longer than it may fails the run with the kinds that
-/// it does not end, and that others come to the end that they must.
+/// Shows that a server which tolerates silence for too long fails the run with the kinds of abuse
+/// that it does not end, and that the other kinds end as they must.
 #[test]
 fn abuse_that_is_not_ended_is_found() {
     let port = serve().port();
@@ -149,7 +149,8 @@ fn abuse_that_is_not_ended_is_found() {
     assert!(record["abuse"]["abused_us"]["count"].as_u64() > Some(0));
 }
 
-/// Shows that the forms of 5.10 and the rings' own tables of sockets carry the same load.
+/// Shows that the operations of Linux 5.10 and the rings' own tables of sockets carry the same
+/// load.
 #[test]
 fn every_kind_of_ring_and_descriptor_passes() {
     passes(&format!("{} --io uring-plain", SCENARIOS[1]));
@@ -159,8 +160,9 @@ fn every_kind_of_ring_and_descriptor_passes() {
     assert_eq!(record["client"]["shards"], 3);
 }
 
-/// Shows that a record has the server's processor time and memory when its process is named.
-/// The server is this process, whose other tests add to its memory: only shapes are compared.
+/// Shows that a record has the server's processor time and memory if its process is given. The
+/// server is this process, whose other tests add to its memory, so only the presence of figures is
+/// compared.
 #[test]
 fn the_server_is_measured() {
     let pid = std::process::id();
@@ -171,7 +173,7 @@ fn the_server_is_measured() {
     assert!(record["hold"]["server_cpu_seconds"].is_number());
 }
 
-/// Shows that source addresses and targets are spread and connected.
+/// Shows that connections are spread over all source addresses and targets.
 #[test]
 fn several_sources_are_used() {
     passes(&format!("{} --source 127.0.0.7,127.0.0.8", SCENARIOS[1]));

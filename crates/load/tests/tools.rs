@@ -1,4 +1,4 @@
-//! `annotate` and `memory`, run as people run them.
+//! Runs the subcommands `annotate` and `memory` of the binary.
 
 use std::fs;
 use std::io::Write;
@@ -17,13 +17,13 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A directory of its own for a test, gone when the test is over.
+/// The directory of one test, removed when the test ends.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Scratch {
         let path = std::env::temp_dir().join(format!("murre-load-{name}-{}", std::process::id()));
-        // Left there by a process of the same number.
+        // An earlier process with the same id may have left it.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).expect("a directory for the test");
         Scratch(path)
@@ -36,13 +36,13 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Nothing depends on it.
+        // No test depends on the removal.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Shows that a line keeps what it holds and gets where it is from, and that what is no object
-/// of JSON is refused.
+/// Shows that an annotated line keeps its fields and gets the fields of its origin, and that a line
+/// which is not a JSON object is refused.
 #[test]
 fn lines_of_other_programs_are_stamped() {
     let annotate = |lines: &'static str| {
@@ -74,8 +74,8 @@ fn lines_of_other_programs_are_stamped() {
     assert!(stderr(&output).contains("line 2 is not an object"), "{}", stderr(&output));
 }
 
-/// Shows a baseline on its way to a file and back, that this process did not grow much between
-/// them, and that without one nothing is said about the kernel.
+/// Shows that a baseline is written and read again, that this process grew little meanwhile, and
+/// that the output without a baseline omits the kernel's memory.
 #[test]
 fn memory_is_weighed_against_a_baseline() {
     let scratch = Scratch::new("memory");
@@ -103,7 +103,7 @@ fn memory_is_weighed_against_a_baseline() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// Shows that each mistake has its exit code and a line that names it.
+/// Shows that each error has its exit code, and a line that names the cause.
 #[test]
 fn what_cannot_be_done_is_said() {
     let own = format!("memory --pid {} --conns 1 --baseline /nowhere", std::process::id());

@@ -1,5 +1,5 @@
-//! A small server of channels, one thread per connection, that does as docs/protocol.md says or makes
-//! one mistake. All it says is said under one lock, so that its order is the same for everybody.
+//! A small server of channels, one thread per connection, that follows docs/protocol.md or makes
+//! one mistake. It sends everything under one lock, so that all connections see the same order.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,34 +14,34 @@ use murre_codec::{
 };
 use serde_json::{Value, json};
 
-/// What it does wrong, once where once is enough.
+/// The server's mistake. It happens only once if one time is enough to be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
     None,
-    /// A subscriber is sent what is another's.
+    /// A subscriber gets a publication of another identifier.
     WrongIdentifier,
-    /// One delivery is left out, is made twice, or has another byte.
+    /// One delivery is left out, is repeated, or has a wrong byte.
     Lost,
     Twice,
     WrongByte,
-    /// One of the publications that were missed is left out.
+    /// A recovery leaves out one of the missed publications.
     HalfRecovered,
-    /// Nothing that was missed is there any more.
+    /// The server has none of the missed publications any more.
     Forgetful,
-    /// Subscribers are not told from when on, and begin later.
+    /// Subscriptions have no start position, and begin late.
     LateSubscription,
-    /// Who has unsubscribed goes on hearing.
+    /// An unsubscribed connection still gets publications.
     Zombie,
-    /// The answer to another request.
+    /// A response belongs to another request.
     WrongResponse,
-    /// Every `subscribe` is refused, or is not answered.
+    /// Every `subscribe` is refused, or gets no answer.
     Refusing,
     Silent,
-    /// There is no feed.
+    /// The server has no feed.
     NoFeed,
 }
 
-/// Starts it. It lives as long as the test.
+/// Starts the server. It runs until the test process ends.
 pub(crate) fn start(mistake: Mistake) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -66,7 +66,7 @@ struct Hub {
 #[derive(Default)]
 struct State {
     channels: HashMap<String, Channel>,
-    /// Of the feed: bytes, and whether it runs.
+    /// The bytes of a message of the feed, and whether the feed runs.
     feed: (usize, bool),
     fed: u64,
     deliveries: u64,
@@ -77,9 +77,9 @@ struct State {
 #[derive(Default)]
 struct Channel {
     members: Vec<(usize, TcpStream)>,
-    /// What was published, from offset 1 on.
+    /// All publications, from offset 1 on.
     history: Vec<Value>,
-    /// Publications that are not delivered, for who is to begin later.
+    /// The number of publications that a late subscription does not get.
     late: u64,
 }
 
@@ -112,7 +112,7 @@ impl Hub {
     }
 
     fn serve(&self, number: usize, stream: TcpStream) {
-        // Whatever it ends with, it is over.
+        // The connection is over, whatever the result.
         let _ = self.talk(number, &stream);
         for channel in self.lock().channels.values_mut() {
             channel.members.retain(|(member, _)| *member != number);
@@ -293,7 +293,7 @@ fn publication(identifier: &str, offset: Option<u64>, data: &Value) -> Value {
     message
 }
 
-/// Sends a text. Who is gone does not hear it.
+/// Sends a text. A closed connection does not get it.
 fn say(mut stream: &TcpStream, message: &Value) {
     let mut out = Vec::new();
     encode::write_frame(&mut out, Kind::Text.opcode(), message.to_string().as_bytes(), None);

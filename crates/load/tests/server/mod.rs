@@ -1,4 +1,4 @@
-//! A small server, one thread per connection, that answers as it should or makes one mistake.
+//! A small server, one thread per connection, that answers correctly or makes one mistake.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,27 +11,27 @@ use murre_codec::{
     CloseCode, Control, Decoded, Decoder, FrameLimits, Item, Kind, OpCode, Role, encode, handshake,
 };
 
-/// What it does wrong, once, on the connection that has had the fourth request of all.
+/// The server's mistake. It happens once, on the connection with the fourth request of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
     None,
-    /// One byte of an answer is another.
+    /// One byte of an answer is wrong.
     WrongByte,
     /// The answer lacks its last byte.
     Short,
-    /// The connection ends instead of the answer.
+    /// The connection closes instead of the answer.
     Dropped,
-    /// There is no answer, and the connection stays.
+    /// There is no answer, and the connection stays open.
     Silent,
-    /// The answer is not HTTP, or not a frame.
+    /// The answer is neither HTTP nor a frame.
     Garbage,
     /// Every upgrade is refused.
     NoUpgrade,
-    /// A WebSocket is closed in order instead of the answer.
+    /// A WebSocket closes with a close frame instead of the answer.
     Goodbye,
 }
 
-/// Starts it, on all of 127.0.0.0/8. It lives as long as the test.
+/// Starts the server, on all of 127.0.0.0/8. It runs until the test process ends.
 pub(crate) fn start(mistake: Mistake) -> SocketAddr {
     let listener = TcpListener::bind("0.0.0.0:0").expect("a free port");
     let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().expect("bound").port()));
@@ -46,7 +46,7 @@ pub(crate) fn start(mistake: Mistake) -> SocketAddr {
     address
 }
 
-/// The payload of the ping that every WebSocket is sent first.
+/// The payload of the ping that the server first sends on every WebSocket.
 const PING: &[u8] = b"are you there";
 
 struct Peer {
@@ -72,7 +72,8 @@ impl Peer {
             if upgraded {
                 let upgrade = handshake::check(&request).expect("our client");
                 handshake::accept(&mut answer, upgrade.key, None);
-                // Right behind the upgrade: must be answered before anything is said.
+                // Directly after the upgrade: the client must answer it before it sends any
+                // message.
                 encode::write_frame(&mut answer, OpCode::Control(Control::Ping), PING, None);
             } else if let Some(length) = request.query("length") {
                 let length = length.parse().expect("our client");
@@ -96,7 +97,7 @@ impl Peer {
         }
     }
 
-    /// Frames, after the upgrade.
+    /// Answers frames, after the upgrade.
     fn talk(&mut self, upper: bool) -> std::io::Result<()> {
         let limits = FrameLimits { role: Role::Server, message_bytes_max: 1 << 24 };
         let mut decoder = Decoder::default();
@@ -111,7 +112,7 @@ impl Peer {
                 at += consumed;
                 let Some(item) = item else { break };
                 let mut answer = Vec::new();
-                // Pings may cross: they are no answer to anything.
+                // Pings and pongs may cross: they do not answer the server's ping.
                 if !ponged && !matches!(item, Item::Pong(_) | Item::Ping(_)) {
                     return Err(ErrorKind::InvalidData.into());
                 }
@@ -152,7 +153,7 @@ impl Peer {
         }
     }
 
-    /// Makes the mistake, if its time has come.
+    /// Makes the mistake when its time has come.
     fn spoil(
         &self,
         mut body: Vec<u8>,
