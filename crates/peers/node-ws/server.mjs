@@ -1,7 +1,7 @@
-// A WebSocket server on Node's `ws`: an echo, and on /ws channels with a feed and a service, by the
-// words of docs/protocol.md that the load generator speaks. A publication is framed anew for each
-// subscriber, as `ws` has no other way. `lean` keeps no set of the clients; the flags of Node that
-// save memory are given by who starts it.
+// A WebSocket server on Node's `ws`: an echo, and on /ws channels with a feed and a service. It speaks
+// the part of docs/protocol.md that the load generator uses. It frames a publication anew for each
+// subscriber, because `ws` has no other way. `lean` keeps no set of the clients; the script that
+// starts the server sets Node's flags that save memory.
 // Usage: node server.mjs HOST PORT [lean]
 
 import { WebSocketServer } from 'ws'
@@ -76,8 +76,8 @@ function send(identifier, text) {
   for (const socket of channels.get(identifier) ?? []) socket.send(text)
 }
 
-// What a server of 2012 published by itself, each message to one random identifier that somebody has
-// subscribed to; those who read slowly are left out until they have read.
+// Publishes the feed of a server of 2012: each message goes to one random identifier with a
+// subscription. A slow subscriber gets no message until it has read the earlier ones.
 const feed = { runs: false, bytes: 0, rate: 0, sent: 0, begun: 0, request: 0 }
 const BATCH = 100
 const WAITING_BYTES_MAX = 64 * 1024

@@ -1,4 +1,5 @@
-//! The peers that publish do what they are measured for, as a client that is not ours sees it.
+//! The publishing peers do the work for which they are measured, checked with an independent
+//! client.
 
 #![forbid(unsafe_code)]
 
@@ -10,8 +11,8 @@ use tungstenite::{Message, WebSocket};
 
 mod peer;
 
-/// All subscribers of a channel hear what is published to it, in order, and nobody else does;
-/// nothing is heard any more after `unsubscribe`.
+/// All subscribers of a channel, and no other connection, receive its publications in order; after
+/// `unsubscribe` they receive nothing.
 #[test]
 fn tokio_broadcast_publishes() {
     let mut peer = start();
@@ -46,8 +47,8 @@ fn tokio_broadcast_publishes() {
     assert!(peer.end_by_sigterm());
 }
 
-/// Shows the article's messages: their size, that they are of the identifier subscribed to, that
-/// they end; and the answer to its request.
+/// Shows the messages of the article: their size, that they carry the identifier subscribed to,
+/// that they end; and the answer to its request.
 #[test]
 fn tokio_broadcast_feeds_and_serves() {
     let peer = start();

@@ -1,4 +1,5 @@
-//! The peers do what they are measured for: a client that is not ours gets its messages back.
+//! The echo peers do the work for which they are measured: an independent client gets its messages
+//! back.
 
 #![forbid(unsafe_code)]
 
@@ -12,32 +13,32 @@ use tungstenite::{Error, Message, WebSocket};
 
 mod peer;
 
-/// The usual server, with the library's own defaults.
+/// The usual server echoes, with the library's own defaults.
 #[test]
 fn tokio_tungstenite_echoes() {
     echoes(Peer::start(env!("CARGO_BIN_EXE_peer-tokio-tungstenite"), &[]));
 }
 
-/// A read buffer smaller than the longest message.
+/// The lean server echoes, with a read buffer smaller than the longest message.
 #[test]
 fn lean_tokio_tungstenite_echoes() {
     let peer = env!("CARGO_BIN_EXE_peer-tokio-tungstenite");
     echoes(Peer::start(peer, &["--read-buffer", "4096"]));
 }
 
-/// Hands shaken by hyper, which then lets go of the connection.
+/// The server echoes after hyper has handled the handshake.
 #[test]
 fn fastwebsockets_echoes() {
     echoes(Peer::start(env!("CARGO_BIN_EXE_peer-fastwebsockets"), &[]));
 }
 
-/// One task per connection, framed by our own codec.
+/// The server with one task per connection and our own codec echoes.
 #[test]
 fn tokio_uring_echoes() {
     echoes(Peer::start(env!("CARGO_BIN_EXE_peer-tokio-uring"), &[]));
 }
 
-/// A plain request gets an HTTP answer, and its connection is closed behind it.
+/// A plain request gets an HTTP response, and its connection then closes.
 #[test]
 fn tokio_uring_refuses_what_is_not_a_websocket() {
     use std::io::{Read, Write};
@@ -49,7 +50,7 @@ fn tokio_uring_refuses_what_is_not_a_websocket() {
     assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
 }
 
-/// Every kind of message there and back, on two connections at once, then the end of each.
+/// Checks that every kind of message comes back, on two connections at once, and then closes both.
 fn echoes(mut peer: Peer) {
     let mut clients = [peer.connect(), peer.connect()];
     for client in &mut clients {
@@ -67,7 +68,7 @@ fn echoes(mut peer: Peer) {
         }
         assert_eq!(client.read().unwrap(), Message::text("fragments"));
 
-        // Several at once, so that one read holds more than one frame.
+        // Several messages at once, so that one read holds more than one frame.
         for n in 0..100 {
             client.write(Message::text(n.to_string())).unwrap();
         }

@@ -1,7 +1,7 @@
 // A WebSocket server on uWebSockets and epoll, one thread, with the library's own settings: an echo,
-// and on /ws channels with a feed and a service, by the words of docs/protocol.md that the load
-// generator speaks, on the library's own topics. Commands are searched for what they hold, not
-// parsed. There are no lean settings: it keeps no buffer for a connection that is idle.
+// and on /ws channels with a feed and a service, on the library's own topics. It speaks the part of
+// docs/protocol.md that the load generator uses. It searches commands for their fields instead of
+// parsing them. It has no settings that save memory: an idle connection has no buffer.
 // Usage: peer-uwebsockets HOST PORT
 
 #include <chrono>
@@ -24,7 +24,7 @@ using Socket = uWS::WebSocket<false, true, Member>;
 
 static uWS::App app;
 
-// What is behind `"name":` in a command, without the quotes of a string.
+// The value after `"name":` in a command, without the quotes of a string.
 static std::string_view value(std::string_view text, std::string_view name) {
     std::string key = "\"" + std::string(name) + "\":";
     size_t at = text.find(key);
@@ -34,7 +34,7 @@ static std::string_view value(std::string_view text, std::string_view name) {
     return text.substr(0, text.find_first_of(",}"));
 }
 
-// The data of a publication: to the end of the command, or to the id behind it.
+// The data of a publication: up to the end of the command, or up to the id after the data.
 static std::string_view data_of(std::string_view text) {
     size_t from = text.find("\"data\":");
     if (from == text.npos) return "null";
@@ -47,7 +47,7 @@ static std::string_view data_of(std::string_view text) {
     return text;
 }
 
-// Who has subscribed to what, for the feed: the library does not tell.
+// The subscribers of each channel, for the feed: the library does not list them.
 struct Channels {
     std::unordered_map<std::string, std::unordered_set<Socket *>> members;
     std::vector<std::string> identifiers;
@@ -77,8 +77,8 @@ struct Channels {
 };
 static Channels channels;
 
-// What a server of 2012 published by itself, each message to one random identifier that somebody has
-// subscribed to; those who read slowly are left out until they have read.
+// Publishes the feed of a server of 2012: each message goes to one random identifier with a
+// subscription. A slow subscriber gets no message until it has read the earlier ones.
 struct Feed {
     static constexpr int batch = 100;
     static constexpr unsigned waiting_bytes_max = 64 * 1024;

@@ -1,5 +1,6 @@
-//! fastwebsockets on tokio, one task per connection, as its authors' echo server has it: hyper takes
-//! the handshake. It has no lean settings: what it reads into is 8 KiB for each connection, always.
+//! fastwebsockets on tokio, one task per connection, like its authors' echo server: hyper handles
+//! the handshake. It has no settings that save memory: each connection always has a read buffer of
+//! 8 KiB.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +23,7 @@ use tokio::task::unconstrained;
 /// A WebSocket echo server on fastwebsockets, one thread.
 #[derive(Parser)]
 struct Args {
-    /// Where to listen; port 0 lets the kernel choose.
+    /// The address to listen on; port 0 lets the kernel choose.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: SocketAddr,
 }
@@ -35,14 +36,14 @@ fn main() -> anyhow::Result<()> {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => drop(tokio::spawn(serve(stream))),
-                // No descriptor is free: one will be when a connection closes.
+                // No descriptor is free until a connection closes.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         }
     })
 }
 
-/// One connection until it is a WebSocket, which then has a task of its own.
+/// Serves one connection until it is a WebSocket, which then has its own task.
 async fn serve(stream: TcpStream) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let connection =
@@ -58,14 +59,14 @@ async fn shake_hands(
     Ok(response)
 }
 
-/// One WebSocket, to its end.
+/// Echoes the messages of one WebSocket, to its end.
 async fn echo(upgraded: UpgradeFut) -> Result<(), WebSocketError> {
     let mut socket = FragmentCollector::new(upgraded.await?);
     loop {
         let frame = socket.read_frame().await?;
         match frame.opcode {
             OpCode::Text | OpCode::Binary => socket.write_frame(frame).await?,
-            // The library has answered it.
+            // The library has answered the close frame.
             OpCode::Close => return Ok(()),
             _ => {}
         }

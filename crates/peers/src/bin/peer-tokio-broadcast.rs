@@ -1,6 +1,6 @@
-//! The usual Rust way to publish to many: tokio-tungstenite, one task per connection, and a
-//! `tokio::sync::broadcast` channel for each identifier. Speaks on every path the words of
-//! docs/protocol.md that the load generator does, with the feed and the service of its scenarios.
+//! The usual Rust way to publish to many connections: tokio-tungstenite, one task per connection,
+//! and a `tokio::sync::broadcast` channel for each identifier. On every path it speaks the part of
+//! docs/protocol.md that the load generator uses, with the feed and the service of its scenarios.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::{Message, Result, Utf8Bytes};
 /// A publish and subscribe server on tokio's broadcast channels, one thread.
 #[derive(Parser)]
 struct Args {
-    /// Where to listen; port 0 lets the kernel choose.
+    /// The address to listen on; port 0 lets the kernel choose.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: SocketAddr,
 }
@@ -41,26 +41,26 @@ fn main() -> anyhow::Result<()> {
                 Ok((stream, address)) => {
                     drop(tokio::spawn(serve(stream, address.ip(), Arc::clone(&hub))));
                 }
-                // No descriptor is free: one will be when a connection closes.
+                // No descriptor is free until a connection closes.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         }
     })
 }
 
-/// The channels, and what is published by itself.
+/// The channels, and the state of the feed.
 #[derive(Default)]
 struct Hub {
     channels: Mutex<HashMap<String, Sender<Utf8Bytes>>>,
     feed: Mutex<Feed>,
 }
 
-/// What the last `feed` command said.
+/// The arguments of the last `feed` command.
 #[derive(Clone, Copy, Default)]
 struct Feed {
     bytes: usize,
     rate: f64,
-    /// Counts the commands.
+    /// The number of `feed` commands.
     number: u64,
 }
 
@@ -101,13 +101,13 @@ impl Hub {
 
     fn publish(&self, identifier: &str, message: impl Into<Utf8Bytes>) {
         if let Some(channel) = self.channels().get(identifier) {
-            // Nobody listens any more: nobody misses it.
+            // Without subscribers the message is dropped.
             let _ = channel.send(message.into());
         }
     }
 }
 
-/// One connection, from its handshake to its end.
+/// Serves one connection, from its handshake to its end.
 async fn serve(stream: TcpStream, address: IpAddr, hub: Arc<Hub>) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut socket = accept_async(stream).await?;
@@ -142,7 +142,7 @@ async fn serve(stream: TcpStream, address: IpAddr, hub: Arc<Hub>) -> Result<()> 
     }
 }
 
-/// Does what a command says. Gives the answer, if there is one.
+/// Executes a command. Returns the answer, if it has one.
 fn obey(
     text: &str,
     address: IpAddr,
@@ -190,8 +190,8 @@ fn obey(
     Some(answer)
 }
 
-/// What a server of 2012 published by itself: each message to one random identifier that somebody has
-/// subscribed to; one for which much waits is left out.
+/// Publishes the feed of a server of 2012: each message goes to one random identifier with a
+/// subscription. A message for a channel with a long queue is left out.
 async fn feed(hub: Arc<Hub>) {
     let (mut number, mut begun, mut sent, mut request) = (0, Instant::now(), 0.0, 0_u64);
     let mut identifiers = Vec::new();
@@ -234,10 +234,10 @@ fn message(request: u64, identifier: &str, bytes: usize) -> String {
     text + "\"}}"
 }
 
-/// Publications of one channel that may wait for its slowest subscriber.
+/// The largest number of publications that wait for the slowest subscriber of a channel.
 const WAITING_MAX: usize = 1024;
 
-/// Messages of the feed that may wait in one channel.
+/// The largest number of messages of the feed that wait in one channel.
 const FEED_WAITING_MAX: usize = 16;
 const FEED_BATCH: f64 = 100.0;
 const FEED_PAUSE: Duration = Duration::from_millis(1);

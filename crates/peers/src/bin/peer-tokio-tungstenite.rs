@@ -16,10 +16,11 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 /// A WebSocket echo server on tokio-tungstenite, one thread.
 #[derive(Parser)]
 struct Args {
-    /// Where to listen; port 0 lets the kernel choose.
+    /// The address to listen on; port 0 lets the kernel choose.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: SocketAddr,
-    /// Bytes of each connection's read buffer: 4096 is the lean server, left out is the usual one.
+    /// Bytes of each connection's read buffer: 4096 for the lean server; the library's default if
+    /// omitted.
     #[arg(long, value_name = "BYTES")]
     read_buffer: Option<usize>,
 }
@@ -36,19 +37,19 @@ fn main() -> anyhow::Result<()> {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => drop(tokio::spawn(echo(stream, config))),
-                // No descriptor is free: one will be when a connection closes.
+                // No descriptor is free until a connection closes.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         }
     })
 }
 
-/// One connection, from its handshake to its end.
+/// Serves one connection, from its handshake to its end.
 async fn echo(stream: TcpStream, config: WebSocketConfig) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut socket = accept_async_with_config(stream, Some(config)).await?;
     while let Some(message) = socket.next().await.transpose()? {
-        // The library answers pings and closes itself.
+        // The library answers pings and close frames itself.
         if message.is_text() || message.is_binary() {
             socket.send(message).await?;
         }

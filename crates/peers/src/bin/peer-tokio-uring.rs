@@ -1,5 +1,5 @@
 //! A WebSocket server on tokio-uring, one task per connection, each waiting in a read that owns its
-//! buffer. It frames with our own codec, so that the runtime is what is measured.
+//! buffer. It uses our own codec for frames, so that the comparison measures the runtime.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ use tokio_uring::net::{TcpListener, TcpStream};
 /// A WebSocket echo server on tokio-uring, one thread.
 #[derive(Parser)]
 struct Args {
-    /// Where to listen; port 0 lets the kernel choose.
+    /// The address to listen on; port 0 lets the kernel choose.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: SocketAddr,
 }
@@ -32,21 +32,21 @@ fn main() -> anyhow::Result<()> {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => drop(tokio_uring::spawn(serve(stream))),
-                // No descriptor is free: one will be when a connection closes.
+                // No descriptor is free until a connection closes.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         }
     })
 }
 
-/// One connection, from its handshake to its end.
+/// Serves one connection, from its handshake to its end.
 async fn serve(stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = Vec::with_capacity(READ_BYTES);
     let mut out = Vec::new();
     let mut echo = Echo::Handshake(RequestDecoder::default());
     loop {
-        // What is not taken yet stays in front of what the next read brings.
+        // Unconsumed bytes stay in front of the bytes of the next read.
         let held = input.len();
         if held == input.capacity() {
             input.reserve(READ_BYTES);
@@ -70,17 +70,18 @@ async fn serve(stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// What one connection has said so far, without its socket.
+/// The state of one connection, without its socket.
 enum Echo {
-    /// The request is not whole yet.
+    /// The request is incomplete.
     Handshake(RequestDecoder),
-    /// A WebSocket, with what has come of a message that is not whole yet.
+    /// A WebSocket, with the part of an incomplete message that has arrived.
     Open { decoder: Decoder, message: Vec<u8> },
 }
 
 impl Echo {
-    /// Puts the answers to `input` into `out`. `Continue` with how many of its bytes are taken, the
-    /// rest to be offered again with more behind it; `Break` where nothing more will be answered.
+    /// Puts the answers to `input` into `out`. Returns `Continue` with the number of consumed
+    /// bytes; the caller offers the rest again, followed by more. Returns `Break` if no further
+    /// answer follows.
     fn received(&mut self, input: &mut [u8], out: &mut Vec<u8>) -> ControlFlow<(), usize> {
         match self {
             Echo::Handshake(request) => {
@@ -96,8 +97,8 @@ impl Echo {
     }
 }
 
-/// Answers the request. `Continue` with the bytes it took, 0 while it is not whole; `Break` where
-/// the answer is a refusal.
+/// Answers the request. Returns `Continue` with the number of consumed bytes, 0 while the request
+/// is incomplete, or `Break` if the answer is a refusal.
 fn shake_hands(
     decoder: &mut RequestDecoder,
     input: &[u8],
@@ -119,7 +120,8 @@ fn shake_hands(
     Break(())
 }
 
-/// Sends back every message in `input`. `Continue` with the bytes taken, `Break` after a close frame.
+/// Sends back every message in `input`. Returns `Continue` with the number of consumed bytes, or
+/// `Break` after a close frame.
 fn echo(
     decoder: &mut Decoder,
     message: &mut Vec<u8>,
@@ -162,7 +164,7 @@ fn echo(
     }
 }
 
-/// As much as the lean tokio-tungstenite peer reads at once.
+/// The read size of the lean tokio-tungstenite peer.
 const READ_BYTES: usize = 4096;
 
 const LIMITS: FrameLimits = FrameLimits { role: Role::Server, message_bytes_max: 16 << 20 };

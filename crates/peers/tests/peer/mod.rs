@@ -1,4 +1,4 @@
-//! A peer, as the tests start it and talk to it.
+//! A peer that the tests start and connect to.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tungstenite::WebSocket;
 
-/// A running peer, killed when the test ends, however it ends.
+/// A running peer, killed when the value is dropped.
 pub(crate) struct Peer {
     child: Child,
     pub(crate) address: SocketAddr,
