@@ -1,5 +1,5 @@
-//! What the simulations of several crates share: which seeds to run, on all cores, and the message of a
-//! run that panics.
+//! The common part of the simulations of several crates: choosing the seeds, running them on all
+//! cores, and catching the message of a panic.
 
 mod panics;
 mod seeds;

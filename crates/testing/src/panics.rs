@@ -1,4 +1,4 @@
-//! Panics as values.
+//! Turns panics into values.
 
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
@@ -9,7 +9,7 @@ thread_local! {
     static MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs `run`, and returns the message of its panic, with its place, instead of printing it.
+/// Runs `run`. If it panics, returns the message and its source location instead of printing them.
 ///
 /// # Errors
 /// The message, if `run` panics.
@@ -40,7 +40,8 @@ pub fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, String> {
 mod tests {
     use super::*;
 
-    /// A panic becomes its message and place, a value passes through, and the next call starts anew.
+    /// A panic becomes its message and location, a value passes through, and the next call starts
+    /// afresh.
     #[test]
     fn panics_become_messages() {
         let message = catch_panic(|| panic!("seed {}", 17)).expect_err("it panics");

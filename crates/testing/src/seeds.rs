@@ -1,12 +1,12 @@
-//! Seeds of runs.
+//! Seeds of simulation runs.
 
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-/// The seeds to run: the one in the environment variable `SEED`, or else as many as `SEEDS` says, or else
-/// `count`.
+/// The seeds to run: the one in the environment variable `SEED`, or else the first `SEEDS`, or else
+/// the first `count`.
 pub fn seeds(count: u64) -> Range<u64> {
     match env_number("SEED") {
         Some(seed) => seed..seed.saturating_add(1),
@@ -14,17 +14,18 @@ pub fn seeds(count: u64) -> Range<u64> {
     }
 }
 
-/// The number in an environment variable, if there is one.
+/// The number in an environment variable, if it is set.
 ///
 /// # Panics
-/// If the variable is set to anything else: a test must not run other seeds than it was asked to.
+/// If the variable holds anything but a number: the test would otherwise run other seeds than
+/// requested.
 pub fn env_number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
 
-/// The lowest seed for which `fails` is true, run on all cores. Seeds above one that has failed are not
-/// run.
+/// The lowest seed for which `fails` returns true; all cores run seeds. Seeds above one that has
+/// failed are not run.
 pub fn first_failure(seeds: Range<u64>, fails: impl Fn(u64) -> bool + Sync) -> Option<u64> {
     let (next, end) = (AtomicU64::new(seeds.start), AtomicU64::new(seeds.end));
     thread::scope(|scope| {
@@ -50,7 +51,7 @@ pub fn first_failure(seeds: Range<u64>, fails: impl Fn(u64) -> bool + Sync) -> O
 mod tests {
     use super::*;
 
-    /// Of several seeds that fail the lowest is found, and none if none fails.
+    /// If several seeds fail, the lowest is returned, and if none fails, none.
     #[test]
     fn the_lowest_failure_is_found() {
         assert_eq!(first_failure(3..1000, |seed| seed % 100 == 42), Some(42));
