@@ -1,5 +1,5 @@
-//! A whole shard on the simulated ring, which does what bytes say. The modules are those of the
-//! scenarios of `murre-core`, which know each other from the root.
+//! A whole shard on the simulated ring, driven by the input bytes. The modules are those of the
+//! scenarios of `murre-core`, which refer to each other from the crate root.
 
 #![no_main]
 #![expect(dead_code, reason = "other scenarios use it")]

@@ -1,9 +1,9 @@
-//! What fuzzing has found worth keeping, for the tests of the crates: each includes this file.
+//! The inputs that fuzzing has kept, for the tests of the crates: each includes this file.
 
 use std::fs;
 use std::path::Path;
 
-/// Holds every file of a target's corpus against its oracle.
+/// Runs `check` on every file of a target's corpus.
 pub(crate) fn each(target: &str, check: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let files = fs::read_dir(&corpus).unwrap_or_else(|error| panic!("{corpus:?}: {error}"));
@@ -11,7 +11,7 @@ pub(crate) fn each(target: &str, check: fn(&[u8])) {
     paths.sort();
     assert!(paths.len() > 10, "{corpus:?} has {} files", paths.len());
     for path in paths {
-        // Shown if it fails.
+        // The test harness shows the path if the check fails.
         println!("{}", path.display());
         check(&fs::read(&path).expect("a file"));
     }

@@ -1,9 +1,9 @@
-//! Choices made by bytes: those of a fuzzer, or those that follow from a seed. Included by the
-//! oracles that do something of their own accord.
+//! Choices made by bytes, which come from a fuzzer or from a seed. The oracles that make choices of
+//! their own include this file.
 
 use std::collections::VecDeque;
 
-/// As many throws as there are bytes; then everything is the first choice.
+/// One choice for each byte; without further bytes every choice is the first.
 pub(crate) struct Dice(VecDeque<u8>);
 
 impl Dice {
@@ -15,13 +15,13 @@ impl Dice {
         !self.0.is_empty()
     }
 
-    /// Below `end`, which is at most 256.
+    /// A number below `end`, which is at most 256.
     pub(crate) fn number(&mut self, end: u32) -> u32 {
         assert!((1..=256).contains(&end), "a byte chooses");
         u32::from(self.0.pop_front().unwrap_or(0)) % end
     }
 
-    /// Into something of this length.
+    /// An index into a sequence of this length.
     pub(crate) fn index(&mut self, len: usize) -> usize {
         self.number(len.clamp(1, 256) as u32) as usize
     }
