@@ -118,8 +118,8 @@ impl<H: Handler> Serve<H> {
         Duration::from_millis(self.millis(out.now()).wrapping_sub(deferred.since).into())
     }
 
-    /// Milliseconds from the start of the server to `now`, modulo 2^32: 49 days, which is longer than any
-    /// interval.
+    /// Milliseconds from the start of the server to `now`, modulo 2^32: 49 days, which is longer
+    /// than any interval.
     pub(super) fn millis(&self, now: Instant) -> u32 {
         now.saturating_duration_since(self.began).as_millis() as u32
     }

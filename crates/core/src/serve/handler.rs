@@ -108,8 +108,8 @@ pub trait Handler {
     /// All bytes that were queued for the session have been sent.
     fn drained(&mut self, _conn: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
 
-    /// The session has ended, with its connection or with its deferred answer. Called once for every
-    /// session.
+    /// The session has ended, with its connection or with its deferred response. Called once for
+    /// every session.
     fn close(
         &mut self,
         _conn: ConnId,

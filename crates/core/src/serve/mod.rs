@@ -120,8 +120,8 @@ pub enum ServeMail<M> {
     App(M),
 }
 
-/// The counters of [`Serve`], beside the shard's [`Counters`](crate::Counters): totals, unless a field
-/// says "now".
+/// The counters of [`Serve`], beside the shard's [`Counters`](crate::Counters): totals, unless a
+/// field says "now".
 #[derive(Debug, Default)]
 pub struct ServeCounters {
     /// Requests answered, including refused ones.

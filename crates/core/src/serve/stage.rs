@@ -66,8 +66,8 @@ pub struct Http {
     pub(super) answered: bool,
     /// The peer is a proxy, whose requests name their clients.
     pub(super) proxied: bool,
-    /// The limit of its address that the connection exceeds: the first request is refused, unless it is
-    /// a health check.
+    /// The limit of its address that the connection exceeds: the first request is refused, unless
+    /// it is a health check.
     pub(super) excess: Option<Excess>,
 }
 
