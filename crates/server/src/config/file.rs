@@ -1,5 +1,5 @@
-//! The TOML file: each of its keys is handed to the parser of the command line as the flag of that
-//! name, so that the file takes the same values and gives the same errors.
+//! The TOML file. Each key becomes the flag of the same name for the parser of the command line, so
+//! the file takes the same values and gives the same errors.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,10 +10,11 @@ use clap::parser::ValueSource;
 
 use super::nearest::nearest;
 
-/// The flags that stand for the file's keys, except for settings that are `given` already.
+/// The keys of the file as flags, without the settings that are `given` on the command line or in
+/// the environment.
 ///
 /// # Errors
-/// The file cannot be read, is not TOML, or has a key that is no setting of `serve`.
+/// The file cannot be read, is not TOML, or has a key that is not a setting of `serve`.
 pub(super) fn flags(
     path: &Path,
     serve: &clap::Command,
@@ -54,7 +55,7 @@ pub(super) fn flags(
     Ok(flags)
 }
 
-/// The file's tables `[namespace.NAME]`, each as the value of one `--namespace`.
+/// The tables `[namespace.NAME]` of the file, each as the value of one `--namespace`.
 fn namespaces(tables: &toml::Table) -> Result<Vec<String>, String> {
     let namespace = |(name, rules): (&String, &toml::Value)| {
         let toml::Value::Table(rules) = rules else {
@@ -74,7 +75,7 @@ fn namespaces(tables: &toml::Table) -> Result<Vec<String>, String> {
     tables.iter().map(namespace).collect()
 }
 
-/// The text, unless it would end its part of the flag's value.
+/// The text; `None` if it has a character that separates parts of the flag's value.
 fn plain(text: &str) -> Option<&str> {
     (!text.contains([',', ';', '='])).then_some(text)
 }

@@ -1,62 +1,63 @@
-//! The limits among the settings: what clients may cost. `docs/limits.md` describes each.
+//! The settings that limit the resources of clients. `docs/limits.md` describes each.
 
 use clap::{Args, value_parser};
 use serde::Serialize;
 
 use super::values::Seconds;
 
-/// Every limit of `murre serve`; `limits` in `/stats`.
+/// Every limit of `murre serve`. `/stats` shows them as `limits`.
 #[derive(Clone, Debug, Args, Serialize)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct LimitSettings {
-    /// Connections, over all shards [default: what the limit of open files allows]
+    /// Connections, over all shards [default: the most that the limit of open files allows]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=16_000_000))]
     pub(crate) max_conns: Option<u32>,
 
-    // About half of what a core can take (56,250: bench-results, 18,000 idle WebSockets), so that
-    // the other half is left to those who are connected.
-    /// Connections accepted per second, and a tenth of that at once; more wait in the backlog
-    /// [default: 25,000 for each core]
+    // About half of the rate that one core can accept (56,250: bench-results, 18,000 idle
+    // WebSockets). The other half of the core is left for connected clients.
+    /// Connections accepted per second, and at once a tenth of that; further ones wait in the
+    /// backlog [default: 25,000 for each core]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=100_000_000))]
     pub(crate) max_accepts_per_second: Option<u32>,
 
-    // A storm takes 26 MB for each core between two readings, and messages take more.
+    // A connection storm takes 26 MB for each core between two readings, and messages take more.
     /// Bytes of free memory, of the machine and of the control group, below which new connections
-    /// are refused; below half of it they wait. 0: no floor [default: a twentieth of the memory, from
-    /// 64 MiB to 512 MiB; a quarter of a bound below 256 MiB]
+    /// are refused; below half of it new connections wait. 0: no floor [default: a twentieth of the
+    /// memory, from 64 MiB to 512 MiB; a quarter of a bound below 256 MiB]
     #[arg(long, value_name = "N")]
     pub(crate) memory_floor_bytes: Option<u64>,
 
-    // A machine with enough memory is at 0, one that swaps all the time is near 100.
+    // The pressure of a machine with enough memory is 0; the pressure of one that swaps all the
+    // time is near 100.
     /// Percent of the last ten seconds in which all tasks waited for memory, above which new
     /// connections are refused; 100: no limit
     #[arg(long, value_name = "PERCENT")]
     #[arg(default_value_t = 20, value_parser = value_parser!(u8).range(1..=100))]
     pub(crate) max_memory_pressure: u8,
 
-    // A carrier's NAT has some hundred people behind one address, an office a few thousand at most:
-    // the limit stops one host that takes everything, not them. After a restart all of them may
-    // connect again at once.
+    // A carrier's NAT has some hundred people behind one address, an office a few thousand at most.
+    // The limit stops one host that takes all connections, but not these networks. After a restart
+    // all of their clients may connect again at once.
     /// Connections of one address (of IPv6: a /64; loopback is not counted); 0: no limit
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) max_conns_per_address: u32,
 
-    /// Connections that one address may open per second, ten times as many at once; 0: no limit
+    /// Connections that one address may open per second, and at once ten times as many; 0: no limit
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) max_handshakes_per_second: u32,
 
-    // A check takes up to 0.7 ms of a shard's time (RS256; ES256: 0.23 ms).
-    /// Tokens of one address that may turn out to be bad per second, and twice as many at once; more
-    /// are refused without a check; 0: no limit
+    // A signature check takes up to 0.7 ms of a shard's time (RS256; ES256: 0.23 ms).
+    /// Bad tokens per second of one address, and at once twice as many; further tokens are refused
+    /// without a check; 0: no limit
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) max_bad_tokens_per_second: u32,
 
-    /// Seconds in which a request's head must arrive; for the first request since the connection was
-    /// accepted
+    /// Seconds in which a request's head must arrive; for the first request since the connection
+    /// was accepted
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     pub(crate) handshake_timeout: Seconds,
 
-    // The slowest uplink in use, GPRS, makes 2,500.
+    // The slowest uplink in use, GPRS, has 2,500 bytes per second.
     /// Bytes per second at which bodies and messages must arrive, after the handshake timeout
     #[arg(long, value_name = "N")]
     #[arg(default_value_t = 1000, value_parser = value_parser!(u32).range(1..))]
@@ -67,7 +68,8 @@ pub(crate) struct LimitSettings {
     #[arg(default_value_t = 32 << 10, value_parser = value_parser!(u32).range(256..=1 << 16))]
     pub(crate) max_head_bytes: u32,
 
-    // An event stream of 32 channels of 255 bytes, each byte as %XX, takes 24,773.
+    // The target of an event stream of 32 channels of 255 bytes, each byte as %XX, has 24,773
+    // bytes.
     /// Longest request target (path and query), in bytes
     #[arg(long, value_name = "N")]
     #[arg(default_value_t = 28 << 10, value_parser = value_parser!(u32).range(64..=1 << 16))]
@@ -106,20 +108,21 @@ pub(crate) struct LimitSettings {
     #[arg(long, value_name = "SECONDS", default_value = "25")]
     pub(crate) ping_interval: Seconds,
 
-    /// Seconds in which something must arrive after a ping
+    /// Seconds after a ping in which the client must send any bytes
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     pub(crate) pong_timeout: Seconds,
 
-    /// Bytes that may be queued for one connection; a client that reads too slowly for this is closed
+    /// Bytes that may be queued for one connection; a client that reads too slowly for this is
+    /// disconnected
     #[arg(long, value_name = "N")]
     #[arg(default_value_t = 1 << 20, value_parser = value_parser!(u32).range(1024..=1 << 30))]
     pub(crate) max_send_bytes: u32,
 
-    /// Seconds after which a connection that takes none of the bytes queued for it is closed
+    /// Seconds after which a connection is closed if its client reads none of the queued bytes
     #[arg(long, value_name = "SECONDS", default_value = "25")]
     pub(crate) slow_timeout: Seconds,
 
-    /// Seconds without taking a byte after which a reader counts as slow: if it falls out of a
+    /// Seconds without reading a byte after which a client counts as slow: if it falls out of a
     /// channel's log, the namespace's rule `slow` applies
     #[arg(long, value_name = "SECONDS", default_value = "1")]
     pub(crate) slow_grace: Seconds,
@@ -134,7 +137,7 @@ pub(crate) struct LimitSettings {
     #[arg(default_value_t = 64 << 20, value_parser = value_parser!(u64).range(1024..=LOG_BYTES_MAX))]
     pub(crate) max_logs_bytes: u64,
 
-    /// Commands that one connection may send per second, twice as many at once
+    /// Commands that one connection may send per second, and at once twice as many
     #[arg(long, value_name = "N")]
     #[arg(default_value_t = 100, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_commands_per_second: u32,
@@ -164,5 +167,5 @@ pub(crate) struct LimitSettings {
     pub(crate) max_files_bytes: u32,
 }
 
-/// 1 TiB: more than a machine has to spare.
+/// 1 TiB: more memory than a machine can spare for logs.
 const LOG_BYTES_MAX: u64 = 1 << 40;

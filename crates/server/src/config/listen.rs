@@ -1,4 +1,4 @@
-//! Where to listen, as settings name it.
+//! Addresses to listen at, in the forms that settings take.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use murre_core::Listener;
 pub(crate) enum Listen {
     /// `127.0.0.1:8000`, `[::1]:8000`.
     Address(SocketAddr),
-    /// `localhost:8000`: every address that the name has.
+    /// `localhost:8000`: every address to which the name resolves.
     Name(String, u16),
     /// `:8000`: all addresses of the machine.
     AllAddresses(u16),
@@ -22,7 +22,10 @@ pub(crate) enum Listen {
 }
 
 impl Listen {
-    /// Where `listener` listens.
+    /// The address or path of `listener`.
+    ///
+    /// # Errors
+    /// The kernel does not report the address.
     pub(crate) fn of(listener: &Listener) -> io::Result<Self> {
         match listener.path() {
             Some(path) => Ok(Listen::Unix(path.to_owned())),
@@ -73,7 +76,8 @@ impl fmt::Display for Listen {
 mod tests {
     use super::*;
 
-    /// Each form is read and written in the same way; other texts get an error that names the forms.
+    /// Each form of an address is parsed and displayed as the same text; other texts get an error
+    /// that names the forms.
     #[test]
     fn forms_of_addresses() {
         for text in [

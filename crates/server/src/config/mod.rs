@@ -1,7 +1,9 @@
-//! Configuration: flags, `MURRE_*` environment variables and a TOML file, in this order of precedence.
+//! Configuration: flags, `MURRE_*` environment variables and a TOML file, in this order of
+//! precedence.
 //!
 //! A setting is declared once, as a field of [`Config`] or [`LimitSettings`]; all its names follow
-//! from the field's. The environment and the file are read by the parser of the command line.
+//! from the name of the field. The parser of the command line also reads the environment and the
+//! file.
 
 mod file;
 mod limits;
@@ -46,12 +48,13 @@ pub(crate) enum Command {
     Serve(Box<Config>),
 }
 
-/// Why there is no configuration.
+/// The reason why there is no configuration.
 #[derive(Debug)]
 pub(crate) enum ConfigError {
-    /// Bad arguments or variables, or a request for help: the parser has its own text and exit code.
+    /// Bad arguments or variables, or a request for help. The parser has its own text and exit
+    /// code.
     Arguments(clap::Error),
-    /// The file cannot be read, or a setting in it is wrong.
+    /// The configuration file cannot be read, or a setting in it is wrong.
     File { path: PathBuf, problem: String },
 }
 
@@ -68,6 +71,9 @@ impl fmt::Display for ConfigError {
 
 impl Cli {
     /// Reads the command line and, for settings that it leaves open, the environment and the file.
+    ///
+    /// # Errors
+    /// An argument, a variable or a setting of the file is wrong, or the file cannot be read.
     pub(crate) fn read(arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
         let matches = command().try_get_matches_from(&arguments).map_err(ConfigError::Arguments)?;
         let cli = Cli::from_arg_matches(&matches).and_then(Cli::checked);
@@ -85,7 +91,7 @@ impl Cli {
         cli.map_err(|error| wrong(first_line(&error)))
     }
 
-    /// Checks the rules between settings; the parser knows only those of each value.
+    /// Checks the rules between settings; the parser checks each value alone.
     fn checked(self) -> Result<Self, clap::Error> {
         let Command::Serve(config) = &self.command;
         if config.proxy_protocol && config.trusted_proxy.is_empty() {
@@ -104,8 +110,8 @@ impl Cli {
     }
 }
 
-/// The parser of the command line, in which each flag of `serve` has its variable. An empty variable
-/// counts as not set: that is what templates of containers make of a value that is left out.
+/// The parser of the command line, in which each flag of `serve` has its variable. An empty
+/// variable counts as not set, because container templates write an empty value for a missing one.
 fn command() -> clap::Command {
     let with_variable = |setting: Arg| {
         let name = variable(&setting);
@@ -115,15 +121,16 @@ fn command() -> clap::Command {
     Cli::command().mut_subcommand("serve", |serve| serve.mut_args(with_variable))
 }
 
-/// The variable of a setting.
+/// The name of the environment variable of a setting.
 fn variable(setting: &Arg) -> String {
     format!("{PREFIX}{}", setting.get_id().as_str().to_uppercase())
 }
 
 const PREFIX: &str = "MURRE_";
 
-/// Variables of the environment that begin with `MURRE_` and are no setting, each with the setting's
-/// that is nearest to it, if one is near: misspelt ones, or those of other tools.
+/// Environment variables that begin with `MURRE_` and belong to no setting, each with the setting's
+/// variable of a similar name, if there is one. Such a variable is misspelt or belongs to another
+/// tool.
 pub(crate) fn unknown_variables() -> Vec<(String, Option<String>)> {
     let cli = Cli::command();
     let known: Vec<String> = serve(&cli).get_arguments().map(variable).collect();
@@ -138,12 +145,12 @@ pub(crate) fn unknown_variables() -> Vec<(String, Option<String>)> {
         .collect()
 }
 
-/// The command whose flags are the settings.
+/// The command `serve`, whose flags are the settings.
 fn serve(command: &clap::Command) -> &clap::Command {
     command.find_subcommand("serve").expect("`serve` is declared")
 }
 
-/// The parser's message without its advice, which is about the command line.
+/// The first line of the parser's message. The other lines give advice about the command line.
 fn first_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
@@ -151,8 +158,8 @@ fn first_line(error: &clap::Error) -> String {
 }
 
 impl Config {
-    /// The configuration in force: settings that were left to the machine have the values that were
-    /// chosen, and addresses their ports.
+    /// The configuration in force. Settings that were left open have the values that the server
+    /// chose, and addresses have the ports that the kernel chose.
     pub(crate) fn in_force(&self, plan: &Plan, listen: Vec<Listen>, admin: Listen) -> Self {
         let limits = LimitSettings {
             max_conns: Some(plan.conns_max()),
@@ -170,7 +177,7 @@ impl Config {
         }
     }
 
-    /// Every setting by its name: first those that are no limits, then the limits.
+    /// Every setting by its name: the settings that are not limits, then the limits.
     pub(crate) fn by_name(&self) -> (Map<String, Value>, Map<String, Value>) {
         let table = serde_json::to_value(self).expect("settings are numbers, texts and lists");
         let Value::Object(mut settings) = table else { panic!("a struct is an object") };
@@ -185,7 +192,7 @@ impl Config {
         Namespaces::new(&self.namespace).expect("names were checked to be there once")
     }
 
-    /// The files of the keys that tokens are verified with.
+    /// The files of the keys with which tokens are verified.
     pub(crate) fn key_files(&self) -> KeyFiles {
         KeyFiles {
             secrets: self.jwt_hmac_secret_file.clone(),
@@ -194,7 +201,7 @@ impl Config {
         }
     }
 
-    /// What a token must have beside a good signature.
+    /// The claims that a token must have besides a good signature.
     pub(crate) fn required_of_tokens(&self) -> Required {
         Required {
             audience: self.jwt_audience.as_deref().map(Box::from),
@@ -202,7 +209,7 @@ impl Config {
         }
     }
 
-    /// Which proxies are trusted to name the address of a connection.
+    /// The proxies that are trusted to name the address of a client.
     pub(crate) fn proxies(&self) -> Proxies {
         let trusted = &self.trusted_proxy;
         Proxies {
@@ -212,7 +219,7 @@ impl Config {
         }
     }
 
-    /// The longest names and payloads.
+    /// The limits of names and payloads, in bytes.
     pub(crate) fn name_and_payload_limits(&self) -> Limits {
         Limits {
             name_bytes_max: usize::from(self.limits.max_name_bytes),
@@ -222,13 +229,13 @@ impl Config {
 }
 
 impl LimitSettings {
-    /// The most connections accepted per second on so many cores.
+    /// The most connections that the server accepts per second on a machine with `cores` cores.
     pub(crate) fn accepts_per_second(&self, cores: usize) -> u32 {
         let cores = u32::try_from(cores).unwrap_or(u32::MAX);
         self.max_accepts_per_second.unwrap_or(ACCEPTS_PER_CORE.saturating_mul(cores))
     }
 
-    /// The limits of one address; 0 is no limit.
+    /// The limits of one client address. A setting of 0 gives `None`: no limit.
     pub(crate) fn of_addresses(&self) -> AddressLimits {
         let limit = |number| (number > 0).then_some(number);
         AddressLimits {

@@ -1,15 +1,15 @@
-//! What a misspelt name was meant to be.
+//! Suggestions for misspelt names.
 
-/// The name of `known` that is nearest to `name`: with the fewest letters to change, if those are at
-/// most a third of it.
+/// The name of `known` with the smallest edit distance to `name`, if the distance is at most a
+/// third of the length of `name`.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let with_distance = known.map(|known| (distance(name, known), known));
     let (distance, known) = with_distance.min()?;
     (distance <= name.len() / 3).then_some(known)
 }
 
-/// How many letters must be inserted, deleted or replaced to make one text of the other (Levenshtein
-/// 1966). Row by row: the distances of the texts' beginnings.
+/// The edit distance of two texts in bytes: insertions, deletions and replacements (Levenshtein
+/// 1966). The loop computes one row of the matrix of distances between prefixes at a time.
 fn distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (done, letter) in from.bytes().enumerate() {
@@ -28,7 +28,7 @@ fn distance(from: &str, to: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// The nearest name is found, and none where no name is near.
+    /// The nearest name is found; a name that resembles no known name gets no suggestion.
     #[test]
     fn misspelt_names() {
         let known = || ["shards", "max-conns", "max-channels"].into_iter();

@@ -1,7 +1,9 @@
-//! The table of settings: one field each, from which all the setting's names follow.
+//! The table of settings. Each setting is one field, and all its names follow from the name of the
+//! field.
 //!
-//! The field `max_conns` is the flag `--max-conns`, the variable `MURRE_MAX_CONNS`, the key `max-conns`
-//! of the TOML file, and `max_conns` in `/stats` and in the start line. Limits are in [`LimitSettings`].
+//! The field `max_conns` is the flag `--max-conns`, the variable `MURRE_MAX_CONNS`, the key
+//! `max-conns` of the TOML file, and `max_conns` in `/stats` and in the start line. Limits are in
+//! [`LimitSettings`].
 
 use std::path::PathBuf;
 
@@ -43,21 +45,21 @@ pub(crate) struct Config {
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     pub(crate) shards: Option<u16>,
 
-    /// Interface to the kernel: uring, uring-plain (only what Linux 5.10 has), epoll, or auto (uring,
-    /// or epoll where io_uring is refused)
+    /// Interface to the kernel: uring, uring-plain (only the features of Linux 5.10), epoll, or
+    /// auto (uring, or epoll where io_uring is refused)
     #[arg(long, default_value = "auto", value_parser = values::io_choice)]
     #[serde(serialize_with = "values::io_name")]
     pub(crate) io: IoChoice,
 
-    /// Descriptors of sockets: normal, direct (tables of the rings, which hold more sockets than the
-    /// limit of open files), or auto
+    /// Descriptors of sockets: normal, direct (tables of the rings, which hold more sockets than
+    /// the limit of open files), or auto
     #[arg(long, value_name = "KIND", default_value = "auto")]
     #[arg(value_parser = values::descriptors_choice)]
     #[serde(serialize_with = "values::descriptors_name")]
     pub(crate) descriptors: DescriptorsChoice,
 
-    /// Addresses or networks of trusted proxies, such as 10.0.0.0/8, separated by commas; unix is all
-    /// peers at Unix sockets. They must set X-Forwarded-For [default: none]
+    /// Addresses or networks of trusted proxies, such as 10.0.0.0/8, separated by commas; unix is
+    /// all peers at Unix sockets. They must set X-Forwarded-For [default: none]
     #[arg(long, value_name = "NETWORKS", value_delimiter = ',')]
     pub(crate) trusted_proxy: Vec<TrustedProxy>,
 
@@ -67,8 +69,8 @@ pub(crate) struct Config {
     #[arg(num_args = 0..=1, require_equals = true, value_parser = BoolishValueParser::new())]
     pub(crate) proxy_protocol: bool,
 
-    /// Origins whose pages may use channels, as https://HOST, https://*.HOST, http://localhost:*, null
-    /// or file://, separated by commas; or any [default: the host of the request]
+    /// Origins whose pages may use channels, as https://HOST, https://*.HOST, http://localhost:*,
+    /// null or file://, separated by commas; or any [default: the host of the request]
     #[arg(long, value_name = "ORIGINS", value_parser = values::origins)]
     #[arg(default_value = "", hide_default_value = true)]
     #[serde(serialize_with = "values::debug")]
@@ -81,21 +83,22 @@ pub(crate) struct Config {
     #[arg(num_args = 0..=1, require_equals = true, value_parser = BoolishValueParser::new())]
     pub(crate) bench: bool,
 
-    /// Folder whose files are served as they are at start, except hidden ones [default: none]
+    /// Folder whose files are read at start and served, except hidden ones [default: none]
     #[arg(long, value_name = "DIR")]
     #[serde(serialize_with = "values::path")]
     pub(crate) files: Option<PathBuf>,
 
-    /// Path of the file of --files that is the page of all paths without a file, as /index.html, for
-    /// applications of one page [default: 404]
+    /// Path of the file of --files that is the page at all paths without a file, as /index.html,
+    /// for single-page applications [default: 404]
     #[arg(long, value_name = "PATH", requires = "files")]
     pub(crate) files_fallback: Option<String>,
 
-    // The value in force is many rules a namespace, which is no value of one line.
+    // `/stats` does not show this setting, because it has many rules for each namespace and does
+    // not fit one line.
     /// Rules of a namespace's channels and services, as chat,publish=anyone,history-size=100; the
     /// namespace `default` is for all others. May be repeated, or separated by semicolons. Rules:
-    /// publish, subscribe, serve, request (anyone, authenticated, nobody), history-size, history-ttl
-    /// (seconds), slow (disconnect, drop_oldest, latest_only) [default: no rules]
+    /// publish, subscribe, serve, request (anyone, authenticated, nobody), history-size,
+    /// history-ttl (seconds), slow (disconnect, drop_oldest, latest_only) [default: no rules]
     #[arg(long, value_name = "RULES", value_delimiter = ';')]
     #[serde(skip)]
     pub(super) namespace: Vec<Namespace>,
@@ -105,20 +108,20 @@ pub(crate) struct Config {
     #[serde(serialize_with = "values::path")]
     pub(crate) api_key_file: Option<PathBuf>,
 
-    /// Files with the secrets of tokens that are signed with HS256, HS384 or HS512, one secret a file,
-    /// separated by commas [default: none]
+    /// Files with the secrets of tokens that are signed with HS256, HS384 or HS512, one secret a
+    /// file, separated by commas [default: none]
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     #[serde(serialize_with = "values::paths")]
     pub(crate) jwt_hmac_secret_file: Vec<PathBuf>,
 
-    /// PEM files with the public keys of tokens that are signed with RS256, ES256 or EdDSA, one key a
-    /// file, separated by commas [default: none]
+    /// PEM files with the public keys of tokens that are signed with RS256, ES256 or EdDSA, one key
+    /// a file, separated by commas [default: none]
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     #[serde(serialize_with = "values::paths")]
     pub(crate) jwt_public_key_file: Vec<PathBuf>,
 
-    /// File with a JSON Web Key Set (JWKS); a token chooses its key by `kid`. SIGHUP reads the files of
-    /// all keys again [default: none]
+    /// File with a JSON Web Key Set (JWKS); a token chooses its key by `kid`. SIGHUP reads the
+    /// files of all keys again [default: none]
     #[arg(long, value_name = "FILE")]
     #[serde(serialize_with = "values::path")]
     pub(crate) jwt_key_set_file: Option<PathBuf>,
@@ -131,8 +134,8 @@ pub(crate) struct Config {
     #[arg(long, value_name = "TEXT")]
     pub(crate) jwt_issuer: Option<String>,
 
-    /// Whether each shard stays on one core: always, never, or auto (where the shards take all cores
-    /// and no quota of CPU time is in force)
+    /// Whether each shard stays on one core: always, never, or auto (where the shards take all
+    /// cores and no quota of CPU time is in force)
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::pin)]
     #[serde(serialize_with = "values::pin_name")]
     pub(crate) pin: Pin,
@@ -146,8 +149,8 @@ pub(crate) struct Config {
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     pub(crate) drain_timeout: Seconds,
 
-    /// Longest time in seconds after which a client that is sent away is asked to come back; each
-    /// client is given a random number from 1 to this
+    /// Longest time in seconds after which a refused or disconnected client is asked to come back;
+    /// each client gets a random number from 1 to this
     #[arg(long, value_name = "SECONDS")]
     #[arg(default_value_t = 5, value_parser = value_parser!(u16).range(0..=3600))]
     pub(crate) retry_after: u16,
@@ -157,12 +160,12 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
 
     /// Level of log lines (error, warn, info, debug, trace), and levels of modules, as in
-    /// info,murre::connections=debug, which logs each connection as it comes and ends
+    /// info,murre::connections=debug, which logs the start and end of each connection
     #[arg(long, value_name = "FILTER", default_value = "info")]
     #[serde(serialize_with = "values::display")]
     pub(crate) log_filter: Targets,
 
-    /// What clients may cost.
+    /// The limits of the resources of clients.
     #[command(flatten)]
     pub(crate) limits: LimitSettings,
 }

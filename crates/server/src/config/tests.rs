@@ -1,4 +1,4 @@
-//! Settings from every source, the names of each, and what is refused.
+//! Tests of settings from every source, of their names, and of the errors for wrong values.
 
 use std::fs;
 use std::time::Duration;
@@ -17,7 +17,7 @@ fn read(flags: &[&str]) -> Result<Config, ConfigError> {
     Cli::read(arguments.collect()).map(|Cli { command: Command::Serve(config) }| *config)
 }
 
-/// The same with a file of its own.
+/// The configuration from these flags and a TOML file with this text.
 fn read_with_file(name: &str, text: &str, flags: &[&str]) -> Result<Config, ConfigError> {
     let path = std::env::temp_dir().join(format!("murre-{}-{name}.toml", std::process::id()));
     fs::write(&path, text).expect("there is room for a file");
@@ -27,13 +27,13 @@ fn read_with_file(name: &str, text: &str, flags: &[&str]) -> Result<Config, Conf
     config
 }
 
-/// The parser's own checks of how the flags are declared.
+/// The declarations of the flags pass the checks of the parser itself.
 #[test]
 fn the_flags_are_consistent() {
     command().debug_assert();
 }
 
-/// Without any setting the contract's defaults are in force.
+/// Without flags, variables and a file, the documented defaults are in force.
 #[test]
 fn defaults_are_those_of_the_contract() {
     let config = read(&[]).expect("defaults are valid");
@@ -44,7 +44,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((config.files, config.limits.max_files_bytes), (None, 64 * 1024 * 1024));
 }
 
-/// A flag goes before the file, and the file before the default.
+/// A flag takes precedence over the file, and the file over the default.
 #[test]
 fn flags_go_before_the_file() {
     let text = "shards = 3\nlisten = \"[::1]:9000\"\nbench = true\nping-interval = 0.5\n";
@@ -57,8 +57,8 @@ fn flags_go_before_the_file() {
     assert_eq!(config.limits.pong_timeout.0, Duration::from_secs(10));
 }
 
-/// Namespaces come from flags, from tables of the file, and from the flags alone where there are
-/// both.
+/// Namespaces come from flags or from tables of the file. If both name namespaces, only the flags
+/// count.
 #[test]
 fn namespaces_from_every_source() {
     let sizes = |config: &Config| {
@@ -76,7 +76,7 @@ fn namespaces_from_every_source() {
     assert_eq!(sizes(&read_with_file("both", text, flags).expect("both")), [1, 2, 2]);
 }
 
-/// Of two namespaces of one name it is not clear which is meant.
+/// Two namespaces of the same name are an error, because it is unclear which rules hold.
 #[test]
 fn a_namespace_is_given_once() {
     for flags in [&["--namespace=a;b;a"][..], &["--namespace=a", "--namespace=a,publish=anyone"]] {
@@ -86,7 +86,7 @@ fn a_namespace_is_given_once() {
     }
 }
 
-/// The limits of commands can be set, and not beyond what the protocol has room for.
+/// The limits of commands can be set, but not to 0 and not above the largest value of the protocol.
 #[test]
 fn limits_of_commands() {
     let limits = read(&[]).expect("defaults are valid").name_and_payload_limits();
@@ -105,8 +105,8 @@ fn limits_of_commands() {
     }
 }
 
-/// The rate of accepts follows from the cores where it is not set; a floor of 0 and any pressure
-/// are ways to say no.
+/// The default rate of accepts follows from the number of cores. A floor of 0 bytes and a pressure
+/// of 100 turn these limits off.
 #[test]
 fn bounds_of_admission() {
     let config = read(&[]).expect("defaults are valid");
@@ -128,8 +128,7 @@ fn bounds_of_admission() {
     }
 }
 
-/// Every key of the file that no flag has, and every value that its flag would not take, is
-/// named.
+/// An error in the file names the unknown key or the value that its flag does not take.
 #[test]
 fn wrong_files_are_refused_by_name() {
     for (text, named) in [
@@ -162,7 +161,8 @@ fn wrong_files_are_refused_by_name() {
     }
 }
 
-/// A setting has one name: as a field, a flag, a variable, in `/stats` and in the start line.
+/// A setting has the same name as a field, as a flag, as a variable, in `/stats` and in the start
+/// line.
 #[test]
 fn a_setting_has_one_name() {
     let (settings, limits) = Config::default().by_name();
@@ -174,12 +174,13 @@ fn a_setting_has_one_name() {
         assert_eq!(variable, Some(&*format!("MURRE_{}", name.to_uppercase())));
         let is_limit = setting.get_help_heading() == Some("Limits");
         assert_eq!(limits.contains_key(name), is_limit, "{name}");
-        // Rules of namespaces are no single value.
+        // `/stats` does not show the rules of namespaces.
         assert_eq!(settings.contains_key(name), !is_limit && name != "namespace", "{name}");
     }
 }
 
-/// The configuration in force has the values that were left to the machine.
+/// The configuration in force has the values that the server chose for settings that were left
+/// open.
 #[test]
 fn chosen_values_are_in_force() {
     let plan = Plan {
@@ -206,8 +207,8 @@ fn chosen_values_are_in_force() {
     assert_eq!(limits["ping_interval"], 25.0);
 }
 
-/// The table of `docs/limits.md` has a row for each limit, with its default, and no other keys than
-/// settings.
+/// The table of `docs/limits.md` has a row for each limit with its default, and names no key that
+/// is not a setting.
 #[test]
 fn the_document_has_every_limit() {
     let text = include_str!("../../../../docs/limits.md");
@@ -238,7 +239,7 @@ fn the_document_has_every_limit() {
     }
 }
 
-/// How the document writes a default: bytes in their largest unit, times in seconds.
+/// A default in the form of the document: bytes in their largest unit, times in seconds.
 fn documented(key: &str, default: &str) -> String {
     let number: u64 = default.parse().expect("a whole number");
     let unit = [(30, "GiB"), (20, "MiB"), (10, "KiB")]

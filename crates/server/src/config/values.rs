@@ -1,4 +1,4 @@
-//! Values of settings: how their texts are parsed, and how `/stats` and the start line show them.
+//! Values of settings: parsing from text, and the forms that `/stats` and the start line show.
 
 use std::fmt::{Debug, Display};
 use std::net::IpAddr;
@@ -13,28 +13,28 @@ use serde::{Serialize, Serializer};
 
 use super::listen::Listen;
 
-/// Which interface of the kernel to use; `None` is `auto`.
+/// The kernel interface for socket I/O; `None` is `auto`.
 pub(crate) type IoChoice = Option<Io>;
 
-/// Which descriptors to use; `None` is `auto`.
+/// The kind of socket descriptors; `None` is `auto`.
 pub(crate) type DescriptorsChoice = Option<Descriptors>;
 
 /// A time span from 0.1 to 3600 seconds, written as a number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seconds(pub(crate) Duration);
 
-/// Proxies whose word about the address of a client counts.
+/// A group of proxies that are trusted to name the address of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TrustedProxy {
     /// All peers at Unix sockets.
     Unix,
-    /// Those in a network, or at one address.
+    /// Proxies in one network, or at one address.
     #[serde(untagged)]
     Network(IpNet),
 }
 
-/// Format of log lines.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
@@ -75,6 +75,7 @@ impl FromStr for LogFormat {
     }
 }
 
+/// Parses a kernel interface.
 pub(super) fn io_choice(text: &str) -> Result<IoChoice, String> {
     match text {
         "auto" => Ok(None),
@@ -85,10 +86,12 @@ pub(super) fn io_choice(text: &str) -> Result<IoChoice, String> {
     }
 }
 
+/// Shows a kernel interface by its name.
 pub(super) fn io_name<S: Serializer>(io: &IoChoice, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(io.map_or("auto", Io::name))
 }
 
+/// Parses a kind of descriptors.
 pub(super) fn descriptors_choice(text: &str) -> Result<DescriptorsChoice, String> {
     match text {
         "auto" => Ok(None),
@@ -98,6 +101,7 @@ pub(super) fn descriptors_choice(text: &str) -> Result<DescriptorsChoice, String
     }
 }
 
+/// Shows a kind of descriptors by its name.
 pub(super) fn descriptors_name<S: Serializer>(
     descriptors: &DescriptorsChoice,
     serializer: S,
@@ -105,16 +109,18 @@ pub(super) fn descriptors_name<S: Serializer>(
     serializer.serialize_str(descriptors.map_or("auto", Descriptors::name))
 }
 
+/// Parses a policy of pinning shards to cores.
 pub(super) fn pin(text: &str) -> Result<Pin, &'static str> {
     let all = [Pin::Auto, Pin::Always, Pin::Never];
     all.into_iter().find(|pin| pin.name() == text).ok_or("it is one of auto, always, never")
 }
 
+/// Shows a policy of pinning by its name.
 pub(super) fn pin_name<S: Serializer>(pin: &Pin, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(pin.name())
 }
 
-/// An address that is no Unix socket.
+/// Parses a TCP address; a Unix socket is an error.
 pub(super) fn tcp(text: &str) -> Result<Listen, &'static str> {
     match text.parse()? {
         Listen::Unix(_) => Err("it is a TCP address"),
@@ -122,7 +128,7 @@ pub(super) fn tcp(text: &str) -> Result<Listen, &'static str> {
     }
 }
 
-/// A time span that may be 0.
+/// Parses a time span in seconds that may be 0.
 pub(super) fn delay(text: &str) -> Result<Seconds, String> {
     match text.parse() {
         Ok(0.0) => Ok(Seconds(Duration::ZERO)),
@@ -131,7 +137,7 @@ pub(super) fn delay(text: &str) -> Result<Seconds, String> {
 }
 
 impl TrustedProxy {
-    /// The network; `None` for proxies without an address.
+    /// The network of the proxies; `None` for proxies at Unix sockets.
     pub(super) fn network(&self) -> Option<IpNet> {
         match self {
             TrustedProxy::Network(network) => Some(*network),
@@ -154,7 +160,7 @@ impl FromStr for TrustedProxy {
     }
 }
 
-/// The empty text is the server's own host.
+/// Parses allowed origins. The empty text allows the origin of the request's own host.
 pub(super) fn origins(text: &str) -> Result<Origins, String> {
     match text {
         "" => Ok(Origins::Own),
@@ -166,7 +172,7 @@ pub(super) fn origins(text: &str) -> Result<Origins, String> {
     }
 }
 
-/// A path may have bytes that are not text; they are shown as U+FFFD.
+/// Shows a path as text. Bytes that are not UTF-8 become U+FFFD.
 pub(super) fn path<S: Serializer>(
     path: &Option<PathBuf>,
     serializer: S,
@@ -174,12 +180,13 @@ pub(super) fn path<S: Serializer>(
     path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
 }
 
-/// Several paths, as one text with commas between them.
+/// Shows several paths as one text, separated by commas.
 pub(super) fn paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
     let paths: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
     serializer.serialize_str(&paths.join(","))
 }
 
+/// Shows a value in its `Display` form.
 pub(super) fn display<S: Serializer>(
     value: &impl Display,
     serializer: S,
@@ -187,7 +194,7 @@ pub(super) fn display<S: Serializer>(
     serializer.collect_str(value)
 }
 
-/// A list as it is written: separated by commas.
+/// Shows a list as one text, separated by commas, as the flag takes it.
 pub(super) fn joined<S: Serializer>(
     values: &[impl Display],
     serializer: S,
@@ -196,6 +203,7 @@ pub(super) fn joined<S: Serializer>(
     serializer.serialize_str(&values.join(","))
 }
 
+/// Shows a value in its `Debug` form.
 pub(super) fn debug<S: Serializer>(value: &impl Debug, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{value:?}"))
 }
@@ -204,7 +212,7 @@ pub(super) fn debug<S: Serializer>(value: &impl Debug, serializer: S) -> Result<
 mod tests {
     use super::*;
 
-    /// Durations are positive and finite, in seconds.
+    /// A time span is a positive and finite number of seconds; other texts are refused.
     #[test]
     fn seconds_are_bounded() {
         assert_eq!("0.25".parse(), Ok(Seconds(Duration::from_millis(250))));
