@@ -1,9 +1,9 @@
-//! The control plane: the admin port and the tasks that watch over the server, on one thread and
-//! runtime apart from the shards.
+//! The control plane: the admin port and the tasks that monitor the server. They run on one thread
+//! with its own runtime, apart from the shards.
 //!
-//! Each task is to run as long as the process. If one ends, by an error or a panic, [`run`] returns an
-//! error and the process ends: without its memory watch, for instance, the server would go on with
-//! whatever the watch decided last.
+//! Each task runs as long as the process. If a task ends by an error or a panic, [`run`] returns an
+//! error and the process ends. Without the memory watch, for instance, the server would use the
+//! last decision of the watch for ever.
 
 pub(crate) mod memory;
 mod sampler;
@@ -22,17 +22,17 @@ use tokio::time::MissedTickBehavior;
 
 pub(crate) use self::sampler::{SAMPLE_INTERVAL, Sampler};
 
-/// A task of the control plane, with the name that errors call it by.
+/// A task of the control plane, with its name in errors.
 pub(crate) struct Task {
     name: &'static str,
     run: Pin<Box<dyn Future<Output = Never> + Send>>,
 }
 
-/// A task ends only with an error.
+/// The result of a task, which ends only with an error.
 pub(crate) type Never = io::Result<Infallible>;
 
 impl Task {
-    /// A task that does `run`, which may need the runtime, in which it is polled.
+    /// A task that polls `run` in the runtime of the control plane.
     pub(crate) fn new(
         name: &'static str,
         run: impl Future<Output = Never> + Send + 'static,
@@ -57,7 +57,7 @@ impl Task {
         })
     }
 
-    /// Gives memory that the allocator holds after a burst back to the kernel.
+    /// A task that gives the memory that the allocator holds after a burst back to the kernel.
     pub(crate) fn trim_heap() -> Self {
         Self::every("heap trim", TRIM_INTERVAL, |_| allocator::give_back())
     }
@@ -65,11 +65,11 @@ impl Task {
 
 const TRIM_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Runs `tasks` on this thread, on a runtime with a ring if `io` is io_uring, until the first of them
-/// ends.
+/// Runs `tasks` on this thread until one of them ends. The runtime has a ring if `io` is io_uring.
 ///
 /// # Errors
-/// Always: there is no runtime, or a task has ended, with its name and the reason.
+/// Every return is an error: there is no runtime, or a task has ended. The error names the task and
+/// the reason.
 pub(crate) fn run(io: Io, tasks: Vec<Task>) -> io::Result<()> {
     let runtime = match io {
         Io::Uring | Io::UringPlain => {
@@ -88,10 +88,10 @@ pub(crate) fn run(io: Io, tasks: Vec<Task>) -> io::Result<()> {
     }
 }
 
-/// Few: the ring is there for files and databases, the admin sockets are tokio's.
+/// Few entries are enough: the ring is for files and databases; tokio handles the admin sockets.
 const RING_ENTRIES: u32 = 64;
 
-/// Why the first task ended that did.
+/// Runs `tasks` until one ends, and returns its name and reason.
 async fn first_end(tasks: Vec<Task>) -> io::Error {
     let mut running = JoinSet::new();
     let names: Vec<(Id, &str)> =
@@ -121,10 +121,11 @@ mod tests {
 
     use super::*;
 
-    /// Both kinds of runtime; the first falls back to the second where io_uring is refused.
+    /// Both kinds of runtime. The first falls back to the second where io_uring is refused.
     const RUNTIMES: [Io; 2] = [Io::Uring, Io::Epoll];
 
-    /// How the control plane's thread ends that runs `task` and tasks that go on.
+    /// Runs a control plane with `task` and with tasks that do not end, and returns how its thread
+    /// ends.
     fn end_with(io: Io, task: Task) -> threads::Ended {
         let (sender, receiver) = mpsc::channel();
         let forever = Task::every("forever", Duration::from_millis(1), |_| {});
@@ -134,7 +135,7 @@ mod tests {
         receiver.recv_timeout(Duration::from_secs(180)).expect("the thread's end is reported")
     }
 
-    /// A task that panics ends the control plane, also after it has run for a while.
+    /// A task that panics after some turns ends the control plane with the message of the panic.
     #[test]
     fn a_panicking_task_ends_the_control_plane() {
         for io in RUNTIMES {
@@ -148,7 +149,7 @@ mod tests {
         }
     }
 
-    /// So does one that ends with an error.
+    /// A task that returns an error ends the control plane with that error.
     #[test]
     fn a_failing_task_ends_the_control_plane() {
         for io in RUNTIMES {

@@ -1,4 +1,5 @@
-//! How fast totals grow: one sample of all totals a second, eleven of them kept.
+//! The growth rates of totals. The sampler takes one sample of all totals a second and keeps
+//! eleven.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,24 +7,24 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// From one sample to the next.
+/// The time between two samples.
 pub(crate) const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Reads totals, and keeps the samples of the last ten seconds.
+/// Samples totals, and keeps the samples of the last ten seconds.
 pub(crate) struct Sampler {
     /// Reads every total, always in the same order.
     read: Box<dyn Fn() -> Vec<u64> + Send + Sync>,
     samples: Mutex<Samples>,
 }
 
-/// How much a total grew per second.
+/// The growth of a total per second.
 #[derive(Debug, PartialEq, Serialize)]
 pub(crate) struct Rate {
     last_second: f64,
     last_ten_seconds: f64,
 }
 
-/// Oldest first.
+/// The samples, oldest first.
 #[derive(Default)]
 struct Samples(VecDeque<Sample>);
 
@@ -38,12 +39,13 @@ impl Sampler {
         Sampler { read: Box::new(read), samples: Mutex::default() }
     }
 
-    /// Takes a sample.
+    /// Takes a sample at the time `at`.
     pub(crate) fn sample(&self, at: Instant) {
         self.samples().push(Sample { at, totals: (self.read)() });
     }
 
-    /// The rates of all totals in their order; none before the first sample.
+    /// The rates of all totals, in the order in which `read` gives them; empty before the first
+    /// sample.
     pub(crate) fn rates(&self) -> Vec<Rate> {
         let samples = self.samples();
         let totals = samples.0.back().map_or(0, |last| last.totals.len());
@@ -55,7 +57,7 @@ impl Sampler {
     }
 
     fn samples(&self) -> MutexGuard<'_, Samples> {
-        // A sample is pushed whole or not at all, so what a panic leaves is valid.
+        // A sample is pushed whole or not at all, so the samples are valid after a panic.
         self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -68,7 +70,8 @@ impl Samples {
         self.0.push_back(sample);
     }
 
-    /// Growth per second over the last `intervals`, or over as many as there are.
+    /// The growth of the total at `index` per second over the last `intervals`, or over all
+    /// intervals if there are fewer.
     fn rate(&self, index: usize, intervals: usize) -> f64 {
         let Some(last) = self.0.back() else { return 0.0 };
         let first = &self.0[self.0.len().saturating_sub(1 + intervals)];
@@ -80,7 +83,7 @@ impl Samples {
     }
 }
 
-/// Ten intervals lie between so many samples.
+/// Ten intervals lie between eleven samples.
 const SAMPLES_MAX: usize = 11;
 
 #[cfg(test)]
@@ -89,7 +92,8 @@ mod tests {
 
     use super::*;
 
-    /// One second's rate is that of the last sample; ten seconds' rate is the mean of ten.
+    /// The rate of one second comes from the last two samples; the rate of ten seconds is the mean
+    /// over ten intervals.
     #[test]
     fn rates_cover_one_and_ten_seconds() {
         static TOTAL: AtomicU64 = AtomicU64::new(0);

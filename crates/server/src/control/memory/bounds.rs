@@ -1,4 +1,4 @@
-//! Available memory: of the machine, and of each control group that bounds this process.
+//! The available memory of the machine and of each control group that bounds this process.
 
 use std::fs;
 use std::io;
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-/// The bounds on the memory of this process, found at start.
+/// The bounds on the memory of this process. They are found at start and can be read at any time.
 pub(crate) struct Bounds {
     root: PathBuf,
     groups: Vec<Group>,
 }
 
-/// A bound, and how much of it is available.
+/// One bound, in bytes, and the bytes of it that are available.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Bound {
     /// `machine`, or the path of a control group.
@@ -32,11 +32,12 @@ struct Group {
 struct Version {
     /// Mount points, relative to the root of the file system; the first that exists is used.
     mounts: &'static [&'static str],
-    /// Above `memory.high` the kernel throttles allocations, so it is a limit as well.
+    /// Files with limits in bytes. Above `memory.high` the kernel throttles allocations, so it
+    /// counts as a limit.
     limits: &'static [&'static str],
     usage: &'static str,
-    /// In `memory.stat`: pages of files that were not used lately. They count as used, and the kernel
-    /// reclaims them first.
+    /// The key in `memory.stat` for pages of files that were not used lately. The kernel counts
+    /// them as used, and reclaims them first.
     reclaimable: &'static str,
 }
 
@@ -55,24 +56,25 @@ static V2: Version = Version {
 };
 
 impl Bounds {
-    /// The bounds of this process, by the files below `root`, which is `/` except in tests.
+    /// Finds the bounds of this process in the files below `root`, which is `/` except in tests.
     pub(crate) fn find(root: &Path) -> Self {
         let memberships = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
         let groups = memberships.lines().flat_map(|line| groups(root, line)).collect();
         Bounds { root: root.into(), groups }
     }
 
-    /// The bounds as they are now. Where a file is missing there is no bound.
+    /// Reads the bounds. A missing file means that there is no bound.
     ///
     /// # Errors
-    /// A file is there and cannot be read, for example as there is no descriptor left to open it.
+    /// A file exists and cannot be read, for example because no descriptor is left to open it.
     pub(crate) fn read(&self) -> io::Result<Vec<Bound>> {
         let machine = read(&self.root.join("proc/meminfo"))?.and_then(|text| of_machine(&text));
         let groups = self.groups.iter().filter_map(|group| group.read().transpose());
         machine.map(Ok).into_iter().chain(groups).collect()
     }
 
-    /// The pressure file of the innermost control group, or else of the machine.
+    /// The pressure file of the innermost control group of version 2, or of the machine if the
+    /// group has no such file.
     pub(crate) fn pressure_file(&self) -> Option<PathBuf> {
         let innermost = self.groups.iter().find(|group| *group.version == V2);
         let own = innermost.map(|group| group.path.join("memory.pressure"));
@@ -91,7 +93,8 @@ pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// `MemAvailable`, the kernel's own estimate of what can be had without swapping (since 3.14).
+/// The bound of the machine. `MemAvailable` is the kernel's estimate of the memory that processes
+/// can get without swapping (since 3.14).
 fn of_machine(meminfo: &str) -> Option<Bound> {
     let bytes = |name| {
         let value = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
@@ -102,9 +105,10 @@ fn of_machine(meminfo: &str) -> Option<Bound> {
     Some(Bound { of: "machine".into(), bytes, available_bytes })
 }
 
-/// The groups of a line of `/proc/self/cgroup`, `HIERARCHY:CONTROLLERS:PATH` (cgroups(7)), innermost
-/// first: limits of outer ones bound us, too. In a container without a namespace of its own the path
-/// is the host's, and the container's own group is where the outermost would be.
+/// The control groups of one line of `/proc/self/cgroup`, `HIERARCHY:CONTROLLERS:PATH`
+/// (cgroups(7)), innermost first. The limits of outer groups bound this process, too. In a
+/// container without its own cgroup namespace the path is the path on the host, and the container's
+/// own group is at the root of the mount.
 fn groups(root: &Path, membership: &str) -> Vec<Group> {
     let mut fields = membership.splitn(3, ':');
     let (Some(number), Some(controllers), Some(path)) =
@@ -121,7 +125,7 @@ fn groups(root: &Path, membership: &str) -> Vec<Group> {
     let is_there = |path: &PathBuf| path.join(version.usage).exists();
     let places = |mount: &&str| -> Vec<PathBuf> {
         let inside = path.ancestors().map(|path| root.join(mount).join(path));
-        // The outermost without a slash behind it.
+        // Collecting the components removes the trailing slash of the outermost path.
         inside.map(|path| path.components().collect()).filter(is_there).collect()
     };
     let places = version.mounts.iter().map(places).find(|places| !places.is_empty());
@@ -129,7 +133,7 @@ fn groups(root: &Path, membership: &str) -> Vec<Group> {
 }
 
 impl Group {
-    /// `None` without a limit.
+    /// Reads the bound of the group; `None` if it has no limit.
     fn read(&self) -> io::Result<Option<Bound>> {
         let limits: io::Result<Vec<_>> =
             self.version.limits.iter().map(|name| self.number(name)).collect();
@@ -141,23 +145,23 @@ impl Group {
         let reclaimable = stat.lines().find_map(|line| {
             line.strip_prefix(self.version.reclaimable)?.strip_prefix(' ')?.parse().ok()
         });
-        // As Kubernetes counts what a container works with.
+        // Kubernetes computes the working set of a container in the same way.
         let used = usage.saturating_sub(reclaimable.unwrap_or(0));
         let of = self.path.display().to_string();
         Ok(Some(Bound { of, bytes, available_bytes: bytes.saturating_sub(used) }))
     }
 
-    /// `None` where the file says `max` or is missing.
+    /// The number in a file of the group; `None` if the file says `max` or is missing.
     fn number(&self, name: &str) -> io::Result<Option<u64>> {
         Ok(read(&self.path.join(name))?.and_then(|text| text.trim().parse().ok()))
     }
 }
 
-/// The first version shows no limit as the largest number of pages that it can count.
+/// Version 1 shows "no limit" as the largest number of pages that it can count, in bytes.
 const UNLIMITED: u64 = 1 << 62;
 
-/// The share of the last ten seconds, in percent, in which all tasks waited for memory: `avg10` of the
-/// line `full` (Documentation/accounting/psi.rst, since 4.20).
+/// The share of the last ten seconds in which all tasks waited for memory, in percent: `avg10` of
+/// the line `full` (Documentation/accounting/psi.rst, since 4.20).
 pub(crate) fn pressure(text: &str) -> Option<f64> {
     let full = text.lines().find_map(|line| line.strip_prefix("full "))?;
     full.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok()
@@ -167,7 +171,7 @@ pub(crate) fn pressure(text: &str) -> Option<f64> {
 pub(super) mod tests {
     use super::*;
 
-    /// A machine's files, in a folder of their own.
+    /// Writes the files of a machine to a new folder, and returns the folder.
     pub(in super::super) fn machine(name: &str, files: &[(&str, &str)]) -> PathBuf {
         let root = std::env::temp_dir().join(format!("murre-{}-{name}", std::process::id()));
         for (path, text) in files {
@@ -195,8 +199,8 @@ pub(super) mod tests {
         left
     }
 
-    /// A service under systemd: its own limit counts, less what is used beside pages of files, and so
-    /// does that of a slice around it. The root has no limit.
+    /// In version 2, the limits of a systemd service and of the slice around it both count.
+    /// Reclaimable pages of files do not count as used. The root has no limit.
     #[test]
     fn the_second_version() {
         let root = machine(
@@ -228,7 +232,7 @@ pub(super) mod tests {
         );
     }
 
-    /// A container with a namespace of its own sees its group as the root.
+    /// In a container with its own cgroup namespace, the group at the root is found.
     #[test]
     fn a_container() {
         let root = machine(
@@ -243,8 +247,8 @@ pub(super) mod tests {
         assert_eq!(left(&root)[1..], [("sys/fs/cgroup".into(), 1000, 0)]);
     }
 
-    /// The first version has other names, no word for no limit, and its own mount; a container sees
-    /// the path that its host knows.
+    /// The groups of version 1 are found, with its file names, its mount and its number for "no
+    /// limit", on a host and in a container that sees the path of the host.
     #[test]
     fn the_first_version() {
         let files = |usage| {
@@ -270,7 +274,7 @@ pub(super) mod tests {
         assert_eq!(seen[1..], [("sys/fs/cgroup/memory".into(), 900, 300)]);
     }
 
-    /// Where there is nothing to be read, or not what is expected, nothing is bounded.
+    /// Missing and malformed files give no bounds.
     #[test]
     fn nothing_to_read() {
         assert_eq!(left(&machine("empty", &[("proc/nothing", "")])), []);
@@ -283,7 +287,7 @@ pub(super) mod tests {
         assert_eq!(left(&machine("strange", &strange)), []);
     }
 
-    /// This machine is read as well.
+    /// The bounds of the machine that runs the test can be read.
     #[test]
     fn here() {
         let bounds = Bounds::find(Path::new("/")).read().expect("they are readable");
@@ -291,7 +295,8 @@ pub(super) mod tests {
         assert_eq!(bounds[0].of, "machine");
     }
 
-    /// A group's own pressure goes before that of the machine, where there is any.
+    /// The pressure file of the control group takes precedence over that of the machine; neither
+    /// may exist.
     #[test]
     fn whose_pressure() {
         let own = "sys/fs/cgroup/a/memory.pressure";
@@ -310,7 +315,7 @@ pub(super) mod tests {
         }
     }
 
-    /// The line that counts is found, and nothing where the kernel says nothing.
+    /// The pressure comes from the line `full`; a text without a valid number gives none.
     #[test]
     fn pressure_is_read() {
         let text = "some avg10=12.50 avg60=1.00 avg300=0.10 total=123\n\

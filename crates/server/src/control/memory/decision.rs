@@ -1,7 +1,7 @@
-//! The decision: whether memory and pressure allow new connections, and when that may change.
+//! The decision whether memory and pressure allow new connections.
 //!
-//! Admission closes at once below a floor, and opens again a quarter above it, 5 s after it was closed
-//! at the earliest: what has just been given back is taken again at once where a crowd is waiting.
+//! Admission closes at once below a floor. It opens again at a quarter above the floor, and at
+//! least 5 s after it closed, because waiting clients take memory again as soon as it is free.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,23 +11,23 @@ use serde::Serialize;
 
 use super::bounds::Bound;
 
-/// Where admission closes.
+/// The thresholds at which admission closes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Thresholds {
-    /// `None`: by the size of what is bounded.
+    /// The least available memory; `None` derives it from the size of each bound.
     pub(super) floor_bytes: Option<u64>,
     /// In percent of ten seconds.
     pub(super) pressure_max: f64,
 }
 
-/// What was read at one time.
+/// The memory and pressure at one time.
 pub(super) struct Reading {
     pub(super) bounds: Vec<Bound>,
     /// In percent of ten seconds, where the kernel reports it.
     pub(super) pressure: Option<f64>,
 }
 
-/// How much is left of a bound, and how much should be.
+/// A bound with its floor: the bytes that should be available.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Headroom {
     #[serde(flatten)]
@@ -50,21 +50,21 @@ pub(super) struct State {
     pub(super) unreadable: bool,
 }
 
-/// A closed admission stays closed for this long at least, and loosens by one step at a time.
+/// Admission stays at a step for at least this long before it loosens by one or more steps.
 const LOOSEN_AFTER: Duration = Duration::from_secs(5);
-/// Loosening needs this much more than keeping.
+/// Admission loosens when every reading is better than its threshold by this factor.
 const LOOSEN_RATIO: f64 = 1.25;
-/// The default floor: a twentieth of the memory, within these. A storm takes tens of megabytes between
-/// two readings, and connected clients need room.
+/// The default floor is a twentieth of the memory, between the two limits below. A connection storm
+/// takes tens of megabytes between two readings, and connected clients need memory, too.
 const FLOOR_PART: u64 = 20;
 const FLOOR_BYTES_MIN: u64 = 64 << 20;
 const FLOOR_BYTES_MAX: u64 = 512 << 20;
-/// Of a small bound the default floor is a quarter at most: the process itself needs some of the rest,
-/// and with a floor near the bound no connection would ever be admitted.
+/// The default floor is at most a quarter of a small bound. The process itself needs memory, so a
+/// floor near the bound would never admit a connection.
 const FLOOR_PART_MAX: u64 = 4;
 
 impl State {
-    /// Open, nothing read yet.
+    /// An open admission before the first reading.
     pub(super) fn new(now: Instant) -> Self {
         State {
             admission: Admission::Open,
@@ -78,7 +78,8 @@ impl State {
         }
     }
 
-    /// Decides by what was read `now`; `None` where it could not be read, and the last reading holds.
+    /// Decides by the `reading` at the time `now`. If it is `None`, memory could not be read and
+    /// the last reading holds.
     pub(super) fn update(
         &mut self,
         now: Instant,
@@ -106,7 +107,7 @@ impl State {
         (self.admission, self.since) = (next, now);
     }
 
-    /// The admission where every reading has to be better than its threshold by `ratio`.
+    /// The admission if every reading must be better than its threshold by the factor `ratio`.
     fn allowed(&self, ratio: f64, thresholds: &Thresholds) -> Admission {
         let memory = self.memory.iter().map(|left| left.in_floors() / ratio).map(|floors| {
             if floors >= 1.0 {
@@ -125,7 +126,7 @@ impl State {
 }
 
 impl Thresholds {
-    /// The floor of a bound of so many bytes.
+    /// The floor of a bound of `bytes` bytes, in bytes.
     fn floor(&self, bytes: u64) -> u64 {
         let default = (bytes / FLOOR_PART).clamp(FLOOR_BYTES_MIN, FLOOR_BYTES_MAX);
         self.floor_bytes.unwrap_or(default.min(bytes / FLOOR_PART_MAX))
@@ -138,16 +139,17 @@ impl Headroom {
         &self.bound.of
     }
 
+    /// The available memory of the bound, in bytes.
     pub(crate) fn available_bytes(&self) -> u64 {
         self.bound.available_bytes
     }
 
-    /// Whether the floor is above all the memory there is: then no connection is ever admitted.
+    /// Whether the floor is larger than the bound, so that no connection is ever admitted.
     pub(super) fn is_hopeless(&self) -> bool {
         self.floor_bytes > self.bound.bytes
     }
 
-    /// What is left, as a multiple of the floor; infinite without a floor.
+    /// The available memory as a multiple of the floor; infinite without a floor.
     pub(super) fn in_floors(&self) -> f64 {
         match self.floor_bytes {
             0 => f64::INFINITY,
@@ -172,7 +174,8 @@ mod tests {
     const THRESHOLDS: Thresholds = Thresholds { floor_bytes: Some(1000), pressure_max: 20.0 };
     const LATER: Duration = Duration::from_secs(5);
 
-    /// The decisions, and the number of closings, when so much memory is left at one time after the other.
+    /// The decisions and the number of closings after a series of readings. Each has the available
+    /// bytes, the pressure in percent and the time since the reading before.
     fn decided(looks: &[(u64, Option<f64>, Duration)]) -> (Vec<Admission>, u64) {
         let mut now = Instant::now();
         let mut state = State::new(now);
@@ -194,7 +197,8 @@ mod tests {
 
     use Admission::{Open, Refuse, Wait};
 
-    /// Admission refuses below the floor, waits below half of it, and loosens a quarter above either.
+    /// Admission refuses below the floor, waits below half of it, and loosens a quarter above
+    /// either.
     #[test]
     fn it_closes_and_opens_by_memory() {
         assert_eq!(by_memory(&[1000, 999, 1000, 1249, 1250]), [Open, Refuse, Refuse, Refuse, Open]);
@@ -209,12 +213,14 @@ mod tests {
         let looks: Vec<_> =
             (0..40).map(|look| (if look % 2 == 0 { 900 } else { 5000 }, None, soon)).collect();
         let (admissions, closings) = decided(&looks);
-        // 10 s: closed at 0.25, opened at 5.25 at the earliest, closed at the next look.
+        // In 10 s, admission closes at 0.25 s, opens at 5.25 s at the earliest, and closes at the
+        // next reading.
         assert_eq!(closings, 2);
         assert_eq!(admissions.iter().filter(|&&admission| admission == Open).count(), 1);
     }
 
-    /// Pressure above the threshold refuses whatever memory is left, until it has fallen by a fifth.
+    /// Pressure above the threshold refuses connections even if memory is available, until the
+    /// pressure has fallen by a fifth.
     #[test]
     fn it_closes_by_pressure() {
         let looks = [20.0, 20.1, 16.1, 16.0].map(|pressure| (5000, Some(pressure), LATER));
@@ -222,7 +228,7 @@ mod tests {
         assert_eq!(decided(&[(400, Some(99.0), LATER)]).0, [Wait]);
     }
 
-    /// Admission is open where nothing can be read, and without a floor.
+    /// Admission is open if there are no bounds and no pressure, and if the floor is 0.
     #[test]
     fn what_is_not_known_closes_nothing() {
         let now = Instant::now();
@@ -238,8 +244,9 @@ mod tests {
         assert_eq!(state.admission, Open);
     }
 
-    /// The default floor is a twentieth, within 64 and 512 MiB, and a quarter of a bound below 256 MiB. So
-    /// every bound admits connections while a quarter of it is available; a floor that is set holds.
+    /// The default floor is a twentieth of the bound, between 64 and 512 MiB, and a quarter of a
+    /// bound below 256 MiB. So every bound admits connections while a quarter of it is available. A
+    /// configured floor replaces the default.
     #[test]
     fn the_default_floor() {
         let default = Thresholds { floor_bytes: None, ..THRESHOLDS };
@@ -252,7 +259,7 @@ mod tests {
         assert_eq!(THRESHOLDS.floor(64 << 20), 1000);
     }
 
-    /// A floor that no reading can reach is found, and a bound of which nothing is left at present is none.
+    /// A floor above its bound is hopeless; a bound without available memory at present is not.
     #[test]
     fn floors_that_are_never_reached() {
         let headroom = |bytes, floor_bytes| Headroom {

@@ -1,7 +1,7 @@
-//! The memory watch: whether there is memory for more connections.
+//! The memory watch, which decides whether there is memory for more connections.
 //!
-//! [`Watch`] reads four times a second what is left and sets the [`Gate`] that the shards read; the
-//! gate's documentation says what new connections get when it is closed.
+//! [`Watch`] reads the available memory four times a second and sets the [`Gate`] that the shards
+//! read. The documentation of the gate says how shards treat new connections while it is closed.
 
 mod bounds;
 mod decision;
@@ -20,10 +20,10 @@ pub(crate) use self::decision::Headroom;
 use self::decision::{Reading, State, Thresholds};
 use crate::config::Config;
 
-/// From one reading to the next. A storm of 25,000 connections a second takes 26 MB meanwhile.
+/// The time between two readings. A storm of 25,000 connections a second takes 26 MB in this time.
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Reads memory and sets the gate.
+/// Reads memory and pressure, and sets the gate.
 pub(crate) struct Watch {
     bounds: Bounds,
     pressure: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub(crate) struct Watch {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Seen {
     pub(crate) admission: &'static str,
-    /// How often admission was closed.
+    /// The number of times that admission closed.
     pub(crate) closings: u64,
     pub(crate) memory: Vec<Headroom>,
     /// The share of the last ten seconds in which all tasks waited for memory, in percent.
@@ -45,7 +45,7 @@ pub(crate) struct Seen {
 }
 
 impl Watch {
-    /// Reads for the first time, so that shards start with a decision.
+    /// A watch that has read memory once, so that shards start with a decision.
     pub(crate) fn new(config: &Config) -> Self {
         let thresholds = Thresholds {
             floor_bytes: config.limits.memory_floor_bytes,
@@ -66,7 +66,7 @@ impl Watch {
         watch
     }
 
-    /// Logs an error for a floor that cannot be reached, because of which nobody will be served.
+    /// Logs an error for each floor that is above its bound, because then no client is ever served.
     pub(crate) fn warn_of_hopeless_floors(&self) {
         for left in self.state().memory.iter().filter(|left| left.is_hopeless()) {
             tracing::error!(
@@ -95,8 +95,8 @@ impl Watch {
         }
     }
 
-    /// Reads and decides again, and logs a change; `refused` is how many connections were refused so
-    /// far.
+    /// Reads memory, decides, and logs a change. `refused` is the number of connections that were
+    /// refused so far.
     pub(crate) fn check(&self, now: Instant, refused: u64) {
         self.decide(now);
         let mut state = self.state();
@@ -149,15 +149,15 @@ impl Watch {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every field is valid at any time, whatever a panic has left.
+        // Every field is valid at any time, so the state is valid after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The settings that move the bounds.
+/// The settings that change the thresholds.
 const FLAGS: &str = "--memory-floor-bytes, --max-memory-pressure";
 
-/// All bounds, for people.
+/// All bounds, in the form of log lines.
 impl fmt::Display for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state();
@@ -168,7 +168,7 @@ impl fmt::Display for Watch {
     }
 }
 
-/// The bound with the least headroom, for people.
+/// The bound with the least headroom, in the form of log lines.
 struct Shortest<'m>(&'m [Headroom]);
 
 impl fmt::Display for Shortest<'_> {
@@ -193,8 +193,8 @@ mod tests {
 
     use super::*;
 
-    /// Memory that cannot be read is not memory without a bound: what was decided last holds until it
-    /// can be read again.
+    /// Memory that cannot be read is not taken for unlimited memory: the last decision holds until
+    /// memory can be read again.
     #[test]
     fn the_last_reading_holds() {
         let meminfo = "proc/meminfo";
@@ -208,7 +208,7 @@ mod tests {
         let watch = Watch::over(Bounds::find(&root), thresholds, now);
         assert_eq!(watch.seen().admission, "refuse");
         fs::remove_file(&file).expect("it was there");
-        // A folder is there and cannot be read, whoever we are.
+        // A folder exists and cannot be read as a file, even by root.
         fs::create_dir(&file).expect("room");
         watch.decide(at(60));
         assert_eq!((watch.seen().admission, watch.seen().memory.len()), ("refuse", 1));
