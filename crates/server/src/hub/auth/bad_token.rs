@@ -1,42 +1,43 @@
-//! Why a token is refused.
+//! The reasons why a token is refused.
 
-/// Each of these is `bad_token` to a client.
+/// The reason why a token is refused. Clients get the error code `bad_token` for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadToken {
-    /// The server has no keys.
+    /// The server has no keys to verify tokens with.
     NoKeys,
-    /// It is not a signed JSON Web Token, or one with extensions that we do not know.
+    /// The token is not a signed JSON Web Token, or it requires an extension that the server does
+    /// not support.
     Malformed,
-    /// There is no key for its algorithm.
+    /// The server has no key for the algorithm of the token.
     Algorithm,
-    /// There is no key with its `kid`.
+    /// The server has no key with the `kid` of the token.
     KeyId,
-    /// It was not signed with a key of the server.
+    /// The signature does not fit any key of the server.
     Signature,
-    /// It has no `aud`, or one without the audience that the server requires.
+    /// `aud` is missing, or does not name the audience that the server requires.
     Audience,
-    /// Its `aud` is neither a string nor a list of strings.
+    /// `aud` is neither a string nor a list of strings.
     AudienceType,
-    /// It has no `iss`, or another one than the server requires.
+    /// `iss` is missing, or is not the issuer that the server requires.
     Issuer,
-    /// Its `iss` is not a string.
+    /// `iss` is not a string.
     IssuerType,
-    /// It has no `sub`, or one that is no name: empty, too long, or with control characters.
+    /// `sub` is missing, or is not a valid name: it is empty, too long, or has control characters.
     Subject,
-    /// Its `sub` is not a string.
+    /// `sub` is not a string.
     SubjectType,
-    /// Its `exp` is not a number.
+    /// `exp` is not a number.
     ExpiryType,
-    /// Its `nbf` is not a number.
+    /// `nbf` is not a number.
     NotBeforeType,
-    /// Its `nbf` is still to come.
+    /// The time `nbf` lies in the future.
     TooEarly,
-    /// Its `exp` has passed.
+    /// The time `exp` has passed.
     Expired,
 }
 
 impl BadToken {
-    /// What is wrong and what helps.
+    /// The message for the client: the problem and the remedy.
     pub(crate) fn sentence(self) -> &'static str {
         match self {
             BadToken::NoKeys => {

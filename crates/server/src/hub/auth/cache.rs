@@ -1,9 +1,9 @@
-//! Tokens whose signatures were right, so that a client that comes again costs no signature check.
+//! A cache of verified tokens, so that a client that reconnects costs no signature check.
 //!
-//! There are two generations. A token enters the young one; when that is full or five minutes old, it
-//! becomes the old one and what was old is forgotten. A token that is used while it is old becomes
-//! young again. So a token that is not used is forgotten within ten minutes, and memory is bounded
-//! without a list of who was used when.
+//! The cache has two generations. A token enters the young generation. When that is full or five
+//! minutes old, it becomes the old generation, and the former old generation is dropped. A token
+//! that is used while it is in the old generation moves to the young one. So an unused token is
+//! dropped within ten minutes, and memory is bounded without a list of times of use.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,45 +12,46 @@ use sha2::{Digest, Sha256};
 
 use super::claims::Claims;
 
-/// What stands for a token: nobody can find another token with the same hash, and the token itself,
-/// which is a secret, is not kept.
+/// The SHA-256 of a token, the key of the cache. It is infeasible to find another token with the
+/// same hash, and the token itself, which is a secret, is not stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TokenHash([u8; 32]);
 
 impl TokenHash {
-    /// The hash of `token`; `None` if it is too long to be kept, as hashing it is not paid for.
+    /// The hash of `token`; `None` if it has more than [`TOKEN_BYTES_MAX`] bytes, because the
+    /// budget of a turn does not count the hash.
     pub(super) fn of(token: &str) -> Option<Self> {
         let hash = || TokenHash(Sha256::digest(token).into());
         (token.len() <= TOKEN_BYTES_MAX).then(hash)
     }
 }
 
-/// Good tokens of one shard.
+/// The verified tokens of one shard.
 #[derive(Default)]
 pub(super) struct Cache {
     young: Generation,
     old: Generation,
-    /// When the young generation began.
+    /// The time at which the young generation began, on the shard's clock.
     began: Duration,
 }
 
 #[derive(Default)]
 struct Generation {
     tokens: HashMap<TokenHash, Claims>,
-    /// Bytes of all entries, with those on the heap.
+    /// Bytes of all entries, with their bytes on the heap.
     bytes: usize,
 }
 
-/// Longer tokens are checked each time.
+/// Longest token that is cached, in bytes. Longer tokens are verified each time.
 const TOKEN_BYTES_MAX: usize = 4096;
-/// Entries of one generation.
+/// The most entries of one generation.
 const GENERATION_TOKENS_MAX: usize = 2048;
-/// Bytes of one generation: some 2,000 users with names of 50 bytes.
+/// The bytes at which a generation is full: some 2,000 users with names of 50 bytes.
 const GENERATION_BYTES_MAX: usize = 256 << 10;
 const GENERATION_TIME: Duration = Duration::from_secs(300);
 
 impl Cache {
-    /// The claims of a token that is kept.
+    /// The claims of a cached token.
     pub(super) fn get(&mut self, hash: &TokenHash) -> Option<&Claims> {
         if let Some(claims) = self.old.remove(hash) {
             self.insert(*hash, claims);
@@ -58,7 +59,7 @@ impl Cache {
         self.young.tokens.get(hash)
     }
 
-    /// Keeps the claims of a token whose signature is right.
+    /// Caches the claims of a verified token.
     pub(super) fn insert(&mut self, hash: TokenHash, claims: Claims) {
         self.young.insert(hash, claims);
         if self.young.is_full() {
@@ -66,13 +67,13 @@ impl Cache {
         }
     }
 
-    /// Forgets a token.
+    /// Removes a token.
     pub(super) fn remove(&mut self, hash: &TokenHash) {
         self.young.remove(hash);
         self.old.remove(hash);
     }
 
-    /// Forgets tokens that have not been used for long, at `now` on the shard's clock.
+    /// Starts a new generation if the young one is five minutes old at `now` on the shard's clock.
     pub(super) fn trim(&mut self, now: Duration) {
         if now.saturating_sub(self.began) >= GENERATION_TIME {
             self.age();
@@ -80,7 +81,7 @@ impl Cache {
         }
     }
 
-    /// Tokens that are kept.
+    /// The number of cached tokens.
     pub(super) fn len(&self) -> usize {
         self.young.tokens.len() + self.old.tokens.len()
     }
@@ -121,8 +122,8 @@ mod tests {
         TokenHash::of(token).expect("it is short")
     }
 
-    /// Bytes are those of the entries that are there: a token that is kept again and again, or
-    /// forgotten, takes no room from others.
+    /// The byte count is the sum of the entries: inserting a token again and removing a token leave
+    /// no bytes behind.
     #[test]
     fn bytes_are_given_back() {
         let claims =

@@ -1,4 +1,4 @@
-//! What a token says: its user, and from when until when it is valid (RFC 7519 section 4.1).
+//! The claims of a token: its user, and the time in which it is valid (RFC 7519 section 4.1).
 
 use std::num::NonZeroU64;
 
@@ -8,13 +8,14 @@ use serde_json::value::RawValue;
 use super::BadToken;
 use super::jws::object;
 
-/// A time in whole seconds since 1970, from second 1 to the end of the year 9999, so that adding it
-/// to a clock cannot overflow.
+/// A time in whole seconds since 1970, from second 1 to the end of the year 9999. The bound makes
+/// overflow impossible when the time is added to a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct UnixSeconds(NonZeroU64);
 
 impl UnixSeconds {
-    /// The end of the year 9999, the last that RFC 3339 can write. An expiry after it is none.
+    /// The end of the year 9999, the last year that RFC 3339 can write. A later expiry counts as no
+    /// expiry.
     pub(crate) const MAX: u64 = 253_402_300_799;
 
     /// `seconds` as an expiry: `None` after [`MAX`](Self::MAX), and second 1 for second 0.
@@ -29,11 +30,11 @@ impl UnixSeconds {
     }
 }
 
-/// The user of a token, kept for as long as a session that has brought it.
+/// The user of a token. A session stores it for as long as it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) name: Box<str>,
-    /// When the token expires; `None` is never.
+    /// The time at which the token expires; `None` means never.
     pub(crate) expires: Option<UnixSeconds>,
 }
 
@@ -47,29 +48,29 @@ impl User {
     }
 }
 
-/// By how much the clock of a token's issuer may differ from ours.
+/// The most seconds by which the clock of a token's issuer may differ from the server's.
 pub(crate) const LEEWAY_SECONDS: u64 = 10;
 const USER_BYTES_MAX: usize = 255;
 
-/// The claims of a token whose signature is right.
+/// The claims of a token with a valid signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claims {
     user: User,
-    /// Unix seconds; 0 if the token does not say.
+    /// The time before which the token is not valid, in Unix seconds; 0 without `nbf`.
     not_before: u64,
 }
 
-/// What the server requires of a token beside a good signature. `None` requires nothing, and the claim is
-/// not read.
+/// The claims that the server requires besides a valid signature. `None` requires nothing, and the
+/// claim is not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Required {
-    /// In `aud` (RFC 7519 section 4.1.3).
+    /// The text that `aud` must name (RFC 7519 section 4.1.3).
     pub(crate) audience: Option<Box<str>>,
-    /// `iss` (RFC 7519 section 4.1.1).
+    /// The text that `iss` must be (RFC 7519 section 4.1.1).
     pub(crate) issuer: Option<Box<str>>,
 }
 
-/// The claims as they are written. A claim that is `null` is there and has the wrong type.
+/// The claims as JSON values. A claim that is `null` is present and has the wrong type.
 #[derive(Deserialize)]
 struct RawClaims<'c> {
     #[serde(borrow, default, deserialize_with = "present")]
@@ -110,10 +111,10 @@ fn parsed<T: serde::de::DeserializeOwned>(claim: &RawValue) -> Option<T> {
 }
 
 impl Claims {
-    /// Reads the claims, a JSON object.
+    /// Parses the claims, a JSON object.
     ///
     /// # Errors
-    /// Which claim is missing or cannot be used.
+    /// The claim that is missing, has the wrong type or has a wrong value.
     pub(super) fn parse(json: &[u8], required: &Required) -> Result<Claims, BadToken> {
         let raw: RawClaims<'_> = object(json)?;
         required.check(&raw)?;
@@ -124,7 +125,8 @@ impl Claims {
             None => None,
         };
         let not_before = match raw.nbf {
-            // Rounded up: the token is not valid before all of it has passed. Floats saturate.
+            // The time is rounded up, so that the token is not valid before it. The conversion to
+            // an integer saturates.
             Some(nbf) => seconds(nbf).ok_or(BadToken::NotBeforeType)?.ceil() as u64,
             None => 0,
         };
@@ -134,7 +136,7 @@ impl Claims {
     /// The user of the token at `now`, in Unix seconds.
     ///
     /// # Errors
-    /// The token is not valid yet, or no longer.
+    /// The token is not valid yet, or has expired.
     pub(super) fn at(&self, now: u64) -> Result<&User, BadToken> {
         if self.not_before > now.saturating_add(LEEWAY_SECONDS) {
             return Err(BadToken::TooEarly);
@@ -145,7 +147,7 @@ impl Claims {
         Ok(&self.user)
     }
 
-    /// Bytes that the claims take on the heap.
+    /// The bytes that the claims take on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
         self.user.name.len()
     }
@@ -159,22 +161,22 @@ fn name(sub: &RawValue) -> Result<Box<str>, BadToken> {
     if !sub.get().starts_with('"') {
         return Err(BadToken::SubjectType);
     }
-    // A string whose escapes are no text is no name.
+    // A string with invalid escapes is not a name.
     let name: Box<str> = serde_json::from_str(sub.get()).map_err(|_| BadToken::Subject)?;
     let fits = (1..=USER_BYTES_MAX).contains(&name.len());
     if fits && !name.contains(char::is_control) { Ok(name) } else { Err(BadToken::Subject) }
 }
 
-/// A number, of any size and with any fraction (RFC 7519 section 2, NumericDate). A number that is
-/// too large for a float is infinite.
+/// The number in a claim, of any size and with any fraction (RFC 7519 section 2, NumericDate);
+/// `None` if the claim is not a number. A number that is too large for a float becomes infinite.
 fn seconds(claim: &RawValue) -> Option<f64> {
     let text = claim.get();
     let is_number = text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     if is_number { text.parse().ok() } else { None }
 }
 
-/// An expiry, rounded down. What lies before 1970 is long past, and what no clock will ever show is
-/// no expiry.
+/// An expiry, rounded down. A time before 1970 becomes second 1, which has passed. A time after the
+/// year 9999 is no expiry.
 fn expiry(seconds: f64) -> Option<UnixSeconds> {
     UnixSeconds::new(seconds as u64)
 }
@@ -189,13 +191,13 @@ mod tests {
         Claims::parse(claims.as_bytes(), &Required::default())
     }
 
-    /// What a token with the number `exp` says at `now`: its expiry.
+    /// The expiry of a token with the number `exp`, at the time `now`.
     fn expires(exp: &str, now: u64) -> Result<Option<u64>, BadToken> {
         let claims = parse(&format!(r#"{{"sub":"alice","exp":{exp}}}"#))?;
         claims.at(now).map(|user| user.expires.map(UnixSeconds::get))
     }
 
-    /// Every number is an expiry or none, at every time.
+    /// Every number in `exp` is a past expiry, a future expiry or no expiry, and none overflows.
     #[test]
     fn expiries_of_every_size() {
         let (past, never) = (Err(BadToken::Expired), Ok(None));
@@ -226,7 +228,7 @@ mod tests {
             ("123456789012345678901234567890123456789012345678901234567890", never),
         ] {
             assert_eq!(expires(exp, NOW), expected, "{exp}");
-            // No time makes it overflow.
+            // No clock makes the comparison overflow.
             for now in [0, 1, 1 << 31, 1 << 53, u64::MAX - 5, u64::MAX] {
                 let _ = expires(exp, now);
             }
@@ -234,7 +236,7 @@ mod tests {
         assert_eq!(expires("1e400", u64::MAX), never);
     }
 
-    /// Every number is a time before which a token is not valid.
+    /// Every number in `nbf` is a time before which the token is not valid.
     #[test]
     fn beginnings_of_every_size() {
         for (nbf, first) in [
@@ -259,7 +261,7 @@ mod tests {
         }
     }
 
-    /// Times count to the second, with ten of leeway, and may have fractions.
+    /// Times are exact to the second, with ten seconds of leeway, and may have fractions.
     #[test]
     fn times() {
         assert_eq!(expires("1000", 1009), Ok(Some(1000)));
@@ -273,7 +275,7 @@ mod tests {
         }
     }
 
-    /// A claim of the wrong type is refused by a sentence that names it, and is never taken for
+    /// A claim of the wrong type is refused with a sentence that names it, and never taken for
     /// absent.
     #[test]
     fn wrong_types() {
@@ -311,7 +313,7 @@ mod tests {
         }
     }
 
-    /// A token names its user; other claims are ignored, whatever they are.
+    /// `sub` names the user and must be a valid name; unknown claims of any type are ignored.
     #[test]
     fn names() {
         for name in ["", "a\\nb", "\\u0000", "\\u0085", "\\ud800", &"n".repeat(256)] {

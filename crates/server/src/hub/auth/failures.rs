@@ -1,29 +1,30 @@
-//! How many bad tokens each address has sent, in a table with a bound.
+//! The number of bad tokens that each address has sent, in a table of bounded size.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use murre_core::{BucketState, TokenBucket};
 
-/// A token bucket for each address that has sent bad tokens lately.
+/// A rate limit on bad tokens: a token bucket for each address that has recently sent one.
 pub(super) struct Failures {
     bucket: TokenBucket,
     states: HashMap<u32, BucketState>,
 }
 
-/// Addresses in the table: 64 KiB.
+/// The most addresses in the table, which take 64 KiB.
 const ADDRESSES_MAX: usize = 4096;
-/// An empty table keeps room for so many.
+/// The capacity that an empty table keeps, in addresses.
 const KEPT: usize = 64;
 
 impl Failures {
-    /// Allows each address `per_second` bad tokens, and twice as many at once.
+    /// A table that allows each address `per_second` bad tokens per second, and twice as many at
+    /// once.
     pub(super) fn new(per_second: u32) -> Self {
         let bucket = TokenBucket::new(per_second, per_second.saturating_mul(2));
         Failures { bucket, states: HashMap::new() }
     }
 
-    /// Whether another token of `address` may be checked at `now`.
+    /// Whether the server may check another token of `address` at `now`.
     pub(super) fn allows(&self, address: u32, now: Duration) -> bool {
         self.states.get(&address).is_none_or(|&state| self.bucket.allows(state, now))
     }
@@ -36,7 +37,7 @@ impl Failures {
         self.bucket.take(self.states.entry(address).or_default(), now);
     }
 
-    /// Forgets addresses whose buckets are full.
+    /// Removes addresses whose buckets are full again.
     pub(super) fn trim(&mut self, now: Duration) {
         self.states.retain(|_, state| state.owed(now) > 0);
         if self.states.len() <= self.states.capacity() / 4 {
@@ -44,13 +45,13 @@ impl Failures {
         }
     }
 
-    /// Addresses in the table.
+    /// The number of addresses in the table.
     pub(super) fn len(&self) -> usize {
         self.states.len()
     }
 
-    /// Forgets the half of the addresses that have failed least, so that the cost of searching for
-    /// them is shared by as many that come.
+    /// Removes the half of the addresses with the fewest failures. The cost of the search is spread
+    /// over the insertions that fill the table again.
     fn make_room(&mut self, now: Duration) {
         self.trim(now);
         if self.states.len() < ADDRESSES_MAX {
@@ -68,7 +69,8 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(1);
 
-    /// However many addresses fail, the table has its bound, and those that fail most stay in it.
+    /// The table stays within its bound when many addresses fail, and keeps the addresses with the
+    /// most failures.
     #[test]
     fn the_worst_are_remembered() {
         let mut failures = Failures::new(100);
@@ -85,7 +87,7 @@ mod tests {
         assert!(failures.allows(200_000, NOW));
     }
 
-    /// An address that is in a full table fails again without putting others out.
+    /// A failure of an address that is already in a full table removes no other address.
     #[test]
     fn a_known_address_needs_no_room() {
         let mut failures = Failures::new(100);
@@ -98,7 +100,7 @@ mod tests {
         assert_eq!(failures.len(), 2);
     }
 
-    /// When all buckets are full again the table is empty and has given its memory back.
+    /// When all buckets are full again, the table is empty and has released its memory.
     #[test]
     fn it_is_trimmed() {
         let mut failures = Failures::new(100);
@@ -112,7 +114,7 @@ mod tests {
         assert!(failures.states.capacity() <= 4 * KEPT);
     }
 
-    /// A rate of 0 is one failure a second, and the largest does not overflow.
+    /// A rate of 0 allows one failure a second, and the largest rate does not overflow.
     #[test]
     fn extreme_rates() {
         for (per_second, allowed) in [(0, false), (1, true), (u32::MAX, true)] {

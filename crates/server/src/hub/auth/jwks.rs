@@ -1,4 +1,4 @@
-//! JSON Web Key Sets: files with several keys, each with the name that tokens choose it by (RFC 7517).
+//! JSON Web Key Sets (RFC 7517): files with several keys. A token selects a key by its `kid`.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,7 +15,8 @@ struct Set<'j> {
     keys: Vec<&'j RawValue>,
 }
 
-/// The members of a key that we read (RFC 7517 section 4, RFC 7518 section 6, RFC 8037 section 2).
+/// The members of a key that the server reads (RFC 7517 section 4, RFC 7518 section 6, RFC 8037
+/// section 2).
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -29,15 +30,15 @@ struct Jwk {
     x: Option<String>,
     y: Option<String>,
     k: Option<String>,
-    /// Of a private key.
+    /// Only private keys have this member.
     d: Option<IgnoredAny>,
 }
 
-/// Reads the keys of a set. Keys of kinds, curves or uses that tokens here are not signed with are left
-/// out, as RFC 7517 section 5 asks for.
+/// Parses the keys of a set. Keys of kinds, curves or uses that the server does not support are
+/// left out, as RFC 7517 section 5 requires.
 ///
 /// # Errors
-/// The file is no set, a key in it cannot be used though it is of a kind that we know, or none is left.
+/// The file is not a key set, a key of a supported kind is malformed, or no key is left.
 pub(super) fn keys(file: &[u8]) -> Result<Vec<Key>, String> {
     let set: Set<'_> = serde_json::from_slice(file)
         .map_err(|error| format!("it is not a JSON Web Key Set, {{\"keys\":[...]}}: {error}"))?;
@@ -53,7 +54,7 @@ pub(super) fn keys(file: &[u8]) -> Result<Vec<Key>, String> {
     Ok(keys)
 }
 
-/// The key, or `None` if it is of a kind that we do not use.
+/// Parses a key; `None` if the server does not support its kind.
 fn key(jwk: Jwk) -> Result<Option<Key>, String> {
     if jwk.usage.as_deref().is_some_and(|usage| usage != "sig") {
         return Ok(None);
@@ -86,7 +87,7 @@ fn key(jwk: Jwk) -> Result<Option<Key>, String> {
             if (x.len(), y.len()) != (32, 32) {
                 return Err("`x` and `y` of P-256 have 32 bytes each".into());
             }
-            // A point that is given by both its coordinates (SEC 1 section 2.3.3).
+            // An uncompressed point: both coordinates follow the first byte (SEC 1 section 2.3.3).
             let point = [&[4], &x[..], &y[..]].concat();
             Key::new(DecodingKey::from_ec_der(&point), 256, &[Algorithm::ES256])?
         }
@@ -108,7 +109,7 @@ fn bytes(name: &str, member: &Option<String>) -> Result<Vec<u8>, String> {
     URL_SAFE_NO_PAD.decode(text).map_err(|_| format!("`{name}` is not base64url without padding"))
 }
 
-/// Bits of a number, which begins with its highest byte.
+/// The number of bits of a big-endian number.
 fn bits(number: &[u8]) -> usize {
     let zeros = number.iter().take_while(|&&byte| byte == 0).count();
     let number = &number[zeros..];

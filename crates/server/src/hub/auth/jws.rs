@@ -14,9 +14,9 @@ use super::BadToken;
 /// A token in its compact form, before its signature is checked.
 pub(super) struct Jws<'t> {
     pub(super) algorithm: Algorithm,
-    /// The name of the key that it is signed with, its `kid`.
+    /// The `kid` of the token, which names the key of its signature.
     pub(super) key_id: Option<Box<str>>,
-    /// What is signed: header and payload as they are encoded.
+    /// The signed text: header and payload in their encoded form.
     pub(super) signed: &'t str,
     /// Encoded.
     payload: &'t str,
@@ -24,7 +24,7 @@ pub(super) struct Jws<'t> {
     pub(super) signature: &'t str,
 }
 
-/// Longer than any head may be.
+/// Longest token, in bytes: more than any request head may have.
 const TOKEN_BYTES_MAX: usize = 1 << 16;
 
 #[derive(Deserialize)]
@@ -33,16 +33,17 @@ struct Header<'h> {
     alg: Cow<'h, str>,
     #[serde(borrow, default, deserialize_with = "text")]
     kid: Option<Cow<'h, str>>,
-    /// Extensions that must be understood. There are none that we do (RFC 7515 section 4.1.11).
+    /// Extensions that the server must support (RFC 7515 section 4.1.11). It supports none.
     #[serde(default, deserialize_with = "is_present")]
     crit: bool,
 }
 
 impl<'t> Jws<'t> {
-    /// Takes a token apart.
+    /// Splits a token into its parts and parses its header.
     ///
     /// # Errors
-    /// It is no signed token, or one with an algorithm or an extension that we do not know.
+    /// The text is not a signed token, or the server does not support its algorithm or an
+    /// extension.
     pub(super) fn parse(token: &'t str) -> Result<Self, BadToken> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(BadToken::Malformed);
@@ -62,7 +63,7 @@ impl<'t> Jws<'t> {
     /// The payload, decoded.
     ///
     /// # Errors
-    /// It is not base64url.
+    /// The payload is not base64url.
     pub(super) fn payload(&self) -> Result<Vec<u8>, BadToken> {
         decode(self.payload)
     }
@@ -72,11 +73,11 @@ fn decode(part: &str) -> Result<Vec<u8>, BadToken> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| BadToken::Malformed)
 }
 
-/// Reads a JSON object (RFC 7515 section 4, RFC 7519 section 4). An array with the values of a
-/// struct's fields, which `serde` would take for the struct, is none.
+/// Parses a JSON object (RFC 7515 section 4, RFC 7519 section 4). `serde` would also parse a struct
+/// from an array of its fields, so arrays are refused here.
 ///
 /// # Errors
-/// It is none, or its members are not those of `T`.
+/// The text is not an object, or its members do not fit `T`.
 pub(super) fn object<'j, T: Deserialize<'j>>(json: &'j [u8]) -> Result<T, BadToken> {
     if !json.trim_ascii_start().starts_with(b"{") {
         return Err(BadToken::Malformed);
@@ -84,7 +85,8 @@ pub(super) fn object<'j, T: Deserialize<'j>>(json: &'j [u8]) -> Result<T, BadTok
     serde_json::from_slice(json).map_err(|_| BadToken::Malformed)
 }
 
-/// A string; any other value counts as none, as the member is optional (RFC 7515 section 4.1.4).
+/// Deserializes a string. Any other value becomes `None`, because the member is optional (RFC 7515
+/// section 4.1.4).
 fn text<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Cow<'de, str>>, D::Error> {
     let value = <&RawValue>::deserialize(value)?;
     Ok(serde_json::from_str(value.get()).ok().map(Cow::Owned))
@@ -103,7 +105,7 @@ mod tests {
         Jws::parse(&token).map(|jws| jws.algorithm)
     }
 
-    /// A header names its algorithm; what it says beside that is ignored, if it may be.
+    /// A header must name its algorithm and no critical extension; other members are ignored.
     #[test]
     fn headers() {
         for header in [
@@ -133,7 +135,7 @@ mod tests {
         }
     }
 
-    /// A token has three parts.
+    /// A token has exactly three parts, separated by dots.
     #[test]
     fn parts() {
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#);

@@ -1,4 +1,4 @@
-//! The keys that tokens are verified with, and the files they are read from.
+//! The keys with which tokens are verified, and the files of these keys.
 
 use std::fmt;
 use std::fs;
@@ -13,19 +13,19 @@ use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 use super::jws::Jws;
 use super::{BadToken, jwks, price};
 
-/// The keys that tokens are verified with; none if the server takes no tokens.
+/// The keys with which tokens are verified. Without keys the server accepts no tokens.
 #[derive(Clone, Default)]
 pub(crate) struct Keys(pub(super) Vec<Key>);
 
-/// A key and the algorithms that it is for. A token chooses among the keys by its `alg` and `kid`, and
-/// never how a key is used: a public key is no secret to compute an HMAC with.
+/// A key and the algorithms that may use it. A token selects a key by its `alg` and `kid`, but it
+/// cannot change the use of a key: a public key is never the secret of an HMAC.
 #[derive(Clone)]
 pub(super) struct Key {
-    /// The `kid` of tokens that are signed with it; only keys of a key set have one.
+    /// The `kid` of tokens that this key signs. Only keys of a key set have one.
     pub(super) id: Option<Box<str>>,
     key: DecodingKey,
     algorithms: &'static [Algorithm],
-    /// Microseconds of one check.
+    /// The cost of one signature check, in microseconds.
     price: u32,
 }
 
@@ -37,25 +37,25 @@ pub(crate) struct BadKeyFile {
     problem: String,
 }
 
-/// The files that keys are read from, at start and again on SIGHUP.
+/// The key files. The server reads them at start and again on SIGHUP.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeyFiles {
-    /// Each a secret for HS256, HS384 and HS512.
+    /// Files with one secret each for HS256, HS384 and HS512.
     pub(crate) secrets: Vec<PathBuf>,
-    /// Each a public key in PEM, for one of RS256, ES256 and EdDSA.
+    /// Files with one public key each in PEM, for RS256, ES256 or EdDSA.
     pub(crate) public_keys: Vec<PathBuf>,
-    /// A JSON Web Key Set.
+    /// The file of a JSON Web Key Set.
     pub(crate) key_set: Option<PathBuf>,
 }
 
-/// Keys that one token is tried with, at most: each costs a signature check.
+/// The most keys that the server tries for one token. Each costs a signature check.
 const TRIES_MAX: usize = 4;
 
 impl Keys {
     /// Reads all keys of the files.
     ///
     /// # Errors
-    /// Which file cannot be used, why, and what helps.
+    /// A file cannot be used. The error names the file, the problem and the remedy.
     pub(crate) fn read(files: &KeyFiles) -> Result<Keys, BadKeyFile> {
         type Parse = fn(&[u8]) -> Result<Vec<Key>, String>;
         let all: [(_, &[PathBuf], Parse); 3] = [
@@ -76,7 +76,10 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Adds keys, of which no more may have the same algorithm and no `kid` than a token is tried with.
+    /// Adds keys.
+    ///
+    /// # Errors
+    /// More than [`TRIES_MAX`] keys without a `kid` have the same algorithm.
     fn add(&mut self, keys: Vec<Key>) -> Result<(), String> {
         self.0.extend(keys);
         for algorithm in self.0.iter().flat_map(|key| key.algorithms) {
@@ -92,30 +95,31 @@ impl Keys {
         Ok(())
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// A secret for HS256, HS384 and HS512.
+    /// Keys with one secret for HS256, HS384 and HS512.
     ///
     /// # Panics
-    /// If it is too short.
+    /// The secret is too short.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn of_secret(secret: &[u8]) -> Keys {
         Keys(vec![hmac(secret).expect("it is long enough")])
     }
 
-    /// Whether no token can be good.
+    /// Whether there are no keys, so that no token can be verified.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The keys that a token may be signed with, [`TRIES_MAX`] at most: that of its `kid`; if none has
-    /// it, or the token has none, those of its algorithm.
+    /// The keys that may have signed a token, at most [`TRIES_MAX`]: the key with its `kid`. If no
+    /// key has that `kid`, the keys of its algorithm without a `kid`; if the token has no `kid`,
+    /// all keys of its algorithm.
     ///
     /// # Errors
-    /// There is no key for the algorithm, or every key has a `kid` and none has the token's.
+    /// No key is for the algorithm, or every key for it has a `kid` other than the token's.
     pub(super) fn of(&self, jws: &Jws<'_>) -> Result<impl Iterator<Item = &Key>, BadToken> {
         let id = jws.key_id.as_deref();
         let of_algorithm = || self.0.iter().filter(|key| key.algorithms.contains(&jws.algorithm));
@@ -134,10 +138,10 @@ impl Keys {
 }
 
 impl Key {
-    /// A key of `bits` for `algorithms`, which are of one family.
+    /// A key of `bits` bits for `algorithms`, which belong to one family.
     ///
     /// # Errors
-    /// The key is none, though its form is right.
+    /// The numbers are not a valid key, although their form is right.
     pub(super) fn new(
         key: DecodingKey,
         bits: usize,
@@ -145,7 +149,7 @@ impl Key {
     ) -> Result<Self, String> {
         let price = price::of_signature(key.family(), bits);
         let key = Key { id: None, price, key, algorithms };
-        // Every check begins with reading the key: no signature fits, but a point that is not on its
+        // A check of an empty signature parses the key. No signature fits, but a point off its
         // curve is an error.
         match verify("", b"", &key.key, algorithms[0]) {
             Ok(_) => Ok(key),
@@ -155,7 +159,7 @@ impl Key {
         }
     }
 
-    /// Makes this a key for one algorithm of those that it is for.
+    /// Restricts the key to `algorithm`, if it is one of its algorithms.
     pub(super) fn narrow(&mut self, algorithm: Option<&str>) {
         let of = |one: &Algorithm| algorithm == Some(&*format!("{one:?}"));
         if let Some(at) = self.algorithms.iter().position(of) {
@@ -163,15 +167,15 @@ impl Key {
         }
     }
 
-    /// Microseconds of one signature check.
+    /// The cost of one signature check, in microseconds.
     pub(super) fn price(&self) -> u32 {
         self.price
     }
 
-    /// Checks the signature of `jws`, which has chosen this key by its algorithm.
+    /// Checks the signature of `jws`, whose algorithm is one of this key's.
     ///
     /// # Errors
-    /// It does not fit, or is not one.
+    /// The signature does not fit, or is malformed.
     pub(super) fn verify(&self, jws: &Jws<'_>) -> Result<(), BadToken> {
         match verify(jws.signature, jws.signed.as_bytes(), &self.key, jws.algorithm) {
             Ok(true) => Ok(()),
@@ -181,7 +185,7 @@ impl Key {
     }
 }
 
-/// A secret as it is in its file, without the line end that editors and `openssl rand` leave.
+/// The secret in a file, without the line end that editors and `openssl rand` append.
 pub(super) fn hmac(file: &[u8]) -> Result<Key, String> {
     let secret = file.strip_suffix(b"\n").unwrap_or(file);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
@@ -191,7 +195,7 @@ pub(super) fn hmac(file: &[u8]) -> Result<Key, String> {
     self::secret(secret)
 }
 
-/// A secret for all HMACs.
+/// A secret as a key for HS256, HS384 and HS512.
 pub(super) fn secret(secret: &[u8]) -> Result<Key, String> {
     if secret.len() < SECRET_BYTES_MIN {
         return Err(format!(
@@ -205,7 +209,8 @@ pub(super) fn secret(secret: &[u8]) -> Result<Key, String> {
 
 const SECRET_BYTES_MIN: usize = 32;
 
-/// A public key in PEM; the algorithm in it says what it is for (RFC 8410, RFC 5480, RFC 3279).
+/// Parses a public key in PEM. The algorithm identifier in it determines its use (RFC 8410, RFC
+/// 5480, RFC 3279).
 pub(super) fn public_key(file: &[u8]) -> Result<Key, String> {
     let pem = str::from_utf8(file).ok().map(Document::from_pem);
     let Some(Ok((label, document))) = pem else {
@@ -240,7 +245,7 @@ pub(super) fn public_key(file: &[u8]) -> Result<Key, String> {
     }
 }
 
-/// An RSA key whose modulus and exponent have so many bits.
+/// An RSA key; `modulus` and `exponent` are the sizes of these numbers in bits.
 pub(super) fn rsa(key: DecodingKey, modulus: usize, exponent: usize) -> Result<Key, String> {
     match (modulus, exponent) {
         (2048..=4096, 2..=33) => Key::new(key, modulus, &[Algorithm::RS256]),
@@ -251,8 +256,8 @@ pub(super) fn rsa(key: DecodingKey, modulus: usize, exponent: usize) -> Result<K
     }
 }
 
-/// Bits of the modulus and of the exponent of an RSA key, which is the sequence of both (RFC 8017
-/// appendix A.1.1). An exponent of 1 would make every message its own signature.
+/// The bits of the modulus and of the exponent of an RSA key, which is a sequence of both (RFC 8017
+/// appendix A.1.1). With an exponent of 1, every message would be its own signature.
 fn modulus_and_exponent(key: &[u8]) -> spki::der::Result<(usize, usize)> {
     SliceReader::new(key)?
         .sequence(|numbers| Ok((bits(UintRef::decode(numbers)?), bits(UintRef::decode(numbers)?))))
@@ -273,7 +278,7 @@ const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
-/// The first byte of a point that is given by both its coordinates.
+/// The first byte of an uncompressed point, which has both coordinates.
 const UNCOMPRESSED: u8 = 4;
 
 impl fmt::Debug for Keys {

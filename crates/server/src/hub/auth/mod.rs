@@ -1,8 +1,10 @@
-//! Users: JSON Web Tokens, the keys they are verified with, and what that may cost.
+//! Authentication of users: JSON Web Tokens, the keys that verify them, and limits on the cost of
+//! it.
 //!
-//! A token goes through [`Verifier`]: it is known ([`cache`]), or refused or put off for what its
-//! address and its turn have cost ([`failures`], [`price`]), or taken apart ([`jws`]), verified
-//! ([`keys`], [`jwks`]) and read ([`claims`]).
+//! [`Verifier`] looks a token up in the [`cache`]. If it is unknown, the verifier refuses it when
+//! its address has sent too many bad tokens ([`failures`]), and puts it off when the budget of the
+//! turn is spent ([`price`]). Otherwise it splits the token ([`jws`]), checks its signature
+//! ([`keys`], [`jwks`]) and parses its [`claims`].
 
 mod bad_token;
 mod cache;

@@ -1,8 +1,8 @@
-//! What checking a token costs, in microseconds of a shard's time. A table instead of a clock: what a
-//! turn admits then depends on nothing but what it is asked.
+//! The cost of checking a token, in microseconds of a shard's time. The costs are constants and not
+//! measured at run time, so the checks of a turn depend only on its tokens.
 //!
-//! `cargo run --release -p murre --example token_prices` measures it. On a core of an AMD EPYC
-//! with SHA extensions, as the median of 501 checks of a signature that does not fit, over 300 bytes:
+//! `cargo run --release -p murre --example token_prices` measures it. On a core of an AMD EPYC with
+//! SHA extensions, the median of 501 checks of a wrong signature over 300 bytes is:
 //!
 //! | algorithm | time | over 64 KiB |
 //! |---|---|---|
@@ -15,42 +15,43 @@
 
 use jsonwebtoken::AlgorithmFamily;
 
-/// Microseconds that one turn may still spend on checks.
+/// The microseconds that the current turn may still spend on checks.
 pub(super) struct Budget(u32);
 
-/// Checks delay other connections by no more than this and one check in a turn.
+/// The budget of a turn. Checks delay other connections by at most this and one check per turn.
 const TURN_MICROS: u32 = 250;
 
 impl Budget {
-    /// What a turn has to spend.
+    /// The budget of a new turn.
     pub(super) fn of_turn() -> Self {
         Budget(TURN_MICROS)
     }
 
-    /// Whether no other check may begin.
+    /// Whether no further check may begin in this turn.
     pub(super) fn is_spent(&self) -> bool {
         self.0 == 0
     }
 
-    /// Takes what a check has cost: the last one may cost more than is left.
+    /// Subtracts the cost of a check. The last check of a turn may cost more than the rest of the
+    /// budget.
     pub(super) fn spend(&mut self, micros: u32) {
         self.0 = self.0.saturating_sub(micros);
     }
 }
 
-/// Microseconds of one signature check with a key of `bits`, beside [`of_bytes`].
+/// The microseconds of one signature check with a key of `bits` bits, without [`of_bytes`].
 pub(super) fn of_signature(family: AlgorithmFamily, bits: usize) -> u32 {
     match family {
         AlgorithmFamily::Hmac => 2,
         AlgorithmFamily::Ed => 34,
         AlgorithmFamily::Ec => 230,
-        // It grows with the square of the modulus, which has 4096 bits at most.
+        // The cost grows with the square of the bits of the modulus, which has at most 4096.
         AlgorithmFamily::Rsa => (180 * (bits * bits) / (2048 * 2048)) as u32,
     }
 }
 
-/// Microseconds of reading a token of `bytes` and hashing it: 2 us for a KiB where SHA-512 is the
-/// hash, as many again for base64 and JSON, and one at least.
+/// The microseconds of parsing and hashing a token of `bytes` bytes: 2 us per KiB for SHA-512, 2 us
+/// per KiB for base64 and JSON, and at least 1 us.
 pub(super) fn of_bytes(bytes: usize) -> u32 {
     u32::try_from(bytes >> 8).unwrap_or(u32::MAX).saturating_add(1)
 }
@@ -59,7 +60,7 @@ pub(super) fn of_bytes(bytes: usize) -> u32 {
 mod tests {
     use super::*;
 
-    /// Prices are no less than what was measured, and at most a quarter more.
+    /// Prices are at least the measured costs, and at most a quarter higher.
     #[test]
     fn prices_are_as_measured() {
         for (family, bits, micros) in [

@@ -1,4 +1,4 @@
-//! Checks tokens on one shard, within bounds of what that may cost.
+//! Checks tokens on one shard, within limits on the cost.
 
 use std::time::Duration;
 
@@ -10,56 +10,56 @@ use super::keys::Keys;
 use super::price::{self, Budget};
 use super::{BadToken, User};
 
-/// The keys of a server as one shard uses them.
+/// The verifier of tokens of one shard.
 ///
-/// A signature check takes up to 0.7 ms, and a token is tried with four keys at most, so a turn has a budget for them, and an address that sends
-/// bad tokens gets only so many of them checked. A good token that comes again is known without a
-/// check.
+/// A signature check takes up to 0.7 ms, and a token may need up to four checks. So each turn has a
+/// budget for checks, and each address has a rate limit on bad tokens. A good token that comes
+/// again is found in the cache.
 pub(crate) struct Verifier {
     keys: Keys,
     required: Required,
     cache: Cache,
     failures: Failures,
-    /// What this turn may still spend.
+    /// The budget that is left of this turn.
     budget: Budget,
-    /// When the tables are trimmed next.
+    /// The time of the next trim of the tables.
     trim_at: Duration,
     counts: VerifierCounts,
 }
 
-/// What a [`Verifier`] says of a token.
+/// The result of [`Verifier::check`] for a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is this user's.
+    /// The token is good and belongs to this user.
     Good(User),
-    /// It is refused.
+    /// The token is refused for this reason.
     Bad(BadToken),
-    /// The budget of this turn is spent: nothing is known of the token. Ask again next turn, in the
-    /// order of arrival, and ask for no other that waits once this is the answer.
+    /// The budget of this turn is spent, and the token was not checked. The caller checks it again
+    /// in the next turn, in the order of arrival, and checks no other token in this turn.
     NotNow,
-    /// The address has sent too many bad tokens: this one was not checked.
+    /// The address has sent too many bad tokens, so this token was refused without a check.
     TooMany,
 }
 
-/// Totals since the start of the shard.
+/// Counts of checks since the start of the shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct VerifierCounts {
-    /// Signatures that were checked.
+    /// Signature checks.
     pub(crate) checks: u64,
-    /// Tokens that were known without a check.
+    /// Tokens that were found in the cache.
     pub(crate) cached: u64,
-    /// Tokens that were refused because of their address, without a check.
+    /// Tokens that were refused without a check, because their address had sent too many bad ones.
     pub(crate) refused_without_check: u64,
-    /// Answers that were put off to a later turn.
+    /// Checks that were put off to a later turn.
     pub(crate) put_off: u64,
 }
 
-/// How often the tables are trimmed.
+/// The time between two trims of the tables.
 const TRIM_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Verifier {
-    /// Checks tokens with `keys`, and that they have what is `required`. Each address may send `failures_per_second` tokens that turn out to
-    /// be bad, and twice as many at once.
+    /// A verifier that checks tokens with `keys` and requires the claims `required`. Each address
+    /// may send `failures_per_second` bad tokens per second, and twice as many at once.
     pub(crate) fn new(keys: Keys, required: Required, failures_per_second: u32) -> Self {
         Verifier {
             keys,
@@ -72,14 +72,13 @@ impl Verifier {
         }
     }
 
-    /// Checks tokens with these keys from now on. Tokens that were verified with others are verified
-    /// again.
+    /// Replaces the keys and clears the cache, so that known tokens are verified again.
     pub(crate) fn replace_keys(&mut self, keys: Keys) {
         self.keys = keys;
         self.cache = Cache::default();
     }
 
-    /// A turn begins, at `now` since the start: there is a new budget.
+    /// Begins a turn with a new budget. `now` is the time since the start.
     pub(crate) fn begin_turn(&mut self, now: Duration) {
         self.budget = Budget::of_turn();
         if now >= self.trim_at {
@@ -89,10 +88,11 @@ impl Verifier {
         }
     }
 
-    /// Says whose `token` is. `address` is the key of the peer's address, or `None` if its failures
-    /// are not counted; `now` is the time since the start and `unix` the wall clock in seconds.
+    /// Finds the user of `token`. `address` is the key of the peer's address, or `None` if its
+    /// failures are not counted. `now` is the time since the start, and `unix` the wall clock in
+    /// Unix seconds.
     ///
-    /// At least one token is checked in each turn, so a turn spends at most its budget and one check.
+    /// Every turn checks at least one token, so a turn spends at most its budget and one check.
     pub(crate) fn check(
         &mut self,
         token: &str,
@@ -133,17 +133,18 @@ impl Verifier {
         }
     }
 
-    /// What has been counted.
+    /// The counts of this verifier.
     pub(crate) fn counts(&self) -> VerifierCounts {
         self.counts
     }
 
-    /// Tokens and addresses that are kept: 0 when nothing has come for ten minutes of turns.
+    /// The number of cached tokens and addresses; 0 after ten minutes of turns without tokens.
     pub(crate) fn kept(&self) -> usize {
         self.cache.len() + self.failures.len()
     }
 
-    /// What a token that is kept says now. It is kept no longer once it has expired.
+    /// The verdict on a cached token; `None` if it is not cached. A token that is not valid now is
+    /// removed from the cache.
     fn cached(&mut self, hash: &TokenHash, unix: u64) -> Option<Verdict> {
         match self.cache.get(hash)?.at(unix) {
             Ok(user) => Some(Verdict::Good(user.clone())),
@@ -154,7 +155,7 @@ impl Verifier {
         }
     }
 
-    /// Reads a token and checks its signature, and takes what that costs off the budget.
+    /// Parses a token, checks its signature, and subtracts the cost from the budget.
     fn verify(&mut self, token: &str) -> Result<Claims, BadToken> {
         self.budget.spend(price::of_bytes(token.len()));
         let jws = Jws::parse(token)?;

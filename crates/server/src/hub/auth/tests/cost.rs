@@ -1,4 +1,4 @@
-//! What tokens may cost: per turn, per address, and in memory.
+//! Tests of the limits on tokens: time per turn, bad tokens per address, and memory.
 
 use super::*;
 
@@ -13,8 +13,8 @@ fn is_good(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Good(_))
 }
 
-/// A turn checks tokens for about a quarter of a millisecond and puts off the others, which are not lost: the
-/// following turns check them.
+/// A turn checks tokens for about a quarter of a millisecond and puts the others off to the
+/// following turns, which check them.
 #[test]
 fn a_turn_has_a_budget() {
     for (algorithm, least, most) in [
@@ -49,8 +49,8 @@ fn a_turn_has_a_budget() {
     }
 }
 
-/// A check that costs more than a whole budget still happens each turn, and a turn that has spent its
-/// budget still knows the tokens that it has checked before.
+/// Every turn makes one check even if the check costs more than the whole budget. A turn without
+/// budget still accepts cached tokens.
 #[test]
 fn every_turn_makes_progress() {
     let keys = Keys(vec![public_key(RSA_4096_PUBLIC.as_bytes()).expect("it is a key")]);
@@ -71,7 +71,7 @@ fn every_turn_makes_progress() {
     assert!(is_good(&verifier.check(&tokens[0], None, START, NOW)));
 }
 
-/// Long tokens are paid for by their length, whatever becomes of them.
+/// The length of a token is subtracted from the budget even if the token is malformed.
 #[test]
 fn length_has_a_price() {
     let mut verifier = Verifier::new(keys_for(Algorithm::HS256), Required::default(), 100);
@@ -84,8 +84,8 @@ fn length_has_a_price() {
     assert_eq!(verifier.counts().checks, 0);
 }
 
-/// An address gets twice the rate of bad tokens checked at once and the rate lasting; other
-/// addresses, tokens that are known, and peers whose address does not count are not concerned.
+/// An address may send bad tokens at the rate, and twice as many at once. The limit does not apply
+/// to other addresses, to cached tokens, or to peers without a counted address.
 #[test]
 fn an_address_has_a_bucket() {
     let (abuser, bystander) = (Some(1), Some(2));
@@ -112,7 +112,8 @@ fn an_address_has_a_bucket() {
     assert_eq!(counts.cached, 10);
 }
 
-/// Good tokens cost an address nothing: ten thousand users of one network come back at once.
+/// Good tokens do not count against an address: ten thousand users of one address reconnect at
+/// once.
 #[test]
 fn good_tokens_are_not_counted() {
     let mut verifier = Verifier::new(keys_for(Algorithm::HS256), Required::default(), 1);
@@ -122,7 +123,7 @@ fn good_tokens_are_not_counted() {
     }
 }
 
-/// Every kind of bad token counts, also one that is refused before its signature.
+/// Every kind of bad token counts, also a token that is refused before its signature is checked.
 #[test]
 fn all_bad_tokens_are_counted() {
     let algorithm = Algorithm::HS256;
@@ -144,8 +145,8 @@ fn all_bad_tokens_are_counted() {
     }
 }
 
-/// A token that comes again is known without a check until it expires, also when the clock steps
-/// back to before its beginning.
+/// A cached token needs no signature check until it expires. It is refused while the clock is
+/// before its `nbf`.
 #[test]
 fn a_known_token_costs_no_check() {
     let algorithm = Algorithm::ES256;
@@ -165,8 +166,8 @@ fn a_known_token_costs_no_check() {
     }
 }
 
-/// Nothing is kept of a bad token, and the signature is part of what is known: it cannot be left out
-/// or changed once the token was good.
+/// Bad tokens are not cached, and the cache key includes the signature: a cached token with a
+/// changed or missing signature is refused.
 #[test]
 fn bad_tokens_are_not_kept() {
     let algorithm = Algorithm::HS256;
@@ -188,8 +189,8 @@ fn bad_tokens_are_not_kept() {
     assert_eq!((verifier.kept(), verifier.counts().cached), (1, 0));
 }
 
-/// However many good tokens come, of names as long as they may be, the cache has its bound; one that
-/// is used again and again stays in it.
+/// The cache stays within its bound for many good tokens with the longest names, and a token that
+/// is used all the time stays in it.
 #[test]
 fn the_cache_has_a_bound() {
     for (name_bytes, most) in [(10, 2 * 2048), (255, 2 * (256 << 10) / 255)] {
@@ -209,7 +210,7 @@ fn the_cache_has_a_bound() {
     }
 }
 
-/// A token that is longer than what a cache should hash is checked each time and not kept.
+/// A token that is too long for the cache is verified each time and not cached.
 #[test]
 fn long_tokens_are_not_kept() {
     let mut verifier = Verifier::new(keys_for(Algorithm::HS256), Required::default(), 100);
@@ -220,7 +221,7 @@ fn long_tokens_are_not_kept() {
     assert_eq!((verifier.kept(), verifier.counts().checks), (0, 3));
 }
 
-/// After ten minutes in which nobody comes nothing is kept of tokens and addresses.
+/// After ten minutes without tokens, the verifier stores no tokens and no addresses.
 #[test]
 fn all_tables_are_trimmed() {
     let mut verifier = Verifier::new(keys_for(Algorithm::HS256), Required::default(), 100);
@@ -238,7 +239,7 @@ fn all_tables_are_trimmed() {
     assert_eq!(verifier.kept(), 0);
 }
 
-/// No time makes it overflow.
+/// Extreme times of both clocks do not overflow.
 #[test]
 fn extreme_times() {
     let mut verifier = Verifier::new(keys_for(Algorithm::HS256), Required::default(), u32::MAX);

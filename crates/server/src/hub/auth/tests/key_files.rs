@@ -1,10 +1,10 @@
-//! Which key files can be used.
+//! Tests of key files: the accepted forms, and the errors for others.
 
 use std::path::{Path, PathBuf};
 
 use super::*;
 
-/// A line end is not part of the secret, and short secrets are refused.
+/// The line end of a file is not part of the secret, and short secrets are refused with a remedy.
 #[test]
 fn secrets() {
     let token = signed(Algorithm::HS384, &json!({"sub": "alice"}));
@@ -22,7 +22,7 @@ fn secrets() {
     }
 }
 
-/// What is no public key that we can use says what helps.
+/// The error for a file without a supported public key names the problem or the command that helps.
 #[test]
 fn other_key_files() {
     let cut = &ED_PUBLIC[..ED_PUBLIC.len() - 40];
@@ -43,7 +43,8 @@ fn other_key_files() {
     }
 }
 
-/// Files are read, and what is wrong with one names it and its flag in one line.
+/// Keys are read from all files, and the error for a wrong file is one line that names the file and
+/// its flag.
 #[test]
 fn files() {
     let path = |name: &str| -> PathBuf {
@@ -72,13 +73,14 @@ fn files() {
     }
 }
 
-/// An RSA key with an exponent of 1, which every message fits, is refused.
+/// An RSA key with an exponent of 1 is refused, because every message would be its own signature.
 #[test]
 fn rsa_exponents() {
     for (exponent, good) in [(1, false), (3, true)] {
         let (_, document) = Document::from_pem(RSA_PUBLIC).expect("it is PEM");
         let mut der = document.as_bytes().to_vec();
-        // 65537 stands at the end, in three bytes. One byte takes two off the three sequences.
+        // The exponent 65537 is at the end, in three bytes. An exponent of one byte makes three
+        // enclosing lengths smaller by two.
         assert!(der.ends_with(&[2, 3, 1, 0, 1]));
         der.truncate(der.len() - 5);
         der.extend([2, 1, exponent]);
@@ -94,7 +96,7 @@ fn rsa_exponents() {
     }
 }
 
-/// Numbers that are not a point on the curve are found when the file is read, not by every token.
+/// A point off the curve is an error when the file is read, and not only when a token is checked.
 #[test]
 fn points_off_the_curve() {
     for (pem, length) in [(EC_PUBLIC, 91), (ED_PUBLIC, 44)] {

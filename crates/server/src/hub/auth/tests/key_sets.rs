@@ -1,4 +1,4 @@
-//! Several keys: which of them a token is tried with, and how they are replaced.
+//! Tests of several keys: the choice of keys for a token, and the replacement of keys.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,7 +21,8 @@ fn text(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The public keys as members of a key set, named r, e and d, and two secrets, named first and second.
+/// The public keys as members of a key set, named r, e and d, and two secrets, named first and
+/// second.
 fn set() -> Vec<Value> {
     let bits = |pem: &str| {
         let document = Document::from_pem(pem).expect("it is PEM").1;
@@ -51,7 +52,8 @@ fn keys(set: &[Value]) -> Result<Keys, String> {
     jwks::keys(json!({"keys": set}).to_string().as_bytes()).map(Keys)
 }
 
-/// A token is verified with the key of its `kid`; one without a `kid` with any key of its algorithm.
+/// A token is verified with the key of its `kid`; a token without a `kid` is verified with any key
+/// of its algorithm.
 #[test]
 fn a_token_names_its_key() {
     let keys = keys(&set()).expect("they are keys");
@@ -77,7 +79,8 @@ fn a_token_names_its_key() {
     assert!(BadToken::KeyId.sentence().contains("`kid`"));
 }
 
-/// A key for one algorithm is for no other, and a key beside the set is tried where no `kid` fits.
+/// A key with `alg` serves only that algorithm, and a key without a `kid` is tried if no `kid`
+/// fits.
 #[test]
 fn keys_without_a_name_and_for_one_algorithm() {
     let mut first = set()[3].clone();
@@ -93,7 +96,8 @@ fn keys_without_a_name_and_for_one_algorithm() {
     assert_eq!(verify(&keys, &other, NOW), Ok(alice(None)));
 }
 
-/// Keys that nothing tells apart are tried in turn, four at most, and each try is paid for.
+/// Keys of one algorithm without a `kid` are tried in turn, at most four, and each try counts as a
+/// check.
 #[test]
 fn keys_are_tried_in_turn() {
     let secrets = &SECRETS[..4];
@@ -112,7 +116,8 @@ fn keys_are_tried_in_turn() {
     assert_eq!(verifier.counts().checks, 4);
 }
 
-/// Keys for other uses are left out; a key that cannot be used is named, and so is an empty set.
+/// Keys for other uses are left out; the errors for a wrong key and for a set without usable keys
+/// name the problem.
 #[test]
 fn other_sets() {
     let mut others = set();
@@ -147,7 +152,7 @@ fn other_sets() {
     }
 }
 
-/// Once keys are replaced, a token of a former key is refused, though it was known to be good.
+/// After keys are replaced, a token of a former key is refused even if it was cached.
 #[test]
 fn keys_are_replaced() {
     let [former, next] = [SECRETS[0], SECRETS[1]].map(|secret| {

@@ -1,4 +1,4 @@
-//! Tokens made by hand, by openssl and by the library, and the keys that sign and verify them.
+//! Tests of authentication, with tokens made by hand, by openssl and by the library.
 
 mod cost;
 mod key_files;
@@ -15,7 +15,7 @@ use spki::der::Document;
 use super::keys::{Key, hmac, public_key};
 use super::*;
 
-/// The secret that the tokens in `tokens.txt` are signed with.
+/// The secret of the HMAC tokens in `tokens.txt`.
 const SECRET: &str = "thirty-two bytes or more of secret";
 const RSA_PUBLIC: &str = include_str!("../keys/rsa.public.pem");
 const RSA_4096_PUBLIC: &str = include_str!("../keys/rsa-4096.public.pem");
@@ -25,7 +25,7 @@ const RSA_PRIVATE: &str = include_str!("../keys/rsa.private.pem");
 const EC_PRIVATE: &str = include_str!("../keys/ec.private.pem");
 const ED_PRIVATE: &str = include_str!("../keys/ed.private.pem");
 
-/// Unix seconds.
+/// The time of most tests, in Unix seconds.
 const NOW: u64 = 1_500_000_000;
 
 const ALGORITHMS: [Algorithm; 6] = [
@@ -67,7 +67,7 @@ fn signed(algorithm: Algorithm, claims: &Value) -> String {
     encode(&Header::new(algorithm), claims, &key).expect("it can be signed")
 }
 
-/// The token with another one's signature.
+/// A token with the signature of another token.
 fn forged(algorithm: Algorithm, claims: &Value) -> String {
     let (token, other) = (signed(algorithm, claims), signed(algorithm, &json!({"sub": "other"})));
     let message = token.rsplit_once('.').expect("there are three parts").0;
@@ -75,7 +75,8 @@ fn forged(algorithm: Algorithm, claims: &Value) -> String {
     format!("{message}.{signature}")
 }
 
-/// What a verifier that has seen no other token says, asked twice: known or not makes no difference.
+/// Checks a token twice with a new verifier and returns the result. The second check, which may use
+/// the cache, must give the same result.
 fn verify(keys: &Keys, token: &str, unix: u64) -> Result<User, BadToken> {
     let mut verifier = Verifier::new(keys.clone(), Required::default(), 100);
     let [first, second] = [(); 2].map(|()| {
@@ -90,7 +91,7 @@ fn verify(keys: &Keys, token: &str, unix: u64) -> Result<User, BadToken> {
     }
 }
 
-/// The token that the library signs with the key of this name.
+/// A token for alice with the header field `kid`, signed by the library.
 fn signed_as(algorithm: Algorithm, kid: Option<&str>, secret: &[u8]) -> String {
     let der = |pem: &str| Document::from_pem(pem).expect("it is PEM").1;
     let key = match algorithm {

@@ -1,4 +1,4 @@
-//! What a token must have beside a good signature.
+//! Tests of the claims that a token must have besides a valid signature.
 
 use super::*;
 
@@ -13,8 +13,8 @@ fn check(required: &Required, claims: &Value) -> Result<(), BadToken> {
     }
 }
 
-/// A required audience must be in `aud`, and a required issuer must be `iss`; an error names the claim.
-/// What is not required is not read.
+/// `aud` must name a required audience, and `iss` must be the required issuer; an error names the
+/// claim. A claim that is not required is not read.
 #[test]
 fn audience_and_issuer() {
     let audience = Required { audience: Some("chat".into()), issuer: None };

@@ -1,12 +1,13 @@
-//! Which tokens are good.
+//! Tests of signatures and of the forms of tokens.
 
 use super::*;
 
-/// Made with Python's hmac and `openssl dgst` and `pkeyutl`, for alice, from 1000000000 to
-/// 2000000000.
+/// Tokens for alice, valid from 1000000000 to 2000000000, made with Python's hmac and with `openssl
+/// dgst` and `openssl pkeyutl`.
 const TOKENS: &str = include_str!("../tokens.txt");
 
-/// What others have signed is verified with every algorithm, and by no other key.
+/// Tokens from other implementations are verified for every algorithm, and only with the key of
+/// that algorithm.
 #[test]
 fn tokens_of_others() {
     let tokens: Vec<_> = TOKENS.lines().filter_map(|line| line.split_once(' ')).collect();
@@ -22,7 +23,7 @@ fn tokens_of_others() {
     }
 }
 
-/// A secret and a public key stand side by side.
+/// A secret and a public key can be used together.
 #[test]
 fn two_keys() {
     let keys = Keys(vec![key_for(Algorithm::HS256), key_for(Algorithm::ES256)]);
@@ -34,7 +35,7 @@ fn two_keys() {
     assert_eq!(verify(&keys, &token, NOW), Err(BadToken::Algorithm));
 }
 
-/// Not one bit of a token can be changed, and another key does not do.
+/// A changed byte in a token, a foreign signature and another key are all refused.
 #[test]
 fn signatures_count() {
     for algorithm in ALGORITHMS {
@@ -56,8 +57,8 @@ fn signatures_count() {
     assert_eq!(verify(&other, &token, NOW), Err(BadToken::Signature));
 }
 
-/// Neither `none` nor an HMAC with the public key as secret is a signature, nor another algorithm of
-/// the same key.
+/// The algorithm `none`, an HMAC with the public key as its secret, and other algorithms of the
+/// same key are refused.
 #[test]
 fn no_confusion_of_algorithms() {
     let encoded = |json: Value| {
@@ -85,7 +86,7 @@ fn no_confusion_of_algorithms() {
     }
 }
 
-/// What is not a token at all, or too much of one, or asks for more than we know.
+/// Malformed tokens, tokens that are too long, and tokens with critical extensions are refused.
 #[test]
 fn malformed_tokens() {
     let keys = keys_for(Algorithm::HS256);
@@ -104,7 +105,7 @@ fn malformed_tokens() {
     assert_eq!(verify(&keys, &token, NOW), Err(BadToken::Malformed));
 }
 
-/// Without keys every token is refused, and the sentence says which flags are missing.
+/// Without keys every token is refused, and the sentence names the flags that set keys.
 #[test]
 fn no_keys() {
     let token = signed(Algorithm::HS256, &json!({"sub": "alice"}));
@@ -113,8 +114,8 @@ fn no_keys() {
     assert!(refused.sentence().contains("--jwt-public-key-file"));
 }
 
-/// A token whose `exp` no clock will ever reach is a token without an expiry, and one whose claims
-/// have the wrong type is refused by a sentence that names the claim.
+/// A token with an `exp` after the year 9999 has no expiry. A token with a claim of the wrong type
+/// is refused with a sentence that names the claim.
 #[test]
 fn claims_are_read() {
     let keys = keys_for(Algorithm::HS256);
@@ -132,7 +133,7 @@ fn claims_are_read() {
         let token = signed(Algorithm::HS256, &claims);
         assert_eq!(verify(&keys, &token, NOW), Err(refused), "{claims}");
         assert!(refused.sentence().contains(named), "{claims}");
-        // Nothing is said of the claims of a token that nobody has signed.
+        // The error for a token with a wrong signature does not mention its claims.
         let forged = forged(Algorithm::HS256, &claims);
         assert_eq!(verify(&keys, &forged, NOW), Err(BadToken::Signature), "{claims}");
     }
