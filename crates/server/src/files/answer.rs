@@ -1,4 +1,4 @@
-//! What a client gets of a file: all, a part, or the word that it has it already.
+//! Answers to requests for a file: the whole file, a part, or 304 if the client has it already.
 
 use httpdate::HttpDate;
 use murre_codec::http::{Request, Response};
@@ -34,8 +34,8 @@ impl File {
         }
     }
 
-    /// Whether the conditions under which the client wants an answer hold. In the order of RFC 9110
-    /// section 13.2.2, as is [`is_known`](File::is_known): a tag goes before a date.
+    /// Whether the preconditions of the request hold. As in [`is_known`](File::is_known), a tag
+    /// takes precedence over a date (RFC 9110 section 13.2.2).
     fn is_meant(&self, request: &Request<'_, '_>) -> bool {
         match self.is_listed(request, "if-match", |tag| tag) {
             Some(listed) => listed,
@@ -43,7 +43,7 @@ impl File {
         }
     }
 
-    /// Whether the client has what it would get.
+    /// Whether the client has the current version of the file already.
     fn is_known(&self, request: &Request<'_, '_>) -> bool {
         match self.is_listed(request, "if-none-match", strengthened) {
             Some(listed) => listed,
@@ -51,8 +51,8 @@ impl File {
         }
     }
 
-    /// Whether the fields of this name list the file's tag; `None` if there are none. The tag has no
-    /// comma and is in quotes, so no part of another tag can be taken for it.
+    /// Whether the fields of this name list the file's tag; `None` if the request has no such
+    /// field. The tag has no comma and is in quotes, so no part of another tag can be taken for it.
     fn is_listed(
         &self,
         request: &Request<'_, '_>,
@@ -68,25 +68,28 @@ impl File {
         }))
     }
 
-    /// What the client asks for, if only of what it has begun with.
+    /// The requested range. With `If-Range` it counts only if the client has a part of this
+    /// version.
     fn requested(&self, request: &Request<'_, '_>) -> Requested {
-        // A date, of which two versions may have the same, is not good enough (section 13.1.5).
+        // A date in `If-Range` never fits, because two versions may have the same date (section
+        // 13.1.5).
         let begun = request.headers_named("if-range").all(|tag| tag == self.tag.as_bytes());
         let mut fields = request.headers_named("range");
         match (request.method, fields.next(), fields.next()) {
-            // Of other methods it means nothing (section 14.2).
+            // Other methods ignore `Range` (section 14.2).
             ("GET", Some(field), None) if begun => requested(field, self.content.len()),
             _ => Requested::Whole,
         }
     }
 }
 
-/// The comparison of `If-None-Match` is weak (section 13.1.2): a proxy may have weakened the tag.
+/// The tag without the mark of a weak tag. `If-None-Match` compares weakly (section 13.1.2),
+/// because a proxy may have weakened the tag.
 fn strengthened(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
 
-/// The date in the only field of this name; one that is not well-formed is as good as none.
+/// The date in the only field of this name; `None` if the date is malformed.
 fn date(request: &Request<'_, '_>, name: &str) -> Option<HttpDate> {
     let mut fields = request.headers_named(name);
     let (Some(field), None) = (fields.next(), fields.next()) else { return None };
@@ -101,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// `0123456789`, modified at this time.
+    /// A file with the content `0123456789` and a fixed time of modification.
     fn digits() -> File {
         let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_900);
         File::new(b"0123456789".to_vec(), "text/plain; charset=utf-8", modified, None)
@@ -110,7 +113,7 @@ mod tests {
     const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const EARLIER: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
 
-    /// Status and body of the answer to a request with these fields.
+    /// The status and the answer to a request with these fields.
     fn answer(method: &str, fields: &str) -> (u16, Response) {
         let file = digits();
         let fields = fields.replace("TAG", &file.tag);
@@ -126,7 +129,8 @@ mod tests {
         }
     }
 
-    /// Without conditions the whole is the answer, with all that a client can ask by later.
+    /// Without conditions the answer is the whole file, with the fields for later conditional
+    /// requests.
     #[test]
     fn the_whole_says_how_to_ask_again() {
         for method in ["GET", "HEAD"] {
@@ -144,7 +148,7 @@ mod tests {
         }
     }
 
-    /// Every condition of RFC 9110 section 13.1 does what it says, and the tags go before the dates.
+    /// Every condition of RFC 9110 section 13.1 is obeyed, and tags take precedence over dates.
     #[test]
     fn conditions_are_obeyed() {
         let dates = |name: &str, date: &str| format!("{name}: {date}\r\n");
@@ -178,8 +182,8 @@ mod tests {
         }
     }
 
-    /// What is not sent again is still told apart from what may have come since (section 15.4.5),
-    /// and nothing more is said of it.
+    /// An answer 304 has the tag of the current version (section 15.4.5) and no fields about its
+    /// content.
     #[test]
     fn unchanged_is_said_with_the_tag() {
         let (_, response) = answer("GET", "If-None-Match: *\r\n");
@@ -189,7 +193,7 @@ mod tests {
         assert!(response.body.is_empty());
     }
 
-    /// A part is told by its place, and shares its bytes with the whole.
+    /// An answer with a part names its range, and shares its bytes with the whole file.
     #[test]
     fn parts_are_told_by_their_place() {
         for (field, status, body, place) in [
@@ -208,8 +212,8 @@ mod tests {
         }
     }
 
-    /// A range counts if it is the only one, in a GET, of the version that the client has; and after
-    /// the conditions.
+    /// A range counts only if it is the only one, in a GET, and of the version that the client has.
+    /// The conditions are checked first.
     #[test]
     fn ranges_have_conditions() {
         for (method, fields, status) in [

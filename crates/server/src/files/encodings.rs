@@ -1,10 +1,10 @@
-//! Content codings that a client takes (RFC 9110 section 12.5.3), and the encoded forms of a file.
+//! The choice of a content coding for a client (RFC 9110 section 12.5.3) among the forms of a file.
 
 use murre_codec::http::Request;
 
 use super::File;
 
-/// A coding in which a folder may hold a file beside the file itself.
+/// A coding in which a folder may hold a file in addition to the file itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
     Brotli,
@@ -12,9 +12,10 @@ pub(super) enum Coding {
 }
 
 impl Coding {
+    /// All codings. The first one is preferred at equal weights and sizes.
     pub(super) const ALL: [Coding; 2] = [Coding::Brotli, Coding::Gzip];
 
-    /// As `Content-Encoding` and `Accept-Encoding` name it.
+    /// The name of the coding in `Content-Encoding` and `Accept-Encoding`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Coding::Brotli => "br",
@@ -22,7 +23,7 @@ impl Coding {
         }
     }
 
-    /// What the name of the encoded file has behind that of the file.
+    /// The suffix of the name of a file in this coding.
     pub(super) fn suffix(self) -> &'static [u8] {
         match self {
             Coding::Brotli => b".br",
@@ -31,7 +32,8 @@ impl Coding {
     }
 }
 
-/// The form of a file that a client likes best, and of those that it likes equally the smallest.
+/// The form of a file with the highest weight for the client; among equal weights, the smallest
+/// form.
 pub(super) fn selected<'f>(
     file: &'f File,
     encoded: &'f [(Coding, File)],
@@ -41,7 +43,7 @@ pub(super) fn selected<'f>(
         return file;
     }
     let accepted = Accepted::of(request);
-    // Where nothing is acceptable the file as it is may be sent all the same.
+    // The plain file may be sent even if the client accepts no form.
     let mut best = (accepted.weight("identity").unwrap_or(0), file);
     for (coding, form) in encoded {
         let Some(weight) = accepted.weight(coding.name()).filter(|&weight| weight > 0) else {
@@ -73,7 +75,8 @@ impl<'r> Accepted<'r> {
         Accepted(members.filter_map(read).collect())
     }
 
-    /// The weight of a coding; `None` where the client does not say, so that only `identity` will do.
+    /// The weight of a coding; `None` if the client does not name it, so that it accepts only
+    /// `identity`.
     fn weight(&self, name: &str) -> Option<u16> {
         let is = |coding: &[u8], name: &str| {
             coding.eq_ignore_ascii_case(name.as_bytes())
@@ -84,10 +87,10 @@ impl<'r> Accepted<'r> {
     }
 }
 
-/// More than any client names.
+/// The most codings that are read: more than any client sends.
 const MEMBERS_MAX: usize = 32;
 
-/// A weight (RFC 9110 section 12.4.2); one that cannot be read is none at all.
+/// Parses a weight (RFC 9110 section 12.4.2) in thousandths; a malformed weight is 0.
 fn thousandths(text: &[u8]) -> u16 {
     let (whole, digits) = match text {
         [whole @ (b'0' | b'1')] => (whole, &[][..]),
@@ -110,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// What a client gets by its `Accept-Encoding`.
+    /// The form of a file follows from `Accept-Encoding`, its weights and the sizes of the forms.
     #[test]
     fn the_client_chooses() {
         let form = |size| File::new(vec![b'x'; size], "text/plain", SystemTime::UNIX_EPOCH, None);

@@ -1,4 +1,4 @@
-//! A folder, read into memory.
+//! Loading of a folder into memory.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,14 +20,14 @@ use super::encodings::Coding;
 use super::media_types::media_type;
 use super::{Entry, File, Files, Forms};
 
-/// Why a folder cannot be served.
+/// The reason why a folder cannot be served.
 #[derive(Debug)]
 pub(crate) enum FilesError {
-    /// Something in it, or the folder itself, cannot be read.
+    /// The folder or an entry in it cannot be read.
     Unreadable { path: PathBuf, error: io::Error },
-    /// There is more in it than may be kept in memory.
+    /// The files take more than `bytes_max` bytes of memory.
     TooMuch { folder: PathBuf, bytes_max: u64 },
-    /// The page of `--files-fallback` is not in it.
+    /// The page of `--files-fallback` is not in the folder.
     NoFallback { path: String },
 }
 
@@ -55,16 +55,17 @@ impl fmt::Display for FilesError {
 }
 
 impl Files {
-    /// Reads every file in `folder` and below, if they take no more than `bytes_max`. The file at the
-    /// path `fallback` is the page for paths at which there is nothing.
+    /// Reads every file in `folder` and below it, if they take at most `bytes_max` bytes. The file
+    /// at the path `fallback` is the page for paths without a file.
     ///
-    /// Names that begin with a dot are left out: they are what editors and version control leave
-    /// there, and secrets. So is what is neither file nor folder, and a link that leads out of the folder
-    /// or to a folder that holds the link itself. A file that has the name of another and `.br` or `.gz`
-    /// is that other's encoded form, too.
+    /// Names that begin with a dot are left out: editors and version control create such files, and
+    /// some hold secrets. Also left out are entries that are neither a file nor a folder, and links
+    /// that lead out of the folder or to a folder that contains the link. A file whose name is the
+    /// name of another file and `.br` or `.gz` is also the encoded form of the other file.
     ///
     /// # Errors
-    /// What cannot be read, that there is too much, or no fallback.
+    /// The folder or an entry cannot be read, the files take too many bytes, or there is no
+    /// fallback.
     pub(crate) fn read(
         folder: &Path,
         bytes_max: u64,
@@ -86,7 +87,8 @@ impl Files {
                 }
                 match found(&root, &chain, place, kind) {
                     Found::Folder(place) => {
-                        // Links can make many folders of few: each that is visited by one counts.
+                        // Links can multiply folders, so each folder that a link leads to counts as
+                        // bytes.
                         files.bytes += if kind.is_symlink() { ENTRY_BYTES } else { 0 };
                         path.push(b'/');
                         let chain = chain.iter().cloned().chain([place]).collect();
@@ -124,29 +126,29 @@ impl Files {
         if let Some(folder) = folder {
             self.paths.insert(folder.into(), Entry::File(Arc::clone(&forms)));
             let location = percent_encode(folder, ESCAPED).to_string();
-            // The root has no name without its slash: no path is empty.
+            // For the root, the name without the slash is empty. No request has an empty path.
             self.paths.insert(folder[..folder.len() - 1].into(), Entry::Redirect { location });
         }
         self.paths.insert(path.into(), Entry::File(forms));
     }
 }
 
-/// A folder that is to be read.
+/// A folder that has not been read yet.
 struct Folder {
-    /// The folders on the way to it, itself the last, without links.
+    /// The folders on the path to this one and itself, with links resolved.
     chain: Vec<PathBuf>,
-    /// Its path for clients.
+    /// Its path in requests, with a slash at the end.
     path: Vec<u8>,
 }
 
-/// A file's content, before it is known which forms it has.
+/// A file that was read, before its encoded forms are found.
 struct Raw {
     content: Bytes,
     content_type: &'static str,
     modified: SystemTime,
 }
 
-/// A file with its encoded forms, which share their bytes with the files that they are.
+/// A file with its encoded forms, which share their bytes with the files of the same content.
 fn forms(path: &[u8], raw: &Raw, read: &BTreeMap<Vec<u8>, Raw>) -> Forms {
     let Raw { content, content_type, modified } = raw;
     let encoded = Coding::ALL.into_iter().filter_map(|coding| {
@@ -159,7 +161,7 @@ fn forms(path: &[u8], raw: &Raw, read: &BTreeMap<Vec<u8>, Raw>) -> Forms {
     Forms { file: File::new(content.clone(), content_type, *modified, form), encoded }
 }
 
-/// The form of a file that has several.
+/// One of several forms of a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Form {
     Plain,
@@ -174,20 +176,20 @@ fn entries(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
     fs::read_dir(folder)?.collect()
 }
 
-/// All but the folder that is meant to be seen (RFC 8615).
+/// Whether a name is hidden. `.well-known` is not hidden, because clients ask for it (RFC 8615).
 fn is_hidden(name: &[u8]) -> bool {
     name.starts_with(b".") && name != b".well-known"
 }
 
-/// What a name in a folder leads to.
+/// The target of an entry in a folder.
 enum Found {
     File(PathBuf),
     Folder(PathBuf),
     Nothing,
 }
 
-/// Where a file or a folder is to be read. Links are followed inside the folder `root`, but not to one of
-/// the folders that hold the link, which are in `chain`: that would have no end.
+/// The file or folder to which an entry leads. Links are followed inside the folder `root`, but not
+/// to one of the folders in `chain`, which contain the link, because that recursion has no end.
 fn found(root: &Path, chain: &[PathBuf], place: PathBuf, kind: fs::FileType) -> Found {
     if kind.is_file() {
         return Found::File(place);
@@ -211,7 +213,7 @@ fn found(root: &Path, chain: &[PathBuf], place: PathBuf, kind: fs::FileType) -> 
 }
 
 impl Raw {
-    /// Reads a file, but no more than one byte beyond what there is room for.
+    /// Reads a file, but at most `room` bytes and one more.
     fn read(place: &Path, name: &OsStr, room: u64) -> io::Result<Self> {
         let file = fs::File::open(place)?;
         let metadata = file.metadata()?;
@@ -225,7 +227,8 @@ impl Raw {
 }
 
 impl File {
-    /// A file with this content, served as this media type; `form` if it has several.
+    /// A file with this content, served as this media type. `form` is `None` if the file has only
+    /// one form.
     pub(super) fn new(
         content: impl Into<Bytes>,
         content_type: &'static str,
@@ -234,9 +237,9 @@ impl File {
     ) -> Self {
         let content = content.into();
         let tag = tag(&content);
-        // Not in the future (RFC 9110 section 8.8.2.1), nor before dates can be written.
+        // The date must not lie in the future (RFC 9110 section 8.8.2.1) or before 1970.
         let modified = modified.min(SystemTime::now()).max(SystemTime::UNIX_EPOCH).into();
-        // The client may keep it, but asks each time whether it has changed.
+        // The client may store the file, but asks each time whether it has changed.
         let mut headers_unchanged =
             Headers::default().with("ETag", &tag).with("Cache-Control", "no-cache");
         if form.is_some() {
@@ -262,10 +265,10 @@ fn tag(content: &[u8]) -> String {
     tag + "\""
 }
 
-/// What is kept of a file beside its content and its path, roughly: a folder of empty files is
-/// bounded, too.
+/// The approximate memory of a file besides its content and its path, in bytes. It bounds folders
+/// of empty files, too.
 const ENTRY_BYTES: u64 = 512;
-/// What is escaped in a path of ours.
+/// The characters that are escaped in the location of a redirect.
 const ESCAPED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -275,7 +278,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder of one test's own, gone at its end.
+    /// A folder for one test, removed when dropped.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -304,7 +307,7 @@ mod tests {
         }
     }
 
-    /// The content at a path, or the place that it redirects to.
+    /// The content at a path, or the location to which it redirects.
     fn at<'f>(files: &'f Files, path: &str) -> Option<&'f str> {
         files.find(path).map(|entry| match entry {
             Entry::File(forms) => str::from_utf8(&forms.file.content).expect("text"),
@@ -312,7 +315,7 @@ mod tests {
         })
     }
 
-    /// Files are found by path, folders by the path of their page.
+    /// Files are found by path, and the page of a folder by the path of the folder.
     #[test]
     fn files_and_folders_are_found() {
         let folder = Folder::new(
@@ -342,13 +345,13 @@ mod tests {
             ("//a/c.txt", None),
             ("a/c.txt", None),
         ] {
-            // The root without its slash is a redirect that no request can ask for.
+            // No request can have the empty path, which redirects to the root.
             assert_eq!(at(&files, path).filter(|_| !path.is_empty()), found, "{path:?}");
         }
         assert_eq!(files.count(), 4);
     }
 
-    /// Names are what the escapes stand for, whatever they are made of; locations are escaped.
+    /// Paths with escapes find names of any bytes, and the locations of redirects are escaped.
     #[test]
     fn names_are_written_in_any_way() {
         let odd = "é %2F?#\"\r\n\u{1}<.d";
@@ -373,7 +376,7 @@ mod tests {
         }
     }
 
-    /// No way to write a path leads to what is not in the folder, or around a separator.
+    /// No form of a path finds a file outside the folder or replaces a separator.
     #[test]
     fn nothing_is_found_outside() {
         let outside = Folder::new("outside", &[("secret", "s"), ("in/page", "p"), ("in/d/x", "x")]);
@@ -405,8 +408,8 @@ mod tests {
         assert_eq!(at(&files, &outside.0.join("secret").display().to_string()), None);
     }
 
-    /// Links are followed to files in the folder and nowhere else; hidden names and what is no file
-    /// are left out. What is at a path is what was there at start.
+    /// Links to files inside the folder are followed; links out of it, hidden names and special
+    /// files are left out. Files that change later are served as they were at start.
     #[test]
     fn links_do_not_lead_out() {
         let outside = Folder::new("links", &[("secret", "s"), ("in/page", "p"), ("in/.env", "e")]);
@@ -435,8 +438,8 @@ mod tests {
         assert_eq!(at(&files, "/page"), Some("p"));
     }
 
-    /// Links are followed to folders inside, from wherever, but not for ever; what a link leads to may be
-    /// hidden, as where a volume of Kubernetes is mounted.
+    /// Links to folders inside the folder are followed, except links to a folder that contains
+    /// them. The target may be hidden, as in a volume of Kubernetes.
     #[test]
     fn links_to_folders_are_followed() {
         let outside =
@@ -477,7 +480,7 @@ mod tests {
         }
     }
 
-    /// Links that make a folder of each way through others are too much, not endless work.
+    /// Links that multiply folders exponentially end with the error for too much content.
     #[test]
     fn links_do_not_multiply() {
         let folder = Folder::new("multiply", &[("30/end", "")]);
@@ -492,7 +495,7 @@ mod tests {
         assert!(matches!(error, FilesError::TooMuch { .. }), "{error}");
     }
 
-    /// An encoded form is a file of its own, too, and shares its bytes.
+    /// An encoded form is also served as a file at its own path, and shares its bytes.
     #[test]
     fn encoded_forms_are_found() {
         let folder = Folder::new(
@@ -513,7 +516,8 @@ mod tests {
         assert_eq!(files.count(), 4);
     }
 
-    /// What does not fit is refused, however it is spread, and what cannot be read is named.
+    /// Content above the limit is refused, in one file or in many, and the error for an unreadable
+    /// folder names it.
     #[test]
     fn too_much_is_refused() {
         let folder = Folder::new("much", &[("a", "12345"), ("b/c", "67890")]);
@@ -530,10 +534,10 @@ mod tests {
         }
     }
 
-    /// A tag follows the content and nothing else.
+    /// The tag depends on the content alone.
     #[test]
     fn tags_are_of_the_content() {
-        // The digest of nothing, as every implementation has it.
+        // The known SHA-256 of the empty text.
         assert_eq!(tag(b""), "\"e3b0c44298fc1c149afbf4c8996fb924\"");
         assert_ne!(tag(b"a"), tag(b"b"));
     }

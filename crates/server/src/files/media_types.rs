@@ -1,13 +1,13 @@
-//! What files are, by the ends of their names.
+//! Media types of files, by the extensions of their names.
 
-/// The media type of a file with this extension. Text is taken to be in UTF-8.
+/// The media type of a file with this extension. Text is served as UTF-8.
 pub(super) fn media_type(extension: &str) -> &'static str {
     let known = TYPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(extension));
-    // Clients save what they are told nothing of.
+    // Browsers save files of an unknown type.
     known.map_or("application/octet-stream", |&(_, media_type)| media_type)
 }
 
-/// What pages are made of, as registered with IANA.
+/// The types of files in web pages, as registered with IANA.
 #[rustfmt::skip]
 const TYPES: &[(&str, &str)] = &[
     ("html", "text/html; charset=utf-8"),
@@ -48,7 +48,8 @@ const TYPES: &[(&str, &str)] = &[
 mod tests {
     use super::*;
 
-    /// Extensions are known in any case, and once; what is text says how it is encoded.
+    /// Extensions are found in any case of letters, each is listed once, and the types of texts
+    /// name their charset.
     #[test]
     fn extensions_have_types() {
         assert_eq!(media_type("HTML"), "text/html; charset=utf-8");

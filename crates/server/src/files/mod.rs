@@ -1,8 +1,7 @@
-//! Static files: a folder that is read into memory once, at start, and served from there.
+//! Static files: a folder that is read into memory once at start, and served from memory.
 //!
-//! A shard does no file I/O, so all there is to be served is in one map from paths to contents. No
-//! path leads out of the folder, because there is nothing to be led out of: what is not in the map is
-//! not there.
+//! A shard does no file I/O, so all files are in one map from paths to contents. A request can only
+//! find paths in the map, so none can lead out of the folder.
 
 mod answer;
 mod encodings;
@@ -22,30 +21,31 @@ use percent_encoding::percent_decode_str;
 use encodings::Coding;
 pub(crate) use load::FilesError;
 
-/// All that can be asked for, by its path: the same for all shards.
+/// All files by their paths. The shards share one map.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
-    /// By path as it is written without escapes, from the first slash on. Names need not be UTF-8.
+    /// The entries by path, unescaped and from the first slash on. Names need not be UTF-8.
     paths: HashMap<Box<[u8]>, Entry>,
-    /// The page of paths at which there is nothing, for applications of one page.
+    /// The page for paths without a file, for single-page applications.
     fallback: Option<Arc<Forms>>,
     count: usize,
     bytes: u64,
 }
 
-/// What is at a path.
+/// The entry at a path.
 #[derive(Debug)]
 pub(crate) enum Entry {
     /// A file. A folder's `index.html` is at the folder's path, too.
     File(Arc<Forms>),
-    /// A folder that was named without its last slash, against which links in its page are resolved.
+    /// A folder whose path in the request lacks the last slash. Browsers need the slash to resolve
+    /// links in the folder's page.
     Redirect {
-        /// The whole path with the slash, escaped.
+        /// The path of the folder with the slash, escaped.
         location: String,
     },
 }
 
-/// A file, and its encoded forms.
+/// A file and its encoded forms.
 #[derive(Debug)]
 pub(crate) struct Forms {
     file: File,
@@ -57,25 +57,26 @@ pub(crate) struct Forms {
 pub(crate) struct File {
     content: Bytes,
     content_type: &'static str,
-    /// The entity tag, with its quotes: strong, as it is made from the content alone.
+    /// The entity tag, with its quotes. It is a strong tag, because it is made from the content
+    /// alone.
     tag: String,
     modified: HttpDate,
-    /// What goes with the content, or a part of it.
+    /// The header fields of answers with the content or a part of it.
     headers: Headers,
-    /// What goes with the word that it has not changed.
+    /// The header fields of answers 304.
     headers_unchanged: Headers,
 }
 
 impl Files {
-    /// What is at `path`, which is as the client sent it.
+    /// The entry at `path`, which has the form that the client sent.
     pub(crate) fn find(&self, path: &str) -> Option<&Entry> {
         let decoded: Cow<'_, [u8]> = percent_decode_str(path).into();
-        // An escaped slash is not one that separates (RFC 3986 section 2.2), and no name has one.
+        // An escaped slash is not a separator (RFC 3986 section 2.2), and no name contains a slash.
         (slashes(&decoded) == slashes(path.as_bytes())).then(|| self.paths.get(&*decoded))?
     }
 
-    /// The page for a request of a path at which there is nothing: where a browser asks for a page, as the
-    /// path and `Accept` say, not for a script or a picture that is missing.
+    /// The answer to a request for a path without a file: the fallback page if the path and
+    /// `Accept` show that a browser asks for a page; `None` for a missing script or picture.
     pub(crate) fn fallback(&self, request: &Request<'_, '_>) -> Option<Response> {
         let forms = self.fallback.as_ref()?;
         let name = request.path().rsplit('/').next().unwrap_or_default();
@@ -89,12 +90,12 @@ impl Files {
         is_page.then(|| forms.answer(request))
     }
 
-    /// How many files there are.
+    /// The number of files.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
-    /// Bytes that they take.
+    /// The bytes of memory that the files take.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -105,7 +106,7 @@ fn slashes(path: &[u8]) -> usize {
 }
 
 impl Forms {
-    /// The answer to GET or HEAD, in the form that the client likes best.
+    /// The answer to GET or HEAD, in the form that the client prefers.
     fn answer(&self, request: &Request<'_, '_>) -> Response {
         encodings::selected(&self.file, &self.encoded, request).answer(request)
     }

@@ -1,20 +1,20 @@
-//! The part of a content that a `Range` field asks for.
+//! The part of a content that a `Range` field requests.
 
 use std::ops::Range;
 
-/// What to answer with.
+/// The part of the content that an answer has.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Requested {
-    /// All of it: what is asked for is not one range of bytes, or cannot be read.
+    /// The whole content: the field is malformed, or is not one range of bytes.
     Whole,
-    /// These bytes, at least one.
+    /// The bytes of this range, which is not empty.
     Part(Range<usize>),
-    /// Nothing: there is no such byte.
+    /// No part: the range begins behind the end of the content.
     Beyond,
 }
 
-/// Reads the field (RFC 9110 section 14.1.2) for a content of `size` bytes. A server may answer a
-/// wish for several ranges as it likes (section 14.2), and whole is what cannot be abused.
+/// Parses the field (RFC 9110 section 14.1.2) for a content of `size` bytes. A server may ignore a
+/// request for several ranges (section 14.2); this one does, because such requests can be abused.
 pub(super) fn requested(field: &[u8], size: usize) -> Requested {
     one_range(field, size as u64).unwrap_or(Requested::Whole)
 }
@@ -27,7 +27,7 @@ fn one_range(field: &[u8], size: u64) -> Option<Requested> {
     }
     let (start, end) = match (first, last) {
         ("", length) => match number(length)? {
-            // The last bytes of nothing, however many, have no place that could be told.
+            // The last bytes of an empty content have no range that `Content-Range` could name.
             1.. if size == 0 => return None,
             length => (size.saturating_sub(length), size),
         },
@@ -40,12 +40,12 @@ fn one_range(field: &[u8], size: u64) -> Option<Requested> {
             (first, last.saturating_add(1).min(size))
         }
     };
-    // Both are at most `size`.
+    // Both numbers are at most `size`.
     let part = || Requested::Part(start as usize..end as usize);
     Some(if start < size { part() } else { Requested::Beyond })
 }
 
-/// Digits and nothing else. What overflows is beyond any end.
+/// Parses a number of digits only. A number that overflows becomes the largest.
 fn number(digits: &str) -> Option<u64> {
     let digits_only = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     digits_only.then(|| digits.parse().unwrap_or(u64::MAX))
@@ -55,7 +55,7 @@ fn number(digits: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// What a range means by the words of RFC 9110, byte by byte.
+    /// The bytes of a range by the definition of RFC 9110, one by one.
     fn naive(first: Option<usize>, last: Option<usize>, size: usize) -> Vec<usize> {
         let asked = |at: &usize| match (first, last) {
             (Some(first), Some(last)) => (first..=last).contains(at),
@@ -66,7 +66,8 @@ mod tests {
         (0..size).filter(asked).collect()
     }
 
-    /// Every range of every small content is the bytes it means, or beyond if it means none.
+    /// Every range of every small content gives the bytes of the definition, or `Beyond` if there
+    /// are none.
     #[test]
     fn ranges_are_what_they_mean() {
         let text = |bound: Option<usize>| bound.map_or(String::new(), |bound| bound.to_string());
@@ -86,7 +87,8 @@ mod tests {
         }
     }
 
-    /// Numbers of any length do not wrap, units are named in any case, and nothing has no first byte.
+    /// Numbers of any length do not overflow, units are read in any case, and an empty content has
+    /// no first byte.
     #[test]
     fn odd_ranges() {
         let huge = "9".repeat(40);
@@ -103,7 +105,7 @@ mod tests {
         }
     }
 
-    /// What is not one range of bytes is not obeyed.
+    /// A field that is not exactly one range of bytes is ignored.
     #[test]
     fn what_is_no_range_is_the_whole() {
         for field in [
