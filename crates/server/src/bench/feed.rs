@@ -1,5 +1,5 @@
-//! Publications of a `--bench` server itself: the feed of the comparison of 2012, and quotes. They go
-//! through the hub like those of a session.
+//! Publications that a `--bench` server makes itself: the feed of the comparison of 2012, and
+//! quotes. They go through the hub like the publications of a session.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use serde::Deserialize;
 
 use crate::hub::{Hub, Outlet};
 
-/// The size and the rate of the feed, from a client's `{"action":"feed","bytes":N,"rate":R}`. The feed
-/// publishes to random channels that have subscribers.
+/// The size and the rate of the feed, from a client's `{"action":"feed","bytes":N,"rate":R}`. The
+/// feed publishes to random channels that have subscribers.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Rate {
-    /// Bytes of one message, approximately.
+    /// The approximate bytes of one message.
     bytes: u32,
-    /// Messages per second of all shards together; `None` is as many as can be sent.
+    /// Messages per second of all shards together; `None` means full speed.
     rate: Option<f64>,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Feed {
     rate: Option<Rate>,
     shards: u16,
     elements: String,
-    /// Number of messages that are due, with the fraction of the next one.
+    /// The number of messages that are due, with the fraction of the next one.
     due: f64,
     last: Instant,
     number: u64,
@@ -35,28 +35,28 @@ pub(crate) struct Feed {
     quotes: Quotes,
 }
 
-/// Some of the channels that a shard owns, listed a part at a time.
+/// A list of some of the channels that a shard owns, filled a part at a time.
 #[derive(Default)]
 struct Listing {
     channels: Vec<Arc<str>>,
-    /// The list that is being filled.
+    /// The list that is being filled, which replaces `channels` when it is complete.
     next: Vec<Arc<str>>,
     from: Cursor,
 }
 
-/// Messages in one turn at most.
+/// The most messages in one turn.
 const TURN_MAX: usize = 64;
 /// At full speed, the feed pauses while more deliveries than this wait.
 const DELIVERIES_MAX: u64 = 256;
-/// Channels that one turn lists.
+/// The most channels that one turn looks at.
 const LISTED_MAX: usize = 64;
 const BYTES_MAX: u32 = 65_536;
-/// Time between two turns of the feed.
+/// The time between two turns of the feed.
 const STEP: Duration = Duration::from_millis(1);
-/// The same at full speed.
+/// The time between two turns at full speed.
 const STEP_FULL: Duration = Duration::from_micros(100);
 
-/// The feed command in a message, if it is one.
+/// Parses a feed command; `None` if the message is not one.
 pub(crate) fn command(message: &[u8]) -> Option<Rate> {
     #[derive(Deserialize)]
     struct Command {
@@ -73,7 +73,7 @@ pub(crate) fn command(message: &[u8]) -> Option<Rate> {
 }
 
 impl Listing {
-    /// Looks at the next channels, at most `limit`, and lists those that are `wanted`.
+    /// Looks at the next channels, at most `limit`, and lists the `wanted` ones.
     fn look(&mut self, hub: &Hub, limit: usize, wanted: impl Fn(&ChannelInfo) -> bool) {
         let (found, from) = hub.channels(self.from, limit);
         self.next.extend(found.into_iter().filter(wanted).map(|info| info.name));
@@ -100,16 +100,16 @@ impl Feed {
         }
     }
 
-    /// Goes on at this rate.
+    /// Changes the size and the rate of the feed.
     pub(crate) fn set(&mut self, rate: Rate, now: Instant) {
-        // What stands around them takes about 150 bytes.
+        // The rest of a message takes about 150 bytes.
         let length = rate.bytes.saturating_sub(150) as usize;
         self.elements = "0123456789".chars().cycle().take(length).collect();
         self.rate = (rate.rate != Some(0.0)).then_some(rate);
         (self.due, self.last) = (0.0, now);
     }
 
-    /// Publishes what is due.
+    /// Publishes the messages and quotes that are due.
     pub(crate) fn turn(&mut self, hub: &mut Hub, out: &impl Outlet) {
         let now = out.now();
         self.quotes.turn(hub, &mut self.rng, out);
@@ -155,8 +155,8 @@ impl Feed {
     }
 }
 
-/// What the quotes page shows: every half second a quote for each channel `quotes:SYMBOL` that has
-/// subscribers, and `quotes:sequence` counts on.
+/// The publications for the quotes page: every half second a quote for each channel `quotes:SYMBOL`
+/// that has subscribers, and the next number for `quotes:sequence`.
 struct Quotes {
     quotes: HashMap<Arc<str>, Quote>,
     listing: Listing,
@@ -165,14 +165,14 @@ struct Quotes {
 }
 
 struct Quote {
-    /// In cents.
+    /// The bid price in cents.
     bid: u32,
     counter: u64,
 }
 
 const QUOTES_EVERY: Duration = Duration::from_millis(500);
 const QUOTES: &str = "quotes:";
-/// Channels looked at for quotes at a time: more are found in several steps.
+/// The channels that one step looks at for quotes. More channels need several steps.
 const LOOKED_AT: usize = 1000;
 
 impl Quotes {
@@ -215,8 +215,8 @@ impl Quotes {
     }
 }
 
-/// An order of the request/reply service of the comparison of 2012, if that is what the message is:
-/// the service's answer to it.
+/// The answer of the request/reply service of the comparison of 2012; `None` if the message is not
+/// an order.
 pub(crate) fn order(message: &[u8], address: impl FnOnce() -> String) -> Option<String> {
     #[derive(Deserialize)]
     struct Request {
@@ -242,7 +242,7 @@ pub(crate) fn order(message: &[u8], address: impl FnOnce() -> String) -> Option<
     ))
 }
 
-/// The name of that service.
+/// The name of the request/reply service.
 const ORDERS: &[u8] = b"order-request";
 
 fn milliseconds() -> u128 {
@@ -253,7 +253,7 @@ fn milliseconds() -> u128 {
 mod tests {
     use super::*;
 
-    /// Only what is a feed command in every member is taken for one.
+    /// A message is a feed command only if every member is valid.
     #[test]
     fn feed_commands() {
         let rate = |text: &str| command(text.as_bytes()).map(|Rate { bytes, rate }| (bytes, rate));
@@ -271,7 +271,7 @@ mod tests {
         }
     }
 
-    /// A message has the members of the comparison's, and about the length that was asked for.
+    /// A message has the members of the comparison's messages, and about the requested length.
     #[test]
     fn messages_are_those_of_2012() {
         let now = Instant::now();
@@ -287,7 +287,7 @@ mod tests {
         }
     }
 
-    /// An order is answered with its own number, and other messages are not.
+    /// An order is answered with its own number, and other messages are not answered.
     #[test]
     fn orders_are_answered() {
         let message = br#"{"action":"request","service":"order-request","id":9,"data":{"request":7,"rows":3,"execs":[]}}"#;

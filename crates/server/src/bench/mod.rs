@@ -1,4 +1,4 @@
-//! The answers that `--bench` adds: those of the servers in the published runs.
+//! The answers that `--bench` adds: the answers of the servers in the published runs.
 
 mod feed;
 mod pages;
@@ -17,24 +17,24 @@ pub(crate) use pages::{Page, page};
 /// The fixtures of the published runs on one shard.
 pub(crate) struct Fixtures {
     feed: feed::Feed,
-    /// Mail for the other shards.
+    /// The rate that the other shards have not been told yet.
     told: Option<feed::Rate>,
 }
 
 /// Mail from one shard to the others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mail {
-    /// The rate of the feed.
+    /// The new rate of the feed.
     Feed(feed::Rate),
 }
 
 impl Fixtures {
-    /// Fixtures that do nothing until a client asks for them, apart from quotes for their subscribers.
+    /// Fixtures that publish nothing but quotes until a client sends a feed command.
     pub(crate) fn new(shards: u16, now: Instant) -> Self {
         Fixtures { feed: feed::Feed::new(shards, now), told: None }
     }
 
-    /// Handles a message on `/ws`. Returns whether it was for the fixtures.
+    /// Handles a message on `/ws`. Returns whether the message was for the fixtures.
     pub(crate) fn message(
         &mut self,
         conn: ConnId,
@@ -72,15 +72,15 @@ impl Fixtures {
         self.feed.turn(hub, out);
     }
 
-    /// The latest time of the next turn.
+    /// The latest time at which the next turn must begin.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         self.feed.wake_at()
     }
 }
 
-/// The first `length` characters of one constant text, as http-kit's server of 2013 gave them.
+/// The first `length` characters of one constant text, as in http-kit's server of 2013.
 ///
-/// Every body is a slice of the same static bytes: nothing is allocated or copied for it.
+/// Every body is a slice of the same static bytes, so no body is allocated or copied.
 pub(crate) fn text_of_length(length: Option<&str>) -> Response {
     match length.map_or(Some(LENGTH_DEFAULT), clamped) {
         Some(length) => Response::text(200, Bytes::from_static(&TEXT[..length])),
@@ -88,22 +88,23 @@ pub(crate) fn text_of_length(length: Option<&str>) -> Response {
     }
 }
 
-/// What the clients of the 2010 run with half a million WebSockets did, for a client to follow.
+/// The description of the clients in the 2010 run with half a million WebSockets.
 pub(crate) fn scenario() -> Response {
     Response::text(200, SCENARIO)
 }
 
-/// Turns a text message into upper case in place; `Some` if that takes other bytes.
+/// Turns a text message into upper case in place. Returns the new text if it is not ASCII and
+/// cannot be changed in place.
 pub(crate) fn upper(text: &mut [u8]) -> Option<String> {
     if text.is_ascii() {
         text.make_ascii_uppercase();
         return None;
     }
-    // The codec lets only UTF-8 through, so nothing is lost here.
+    // The codec passes only UTF-8, so the lossy conversion loses nothing.
     Some(String::from_utf8_lossy(text).to_uppercase())
 }
 
-/// The number in `digits`, brought into the range that the text has; `None` if it is no number.
+/// The number in `digits`, clamped to the lengths of the text; `None` if it is not a number.
 fn clamped(digits: &str) -> Option<usize> {
     let (negative, magnitude) = match digits.strip_prefix('-') {
         Some(magnitude) => (true, magnitude),
@@ -112,7 +113,7 @@ fn clamped(digits: &str) -> Option<usize> {
     if magnitude.is_empty() || !magnitude.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    // What overflows is larger than any length there is.
+    // A number that overflows is larger than any length of the text.
     let length = if negative { 0 } else { magnitude.parse().unwrap_or(usize::MAX) };
     Some(length.clamp(1, LENGTH_MAX))
 }
@@ -120,7 +121,7 @@ fn clamped(digits: &str) -> Option<usize> {
 const LENGTH_DEFAULT: usize = 1024;
 const LENGTH_MAX: usize = 10_240;
 
-/// The alphabet, over and over.
+/// The alphabet, repeated.
 static TEXT: [u8; LENGTH_MAX] = {
     let mut text = [0; LENGTH_MAX];
     let mut at = 0;
@@ -142,7 +143,7 @@ stay connected
 mod tests {
     use super::*;
 
-    /// A length in range is the number of characters, all from the front of the same text.
+    /// A length in range gives that number of characters from the front of the same text.
     #[test]
     fn bodies_are_prefixes_of_one_text() {
         for length in [1, 26, 27, 1024, 4096, 10_240] {
@@ -155,7 +156,7 @@ mod tests {
         }
     }
 
-    /// Numbers out of range are clamped however large they are; what is no number is refused.
+    /// Numbers of any size are clamped to the range, and other texts are refused.
     #[test]
     fn lengths_are_clamped_or_refused() {
         let body_bytes = |length| text_of_length(length).body.len();
@@ -169,7 +170,7 @@ mod tests {
         }
     }
 
-    /// ASCII is changed in place; other scripts follow Unicode, also where the length changes.
+    /// ASCII is changed in place; other scripts follow Unicode, even if the length changes.
     #[test]
     fn upper_case_follows_unicode() {
         let mut ascii = *b"a murre, 2 eggs";

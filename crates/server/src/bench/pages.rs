@@ -1,4 +1,4 @@
-//! The pages of `--bench`: streaming quotes, as the comparison of 2012 had them.
+//! The pages of `--bench`: streaming quotes, as in the comparison of 2012.
 
 use murre_codec::http::Response;
 
@@ -44,7 +44,7 @@ pub(crate) fn page(path: &str) -> Option<&'static Page> {
 }
 
 impl Page {
-    /// The page, which may load what is its own and nothing else.
+    /// The answer with the page. Its policy allows it to load only resources of its own origin.
     pub(crate) fn answer(&self) -> Response {
         Response { content_type: self.content_type, ..Response::text(200, self.body) }
             .with("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'")
