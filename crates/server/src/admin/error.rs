@@ -1,4 +1,5 @@
-//! Errors of the admin port as JSON objects, and extractors that report bad requests with them.
+//! Errors of the admin port as JSON objects, and extractors that report bad requests as such
+//! errors.
 
 use std::borrow::Cow;
 
@@ -15,7 +16,7 @@ use serde_json::json;
 use crate::hub::ErrorCode;
 use crate::protocols::murre_v1::errors::Code;
 
-/// Why a request failed: a code and sentence of the channels' protocol, or of HTTP.
+/// The reason why a request failed, with a code and sentence of the client protocol or of HTTP.
 #[derive(Debug)]
 pub(super) struct ApiError {
     pub(super) status: StatusCode,
@@ -23,13 +24,16 @@ pub(super) struct ApiError {
     pub(super) message: Cow<'static, str>,
 }
 
-/// An error whose message is always the same.
+/// An error with a constant message: status, code and sentence.
 pub(super) type Known = (StatusCode, &'static str, &'static str);
 
+/// The path, the channel or the connection does not exist.
 pub(super) const NOT_FOUND: Known =
     (StatusCode::NOT_FOUND, "not_found", "there is nothing of this name now");
+/// The path does not support the method.
 pub(super) const BAD_METHOD: Known =
     (StatusCode::METHOD_NOT_ALLOWED, "bad_method", "use a method that the header Allow lists");
+/// The request was not read and answered in time.
 pub(super) const TOO_SLOW: Known =
     (StatusCode::REQUEST_TIMEOUT, "too_slow", "the request was not read and answered in time");
 
@@ -60,14 +64,14 @@ impl IntoResponse for ApiError {
         let body = json!({"type": "error", "code": self.code, "message": self.message});
         let mut response = (self.status, Json(body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            // RFC 9110 section 11.6.1: a 401 names a scheme.
+            // A 401 must name a scheme (RFC 9110 section 11.6.1).
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
 }
 
-/// A body of JSON.
+/// An extractor of a JSON body.
 pub(super) struct JsonBody<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
@@ -92,7 +96,7 @@ impl From<JsonRejection> for ApiError {
     }
 }
 
-/// The members of the query.
+/// An extractor of the members of the query.
 pub(super) struct QueryMembers<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryMembers<T> {
@@ -109,7 +113,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryMembers<T
     }
 }
 
-/// The name at the end of the path.
+/// An extractor of the name at the end of the path.
 pub(super) struct PathName(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathName {

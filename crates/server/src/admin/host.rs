@@ -1,8 +1,8 @@
 //! The header `Host` of requests to an admin port on loopback.
 //!
-//! A page in a browser on this machine can reach loopback under a name of its own, whose address it
-//! changes after it was loaded (DNS rebinding). Its requests carry that name, so names that anybody
-//! can own are refused.
+//! The owner of a web page can change the address of the page's host name to loopback after a
+//! browser on this machine has loaded the page (DNS rebinding). The requests of the page carry that
+//! name in `Host`, so the admin port refuses public names.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::error::{ApiError, Known};
 
-/// Answers 421 (RFC 9110 section 15.5.20) where `Host` is a public name.
+/// Answers 421 (RFC 9110 section 15.5.20) if `Host` is a public name.
 pub(super) async fn require_local(request: Request, next: Next) -> Response {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let is_local = hosts.all(|host| host.to_str().is_ok_and(is_local));
@@ -27,7 +27,7 @@ const BAD_HOST: Known = (
      that is not loopback",
 );
 
-/// Whether the host, with or without a port, is an IP address, a name of one label, or below
+/// Whether the host, with or without a port, is an IP address, a name of one label, or a name below
 /// `localhost` (RFC 6761 section 6.3).
 fn is_local(authority: &str) -> bool {
     let host = match authority.rsplit_once(':') {
@@ -44,7 +44,7 @@ fn is_local(authority: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Addresses and names that only this machine or its network give are local, all others are not.
+    /// Addresses and names without a public owner are local; all other names are not.
     #[test]
     fn which_hosts_are_local() {
         for host in [

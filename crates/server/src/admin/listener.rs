@@ -1,4 +1,4 @@
-//! The admin port's connections: how many there may be, and how long a client may keep one waiting.
+//! The connections of the admin port, with limits on their number and on their idle times.
 
 use std::io;
 use std::net::TcpListener;
@@ -18,26 +18,25 @@ use tokio::task::{JoinError, JoinSet};
 use super::error::{ApiError, TOO_SLOW};
 use crate::control::Never;
 
-/// The bounds of a listener.
+/// The limits of a listener.
 pub(super) struct Bounds {
-    /// Connections at a time; further ones wait in the backlog.
+    /// The most connections at a time. Further ones wait in the backlog.
     pub(super) connections: usize,
-    /// How long a connection may be idle, a head or a request may take, and an answer may wait for
-    /// the client.
+    /// The longest time for which a connection may be idle, a head or a whole request may take, and
+    /// an answer may wait for the client.
     pub(super) patience: Duration,
 }
 
-/// Enough for scrapers, dashboards and scripts. A client that keeps a place without using it loses it
-/// when its time is over.
+/// The limits of the admin port, which are enough for scrapers, dashboards and scripts.
 pub(super) const BOUNDS: Bounds = Bounds { connections: 64, patience: Duration::from_secs(30) };
 
 /// Serves `routes` on `listener`.
 ///
 /// # Errors
-/// The listener cannot be used. Errors of single connections end those.
+/// The listener cannot be used. An error of one connection ends only that connection.
 ///
 /// # Panics
-/// When a handler panics: that is an error of ours, not of the client.
+/// A handler panics, which is an error of the server and not of the client.
 pub(super) async fn serve(listener: TcpListener, routes: Router, bounds: Bounds) -> Never {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -65,12 +64,14 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, bounds: Bounds)
 
 /// Serves one connection to its end.
 async fn connection(stream: TcpStream, routes: Router, patience: Duration) {
-    // Ends a connection whose peer takes nothing of an answer for so long (tcp(7), since 2.6.37).
+    // The kernel ends a connection whose peer acknowledges no data for this long (tcp(7), since
+    // 2.6.37).
     let timeout = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = setsockopt(&stream, TcpUserTimeout, &timeout) {
         tracing::debug!(%error, "no TCP_USER_TIMEOUT for a connection of the admin port");
     }
-    // hyper's timer for a head runs from the end of the request before it, so it bounds idle time, too.
+    // hyper starts the timer for a head at the end of the request before it, so the timer bounds
+    // idle time, too.
     let mut http = http1::Builder::new();
     let http = http.timer(TokioTimer::new()).header_read_timeout(patience);
     let served = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
@@ -79,7 +80,7 @@ async fn connection(stream: TcpStream, routes: Router, patience: Duration) {
     }
 }
 
-/// Answers 408 to a request that has not been read and answered in time.
+/// Answers 408 to a request that is not read and answered in time.
 async fn in_time(patience: Duration, request: Request, next: Next) -> Response {
     let answer = tokio::time::timeout(patience, next.run(request)).await;
     answer.unwrap_or_else(|_| ApiError::from(TOO_SLOW).into_response())
@@ -91,7 +92,7 @@ fn pass_on_panic(ended: Result<(), JoinError>) {
     }
 }
 
-/// Errors of accept(2) that belong to the connection that was to be accepted.
+/// Whether an error of accept(2) belongs to the incoming connection and not to the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -111,10 +112,11 @@ mod tests {
     use crate::control::{self, Task};
     use murre_core::server::threads::{self, Ended};
 
-    /// For what must happen.
+    /// The longest wait for an event that must happen.
     const LONG: Duration = Duration::from_secs(180);
 
-    /// A listener with these bounds, and how its thread ends.
+    /// Starts a listener with these limits. Returns its address and a receiver of the end of its
+    /// thread.
     fn start(connections: usize, patience: Duration) -> (SocketAddr, Receiver<Ended>) {
         let routes = Router::new()
             .route("/", get(async || "here\n"))
@@ -126,7 +128,7 @@ mod tests {
         let port = Task::new("port", serve(listener, routes, Bounds { connections, patience }));
         let (sender, ended) = mpsc::channel();
         let run = move || control::run(Io::Epoll, vec![port]);
-        // Nobody waits for the end of most of them.
+        // Most tests do not wait for the end of the thread.
         let tell = move |how| _ = sender.send(how);
         threads::start("port".into(), 1 << 20, run, tell).expect("a thread");
         (address, ended)
@@ -150,7 +152,7 @@ mod tests {
 
     const GET: &str = "GET / HTTP/1.1\r\nHost: m\r\n\r\n";
 
-    /// A connection beyond the bound is served when another one has ended, and not before.
+    /// A connection above the limit is served only after another one has ended.
     #[test]
     fn connections_are_bounded() {
         let (address, _ended) = start(3, LONG);
@@ -169,8 +171,8 @@ mod tests {
         assert!(first_bytes(&next).starts_with(b"HTTP/1.1 200"));
     }
 
-    /// A client that is idle, sends its head or its body slowly, or takes no answer loses its place:
-    /// then, and not before, the next client is served.
+    /// The listener ends the connection of a client that is idle, sends its head or body slowly, or
+    /// takes no answer. The next client is served then, and not before.
     #[test]
     fn places_are_not_kept_for_ever() {
         let patience = Duration::from_millis(300);
@@ -188,13 +190,13 @@ mod tests {
             let next = connect(address);
             send(&next, GET);
             assert!(first_bytes(&next).starts_with(b"HTTP/1.1 200"), "{sent}");
-            // Half, as the kernel counts in ticks.
+            // The test requires only half of the time, because the kernel counts in ticks.
             assert!(begun.elapsed() >= patience / 2, "{sent}");
             assert!(first_bytes(&held).starts_with(heard.as_bytes()), "{sent}");
         }
     }
 
-    /// A handler that panics ends the listener's task, and so the process.
+    /// A handler that panics ends the task of the listener, which ends the process.
     #[test]
     fn a_panic_of_a_handler_is_passed_on() {
         let (address, ended) = start(3, LONG);

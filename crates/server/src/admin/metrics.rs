@@ -1,4 +1,5 @@
-//! `GET /metrics`: the counters of every shard in the Prometheus text format, read for each request.
+//! `GET /metrics`: the counters of every shard in the Prometheus text format. Each request reads
+//! them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use prometheus_client::registry::Registry;
 use super::series::{Kind, SERIES, ShardCounters};
 use crate::control::memory::{Headroom, Watch};
 
-/// The content type that goes with [`Metrics::text`].
+/// The content type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The registry. It stores no numbers.
+/// The registry of all metrics. It stores no numbers.
 pub(crate) struct Metrics(Registry);
 
 impl Metrics {
@@ -30,7 +31,7 @@ impl Metrics {
         Metrics(registry)
     }
 
-    /// The current values as text.
+    /// The current values in the text format.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.0).expect("a string takes all that is written to it");

@@ -1,6 +1,7 @@
-//! The admin port: HTTP about the server and for its channels.
+//! The admin port: health, metrics, statistics and the API over HTTP.
 //!
-//! It reads the shards' counters, asks their channels by mail, and never touches their sockets.
+//! It reads the counters of the shards, asks for their channels by mail, and never uses their
+//! sockets.
 
 mod api;
 mod error;
@@ -31,11 +32,11 @@ use self::stats::{Memory, Now};
 use crate::control::memory::Watch;
 use crate::control::{Never, Sampler};
 
-/// What the admin port shows.
+/// The data that the admin port shows.
 pub(crate) struct Admin {
     facts: Facts,
     started: Instant,
-    /// Set when the admin port is served.
+    /// The memory of the process when the admin port begins to serve.
     memory_at_start: OnceLock<Memory>,
     draining: AtomicBool,
     shards: Vec<ShardCounters>,
@@ -67,12 +68,12 @@ impl Admin {
         }
     }
 
-    /// From now on `/healthz` answers 503.
+    /// Makes `/healthz` answer 503 from now on.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// The task of the admin port.
+    /// Serves the admin port on `listener`. It ends only with an error.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) -> Never {
         let routes = Router::new()
             .route("/healthz", get(healthz))

@@ -1,4 +1,4 @@
-//! The numbers of a shard, by the names that `/metrics` and `/stats` use.
+//! The numbers of a shard, by their names in `/metrics` and `/stats`.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::control::Sampler;
 use crate::hub::HubCounters;
 
-/// One shard's counters, as other threads see them.
+/// The counters of one shard, which other threads can read.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardCounters {
     pub(crate) transport: Arc<Counters>,
@@ -24,22 +24,22 @@ pub(crate) struct Series {
     pub(crate) value: fn(&ShardCounters) -> u64,
 }
 
-/// How a number moves.
+/// The kind of a number: a total or a current value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It only grows, so it has a rate.
+    /// A number that only grows, so it has a rate.
     Total,
-    /// It grows and shrinks.
+    /// A number that grows and shrinks.
     Now,
 }
 
 impl ShardCounters {
-    /// How many connections were refused for `excess`.
+    /// The number of connections that were refused for `excess`.
     fn refused(&self, excess: Excess) -> u64 {
         self.transport.refused[excess as usize].get()
     }
 
-    /// How many connections ended for `reason`.
+    /// The number of connections that ended for `reason`.
     pub(crate) fn closed(&self, reason: CloseReason) -> u64 {
         self.transport.closed[reason as usize].get()
     }

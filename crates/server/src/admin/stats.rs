@@ -1,4 +1,4 @@
-//! `GET /stats`: one JSON object about the server: what runs, counters, rates and memory.
+//! `GET /stats`: one JSON object with the facts, counters, rates and memory of the server.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -21,9 +21,9 @@ pub(crate) struct Facts {
     pub(crate) admin: SocketAddr,
     pub(crate) io: Choice,
     pub(crate) descriptors: Choice,
-    /// Bytes of a connection in a ring of this kind.
+    /// The bytes of one connection in a ring of this kind.
     pub(crate) ring_bytes: usize,
-    /// The core that each shard is pinned to; `null` if it is not.
+    /// The core to which each shard is pinned; `null` for a shard that is not pinned.
     pub(crate) cores: Vec<Option<usize>>,
     /// Every limit in force, by the name of its setting.
     pub(crate) limits: Map<String, Value>,
@@ -36,18 +36,18 @@ pub(crate) struct Choice {
     pub(crate) reason: String,
 }
 
-/// Values that change and are not counters of the shards.
+/// Current values that are not counters of the shards.
 pub(crate) struct Now {
     pub(crate) uptime: Duration,
     pub(crate) draining: bool,
     pub(crate) admission: Seen,
-    /// How fast totals grow, by name.
+    /// The growth rates of totals, by name.
     pub(crate) rates: Map<String, Value>,
     /// Memory of the process when it was ready.
     pub(crate) at_start: Memory,
 }
 
-/// The whole answer.
+/// The answer as JSON.
 pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now) -> Value {
     let open = shards.iter().map(|shard| shard.transport.open.get()).sum();
     json!({
@@ -104,7 +104,8 @@ fn memory(facts: &Facts, at_start: Memory, open: u64) -> Value {
         "process": now,
         "process_at_start": at_start,
         "pss_bytes_per_open": per_open(now.pss_bytes),
-        // Without pages of the binary, which are read as code first runs, not for connections.
+        // Pages of the binary do not count, because they are loaded when code first runs and not
+        // for connections.
         "growth_bytes_per_open": per_open(now.anonymous_bytes.saturating_sub(at_start.anonymous_bytes)),
     })
 }
@@ -112,14 +113,14 @@ fn memory(facts: &Facts, at_start: Memory, open: u64) -> Value {
 /// Physical memory of this process; 0 where the kernel does not report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
-    /// Proportional set size: shared pages count in part.
+    /// Proportional set size in bytes: shared pages count in part.
     pss_bytes: u64,
-    /// The part of it that is no file's: stacks, heaps, buffers.
+    /// The bytes that do not belong to files: stacks, heaps and buffers.
     anonymous_bytes: u64,
 }
 
 impl Memory {
-    /// As it is now.
+    /// Reads the current memory of the process.
     pub(crate) fn now() -> Self {
         let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
         Memory::of(&text).unwrap_or_default()
@@ -139,7 +140,7 @@ impl Memory {
 mod tests {
     use super::*;
 
-    /// The lines that count are found among their lookalikes, and this process has a size.
+    /// The right lines are found among similar ones, and the process of the test has a size.
     #[test]
     fn memory_is_read() {
         let text = "00400000-7ffd5000 ---p 00000000 00:00 0    [rollup]\n\

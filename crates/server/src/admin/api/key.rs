@@ -12,14 +12,14 @@ use axum::response::{IntoResponse, Response};
 use crate::admin::Admin;
 use crate::admin::error::{ApiError, Known};
 
-/// The key, the first line of the file that `--api-key-file` names.
+/// The key: the first line of the file that `--api-key-file` names.
 pub(super) struct Key(String);
 
 impl Key {
-    /// Reads the key.
+    /// Reads the key from the file at `path`.
     ///
     /// # Errors
-    /// The file cannot be read, or the key is short enough to be guessed.
+    /// The file cannot be read, or the key is so short that it can be guessed.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let told = |what: &str| format!("--api-key-file {}: {what}", path.display());
         let text = fs::read_to_string(path)
@@ -33,7 +33,7 @@ impl Key {
         Ok(Key(key.to_owned()))
     }
 
-    /// Compares in a time that does not tell where the difference is.
+    /// Compares in a time that does not reveal the position of the difference.
     fn is(&self, given: &str) -> bool {
         let (given, key) = (given.as_bytes(), self.0.as_bytes());
         let differences = given.iter().zip(key).fold(0, |sum, (given, key)| sum | (given ^ key));
@@ -43,7 +43,8 @@ impl Key {
 
 const KEY_BYTES_MIN: usize = 12;
 
-/// Answers requests without the key with 401, and all requests with 403 while there is no key.
+/// Answers requests without the right key with 401, and all requests with 403 if the server has no
+/// key.
 pub(super) async fn authorize(
     State(admin): State<Arc<Admin>>,
     request: Request,
@@ -57,7 +58,7 @@ pub(super) async fn authorize(
     }
 }
 
-/// The credentials behind the scheme, which is the same in any case (RFC 9110 section 11.1).
+/// The credentials behind the scheme `Bearer`, in any case of letters (RFC 9110 section 11.1).
 fn bearer(authorization: &str) -> Option<&str> {
     let (scheme, credentials) = authorization.split_once(' ')?;
     scheme.eq_ignore_ascii_case("Bearer").then(|| credentials.trim_start_matches(' '))
@@ -78,7 +79,7 @@ const WRONG_KEY: Known = (
 mod tests {
     use super::*;
 
-    /// The scheme is read in any case and ends with spaces; other schemes have no key.
+    /// The scheme is read in any case of letters and ends with spaces; other schemes give no key.
     #[test]
     fn the_scheme_is_read_in_any_case() {
         for given in ["Bearer key", "bearer key", "BEARER   key"] {
@@ -89,7 +90,7 @@ mod tests {
         }
     }
 
-    /// Only the whole key is the key.
+    /// Only the whole key is accepted.
     #[test]
     fn keys_are_compared_whole() {
         let key = Key("correct horse".into());

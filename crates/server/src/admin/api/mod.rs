@@ -1,4 +1,4 @@
-//! The API for other programs: publish, look at channels and connections, disconnect.
+//! The API for other programs: they publish, list channels, look at connections and end them.
 //!
 //! Every request carries the key that `--api-key-file` names. `openapi.json` describes the API.
 
@@ -26,12 +26,12 @@ use crate::hub::HubConfig;
 use crate::protocols::murre_v1::errors::Code;
 use crate::routes::AppMailbox;
 
-/// The channels that the API is about, and the key of those who may use it.
+/// The channels of the server, and the key that clients of the API need.
 pub(crate) struct Api {
     channels: Channels,
-    /// `None`: nobody may.
+    /// The key; `None` turns the API off.
     key: Option<Key>,
-    /// Longest body of a request.
+    /// The longest body of a request, in bytes.
     body_bytes_max: usize,
 }
 
@@ -39,7 +39,7 @@ impl Api {
     /// The API for the shards with these mailboxes.
     ///
     /// # Errors
-    /// The key cannot be read: why, and the remedy.
+    /// The key cannot be read. The error names the reason and the remedy.
     pub(crate) fn new(
         config: &Config,
         hub: Arc<HubConfig>,
@@ -59,13 +59,13 @@ impl Api {
     }
 }
 
-/// Channels of one broadcast at most.
+/// The most channels of one broadcast.
 const BROADCAST_MAX: usize = 1000;
-/// Bytes of JSON for one byte of a name, as `\u00e9` at most.
+/// The most bytes of JSON for one byte of a name, as in `\u0007`.
 const ESCAPED: usize = 6;
-/// Quotes, comma and a space of a name.
+/// The bytes of the quotes, the comma and a space around a name.
 const NAME_QUOTES: usize = 4;
-/// Keys of a body, and white space between its parts.
+/// The bytes of the keys of a body, and of white space between its parts.
 const BODY_REST: usize = 64 << 10;
 
 /// The routes below `/api`.
@@ -76,13 +76,13 @@ pub(super) fn routes(admin: &Arc<Admin>) -> Router<Arc<Admin>> {
         .route("/api/disconnect", post(disconnect))
         .route("/api/channels", get(channels))
         .route("/api/channels/{channel}", get(channel))
-        // Their earlier names.
+        // The earlier names of these routes.
         .route("/api/topics", get(topics))
         .route("/api/topics/{channel}", get(channel))
         .route("/api/connections/{connection}", get(connection))
         .layer(DefaultBodyLimit::max(admin.api.body_bytes_max))
         .layer(middleware::from_fn_with_state(Arc::clone(admin), authorize))
-        // Public: it says no more than the documentation.
+        // The description needs no key, because it is the same as the public documentation.
         .route("/api/openapi.json", get(openapi))
 }
 
@@ -94,21 +94,21 @@ async fn openapi() -> impl IntoResponse {
 
 type Answer = Result<Json<Value>, ApiError>;
 
-/// What to publish where.
+/// The body of a request to publish to one channel.
 #[derive(Deserialize)]
 struct Publish {
     identifier: String,
     data: Box<RawValue>,
 }
 
-/// What to publish to many.
+/// The body of a request to publish to many channels.
 #[derive(Deserialize)]
 struct Broadcast {
     identifiers: Vec<String>,
     data: Box<RawValue>,
 }
 
-/// Where a publication stands.
+/// The position of a publication in the history of its channel.
 #[derive(Serialize)]
 struct Placed {
     identifier: String,
@@ -139,7 +139,7 @@ async fn publish(
     Ok(Json(Placed { identifier, position: position.map(Place::from), error: None }))
 }
 
-/// Each channel has its own outcome.
+/// Publishes to many channels. The answer has one result for each channel.
 async fn broadcast(
     State(admin): State<Arc<Admin>>,
     JsonBody(Broadcast { identifiers, data }): JsonBody<Broadcast>,
@@ -160,7 +160,7 @@ async fn broadcast(
     Ok(Json(json!({"published": outcomes})))
 }
 
-/// The connection or the user to disconnect.
+/// The body of a request to disconnect a connection or a user.
 #[derive(Deserialize)]
 struct Disconnect {
     connection: Option<String>,
@@ -186,10 +186,10 @@ const BAD_ORDER: Known = (
     "say which connection or which user to disconnect, one of the two",
 );
 
-/// The part of the list of channels to answer with.
+/// The query of a request for a page of channels.
 #[derive(Deserialize)]
 struct Page {
-    /// `next` of the page before.
+    /// The value of `next` in the page before.
     from: Option<String>,
     limit: Option<usize>,
 }

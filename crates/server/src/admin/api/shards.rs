@@ -1,5 +1,5 @@
-//! What the API asks of the shards' channels. Each question is posted to a shard, which answers it
-//! between two turns.
+//! The API's access to the channels of the shards. Each request is posted to a shard, which answers
+//! it between two turns.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,16 +21,18 @@ use crate::routes::{AppMail, AppMailbox};
 
 /// The channels of all shards.
 pub(super) struct Channels {
-    /// By shard.
+    /// The mailboxes of the shards, in the order of the shards.
     pub(super) boxes: Arc<[AppMailbox]>,
     pub(super) hub: Arc<HubConfig>,
 }
 
+/// The name of a connection is malformed.
 pub(super) const BAD_CONNECTION: Known = (
     StatusCode::BAD_REQUEST,
     "bad_connection",
     "a connection has a name as `pong` gives it: SHARD-SLOT-USE",
 );
+/// The parameter `from` of a page is malformed.
 pub(super) const BAD_PAGE: Known =
     (StatusCode::BAD_REQUEST, "bad_page", "`from` is what `next` of the page before says");
 
@@ -40,14 +42,15 @@ const TOO_DEEP: Known = (
     "`data` is nested more than 32 deep; send a flatter value",
 );
 
-/// How long a shard may take to answer.
+/// The longest time for which the API waits for a shard.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Channels {
-    /// Asks a shard and waits for its answer.
+    /// Posts a request to a shard and waits for its answer.
     ///
     /// # Errors
-    /// `overloaded`: its mailbox is full, it has ended, or it does not answer in time.
+    /// `overloaded`: the mailbox of the shard is full, the shard has ended, or it does not answer
+    /// in time.
     async fn ask<T>(
         &self,
         shard: usize,
@@ -62,7 +65,7 @@ impl Channels {
         }
     }
 
-    /// Publishes, and gives the publication's position where its channel has history.
+    /// Publishes. Returns the position of the publication if its channel has history.
     pub(super) async fn publish(
         &self,
         identifier: &str,
@@ -75,8 +78,8 @@ impl Channels {
         published.map_err(ApiError::from)
     }
 
-    /// The data of a publication, without white space. It is held to the rules for messages of
-    /// clients, which are to read it.
+    /// The data of a publication, without white space. The rules for messages of clients apply to
+    /// it, because clients must be able to read it.
     pub(super) fn payload(&self, data: &RawValue) -> Result<Payload, ApiError> {
         let text = data.get().as_bytes();
         json::check(text).map_err(|why| match why {
@@ -94,13 +97,13 @@ impl Channels {
         usize::from(murre_router::channels::owner(channel, self.hub.shards, self.hub.seed))
     }
 
-    /// Ends one connection, and says whether it was there (1 or 0).
+    /// Ends one connection. Returns 1, or 0 if there is no such connection.
     pub(super) async fn disconnect(&self, name: &str) -> Result<u32, ApiError> {
         let (shard, conn) = self.connection_id(name)?;
         self.ask(shard, |answer| Control::Disconnect { conn, answer }).await
     }
 
-    /// Ends all connections of a user, and says how many there were.
+    /// Ends all connections of a user, and returns their number.
     pub(super) async fn disconnect_user(&self, user: &str) -> Result<u32, ApiError> {
         let mut disconnected = 0;
         for shard in 0..self.boxes.len() {
@@ -111,7 +114,7 @@ impl Channels {
         Ok(disconnected)
     }
 
-    /// A page of channels, and where the next one begins.
+    /// A page of channels, and the start of the next page.
     pub(super) async fn page(
         &self,
         from: Option<&str>,
@@ -133,14 +136,14 @@ impl Channels {
         Ok((found, next))
     }
 
-    /// The channel of this name, if there is one now.
+    /// The channel of this name, if it exists.
     pub(super) async fn channel(&self, name: &str) -> Result<Option<ChannelInfo>, ApiError> {
         let owner = self.owner(name);
         let name = name.into();
         self.ask(owner, |answer| Control::Channel { name, answer }).await
     }
 
-    /// What is known of the connection of this name, if it is open.
+    /// The description of the connection of this name; `None` if it is not open.
     pub(super) async fn connection(&self, name: &str) -> Result<Option<Value>, ApiError> {
         let (shard, conn) = self.connection_id(name)?;
         let found = self.ask(shard, |answer| Control::Connection { conn, answer }).await?;
@@ -163,7 +166,7 @@ impl Channels {
     }
 }
 
-/// The shard and the place there that `next` of a page names.
+/// Parses `next` of a page: a shard and a place in its list of channels.
 fn place(text: &str) -> Option<(usize, u32)> {
     let (shard, place) = text.split_once('-')?;
     Some((shard.parse().ok()?, place.parse().ok()?))
