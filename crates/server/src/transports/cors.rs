@@ -1,15 +1,15 @@
-//! Which pages may read streams and polls: the rule for WebSockets, told to browsers by the headers
-//! of CORS (Fetch standard, section 3.2).
+//! The pages that may read streams and polls. The rule is the same as for WebSockets, and the
+//! headers of CORS (Fetch standard, section 3.2) tell it to browsers.
 
 use murre_codec::http::{Request, Response};
 use murre_core::Origins;
 
-/// What a browser is told of one request.
+/// The CORS headers for one request: the origin that may read the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cors(Option<Box<str>>);
 
 impl Cors {
-    /// The headers for a request, if it comes from no page or from one that is allowed.
+    /// The headers for a request; `None` if it comes from a page of an origin that is not allowed.
     pub(crate) fn of(request: &Request<'_, '_>, origins: &Origins) -> Option<Cors> {
         if *origins == Origins::Any {
             return Some(Cors(Some("*".into())));
@@ -21,13 +21,14 @@ impl Cors {
         Some(Cors(origin.map(Box::from)))
     }
 
-    /// Whether a browser asks before it sends the request of a page (Fetch standard, section 3.2.2).
+    /// Whether a request is a preflight, by which a browser asks before it sends the request of a
+    /// page (Fetch standard, section 3.2.2).
     pub(crate) fn is_preflight(request: &Request<'_, '_>) -> bool {
         let has = |name| request.header(name).is_some();
         request.method == "OPTIONS" && has("origin") && has("access-control-request-method")
     }
 
-    /// The answer to such a request.
+    /// The answer to a preflight.
     pub(crate) fn preflight(&self) -> Response {
         self.add_to(Response::text(204, ""))
             .with("Access-Control-Allow-Methods", "GET")
@@ -35,12 +36,12 @@ impl Cors {
             .with("Access-Control-Max-Age", "7200")
     }
 
-    /// The answer to a page that is not allowed.
+    /// The answer to a page of an origin that is not allowed.
     pub(crate) fn refused() -> Response {
         Response::text(403, "pages of this origin may not read this; see --allow-origin\n")
     }
 
-    /// The response with its headers.
+    /// Adds the CORS headers to a response.
     pub(crate) fn add_to(&self, response: Response) -> Response {
         match &self.0 {
             None => response,

@@ -1,13 +1,14 @@
-//! Ids of events: where a client is in each channel of its stream. A client that gives the id back
-//! (`Last-Event-ID`) goes on there.
+//! Ids of events. An id names the position of a client in each channel of its stream. A client that
+//! returns the id (`Last-Event-ID`) continues from these positions.
 //!
-//! In a stream of one channel the id is a position, `EPOCH-OFFSET`. In a stream of several channels it
-//! has a part for each of them, `HASH.EPOCH-OFFSET`, separated by commas. The hash is of the name of
-//! the channel, so a request may name its channels in another order, or other channels.
+//! In a stream of one channel the id is a position, `EPOCH-OFFSET`. In a stream of several channels
+//! it has one part for each channel, `HASH.EPOCH-OFFSET`, separated by commas. `HASH` is the hash
+//! of the channel's name, so the next request may name its channels in another order, or other
+//! channels.
 
 use murre_router::channels::{Position, Start};
 
-/// The place of a client in one channel of its stream.
+/// The progress of a client in one channel of its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     /// The name of the channel.
@@ -15,15 +16,15 @@ pub(super) struct Seen {
     pub(super) place: Place,
 }
 
-/// The part of a channel in an id.
+/// The progress of a client in one channel, as its part of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// The channel keeps no history, or the client has heard nothing of it.
+    /// The channel keeps no history, or the client has received nothing of it.
     None,
-    /// The client has heard everything up to this position.
+    /// The client has received everything up to this position.
     At(Position),
-    /// The client gave a position that cannot be read, and has not yet been told that it has lost its
-    /// place.
+    /// The client sent a position that cannot be read, and has not yet been told that it has missed
+    /// publications.
     Unreadable,
 }
 
@@ -38,13 +39,15 @@ impl Place {
     }
 }
 
-/// A start that no channel can recover from: the client is told that it has missed something.
+/// A start from which no channel can recover, so the client is told that it has missed
+/// publications.
 const LOST: Start = Start::AfterOffset(u64::MAX);
 /// The text of [`Place::Unreadable`].
 const UNREADABLE: &str = "?";
 
-/// The start in `channel` of a client that gives back `id`, for a stream of `channels` channels. A
-/// channel that the id does not have starts at the head: the client has heard nothing of it.
+/// The start in `channel` of a client that returns `id`, in a stream of `channels` channels. A
+/// channel without a part in the id starts at the head, because the client has received nothing of
+/// it.
 pub(super) fn start(id: &str, channel: &str, channels: usize) -> Start {
     if id.is_empty() {
         return Start::Head;
@@ -66,7 +69,7 @@ pub(super) fn start(id: &str, channel: &str, channels: usize) -> Start {
     start
 }
 
-/// Reads one part of an id; `None` if it is malformed.
+/// Parses one part of an id; `None` if it is malformed.
 fn read_part(part: &str) -> Option<(u64, Start)> {
     let (hash, place) = part.split_once('.')?;
     let start = match place {
@@ -91,12 +94,12 @@ pub(super) fn of_several(seen: &[Seen]) -> String {
     parts.collect::<Vec<_>>().join(",")
 }
 
-/// A position as event streams and polls write it: `EPOCH-OFFSET`.
+/// A position in the form of event streams and polls: `EPOCH-OFFSET`.
 pub(super) fn of_one(position: Position) -> String {
     format!("{}-{}", position.epoch, position.offset)
 }
 
-/// Reads what [`of_one`] wrote.
+/// Parses a position in the form of [`of_one`]; `None` if it is malformed.
 pub(super) fn read_position(text: &str) -> Option<Position> {
     let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let (epoch, offset) = text.split_once('-')?;
@@ -106,8 +109,8 @@ pub(super) fn read_position(text: &str) -> Option<Position> {
 
 const HASH_DIGITS: usize = 16;
 
-/// FNV-1a of 64 bits. It is the same in every process, and a client that finds two names with one hash
-/// only loses its own place.
+/// The 64-bit FNV-1a hash of a channel's name. It is the same in every process. A client that finds
+/// two names with the same hash only harms its own recovery.
 fn hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -118,7 +121,7 @@ fn hash(name: &str) -> u64 {
 mod tests {
     use super::*;
 
-    /// A position is read as it is written, and nothing else is taken for one.
+    /// A position is parsed as it is written, and other texts are refused.
     #[test]
     fn positions() {
         for position in
@@ -145,8 +148,8 @@ mod tests {
         }
     }
 
-    /// Every channel finds its own part of an id, in whatever order a request names its channels, and
-    /// a channel that the id does not have starts at the head.
+    /// Every channel finds its own part of an id in any order of channels, and a channel without a
+    /// part starts at the head.
     #[test]
     fn parts_go_by_name() {
         let at = Position { epoch: 7, offset: 9 };
@@ -164,7 +167,7 @@ mod tests {
         assert_eq!(start(&id, "a,b", 1), Start::After(at), "alone");
     }
 
-    /// An id that cannot be read is not taken for the absence of one: no channel starts at the head.
+    /// An id that cannot be read is not taken for absent: no channel starts at the head.
     #[test]
     fn unreadable_ids_lose_the_place() {
         let hash = format!("{:016x}", hash("a"));

@@ -1,4 +1,4 @@
-//! `murre.v1` by long polls: each request is a session, and its answer one slice of a channel.
+//! `murre.v1` over long polls: each request is a session, and its answer is one slice of a channel.
 
 use std::collections::HashMap;
 
@@ -14,30 +14,31 @@ use crate::hub::{About, Command, Error, ErrorCode, Hub, Page, Push, Reply, Reque
 use crate::protocols::murre_v1::encode;
 use crate::protocols::murre_v1::errors::{Code, WireError};
 
-/// The polls that have not been answered, by slot.
+/// The polls of a shard that have not been answered, by slot.
 #[derive(Default)]
 pub(super) struct Polls {
     waiting: HashMap<u32, Poll>,
-    /// Polls that have been answered, whose sessions are to be closed.
+    /// Polls that have been answered, whose sessions must be closed.
     answered: Vec<ConnId>,
 }
 
 /// A poll that has not been answered.
 struct Poll {
     channel: Box<str>,
-    /// What the client has seen of the channel, if it has said so.
+    /// The position up to which the client has seen the channel; `None` if the request has no
+    /// position.
     position: Option<Position>,
     cors: Cors,
-    /// The connection may be used for another request.
+    /// Whether the connection stays open for another request.
     keep_alive: bool,
-    /// Of the request: 0 of HTTP/1.0, 1 of HTTP/1.1.
+    /// The minor HTTP version of the request: 0 for HTTP/1.0, 1 for HTTP/1.1.
     minor_version: u8,
 }
 
-/// Begins a poll: `/poll?topic=A&position=E-N`, as a user's or as nobody's in particular.
+/// Begins a poll, `/poll?topic=A&position=E-N`, for a user or for an anonymous client.
 ///
 /// # Errors
-/// The answer to a request that cannot be obeyed.
+/// The answer to a request that is refused.
 pub(crate) fn begin(
     conn: ConnId,
     request: &Request<'_, '_>,
@@ -74,7 +75,7 @@ pub(crate) fn begin(
 const POSITION_ONLY: HistoryQuery =
     HistoryQuery { start: Start::Head, limit: 0, bytes_max: 0, direction: Direction::Forward };
 
-/// The answer to HEAD: as to GET, without a wait, so without what depends on it.
+/// The answer to HEAD: the status of GET at once, without the fields that depend on a wait.
 pub(crate) fn answer_to_head(
     request: &Request<'_, '_>,
     user: Option<&User>,
@@ -88,7 +89,10 @@ pub(crate) fn answer_to_head(
     )
 }
 
-/// The channel of a poll, and the position behind which it waits, if it may have that.
+/// The channel of a poll, and the position behind which it waits.
+///
+/// # Errors
+/// The answer to a request that is malformed or not allowed.
 fn asked(
     request: &Request<'_, '_>,
     is_user: bool,
@@ -111,36 +115,38 @@ fn asked(
 }
 
 impl Polls {
+    /// The number of stored polls, waiting or answered.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn len(&self) -> usize {
         self.waiting.len() + self.answered.len()
     }
 
-    /// A poll has waited for as long as it may.
+    /// Answers a poll that has waited for the longest time.
     pub(super) fn waited(&mut self, conn: ConnId, dates: &mut DateClock, out: &mut Outbox) {
         self.answer_with_nothing(conn, dates, out);
     }
 
-    /// The connection ends with the answer.
+    /// Makes the connection end after the answer.
     pub(super) fn ends_with_answer(&mut self, conn: ConnId) {
         if let Some(poll) = self.waiting.get_mut(&conn.index()) {
             poll.keep_alive = false;
         }
     }
 
-    /// The next poll that has been answered.
+    /// Takes the next poll that has been answered.
     pub(super) fn answered(&mut self) -> Option<ConnId> {
         self.answered.pop()
     }
 
-    /// The session is over.
+    /// Removes the poll of a session that has ended.
     pub(super) fn forget(&mut self, slot: u32) {
         if self.waiting.remove(&slot).is_some() && self.waiting.is_empty() {
             self.waiting.shrink_to_fit();
         }
     }
 
-    /// Answers with a page, or notes that there is nothing yet.
+    /// Handles a reply of the hub: answers the poll, or lets it wait if there is no publication
+    /// yet.
     pub(super) fn reply(
         &mut self,
         conn: ConnId,
@@ -152,7 +158,8 @@ impl Polls {
             Reply::History { page, .. } => self.answer(conn, &page, dates, out),
             Reply::Error(why) => self.refuse(conn, why, dates, out),
             Reply::Subscribed { recovery: Some(recovery), .. } => {
-                // Something was lost just now, or there is no time left to wait.
+                // The poll is answered now if publications were lost, or if the server drains and
+                // it cannot wait.
                 if recovery.recovered == Some(false) {
                     let page = Page { recovered: Some(false), ..empty(recovery.position) };
                     self.answer(conn, &page, dates, out);
@@ -164,7 +171,7 @@ impl Polls {
         }
     }
 
-    /// Answers with the publication that the poll has waited for.
+    /// Answers a poll with the publication for which it has waited.
     pub(super) fn push(
         &mut self,
         conn: ConnId,
@@ -180,7 +187,7 @@ impl Polls {
         }
     }
 
-    /// Answers with the reason why the session ends.
+    /// Answers a poll with the reason why its session ends.
     pub(super) fn end(
         &mut self,
         conn: ConnId,
@@ -194,8 +201,8 @@ impl Polls {
         }
     }
 
-    /// Answers that there is nothing new. A poll without a position waits for the current one, which
-    /// its answer is to tell.
+    /// Answers that there is no new publication. A poll without a position is not answered here,
+    /// because its answer must have the current position, for which it waits.
     fn answer_with_nothing(&mut self, conn: ConnId, dates: &mut DateClock, out: &mut Outbox) {
         if let Some(position) = self.waiting.get(&conn.index()).and_then(|poll| poll.position) {
             self.answer(conn, &empty(position), dates, out);
@@ -213,14 +220,15 @@ impl Polls {
         if let Some(poll) = self.take(conn) {
             let response = refusal(why, &poll.cors);
             poll.respond(conn, &response, dates, out);
-            // A guess costs a connection, as for requests that are refused at once.
+            // A bad token ends the connection, as for requests that are refused at once, so each
+            // guess of a token costs a connection.
             if response.status == 401 {
                 out.close(conn, CloseReason::Finished);
             }
         }
     }
 
-    /// The poll, which is answered now; `None` if it has been.
+    /// Takes a poll for its answer; `None` if it has been answered already.
     fn take(&mut self, conn: ConnId) -> Option<Poll> {
         let poll = self.waiting.remove(&conn.index())?;
         self.answered.push(conn);
@@ -236,7 +244,7 @@ impl Poll {
     fn respond(&self, conn: ConnId, response: &Response, dates: &mut DateClock, out: &mut Outbox) {
         let keep_alive = self.keep_alive && !out.is_draining() && response.status != 401;
         let date = dates.date(out.now());
-        // A client that is gone needs no answer.
+        // A client that has closed needs no answer.
         let _ = out.write_answer(conn, |bytes| {
             response.write(bytes, false, keep_alive, self.minor_version, Some(date));
         });

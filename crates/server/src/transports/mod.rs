@@ -1,7 +1,9 @@
-//! Transports: how the values of the hub reach a session's connection, and its bytes the hub.
+//! Transports, which carry the values of the hub to the connection of a session, and its bytes to
+//! the hub.
 //!
-//! Each transport is a file: [`websocket`], [`sse`] and [`long_poll`]. A session's [`Wire`] says which
-//! transport and protocol it has; a new protocol adds its own and its arms in [`Wires`].
+//! Each transport is one file: [`websocket`], [`sse`] and [`long_poll`]. The [`Wire`] of a session
+//! names its transport and protocol. A new protocol adds its wires here and its match arms in
+//! [`Wires`].
 
 mod cors;
 mod event_id;
@@ -32,13 +34,14 @@ pub(crate) const MURRE_WEBSOCKET: Wire = Wire(1);
 pub(crate) const MURRE_EVENTS: Wire = Wire(2);
 /// `murre.v1` in Server-Sent Events of several channels.
 pub(crate) const MURRE_MIXED_EVENTS: Wire = Wire(3);
-/// A long poll that has not been answered.
+/// `murre.v1` over a long poll.
 pub(crate) const MURRE_POLL: Wire = Wire(4);
-/// [`MURRE_EVENTS`] and [`MURRE_MIXED_EVENTS`] for clients of HTTP/1.0, which has no chunks.
+/// [`MURRE_EVENTS`] for clients of HTTP/1.0, which has no chunks.
 pub(crate) const MURRE_PLAIN_EVENTS: Wire = Wire(5);
+/// [`MURRE_MIXED_EVENTS`] for clients of HTTP/1.0.
 pub(crate) const MURRE_PLAIN_MIXED_EVENTS: Wire = Wire(6);
 
-/// The transport of a session, and the form that it has there.
+/// The transport of a session, with the form of its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
     WebSocket,
@@ -61,55 +64,55 @@ impl Transport {
     }
 }
 
-/// What the transports of a shard store of its sessions, beside what the hub does.
+/// The state of the transports of a shard, in addition to the state of the hub.
 #[derive(Default)]
 pub(crate) struct Transports {
     streams: Streams,
     polls: Polls,
     dates: DateClock,
-    /// Sessions whose input may go on.
+    /// Sessions that may handle further input.
     resumed: Vec<ConnId>,
-    /// What is being written. It keeps its memory from one value to the next.
+    /// A buffer for the text that is being written. It is reused for each value.
     scratch: Vec<u8>,
 }
 
 impl Transports {
-    /// The next session whose input may go on.
+    /// Takes the next session that may handle further input.
     pub(crate) fn resumed(&mut self) -> Option<ConnId> {
         self.resumed.pop()
     }
 
-    /// The next poll that has been answered: its session is over.
+    /// Takes the next poll that has been answered. Its session must be closed.
     pub(crate) fn answered(&mut self) -> Option<ConnId> {
         self.polls.answered()
     }
 
-    /// The connection ends with the answer to its poll.
+    /// Makes the connection end after the answer to its poll.
     pub(crate) fn ends_with_answer(&mut self, conn: ConnId) {
         self.polls.ends_with_answer(conn);
     }
 
-    /// A session is over.
+    /// Removes the state of a session that has ended.
     pub(crate) fn forget(&mut self, conn: ConnId) {
         self.streams.forget(conn.index());
         self.polls.forget(conn.index());
     }
 
-    /// Entries of streams of several channels and of polls; none are left when all have ended.
+    /// The number of entries of polls and of streams of several channels; 0 when all have ended.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn entries(&self) -> usize {
         self.streams.len() + self.polls.len()
     }
 }
 
-/// The transports at work: they queue on the connections of the shard.
+/// The transports of a shard together with the outbox, in which they queue bytes for connections.
 pub(crate) struct Wires<'a> {
     pub(crate) out: &'a mut Outbox,
     pub(crate) transports: &'a mut Transports,
 }
 
 impl Wires<'_> {
-    /// A session whose answer is not at its end has waited for another ping interval.
+    /// Handles a stream or poll that has waited for another ping interval.
     pub(crate) fn waited(&mut self, session: Session) {
         let Wires { out, transports: Transports { polls, dates, .. } } = self;
         match Transport::of(session) {
@@ -120,7 +123,7 @@ impl Wires<'_> {
     }
 }
 
-/// A text written into memory that is used again.
+/// The text that `write` writes into a reused buffer.
 fn written(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
     scratch.clear();
     scratch.shrink_to(SCRATCH_BYTES);
@@ -191,12 +194,12 @@ impl Outlet for Wires<'_> {
     }
 }
 
-/// The answer to a request that is refused, where there is no WebSocket or stream to say it on.
+/// The answer to a refused request, before a WebSocket or a stream has begun.
 pub(crate) fn refusal(why: Error<'_>, cors: &Cors) -> Response {
     rejection(why.into(), cors)
 }
 
-/// Ends a session whose first command is refused. Returns the answer to its request.
+/// Ends a session whose first command was refused. Returns the answer to its request.
 fn end_refused(
     conn: ConnId,
     why: Error<'_>,
@@ -220,7 +223,7 @@ fn rejection(why: WireError<'_>, cors: &Cors) -> Response {
 fn json_response(status: u16, body: Vec<u8>, cors: &Cors) -> Response {
     let response = Response { content_type: "application/json", ..Response::text(status, body) };
     let response = match status {
-        // RFC 9110 section 11.6.1: a 401 names a scheme; of what it refuses, RFC 6750 section 3.1.
+        // A 401 must name a scheme (RFC 9110 section 11.6.1) and the reason (RFC 6750 section 3.1).
         401 => response.with("WWW-Authenticate", "Bearer error=\"invalid_token\""),
         _ => response,
     };

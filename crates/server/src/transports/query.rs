@@ -1,5 +1,5 @@
-//! What a request for a stream or a poll asks for. What cannot be read is an error, never taken for
-//! absent.
+//! The query of a request for a stream or a poll. A parameter that cannot be read is an error, and
+//! never taken for absent.
 
 use murre_codec::http::Request;
 use murre_router::channels::{Position, Start};
@@ -12,13 +12,13 @@ use crate::protocols::murre_v1::errors::{Code, WireError};
 /// The query of `/sse` and `/poll`.
 #[derive(Debug, Default)]
 pub(super) struct Query {
-    /// Each once, in the order of their first mention.
+    /// The channels, each once, in the order of their first mention.
     pub(super) channels: Vec<String>,
     pub(super) position: Option<Position>,
 }
 
 impl Query {
-    /// Reads the query of a request.
+    /// Parses the query of a request.
     ///
     /// # Errors
     /// A parameter that cannot be read.
@@ -50,11 +50,11 @@ impl Query {
         Ok(read)
     }
 
-    /// Where the client of a stream was in each channel when the stream was cut off. A stream of one
-    /// channel may begin at `position`.
+    /// The start of a stream in each of its channels, from the last event id of the client. A
+    /// stream of one channel may start at `position` instead.
     ///
     /// # Errors
-    /// A `position` of a stream of several channels.
+    /// The query of a stream of several channels has a `position`.
     pub(super) fn starts(
         &self,
         request: &Request<'_, '_>,
@@ -67,7 +67,7 @@ impl Query {
             let start = self.position.map_or(Start::Head, Start::After);
             return Ok(vec![start; self.channels.len()]);
         };
-        // Bytes that are not UTF-8 are no id either.
+        // An id that is not UTF-8 is malformed also after the lossy conversion.
         let last = String::from_utf8_lossy(last);
         let start = |channel: &String| event_id::start(&last, channel, self.channels.len());
         Ok(self.channels.iter().map(start).collect())
@@ -76,7 +76,7 @@ impl Query {
 
 const POSITION: &str = "`position` is EPOCH-OFFSET, as `position` of an answer has them";
 
-/// A value of a query without its escapes (URL standard, section 5.1).
+/// Decodes a value of a query (URL standard, section 5.1).
 fn decoded(value: &str) -> Option<String> {
     let spaced = value.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)

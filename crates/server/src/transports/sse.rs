@@ -1,8 +1,8 @@
-//! `murre.v1` in Server-Sent Events (HTML standard, section 9.2).
+//! `murre.v1` over Server-Sent Events (HTML standard, section 9.2).
 //!
-//! The events of a stream of one channel are the same bytes for all such streams. Those of a stream
-//! of several channels have the positions of all of them as their id, so that a browser can give them
-//! back, and are written for each stream.
+//! An event is the same bytes for all streams of one channel. In a stream of several channels, the
+//! id of an event has the positions of all channels, so that a browser can return them. Such events
+//! are encoded for each stream.
 
 use std::collections::HashMap;
 
@@ -24,27 +24,27 @@ use crate::hub::{Command, Hub, Push, Reply, RequestId, Session};
 use crate::protocols::murre_v1::encode;
 use crate::protocols::murre_v1::errors::{Code, WireError};
 
-/// A publication as an event of a stream of this one channel, in a chunk.
+/// A publication as a chunked event of a stream of one channel.
 const EVENT: Encoding = Encoding(2);
-/// The same without the chunk.
+/// A publication as an event of a stream of one channel, without a chunk.
 const PLAIN_EVENT: Encoding = Encoding(3);
-/// Channels of one stream at most.
+/// The most channels of one stream.
 const CHANNELS_MAX: usize = 32;
 
-/// How many channels a stream has.
+/// Whether a stream has one channel or several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Of {
     One,
     Several,
 }
 
-/// How events are told from each other and from the end of the body.
+/// The framing of the events in the body of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// Each event is a chunk. Clients that read chunks get an event when it is here; some that read a
-    /// body without them wait for more bytes, or for its end.
+    /// Each event is a chunk, so clients that read chunks get an event when it arrives. Without
+    /// chunks, some clients wait for more bytes or for the end of the body.
     Chunks,
-    /// The body is the events, and ends with the connection: HTTP/1.0.
+    /// The body is the events alone and ends with the connection, for HTTP/1.0.
     Plain,
 }
 
@@ -67,7 +67,7 @@ impl Framing {
         }
     }
 
-    /// Appends what `write` appends as a part of the body.
+    /// Appends the bytes that `write` appends, framed as a part of the body.
     fn write(self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         match self {
             Framing::Chunks => http::write_chunk(out, write),
@@ -82,16 +82,16 @@ impl Framing {
     }
 }
 
-/// The streams of several channels, by slot: each channel with what its client has seen of it.
+/// The streams of several channels by slot, each with the progress of its client in every channel.
 #[derive(Default)]
 pub(super) struct Streams {
     mixed: HashMap<u32, Vec<Seen>>,
 }
 
-/// Begins a stream: `/sse?topic=A&topic=B`, as a user's or as nobody's in particular.
+/// Begins a stream, `/sse?topic=A&topic=B`, for a user or for an anonymous client.
 ///
 /// # Errors
-/// The answer to a request that cannot be obeyed.
+/// The answer to a request that is refused.
 pub(crate) fn begin(
     conn: ConnId,
     request: &Request<'_, '_>,
@@ -127,7 +127,7 @@ pub(crate) fn begin(
     let Wires { out, transports: Transports { dates, .. } } = wires;
     let date = dates.date(out.now());
     let head = head(framing.length(), &cors);
-    // A stream that cannot be written is the connection's end.
+    // If the head cannot be queued, the connection is ending and needs no stream.
     let _ = out.write(conn, |bytes| {
         head.write_head(bytes, false, request.minor_version, Some(date));
     });
@@ -135,7 +135,7 @@ pub(crate) fn begin(
     Ok(())
 }
 
-/// The answer to HEAD: as to GET, without a stream.
+/// The answer to HEAD: the head of the answer to GET, without a stream.
 pub(crate) fn answer_to_head(
     request: &Request<'_, '_>,
     user: Option<&User>,
@@ -146,10 +146,10 @@ pub(crate) fn answer_to_head(
     asked.map_or_else(|refusal| refusal, |asked| head(Length::Untold, &asked.cors))
 }
 
-/// What a request asks for, if it may have it.
+/// The channels of a request that is allowed.
 struct Asked {
     channels: Vec<String>,
-    /// Where to begin in each channel.
+    /// The start in each channel.
     starts: Vec<Start>,
     cors: Cors,
 }
@@ -181,36 +181,37 @@ fn head(length: Length, cors: &Cors) -> Response {
     cors.add_to(head.with("Cache-Control", "no-store").with("X-Accel-Buffering", "no"))
 }
 
-/// A comment, so that a proxy does not take silence for the end of the connection.
+/// A comment that shows a proxy that a silent connection is alive.
 const KEEP_ALIVE: Bytes = Bytes::from_static(b"3\r\n:\n\n\r\n");
 const PLAIN_KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
 
-/// A stream has been silent for long.
+/// Queues a comment for a stream that has been silent for a ping interval.
 pub(super) fn keep_alive(conn: ConnId, framing: Framing, out: &mut Outbox) {
     let comment = match framing {
         Framing::Chunks => &KEEP_ALIVE,
         Framing::Plain => &PLAIN_KEEP_ALIVE,
     };
-    // What is queued is a sign of life, too; a stream that is gone needs none.
+    // Queued bytes show that the stream is alive, too. A stream that has ended needs no comment.
     if out.queued(conn) == 0 {
         let _ = out.send(conn, comment);
     }
 }
 
 impl Streams {
+    /// The number of stored streams of several channels.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn len(&self) -> usize {
         self.mixed.len()
     }
 
-    /// The session is over.
+    /// Removes the state of a session that has ended.
     pub(super) fn forget(&mut self, slot: u32) {
         if self.mixed.remove(&slot).is_some() && self.mixed.is_empty() {
             self.mixed.shrink_to_fit();
         }
     }
 
-    /// Queues an event that says what became of a subscription.
+    /// Queues an event with the result of a subscription.
     pub(super) fn reply(
         &mut self,
         conn: ConnId,
@@ -220,10 +221,11 @@ impl Streams {
         out: &mut Outbox,
     ) {
         let text = written(scratch, |text| encode::reply(text, &RequestId::None, reply));
-        // A stream that is gone needs no event.
+        // A stream that has ended needs no event.
         let _ = match reply {
             Reply::Subscribed { channel, recovery } => {
-                // While what was missed is on its way, the client has seen what it said it had.
+                // Before the missed publications arrive, the client's positions are the ones that
+                // it sent.
                 let recovers = recovery.is_some_and(|recovery| recovery.recovered == Some(true));
                 let position = recovery.map(|recovery| recovery.position);
                 let id = match recovers {
@@ -241,10 +243,10 @@ impl Streams {
         };
     }
 
-    /// Queues an event.
+    /// Queues a push as an event.
     pub(super) fn push(&mut self, conn: ConnId, form: Form, push: Push<'_>, out: &mut Outbox) {
         let Form { of, framing } = form;
-        // A stream that is gone needs none.
+        // A stream that has ended needs no event.
         let _ = match (push, of) {
             (Push::Publication { publication, encodings }, Of::One) => {
                 let made = || {
@@ -271,7 +273,7 @@ impl Streams {
         };
     }
 
-    /// Says why a stream ends, and ends it with its connection.
+    /// Queues the reason why a stream ends, and ends the stream and its connection.
     pub(super) fn end(
         &mut self,
         conn: ConnId,
@@ -295,7 +297,7 @@ impl Streams {
             }
         };
         if reason == DisconnectReason::Slow {
-            // It would take too long to read it all.
+            // A slow client would take too long to read the queued events.
             out.drop_waiting(conn);
         }
         out.close_with(conn, closed, |bytes| {
@@ -304,8 +306,8 @@ impl Streams {
         });
     }
 
-    /// The client of a stream is about to see a publication of this position, or to begin there:
-    /// what it gives back when it is cut off behind it.
+    /// Moves the client of a stream to this position in a channel. Returns the id of the next
+    /// event, with which the client can continue.
     fn moved(&mut self, slot: u32, channel: &str, position: Option<Position>) -> Option<String> {
         let Some(seen) = self.mixed.get_mut(&slot) else { return position.map(event_id::of_one) };
         if let Some(seen) = seen.iter_mut().find(|seen| *seen.channel == *channel) {
@@ -320,7 +322,8 @@ impl Streams {
     }
 }
 
-/// Queues an event of which there are few: one for each of the stream's channels at a time.
+/// Queues an event that does not count against the send limit. There is at most one such event for
+/// each channel of the stream at a time.
 fn answer(conn: ConnId, event: &[u8], out: &mut Outbox) -> Queued {
     out.write_answer(conn, |bytes| bytes.extend_from_slice(event))
 }
@@ -332,10 +335,10 @@ fn data(publication: &Publication) -> Vec<u8> {
     text
 }
 
-/// Bytes around the data of an event, about.
+/// The approximate bytes of an event besides its data.
 const HEAD_BYTES: usize = 128 + http::CHUNK_BYTES_BESIDE_DATA;
 
-/// One event. `data` is JSON text without line ends.
+/// Encodes one event. `data` is JSON text without line ends.
 fn event(framing: Framing, name: &str, id: Option<&str>, data: &[u8]) -> Bytes {
     let mut bytes = Vec::with_capacity(data.len().saturating_add(HEAD_BYTES));
     let name = Some(name).filter(|name| !name.is_empty());

@@ -1,20 +1,20 @@
-//! The token that a request brings.
+//! The token of a request.
 
 use std::borrow::Cow;
 
 use murre_codec::http::Request;
 use percent_encoding::percent_decode_str;
 
-/// The token that a request brings: as `Authorization: Bearer TOKEN` or else as `?token=TOKEN`.
+/// The token of a request: `Authorization: Bearer TOKEN`, or else `?token=TOKEN`.
 pub(crate) fn token<'b>(request: &Request<'b, '_>) -> Option<Cow<'b, str>> {
-    // Bytes that are not UTF-8 are not a token either, so they may as well be replaced.
+    // Bytes that are not UTF-8 are replaced, which never makes a valid token of them.
     let bearer = request.header("authorization").and_then(bearer).map(String::from_utf8_lossy);
     let query = || Some(percent_decode_str(request.query("token")?).decode_utf8_lossy());
     bearer.or_else(query)
 }
 
-/// The credentials behind the scheme `Bearer`, in any case of letters (RFC 9110 section 11.1); empty
-/// if there are none. Other schemes are not ours.
+/// The credentials behind the scheme `Bearer`, in any case of letters (RFC 9110 section 11.1);
+/// empty if there are no credentials. `None` for other schemes.
 fn bearer(field: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = field.split_at_checked(6)?;
     let ends = token.first().is_none_or(|&byte| byte == b' ');
@@ -27,7 +27,7 @@ mod tests {
 
     use super::*;
 
-    /// A token in a handshake is found in both places, the field first.
+    /// The token is found in the header field and in the query; the field takes precedence.
     #[test]
     fn tokens_of_requests() {
         for (target, field, expected) in [

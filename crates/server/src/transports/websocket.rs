@@ -1,8 +1,9 @@
 //! `murre.v1` over WebSocket.
 //!
-//! A text message is a command or a batch. A batch stops where its answers are not taken, where an
-//! answer may be large and is not here yet, or where a signature check has to wait for the next turn.
-//! The rest of it then waits here, the connection's input is held, and both go on when they can.
+//! A text message is a command or a batch of commands. A batch pauses if the client does not read
+//! its answers, if it must wait for an answer that may be large, or if a signature check must wait
+//! for the next turn. The rest of the batch is then stored here and the input of the connection is
+//! held until the batch can continue.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -37,10 +38,10 @@ pub(super) fn reply(
     answer(conn, text, out);
 }
 
-/// Queues a text that answers the session's own commands: how many of these there are is bounded by
-/// what is taken of its input, not by its queue.
+/// Queues an answer to a command of the session. The server limits the number of such answers by
+/// pausing the input of the session, not by the send limit.
 fn answer(conn: ConnId, text: &[u8], out: &mut Outbox) {
-    // A connection that is gone needs none.
+    // A connection that has ended needs no answer.
     let _ = out.write_answer(conn, |bytes| {
         frames::write_frame(bytes, Kind::Text.opcode(), text, None);
     });
@@ -48,7 +49,7 @@ fn answer(conn: ConnId, text: &[u8], out: &mut Outbox) {
 
 /// Queues a push.
 pub(super) fn push(conn: ConnId, push: Push<'_>, scratch: &mut Vec<u8>, out: &mut Outbox) {
-    // A connection that is gone needs none.
+    // A connection that has ended needs no push.
     let _ = match push {
         Push::Publication { publication, encodings } => {
             out.send(conn, encodings.get(FRAME, || frame(publication, scratch)))
@@ -80,11 +81,11 @@ fn frame(publication: &Publication, scratch: &mut Vec<u8>) -> Bytes {
     }
 }
 
-/// Says why a session ends, and closes its connection.
+/// Queues the reason why a session ends, and closes its connection.
 pub(super) fn end(conn: ConnId, reason: DisconnectReason, scratch: &mut Vec<u8>, out: &mut Outbox) {
     let closed = match reason {
         DisconnectReason::Slow => {
-            // It would take too long to read it all.
+            // A slow client would take too long to read the queued messages.
             out.drop_waiting(conn);
             CloseReason::SlowConsumer
         }
@@ -94,7 +95,7 @@ pub(super) fn end(conn: ConnId, reason: DisconnectReason, scratch: &mut Vec<u8>,
     let why = match reason.error() {
         None => format!("service restart, retry={}", out.retry_after(conn)),
         Some(code) => {
-            // `TooFast` is the answer to a command, which has been told.
+            // For `TooFast`, the answer to the command has already named the reason.
             if reason != DisconnectReason::TooFast {
                 reply(conn, &RequestId::None, Reply::Error(code.into()), scratch, out);
             }
@@ -110,42 +111,42 @@ pub(super) fn end(conn: ConnId, reason: DisconnectReason, scratch: &mut Vec<u8>,
 #[derive(Default)]
 pub(crate) struct Incoming {
     parser: Parser,
-    /// By slot: messages of which a part waits, or whose answers are waited for. Each is one message
-    /// at most, as the connection's input is held.
+    /// Paused messages by slot: a part of them has not been handled, or their answers are
+    /// outstanding. There is at most one for each connection, because its input is held.
     paused: HashMap<u32, Paused>,
-    /// Connections whose batches go on in the next turn.
+    /// Connections whose batches continue in the next turn.
     next_turn: VecDeque<ConnId>,
     item: Vec<u8>,
 }
 
-/// The rest of a message.
+/// The rest of a paused message.
 struct Paused {
     conn: ConnId,
-    /// The commands that are left, with commas between them and a bracket behind; may be empty.
+    /// The remaining commands, separated by commas and followed by a bracket; may be empty.
     rest: Vec<u8>,
-    /// Bytes of `rest` that are done.
+    /// The number of bytes of `rest` that have been handled.
     at: usize,
-    /// It is of a batch: each command is read as one of a batch, as it was before.
+    /// Whether the commands belong to a batch, so that each is parsed as a command of a batch.
     of_batch: bool,
-    /// The next command has been admitted before.
+    /// Whether the next command has already been admitted.
     admitted: bool,
 }
 
-/// Why a batch stops.
+/// The reason why a batch pauses or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     /// The session has ended.
     Ended,
-    /// Its answers are not taken.
+    /// The client does not read its answers.
     Congested,
-    /// The answers to this command, or to many before it, are waited for.
+    /// The answers to this command, or to many commands before it, are outstanding.
     Answer,
-    /// This command has to be handed in again in the next turn.
+    /// This command must be passed to the hub again in the next turn.
     NextTurn,
 }
 
 impl Incoming {
-    /// A whole message of a session.
+    /// Handles a whole message of a session.
     pub(crate) fn message(
         &mut self,
         session: Session,
@@ -186,20 +187,21 @@ impl Incoming {
         }
     }
 
-    /// The connection has taken everything, or an answer that a message may have waited for is queued.
+    /// Continues a paused message: its connection has sent all queued bytes, or has queued an
+    /// answer for which the message may have waited.
     pub(crate) fn resume(&mut self, conn: ConnId, hub: &mut Hub, wires: &mut Wires<'_>) {
         if !self.paused.is_empty() {
             self.proceed(conn, hub, wires);
         }
     }
 
-    /// A new turn of the shard: batches that waited for it go on.
+    /// Continues the batches that waited for a new turn of the shard.
     pub(crate) fn turn(&mut self, hub: &mut Hub, wires: &mut Wires<'_>) {
         for _ in 0..self.next_turn.len() {
             let conn = self.next_turn.pop_front().expect("just counted");
             self.proceed(conn, hub, wires);
             if self.next_turn.back() == Some(&conn) {
-                // The time of this turn is spent: it is the first of the next.
+                // The budget of this turn is spent, so this batch is the first of the next turn.
                 self.next_turn.rotate_right(1);
                 break;
             }
@@ -207,7 +209,7 @@ impl Incoming {
         self.next_turn.shrink_to(PAUSED_KEPT);
     }
 
-    /// Goes on with what is left of a message, as far as it can.
+    /// Handles the remaining commands of a message until the message must pause again.
     fn proceed(&mut self, conn: ConnId, hub: &mut Hub, wires: &mut Wires<'_>) {
         let Incoming { parser, paused, next_turn, item } = self;
         let Some(left) = paused.get_mut(&conn.index()).filter(|left| left.conn == conn) else {
@@ -249,7 +251,7 @@ impl Incoming {
         hub.dispatch(wires);
     }
 
-    /// A session is over.
+    /// Removes the paused message of a session that has ended.
     pub(crate) fn forget(&mut self, conn: ConnId) {
         if !self.paused.is_empty() {
             self.paused.remove(&conn.index());
@@ -257,25 +259,28 @@ impl Incoming {
         }
     }
 
-    /// Messages of which a part waits.
+    /// The number of paused messages.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn paused(&self) -> usize {
         self.paused.len()
     }
 }
 
-/// Room for so many paused messages is kept.
+/// The capacity that the tables of paused messages keep.
 const PAUSED_KEPT: usize = 64;
 
 /// Whether a command counts against the session's rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Admission {
     Needed,
-    /// It has been counted when it was handed in first.
+    /// The command was counted when it was first passed to the hub.
     Given,
 }
 
-/// Hands in one command. An error stops the batch.
+/// Passes one command to the hub.
+///
+/// # Errors
+/// The reason why the batch pauses or ends.
 fn command(
     session: Session,
     Item { request, command }: Item<'_>,
@@ -298,7 +303,7 @@ fn command(
                 if hub.handle(session, request, command, wires) == Flow::Retry {
                     return Err(Stop::NextTurn);
                 }
-                // What this shard can answer is answered now.
+                // Answers of this shard are queued now, before the next command.
                 hub.dispatch(wires);
             }
         }
@@ -331,7 +336,7 @@ fn publish_binary(session: Session, bytes: &[u8], hub: &mut Hub, wires: &mut Wir
     }
 }
 
-/// What is left of a message of valid JSON behind its first `done` commands.
+/// The rest of a message of valid JSON after its first `done` commands.
 fn rest_after(text: &[u8], done: usize) -> &[u8] {
     let text = text.trim_ascii_start();
     let Some(batch) = text.strip_prefix(b"[") else { return if done == 0 { text } else { &[] } };
@@ -342,7 +347,7 @@ fn rest_after(text: &[u8], done: usize) -> &[u8] {
     rest
 }
 
-/// The first of some values with commas between them, and what follows its comma.
+/// The first of several values separated by commas, and the rest after its comma.
 fn split_first(values: &[u8]) -> Option<(&[u8], &[u8])> {
     let (value, rest) = values.split_at(json::value_length(values));
     let comma = rest.iter().position(|&byte| byte == b',');
@@ -353,7 +358,7 @@ fn split_first(values: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
-    /// The commands that are left of a message begin where the last one ended.
+    /// The remaining commands of a message begin where the last handled command ended.
     #[test]
     fn what_is_left_of_a_batch() {
         let batch = br#" [ {"a":[1,2]} , "x,y" ,3]  "#;
