@@ -1,4 +1,4 @@
-//! The admin port.
+//! Tests of the admin port.
 
 use std::io::{ErrorKind, Read};
 use std::thread;
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::server::{PATIENCE, Server, TEXT, frame, murre};
 
-/// `/stats` says what runs and why, and counts what happened.
+/// `/stats` shows the choices of the server with their reasons, and counts events.
 #[test]
 fn stats_tell_what_happened() {
     let server = Server::start(&["--shards=2"]);
@@ -60,7 +60,7 @@ fn rates_are_per_second() {
     }
 }
 
-/// What a connection costs is told by its parts, and by what the process occupies.
+/// `/stats` shows the bytes of a connection by its parts, and the memory of the process.
 #[test]
 fn memory_is_told_by_kind() {
     let server = Server::start(&[]);
@@ -75,7 +75,8 @@ fn memory_is_told_by_kind() {
     assert_eq!(memory["pss_bytes_per_open"].as_f64(), Some(pss / 10.0));
 }
 
-/// `/metrics` is what Prometheus reads: typed families, one sample a shard.
+/// `/metrics` has the text format of Prometheus: families with types, and one sample for each
+/// shard.
 #[test]
 fn metrics_are_prometheus_text() {
     let server = Server::start(&["--shards=2"]);
@@ -99,7 +100,7 @@ fn metrics_are_prometheus_text() {
     assert!(text.ends_with("# EOF\n"));
 }
 
-/// The admin port has its own health, and nothing of the data port.
+/// The admin port has its own `/healthz`, and serves no paths of the data port.
 #[test]
 fn the_admin_port_is_its_own() {
     let server = Server::start(&[]);
@@ -108,7 +109,7 @@ fn the_admin_port_is_its_own() {
     assert_eq!(server.connect().get("/stats").status, 404);
 }
 
-/// The admin port has 64 connections at a time; the next is served when one has ended.
+/// The admin port serves 64 connections at a time, and the next one when another has ended.
 #[test]
 fn connections_of_the_admin_port_are_bounded() {
     let server = Server::start(&[]);
@@ -126,7 +127,7 @@ fn connections_of_the_admin_port_are_bounded() {
     assert_eq!(next.answer().status, 200);
 }
 
-/// A page that has its own name lead to loopback is not answered, on any path.
+/// Requests with a public name in `Host` are refused on loopback, on every path.
 #[test]
 fn public_names_are_refused_on_loopback() {
     let server = Server::start(&[]);
@@ -142,7 +143,7 @@ fn public_names_are_refused_on_loopback() {
     }
 }
 
-/// Loopback is loopback as an IPv4-mapped address, too.
+/// An IPv4-mapped loopback address counts as loopback.
 #[test]
 fn an_admin_port_on_mapped_loopback() {
     let mut command = murre();
@@ -156,7 +157,8 @@ fn an_admin_port_on_mapped_loopback() {
     assert!(!log.iter().any(|line| line.contains("not on loopback")), "{log:?}");
 }
 
-/// An admin port that is not on loopback is answered under any name, and the log warns of it.
+/// An admin port that is not on loopback accepts any name in `Host`, and the log has a warning
+/// about it.
 #[test]
 fn an_admin_port_for_other_machines() {
     let mut command = murre();

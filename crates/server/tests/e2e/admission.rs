@@ -1,4 +1,4 @@
-//! Who is let in when there is little memory, or a crowd.
+//! Tests of admission: new connections while memory is short, and many at once.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::server::{Server, murre};
 
-/// Memory that is left of what has least.
+/// The available bytes of the bound with the least available memory.
 fn available(stats: &Value) -> u64 {
     let bounds = stats["admission"]["memory"].as_array().expect("a list");
     bounds
@@ -26,8 +26,8 @@ fn is(admission: &'static str) -> impl Fn(&Value) -> bool {
     move |stats| stats["admission"]["admission"] == admission
 }
 
-/// Short of memory, by a floor above what there is: who comes is told so and when to come back,
-/// load balancers are told to send nobody, and the process is as healthy as before.
+/// Below the floor, new connections get 503 with a time to come back, `/healthz` on the data port
+/// answers 503, and the admin port still reports a healthy process.
 #[test]
 fn short_of_memory_nobody_is_let_in() {
     let left = available(&Server::start(&[]).stats());
@@ -58,7 +58,7 @@ fn short_of_memory_nobody_is_let_in() {
     assert_eq!(told, 1, "{log:?}");
 }
 
-/// Very short of memory they wait in the backlog.
+/// Below half of the floor, new connections wait in the backlog.
 #[test]
 fn very_short_of_memory_they_wait() {
     let server = Server::start(&[&format!("--memory-floor-bytes={}", u64::MAX)]);
@@ -74,7 +74,7 @@ fn very_short_of_memory_they_wait() {
     assert_eq!(server.end().0.code(), Some(0));
 }
 
-/// A crowd is let in as fast as is allowed, and everybody in the end.
+/// Many connections at once are accepted at the configured rate, and all are served in the end.
 #[test]
 fn a_crowd_waits_its_turn() {
     let server = Server::start(&["--max-accepts-per-second=50", "--shards=2"]);
@@ -83,22 +83,24 @@ fn a_crowd_waits_its_turn() {
     for client in &mut crowd {
         assert_eq!(client.get("/").status, 200);
     }
-    // Each shard may take 4 at once: what it may in a tenth of a second, and one that is due.
+    // Each shard may accept 4 connections at once: those of a tenth of a second, rounded up, and
+    // one that is due.
     assert!(start.elapsed() > Duration::from_millis((40 - 2 * 4) * 20), "{:?}", start.elapsed());
     assert!(server.stats()["total"]["accepts_paced"].as_u64() > Some(0));
 }
 
-/// A control group for a test. Removed when dropped, with what runs in it.
+/// A control group for a test. The group and its processes are removed when it is dropped.
 struct Group(PathBuf);
 
 impl Group {
-    /// With this bound; `None` where this machine lets us make none that bounds memory.
+    /// A group with a limit of `bytes`; `None` if the machine does not allow a group with a memory
+    /// limit.
     fn new(bytes: u64) -> Option<Self> {
         let name = format!("murre-test-{}-{bytes}", std::process::id());
         let versions =
             [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
         versions.into_iter().find_map(|(mount, limit)| {
-            // It may be a folder like any other.
+            // The mount point may be an ordinary folder without a control group file system.
             let is_mounted = Path::new(mount).join("cgroup.procs").exists();
             let group = Path::new(mount).join(&name);
             fs::create_dir(is_mounted.then_some(&group)?).ok()?;
@@ -108,15 +110,15 @@ impl Group {
         })
     }
 
-    /// A command whose arguments are one that runs in this group.
+    /// A command that runs its arguments as another command in this group.
     fn command(&self) -> Command {
         let mut shell = Command::new("sh");
         shell.args(["-c", "echo $$ >\"$0\"/cgroup.procs && exec \"$@\""]).arg(&self.0);
         shell
     }
 
-    /// Something that takes so many bytes of it until it is killed: `tail` keeps what it has read,
-    /// as nobody takes it.
+    /// A process that takes `bytes` bytes of the group until it is killed. `tail` keeps all that it
+    /// has read, because nobody reads its output.
     fn fill(&self, bytes: u64) -> Child {
         let fill = format!("head -c {bytes} /dev/zero | tail -c {bytes}");
         let mut command = self.command();
@@ -128,14 +130,15 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         let start = Instant::now();
-        // Those who were in it may take a moment to be gone.
+        // The processes of the group may need a moment to end.
         while fs::remove_dir(&self.0).is_err() && start.elapsed() < Duration::from_secs(5) {
             thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
-/// A control group's limit is watched, as it fills and empties, and who is connected stays.
+/// Admission closes when the control group is full and opens when it has room again; open
+/// connections stay.
 #[test]
 fn a_full_control_group_closes_admission() {
     let bytes = 256 << 20;
@@ -157,19 +160,19 @@ fn a_full_control_group_closes_admission() {
     let mut poller = server.connect();
     assert_eq!(poller.get("/poll?channel=a").status, 400, "it has no history");
 
-    // The floor is 64 MiB: a twentieth would be less.
+    // The floor is 64 MiB, because a twentieth of the group is less.
     let mut hog = group.fill(available(&server.stats()) - (48 << 20));
     server.wait_until("full", |stats| !is("open")(stats));
     assert_eq!(there.get("/").status, 200);
     server.wait_until("refusing", is("refuse"));
     assert_eq!(there.get("/healthz").status, 503);
-    // A session, which the kept connection of a proxy would begin for a new client.
+    // A new session on a kept connection is refused, too: a proxy would begin it for a new client.
     assert_eq!(poller.get("/poll?channel=a").status, 503);
     assert_eq!(server.connect().get("/").status, 503);
 
     hog.kill().expect("it runs");
     hog.wait().expect("it is ours");
-    // Its stdout is read by nobody any more, so `tail` ends as well.
+    // Its stdout is closed now, so `tail` ends as well.
     drop(hog);
     server.wait_until("open again", is("open"));
     assert_eq!(server.connect().get("/").status, 200);
@@ -180,7 +183,8 @@ fn a_full_control_group_closes_admission() {
     assert!(log.iter().any(|line| line.contains("admission is open again")), "{log:?}");
 }
 
-/// A small control group serves as a large one does: the default floor is a part of it.
+/// A server in a small control group accepts connections, because the default floor is a part of
+/// the group.
 #[test]
 fn a_small_control_group_is_served() {
     let Some(group) = Group::new(64 << 20) else {
@@ -193,7 +197,7 @@ fn a_small_control_group_is_served() {
     assert_eq!(server.connect().get("/").status, 200, "{:#}", server.stats());
 }
 
-/// A floor above all the memory there is is an error in the log that names the flag.
+/// A floor above the whole memory is an error in the log, which names the flag.
 #[test]
 fn a_floor_that_cannot_be_reached_is_told() {
     let server = Server::start(&[&format!("--memory-floor-bytes={}", u64::MAX)]);

@@ -1,4 +1,4 @@
-//! The API of the admin port: publish, look, disconnect.
+//! Tests of the API of the admin port.
 
 use std::fs;
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ fn ask(server: &Server, method: &str, path: &str, key: &str, body: &Value) -> (u
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
-/// The answer to a request with these header fields, written as they stand.
+/// The answer to a request with these header fields.
 fn answer_to(server: &Server, method: &str, path: &str, fields: &str, body: &str) -> Answer {
     let mut client = server.admin_connection();
     let length = body.len();
@@ -65,7 +65,8 @@ fn get(server: &Server, path: &str) -> (u16, Value) {
     ask(server, "GET", path, "correct horse", &Value::Null)
 }
 
-/// What is published there reaches subscribers, whatever their namespace allows to clients.
+/// Publications by the API reach subscribers even if the namespace does not allow clients to
+/// publish.
 #[test]
 fn publishing() {
     let (server, _file) = server();
@@ -89,7 +90,8 @@ fn publishing() {
     assert_eq!(heard, ["kept:a", "plain"]);
 }
 
-/// Channels are listed a page at a time, each once, and found by name.
+/// The list of channels comes in pages and has each channel once; a channel is also found by its
+/// name.
 #[test]
 fn looking_at_channels() {
     let (server, _file) = server();
@@ -111,13 +113,13 @@ fn looking_at_channels() {
     assert_eq!(found, names);
     assert_eq!(get(&server, "/api/channels/room%2010%2F%C3%A9").1["identifier"], names[0]);
     assert_eq!(get(&server, "/api/channels/nothing").0, 404);
-    // The earlier names.
+    // The earlier names of the routes still work.
     let page = get(&server, "/api/topics?limit=1").1;
     assert_eq!(page["topics"].as_array().map(Vec::len), Some(1));
     assert_eq!(get(&server, "/api/topics/room%2010%2F%C3%A9").1["identifier"], names[0]);
 }
 
-/// A connection is looked at and ended by the name that it hears in `pong`.
+/// The API describes and ends a connection by the name that `pong` gives to its client.
 #[test]
 fn looking_at_and_ending_connections() {
     let (server, _file) = server();
@@ -142,8 +144,8 @@ fn looking_at_and_ending_connections() {
     assert_eq!(post(&server, "/api/disconnect", json!({"user": "nobody"})).1["disconnected"], 0);
 }
 
-/// Without the key there is nothing, and without a key file there is no API; the description of it
-/// is for everybody.
+/// Requests without the key are refused, and without a key file the API is off; its description
+/// needs no key.
 #[test]
 fn the_key_is_needed() {
     let (server, _file) = server();
@@ -235,8 +237,8 @@ fn errors_are_json_objects() {
     }
 }
 
-/// Data as long as `--max-publication-bytes` allows is published, whatever other limits there are on
-/// bodies, also to many channels with long names.
+/// Data of `--max-publication-bytes` bytes can be published, also to many channels with long names,
+/// because no other limit on bodies is lower.
 #[test]
 fn long_publications() {
     let file = KeyFile::new();

@@ -1,22 +1,25 @@
-//! What breaks a rule ends its own connection, with the right word, and no other.
+//! Tests of input that breaks a rule: it ends its own connection with the right code, and no other
+//! connection.
 
 use crate::server::{BINARY, CLOSE, Client, PING, Server, TEXT, frame};
 
-/// A WebSocket that must not notice what happens to others.
+/// A WebSocket that must not be affected by the end of other connections.
 pub(crate) struct Witness(Client);
 
 impl Witness {
+    /// Opens the WebSocket.
     pub(crate) fn of(server: &Server) -> Self {
         Witness(server.raw_websocket("/echo"))
     }
 
+    /// Checks that the server still answers on this connection.
     pub(crate) fn is_served(&mut self) {
         self.0.send(&frame(TEXT, b"still"));
         assert_eq!(self.0.bytes(7), b"\x81\x05still");
     }
 }
 
-/// The limits of requests are those that are set.
+/// The limits of requests can be set, and each has its own status.
 #[test]
 fn limits_of_requests_can_be_set() {
     let server = Server::start(&[

@@ -1,5 +1,5 @@
-//! Batches that stop and go on: where answers come from other shards, are not taken, or come while
-//! much else is sent to the connection.
+//! Tests of batches that pause and continue: answers come from other shards, are not read, or come
+//! between many publications.
 
 use std::collections::HashSet;
 use std::thread;
@@ -14,8 +14,8 @@ use crate::server::Server;
 const OPEN: &str = "--namespace=default,publish=anyone,slow=drop_oldest";
 const KEPT: &str = "--namespace=kept,publish=anyone,history-size=100";
 
-/// Says a batch of commands with ids from 0, and hears an answer to each, in whatever order and
-/// whatever else is heard.
+/// Sends a batch of commands with ids from 0, and returns the answer to each. Other messages may
+/// come between them, and answers may come in any order.
 fn answered(client: &mut Client, commands: Vec<Value>) -> Vec<Value> {
     let mut due: HashSet<u64> = (0..commands.len() as u64).collect();
     let with_id = |(id, mut command): (usize, Value)| {
@@ -34,8 +34,8 @@ fn answered(client: &mut Client, commands: Vec<Value>) -> Vec<Value> {
     answers
 }
 
-/// Pages of history that this shard and others answer, in one batch: each is answered, and nothing
-/// overtakes the page that it waits for.
+/// Pages of history of this shard and of others in one batch are all answered, and no later answer
+/// overtakes a page.
 #[test]
 fn pages_of_history_from_several_shards() {
     over!(server in SERVERS => {
@@ -57,8 +57,8 @@ fn pages_of_history_from_several_shards() {
     });
 }
 
-/// However small the bound of a connection's queue, the answers to a batch of a client that reads do
-/// not end it, from whichever shard they come.
+/// The answers to a batch do not end the connection of a client that reads, even with the smallest
+/// send limit and with answers from other shards.
 #[test]
 fn answers_end_no_connection() {
     over!(server in SERVERS => {
@@ -75,8 +75,8 @@ fn answers_end_no_connection() {
     });
 }
 
-/// A connection that is behind in a busy channel is still obeyed: its input comes before what waits
-/// for it.
+/// Commands of a connection that is behind in a busy channel are still answered, because its input
+/// takes precedence over the waiting publications.
 #[test]
 fn a_reader_that_is_behind_is_obeyed() {
     over!(server in SERVERS => {
@@ -105,7 +105,7 @@ fn a_reader_that_is_behind_is_obeyed() {
     });
 }
 
-/// A client that is there before the shards know each other is answered all the same.
+/// A client that connects before the shards are connected to each other is answered.
 #[test]
 fn the_first_client_is_answered() {
     for _ in 0..5 {

@@ -1,4 +1,5 @@
-//! More in one moment than the server queues for one connection, for clients that read.
+//! Tests of bursts: clients that read get more bytes at once than the server queues for one
+//! connection.
 
 use std::thread;
 
@@ -10,13 +11,14 @@ use crate::reader::Reader;
 use crate::recovery::{FAST, kept_by_slow, numbered};
 use crate::server::Server;
 
-/// The longest data that is taken, with what is around the filling.
+/// The bytes of the filling of a publication. With the rest of the data it is just below the
+/// default limit.
 const BYTES: usize = 65_000;
 const EACH: u64 = 15;
 const OPEN: &str = "--namespace=default,publish=anyone,serve=anyone";
 
-/// A responder that reads is asked everything that eight clients ask in one moment, and each request
-/// is answered.
+/// A responder that reads gets all requests that eight clients send at once, and each request is
+/// answered.
 #[test]
 fn requests_to_one_responder() {
     const ASKERS: u64 = 8;
@@ -52,7 +54,7 @@ fn requests_to_one_responder() {
     });
 }
 
-/// A reader that reads hears all of four publishers' bursts, each publisher's in order.
+/// A client that reads gets all publications of four publishers' bursts, each publisher's in order.
 #[test]
 fn publications_of_four_publishers() {
     const PUBLISHERS: u64 = 4;
@@ -81,7 +83,8 @@ fn publications_of_four_publishers() {
     });
 }
 
-/// A batch whose answers are far more than the server queues is answered in full, and in order.
+/// A batch is answered in full and in order, even if its answers are far longer than the send
+/// limit.
 #[test]
 fn a_batch_of_long_answers() {
     const COMMANDS: u64 = 100;
@@ -91,7 +94,7 @@ fn a_batch_of_long_answers() {
         client.publish("disconnect:a", numbered(1, 19_000));
         let history = |id| json!({"action": "history", "identifier": "disconnect:a", "id": id});
         client.say(Value::from((0..COMMANDS).map(history).collect::<Vec<_>>()));
-        // What comes behind the batch waits for it.
+        // A command after the batch is answered after the batch.
         client.say(json!({"action": "ping", "id": COMMANDS}));
         for id in 0..COMMANDS {
             let answer = client.hear();
@@ -102,8 +105,8 @@ fn a_batch_of_long_answers() {
     });
 }
 
-/// A burst larger than the log makes publishers wait, and loses nothing of a reader that is not slow:
-/// here one that does not read for a while, though nothing is slow before an hour.
+/// A burst larger than the log makes publishers wait. A reader within its grace time loses nothing;
+/// here it does not read for a while, and the grace time is an hour.
 #[test]
 fn a_burst_larger_than_the_log_waits() {
     const COUNT: u64 = 300;
@@ -123,7 +126,7 @@ fn a_burst_larger_than_the_log_waits() {
                 taken += u64::from(answer["type"] == "published");
                 (taken, answer["code"].take())
             };
-            // Nobody reads.
+            // Publish until the server refuses, while the client does not read.
             while publish().1.is_null() {}
             thread::scope(|scope| {
                 scope.spawn(|| while publish().0 < COUNT {});
@@ -135,13 +138,13 @@ fn a_burst_larger_than_the_log_waits() {
     });
 }
 
-/// A publication without an id that the owner of its channel refuses, on this shard or on another, is
-/// answered with an error without an id.
+/// If the owner of a channel refuses a publication without an id, the client gets an error without
+/// an id, from this shard or another.
 #[test]
 fn a_refused_publication_without_id_is_told() {
     let (grace, log) = ("--slow-grace=3600", "--max-log-bytes=1024");
     let server = Server::start(&["--shards=3", FAST, grace, log, OPEN]);
-    // Some of these channels are owned by the publisher's shard, most by others.
+    // The publisher's shard owns some of these channels, and the other shards own most.
     for number in 0..8 {
         let channel = format!("c{number}");
         let mut reader = Client::of(&server);

@@ -1,17 +1,18 @@
-//! A body in chunks (RFC 9112 section 7.1), read as a client does.
+//! A reader of a chunked body (RFC 9112 section 7.1), for test clients.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Result};
 
-/// The data of a body's chunks.
+/// A reader of the data of a body's chunks.
 pub(crate) struct Chunks<R> {
     pub(crate) inner: BufReader<R>,
-    /// Bytes of the current chunk that have not been read.
+    /// The bytes of the current chunk that have not been read.
     left: usize,
-    /// The last chunk has been read. A body that is cut off ends without it.
+    /// Whether the last chunk has been read. A body that is cut off ends without it.
     pub(crate) ended: bool,
 }
 
 impl<R: Read> Chunks<R> {
+    /// A reader of the chunks that `inner` reads.
     pub(crate) fn new(inner: BufReader<R>) -> Self {
         Chunks { inner, left: 0, ended: false }
     }

@@ -1,4 +1,4 @@
-//! A client of `murre.v1` over WebSocket, by tungstenite.
+//! A client of `murre.v1` over WebSocket, with tungstenite.
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
@@ -11,34 +11,40 @@ use tungstenite::{Message, WebSocket};
 use crate::reader::Position;
 use crate::server::{PATIENCE, Server};
 
-/// A client of `/ws`.
+/// A WebSocket client of `/ws`.
 pub(crate) struct Client(pub(crate) WebSocket<TcpStream>);
 
 impl Client {
+    /// Connects to `/ws`.
     pub(crate) fn of(server: &Server) -> Self {
         Client::at(server, "/ws")
     }
 
+    /// Connects to `path`.
     pub(crate) fn at(server: &Server, path: &str) -> Self {
         let socket = server.websocket(path);
         socket.get_ref().set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Client(socket)
     }
 
+    /// Sends a command.
     pub(crate) fn say(&mut self, message: Value) {
         self.say_text(&message.to_string());
     }
 
+    /// Sends a text message.
     pub(crate) fn say_text(&mut self, message: &str) {
         self.0.send(Message::text(message)).expect("sent");
     }
 
+    /// The next text message, which must be JSON. Pings are skipped.
     pub(crate) fn hear(&mut self) -> Value {
         match self.0.read() {
             Ok(Message::Text(text)) => serde_json::from_str(&text).expect("JSON"),
             Ok(Message::Ping(_)) => self.hear(),
             Ok(other) => panic!("{other:?}"),
-            // The process was stopped and goes on: signal(7) has recv fail where there is a timeout.
+            // The test process was stopped and continued. With a timeout, recv then fails with
+            // EINTR (signal(7)).
             Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {
                 self.hear()
             }
@@ -46,7 +52,7 @@ impl Client {
         }
     }
 
-    /// Says a command and hears its answer; nothing else is to come first.
+    /// Sends a command and returns its answer, which must be the next message.
     pub(crate) fn ask(&mut self, mut command: Value) -> Value {
         command["id"] = json!(77);
         self.say(command);
@@ -56,13 +62,15 @@ impl Client {
         answer
     }
 
+    /// Subscribes to a channel and returns the answer.
     pub(crate) fn subscribe(&mut self, identifier: &str) -> Value {
         let answer = self.ask(json!({"action": "subscribe", "identifier": identifier}));
         assert_eq!(answer["type"], "subscribed", "{answer}");
         answer
     }
 
-    /// Subscribes behind a position, and hears whether that is recovered.
+    /// Subscribes behind a position, and returns whether the channel recovered the missed
+    /// publications.
     pub(crate) fn recover(&mut self, identifier: &str, position: Position) -> bool {
         let position = position.json();
         let command =
@@ -71,13 +79,14 @@ impl Client {
         answer["recovered"].as_bool().unwrap_or_else(|| panic!("{answer}"))
     }
 
+    /// Publishes and returns the answer.
     pub(crate) fn publish(&mut self, identifier: &str, data: Value) -> Value {
         let answer = self.ask(json!({"action": "publish", "identifier": identifier, "data": data}));
         assert_eq!(answer["type"], "published", "{answer}");
         answer
     }
 
-    /// The same, again and again while the server is behind.
+    /// Publishes, and repeats it while the server refuses because it is behind.
     pub(crate) fn publish_patiently(&mut self, identifier: &str, data: Value) {
         let publish = json!({"action": "publish", "identifier": identifier, "data": data});
         let start = Instant::now();
@@ -92,7 +101,8 @@ impl Client {
         }
     }
 
-    /// Publishes many to a channel that this client does not hear, without waiting between them.
+    /// Publishes many messages without waiting between them. The client must not be subscribed to
+    /// the channel.
     pub(crate) fn publish_all(&mut self, identifier: &str, data: impl Iterator<Item = Value>) {
         let mut count = 0;
         for data in data {
@@ -105,7 +115,7 @@ impl Client {
         assert_eq!(answer["type"], "pong", "all {count} are taken: {answer}");
     }
 
-    /// The code of the error that a command ends with.
+    /// Sends a command that must fail, and returns the code of its error.
     pub(crate) fn error(&mut self, command: Value) -> String {
         let answer = self.ask(command);
         assert_eq!(answer["type"], "error", "{answer}");
@@ -113,18 +123,18 @@ impl Client {
         answer["code"].as_str().expect("a code").to_owned()
     }
 
-    /// Nothing more has come: what is asked last is answered next.
+    /// Checks that no other message has come: the answer to a ping must be the next message.
     pub(crate) fn silent(&mut self) {
         assert_eq!(self.ask(json!({"action": "ping"}))["type"], "pong");
     }
 
-    /// Waits for the answer to the last thing said, whatever comes before it.
+    /// Waits for the answer to a ping, and skips all messages before it.
     pub(crate) fn silent_at_last(&mut self) {
         self.say(json!({"action": "ping"}));
         while self.hear()["type"] != "pong" {}
     }
 
-    /// The name of its connection, for the admin API.
+    /// The name of the client's connection in the admin API.
     pub(crate) fn name(&mut self) -> String {
         let pong = self.ask(json!({"action": "ping"}));
         pong["connection"].as_str().expect("a name").to_owned()

@@ -1,4 +1,4 @@
-//! Settings from every source, and what happens when they are wrong.
+//! Tests of settings from every source, and of the errors for wrong settings.
 
 use std::fs;
 use std::net::TcpListener;
@@ -16,13 +16,14 @@ fn file(name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// Exit code and stderr of a server that does not start.
+/// The exit code and stderr of a server that does not start.
 fn failure(command: &mut Command) -> (Option<i32>, String) {
     let output = command.output().expect("the binary starts");
     (output.status.code(), String::from_utf8(output.stderr).expect("text"))
 }
 
-/// A flag wins over the environment, that over the file, and that over the default.
+/// A flag takes precedence over the environment, the environment over the file, and the file over
+/// the default.
 #[test]
 fn sources_have_an_order() {
     let path = file(
@@ -49,7 +50,7 @@ fn sources_have_an_order() {
     }
 }
 
-/// The file can be named and `--bench` be given in the environment, and a flag takes it back.
+/// Variables can name the file and set `--bench`, and a flag overrides them.
 #[test]
 fn the_environment_reaches_every_flag() {
     let path = file("environment.toml", "shards = 1\nbench = true\n");
@@ -64,7 +65,7 @@ fn the_environment_reaches_every_flag() {
     assert_eq!(Server::spawn(&mut command).connect().get("/scenario").status, 200);
 }
 
-/// An empty variable counts as not set, and one that is no setting is named in the log.
+/// An empty variable counts as not set, and the log names a variable that belongs to no setting.
 #[test]
 fn empty_and_unknown_variables() {
     let mut command = murre();
@@ -81,7 +82,7 @@ fn empty_and_unknown_variables() {
     assert!(warned[0].contains("did you mean MURRE_MAX_CHANNELS?"), "{log:?}");
 }
 
-/// What is wrong in the file is one line that names the file and the key, and exit code 1.
+/// An error in the file gives one line that names the file and the key, and exit code 1.
 #[test]
 fn a_wrong_file_is_one_clear_line() {
     for (name, text, problem) in [
@@ -102,7 +103,7 @@ fn a_wrong_file_is_one_clear_line() {
     assert!(stderr.contains("/nowhere/murre.toml"), "{stderr}");
 }
 
-/// Bad arguments are exit code 2, and say what would be right.
+/// Bad arguments give exit code 2 and a message with the valid forms.
 #[test]
 fn bad_arguments_exit_with_2() {
     for (flags, problem) in [
@@ -129,7 +130,7 @@ fn bad_arguments_exit_with_2() {
     assert_eq!(code, Some(2), "{stderr}");
 }
 
-/// What the machine refuses is one line with the remedy, and exit code 1.
+/// An error of the machine gives one line with the remedy, and exit code 1.
 #[test]
 fn what_the_machine_refuses_comes_with_a_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -163,7 +164,7 @@ fn what_the_machine_refuses_comes_with_a_remedy() {
     }
 }
 
-/// `--help` shows every flag with its variable, and the defaults of the contract.
+/// `--help` shows every flag with its variable, and the documented defaults.
 #[test]
 fn help_shows_defaults() {
     let output = murre().args(["serve", "--help"]).output().expect("the binary starts");

@@ -1,5 +1,5 @@
-//! What clients cost that do not read, or that bring bad tokens, or that subscribe to much: bytes and
-//! turns, and nothing for others.
+//! Tests of the cost of clients that do not read, send bad tokens, or use many channels: memory and
+//! turns are bounded, and other clients are served.
 
 use std::thread;
 
@@ -12,30 +12,30 @@ use crate::reader::{Position, Reader};
 use crate::recovery::{FAST, numbered};
 use crate::server::Server;
 
-/// A public key of ES256, and so a check of a signature that takes long.
+/// A public key of ES256, whose signature checks take long.
 const KEY: &str = concat!(
     "--jwt-public-key-file=",
     env!("CARGO_MANIFEST_DIR"),
     "/src/hub/auth/keys/ec.public.pem"
 );
 
-/// A token with the signature of nobody.
+/// A token with an invalid signature.
 fn bad_token(number: usize) -> String {
     // {"alg":"ES256"} and {"sub":"ann"}.
     format!("eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.{number:0>86}")
 }
 
-/// The sum of some totals.
+/// The sum of the totals with these names.
 fn total(server: &Server, names: &[&str]) -> u64 {
     let total = server.stats()["total"].take();
     names.iter().map(|name| total[name].as_u64().unwrap_or_else(|| panic!("{name}"))).sum()
 }
 
-/// One check of ES256 is priced at a quarter of what a turn has.
+/// More checks of ES256 than the budget of a turn allows.
 const CHECKS_OF_A_TURN: u64 = 5;
 
-/// Whatever bad tokens come, over few connections or many, no turn is longer than some checks, and a
-/// bystander is answered.
+/// Many bad tokens, over few connections or many, take at most a few checks of each turn, and
+/// another client is answered.
 #[test]
 fn bad_tokens() {
     const COUNT: usize = 300;
@@ -63,8 +63,8 @@ fn bad_tokens() {
     });
 }
 
-/// A request with a bad token ends its connection with the 401, and what was sent behind it is not
-/// looked at.
+/// A request with a bad token gets 401 and ends its connection; the requests behind it are not
+/// handled.
 #[test]
 fn bad_tokens_of_requests() {
     let server = Server::start(&["--shards=1", KEY]);
@@ -90,7 +90,8 @@ fn bad_tokens_of_requests() {
     }
 }
 
-/// When those who brought tokens have left nothing of them is left, however often they brought one.
+/// When all clients with tokens have left, the server stores nothing of them, even if they sent
+/// many tokens.
 #[test]
 fn tokens_leave_nothing() {
     let guarded = Guarded::start(&["--shards=2", FAST, "--namespace=default,history-size=1"]);
@@ -127,7 +128,7 @@ fn tokens_leave_nothing() {
     });
 }
 
-/// Anonymous readers of thousands of names put out nobody's history.
+/// Anonymous subscriptions to thousands of names do not remove the history of other channels.
 #[test]
 fn names_put_out_no_history() {
     const READERS: usize = 20;
@@ -148,7 +149,7 @@ fn names_put_out_no_history() {
             client
         }).collect();
         server.wait_until("subscribed", |stats| stats["total"]["subscriptions"] == READERS * 1000);
-        // Asking for a history that is not there makes none either.
+        // A request for a history that does not exist creates none.
         for number in 0..1000 {
             let history = json!({"action": "history", "identifier": format!("none-{number}")});
             assert_eq!(publisher.ask(history)["publications"], json!([]));
@@ -159,15 +160,15 @@ fn names_put_out_no_history() {
     });
 }
 
-/// Bytes of the process that are no file's.
+/// The bytes of the process that do not belong to files.
 fn memory(server: &Server) -> u64 {
     server.stats()["memory"]["process"]["anonymous_bytes"].as_u64().expect("a number")
 }
 
 const MIB: u64 = 1 << 20;
 
-/// A connection that reads nothing of many channels costs its queue and what the logs may hold,
-/// whatever becomes of slow readers: 64 KiB, and one message; and 1 MiB of logs.
+/// A connection that reads nothing of many channels costs its queue (64 KiB and one message) and
+/// the logs (1 MiB), under both rules that keep slow readers.
 #[test]
 fn a_connection_that_does_not_read() {
     const CHANNELS: usize = 150;
@@ -179,11 +180,11 @@ fn a_connection_that_does_not_read() {
         let server = &guarded.server;
         let mut lazy = Client::of(server);
         let connection = lazy.name();
-        // What the kernel takes is not the server's.
+        // Fill the kernel's buffers first, because their bytes are not memory of the server.
         let names: Vec<String> = (0..CHANNELS).map(|number| format!("c{number}")).collect();
         names.iter().for_each(|name| _ = lazy.subscribe(name));
         let mut publisher = Client::of(server);
-        // Until the kernel takes no more.
+        // Publish until the kernel's buffers are full.
         while server.stats()["total"]["connections_lagging"] == 0 {
             publisher.publish_patiently(&names[0], numbered(0, 60_000));
         }
@@ -197,14 +198,14 @@ fn a_connection_that_does_not_read() {
         let queued = info["queued_bytes"].as_u64().expect("a number");
         assert!(queued <= 64 * 1024 + 2 * 61_000, "{queued} bytes are queued");
         let logs = total(server, &["log_bytes"]);
-        // Each channel keeps its newest one, while the shard has room.
+        // Each channel keeps its newest publication while the shard has room.
         assert!(logs <= 2 * MIB, "{logs} bytes of logs");
         let grown = memory(server).saturating_sub(before);
         assert!(grown < 12 * MIB, "{grown} bytes for {} that were published", 60_000 * CHANNELS * ROUNDS as usize);
     });
 }
 
-/// Polls of a whole history that are not read cost one slice each.
+/// Each poll of a whole history whose client does not read costs one slice.
 #[test]
 fn a_poll_that_is_not_read() {
     const POLLS: usize = 50;
@@ -215,7 +216,7 @@ fn a_poll_that_is_not_read() {
     publisher.publish_all("a", (1..=200).map(|number| numbered(number, 20_000)));
     let before = memory(&server);
     let poll = format!("GET /poll?topic=a&position={start} HTTP/1.1\r\nHost: m\r\n\r\n");
-    // Pipelined, so that the kernel has taken its part.
+    // The polls are pipelined, so that their answers fill the kernel's buffers.
     let polls: Vec<_> = (0..POLLS)
         .map(|_| {
             let mut client = server.connect();
@@ -229,7 +230,7 @@ fn a_poll_that_is_not_read() {
     let grown = memory(&server).saturating_sub(before);
     assert!(grown < POLLS as u64 * MIB / 2, "{grown} bytes for {POLLS} polls");
     drop(polls);
-    // Nobody else has noticed.
+    // Another reader is served in full.
     let mut reader = Reader::begin(&server, Transport::Poll, "a", Some(start));
     thread::scope(|_| (1..=200).for_each(|number| assert_eq!(reader.data()[0], number)));
 }

@@ -1,9 +1,9 @@
-//! Which pages may use channels: one rule for all transports.
+//! Tests of the origins whose pages may use channels: one rule for all transports.
 
 use crate::reader::Position;
 use crate::server::{Answer, Server};
 
-/// A request of a page over a transport. A stream's answer is its head.
+/// The answer to a request of a page over a transport; for a stream, the head of its answer.
 fn request(server: &Server, transport: &str, origin: &str) -> Answer {
     let target = match transport {
         "/poll" => format!("/poll?topic=a&position={}", Position { epoch: 1, offset: 1 }),
@@ -20,13 +20,14 @@ fn request(server: &Server, transport: &str, origin: &str) -> Answer {
     let mut client = server.connect();
     let fields = format!("Host: {}\r\nOrigin: {origin}\r\n{upgrade}", server.data);
     client.send(format!("GET {target} HTTP/1.1\r\n{fields}\r\n").as_bytes());
-    // A head without a body reads the same for all.
+    // The test reads only the head of the answer, which has the same form for all transports.
     client.answer_to("HEAD")
 }
 
 const HERE: &str = "http://own";
 
-/// Each rule holds for WebSockets, streams and polls alike; who is let in may read the answer.
+/// Each rule holds for WebSockets, streams and polls, and pages of allowed origins may read the
+/// answer.
 #[test]
 fn one_rule_for_all_transports() {
     let listed = "--allow-origin=https://app.example, https://*.murre.example";
@@ -64,7 +65,7 @@ fn one_rule_for_all_transports() {
     }
 }
 
-/// A page's browser asks before it sends a token or the id of an event, and is told that it may.
+/// The answer to a preflight allows an allowed page to send a token and the id of an event.
 #[test]
 fn preflights() {
     let server = Server::start(&[
@@ -92,12 +93,12 @@ fn preflights() {
         let refused = ask(path, &format!("Origin: https://elsewhere.example\r\n{method}{wanted}"));
         assert_eq!(refused.status, 403);
         assert_eq!(refused.header("access-control-allow-origin"), None);
-        // Without a page it is a method like others.
+        // Without an origin, OPTIONS is an unsupported method.
         assert_eq!(ask(path, "").status, 405);
     }
 }
 
-/// An error is for the page to read, too.
+/// An allowed page may also read an error.
 #[test]
 fn errors_can_be_read() {
     let server = Server::start(&[

@@ -1,4 +1,4 @@
-//! The end of the process, when it is asked to end.
+//! Tests of the drain after SIGTERM and SIGINT.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -17,7 +17,7 @@ use crate::guarded::Guarded;
 use crate::reader::Events;
 use crate::server::{CLOSE, Client, PATIENCE, Server, TEXT, frame, murre};
 
-/// A close frame: its code, and the seconds after which the client is to come back.
+/// The code of a close frame, and the seconds after which the client should come back.
 fn goodbye(frame: &[u8]) -> (u16, u32) {
     assert_eq!((frame[0], usize::from(frame[1])), (CLOSE, frame.len() - 2), "one frame: {frame:?}");
     let words = std::str::from_utf8(&frame[4..]).expect("text");
@@ -31,8 +31,8 @@ fn hear_goodbye(socket: &mut Client) -> (u16, u32) {
     goodbye(&frame)
 }
 
-/// On SIGTERM and on SIGINT: no new connections, 1012 and a time to come back to every WebSocket,
-/// exit 0 in time.
+/// On SIGTERM and on SIGINT, the server accepts no new connections, sends every WebSocket 1012 with
+/// a time to come back, and exits with 0 in time.
 #[test]
 fn a_signal_drains() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
@@ -64,7 +64,8 @@ fn a_signal_drains() {
     }
 }
 
-/// The data port says so, too, to who is connected: its answers are the last on their connections.
+/// During a drain, `/healthz` on the data port answers 503 on open connections, and every answer
+/// ends its connection.
 #[test]
 fn health_is_told_on_the_data_port() {
     let server = Server::start(&["--drain-timeout=60", "--shards=1"]);
@@ -82,7 +83,7 @@ fn health_is_told_on_the_data_port() {
     assert!(checker.rest().is_empty());
 }
 
-/// Polls that wait get an answer, which takes up where they are; streams are told when to come back.
+/// Waiting polls get an answer with their position, and streams get a time to come back.
 #[test]
 fn polls_and_streams_come_to_an_end() {
     let server = Server::start(&["--drain-timeout=0.5", "--namespace=default,history-size=5"]);
@@ -115,9 +116,8 @@ fn polls_and_streams_come_to_an_end() {
     assert_eq!(server.end().0.code(), Some(0));
 }
 
-/// With thousands of WebSockets, each is told, in random order, and nobody who waits for an answer
-/// goes without: neither those whose request is half here, nor those who read a large file, nor
-/// those who poll.
+/// A drain under load closes thousands of WebSockets in random order, and answers every client that
+/// waits: those with half of a request, those that read a large file, and those that poll.
 #[test]
 fn a_drain_under_load_loses_nothing() {
     const FILE_BYTES: usize = 16 << 20;
@@ -131,7 +131,7 @@ fn a_drain_under_load_loses_nothing() {
     command.args(["serve", "--bench", "--drain-timeout=3", "--shards=2"]);
     command.arg("--files").arg(folder);
     let conns = format!("--max-conns={}", count + 200);
-    // However slow this machine is, nothing else is to happen to them.
+    // Long timeouts keep a slow machine from closing connections for another reason.
     command.args([&conns, "--ping-interval=600", "--handshake-timeout=600"]);
     let server = Server::spawn(command.arg("--namespace=default,history-size=5"));
 
@@ -151,7 +151,8 @@ fn a_drain_under_load_loses_nothing() {
     let mut readers: Vec<_> = (0..5).map(|_| ask(&of("/large"))).collect();
     server.wait_until("all under way", |stats| {
         let total = &stats["total"];
-        // One request was the first poll, which is over; each half is one receive more.
+        // One of the requests was the first poll, which has been answered. Each half of a request
+        // is one more receive.
         stats["connections"].as_u64() >= Some(count as u64 + 105)
             && total["subscriptions"] == 50
             && total["http_requests"].as_u64() >= Some(count as u64 + 56)
@@ -168,8 +169,8 @@ fn a_drain_under_load_loses_nothing() {
     }
     let left = hear_goodbyes(&mut sockets);
     let early = left[..count / 2].iter().filter(|&&index| index < count / 2).count();
-    // A quarter of all, with a standard deviation of a quarter of a percent; in the order of
-    // arrival it would be half of all.
+    // In random order this is a quarter of all, with a standard deviation of a quarter of a
+    // percent. In the order of arrival it would be half of all.
     assert!(early.abs_diff(count / 4) < count / 20, "{early} of {count} came and left early");
     for poll in &mut polls {
         assert_eq!(poll.answer().status, 200);
@@ -182,8 +183,8 @@ fn a_drain_under_load_loses_nothing() {
     assert!(last.contains("ended") && last.contains("\"connections_cut_off\":0"), "{last}");
 }
 
-/// Waits until every one of these WebSockets has been told to leave; gives the order, by index. Looks
-/// at them in random order, so that those told between two looks are in no order of ours.
+/// Waits until each of these WebSockets has got its close frame; returns their indices in that
+/// order. Each round reads them in random order, so that the order of reading does not decide.
 fn hear_goodbyes(sockets: &mut [Client]) -> Vec<usize> {
     let mut rng = fastrand::Rng::with_seed(7);
     let mut heard: Vec<Vec<u8>> = sockets.iter().map(|_| Vec::new()).collect();
@@ -209,7 +210,7 @@ fn hear_goodbyes(sockets: &mut [Client]) -> Vec<usize> {
             }
             let (code, retry) = goodbye(frame);
             assert_eq!((code, (1..=5).contains(&retry)), (1012, true));
-            // It may have gone already.
+            // The server may have closed it already.
             let _ = sockets[index].0.shutdown(std::net::Shutdown::Write);
             left.push(index);
             false
@@ -219,7 +220,7 @@ fn hear_goodbyes(sockets: &mut [Client]) -> Vec<usize> {
     left
 }
 
-/// What was sent before the signal is still answered in full.
+/// Requests that were sent before the signal are still answered in full.
 #[test]
 fn answers_are_finished() {
     let server = Server::start(&["--drain-timeout=1"]);
@@ -237,7 +238,7 @@ fn answers_are_finished() {
     assert_eq!(server.end().0.code(), Some(0));
 }
 
-/// Clients that do not go cannot hold the process: it ends in time all the same.
+/// Clients that do not close cannot delay the end of the process beyond the drain timeout.
 #[test]
 fn stubborn_clients_do_not_hold_the_process() {
     let server = Server::start(&["--drain-timeout=0.2"]);
@@ -261,8 +262,8 @@ fn a_second_signal_does_not_wait() {
     assert!(log.last().is_some_and(|line| line.contains("second signal")), "{log:?}");
 }
 
-/// While a shard has clients all shards work: publications to channels of each of them, by its client
-/// and by the API, are answered to the end.
+/// All shards work as long as one has clients: publications to channels of every shard, by the
+/// client and by the API, are answered to the end.
 #[test]
 fn shards_without_clients_work_on() {
     let open = "--namespace=default,publish=anyone,history-size=5";
@@ -274,7 +275,7 @@ fn shards_without_clients_work_on() {
         guarded.server.wait_until("draining", |stats| stats["draining"] == true);
         let (mut asked, mut answered) = (0, 0);
         let code = 'told: loop {
-            // Each of eight channels, which both shards own some of.
+            // Both shards own some of the eight channels.
             asked += 1;
             let channel = format!("c{}", 1 + asked % 8);
             let publish =

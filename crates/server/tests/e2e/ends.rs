@@ -1,4 +1,5 @@
-//! How the server ends sessions: each reason over each transport, in the transport's own words.
+//! Tests of the ends of sessions by the server: each reason over each transport, in the form of the
+//! transport.
 
 use std::io::{BufRead, BufReader, Read};
 
@@ -13,7 +14,7 @@ use crate::reader::Position;
 use crate::recovery::{FAST, numbered};
 use crate::server::{self, Server};
 
-/// Why a session ends.
+/// The reason why a session ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Reason {
     TokenExpired,
@@ -24,28 +25,28 @@ enum Reason {
 }
 use Reason::{Administrator, Draining, Slow, TokenExpired, TooFast};
 
-/// What the client is told.
+/// The last messages to the client.
 enum Told {
-    /// The error, and a close frame with this code.
+    /// An error, and a close frame with this code.
     Closed(u16, &'static str),
     /// An event `error` as the last one.
     Event(&'static str),
     /// An answer with this status and error.
     Answer(u16, &'static str),
-    /// When to come back: by a close code, a `retry:` field, or an empty answer.
+    /// The time to come back: in a close frame, in a `retry:` field, or by an empty answer.
     ComeBack,
 }
 use Told::{Answer, Closed, ComeBack, Event};
 
-/// Makes a test of each cell.
+/// Makes a test of each row.
 macro_rules! cells {
     ($($(#[$doc:meta])* $name:ident: $reason:expr, $transport:expr => $told:expr;)*) => {
         $($(#[$doc])* #[test] fn $name() { ends($reason, $transport, &$told) })*
     };
 }
 
-// Streams and polls send no commands, so nothing of them is too fast; a poll is one answer, which
-// `memory::a_poll_that_is_not_read` does not read.
+// Streams and polls send no commands, so they are never too fast. A poll has only one answer, and
+// `costs::a_poll_that_is_not_read` tests polls that are not read.
 cells! {
     /// A token expires under a WebSocket.
     a_token_expires_under_a_websocket: TokenExpired, WebSocket => Closed(1008, "token_expired");
@@ -81,9 +82,9 @@ cells! {
     a_websocket_is_too_fast: TooFast, WebSocket => Closed(1008, "too_fast");
 }
 
-/// Begins a session, brings about its end, and holds all that the client is sent against the table.
+/// Begins a session, causes its end, and compares all that the client receives with the table.
 fn ends(reason: Reason, transport: Transport, told: &Told) {
-    // In a channel with history a reader that is slow is told when it reads again.
+    // In a channel with history, a slow reader gets its reason only when it reads again.
     let history = if reason == Slow { "" } else { ",history-size=5" };
     let rules = &format!("--namespace=default,publish=anyone{history}");
     let mut flags = vec!["--shards=2", "--retry-after=7", "--drain-timeout=0.5", rules];
@@ -94,7 +95,7 @@ fn ends(reason: Reason, transport: Transport, told: &Told) {
     });
     let guarded = Guarded::start(&flags);
     let server = &guarded.server;
-    // With the leeway of 10 s for clocks that differ, one expires in one or two.
+    // With the leeway of 10 s for clocks that differ, the token expires in one or two seconds.
     let token = expiring(if reason == TokenExpired { -8 } else { 3600 });
     let mut session = begin(server, transport, &token);
     server.wait_until("subscribed", |stats| stats["total"]["subscriptions"] != 0);
@@ -107,7 +108,7 @@ fn ends(reason: Reason, transport: Transport, told: &Told) {
     let mut sent = Vec::new();
     match session.0.read_to_end(&mut sent) {
         Ok(_) => {}
-        // The server may have closed while some of what was said was on its way.
+        // The server may have closed before it received all commands.
         Err(error) => {
             assert_eq!((error.kind(), reason), (std::io::ErrorKind::ConnectionReset, TooFast))
         }
@@ -117,7 +118,7 @@ fn ends(reason: Reason, transport: Transport, told: &Told) {
     server_is_empty(reason, server);
 }
 
-/// A session on the channel `a`, and on `b` too if it is of two.
+/// Begins a session on the channel `a`, and also on `b` for a stream of two.
 fn begin(server: &Server, transport: Transport, token: &str) -> server::Client {
     let target = match transport {
         WebSocket => {
@@ -140,7 +141,7 @@ fn text(text: &str) -> Vec<u8> {
 
 fn bring_about(reason: Reason, guarded: &Guarded, session: &mut server::Client) {
     match reason {
-        // Nothing has to happen.
+        // The token expires by itself.
         TokenExpired => {}
         Administrator => {
             let answer = guarded.post("/api/disconnect", r#"{"user":"ann"}"#);
@@ -161,7 +162,7 @@ fn bring_about(reason: Reason, guarded: &Guarded, session: &mut server::Client) 
     }
 }
 
-/// Whether all that was sent is what the table says.
+/// Checks that all received bytes are as in the table.
 fn hold(transport: Transport, told: &Told, sent: &[u8]) {
     match transport {
         WebSocket => {
@@ -199,7 +200,8 @@ fn hold(transport: Transport, told: &Told, sent: &[u8]) {
     }
 }
 
-/// Whether the answer to a poll is what the table says, and the connection goes on as it says.
+/// Checks that the answer to a poll is as in the table, and that the connection continues as the
+/// answer says.
 fn hold_poll(told: &Told, session: &mut server::Client) {
     let answer = session.answer();
     let body: Value = serde_json::from_slice(&answer.body).expect("one JSON object");
@@ -219,7 +221,7 @@ fn hold_poll(told: &Told, session: &mut server::Client) {
     }
 }
 
-/// Whether a text ends with a time from 1 to 7 seconds.
+/// Whether a text ends with `before`, a number of seconds from 1 to 7, and `zeros`.
 fn retry(text: &[u8], before: &str, zeros: &str) -> bool {
     let text = std::str::from_utf8(text).expect("text");
     let ends = |seconds: u32| text.ends_with(&format!("{before}{seconds}{zeros}"));
@@ -247,7 +249,7 @@ fn frames(mut bytes: &[u8]) -> (Vec<&str>, &[u8]) {
     }
 }
 
-/// Nothing is left of the session, if the server is still there to say so.
+/// Checks that nothing is left of the session, unless the server has drained and ended.
 fn server_is_empty(reason: Reason, server: &Server) {
     if reason == Draining {
         return;

@@ -1,4 +1,4 @@
-//! Static files on the data port.
+//! Tests of static files on the data port.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use crate::server::{Answer, Client, Server, murre};
 /// A folder for one test with these files.
 fn folder(name: &str, files: &[(&str, &[u8])]) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("files-{name}"));
-    // What an earlier run has left.
+    // An earlier run may have left the folder.
     let _ = fs::remove_dir_all(&folder);
     for (path, content) in files {
         let place = folder.join(path);
@@ -21,7 +21,8 @@ fn folder(name: &str, files: &[(&str, &[u8])]) -> PathBuf {
 
 fn serve(folder: &PathBuf, flags: &[&str]) -> Server {
     let mut command = murre();
-    // What is left out is told before the start line, which is to be the first.
+    // Warnings about files that are left out come before the start line, which must be the first
+    // line here.
     command.args(["serve", "--max-conns=100", "--log-filter=info,murre::files=error"]);
     Server::spawn(command.args(flags).arg("--files").arg(folder))
 }
@@ -32,12 +33,13 @@ fn ask(client: &mut Client, method: &str, target: &str, fields: &str) -> Answer 
     client.answer_to(method)
 }
 
-/// Bytes that repeat nowhere near.
+/// A large content that does not repeat within a short distance.
 fn large() -> Vec<u8> {
     (0..1_500_000_u32).flat_map(u32::to_le_bytes).collect()
 }
 
-/// A browser's visit: a page with its style, asked for again, in parts, and by its folder.
+/// The requests of a browser are answered: a page and its style, again with conditions, in parts,
+/// and by the folder.
 #[test]
 fn a_page_is_served() {
     let folder = folder(
@@ -82,8 +84,8 @@ fn a_page_is_served() {
     assert_eq!(server.stats()["total"]["connections_accepted"], 1);
 }
 
-/// A file that lies there encoded is sent so to clients that take it, each form with a tag of its own and
-/// word of what it depends on; parts and conditions are of the form.
+/// Clients that accept a coding get the encoded form of a file. Each form has its own tag and
+/// `Vary`; ranges and conditions apply to the form.
 #[test]
 fn encoded_files_are_served() {
     let files: [(&str, &[u8]); 4] = [
@@ -128,8 +130,8 @@ fn encoded_files_are_served() {
     assert_eq!(client.get("/a.js.gz").header("content-encoding"), None);
 }
 
-/// With a fallback, paths without a file are a page of the application; what is missing of its parts, and
-/// what is no page for a browser, is missing.
+/// With a fallback, a browser that asks for a page at a path without a file gets the fallback page;
+/// missing scripts and pictures, and other requests, get 404.
 #[test]
 fn a_fallback_is_for_pages() {
     let files: [(&str, &[u8]); 2] = [("app/index.html", b"<p>app"), ("a.js", b"a")];
@@ -163,7 +165,7 @@ fn a_fallback_is_for_pages() {
     assert!(output.status.code() == Some(1) && stderr.contains("--files-fallback"), "{stderr}");
 }
 
-/// The server's own paths go before files of the same name.
+/// The server's own paths take precedence over files of the same name.
 #[test]
 fn routes_go_before_files() {
     let files: [(&str, &[u8]); 4] =
@@ -176,13 +178,13 @@ fn routes_go_before_files() {
     assert_ne!(client.get("/scenario").text(), "f");
     assert_eq!(client.get("/?length=3").text(), "abc");
     assert_eq!(client.get("/index.html").text(), "f");
-    // A file does not speak WebSocket: it answers as if that had not been offered.
+    // A WebSocket handshake for a file gets the file, as a request without `Upgrade` does.
     let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     assert_eq!(ask(&mut client, "GET", "/index.html", upgrade).text(), "f");
 }
 
-/// Whatever is tried, what is outside the folder stays there; the connection goes on.
+/// No path leads to a file outside the folder, and the connection continues.
 #[test]
 fn there_is_no_way_out() {
     let outside = folder("outside", &[("secret", b"s"), ("in/page", b"p"), ("in/.env", b"e")]);
@@ -224,8 +226,8 @@ fn there_is_no_way_out() {
     assert_eq!(client.get("http://murre/page").text(), "p");
 }
 
-/// A file many times as large as what may be queued arrives whole, many times on one connection, and
-/// nobody is a slow consumer by it. It is not in memory once for each of many who wait for it.
+/// A file far larger than the send limit arrives whole, many times on one connection, and no client
+/// counts as slow. Many clients that wait for the file share one copy in memory.
 #[test]
 fn large_files_are_shared() {
     let content = large();
@@ -239,7 +241,7 @@ fn large_files_are_shared() {
         client.send(request.repeat(2).as_bytes());
     }
     for client in &mut clients {
-        // Something of the answer is there, so all of it has been queued.
+        // A part of the answer has arrived, so all of it has been queued.
         assert_eq!(client.0.peek(&mut [0]).expect("an answer"), 1);
     }
     let during = server.stats()["memory"]["process"]["anonymous_bytes"].as_u64().expect("bytes");
@@ -258,7 +260,7 @@ fn large_files_are_shared() {
     assert_eq!(server.stats()["closed"]["slow_consumer"], 0);
 }
 
-/// Too much, or nothing to read, is one clear line and exit code 1.
+/// A folder that is too large or cannot be read gives one line and exit code 1.
 #[test]
 fn what_cannot_be_served_is_one_clear_line() {
     let folder = folder("much", &[("a", &[0; 2000])]);

@@ -1,4 +1,4 @@
-//! Servers with keys: of tokens and of the API.
+//! Test servers with keys for tokens and for the API.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,19 +10,20 @@ use serde_json::{Value, json};
 
 use crate::server::{Answer, Server};
 
-/// The secret that tokens are signed with, and the key of the API.
+/// The secret of tokens, which is also the key of the API.
 pub(crate) const SECRET: &str = "a secret of more than thirty-two bytes";
 
-/// A server whose API is on, and which has the secret of tokens; and the file with both.
+/// A server that accepts tokens and has the API on, with the file of the secret and key.
 pub(crate) struct Guarded {
     pub(crate) server: Server,
     secret: SecretFile,
 }
 
-/// Removed when dropped.
+/// The file of the secret, removed when dropped.
 struct SecretFile(PathBuf);
 
 impl Guarded {
+    /// Starts a server with these additional flags.
     pub(crate) fn start(flags: &[&str]) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -35,12 +36,12 @@ impl Guarded {
         Guarded { server, secret: SecretFile(secret) }
     }
 
-    /// Writes another secret into the file; the server knows once it is told.
+    /// Writes another secret into the file. The server reads it on SIGHUP.
     pub(crate) fn replace_secret(&self, secret: &str) {
         fs::write(&self.secret.0, secret).expect("there is room for a file");
     }
 
-    /// The status and body of the API's answer to this body.
+    /// The status and body of the API's answer to a POST with this body.
     pub(crate) fn post(&self, path: &str, body: impl AsRef<[u8]>) -> (u16, Value) {
         let body = body.as_ref();
         let head = format!(
@@ -51,6 +52,7 @@ impl Guarded {
         self.ask(&[head.as_bytes(), body].concat())
     }
 
+    /// The status and body of the API's answer to a GET request.
     pub(crate) fn get(&self, path: &str) -> (u16, Value) {
         let key = format!("Authorization: Bearer {SECRET}");
         self.ask(format!("GET {path} HTTP/1.1\r\nHost: m\r\n{key}\r\n\r\n").as_bytes())
@@ -77,18 +79,18 @@ pub(crate) fn now() -> i64 {
     passed.as_secs() as i64
 }
 
-/// A token with these claims.
+/// A token with these claims, signed with [`SECRET`].
 pub(crate) fn token(claims: &Value) -> String {
     signed(claims, SECRET)
 }
 
-/// A token that is signed with another secret.
+/// A token with these claims, signed with `secret`.
 pub(crate) fn signed(claims: &Value, secret: &str) -> String {
     let key = EncodingKey::from_secret(secret.as_bytes());
     encode(&Header::default(), claims, &key).expect("a token")
 }
 
-/// A token that expires in so many seconds, which may be past.
+/// A token that expires in `seconds` seconds, which may be negative.
 pub(crate) fn expiring(seconds: i64) -> String {
     token(&json!({"sub": "ann", "exp": now() + seconds}))
 }

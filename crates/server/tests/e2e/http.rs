@@ -1,16 +1,16 @@
-//! HTTP/1.1 on the data port.
+//! Tests of HTTP/1.1 on the data port.
 
 use std::thread;
 use std::time::Duration;
 
 use crate::server::{Server, murre};
 
-/// Characters `0..length` of the text that every body is a prefix of.
+/// The first `length` characters of the text of which every body is a prefix.
 fn text(length: usize) -> Vec<u8> {
     (b'a'..=b'z').cycle().take(length).collect()
 }
 
-/// Bodies of any length come back exact, one after the other on one connection.
+/// Bodies of any length arrive exactly, one after the other on one connection.
 #[test]
 fn bodies_are_exact_on_a_kept_connection() {
     let server = Server::start(&[]);
@@ -30,7 +30,8 @@ fn bodies_are_exact_on_a_kept_connection() {
     assert_eq!(server.stats()["total"]["connections_accepted"], 1);
 }
 
-/// Requests that come in one packet are answered in order; so is one that comes byte by byte.
+/// Requests in one packet are answered in order, and a request that arrives byte by byte is
+/// answered, too.
 #[test]
 fn requests_are_pipelined_and_cut_anywhere() {
     let server = Server::start(&[]);
@@ -52,7 +53,7 @@ fn requests_are_pipelined_and_cut_anywhere() {
     assert_eq!(client.answer().status, 200);
 }
 
-/// More pipelined answers than may be queued at a time all arrive.
+/// Pipelined answers that together exceed the send limit all arrive.
 #[test]
 fn answers_larger_than_the_queue_bound_arrive() {
     let server = Server::start(&["--max-send-bytes=131072"]);
@@ -64,8 +65,8 @@ fn answers_larger_than_the_queue_bound_arrive() {
     }
 }
 
-/// A client that sends many requests at once and reads all answers is not slow, however small the
-/// bound.
+/// A client that sends many requests at once and reads all answers does not count as slow, even
+/// with the smallest send limit.
 #[test]
 fn pipelining_is_not_slow() {
     let server = Server::start(&["--max-send-bytes=1024"]);
@@ -77,7 +78,7 @@ fn pipelining_is_not_slow() {
     assert_eq!(server.stats()["closed"]["slow_consumer"], 0);
 }
 
-/// Paths and methods that are not served say so, and the connection goes on.
+/// Unknown paths and methods get a status and a text with the reason, and the connection continues.
 #[test]
 fn what_is_not_served_says_why() {
     let server = Server::start(&[]);
@@ -100,7 +101,7 @@ fn what_is_not_served_says_why() {
     assert_eq!(client.get("/healthz").text(), "ok\n");
 }
 
-/// Without `--bench` the routes of the published runs are not there.
+/// Without `--bench` the server does not serve the routes of the published runs.
 #[test]
 fn bench_routes_are_only_there_when_asked_for() {
     let server = Server::spawn(murre().args(["serve", "--max-conns=100"]));
@@ -108,7 +109,7 @@ fn bench_routes_are_only_there_when_asked_for() {
     for path in ["/scenario", "/echo", "/upper", "/demo/quotes"] {
         assert_eq!(client.get(path).status, 404, "{path}");
     }
-    // Whoever opens it in a browser reads what this server is and where to connect.
+    // The page at `/` says what the server is and where clients connect.
     for path in ["/", "/?length=5"] {
         let about = client.get(path);
         assert_eq!(about.status, 200);
@@ -118,13 +119,14 @@ fn bench_routes_are_only_there_when_asked_for() {
     assert_eq!(client.get("/healthz").status, 200);
 }
 
-/// A connection ends after its answer when the client says so, and in HTTP/1.0 unless it does not.
+/// A connection ends after its answer if the client asks for it, and in HTTP/1.0 unless the client
+/// asks to keep it.
 #[test]
 fn connections_end_when_the_client_says_so() {
     let server = Server::start(&[]);
     let ends = [
         ("GET /healthz HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n", Some("close")),
-        // Who speaks 1.0 expects nothing else.
+        // HTTP/1.0 without `keep-alive`: the connection ends, and the answer need not say so.
         ("GET /healthz HTTP/1.0\r\n\r\n", None),
     ];
     for (request, connection) in ends {
@@ -155,7 +157,7 @@ fn half_closed_connections_are_answered() {
     server.wait_until("reclaimed", |stats| stats["connections"] == 0);
 }
 
-/// A client that waits for permission to send its body gets it, once.
+/// A client that expects 100 Continue before it sends its body gets it once.
 #[test]
 fn continue_is_sent_to_who_expects_it() {
     let server = Server::start(&[]);

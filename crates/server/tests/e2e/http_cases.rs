@@ -1,16 +1,19 @@
-//! Every case of `docs/http.md` over TCP: its answers, and what becomes of the connection.
+//! Tests of every case of `docs/http.md` over TCP: the answers, and the state of the connection
+//! after them.
 
 use crate::bad_input::Witness;
 use crate::cases::{cases, sent, statuses};
 use crate::server::{Client, Server, TEXT, frame};
 
+/// Each case of the document gets the documented answers, and the connection ends or continues as
+/// the document says.
 #[test]
 fn requests_are_answered_as_the_document_says() {
     let server = Server::start(&[]);
     let mut witness = Witness::of(&server);
     let mut refused = 0;
     for [section, case, code, answers, then] in cases() {
-        // By itself, and behind another request that arrives with it.
+        // The case alone, and behind another request in the same packet.
         for before in ["", "{next}"] {
             let what = format!("{section}, {case}: {before}{code}");
             let mut client = server.connect();
@@ -46,7 +49,7 @@ fn requests_are_answered_as_the_document_says() {
     server.wait_until("reclaimed", |stats| stats["connections"] == 1);
 }
 
-/// Holds the connection against what is said of it.
+/// Checks that the connection ends or continues as `then` says.
 fn ends(client: &mut Client, then: &str, what: &str) {
     match then {
         "open" => assert_eq!(client.get("/healthz").status, 200, "{what}"),

@@ -1,4 +1,4 @@
-//! Clients that want more than their part.
+//! Tests of limits on clients.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -9,7 +9,8 @@ use nix::ifaddrs::getifaddrs;
 use crate::guarded::Guarded;
 use crate::server::{BINARY, CLOSE, PING, Server, frame, murre};
 
-/// A server with these flags at an address that is not loopback, whose clients have that address too.
+/// A server with these flags at an address other than loopback. Its clients have the same address.
+/// `None` if the machine has no such address.
 fn at_an_address(flags: &[&str]) -> Option<Server> {
     let addresses = getifaddrs().expect("a list").filter_map(|interface| interface.address);
     let mut v4 = addresses.filter_map(|address| Some(IpAddr::V4(address.as_sockaddr_in()?.ip())));
@@ -20,8 +21,8 @@ fn at_an_address(flags: &[&str]) -> Option<Server> {
     Some(Server::spawn_at(ip?, murre().args(["serve", "--max-conns=1000"]).args(flags)))
 }
 
-/// An address has as many connections as it may. The next is told so, even if it does not say anything,
-/// but a load balancer that looks whether the server is well hears that it is. Who leaves makes room.
+/// Above the limit of an address, a new connection gets 429 even if it sends nothing, but a health
+/// check is still answered with 200. When a connection ends, a new one is served.
 #[test]
 fn connections_per_address() {
     let Some(server) = at_an_address(&["--max-conns-per-address=2"]) else { return };
@@ -50,7 +51,8 @@ fn connections_per_address() {
     assert_eq!(second.get("/healthz").status, 200);
 }
 
-/// What ten seconds allow may come at once, whatever becomes of it; the rest is to come back later.
+/// An address may open the connections of ten seconds at once; further ones get 429 with a time to
+/// come back.
 #[test]
 fn handshakes_per_second() {
     let Some(server) = at_an_address(&["--max-handshakes-per-second=1"]) else { return };
@@ -60,12 +62,12 @@ fn handshakes_per_second() {
         assert!(answer.status == if told { 429 } else { 200 }, "{answer:?}");
         told
     });
-    // More where the machine takes a second for them.
+    // More than ten are served if the machine takes longer than a second for them.
     assert!(refused.is_some_and(|served| served >= 10), "{refused:?}");
     assert_eq!(server.stats()["total"]["connections_refused_too_fast"], 1);
 }
 
-/// Zero is no limit, and programs of this machine have none.
+/// A limit of 0 is no limit, and clients on loopback are not counted.
 #[test]
 fn who_is_not_counted() {
     let few = ["--max-conns-per-address=1", "--max-handshakes-per-second=1"];
@@ -79,12 +81,13 @@ fn who_is_not_counted() {
     }
 }
 
-/// A message in too many frames and too many pings end a WebSocket with 1008, and are counted by name.
+/// A message in too many frames ends a WebSocket with 1008, and so do too many pings. Each reason
+/// has its own count.
 #[test]
 fn what_a_websocket_may_not_do() {
     let server = Server::start(&["--max-fragments=3", "--max-pings-per-second=5"]);
     let fragments = [frame(0x01, b"never ends"), frame(0x00, b"").repeat(3)].concat();
-    // They come in one piece, which is within two seconds.
+    // The frames arrive together, within two seconds.
     let pings = frame(PING, b"").repeat(11);
     for (said, reason) in [(fragments, "too_many_fragments"), (pings, "too_many_pings")] {
         let mut client = server.raw_websocket("/echo");
@@ -97,7 +100,8 @@ fn what_a_websocket_may_not_do() {
     }
 }
 
-/// A message and a body that trickle are given up, though something comes all the time.
+/// A message and a body that arrive too slowly end their connections, even if bytes arrive all the
+/// time.
 #[test]
 fn messages_and_bodies_may_not_trickle() {
     let server = Server::start(&["--handshake-timeout=0.3", "--min-bytes-per-second=1000000"]);
@@ -105,14 +109,14 @@ fn messages_and_bodies_may_not_trickle() {
     message.send(&[BINARY, 0x80 | 126, 0xff, 0xff, 0, 0, 0, 0]);
     body.send(b"POST /healthz HTTP/1.1\r\nHost: m\r\nContent-Length: 60000\r\n\r\n");
     server.wait_until("given up", |stats| {
-        // They fail when it is done.
+        // The writes fail after the server has closed the connections.
         let _ = (&message.0).write(b".").and((&body.0).write(b"."));
         let closed = &stats["closed"];
         closed["too_slow"] == 1 && closed["handshake_timeout"] == 1
     });
 }
 
-/// Who asks and asks and takes none of the answers is closed, whatever else it says.
+/// A client that sends requests all the time and reads no answers is closed.
 #[test]
 fn answers_must_be_taken() {
     let server = Server::start(&["--ping-interval=0.4"]);
@@ -125,7 +129,7 @@ fn answers_must_be_taken() {
     }
     server.wait_until("closed", |stats| {
         for (client, said, at) in &clients {
-            // Until it is not read any more: then nothing goes.
+            // Write as long as the server reads; then the write would block.
             let went = (&client.0).write(&said[at.get()..]).unwrap_or(0);
             at.set((at.get() + went) % said.len());
         }
@@ -133,8 +137,8 @@ fn answers_must_be_taken() {
     });
 }
 
-/// A page of another host may not open WebSockets, unless its origin is listed: then that of the own
-/// host may not.
+/// By default only pages of the server's own host may open WebSockets. With a list of origins only
+/// pages of these may, and not those of the own host.
 #[test]
 fn origins() {
     let of_a_browser = |server: &Server, origin: &str| {
@@ -160,7 +164,7 @@ fn origins() {
     assert_eq!(of_a_browser(&Server::start(&["--allow-origin=any"]), "null"), 101);
 }
 
-/// A correct handshake with these fields, the host among them.
+/// A valid handshake with these fields, which must include the host.
 fn handshake(fields: &str) -> String {
     format!(
         "GET /echo HTTP/1.1\r\n{fields}Upgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -168,8 +172,8 @@ fn handshake(fields: &str) -> String {
     )
 }
 
-/// Clients behind a proxy that speaks the PROXY protocol are told apart; what does not begin with its
-/// header is not answered, and the proxy's own connections are not counted.
+/// With the PROXY protocol, the limits apply to the clients behind the proxy. A connection without
+/// the header is not answered, and the proxy's own connections are not counted.
 #[test]
 fn clients_of_a_proxy() {
     let server = Server::start(&[
@@ -203,7 +207,7 @@ fn clients_of_a_proxy() {
     assert_eq!(server.stats()["total"]["connections_refused_address_full"], 2);
 }
 
-/// A WebSocket that a proxy passes on is its client's, whom the proxy has named last.
+/// A WebSocket behind an HTTP proxy counts for the client address that the proxy has added last.
 #[test]
 fn clients_of_an_http_proxy() {
     let server = Server::start(&["--trusted-proxy=127.0.0.1", "--max-conns-per-address=1"]);
@@ -218,7 +222,7 @@ fn clients_of_an_http_proxy() {
     assert_eq!(status, 101);
     assert_eq!(open("198.51.100.1, 203.0.113.1").1, 429);
     assert_eq!(open("203.0.113.1, 203.0.113.2").1, 101);
-    // Requests of the proxy that are no handshakes are nobody's.
+    // Requests of the proxy that are not handshakes count for no address.
     assert_eq!([(); 3].map(|()| server.connect().get("/healthz").status), [200; 3]);
 }
 

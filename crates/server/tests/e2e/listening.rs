@@ -1,4 +1,4 @@
-//! Where the server listens: several addresses, names, Unix sockets, sockets of a service manager.
+//! Tests of listeners: several addresses, names, Unix sockets and sockets of a service manager.
 
 use std::env;
 use std::fs;
@@ -45,8 +45,8 @@ fn listening(server: &Server) -> Vec<String> {
     listen.split(',').map(str::to_owned).collect()
 }
 
-/// Every address is served by every shard, on io_uring and on epoll, and closed by a drain. The file
-/// of a Unix socket is removed then.
+/// Every shard serves every address, on io_uring and on epoll. A drain closes all listeners and
+/// removes the file of a Unix socket.
 #[test]
 fn several_addresses_are_served() {
     for io in ["--io=auto", "--io=epoll"] {
@@ -59,12 +59,12 @@ fn several_addresses_are_served() {
         let listen = listening(&server);
         assert_eq!((listen.len(), &listen[1]), (3, &format!("unix:{}", path.display())));
         let [first, last] = [0, 2].map(|at: usize| listen[at].parse().expect("an address"));
-        // More than one ring's accepts for a listener.
+        // More connections than one ring has accepts for a listener.
         for _ in 0..20 {
             assert!(is_healthy(tcp(first)) && is_healthy(tcp(last)) && is_healthy(unix(&path)));
         }
         assert_eq!(server.stats()["listen"].as_str(), Some(&*listen.join(",")));
-        // Connections that nobody opens at one address do not keep those of another out.
+        // Open connections at one address do not prevent connections at another.
         let held: Vec<_> = (0..40).map(|_| unix(&path)).collect();
         server.wait_until("all accepted", |stats| stats["connections"] == 40);
         assert!(is_healthy(tcp(first)) && is_healthy(tcp(last)));
@@ -77,7 +77,8 @@ fn several_addresses_are_served() {
     }
 }
 
-/// A name is listened at by its addresses; a port alone is all addresses of the machine.
+/// With a name the server listens at all addresses of the name, and with a port alone at all
+/// addresses of the machine.
 #[test]
 fn names_and_all_addresses() {
     let mut command = murre();
@@ -96,7 +97,7 @@ fn names_and_all_addresses() {
     assert!(is_healthy(tcp((Ipv4Addr::LOCALHOST, server.data.port()).into())));
 }
 
-/// A Unix socket that a killed server has left behind is replaced; one that is in use is not.
+/// The server replaces the Unix socket of a killed server, but not a socket in use.
 #[test]
 fn a_unix_socket_is_taken_over_from_the_dead() {
     let path = socket_path("taken");
@@ -106,7 +107,7 @@ fn a_unix_socket_is_taken_over_from_the_dead() {
         command.args(["serve", "--max-conns=100", "--admin=127.0.0.1:0", &listen]);
         Server::spawn_on(&mut command)
     };
-    // It is killed when it is dropped.
+    // Dropping the server kills it.
     drop(start());
     assert!(path.exists());
     let server = start();
@@ -119,8 +120,8 @@ fn a_unix_socket_is_taken_over_from_the_dead() {
     drop(server);
 }
 
-/// Clients of a proxy at a Unix socket are told apart where that is trusted, by either way of naming
-/// them.
+/// If the proxy at a Unix socket is trusted, the limits apply to the clients that it names, by
+/// `X-Forwarded-For` or by the PROXY protocol.
 #[test]
 fn proxies_at_a_unix_socket_name_their_clients() {
     let path = socket_path("proxied");
@@ -157,9 +158,9 @@ fn proxies_at_a_unix_socket_name_their_clients() {
     drop(server);
 }
 
-/// A server to which `data` is handed over as descriptor 3 and `admin` as 4, as systemd does it.
+/// A server that inherits `data` as descriptor 3 and `admin` as 4, as from systemd.
 fn activated(data: &TcpListener, admin: &TcpListener, io: &str) -> Server {
-    // A shell can number descriptors, and its process becomes the server's.
+    // A shell assigns the numbers of the descriptors, and its process becomes the server.
     let script = "exec 3<&0 4<&1 </dev/null >/dev/null; \
                   LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:admin exec \"$0\" \"$@\"";
     let mut command = Command::new("/bin/sh");
@@ -172,14 +173,14 @@ fn activated(data: &TcpListener, admin: &TcpListener, io: &str) -> Server {
     Server::spawn(command.stdin(pass(data)).stdout(pass(admin)))
 }
 
-/// Sockets of a service manager are served in place of those of the flags, and stay with the manager
-/// when the server ends: a client that connects between two servers is served by the second.
+/// The server uses sockets of a service manager in place of the addresses of the flags. They stay
+/// open when the server ends, so the next server answers a client that connects between the two.
 #[test]
 fn sockets_of_a_service_manager_outlive_the_server() {
     for io in ["--io=auto", "--io=epoll"] {
         let listener = || TcpListener::bind("127.0.0.1:0").expect("a port");
         let (data, admin) = (listener(), listener());
-        // systemd's do not block.
+        // Sockets of systemd are non-blocking.
         data.set_nonblocking(true).expect("possible");
         let (to, admin_at) =
             (data.local_addr().expect("bound"), admin.local_addr().expect("bound"));
@@ -199,8 +200,8 @@ fn sockets_of_a_service_manager_outlive_the_server() {
     }
 }
 
-/// A descriptor that is no listening socket is named in one line, with exit code 1. Sockets that were
-/// handed over to another process are none of ours.
+/// A descriptor that is not a listening socket gives one line with its number, and exit code 1.
+/// Sockets for another process are ignored.
 #[test]
 fn wrong_sockets_are_refused() {
     let start = |pid: &str, flag: &str| {
@@ -219,7 +220,7 @@ fn wrong_sockets_are_refused() {
     assert!(stderr.contains("192.0.2.1:80"), "{stderr}");
 }
 
-/// Where the limit of open files leaves few places, a line at start says so, with the remedy.
+/// If the limit of open files allows few connections, a line at start says so, with the remedy.
 #[test]
 fn few_places_are_reported() {
     let start = |script: &str, flags: &[&str]| {

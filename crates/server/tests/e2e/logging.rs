@@ -1,4 +1,5 @@
-//! The log: each connection at `debug`, limits in force at `warn`, and never in a shard's way.
+//! Tests of the log: connections at `debug`, exceeded limits at `warn`, and shards that never wait
+//! for it.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +15,7 @@ use crate::server::{CLOSE, PING, Server, frame, murre};
 
 const CONNECTIONS: &str = "--log-filter=info,murre::connections=debug";
 
-/// Ends the server and gives the lines of its log.
+/// Ends the server and returns the lines of its log.
 fn lines(server: Server) -> Vec<Value> {
     server.signal(Signal::SIGTERM);
     let (status, log) = server.end();
@@ -27,8 +28,8 @@ fn with<'l>(log: &'l [Value], message: &str) -> Vec<&'l Value> {
     log.iter().filter(|line| line["message"] == message).collect()
 }
 
-/// Debug lines name the peer, the path, the transport, the user, the reason of the end and the close
-/// code, and all lines of a connection carry its name; without the filter there is none of them.
+/// Debug lines have the peer, the path, the transport, the user, the reason of the end and the
+/// close code. All lines of a connection have its name. Without the filter there are no such lines.
 #[test]
 fn each_connection_is_logged() {
     for filter in [CONNECTIONS, "--log-filter=info"] {
@@ -101,7 +102,7 @@ impl SendRequest for &crate::server::Client {
     }
 }
 
-/// A handshake with these fields besides.
+/// A valid handshake with these additional fields.
 fn handshake(fields: &str) -> String {
     format!(
         "GET /ws HTTP/1.1\r\nHost: murre\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -115,10 +116,12 @@ fn status(server: &Server, head: &str) -> u16 {
     client.answer().status
 }
 
-/// One line for each kind of limit, however often it is met, with the address, the flag and how often.
+/// The log has one line a minute for each kind of exceeded limit, with the address, the flag and
+/// the number of times.
 #[test]
 fn limits_in_force_are_logged_once_a_minute() {
-    // Behind a proxy that is trusted, so that addresses are counted though all of this is loopback.
+    // The clients use a trusted proxy, so that their addresses count although the test runs on
+    // loopback.
     let flags = [
         "--trusted-proxy=127.0.0.1",
         "--max-conns-per-address=1",
@@ -156,7 +159,7 @@ fn limits_in_force_are_logged_once_a_minute() {
     let mut fast = Client::of(&server);
     let answers = [(); 4].map(|()| fast.ask(json!({"action": "ping"})));
     assert_eq!(answers[3]["code"], "too_fast", "{answers:?}");
-    // Every place is taken; those that come now wait until one is free.
+    // The server is full, and further connections wait until one has ended.
     let crowd: Vec<_> = (0..40).map(|_| server.connect()).collect();
     server.wait_until("full", |stats| stats["connections"] == 20);
     drop((crowd, first, fast));
@@ -175,7 +178,8 @@ fn limits_in_force_are_logged_once_a_minute() {
         ("--max-conns", None),
     ] {
         let of_flag: Vec<_> = warnings.iter().filter(|line| line["flag"] == flag).collect();
-        // Origins are refused at two places, by the same line; a slow machine takes a minute.
+        // Two code paths refuse origins with the same line, and a slow machine may take more than a
+        // minute.
         assert!(!of_flag.is_empty() && of_flag.len() < 5, "{flag}: {warnings:#?}");
         assert!(of_flag[0]["times"].as_u64() >= Some(1), "{flag}");
         if let Some(peer) = peer {
@@ -187,7 +191,7 @@ fn limits_in_force_are_logged_once_a_minute() {
     assert_eq!(origin["origin"], "https://evil.example");
 }
 
-/// A proxy that is not listed is named: by `X-Forwarded-For`, and by the PROXY protocol.
+/// The log names a proxy that is not trusted, with `X-Forwarded-For` and with the PROXY protocol.
 #[test]
 fn unlisted_proxies_are_named() {
     let server = Server::start(&[]);
@@ -203,8 +207,8 @@ fn unlisted_proxies_are_named() {
     assert_eq!(named[0]["forwarded_for"], "203.0.113.7");
 }
 
-/// Nobody reads the log, and everybody is served; when somebody reads it again it says how many lines
-/// were dropped.
+/// While the log is not read, all clients are served. When it is read again, a line has the number
+/// of dropped lines.
 #[test]
 fn a_log_that_nobody_reads_stops_nobody() {
     let mut command = murre();
@@ -216,7 +220,7 @@ fn a_log_that_nobody_reads_stops_nobody() {
     log.read_line(&mut start).expect("a start line");
     let start: Value = serde_json::from_str(&start).expect("JSON");
     let data: SocketAddr = start["listen"].as_str().expect("listen").parse().expect("an address");
-    // Two lines each: more than a pipe and the queue hold.
+    // Each connection logs two lines. Together they are more than the pipe and the queue hold.
     for _ in 0..3000 {
         let stream = TcpStream::connect(data).expect("it listens");
         let mut client = crate::server::Client(stream);
@@ -229,7 +233,8 @@ fn a_log_that_nobody_reads_stops_nobody() {
     assert!(text.contains("\"dropped\":"), "{} bytes of log", text.len());
 }
 
-/// A server to which nobody can publish says so and names the flags; others say who can.
+/// The log of a server to which nobody can publish says so and names the flags; other servers log
+/// who can publish.
 #[test]
 fn the_log_says_who_can_publish() {
     let key = std::env::temp_dir().join(format!("murre-publishers-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! The binary itself, started as a process and spoken to over real sockets.
+//! Tests of the binary: it runs as a process, and the tests connect over real sockets.
 
 #[macro_use]
 mod matrix;

@@ -1,7 +1,7 @@
-//! What a test runs over: how the server runs, and how its clients hear channels.
+//! The variants that a test runs over: flags of the server, and transports of its clients.
 
-/// Runs a block once for each combination of some values. The values of a run that fails are in the
-/// test's output: `over!(server in SERVERS, transport in TRANSPORTS => { ... })`.
+/// Runs a block once for each combination of some values. The output of a failed test has the
+/// values of its run: `over!(server in SERVERS, transport in TRANSPORTS => { ... })`.
 macro_rules! over {
     ($value:ident in $values:expr => $body:expr) => {
         for $value in $values {
@@ -17,17 +17,17 @@ macro_rules! over {
     };
 }
 
-/// One shard or several, on both backends: flags of the server.
+/// Flags of the server for one shard and several, on both backends.
 pub(crate) const SERVERS: [[&str; 2]; 3] =
     [["--shards=1", "--io=auto"], ["--shards=3", "--io=auto"], ["--shards=2", "--io=epoll"]];
 
-/// Several shards, so that most channels are owned by another than their subscribers'.
+/// Flags for several shards, so that most channels belong to another shard than their subscribers.
 pub(crate) const SHARDS: [&str; 2] = ["--shards=3", "--io=auto"];
 
-/// What happens to slow readers of a namespace: the rules, which name the test's namespaces too.
+/// The rules for slow readers of a namespace, which are also the names of the namespaces in tests.
 pub(crate) const SLOW: [&str; 3] = ["disconnect", "drop_oldest", "latest_only"];
 
-/// How a client hears channels.
+/// The transport by which a client receives channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     WebSocket,
@@ -38,6 +38,7 @@ pub(crate) enum Transport {
     Poll,
 }
 
+/// All transports.
 pub(crate) const TRANSPORTS: [Transport; 4] =
     [Transport::WebSocket, Transport::Stream, Transport::StreamOfTwo, Transport::Poll];
 

@@ -1,10 +1,11 @@
-//! The same service on every form of ring and descriptor.
+//! Tests of the same traffic on every form of ring and descriptor.
 
 use nix::sys::signal::Signal;
 
 use crate::server::{CLOSE, Server, TEXT, frame};
 
-/// Some traffic of every kind, with connections that come and go.
+/// Runs some traffic of every kind on a server with these flags, with connections that open and
+/// close.
 fn works(flags: &[&str], io: &str, descriptors: &str) {
     let server = Server::start(&[&["--drain-timeout=0.2"], flags].concat());
     assert_eq!(
@@ -37,31 +38,31 @@ fn works(flags: &[&str], io: &str, descriptors: &str) {
     assert_eq!(server.end().0.code(), Some(0));
 }
 
-/// Sockets in the process's table.
+/// The server works with sockets in the descriptor table of the process.
 #[test]
 fn normal_descriptors() {
     works(&["--descriptors=normal"], "uring", "normal");
 }
 
-/// Sockets in the rings' own tables.
+/// The server works with sockets in the tables of the rings.
 #[test]
 fn direct_descriptors() {
     works(&["--descriptors=direct"], "uring", "direct");
 }
 
-/// The forms that Linux 5.10 has.
+/// The server works with only the io_uring features of Linux 5.10.
 #[test]
 fn plain_uring() {
     works(&["--io=uring-plain"], "uring-plain", "normal");
 }
 
-/// Without io_uring.
+/// The server works without io_uring.
 #[test]
 fn epoll() {
     works(&["--io=epoll"], "epoll", "normal");
 }
 
-/// More shards than cores.
+/// The server works with more shards than cores.
 #[test]
 fn many_shards() {
     works(&["--shards=7"], "uring", "normal");

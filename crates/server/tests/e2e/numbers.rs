@@ -1,5 +1,4 @@
-//! Numbers from outside at their extremes, in everything that takes a number: they end nothing but
-//! their own command.
+//! Tests of extreme numbers in every input that takes a number: they affect only their own command.
 
 use std::process::Stdio;
 
@@ -12,7 +11,7 @@ use crate::matrix::{SHARDS, TRANSPORTS};
 use crate::reader::{Position, Reader};
 use crate::server::{Server, murre};
 
-/// As JSON writes them.
+/// Extreme numbers in the syntax of JSON.
 const NUMBERS: [&str; 19] = [
     "0",
     "-0",
@@ -35,13 +34,13 @@ const NUMBERS: [&str; 19] = [
     "-1e300",
 ];
 
-/// Integers without a sign, up to a number.
+/// A check for integers without a sign, up to `max`.
 fn up_to(max: u64) -> impl Fn(&str) -> bool {
     move |number| number.parse().is_ok_and(|number: u64| number <= max)
 }
 
-/// Every member of a command that takes a number takes it or says `bad_command`, and the next command
-/// is answered.
+/// Every member of a command that takes a number accepts it or gives `bad_command`, and the next
+/// command is answered.
 #[test]
 fn members_of_commands() {
     let open = "--namespace=default,publish=anyone,serve=anyone,history-size=5";
@@ -70,7 +69,7 @@ fn members_of_commands() {
             assert!(taken || answer["code"] == "bad_command", "{command}: {answer}");
         }
     }
-    // Where a subscription cannot go on, it says so.
+    // A subscription that cannot be recovered says so.
     for member in ["epoch", "offset"] {
         for number in NUMBERS {
             let mut subscriber = Client::of(&server);
@@ -93,8 +92,8 @@ fn members_of_commands() {
     }
 }
 
-/// Every time in a token is one that never comes, or one that has passed: by header, by query, and by
-/// `auth`.
+/// Every number as a time in a token gives no expiry or one that has passed, in the header, in the
+/// query and in `auth`.
 #[test]
 fn times_of_tokens() {
     let guarded = Guarded::start(&["--max-commands-per-second=100000"]);
@@ -127,7 +126,8 @@ fn times_of_tokens() {
     }
 }
 
-/// Every number in a position of a poll or in an id of an event is a position or is refused.
+/// Every number in the position of a poll or in the id of an event is accepted as a position or
+/// refused.
 #[test]
 fn positions_in_texts() {
     let kept = "--namespace=default,history-size=5";
@@ -154,7 +154,7 @@ fn positions_in_texts() {
     }
 }
 
-/// Every number in a query or a path of the API is taken or refused.
+/// Every number in a query or a path of the API is accepted or refused.
 #[test]
 fn the_api() {
     let guarded = Guarded::start(&["--shards=2"]);
@@ -177,7 +177,8 @@ fn the_api() {
     }
 }
 
-/// Whether the server takes a flag: it names the flag in its error, or the address that is wrong too.
+/// Whether the server accepts a flag. It runs with a wrong address, too, so its error names either
+/// the flag or the address.
 fn is_taken(flag: &str) -> bool {
     let wrong_address = "--listen=wrong";
     let output = murre().args(["serve", flag, wrong_address]).stderr(Stdio::piped()).output();
@@ -189,8 +190,8 @@ fn is_taken(flag: &str) -> bool {
     !error.contains(name)
 }
 
-/// With every limit at the smallest number that is taken, and with every limit at the largest, the
-/// server serves and ends.
+/// The server runs and ends with every limit at its smallest value, and with every limit at its
+/// largest.
 #[test]
 fn limits() {
     let limits = Server::start(&[]).stats()["limits"].take();
@@ -207,7 +208,8 @@ fn limits() {
             let mut flags = numbers.iter().map(|number| format!("--{name}={number}"));
             flags.find(|flag| is_taken(flag)).unwrap_or_else(|| panic!("--{name} takes nothing"))
         };
-        // Connections and shards take memory, and the floor would refuse everybody.
+        // These limits are left out, because connections take memory and the largest floor would
+        // refuse all clients.
         let rest =
             names.iter().filter(|name| !["max-conns", "memory-floor-bytes"].contains(&&***name));
         rest.map(first).collect()
@@ -215,12 +217,12 @@ fn limits() {
     let smallest = flags(&numbers);
     numbers.reverse();
     let largest = flags(&numbers);
-    // With no room for a message nothing can be said.
+    // With the smallest limits a message does not fit, so clients receive none.
     works(&smallest, false);
     works(&largest, true);
 }
 
-/// Starts a server with these flags, has every kind of client come, and ends it.
+/// Starts a server with these flags, connects a client of every kind, and ends the server.
 fn works(flags: &[String], hears: bool) {
     let open =
         "--namespace=default,publish=anyone,serve=anyone,history-size=1000000,history-ttl=31536000";

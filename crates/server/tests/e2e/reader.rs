@@ -1,4 +1,4 @@
-//! Readers of one channel, the same over every transport.
+//! Test readers of one channel, with the same interface for every transport.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::matrix::Transport;
 use crate::server::{self, Server};
 
-/// Where a reader is in a channel with history.
+/// The position of a reader in a channel with history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) epoch: u64,
@@ -23,18 +23,20 @@ pub(crate) struct Position {
 }
 
 impl Position {
+    /// The position in a JSON answer.
     pub(crate) fn of(answer: &Value) -> Self {
         let number = |name: &str| answer["position"][name].as_u64();
         let read = || Some(Position { epoch: number("epoch")?, offset: number("offset")? });
         read().unwrap_or_else(|| panic!("no position in {answer}"))
     }
 
-    /// The current one of a channel.
+    /// The current position of a channel.
     pub(crate) fn now(server: &Server, channel: &str) -> Self {
         let answer = server.connect().get(&format!("/poll?topic={channel}"));
         Position::of(&serde_json::from_slice(&answer.body).expect("JSON"))
     }
 
+    /// The position as JSON, in the form of commands.
     pub(crate) fn json(self) -> Value {
         json!({"epoch": self.epoch, "offset": self.offset})
     }
@@ -46,18 +48,18 @@ impl Display for Position {
     }
 }
 
-/// What a reader hears.
+/// An event that a reader receives.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Heard {
     Publication {
         offset: Option<u64>,
         data: Value,
     },
-    /// So many publications were left out here.
+    /// The number of publications that were dropped here.
     Dropped(u64),
-    /// The code of an error that ends the session.
+    /// An error that ends the session, by its code.
     Error(String),
-    /// The connection is over.
+    /// The end of the connection.
     End,
 }
 
@@ -65,7 +67,7 @@ pub(crate) enum Heard {
 pub(crate) struct Reader {
     channel: String,
     connection: Connection,
-    /// What was answered to the position that it began with.
+    /// Whether the server recovered the position with which the reader began.
     pub(crate) recovered: Option<bool>,
 }
 
@@ -76,7 +78,7 @@ enum Connection {
 }
 
 impl Reader {
-    /// Hears a channel over a transport: behind a position, or from now on.
+    /// Begins to read a channel over a transport, behind a position or from now on.
     pub(crate) fn begin(
         server: &Server,
         transport: Transport,
@@ -118,7 +120,7 @@ impl Reader {
         Reader { channel: channel.into(), connection, recovered }
     }
 
-    /// Has the kernel take no more for it than some 100 KB.
+    /// Limits the kernel's buffers of the connection to some 100 KB.
     pub(crate) fn takes_little(self) -> Self {
         let socket = match &self.connection {
             Connection::WebSocket(client) => client.0.get_ref(),
@@ -129,7 +131,7 @@ impl Reader {
         self
     }
 
-    /// The next that it hears.
+    /// The next event of the reader.
     pub(crate) fn next(&mut self) -> Heard {
         match &mut self.connection {
             Connection::WebSocket(client) => loop {
@@ -162,7 +164,7 @@ impl Reader {
         }
     }
 
-    /// Polls once, if it is a poll that it reads by.
+    /// Sends one poll, if the transport is a poll.
     pub(crate) fn poll(&mut self) {
         let Connection::Poll { client, position, heard } = &mut self.connection else { return };
         let answer = client.get(&format!("/poll?topic={}&position={position}", self.channel));
@@ -180,7 +182,7 @@ impl Reader {
         };
     }
 
-    /// The data of the next publication; nothing else may come before it.
+    /// The data of the next publication, which must be the next event.
     pub(crate) fn data(&mut self) -> Value {
         match self.next() {
             Heard::Publication { data, .. } => data,
@@ -200,7 +202,7 @@ fn heard(message: &Value) -> Heard {
     }
 }
 
-/// An event stream, read as a browser does.
+/// An event stream, parsed as in a browser.
 pub(crate) struct Events(BufReader<Chunks<TcpStream>>);
 
 /// One event of a stream.
@@ -209,11 +211,12 @@ pub(crate) struct Event {
     pub(crate) name: String,
     pub(crate) id: String,
     pub(crate) data: Value,
-    /// Milliseconds after which to come back.
+    /// The milliseconds after which the client should come back.
     pub(crate) retry: Option<u64>,
 }
 
 impl Events {
+    /// Requests the stream `target`, with `last` as the last event id of the client.
     pub(crate) fn open(server: &Server, target: &str, last: Option<&str>) -> Self {
         let last = last.map_or(String::new(), |last| format!("Last-Event-ID: {last}\r\n"));
         let mut client = server.connect();
@@ -221,7 +224,7 @@ impl Events {
         Events::read(client)
     }
 
-    /// The stream that this connection has asked for.
+    /// Reads the head of the stream that this connection has requested.
     pub(crate) fn read(client: server::Client) -> Self {
         let mut client = client;
         let head = client.answer_to("HEAD");
@@ -231,17 +234,17 @@ impl Events {
         Events(BufReader::new(Chunks::new(BufReader::new(client.0))))
     }
 
-    /// Its connection.
+    /// The connection of the stream.
     pub(crate) fn into_inner(self) -> TcpStream {
         self.0.into_inner().inner.into_inner()
     }
 
-    /// Whether the stream has come to its end: the last chunk is here.
+    /// Whether the last chunk of the stream has been read.
     pub(crate) fn is_whole(&self) -> bool {
         self.0.get_ref().ended
     }
 
-    /// The next line without its end; `None` behind the last one, which must be whole.
+    /// The next line without its line end; `None` after the last line, which must be complete.
     pub(crate) fn line(&mut self) -> Option<String> {
         let mut line = Vec::new();
         if self.0.read_until(b'\n', &mut line).expect("a connection") == 0 {
@@ -251,7 +254,7 @@ impl Events {
         Some(line.strip_suffix('\n').unwrap_or_else(|| panic!("{line:?} is cut off")).into())
     }
 
-    /// The next event with data, or with a time to come back; `None` at the end of the stream.
+    /// The next event that has data or a time to come back; `None` at the end of the stream.
     pub(crate) fn next(&mut self) -> Option<Event> {
         let mut event = Event::default();
         loop {

@@ -1,4 +1,4 @@
-//! Readers that come back with a position.
+//! Tests of readers that come back with a position.
 
 use std::collections::HashMap;
 
@@ -15,16 +15,16 @@ pub(crate) fn kept_by_slow() -> String {
     format!("--namespace={}", rules.join(";"))
 }
 
-/// As many commands as a test likes.
+/// A flag that allows far more commands per second than tests send.
 pub(crate) const FAST: &str = "--max-commands-per-second=1000000";
 
-/// Publication `number` of a test, with a filling of so many bytes.
+/// The data of publication `number` of a test, with a filling of `bytes` bytes.
 pub(crate) fn numbered(number: u64, bytes: usize) -> Value {
     json!([number, "x".repeat(bytes)])
 }
 
-/// Whoever missed 2.4 MB hears all of it, in order and once, and then what is live, however small the
-/// server's logs are.
+/// A reader that missed 2.4 MB receives all of it in order and once, and then live publications,
+/// even with the smallest logs.
 #[test]
 fn a_recovery_of_any_size_is_complete() {
     const MISSED: u64 = 300;
@@ -50,8 +50,8 @@ fn a_recovery_of_any_size_is_complete() {
     });
 }
 
-/// Many channels that are recovered by one batch, or by one stream, are each answered before what was
-/// missed of them, and nothing of it is left out.
+/// If one batch or one stream recovers many channels, the answer for each channel comes before its
+/// missed publications, and none of these is left out.
 #[test]
 fn many_channels_are_recovered_at_once() {
     const CHANNELS: u64 = 20;
@@ -93,7 +93,7 @@ fn many_channels_are_recovered_at_once() {
     }
 }
 
-/// Readers that come back while others publish hear everything once, and in order.
+/// Readers that come back while others publish receive every publication once and in order.
 #[test]
 fn a_recovery_goes_over_into_what_is_live() {
     const MISSED: u64 = 200;
@@ -118,8 +118,8 @@ fn a_recovery_goes_over_into_what_is_live() {
     });
 }
 
-/// Who comes back with its position hears what it missed and then goes on, without a gap and
-/// without hearing anything twice; who was away for too long is told.
+/// A reader that comes back with its position receives the missed and then the live publications,
+/// without gaps and repetitions. A reader that was away for too long is told so.
 #[test]
 fn a_position_recovers_what_was_missed() {
     let kept = "--namespace=kept,publish=anyone,history-size=5,history-ttl=300";
@@ -135,7 +135,7 @@ fn a_position_recovers_what_was_missed() {
     }
     let epoch = &start["position"]["epoch"];
     let subscribe = |position: Value| json!({"action": "subscribe", "identifier": "kept:a", "position": position});
-    // Five are kept: 3 to 7.
+    // The history keeps five publications: 3 to 7.
     for (offset, recovered) in [(7, true), (4, true), (2, true), (1, false), (0, false), (8, false)]
     {
         let mut back = Client::of(&server);
@@ -168,7 +168,7 @@ fn a_position_recovers_what_was_missed() {
     assert_eq!(stranger.error(json!({"action": "history", "identifier": "a"})), "no_history");
 }
 
-/// Positions move while publications are under way: nobody loses or hears twice.
+/// Readers that come back during publications lose none and receive none twice.
 #[test]
 fn recovery_is_exact_while_publishing() {
     let server = Server::start(&[
@@ -202,8 +202,8 @@ fn recovery_is_exact_while_publishing() {
     }
 }
 
-/// Over every transport a position that has gone, or one of another epoch, is told, and what is live
-/// follows.
+/// Over every transport, a reader with a position that is too old or of another epoch is told so,
+/// and live publications follow.
 #[test]
 fn what_cannot_be_recovered_is_told() {
     let kept = "--namespace=kept,publish=anyone,history-size=5";
@@ -227,7 +227,8 @@ fn what_cannot_be_recovered_is_told() {
     });
 }
 
-/// A history that ends by its time takes its positions with it, and the next one has another epoch.
+/// After a history has expired, its positions cannot be recovered, and the next history has another
+/// epoch.
 #[test]
 fn history_that_has_expired_is_not_recovered() {
     let kept = "--namespace=kept,publish=anyone,history-size=5,history-ttl=0.1";

@@ -1,5 +1,6 @@
-//! Hosts that refuse io_uring, by filters as the engines of containers set them. What
-//! `kernel.io_uring_disabled` does is the same error from the same call, as of EPERM here.
+//! Tests on hosts that refuse io_uring, by seccomp filters like those of container engines.
+//! `kernel.io_uring_disabled` gives the same error from the same system call as the filter with
+//! EPERM.
 
 use std::process::Command;
 use std::thread;
@@ -10,7 +11,8 @@ use seccompiler::{SeccompAction, SeccompFilter, apply_filter};
 
 use crate::server::{Server, TEXT, frame, murre};
 
-/// Does something on a thread, and in the processes it starts, whose `calls` are met by `action`.
+/// Runs `doing` on a thread with a seccomp filter, which also holds for the processes that it
+/// starts. The filter answers these system `calls` with `action`.
 fn refusing<T: Send>(calls: &[i64], action: SeccompAction, doing: impl FnOnce() -> T + Send) -> T {
     let arch = std::env::consts::ARCH.try_into().expect("an architecture with filters");
     let rules = calls.iter().map(|&call| (call, Vec::new())).collect();
@@ -23,14 +25,14 @@ fn refusing<T: Send>(calls: &[i64], action: SeccompAction, doing: impl FnOnce() 
     thread::scope(|scope| scope.spawn(filtered).join().expect("no panic"))
 }
 
-/// `murre serve` with these flags, on free ports.
+/// The command `murre serve` with these flags, on free ports.
 fn serve(flags: &[&str]) -> Command {
     let mut command = murre();
     command.args(["serve", "--bench", "--max-conns=1000"]).args(flags);
     command
 }
 
-/// Everything works, the control plane too.
+/// Checks that the server works, and its control plane, too.
 fn serves(server: Server) {
     let mut client = server.raw_websocket("/upper");
     client.send(&frame(TEXT, b"murre"));
@@ -47,8 +49,8 @@ const SETUP: i64 = libc::SYS_io_uring_setup;
 const ENTER: i64 = libc::SYS_io_uring_enter;
 const REGISTER: i64 = libc::SYS_io_uring_register;
 
-/// Where io_uring is refused, wholly or so that it is of no use, epoll takes its place, and the start
-/// line gives the kernel's error.
+/// If the kernel refuses io_uring, or a part that the server needs, the server uses epoll, and the
+/// start line has the kernel's error.
 #[test]
 fn epoll_takes_the_place_of_a_refused_io_uring() {
     for (calls, errno, expected) in [
@@ -56,7 +58,7 @@ fn epoll_takes_the_place_of_a_refused_io_uring() {
         (&[SETUP, ENTER, REGISTER], libc::ENOSYS, "io_uring is refused: "),
         (&[SETUP], libc::EINVAL, "io_uring is refused: "),
         (&[ENTER], libc::EPERM, "io_uring is refused: "),
-        // Too little memory, too few descriptors in the process or in the machine.
+        // The memory or the descriptors of the process or of the machine are exhausted.
         (&[SETUP], libc::ENOMEM, "no room for io_uring: "),
         (&[SETUP], libc::EMFILE, "no room for io_uring: "),
         (&[SETUP], libc::ENFILE, "no room for io_uring: "),
@@ -71,7 +73,7 @@ fn epoll_takes_the_place_of_a_refused_io_uring() {
     }
 }
 
-/// `--io=epoll` never tries io_uring, so it works where a filter kills a process that does.
+/// `--io=epoll` never calls io_uring, so it works where a filter kills processes that call it.
 #[test]
 fn epoll_tries_no_io_uring() {
     let calls = [SETUP, ENTER, REGISTER];
@@ -81,8 +83,8 @@ fn epoll_tries_no_io_uring() {
     serves(server);
 }
 
-/// With `--io=uring`, a refusal and a lack of room are errors of one line, which names the remedy, and
-/// end the process with exit code 1.
+/// With `--io=uring`, a refusal and a lack of memory or descriptors each give one line with the
+/// remedy, and exit code 1.
 #[test]
 fn an_io_uring_that_was_asked_for_is_not_replaced() {
     for (flags, errno, remedy) in [
@@ -99,11 +101,11 @@ fn an_io_uring_that_was_asked_for_is_not_replaced() {
     }
 }
 
-/// A server starts on the port of one that was killed a moment ago, while the kernel still closes
-/// that one's listener.
+/// A server starts on the port of a server that was killed a moment ago, while the kernel still
+/// closes the old listener.
 #[test]
 fn a_killed_server_is_replaced_at_once() {
-    // No other test takes a port of this address meanwhile.
+    // No other test uses ports of this address.
     let mut address = "127.0.23.1:0".to_owned();
     for _ in 0..10 {
         let mut command = murre();

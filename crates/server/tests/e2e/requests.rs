@@ -1,4 +1,4 @@
-//! Services: who is asked, and what becomes of requests.
+//! Tests of services: the choice of responders, and the results of requests.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ fn server() -> Server {
     Server::start(&[SHARDS[0], SHARDS[1], "--namespace=default,publish=anyone,serve=anyone"])
 }
 
-/// Requests are spread over those who offer the service, and each is answered by one.
+/// Requests are spread over the responders of a service, and one responder answers each.
 #[test]
 fn requests_are_spread_and_answered() {
     let server = server();
@@ -49,7 +49,8 @@ fn requests_are_spread_and_answered() {
     assert_eq!(answers, (0..9).map(|number| (number, 2 * number)).collect::<Vec<_>>());
 }
 
-/// Every way in which a request comes to nothing is told, and at once where it is known.
+/// Each failure of a request has its own error, which comes at once if the server knows of the
+/// failure.
 #[test]
 fn requests_that_fail() {
     let server = server();

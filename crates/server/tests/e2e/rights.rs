@@ -1,4 +1,4 @@
-//! What a namespace and the limits allow.
+//! Tests of the rules of namespaces and of the limits of commands.
 
 use serde_json::{Value, json};
 use tungstenite::{Error, Message};
@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::reader::Events;
 use crate::server::Server;
 
-/// What a namespace does not allow is refused, and the connection stays.
+/// A command that its namespace does not allow is refused, and the connection stays open.
 #[test]
 fn namespaces_say_who_may() {
     let server = Server::start(&["--namespace=secret,subscribe=nobody,request=authenticated"]);
@@ -25,7 +25,7 @@ fn namespaces_say_who_may() {
     client.subscribe("news");
 }
 
-/// Every bound has its error, and what is within it goes on.
+/// Every limit of commands has its own error, and commands within the limits still work.
 #[test]
 fn limits_are_told() {
     let server = Server::start(&[
@@ -65,7 +65,7 @@ fn limits_are_told() {
                 assert_eq!(frame.map(|frame| u16::from(frame.code)), Some(1008));
                 break;
             }
-            // The rest of what was said may be answered with a reset.
+            // The kernel may answer the rest of the commands with a reset.
             Err(Error::Io(_)) => break,
             other => panic!("{other:?}"),
         }
@@ -73,7 +73,7 @@ fn limits_are_told() {
     assert!(codes.iter().any(|code| code == "pong") && codes.iter().any(|code| code == "too_fast"));
 }
 
-/// What a WebSocket may not have a stream may not either.
+/// Streams obey the same rules as WebSockets.
 #[test]
 fn streams_keep_the_rules() {
     let server = Server::start(&["--namespace=secret,subscribe=authenticated,history-size=1"]);
@@ -94,8 +94,8 @@ fn streams_keep_the_rules() {
     assert_eq!(server.connect().get(&format!("/sse?{many}")).status, 400);
 }
 
-/// A stream of several channels that is refused at one of them leaves nothing of the others: what is
-/// asked next on its connection hears nothing of them.
+/// If one channel of a stream is refused, its other subscriptions end, too: the next request on the
+/// connection receives nothing of them.
 #[test]
 fn a_refused_stream_leaves_nothing() {
     for io in ["auto", "epoll"] {
@@ -104,7 +104,7 @@ fn a_refused_stream_leaves_nothing() {
         let server = Server::start(&["--shards=3", &io, "--max-channels=1", open]);
         let mut publisher = Client::of(&server);
         let mut client = server.connect();
-        // The first channel may be owned by any shard.
+        // Any shard may own the first channel, so the test tries several.
         for number in 0..20 {
             let answer = client.get(&format!("/sse?topic=a{number}&topic=b{number}"));
             let body: Value = serde_json::from_slice(&answer.body).expect("JSON");

@@ -1,4 +1,4 @@
-//! A server process, and a plain HTTP client for it.
+//! A server process for tests, and a plain HTTP client for it.
 
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,20 +13,20 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tungstenite::WebSocket;
 
-/// How long anything that must happen may take.
+/// The longest wait for an event that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running server. Killed when dropped.
 pub(crate) struct Server {
     child: Child,
     log: Receiver<String>,
-    /// The start line.
+    /// The start line of the log.
     pub(crate) start: Value,
     pub(crate) data: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
 
-/// The binary, with nothing of this process's environment that it would listen to, but for `MURRE_IO`:
+/// The binary, without the variables of this process that it would read. `MURRE_IO` stays, because
 /// `scripts/test` runs most of these tests with it.
 pub(crate) fn murre() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_murre"));
@@ -48,18 +48,18 @@ impl Server {
         Self::spawn_at(Ipv4Addr::LOCALHOST.into(), command)
     }
 
-    /// The same with the data port at this address.
+    /// [`spawn`](Self::spawn) with the data port at this address.
     pub(crate) fn spawn_at(ip: IpAddr, command: &mut Command) -> Self {
         command.arg(format!("--listen={}", SocketAddr::new(ip, 0)));
         Self::spawn_on(command.arg("--admin=127.0.0.1:0"))
     }
 
-    /// The same with the admin port at this address.
+    /// [`spawn`](Self::spawn) with the admin port at this address.
     pub(crate) fn spawn_with_admin(admin: &str, command: &mut Command) -> Self {
         Self::spawn_on(command.args(["--listen=127.0.0.1:0", "--admin", admin]))
     }
 
-    /// The same on the addresses that `command` names.
+    /// [`spawn`](Self::spawn) with the addresses that `command` names.
     pub(crate) fn spawn_on(command: &mut Command) -> Self {
         command.arg("--log-format=json");
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
@@ -83,13 +83,13 @@ impl Server {
         Client::to(self.data)
     }
 
-    /// An open WebSocket to `path`, by tungstenite.
+    /// An open WebSocket to `path`, with tungstenite.
     pub(crate) fn websocket(&self, path: &str) -> WebSocket<TcpStream> {
         let url = format!("ws://{}{path}", self.data);
         tungstenite::client(url, self.connect().0).expect("a WebSocket").0
     }
 
-    /// An open WebSocket to `path`, as a connection to write raw frames to.
+    /// An open WebSocket to `path`, as a connection for raw frames.
     pub(crate) fn raw_websocket(&self, path: &str) -> Client {
         let mut client = self.connect();
         client.send(
@@ -112,16 +112,17 @@ impl Server {
         Client::to(self.admin)
     }
 
-    /// What the admin port answers to `GET path`.
+    /// The answer of the admin port to `GET path`.
     pub(crate) fn admin(&self, path: &str) -> Answer {
         self.admin_connection().get(path)
     }
 
+    /// The answer of `/stats`.
     pub(crate) fn stats(&self) -> Value {
         serde_json::from_slice(&self.admin("/stats").body).expect("JSON")
     }
 
-    /// Waits until `condition` holds of the statistics.
+    /// Waits until `condition` holds for the statistics.
     pub(crate) fn wait_until(&self, what: &str, condition: impl Fn(&Value) -> bool) {
         let start = Instant::now();
         loop {
@@ -134,16 +135,18 @@ impl Server {
         }
     }
 
-    /// The number of the process.
+    /// The id of the process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
+    /// Sends a signal to the process.
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
     }
 
-    /// Waits for the end of the process; gives its exit status and what it logged.
+    /// Waits for the end of the process; returns its exit status and the remaining lines of its
+    /// log.
     pub(crate) fn end(mut self) -> (ExitStatus, Vec<String>) {
         let start = Instant::now();
         let status = loop {
@@ -160,13 +163,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already, as it should in some tests.
+        // In some tests the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A connection, used by hand.
+/// A TCP connection to the server.
 pub(crate) struct Client(pub(crate) TcpStream);
 
 /// An HTTP answer.
@@ -178,11 +181,13 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The value of a header field.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
+    /// The body as text.
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("text")
     }
@@ -197,10 +202,12 @@ impl Client {
         Client(stream)
     }
 
+    /// Sends bytes.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).expect("it reads");
     }
 
+    /// Sends a GET request and returns the answer.
     pub(crate) fn get(&mut self, target: &str) -> Answer {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: murre\r\n\r\n").as_bytes());
         self.answer()
@@ -233,14 +240,14 @@ impl Client {
         answer
     }
 
-    /// Exactly `count` bytes.
+    /// Reads exactly `count` bytes.
     pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.0.read_exact(&mut bytes).expect("more bytes");
         bytes
     }
 
-    /// Everything until the server closes. A reset counts as the end of a connection too.
+    /// Reads all bytes until the server closes. A reset also counts as the end.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self.0.read_to_end(&mut bytes) {
@@ -257,7 +264,7 @@ impl Client {
     }
 }
 
-/// A client's frame: final unless `opcode` says otherwise, masked with zeros.
+/// A frame of a client, masked with zeros. `first_byte` is the final bit and the opcode.
 pub(crate) fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     assert!(payload.len() < 126, "short frames only");
     let mut frame = vec![first_byte, 0x80 | payload.len() as u8, 0, 0, 0, 0];

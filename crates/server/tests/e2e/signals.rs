@@ -1,4 +1,4 @@
-//! Signals that change nothing, signals that come twice, and the time between a signal and the drain.
+//! Tests of signals without effect, doubled signals, the drain delay, and the pinning of shards.
 
 use std::fs;
 use std::net::TcpStream;
@@ -34,7 +34,7 @@ fn other_signals_change_nothing() {
     }
 }
 
-/// A doubled SIGTERM, as timeout(1) sends it, is one: the drain goes to its end.
+/// A doubled SIGTERM, as timeout(1) sends it, counts as one, and the drain runs to its end.
 #[test]
 fn a_doubled_signal_drains() {
     let server = Server::start(&["--drain-timeout=0.5"]);
@@ -48,8 +48,8 @@ fn a_doubled_signal_drains() {
     assert_eq!(status.code(), Some(0), "{log:?}");
 }
 
-/// From the signal to the end of `--drain-delay` health checks fail on both ports and everything else
-/// goes on: new connections and WebSockets are served. Then the listener closes.
+/// From the signal to the end of `--drain-delay`, health checks fail on both ports, but new
+/// connections and WebSockets are served. Then the listener closes.
 #[test]
 fn health_fails_before_the_listener_closes() {
     for io in ["--io=auto", "--io=epoll"] {
@@ -60,7 +60,7 @@ fn health_fails_before_the_listener_closes() {
         server.signal(Signal::SIGTERM);
         server.wait_until("draining", |stats| stats["draining"] == true);
         assert_eq!(server.admin("/healthz").status, 503);
-        // Each shard is told by mail.
+        // The shards learn of the signal by mail, so the test waits for each.
         for _ in 0..20 {
             while server.connect().get("/healthz").status != 503 {
                 assert!(signalled.elapsed() < PATIENCE, "healthy");
@@ -71,7 +71,7 @@ fn health_fails_before_the_listener_closes() {
         for socket in [&mut early, &mut late] {
             socket.send(&frame(TEXT, b"hello"));
             let answer = socket.bytes(7);
-            // On a machine that stood still meanwhile the delay may be over.
+            // On a machine that stalled, the delay may be over.
             assert!(answer == b"\x81\x05hello" || !in_time, "{answer:?}");
         }
         let closed = loop {
@@ -106,8 +106,8 @@ fn cores_of_shards(server: &Server) -> Vec<String> {
     shards.into_iter().map(|(_, allowed)| allowed).collect()
 }
 
-/// Shards are pinned only where they take all cores, or by choice: servers with fewer shards would
-/// share the first core.
+/// With `auto`, shards are pinned only if they take all cores, because servers with fewer shards
+/// would share the first cores. Flags force or forbid it.
 #[test]
 fn shards_are_pinned_by_choice() {
     let cores = thread::available_parallelism().expect("some").get();
@@ -120,7 +120,7 @@ fn shards_are_pinned_by_choice() {
         (["--pin=auto", "--shards=1"], (cores > 1).then_some(false)),
     ] {
         let Some(pinned) = pinned else { continue };
-        // Where a quota is in force, auto pins nothing.
+        // If a quota of CPU time is in force, `auto` pins nothing.
         let quota = unpinned.contains([',', '-']) && cores == 1;
         let pinned = pinned && !(quota && flags[0] == "--pin=auto");
         let server = Server::start(&flags);

@@ -1,4 +1,4 @@
-//! Peers that say nothing, stop reading or vanish are reclaimed.
+//! Tests of peers that send nothing, stop reading or vanish: the server frees their connections.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::server::{Client, PING, Server, frame, murre};
 
-/// Who connects and sends no whole request is closed when the time is over, however it trickles,
-/// and with 408 if it has sent anything.
+/// A connection without a whole request is closed after the handshake timeout, even if bytes arrive
+/// slowly. If any byte has arrived, the client gets 408.
 #[test]
 fn a_request_must_come_in_time() {
     let server = Server::start(&["--handshake-timeout=0.4"]);
@@ -28,7 +28,8 @@ fn a_request_must_come_in_time() {
     server.wait_until("counted", |stats| stats["closed"]["handshake_timeout"] == 2);
 }
 
-/// The time in which nobody was there counts for nobody: the first to come after it is served.
+/// Idle time of the server does not count against later clients: the first client after a pause is
+/// served.
 #[test]
 fn a_pause_is_not_held_against_who_comes_after() {
     let server = Server::start(&["--handshake-timeout=0.3", "--http-idle-timeout=0.3"]);
@@ -41,7 +42,7 @@ fn a_pause_is_not_held_against_who_comes_after() {
     }
 }
 
-/// An HTTP connection that rests for too long between requests is closed; a busy one is not.
+/// An HTTP connection that is idle for too long between requests is closed; a busy one is not.
 #[test]
 fn resting_connections_end() {
     let server = Server::start(&["--http-idle-timeout=0.5"]);
@@ -58,8 +59,8 @@ fn resting_connections_end() {
     assert_eq!(busy.get("/healthz").status, 200);
 }
 
-/// A WebSocket is pinged when it is silent. Who answers stays; who does not is gone: a peer whose
-/// machine vanished looks the same.
+/// A silent WebSocket is pinged. A client that answers stays, and one that does not is closed, as
+/// for a peer whose machine vanished.
 #[test]
 fn a_silent_websocket_must_answer_pings() {
     let server = Server::start(&["--ping-interval=0.3", "--pong-timeout=0.3"]);
@@ -74,7 +75,7 @@ fn a_silent_websocket_must_answer_pings() {
     drop(vanished);
 }
 
-/// A connection that is reset is reclaimed, also in the middle of a message.
+/// A connection that is reset is freed, also in the middle of a message.
 #[test]
 fn a_reset_is_noticed() {
     let server = Server::start(&[]);
@@ -90,19 +91,20 @@ fn a_reset_is_noticed() {
     assert_eq!(server.stats()["connections"], 0);
 }
 
-/// A peer that reads nothing of what a closing server sends it is given up after a while.
+/// A connection that the server closes is freed after a while, even if the peer reads nothing and
+/// never closes.
 #[test]
 fn a_peer_that_never_closes_is_given_up() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     client.send(b"nonsense\r\n\r\n");
     assert_eq!(client.answer().status, 400);
-    // The client keeps its side open.
+    // The client keeps its side of the connection open.
     server.wait_until("given up", |stats| stats["connections"] == 0);
     drop(client);
 }
 
-/// While every place is taken new connections wait; they are served when one is free.
+/// While the server is full, new connections wait; they are served when others end.
 #[test]
 fn connections_wait_for_a_place() {
     let server = Server::spawn(murre().args(["serve", "--max-conns=2", "--shards=1"]));

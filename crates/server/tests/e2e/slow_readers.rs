@@ -1,4 +1,4 @@
-//! Readers that do not read, and those beside them.
+//! Tests of readers that do not read, and of other readers of the same channel.
 
 use crate::client::Client;
 use crate::matrix::{LIVE, SERVERS, SLOW};
@@ -12,16 +12,17 @@ fn by_slow(history: &str) -> String {
     format!("--namespace={}", rules.join(";"))
 }
 
-/// How many subscriptions are behind, and how many readers have been ended for it.
+/// The number of subscriptions that are behind, and the number of readers that were disconnected
+/// for it.
 fn slow(server: &Server) -> (u64, u64) {
     let total = server.stats()["total"].take();
     let count = |name: &str| total[name].as_u64().expect(name);
     (count("subscriptions_lagging"), count("slow_consumers_disconnected"))
 }
 
-/// A reader that lets the server wait for longer than `slow-grace` is dealt with as its namespace
-/// says. What it hears and what it is told was dropped are all there was; a reader that reads hears
-/// everything.
+/// The rule of the namespace applies to a reader that does not read for longer than `slow-grace`.
+/// The publications that it receives and the reported number of dropped ones are all publications
+/// together. A reader that reads receives every publication.
 #[test]
 fn slow_readers() {
     const BYTES: usize = 60_000;
@@ -50,7 +51,7 @@ fn slow_readers() {
             while self::slow(&server) == before {
                 publish();
             }
-            // Three logs more than the server can queue for it.
+            // These publications are three logs more than the server can queue for the reader.
             publish();
             let (mut sum, mut last, mut behind_the_drop) = (0, 0, 0);
             let end = loop {

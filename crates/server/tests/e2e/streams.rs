@@ -1,4 +1,4 @@
-//! Event streams and long polls: what is particular to them.
+//! Tests of properties that only event streams and long polls have.
 
 use std::io::{BufReader, Read};
 use std::thread;
@@ -19,8 +19,8 @@ fn server() -> Server {
     Server::start(&["--shards=3", "--ping-interval=1", OPEN, KEPT])
 }
 
-/// A stream says that it is subscribed, then each publication; signs of life go between. Cut off
-/// and back with its last id it has missed nothing.
+/// A stream has an event for its subscription, one for each publication, and comments while it is
+/// silent. A client that reconnects with its last id misses nothing.
 #[test]
 fn a_stream_recovers() {
     let server = server();
@@ -60,7 +60,7 @@ fn a_stream_recovers() {
     assert_eq!(lost.next().expect("an event").data["recovered"], false);
 }
 
-/// The id of a stream of several channels holds the positions of all of them.
+/// The id of an event in a stream of several channels has the positions of all channels.
 #[test]
 fn a_stream_of_several_channels_recovers() {
     let server = server();
@@ -88,8 +88,8 @@ fn a_stream_of_several_channels_recovers() {
     assert!(missed.len() == 2 && missed.contains(&&json!(3)) && missed.contains(&&json!(4)));
 }
 
-/// A client that comes back to the channels of its stream in another order, or to some of them, hears
-/// what it has missed of each: positions in an id go by the names of the channels.
+/// A client that reconnects to the channels of its stream in another order, or to some of them,
+/// receives the missed publications of each, because an id has positions by channel name.
 #[test]
 fn a_stream_recovers_in_any_order() {
     let server = server();
@@ -122,8 +122,8 @@ fn a_stream_recovers_in_any_order() {
     }
 }
 
-/// Polls count as commands of their connection: beyond its rate they are answered with 429, and after a
-/// pause they are served again.
+/// Polls count as commands of their connection: above the rate they get 429, and after a pause they
+/// are served again.
 #[test]
 fn polls_have_a_rate() {
     let server = Server::start(&[KEPT, "--max-commands-per-second=5"]);
@@ -140,8 +140,8 @@ fn polls_have_a_rate() {
     assert_eq!(poller.get("/poll?topic=kept:a").status, 200, "at least five tokens are back");
 }
 
-/// A poll without a position tells the current one; with it, it waits for what follows; the
-/// connection is used again and again.
+/// A poll without a position returns the current one, and a poll with that position waits for the
+/// next publication. One connection serves many polls.
 #[test]
 fn polls_wait_for_what_is_new() {
     let server = server();
@@ -157,10 +157,10 @@ fn polls_wait_for_what_is_new() {
     };
     let (status, now) = ask("/poll?topic=kept:p");
     assert_eq!((status, &now["publications"]), (200, &json!([])));
-    // Nothing comes: the answer says so after a ping interval.
+    // Without a publication, the answer comes after a ping interval and is empty.
     let (_, nothing) = ask(&target(&now["position"]));
     assert_eq!((&nothing["publications"], &nothing["position"]), (&json!([]), &now["position"]));
-    // Something is there already.
+    // Publications behind the position are returned at once.
     publisher.publish("kept:p", json!("a"));
     publisher.publish("kept:p", json!("b"));
     let (_, missed) = ask(&target(&now["position"]));
@@ -168,7 +168,7 @@ fn polls_wait_for_what_is_new() {
         missed["publications"],
         json!([{"offset": 1, "data": "a"}, {"offset": 2, "data": "b"}])
     );
-    // Something comes while it waits.
+    // A publication during the wait is returned.
     let waiting = thread::spawn(move || {
         thread::sleep(Duration::from_millis(300));
         publisher.publish("kept:p", json!("c"));
@@ -183,8 +183,8 @@ fn polls_wait_for_what_is_new() {
     assert_eq!(ask("/poll").0, 400);
 }
 
-/// A stream is of chunks, one for each event, and says when it began; a client of HTTP/1.0, which
-/// knows no chunks, gets the events alone, until the connection ends.
+/// A stream has one chunk for each event, and a date in its head. A client of HTTP/1.0, which has
+/// no chunks, gets the events alone until the connection ends.
 #[test]
 fn streams_are_framed_as_the_version_has_it() {
     let guarded = Guarded::start(&[OPEN]);
@@ -221,8 +221,8 @@ fn streams_are_framed_as_the_version_has_it() {
     }
 }
 
-/// HEAD is answered with the status of GET, whatever that is, at once and without a body; and the
-/// connection goes on.
+/// HEAD gets the status that GET would get, at once and without a body, and the connection
+/// continues.
 #[test]
 fn heads_of_streams_and_polls() {
     let guarded = Guarded::start(&[OPEN, KEPT, "--namespace=closed,subscribe=nobody"]);
@@ -254,8 +254,8 @@ fn heads_of_streams_and_polls() {
     assert!(client.rest().is_empty());
 }
 
-/// The answer to a poll says whether the connection goes on (RFC 9112 section 9.6): as the client
-/// asked, and not if it has said something else meanwhile.
+/// The answer to a poll says whether the connection stays open (RFC 9112 section 9.6): as the
+/// client asked, but not if the client has sent other bytes during the wait.
 #[test]
 fn polls_say_what_becomes_of_the_connection() {
     let server = server();
@@ -285,12 +285,12 @@ fn polls_say_what_becomes_of_the_connection() {
     }
 }
 
-/// A poll waits for a whole ping interval, however often its connection is looked at meanwhile.
+/// A poll waits for a whole ping interval, even if the server checks its connection earlier.
 #[test]
 fn polls_wait_for_a_whole_interval() {
     let server = Server::start(&["--ping-interval=2", "--slow-timeout=0.3", KEPT]);
     let position = Position::now(&server, "kept:a");
-    // Slots differ in how early their first look is.
+    // The time of the first check differs between slots.
     let mut polls: Vec<_> = (0..20).map(|_| server.connect()).collect();
     let begun = Instant::now();
     for poll in &mut polls {
@@ -304,8 +304,8 @@ fn polls_wait_for_a_whole_interval() {
     }
 }
 
-/// As many channels as a stream may have, with the longest names, each byte of them in three, fit into a
-/// request as the limits are by default.
+/// A request for the most channels of a stream, with the longest names and every byte escaped, fits
+/// the default limits.
 #[test]
 fn the_largest_stream_fits() {
     let server = server();
@@ -316,7 +316,7 @@ fn the_largest_stream_fits() {
     let escaped: Vec<String> = names.iter().map(escaped).collect();
     let mut events =
         Events::open(&server, &format!("/sse?channel={}", escaped.join("&channel=")), None);
-    // Their owners on other shards answer in any order.
+    // The owners of the channels, on several shards, answer in any order.
     let mut subscribed: Vec<_> = (0..names.len())
         .map(|_| events.next().expect("an event").data["identifier"].to_string())
         .collect();

@@ -1,4 +1,4 @@
-//! Who hears what, in which order, and what is left when they have gone.
+//! Tests of subscriptions: delivery, order, and the release of all state at the end.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,8 @@ use crate::matrix::SHARDS;
 use crate::reader::Events;
 use crate::server::Server;
 
-/// A namespace in which anyone may do anything, and one that keeps the newest five besides.
+/// Flags for a namespace in which anyone may publish and serve, and for one that also keeps the
+/// newest five publications.
 const OPEN: &str = "--namespace=default,publish=anyone,serve=anyone";
 const KEPT: &str = "--namespace=kept,publish=anyone,history-size=5,history-ttl=300";
 
@@ -18,8 +19,8 @@ fn server() -> Server {
     Server::start(&[SHARDS[0], SHARDS[1], OPEN, KEPT])
 }
 
-/// What one says the others hear, the publisher too if it is subscribed; who has unsubscribed does
-/// not. What was sent in 2012 is still understood.
+/// A publication reaches all subscribers, also the publisher if it is subscribed, but no client
+/// that has unsubscribed. The commands of 2012 still work.
 #[test]
 fn publications_reach_the_subscribers() {
     let server = server();
@@ -49,8 +50,8 @@ fn publications_reach_the_subscribers() {
     }
 }
 
-/// Every subscriber hears every channel in one order, and each publisher's in its own, with
-/// publishers and subscribers on all shards.
+/// All subscribers receive the publications of a channel in the same order, and those of each
+/// publisher in its order, with clients on all shards.
 #[test]
 fn order_is_the_same_for_all() {
     const EACH: usize = 300;
@@ -79,7 +80,7 @@ fn order_is_the_same_for_all() {
     }
 }
 
-/// Bytes go to everybody as bytes, and are base64 in what is JSON.
+/// A binary publication reaches WebSockets as bytes, and is base64 in JSON.
 #[test]
 fn binary_publications() {
     let server = server();
@@ -98,7 +99,7 @@ fn binary_publications() {
     assert_eq!(one.hear()["code"], "bad_publication");
 }
 
-/// When everybody has left nothing is left of anything.
+/// When all clients have left, the server stores nothing of them.
 #[test]
 fn nothing_is_left_behind() {
     let server = server();
@@ -112,7 +113,7 @@ fn nothing_is_left_behind() {
             client.say(json!({"action": "serve", "service": "s"}));
             client.say(json!({"action": "request", "service": "s", "data": round, "id": 1}));
         }
-        // Some leave with everything under way.
+        // In half of the rounds, clients leave before their commands are answered.
         if round % 2 == 0 {
             clients.iter_mut().for_each(Client::silent_at_last);
         }
@@ -124,7 +125,8 @@ fn nothing_is_left_behind() {
     });
 }
 
-/// The subprotocol is chosen if it is offered; others alone are refused.
+/// The server selects its subprotocol if it is offered, and refuses a handshake that offers only
+/// others.
 #[test]
 fn the_subprotocol_is_negotiated() {
     let server = server();
@@ -147,7 +149,7 @@ fn the_subprotocol_is_negotiated() {
     assert_eq!(offer("mqtt").0, 400);
 }
 
-/// Streams and polls that end leave nothing behind, however they end.
+/// Streams and polls leave no state behind, for every way in which they end.
 #[test]
 fn nothing_is_left_of_streams() {
     let server = server();

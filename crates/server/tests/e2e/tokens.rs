@@ -1,4 +1,4 @@
-//! Who may do what with a token, and for how long.
+//! Tests of the rights of clients with tokens, and of the expiry of tokens.
 
 use std::time::Instant;
 
@@ -10,14 +10,15 @@ use crate::client::Client;
 use crate::guarded::{Guarded, now, signed, token};
 use crate::server::PATIENCE;
 
-/// Keeps what polls need.
+/// A flag for a namespace with history, which polls need.
 const KEPT: &str = "--namespace=kept,history-size=5";
 
 fn publish() -> Value {
     json!({"action": "publish", "identifier": "news", "data": 1})
 }
 
-/// A token in the handshake, or in `auth` later, lets its bearer do what others may not.
+/// A token in the handshake, or later in `auth`, allows a client to publish where anonymous clients
+/// may not.
 #[test]
 fn a_token_lets_its_bearer_publish() {
     let guarded = Guarded::start(&[KEPT]);
@@ -32,7 +33,7 @@ fn a_token_lets_its_bearer_publish() {
     guarded.server.wait_until("known", |stats| stats["total"]["connections_authenticated"] == 2);
 }
 
-/// A token of somebody else's, or one that is over, opens nothing, and takes nothing away.
+/// A token with another signature or an expired token gives no rights, and removes none.
 #[test]
 fn a_bad_token_opens_nothing() {
     let guarded = Guarded::start(&[KEPT]);
@@ -50,8 +51,8 @@ fn a_bad_token_opens_nothing() {
     }
 }
 
-/// A token that expires after every clock has ended is a token without an expiry, by each of the four
-/// ways in.
+/// A token with an expiry beyond every clock counts as a token without an expiry, in each of the
+/// four ways to send it.
 #[test]
 fn a_far_expiry_is_none() {
     let guarded = Guarded::start(&[KEPT]);
@@ -84,7 +85,7 @@ fn a_far_expiry_is_none() {
     }
 }
 
-/// A claim of the wrong type is named.
+/// The error for a claim of the wrong type names the claim.
 #[test]
 fn a_claim_of_the_wrong_type_is_named() {
     let guarded = Guarded::start(&[KEPT]);
@@ -103,12 +104,12 @@ fn a_claim_of_the_wrong_type_is_named() {
     }
 }
 
-/// When its token is over the connection is told and closed, unless it has brought another; also
-/// where nobody ever says anything.
+/// When its token expires, a connection gets an error and is closed, unless the client has sent a
+/// new token. This also holds on a server without other traffic.
 #[test]
 fn a_token_that_is_over_ends_the_connection() {
     let (guarded, quiet) = (Guarded::start(&[KEPT]), Guarded::start(&[KEPT]));
-    // With the leeway of 10 s for clocks that differ it is over in two or three.
+    // With the leeway of 10 s for clocks that differ, the token expires in two or three seconds.
     let soon = token(&json!({"sub": "ann", "exp": now() - 7}));
     let mut silent = Client::at(&quiet.server, &format!("/ws?token={soon}"));
     let mut leaving = Client::at(&guarded.server, &format!("/ws?token={soon}"));
@@ -122,15 +123,15 @@ fn a_token_that_is_over_ends_the_connection() {
     assert_eq!(silent.hear()["code"], "token_expired");
 }
 
-/// SIGHUP reads the keys again, on every shard: tokens of the former key are refused and those of the new
-/// one are good. Sessions that are open stay. A file that cannot be used changes nothing.
+/// SIGHUP reads the keys again on every shard: tokens of the former key are refused and tokens of
+/// the new key are accepted. Open sessions stay. A file that cannot be used changes nothing.
 #[test]
 fn keys_are_read_again() {
     let guarded = Guarded::start(&["--shards=2"]);
     let claims = json!({"sub": "ann"});
     let next = "another secret of more than thirty-two bytes";
     let (former, new) = (token(&claims), signed(&claims, next));
-    // More connections than shards, so that each shard is asked.
+    // More connections than shards, so that each shard gets a token.
     let all = |token: &str, kind: &str| {
         (0..8).all(|_| {
             let auth = json!({"action": "auth", "token": token});

@@ -1,4 +1,4 @@
-//! What cannot be read is an error, and never taken for absent.
+//! Tests of malformed input, which is an error and never taken for absent.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::server::Server;
 
 const KEPT: &str = "--namespace=default,publish=anyone,history-size=5";
 
-/// A query that cannot be read is refused with what is wrong, and the connection goes on.
+/// A malformed query is refused with an error that names the problem, and the connection continues.
 #[test]
 fn queries() {
     let server = Server::start(&[SHARDS[0], SHARDS[1], KEPT]);
@@ -46,7 +46,7 @@ fn queries() {
     assert_eq!(client.get("/healthz").status, 200);
 }
 
-/// An id of an event that cannot be read is a position that is lost, for every channel of the stream.
+/// A malformed id of an event counts as a lost position, for every channel of the stream.
 #[test]
 fn ids_of_events() {
     let server = Server::start(&[SHARDS[0], SHARDS[1], KEPT]);
@@ -69,12 +69,12 @@ fn ids_of_events() {
             assert_eq!((name, recovered), (json!("subscribed"), json!(false)), "{target} {last:?}");
         }
     }
-    // A good one is not lost.
+    // A valid id is recovered.
     let mut events = Events::open(&server, "/sse?topic=a", Some(&good.to_string()));
     assert_eq!(events.next().expect("an event").data["recovered"], true);
 }
 
-/// Credentials that cannot be read are wrong ones, and not none.
+/// Malformed credentials are refused, and not taken for absent.
 #[test]
 fn credentials() {
     let guarded = Guarded::start(&[KEPT]);
@@ -100,7 +100,7 @@ fn credentials() {
     }
 }
 
-/// Data that a WebSocket would not take enters by the API neither: nothing of it is published.
+/// The API refuses data that a WebSocket may not send, and publishes nothing of it.
 #[test]
 fn data_by_the_api() {
     let guarded = Guarded::start(&[SHARDS[0], SHARDS[1], KEPT]);

@@ -1,4 +1,4 @@
-//! WebSockets on the data port, by tungstenite's client and by hand.
+//! Tests of WebSockets on the data port, with tungstenite and with raw frames.
 
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -6,7 +6,7 @@ use tungstenite::{Error, Message};
 
 use crate::server::{BINARY, CLOSE, PING, Server, TEXT, frame};
 
-/// Messages come back the same, text as text and binary as binary, whatever their size.
+/// Messages of any size come back unchanged, text as text and binary as binary.
 #[test]
 fn echo_gives_every_message_back() {
     let server = Server::start(&[]);
@@ -36,7 +36,7 @@ fn echo_keeps_the_order() {
     }
 }
 
-/// Texts come back in upper case, in any script; what is no text is refused with 1003.
+/// Texts come back in upper case, in any script; binary messages are refused with 1003.
 #[test]
 fn upper_gives_upper_case() {
     let server = Server::start(&[]);
@@ -54,7 +54,7 @@ fn upper_gives_upper_case() {
     assert_eq!(code, CloseCode::Unsupported);
 }
 
-/// A message in fragments, with a ping between them, is one message; the ping is answered first.
+/// Fragments with a ping between them are one message, and the ping is answered first.
 #[test]
 fn fragments_are_one_message() {
     let server = Server::start(&[]);
@@ -71,7 +71,7 @@ fn fragments_are_one_message() {
     assert_eq!(client.bytes(62)[..3], [0x82, 60, 7]);
 }
 
-/// The first frames may come in one packet with the handshake.
+/// Frames in the same packet as the handshake are handled.
 #[test]
 fn frames_may_follow_the_handshake_at_once() {
     let server = Server::start(&[]);
@@ -87,7 +87,7 @@ fn frames_may_follow_the_handshake_at_once() {
     assert_eq!(client.bytes(7), b"\x81\x05EARLY");
 }
 
-/// A closing client gets its code back, then the end of the connection.
+/// A client that closes gets its code back, and then the end of the connection.
 #[test]
 fn a_close_is_answered_with_its_code() {
     let server = Server::start(&[]);
@@ -107,7 +107,7 @@ fn a_close_is_answered_with_its_code() {
     server.wait_until("reclaimed", |stats| stats["closed"]["finished"] == 2);
 }
 
-/// A path that speaks no WebSocket answers a handshake as it answers anything else.
+/// A path without WebSocket answers a handshake like any other request.
 #[test]
 fn handshakes_elsewhere_are_answered() {
     let server = Server::start(&[]);
@@ -123,7 +123,7 @@ fn handshakes_elsewhere_are_answered() {
     }
 }
 
-/// A client that sends without reading is not read either, and loses nothing.
+/// The server stops reading from a client that sends without reading, and no message is lost.
 #[test]
 fn a_client_that_does_not_read_is_not_read() {
     let server = Server::start(&["--max-send-bytes=131072"]);
