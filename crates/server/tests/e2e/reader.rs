@@ -42,6 +42,17 @@ impl Position {
     }
 }
 
+impl Position {
+    /// The part of this position in the event id of a stream of several channels: the FNV-1a hash of the
+    /// channel's name, and the position.
+    pub(crate) fn of_several(&self, channel: &str) -> String {
+        let hash = channel.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        format!("{hash:016x}.{self}")
+    }
+}
+
 impl Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.epoch, self.offset)
@@ -97,8 +108,11 @@ impl Reader {
             }
             Transport::Stream | Transport::StreamOfTwo => {
                 let two = transport == Transport::StreamOfTwo;
-                let (other, comma) = if two { ("&topic=silent", ",") } else { ("", "") };
-                let last = position.map(|position| format!("{position}{comma}"));
+                let other = if two { "&topic=silent" } else { "" };
+                let last = position.map(|position| match two {
+                    true => position.of_several(channel),
+                    false => position.to_string(),
+                });
                 let target = format!("/sse?topic={channel}{other}");
                 let mut events = Events::open(server, &target, last.as_deref());
                 let subscribed = loop {

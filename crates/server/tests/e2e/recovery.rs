@@ -72,7 +72,8 @@ fn many_channels_are_recovered_at_once() {
         client.say(Value::from(names.iter().zip(&starts).map(subscribe).collect::<Vec<_>>()));
         all_in_order(|| client.hear());
         let topics: Vec<_> = names.iter().map(|name| format!("topic={name}")).collect();
-        let last: Vec<_> = starts.iter().map(Position::to_string).collect();
+        let parts = names.iter().zip(&starts).map(|(name, start)| start.of_several(name));
+        let last: Vec<_> = parts.collect();
         let target = format!("/sse?{}", topics.join("&"));
         let mut events = Events::open(&server, &target, Some(&last.join(",")));
         all_in_order(|| events.next().expect("an event").data);
