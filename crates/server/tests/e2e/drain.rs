@@ -266,8 +266,14 @@ fn a_second_signal_does_not_wait() {
 /// client and by the API, are answered to the end.
 #[test]
 fn shards_without_clients_work_on() {
-    let open = "--namespace=default,publish=anyone,history-size=5";
+    // The turn of the connection in the drain is random, and may be the first.
     for io in ["--io=auto", "--io=epoll"] {
+        assert!((0..20).any(|_| published_while_draining(io) > 8), "{io}: it was always the first");
+    }
+
+    /// How many publications a client got answers to before its connection was closed.
+    fn published_while_draining(io: &str) -> u64 {
+        let open = "--namespace=default,publish=anyone,history-size=5";
         let guarded = Guarded::start(&["--shards=2", "--drain-timeout=2", io, open]);
         let mut client = Subscriber::of(&guarded.server);
         client.subscribe("c0");
@@ -301,6 +307,7 @@ fn shards_without_clients_work_on() {
             thread::sleep(Duration::from_millis(20));
         };
         assert_eq!(code, Some(1012));
-        assert!(answered > 8 && asked - answered <= 1, "{answered} of {asked}");
+        assert!(asked - answered <= 1, "{answered} of {asked}");
+        answered
     }
 }
