@@ -112,6 +112,7 @@ impl App {
         conn: ConnId,
         request: &Request<'_, '_>,
         upgrade: &Upgrade<'_>,
+        out: &Outbox,
     ) -> Result<Opened<Session>, Response> {
         match self.paths.route(request.path()) {
             Some(Route::WebSocket(Session::Hub)) => {
@@ -126,7 +127,16 @@ impl App {
             }
             Some(Route::WebSocket(session)) => Ok(Opened::new(session)),
             // A path that does not speak WebSocket answers as if the upgrade had not been offered.
-            _ => Err(self.paths.answer(request)),
+            _ => Err(self.answer(conn, request, out)),
+        }
+    }
+
+    /// The answer to a request that begins no session.
+    fn answer(&self, conn: ConnId, request: &Request<'_, '_>, out: &Outbox) -> Response {
+        match self.paths.route(request.path()) {
+            Some(Route::Health) if !out.is_ready() => out.unavailable(conn, "draining\n"),
+            Some(Route::Health) if !out.admits() => out.unavailable(conn, "short of memory\n"),
+            _ => self.paths.answer(request),
         }
     }
 
@@ -233,9 +243,7 @@ impl Handler for App {
                 }
             }
             (Some(Route::Events | Route::Poll), "HEAD") => self.answer_to_head(conn, request),
-            (Some(Route::Health), _) if !out.is_ready() => out.unavailable(conn, "draining\n"),
-            (Some(Route::Health), _) if !out.admits() => out.unavailable(conn, "short of memory\n"),
-            _ => self.paths.answer(request),
+            _ => self.answer(conn, request, out),
         })
     }
 
@@ -246,7 +254,7 @@ impl Handler for App {
         upgrade: &Upgrade<'_>,
         out: &mut Outbox,
     ) -> Result<Opened<Session>, Response> {
-        let opened = self.open_websocket(conn, request, upgrade);
+        let opened = self.open_websocket(conn, request, upgrade, out);
         match &opened {
             Ok(_) => log::session_begins(conn, request, "websocket", self.hub.user(conn), out),
             Err(refusal) => log::session_refused(conn, request, refusal, out),

@@ -91,6 +91,16 @@ impl Server {
 
     /// An open WebSocket to `path`, as a connection for raw frames.
     pub(crate) fn raw_websocket(&self, path: &str) -> Client {
+        let (client, answer) = self.upgrade(path);
+        assert_eq!(answer.status, 101);
+        // The example of RFC 6455 section 1.3.
+        let accept = answer.header("sec-websocket-accept");
+        assert_eq!(accept, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        client
+    }
+
+    /// A new connection that asks for a WebSocket, and the answer.
+    pub(crate) fn upgrade(&self, path: &str) -> (Client, Answer) {
         let mut client = self.connect();
         client.send(
             format!(
@@ -100,11 +110,7 @@ impl Server {
             .as_bytes(),
         );
         let answer = client.answer();
-        assert_eq!(answer.status, 101);
-        // The example of RFC 6455 section 1.3.
-        let accept = answer.header("sec-websocket-accept");
-        assert_eq!(accept, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-        client
+        (client, answer)
     }
 
     /// A new connection to the admin port.

@@ -66,6 +66,7 @@ fn health_fails_before_the_listener_closes() {
                 assert!(signalled.elapsed() < PATIENCE, "healthy");
             }
         }
+        assert_eq!(server.upgrade("/healthz").1.status, 503);
         let mut late = server.raw_websocket("/echo");
         let in_time = signalled.elapsed() < Duration::from_secs(3);
         for socket in [&mut early, &mut late] {

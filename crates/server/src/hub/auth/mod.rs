@@ -4,14 +4,15 @@
 //! [`Verifier`] looks a token up in the [`cache`]. If it is unknown, the verifier refuses it when
 //! its address has sent too many bad tokens ([`failures`]), and puts it off when the budget of the
 //! turn is spent ([`price`]). Otherwise it splits the token ([`jws`]), checks its signature
-//! ([`keys`], [`jwks`]) and parses its [`claims`].
+//! ([`keys`], [`key`], [`key_set`]) and parses its [`claims`].
 
 mod bad_token;
 mod cache;
 mod claims;
 mod failures;
-mod jwks;
 mod jws;
+mod key;
+mod key_set;
 mod keys;
 mod price;
 mod verifier;

@@ -6,7 +6,7 @@ use spki::SubjectPublicKeyInfoRef;
 use spki::der::asn1::UintRef;
 use spki::der::{Decode, Reader, SliceReader};
 
-use super::super::jwks;
+use super::super::key_set;
 use super::*;
 
 const SECRETS: [&str; 5] = [
@@ -49,7 +49,7 @@ fn set() -> Vec<Value> {
 }
 
 fn keys(set: &[Value]) -> Result<Keys, String> {
-    jwks::keys(json!({"keys": set}).to_string().as_bytes()).map(Keys)
+    key_set::keys(json!({"keys": set}).to_string().as_bytes()).map(Keys)
 }
 
 /// A token is verified with the key of its `kid`; a token without a `kid` is verified with any key
@@ -147,7 +147,7 @@ fn other_sets() {
         assert!(why.contains(named), "{set:?}: {why}");
     }
     for file in ["", "[]", "{}", r#"{"keys":{}}"#] {
-        let why = jwks::keys(file.as_bytes()).err().expect("it is no set");
+        let why = key_set::keys(file.as_bytes()).err().expect("it is no set");
         assert!(why.contains("JSON Web Key Set"), "{file}: {why}");
     }
 }

@@ -12,7 +12,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use spki::der::Document;
 
-use super::keys::{Key, hmac, public_key};
+use super::key::{Key, hmac, public_key};
 use super::*;
 
 /// The secret of the HMAC tokens in `tokens.txt`.

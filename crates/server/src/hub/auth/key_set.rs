@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::keys::{Key, rsa, secret};
+use super::key::{Key, rsa, secret};
 
 #[derive(Deserialize)]
 struct Set<'j> {
