@@ -78,7 +78,7 @@ impl Tally {
     }
 
     pub(crate) fn owed(&self) -> u64 {
-        self.owed.load(Ordering::Relaxed)
+        self.owed.load(Ordering::Acquire)
     }
 
     pub(crate) fn response_us(&self) -> u64 {
@@ -110,7 +110,7 @@ impl Tally {
 /// Only the owning thread changes a count, so a load and a store do.
 fn add(count: &AtomicU64, n: i64) {
     let value = count.load(Ordering::Relaxed).wrapping_add_signed(n);
-    count.store(value, Ordering::Relaxed);
+    count.store(value, Ordering::Release);
 }
 
 /// A moment of the run in microseconds, as small as a virtual client can keep it. Wraps after 71
@@ -226,8 +226,9 @@ impl Score {
 
     /// An answer came and is right. `due` is when it was to be asked for, `now` is now.
     pub(crate) fn answered(&mut self, due: Micros, now: Instant) {
-        add(&self.tally.owed, -1);
         add(&self.tally.answered, 1);
+        // Last of both, so that the run counts every answer when it sees that none is owed.
+        add(&self.tally.owed, -1);
         if let Some(micros) = self.lasted(due, now) {
             add(&self.tally.response_us, micros as i64);
             self.times.latency.saturating_record(micros);
