@@ -457,7 +457,7 @@ class Subscription extends Standing {
   }
 }
 
-/** Calls a callback of the program. What it throws is reported as uncaught, and does not harm the client. */
+/** Calls a callback of the program. Its exceptions are reported as uncaught, and do not harm the client. */
 function safely(call, ...values) {
   try {
     call?.(...values)

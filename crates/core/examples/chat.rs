@@ -27,7 +27,7 @@ struct Member {
     name: String,
 }
 
-/// What shards post to each other.
+/// A message between shards.
 pub(crate) enum Mail {
     /// All shards run: their mailboxes, by number.
     Join(Arc<[ChatMailbox]>),

@@ -1,4 +1,4 @@
-//! The sections of scenarios whose hold phase has several parts.
+//! The sections of a record for scenarios that divide the hold phase into several parts.
 
 use std::collections::BTreeMap;
 

@@ -27,7 +27,7 @@ pub(crate) struct Conn {
     /// Input that the protocol has not consumed yet, as a key of the shard's spill pool.
     pub(crate) tail: u32,
     pub(crate) state: State,
-    /// What the kernel still holds: the slot cannot be used again before this is empty.
+    /// The operations that the kernel still holds: the slot is free only when there are none.
     pub(crate) in_flight: InFlight,
     pub(crate) flags: Flags,
     pub(crate) reason: CloseReason,
@@ -95,7 +95,7 @@ impl InFlight {
     }
 }
 
-/// What else a shard remembers of a connection, one bit each.
+/// Flags of a connection, one bit each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Flag {

@@ -1,4 +1,4 @@
-//! What this machine allows, and the number of shards that follows from it.
+//! The limits of this machine, and the number of shards that follows from them.
 
 mod error;
 
