@@ -143,13 +143,17 @@ pub(super) fn rsa(key: DecodingKey, modulus: usize, exponent: usize) -> Result<K
 /// The bits of the modulus and of the exponent of an RSA key, which is a sequence of both (RFC 8017
 /// appendix A.1.1). With an exponent of 1, every message would be its own signature.
 fn modulus_and_exponent(key: &[u8]) -> spki::der::Result<(usize, usize)> {
-    SliceReader::new(key)?
-        .sequence(|numbers| Ok((bits(UintRef::decode(numbers)?), bits(UintRef::decode(numbers)?))))
+    SliceReader::new(key)?.sequence(|numbers| {
+        let (modulus, exponent) = (UintRef::decode(numbers)?, UintRef::decode(numbers)?);
+        Ok((bits(modulus.as_bytes()), bits(exponent.as_bytes())))
+    })
 }
 
-fn bits(number: UintRef<'_>) -> usize {
-    let leading = number.as_bytes().first().map_or(0, |byte| byte.leading_zeros() as usize);
-    number.as_bytes().len() * 8 - leading
+/// The number of bits of a big-endian number.
+pub(super) fn bits(number: &[u8]) -> usize {
+    let zeros = number.iter().take_while(|&&byte| byte == 0).count();
+    let number = &number[zeros..];
+    number.len() * 8 - number.first().map_or(0, |byte| byte.leading_zeros() as usize)
 }
 
 const RSA_ALONE: &str = "it is an RSA PUBLIC KEY; convert it with openssl rsa -RSAPublicKey_in \

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::key::{Key, rsa, secret};
+use super::key::{Key, bits, rsa, secret};
 
 #[derive(Deserialize)]
 struct Set<'j> {
@@ -107,11 +107,4 @@ fn key(jwk: Jwk) -> Result<Option<Key>, String> {
 fn bytes(name: &str, member: &Option<String>) -> Result<Vec<u8>, String> {
     let text = member.as_deref().ok_or_else(|| format!("`{name}` is missing"))?;
     URL_SAFE_NO_PAD.decode(text).map_err(|_| format!("`{name}` is not base64url without padding"))
-}
-
-/// The number of bits of a big-endian number.
-fn bits(number: &[u8]) -> usize {
-    let zeros = number.iter().take_while(|&&byte| byte == 0).count();
-    let number = &number[zeros..];
-    number.len() * 8 - number.first().map_or(0, |byte| byte.leading_zeros() as usize)
 }
