@@ -110,7 +110,7 @@ impl Ours {
     /// Decodes a stream of whole frames. The copy stands for the read from the socket;
     /// tungstenite's side of the comparison copies as well.
     fn decode(&mut self, stream: &[u8]) {
-        let limits = FrameLimits { role: Role::Server, message_bytes_max: u32::MAX };
+        let limits = FrameLimits { role: Role::Server, max_message_bytes: u32::MAX };
         self.buffer.copy_from_slice(stream);
         let mut rest = &mut self.buffer[..];
         while !rest.is_empty() {

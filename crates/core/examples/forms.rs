@@ -79,7 +79,7 @@ fn measure(io: Io, descriptors: Descriptors, receive: Receive) -> io::Result<Str
     let listener = Listener::bind(([127, 0, 0, 1], 0).into())?;
     let to = listener.address()?;
     let config =
-        move || RingConfig { io, descriptors, receive, conns_max: 256, ..Default::default() };
+        move || RingConfig { io, descriptors, receive, max_conns: 256, ..Default::default() };
     let (tell, told) = mpsc::channel();
     let server = thread::spawn(move || -> io::Result<Duration> {
         pin(0);
@@ -94,7 +94,7 @@ fn measure(io: Io, descriptors: Descriptors, receive: Receive) -> io::Result<Str
     let (mailbox, counters) = told.recv().map_err(io::Error::other)?;
     pin(1);
     let client = Echo { connect: Some(to), ends: Some(Instant::now() + SPAN) };
-    let config = RingConfig { io, descriptors, conns_max: 256, ..Default::default() };
+    let config = RingConfig { io, descriptors, max_conns: 256, ..Default::default() };
     Shard::new(KernelRing::new(config)?, client, &ShardConfig::default()).run()?;
     // A full mailbox contains a stop already.
     let _ = mailbox.post(());

@@ -20,18 +20,18 @@ use crate::token_bucket::{BucketState, TokenBucket};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddressLimits {
     /// Connections that are served at a time.
-    pub conns_max: Option<u32>,
+    pub max_conns_per_address: Option<u32>,
     /// New connections per second, averaged over ten seconds: all of those may come at once.
-    pub handshakes_per_second_max: Option<u32>,
+    pub max_handshakes_per_second: Option<u32>,
 }
 
 /// Which limit of its address a connection exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Excess {
-    /// [`AddressLimits::conns_max`].
+    /// [`AddressLimits::max_conns_per_address`].
     Connections,
-    /// [`AddressLimits::handshakes_per_second_max`].
+    /// [`AddressLimits::max_handshakes_per_second`].
     Handshakes,
     /// The address also has 16 refused connections that are not closed yet, so this one is aborted
     /// without an answer.
@@ -46,7 +46,7 @@ impl Excess {
 /// The connections of all addresses, shared by the shards of a server.
 #[derive(Debug)]
 pub struct Addresses {
-    conns_max: Option<u32>,
+    max_conns_per_address: Option<u32>,
     handshakes: Option<TokenBucket>,
     hash: RandomState,
     began: Instant,
@@ -97,11 +97,11 @@ impl Default for Addresses {
 impl Addresses {
     /// No connections yet.
     pub fn new(limits: AddressLimits) -> Self {
-        let AddressLimits { conns_max, handshakes_per_second_max } = limits;
+        let AddressLimits { max_conns_per_address, max_handshakes_per_second } = limits;
         let bucket = |rate: u32| TokenBucket::new(rate, rate.max(1).saturating_mul(BURST_SECONDS));
         Addresses {
-            conns_max,
-            handshakes: handshakes_per_second_max.map(bucket),
+            max_conns_per_address,
+            handshakes: max_handshakes_per_second.map(bucket),
             hash: RandomState::new(),
             began: Instant::now(),
             pages: Box::new([const { OnceLock::new() }; 2 * CELLS / PAGE]),
@@ -117,10 +117,11 @@ impl Addresses {
             return (place, Ok(()));
         }
         let counts = self.cells(place).map(|cell| cell.open.fetch_add(1, Ordering::Relaxed) + 1);
-        let (open, conns_max) = (counts[0].min(counts[1]), self.conns_max.unwrap_or(u32::MAX));
-        let verdict = if open > conns_max.saturating_add(REFUSED_MAX) {
+        let (open, max) =
+            (counts[0].min(counts[1]), self.max_conns_per_address.unwrap_or(u32::MAX));
+        let verdict = if open > max.saturating_add(REFUSED_MAX) {
             Err(Excess::Flood)
-        } else if open > conns_max {
+        } else if open > max {
             Err(Excess::Connections)
         } else if self.handshakes.is_some_and(|bucket| !self.take_handshake(bucket, place, now)) {
             Err(Excess::Handshakes)
@@ -142,7 +143,7 @@ impl Addresses {
     /// Whether connections are counted. Without limits an address still has its place, by which others tell
     /// it from the rest ([`Place::key`]).
     fn has_limits(&self) -> bool {
-        self.conns_max.is_some() || self.handshakes.is_some()
+        self.max_conns_per_address.is_some() || self.handshakes.is_some()
     }
 
     /// Whether the rate of new connections allows one more. A refused one costs nothing: of many clients
@@ -193,8 +194,11 @@ mod tests {
 
     use super::*;
 
-    fn limited(conns_max: Option<u32>, handshakes_per_second_max: Option<u32>) -> Addresses {
-        Addresses::new(AddressLimits { conns_max, handshakes_per_second_max })
+    fn limited(
+        max_conns_per_address: Option<u32>,
+        max_handshakes_per_second: Option<u32>,
+    ) -> Addresses {
+        Addresses::new(AddressLimits { max_conns_per_address, max_handshakes_per_second })
     }
 
     fn ip(text: &str) -> IpAddr {

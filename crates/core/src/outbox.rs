@@ -38,7 +38,7 @@ pub struct Outbox {
     pub(crate) connects: VecDeque<Connect>,
     pub(crate) now: Instant,
     pub(crate) due: Instant,
-    send_bytes_max: u32,
+    max_send_bytes: u32,
     congested_bytes: u32,
     pub(crate) linger: Duration,
     retry_after: u16,
@@ -72,7 +72,7 @@ pub enum Queued {
     Yes,
     /// The connection is closed or closing, which can happen at any time and is no error.
     Gone,
-    /// The peer reads too slowly: its queue exceeds [`ShardConfig::send_bytes_max`]. The connection is
+    /// The peer reads too slowly: its queue exceeds [`ShardConfig::max_send_bytes`]. The connection is
     /// being aborted, and these bytes are dropped.
     SlowConsumer,
 }
@@ -81,9 +81,9 @@ impl Outbox {
     /// An outbox without connections.
     pub(crate) fn new(config: &ShardConfig, now: Instant) -> Self {
         Outbox {
-            conns: Slab::new(config.conns_max),
+            conns: Slab::new(config.max_conns),
             sends: SendPool::default(),
-            timers: Timers::new(config.conns_max, config.tick, config.slices, now),
+            timers: Timers::new(config.max_conns, config.tick, config.slices, now),
             session_timers: SessionTimers::default(),
             counters: Arc::default(),
             dirty: Vec::new(),
@@ -91,7 +91,7 @@ impl Outbox {
             connects: VecDeque::new(),
             now,
             due: now,
-            send_bytes_max: config.send_bytes_max,
+            max_send_bytes: config.max_send_bytes,
             congested_bytes: config.congested_bytes,
             linger: config.linger,
             retry_after: config.retry_after,
@@ -165,7 +165,7 @@ impl Outbox {
         if slot.state != State::Open {
             return Queued::Gone;
         }
-        if slot.queue.bytes() > self.send_bytes_max {
+        if slot.queue.bytes() > self.max_send_bytes {
             self.abort(conn, CloseReason::SlowConsumer);
             return Queued::SlowConsumer;
         }
@@ -175,9 +175,9 @@ impl Outbox {
     }
 
     /// Whether the connection's queue has reached [`ShardConfig::congested_bytes`], or
-    /// [`ShardConfig::send_bytes_max`] where that is lower. Its input is not read meanwhile.
+    /// [`ShardConfig::max_send_bytes`] where that is lower. Its input is not read meanwhile.
     pub fn congested(&self, conn: ConnId) -> bool {
-        let enough = self.congested_bytes.min(self.send_bytes_max).max(1);
+        let enough = self.congested_bytes.min(self.max_send_bytes).max(1);
         self.conns.get(conn).is_some_and(|slot| slot.queue.bytes() >= enough)
     }
 
@@ -219,10 +219,10 @@ impl Outbox {
         self.is_open(conn) && !self.is_held(conn) && !self.congested(conn)
     }
 
-    /// Whether the queue exceeds [`ShardConfig::send_bytes_max`], so that queueing more would abort the
+    /// Whether the queue exceeds [`ShardConfig::max_send_bytes`], so that queueing more would abort the
     /// connection.
     pub fn over_bound(&self, conn: ConnId) -> bool {
-        self.queued(conn) > self.send_bytes_max
+        self.queued(conn) > self.max_send_bytes
     }
 
     /// Bytes that are queued for the connection or being sent.

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 fn config() -> (SocketAddr, ServerConfig) {
     let listener = Listener::bind(([127, 0, 0, 1], 0).into()).expect("a port");
     let address = listener.address().expect("bound");
-    let wanted = Wanted { shards: Some(2), conns_max: Some(100), ..Wanted::default() };
+    let wanted = Wanted { shards: Some(2), max_conns: Some(100), ..Wanted::default() };
     let plan = host::plan(&wanted).expect("a small one");
     (address, ServerConfig::with_plan(plan, listener).expect("a running process"))
 }

@@ -64,9 +64,9 @@ fn connections_end_without_descriptors() {
         (Io::Epoll, Descriptors::Normal),
     ];
     for (io, descriptors) in rings {
-        let conns_max = CLIENTS as u32 + 8;
+        let max_conns = CLIENTS as u32 + 8;
         let wanted = Wanted {
-            conns_max: Some(conns_max),
+            max_conns: Some(max_conns),
             descriptors: Some(descriptors),
             io: Some(io),
             ..Wanted::default()
@@ -78,9 +78,9 @@ fn connections_end_without_descriptors() {
         let listener = Listener::bind("127.0.0.1:0".parse().expect("valid")).expect("a port");
         let to = listener.address().expect("bound");
         let listeners = vec![listener];
-        let ring = RingConfig { io, descriptors, conns_max, listeners, ..RingConfig::default() };
+        let ring = RingConfig { io, descriptors, max_conns, listeners, ..RingConfig::default() };
         let ring = KernelRing::new(ring).expect("a ring");
-        let config = ShardConfig { conns_max, ..ShardConfig::default() };
+        let config = ShardConfig { max_conns, ..ShardConfig::default() };
         let mut shard = Shard::new(ring, Closing::default(), &config);
         for mail in [Mail::Close, Mail::Abort] {
             let clients = (0..CLIENTS).map(|_| TcpStream::connect(to).expect("it listens"));

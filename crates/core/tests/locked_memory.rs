@@ -38,7 +38,7 @@ fn rings_without_locked_memory_are_on_epoll() {
 }
 
 fn plan(io: Option<Io>, shards: usize) -> Result<Plan, HostError> {
-    host::plan(&Wanted { io, shards: Some(shards), conns_max: Some(100), ..Wanted::default() })
+    host::plan(&Wanted { io, shards: Some(shards), max_conns: Some(100), ..Wanted::default() })
 }
 
 fn with_limit(limit: &str) {
@@ -60,12 +60,12 @@ fn with_limit(limit: &str) {
         assert!(reason.contains("'ulimit -l'"), "{reason}");
     }
     for _ in 0..many.shards {
-        let config = RingConfig { io: many.io, conns_max: 100, ..RingConfig::default() };
+        let config = RingConfig { io: many.io, max_conns: 100, ..RingConfig::default() };
         KernelRing::new(config).expect("planned");
     }
     // The kernel frees the ring of the probe a little later; a new ring must be possible
     // nevertheless.
-    let config = RingConfig { io: alone.io, conns_max: 100, ..RingConfig::default() };
+    let config = RingConfig { io: alone.io, max_conns: 100, ..RingConfig::default() };
     KernelRing::new(config).expect("planned");
     println!("{limit} KiB: {}", many.io_reason);
 }

@@ -93,7 +93,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
 
 fn wanted(config: &Config) -> Wanted {
     Wanted {
-        conns_max: config.limits.max_conns,
+        max_conns: config.limits.max_conns,
         shards: config.shards.map(usize::from),
         descriptors: config.descriptors,
         io: config.io,
@@ -134,25 +134,25 @@ fn server_config(
         listeners,
         limits: ServeLimits {
             http: RequestLimits {
-                head_bytes_max: config.limits.max_head_bytes,
-                target_bytes_max: config.limits.max_target_bytes,
-                body_bytes_max: config.limits.max_body_bytes,
-                fields_max: config.limits.max_header_fields,
+                max_head_bytes: config.limits.max_head_bytes,
+                max_target_bytes: config.limits.max_target_bytes,
+                max_body_bytes: config.limits.max_body_bytes,
+                max_header_fields: config.limits.max_header_fields,
             },
             proxies: config.proxies(),
             origins: config.allow_origin.clone(),
-            message_bytes_max: config.limits.max_message_bytes,
-            fragments_max: config.limits.max_fragments,
-            pings_per_second_max: config.limits.max_pings_per_second,
-            handshake: config.limits.handshake_timeout.0,
-            bytes_per_second_min: config.limits.min_bytes_per_second,
-            http_idle: config.limits.http_idle_timeout.0,
+            max_message_bytes: config.limits.max_message_bytes,
+            max_fragments: config.limits.max_fragments,
+            max_pings_per_second: config.limits.max_pings_per_second,
+            handshake_timeout: config.limits.handshake_timeout.0,
+            min_bytes_per_second: config.limits.min_bytes_per_second,
+            http_idle_timeout: config.limits.http_idle_timeout.0,
             ping_interval: config.limits.ping_interval.0,
             slow_timeout: config.limits.slow_timeout.0,
             pong_timeout: config.limits.pong_timeout.0,
         },
         shard: ShardConfig {
-            send_bytes_max: config.limits.max_send_bytes,
+            max_send_bytes: config.limits.max_send_bytes,
             retry_after: config.retry_after,
             accept_interval: Duration::from_secs_f64(plan.shards as f64 / accepts_per_second),
             gate: watch.gate(),
@@ -197,9 +197,9 @@ fn start(
 
 /// Warns if the limit of open files leaves few places and nobody has chosen how many there are.
 fn warn_of_few_places(config: &Config, plan: &Plan) {
-    if config.limits.max_conns.is_none() && plan.conns_max() < FEW_PLACES {
+    if config.limits.max_conns.is_none() && plan.max_conns() < FEW_PLACES {
         tracing::warn!(
-            max_conns = plan.conns_max(),
+            max_conns = plan.max_conns(),
             reason = plan.descriptors_reason,
             "there is room for few connections: raise the limit of open files (LimitNOFILE= in \
              systemd, 'ulimit -Hn' in a shell), or set --max-conns"

@@ -127,7 +127,7 @@ impl Decoder {
             OpCode::Data(data) => data,
         };
         let message_bytes = u64::from(self.message_bytes) + header.len;
-        if message_bytes > u64::from(limits.message_bytes_max) {
+        if message_bytes > u64::from(limits.max_message_bytes) {
             return Err(Violation::MessageTooLong);
         }
         match data {
@@ -136,7 +136,7 @@ impl Decoder {
             // Reserved opcodes did not pass the check.
             Data::Continue | Data::Reserved(_) => {}
         }
-        self.message_bytes = message_bytes as u32; // At most `message_bytes_max`.
+        self.message_bytes = message_bytes as u32; // At most `max_message_bytes`.
         self.remaining = header.len as u32; // Likewise.
         self.mask = header.mask;
         self.fin = header.fin;

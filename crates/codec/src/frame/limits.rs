@@ -6,7 +6,7 @@ pub struct FrameLimits {
     /// The end of the connection that decodes.
     pub role: Role,
     /// Largest payload of one message in bytes, over all its fragments.
-    pub message_bytes_max: u32,
+    pub max_message_bytes: u32,
 }
 
 /// The end of a connection that decodes.

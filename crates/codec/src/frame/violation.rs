@@ -25,7 +25,7 @@ pub enum Violation {
     ControlFragmented,
     /// A control frame with more than 125 bytes of payload (section 5.5).
     ControlTooLong,
-    /// A message longer than [`FrameLimits::message_bytes_max`](super::FrameLimits::message_bytes_max).
+    /// A message longer than [`FrameLimits::max_message_bytes`](super::FrameLimits::max_message_bytes).
     MessageTooLong,
     /// A text, or the reason of a close frame, that is not UTF-8 (section 8.1).
     NotUtf8,

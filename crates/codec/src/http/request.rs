@@ -10,22 +10,22 @@ use super::head::{self, BodyLength, Fields, HeadError, Position};
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
     /// Bytes of the request line and all fields.
-    pub head_bytes_max: u32,
+    pub max_head_bytes: u32,
     /// Bytes of the request target.
-    pub target_bytes_max: u32,
+    pub max_target_bytes: u32,
     /// Bytes of the body.
-    pub body_bytes_max: u32,
+    pub max_body_bytes: u32,
     /// Header fields, up to [`HEADERS_MAX`](super::HEADERS_MAX).
-    pub fields_max: u16,
+    pub max_header_fields: u16,
 }
 
 impl Default for RequestLimits {
     fn default() -> Self {
         RequestLimits {
-            head_bytes_max: 32 * 1024,
-            target_bytes_max: 28 * 1024,
-            body_bytes_max: 65_536,
-            fields_max: 100,
+            max_head_bytes: 32 * 1024,
+            max_target_bytes: 28 * 1024,
+            max_body_bytes: 65_536,
+            max_header_fields: 100,
         }
     }
 }
@@ -201,7 +201,7 @@ impl RequestDecoder {
             return Ok(Progress::Partial);
         }
         self.check_early(rest, limits)?;
-        let Some(head) = self.position.head(rest, limits.head_bytes_max)? else {
+        let Some(head) = self.position.head(rest, limits.max_head_bytes)? else {
             return Ok(Progress::Partial);
         };
         let (mut request, wait) = parse(&rest[..head], fields, limits)?;
@@ -225,9 +225,9 @@ impl RequestDecoder {
         if input.first().is_some_and(|byte| !byte.is_ascii_graphic()) {
             return Err(RequestError::Malformed);
         }
-        let target_max = limits.target_bytes_max as usize;
+        let target_max = limits.max_target_bytes as usize;
         // A line that leaves no room for fields is too long, whatever the limit of the target is.
-        let head_max = (limits.head_bytes_max as usize).saturating_sub(1);
+        let head_max = (limits.max_head_bytes as usize).saturating_sub(1);
         let line_max = target_max.saturating_add(LINE_BYTES_BESIDE_TARGET).min(head_max);
         let looked = !self.position.has_scanned_at_most(line_max);
         if !looked && input.len() > line_max && !input[..line_max].contains(&b'\n') {
@@ -265,7 +265,7 @@ fn parse<'b, 'h>(
     fields: &'h mut Fields<'b>,
     limits: &RequestLimits,
 ) -> Result<(Request<'b, 'h>, bool), RequestError> {
-    let room = fields.len().min(limits.fields_max.into());
+    let room = fields.len().min(limits.max_header_fields.into());
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(head, &mut fields[..room]) {
         Ok(httparse::Status::Complete(size)) if size == head.len() => {}
@@ -280,7 +280,7 @@ fn parse<'b, 'h>(
     let (Some(method), Some(target), Some(minor_version)) = (method, path, version) else {
         return Err(RequestError::Malformed);
     };
-    if target.len() > limits.target_bytes_max as usize {
+    if target.len() > limits.max_target_bytes as usize {
         return Err(RequestError::TargetTooLong);
     }
     // The bytes that follow the head of a tunnel need not be a request.
@@ -299,11 +299,11 @@ fn parse<'b, 'h>(
         BodyLength::Ambiguous => return Err(RequestError::Length),
     };
     let wait = expects_continue(headers, minor_version)?;
-    if body > u64::from(limits.body_bytes_max) {
+    if body > u64::from(limits.max_body_bytes) {
         return Err(RequestError::BodyTooLong);
     }
     let keep_alive = head::keep_alive(headers, minor_version);
-    let size = body as usize; // At most `body_bytes_max`.
+    let size = body as usize; // At most `max_body_bytes`.
     Ok((Request { method, target, headers, body: &[], size, keep_alive, minor_version }, wait))
 }
 

@@ -95,7 +95,7 @@ fn the_longest_tail() {
 #[test]
 fn payload_leaves_no_tail() {
     use murre_codec::{Decoded, Decoder, FrameLimits, Item};
-    let limits = FrameLimits { role: Role::Server, message_bytes_max: 1000 };
+    let limits = FrameLimits { role: Role::Server, max_message_bytes: 1000 };
     let mut bytes = masked(FIN | BINARY, &[5; 200]);
     let mut decoder = Decoder::default();
     let (head, rest) = bytes.split_at_mut(8);
@@ -211,7 +211,7 @@ proptest! {
     fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200), client in any::<bool>()) {
         use murre_codec::{Decoder, FrameLimits};
         let role = if client { Role::Client } else { Role::Server };
-        let limits = FrameLimits { role, message_bytes_max: 100 };
+        let limits = FrameLimits { role, max_message_bytes: 100 };
         let mut decoder = Decoder::default();
         for from in 0..bytes.len() {
             let mut input = bytes[from..].to_vec();

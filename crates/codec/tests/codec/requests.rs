@@ -145,10 +145,10 @@ fn expectations() {
 #[test]
 fn limits_have_their_status() {
     let limits = RequestLimits {
-        head_bytes_max: 512,
-        target_bytes_max: 200,
-        body_bytes_max: 100,
-        fields_max: 20,
+        max_head_bytes: 512,
+        max_target_bytes: 200,
+        max_body_bytes: 100,
+        max_header_fields: 20,
     };
     let head = |len: usize| {
         let head = "GET / HTTP/1.1\r\nHost: m\r\nX: \r\n\r\n";
@@ -191,7 +191,7 @@ fn limits_have_their_status() {
 #[test]
 fn the_line_is_part_of_the_head() {
     let limits =
-        RequestLimits { head_bytes_max: 300, target_bytes_max: 1000, ..RequestLimits::default() };
+        RequestLimits { max_head_bytes: 300, max_target_bytes: 1000, ..RequestLimits::default() };
     let target = |len: usize| format!("GET /{} HTTP/1.1\r\nHost: m\r\n\r\n", "x".repeat(len - 1));
     for (len, status) in [(274, 200), (275, 431), (284, 431), (285, 414), (900, 414), (5000, 414)] {
         for size in [6000, 7, 1] {
@@ -207,10 +207,10 @@ fn the_line_is_part_of_the_head() {
 fn limits_without_a_limit() {
     let max = u32::MAX;
     let limits = RequestLimits {
-        head_bytes_max: max,
-        target_bytes_max: max,
-        body_bytes_max: max,
-        fields_max: u16::MAX,
+        max_head_bytes: max,
+        max_target_bytes: max,
+        max_body_bytes: max,
+        max_header_fields: u16::MAX,
     };
     for (length, refused) in [
         (u64::from(max) - 100, None),
@@ -233,10 +233,10 @@ fn limits_without_a_limit() {
 #[test]
 fn limits_do_not_wait() {
     let limits = RequestLimits {
-        head_bytes_max: 512,
-        target_bytes_max: 200,
-        body_bytes_max: 100,
-        fields_max: 20,
+        max_head_bytes: 512,
+        max_target_bytes: 200,
+        max_body_bytes: 100,
+        max_header_fields: 20,
     };
     let endless_target = format!("GET /{}", "x".repeat(300));
     let endless_head = format!("GET / HTTP/1.1\r\nHost: m\r\nX: {}", "x".repeat(500));

@@ -14,18 +14,18 @@ use crate::ring::Socket;
 /// flight or has just completed; it panics otherwise. [`get`](Slab::get) is for a [`ConnId`] that may be
 /// stale.
 pub(crate) struct Slab {
-    /// Never reallocated: made with capacity for `conns_max`.
+    /// Never reallocated: made with capacity for `max_conns`.
     slots: Vec<Conn>,
-    conns_max: u32,
+    max_conns: u32,
     /// The slot that was freed last; the others are linked through `Conn::socket`.
     free: u32,
     used: u32,
 }
 
 impl Slab {
-    /// An empty slab for at most `conns_max` connections.
-    pub(crate) fn new(conns_max: u32) -> Self {
-        Slab { slots: Vec::with_capacity(conns_max as usize), conns_max, free: NONE, used: 0 }
+    /// An empty slab for at most `max_conns` connections.
+    pub(crate) fn new(max_conns: u32) -> Self {
+        Slab { slots: Vec::with_capacity(max_conns as usize), max_conns, free: NONE, used: 0 }
     }
 
     /// Takes a slot for an accept or a connect; `None` when every slot is taken.
@@ -34,7 +34,7 @@ impl Slab {
             let index = self.free;
             self.free = self.slots[index as usize].socket.0;
             index
-        } else if (self.slots.len() as u32) < self.conns_max {
+        } else if (self.slots.len() as u32) < self.max_conns {
             self.slots.push(Conn::free());
             self.slots.len() as u32 - 1
         } else {

@@ -9,9 +9,9 @@ use super::id::ConnId;
 pub(crate) struct States<S>(Vec<Option<S>>);
 
 impl<S> States<S> {
-    /// Reserves address space for `conns_max` states. Memory is used as slots are first used.
-    pub(crate) fn new(conns_max: u32) -> Self {
-        States(Vec::with_capacity(conns_max as usize))
+    /// Reserves address space for `max_conns` states. Memory is used as slots are first used.
+    pub(crate) fn new(max_conns: u32) -> Self {
+        States(Vec::with_capacity(max_conns as usize))
     }
 
     /// Stores the state of a connection that has just opened.

@@ -35,10 +35,10 @@ const SLICE_MAX: u32 = 4096;
 const LINE: usize = 64 / TIMER_BYTES;
 
 impl Timers {
-    pub(crate) fn new(conns_max: u32, tick: Duration, slices: u32, now: Instant) -> Self {
+    pub(crate) fn new(max_conns: u32, tick: Duration, slices: u32, now: Instant) -> Self {
         assert!(slices > 0 && !tick.is_zero());
-        let slices = slices.max(conns_max.div_ceil(SLICE_MAX));
-        let ends = Vec::with_capacity(conns_max as usize);
+        let slices = slices.max(max_conns.div_ceil(SLICE_MAX));
+        let ends = Vec::with_capacity(max_conns as usize);
         Timers { ends, tick, slices, now: 1, started: now, slice: 0, ahead: 0, passed: 0 }
     }
 

@@ -18,7 +18,7 @@ pub use error::HostError;
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Largest number of connections of the process.
-    pub conns_max: Option<u32>,
+    pub max_conns: Option<u32>,
     /// Number of shards, each a thread.
     pub shards: Option<usize>,
     /// Where sockets live.
@@ -48,7 +48,7 @@ pub struct Plan {
 
 impl Plan {
     /// Largest number of connections of the process.
-    pub fn conns_max(&self) -> u32 {
+    pub fn max_conns(&self) -> u32 {
         self.conns_per_shard.saturating_mul(self.shards as u32)
     }
 }
@@ -69,7 +69,7 @@ const TABLE_MAX: u64 = 1 << 20;
 /// # Errors
 /// [`HostError`] if the machine cannot do what is asked for.
 pub fn plan(wanted: &Wanted) -> Result<Plan, HostError> {
-    if wanted.conns_max == Some(0) {
+    if wanted.max_conns == Some(0) {
         return Err(HostError::Zero("the number of connections"));
     }
     if wanted.shards == Some(0) {
@@ -120,7 +120,7 @@ fn plan_on(io: Io, io_reason: String, wanted: &Wanted) -> Result<Plan, HostError
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let files = raise_file_limit();
     let room = files.saturating_sub(RESERVED_FILES).max(1);
-    let conns = wanted.conns_max.unwrap_or(room.min(CONNS_DEFAULT) as u32);
+    let conns = wanted.max_conns.unwrap_or(room.min(CONNS_DEFAULT) as u32);
     let enough = u64::from(conns) <= room;
     let direct_works = || match io {
         Io::Epoll => Err(io::Error::other(format!("epoll has none: {io_reason}"))),
@@ -156,7 +156,7 @@ fn plan_on(io: Io, io_reason: String, wanted: &Wanted) -> Result<Plan, HostError
         Descriptors::Direct => shards_direct(conns, files.min(TABLE_MAX), wanted.shards, cores)?,
     };
     let conns_per_shard = conns.div_ceil(shards as u32);
-    let ring = RingConfig { io, descriptors, conns_max: conns_per_shard, ..RingConfig::default() };
+    let ring = RingConfig { io, descriptors, max_conns: conns_per_shard, ..RingConfig::default() };
     KernelRing::check_room(&ring, shards).map_err(|error| HostError::NoRoom {
         io,
         rings: shards,
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn too_many_connections_for_normal_descriptors() {
         let wanted = Wanted {
-            conns_max: Some(u32::MAX),
+            max_conns: Some(u32::MAX),
             descriptors: Some(Descriptors::Normal),
             ..Wanted::default()
         };

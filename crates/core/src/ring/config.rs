@@ -66,7 +66,7 @@ pub struct RingConfig {
     /// Where sockets live. Must be [`Descriptors::Normal`] with [`Io::Epoll`].
     pub descriptors: Descriptors,
     /// Largest number of sockets, which is the size of the ring's own table of files.
-    pub conns_max: u32,
+    pub max_conns: u32,
     /// The listeners to accept from, at most [`LISTENERS_MAX`]; none if the shard accepts no
     /// connections.
     pub listeners: Vec<Listener>,
@@ -86,7 +86,7 @@ impl Default for RingConfig {
         RingConfig {
             io: Io::Uring,
             descriptors: Descriptors::Normal,
-            conns_max: 10_000,
+            max_conns: 10_000,
             listeners: Vec::new(),
             reset_on_close: false,
             receive: Receive::Plain,

@@ -83,7 +83,7 @@ impl<H: Handler> Serve<H> {
     pub(super) fn end_deferred(&mut self, conn: ConnId, session: H::Session, out: &mut Outbox) {
         out.clear_session_timer(conn);
         self.handler.close(conn, session, CloseReason::Finished, out);
-        out.set_timer(conn, out.ticks(self.limits.http_idle));
+        out.set_timer(conn, out.ticks(self.limits.http_idle_timeout));
     }
 
     /// The timer expired. Closes a client that has taken no queued bytes since the last check as a

@@ -102,7 +102,7 @@ impl<H: Handler> Serve<H> {
         if !mem::replace(&mut state.begun, true) {
             // One time limit covers the whole head, so a slow client gains nothing by sending more
             // bytes.
-            out.set_timer(conn, out.ticks(self.limits.handshake));
+            out.set_timer(conn, out.ticks(self.limits.handshake_timeout));
         }
         if let (None, Some(size)) = (size_before, size) {
             // One time limit covers the whole body.
@@ -213,7 +213,7 @@ impl<H: Handler> Serve<H> {
             None => {
                 out.set_timer(
                     conn,
-                    out.ticks(self.limits.http_idle.min(self.limits.look_interval())),
+                    out.ticks(self.limits.http_idle_timeout.min(self.limits.look_interval())),
                 );
             }
             Some(reason) => out.close(conn, reason),
@@ -271,7 +271,7 @@ impl<H: Handler> Serve<H> {
     /// has begun, which has its own time limit.
     pub(super) fn answers_sent(&self, conn: ConnId, begun: bool, out: &mut Outbox) {
         if !begun {
-            out.set_timer(conn, out.ticks(self.limits.http_idle));
+            out.set_timer(conn, out.ticks(self.limits.http_idle_timeout));
         }
     }
 
@@ -284,7 +284,10 @@ impl<H: Handler> Serve<H> {
         if out.stands_still(conn) {
             return out.abort(conn, CloseReason::TooSlow);
         }
-        out.set_timer(conn, out.ticks(self.limits.http_idle.min(self.limits.look_interval())));
+        out.set_timer(
+            conn,
+            out.ticks(self.limits.http_idle_timeout.min(self.limits.look_interval())),
+        );
     }
 
     /// The handler holds the connection; this time does not count against the client's time limits.

@@ -43,19 +43,19 @@ pub struct ServeLimits {
     /// The origins whose pages may open WebSockets.
     pub origins: Origins,
     /// The largest WebSocket message, in bytes.
-    pub message_bytes_max: u32,
+    pub max_message_bytes: u32,
     /// The largest number of frames in one WebSocket message.
-    pub fragments_max: u32,
+    pub max_fragments: u32,
     /// The largest number of pings and pongs from a peer within a second; 255 is no limit.
-    pub pings_per_second_max: u8,
+    pub max_pings_per_second: u8,
     /// The time from the start of the connection, or from the first byte of a later request, to the
     /// end of the request's head. A body, or the rest of a message, has this time plus [the time of
-    /// its bytes](Self::bytes_per_second_min).
-    pub handshake: Duration,
+    /// its bytes](Self::min_bytes_per_second).
+    pub handshake_timeout: Duration,
     /// The lowest rate at which bodies and messages must arrive, in bytes per second.
-    pub bytes_per_second_min: u32,
+    pub min_bytes_per_second: u32,
     /// The longest time between two requests of a kept connection.
-    pub http_idle: Duration,
+    pub http_idle_timeout: Duration,
     /// The silence of a WebSocket peer after which the server pings it, and the time after which
     /// the server calls [`Handler::waited`].
     pub ping_interval: Duration,
@@ -71,12 +71,12 @@ impl Default for ServeLimits {
             http: RequestLimits::default(),
             proxies: Proxies::default(),
             origins: Origins::default(),
-            message_bytes_max: 1024 * 1024,
-            fragments_max: 4096,
-            pings_per_second_max: 50,
-            handshake: Duration::from_secs(10),
-            bytes_per_second_min: 1000,
-            http_idle: Duration::from_secs(120),
+            max_message_bytes: 1024 * 1024,
+            max_fragments: 4096,
+            max_pings_per_second: 50,
+            handshake_timeout: Duration::from_secs(10),
+            min_bytes_per_second: 1000,
+            http_idle_timeout: Duration::from_secs(120),
             ping_interval: Duration::from_secs(25),
             slow_timeout: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
@@ -92,8 +92,8 @@ impl ServeLimits {
 
     /// The time in which a body or a message of this many bytes must arrive, from its first byte.
     pub fn time_for(&self, bytes: u64) -> Duration {
-        let rate = u64::from(self.bytes_per_second_min.max(1));
-        self.handshake + Duration::from_millis(bytes.saturating_mul(1000) / rate)
+        let rate = u64::from(self.min_bytes_per_second.max(1));
+        self.handshake_timeout + Duration::from_millis(bytes.saturating_mul(1000) / rate)
     }
 }
 
@@ -148,7 +148,7 @@ impl<H: Handler> Serve<H> {
     /// A server for `handler`, with these limits.
     pub fn new(handler: H, limits: ServeLimits) -> Self {
         let frame_limits =
-            FrameLimits { role: Role::Server, message_bytes_max: limits.message_bytes_max };
+            FrameLimits { role: Role::Server, max_message_bytes: limits.max_message_bytes };
         Serve {
             handler,
             limits,
@@ -196,7 +196,7 @@ impl<H: Handler> Protocol for Serve<H> {
     type Mail = ServeMail<H::Mail>;
 
     fn opened(&mut self, conn: ConnId, peer: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
-        out.set_timer(conn, out.ticks(self.limits.handshake));
+        out.set_timer(conn, out.ticks(self.limits.handshake_timeout));
         out.set_peer(conn, peer);
         self.arrived(conn, peer, out)
     }

@@ -76,7 +76,7 @@ impl<H: Handler> Serve<H> {
             }
             Some(Excess::Connections | Excess::Handshakes) => {
                 out.turned_away();
-                out.set_timer(conn, out.ticks(self.limits.handshake.min(EXCESS_PATIENCE)));
+                out.set_timer(conn, out.ticks(self.limits.handshake_timeout.min(EXCESS_PATIENCE)));
             }
         }
         Http::first(proxied, excess)

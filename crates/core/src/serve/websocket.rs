@@ -141,7 +141,7 @@ impl<H: Handler> Serve<H> {
         }
         let arriving = self.messages.get_mut(websocket.message);
         arriving.frames += 1;
-        arriving.frames > self.limits.fragments_max
+        arriving.frames > self.limits.max_fragments
     }
 
     /// Counts a ping or a pong.
@@ -151,7 +151,7 @@ impl<H: Handler> Serve<H> {
             websocket.pings = 0;
         }
         websocket.pings = websocket.pings.saturating_add(1);
-        websocket.pings > self.limits.pings_per_second_max
+        websocket.pings > self.limits.max_pings_per_second
     }
 
     /// The connection is closed: frees the message that was arriving, and ends the session.

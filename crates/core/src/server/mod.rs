@@ -35,7 +35,7 @@ pub struct ServerConfig {
     pub listeners: Vec<Listener>,
     /// The bounds of what a peer may do.
     pub limits: ServeLimits,
-    /// The bounds of each shard. `conns_max` follows from the plan, `tick` from the limits; `index` is
+    /// The bounds of each shard. `max_conns` follows from the plan, `tick` from the limits; `index` is
     /// the shard's.
     pub shard: ShardConfig,
     /// From the end of [`Server::wait`] until the listener is closed. Meanwhile the server works as

@@ -64,13 +64,13 @@ fn shard<H: Handler>(
     let ring = KernelRing::new(RingConfig {
         io: plan.io,
         descriptors: plan.descriptors,
-        conns_max: plan.conns_per_shard,
+        max_conns: plan.conns_per_shard,
         listeners: listeners.clone(),
         ..RingConfig::default()
     })?;
     let config = ShardConfig {
         index: index as u16,
-        conns_max: plan.conns_per_shard,
+        max_conns: plan.conns_per_shard,
         tick: tick(limits),
         ..shard.clone()
     };
@@ -80,10 +80,10 @@ fn shard<H: Handler>(
 /// The unit of timers: fine enough for the shortest time limit, coarse enough that the longest is
 /// within what a timer can count.
 fn tick(limits: &ServeLimits) -> Duration {
-    let body = limits.time_for(limits.http.body_bytes_max.into());
+    let body = limits.time_for(limits.http.max_body_bytes.into());
     let spans = [
-        limits.handshake,
-        limits.http_idle,
+        limits.handshake_timeout,
+        limits.http_idle_timeout,
         limits.ping_interval,
         limits.pong_timeout,
         limits.slow_timeout,

@@ -12,10 +12,10 @@ pub struct ShardConfig {
     /// The number of this shard among those of the server, with which the ids of its connections begin.
     pub index: u16,
     /// Connections at most, open and closing, and accepts in flight.
-    pub conns_max: u32,
+    pub max_conns: u32,
     /// Bytes that may be queued for a connection before one more message makes its peer a slow consumer,
     /// which is aborted. A queue so holds at most this and one message.
-    pub send_bytes_max: u32,
+    pub max_send_bytes: u32,
     /// With this many bytes queued a connection is congested: its input is not read until they are sent.
     pub congested_bytes: u32,
     /// How long the peer of a closing connection may take none of the remaining bytes, and how long it may
@@ -43,8 +43,8 @@ impl Default for ShardConfig {
     fn default() -> Self {
         ShardConfig {
             index: 0,
-            conns_max: 10_000,
-            send_bytes_max: 1024 * 1024,
+            max_conns: 10_000,
+            max_send_bytes: 1024 * 1024,
             congested_bytes: 64 * 1024,
             linger: Duration::from_secs(3),
             tick: Duration::from_secs(1),

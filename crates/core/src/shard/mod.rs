@@ -70,7 +70,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         Shard {
             accepts: Accepts::new(config.accept_interval, ring.listens(), now),
             mailbox: Arc::new(Mailbox::new(config.mails_max, ring.waker())),
-            states: States::new(config.conns_max),
+            states: States::new(config.max_conns),
             out: Outbox::new(config, now),
             ring,
             protocol,

@@ -54,7 +54,7 @@ fn refused(world: &World<Server>, excess: Excess) -> u64 {
 /// that closes makes room for the next.
 #[test]
 fn connections_per_address_are_bounded() {
-    let limits = AddressLimits { conns_max: Some(3), ..AddressLimits::default() };
+    let limits = AddressLimits { max_conns_per_address: Some(3), ..AddressLimits::default() };
     simulated(&limited(limits), serve, |world| {
         let [ip, other] = [(); 2].map(|()| somewhere(world));
         let mut greedy = clients(world, ip, 25);
@@ -78,7 +78,7 @@ fn connections_per_address_are_bounded() {
 /// body still on its way, and so is a connection without a request.
 #[test]
 fn a_check_of_health_is_answered_all_the_same() {
-    let limits = AddressLimits { conns_max: Some(1), ..AddressLimits::default() };
+    let limits = AddressLimits { max_conns_per_address: Some(1), ..AddressLimits::default() };
     let health = b"GET /health HTTP/1.1\r\nHost: m\r\n\r\n".to_vec();
     simulated(&limited(limits), serve, |world| {
         let ip = somewhere(world);
@@ -115,7 +115,7 @@ fn a_check_of_health_is_answered_all_the_same() {
 /// network of proxies: the client can write anything behind that header.
 #[test]
 fn a_client_in_a_network_of_proxies_is_no_proxy() {
-    let limits = AddressLimits { conns_max: Some(2), ..AddressLimits::default() };
+    let limits = AddressLimits { max_conns_per_address: Some(2), ..AddressLimits::default() };
     everywhere(&limited(limits), proxied(true), |world| {
         let ip = Ipv4Addr::from_bits(0xC612_0000 | world.rng.u32(0..1 << 17));
         for (count, status) in [101, 101, 429].into_iter().enumerate() {
@@ -133,7 +133,7 @@ fn a_client_in_a_network_of_proxies_is_no_proxy() {
 /// that time.
 #[test]
 fn connections_are_opened_at_a_rate() {
-    let limits = AddressLimits { handshakes_per_second_max: Some(1), ..AddressLimits::default() };
+    let limits = AddressLimits { max_handshakes_per_second: Some(1), ..AddressLimits::default() };
     simulated(&limited(limits), serve, |world| {
         let ip = somewhere(world);
         let mut hasty = clients(world, ip, 12);
@@ -153,11 +153,11 @@ fn refused_connections_delay_nobody() {
     const CROWD: usize = 300;
     let accept_interval = Duration::from_millis(20);
     for limits in [
-        AddressLimits { conns_max: Some(1), ..AddressLimits::default() },
-        AddressLimits { handshakes_per_second_max: Some(1), ..AddressLimits::default() },
+        AddressLimits { max_conns_per_address: Some(1), ..AddressLimits::default() },
+        AddressLimits { max_handshakes_per_second: Some(1), ..AddressLimits::default() },
     ] {
         let setup = limited(limits);
-        let shard = ShardConfig { conns_max: 1024, accept_interval, ..setup.shard };
+        let shard = ShardConfig { max_conns: 1024, accept_interval, ..setup.shard };
         let setup = Setup { shard, faults: Faults::none(), seeds: 8, ..setup };
         simulated(&setup, serve, |world| {
             let [ip, other] = [(); 2].map(|()| somewhere(world));
@@ -175,7 +175,8 @@ fn refused_connections_delay_nobody() {
 /// Connections from this machine do not count.
 #[test]
 fn loopback_is_exempt() {
-    let limits = AddressLimits { conns_max: Some(1), handshakes_per_second_max: Some(1) };
+    let limits =
+        AddressLimits { max_conns_per_address: Some(1), max_handshakes_per_second: Some(1) };
     simulated(&limited(limits), serve, |world| {
         for ip in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             let mut clients = clients(world, ip.parse().expect("an address"), 12);
@@ -197,7 +198,7 @@ fn proxied(header: bool) -> impl Fn() -> Server {
 /// own connection does not count, and a connection without a header is closed.
 #[test]
 fn a_proxy_says_who_is_behind_it() {
-    let limits = AddressLimits { conns_max: Some(2), ..AddressLimits::default() };
+    let limits = AddressLimits { max_conns_per_address: Some(2), ..AddressLimits::default() };
     everywhere(&limited(limits), proxied(true), |world| {
         let [ip, other] = [(); 2].map(|()| somewhere(world));
         let line = |ip| format!("PROXY TCP4 {ip} 192.0.2.1 50000 80\r\n").into_bytes();
@@ -226,7 +227,7 @@ fn a_proxy_says_who_is_behind_it() {
 /// connection do not count, and neither does a refused WebSocket.
 #[test]
 fn a_handshake_says_who_is_behind_a_proxy() {
-    let limits = AddressLimits { conns_max: Some(2), ..AddressLimits::default() };
+    let limits = AddressLimits { max_conns_per_address: Some(2), ..AddressLimits::default() };
     everywhere(&limited(limits), proxied(false), |world| {
         let [ip, other] = [(); 2].map(|()| somewhere(world));
         let passed_on = |target: &str, ip: IpAddr| {

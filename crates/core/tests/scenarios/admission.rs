@@ -125,7 +125,7 @@ const ARMED_MAX: u64 = 8;
 #[test]
 fn a_crowd_is_paced() {
     let accept_interval = Duration::from_millis(20);
-    let shard = ShardConfig { conns_max: 256, accept_interval, ..ShardConfig::default() };
+    let shard = ShardConfig { max_conns: 256, accept_interval, ..ShardConfig::default() };
     let setup = Setup { shard, faults: Faults::none(), seeds: 8, ..setup() };
     simulated(&setup, serve_patiently, |world| {
         let mut crowd: Vec<Client> = (0..100).map(|_| Client::new(world)).collect();

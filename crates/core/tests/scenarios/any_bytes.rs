@@ -26,8 +26,8 @@ pub(crate) fn check(bytes: &[u8]) {
         Faults { broken: 2, accept: 50, ..Faults::none() },
     ];
     let shard = ShardConfig {
-        conns_max: 2 + dice.number(8),
-        send_bytes_max: [4_000, 100_000][dice.index(2)],
+        max_conns: 2 + dice.number(8),
+        max_send_bytes: [4_000, 100_000][dice.index(2)],
         ..setup().shard
     };
     let setup = Setup {
@@ -187,7 +187,7 @@ impl Client {
             let size = received.size;
             rest = &mut rest[size..];
         }
-        let limits = FrameLimits { role: Role::Client, message_bytes_max: 1 << 20 };
+        let limits = FrameLimits { role: Role::Client, max_message_bytes: 1 << 20 };
         let mut decoder = Decoder::default();
         loop {
             let consumed = decoder.decode(rest, &limits).expect("frames").consumed;

@@ -306,9 +306,9 @@ impl Drained for Server {
 /// Time limits that a test can wait for, in ticks of the simulated clock.
 pub(crate) fn limits() -> ServeLimits {
     ServeLimits {
-        message_bytes_max: 100_000,
-        handshake: Duration::from_secs(1),
-        http_idle: Duration::from_secs(4),
+        max_message_bytes: 100_000,
+        handshake_timeout: Duration::from_secs(1),
+        http_idle_timeout: Duration::from_secs(4),
         ping_interval: Duration::from_secs(8),
         pong_timeout: Duration::from_secs(2),
         ..ServeLimits::default()
@@ -321,14 +321,14 @@ pub(crate) fn serve() -> Server {
 
 /// A server for tests on the kernel, with limits that never expire.
 pub(crate) fn serve_patiently() -> Server {
-    Serve::new(App::default(), ServeLimits { message_bytes_max: 100_000, ..Default::default() })
+    Serve::new(App::default(), ServeLimits { max_message_bytes: 100_000, ..Default::default() })
 }
 
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 pub(crate) fn setup() -> Setup {
     let linger = Duration::from_secs(1);
-    let shard = ShardConfig { conns_max: 64, tick: TICK, linger, ..ShardConfig::default() };
+    let shard = ShardConfig { max_conns: 64, tick: TICK, linger, ..ShardConfig::default() };
     Setup { shard, seeds: 40, ..Setup::default() }
 }
 
@@ -425,7 +425,7 @@ pub(crate) fn understand(heard: &[u8]) -> Understood {
 }
 
 fn understand_frames(mut rest: &mut [u8], understood: &mut Understood) {
-    let limits = FrameLimits { role: Role::Client, message_bytes_max: 1 << 20 };
+    let limits = FrameLimits { role: Role::Client, max_message_bytes: 1 << 20 };
     let mut decoder = Decoder::default();
     let mut message = Vec::new();
     loop {

@@ -75,7 +75,7 @@ fn check(world: &mut World<Server>) {
 }
 
 fn chaotic() -> Setup {
-    let shard = ShardConfig { conns_max: 10, send_bytes_max: 100_000, ..setup().shard };
+    let shard = ShardConfig { max_conns: 10, max_send_bytes: 100_000, ..setup().shard };
     let faults = Faults { broken: 1, shutdown: 20, ..Faults::hidden() };
     Setup { shard, faults, buffers: 3, buffer_bytes: 700, seeds: 50, ..setup() }
 }

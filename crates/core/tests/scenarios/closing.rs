@@ -66,7 +66,7 @@ fn a_close_while_the_peer_half_closes_loses_nothing() {
 fn a_peer_that_does_not_close_is_given_up() {
     let tick = Duration::from_millis(20);
     let linger = Duration::from_millis(200);
-    let shard = ShardConfig { conns_max: 16, tick, linger, ..ShardConfig::default() };
+    let shard = ShardConfig { max_conns: 16, tick, linger, ..ShardConfig::default() };
     everywhere(&Setup { shard, ..Setup::default() }, Echo::default, |world| {
         let mut deaf = Client::new(world);
         let mut idle = Client::new(world);
@@ -90,7 +90,7 @@ fn a_peer_that_does_not_close_is_given_up() {
 #[test]
 fn last_bytes_outlast_a_standstill() {
     let tick = Duration::from_millis(100);
-    let shard = ShardConfig { conns_max: 16, tick, ..ShardConfig::default() };
+    let shard = ShardConfig { max_conns: 16, tick, ..ShardConfig::default() };
     let linger = shard.linger;
     simulated(&Setup { shard, socket_bytes: 1000, ..Setup::default() }, Echo::default, |world| {
         let mut client = [Client::new(world)];
@@ -168,7 +168,7 @@ fn a_peer_that_leaves_is_noticed() {
 /// While many peers close at one moment, a peer that stays and sends last is answered first.
 #[test]
 fn who_stays_is_heard_while_a_crowd_leaves() {
-    let shard = ShardConfig { conns_max: 1010, ..ShardConfig::default() };
+    let shard = ShardConfig { max_conns: 1010, ..ShardConfig::default() };
     let setup = Setup { shard, faults: Faults::none(), seeds: 10, ..Setup::default() };
     simulated(&setup, Echo::default, |world| {
         let crowd: Vec<Client> = (0..1000).map(|_| Client::new(world)).collect();
@@ -234,7 +234,7 @@ fn anything(world: &mut World<Echo>, clients: &mut Vec<Client>, seen: &mut Vec<C
 /// Closes, aborts, resets, stale ids, pushes and half-closes in any order leave nothing behind.
 #[test]
 fn anything_at_any_time() {
-    let shard = ShardConfig { conns_max: 12, send_bytes_max: 100_000, ..ShardConfig::default() };
+    let shard = ShardConfig { max_conns: 12, max_send_bytes: 100_000, ..ShardConfig::default() };
     let faults = Faults { broken: 1, shutdown: 20, ..Faults::hidden() };
     let setup =
         Setup { shard, faults, buffers: 3, buffer_bytes: 500, seeds: 60, ..Setup::default() };
@@ -273,7 +273,7 @@ fn broken_connections_end() {
 #[test]
 fn failed_shutdowns_are_tried_again_later() {
     let tick = Duration::from_millis(100);
-    let shard = ShardConfig { conns_max: 16, tick, ..ShardConfig::default() };
+    let shard = ShardConfig { max_conns: 16, tick, ..ShardConfig::default() };
     let faults = Faults { slow_shutdown: 100, shutdown: 100, ..Faults::none() };
     simulated(
         &Setup { shard, faults: Faults::none(), ..Setup::default() },

@@ -73,7 +73,7 @@ fn a_drain_takes_its_time_and_no_more() {
     let over = Duration::from_secs(2);
     let linger = Duration::from_secs(1);
     let tick = Duration::from_millis(100);
-    let shard = ShardConfig { conns_max: 128, linger, tick, ..ShardConfig::default() };
+    let shard = ShardConfig { max_conns: 128, linger, tick, ..ShardConfig::default() };
     simulated(&Setup { shard, ..Setup::default() }, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..100).map(|_| Client::new(world)).collect();
         world.until("all are there", |world| world.shard.counters().open.get() == 100);

@@ -21,7 +21,7 @@ fn serve(holding: Holding) -> impl Fn() -> Server {
 /// A server for tests on the kernel, with limits that never expire.
 fn serve_patiently(holding: Holding) -> impl Fn() -> Server {
     move || {
-        let limits = ServeLimits { message_bytes_max: 100_000, ..ServeLimits::default() };
+        let limits = ServeLimits { max_message_bytes: 100_000, ..ServeLimits::default() };
         Serve::new(App::holding(holding), limits)
     }
 }

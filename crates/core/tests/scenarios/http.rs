@@ -171,10 +171,10 @@ fn slow_requests_are_given_up() {
             slow.read(world);
             silent.read(world);
             let passed = world.net.now() - started;
-            let patience = limits().handshake + Duration::from_secs(1);
+            let patience = limits().handshake_timeout + Duration::from_secs(1);
             assert!(passed < patience, "it goes on for {passed:?}");
         }
-        assert!(world.net.now() - started >= limits().handshake, "it was early");
+        assert!(world.net.now() - started >= limits().handshake_timeout, "it was early");
         let statuses: Vec<u16> =
             understand(&slow.heard).responses.iter().map(|&(status, _)| status).collect();
         assert_eq!(statuses, [408]);
@@ -211,7 +211,7 @@ fn nothing_puts_a_deadline_off() {
             let started = world.net.now();
             // The time limit of the first request is running already.
             let silent = if answered { 0 } else { 2 };
-            let late = limits.handshake + Duration::from_millis(500);
+            let late = limits.handshake_timeout + Duration::from_millis(500);
             for step in 0.. {
                 if step % 4 == 0 && step / 4 >= silent {
                     let piece = pieces.get(step / 4 - silent).copied().unwrap_or_default();
@@ -224,7 +224,7 @@ fn nothing_puts_a_deadline_off() {
                 }
                 assert!(world.net.now() - started < late, "its deadline is put off");
             }
-            assert!(world.net.now() - started >= limits.handshake, "it was early");
+            assert!(world.net.now() - started >= limits.handshake_timeout, "it was early");
         });
     }
 }
@@ -247,13 +247,16 @@ fn a_half_sent_request_keeps_its_deadline() {
             client.read(world);
             world.shard.held().bytes == 0
         });
-        assert!(world.net.now() - started < limits().handshake, "it is in time");
+        assert!(world.net.now() - started < limits().handshake_timeout, "it is in time");
         while client.end.is_none() {
             world.pass(TICK);
             (0..100).for_each(|_| client.read(world));
             let passed = world.net.now() - started;
-            let late = limits().handshake + Duration::from_millis(500);
-            assert!(passed < late && late < limits().http_idle, "it goes on for {passed:?}");
+            let late = limits().handshake_timeout + Duration::from_millis(500);
+            assert!(
+                passed < late && late < limits().http_idle_timeout,
+                "it goes on for {passed:?}"
+            );
         }
         let statuses: Vec<u16> =
             understand(&client.heard).responses.iter().map(|&(status, _)| status).collect();
@@ -266,7 +269,7 @@ fn a_half_sent_request_keeps_its_deadline() {
 #[test]
 fn bodies_have_a_least_speed() {
     const BYTES: usize = 5000;
-    for (per_second, status) in [(limits().bytes_per_second_min as usize, 200), (500, 408)] {
+    for (per_second, status) in [(limits().min_bytes_per_second as usize, 200), (500, 408)] {
         simulated(&Setup { seeds: 8, ..setup() }, serve, |world| {
             let mut client = Client::new(world);
             for piece in post(&body(BYTES)).chunks(per_second / 4) {
@@ -298,7 +301,7 @@ fn a_standstill_is_nobodys_slowness() {
         while !client.has_spoken() {
             client.write(world);
         }
-        world.net.suspend(limits().handshake * 5);
+        world.net.suspend(limits().handshake_timeout * 5);
         assert_eq!(responses(world, &mut client, 1), [(200, body(10).to_vec())]);
     });
 }
@@ -312,7 +315,7 @@ fn idle_connections_are_closed() {
         for count in 1..=3 {
             client.say_bytes(&get(10));
             responses(world, &mut client, count);
-            world.pass(limits().http_idle - Duration::from_millis(500));
+            world.pass(limits().http_idle_timeout - Duration::from_millis(500));
             client.read(world);
             assert_eq!(client.end, None, "it was early");
         }
@@ -336,7 +339,7 @@ fn whoever_never_reads_is_given_up() {
             client.write(world);
             world.shard.counters().paused.get() > 0
         });
-        world.pass(2 * limits().http_idle + Duration::from_secs(2));
+        world.pass(2 * limits().http_idle_timeout + Duration::from_secs(2));
         assert_eq!(world.protocol().closed_for(CloseReason::TooSlow), 1);
     });
 }
@@ -357,7 +360,7 @@ fn a_slow_download_is_not_idle() {
                 Read::Bytes(bytes) => client.heard.extend(bytes),
                 other => assert_eq!(other, Read::Nothing, "{} bytes came", client.heard.len()),
             }
-            world.pass(limits().http_idle / 2);
+            world.pass(limits().http_idle_timeout / 2);
         }
         assert_eq!(understand(&client.heard).responses, [(200, body(LENGTH).to_vec())]);
     });
@@ -390,7 +393,7 @@ fn a_slow_download_is_not_lingering() {
 /// between them, and a client that pipelines their requests is not a slow consumer.
 #[test]
 fn large_answers_keep_their_order() {
-    let shard = ShardConfig { send_bytes_max: 500, ..setup().shard };
+    let shard = ShardConfig { max_send_bytes: 500, ..setup().shard };
     everywhere(&Setup { shard, seeds: 20, ..setup() }, serve_patiently, |world| {
         let mut client = Client::new(world);
         let lengths = [100, 300, 40_000, 1, 16_384, 16_383, 50_000, 7];

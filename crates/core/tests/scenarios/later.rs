@@ -98,14 +98,14 @@ fn waiting_is_not_being_idle() {
     simulated(&setup(), serve, |world| {
         let mut client = ask(world, "/later");
         let patient = limits().ping_interval * 5;
-        assert!(patient > limits().http_idle && patient > limits().handshake);
+        assert!(patient > limits().http_idle_timeout && patient > limits().handshake_timeout);
         world.pass(patient);
         let waited = world.protocol().inner.handler().waited;
         assert!((4..=6).contains(&waited), "asked {waited} times");
         assert!(world.protocol().closed.is_empty());
         world.post(ServeMail::App(Bytes::from_static(b"late")));
         hear(world, &mut client, &[b"late"]);
-        world.pass(limits().http_idle + Duration::from_secs(2));
+        world.pass(limits().http_idle_timeout + Duration::from_secs(2));
         assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
     });
 }

@@ -36,7 +36,7 @@ fn a_connection_is_made_and_serves() {
 /// A connect without a listener is refused once, and its slot is used again.
 #[test]
 fn a_refusal_gives_the_slot_back() {
-    let shard = ShardConfig { conns_max: 4, ..ShardConfig::default() };
+    let shard = ShardConfig { max_conns: 4, ..ShardConfig::default() };
     everywhere(&Setup { shard, ..outgoing() }, Echo::default, |world| {
         for round in 1..=5 {
             // One connect more than there are slots.

@@ -37,7 +37,7 @@ fn a_peer_that_does_not_read_is_not_read() {
 /// peers get everything.
 #[test]
 fn a_slow_consumer_is_closed_and_others_are_not() {
-    let shard = ShardConfig { conns_max: 16, send_bytes_max: 50_000, ..ShardConfig::default() };
+    let shard = ShardConfig { max_conns: 16, max_send_bytes: 50_000, ..ShardConfig::default() };
     everywhere(&Setup { shard, seeds: 20, ..Setup::default() }, Echo::default, |world| {
         let mut speaker = Client::new(world);
         let mut hearers = [Client::new(world), Client::new(world)];

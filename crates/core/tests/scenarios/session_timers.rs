@@ -83,7 +83,7 @@ fn timers_are_replaced_and_cleared() {
 #[test]
 fn many_timers_at_one_time() {
     let count = EXPIRED_MAX + 50;
-    let shard = ShardConfig { conns_max: count as u32 + 10, ..setup().shard };
+    let shard = ShardConfig { max_conns: count as u32 + 10, ..setup().shard };
     let many = Setup { faults: Faults::none(), seeds: 1, shard, ..setup() };
     simulated(&many, serve_patiently, |world| {
         let mut clients: Vec<Client> = (0..count).map(|_| open(world)).collect();

@@ -49,7 +49,7 @@ fn many_connections_at_once() {
 /// dropped.
 #[test]
 fn more_connections_than_slots() {
-    let shard = ShardConfig { conns_max: 8, ..ShardConfig::default() };
+    let shard = ShardConfig { max_conns: 8, ..ShardConfig::default() };
     everywhere(&Setup { shard, ..Setup::default() }, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..50).map(|_| Client::new(world)).collect();
         for client in &mut clients {

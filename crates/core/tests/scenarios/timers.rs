@@ -14,7 +14,7 @@ use crate::world::{Setup, everywhere, simulated};
 const TICK: Duration = Duration::from_millis(100);
 
 fn setup() -> Setup {
-    let shard = ShardConfig { conns_max: 512, tick: TICK, ..ShardConfig::default() };
+    let shard = ShardConfig { max_conns: 512, tick: TICK, ..ShardConfig::default() };
     Setup { shard, ..Setup::default() }
 }
 

@@ -327,7 +327,7 @@ fn a_drain_says_when_to_come_back() {
 /// frame after it: however low the bound is, neither makes a slow consumer of a client that reads.
 #[test]
 fn a_goodbye_fits_behind_any_message() {
-    let shard = ShardConfig { send_bytes_max: 500, ..setup().shard };
+    let shard = ShardConfig { max_send_bytes: 500, ..setup().shard };
     everywhere(&Setup { shard, seeds: 20, ..setup() }, serve_patiently, |world| {
         let mut client = open(world);
         client.say_bytes(&said(OpCode::Data(Data::Binary), &body(90_000)));
@@ -348,7 +348,7 @@ fn a_goodbye_fits_behind_any_message() {
 /// A server with `change` applied to its usual limits.
 fn limited(change: impl Fn(&mut ServeLimits)) -> impl Fn() -> Server {
     move || {
-        let mut limits = ServeLimits { handshake: Duration::from_secs(10), ..limits() };
+        let mut limits = ServeLimits { handshake_timeout: Duration::from_secs(10), ..limits() };
         change(&mut limits);
         Serve::new(App::default(), limits)
     }
@@ -363,7 +363,7 @@ fn closed_with(world: &mut World<Server>, client: &mut Client, said: &[u8]) -> O
 /// A message may have a limited number of frames: pings between them do not count, empty frames do.
 #[test]
 fn fragments_are_bounded() {
-    let serve = limited(|limits| limits.fragments_max = 5);
+    let serve = limited(|limits| limits.max_fragments = 5);
     everywhere(&setup(), serve, |world| {
         let mut client = open(world);
         let mut whole = fragmented(&[b"1", b"", b"3", b"", b"5"]);
@@ -386,7 +386,7 @@ fn fragments_are_bounded() {
 /// count.
 #[test]
 fn pings_are_bounded() {
-    let serve = limited(|limits| limits.pings_per_second_max = 5);
+    let serve = limited(|limits| limits.max_pings_per_second = 5);
     simulated(&setup(), serve, |world| {
         let mut client = open(world);
         for _ in 0..10 {
@@ -412,7 +412,7 @@ fn pings_are_bounded() {
 /// does not, whatever else its peer sends.
 #[test]
 fn messages_have_a_least_speed() {
-    let serve = limited(|limits| limits.handshake = Duration::from_secs(2));
+    let serve = limited(|limits| limits.handshake_timeout = Duration::from_secs(2));
     for (per_second, comes) in [(1000, true), (500, false)] {
         simulated(&Setup { seeds: 8, ..setup() }, &serve, |world| {
             let mut client = open(world);

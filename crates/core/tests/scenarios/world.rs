@@ -42,7 +42,7 @@ pub(crate) struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Setup {
-            shard: ShardConfig { conns_max: 256, ..ShardConfig::default() },
+            shard: ShardConfig { max_conns: 256, ..ShardConfig::default() },
             buffers: 16,
             buffer_bytes: 2048,
             socket_bytes: 16 * 1024,
@@ -155,7 +155,7 @@ impl<P: Drained + 'static> World<P> {
         let ring = KernelRing::new(RingConfig {
             io,
             descriptors,
-            conns_max: setup.shard.conns_max,
+            max_conns: setup.shard.max_conns,
             listeners: setup.listening.then_some(listener).into_iter().collect(),
             buffers: setup.buffers,
             buffer_bytes: setup.buffer_bytes,
@@ -289,7 +289,7 @@ pub(crate) fn real<P: Drained + 'static>(
     ];
     for (io, descriptors) in rings {
         let wanted = Wanted {
-            conns_max: Some(setup.shard.conns_max),
+            max_conns: Some(setup.shard.max_conns),
             descriptors: Some(descriptors),
             io: Some(io),
             ..Wanted::default()

@@ -140,7 +140,7 @@ impl ScriptedPeers {
             events,
             score,
             tokens: Tokens { per_second, left: 0.0, refilled: Instant::now() },
-            limits: FrameLimits { role: Role::Client, message_bytes_max: 1 << 24 },
+            limits: FrameLimits { role: Role::Client, max_message_bytes: 1 << 24 },
             open: false,
             begun: 0,
             visited: 0,

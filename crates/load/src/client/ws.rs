@@ -202,7 +202,7 @@ impl<T: WsScenario> WsClient<T> {
         path: String,
         timeout: Duration,
         seed: u64,
-        message_bytes_max: u32,
+        max_message_bytes: u32,
     ) -> WsClient<T> {
         WsClient {
             scenario,
@@ -211,7 +211,7 @@ impl<T: WsScenario> WsClient<T> {
             timeout,
             seed,
             masks: Rng::with_seed(seed),
-            limits: FrameLimits { role: Role::Client, message_bytes_max },
+            limits: FrameLimits { role: Role::Client, max_message_bytes },
         }
     }
 

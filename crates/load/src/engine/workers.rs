@@ -41,7 +41,7 @@ pub(crate) struct WorkerConfig {
     pub(crate) share: Share,
     pub(crate) epoch: Instant,
     /// Bytes queued for one connection at most.
-    pub(crate) send_bytes_max: u32,
+    pub(crate) max_send_bytes: u32,
     /// The unit of the connections' timers.
     pub(crate) tick: Duration,
     pub(crate) events: Sender<Event>,
@@ -197,18 +197,18 @@ fn set_up<P: Scored>(
     if let Some(cpu) = config.cpu {
         pin(&[cpu])?;
     }
-    let WorkerConfig { plan, share, send_bytes_max, tick, events, .. } = config;
-    let conns_max = share.conns.max(1);
+    let WorkerConfig { plan, share, max_send_bytes, tick, events, .. } = config;
+    let max_conns = share.conns.max(1);
     let ring = KernelRing::new(RingConfig {
         io: plan.io,
         descriptors: plan.descriptors,
-        conns_max,
+        max_conns,
         reset_on_close: true,
         ..RingConfig::default()
     })?;
     let config = ShardConfig {
-        conns_max,
-        send_bytes_max,
+        max_conns,
+        max_send_bytes,
         tick,
         slices: (tick.as_millis() as u32 / SLICE_MILLIS).max(1),
         ..ShardConfig::default()

@@ -122,7 +122,7 @@ fn worker_configs(
                 errors_max: common.max_errors,
             },
             epoch,
-            send_bytes_max: SEND_BYTES_MAX.max(2 * job.scenario.in_flight_bytes()),
+            max_send_bytes: SEND_BYTES_MAX.max(2 * job.scenario.in_flight_bytes()),
             tick: job.scenario.tick(),
             events: events.clone(),
         }

@@ -28,7 +28,7 @@ pub(super) fn prepare(job: &Job) -> anyhow::Result<Plan> {
     }
     let visitors = job.scenario.visitors(common);
     let plan = host::plan(&Wanted {
-        conns_max: Some(conns as u32 + visitors),
+        max_conns: Some(conns as u32 + visitors),
         // One is enough at the pace of visitors.
         shards: if visitors == 0 { common.shards } else { Some(1) },
         descriptors: common.descriptors.wanted(),

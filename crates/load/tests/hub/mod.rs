@@ -139,7 +139,7 @@ impl Hub {
             input.drain(..size);
             break;
         }
-        let limits = FrameLimits { role: Role::Server, message_bytes_max: 1 << 24 };
+        let limits = FrameLimits { role: Role::Server, max_message_bytes: 1 << 24 };
         let (mut decoder, mut message) = (Decoder::default(), Vec::new());
         loop {
             let mut at = 0;

@@ -99,7 +99,7 @@ impl Peer {
 
     /// Answers frames, after the upgrade.
     fn talk(&mut self, upper: bool) -> std::io::Result<()> {
-        let limits = FrameLimits { role: Role::Server, message_bytes_max: 1 << 24 };
+        let limits = FrameLimits { role: Role::Server, max_message_bytes: 1 << 24 };
         let mut decoder = Decoder::default();
         let mut message = Vec::new();
         let mut ponged = false;

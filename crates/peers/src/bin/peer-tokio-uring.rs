@@ -167,4 +167,4 @@ fn echo(
 /// The read size of the lean tokio-tungstenite peer.
 const READ_BYTES: usize = 4096;
 
-const LIMITS: FrameLimits = FrameLimits { role: Role::Server, message_bytes_max: 16 << 20 };
+const LIMITS: FrameLimits = FrameLimits { role: Role::Server, max_message_bytes: 16 << 20 };

@@ -162,7 +162,7 @@ impl Config {
     /// chose, and addresses have the ports that the kernel chose.
     pub(crate) fn in_force(&self, plan: &Plan, listen: Vec<Listen>, admin: Listen) -> Self {
         let limits = LimitSettings {
-            max_conns: Some(plan.conns_max()),
+            max_conns: Some(plan.max_conns()),
             max_accepts_per_second: Some(self.limits.accepts_per_second(plan.cores)),
             ..self.limits.clone()
         };
@@ -222,8 +222,8 @@ impl Config {
     /// The limits of names and payloads, in bytes.
     pub(crate) fn name_and_payload_limits(&self) -> Limits {
         Limits {
-            name_bytes_max: usize::from(self.limits.max_name_bytes),
-            payload_bytes_max: self.limits.max_publication_bytes as usize,
+            max_name_bytes: usize::from(self.limits.max_name_bytes),
+            max_publication_bytes: self.limits.max_publication_bytes as usize,
         }
     }
 }
@@ -239,8 +239,8 @@ impl LimitSettings {
     pub(crate) fn of_addresses(&self) -> AddressLimits {
         let limit = |number| (number > 0).then_some(number);
         AddressLimits {
-            conns_max: limit(self.max_conns_per_address),
-            handshakes_per_second_max: limit(self.max_handshakes_per_second),
+            max_conns_per_address: limit(self.max_conns_per_address),
+            max_handshakes_per_second: limit(self.max_handshakes_per_second),
         }
     }
 }

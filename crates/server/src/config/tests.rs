@@ -90,10 +90,10 @@ fn a_namespace_is_given_once() {
 #[test]
 fn limits_of_commands() {
     let limits = read(&[]).expect("defaults are valid").name_and_payload_limits();
-    assert_eq!((limits.name_bytes_max, limits.payload_bytes_max), (255, 65_536));
+    assert_eq!((limits.max_name_bytes, limits.max_publication_bytes), (255, 65_536));
     let flags = ["--max-name-bytes=1", "--max-publication-bytes=2"];
     let limits = read(&flags).expect("they are valid").name_and_payload_limits();
-    assert_eq!((limits.name_bytes_max, limits.payload_bytes_max), (1, 2));
+    assert_eq!((limits.max_name_bytes, limits.max_publication_bytes), (1, 2));
     for flag in [
         "--max-name-bytes=256",
         "--max-name-bytes=0",

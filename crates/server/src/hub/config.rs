@@ -25,7 +25,7 @@ pub(crate) struct HubConfig {
     pub(crate) channels: channels::Limits,
     pub(crate) services: services::Limits,
     pub(crate) commands: TokenBucket,
-    pub(crate) bad_tokens_per_second: u32,
+    pub(crate) max_bad_tokens_per_second: u32,
     pub(crate) tokens: DeliveryTokens,
     /// Number of deliveries in one turn of a shard at most.
     pub(crate) deliveries_per_turn: usize,
@@ -40,15 +40,15 @@ pub(crate) struct HubConfig {
 }
 
 impl HubConfig {
-    /// The configuration for a shard on each of `cores`, with `conns_max` connections each.
+    /// The configuration for a shard on each of `cores`, with `max_conns` connections each.
     ///
     /// # Errors
     /// A sentence that names the setting that cannot be used, and a remedy.
-    pub(crate) fn new(config: &Config, cores: &[usize], conns_max: u32) -> Result<Self, String> {
+    pub(crate) fn new(config: &Config, cores: &[usize], max_conns: u32) -> Result<Self, String> {
         let shards = cores.len();
         let each = |bytes: u64| bytes.checked_div(shards as u64).unwrap_or(0).max(1);
         let channels = channels::Limits {
-            members_expected: conns_max as usize,
+            members_expected: max_conns as usize,
             subscriptions_max: config.limits.max_channels as usize,
             history_bytes_max: each(config.limits.max_history_bytes),
             log_bytes_max: config.limits.max_log_bytes,
@@ -73,7 +73,7 @@ impl HubConfig {
             channels,
             services,
             commands: commands(config.limits.max_commands_per_second),
-            bad_tokens_per_second: match config.limits.max_bad_tokens_per_second {
+            max_bad_tokens_per_second: match config.limits.max_bad_tokens_per_second {
                 0 => u32::MAX,
                 limit => limit,
             },

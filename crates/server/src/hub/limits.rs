@@ -9,9 +9,9 @@ use super::error::ErrorCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Bytes of the name of a channel or a service; at most 255.
-    pub(crate) name_bytes_max: usize,
+    pub(crate) max_name_bytes: usize,
     /// Bytes of a publication, a request or a response.
-    pub(crate) payload_bytes_max: usize,
+    pub(crate) max_publication_bytes: usize,
 }
 
 impl Limits {
@@ -20,7 +20,7 @@ impl Limits {
     /// # Errors
     /// `BadChannel`. The error does not repeat the name, which may be long or unprintable.
     pub(crate) fn name<'a>(&self, name: &'a str) -> Result<&'a str, ErrorCode> {
-        let fits = (1..=self.name_bytes_max).contains(&name.len());
+        let fits = (1..=self.max_name_bytes).contains(&name.len());
         let right = fits && !name.contains(char::is_control);
         right.then_some(name).ok_or(ErrorCode::BadChannel)
     }
@@ -38,7 +38,7 @@ impl Limits {
     /// # Errors
     /// `BadPublication`.
     pub(crate) fn size(&self, bytes: usize) -> Result<(), ErrorCode> {
-        (bytes <= self.payload_bytes_max).then_some(()).ok_or(ErrorCode::BadPublication)
+        (bytes <= self.max_publication_bytes).then_some(()).ok_or(ErrorCode::BadPublication)
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
     /// Names have from 1 byte to the bound, and no control characters.
     #[test]
     fn names() {
-        let limits = Limits { name_bytes_max: 4, payload_bytes_max: 3 };
+        let limits = Limits { max_name_bytes: 4, max_publication_bytes: 3 };
         for name in ["a", "abcd", "a:b", "ß:", " "] {
             assert_eq!(limits.name(name), Ok(name));
         }

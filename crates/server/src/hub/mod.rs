@@ -118,7 +118,7 @@ impl Hub {
             verifier: Verifier::new(
                 config.keys.clone(),
                 config.required.clone(),
-                config.bad_tokens_per_second,
+                config.max_bad_tokens_per_second,
             ),
             pending: Pending::default(),
             reading_history: HashMap::new(),

@@ -14,7 +14,7 @@ use super::world::World;
 /// Two shards on one core.
 fn setup() -> Setup {
     let setup = Setup::draw(&mut Dice::new(&[]));
-    Setup { shards: 2, one_core: true, deliveries_per_turn: 2, conns_max: 1, ..setup }
+    Setup { shards: 2, one_core: true, deliveries_per_turn: 2, max_conns: 1, ..setup }
 }
 
 /// A channel without history that the shard owns.

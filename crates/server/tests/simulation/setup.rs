@@ -23,7 +23,7 @@ pub(super) struct Setup {
     pub(super) seed: u64,
     pub(super) shards: usize,
     /// Connections of a shard at most. Few, so that a slot is soon used again.
-    pub(super) conns_max: u32,
+    pub(super) max_conns: u32,
     pub(super) one_core: bool,
     pub(super) mails_max: usize,
     pub(super) bad_day: bool,
@@ -51,7 +51,7 @@ impl Setup {
         Setup {
             seed,
             shards: pick(&[1, 2, 3, 4]) as usize,
-            conns_max: pick(&[64, 6, 6]) as u32,
+            max_conns: pick(&[64, 6, 6]) as u32,
             one_core: pick(&[0, 1]) == 1,
             mails_max: pick(&[4096, 1, 1, 2]) as usize,
             bad_day: pick(&[0, 1]) == 1,
@@ -87,7 +87,7 @@ impl Setup {
                 Arc::<Files>::default(),
             );
             let config = ShardConfig {
-                conns_max: self.conns_max,
+                max_conns: self.max_conns,
                 congested_bytes: self.congested_bytes,
                 tick: TICK,
                 mails_max: self.mails_max,

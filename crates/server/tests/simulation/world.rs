@@ -265,7 +265,7 @@ impl World {
                 if node.net.stats(client.peer).id.is_none() {
                     // All slots are taken, some by connections of clients that have vanished.
                     let taken = node.shard.as_ref().map_or(0, |shard| shard.outbox().live());
-                    return assert!(taken >= self.setup.conns_max, "it is not accepted");
+                    return assert!(taken >= self.setup.max_conns, "it is not accepted");
                 }
                 ends::must_be_there(client, wall);
                 client.must_be_satisfied(&self.model);

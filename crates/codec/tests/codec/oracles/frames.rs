@@ -52,9 +52,9 @@ fn again(said: &[Said], mask: Option<[u8; 4]>) -> Vec<u8> {
 /// Tungstenite accepts everything that we accept, with the same meaning; we refuse everything that
 /// it refuses. The converse does not hold: tungstenite takes lengths in long forms, and treats 1014
 /// as an error.
-pub(crate) fn beside_tungstenite(role: Role, message_bytes_max: u32, stream: &[u8]) {
-    let mut ours = hear(role, message_bytes_max, [stream]);
-    let (mut theirs, content) = heard(role, message_bytes_max, stream);
+pub(crate) fn beside_tungstenite(role: Role, max_message_bytes: u32, stream: &[u8]) {
+    let mut ours = hear(role, max_message_bytes, [stream]);
+    let (mut theirs, content) = heard(role, max_message_bytes, stream);
     if let Some(Said::Broken(violation)) = ours.last().cloned() {
         ours.pop();
         assert!(theirs.starts_with(&ours), "{ours:?} and {theirs:?}");
@@ -105,8 +105,8 @@ impl Write for Line {
     }
 }
 
-fn config(message_bytes_max: u32) -> WebSocketConfig {
-    let max = Some(message_bytes_max as usize);
+fn config(max_message_bytes: u32) -> WebSocketConfig {
+    let max = Some(max_message_bytes as usize);
     WebSocketConfig::default().max_message_size(max)
 }
 
@@ -118,9 +118,9 @@ fn as_theirs(role: Role) -> TheirRole {
 }
 
 /// The items that tungstenite decodes in this role, and whether it met no error.
-pub(crate) fn heard(role: Role, message_bytes_max: u32, stream: &[u8]) -> (Vec<Said>, bool) {
+pub(crate) fn heard(role: Role, max_message_bytes: u32, stream: &[u8]) -> (Vec<Said>, bool) {
     let line = Line { input: io::Cursor::new(stream.to_vec()), output: vec![] };
-    let config = config(message_bytes_max);
+    let config = config(max_message_bytes);
     let mut socket = WebSocket::from_raw_socket(line, as_theirs(role), Some(config));
     let mut heard = vec![];
     loop {

@@ -25,10 +25,10 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn new(role: Role, message_bytes_max: u32) -> Self {
+    pub(crate) fn new(role: Role, max_message_bytes: u32) -> Self {
         Listener {
             decoder: Decoder::default(),
-            limits: FrameLimits { role, message_bytes_max },
+            limits: FrameLimits { role, max_message_bytes },
             tail: vec![],
             message: None,
             said: vec![],
@@ -88,10 +88,10 @@ fn hear_item(item: Item<'_>, message: &mut Option<(Kind, Vec<u8>)>, said: &mut V
 /// Decodes a stream that arrives in these pieces.
 pub(crate) fn hear<'b>(
     role: Role,
-    message_bytes_max: u32,
+    max_message_bytes: u32,
     pieces: impl IntoIterator<Item = &'b [u8]>,
 ) -> Vec<Said> {
-    let mut listener = Listener::new(role, message_bytes_max);
+    let mut listener = Listener::new(role, max_message_bytes);
     pieces.into_iter().for_each(|piece| listener.hear(piece));
     listener.said
 }

@@ -15,8 +15,12 @@ pub(crate) fn check(bytes: &[u8]) {
 }
 
 /// Limits that short streams can exceed.
-pub(crate) const TIGHT: RequestLimits =
-    RequestLimits { head_bytes_max: 300, target_bytes_max: 40, body_bytes_max: 20, fields_max: 5 };
+pub(crate) const TIGHT: RequestLimits = RequestLimits {
+    max_head_bytes: 300,
+    max_target_bytes: 40,
+    max_body_bytes: 20,
+    max_header_fields: 5,
+};
 
 /// The first head is accepted or refused as httparse and the rules beside it say, with the same
 /// status.
@@ -133,7 +137,7 @@ fn naive(stream: &[u8], limits: &RequestLimits) -> Option<Result<usize, u16>> {
     let lead = stream.chunks(2).take_while(|line| line == b"\r\n").count() * 2;
     let rest = &stream[lead..];
     let head = rest.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
-    if lead > 8 || head > limits.head_bytes_max as usize {
+    if lead > 8 || head > limits.max_head_bytes as usize {
         return None;
     }
     let length = naive_head(&rest[..head], limits);
@@ -142,14 +146,14 @@ fn naive(stream: &[u8], limits: &RequestLimits) -> Option<Result<usize, u16>> {
 
 /// The length of the body, or the status of the refusal.
 fn naive_head(head: &[u8], limits: &RequestLimits) -> Result<usize, u16> {
-    let mut fields = vec![httparse::EMPTY_HEADER; limits.fields_max.into()];
+    let mut fields = vec![httparse::EMPTY_HEADER; limits.max_header_fields.into()];
     let mut request = httparse::Request::new(&mut fields);
     let parsed = request.parse(head);
     if !head[0].is_ascii_graphic() {
         return Err(400);
     }
     // The longest request line for which the decoder waits.
-    let line_max = (limits.target_bytes_max as usize + 64).min(limits.head_bytes_max as usize - 1);
+    let line_max = (limits.max_target_bytes as usize + 64).min(limits.max_head_bytes as usize - 1);
     if head.len() > line_max && !head[..line_max].contains(&b'\n') {
         return Err(414);
     }
@@ -172,7 +176,7 @@ fn naive_head(head: &[u8], limits: &RequestLimits) -> Result<usize, u16> {
         Err(_) => return Err(400),
     }
     let target = request.path.unwrap_or_default();
-    if target.len() > limits.target_bytes_max as usize {
+    if target.len() > limits.max_target_bytes as usize {
         return Err(414);
     }
     if request.method == Some("CONNECT") {
@@ -225,7 +229,7 @@ fn naive_head(head: &[u8], limits: &RequestLimits) -> Result<usize, u16> {
     if one_dot_one && !values("expect").iter().all(known) {
         return Err(417);
     }
-    if body > limits.body_bytes_max as usize {
+    if body > limits.max_body_bytes as usize {
         return Err(413);
     }
     Ok(body)

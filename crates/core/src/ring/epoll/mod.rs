@@ -96,7 +96,7 @@ impl Epoll {
     /// # Errors
     /// The kernel's error, usually `EMFILE`.
     pub(super) fn new(config: RingConfig) -> io::Result<Self> {
-        let readiness = vec![Readiness::default(); config.conns_max as usize].into_boxed_slice();
+        let readiness = vec![Readiness::default(); config.max_conns as usize].into_boxed_slice();
         let common = RingCommon::new(config)?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
         let watched = epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;

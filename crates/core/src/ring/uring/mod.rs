@@ -88,7 +88,7 @@ impl Uring {
     pub(super) fn new(tier: Tier, config: RingConfig) -> io::Result<Self> {
         let ring = tier.build(SQ_ENTRIES, CQ_ENTRIES)?;
         if config.descriptors == Descriptors::Direct {
-            ring.submitter().register_files_sparse(config.conns_max)?;
+            ring.submitter().register_files_sparse(config.max_conns)?;
         }
         let mut uring = Uring {
             ring,

@@ -143,7 +143,7 @@ fn shutdowns_in_flight_end_before_the_ring() {
     let to = listener.address().expect("bound");
     let config = RingConfig {
         descriptors: Descriptors::Direct,
-        conns_max: 4,
+        max_conns: 4,
         listeners: vec![listener],
         ..RingConfig::default()
     };

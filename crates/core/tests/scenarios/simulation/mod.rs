@@ -63,7 +63,7 @@ fn the_same_on_the_kernel() {
     for seed in 0..seeds {
         let plan = Plan::draw(env_number("SEED").unwrap_or(seed));
         // Enough slots for every client, because the test cannot see which client waits for one.
-        let shard = ShardConfig { conns_max: 64, ..plan.shard.clone() };
+        let shard = ShardConfig { max_conns: 64, ..plan.shard.clone() };
         let setup = Setup {
             shard,
             buffers: plan.ring.buffers,

@@ -102,8 +102,8 @@ impl Plan {
             keep: Keep::Nothing,
         };
         let shard = ShardConfig {
-            conns_max: rng.choice([3, 8, 40]).expect("some"),
-            send_bytes_max: rng.choice([4_000, 100_000]).expect("some"),
+            max_conns: rng.choice([3, 8, 40]).expect("some"),
+            max_send_bytes: rng.choice([4_000, 100_000]).expect("some"),
             linger: Duration::from_secs(1),
             tick: Duration::from_millis(100),
             slices: 2,
@@ -111,7 +111,9 @@ impl Plan {
             ..ShardConfig::default()
         };
         let limits = match rng.u8(0..4) {
-            0 => AddressLimits { conns_max: Some(3), handshakes_per_second_max: Some(1) },
+            0 => {
+                AddressLimits { max_conns_per_address: Some(3), max_handshakes_per_second: Some(1) }
+            }
             _ => AddressLimits::default(),
         };
         let steps = steps(rng);
@@ -291,11 +293,11 @@ impl fmt::Display for Plan {
         writeln!(
             f,
             "{} slots, {} buffers of {} bytes, {} bytes a socket, at most {} bytes queued",
-            shard.conns_max,
+            shard.max_conns,
             ring.buffers,
             ring.buffer_bytes,
             ring.socket_bytes,
-            shard.send_bytes_max
+            shard.max_send_bytes
         )?;
         write!(f, "{:?}", self.steps)
     }

@@ -37,12 +37,12 @@ impl Subject for Serving {
             return serve_patiently();
         }
         let limits = ServeLimits {
-            http_idle: Duration::from_secs(2),
+            http_idle_timeout: Duration::from_secs(2),
             ping_interval: Duration::from_secs(3),
             pong_timeout: Duration::from_secs(2),
-            bytes_per_second_min: 10_000,
-            fragments_max: FRAGMENTS_MAX as u32,
-            pings_per_second_max: PINGS_MAX as u8,
+            min_bytes_per_second: 10_000,
+            max_fragments: FRAGMENTS_MAX as u32,
+            max_pings_per_second: PINGS_MAX as u8,
             ..limits()
         };
         Serve::new(App::impatient(self.mistake), limits)

@@ -149,7 +149,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         Stage {
             subject,
             world,
-            slots: plan.shard.conns_max as usize,
+            slots: plan.shard.max_conns as usize,
             linger: plan.shard.linger,
             gate: Arc::clone(&plan.shard.gate),
             gated: false,

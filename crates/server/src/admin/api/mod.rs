@@ -46,12 +46,12 @@ impl Api {
         boxes: Arc<[AppMailbox]>,
     ) -> Result<Self, String> {
         let limits = hub.limits;
-        let name = limits.name_bytes_max.saturating_mul(ESCAPED).saturating_add(NAME_QUOTES);
+        let name = limits.max_name_bytes.saturating_mul(ESCAPED).saturating_add(NAME_QUOTES);
         let names = name.saturating_mul(BROADCAST_MAX);
         Ok(Api {
             key: config.api_key_file.as_deref().map(Key::read).transpose()?,
             body_bytes_max: limits
-                .payload_bytes_max
+                .max_publication_bytes
                 .saturating_add(names)
                 .saturating_add(BODY_REST),
             channels: Channels { boxes, hub },

@@ -52,7 +52,7 @@ const UTF_8: &str = "the channel of a binary message is UTF-8";
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { name_bytes_max: 10, payload_bytes_max: 5 };
+    const LIMITS: Limits = Limits { max_name_bytes: 10, max_publication_bytes: 5 };
 
     /// What both ends write, byte by byte, as the document has it.
     #[test]
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn the_longest_name() {
         let name = "n".repeat(255);
-        let limits = Limits { name_bytes_max: 255, ..LIMITS };
+        let limits = Limits { max_name_bytes: 255, ..LIMITS };
         let message = [&[1, 255], name.as_bytes(), b"x"].concat();
         assert_eq!(read(&message, &limits), Ok((name.as_str(), &b"x"[..])));
         let mut out = Vec::new();

@@ -18,8 +18,8 @@ use crate::hub::{Command, ErrorCode, RequestId};
 pub(crate) fn check(bytes: &[u8]) {
     let Some((&limits, messages)) = bytes.split_first() else { return };
     let limits = match limits {
-        b'!' => Limits { name_bytes_max: 4, payload_bytes_max: 10 },
-        _ => Limits { name_bytes_max: 255, payload_bytes_max: 65_536 },
+        b'!' => Limits { max_name_bytes: 4, max_publication_bytes: 10 },
+        _ => Limits { max_name_bytes: 255, max_publication_bytes: 65_536 },
     };
     let mut parser = Parser::default();
     for message in messages.split(|&byte| byte == 0xFF) {
@@ -100,7 +100,7 @@ impl Given {
         let name = |key| match member(key).as_str() {
             None => Some(Code::BadCommand),
             Some("") => Some(BAD_NAME),
-            Some(name) if name.len() > limits.name_bytes_max => Some(BAD_NAME),
+            Some(name) if name.len() > limits.max_name_bytes => Some(BAD_NAME),
             Some(name) if name.chars().any(char::is_control) => Some(BAD_NAME),
             Some(_) => None,
         };
@@ -114,7 +114,7 @@ impl Given {
             let complete = epoch && position["offset"].is_u64();
             wrong(!position.is_null() && !complete)
         };
-        let fits = |text: &str| text.len() <= limits.payload_bytes_max;
+        let fits = |text: &str| text.len() <= limits.max_publication_bytes;
         let data = || match &self.data {
             None => Some(Code::BadCommand),
             Some(data) => (!fits(data)).then_some(BAD_PUBLICATION),

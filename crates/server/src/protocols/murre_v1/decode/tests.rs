@@ -9,7 +9,7 @@ use super::*;
 use crate::hub::ErrorCode;
 use crate::protocols::murre_v1::decode_oracle;
 
-const LIMITS: Limits = Limits { name_bytes_max: 255, payload_bytes_max: 65_536 };
+const LIMITS: Limits = Limits { max_name_bytes: 255, max_publication_bytes: 65_536 };
 
 /// An item without the message's lifetime: what tests compare.
 #[derive(Debug, PartialEq)]
@@ -286,7 +286,7 @@ fn the_last_member_counts() {
 /// The limits hold to the byte. Data is measured as it goes out.
 #[test]
 fn limits() {
-    let limits = Limits { name_bytes_max: 4, payload_bytes_max: 6 };
+    let limits = Limits { max_name_bytes: 4, max_publication_bytes: 6 };
     for (name, data, expected) in [
         ("\u{20ac}x", "[1, 23 ]", None),
         ("abcd", r#" "1234" "#, None),
