@@ -40,7 +40,7 @@ mod list;
 mod log;
 mod logs;
 mod members;
-mod name;
+pub(crate) mod name;
 mod readers;
 mod slices;
 

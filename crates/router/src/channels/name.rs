@@ -21,33 +21,33 @@ pub struct ChannelName {
 impl ChannelName {
     /// Whether this is the channel's name. The same allocation needs no look at the text: an owner has
     /// its name from the first shard that subscribed.
-    pub(super) fn is(&self, text: &Arc<str>) -> bool {
+    pub(crate) fn is(&self, text: &Arc<str>) -> bool {
         Arc::ptr_eq(&self.text, text) || self.text == *text
     }
 }
 
 /// The hash of names: the same on all shards, and not predictable by clients, which choose the names.
 #[derive(Clone, Copy)]
-pub(super) struct Hashing(SipHasher13);
+pub(crate) struct Hashing(SipHasher13);
 
 impl Hashing {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Hashing(SipHasher13::new_with_keys(seed, 0))
     }
 
-    pub(super) fn hash(&self, bytes: &[u8]) -> u32 {
+    pub(crate) fn hash(&self, bytes: &[u8]) -> u32 {
         self.0.hash(bytes) as u32
     }
 }
 
 /// The owner of the channels with this hash, of `shards` shards. The upper bits choose it, because the
 /// lower ones choose the bucket of a table.
-pub(super) fn owner(hash: u32, shards: u16) -> Shard {
+pub(crate) fn owner(hash: u32, shards: u16) -> Shard {
     ((u64::from(hash) * u64::from(shards)) >> 32) as Shard
 }
 
 /// Values under small keys, found by name.
-pub(super) struct ByName<T> {
+pub(crate) struct ByName<T> {
     entries: HashTable<Entry>,
     values: Slab<(ChannelName, T)>,
 }
@@ -63,23 +63,23 @@ const KEPT: usize = 256;
 
 impl<T> ByName<T> {
     /// Bytes of a value in its slot, its place in the table not counted.
-    pub(super) const SLOT_BYTES: usize = size_of::<(ChannelName, T)>();
+    pub(crate) const SLOT_BYTES: usize = size_of::<(ChannelName, T)>();
 
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         ByName { entries: HashTable::new(), values: Slab::new() }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.values.len()
     }
 
-    pub(super) fn find(&self, hash: u32, text: &str) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u32, text: &str) -> Option<u32> {
         let same = |entry: &Entry| entry.hash == hash && *self.name(entry.key).text == *text;
         self.entries.find(spread(hash), same).map(|entry| entry.key)
     }
 
     /// Stores `value` under a name that is not here yet.
-    pub(super) fn insert(&mut self, name: ChannelName, value: T) -> u32 {
+    pub(crate) fn insert(&mut self, name: ChannelName, value: T) -> u32 {
         let hash = name.hash;
         let key = self.values.insert((name, value)) as u32;
         self.entries.insert_unique(spread(hash), Entry { hash, key }, Entry::spread);
@@ -87,7 +87,7 @@ impl<T> ByName<T> {
     }
 
     /// Removes a value. Its key may be used again at once.
-    pub(super) fn remove(&mut self, key: u32) -> (ChannelName, T) {
+    pub(crate) fn remove(&mut self, key: u32) -> (ChannelName, T) {
         let (name, value) = self.values.remove(key as usize);
         match self.entries.find_entry(spread(name.hash), |entry| entry.key == key) {
             Ok(entry) => _ = entry.remove(),
@@ -103,25 +103,25 @@ impl<T> ByName<T> {
         (name, value)
     }
 
-    pub(super) fn name(&self, key: u32) -> &ChannelName {
+    pub(crate) fn name(&self, key: u32) -> &ChannelName {
         &self.values[key as usize].0
     }
 
-    pub(super) fn value(&self, key: u32) -> &T {
+    pub(crate) fn value(&self, key: u32) -> &T {
         &self.values[key as usize].1
     }
 
-    pub(super) fn value_mut(&mut self, key: u32) -> &mut T {
+    pub(crate) fn value_mut(&mut self, key: u32) -> &mut T {
         &mut self.values[key as usize].1
     }
 
     /// The name and the value under `key`, if there are any.
-    pub(super) fn get(&self, key: u32) -> Option<(&ChannelName, &T)> {
+    pub(crate) fn get(&self, key: u32) -> Option<(&ChannelName, &T)> {
         self.values.get(key as usize).map(|(name, value)| (name, value))
     }
 
     /// All keys are below this.
-    pub(super) fn keys_end(&self) -> u32 {
+    pub(crate) fn keys_end(&self) -> u32 {
         self.values.capacity() as u32
     }
 }
