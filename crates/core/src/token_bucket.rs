@@ -52,7 +52,7 @@ impl TokenBucket {
 
     /// Allows a request every `interval`, and at once as many as fit into `burst`, at least one. No
     /// interval is no limit.
-    pub(crate) fn with_interval(interval: Duration, burst: Duration) -> Self {
+    pub fn with_interval(interval: Duration, burst: Duration) -> Self {
         TokenBucket { cost: nanos(interval), burst: nanos(burst.max(interval)) }
     }
 
@@ -83,7 +83,7 @@ impl TokenBucket {
     }
 
     /// When there will be a token, if there is none at `now`.
-    pub(crate) fn next_at(self, state: BucketState, now: Duration) -> Option<Duration> {
+    pub fn next_at(self, state: BucketState, now: Duration) -> Option<Duration> {
         let next = self.after_one_more(state, now);
         let at = Duration::from_nanos(next.0.saturating_sub(self.burst));
         (next.owed(now) > self.burst).then_some(at)

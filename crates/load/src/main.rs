@@ -32,7 +32,7 @@ fn main() -> ExitCode {
             if let Err(message) = job.check() {
                 Cli::command().error(ErrorKind::ValueValidation, message).exit();
             }
-            load(job)
+            load(*job)
         }
         Task::Memory(arguments) => measure::memory_tool::run(&arguments),
         Task::Annotate => measure::annotate::run().map(|()| true),

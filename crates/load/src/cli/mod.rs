@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use self::common::Common;
 use crate::measure::memory_tool::MemoryArguments;
-use crate::scenarios::scenario::Scenario;
+use crate::scenarios::scenario::{Profile, Scenario};
 use crate::scenarios::{
     abuse, churn, fanout, http_keepalive, pubsub, quotes, request_reply, soak, storm, ws_echo,
     ws_idle, ws_upper,
@@ -94,6 +94,7 @@ pub(crate) struct Run<S: clap::Args + Serialize> {
 pub(crate) struct Job {
     pub(crate) common: Common,
     pub(crate) scenario: Box<dyn Scenario>,
+    pub(crate) profile: Profile,
     /// All arguments, for the record.
     pub(crate) parameters: serde_json::Value,
 }
@@ -101,14 +102,15 @@ pub(crate) struct Job {
 impl<S: clap::Args + Serialize + Scenario + 'static> From<Run<S>> for Job {
     fn from(run: Run<S>) -> Job {
         let parameters = serde_json::to_value(&run).expect("arguments have text keys");
-        Job { common: run.common, scenario: Box::new(run.scenario), parameters }
+        let Run { common, scenario } = run;
+        Job { common, profile: scenario.profile(), scenario: Box::new(scenario), parameters }
     }
 }
 
 impl Job {
     /// The request target.
     pub(crate) fn path(&self) -> &str {
-        self.common.path.as_deref().unwrap_or(self.scenario.path())
+        self.common.path.as_deref().unwrap_or(self.profile.path)
     }
 
     /// All connections that are held at once.
@@ -131,7 +133,7 @@ impl Job {
 impl Command {
     /// The command, whichever scenario it is.
     pub(crate) fn task(self) -> Task {
-        Task::Run(match self {
+        Task::Run(Box::new(match self {
             Command::HttpKeepalive(run) => run.into(),
             Command::WsUpper(run) => run.into(),
             Command::WsIdle(run) => run.into(),
@@ -146,13 +148,13 @@ impl Command {
             Command::Soak(run) => run.into(),
             Command::Memory(arguments) => return Task::Memory(arguments),
             Command::Annotate => return Task::Annotate,
-        })
+        }))
     }
 }
 
 /// What the command line asks for.
 pub(crate) enum Task {
-    Run(Job),
+    Run(Box<Job>),
     Memory(MemoryArguments),
     Annotate,
 }
@@ -168,7 +170,7 @@ mod tests {
         let words = format!("murre-load {arguments}");
         let cli = Cli::try_parse_from(words.split_whitespace())?;
         match cli.command.task() {
-            Task::Run(job) => Ok(job),
+            Task::Run(job) => Ok(*job),
             Task::Memory(_) | Task::Annotate => panic!("{arguments} is not a scenario"),
         }
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use murre_codec::Kind;
 use serde::{Deserialize, Serialize};
 
-use crate::client::ws::{Piece, WsContext};
+use crate::client::Context;
+use crate::client::ws::Piece;
 use crate::engine::score::Fault;
 
 /// A message of the server, with the data that the scenario expects in it.
@@ -44,12 +45,12 @@ impl<'a, D: Deserialize<'a>> ServerMessage<'a, D> {
     }
 
     /// Reads a message. One that cannot be read ends the connection.
-    pub(crate) fn parse(text: &'a [u8], ctx: &mut WsContext<'_>) -> Option<Self> {
+    pub(crate) fn parse(text: &'a [u8], ctx: &mut Context<'_>) -> Option<Self> {
         ServerMessage::read(text).map_err(|error| unreadable(text, &error, ctx)).ok()
     }
 
     /// Ends the connection over a message that should not have come.
-    pub(crate) fn unexpected(&self, ctx: &mut WsContext<'_>) {
+    pub(crate) fn unexpected(&self, ctx: &mut Context<'_>) {
         let ServerMessage { kind, identifier, code, message, .. } = self;
         match &kind[..] {
             "error" => {
@@ -70,13 +71,10 @@ impl<'a, D: Deserialize<'a>> ServerMessage<'a, D> {
 
 /// The pieces of a message that is not whole yet. Most messages come whole and are not copied.
 #[derive(Default)]
-pub(crate) struct MessageBuffer(Option<Box<Part>>);
-
-/// Boxed, so that a client without one has a pointer only.
-#[derive(Default)]
-struct Part {
-    bytes: Vec<u8>,
-}
+pub(crate) struct MessageBuffer(
+    // Boxed, so that a client without pieces has a pointer only.
+    #[expect(clippy::box_collection)] Option<Box<Vec<u8>>>,
+);
 
 impl MessageBuffer {
     /// The message, once its last piece is here.
@@ -84,18 +82,18 @@ impl MessageBuffer {
         if piece.end && self.0.is_none() {
             return Some(Cow::Borrowed(piece.bytes));
         }
-        self.0.get_or_insert_default().bytes.extend_from_slice(piece.bytes);
+        self.0.get_or_insert_default().extend_from_slice(piece.bytes);
         if !piece.end {
             return None;
         }
-        self.0.take().map(|part| Cow::Owned(part.bytes))
+        self.0.take().map(|bytes| Cow::Owned(*bytes))
     }
 
     /// The same of a text; another kind of message ends the connection.
     pub(crate) fn text<'p>(
         &mut self,
         piece: &'p Piece<'_>,
-        ctx: &mut WsContext<'_>,
+        ctx: &mut Context<'_>,
     ) -> Option<Cow<'p, [u8]>> {
         if piece.kind != Kind::Text {
             ctx.fail(Fault::Garbled, "an unexpected binary message");
@@ -106,7 +104,7 @@ impl MessageBuffer {
 }
 
 /// Ends the connection over a message that cannot be read.
-pub(crate) fn unreadable(text: &[u8], error: &serde_json::Error, ctx: &mut WsContext<'_>) {
+pub(crate) fn unreadable(text: &[u8], error: &serde_json::Error, ctx: &mut Context<'_>) {
     let shown = String::from_utf8_lossy(&text[..text.len().min(SHOWN_BYTES)]);
     ctx.fail(Fault::Wrong, format_args!("{error} in `{shown}`"));
 }

@@ -9,13 +9,13 @@
 //! ```
 
 pub(crate) mod channel;
-pub(crate) mod script;
 pub(crate) mod scripted;
 pub(crate) mod ws;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use murre_core::{CloseReason, ConnId, Outbox};
 
 use crate::engine::score::{Fault, Score};
@@ -31,34 +31,34 @@ pub(crate) trait Client {
     /// Whether another connection takes the place of one that departs.
     const RETURNS: bool = false;
 
-    /// Whether the connections are killed and come back in the acts of `storm`.
+    /// Whether the connections are killed and come back in the phases of `storm`.
     const COMES_BACK: bool = false;
 
-    /// A connection is made. The client calls [`ClientContext::ready`] when it is ready.
-    fn connected(&mut self, ctx: &mut ClientContext<'_>) -> Self::State;
+    /// A connection is made. The client calls [`Context::ready`] when it is ready.
+    fn connected(&mut self, ctx: &mut Context<'_>) -> Self::State;
 
     /// Bytes arrived: returns how many are dealt with.
     fn received(
         &mut self,
         state: &mut Self::State,
         input: &mut [u8],
-        ctx: &mut ClientContext<'_>,
+        ctx: &mut Context<'_>,
     ) -> usize;
 
     /// The connection's timer ran out.
-    fn expired(&mut self, state: &mut Self::State, ctx: &mut ClientContext<'_>);
+    fn expired(&mut self, state: &mut Self::State, ctx: &mut Context<'_>);
 
     /// Answers that are still to come, as far as the score has been told of them.
     fn owed(&self, state: &Self::State) -> u32;
 
     /// All connections of all shards are up.
-    fn begin(&mut self, _out: &mut Outbox, _score: &mut Score) {}
+    fn begin(&mut self, _output: &mut Output<'_>) {}
 
     /// Send no new requests; outstanding answers may still come.
-    fn finish(&mut self, out: &mut Outbox, score: &mut Score);
+    fn finish(&mut self, output: &mut Output<'_>);
 
     /// Once in every turn.
-    fn turn(&mut self, _out: &mut Outbox, _score: &mut Score) {}
+    fn turn(&mut self, _output: &mut Output<'_>) {}
 
     /// When there should be a turn at the latest.
     fn wake_at(&self) -> Option<Instant> {
@@ -66,8 +66,8 @@ pub(crate) trait Client {
     }
 
     /// The run is over: close the connection.
-    fn leave(&mut self, id: ConnId, _state: &mut Self::State, out: &mut Outbox) {
-        out.abort(id, CloseReason::Finished);
+    fn leave(&mut self, _state: &mut Self::State, ctx: &mut Context<'_>) {
+        ctx.out.abort(ctx.id, CloseReason::Finished);
     }
 
     /// The connection is over.
@@ -93,15 +93,32 @@ impl ConnState {
     }
 }
 
-/// What a client may use while it handles one connection.
-pub(crate) struct ClientContext<'a> {
-    pub(crate) id: ConnId,
+/// The sending side of a worker's clients.
+pub(crate) struct Output<'a> {
     pub(crate) out: &'a mut Outbox,
     pub(crate) score: &'a mut Score,
-    pub(crate) state: &'a mut ConnState,
+    /// The source of frame masks.
+    pub(crate) masks: &'a mut Rng,
+    /// How long an answer may take.
+    pub(crate) timeout: Duration,
 }
 
-impl ClientContext<'_> {
+/// What a client may use while it handles one connection.
+pub(crate) struct Context<'a> {
+    pub(crate) id: ConnId,
+    pub(crate) state: &'a mut ConnState,
+    pub(crate) out: &'a mut Outbox,
+    pub(crate) score: &'a mut Score,
+    pub(crate) masks: &'a mut Rng,
+    pub(crate) timeout: Duration,
+}
+
+impl Context<'_> {
+    pub(crate) fn output(&mut self) -> Output<'_> {
+        let Context { out, score, masks, timeout, .. } = self;
+        Output { out, score, masks, timeout: *timeout }
+    }
+
     /// The connection is up: the handshake is done and was right.
     pub(crate) fn ready(&mut self) {
         if *self.state == ConnState::Opening {
@@ -131,8 +148,18 @@ impl ClientContext<'_> {
         self.out.abort(self.id, CloseReason::Finished);
     }
 
+    /// Fails the connection because `what` did not happen in time.
+    pub(crate) fn timed_out(&mut self, what: &str) {
+        let timeout = self.timeout;
+        self.fail(Fault::Timeout, format_args!("{what} within {timeout:?}"));
+    }
+
     pub(crate) fn start_timer(&mut self, after: Duration) {
         self.out.set_timer(self.id, self.out.ticks(after));
+    }
+
+    pub(crate) fn clear_timer(&mut self) {
+        self.out.clear_timer(self.id);
     }
 }
 

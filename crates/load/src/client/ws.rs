@@ -1,18 +1,16 @@
 //! The WebSocket side that all WebSocket scenarios share: the upgrade with its check, frames in,
 //! the server's pings answered. A scenario sends and checks messages: [`WsScenario`].
 
-use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use fastrand::Rng;
 use murre_codec::http::{self, ResponseDecoder};
 use murre_codec::{
     CloseCode, Control, Decoded, Decoder, FrameLimits, Item, Kind, OpCode, Role, encode, handshake,
 };
-use murre_core::{ConnId, Outbox, Queued};
+use murre_core::{ConnId, Queued};
 
-use crate::client::{Client, ClientContext, ConnState, hash};
-use crate::engine::score::{Fault, Score};
+use crate::client::{Client, Context, Output, hash};
+use crate::engine::score::Fault;
 
 /// A scenario's virtual clients, once their WebSockets are open.
 pub(crate) trait WsScenario {
@@ -26,32 +24,32 @@ pub(crate) trait WsScenario {
     /// Whether another connection takes the place of one that departs.
     const RETURNS: bool = false;
 
-    /// Whether the connections are killed and come back in the acts of `storm`.
+    /// Whether the connections are killed and come back in the phases of `storm`.
     const COMES_BACK: bool = false;
 
     /// The WebSocket is open.
-    fn open(&mut self, state: &mut Self::State, ctx: &mut WsContext<'_>);
+    fn open(&mut self, state: &mut Self::State, ctx: &mut Context<'_>);
 
     /// The next bytes of a message.
-    fn message(&mut self, state: &mut Self::State, piece: Piece<'_>, ctx: &mut WsContext<'_>);
+    fn message(&mut self, state: &mut Self::State, piece: Piece<'_>, ctx: &mut Context<'_>);
 
     /// An answer to one of our pings, or an unsolicited pong, which is allowed (RFC 6455 section 5.5.3).
-    fn pong(&mut self, _state: &mut Self::State, _payload: &[u8], _ctx: &mut WsContext<'_>) {}
+    fn pong(&mut self, _state: &mut Self::State, _payload: &[u8], _ctx: &mut Context<'_>) {}
 
     /// The connection's timer ran out.
-    fn expired(&mut self, state: &mut Self::State, ctx: &mut WsContext<'_>);
+    fn expired(&mut self, state: &mut Self::State, ctx: &mut Context<'_>);
 
     /// Answers that are still to come.
     fn owed(&self, state: &Self::State) -> u32;
 
     /// All connections are up.
-    fn begin(&mut self, _output: &mut WsOutput<'_>) {}
+    fn begin(&mut self, _output: &mut Output<'_>) {}
 
     /// Send nothing new.
-    fn finish(&mut self, output: &mut WsOutput<'_>);
+    fn finish(&mut self, output: &mut Output<'_>);
 
     /// Once in every turn.
-    fn turn(&mut self, _output: &mut WsOutput<'_>) {}
+    fn turn(&mut self, _output: &mut Output<'_>) {}
 
     /// When there should be a turn at the latest.
     fn wake_at(&self) -> Option<Instant> {
@@ -69,101 +67,50 @@ pub(crate) struct Piece<'a> {
     pub(crate) end: bool,
 }
 
-/// The sending side of a shard's WebSockets.
-pub(crate) struct WsOutput<'a> {
-    pub(crate) out: &'a mut Outbox,
-    pub(crate) score: &'a mut Score,
-    masks: &'a mut Rng,
-}
-
-impl WsOutput<'_> {
+impl Output<'_> {
     /// Sends one masked frame. Returns whether the connection is still there; if it is not, `closed`
     /// follows and counts it.
     pub(crate) fn send(&mut self, id: ConnId, opcode: OpCode, payload: &[u8]) -> bool {
-        let mask = self.masks.u32(..).to_ne_bytes();
-        let queued =
-            self.out.write(id, |out| encode::write_frame(out, opcode, payload, Some(mask)));
-        queued == Queued::Yes
+        let mask = self.mask();
+        self.out.write(id, |out| encode::write_frame(out, opcode, payload, mask)) == Queued::Yes
     }
 
-    /// Sends a frame, and expects an answer to it within `timeout`. The score counts the answer as owed.
-    pub(crate) fn ask(
-        &mut self,
-        id: ConnId,
-        opcode: OpCode,
-        payload: &[u8],
-        timeout: Duration,
-    ) -> bool {
+    /// Sends a frame, and expects an answer to it in time. The score counts the answer as owed.
+    pub(crate) fn ask(&mut self, id: ConnId, opcode: OpCode, payload: &[u8]) -> bool {
         let sent = self.send(id, opcode, payload);
         if sent {
             self.score.owe(1);
-            self.out.set_timer(id, self.out.ticks(timeout));
+            self.out.set_timer(id, self.out.ticks(self.timeout));
         }
         sent
     }
+
+    fn mask(&mut self) -> Option<[u8; 4]> {
+        Some(self.masks.u32(..).to_ne_bytes())
+    }
 }
 
-/// What a scenario may use while it handles one open WebSocket.
-pub(crate) struct WsContext<'a> {
-    pub(crate) id: ConnId,
-    pub(crate) out: &'a mut Outbox,
-    pub(crate) score: &'a mut Score,
-    state: &'a mut ConnState,
-    masks: &'a mut Rng,
-}
-
-impl WsContext<'_> {
-    pub(crate) fn output(&mut self) -> WsOutput<'_> {
-        WsOutput { out: self.out, score: self.score, masks: self.masks }
-    }
-
-    fn client(&mut self) -> ClientContext<'_> {
-        ClientContext { id: self.id, out: self.out, score: self.score, state: self.state }
-    }
-
-    /// See [`ClientContext::ready`].
-    pub(crate) fn ready(&mut self) {
-        self.client().ready();
-    }
-
-    /// See [`ClientContext::leave`].
-    pub(crate) fn leave(&mut self) {
-        self.client().leave();
-    }
-
-    /// See [`ClientContext::fail`].
-    pub(crate) fn fail(&mut self, fault: Fault, detail: impl fmt::Display) {
-        self.client().fail(fault, detail);
-    }
-
-    pub(crate) fn start_timer(&mut self, after: Duration) {
-        self.client().start_timer(after);
-    }
-
-    /// See [`WsOutput::send`].
+impl Context<'_> {
+    /// See [`Output::send`].
     pub(crate) fn send(&mut self, opcode: OpCode, payload: &[u8]) -> bool {
         let id = self.id;
         self.output().send(id, opcode, payload)
     }
 
-    /// See [`WsOutput::ask`].
-    pub(crate) fn ask(&mut self, opcode: OpCode, payload: &[u8], timeout: Duration) -> bool {
+    /// See [`Output::ask`].
+    pub(crate) fn ask(&mut self, opcode: OpCode, payload: &[u8]) -> bool {
         let id = self.id;
-        self.output().ask(id, opcode, payload, timeout)
+        self.output().ask(id, opcode, payload)
     }
 
     /// Sends a command as a text, and starts the timer for its answer.
-    pub(crate) fn command(&mut self, text: &str, timeout: Duration) -> bool {
-        self.start_timer(timeout);
+    pub(crate) fn command(&mut self, text: &str) -> bool {
+        self.start_timer(self.timeout);
         self.send(Kind::Text.opcode(), text.as_bytes())
     }
 
-    pub(crate) fn clear_timer(&mut self) {
-        self.out.clear_timer(self.id);
-    }
-
     pub(crate) fn send_close(&mut self) {
-        let mask = Some(self.masks.u32(..).to_ne_bytes());
+        let mask = self.output().mask();
         // A connection that has gone is closed already.
         let _ =
             self.out.write(self.id, |out| encode::write_close(out, CloseCode::Normal, "", mask));
@@ -175,10 +122,7 @@ pub(crate) struct WsClient<T> {
     scenario: T,
     host: String,
     path: String,
-    /// How long the upgrade may take.
-    timeout: Duration,
     seed: u64,
-    masks: Rng,
     limits: FrameLimits,
 }
 
@@ -200,19 +144,11 @@ impl<T: WsScenario> WsClient<T> {
         scenario: T,
         host: String,
         path: String,
-        timeout: Duration,
         seed: u64,
         max_message_bytes: u32,
     ) -> WsClient<T> {
-        WsClient {
-            scenario,
-            host,
-            path,
-            timeout,
-            seed,
-            masks: Rng::with_seed(seed),
-            limits: FrameLimits { role: Role::Client, max_message_bytes },
-        }
+        let limits = FrameLimits { role: Role::Client, max_message_bytes };
+        WsClient { scenario, host, path, seed, limits }
     }
 
     /// Reads the answer to the upgrade. Returns the bytes it took, 0 while it is not whole.
@@ -220,7 +156,7 @@ impl<T: WsScenario> WsClient<T> {
         &mut self,
         state: &mut State<T::State>,
         input: &[u8],
-        ctx: &mut ClientContext<'_>,
+        ctx: &mut Context<'_>,
     ) -> usize {
         let Stage::Upgrading(decoder) = &mut state.stage else { return 0 };
         let mut fields = http::fields();
@@ -244,8 +180,7 @@ impl<T: WsScenario> WsClient<T> {
         if T::READY_WHEN_OPEN {
             ctx.ready();
         }
-        let mut ctx = context(ctx, &mut self.masks);
-        self.scenario.open(&mut state.scenario, &mut ctx);
+        self.scenario.open(&mut state.scenario, ctx);
         size
     }
 }
@@ -256,12 +191,12 @@ impl<T: WsScenario> Client for WsClient<T> {
     const RETURNS: bool = T::RETURNS;
     const COMES_BACK: bool = T::COMES_BACK;
 
-    fn connected(&mut self, ctx: &mut ClientContext<'_>) -> Self::State {
+    fn connected(&mut self, ctx: &mut Context<'_>) -> Self::State {
         let key = key(self.seed, ctx.id.index());
         let (host, path) = (&self.host, &self.path);
         // Gone: `closed` follows and counts it.
         let _ = ctx.out.write(ctx.id, |out| handshake::request(out, host, path, &key, None));
-        ctx.start_timer(self.timeout);
+        ctx.start_timer(ctx.timeout);
         State { stage: Stage::Upgrading(ResponseDecoder::default()), scenario: T::State::default() }
     }
 
@@ -269,7 +204,7 @@ impl<T: WsScenario> Client for WsClient<T> {
         &mut self,
         state: &mut Self::State,
         input: &mut [u8],
-        ctx: &mut ClientContext<'_>,
+        ctx: &mut Context<'_>,
     ) -> usize {
         let mut at = self.upgraded(state, input, ctx);
         loop {
@@ -286,35 +221,22 @@ impl<T: WsScenario> Client for WsClient<T> {
                 }
             };
             at += consumed;
-            let Some(item) = item else {
+            match item {
+                Some(item) => handle(&mut self.scenario, &mut state.scenario, item, ctx),
+                None if consumed == 0 => return at,
                 // A frame without payload may be consumed and be nothing to tell.
-                if consumed == 0 {
-                    return at;
-                }
-                continue;
-            };
-            handle(
-                &mut self.scenario,
-                &mut state.scenario,
-                item,
-                &mut context(ctx, &mut self.masks),
-            );
+                None => {}
+            }
             if ctx.state.is_over() {
                 return input.len();
             }
         }
     }
 
-    fn expired(&mut self, state: &mut Self::State, ctx: &mut ClientContext<'_>) {
+    fn expired(&mut self, state: &mut Self::State, ctx: &mut Context<'_>) {
         match state.stage {
-            Stage::Upgrading(_) => {
-                let timeout = self.timeout;
-                ctx.fail(Fault::Timeout, format_args!("no upgrade within {timeout:?}"));
-            }
-            Stage::Open(_) => {
-                let mut ctx = context(ctx, &mut self.masks);
-                self.scenario.expired(&mut state.scenario, &mut ctx);
-            }
+            Stage::Upgrading(_) => ctx.timed_out("no upgrade"),
+            Stage::Open(_) => self.scenario.expired(&mut state.scenario, ctx),
             Stage::Leaving => {}
         }
     }
@@ -323,16 +245,16 @@ impl<T: WsScenario> Client for WsClient<T> {
         self.scenario.owed(&state.scenario)
     }
 
-    fn begin(&mut self, out: &mut Outbox, score: &mut Score) {
-        self.scenario.begin(&mut WsOutput { out, score, masks: &mut self.masks });
+    fn begin(&mut self, output: &mut Output<'_>) {
+        self.scenario.begin(output);
     }
 
-    fn finish(&mut self, out: &mut Outbox, score: &mut Score) {
-        self.scenario.finish(&mut WsOutput { out, score, masks: &mut self.masks });
+    fn finish(&mut self, output: &mut Output<'_>) {
+        self.scenario.finish(output);
     }
 
-    fn turn(&mut self, out: &mut Outbox, score: &mut Score) {
-        self.scenario.turn(&mut WsOutput { out, score, masks: &mut self.masks });
+    fn turn(&mut self, output: &mut Output<'_>) {
+        self.scenario.turn(output);
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -341,11 +263,9 @@ impl<T: WsScenario> Client for WsClient<T> {
 
     /// Sends a close frame. The server answers it and closes first (RFC 6455 section 7.1.1), so
     /// that nothing of the connection is left on our side.
-    fn leave(&mut self, id: ConnId, state: &mut Self::State, out: &mut Outbox) {
+    fn leave(&mut self, state: &mut Self::State, ctx: &mut Context<'_>) {
         state.stage = Stage::Leaving;
-        let mask = Some(self.masks.u32(..).to_ne_bytes());
-        // Gone: then it is over already.
-        let _ = out.write(id, |out| encode::write_close(out, CloseCode::Normal, "", mask));
+        ctx.send_close();
     }
 
     fn closed(&mut self, state: Self::State) {
@@ -353,17 +273,12 @@ impl<T: WsScenario> Client for WsClient<T> {
     }
 }
 
-/// Narrows a client's context to that of an open WebSocket.
-fn context<'a>(ctx: &'a mut ClientContext<'_>, masks: &'a mut Rng) -> WsContext<'a> {
-    WsContext { id: ctx.id, out: ctx.out, score: ctx.score, state: ctx.state, masks }
-}
-
 /// Handles one item.
 fn handle<T: WsScenario>(
     scenario: &mut T,
     state: &mut T::State,
     item: Item<'_>,
-    ctx: &mut WsContext<'_>,
+    ctx: &mut Context<'_>,
 ) {
     match item {
         Item::Data { kind, bytes, end, .. } => {

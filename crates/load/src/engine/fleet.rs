@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use murre_core::{CloseReason, ConnId, Outbox, Protocol};
 
-use crate::client::{Client, ClientContext, ConnState};
+use crate::client::{Client, ConnState, Context, Output};
 use crate::engine::orders::{Event, Order, Phase};
+use crate::engine::pace::{PAUSE_MIN, Pace};
 use crate::engine::reconnects::Reconnects;
 use crate::engine::score::{Fault, Score};
 use crate::engine::share::Share;
@@ -18,6 +20,9 @@ use crate::engine::{Scored, WorkerParts};
 pub(crate) struct Fleet<C> {
     client: C,
     score: Score,
+    masks: Rng,
+    /// How long an answer may take.
+    timeout: Duration,
     share: Share,
     events: Sender<Event>,
     stage: Stage,
@@ -25,9 +30,7 @@ pub(crate) struct Fleet<C> {
     begun: u64,
     /// Connections on their way: from the connect until they are ready, or are not to be.
     opening: u32,
-    /// Connects that the rate allows now.
-    tokens: f64,
-    refilled: Instant,
+    pace: Pace,
     /// When the rate allows the next connect, if the fleet waits for it.
     resume_at: Option<Instant>,
     /// `Event::Failing` is sent once.
@@ -60,18 +63,21 @@ impl<C: Client> Fleet<C> {
     pub(crate) const MEMBER_BYTES: usize =
         murre_core::CONN_BYTES + murre_core::TIMER_BYTES + size_of::<Option<Member<C::State>>>();
 
-    pub(crate) fn new(client: C, WorkerParts { score, share, events }: WorkerParts) -> Fleet<C> {
+    /// `seed` is that of the frames' masks, `timeout` how long an answer may take.
+    pub(crate) fn new(client: C, seed: u64, timeout: Duration, parts: WorkerParts) -> Fleet<C> {
         const { assert!(Self::MEMBER_BYTES <= MEMBER_BYTES_MAX) };
+        let WorkerParts { score, share, events } = parts;
         Fleet {
             client,
             score,
+            masks: Rng::with_seed(seed),
+            timeout,
+            pace: Pace::new(share.connect_rate, BURST),
             share,
             events,
             stage: Stage::Waiting,
             begun: 0,
             opening: 0,
-            tokens: 0.0,
-            refilled: Instant::now(),
             resume_at: None,
             failing: false,
             killed: false,
@@ -81,19 +87,16 @@ impl<C: Client> Fleet<C> {
 
     /// Opens missing connections, as far as the rate and the bound on handshakes in progress allow.
     fn connect(&mut self, out: &mut Outbox) {
-        self.refill(out.now());
         self.resume_at = None;
         while out.live() < self.share.conns && self.opening < OPENING_MAX && !self.failing {
-            if self.tokens < 1.0 {
-                let missing = (1.0 - self.tokens) / self.share.connect_rate;
-                let pause = PACE_MIN.max(Duration::from_secs_f64(missing));
-                self.resume_at = Some(out.now() + pause);
+            if let Err(later) = self.pace.allows(out.now()) {
+                self.resume_at = Some(later);
                 return;
             }
             if self.open(out).is_none() {
                 return;
             }
-            self.tokens -= 1.0;
+            self.pace.take(1, out.now());
         }
     }
 
@@ -121,8 +124,7 @@ impl<C: Client> Fleet<C> {
         };
         self.score.phase(out.now(), self.reconnects.is_some());
         if self.killed {
-            let all = (0..self.share.conns).filter_map(|index| out.at(index));
-            all.collect::<Vec<_>>().into_iter().for_each(|id| out.abort(id, CloseReason::Finished));
+            self.share.abort_all(out);
         }
     }
 
@@ -134,7 +136,7 @@ impl<C: Client> Fleet<C> {
             let reconnects = self.reconnects.as_mut().expect("it had one due");
             match opened {
                 Some(id) => reconnects.tries_in(id.index(), tries),
-                None => return reconnects.wait(tries, out.now() + PACE_MIN),
+                None => return reconnects.wait(tries, out.now() + PAUSE_MIN),
             }
         }
         self.resume_at = self.reconnects.as_ref().and_then(Reconnects::next_at);
@@ -147,26 +149,31 @@ impl<C: Client> Fleet<C> {
         }
     }
 
-    fn refill(&mut self, now: Instant) {
-        if self.share.connect_rate == 0.0 {
-            self.tokens = f64::INFINITY;
-            return;
+    /// Lets the client handle an event of one connection, and counts a change of the connection's state.
+    fn handle<R>(
+        &mut self,
+        id: ConnId,
+        conn: &mut ConnState,
+        out: &mut Outbox,
+        event: impl FnOnce(&mut C, &mut Context<'_>) -> R,
+    ) -> R {
+        let before = *conn;
+        let Fleet { client, score, masks, timeout, .. } = self;
+        let mut ctx = Context { id, state: conn, out, score, masks, timeout: *timeout };
+        let result = event(client, &mut ctx);
+        if *conn != before {
+            if before == ConnState::Opening {
+                self.opening -= 1;
+            }
+            self.report();
         }
-        let passed = now.saturating_duration_since(self.refilled).as_secs_f64();
-        self.refilled = now;
-        let most = (self.share.connect_rate * BURST_SECONDS).max(1.0);
-        self.tokens = (self.tokens + passed * self.share.connect_rate).min(most);
+        result
     }
 
-    /// A client has handled an event: counts a change of its connection's state.
-    fn state_changed(&mut self, before: ConnState, after: ConnState) {
-        if before == after {
-            return;
-        }
-        if before == ConnState::Opening {
-            self.opening -= 1;
-        }
-        self.report();
+    /// Lets the client handle an event of all connections.
+    fn handle_all(&mut self, out: &mut Outbox, event: fn(&mut C, &mut Output<'_>)) {
+        let Fleet { client, score, masks, timeout, .. } = self;
+        event(client, &mut Output { out, score, masks, timeout: *timeout });
     }
 
     fn report(&mut self) {
@@ -197,8 +204,7 @@ impl<C: Client> Protocol for Fleet<C> {
 
     fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
         let mut conn = ConnState::Opening;
-        let mut ctx = ClientContext { id, out, score: &mut self.score, state: &mut conn };
-        let state = self.client.connected(&mut ctx);
+        let state = self.handle(id, &mut conn, out, |client, ctx| client.connected(ctx));
         Member { conn, state }
     }
 
@@ -216,23 +222,19 @@ impl<C: Client> Protocol for Fleet<C> {
         input: &mut [u8],
         out: &mut Outbox,
     ) -> usize {
-        let before = member.conn;
-        let mut ctx = ClientContext { id, out, score: &mut self.score, state: &mut member.conn };
-        let consumed = self.client.received(&mut member.state, input, &mut ctx);
-        self.state_changed(before, member.conn);
-        consumed
+        let Member { conn, state } = member;
+        self.handle(id, conn, out, |client, ctx| client.received(state, input, ctx))
     }
 
     fn expired(&mut self, id: ConnId, member: &mut Self::State, out: &mut Outbox) {
-        let before = member.conn;
-        let mut ctx = ClientContext { id, out, score: &mut self.score, state: &mut member.conn };
-        self.client.expired(&mut member.state, &mut ctx);
-        self.state_changed(before, member.conn);
+        let Member { conn, state } = member;
+        self.handle(id, conn, out, |client, ctx| client.expired(state, ctx));
     }
 
     fn leave(&mut self, id: ConnId, member: &mut Self::State, out: &mut Outbox) {
-        match member.conn {
-            ConnState::Ready => self.client.leave(id, &mut member.state, out),
+        let Member { conn, state } = member;
+        match conn {
+            ConnState::Ready => self.handle(id, conn, out, |client, ctx| client.leave(state, ctx)),
             ConnState::Opening | ConnState::Failed | ConnState::Leaving => {
                 out.abort(id, CloseReason::Finished);
             }
@@ -266,7 +268,6 @@ impl<C: Client> Protocol for Fleet<C> {
         match order {
             Order::Start => {
                 self.stage = Stage::Connecting;
-                self.refilled = out.now();
                 if self.share.conns == 0 {
                     self.report();
                 }
@@ -275,14 +276,14 @@ impl<C: Client> Protocol for Fleet<C> {
                 self.stage = Stage::Holding;
                 self.resume_at = None;
                 self.score.hold(out.now());
-                self.client.begin(out, &mut self.score);
+                self.handle_all(out, C::begin);
             }
             Order::Phase(phase) if C::COMES_BACK => self.phase(phase, out),
             Order::Phase(_) => self.score.phase(out.now(), false),
             // The turn follows.
             Order::Wake => {}
             Order::Finish => {
-                self.client.finish(out, &mut self.score);
+                self.handle_all(out, C::finish);
                 self.tell(Event::Finished);
             }
             Order::Leave { over } => {
@@ -304,7 +305,7 @@ impl<C: Client> Protocol for Fleet<C> {
         if self.reconnects.is_some() {
             self.come_back(out);
         }
-        self.client.turn(out, &mut self.score);
+        self.handle_all(out, C::turn);
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -316,8 +317,5 @@ impl<C: Client> Protocol for Fleet<C> {
 /// then wait a second for the SYN that was dropped.
 const OPENING_MAX: u32 = 256;
 
-/// A paced worker opens all connections that became due meanwhile, so that it does not wake for each.
-const PACE_MIN: Duration = Duration::from_millis(1);
-
 /// How much of its rate a paced worker may catch up on at once.
-const BURST_SECONDS: f64 = 0.05;
+const BURST: Duration = Duration::from_millis(50);

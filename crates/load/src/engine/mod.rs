@@ -4,14 +4,17 @@
 //!   workers      one thread each, with a ring of its own
 //!      └─▶ fleet     connects, holds and counts the clients of a thread; reconnects after a storm
 //!   orders       messages between the threads; wakeups: one worker wakes another
-//!   score        counts and latencies
+//!   pace         the rate of connects
+//!   score        counts; times: latencies
 //! ```
 
 pub(crate) mod fleet;
 pub(crate) mod orders;
+pub(crate) mod pace;
 mod reconnects;
 pub(crate) mod score;
 pub(crate) mod share;
+pub(crate) mod times;
 pub(crate) mod wakeups;
 pub(crate) mod workers;
 

@@ -1,13 +1,11 @@
-//! Counts of one worker's virtual clients, which the main thread reads at any time, and latencies, which
-//! it collects at the end.
+//! Counts of one worker's virtual clients, which the main thread reads at any time.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-use murre_record::{CountedFrom, Latency};
+use crate::engine::times::{Times, empty_histogram};
 
 /// A failure of one connection. Each ends the connection and is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,37 +71,56 @@ impl Tally {
         self.ready.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn answered(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn owed(&self) -> u64 {
-        self.owed.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn response_us(&self) -> u64 {
-        self.response_us.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn message_bytes(&self) -> u64 {
-        self.message_bytes.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn faults(&self, fault: Fault) -> u64 {
-        self.faults[fault as usize].load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn missed(&self, fault: Fault) -> u64 {
-        self.missed[fault as usize].load(Ordering::Relaxed)
+    /// Adds the counts to those of other shards.
+    pub(crate) fn add_to(&self, totals: &mut Totals) {
+        // Read first, so that every answer is counted where none is owed. One worker may owe an answer that
+        // another receives: only the sum is a number of answers.
+        totals.owed = totals.owed.wrapping_add(self.owed.load(Ordering::Acquire));
+        totals.ready += self.ready();
+        totals.answered += self.answered.load(Ordering::Relaxed);
+        totals.response_us += self.response_us.load(Ordering::Relaxed);
+        totals.message_bytes += self.message_bytes.load(Ordering::Relaxed);
+        for kind in 0..Fault::ALL.len() {
+            totals.faults[kind] += self.faults[kind].load(Ordering::Relaxed);
+            totals.missed[kind] += self.missed[kind].load(Ordering::Relaxed);
+        }
     }
 
     /// Faults of any kind.
     pub(crate) fn faults_all(&self) -> u64 {
-        Fault::ALL.iter().map(|&fault| self.faults(fault)).sum()
+        self.faults.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     pub(crate) fn first_fault(&self) -> Option<&str> {
         self.first_fault.get().map(String::as_str)
+    }
+}
+
+/// All shards' counts together, at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) ready: u64,
+    pub(crate) answered: u64,
+    pub(crate) owed: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) response_us: u64,
+    pub(crate) message_bytes: u64,
+    pub(crate) faults: [u64; Fault::ALL.len()],
+    pub(crate) missed: [u64; Fault::ALL.len()],
+}
+
+impl Totals {
+    pub(crate) fn missed_all(&self) -> u64 {
+        self.missed.iter().sum()
+    }
+
+    pub(crate) fn faults_all(&self) -> u64 {
+        self.faults.iter().sum()
+    }
+
+    pub(crate) fn faults(&self, fault: Fault) -> u64 {
+        self.faults[fault as usize]
     }
 }
 
@@ -122,38 +139,6 @@ impl Micros {
     /// The time that has passed since `earlier`.
     pub(crate) fn since(self, earlier: Micros) -> Duration {
         Duration::from_micros(u64::from(self.0.wrapping_sub(earlier.0)))
-    }
-}
-
-/// The hold phase's times, in microseconds.
-#[derive(Clone, Debug)]
-pub(crate) struct Times {
-    /// From request to answer; of publications from the server, since they were sent.
-    pub(crate) latency: Histogram<u64>,
-    /// Of publications, until the last subscriber had them.
-    pub(crate) over: Histogram<u64>,
-    /// Of the pings of connections beside.
-    pub(crate) beside: Histogram<u64>,
-    /// The same as `latency`, of each act: where there are several.
-    pub(crate) phases: Vec<Histogram<u64>>,
-}
-
-impl Times {
-    pub(crate) fn none() -> Times {
-        let [latency, over, beside] = [(); 3].map(|()| empty_histogram());
-        Times { latency, over, beside, phases: Vec::new() }
-    }
-
-    pub(crate) fn add(&mut self, other: &Times) {
-        let own = [&mut self.latency, &mut self.over, &mut self.beside];
-        for (own, other) in own.into_iter().zip([&other.latency, &other.over, &other.beside]) {
-            own.add(other).expect("histograms with the same bounds");
-        }
-        let acts = self.phases.len().max(other.phases.len());
-        self.phases.resize_with(acts, empty_histogram);
-        for (own, other) in self.phases.iter_mut().zip(&other.phases) {
-            own.add(other).expect("histograms with the same bounds");
-        }
     }
 }
 
@@ -306,28 +291,17 @@ impl Score {
 /// The error of rounding.
 const MICROSECOND: Duration = Duration::from_micros(1);
 
-/// 1 us to 71 minutes, three digits.
-pub(crate) fn empty_histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, u64::from(u32::MAX), 3).expect("constant bounds that are valid")
-}
-
-/// The quantiles of a histogram, for the record.
-pub(crate) fn latency(histogram: &Histogram<u64>, counted_from: CountedFrom) -> Latency {
-    let at = |quantile| histogram.value_at_quantile(quantile);
-    Latency {
-        counted_from,
-        count: histogram.len(),
-        p50: at(0.5),
-        p90: at(0.9),
-        p99: at(0.99),
-        p99_9: at(0.999),
-        max: histogram.max(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use hdrhistogram::Histogram;
+
     use super::*;
+
+    fn totals(score: &Score) -> Totals {
+        let mut totals = Totals::default();
+        score.tally().add_to(&mut totals);
+        totals
+    }
 
     /// Shows that a late client is charged, that the connect phase is not, and that the wrap
     /// of the small clock does no harm.
@@ -342,8 +316,7 @@ mod tests {
         score.answered(before, at(4001));
         let due = score.micros(at(4290));
         score.answered(due, at(4300));
-        assert_eq!(score.tally().owed(), 1);
-        assert_eq!(score.tally().answered(), 2);
+        assert_eq!((totals(&score).owed, totals(&score).answered), (1, 2));
         let latency = &score.times().latency;
         assert_eq!(latency.len(), 1);
         assert!((9_990_000..=10_010_000).contains(&latency.max()), "{}", latency.max());
@@ -381,8 +354,7 @@ mod tests {
         score.phase(Instant::now(), true);
         score.missed(Fault::Refused, "");
         score.missed(Fault::Wrong, "");
-        assert_eq!(score.tally().faults_all(), 2);
-        assert_eq!(score.tally().missed(Fault::Refused), 1);
+        assert_eq!((totals(&score).faults_all(), totals(&score).missed_all()), (2, 1));
     }
 
     /// Shows that faults are counted by kind and the first one is described.
@@ -391,17 +363,7 @@ mod tests {
         let score = Score::new(Instant::now());
         score.fault(Fault::Wrong, "expected `a`, got `b`");
         score.fault(Fault::Lost, "reset");
-        assert_eq!(score.tally().faults(Fault::Wrong), 1);
-        assert_eq!(score.tally().faults_all(), 2);
+        assert_eq!((totals(&score).faults(Fault::Wrong), totals(&score).faults_all()), (1, 2));
         assert_eq!(score.tally().first_fault(), Some("wrong: expected `a`, got `b`"));
-    }
-
-    /// Shows which numbers of the histogram the record takes, in microseconds.
-    #[test]
-    fn a_latency_has_the_quantiles_of_its_histogram() {
-        let mut histogram = empty_histogram();
-        (1..=1000).for_each(|micros| histogram.record(micros).unwrap());
-        let latency = latency(&histogram, CountedFrom::Due);
-        assert_eq!((latency.count, latency.p50, latency.p99, latency.max), (1000, 500, 990, 1000));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use murre_core::{CloseReason, Outbox};
+
 /// Which connection goes where: the `i`-th of all to target `i` modulo the targets, and from the
 /// next source each time the targets have all had one.
 #[derive(Clone, Debug)]
@@ -29,6 +31,14 @@ pub(crate) struct Share {
     /// Connects per second; 0 is as fast as they go.
     pub(crate) connect_rate: f64,
     pub(crate) errors_max: u64,
+}
+
+impl Share {
+    /// Resets all connections of the worker.
+    pub(crate) fn abort_all(&self, out: &mut Outbox) {
+        let all: Vec<_> = (0..self.conns).filter_map(|index| out.at(index)).collect();
+        all.into_iter().for_each(|id| out.abort(id, CloseReason::Finished));
+    }
 }
 
 /// One worker's part of `all`; parts differ by one at most.

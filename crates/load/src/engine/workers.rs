@@ -14,8 +14,9 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::engine::orders::{Event, Order};
-use crate::engine::score::{Fault, Score, Tally, Times};
+use crate::engine::score::{Score, Tally, Totals};
 use crate::engine::share::Share;
+use crate::engine::times::Times;
 use crate::engine::wakeups::Wakeups;
 use crate::engine::{Scored, WorkerParts};
 
@@ -47,34 +48,6 @@ pub(crate) struct WorkerConfig {
     pub(crate) events: Sender<Event>,
 }
 
-/// All shards' counts together, at one moment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) ready: u64,
-    pub(crate) answered: u64,
-    pub(crate) owed: u64,
-    pub(crate) bytes_in: u64,
-    pub(crate) bytes_out: u64,
-    pub(crate) response_us: u64,
-    pub(crate) message_bytes: u64,
-    pub(crate) faults: [u64; Fault::ALL.len()],
-    pub(crate) missed: [u64; Fault::ALL.len()],
-}
-
-impl Totals {
-    pub(crate) fn missed_all(&self) -> u64 {
-        self.missed.iter().sum()
-    }
-
-    pub(crate) fn faults_all(&self) -> u64 {
-        self.faults.iter().sum()
-    }
-
-    pub(crate) fn faults(&self, fault: Fault) -> u64 {
-        self.faults[fault as usize]
-    }
-}
-
 impl Workers {
     /// Starts a thread per config. They connect when they are told to.
     pub(crate) fn new(
@@ -104,18 +77,9 @@ impl Workers {
     pub(crate) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for Worker { tally, counters, .. } in &self.workers {
-            totals.ready += tally.ready();
-            totals.answered += tally.answered();
-            // An answer may be owed by one worker and received by another: only the sum is a number of answers.
-            totals.owed = totals.owed.wrapping_add(tally.owed());
-            totals.response_us += tally.response_us();
-            totals.message_bytes += tally.message_bytes();
+            tally.add_to(&mut totals);
             totals.bytes_in += counters.bytes_in.get();
             totals.bytes_out += counters.bytes_out.get();
-            for fault in Fault::ALL {
-                totals.faults[fault as usize] += tally.faults(fault);
-                totals.missed[fault as usize] += tally.missed(fault);
-            }
         }
         totals
     }

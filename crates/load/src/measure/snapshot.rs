@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::workers::{Totals, Workers};
+use crate::engine::score::Totals;
+use crate::engine::workers::Workers;
 use crate::measure::machine;
 use murre_record::{Connect, Hold};
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use murre_record::Row;
 
-use crate::engine::workers::Totals;
+use crate::engine::score::Totals;
 
 /// The lines of a run under way.
 pub(crate) struct Columns {
@@ -145,7 +145,7 @@ const HEADINGS: [(&str, usize); 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::score::empty_histogram;
+    use crate::engine::times::empty_histogram;
 
     /// Shows every column, that a line comes every 15 s, and that the last one comes at the end.
     #[test]

@@ -15,7 +15,6 @@ mod storm;
 mod visits;
 
 use std::fs;
-use std::path::Path;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -26,7 +25,7 @@ use murre_record::{Memory, ProcessMemory};
 use nix::sys::signal::{SigSet, Signal};
 
 use self::columns::Columns;
-use self::phases::{Ended, QUIET, Run};
+use self::phases::{Early, QUIET, Run};
 use self::record::{Record, Results};
 use crate::cli::Job;
 use crate::engine::orders::{Event, Order};
@@ -47,18 +46,18 @@ pub(crate) fn run(job: Job) -> anyhow::Result<Record> {
     if let Some(cpus) = &job.common.cpus {
         workers::pin(&cpus.0).with_context(|| format!("cannot pin to the cores {:?}", cpus.0))?;
     }
-    if let Some(Some(path)) = job.scenario.columns() {
+    if let Some(Some(path)) = &job.profile.columns {
         // Before the run, so that no run ends without its columns.
         fs::write(path, "").with_context(|| format!("cannot write to {}", path.display()))?;
     }
-    let workers = plan.shards + job.scenario.workers_apart();
+    let workers = plan.shards + job.profile.workers_apart;
     let wakeups = Wakeups::new(workers);
     let setup = Setup {
         common: &job.common,
         path: job.path(),
         workers,
         wakeups: &wakeups,
-        in_flight_bytes: job.scenario.in_flight_bytes(),
+        in_flight_bytes: job.profile.in_flight_bytes,
     };
     let configs = worker_configs(&job, &plan, workers, &sender);
     let start = |config| job.scenario.start(&setup, config);
@@ -122,8 +121,8 @@ fn worker_configs(
                 errors_max: common.max_errors,
             },
             epoch,
-            max_send_bytes: SEND_BYTES_MAX.max(2 * job.scenario.in_flight_bytes()),
-            tick: job.scenario.tick(),
+            max_send_bytes: SEND_BYTES_MAX.max(2 * job.profile.in_flight_bytes),
+            tick: job.profile.tick,
             events: events.clone(),
         }
     };
@@ -143,8 +142,8 @@ fn go(mut run: Run, plan: Plan, before: &Before) -> Record {
     let connected = run.connect();
     let full = run.snapshot();
     let (mut held, mut rows, mut own_bytes, mut memory) = (None, Vec::new(), None, None);
-    if connected == Ended::Done {
-        if run.job.scenario.columns().is_some() {
+    if connected.is_ok() {
+        if run.job.profile.columns.is_some() {
             run.columns = Some(Columns::new(run.job.conns_all(), full.at, full.totals));
         }
         let ended = hold(&mut run, full.at);
@@ -152,11 +151,12 @@ fn go(mut run: Run, plan: Plan, before: &Before) -> Record {
         held = Some(end);
         if let Some(columns) = run.columns.take() {
             rows = columns.finish(end.at, &end.totals);
-            let csv: Option<&Path> = run.job.scenario.columns().flatten();
-            let written = csv.map_or(Ok(()), |path| fs::write(path, columns::csv(&rows)));
-            run.reasons.extend(written.err().map(|error| format!("the columns: {error}")));
+            let csv = run.job.profile.columns.iter().flatten();
+            let written = csv.map(|path| fs::write(path, columns::csv(&rows)));
+            let errors = written.filter_map(Result::err);
+            run.reasons.extend(errors.map(|error| format!("the columns: {error}")));
         }
-        if ended == Ended::Done && run.finish() == Ended::Done {
+        if ended.and_then(|()| run.finish()).is_ok() {
             (own_bytes, memory) = measure(&mut run, &plan, before);
         }
     }
@@ -184,7 +184,7 @@ fn go(mut run: Run, plan: Plan, before: &Before) -> Record {
     results.record(run, &times)
 }
 
-fn hold(run: &mut Run, begun: Instant) -> Ended {
+fn hold(run: &mut Run, begun: Instant) -> Result<(), Early> {
     run.workers.tell(Order::Begin);
     run.show(Duration::ZERO, true);
     match run.job.scenario.hold_plan(&run.job.common) {

@@ -9,7 +9,8 @@ use murre_record::{Series, SoakFacts, StormFacts};
 use crate::cli::Job;
 use crate::engine::orders::{Event, Order, Phase};
 use crate::engine::score::Fault;
-use crate::engine::workers::{Totals, Workers};
+use crate::engine::score::Totals;
+use crate::engine::workers::Workers;
 use crate::measure::reading::process_memory;
 use crate::measure::snapshot::Snapshot;
 use crate::run::columns::Columns;
@@ -36,14 +37,8 @@ pub(super) struct Run {
     pub(super) interrupted: bool,
 }
 
-/// How a phase ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// As it should.
-    Done,
-    /// The rest of the run makes no sense: interrupted, or failed for a reason that is noted.
-    Early,
-}
+/// The rest of the run makes no sense: it was interrupted, or failed for a reason that is noted.
+pub(super) struct Early;
 
 impl Run {
     pub(super) fn new(job: Job, workers: Workers) -> Run {
@@ -84,23 +79,19 @@ impl Run {
     // ---- phases ----
 
     /// Until all connections are up.
-    pub(super) fn connect(&mut self) -> Ended {
+    pub(super) fn connect(&mut self) -> Result<(), Early> {
         self.workers.tell(Order::Start);
         let conns = self.job.conns_all();
         let mut most = 0;
         let mut stalled_at = Instant::now() + self.patience();
         loop {
-            match self.next(stalled_at, Duration::ZERO) {
-                Some(Event::Interrupted) => return self.interrupt(),
-                Some(Event::Died(error)) => return self.fail(format!("a worker ended: {error}")),
-                Some(Event::Failing | Event::Full | Event::Finished) | None => {}
-            }
+            self.next(stalled_at, Duration::ZERO)?;
             let totals = self.workers.totals();
             if totals.faults_all() > self.job.common.max_errors {
                 return self.fail(format!("{} of {conns} connections reached", totals.ready));
             }
             if totals.ready == conns {
-                return Ended::Done;
+                return Ok(());
             }
             if totals.ready > most {
                 most = totals.ready;
@@ -128,13 +119,13 @@ impl Run {
     }
 
     /// A part of the hold phase that lasts for `span`, and until it is `done`. Returns how long it took
-    /// until then; `None` if the run is over.
+    /// until then.
     pub(super) fn phase(
         &mut self,
         phase: Phase,
         span: Duration,
         done: impl Fn(&Totals) -> bool,
-    ) -> Option<Duration> {
+    ) -> Result<Duration, Early> {
         let begin = self.snapshot();
         self.phases.push((phase, begin));
         self.workers.tell(Order::Phase(phase));
@@ -145,63 +136,48 @@ impl Run {
             let totals = self.workers.totals();
             if totals.faults_all() > self.job.common.max_errors {
                 // `judge` names the faults. Waiting for lost connections would not end.
-                return None;
+                return Err(Early);
             }
             let after = begin.at.elapsed();
             if done_after.is_none() && done(&totals) {
                 done_after = Some(after);
             }
-            if done_after.is_some() && after >= span {
-                return done_after;
+            if let Some(done_after) = done_after.filter(|_| after >= span) {
+                return Ok(done_after);
             }
             if totals.ready != ready {
                 (ready, moved) = (totals.ready, Instant::now());
             } else if done_after.is_none() && moved.elapsed() > STALLED {
-                let all = self.job.conns_all();
-                let name = phase.name();
-                self.fail(format!("{name}: {ready} of {all} connections, then no change"));
-                return None;
+                let (name, all) = (phase.name(), self.job.conns_all());
+                return self.fail(format!("{name}: {ready} of {all} connections, then no change"));
             }
-            match self.next(Instant::now() + POLL, self.phases[0].1.at.elapsed()) {
-                Some(Event::Interrupted) => self.interrupt(),
-                Some(Event::Died(error)) => self.fail(format!("a worker ended: {error}")),
-                Some(Event::Failing | Event::Full | Event::Finished) | None => continue,
-            };
-            return None;
+            self.next(Instant::now() + POLL, self.phases[0].1.at.elapsed())?;
         }
     }
 
     /// One part, for the whole duration.
-    pub(super) fn hold(&mut self, begun: Instant) -> Ended {
+    pub(super) fn hold(&mut self, begun: Instant) -> Result<(), Early> {
         let end = begun + self.job.common.duration;
         while Instant::now() < end {
-            match self.next(end, begun.elapsed()) {
-                Some(Event::Interrupted) => return self.interrupt(),
-                Some(Event::Died(error)) => return self.fail(format!("a worker ended: {error}")),
-                Some(Event::Failing | Event::Full | Event::Finished) | None => {}
-            }
+            self.next(end, begun.elapsed())?;
             if self.workers.totals().ready == 0 {
                 return self.fail("no connection is left".to_owned());
             }
         }
-        Ended::Done
+        Ok(())
     }
 
     /// Sends no new requests, and waits for the outstanding answers.
-    pub(super) fn finish(&mut self) -> Ended {
+    pub(super) fn finish(&mut self) -> Result<(), Early> {
         self.workers.tell(Order::Finish);
         let end = Instant::now() + self.job.common.timeout + SECOND;
         let mut finished = 0;
         loop {
-            match self.next(Instant::now() + POLL, Duration::ZERO) {
-                Some(Event::Finished) => finished += 1,
-                Some(Event::Interrupted) => return self.interrupt(),
-                Some(Event::Died(error)) => return self.fail(format!("a worker ended: {error}")),
-                Some(Event::Failing | Event::Full) | None => {}
-            }
+            let event = self.next(Instant::now() + POLL, Duration::ZERO)?;
+            finished += usize::from(matches!(event, Some(Event::Finished)));
             let owed = self.workers.totals().owed;
             if finished == self.workers.count() && owed == 0 {
-                return Ended::Done;
+                return Ok(());
             }
             if Instant::now() >= end {
                 return self.fail(format!("{owed} answers never came"));
@@ -211,8 +187,9 @@ impl Run {
 
     // ---- while a phase runs ----
 
-    /// Waits for the next event, but not beyond `until`; takes a sample whenever a second is over.
-    fn next(&mut self, until: Instant, held: Duration) -> Option<Event> {
+    /// Waits for the next event, but not beyond `until`; takes a sample whenever a second is over. An event that
+    /// ends the run is an error.
+    fn next(&mut self, until: Instant, held: Duration) -> Result<Option<Event>, Early> {
         let stop = until.min(self.next_sample);
         let event = match self
             .workers
@@ -237,7 +214,14 @@ impl Run {
                 self.progress.say(&line);
             }
         }
-        event
+        match event {
+            Some(Event::Interrupted) => {
+                self.interrupted = true;
+                self.fail("interrupted by a signal".to_owned())
+            }
+            Some(Event::Died(error)) => self.fail(format!("a worker ended: {error}")),
+            event => Ok(event),
+        }
     }
 
     pub(super) fn show(&mut self, held: Duration, now: bool) {
@@ -253,14 +237,10 @@ impl Run {
         self.progress.show(&standing, now);
     }
 
-    fn interrupt(&mut self) -> Ended {
-        self.interrupted = true;
-        self.fail("interrupted by a signal".to_owned())
-    }
-
-    pub(super) fn fail(&mut self, reason: String) -> Ended {
+    /// Notes why the run ends early.
+    pub(super) fn fail<T>(&mut self, reason: String) -> Result<T, Early> {
         self.reasons.push(reason);
-        Ended::Early
+        Err(Early)
     }
 
     /// Our own checks.
@@ -280,7 +260,7 @@ impl Run {
             ));
         }
         // Where the server begins, silence is not success.
-        if self.job.scenario.must_receive() && self.reasons.is_empty() && totals.answered == 0 {
+        if self.job.profile.must_receive && self.reasons.is_empty() && totals.answered == 0 {
             self.reasons.push("no message came".to_owned());
         }
         if totals.faults_all() > 0 {

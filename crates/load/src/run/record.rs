@@ -9,12 +9,13 @@ use murre_record::{
 };
 
 use crate::engine::orders::Phase;
-use crate::engine::score::{Fault, Times, empty_histogram, latency};
-use crate::engine::workers::Totals;
+use crate::engine::score::{Fault, Totals};
+use crate::engine::times::{Times, empty_histogram, latency};
 use crate::measure::machine::{self, machine};
 use crate::measure::snapshot::Snapshot;
 use crate::run::columns;
 use crate::run::phases::Run;
+use crate::scenarios::scenario::Profile;
 
 /// A record as it is written: with the whole command line.
 pub(crate) type Record = murre_record::Record<serde_json::Value>;
@@ -46,7 +47,7 @@ impl Results {
         let Run { job, phases, series, reasons, .. } = run;
         let Results { plan, begun, full, totals, .. } = self;
         let (last, scenario) = (self.held.as_ref().unwrap_or(&full), &*job.scenario);
-        let counted_from = scenario.counted_from();
+        let Profile { kind, counted_from, .. } = job.profile;
         let outcome = match (run.interrupted, reasons.is_empty()) {
             (true, _) => Outcome::Interrupted,
             (false, true) => Outcome::Passed,
@@ -54,7 +55,7 @@ impl Results {
         };
         let phases = phase_facts(&phases, last, times, counted_from);
         let bytes_per_connection =
-            scenario.bytes_per_connection() + KernelRing::bytes_per_connection(plan.io);
+            job.profile.bytes_per_connection + KernelRing::bytes_per_connection(plan.io);
         Record {
             tool: env!("CARGO_PKG_NAME").to_owned(),
             label: job.common.label.clone(),
@@ -62,7 +63,7 @@ impl Results {
             commit: machine::commit(),
             started: machine::utc(self.started),
             command: Some(machine::command()),
-            scenario: scenario.kind(),
+            scenario: kind,
             outcome,
             reasons,
             machine: machine(),
@@ -87,7 +88,7 @@ impl Results {
             article: article(self.rows, self.load_average, self.server_bytes, times),
             fanout: scenario.fanout_facts(times),
             churn: scenario.churn_facts(),
-            abuse: (scenario.kind() == Scenario::Abuse).then(|| abuse(&phases, times)),
+            abuse: (kind == Scenario::Abuse).then(|| abuse(&phases, times)),
             phases,
             storm: run.storms,
             soak: run.soaked,

@@ -12,36 +12,29 @@ use serde_json::Value;
 use crate::engine::orders::Phase;
 use crate::measure::reading::Reading;
 use crate::measure::stats;
-use crate::run::phases::{Ended, POLL, Run};
+use crate::run::phases::{Early, POLL, Run};
 
 impl Run {
     /// Twice: quiet, abuse, a pause in which the server clears up.
-    pub(super) fn abuse(&mut self) -> Ended {
+    pub(super) fn abuse(&mut self) -> Result<(), Early> {
         let span = self.job.common.duration;
         for _ in 0..2 {
-            for (phase, span) in
-                [(Phase::Quiet, span), (Phase::Visit, span), (Phase::Settle, SETTLE)]
-            {
-                if self.phase(phase, span, |_| true).is_none() {
-                    return Ended::Early;
-                }
-            }
+            self.phase(Phase::Quiet, span, |_| true)?;
+            self.phase(Phase::Visit, span, |_| true)?;
+            self.phase(Phase::Settle, SETTLE, |_| true)?;
         }
         self.judge_visits();
-        Ended::Done
+        Ok(())
     }
 
     /// A warm-up, after which everything has been used once; then the soak. The server's state after both is
     /// compared.
-    pub(super) fn soak(&mut self, admin: SocketAddr) -> Ended {
+    pub(super) fn soak(&mut self, admin: SocketAddr) -> Result<(), Early> {
         let span = self.job.common.duration;
         let mut before = None;
         for span in [span.min(WARM_UP).max(span / 6), span] {
-            if self.phase(Phase::Visit, span, |_| true).is_none()
-                || self.phase(Phase::Settle, SETTLE, |_| true).is_none()
-            {
-                return Ended::Early;
-            }
+            self.phase(Phase::Visit, span, |_| true)?;
+            self.phase(Phase::Settle, SETTLE, |_| true)?;
             let patience = Instant::now() + self.job.common.timeout;
             let after = loop {
                 let after = match self.remains(admin) {
@@ -61,7 +54,7 @@ impl Run {
             }
         }
         self.judge_visits();
-        Ended::Done
+        Ok(())
     }
 
     fn remains(&self, admin: SocketAddr) -> anyhow::Result<Remains> {

@@ -5,7 +5,6 @@
 //! `http-keepalive` do, each sort on a shard of its own; the hostile have another.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use murre_codec::{Control, Kind as MessageKind, OpCode};
@@ -15,20 +14,22 @@ use serde::Serialize;
 use crate::cli::args::{self, Span};
 use crate::cli::common::Common;
 use crate::client::channel;
-use crate::client::script::{
+use crate::client::scripted::SharedScripts;
+use crate::client::scripted::script::{
     End, MASK, Reply, Script, Step, expect_status, expect_text, frame, get, open, repeat, send,
-    text, trickle,
+    text, trickle, websocket,
 };
-use crate::client::scripted::{ScriptedPeers, Scripts};
 use crate::client::ws::WsClient;
 use crate::engine::fleet::Fleet;
-use crate::engine::workers::{self, Starting, WorkerConfig};
-use crate::scenarios::http_keepalive::{self, HttpKeepalive};
-use crate::scenarios::scenario::{FINE_TICK, HoldPlan, Scenario, Setup, check_fine, check_rate};
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::http_keepalive::HttpKeepalive;
+use crate::scenarios::scenario::{
+    FINE_TICK, HoldPlan, Profile, Scenario, Setup, check_fine, check_rate,
+};
 use crate::scenarios::ws_upper::WsUpper;
 
 /// The scenario's arguments.
-#[derive(clap::Args, Clone, Serialize)]
+#[derive(clap::Args, Serialize)]
 pub(crate) struct Args {
     /// Time from one text or request of a well-behaved connection to the next
     #[arg(long, default_value = "100ms", value_parser = args::timed)]
@@ -45,12 +46,17 @@ pub(crate) struct Args {
 
     #[arg(skip)]
     #[serde(skip)]
-    scripts: OnceLock<Arc<Scripts>>,
+    scripts: SharedScripts,
 }
 
 impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::Abuse
+    fn profile(&self) -> Profile {
+        Profile {
+            path: "/upper",
+            workers_apart: 2,
+            tick: FINE_TICK,
+            ..Profile::new(Kind::Abuse, Fleet::<WsClient<WsUpper>>::MEMBER_BYTES)
+        }
     }
 
     fn check(&self, common: &Common) -> Result<(), String> {
@@ -61,16 +67,8 @@ impl Scenario for Args {
         check_fine(common.timeout.as_secs_f64())
     }
 
-    fn path(&self) -> &'static str {
-        "/upper"
-    }
-
     fn visitors(&self, _: &Common) -> u32 {
         self.hostile
-    }
-
-    fn workers_apart(&self) -> usize {
-        2
     }
 
     fn conns(&self, common: &Common, worker: usize, _: usize) -> u32 {
@@ -81,43 +79,27 @@ impl Scenario for Args {
         }
     }
 
-    fn tick(&self) -> Duration {
-        FINE_TICK
-    }
-
     fn hold_plan(&self, _: &Common) -> HoldPlan {
         HoldPlan::Abuse
     }
 
-    fn bytes_per_connection(&self) -> usize {
-        Fleet::<WsClient<WsUpper>>::MEMBER_BYTES
-    }
-
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
-        let (every, client) = (self.every, setup.client(&config));
-        match client.worker as usize {
-            TEXTS => setup.start_ws(config, move |c| WsUpper::new(every, c.timeout, c.own_seed())),
+        let every = self.every;
+        match setup.client(&config).worker as usize {
+            TEXTS => setup.start_ws(config, move |c| WsUpper::new(every, c.own_seed())),
             REQUESTS => {
-                let every = every.as_secs_f64();
-                let args =
-                    http_keepalive::Args { idle: Span { from: 0.5 * every, to: 1.5 * every } };
-                let host = setup.host();
-                setup.start_clients(config, move || {
-                    HttpKeepalive::new(args, host, "/".to_owned(), client)
+                let (every, host) = (every.as_secs_f64(), setup.host());
+                let idle = Span { from: 0.5 * every, to: 1.5 * every };
+                setup.start_clients(config, move |c| {
+                    HttpKeepalive::new(idle, host, "/".to_owned(), c.own_seed())
                 })
             }
-            _ => {
-                let scripts = self.scripts.get_or_init(|| Arc::new(Scripts::new(scripts())));
-                let (scripts, rate) = (Arc::clone(scripts), self.rate);
-                workers::start(config, move |parts| {
-                    ScriptedPeers::new(scripts, rate, client.timeout, parts)
-                })
-            }
+            _ => self.scripts.start(scripts, self.rate, setup.common.timeout, config),
         }
     }
 
     fn visit_facts(&self) -> BTreeMap<String, VisitFacts> {
-        self.scripts.get().map(|scripts| scripts.facts()).unwrap_or_default()
+        self.scripts.facts()
     }
 }
 
@@ -127,12 +109,7 @@ const REQUESTS: usize = 1;
 
 /// Every kind.
 fn scripts() -> Vec<Script> {
-    let mut scripts = slow();
-    scripts.extend(requests());
-    scripts.extend(frames());
-    scripts.extend(commands());
-    scripts.extend(comings_and_goings());
-    scripts
+    [slow(), requests(), frames(), commands(), comings_and_goings()].into_iter().flatten().collect()
 }
 
 const fn status(status: u16) -> Option<Reply> {
@@ -216,9 +193,8 @@ fn frames() -> Vec<Script> {
     // Given up, or ended for what is missing, whichever comes first.
     const SILENT: End = End::ByServer(&[None, code(1008)]);
     let ping = frame(OpCode::Control(Control::Ping), b"ping");
-    let open = |name: &str, steps: Vec<Step>, end| {
-        Script::new(name, [open("/echo").to_vec(), steps].concat(), end)
-    };
+    let open =
+        |name: &str, steps: Vec<Step>, end| Script::new(name, websocket("/echo", steps), end);
     let raw = |first: u8, length: &[u8], payload: &[u8]| {
         send([&[first][..], length, &MASK, payload].concat())
     };
@@ -251,9 +227,7 @@ fn frames() -> Vec<Script> {
 
 /// Commands of the channels' protocol: too many, too large, too deep.
 fn commands() -> Vec<Script> {
-    let open = |name: &str, steps: Vec<Step>, end| {
-        Script::new(name, [open("/ws").to_vec(), steps].concat(), end)
-    };
+    let open = |name: &str, steps: Vec<Step>, end| Script::new(name, websocket("/ws", steps), end);
     const TOO_FAST: End = End::ByServer(&[code(1008)]);
     // Many at a time: the pace of single ones is within the server's limit.
     let flood = |command: String| {

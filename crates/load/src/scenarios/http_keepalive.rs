@@ -5,51 +5,43 @@
 use std::time::Duration;
 
 use murre_codec::http::{self, ResponseDecoder};
-use murre_core::{ConnId, Outbox, Queued};
+use murre_core::{ConnId, Queued};
 use murre_record::Scenario as Kind;
 use serde::Serialize;
 
 use crate::cli::args::Span;
-use crate::client::{Client, ClientContext, Difference, fraction, hash};
+use crate::client::{Client, Context, Difference, Output, fraction, hash};
 use crate::engine::fleet::Fleet;
-use crate::engine::score::{Fault, Micros, Score};
+use crate::engine::score::{Fault, Micros};
 use crate::engine::workers::{Starting, WorkerConfig};
-use crate::scenarios::scenario::{ClientSetup, Scenario, Setup};
+use crate::scenarios::scenario::{Profile, Scenario, Setup};
 
 /// The scenario's arguments.
-#[derive(clap::Args, Clone, Serialize)]
+#[derive(clap::Args, Serialize)]
 pub(crate) struct Args {
     /// Range of seconds that a connection is idle between an answer and the next request
     #[arg(long, value_name = "FROM-TO", default_value = "5-45")]
-    pub(crate) idle: Span,
+    idle: Span,
 }
 
 impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::HttpKeepalive
-    }
-
-    fn path(&self) -> &'static str {
-        "/"
-    }
-
-    fn bytes_per_connection(&self) -> usize {
-        Fleet::<HttpKeepalive>::MEMBER_BYTES
+    fn profile(&self) -> Profile {
+        let bytes_per_connection = Fleet::<HttpKeepalive>::MEMBER_BYTES;
+        Profile { path: "/", ..Profile::new(Kind::HttpKeepalive, bytes_per_connection) }
     }
 
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
-        let (args, client) = (self.clone(), setup.client(&config));
-        let (host, path) = (setup.host(), setup.path.to_owned());
-        setup.start_clients(config, move || HttpKeepalive::new(args, host, path, client))
+        let (idle, host, path) = (self.idle, setup.host(), setup.path.to_owned());
+        setup.start_clients(config, move |c| HttpKeepalive::new(idle, host, path, c.own_seed()))
     }
 }
 
 /// One shard's clients.
 pub(crate) struct HttpKeepalive {
-    args: Args,
+    idle: Span,
     host: String,
     path: String,
-    setup: ClientSetup,
+    seed: u64,
     /// The constant text that bodies are the beginning of.
     text: Vec<u8>,
     finishing: bool,
@@ -66,19 +58,19 @@ pub(crate) struct State {
 }
 
 impl HttpKeepalive {
-    pub(crate) fn new(args: Args, host: String, path: String, setup: ClientSetup) -> HttpKeepalive {
+    pub(crate) fn new(idle: Span, host: String, path: String, seed: u64) -> HttpKeepalive {
         let text = (b'a'..=b'z').cycle().take(LENGTH_MAX as usize).collect();
-        HttpKeepalive { args, host, path, setup, text, finishing: false }
+        HttpKeepalive { idle, host, path, seed, text, finishing: false }
     }
 
     fn length(&self, id: ConnId, round: u32) -> u32 {
-        1 + (hash(self.setup.own_seed(), id.index(), round) as u32) % LENGTH_MAX
+        1 + (hash(self.seed, id.index(), round) as u32) % LENGTH_MAX
     }
 
     fn idle(&self, id: ConnId, round: u32) -> Duration {
-        let fraction = fraction(hash(self.setup.own_seed(), id.index(), round));
+        let fraction = fraction(hash(self.seed, id.index(), round));
         // All have just connected: the first pause is the rest of one, so that the rate is even.
-        let idle = &self.args.idle;
+        let idle = &self.idle;
         Duration::from_secs_f64(if round == 0 {
             idle.residual(fraction)
         } else {
@@ -86,7 +78,7 @@ impl HttpKeepalive {
         })
     }
 
-    fn ask(&self, state: &mut State, due: Micros, ctx: &mut ClientContext<'_>) {
+    fn ask(&self, state: &mut State, due: Micros, ctx: &mut Context<'_>) {
         let HttpKeepalive { host, path, .. } = self;
         let separator = if path.contains('?') { '&' } else { '?' };
         let length = self.length(ctx.id, state.round);
@@ -100,12 +92,12 @@ impl HttpKeepalive {
             state.due = due;
             state.waiting = true;
             ctx.score.owe(1);
-            ctx.start_timer(self.setup.timeout);
+            ctx.start_timer(ctx.timeout);
         }
     }
 
     /// The answer is whole and right: stay idle, then ask again.
-    fn answered(&self, state: &mut State, ctx: &mut ClientContext<'_>) {
+    fn answered(&self, state: &mut State, ctx: &mut Context<'_>) {
         let now = ctx.out.now();
         ctx.score.answered(state.due, now);
         ctx.ready();
@@ -118,7 +110,7 @@ impl HttpKeepalive {
 impl Client for HttpKeepalive {
     type State = State;
 
-    fn connected(&mut self, ctx: &mut ClientContext<'_>) -> State {
+    fn connected(&mut self, ctx: &mut Context<'_>) -> State {
         let due = ctx.score.micros(ctx.out.now());
         let mut state =
             State { decoder: ResponseDecoder::default(), round: 0, due, waiting: false };
@@ -126,12 +118,7 @@ impl Client for HttpKeepalive {
         state
     }
 
-    fn received(
-        &mut self,
-        state: &mut State,
-        input: &mut [u8],
-        ctx: &mut ClientContext<'_>,
-    ) -> usize {
+    fn received(&mut self, state: &mut State, input: &mut [u8], ctx: &mut Context<'_>) -> usize {
         if !state.waiting {
             ctx.fail(Fault::Garbled, "an unexpected answer");
             return input.len();
@@ -157,10 +144,9 @@ impl Client for HttpKeepalive {
         size
     }
 
-    fn expired(&mut self, state: &mut State, ctx: &mut ClientContext<'_>) {
+    fn expired(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         if state.waiting {
-            let timeout = self.setup.timeout;
-            ctx.fail(Fault::Timeout, format_args!("no answer within {timeout:?}"));
+            ctx.timed_out("no answer");
         } else if !self.finishing {
             let due = ctx.score.micros(ctx.out.due());
             self.ask(state, due, ctx);
@@ -171,7 +157,7 @@ impl Client for HttpKeepalive {
         u32::from(state.waiting)
     }
 
-    fn finish(&mut self, _out: &mut Outbox, _score: &mut Score) {
+    fn finish(&mut self, _: &mut Output<'_>) {
         self.finishing = true;
     }
 }
@@ -186,10 +172,8 @@ mod tests {
     /// Shows that bodies of the shortest and the longest kind are asked for, and none beyond.
     #[test]
     fn lengths_cover_their_range() {
-        let args = Args { idle: Span { from: 0.0, to: 1.0 } };
-        let timeout = Duration::from_secs(1);
-        let setup = ClientSetup { conns: 1, worker: 0, workers: 1, timeout, seed: 1 };
-        let client = HttpKeepalive::new(args, "h".to_owned(), "/".to_owned(), setup);
+        let idle = Span { from: 0.0, to: 1.0 };
+        let client = HttpKeepalive::new(idle, "h".to_owned(), "/".to_owned(), 1);
         let lengths = |round| 1 + (hash(1, 0, round) as u32) % LENGTH_MAX;
         let (min, max) = (0..100_000)
             .map(lengths)

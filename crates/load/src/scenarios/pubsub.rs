@@ -5,7 +5,7 @@
 //! machine, or its clock must agree.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use murre_codec::Kind as MessageKind;
@@ -16,12 +16,13 @@ use serde::{Deserialize, Serialize};
 use crate::cli::args;
 use crate::cli::common::Common;
 use crate::client::channel::{self, MessageBuffer, ServerMessage};
-use crate::client::ws::{Piece, WsClient, WsContext, WsOutput, WsScenario};
+use crate::client::ws::{Piece, WsClient, WsScenario};
+use crate::client::{Context, Output};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::Fault;
 use crate::engine::share::part;
 use crate::engine::workers::{Starting, WorkerConfig};
-use crate::scenarios::scenario::{ClientSetup, PAYLOAD_MAX, Scenario, Setup, check_rate};
+use crate::scenarios::scenario::{ClientSetup, PAYLOAD_MAX, Profile, Scenario, Setup, check_rate};
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -40,32 +41,18 @@ pub(crate) struct Args {
 }
 
 impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::Pubsub
+    fn profile(&self) -> Profile {
+        Profile {
+            in_flight_bytes: self.payload,
+            counted_from: CountedFrom::SentByServer,
+            must_receive: true,
+            columns: Some(self.csv.clone()),
+            ..Profile::new(Kind::Pubsub, Fleet::<WsClient<PubSub>>::MEMBER_BYTES)
+        }
     }
 
     fn check(&self, _: &Common) -> Result<(), String> {
         check_rate(self.rate)
-    }
-
-    fn in_flight_bytes(&self) -> u32 {
-        self.payload
-    }
-
-    fn counted_from(&self) -> CountedFrom {
-        CountedFrom::SentByServer
-    }
-
-    fn must_receive(&self) -> bool {
-        true
-    }
-
-    fn columns(&self) -> Option<Option<&Path>> {
-        Some(self.csv.as_deref())
-    }
-
-    fn bytes_per_connection(&self) -> usize {
-        Fleet::<WsClient<PubSub>>::MEMBER_BYTES
     }
 
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
@@ -130,7 +117,7 @@ impl PubSub {
         (self.setup.worker, state.place) == (0, 0) && state.stage != Stage::New
     }
 
-    fn handle(&mut self, state: &mut State, text: &[u8], ctx: &mut WsContext<'_>) {
+    fn handle(&mut self, state: &mut State, text: &[u8], ctx: &mut Context<'_>) {
         let Some(heard) = ServerMessage::<'_, Message<'_>>::parse(text, ctx) else { return };
         match (&heard.kind[..], state.stage) {
             ("publication", _) => match heard.data {
@@ -157,13 +144,7 @@ impl PubSub {
         }
     }
 
-    fn received(
-        &self,
-        state: &State,
-        message: &Message<'_>,
-        bytes: usize,
-        ctx: &mut WsContext<'_>,
-    ) {
+    fn received(&self, state: &State, message: &Message<'_>, bytes: usize, ctx: &mut Context<'_>) {
         let own = self.identifier(state.place);
         if !is_number(&message.identifier, own) {
             let detail = format_args!("identifier {} instead of {own}", message.identifier);
@@ -177,10 +158,10 @@ impl PubSub {
     }
 
     /// Starts or ends the server's publications. Only one worker does.
-    fn feed(&mut self, rate: Option<f64>, output: &mut WsOutput<'_>) {
+    fn feed(&mut self, rate: Option<f64>, output: &mut Output<'_>) {
         let Some(id) = self.feeder else { return };
         let text = channel::feed(self.args.payload, rate);
-        if output.ask(id, MessageKind::Text.opcode(), text.as_bytes(), self.setup.timeout) {
+        if output.ask(id, MessageKind::Text.opcode(), text.as_bytes()) {
             self.feeds_owed += 1;
         }
     }
@@ -190,36 +171,35 @@ impl WsScenario for PubSub {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
 
-    fn open(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn open(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         state.place = self.free.pop().expect("as many places as connections");
         state.stage = Stage::Subscribing;
         let identifier = self.identifier(state.place).to_string();
-        ctx.command(&channel::subscribe(&identifier, None), self.setup.timeout);
+        ctx.command(&channel::subscribe(&identifier, None));
         if self.is_feeder(state) {
             self.feeder = Some(ctx.id);
         }
     }
 
-    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut Context<'_>) {
         if let Some(text) = state.buffer.text(&piece, ctx) {
             self.handle(state, &text, ctx);
         }
     }
 
-    fn expired(&mut self, _state: &mut State, ctx: &mut WsContext<'_>) {
-        let timeout = self.setup.timeout;
-        ctx.fail(Fault::Timeout, format_args!("no answer within {timeout:?}"));
+    fn expired(&mut self, _state: &mut State, ctx: &mut Context<'_>) {
+        ctx.timed_out("no answer");
     }
 
     fn owed(&self, state: &State) -> u32 {
         if self.is_feeder(state) { self.feeds_owed } else { 0 }
     }
 
-    fn begin(&mut self, output: &mut WsOutput<'_>) {
+    fn begin(&mut self, output: &mut Output<'_>) {
         self.feed(self.args.rate, output);
     }
 
-    fn finish(&mut self, output: &mut WsOutput<'_>) {
+    fn finish(&mut self, output: &mut Output<'_>) {
         self.feed(Some(0.0), output);
     }
 
@@ -235,17 +215,7 @@ impl WsScenario for PubSub {
 
 /// Whether a text is that number, written as we write it.
 fn is_number(text: &str, number: u32) -> bool {
-    let mut digits = [0; 10];
-    let mut at = digits.len();
-    let mut rest = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            return text.as_bytes() == &digits[at..];
-        }
-    }
+    text.parse() == Ok(number) && (text.len() == 1 || !text.starts_with(['0', '+']))
 }
 
 /// The article's.
@@ -272,8 +242,7 @@ mod tests {
         let mut identifiers: Vec<u32> = Vec::new();
         for worker in 0..3 {
             let args = Args { payload: 1400, rate: None, csv: None };
-            let timeout = Duration::from_secs(1);
-            let setup = ClientSetup { conns: 25_000, worker, workers: 3, timeout, seed: 1 };
+            let setup = ClientSetup { conns: 25_000, worker, workers: 3, seed: 1 };
             let clients = PubSub::new(args, setup);
             identifiers.extend(clients.free.iter().map(|&place| clients.identifier(place)));
         }

@@ -4,47 +4,40 @@
 //! page than on the first of the shard that has it.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use murre_record::{CountedFrom, Scenario as Kind};
 use serde::{Deserialize, Serialize};
 
 use crate::client::channel::{self, MessageBuffer, ServerMessage};
-use crate::client::ws::{Piece, WsClient, WsContext, WsOutput, WsScenario};
+use crate::client::ws::{Piece, WsClient, WsScenario};
+use crate::client::{Context, Output};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::Fault;
 use crate::engine::workers::{Starting, WorkerConfig};
-use crate::scenarios::scenario::{Scenario, Setup};
+use crate::scenarios::scenario::{Profile, Scenario, Setup};
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
 pub(crate) struct Args {}
 
 impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::Quotes
-    }
-
-    fn counted_from(&self) -> CountedFrom {
-        CountedFrom::FirstHeard
-    }
-
-    fn must_receive(&self) -> bool {
-        true
-    }
-
-    fn bytes_per_connection(&self) -> usize {
-        Fleet::<WsClient<Quotes>>::MEMBER_BYTES
+    fn profile(&self) -> Profile {
+        Profile {
+            counted_from: CountedFrom::FirstHeard,
+            must_receive: true,
+            ..Profile::new(Kind::Quotes, Fleet::<WsClient<Quotes>>::MEMBER_BYTES)
+        }
     }
 
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
-        setup.start_ws(config, |client| Quotes::new(client.timeout))
+        setup.start_ws(config, |_| Quotes::default())
     }
 }
 
 /// One shard's pages.
+#[derive(Default)]
 pub(crate) struct Quotes {
-    timeout: Duration,
     /// Pages opened so far: each begins with the next symbol.
     opened: usize,
     /// By channel, the last number and when the first page received it.
@@ -115,16 +108,7 @@ impl Stand {
 }
 
 impl Quotes {
-    pub(crate) fn new(timeout: Duration) -> Quotes {
-        Quotes { timeout, opened: 0, latest: [None; CHANNELS.len()] }
-    }
-
-    fn subscribed(
-        &self,
-        page: &mut Page,
-        heard: &ServerMessage<'_, Quote>,
-        ctx: &mut WsContext<'_>,
-    ) {
+    fn subscribed(&self, page: &mut Page, heard: &ServerMessage<'_, Quote>, ctx: &mut Context<'_>) {
         let channel = channel_of(&heard.identifier).filter(|&channel| shows(page.first, channel));
         match channel.map(|channel| &mut page.stands[channel]) {
             Some(stand) if *stand == Stand::Silent => *stand = Stand::New,
@@ -142,7 +126,7 @@ impl Quotes {
         page: &mut Page,
         heard: &ServerMessage<'_, Quote>,
         bytes: usize,
-        ctx: &mut WsContext<'_>,
+        ctx: &mut Context<'_>,
     ) {
         let quote = heard.data.as_ref();
         let found = channel_of(&heard.identifier)
@@ -175,15 +159,15 @@ impl WsScenario for Quotes {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
 
-    fn open(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn open(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         let first = self.opened % SEQUENCE;
         self.opened += 1;
         let stands = [Stand::Silent; CHANNELS.len()];
         state.page = Some(Box::new(Page { first, subscribed: 0, stands }));
-        ctx.command(&subscribe(first), self.timeout);
+        ctx.command(&subscribe(first));
     }
 
-    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut Context<'_>) {
         let Some(text) = state.buffer.text(&piece, ctx) else { return };
         let Some(heard) = ServerMessage::<'_, Quote>::parse(&text, ctx) else { return };
         let page = state.page.as_mut().expect("there since it is open");
@@ -194,9 +178,8 @@ impl WsScenario for Quotes {
         }
     }
 
-    fn expired(&mut self, _: &mut State, ctx: &mut WsContext<'_>) {
-        let detail = format_args!("not subscribed to all within {:?}", self.timeout);
-        ctx.fail(Fault::Timeout, detail);
+    fn expired(&mut self, _: &mut State, ctx: &mut Context<'_>) {
+        ctx.timed_out("not subscribed to all");
     }
 
     fn owed(&self, _: &State) -> u32 {
@@ -204,7 +187,7 @@ impl WsScenario for Quotes {
     }
 
     /// Nothing is on its way that was asked for.
-    fn finish(&mut self, _: &mut WsOutput<'_>) {}
+    fn finish(&mut self, _: &mut Output<'_>) {}
 }
 
 /// The page's symbols, and the sequence.

@@ -1,7 +1,7 @@
 //! `request-reply`: the second half of the comparison of 2012. Each connection asks a service for an
 //! order every 50 to 300 ms; the answer must be the one to its request.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use murre_codec::Kind as MessageKind;
@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::cli::args::Span;
 use crate::cli::common::Common;
 use crate::client::channel::{self, MessageBuffer, ServerMessage};
-use crate::client::ws::{Piece, WsClient, WsContext, WsOutput, WsScenario};
-use crate::client::{fraction, hash};
+use crate::client::ws::{Piece, WsClient, WsScenario};
+use crate::client::{Context, Output, fraction, hash};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros};
 use crate::engine::workers::{Starting, WorkerConfig};
-use crate::scenarios::scenario::{FINE_TICK, Scenario, Setup, check_fine};
+use crate::scenarios::scenario::{FINE_TICK, Profile, Scenario, Setup, check_fine};
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -32,33 +32,23 @@ pub(crate) struct Args {
 }
 
 impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::RequestReply
+    fn profile(&self) -> Profile {
+        let bytes_per_connection = Fleet::<WsClient<RequestReply>>::MEMBER_BYTES;
+        Profile {
+            tick: FINE_TICK,
+            must_receive: true,
+            columns: Some(self.csv.clone()),
+            ..Profile::new(Kind::RequestReply, bytes_per_connection)
+        }
     }
 
     fn check(&self, common: &Common) -> Result<(), String> {
         check_fine(self.idle.to.max(common.timeout.as_secs_f64()))
     }
 
-    fn tick(&self) -> Duration {
-        FINE_TICK
-    }
-
-    fn must_receive(&self) -> bool {
-        true
-    }
-
-    fn columns(&self) -> Option<Option<&Path>> {
-        Some(self.csv.as_deref())
-    }
-
-    fn bytes_per_connection(&self) -> usize {
-        Fleet::<WsClient<RequestReply>>::MEMBER_BYTES
-    }
-
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
         let idle = self.idle;
-        setup.start_ws(config, move |c| RequestReply::new(idle, c.timeout, c.own_seed()))
+        setup.start_ws(config, move |c| RequestReply::new(idle, c.own_seed()))
     }
 }
 
@@ -66,7 +56,6 @@ impl Scenario for Args {
 pub(crate) struct RequestReply {
     /// From one request to the next, in seconds.
     every: Span,
-    timeout: Duration,
     seed: u64,
     finishing: bool,
 }
@@ -92,8 +81,8 @@ struct Response<'a> {
 }
 
 impl RequestReply {
-    pub(crate) fn new(every: Span, timeout: Duration, seed: u64) -> RequestReply {
-        RequestReply { every, timeout, seed, finishing: false }
+    pub(crate) fn new(every: Span, seed: u64) -> RequestReply {
+        RequestReply { every, seed, finishing: false }
     }
 
     /// How long after the last request was due the next one is.
@@ -105,13 +94,13 @@ impl RequestReply {
 impl WsScenario for RequestReply {
     type State = State;
 
-    fn open(&mut self, _state: &mut State, ctx: &mut WsContext<'_>) {
+    fn open(&mut self, _state: &mut State, ctx: &mut Context<'_>) {
         let fraction = fraction(hash(self.seed, ctx.id.index(), u32::MAX));
         let left = Duration::from_secs_f64(self.every.residual(fraction));
         ctx.start_timer(left);
     }
 
-    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut Context<'_>) {
         let Some(text) = state.buffer.text(&piece, ctx) else { return };
         let Some(heard) = ServerMessage::<'_, Response<'_>>::parse(&text, ctx) else { return };
         let number = u64::from(state.round);
@@ -134,11 +123,9 @@ impl WsScenario for RequestReply {
         ctx.start_timer(self.pause(ctx.id, state.round).saturating_sub(passed));
     }
 
-    fn expired(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn expired(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         if state.waiting {
-            let timeout = self.timeout;
-            let detail = format_args!("no response within {timeout:?}");
-            return ctx.fail(Fault::Timeout, detail);
+            return ctx.timed_out("no response");
         }
         if self.finishing {
             return;
@@ -146,7 +133,7 @@ impl WsScenario for RequestReply {
         state.timestamp = channel::unix_time().as_millis() as u64;
         let request =
             request(state.round, state.timestamp, hash(self.seed, ctx.id.index(), state.round));
-        if ctx.ask(MessageKind::Text.opcode(), request.as_bytes(), self.timeout) {
+        if ctx.ask(MessageKind::Text.opcode(), request.as_bytes()) {
             state.due = ctx.score.micros(ctx.out.due());
             state.waiting = true;
         }
@@ -156,7 +143,7 @@ impl WsScenario for RequestReply {
         u32::from(state.waiting)
     }
 
-    fn finish(&mut self, _: &mut WsOutput<'_>) {
+    fn finish(&mut self, _: &mut Output<'_>) {
         self.finishing = true;
     }
 }

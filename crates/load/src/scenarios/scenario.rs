@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,23 +12,19 @@ use crate::cli::common::Common;
 use crate::client::Client;
 use crate::client::ws::{WsClient, WsScenario};
 use crate::engine::fleet::Fleet;
-use crate::engine::score::Times;
 use crate::engine::share::part;
+use crate::engine::times::Times;
 use crate::engine::wakeups::Wakeups;
 use crate::engine::workers::{self, Starting, WorkerConfig};
 
 /// A scenario's own arguments.
 pub(crate) trait Scenario {
-    fn kind(&self) -> Kind;
+    /// What the run has to know of the scenario.
+    fn profile(&self) -> Profile;
 
     /// Errors that no single argument shows.
     fn check(&self, _common: &Common) -> Result<(), String> {
         Ok(())
-    }
-
-    /// The request target, unless `--path` names one.
-    fn path(&self) -> &'static str {
-        "/ws"
     }
 
     /// All connections that are held at once.
@@ -41,48 +37,15 @@ pub(crate) trait Scenario {
         0
     }
 
-    /// Threads for connections that others must not delay.
-    fn workers_apart(&self) -> usize {
-        0
-    }
-
     /// The connections of one worker.
     fn conns(&self, common: &Common, worker: usize, workers: usize) -> u32 {
         part(self.conns_all(common) as u32, worker, workers)
-    }
-
-    /// The unit of the connections' timers.
-    fn tick(&self) -> Duration {
-        Duration::from_millis(100)
-    }
-
-    /// Bytes of our messages that one connection may have in flight.
-    fn in_flight_bytes(&self) -> u32 {
-        0
-    }
-
-    /// What the record's latencies are counted from.
-    fn counted_from(&self) -> CountedFrom {
-        CountedFrom::Due
-    }
-
-    /// Whether the server begins, so that a run without messages is a failure.
-    fn must_receive(&self) -> bool {
-        false
-    }
-
-    /// Whether the comparison of 2012 measured this, and the file for its columns.
-    fn columns(&self) -> Option<Option<&Path>> {
-        None
     }
 
     /// The parts of the hold phase.
     fn hold_plan(&self, _common: &Common) -> HoldPlan {
         HoldPlan::Steady
     }
-
-    /// User memory per virtual client, by the size of its structures.
-    fn bytes_per_connection(&self) -> usize;
 
     /// Starts one worker's thread.
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting;
@@ -99,6 +62,44 @@ pub(crate) trait Scenario {
 
     fn visit_facts(&self) -> BTreeMap<String, VisitFacts> {
         BTreeMap::new()
+    }
+}
+
+/// What is the same for all connections of a scenario.
+pub(crate) struct Profile {
+    pub(crate) kind: Kind,
+    /// The request target, unless `--path` names one.
+    pub(crate) path: &'static str,
+    /// Threads for connections that others must not delay.
+    pub(crate) workers_apart: usize,
+    /// The unit of the connections' timers.
+    pub(crate) tick: Duration,
+    /// Bytes of our messages that one connection may have in flight.
+    pub(crate) in_flight_bytes: u32,
+    /// What the record's latencies are counted from.
+    pub(crate) counted_from: CountedFrom,
+    /// Whether the server begins, so that a run without messages is a failure.
+    pub(crate) must_receive: bool,
+    /// Whether the comparison of 2012 measured this, and the file for its columns.
+    pub(crate) columns: Option<Option<PathBuf>>,
+    /// User memory per virtual client, by the size of its structures.
+    pub(crate) bytes_per_connection: usize,
+}
+
+impl Profile {
+    /// Of most scenarios.
+    pub(crate) fn new(kind: Kind, bytes_per_connection: usize) -> Profile {
+        Profile {
+            kind,
+            path: "/ws",
+            workers_apart: 0,
+            tick: Duration::from_millis(100),
+            in_flight_bytes: 0,
+            counted_from: CountedFrom::Due,
+            must_receive: false,
+            columns: None,
+            bytes_per_connection,
+        }
     }
 }
 
@@ -132,7 +133,6 @@ pub(crate) struct ClientSetup {
     pub(crate) conns: u32,
     pub(crate) worker: u32,
     pub(crate) workers: u32,
-    pub(crate) timeout: Duration,
     pub(crate) seed: u64,
 }
 
@@ -145,9 +145,8 @@ impl ClientSetup {
 
 impl Setup<'_> {
     pub(crate) fn client(&self, config: &WorkerConfig) -> ClientSetup {
-        let Common { conns, timeout, seed, .. } = *self.common;
-        let (worker, workers) = (config.share.shard as u32, self.workers as u32);
-        ClientSetup { conns, worker, workers, timeout, seed }
+        let Common { conns, seed, .. } = *self.common;
+        ClientSetup { conns, worker: config.share.shard as u32, workers: self.workers as u32, seed }
     }
 
     /// The `Host` of requests. The first target stands for all: they are one server.
@@ -161,12 +160,11 @@ impl Setup<'_> {
         config: WorkerConfig,
         make: impl FnOnce(ClientSetup) -> T + Send + 'static,
     ) -> Starting {
-        let (host, path, client) = (self.host(), self.path.to_owned(), self.client(&config));
+        let (host, path) = (self.host(), self.path.to_owned());
         let bytes_max =
             MESSAGE_BYTES_MAX.max(self.in_flight_bytes.saturating_add(ENVELOPE_BYTES_MAX));
-        self.start_clients(config, move || {
-            let ClientSetup { timeout, .. } = client;
-            WsClient::new(make(client), host, path, timeout, client.own_seed(), bytes_max)
+        self.start_clients(config, move |client| {
+            WsClient::new(make(client), host, path, client.own_seed(), bytes_max)
         })
     }
 
@@ -174,9 +172,12 @@ impl Setup<'_> {
     pub(crate) fn start_clients<C: Client>(
         &self,
         config: WorkerConfig,
-        make: impl FnOnce() -> C + Send + 'static,
+        make: impl FnOnce(ClientSetup) -> C + Send + 'static,
     ) -> Starting {
-        workers::start(config, move |parts| Fleet::new(make(), parts))
+        let (client, timeout) = (self.client(&config), self.common.timeout);
+        workers::start(config, move |parts| {
+            Fleet::new(make(client), client.own_seed(), timeout, parts)
+        })
     }
 }
 
@@ -186,6 +187,11 @@ pub(crate) fn check_rate(rate: Option<f64>) -> Result<(), String> {
         return Err("--rate must be more than 0: leave it out for a closed loop".to_owned());
     }
     Ok(())
+}
+
+/// What latencies are counted from where `--rate` makes an open loop.
+pub(crate) fn counted_from(rate: Option<f64>) -> CountedFrom {
+    if rate.is_some() { CountedFrom::Due } else { CountedFrom::SentInClosedLoop }
 }
 
 /// Messages of one connection that are in flight.

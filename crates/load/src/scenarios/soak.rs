@@ -3,8 +3,6 @@
 //! descriptors and memory, and the kernel's objects, with what they were before.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use murre_codec::Kind as MessageKind;
 use murre_record::{Scenario as Kind, VisitFacts};
@@ -13,15 +11,17 @@ use serde::Serialize;
 use crate::cli::args::{self, Targets};
 use crate::cli::common::Common;
 use crate::client::channel;
-use crate::client::script::{
-    End, Reply, Script, Step, expect_status, expect_text, frame, get, open, send, text,
+use crate::client::scripted::script::{
+    End, Reply, Script, Step, expect_status, expect_text, frame, get, open, send, text, websocket,
 };
-use crate::client::scripted::{ScriptedPeers, Scripts};
-use crate::engine::workers::{self, Starting, WorkerConfig};
-use crate::scenarios::scenario::{FINE_TICK, HoldPlan, Scenario, Setup, check_fine, check_rate};
+use crate::client::scripted::{ScriptedPeers, SharedScripts};
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::scenarios::scenario::{
+    FINE_TICK, HoldPlan, Profile, Scenario, Setup, check_fine, check_rate,
+};
 
 /// The scenario's arguments.
-#[derive(clap::Args, Clone, Serialize)]
+#[derive(clap::Args, Serialize)]
 pub(crate) struct Args {
     /// The server's admin port, whose /stats are compared
     #[arg(long, value_name = "HOST:PORT")]
@@ -33,12 +33,12 @@ pub(crate) struct Args {
 
     #[arg(skip)]
     #[serde(skip)]
-    scripts: OnceLock<Arc<Scripts>>,
+    scripts: SharedScripts,
 }
 
 impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::Soak
+    fn profile(&self) -> Profile {
+        Profile { tick: FINE_TICK, ..Profile::new(Kind::Soak, ScriptedPeers::PEER_BYTES) }
     }
 
     fn check(&self, common: &Common) -> Result<(), String> {
@@ -58,37 +58,27 @@ impl Scenario for Args {
         common.conns
     }
 
-    fn tick(&self) -> Duration {
-        FINE_TICK
-    }
-
     fn hold_plan(&self, _: &Common) -> HoldPlan {
         HoldPlan::Soak { admin: self.admin.addresses()[0] }
     }
 
-    fn bytes_per_connection(&self) -> usize {
-        ScriptedPeers::PEER_BYTES
-    }
-
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
-        let scripts = self.scripts.get_or_init(|| Arc::new(Scripts::new(scripts())));
-        let (scripts, rate, timeout) = (Arc::clone(scripts), self.rate, setup.common.timeout);
-        workers::start(config, move |parts| ScriptedPeers::new(scripts, rate, timeout, parts))
+        self.scripts.start(scripts, self.rate, setup.common.timeout, config)
     }
 
     fn visit_facts(&self) -> BTreeMap<String, VisitFacts> {
-        self.scripts.get().map(|scripts| scripts.facts()).unwrap_or_default()
+        self.scripts.facts()
     }
 }
 
-/// Every use with every way to vanish from it, and uses that are cut off in the middle.
+/// Every use, and uses that are cut off in the middle, each with every way to vanish.
 fn scripts() -> Vec<Script> {
     let mut scripts = Vec::new();
-    for (name, steps) in uses() {
+    for (name, steps) in uses().into_iter().chain(cut_off()) {
         scripts.push(Script::new(format!("{name}, closed"), steps.clone(), End::Fin));
         scripts.push(Script::new(format!("{name}, reset"), steps, End::Reset));
     }
-    scripts.extend(cut_off());
+    scripts.extend(silent());
     scripts
 }
 
@@ -96,7 +86,8 @@ fn scripts() -> Vec<Script> {
 fn uses() -> Vec<(&'static str, Vec<Step>)> {
     let request = r#"{"action":"request","service":"soak","data":1,"id":1}"#;
     let serve = r#"{"action":"serve","service":"soak"}"#;
-    let channels = |steps: Vec<Step>| [open("/ws").to_vec(), steps].concat();
+    let channels = |steps: Vec<Step>| websocket("/ws", steps);
+    let asked = |target: &str| vec![send(get(target)), expect_status(200)];
     let subscribed = |channel: &str| {
         vec![text(channel::subscribe(channel, None)), expect_text("\"subscribed\"")]
     };
@@ -105,13 +96,13 @@ fn uses() -> Vec<(&'static str, Vec<Step>)> {
     };
     vec![
         ("nothing", vec![]),
-        ("HTTP", vec![send(get("/healthz")), expect_status(200)]),
-        ("HTTP, kept alive", vec![[send(get("/?length=4096")), expect_status(200)]; 5].concat()),
+        ("HTTP", asked("/healthz")),
+        ("HTTP, kept alive", vec![asked("/?length=4096"); 5].concat()),
         ("echo", {
             let small = frame(MessageKind::Binary.opcode(), b"soak");
             let large = frame(MessageKind::Text.opcode(), "soak".repeat(5000).as_bytes());
-            let heard = [send(small), expect_text("soak"), send(large), expect_text("soak")];
-            [open("/echo").to_vec(), heard.to_vec()].concat()
+            let steps = [send(small), expect_text("soak"), send(large), expect_text("soak")];
+            websocket("/echo", steps)
         }),
         ("subscribe", channels(subscribed("soak"))),
         ("subscribe with history", channels(subscribed("kept:soak"))),
@@ -125,54 +116,47 @@ fn uses() -> Vec<(&'static str, Vec<Step>)> {
         }),
         // One of the connections that serve gets it; none replies.
         ("serve, request", channels(vec![text(serve), expect_text("\"serving\""), text(request)])),
-        (
-            "event stream",
-            vec![
-                send(get("/sse?topic=soak&topic=kept:soak")),
-                expect_status(200),
-                expect_text("subscribed"),
-            ],
-        ),
-        ("poll for a position", vec![send(get("/poll?topic=kept:soak")), expect_status(200)]),
-        ("poll", vec![send(get("/poll?topic=kept:soak&position=1-1")), expect_status(200)]),
+        ("event stream", {
+            let mut stream = asked("/sse?topic=soak&topic=kept:soak");
+            stream.push(expect_text("subscribed"));
+            stream
+        }),
+        ("poll for a position", asked("/poll?topic=kept:soak")),
+        ("poll", asked("/poll?topic=kept:soak&position=1-1")),
     ]
 }
 
-/// In the middle of a handshake, of a frame, of a message, of an answer; or without a sign.
-fn cut_off() -> Vec<Script> {
-    const SILENT: End = End::ByServer(&[None, Some(Reply::Status(408))]);
-    let head = "GET /ws HTTP/1.1\r\nHost: murre\r\nUpgrade: webs";
+const HALF_A_HEAD: &str = "GET /ws HTTP/1.1\r\nHost: murre\r\nUpgrade: webs";
+
+/// Ends in the middle of a handshake, a frame, a message or an answer.
+fn cut_off() -> Vec<(&'static str, Vec<Step>)> {
     let body = "POST / HTTP/1.1\r\nHost: murre\r\nContent-Length: 1000\r\n\r\nhalf";
-    let websocket = |steps: Vec<Step>| [open("/echo").to_vec(), steps].concat();
     // Fragments of which the last never comes; a frame of which only a part does.
     let mut fragment = frame(MessageKind::Binary.opcode(), &[7; 3000]);
     fragment[0] &= 0x7f;
     let part = frame(MessageKind::Binary.opcode(), &[7; 30_000])[..20_000].to_vec();
     let large = frame(MessageKind::Binary.opcode(), &[7; 300_000]);
-    let cut = [
-        ("half a head", vec![send(head)]),
+    vec![
+        ("half a head", vec![send(HALF_A_HEAD)]),
         ("half a body", vec![send(body)]),
         ("handshake not read", open("/ws")[..1].to_vec()),
-        ("half a message", websocket(vec![send(fragment)])),
-        ("half a frame", websocket(vec![send(part)])),
+        ("half a message", websocket("/echo", [send(fragment)])),
+        ("half a frame", websocket("/echo", [send(part)])),
         ("answers not read", vec![send(get("/?length=4096").repeat(100))]),
-        ("echo not read", websocket(vec![send(large)])),
+        ("echo not read", websocket("/echo", [send(large)])),
         ("event stream not read", vec![send(get("/sse?topic=soak"))]),
-    ];
-    let mut scripts = Vec::new();
-    for (name, steps) in cut {
-        scripts.push(Script::new(format!("{name}, closed"), steps.clone(), End::Fin));
-        scripts.push(Script::new(format!("{name}, reset"), steps, End::Reset));
-    }
-    let silent = [
+    ]
+}
+
+/// Connections that stay and send nothing more, which the server must end.
+fn silent() -> [Script; 4] {
+    const SILENT: End = End::ByServer(&[None, Some(Reply::Status(408))]);
+    let half = [&frame(MessageKind::Text.opcode(), b"x")[..], b"\x01"].concat();
+    [
         ("silence", vec![]),
-        ("silence in a head", vec![send(head)]),
-        ("silence on a WebSocket", websocket(vec![])),
-        (
-            "silence in a message",
-            websocket(vec![send([&frame(MessageKind::Text.opcode(), b"x")[..], b"\x01"].concat())]),
-        ),
-    ];
-    scripts.extend(silent.map(|(name, steps)| Script::new(name, steps, SILENT)));
-    scripts
+        ("silence in a head", vec![send(HALF_A_HEAD)]),
+        ("silence on a WebSocket", websocket("/echo", [])),
+        ("silence in a message", websocket("/echo", [send(half)])),
+    ]
+    .map(|(name, steps)| Script::new(name, steps, SILENT))
 }

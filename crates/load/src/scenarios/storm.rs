@@ -12,13 +12,13 @@ use serde::Serialize;
 
 use crate::cli::args;
 use crate::cli::common::Common;
-use crate::client::Difference;
-use crate::client::ws::{PING, Piece, WsClient, WsContext, WsOutput, WsScenario};
+use crate::client::ws::{PING, Piece, WsClient, WsScenario};
+use crate::client::{Context, Difference, Output};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::Fault;
 use crate::engine::share::part;
 use crate::engine::workers::{Starting, WorkerConfig};
-use crate::scenarios::scenario::{HoldPlan, Scenario, Setup};
+use crate::scenarios::scenario::{HoldPlan, Profile, Scenario, Setup};
 use crate::scenarios::ws_idle::{WsIdle, payload};
 
 /// The scenario's arguments.
@@ -48,8 +48,12 @@ impl Args {
 }
 
 impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::Storm
+    fn profile(&self) -> Profile {
+        Profile {
+            path: "/echo",
+            workers_apart: 1,
+            ..Profile::new(Kind::Storm, Fleet::<WsClient<Storm>>::MEMBER_BYTES)
+        }
     }
 
     fn check(&self, common: &Common) -> Result<(), String> {
@@ -57,14 +61,6 @@ impl Scenario for Args {
             return Err("--sample leaves no connection to kill".to_owned());
         }
         Ok(())
-    }
-
-    fn path(&self) -> &'static str {
-        "/echo"
-    }
-
-    fn workers_apart(&self) -> usize {
-        1
     }
 
     fn conns(&self, common: &Common, worker: usize, workers: usize) -> u32 {
@@ -79,17 +75,12 @@ impl Scenario for Args {
         HoldPlan::Storm { stayed: u64::from(self.staying(common)), jitter: self.jitter }
     }
 
-    fn bytes_per_connection(&self) -> usize {
-        Fleet::<WsClient<Storm>>::MEMBER_BYTES
-    }
-
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
         let every = self.every;
         if setup.client(&config).worker as usize == STAYING {
-            return setup
-                .start_ws(config, move |c| WsIdle::new(1.0, every, c.timeout, c.own_seed()));
+            return setup.start_ws(config, move |c| WsIdle::new(1.0, every, c.own_seed()));
         }
-        setup.start_ws(config, |client| Storm::new(client.timeout, client.own_seed()))
+        setup.start_ws(config, |client| Storm { seed: client.own_seed() })
     }
 }
 
@@ -98,14 +89,7 @@ const STAYING: usize = 0;
 
 /// One worker's clients that are killed and return.
 pub(crate) struct Storm {
-    timeout: Duration,
     seed: u64,
-}
-
-impl Storm {
-    pub(crate) fn new(timeout: Duration, seed: u64) -> Storm {
-        Storm { timeout, seed }
-    }
 }
 
 impl WsScenario for Storm {
@@ -113,17 +97,17 @@ impl WsScenario for Storm {
     const READY_WHEN_OPEN: bool = false;
     const COMES_BACK: bool = true;
 
-    fn open(&mut self, _: &mut (), ctx: &mut WsContext<'_>) {
+    fn open(&mut self, _: &mut (), ctx: &mut Context<'_>) {
         let payload = payload(self.seed, ctx.id, 0);
         ctx.send(PING, &payload);
-        ctx.start_timer(self.timeout);
+        ctx.start_timer(ctx.timeout);
     }
 
-    fn message(&mut self, _: &mut (), _: Piece<'_>, ctx: &mut WsContext<'_>) {
+    fn message(&mut self, _: &mut (), _: Piece<'_>, ctx: &mut Context<'_>) {
         ctx.fail(Fault::Garbled, "an unexpected message");
     }
 
-    fn pong(&mut self, _: &mut (), got: &[u8], ctx: &mut WsContext<'_>) {
+    fn pong(&mut self, _: &mut (), got: &[u8], ctx: &mut Context<'_>) {
         let expected = payload(self.seed, ctx.id, 0);
         if got != expected {
             let difference = Difference { expected: &expected, got };
@@ -133,14 +117,13 @@ impl WsScenario for Storm {
         ctx.ready();
     }
 
-    fn expired(&mut self, _: &mut (), ctx: &mut WsContext<'_>) {
-        let timeout = self.timeout;
-        ctx.fail(Fault::Timeout, format_args!("no pong within {timeout:?}"));
+    fn expired(&mut self, _: &mut (), ctx: &mut Context<'_>) {
+        ctx.timed_out("no pong");
     }
 
     fn owed(&self, _: &()) -> u32 {
         0
     }
 
-    fn finish(&mut self, _: &mut WsOutput<'_>) {}
+    fn finish(&mut self, _: &mut Output<'_>) {}
 }

@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 
 use murre_codec::Kind as MessageKind;
 use murre_core::ConnId;
-use murre_record::{CountedFrom, Scenario as Kind};
+use murre_record::Scenario as Kind;
 use serde::Serialize;
 
 use crate::cli::args;
 use crate::cli::common::Common;
-use crate::client::Difference;
-use crate::client::ws::{Piece, WsClient, WsContext, WsOutput, WsScenario};
+use crate::client::ws::{Piece, WsClient, WsScenario};
+use crate::client::{Context, Difference, Output};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros};
 use crate::engine::share::part;
 use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::scenario::{
-    ClientSetup, PAYLOAD_MAX, Scenario, Setup, check_in_flight, check_rate,
+    ClientSetup, PAYLOAD_MAX, Profile, Scenario, Setup, check_in_flight, check_rate, counted_from,
 };
 
 /// The scenario's arguments.
@@ -48,32 +48,21 @@ pub(crate) struct Args {
 }
 
 impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::WsEcho
+    fn profile(&self) -> Profile {
+        Profile {
+            path: "/echo",
+            in_flight_bytes: self.payload * self.pipeline,
+            counted_from: counted_from(self.rate),
+            ..Profile::new(Kind::WsEcho, Fleet::<WsClient<WsEcho>>::MEMBER_BYTES)
+        }
     }
 
     fn check(&self, _: &Common) -> Result<(), String> {
         check_rate(self.rate).and_then(|()| check_in_flight(self.payload, self.pipeline))
     }
 
-    fn path(&self) -> &'static str {
-        "/echo"
-    }
-
     fn conns_all(&self, common: &Common) -> u64 {
         u64::from(common.conns) + u64::from(self.idle_conns)
-    }
-
-    fn in_flight_bytes(&self) -> u32 {
-        self.payload * self.pipeline
-    }
-
-    fn counted_from(&self) -> CountedFrom {
-        if self.rate.is_some() { CountedFrom::Due } else { CountedFrom::SentInClosedLoop }
-    }
-
-    fn bytes_per_connection(&self) -> usize {
-        Fleet::<WsClient<WsEcho>>::MEMBER_BYTES
     }
 
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
@@ -85,7 +74,6 @@ impl Scenario for Args {
 /// One shard's clients.
 pub(crate) struct WsEcho {
     args: Args,
-    timeout: Duration,
     /// Connections of this worker that send.
     active: u32,
     /// Messages per second of them together.
@@ -141,7 +129,6 @@ impl WsEcho {
             begun: None,
             ended: None,
             next: 0,
-            timeout: setup.timeout,
             active,
             rate: args.rate.map(|rate| rate * f64::from(active) / f64::from(setup.conns)),
             args,
@@ -155,7 +142,7 @@ impl WsEcho {
     }
 
     /// Sends the messages that the lane may send now.
-    fn fill(&mut self, place: u32, output: &mut WsOutput<'_>) {
+    fn fill(&mut self, place: u32, output: &mut Output<'_>) {
         let Some(begun) = self.begun else { return };
         let now = output.out.now();
         while self.lanes[place as usize].in_flight() < self.args.pipeline {
@@ -170,7 +157,7 @@ impl WsEcho {
             let lane = &mut self.lanes[place as usize];
             let Some(id) = lane.id else { return };
             let payload = self.messages.part(place, number, 0..self.args.payload);
-            if !output.ask(id, MessageKind::Binary.opcode(), payload, self.timeout) {
+            if !output.ask(id, MessageKind::Binary.opcode(), payload) {
                 return;
             }
             let depth = lane.sent_at.len() as u64;
@@ -183,14 +170,14 @@ impl WsEcho {
 impl WsScenario for WsEcho {
     type State = State;
 
-    fn open(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn open(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         state.0 = self.free.pop();
         if let Some(place) = state.0 {
             self.lanes[place as usize].id = Some(ctx.id);
         }
     }
 
-    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut Context<'_>) {
         let lane = state.0.map(|place| (place, &mut self.lanes[place as usize]));
         let Some((place, lane)) = lane.filter(|(_, lane)| lane.in_flight() > 0) else {
             return ctx.fail(Fault::Garbled, "an unexpected message");
@@ -221,23 +208,22 @@ impl WsScenario for WsEcho {
         }
     }
 
-    fn expired(&mut self, _state: &mut State, ctx: &mut WsContext<'_>) {
-        let timeout = self.timeout;
-        ctx.fail(Fault::Timeout, format_args!("no echo within {timeout:?}"));
+    fn expired(&mut self, _state: &mut State, ctx: &mut Context<'_>) {
+        ctx.timed_out("no echo");
     }
 
     fn owed(&self, state: &State) -> u32 {
         state.0.map_or(0, |place| self.lanes[place as usize].in_flight())
     }
 
-    fn begin(&mut self, output: &mut WsOutput<'_>) {
+    fn begin(&mut self, output: &mut Output<'_>) {
         self.begun = Some(output.out.now());
         for place in 0..self.active {
             self.fill(place, output);
         }
     }
 
-    fn turn(&mut self, output: &mut WsOutput<'_>) {
+    fn turn(&mut self, output: &mut Output<'_>) {
         while self.wake_at().is_some_and(|due| due <= output.out.now()) {
             self.fill((self.next % u64::from(self.active)) as u32, output);
             self.next += 1;
@@ -253,7 +239,7 @@ impl WsScenario for WsEcho {
         (self.active > 0).then(due)
     }
 
-    fn finish(&mut self, output: &mut WsOutput<'_>) {
+    fn finish(&mut self, output: &mut Output<'_>) {
         self.ended = Some(output.out.now());
     }
 
@@ -321,8 +307,7 @@ mod tests {
     #[test]
     fn open_loop_messages_are_due_in_turns() {
         let args = Args { payload: 8, pipeline: 2, rate: Some(1000.0), idle_conns: 0 };
-        let timeout = Duration::from_secs(1);
-        let setup = ClientSetup { conns: 3, worker: 0, workers: 1, timeout, seed: 1 };
+        let setup = ClientSetup { conns: 3, worker: 0, workers: 1, seed: 1 };
         let echo = WsEcho::new(args, setup);
         let begun = Instant::now();
         let mut due: Vec<_> = (0..3)

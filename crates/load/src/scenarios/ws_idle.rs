@@ -8,12 +8,12 @@ use murre_record::Scenario as Kind;
 use serde::Serialize;
 
 use crate::cli::args;
-use crate::client::ws::{PING, Piece, WsClient, WsContext, WsOutput, WsScenario};
-use crate::client::{Difference, fraction, hash};
+use crate::client::ws::{PING, Piece, WsClient, WsScenario};
+use crate::client::{Context, Difference, Output, fraction, hash};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros};
 use crate::engine::workers::{Starting, WorkerConfig};
-use crate::scenarios::scenario::{Scenario, Setup};
+use crate::scenarios::scenario::{Profile, Scenario, Setup};
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -29,21 +29,14 @@ pub(crate) struct Args {
 }
 
 impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::WsIdle
-    }
-
-    fn path(&self) -> &'static str {
-        "/echo"
-    }
-
-    fn bytes_per_connection(&self) -> usize {
-        Fleet::<WsClient<WsIdle>>::MEMBER_BYTES
+    fn profile(&self) -> Profile {
+        let bytes_per_connection = Fleet::<WsClient<WsIdle>>::MEMBER_BYTES;
+        Profile { path: "/echo", ..Profile::new(Kind::WsIdle, bytes_per_connection) }
     }
 
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
         let Args { every, sample } = *self;
-        setup.start_ws(config, move |c| WsIdle::new(sample, every, c.timeout, c.own_seed()))
+        setup.start_ws(config, move |c| WsIdle::new(sample, every, c.own_seed()))
     }
 }
 
@@ -51,7 +44,6 @@ impl Scenario for Args {
 pub(crate) struct WsIdle {
     sample: f64,
     every: Duration,
-    timeout: Duration,
     seed: u64,
     /// The sample. Kept here, for most connections are not in it.
     pingers: Vec<Pinger>,
@@ -75,21 +67,13 @@ struct Pinger {
 pub(crate) struct State(Option<u32>);
 
 impl WsIdle {
-    pub(crate) fn new(sample: f64, every: Duration, timeout: Duration, seed: u64) -> WsIdle {
-        WsIdle {
-            sample,
-            every,
-            timeout,
-            seed,
-            pingers: Vec::new(),
-            beside: false,
-            finishing: false,
-        }
+    pub(crate) fn new(sample: f64, every: Duration, seed: u64) -> WsIdle {
+        WsIdle { sample, every, seed, pingers: Vec::new(), beside: false, finishing: false }
     }
 
     /// Connections that all ping, beside others that do something else.
-    pub(crate) fn beside(every: Duration, timeout: Duration, seed: u64) -> WsIdle {
-        WsIdle { beside: true, ..WsIdle::new(1.0, every, timeout, seed) }
+    pub(crate) fn beside(every: Duration, seed: u64) -> WsIdle {
+        WsIdle { beside: true, ..WsIdle::new(1.0, every, seed) }
     }
 
     fn pinger(&mut self, state: &State) -> Option<&mut Pinger> {
@@ -98,9 +82,9 @@ impl WsIdle {
 }
 
 impl Pinger {
-    fn ping(&mut self, seed: u64, timeout: Duration, due: Micros, output: &mut WsOutput<'_>) {
+    fn ping(&mut self, seed: u64, due: Micros, output: &mut Output<'_>) {
         let payload = payload(seed, self.id, self.round);
-        if output.ask(self.id, PING, &payload, timeout) {
+        if output.ask(self.id, PING, &payload) {
             self.due = due;
             self.waiting = true;
         }
@@ -110,7 +94,7 @@ impl Pinger {
 impl WsScenario for WsIdle {
     type State = State;
 
-    fn open(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn open(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         let hash = hash(self.seed, ctx.id.index(), u32::MAX);
         if fraction(hash) >= self.sample {
             return;
@@ -122,13 +106,12 @@ impl WsScenario for WsIdle {
         ctx.start_timer(phase);
     }
 
-    fn message(&mut self, _: &mut State, _: Piece<'_>, ctx: &mut WsContext<'_>) {
+    fn message(&mut self, _: &mut State, _: Piece<'_>, ctx: &mut Context<'_>) {
         ctx.fail(Fault::Garbled, "an unexpected message");
     }
 
-    fn pong(&mut self, state: &mut State, payload: &[u8], ctx: &mut WsContext<'_>) {
-        let (seed, every, finishing) = (self.seed, self.every, self.finishing);
-        let beside = self.beside;
+    fn pong(&mut self, state: &mut State, payload: &[u8], ctx: &mut Context<'_>) {
+        let WsIdle { seed, every, beside, finishing, .. } = *self;
         let Some(pinger) = self.pinger(state).filter(|pinger| pinger.waiting) else { return };
         let expected = self::payload(seed, ctx.id, pinger.round);
         if payload != expected {
@@ -150,15 +133,14 @@ impl WsScenario for WsIdle {
         ctx.start_timer(every.saturating_sub(passed));
     }
 
-    fn expired(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
-        let (seed, timeout) = (self.seed, self.timeout);
-        let finishing = self.finishing;
+    fn expired(&mut self, state: &mut State, ctx: &mut Context<'_>) {
+        let WsIdle { seed, finishing, .. } = *self;
         let Some(pinger) = self.pinger(state) else { return };
         if pinger.waiting {
-            ctx.fail(Fault::Timeout, format_args!("no pong within {timeout:?}"));
+            ctx.timed_out("no pong");
         } else if !finishing {
             let due = ctx.score.micros(ctx.out.due());
-            pinger.ping(seed, timeout, due, &mut ctx.output());
+            pinger.ping(seed, due, &mut ctx.output());
         }
     }
 
@@ -167,13 +149,13 @@ impl WsScenario for WsIdle {
     }
 
     /// All of the sample ping once more, so that each is known to answer after the whole time.
-    fn finish(&mut self, output: &mut WsOutput<'_>) {
+    fn finish(&mut self, output: &mut Output<'_>) {
         self.finishing = true;
         let now = output.score.micros(output.out.now());
         for pinger in &mut self.pingers {
             // One that is under way is as good as another.
             if !pinger.waiting {
-                pinger.ping(self.seed, self.timeout, now, output);
+                pinger.ping(self.seed, now, output);
             }
         }
     }

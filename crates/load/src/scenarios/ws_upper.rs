@@ -8,12 +8,12 @@ use murre_record::Scenario as Kind;
 use serde::Serialize;
 
 use crate::cli::args;
-use crate::client::ws::{Piece, WsClient, WsContext, WsOutput, WsScenario};
-use crate::client::{Difference, fraction, hash};
+use crate::client::ws::{Piece, WsClient, WsScenario};
+use crate::client::{Context, Difference, Output, fraction, hash};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros};
 use crate::engine::workers::{Starting, WorkerConfig};
-use crate::scenarios::scenario::{Scenario, Setup};
+use crate::scenarios::scenario::{Profile, Scenario, Setup};
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -25,28 +25,20 @@ pub(crate) struct Args {
 }
 
 impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::WsUpper
-    }
-
-    fn path(&self) -> &'static str {
-        "/upper"
-    }
-
-    fn bytes_per_connection(&self) -> usize {
-        Fleet::<WsClient<WsUpper>>::MEMBER_BYTES
+    fn profile(&self) -> Profile {
+        let bytes_per_connection = Fleet::<WsClient<WsUpper>>::MEMBER_BYTES;
+        Profile { path: "/upper", ..Profile::new(Kind::WsUpper, bytes_per_connection) }
     }
 
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
         let every = self.every;
-        setup.start_ws(config, move |c| WsUpper::new(every, c.timeout, c.own_seed()))
+        setup.start_ws(config, move |c| WsUpper::new(every, c.own_seed()))
     }
 }
 
 /// One shard's clients.
 pub(crate) struct WsUpper {
     every: Duration,
-    timeout: Duration,
     seed: u64,
     finishing: bool,
 }
@@ -63,12 +55,12 @@ pub(crate) struct State {
 }
 
 impl WsUpper {
-    pub(crate) fn new(every: Duration, timeout: Duration, seed: u64) -> WsUpper {
-        WsUpper { every, timeout, seed, finishing: false }
+    pub(crate) fn new(every: Duration, seed: u64) -> WsUpper {
+        WsUpper { every, seed, finishing: false }
     }
 
     /// The next text is due `every` after the last one was, however late the answer came.
-    fn schedule(&self, state: &State, ctx: &mut WsContext<'_>) {
+    fn schedule(&self, state: &State, ctx: &mut Context<'_>) {
         let passed = ctx.score.micros(ctx.out.now()).since(state.due);
         ctx.start_timer(self.every.saturating_sub(passed));
     }
@@ -77,13 +69,13 @@ impl WsUpper {
 impl WsScenario for WsUpper {
     type State = State;
 
-    fn open(&mut self, _state: &mut State, ctx: &mut WsContext<'_>) {
+    fn open(&mut self, _state: &mut State, ctx: &mut Context<'_>) {
         // The first texts are spread over the interval.
         let phase = self.every.mul_f64(fraction(hash(self.seed, ctx.id.index(), u32::MAX)));
         ctx.start_timer(phase);
     }
 
-    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut Context<'_>) {
         if !state.waiting {
             return ctx.fail(Fault::Garbled, "an unexpected answer");
         }
@@ -108,16 +100,15 @@ impl WsScenario for WsUpper {
         }
     }
 
-    fn expired(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn expired(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         if state.waiting {
-            let timeout = self.timeout;
-            return ctx.fail(Fault::Timeout, format_args!("no answer within {timeout:?}"));
+            return ctx.timed_out("no answer");
         }
         if self.finishing {
             return;
         }
         let text = text(self.seed, ctx.id.index(), state.round);
-        if ctx.ask(MessageKind::Text.opcode(), &text, self.timeout) {
+        if ctx.ask(MessageKind::Text.opcode(), &text) {
             state.due = ctx.score.micros(ctx.out.due());
             state.waiting = true;
         }
@@ -127,7 +118,7 @@ impl WsScenario for WsUpper {
         u32::from(state.waiting)
     }
 
-    fn finish(&mut self, _: &mut WsOutput<'_>) {
+    fn finish(&mut self, _: &mut Output<'_>) {
         self.finishing = true;
     }
 }

@@ -6,17 +6,14 @@ use std::time::{Duration, Instant};
 
 use murre_codec::Kind as MessageKind;
 use murre_core::{CloseReason, ConnId};
-use serde::Deserialize;
 
-use crate::client::channel::{
-    MessageBuffer, Position, ServerMessage, publish, subscribe, unsubscribe,
-};
-use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
-use crate::client::{fraction, hash};
+use crate::client::channel::{MessageBuffer, ServerMessage, publish, subscribe, unsubscribe};
+use crate::client::ws::{Piece, WsScenario};
+use crate::client::{Context, Output, fraction, hash};
 use crate::engine::score::{Fault, Micros, Score};
 use crate::scenarios::churn::args::Args;
-use crate::scenarios::churn::sequence::{Gap, Sequence};
 use crate::scenarios::churn::shared::{Shared, one_more};
+use crate::scenarios::churn::subscriber::{Data, Stage, Subscriber};
 use crate::scenarios::scenario::ClientSetup;
 
 /// One shard's clients.
@@ -35,38 +32,6 @@ pub(crate) struct Churn {
     finishing: bool,
     /// All subscribers of this worker have everything; the score is told once.
     settled: bool,
-}
-
-/// One client, whichever connection it has.
-#[derive(Clone, Debug)]
-struct Subscriber {
-    channel: u32,
-    stage: Stage,
-    run: Sequence,
-    /// Where it stands in the history of its channel.
-    position: Option<Position>,
-    /// Its changes so far.
-    round: u32,
-    connected_before: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Without a connection.
-    Away,
-    Subscribing,
-    Subscribed,
-    Unsubscribing,
-    /// Connected and not subscribed.
-    Resting,
-}
-
-/// The published data.
-#[derive(Debug, Deserialize)]
-struct Data {
-    number: u64,
-    /// When, on our clock.
-    sent: u32,
 }
 
 /// The state of one connection.
@@ -88,14 +53,7 @@ impl Churn {
     pub(crate) fn new(args: Args, setup: ClientSetup, shared: Arc<Shared>) -> Churn {
         // The publisher is number 0 of all; the subscribers follow it.
         let all = (1..=setup.conns).filter(|number| number % setup.workers == setup.worker);
-        let subscriber = |number: u32| Subscriber {
-            channel: (number - 1) % args.channels,
-            stage: Stage::Away,
-            run: Sequence::default(),
-            position: None,
-            round: 0,
-            connected_before: false,
-        };
+        let subscriber = |number: u32| Subscriber::new((number - 1) % args.channels);
         let subscribers: Vec<_> = all.map(subscriber).collect();
         Churn {
             free: (0..subscribers.len() as u32).collect(),
@@ -135,91 +93,30 @@ impl Churn {
         (hash, Duration::from_secs_f64(self.args.idle.at(fraction(hash))))
     }
 
-    fn rest(&mut self, place: u32, ctx: &mut WsContext<'_>) {
+    fn rest(&mut self, place: u32, ctx: &mut Context<'_>) {
         let (_, pause) = self.next_change(place);
         ctx.start_timer(pause);
     }
 
-    fn subscribe(&mut self, place: u32, ctx: &mut WsContext<'_>) {
+    fn subscribe(&mut self, place: u32, ctx: &mut Context<'_>) {
         let subscriber = self.subscriber(place);
         subscriber.stage = Stage::Subscribing;
         let (channel, position) = (subscriber.channel, subscriber.position);
-        self.ask(&subscribe(&self.identifier(channel), position), ctx);
-    }
-
-    fn ask(&self, command: &str, ctx: &mut WsContext<'_>) {
-        ctx.command(command, self.setup.timeout);
-    }
-
-    /// The server has answered `subscribe`.
-    fn subscribed(
-        &mut self,
-        place: u32,
-        (position, recovered): (Option<Position>, Option<bool>),
-        ctx: &mut WsContext<'_>,
-    ) {
-        let subscriber = &mut self.subscribers[place as usize];
-        let kept = subscriber.channel < self.args.kept();
-        let counts = &self.shared.counts;
-        // Whatever is published from now on must come.
-        let sent = self.shared.sent(subscriber.channel).load(Ordering::Acquire);
-        match (kept, position, subscriber.position, recovered) {
-            (false, ..) => subscriber.run = Sequence { next: None, floor: sent },
-            (true, Some(new), None, _) => {
-                subscriber.run = Sequence { next: None, floor: sent };
-                subscriber.position = Some(new);
-            }
-            // The run goes on, and the position with each publication.
-            (true, Some(new), Some(old), Some(true)) if new.epoch == old.epoch => {
-                one_more(&counts.recovered);
-                let missed = new.offset.saturating_sub(old.offset);
-                counts.recovered_publications.fetch_add(missed, Ordering::Relaxed);
-                subscriber.run.floor = sent;
-            }
-            (true, Some(new), Some(_), Some(false)) => {
-                one_more(&counts.unrecovered);
-                subscriber.run = Sequence { next: None, floor: sent };
-                subscriber.position = Some(new);
-            }
-            (true, ..) => {
-                let detail = format_args!(
-                    "a channel with history is subscribed to with position {position:?}, recovered \
-                     {recovered:?}"
-                );
-                return ctx.fail(Fault::Wrong, detail);
-            }
-        }
-        subscriber.stage = Stage::Subscribed;
-        one_more(&counts.subscribed);
-        ctx.ready();
-        self.rest(place, ctx);
+        ctx.command(&subscribe(&self.identifier(channel), position));
     }
 
     fn publication(
         &mut self,
         place: u32,
         (data, offset): (&Data, Option<u64>),
-        ctx: &mut WsContext<'_>,
+        ctx: &mut Context<'_>,
     ) {
-        let subscriber = &mut self.subscribers[place as usize];
-        if let Err(Gap { expected, number }) = subscriber.run.receive(data.number) {
-            let detail = format_args!(
-                "publication {number} of channel {} for {expected}",
-                subscriber.channel
-            );
-            return ctx.fail(Fault::Wrong, detail);
-        }
-        if let Some(position) = &mut subscriber.position {
-            if offset != Some(position.offset + 1) {
-                let detail = format_args!("offset {offset:?} behind {}", position.offset);
-                return ctx.fail(Fault::Wrong, detail);
-            }
-            position.offset += 1;
-        }
-        // A missed publication waited for its reader, not for the server.
-        let now = Instant::now();
-        let after = ctx.score.micros(now).since(Micros(data.sent));
-        if data.number >= subscriber.run.floor {
+        let timely = match self.subscriber(place).receive(data.number, offset) {
+            Ok(timely) => timely,
+            Err(why) => return ctx.fail(Fault::Wrong, why),
+        };
+        if timely {
+            let after = ctx.score.micros(Instant::now()).since(Micros(data.sent));
             ctx.score.arrived(after, 0);
         } else {
             ctx.score.arrived_late();
@@ -227,7 +124,7 @@ impl Churn {
     }
 
     /// Handles a message to a subscriber.
-    fn handle(&mut self, place: u32, text: &[u8], ctx: &mut WsContext<'_>) {
+    fn handle(&mut self, place: u32, text: &[u8], ctx: &mut Context<'_>) {
         let Some(heard) = ServerMessage::<'_, Data>::parse(text, ctx) else { return };
         let (channel, stage) = (self.subscriber(place).channel, self.subscriber(place).stage);
         if heard.identifier != self.identifier(channel) {
@@ -238,7 +135,16 @@ impl Churn {
                 self.publication(place, (data, heard.offset), ctx);
             }
             ("subscribed", _, Stage::Subscribing) => {
-                self.subscribed(place, (heard.position, heard.recovered), ctx);
+                let (kept, answer) = (self.is_kept(channel), (heard.position, heard.recovered));
+                let sent = self.shared.sent(channel).load(Ordering::Acquire);
+                let subscriber = &mut self.subscribers[place as usize];
+                match subscriber.subscribed(kept, answer, sent, &self.shared.counts) {
+                    Ok(()) => {
+                        ctx.ready();
+                        self.rest(place, ctx);
+                    }
+                    Err(why) => ctx.fail(Fault::Wrong, why),
+                }
             }
             ("unsubscribed", _, Stage::Unsubscribing) => {
                 one_more(&self.shared.counts.unsubscribed);
@@ -250,7 +156,7 @@ impl Churn {
     }
 
     /// Handles a message to the publisher.
-    fn answered(&mut self, text: &[u8], ctx: &mut WsContext<'_>) {
+    fn answered(&mut self, text: &[u8], ctx: &mut Context<'_>) {
         let Some(heard) = ServerMessage::<'_, Data>::parse(text, ctx) else { return };
         let asked = self.published - u64::from(self.unanswered);
         if heard.kind != "published" || self.unanswered == 0 {
@@ -274,7 +180,7 @@ impl Churn {
         self.publisher.is_some().then(|| begun + after)
     }
 
-    fn publish(&mut self, output: &mut WsOutput<'_>) {
+    fn publish(&mut self, output: &mut Output<'_>) {
         while let (Some(due), Some(id)) = (self.due(), self.publisher) {
             if due > output.out.now() {
                 return;
@@ -286,8 +192,7 @@ impl Churn {
             let data = format!(r#"{{"number":{number},"sent":{micros}}}"#);
             let command = publish(&self.identifier(channel), &data, Some(self.published));
             sent.store(number + 1, Ordering::Release);
-            let timeout = self.setup.timeout;
-            if !output.ask(id, MessageKind::Text.opcode(), command.as_bytes(), timeout) {
+            if !output.ask(id, MessageKind::Text.opcode(), command.as_bytes()) {
                 return;
             }
             self.published += 1;
@@ -316,7 +221,7 @@ impl WsScenario for Churn {
     const READY_WHEN_OPEN: bool = false;
     const RETURNS: bool = true;
 
-    fn open(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn open(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         if self.setup.worker == 0 && self.publisher.is_none() {
             state.role = Role::Publisher;
             self.publisher = Some(ctx.id);
@@ -330,7 +235,7 @@ impl WsScenario for Churn {
         self.subscribe(place, ctx);
     }
 
-    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut Context<'_>) {
         let Some(text) = state.buffer.text(&piece, ctx) else { return };
         match state.role {
             Role::Subscriber(place) => self.handle(place, &text, ctx),
@@ -338,11 +243,9 @@ impl WsScenario for Churn {
         }
     }
 
-    fn expired(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
-        let timeout = self.setup.timeout;
+    fn expired(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         let Role::Subscriber(place) = state.role else {
-            let detail = format_args!("no answer to a publication within {timeout:?}");
-            return ctx.fail(Fault::Timeout, detail);
+            return ctx.timed_out("no answer to a publication");
         };
         let stage = self.subscriber(place).stage;
         match stage {
@@ -355,7 +258,7 @@ impl WsScenario for Churn {
                     0 | 1 => {
                         self.subscriber(place).stage = Stage::Unsubscribing;
                         let channel = self.subscriber(place).channel;
-                        self.ask(&unsubscribe(&self.identifier(channel)), ctx);
+                        ctx.command(&unsubscribe(&self.identifier(channel)));
                     }
                     2 => {
                         ctx.send_close();
@@ -368,9 +271,7 @@ impl WsScenario for Churn {
                     }
                 }
             }
-            Stage::Subscribing | Stage::Unsubscribing | Stage::Away => {
-                ctx.fail(Fault::Timeout, format_args!("no answer within {timeout:?}"));
-            }
+            Stage::Subscribing | Stage::Unsubscribing | Stage::Away => ctx.timed_out("no answer"),
         }
     }
 
@@ -378,11 +279,11 @@ impl WsScenario for Churn {
         if state.role == Role::Publisher { self.unanswered } else { 0 }
     }
 
-    fn begin(&mut self, output: &mut WsOutput<'_>) {
+    fn begin(&mut self, output: &mut Output<'_>) {
         self.begun = Some(output.out.now());
     }
 
-    fn turn(&mut self, output: &mut WsOutput<'_>) {
+    fn turn(&mut self, output: &mut Output<'_>) {
         self.publish(output);
         self.settle(output.score);
     }
@@ -395,7 +296,7 @@ impl WsScenario for Churn {
     }
 
     /// Each worker owes one answer: that all its subscribers have everything.
-    fn finish(&mut self, output: &mut WsOutput<'_>) {
+    fn finish(&mut self, output: &mut Output<'_>) {
         self.finishing = true;
         output.score.owe(1);
         if self.setup.worker == 0 {
@@ -434,10 +335,7 @@ mod tests {
         let shared = OnceLock::new();
         let args = Args { idle, channels: 4, kept: Some(1), rate: 100.0, shared };
         let shared = Arc::new(Shared::new(args.channels));
-        let setup = |worker| {
-            let timeout = Duration::from_secs(1);
-            ClientSetup { conns: 11, worker, workers: 3, timeout, seed: 9 }
-        };
+        let setup = |worker| ClientSetup { conns: 11, worker, workers: 3, seed: 9 };
         let shards: Vec<_> = (0..3)
             .map(|worker| Churn::new(args.clone(), setup(worker), Arc::clone(&shared)))
             .collect();

@@ -9,11 +9,11 @@ mod args;
 mod clients;
 mod sequence;
 mod shared;
+mod subscriber;
 
 pub(crate) use self::args::Args;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use murre_record::{ChurnFacts, CountedFrom, Scenario as Kind};
 
@@ -23,11 +23,16 @@ use crate::engine::fleet::Fleet;
 use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::churn::clients::Churn;
 use crate::scenarios::churn::shared::Shared;
-use crate::scenarios::scenario::{FINE_TICK, Scenario, Setup, check_fine, check_rate};
+use crate::scenarios::scenario::{FINE_TICK, Profile, Scenario, Setup, check_fine, check_rate};
 
 impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::Churn
+    fn profile(&self) -> Profile {
+        Profile {
+            tick: FINE_TICK,
+            counted_from: CountedFrom::Sent,
+            must_receive: true,
+            ..Profile::new(Kind::Churn, Fleet::<WsClient<Churn>>::MEMBER_BYTES)
+        }
     }
 
     fn check(&self, common: &Common) -> Result<(), String> {
@@ -44,22 +49,6 @@ impl Scenario for Args {
     fn conns_all(&self, common: &Common) -> u64 {
         // One more publishes.
         u64::from(common.conns) + 1
-    }
-
-    fn tick(&self) -> Duration {
-        FINE_TICK
-    }
-
-    fn counted_from(&self) -> CountedFrom {
-        CountedFrom::Sent
-    }
-
-    fn must_receive(&self) -> bool {
-        true
-    }
-
-    fn bytes_per_connection(&self) -> usize {
-        Fleet::<WsClient<Churn>>::MEMBER_BYTES
     }
 
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {

@@ -11,6 +11,11 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
+    /// Of a subscriber that missed `floor` publications.
+    pub(super) fn behind(floor: u64) -> Sequence {
+        Sequence { next: None, floor }
+    }
+
     /// Takes a publication.
     pub(super) fn receive(&mut self, number: u64) -> Result<(), Gap> {
         let right = match self.next {

@@ -3,18 +3,19 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use murre_codec::Kind as MessageKind;
-use murre_core::ConnId;
+use serde::de::IgnoredAny;
 
-use crate::client::Difference;
-use crate::client::channel::{MessageBuffer, ServerMessage, publish, subscribe, unreadable};
-use crate::client::ws::{Piece, WsContext, WsOutput, WsScenario};
+use crate::client::channel::{MessageBuffer, ServerMessage, publish, subscribe};
+use crate::client::ws::{Piece, WsScenario};
+use crate::client::{Context, Output};
 use crate::engine::score::{Fault, Micros};
+use crate::scenarios::fanout::publisher::Publisher;
 use crate::scenarios::fanout::settings::{Role, Settings};
 use crate::scenarios::fanout::shared::Shared;
-use crate::scenarios::fanout::texts::Texts;
+use crate::scenarios::fanout::texts::{Texts, identifier};
 use crate::scenarios::ws_idle::{self, WsIdle};
 
 /// One shard's clients.
@@ -28,17 +29,8 @@ pub(crate) struct Fanout {
     publishers: Vec<Publisher>,
     beside: WsIdle,
     texts: Texts,
-    /// The message read last: most subscribers receive the same.
-    read: Read,
     begun: Option<Instant>,
     ended: Option<Instant>,
-}
-
-struct Publisher {
-    number: u32,
-    id: Option<ConnId>,
-    /// Publications so far: its channels take turns.
-    published: u64,
 }
 
 /// The state of one client.
@@ -53,32 +45,19 @@ pub(crate) struct State {
     beside: ws_idle::State,
 }
 
-/// A message that was read and found to be right.
-#[derive(Default)]
-struct Read {
-    text: Vec<u8>,
-    channel: u32,
-    number: u64,
-}
-
 impl Fanout {
     pub(crate) fn new(settings: Settings, shared: Arc<Shared>, conns: u32) -> Fanout {
         let shard = settings.setup.worker;
         let here =
             (0..settings.args.publishers).filter(|number| number % settings.workers() == shard);
-        let publishers = here.map(|number| Publisher { number, id: None, published: 0 }).collect();
+        let publishers = here.map(Publisher::new).collect();
         Fanout {
             shared,
             shard,
             free: (0..conns).rev().collect(),
             publishers,
-            beside: WsIdle::beside(
-                settings.args.every,
-                settings.setup.timeout,
-                settings.setup.own_seed(),
-            ),
+            beside: WsIdle::beside(settings.args.every, settings.setup.own_seed()),
             texts: Texts::new(settings.args.payload),
-            read: Read::default(),
             begun: None,
             ended: None,
             settings,
@@ -89,43 +68,23 @@ impl Fanout {
         &mut self.publishers[(number / self.settings.workers()) as usize]
     }
 
-    /// The channel that a publisher's next publication is for.
-    fn channel_of(&self, publisher: &Publisher) -> u32 {
-        let own = (self.settings.args.channels - publisher.number)
-            .div_ceil(self.settings.args.publishers);
-        publisher.number
-            + (publisher.published % u64::from(own)) as u32 * self.settings.args.publishers
-    }
-
-    /// With a rate: when a publisher's next publication is due.
-    fn due(&self, begun: Instant, rate: f64, publisher: &Publisher) -> Instant {
-        let k = publisher.published * u64::from(self.settings.args.publishers);
-        begun + Duration::from_secs_f64((k + u64::from(publisher.number)) as f64 / rate)
-    }
-
     /// Publishes as much as may be published now.
-    fn publish(&mut self, index: usize, output: &mut WsOutput<'_>) {
+    fn publish(&mut self, index: usize, output: &mut Output<'_>) {
         let Some(begun) = self.begun else { return };
         let shared = Arc::clone(&self.shared);
         loop {
-            let publisher = &self.publishers[index];
+            let (publisher, args) = (self.publishers[index], &self.settings.args);
             let (Some(id), now) = (publisher.id, output.out.now()) else { return };
-            let number_own = publisher.number;
-            let due = match self.settings.args.rate {
-                Some(rate) => self.due(begun, rate, publisher),
-                None if shared.in_flight(number_own).load(Ordering::Acquire)
-                    < self.settings.args.pipeline =>
-                {
-                    Instant::now()
-                }
+            let in_flight = shared.in_flight(publisher.number);
+            let due = match args.rate {
+                Some(rate) => publisher.due(args, begun, rate),
+                None if in_flight.load(Ordering::Acquire) < args.pipeline => Instant::now(),
                 None => return,
             };
-            if self.ended.is_some_and(|ended| due >= ended)
-                || (self.settings.args.rate.is_some() && due > now)
-            {
+            if self.ended.is_some_and(|ended| due >= ended) || (args.rate.is_some() && due > now) {
                 return;
             }
-            let place = self.channel_of(publisher);
+            let place = publisher.channel(args);
             let channel = shared.channel(place);
             let members = channel.members.load(Ordering::Relaxed);
             if !channel.has_room() || members == 0 {
@@ -139,42 +98,19 @@ impl Fanout {
             slot.due.store(micros.0, Ordering::Relaxed);
             slot.left.store(members, Ordering::Relaxed);
             output.score.owe(members);
-            shared.in_flight(number_own).fetch_add(1, Ordering::AcqRel);
+            in_flight.fetch_add(1, Ordering::AcqRel);
             channel.published.store(number + 1, Ordering::Release);
             self.publishers[index].published += 1;
             // The connection is gone: `closed` follows and counts it; the deliveries that are missing fail the run.
             if !output.send(id, MessageKind::Text.opcode(), command.as_bytes()) {
                 return;
             }
-            output.out.set_timer(id, output.out.ticks(self.settings.setup.timeout));
+            output.out.set_timer(id, output.out.ticks(output.timeout));
         }
-    }
-
-    /// Whether a text is publication `number` of the channel; the error says what it is instead.
-    fn is_publication(&mut self, text: &[u8], channel: u32, number: u64) -> Result<(), Unlike> {
-        if (self.read.channel, self.read.number) == (channel, number) && self.read.text == text {
-            return Ok(());
-        }
-        let heard: ServerMessage<'_, &str> =
-            ServerMessage::read(text).map_err(Unlike::Unreadable)?;
-        if heard.kind != "publication" {
-            return Err(Unlike::Publication);
-        }
-        let expected = self.texts.data(channel, number);
-        // Without the quotes: its letters need no escapes.
-        let expected = &expected[1..expected.len() - 1];
-        let got = heard.data.unwrap_or_default();
-        if heard.identifier != identifier(channel) || got != expected {
-            let difference = Difference { expected: expected.as_bytes(), got: got.as_bytes() };
-            let why = format!("of {}, publication {number}: {difference}", heard.identifier);
-            return Err(Unlike::Data(why));
-        }
-        self.read = Read { text: text.to_owned(), channel, number };
-        Ok(())
     }
 
     /// A subscriber has the next publication of its channel.
-    fn delivered(&mut self, channel: u32, number: u64, bytes: usize, ctx: &mut WsContext<'_>) {
+    fn delivered(&mut self, channel: u32, number: u64, bytes: usize, ctx: &mut Context<'_>) {
         let shared = Arc::clone(&self.shared);
         let of_channel = shared.channel(channel);
         let due = Micros(of_channel.slot(number).due.load(Ordering::Relaxed));
@@ -205,7 +141,7 @@ impl Fanout {
     }
 
     /// Handles a message to a subscriber.
-    fn handle(&mut self, channel: u32, state: &mut State, text: &[u8], ctx: &mut WsContext<'_>) {
+    fn handle(&mut self, channel: u32, state: &mut State, text: &[u8], ctx: &mut Context<'_>) {
         let Some(number) = state.next else {
             let Some(heard) = ServerMessage::<'_, &str>::parse(text, ctx) else { return };
             if heard.kind != "subscribed" || heard.identifier != identifier(channel) {
@@ -217,44 +153,30 @@ impl Fanout {
             ctx.clear_timer();
             return ctx.ready();
         };
-        if number >= self.shared.channel(channel).published.load(Ordering::Acquire) {
-            let detail = "a publication that was not published, or one twice";
-            return match self.is_publication(text, channel, number.saturating_sub(1)) {
-                Err(Unlike::Publication) => self.not_a_publication(text, ctx),
-                _ => ctx.fail(Fault::Wrong, detail),
-            };
-        }
-        match self.is_publication(text, channel, number) {
-            Ok(()) => {
-                state.next = Some(number + 1);
-                self.delivered(channel, number, text.len(), ctx);
+        let published = self.shared.channel(channel).published.load(Ordering::Acquire);
+        if number >= published || !self.texts.was_right(text, channel, number) {
+            let Some(heard) = ServerMessage::<'_, &str>::parse(text, ctx) else { return };
+            if heard.kind != "publication" {
+                return heard.unexpected(ctx);
             }
-            Err(Unlike::Unreadable(error)) => unreadable(text, &error, ctx),
-            Err(Unlike::Publication) => self.not_a_publication(text, ctx),
-            Err(Unlike::Data(why)) => ctx.fail(Fault::Wrong, why),
+            if number >= published {
+                return ctx
+                    .fail(Fault::Wrong, "a publication that was not published, or one twice");
+            }
+            if let Err(why) = self.texts.check(text, &heard, channel, number) {
+                return ctx.fail(Fault::Wrong, why);
+            }
         }
+        state.next = Some(number + 1);
+        self.delivered(channel, number, text.len(), ctx);
     }
-
-    fn not_a_publication(&self, text: &[u8], ctx: &mut WsContext<'_>) {
-        if let Some(heard) = ServerMessage::<'_, serde::de::IgnoredAny>::parse(text, ctx) {
-            heard.unexpected(ctx);
-        }
-    }
-}
-
-/// Why a text is not the publication that was to come.
-enum Unlike {
-    Unreadable(serde_json::Error),
-    /// It is another kind of message.
-    Publication,
-    Data(String),
 }
 
 impl WsScenario for Fanout {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
 
-    fn open(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
+    fn open(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         let place = self.free.pop().expect("as many places as connections");
         state.place = Some(place);
         state.role = self.settings.role(self.shard, place);
@@ -268,37 +190,34 @@ impl WsScenario for Fanout {
                 self.beside.open(&mut state.beside, ctx);
             }
             Role::Subscriber { channel } => {
-                let text = subscribe(&identifier(channel), None);
-                ctx.command(&text, self.settings.setup.timeout);
+                ctx.command(&subscribe(&identifier(channel), None));
             }
         }
     }
 
-    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut WsContext<'_>) {
+    fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut Context<'_>) {
         let Some(text) = state.buffer.text(&piece, ctx) else { return };
         match state.role {
             Role::Subscriber { channel } => self.handle(channel, state, &text, ctx),
-            Role::Publisher(_) | Role::Beside => self.not_a_publication(&text, ctx),
+            Role::Publisher(_) | Role::Beside => {
+                if let Some(heard) = ServerMessage::<'_, IgnoredAny>::parse(&text, ctx) {
+                    heard.unexpected(ctx);
+                }
+            }
         }
     }
 
-    fn pong(&mut self, state: &mut State, payload: &[u8], ctx: &mut WsContext<'_>) {
+    fn pong(&mut self, state: &mut State, payload: &[u8], ctx: &mut Context<'_>) {
         self.beside.pong(&mut state.beside, payload, ctx);
     }
 
-    fn expired(&mut self, state: &mut State, ctx: &mut WsContext<'_>) {
-        let timeout = self.settings.setup.timeout;
+    fn expired(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         match state.role {
             Role::Beside => self.beside.expired(&mut state.beside, ctx),
-            Role::Subscriber { .. } => {
-                let detail = format_args!("not subscribed within {timeout:?}");
-                ctx.fail(Fault::Timeout, detail);
-            }
+            Role::Subscriber { .. } => ctx.timed_out("not subscribed"),
             Role::Publisher(number) => {
                 if self.shared.in_flight(number).load(Ordering::Acquire) > 0 {
-                    let detail =
-                        format_args!("a publication not delivered to all within {timeout:?}");
-                    ctx.fail(Fault::Timeout, detail);
+                    ctx.timed_out("a publication not delivered to all");
                 }
             }
         }
@@ -314,12 +233,12 @@ impl WsScenario for Fanout {
         }
     }
 
-    fn begin(&mut self, output: &mut WsOutput<'_>) {
+    fn begin(&mut self, output: &mut Output<'_>) {
         self.begun = Some(output.out.now());
         self.turn(output);
     }
 
-    fn turn(&mut self, output: &mut WsOutput<'_>) {
+    fn turn(&mut self, output: &mut Output<'_>) {
         if self.publishers.is_empty() {
             return;
         }
@@ -331,17 +250,17 @@ impl WsScenario for Fanout {
 
     /// With a rate: when the next publication is due. A publisher that waits for room gets a wakeup.
     fn wake_at(&self) -> Option<Instant> {
-        let (Some(begun), Some(rate), None) = (self.begun, self.settings.args.rate, self.ended)
-        else {
+        let args = &self.settings.args;
+        let (Some(begun), Some(rate), None) = (self.begun, args.rate, self.ended) else {
             return None;
         };
         let able = self.publishers.iter().filter(|publisher| {
-            publisher.id.is_some() && self.shared.channel(self.channel_of(publisher)).has_room()
+            publisher.id.is_some() && self.shared.channel(publisher.channel(args)).has_room()
         });
-        able.map(|publisher| self.due(begun, rate, publisher)).min()
+        able.map(|publisher| publisher.due(args, begun, rate)).min()
     }
 
-    fn finish(&mut self, output: &mut WsOutput<'_>) {
+    fn finish(&mut self, output: &mut Output<'_>) {
         self.ended = Some(output.out.now());
         self.beside.finish(output);
     }
@@ -374,13 +293,10 @@ impl Fanout {
     }
 }
 
-fn identifier(channel: u32) -> String {
-    format!("fanout-{channel}")
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::OnceLock;
+    use std::time::Duration;
 
     use super::*;
     use crate::engine::wakeups::Wakeups;
@@ -399,14 +315,8 @@ mod tests {
             beside: 3,
             shared: OnceLock::new(),
         };
-        let setup = ClientSetup { conns: 10, worker: 0, workers: 5, timeout: every, seed: 1 };
+        let setup = ClientSetup { conns: 10, worker: 0, workers: 5, seed: 1 };
         Settings { args, setup }
-    }
-
-    fn shard(settings: &Settings, shared: &Arc<Shared>, worker: u32) -> Fanout {
-        let mut settings = settings.clone();
-        settings.setup.worker = worker;
-        Fanout::new(settings, Arc::clone(shared), 3)
     }
 
     /// Shows that all shards together have each role as often as asked, that publishers take
@@ -416,7 +326,12 @@ mod tests {
         let settings = settings();
         let wakeups = Wakeups::new(4);
         let shared = Arc::new(settings.shared(wakeups));
-        let shards: Vec<_> = (0..5).map(|number| shard(&settings, &shared, number)).collect();
+        let shard = |worker| {
+            let mut settings = settings.clone();
+            settings.setup.worker = worker;
+            Fanout::new(settings, Arc::clone(&shared), 3)
+        };
+        let shards: Vec<_> = (0..5).map(shard).collect();
         let roles_of = |number: u32| {
             let settings = &settings;
             (0..3).map(move |place| settings.role(number, place))
@@ -435,8 +350,9 @@ mod tests {
             for publisher in &shard.publishers {
                 for published in 0..6 {
                     let publisher = Publisher { published, ..*publisher };
-                    channels.push(shard.channel_of(&publisher));
-                    due.push(shard.due(begun, 1000.0, &publisher).duration_since(begun));
+                    channels.push(publisher.channel(&settings.args));
+                    let at = publisher.due(&settings.args, begun, 1000.0);
+                    due.push(at.duration_since(begun));
                 }
             }
         }
@@ -444,36 +360,5 @@ mod tests {
         due.sort_unstable();
         let expected: Vec<_> = (0..12).map(Duration::from_millis).collect();
         assert_eq!(due, expected);
-    }
-
-    /// Shows that another number, channel, byte or kind of message is not taken for it, read anew or
-    /// compared with what was read last.
-    #[test]
-    fn a_publication_must_be_the_next_of_its_topic() {
-        let settings = settings();
-        let shared = Arc::new(settings.shared(Wakeups::new(4)));
-        let mut clients = shard(&settings, &shared, 0);
-        let message = |channel, data: &str| {
-            format!(
-                r#"{{"type":"publication","identifier":"{}","data":{data}}}"#,
-                identifier(channel)
-            )
-        };
-        let data = Texts::new(128).data(1, 7).to_owned();
-        let right = message(1, &data);
-        for _ in 0..2 {
-            assert!(clients.is_publication(right.as_bytes(), 1, 7).is_ok());
-            for (channel, number) in [(1, 6), (1, 8), (2, 7)] {
-                let read = clients.is_publication(right.as_bytes(), channel, number);
-                assert!(matches!(read, Err(Unlike::Data(_))));
-            }
-            for wrong in [message(2, &data), message(1, &data.replace("abc", "abd"))] {
-                let read = clients.is_publication(wrong.as_bytes(), 1, 7);
-                assert!(matches!(read, Err(Unlike::Data(_))), "{wrong}");
-            }
-        }
-        let other = clients.is_publication(br#"{"type":"dropped","count":1}"#, 1, 7);
-        assert!(matches!(other, Err(Unlike::Publication)));
-        assert!(matches!(clients.is_publication(b"{", 1, 7), Err(Unlike::Unreadable(_))));
     }
 }

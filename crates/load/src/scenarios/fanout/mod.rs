@@ -8,6 +8,7 @@
 //! delivery of a publication may be on another worker than its publisher: `shared.rs` has the state of both.
 
 mod clients;
+mod publisher;
 mod settings;
 mod shared;
 mod texts;
@@ -21,17 +22,25 @@ use murre_record::{CountedFrom, FanoutFacts, Scenario as Kind};
 use crate::cli::common::Common;
 use crate::client::ws::WsClient;
 use crate::engine::fleet::Fleet;
-use crate::engine::score::{Times, latency};
 use crate::engine::share::part;
+use crate::engine::times::{Times, latency};
 use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::fanout::clients::Fanout;
 use crate::scenarios::fanout::settings::Settings;
 use crate::scenarios::fanout::texts::PAYLOAD_BYTES_MIN;
-use crate::scenarios::scenario::{Scenario, Setup, check_in_flight, check_rate};
+use crate::scenarios::scenario::{
+    Profile, Scenario, Setup, check_in_flight, check_rate, counted_from,
+};
 
 impl Scenario for Args {
-    fn kind(&self) -> Kind {
-        Kind::Fanout
+    fn profile(&self) -> Profile {
+        Profile {
+            workers_apart: usize::from(self.beside > 0),
+            in_flight_bytes: self.payload * self.pipeline,
+            counted_from: counted_from(self.rate),
+            must_receive: true,
+            ..Profile::new(Kind::Fanout, Fleet::<WsClient<Fanout>>::MEMBER_BYTES)
+        }
     }
 
     fn check(&self, common: &Common) -> Result<(), String> {
@@ -52,32 +61,12 @@ impl Scenario for Args {
         [common.conns, self.publishers, self.beside].map(u64::from).iter().sum()
     }
 
-    fn workers_apart(&self) -> usize {
-        usize::from(self.beside > 0)
-    }
-
     fn conns(&self, common: &Common, worker: usize, workers: usize) -> u32 {
-        let publishing = workers - self.workers_apart();
+        let publishing = workers - usize::from(self.beside > 0);
         if worker == publishing {
             return self.beside;
         }
         part(self.publishers + common.conns, worker, publishing)
-    }
-
-    fn in_flight_bytes(&self) -> u32 {
-        self.payload * self.pipeline
-    }
-
-    fn counted_from(&self) -> CountedFrom {
-        if self.rate.is_some() { CountedFrom::Due } else { CountedFrom::SentInClosedLoop }
-    }
-
-    fn must_receive(&self) -> bool {
-        true
-    }
-
-    fn bytes_per_connection(&self) -> usize {
-        Fleet::<WsClient<Fanout>>::MEMBER_BYTES
     }
 
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
@@ -91,7 +80,7 @@ impl Scenario for Args {
     fn fanout_facts(&self, times: &Times) -> Option<FanoutFacts> {
         Some(FanoutFacts {
             publications: self.shared.get()?.over(),
-            last_delivery_us: latency(&times.over, self.counted_from()),
+            last_delivery_us: latency(&times.over, counted_from(self.rate)),
             beside_us: (self.beside > 0).then(|| latency(&times.beside, CountedFrom::Due)),
         })
     }

@@ -2,17 +2,27 @@
 
 use std::fmt::Write as _;
 
+use crate::client::Difference;
+use crate::client::channel::ServerMessage;
+
 /// The published data: a string of JSON, with the number of the publication and its channel in front.
 pub(super) struct Texts {
     filler: String,
     text: String,
     of: Option<(u32, u64)>,
+    /// The message found to be right last, its channel and its number: most subscribers receive the same.
+    right: (Vec<u8>, u32, u64),
 }
 
 impl Texts {
     pub(super) fn new(payload_bytes: u32) -> Texts {
         let filler = ('a'..='z').cycle().take(payload_bytes as usize + 26).collect();
-        Texts { filler, text: String::with_capacity(payload_bytes as usize), of: None }
+        Texts {
+            filler,
+            text: String::with_capacity(payload_bytes as usize),
+            of: None,
+            right: Default::default(),
+        }
     }
 
     pub(super) fn data(&mut self, channel: u32, number: u64) -> &str {
@@ -28,6 +38,36 @@ impl Texts {
         }
         &self.text
     }
+
+    /// Whether a message is that of publication `number` of the channel which was found to be right last.
+    pub(super) fn was_right(&self, message: &[u8], channel: u32, number: u64) -> bool {
+        (self.right.1, self.right.2) == (channel, number) && self.right.0 == message
+    }
+
+    /// Checks that a message, read as `heard`, is publication `number` of the channel; the error says what it
+    /// is instead.
+    pub(super) fn check(
+        &mut self,
+        message: &[u8],
+        heard: &ServerMessage<'_, &str>,
+        channel: u32,
+        number: u64,
+    ) -> Result<(), String> {
+        let expected = self.data(channel, number);
+        // Without the quotes: its letters need no escapes.
+        let expected = &expected[1..expected.len() - 1];
+        let got = heard.data.unwrap_or_default();
+        if heard.identifier != identifier(channel) || got != expected {
+            let difference = Difference { expected: expected.as_bytes(), got: got.as_bytes() };
+            return Err(format!("of {}, publication {number}: {difference}", heard.identifier));
+        }
+        self.right = (message.to_owned(), channel, number);
+        Ok(())
+    }
+}
+
+pub(super) fn identifier(channel: u32) -> String {
+    format!("fanout-{channel}")
 }
 
 /// The least that a publication may have: its numbers, in quotes.
@@ -50,5 +90,33 @@ mod tests {
             assert_ne!(texts.data(4, 70_000), text);
             assert_eq!(texts.data(3, 70_000), text);
         }
+    }
+
+    /// Shows that another number, channel or byte is not taken for a publication, read anew or compared with
+    /// what was right last.
+    #[test]
+    fn a_publication_must_be_the_next_of_its_channel() {
+        let message = |channel, data: &str| {
+            let identifier = identifier(channel);
+            format!(r#"{{"type":"publication","identifier":"{identifier}","data":{data}}}"#)
+        };
+        let mut texts = Texts::new(128);
+        let is = |texts: &mut Texts, message: &str, channel, number| {
+            let heard = ServerMessage::read(message.as_bytes()).expect("JSON");
+            texts.was_right(message.as_bytes(), channel, number)
+                || texts.check(message.as_bytes(), &heard, channel, number).is_ok()
+        };
+        let data = texts.data(1, 7).to_owned();
+        let right = message(1, &data);
+        for _ in 0..2 {
+            assert!(is(&mut texts, &right, 1, 7));
+            for (channel, number) in [(1, 6), (1, 8), (2, 7)] {
+                assert!(!is(&mut texts, &right, channel, number));
+            }
+            for wrong in [message(2, &data), message(1, &data.replace("abc", "abd"))] {
+                assert!(!is(&mut texts, &wrong, 1, 7), "{wrong}");
+            }
+        }
+        assert!(texts.was_right(right.as_bytes(), 1, 7));
     }
 }

@@ -3,84 +3,28 @@
 //! and each 64 KiB or less that is sent takes a token, of which there are so many a second. A connection
 //! that is open sends what its script says, on credit if need be; no other one opens until that is paid.
 
-use std::collections::BTreeMap;
+mod reader;
+pub(crate) mod script;
+mod scripts;
+
+pub(crate) use self::scripts::SharedScripts;
+
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use murre_codec::{Control, Decoded, Decoder, FrameLimits, Item, OpCode, Role};
+use murre_codec::{Control, OpCode};
 use murre_core::{CloseReason, ConnId, Outbox, Protocol, Queued};
-use murre_record::VisitFacts;
 
-use crate::client::channel::MessageBuffer;
-use crate::client::script::{Chunks, End, Reply, Script, Step, frame};
-use crate::client::ws::Piece;
+use self::reader::{Reader, Received};
+use self::script::{Chunks, End, Reply, Step, frame};
+use self::scripts::Scripts;
 use crate::engine::orders::{Event, Order, Phase};
+use crate::engine::pace::Pace;
 use crate::engine::score::{Fault, Score};
 use crate::engine::share::Share;
 use crate::engine::{Scored, WorkerParts};
-
-/// The scripts of a run, and how often each ended how.
-pub(crate) struct Scripts(Vec<(Script, Count)>);
-
-#[derive(Default)]
-struct Count {
-    begun: AtomicU64,
-    as_it_must: AtomicU64,
-    otherwise: AtomicU64,
-    /// How the first of those ended.
-    first_otherwise: OnceLock<String>,
-}
-
-impl Scripts {
-    pub(crate) fn new(scripts: Vec<Script>) -> Scripts {
-        Scripts(scripts.into_iter().map(|script| (script, Count::default())).collect())
-    }
-
-    pub(crate) fn facts(&self) -> BTreeMap<String, VisitFacts> {
-        let facts = |count: &Count| VisitFacts {
-            begun: count.begun.load(Ordering::Relaxed),
-            as_it_must: count.as_it_must.load(Ordering::Relaxed),
-            otherwise: count.otherwise.load(Ordering::Relaxed),
-            first_otherwise: count.first_otherwise.get().cloned(),
-        };
-        self.0.iter().map(|(script, count)| (script.name.clone(), facts(count))).collect()
-    }
-
-    fn script(&self, index: u32) -> &Script {
-        &self.0[index as usize].0
-    }
-
-    fn count(&self, index: u32) -> &Count {
-        &self.0[index as usize].1
-    }
-}
-
-fn one_more(count: &AtomicU64) {
-    count.fetch_add(1, Ordering::Relaxed);
-}
-
-/// The rate limit.
-struct Tokens {
-    per_second: f64,
-    left: f64,
-    refilled: Instant,
-}
-
-impl Tokens {
-    fn refill(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.refilled).as_secs_f64();
-        self.refilled = now;
-        self.left = (self.left + passed * self.per_second).min(self.per_second * BURST_SECONDS);
-    }
-
-    fn next_at(&self) -> Instant {
-        let missing = (-self.left).max(0.0) / self.per_second;
-        self.refilled + Duration::from_secs_f64(missing) + PACE_MIN
-    }
-}
 
 /// One worker's connections.
 pub(crate) struct ScriptedPeers {
@@ -90,8 +34,7 @@ pub(crate) struct ScriptedPeers {
     timeout: Duration,
     events: Sender<Event>,
     score: Score,
-    tokens: Tokens,
-    limits: FrameLimits,
+    pace: Pace,
     /// Whether connections open.
     open: bool,
     /// Connects begun, and connections opened.
@@ -103,6 +46,7 @@ pub(crate) struct ScriptedPeers {
 }
 
 /// The state of one connection.
+#[derive(Default)]
 pub(crate) struct State {
     script: u32,
     step: u32,
@@ -117,17 +61,12 @@ pub(crate) struct State {
     counted: bool,
 }
 
-enum Reader {
-    Http,
-    Frames(Decoder, MessageBuffer),
-}
-
 impl ScriptedPeers {
     /// User memory of one connection that sends nothing.
     pub(crate) const PEER_BYTES: usize =
         murre_core::CONN_BYTES + murre_core::TIMER_BYTES + size_of::<Option<State>>();
 
-    pub(crate) fn new(
+    fn new(
         scripts: Arc<Scripts>,
         per_second: f64,
         timeout: Duration,
@@ -139,8 +78,7 @@ impl ScriptedPeers {
             timeout,
             events,
             score,
-            tokens: Tokens { per_second, left: 0.0, refilled: Instant::now() },
-            limits: FrameLimits { role: Role::Client, max_message_bytes: 1 << 24 },
+            pace: Pace::new(per_second, BURST),
             open: false,
             begun: 0,
             visited: 0,
@@ -153,13 +91,13 @@ impl ScriptedPeers {
     fn open_more(&mut self, out: &mut Outbox) {
         self.resume_at = None;
         while self.open && out.live() < self.share.conns {
-            if self.tokens.left <= 0.0 {
-                self.resume_at = Some(self.tokens.next_at());
+            if let Err(later) = self.pace.allows(out.now()) {
+                self.resume_at = Some(later);
                 return;
             }
+            self.pace.take(1, out.now());
             let (to, from) = self.share.routes.route(self.begun);
             self.begun += 1;
-            self.tokens.left -= 1.0;
             if out.connect(to, from).is_some() {
                 self.opening += 1;
             }
@@ -204,7 +142,7 @@ impl ScriptedPeers {
     /// Sends the next piece. Returns whether the rest of the script is for later.
     fn send(&mut self, id: ConnId, state: &mut State, chunks: &Chunks, out: &mut Outbox) -> bool {
         let Chunks { bytes, piece_bytes, every, pieces } = chunks;
-        self.tokens.left -= (*piece_bytes as f64 / TOKEN_BYTES).max(1.0);
+        self.pace.take(piece_bytes.div_ceil(TOKEN_BYTES) as u32, out.now());
         let at = state.sent as usize * piece_bytes % bytes.len();
         let piece = &bytes[at..bytes.len().min(at + piece_bytes)];
         if out.write(id, |out| out.extend_from_slice(piece)) != Queued::Yes {
@@ -226,9 +164,7 @@ impl ScriptedPeers {
         }
         let scripts = Arc::clone(&self.scripts);
         let step = scripts.script(state.script).steps.get(state.step as usize);
-        if let Some(Step::Expect(wanted)) = step
-            && *wanted == reply
-        {
+        if matches!(step, Some(Step::Expect(wanted)) if *wanted == reply) {
             state.step += 1;
             self.go_on(id, state, out);
         }
@@ -239,89 +175,12 @@ impl ScriptedPeers {
         }
     }
 
-    /// The expected text, if it is in this one, and where it ends.
-    fn expected_text(&self, state: &State, text: &[u8]) -> Option<(Reply, usize)> {
-        match self.scripts.script(state.script).steps.get(state.step as usize) {
-            Some(&Step::Expect(Reply::Text(wanted))) => {
-                let at = find(text, wanted.as_bytes())?;
-                Some((Reply::Text(wanted), at + wanted.len()))
-            }
+    /// The text that the connection waits for, if its step is one.
+    fn expected_text(&self, state: &State) -> Option<&'static str> {
+        match self.scripts.script(state.script).steps.get(state.step as usize)? {
+            Step::Expect(Reply::Text(wanted)) => Some(wanted),
             _ => None,
         }
-    }
-
-    /// Reads heads of answers, and expected texts between them. The beginning of either may be at the end
-    /// of the input, which is left for later.
-    fn read_http(
-        &mut self,
-        id: ConnId,
-        state: &mut State,
-        input: &[u8],
-        out: &mut Outbox,
-    ) -> usize {
-        let mut at = 0;
-        while out.is_open(id) && matches!(state.reader, Reader::Http) {
-            let rest = &input[at..];
-            let head = find(rest, b"HTTP/1.1 ");
-            let before = &rest[..head.unwrap_or(rest.len())];
-            if let Some((reply, end)) = self.expected_text(state, before) {
-                at += end;
-                self.replied(id, state, reply, out);
-                continue;
-            }
-            let Some(head) = head else { return at + rest.len().saturating_sub(KEPT_BYTES) };
-            let digits =
-                rest.get(head + 9..head + 12).and_then(|digits| str::from_utf8(digits).ok());
-            let Some(status) = digits.and_then(|digits| digits.parse().ok()) else {
-                return at + head;
-            };
-            at += head + 12;
-            if status == 101 {
-                let Some(end) = find(&input[at..], b"\r\n\r\n") else { return at - 12 };
-                at += end + 4;
-                state.reader = Reader::Frames(Decoder::default(), MessageBuffer::default());
-            }
-            self.replied(id, state, Reply::Status(status), out);
-        }
-        at
-    }
-
-    fn read_frame(
-        &mut self,
-        id: ConnId,
-        state: &mut State,
-        input: &mut [u8],
-        out: &mut Outbox,
-    ) -> usize {
-        let Reader::Frames(decoder, buffer) = &mut state.reader else { return 0 };
-        let Ok(Decoded { consumed, item }) = decoder.decode(input, &self.limits) else {
-            self.otherwise(state, "the server broke the rules of WebSocket");
-            out.abort(id, CloseReason::Finished);
-            return input.len();
-        };
-        match item {
-            None => {}
-            Some(Item::Data { kind, bytes, end, .. }) => {
-                let piece = Piece { kind, bytes, end };
-                if let Some(text) = buffer.add(&piece).map(|text| text.into_owned())
-                    && let Some((reply, _)) = self.expected_text(state, &text)
-                {
-                    self.replied(id, state, reply, out);
-                }
-            }
-            // A connection that waits for its end does not answer.
-            Some(Item::Ping(_)) if self.waits_for_end(state) => {}
-            Some(Item::Ping(payload)) => {
-                let pong = frame(OpCode::Control(Control::Pong), payload);
-                let _ = out.write(id, |out| out.extend_from_slice(&pong));
-            }
-            Some(Item::Pong(_)) => self.replied(id, state, Reply::Pong, out),
-            Some(Item::Close(close)) => {
-                let code = close.map_or(1005, |close| u16::from(close.code));
-                self.replied(id, state, Reply::Close(code), out);
-            }
-        }
-        consumed
     }
 
     fn waits_for_end(&self, state: &State) -> bool {
@@ -354,16 +213,8 @@ impl ScriptedPeers {
     }
 
     fn count(&self, state: &mut State, otherwise: Option<String>) {
-        if std::mem::replace(&mut state.counted, true) {
-            return;
-        }
-        let count = self.scripts.count(state.script);
-        match otherwise {
-            None => one_more(&count.as_it_must),
-            Some(text) => {
-                one_more(&count.otherwise);
-                count.first_otherwise.get_or_init(|| text);
-            }
+        if !std::mem::replace(&mut state.counted, true) {
+            self.scripts.end(state.script, otherwise);
         }
     }
 }
@@ -380,12 +231,8 @@ impl Protocol for ScriptedPeers {
 
     fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) -> State {
         self.opening -= 1;
-        let script = (self.visited % self.scripts.0.len() as u64) as u32;
+        let mut state = State { script: self.scripts.begin(self.visited), ..State::default() };
         self.visited += 1;
-        one_more(&self.scripts.count(script).begun);
-        let (reader, last) = (Reader::Http, None);
-        let mut state =
-            State { script, step: 0, sent: 0, reader, last, waits: false, counted: false };
         if self.open {
             self.go_on(id, &mut state, out);
         } else {
@@ -406,13 +253,26 @@ impl Protocol for ScriptedPeers {
         input: &mut [u8],
         out: &mut Outbox,
     ) -> usize {
-        let mut at = self.read_http(id, state, input, out);
-        while out.is_open(id) && matches!(state.reader, Reader::Frames(..)) {
-            let consumed = self.read_frame(id, state, &mut input[at..], out);
-            if consumed == 0 {
-                break;
-            }
+        let mut at = 0;
+        while out.is_open(id) {
+            let expected = self.expected_text(state);
+            let Ok((consumed, received)) = state.reader.read(&mut input[at..], expected) else {
+                self.otherwise(state, "the server broke the rules of WebSocket");
+                out.abort(id, CloseReason::Finished);
+                return input.len();
+            };
             at += consumed;
+            match received {
+                Some(Received::Reply(reply)) => self.replied(id, state, reply, out),
+                // A connection that waits for its end does not answer.
+                Some(Received::Ping(_)) if self.waits_for_end(state) => {}
+                Some(Received::Ping(payload)) => {
+                    let pong = frame(OpCode::Control(Control::Pong), payload);
+                    let _ = out.write(id, |out| out.extend_from_slice(&pong));
+                }
+                None if consumed == 0 => break,
+                None => {}
+            }
         }
         at
     }
@@ -438,12 +298,8 @@ impl Protocol for ScriptedPeers {
             Order::Phase(phase) => {
                 self.score.phase(out.now(), false);
                 self.open = phase == Phase::Visit;
-                self.tokens.refilled = out.now();
                 if !self.open {
-                    let all = (0..self.share.conns).filter_map(|index| out.at(index));
-                    for id in all.collect::<Vec<_>>() {
-                        out.abort(id, CloseReason::Finished);
-                    }
+                    self.share.abort_all(out);
                 }
             }
             Order::Finish => {
@@ -455,7 +311,6 @@ impl Protocol for ScriptedPeers {
     }
 
     fn turn(&mut self, out: &mut Outbox) {
-        self.tokens.refill(out.now());
         self.open_more(out);
     }
 
@@ -464,17 +319,8 @@ impl Protocol for ScriptedPeers {
     }
 }
 
-fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    text.windows(wanted.len()).position(|window| window == wanted)
-}
-
 /// Bytes that one token pays for.
-const TOKEN_BYTES: f64 = 65536.0;
+const TOKEN_BYTES: usize = 65536;
 
-/// How much of a second's tokens may be saved up.
-const BURST_SECONDS: f64 = 0.1;
-
-const PACE_MIN: Duration = Duration::from_millis(1);
-
-/// The longest expected text, less a byte: a part of it may be at the end of the input.
-const KEPT_BYTES: usize = 31;
+/// How much of its rate a worker may catch up on at once.
+const BURST: Duration = Duration::from_millis(100);

@@ -1,5 +1,4 @@
-//! What one connection of `scripted.rs` does: a list of steps, and the end that it must
-//! come to.
+//! What one scripted connection does: a list of steps, and the end that it must come to.
 
 use std::fmt;
 use std::time::Duration;
@@ -74,16 +73,13 @@ impl fmt::Display for Reply {
 // ---- steps ----
 
 pub(crate) fn send(bytes: impl Into<Vec<u8>>) -> Step {
-    let bytes = bytes.into();
-    let piece_bytes = bytes.len();
-    Step::Send(Chunks { bytes, piece_bytes, every: Duration::ZERO, pieces: 1 })
+    repeat(bytes, Duration::ZERO, 1)
 }
 
 /// The same, so many times.
-pub(crate) fn repeat(bytes: impl Into<Vec<u8>>, every: Duration, times: u32) -> Step {
+pub(crate) fn repeat(bytes: impl Into<Vec<u8>>, every: Duration, pieces: u32) -> Step {
     let bytes = bytes.into();
-    let piece_bytes = bytes.len();
-    Step::Send(Chunks { bytes, piece_bytes, every, pieces: times })
+    Step::Send(Chunks { piece_bytes: bytes.len(), bytes, every, pieces })
 }
 
 /// Byte by byte, so many in all.
@@ -104,6 +100,11 @@ pub(crate) fn open(path: &str) -> [Step; 2] {
     let mut request = Vec::new();
     handshake::request(&mut request, "murre", path, KEY, None);
     [send(request), expect_status(101)]
+}
+
+/// Opens a WebSocket, and takes `steps` on it.
+pub(crate) fn websocket(path: &str, steps: impl Into<Vec<Step>>) -> Vec<Step> {
+    [open(path).to_vec(), steps.into()].concat()
 }
 
 pub(crate) fn get(target: &str) -> String {
