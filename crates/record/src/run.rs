@@ -91,26 +91,24 @@ impl<P> Record<P> {
     }
 }
 
-/// What the connections of a run do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What the connections of a run do, in the order of reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
-    /// HTTP requests with random pauses between them.
-    HttpKeepalive,
-    /// Texts that come back in upper case.
-    WsUpper,
     /// Idle WebSockets.
     WsIdle,
     /// Messages that come back unchanged.
     WsEcho,
-    /// Subscribers of a channel each, to which the server publishes.
-    Pubsub,
-    /// Pages of quotes.
-    Quotes,
-    /// Requests to a service.
-    RequestReply,
     /// Publications to many subscribers.
     Fanout,
+    /// HTTP requests with random pauses between them.
+    HttpKeepalive,
+    /// Texts that come back in upper case.
+    WsUpper,
+    /// Subscribers of a channel each, to which the server publishes.
+    Pubsub,
+    /// Requests to a service.
+    RequestReply,
     /// Subscribers that come and go.
     Churn,
     /// Connections that are killed and return.
@@ -119,6 +117,8 @@ pub enum Scenario {
     Abuse,
     /// Visitors that vanish in every way.
     Soak,
+    /// Pages of quotes.
+    Quotes,
 }
 
 /// Whether a run passed its own checks.

@@ -2,12 +2,12 @@
 
 use clap::ValueEnum;
 
-use murre_record::Scenario;
-
 use crate::compare::{self, Measured};
 use crate::figures::{Spread, Unit, chosen};
-use crate::records::{Ab, Content, OURS, Parameters, Place, Records, Run, is_ours};
-use crate::values::{connect_seconds, error_rate, faults};
+use crate::needs::Needs;
+use crate::records::kinds::{Ab, Content};
+use crate::records::{OURS, Place, Records, Run, is_ours};
+use crate::values::{connect_seconds, faults};
 
 /// One promise.
 pub(crate) struct Promise {
@@ -110,118 +110,6 @@ pub(crate) enum Evidence {
     Peers(Needs, fn(&Run) -> Option<f64>, compare::Better),
 }
 
-/// Conditions that a run must meet to show a promise.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Needs {
-    pub(crate) scenarios: &'static [Scenario],
-    /// Connections reached: from the first, and fewer than the second.
-    pub(crate) conns: (u64, u64),
-    pub(crate) hold_seconds: f64,
-    /// One of these, if there are any.
-    pub(crate) idle: &'static [&'static str],
-    pub(crate) unthrottled: bool,
-    pub(crate) descriptors: Option<&'static str>,
-    pub(crate) open_files_max: Option<u64>,
-    pub(crate) payload: Option<u64>,
-    pub(crate) channels: Option<Channels>,
-    /// Whether messages are sent on a schedule, or each when one has come back.
-    pub(crate) scheduled: bool,
-    pub(crate) p90_ms_max: Option<f64>,
-    pub(crate) faults_per_answer_max: Option<f64>,
-}
-
-impl Needs {
-    pub(crate) const fn of(scenarios: &'static [Scenario], conns_min: u64) -> Needs {
-        Needs {
-            scenarios,
-            conns: (conns_min, u64::MAX),
-            hold_seconds: 0.0,
-            idle: &[],
-            unthrottled: false,
-            descriptors: None,
-            open_files_max: None,
-            payload: None,
-            channels: None,
-            scheduled: false,
-            p90_ms_max: None,
-            faults_per_answer_max: None,
-        }
-    }
-
-    /// Why a run cannot show the promise. `None` if it can.
-    pub(crate) fn unmet(&self, run: &Run) -> Option<String> {
-        let p = &run.parameters;
-        if !self.scenarios.contains(&run.scenario) {
-            return Some("another scenario".to_owned());
-        }
-        let (from, below) = self.conns;
-        if !(from..below).contains(&run.connections()) {
-            let needed = crate::figures::grouped(from);
-            let reached = crate::figures::grouped(run.connections());
-            return Some(format!("{reached} connections instead of {needed}"));
-        }
-        let held = run.hold.as_ref().map_or(0.0, |hold| hold.seconds);
-        if held < self.hold_seconds {
-            return Some(format!("held for {held:.0} s instead of {:.0} s", self.hold_seconds));
-        }
-        if !self.idle.is_empty() && !self.idle.contains(&&p.idle[..]) {
-            return Some(format!("idle {} s instead of {} s", p.idle, self.idle[0]));
-        }
-        if self.unthrottled && p.connect_rate > 0.0 {
-            return Some("connects were paced by --connect-rate".to_owned());
-        }
-        let descriptors = run.memory.as_ref().map(|memory| &memory.server_descriptors[..]);
-        if self.descriptors.is_some_and(|kind| descriptors.is_some_and(|own| own != kind)) {
-            return Some(format!("{} descriptors", descriptors.unwrap_or_default()));
-        }
-        let files = run.machine.open_files_max;
-        if let Some(max) = self.open_files_max.filter(|&max| files > max) {
-            return Some(format!("open files were limited to {files}, not to {max}"));
-        }
-        if let Some(payload) = self.payload.filter(|&payload| payload != p.payload) {
-            return Some(format!("messages of {} B instead of {payload} B", p.payload));
-        }
-        if self.channels.is_some_and(|channels| !channels.are(p)) {
-            return Some(format!("{} channels", p.channels));
-        }
-        if p.rate.is_some() != self.scheduled {
-            let pace = if self.scheduled { "no schedule" } else { "a schedule" };
-            return Some(format!("messages were sent on {pace}"));
-        }
-        if let Some(max) = self.p90_ms_max {
-            if run.latency_us.count == 0 {
-                return Some("no answers".to_owned());
-            }
-            let p90 = run.latency_us.p90 as f64 / 1000.0;
-            if p90 > max {
-                return Some(format!("90 % within {p90:.0} ms instead of {max:.0} ms"));
-            }
-        }
-        let errors = error_rate(run).unwrap_or(1.0);
-        if self.faults_per_answer_max.is_some_and(|max| errors >= max) {
-            return Some(format!("{:.2} % errors", errors * 100.0));
-        }
-        None
-    }
-}
-
-/// The number of channels.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Channels {
-    One,
-    /// Each subscriber has its own.
-    Own,
-}
-
-impl Channels {
-    fn are(self, parameters: &Parameters) -> bool {
-        match self {
-            Channels::One => parameters.channels == 1,
-            Channels::Own => parameters.channels == parameters.conns,
-        }
-    }
-}
-
 impl Promise {
     /// The value in the newest records that can show this promise; `None` while there are none.
     pub(crate) fn measure(&self, records: &Records) -> Option<Measured> {
@@ -321,7 +209,7 @@ pub(crate) fn abs_beside<'r>(
 
 #[cfg(test)]
 mod tests {
-    use murre_record::Outcome;
+    use murre_record::{Outcome, Scenario};
 
     use super::*;
     use crate::promises::PROMISES;

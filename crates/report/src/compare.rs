@@ -6,7 +6,6 @@
 
 use crate::figures::Spread;
 use crate::records::{OURS, Place, Run, ended, work};
-use murre_record::Scenario;
 
 /// The value of a promise in records.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,19 +40,14 @@ pub(crate) struct Server<'r> {
 }
 
 impl Group<'_> {
-    /// All did the same.
-    pub(crate) fn scenario(&self) -> Scenario {
-        self.servers[0].rounds[0].1.scenario
+    /// A run of it: all did the same.
+    pub(crate) fn run(&self) -> &Run {
+        self.servers[0].rounds[0].1
     }
 
     /// Whether messages were sent on a schedule.
     pub(crate) fn scheduled(&self) -> bool {
-        self.servers[0].rounds[0].1.parameters.rate.is_some()
-    }
-
-    /// Connections that were idle beside.
-    pub(crate) fn idle_beside(&self) -> u64 {
-        self.servers[0].rounds[0].1.parameters.idle_conns
+        self.run().parameters.rate.is_some()
     }
 }
 
@@ -105,22 +99,8 @@ pub(crate) fn groups<'r>(runs: impl Iterator<Item = (&'r Place, &'r Run)>) -> Ve
         runs.map(|(_, run)| &run.started[..]).max().unwrap_or_default()
     };
     let order = |group: &Group<'r>| {
-        let p = &group.servers[0].rounds[0].1.parameters;
-        let scenario = match group.scenario() {
-            Scenario::WsIdle => 0,
-            Scenario::WsEcho => 1,
-            Scenario::Fanout => 2,
-            Scenario::HttpKeepalive => 3,
-            Scenario::WsUpper => 4,
-            Scenario::Pubsub => 5,
-            Scenario::RequestReply => 6,
-            Scenario::Churn => 7,
-            Scenario::Storm => 8,
-            Scenario::Abuse => 9,
-            Scenario::Soak => 10,
-            Scenario::Quotes => 11,
-        };
-        (scenario, p.rate.is_some(), p.idle_conns, p.payload, p.conns)
+        let Run { scenario, parameters: p, .. } = group.run();
+        (*scenario, p.rate.is_some(), p.idle_conns, p.payload, p.conns)
     };
     groups.sort_by(|one, other| {
         let key = |group| (order(group), &group.work, started(group));
@@ -159,6 +139,8 @@ pub(crate) fn with_best_peer<'r>(
 
 #[cfg(test)]
 mod tests {
+    use murre_record::Scenario;
+
     use super::*;
     use crate::records::{Line, Records};
     use crate::values::{p99_ms, per_second};
@@ -170,7 +152,7 @@ mod tests {
         let mut records = Records::fixture();
         let mut round = 0;
         for line in &mut records.lines {
-            if let crate::records::Content::Run(run) = &mut line.content
+            if let crate::records::kinds::Content::Run(run) = &mut line.content
                 && let (Scenario::WsEcho, Some(hold)) = (run.scenario, &mut run.hold)
             {
                 let slow = if round < 2 { 10.0 } else { 1.0 };
@@ -222,7 +204,7 @@ mod tests {
             ]
         );
         assert!(groups.iter().all(|group| group.servers[0].rounds.len() == 2));
-        assert!(groups[2].scheduled() && groups[1].idle_beside() == 18_000);
+        assert!(groups[2].scheduled() && groups[1].run().parameters.idle_conns == 18_000);
     }
 
     /// Shows which of two peers counts, when more is better and when less is.

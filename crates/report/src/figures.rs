@@ -94,6 +94,11 @@ impl Spread {
         Some(Spread { min, median, max })
     }
 
+    /// The same in words; empty of nothing.
+    pub(crate) fn text(values: Vec<f64>, unit: Unit) -> String {
+        Spread::of(values).map_or(String::new(), |spread| spread.with_unit(unit))
+    }
+
     /// `1.32 × (1.28..1.40)`; the range is left out where there is none.
     pub(crate) fn with_unit(&self, unit: Unit) -> String {
         let median = with_unit(self.median, unit);

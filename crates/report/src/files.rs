@@ -39,26 +39,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let source = directory.join("records");
     let records = Records::read_all(&source)
         .with_context(|| format!("cannot read the records in {}", source.display()))?;
-    let mut files = made_from(&records);
+    let mut files = made_from(&records, directory);
     let beside = fill::FILLED.map(|name| directory.with_file_name(name));
-    let mut outside = BTreeMap::new();
     for path in beside.into_iter().filter(|path| path.exists()) {
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let filled = fill::filled(&text, &records)
             .with_context(|| format!("cannot fill {}", path.display()))?;
-        outside.insert(path, filled.into_bytes());
+        files.insert(path, filled.into_bytes());
     }
-    outside.extend(
-        std::mem::take(&mut files).into_iter().map(|(name, bytes)| (directory.join(name), bytes)),
-    );
-    let mut changed = stale(directory, &outside)?;
+    let mut changed = stale(directory, &files)?;
     if !arguments.check {
         for path in &changed {
             fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
-    for (path, bytes) in &outside {
+    for (path, bytes) in &files {
         if fs::read(path).is_ok_and(|there| there == *bytes) {
             continue;
         }
@@ -98,19 +94,18 @@ fn stale(directory: &Path, made: &BTreeMap<PathBuf, Vec<u8>>) -> anyhow::Result<
     Ok(stale)
 }
 
-/// Every file that follows from the records, by its name in their directory.
-fn made_from(records: &Records) -> BTreeMap<String, Vec<u8>> {
+/// Every file in the directory that follows from the records.
+fn made_from(records: &Records, directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
+    let mut add = |name: String, bytes| files.insert(directory.join(name), bytes);
     let pictures = pictures::all(records);
     for picture in &pictures {
-        let name = format!("plots/{}", picture.name);
-        files.insert(format!("{name}.svg"), svg::svg(&picture.canvas).into_bytes());
-        files.insert(format!("{name}.png"), png::png(&picture.canvas));
+        add(format!("plots/{}.svg", picture.name), svg::svg(&picture.canvas).into_bytes());
+        add(format!("plots/{}.png", picture.name), png::png(&picture.canvas));
     }
     for (name, json) in machines::files(records) {
-        files.insert(format!("machines/{name}.json"), json);
+        add(format!("machines/{name}.json"), json);
     }
-    let readme = readme::readme(records, &pictures);
-    files.insert("README.md".to_owned(), readme.into_bytes());
+    add("README.md".to_owned(), readme::readme(records, &pictures).into_bytes());
     files
 }

@@ -11,6 +11,7 @@ mod claims;
 mod compare;
 mod figures;
 mod files;
+mod needs;
 mod pictures;
 mod promises;
 mod published;

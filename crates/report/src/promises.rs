@@ -3,9 +3,10 @@
 
 use crate::claims::Evidence::{Ab, AbBesideNginx, Beside, Most, Peers, Run};
 use crate::claims::Target::{self, AtLeast, AtMost, Below};
-use crate::claims::{About, Channels, Needs, Promise, Topic};
+use crate::claims::{About, Promise, Topic};
 use crate::compare::Better::{Less, More};
 use crate::figures::Unit;
+use crate::needs::{Channels, Needs};
 use crate::values::{
     abuse_faults, abuse_p99, beside_p99_ms, connect_seconds, connects_per_cpu_second,
     connects_per_second, cpu_us, faults, fixed_bytes_per_shard, idle_cpu_us, last_delivery_p99_ms,

@@ -1,10 +1,12 @@
 //! Figures of other systems, published by their authors, or measured by us before there were records.
 //! Figures that were not published are `None`.
 
-use crate::claims::{self, About, Needs};
-use crate::figures::{Spread, Unit};
+use crate::claims::{self, About};
+use crate::figures::{Spread, Unit, with_unit};
+use crate::needs::Needs;
 use crate::promises::{KEPT_IDLE, R3, R4, TWO_MILLION, UP_TO_A_MILLION, UPPER};
-use crate::records::{Ab, OURS, Place, Records, Run, is_ours};
+use crate::records::kinds::Ab;
+use crate::records::{OURS, Place, Records, Run, is_ours};
 use crate::values;
 use murre_record::Outcome;
 
@@ -59,6 +61,14 @@ impl Figure {
             }
         }
     }
+
+    /// Its name, as it was published, and as `ours` is; `none` where that was not measured.
+    pub(crate) fn cells(&self, ours: Option<f64>, none: &str) -> [String; 3] {
+        let cell = |value: Option<f64>, none: &str| {
+            value.map_or(none.to_owned(), |value| with_unit(value, self.unit))
+        };
+        [self.name.to_owned(), cell(self.published, "not published"), cell(ours, none)]
+    }
 }
 
 const fn figure(
@@ -79,6 +89,9 @@ const fn of_ab(
 ) -> Figure {
     Figure { name, published, unit, ours: Ours::Ab(ours, pick) }
 }
+
+const MEDIAN: fn(&Spread) -> f64 = |rounds| rounds.median;
+const MOST: fn(&Spread) -> f64 = |rounds| rounds.max;
 
 const fn connections(published: Option<f64>) -> Figure {
     figure("connections", published, Unit::Count, |run| Some(run.connections() as f64))
@@ -132,29 +145,11 @@ pub(crate) static RUNS: [PublishedRun; 6] = [
                 Some(31_405.0),
                 Unit::PerSecond,
                 |ab| ab.requests_per_second,
-                |rounds| rounds.median,
+                MEDIAN,
             ),
-            of_ab(
-                "`ab`, mean",
-                Some(318.0),
-                Unit::Micros,
-                |ab| ab.mean_ms * 1000.0,
-                |rounds| rounds.median,
-            ),
-            of_ab(
-                "`ab`, longest",
-                Some(913.0),
-                Unit::Millis,
-                |ab| ab.longest_ms,
-                |rounds| rounds.max,
-            ),
-            of_ab(
-                "`ab`, failed",
-                Some(0.0),
-                Unit::Count,
-                |ab| ab.failed as f64,
-                |rounds| rounds.max,
-            ),
+            of_ab("`ab`, mean", Some(318.0), Unit::Micros, |ab| ab.mean_ms * 1000.0, MEDIAN),
+            of_ab("`ab`, longest", Some(913.0), Unit::Millis, |ab| ab.longest_ms, MOST),
+            of_ab("`ab`, failed", Some(0.0), Unit::Count, |ab| ab.failed as f64, MOST),
             user(Some(2_000.0)),
             all_in(None),
         ],

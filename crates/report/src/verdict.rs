@@ -9,8 +9,9 @@ use clap::Args;
 use crate::claims::{About, Evidence, Promise, abs_beside};
 use crate::figures::{Unit, with_unit};
 use crate::promises::PROMISES;
-use crate::published::{self, Figure};
-use crate::records::{Ab, Content, Line, OURS, Place, Records, Run, short_commit};
+use crate::published;
+use crate::records::kinds::Content;
+use crate::records::{Line, OURS, Records, Run, short_commit};
 use murre_record::Outcome;
 
 /// Shows the newest record of a file beside the published figures and judges the promises.
@@ -77,7 +78,8 @@ fn judge(about: About, records: &Records) -> Verdict {
     let abs = abs_beside(records, place, run, OURS);
     let mut figures = vec![["", "published", "this run"].map(str::to_owned)];
     for figure in published.figures {
-        figures.push(row(figure, run, &abs));
+        let none = if figure.unit == Unit::Count { "-" } else { "not measured" };
+        figures.push(figure.cells(figure.of(run, &abs), none));
     }
     verdict.text += &aligned(&figures);
 
@@ -113,19 +115,6 @@ impl Verdict {
         self.missed.push(format!("{}: {value}, promised {wanted}", promise.id));
         row(value, "MISSED")
     }
-}
-
-fn row(figure: &Figure, run: &Run, abs: &[(&Place, &Ab)]) -> [String; 3] {
-    let cell = |value: Option<f64>, none: &str| match value {
-        Some(value) => with_unit(value, figure.unit),
-        None => none.to_owned(),
-    };
-    let none = if figure.unit == Unit::Count { "-" } else { "not measured" };
-    [
-        figure.name.to_owned(),
-        cell(figure.published, "not published"),
-        cell(figure.of(run, abs), none),
-    ]
 }
 
 /// Columns as wide as their widest cell; the first to the left, the last as well where it is a

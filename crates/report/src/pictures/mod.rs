@@ -69,11 +69,13 @@ pub(crate) fn all(records: &Records) -> Vec<Picture> {
 
     let groups = compare::groups(records.runs());
     let of = |scenario, fits: fn(&Group<'_>) -> bool| -> Vec<_> {
-        groups.iter().filter(|group| group.scenario() == scenario && fits(group)).collect()
+        groups.iter().filter(|group| group.run().scenario == scenario && fits(group)).collect()
     };
     let idle = of(Scenario::WsIdle, |_| true);
-    let closed = of(Scenario::WsEcho, |group| !group.scheduled() && group.idle_beside() == 0);
-    let among = of(Scenario::WsEcho, |group| !group.scheduled() && group.idle_beside() > 0);
+    let closed =
+        of(Scenario::WsEcho, |group| !group.scheduled() && group.run().parameters.idle_conns == 0);
+    let among =
+        of(Scenario::WsEcho, |group| !group.scheduled() && group.run().parameters.idle_conns > 0);
     let fanout = of(Scenario::Fanout, |group| !group.scheduled());
     let scheduled = of(Scenario::WsEcho, |group| group.scheduled());
     let echo: [Measure; 2] = [

@@ -1,8 +1,8 @@
 //! The comparison of 2012, step by step: ours beside the four that were published, as a table and as a
 //! picture.
 
-use crate::claims::Needs;
 use crate::figures::{Unit, grouped, rounded, with_unit};
+use crate::needs::Needs;
 use crate::promises::R3;
 use crate::published::{PUBSUB, PubSubServer};
 use crate::records::{Place, Records, Run, is_ours};

@@ -3,7 +3,7 @@
 use crate::claims;
 use crate::figures::{Unit, short, with_unit};
 use crate::published::{Figure, PublishedRun};
-use crate::records::{Ab, OURS, Place, Records, Run, work};
+use crate::records::{OURS, Records, work};
 use crate::tables::markdown::{link, table};
 use crate::tables::memory_rows::{self, Row};
 
@@ -56,21 +56,10 @@ pub(crate) fn run(published: &PublishedRun, records: &Records) -> String {
         let ratio = figure.published.zip(ours).filter(|(theirs, _)| *theirs > 0.0);
         let ratio =
             ratio.map_or(String::new(), |(theirs, ours)| format!("{} ×", short(ours / theirs)));
-        let [published, ours] = cells(figure, Some((run, &abs)));
-        vec![figure.name.to_owned(), published, ours, ratio]
+        let mut cells = figure.cells(ours, "not measured").to_vec();
+        cells.push(ratio);
+        cells
     };
     let rows: Vec<_> = published.figures.iter().map(row).collect();
     text + &table(&["", "published>", "Murre>", "times theirs>"], &rows) + "\n"
-}
-
-/// A figure as others have published it, and as it is here.
-fn cells(figure: &Figure, run: Option<(&Run, &[(&Place, &Ab)])>) -> [String; 2] {
-    let cell = |value: Option<f64>, none: &str| {
-        value.map_or(none.to_owned(), |value| with_unit(value, figure.unit))
-    };
-    let ours = match run {
-        Some((run, abs)) => cell(figure.of(run, abs), "not measured"),
-        None => "*pending*".to_owned(),
-    };
-    [cell(figure.published, "not published"), ours]
 }

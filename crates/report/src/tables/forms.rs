@@ -1,11 +1,9 @@
 //! The section of the README about forms that were measured against each other.
 
 use crate::figures::{Spread, Unit, grouped, rounded, short, with_unit};
-use crate::records::{
-    Accept, Burst, Check, Content, Form, Interface, Line, Mask, Pages, Records, Subscribers, kind,
-    short_commit,
-};
-use crate::tables::lines::{newest, part};
+use crate::records::kinds::{Check, Content, Form, Interface, MaskSize, Pages, kind};
+use crate::records::{Line, Records, short_commit};
+use crate::tables::lines::{distinct, each, newest, part, ratios, values};
 use crate::tables::markdown::{link, table};
 use crate::tables::receive_forms;
 
@@ -25,29 +23,18 @@ pub(crate) fn section(records: &Records) -> String {
 
 fn receiving(records: &Records) -> String {
     let lines = newest(records, kind!(Form));
-    let mut names: Vec<&str> = Vec::new();
-    for (_, form) in &lines {
-        if !names.contains(&&form.form[..]) {
-            names.push(&form.form);
-        }
-    }
-    let values = |name: &str, value: fn(&Form) -> f64| -> Vec<f64> {
-        let own = lines.iter().filter(|(_, form)| form.form == name);
-        own.map(|(_, form)| value(form)).collect()
+    let names = distinct(lines.iter().map(|(_, form)| &form.form[..]));
+    let of = |name: &str, value: fn(&Form) -> f64| {
+        values(&lines, |form| form.form == name, |form| Some(value(form)))
     };
     let row = |name: &&str| {
-        let cpu = values(name, |form| form.echoes_per_cpu_second);
-        let first = values(names[0], |form| form.echoes_per_cpu_second);
-        let ratios = cpu.iter().zip(&first).map(|(own, first)| own / first).collect();
-        let spread = |values, unit| {
-            Spread::of(values).map_or(String::new(), |spread| spread.with_unit(unit))
-        };
-        let rate = values(name, |form| form.echoes_per_second);
+        let cpu = of(name, |form| form.echoes_per_cpu_second);
+        let first = of(names[0], |form| form.echoes_per_cpu_second);
         vec![
             (*name).to_owned(),
-            spread(rate, Unit::PerSecond),
-            spread(cpu, Unit::Count),
-            spread(ratios, Unit::Ratio),
+            Spread::text(of(name, |form| form.echoes_per_second), Unit::PerSecond),
+            Spread::text(cpu.clone(), Unit::Count),
+            Spread::text(ratios(&cpu, &first), Unit::Ratio),
         ]
     };
     let headings = ["form", "echoes per second>", "per server-CPU-second>", "beside the first>"];
@@ -57,14 +44,9 @@ fn receiving(records: &Records) -> String {
 
 fn interfaces(records: &Records) -> String {
     let lines = newest(records, kind!(Interface));
-    type Value = fn(&Interface) -> Option<f64>;
-    let values = |io: &str, value: Value| -> Vec<f64> {
-        let own = lines.iter().filter(|(_, interface)| interface.io == io);
-        own.filter_map(|(_, interface)| value(interface)).collect()
-    };
     let row = |io: &str| {
-        let spread = |value, unit| {
-            Spread::of(values(io, value)).map_or(String::new(), |spread| spread.with_unit(unit))
+        let spread = |value: fn(&Interface) -> Option<f64>, unit| {
+            Spread::text(values(&lines, |interface| interface.io == io, value), unit)
         };
         vec![
             io.to_owned(),
@@ -90,47 +72,40 @@ fn interfaces(records: &Records) -> String {
 }
 
 fn accepting(records: &Records) -> String {
-    let lines = newest(records, kind!(Accept));
-    let row = |(_, accept): &(&Line, &Accept)| {
+    let headings = ["form", "one>", "other>", "server CPU per connection>"];
+    each(records, kind!(Accept), ("Accepting", ACCEPTING), &headings, |accept| {
         let [one, two] = accept.shares.map(rounded);
         vec![accept.accept.clone(), one, two, with_unit(accept.cpu_us, Unit::Micros)]
-    };
-    let headings = ["form", "one>", "other>", "server CPU per connection>"];
-    let rows: Vec<_> = lines.iter().map(row).collect();
-    part("Accepting", ACCEPTING, &lines, &table(&headings, &rows))
+    })
 }
 
 fn masks(records: &Records) -> String {
     let lines = newest(records, kind!(Mask));
-    let sizes = lines.iter().flat_map(|(_, mask): &(&Line, &Mask)| &mask.sizes);
-    let rows: Vec<_> = sizes
-        .map(|size| {
-            let [ours, naive, decode, theirs] = [
-                size.mask_gb_per_s,
-                size.naive_gb_per_s,
-                size.decode_gb_per_s,
-                size.tungstenite_decode_gb_per_s,
-            ]
-            .map(short);
-            vec![grouped(size.payload_bytes), ours, naive, decode, theirs]
-        })
-        .collect();
+    let row = |size: &MaskSize| {
+        let speeds = [
+            size.mask_gb_per_s,
+            size.naive_gb_per_s,
+            size.decode_gb_per_s,
+            size.tungstenite_decode_gb_per_s,
+        ];
+        [grouped(size.payload_bytes)].into_iter().chain(speeds.map(short)).collect()
+    };
+    let rows: Vec<_> = lines.iter().flat_map(|(_, mask)| &mask.sizes).map(row).collect();
     let headings = ["payload, B>", "ours>", "byte by byte>", "our decoder>", "tungstenite's>"];
     part("Masks", MASKS, &lines, &table(&headings, &rows))
 }
 
 fn pages(records: &Records) -> String {
     let lines = newest(records, kind!(Pages));
-    let values = |size: &str, value: fn(&Pages) -> f64| -> Vec<f64> {
-        let own = lines.iter().filter(|(_, pages)| pages.pages == size);
-        own.map(|(_, pages)| value(pages)).collect()
-    };
     let row = |size: &str| {
-        let spread = |value, unit| {
-            Spread::of(values(size, value)).map_or(String::new(), |spread| spread.with_unit(unit))
+        let spread = |value: fn(&Pages) -> f64, unit| {
+            Spread::text(values(&lines, |of| of.pages == size, |of| Some(value(of))), unit)
         };
-        let cpu = spread(|pages| pages.messages_per_cpu_second, Unit::Count);
-        vec![size.to_owned(), spread(|pages| pages.user_bytes, Unit::Bytes), cpu]
+        vec![
+            size.to_owned(),
+            spread(|pages| pages.user_bytes, Unit::Bytes),
+            spread(|pages| pages.messages_per_cpu_second, Unit::Count),
+        ]
     };
     let headings = ["pages", "user space per connection>", "messages per server-CPU-second>"];
     let rows = ["4 KiB", "2 MiB"].map(row);
@@ -138,26 +113,20 @@ fn pages(records: &Records) -> String {
 }
 
 fn subscribers(records: &Records) -> String {
-    let lines = newest(records, kind!(Subscribers));
-    let row = |(_, told): &(&Line, &Subscribers)| {
+    let headings = ["told by", "connections>", "user space per connection>"];
+    each(records, kind!(Subscribers), ("Idle subscribers", SUBSCRIBERS), &headings, |told| {
         let user = with_unit(told.user_bytes, Unit::Bytes);
         vec![told.subscribers.clone(), grouped(told.connections), user]
-    };
-    let headings = ["told by", "connections>", "user space per connection>"];
-    let rows: Vec<_> = lines.iter().map(row).collect();
-    part("Idle subscribers", SUBSCRIBERS, &lines, &table(&headings, &rows))
+    })
 }
 
 fn bursts(records: &Records) -> String {
-    let lines = newest(records, kind!(Burst));
-    let row = |(_, burst): &(&Line, &Burst)| {
+    let headings = ["burst", "before>", "at most>", "8 s after>"];
+    each(records, kind!(Burst), ("Memory after a burst", BURSTS), &headings, |burst| {
         let kib = |bytes: u64| format!("{} KiB", grouped(bytes / 1024));
         let [before, most, after] = [burst.pss_before, burst.rss_most, burst.pss_after].map(kib);
         vec![burst.burst.clone(), before, most, after]
-    };
-    let headings = ["burst", "before>", "at most>", "8 s after>"];
-    let rows: Vec<_> = lines.iter().map(row).collect();
-    part("Memory after a burst", BURSTS, &lines, &table(&headings, &rows))
+    })
 }
 
 /// The newest of each check.

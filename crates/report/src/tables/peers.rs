@@ -41,7 +41,7 @@ fn measures(group: &Group<'_>) -> &'static [Measure] {
         ("connects per second>", Unit::PerSecond, values::connects_per_second);
     const ACCEPTS: Measure =
         ("connects per server-CPU-second>", Unit::Count, values::connects_per_cpu_second);
-    match group.scenario() {
+    match group.run().scenario {
         // On a schedule all answer equally often.
         Scenario::WsEcho if group.scheduled() => &[CPU, P99],
         Scenario::WsEcho => &[RATE, CPU, P99],

@@ -5,7 +5,8 @@ use crate::figures::{Unit, grouped, with_unit};
 use crate::pictures::{ARTICLE_PICTURE, Picture, over_time_name, shown};
 use crate::promises::PROMISES;
 use crate::published;
-use crate::records::{Content, Place, Records, short_commit};
+use crate::records::kinds::Content;
+use crate::records::{Place, Records, short_commit};
 use crate::tables::markdown::{link, links, table};
 use crate::tables::{article, beside, forms, machines, peers};
 

@@ -1,8 +1,9 @@
 //! The table of forms of receiving, by a ring that does nothing else.
 
 use crate::figures::{Spread, Unit, grouped, short, with_unit};
-use crate::records::{Line, Receive, Records, kind};
-use crate::tables::lines::{newest, part};
+use crate::records::Records;
+use crate::records::kinds::{Receive, kind};
+use crate::tables::lines::{distinct, newest, part, ratios, values};
 use crate::tables::markdown;
 
 /// A column for each payload and rate: the echoes of a form in a second of processor time, beside those of
@@ -10,36 +11,23 @@ use crate::tables::markdown;
 pub(crate) fn table(records: &Records) -> String {
     let lines = newest(records, kind!(Receive));
     let idle = newest(records, kind!(IdleReceive));
-    let (mut forms, mut loads) = (Vec::new(), Vec::new());
-    for (_, line) in &lines {
-        let (form, load) = (&line.receive[..], (line.rate, line.payload));
-        if !forms.contains(&form) {
-            forms.push(form);
-        }
-        if !loads.contains(&load) {
-            loads.push(load);
-        }
-    }
+    let forms = distinct(lines.iter().map(|(_, line)| &line.receive[..]));
+    let mut loads = distinct(lines.iter().map(|(_, line)| (line.rate, line.payload)));
     loads.sort_unstable();
-    let rounds = |form: &str, (rate, payload): Load, value: fn(&Receive) -> f64| -> Vec<f64> {
-        let own = lines.iter().filter(|(_, line): &&(&Line, &Receive)| {
-            line.receive == form && (line.rate, line.payload) == (rate, payload)
-        });
-        own.map(|(_, line)| value(line)).collect()
+    let rounds = |form: &str, load: Load, value: fn(&Receive) -> f64| {
+        let is_one = |line: &Receive| line.receive == form && (line.rate, line.payload) == load;
+        values(&lines, is_one, |line| Some(value(line)))
     };
     let row = |form: &&str| {
         let mut cells = vec![(*form).to_owned()];
         for &load in &loads {
             let own = rounds(form, load, |line| line.echoes_per_cpu_second);
             let first = rounds(forms[0], load, |line| line.echoes_per_cpu_second);
-            let cell = match *form == forms[0] {
-                true => Spread::of(own).map(|spread| with_unit(spread.median, Unit::Count)),
-                false => {
-                    Spread::of(own.iter().zip(&first).map(|(own, first)| own / first).collect())
-                        .map(|spread| spread.with_unit(Unit::Ratio))
-                }
-            };
-            cells.push(cell.unwrap_or_default());
+            cells.push(match *form == forms[0] {
+                true => Spread::of(own)
+                    .map_or(String::new(), |spread| with_unit(spread.median, Unit::Count)),
+                false => Spread::text(ratios(&own, &first), Unit::Ratio),
+            });
         }
         let enters = loads.first().map(|&load| rounds(form, load, |line| line.enters_per_echo));
         let enters = enters.and_then(Spread::of).map(|spread| short(spread.median));

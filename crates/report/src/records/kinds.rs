@@ -1,4 +1,4 @@
-//! Reads records. All that reports and verdicts know of a run is in its line.
+//! The kinds of lines in files of records.
 //!
 //! A file of records holds one JSON object a line. Besides the records of scenarios there are
 //!
@@ -12,39 +12,11 @@
 //! - `{"tool": "ab", ...}`, written by scripts that run `ab` while connections are held: [`Ab`],
 //! - `{"tool": "murre-load memory", ...}` of `murre-load memory`: [`Weighed`].
 
-use std::fs;
-use std::io;
-use std::path::Path;
-
-use murre_record::{Machine, Outcome, Record, Scenario};
+use murre_record::{Machine, Record};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::figures::grouped;
-
-/// One line of a file of records.
-#[derive(Debug)]
-pub(crate) struct Line {
-    pub(crate) place: Place,
-    pub(crate) stamp: Stamp,
-    pub(crate) content: Content,
-}
-
-#[cfg(test)]
-impl Line {
-    /// A record that is not in a file.
-    pub(crate) fn of(place: Place, run: Run) -> Line {
-        Line { place, stamp: Stamp::default(), content: Content::Run(Box::new(run)) }
-    }
-}
-
-/// Where a line is: the file's name in its directory, and its number from 1.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub(crate) file: String,
-    pub(crate) line: usize,
-}
-
+/// What a line is about.
 #[derive(Debug)]
 pub(crate) enum Content {
     Run(Box<Run>),
@@ -66,7 +38,7 @@ pub(crate) enum Content {
 macro_rules! kind {
     ($kind:ident) => {
         |content| match content {
-            $crate::records::Content::$kind(line) => Some(line),
+            $crate::records::kinds::Content::$kind(line) => Some(line),
             _ => None,
         }
     };
@@ -94,6 +66,14 @@ pub(crate) struct Parameters {
     pub(crate) hostile: u64,
 }
 
+/// Where a line is from. Older lines do not say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct Stamp {
+    pub(crate) started: Option<String>,
+    pub(crate) commit: Option<String>,
+    pub(crate) machine: Option<Machine>,
+}
+
 /// The result of `ab` against the server while connections are held.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Ab {
@@ -107,14 +87,6 @@ pub(crate) struct Ab {
     pub(crate) failed: u64,
     pub(crate) mean_ms: f64,
     pub(crate) longest_ms: f64,
-}
-
-/// Where a line is from. Older lines do not say it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(crate) struct Stamp {
-    pub(crate) started: Option<String>,
-    pub(crate) commit: Option<String>,
-    pub(crate) machine: Option<Machine>,
 }
 
 /// One run of one form of receiving.
@@ -232,157 +204,8 @@ pub(crate) struct CheckFacts {
     pub(crate) agrees: bool,
 }
 
-/// The label of our own server in records.
-pub(crate) const OURS: &str = "murre";
-
-/// Whether a run is of our own server and came to its end.
-pub(crate) fn is_ours(run: &Run) -> bool {
-    run.label == OURS && ended(run)
-}
-
-/// Whether no signal interrupted a run.
-pub(crate) fn ended(run: &Run) -> bool {
-    run.outcome != Outcome::Interrupted
-}
-
-/// The work of a run in words. Runs with the same work have the same words.
-pub(crate) fn work(run: &Run) -> String {
-    let p = &run.parameters;
-    let conns = grouped(p.conns);
-    match run.scenario {
-        Scenario::HttpKeepalive => {
-            let idle = p.idle.replace('-', " to ");
-            format!("{conns} HTTP keep-alive connections, idle {idle} s")
-        }
-        Scenario::WsUpper => format!("{conns} WebSockets, a text each every {} s", p.every),
-        Scenario::WsIdle => format!("{conns} idle WebSockets"),
-        Scenario::WsEcho => {
-            let mut work = format!("echo of {} B on {conns} WebSockets", grouped(p.payload));
-            if p.pipeline > 1 {
-                work += &format!(", {} under way on each", p.pipeline);
-            }
-            if let Some(rate) = p.rate {
-                work += &format!(", {} messages a second", grouped(rate as u64));
-            }
-            if p.idle_conns > 0 {
-                work += &format!(", {} idle beside", grouped(p.idle_conns));
-            }
-            work
-        }
-        Scenario::Pubsub => {
-            let mut work =
-                format!("{conns} subscribers, messages of about {} B", grouped(p.payload));
-            if let Some(rate) = p.rate {
-                work += &format!(", {} a second", grouped(rate as u64));
-            }
-            work
-        }
-        Scenario::Quotes => format!("{conns} pages of quotes"),
-        Scenario::RequestReply => {
-            let every = p.idle.replace('-', " to ");
-            format!("{conns} WebSockets, a request each every {every} s")
-        }
-        Scenario::Fanout => {
-            let to = match p.channels {
-                1 => format!("to {conns} subscribers of one channel"),
-                channels => format!("to {conns} subscribers of {} channels", grouped(channels)),
-            };
-            let mut work = format!("fan-out of {} B {to}", grouped(p.payload));
-            if p.pipeline > 1 {
-                work += &format!(", {} under way", p.pipeline);
-            }
-            if let Some(rate) = p.rate {
-                work += &format!(", {} a second", grouped(rate as u64));
-            }
-            if p.beside > 0 {
-                work += &format!(", {} that ping beside", grouped(p.beside));
-            }
-            work
-        }
-        Scenario::Churn => {
-            format!("{conns} subscribers of {} channels that come and go", grouped(p.channels))
-        }
-        Scenario::Storm => format!("{conns} WebSockets, most of them killed and back, twice"),
-        Scenario::Abuse => {
-            format!("{conns} connections beside {} that are hostile", grouped(p.hostile))
-        }
-        Scenario::Soak => format!("{conns} connections at a time that vanish in every way"),
-    }
-}
-
-/// Twelve digits of a commit, and the mark of one that was changed.
-pub(crate) fn short_commit(commit: Option<&str>) -> String {
-    let Some(commit) = commit else { return "unknown".to_owned() };
-    let (digits, mark) = commit.split_at(commit.find('+').unwrap_or(commit.len()));
-    format!("{digits:.12}{mark}")
-}
-
-/// All lines that could be read, in the order of files, and warnings about the others.
-#[derive(Debug, Default)]
-pub(crate) struct Records {
-    pub(crate) lines: Vec<Line>,
-    pub(crate) warnings: Vec<String>,
-}
-
-impl Records {
-    /// The records that tests read.
-    #[cfg(test)]
-    pub(crate) fn fixture() -> Records {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture/records");
-        Records::read_all(&directory).expect("the fixture")
-    }
-
-    /// Reads every `*.jsonl` of a directory.
-    pub(crate) fn read_all(directory: &Path) -> io::Result<Records> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(directory)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "jsonl") {
-                files.push(path);
-            }
-        }
-        files.sort();
-        let mut records = Records::default();
-        for file in files {
-            records.read(&file)?;
-        }
-        Ok(records)
-    }
-
-    /// Reads one file.
-    pub(crate) fn read(&mut self, path: &Path) -> io::Result<()> {
-        let text = fs::read(path)?;
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        for (index, bytes) in text.split(|&byte| byte == b'\n').enumerate() {
-            if bytes.trim_ascii().is_empty() {
-                continue;
-            }
-            let place = Place { file: file.clone(), line: index + 1 };
-            match content(bytes) {
-                Ok((stamp, content)) => self.lines.push(Line { place, stamp, content }),
-                Err(error) => {
-                    self.warnings.push(format!("{file}:{}: skipped: {error}", place.line));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The runs of scenarios.
-    pub(crate) fn runs(&self) -> impl DoubleEndedIterator<Item = (&Place, &Run)> {
-        self.lines.iter().filter_map(|line| match &line.content {
-            Content::Run(run) => Some((&line.place, &**run)),
-            _ => None,
-        })
-    }
-
-    /// The machines that lines are from.
-    pub(crate) fn machines(&self) -> impl Iterator<Item = &Machine> {
-        self.lines.iter().filter_map(|line| line.stamp.machine.as_ref())
-    }
-}
-
-fn content(bytes: &[u8]) -> Result<(Stamp, Content), String> {
+/// Reads a line.
+pub(super) fn content(bytes: &[u8]) -> Result<(Stamp, Content), String> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let stamp = from(value.clone()).map_err(|error| error.to_string())?;
     let text = |key: &str| value.get(key).and_then(Value::as_str);
@@ -413,18 +236,6 @@ fn from<T: for<'a> Deserialize<'a>>(value: Value) -> serde_json::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Shows what is cut, and that what a change adds to it is not.
-    #[test]
-    fn commits_are_short_and_keep_their_mark() {
-        let commit = "7e2d3754ae8a0123456789abcdef";
-        assert_eq!(short_commit(Some(commit)), "7e2d3754ae8a");
-        assert_eq!(short_commit(Some(&format!("{commit}+changes"))), "7e2d3754ae8a+changes");
-        assert_eq!(
-            (short_commit(Some("test")), short_commit(None)),
-            ("test".into(), "unknown".into())
-        );
-    }
 
     /// Shows each kind of line beside the records of scenarios, and that others are refused.
     #[test]
