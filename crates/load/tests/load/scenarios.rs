@@ -1,56 +1,24 @@
-//! Runs the binary against a small server in this process: a correct server passes, and the
-//! scenarios find each of its mistakes.
+//! Runs the scenarios against a small server: a correct server passes, and the scenarios find each of its
+//! mistakes.
 
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
-use server::Mistake;
 
-mod server;
+use crate::server::{self, Mistake};
+use crate::{command, run};
 
-/// Runs `murre-load` to its end.
-fn load(arguments: &str) -> Output {
-    command(arguments).output().expect("murre-load starts")
-}
-
-fn command(arguments: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_murre-load"));
-    command.args(arguments.split_whitespace()).env("MURRE_COMMIT", "test");
-    command
-}
-
-fn record(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!("no record ({error}): {}", String::from_utf8_lossy(&output.stderr))
-    })
-}
-
-/// Runs a scenario against a correct server, and returns its record.
+/// Runs a scenario against a correct server.
+#[track_caller]
 fn passes(arguments: &str) -> Value {
-    let address = server::start(Mistake::None);
-    let port = address.port();
-    let output = load(&format!("{arguments} --target 127.0.0.1-3:{port}"));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{arguments}: {stderr}");
-    assert!(stderr.contains("thoughput: "), "{stderr}");
-    let record = record(&output);
-    assert_eq!(record["outcome"], "passed");
-    assert_eq!(record["commit"], "test");
-    assert!(record["hold"]["requests"].as_u64() > Some(0), "{record}");
-    record
+    let port = server::start(Mistake::None).port();
+    crate::passes(&format!("{arguments} --target 127.0.0.1-3:{port}"))
 }
 
-/// Runs a scenario against a server with a mistake: the exit code is 1, and the reason contains
-/// `why`.
+/// Runs a scenario against a server with a mistake.
+#[track_caller]
 fn fails(arguments: &str, mistake: Mistake, why: &str) -> Value {
-    let address = server::start(mistake);
-    let output = load(&format!("{arguments} --target {address}"));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{mistake:?}: {stderr}");
-    assert!(stderr.contains(why), "{mistake:?}: {stderr}");
-    let record = record(&output);
-    assert_eq!(record["outcome"], "failed");
-    record
+    crate::fails(&format!("{arguments} --target {}", server::start(mistake)), why)
 }
 
 const HTTP: &str = "http-keepalive --conns 20 --idle 0.1-0.3 --duration 1s";
@@ -72,8 +40,8 @@ fn bodies_of_random_length_are_compared() {
 #[test]
 fn a_record_has_the_schema_of_records() {
     let address = server::start(Mistake::None);
-    let output = load(&format!("{UPPER} --target {address}"));
-    let record: murre_record::Record<Value> = serde_json::from_slice(&output.stdout).expect("one");
+    let ended = run(&format!("{UPPER} --target {address}"));
+    let record: murre_record::Record<Value> = serde_json::from_str(&ended.stdout).expect("one");
     assert_eq!((record.connections(), record.faults()), (20, 0));
     assert_eq!(record.parameters["every"], 0.2);
 }
@@ -195,10 +163,7 @@ fn an_upgrade_that_is_refused_is_found() {
 #[test]
 fn as_many_errors_as_are_forgiven_pass() {
     let address = server::start(Mistake::Dropped);
-    let output = load(&format!("{UPPER} --target {address} --max-errors 1"));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{stderr}");
-    assert_eq!(record(&output)["outcome"], "passed");
+    crate::passes(&format!("{UPPER} --target {address} --max-errors 1"));
 }
 
 /// Shows that `--out` appends one line to the file, and that a file which cannot be written is an
@@ -208,18 +173,15 @@ fn the_record_is_appended_to_a_file() {
     let address = server::start(Mistake::None);
     let path = std::env::temp_dir().join(format!("murre-load-out-{}", std::process::id()));
     std::fs::write(&path, "{}\n").unwrap();
-    let output = load(&format!("{IDLE} --target {address} --out {}", path.display()));
+    let ended = run(&format!("{IDLE} --target {address} --out {}", path.display()));
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    assert!(output.stdout.is_empty());
+    assert_eq!((ended.code, &ended.stdout[..]), (Some(0), ""));
     assert_eq!(text.lines().count(), 2, "{text}");
     assert!(text.ends_with("}\n") && text.contains("\"ws-idle\""));
 
-    let output = load(&format!("{IDLE} --target {address} --out /nowhere/record"));
-    assert_eq!(output.status.code(), Some(1));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("cannot write to /nowhere/record"), "{stderr}");
+    let ended = run(&format!("{IDLE} --target {address} --out /nowhere/record"));
+    ended.says(1, "cannot write to /nowhere/record");
 }
 
 /// Shows the exit codes and the advice of the error messages: 2 for wrong arguments, 1 for limits
@@ -228,11 +190,9 @@ fn the_record_is_appended_to_a_file() {
 fn what_cannot_be_run_is_said_before_the_run() {
     let address = server::start(Mistake::None);
     let says = |arguments: &str, code: i32, what: &str| {
-        let output = load(arguments);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{arguments}: {stderr}");
-        assert!(stderr.contains(what), "{arguments}: {stderr}");
-        assert!(output.stdout.is_empty(), "{arguments}");
+        let ended = run(arguments);
+        ended.says(code, what);
+        assert!(ended.stdout.is_empty(), "{arguments}");
     };
     says("ws-idle --conns 1", 2, "--target");
     says("ws-nothing --target 127.0.0.1:80 --conns 1", 2, "ws-nothing");

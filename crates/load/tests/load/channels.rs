@@ -1,49 +1,20 @@
-//! Runs the binary's scenarios of channels against a small server of channels in this process: a
-//! correct server passes, and the scenarios find each of its mistakes.
+//! Runs the scenarios of channels against a small server of channels: a correct server passes, and the
+//! scenarios find each of its mistakes.
 
-use std::process::{Command, Output};
-
-use hub::Mistake;
 use serde_json::Value;
 
-mod hub;
+use crate::hub::{self, Mistake};
 
-/// Runs the binary. The time limit for answers is `patience`, unless the arguments set another.
-fn load(arguments: &str, mistake: Mistake, patience: &str) -> (Output, Value) {
-    let address = hub::start(mistake);
-    let timeout =
-        if arguments.contains("--timeout") { vec![] } else { vec!["--timeout", patience] };
-    let output = Command::new(env!("CARGO_BIN_EXE_murre-load"))
-        .args(arguments.split_whitespace())
-        .args(["--target", &address.to_string()])
-        .args(timeout)
-        .env("MURRE_COMMIT", "test")
-        .output()
-        .expect("murre-load starts");
-    let record = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        panic!("no record ({error}): {}", String::from_utf8_lossy(&output.stderr))
-    });
-    (output, record)
-}
-
+#[track_caller]
 fn passes(arguments: &str, mistake: Mistake) -> Value {
-    let (output, record) = load(arguments, mistake, "180s");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{arguments}: {stderr}");
-    assert_eq!(record["outcome"], "passed");
-    assert!(record["hold"]["requests"].as_u64() > Some(0), "{record}");
-    record
+    crate::passes(&format!("{arguments} --timeout 180s --target {}", hub::start(mistake)))
 }
 
-/// Runs a scenario against a server with a mistake: the exit code is 1, and the reason contains
-/// `why`.
+/// Runs a scenario against a server with a mistake.
+#[track_caller]
 fn fails(arguments: &str, mistake: Mistake, why: &str) -> Value {
-    let (output, record) = load(arguments, mistake, "3s");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{mistake:?}: {stderr}");
-    assert!(stderr.contains(why), "{mistake:?}: {stderr}");
-    assert_eq!(record["outcome"], "failed");
-    record
+    let timeout = if arguments.contains("--timeout") { "" } else { "--timeout 3s" };
+    crate::fails(&format!("{arguments} {timeout} --target {}", hub::start(mistake)), why)
 }
 
 const PUBSUB: &str = "pubsub --conns 20 --duration 1s";

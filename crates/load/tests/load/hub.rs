@@ -2,17 +2,14 @@
 //! one mistake. It sends everything under one lock, so that all connections see the same order.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use murre_codec::http::{self, Progress, RequestDecoder};
-use murre_codec::{
-    CloseCode, Control, Decoded, Decoder, FrameLimits, Item, Kind, OpCode, Role, encode, handshake,
-};
 use serde_json::{Value, json};
+use tungstenite::protocol::Role;
+use tungstenite::{Message, WebSocket};
 
 /// The server's mistake. It happens only once if one time is enough to be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +43,6 @@ pub(crate) fn start(mistake: Mistake) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     let hub = Arc::new(Hub { mistake, state: Mutex::default() });
-    let feeder = Arc::clone(&hub);
-    thread::spawn(move || feeder.feed());
     thread::spawn(move || {
         for (number, stream) in listener.incoming().flatten().enumerate() {
             let hub = Arc::clone(&hub);
@@ -66,8 +61,8 @@ struct Hub {
 #[derive(Default)]
 struct State {
     channels: HashMap<String, Channel>,
-    /// The bytes of a message of the feed, and whether the feed runs.
-    feed: (usize, bool),
+    /// Whether the feed runs.
+    feeding: bool,
     fed: u64,
     deliveries: u64,
     recoveries: u64,
@@ -88,97 +83,61 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn feed(&self) {
+    /// Publishes messages of about so many bytes until the feed is stopped, or without subscribers.
+    fn feed(&self, bytes: usize) {
         loop {
             thread::sleep(Duration::from_millis(1));
             let mut state = self.lock();
-            let names: Vec<_> = state.channels.keys().cloned().collect();
-            if !state.feed.1 || names.is_empty() {
-                continue;
+            let subscribed =
+                state.channels.iter().filter(|(_, channel)| !channel.members.is_empty());
+            let names: Vec<_> = subscribed.map(|(name, _)| name.clone()).collect();
+            if !state.feeding || names.is_empty() {
+                return;
             }
             state.fed += 1;
             let name = &names[state.fed as usize * 7 % names.len()];
             let wrong = self.mistake == Mistake::WrongIdentifier && state.fed == 20;
             let identifier = if wrong { "0" } else { &name[..] };
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("now");
-            let elements = "x".repeat(state.feed.0.saturating_sub(70));
+            let elements = "x".repeat(bytes.saturating_sub(70));
             let data = json!({"request": state.fed, "timestamp": now.as_millis() as u64,
                 "identifier": identifier, "elements": elements});
             let message = publication(identifier, None, &data);
             for (_, stream) in &state.channels[name].members {
-                say(stream, &message);
+                send(stream, &message);
             }
         }
     }
 
-    fn serve(&self, number: usize, stream: TcpStream) {
+    fn serve(self: &Arc<Self>, number: usize, stream: TcpStream) {
         // The connection is over, whatever the result.
-        let _ = self.talk(number, &stream);
+        let _ = self.answer(number, &stream);
         for channel in self.lock().channels.values_mut() {
             channel.members.retain(|(member, _)| *member != number);
         }
         let _ = stream.shutdown(Shutdown::Both);
     }
 
-    fn talk(&self, number: usize, stream: &TcpStream) -> io::Result<()> {
+    fn answer(self: &Arc<Self>, number: usize, stream: &TcpStream) -> tungstenite::Result<()> {
         stream.set_nodelay(true)?;
-        let mut input = Vec::new();
-        let mut request = RequestDecoder::default();
+        // The client connects once to see whether there is a server.
+        let Ok(mut socket) = tungstenite::accept(stream) else { return Ok(()) };
         loop {
-            read(stream, &mut input)?;
-            let mut fields = http::fields();
-            let limits = http::RequestLimits::default();
-            let progress = request.decode(&input, &mut fields, &limits).expect("our client");
-            let Progress::Request(request) = progress else { continue };
-            assert_eq!(request.path(), "/ws");
-            let upgrade = handshake::check(&request).expect("our client");
-            let mut answer = Vec::new();
-            handshake::accept(&mut answer, upgrade.key, None);
-            (&*stream).write_all(&answer)?;
-            let size = request.size;
-            input.drain(..size);
-            break;
-        }
-        let limits = FrameLimits { role: Role::Server, max_message_bytes: 1 << 24 };
-        let (mut decoder, mut message) = (Decoder::default(), Vec::new());
-        loop {
-            let mut at = 0;
-            loop {
-                let Decoded { consumed, item } =
-                    decoder.decode(&mut input[at..], &limits).expect("our client");
-                at += consumed;
-                match item {
-                    None => break,
-                    Some(Item::Data { bytes, end, .. }) => {
-                        message.extend_from_slice(bytes);
-                        if end {
-                            let command = serde_json::from_slice(&message).expect("our client");
-                            message.clear();
-                            self.obey(number, stream, &command);
-                        }
-                    }
-                    Some(Item::Ping(payload)) => {
-                        let mut out = Vec::new();
-                        let pong = OpCode::Control(Control::Pong);
-                        encode::write_frame(&mut out, pong, payload, None);
-                        let _state = self.lock();
-                        (&*stream).write_all(&out)?;
-                    }
-                    Some(Item::Pong(_)) => {}
-                    Some(Item::Close(_)) => {
-                        let mut out = Vec::new();
-                        encode::write_close(&mut out, CloseCode::Normal, "", None);
-                        let _state = self.lock();
-                        return (&*stream).write_all(&out);
-                    }
+            match socket.read()? {
+                Message::Text(text) => {
+                    let command = serde_json::from_str(&text).expect("our client");
+                    self.execute(number, stream, &command);
                 }
+                Message::Ping(_) | Message::Close(_) => {
+                    let _state = self.lock();
+                    socket.flush()?;
+                }
+                message => panic!("our client sends {message:?}"),
             }
-            input.drain(..at);
-            read(stream, &mut input)?;
         }
     }
 
-    fn obey(&self, number: usize, stream: &TcpStream, command: &Value) {
+    fn execute(self: &Arc<Self>, number: usize, stream: &TcpStream, command: &Value) {
         let mut state = self.lock();
         let identifier = command["identifier"].as_str().unwrap_or_default();
         let mut answer = match command["action"].as_str().expect("our client") {
@@ -205,8 +164,12 @@ impl Hub {
                 json!({"type": "error", "code": "unknown_action", "message": "not without --bench"})
             }
             "feed" => {
-                let bytes = command["bytes"].as_u64().expect("our client");
-                state.feed = (bytes as usize, command["rate"].as_f64() != Some(0.0));
+                let bytes = command["bytes"].as_u64().expect("our client") as usize;
+                state.feeding = command["rate"].as_f64() != Some(0.0);
+                if state.feeding {
+                    let hub = Arc::clone(self);
+                    thread::spawn(move || hub.feed(bytes));
+                }
                 json!({"type": "feed"})
             }
             "request" => {
@@ -222,7 +185,7 @@ impl Hub {
         if !command["id"].is_null() {
             answer["id"] = command["id"].clone();
         }
-        say(stream, &answer);
+        send(stream, &answer);
     }
 
     fn subscribe(&self, state: &mut State, number: usize, stream: &TcpStream, command: &Value) {
@@ -243,10 +206,10 @@ impl Hub {
                 missed.start = command["position"]["offset"].as_u64().expect("our client") as usize;
             }
         }
-        say(stream, &answer);
+        send(stream, &answer);
         for offset in missed.skip(skip) {
             let data = &channel.history[offset];
-            say(stream, &publication(identifier, Some(offset as u64 + 1), data));
+            send(stream, &publication(identifier, Some(offset as u64 + 1), data));
         }
         if self.mistake == Mistake::LateSubscription {
             channel.late = 2;
@@ -271,14 +234,14 @@ impl Hub {
             match self.mistake {
                 Mistake::Lost if deliveries == 50 => {}
                 Mistake::Twice if deliveries == 50 => {
-                    say(stream, &message);
-                    say(stream, &message);
+                    send(stream, &message);
+                    send(stream, &message);
                 }
                 Mistake::WrongByte if deliveries == 50 => {
                     let text = message.to_string().replace("mno", "mnO");
-                    say(stream, &serde_json::from_str(&text).expect("still JSON"));
+                    send(stream, &serde_json::from_str(&text).expect("still JSON"));
                 }
-                _ => say(stream, &message),
+                _ => send(stream, &message),
             }
         }
         state.deliveries = deliveries;
@@ -294,19 +257,7 @@ fn publication(identifier: &str, offset: Option<u64>, data: &Value) -> Value {
 }
 
 /// Sends a text. A closed connection does not get it.
-fn say(mut stream: &TcpStream, message: &Value) {
-    let mut out = Vec::new();
-    encode::write_frame(&mut out, Kind::Text.opcode(), message.to_string().as_bytes(), None);
-    let _ = stream.write_all(&out);
-}
-
-fn read(mut stream: &TcpStream, input: &mut Vec<u8>) -> io::Result<()> {
-    let mut bytes = [0; 16384];
-    match stream.read(&mut bytes)? {
-        0 => Err(ErrorKind::UnexpectedEof.into()),
-        read => {
-            input.extend_from_slice(&bytes[..read]);
-            Ok(())
-        }
-    }
+fn send(stream: &TcpStream, message: &Value) {
+    let mut socket = WebSocket::from_raw_socket(stream, Role::Server, None);
+    let _ = socket.send(Message::text(message.to_string()));
 }

@@ -2,17 +2,12 @@
 //! and ring.
 
 use std::net::SocketAddr;
-use std::process::Command;
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use murre_codec::handshake::Upgrade;
 use murre_codec::http::{Request, Response};
-use murre_core::ring::{KernelRing, RingConfig};
 use murre_core::{
-    Answer, ConnId, Handler, Listener, Message, Opened, Outbox, Serve, ServeLimits, Shard,
-    ShardConfig,
+    Answer, ConnId, Handler, Listener, Message, Opened, Outbox, Server, ServerConfig,
 };
 use serde_json::Value;
 
@@ -56,34 +51,20 @@ impl Handler for Bench {
     }
 }
 
-/// Starts a server that pings silent peers often. It runs until the test process ends.
-fn serve() -> SocketAddr {
-    let (sender, address) = mpsc::channel();
-    thread::spawn(move || {
-        let listener = Listener::bind(SocketAddr::from(([0, 0, 0, 0], 0))).expect("a free port");
-        sender.send(listener.address().expect("bound").port()).expect("the test waits");
-        let listeners = vec![listener];
-        let ring =
-            KernelRing::new(RingConfig { listeners, ..RingConfig::default() }).expect("a ring");
-        let limits =
-            ServeLimits { ping_interval: Duration::from_millis(300), ..ServeLimits::default() };
-        let tick = Duration::from_millis(100);
-        let config = ShardConfig { tick, ..ShardConfig::default() };
-        Shard::new(ring, Serve::new(Bench, limits), &config).run().expect("a ring that works");
-    });
-    SocketAddr::from(([127, 0, 0, 1], address.recv().expect("the server starts")))
+/// Starts a server that pings silent peers often, and returns its targets. It runs until the test process
+/// ends.
+fn serve() -> String {
+    let listener = Listener::bind(SocketAddr::from(([0, 0, 0, 0], 0))).expect("a free port");
+    let port = listener.address().expect("bound").port();
+    let mut config = ServerConfig::new(listener).expect("a plan");
+    config.limits.ping_interval = Duration::from_millis(300);
+    std::mem::forget(Server::start(config, None, |_shard| Bench).expect("a server"));
+    format!("127.0.0.1-3:{port}")
 }
 
+#[track_caller]
 fn passes(arguments: &str) -> Value {
-    let port = serve().port();
-    let output = Command::new(env!("CARGO_BIN_EXE_murre-load"))
-        .args(arguments.split_whitespace())
-        .args(["--target", &format!("127.0.0.1-3:{port}")])
-        .output()
-        .expect("murre-load starts");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{arguments}: {stderr}");
-    serde_json::from_slice(&output.stdout).expect("a record")
+    crate::passes(&format!("{arguments} --target {}", serve()))
 }
 
 const SCENARIOS: [&str; 5] = [
@@ -127,16 +108,8 @@ fn who_was_killed_comes_back() {
 /// that it does not end, and that the other kinds end as they must.
 #[test]
 fn abuse_that_is_not_ended_is_found() {
-    let port = serve().port();
-    let output = Command::new(env!("CARGO_BIN_EXE_murre-load"))
-        .args(
-            "abuse --conns 4 --hostile 40 --duration 1500ms --timeout 500ms --rate 1000".split(' '),
-        )
-        .args(["--target", &format!("127.0.0.1-3:{port}")])
-        .output()
-        .expect("murre-load starts");
-    assert_eq!(output.status.code(), Some(1));
-    let record: Value = serde_json::from_slice(&output.stdout).expect("a record");
+    let abuse = "abuse --conns 4 --hostile 40 --duration 1500ms --timeout 500ms --rate 1000";
+    let record = crate::fails(&format!("{abuse} --target {}", serve()), "");
     let reasons = record["reasons"].to_string();
     for found in ["connect and hold", "half a head", "pings not answered"] {
         assert!(reasons.contains(found), "{found}: {reasons}");
