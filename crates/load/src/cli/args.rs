@@ -102,9 +102,7 @@ impl Span {
     pub(crate) fn at(&self, fraction: f64) -> f64 {
         self.from + (self.to - self.from) * fraction
     }
-}
 
-impl Span {
     /// The rest of an interval at a random moment, at `fraction` (0 to 1) of its distribution. Clients that
     /// begin with it ask at the final rate from the start (the density is proportional to the share of intervals that are longer).
     pub(crate) fn residual(&self, fraction: f64) -> f64 {
@@ -205,7 +203,7 @@ pub(crate) fn fraction(text: &str) -> Result<f64, String> {
 }
 
 /// Cores to run on: `1`, `0,2`, `4-7`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Cpus(pub(crate) Vec<usize>);
 
 impl FromStr for Cpus {
@@ -225,12 +223,6 @@ impl FromStr for Cpus {
             cpus.extend(from..=to);
         }
         Ok(Cpus(cpus))
-    }
-}
-
-impl Serialize for Cpus {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
     }
 }
 

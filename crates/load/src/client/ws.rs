@@ -40,13 +40,15 @@ pub(crate) trait WsScenario {
     fn expired(&mut self, state: &mut Self::State, ctx: &mut Context<'_>);
 
     /// Answers that are still to come.
-    fn owed(&self, state: &Self::State) -> u32;
+    fn owed(&self, _state: &Self::State) -> u32 {
+        0
+    }
 
     /// All connections are up.
     fn begin(&mut self, _output: &mut Output<'_>) {}
 
     /// Send nothing new.
-    fn finish(&mut self, output: &mut Output<'_>);
+    fn finish(&mut self, _output: &mut Output<'_>) {}
 
     /// Once in every turn.
     fn turn(&mut self, _output: &mut Output<'_>) {}

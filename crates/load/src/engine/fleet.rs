@@ -233,11 +233,10 @@ impl<C: Client> Protocol for Fleet<C> {
 
     fn leave(&mut self, id: ConnId, member: &mut Self::State, out: &mut Outbox) {
         let Member { conn, state } = member;
-        match conn {
-            ConnState::Ready => self.handle(id, conn, out, |client, ctx| client.leave(state, ctx)),
-            ConnState::Opening | ConnState::Failed | ConnState::Leaving => {
-                out.abort(id, CloseReason::Finished);
-            }
+        if *conn == ConnState::Ready {
+            self.handle(id, conn, out, |client, ctx| client.leave(state, ctx));
+        } else {
+            out.abort(id, CloseReason::Finished);
         }
     }
 

@@ -143,7 +143,7 @@ pub(crate) fn start<P: Scored>(
             }
         };
         let _ = sender.send(Ok((shard.mailbox(), shard.counters())));
-        let _alarm = Alarm(events.clone());
+        let _alarm = PanicGuard(events.clone());
         if let Err(error) = shard.run() {
             // If the main thread is gone, nothing needs the event.
             let _ = events.send(Event::Died(error));
@@ -184,9 +184,9 @@ fn set_up<P: Scored>(
 const SLICE_MILLIS: u32 = 5;
 
 /// Tells the main thread when the shard's thread panics.
-struct Alarm(Sender<Event>);
+struct PanicGuard(Sender<Event>);
 
-impl Drop for Alarm {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
         if thread::panicking() {
             let _ = self.0.send(Event::Died(io::Error::other("the thread panicked")));

@@ -237,8 +237,7 @@ mod tests {
         let before = reading(0, slabs(0, 0, 0, 0));
         let mut after = slabs(2 * CONNS, 2 * CONNS, 0, CONNS);
         after.0.get_mut("dentry").unwrap().objects += 3 * CONNS;
-        let ends = NORMAL;
-        let memory = between(&before, &reading(0, after), CONNS, ends);
+        let memory = between(&before, &reading(0, after), CONNS, NORMAL);
         assert_eq!(memory.socket, 3826.0);
         assert!(memory.total.is_some());
     }
@@ -250,14 +249,13 @@ mod tests {
     fn a_server_in_epoll_pays_for_its_entries() {
         let before = reading(0, slabs(0, 0, 0, 0));
         let mut after = slabs(2 * CONNS, CONNS, 0, CONNS);
-        let ends = NORMAL;
-        let memory = between(&before, &reading(0, after.clone()), CONNS, ends);
+        let memory = between(&before, &reading(0, after.clone()), CONNS, NORMAL);
         assert_eq!(memory.total, None);
         assert!(table(&memory).contains("just been started"), "{}", table(&memory));
 
         after.0.get_mut("eventpoll_epi").unwrap().objects += CONNS;
         after.0.extend([cache(&["eventpoll_pwq"], CONNS, 64.0), cache(&["ep_head"], CONNS, 16.0)]);
-        let memory = between(&before, &reading(0, after), CONNS, ends);
+        let memory = between(&before, &reading(0, after), CONNS, NORMAL);
         assert_eq!(memory.wait, 128.0 + 64.0 + 16.0);
         assert_eq!(memory.total, Some(3826.0 + 208.0 + 8.0));
     }
@@ -283,11 +281,10 @@ mod tests {
     /// Shows that there is no total when sockets beside ours came or went, by more than 3 %.
     #[test]
     fn other_programs_sockets_are_noticed() {
-        let ends = NORMAL;
         let total = |others: u64, full: u64| {
             let before = reading(0, slabs(others, 0, 0, 0));
             let full = reading(0, slabs(full, 2 * CONNS, 0, CONNS));
-            between(&before, &full, CONNS, ends).total
+            between(&before, &full, CONNS, NORMAL).total
         };
         assert!(total(0, 2 * CONNS).is_some());
         assert!(total(500, 2 * CONNS).is_some());
@@ -306,8 +303,7 @@ mod tests {
         for name in ["dentry", "btrfs_delayed_extent_op"] {
             after.0.get_mut(name).unwrap().objects += 2 * CONNS;
         }
-        let ends = NORMAL;
-        let memory = between(&reading(0, before), &reading(0, after), CONNS, ends);
+        let memory = between(&reading(0, before), &reading(0, after), CONNS, NORMAL);
         assert_eq!(memory.socket, 3826.0);
         assert!(memory.not_charged.iter().any(|charge| charge.cache == "proc_inode_cache"));
     }
@@ -331,8 +327,7 @@ mod tests {
     fn a_remote_server_gets_no_total() {
         let before = reading(0, slabs(0, 0, 0, 0));
         let full = reading(0, slabs(CONNS, CONNS, 0, CONNS));
-        let ends = NORMAL;
-        let memory = between(&before, &full, CONNS, ends);
+        let memory = between(&before, &full, CONNS, NORMAL);
         assert_eq!(memory.total, None);
         assert!(table(&memory).contains("no total"));
     }

@@ -14,7 +14,7 @@ use crate::engine::workers::Workers;
 use crate::measure::reading::process_memory;
 use crate::measure::snapshot::Snapshot;
 use crate::run::columns::Columns;
-use crate::run::progress::{Progress, Standing};
+use crate::run::progress::Progress;
 
 /// A run under way.
 pub(super) struct Run {
@@ -129,7 +129,7 @@ impl Run {
         let begin = self.snapshot();
         self.phases.push((phase, begin));
         self.workers.tell(Order::Phase(phase));
-        self.progress.say(phase.name());
+        self.progress.print(phase.name());
         let mut done_after = None;
         let (mut ready, mut moved) = (begin.totals.ready, begin.at);
         loop {
@@ -211,7 +211,7 @@ impl Run {
             if let Some(columns) = &mut self.columns
                 && let Some(line) = columns.sample(Instant::now(), &totals)
             {
-                self.progress.say(&line);
+                self.progress.print(&line);
             }
         }
         match event {
@@ -226,15 +226,7 @@ impl Run {
 
     pub(super) fn show(&mut self, held: Duration, now: bool) {
         let totals = self.workers.totals();
-        let standing = Standing {
-            elapsed: self.start.elapsed(),
-            held,
-            concurrency: totals.ready,
-            requests: totals.answered,
-            bytes_in: totals.bytes_in,
-            faults: totals.faults_all(),
-        };
-        self.progress.show(&standing, now);
+        self.progress.show(&totals, self.start.elapsed(), held, now);
     }
 
     /// Notes why the run ends early.

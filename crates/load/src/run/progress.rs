@@ -7,18 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Where the run stands.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Standing {
-    /// Since the first connect.
-    pub(crate) elapsed: Duration,
-    /// Of the hold phase; zero before it.
-    pub(crate) held: Duration,
-    pub(crate) concurrency: u64,
-    pub(crate) requests: u64,
-    pub(crate) bytes_in: u64,
-    pub(crate) faults: u64,
-}
+use crate::engine::score::Totals;
 
 /// The reporter.
 pub(crate) enum Progress {
@@ -36,35 +25,36 @@ impl Progress {
         Progress::Bar { bar, conns, hold, holding: false }
     }
 
-    /// Called once a second, and at the end of a phase with `now`.
-    pub(crate) fn show(&mut self, standing: &Standing, now: bool) {
+    /// Called once a second, and at the end of a phase with `now`: the counts, the time since the first connect,
+    /// and that of the hold phase, zero before it.
+    pub(crate) fn show(&mut self, totals: &Totals, elapsed: Duration, held: Duration, now: bool) {
         match self {
             Progress::Lines { printed } => {
                 let lines = |elapsed: Duration| elapsed.as_secs() / LINES_EVERY_SECONDS;
-                if now || lines(standing.elapsed) > lines(*printed) {
-                    *printed = standing.elapsed;
-                    eprintln!("{}", line(standing));
+                if now || lines(elapsed) > lines(*printed) {
+                    *printed = elapsed;
+                    eprintln!("{}", line(totals, elapsed));
                 }
             }
             Progress::Bar { bar, conns, hold, holding } => {
-                if !*holding && !standing.held.is_zero() {
+                if !*holding && !held.is_zero() {
                     *holding = true;
                     bar.reset();
                     bar.set_length(hold.as_secs().max(1));
                     bar.set_style(style("holding {bar:30} {pos}/{len} s ETA {eta} {msg}"));
                 }
                 match *holding {
-                    false => bar.set_position(standing.concurrency.min(*conns)),
-                    true if standing.held.is_zero() => bar.set_position(hold.as_secs()),
-                    true => bar.set_position(standing.held.as_secs()),
+                    false => bar.set_position(totals.ready.min(*conns)),
+                    true if held.is_zero() => bar.set_position(hold.as_secs()),
+                    true => bar.set_position(held.as_secs()),
                 }
-                bar.set_message(message(standing));
+                bar.set_message(message(totals, elapsed));
             }
         }
     }
 
     /// Puts a line above the bar.
-    pub(crate) fn say(&self, line: &str) {
+    pub(crate) fn print(&self, line: &str) {
         match self {
             Progress::Lines { .. } => eprintln!("{line}"),
             Progress::Bar { bar, .. } => bar.println(line),
@@ -85,26 +75,25 @@ fn style(template: &str) -> ProgressStyle {
 
 /// `time 930s, concurrency: 600000, total requests: 17457773, thoughput: 38.64M/s, 18763.53
 /// requests/seconds`: averages from the first connect on, as there.
-fn line(standing: &Standing) -> String {
-    let seconds = standing.elapsed.as_secs_f64().max(0.001);
+fn line(totals: &Totals, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64().max(0.001);
     format!(
         "time {}s, concurrency: {}, total requests: {}, thoughput: {:.2}M/s, \
          {:.2} requests/seconds",
-        standing.elapsed.as_secs(),
-        standing.concurrency,
-        standing.requests,
-        standing.bytes_in as f64 / seconds / f64::from(1 << 20),
-        standing.requests as f64 / seconds,
+        elapsed.as_secs(),
+        totals.ready,
+        totals.answered,
+        totals.bytes_in as f64 / seconds / f64::from(1 << 20),
+        totals.answered as f64 / seconds,
     )
 }
 
-fn message(standing: &Standing) -> String {
-    let seconds = standing.elapsed.as_secs_f64().max(0.001);
-    let requests = standing.requests as f64 / seconds;
-    let mut message =
-        format!("| {} open, {} requests, {requests:.0}/s", standing.concurrency, standing.requests);
-    if standing.faults > 0 {
-        message += &format!(", {} FAULTS", standing.faults);
+fn message(totals: &Totals, elapsed: Duration) -> String {
+    let Totals { ready, answered, .. } = totals;
+    let rate = *answered as f64 / elapsed.as_secs_f64().max(0.001);
+    let mut message = format!("| {ready} open, {answered} requests, {rate:.0}/s");
+    if totals.faults_all() > 0 {
+        message += &format!(", {} FAULTS", totals.faults_all());
     }
     message
 }
@@ -118,15 +107,14 @@ mod tests {
     /// Shows the format of a plain line, on the article's own figures.
     #[test]
     fn lines_are_http_kits() {
-        let standing = Standing {
-            elapsed: Duration::from_millis(930_410),
-            concurrency: 600_000,
-            requests: 17_457_773,
+        let totals = Totals {
+            ready: 600_000,
+            answered: 17_457_773,
             bytes_in: 37_697_000_000,
-            ..Standing::default()
+            ..Totals::default()
         };
         assert_eq!(
-            line(&standing),
+            line(&totals, Duration::from_millis(930_410)),
             "time 930s, concurrency: 600000, total requests: 17457773, thoughput: 38.64M/s, \
              18763.53 requests/seconds"
         );

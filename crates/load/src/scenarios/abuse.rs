@@ -107,9 +107,13 @@ impl Scenario for Args {
 const TEXTS: usize = 0;
 const REQUESTS: usize = 1;
 
+/// A name, the steps, and the end that the server must put to it.
+type Row = (&'static str, Vec<Step>, End);
+
 /// Every kind.
 fn scripts() -> Vec<Script> {
-    [slow(), requests(), frames(), commands(), comings_and_goings()].into_iter().flatten().collect()
+    let rows = [slow(), requests(), frames(), commands(), short()].into_iter().flatten();
+    rows.map(|(name, steps, end)| Script::new(name, steps, end)).collect()
 }
 
 const fn status(status: u16) -> Option<Reply> {
@@ -121,80 +125,57 @@ const fn code(code: u16) -> Option<Reply> {
 }
 
 /// Heads of which the rest comes slowly, or not.
-fn slow() -> Vec<Script> {
+fn slow() -> Vec<Row> {
+    const UNUSED: End = End::ByServer(&[None, status(408)]);
     const LATE: End = End::ByServer(&[status(408)]);
     let head = "GET / HTTP/1.1\r\nHost: murre\r\nX: ";
     let body = "POST / HTTP/1.1\r\nHost: murre\r\nContent-Length: 1000\r\n\r\n";
     vec![
-        Script::new("connect and hold", vec![], const { End::ByServer(&[None, status(408)]) }),
-        Script::new("slowloris", vec![send(head), trickle("x", SLOWLY, 200)], LATE),
-        Script::new("half a head", vec![send(head)], LATE),
-        Script::new("slow body", vec![send(body), trickle("x", SLOWLY, 200)], LATE),
-        Script::new("half a body", vec![send(body)], LATE),
+        ("connect and hold", vec![], UNUSED),
+        ("slowloris", vec![send(head), trickle("x", SLOWLY, 200)], LATE),
+        ("half a head", vec![send(head)], LATE),
+        ("slow body", vec![send(body), trickle("x", SLOWLY, 200)], LATE),
+        ("half a body", vec![send(body)], LATE),
     ]
 }
 
 /// Requests that are too large, too many, or none.
-fn requests() -> Vec<Script> {
+fn requests() -> Vec<Row> {
     const BAD: End = End::ByServer(&[status(400)]);
-    const TOO_LARGE: End = End::ByServer(&[status(431)]);
+    const VERSION: End = End::ByServer(&[status(400), status(505)]);
+    const BODY: End = End::ByServer(&[status(413)]);
+    const HEAD: End = End::ByServer(&[status(431)]);
+    const UNREAD: End = End::ByServer(&[None, status(200)]);
     let head = "GET / HTTP/1.1\r\nHost: murre\r\n";
     let headers = |count: usize| "X-Header: value\r\n".repeat(count);
     let post = |headers: &str| send(format!("POST / HTTP/1.1\r\nHost: murre\r\n{headers}\r\n\r\n"));
+    let smuggled = "Content-Length: 4\r\nTransfer-Encoding: chunked";
+    let hello = [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", &noise(500)[..]].concat();
     vec![
-        Script::new(
-            "endless head",
-            vec![send(head), repeat(headers(100), QUICKLY, 500)],
-            TOO_LARGE,
-        ),
-        Script::new("huge head", vec![send(format!("{head}{}", headers(4000)))], TOO_LARGE),
-        Script::new(
-            "huge header",
-            vec![send(format!("{head}X: {}", "x".repeat(60_000)))],
-            TOO_LARGE,
-        ),
-        Script::new(
-            "huge body",
-            vec![post("Content-Length: 999999999")],
-            const { End::ByServer(&[status(413)]) },
-        ),
-        Script::new(
-            "smuggling",
-            vec![post("Content-Length: 4\r\nTransfer-Encoding: chunked")],
-            BAD,
-        ),
-        Script::new("garbage", vec![send(noise(2000))], BAD),
-        Script::new(
-            "TLS",
-            vec![send([b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", &noise(500)[..]].concat())],
-            BAD,
-        ),
-        Script::new(
-            "HTTP/2",
-            vec![send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")],
-            const { End::ByServer(&[status(400), status(505)]) },
-        ),
+        ("endless head", vec![send(head), repeat(headers(100), QUICKLY, 500)], HEAD),
+        ("huge head", vec![send(format!("{head}{}", headers(4000)))], HEAD),
+        ("huge header", vec![send(format!("{head}X: {}", "x".repeat(60_000)))], HEAD),
+        ("huge body", vec![post("Content-Length: 999999999")], BODY),
+        ("smuggling", vec![post(smuggled)], BAD),
+        ("garbage", vec![send(noise(2000))], BAD),
+        ("TLS", vec![send(hello)], BAD),
+        ("HTTP/2", vec![send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")], VERSION),
         // More is queued here than is sent while the answers are not read, and they are not read while
         // so much is queued.
-        Script::new(
-            "answers not read",
-            vec![send(get("/?length=4096").repeat(8000))],
-            const { End::ByServer(&[None, status(200)]) },
-        ),
-        Script::new("pipeline and reset", vec![send(get("/?length=4096").repeat(50))], End::Reset),
+        ("answers not read", vec![send(get("/?length=4096").repeat(8000))], UNREAD),
+        ("pipeline and reset", vec![send(get("/?length=4096").repeat(50))], End::Reset),
     ]
 }
 
 /// WebSockets that break the rules, or bend them.
-fn frames() -> Vec<Script> {
+fn frames() -> Vec<Row> {
     const BROKEN: End = End::ByServer(&[code(1002)]);
+    const NOT_UTF8: End = End::ByServer(&[code(1007)]);
     const TOO_LONG: End = End::ByServer(&[code(1009)]);
     const TOO_MUCH: End = End::ByServer(&[code(1008)]);
     // Given up, or ended for what is missing, whichever comes first.
     const SILENT: End = End::ByServer(&[None, code(1008)]);
     let ping = frame(OpCode::Control(Control::Ping), b"ping");
-    let open =
-        |name: &str, steps: Vec<Step>, end| Script::new(name, websocket("/echo", steps), end);
     let raw = |first: u8, length: &[u8], payload: &[u8]| {
         send([&[first][..], length, &MASK, payload].concat())
     };
@@ -205,72 +186,56 @@ fn frames() -> Vec<Script> {
     let long = [&b"\x82\xfe\x80\x00"[..], &MASK].concat();
     let more = [b"\x00", &piece[1..]].concat();
     let many = frame(MessageKind::Binary.opcode(), &vec![7; 500_000]).repeat(8);
-    vec![
-        open("unmasked", vec![send(b"\x81\x02hi")], BROKEN),
-        open("reserved bits", vec![raw(0xf1, &[0x80], b"")], BROKEN),
-        open(
-            "bad UTF-8",
-            vec![raw(0x81, &[0x82], b"\xff\xff")],
-            const { End::ByServer(&[code(1007)]) },
-        ),
-        open("huge message", vec![raw(0x82, &huge, b"")], const { End::ByServer(&[code(1009)]) }),
-        open("endless fragments", vec![send(piece), repeat(more, QUICKLY, 500)], TOO_LONG),
-        open("tiny fragments", vec![send([&half[..], &tiny.repeat(5000)].concat())], TOO_MUCH),
-        open("ping flood", vec![repeat(ping.repeat(200), QUICKLY, 100)], TOO_MUCH),
-        open("slow message", vec![send(long), trickle("x", SLOWLY, 200)], TOO_MUCH),
-        open("half a message", vec![send(half)], SILENT),
-        open("half a frame", vec![raw(0x82, &[0xfe, 4, 0], b"xx")], SILENT),
-        open("pings not answered", vec![], SILENT),
-        open("echoes not read", vec![send(many)], SILENT),
-    ]
+    let rows = [
+        ("unmasked", vec![send(b"\x81\x02hi")], BROKEN),
+        ("reserved bits", vec![raw(0xf1, &[0x80], b"")], BROKEN),
+        ("bad UTF-8", vec![raw(0x81, &[0x82], b"\xff\xff")], NOT_UTF8),
+        ("huge message", vec![raw(0x82, &huge, b"")], TOO_LONG),
+        ("endless fragments", vec![send(piece), repeat(more, QUICKLY, 500)], TOO_LONG),
+        ("tiny fragments", vec![send([&half[..], &tiny.repeat(5000)].concat())], TOO_MUCH),
+        ("ping flood", vec![repeat(ping.repeat(200), QUICKLY, 100)], TOO_MUCH),
+        ("slow message", vec![send(long), trickle("x", SLOWLY, 200)], TOO_MUCH),
+        ("half a message", vec![send(half)], SILENT),
+        ("half a frame", vec![raw(0x82, &[0xfe, 4, 0], b"xx")], SILENT),
+        ("pings not answered", vec![], SILENT),
+        ("echoes not read", vec![send(many)], SILENT),
+    ];
+    rows.map(|(name, steps, end)| (name, websocket("/echo", steps), end)).into()
 }
 
 /// Commands of the channels' protocol: too many, too large, too deep.
-fn commands() -> Vec<Script> {
-    let open = |name: &str, steps: Vec<Step>, end| Script::new(name, websocket("/ws", steps), end);
+fn commands() -> Vec<Row> {
     const TOO_FAST: End = End::ByServer(&[code(1008)]);
     // Many at a time: the pace of single ones is within the server's limit.
     let flood = |command: String| {
         let commands = frame(MessageKind::Text.opcode(), command.as_bytes()).repeat(200);
-        repeat(commands, QUICKLY, 100)
+        vec![repeat(commands, QUICKLY, 100)]
     };
     let publish = |data: &str| channel::publish("abuse", data, None);
     let paced = frame(MessageKind::Text.opcode(), publish("1").as_bytes());
-    vec![
-        open("subscribe flood", vec![flood(channel::subscribe("abuse", None))], TOO_FAST),
-        open("publish flood", vec![flood(publish("1"))], TOO_FAST),
-        open("publish at the limit", vec![repeat(paced, QUICKLY, 150)], End::Fin),
-        open(
-            "huge JSON",
-            vec![
-                text(publish(&format!("\"{}\"", "x".repeat(200_000)))),
-                expect_text("bad_publication"),
-            ],
-            End::Fin,
-        ),
-        open(
-            "deep JSON",
-            vec![text(publish(&"[".repeat(50_000))), expect_text("bad_json")],
-            End::Reset,
-        ),
-    ]
+    let huge = publish(&format!("\"{}\"", "x".repeat(200_000)));
+    let deep = publish(&"[".repeat(50_000));
+    let rows = [
+        ("subscribe flood", flood(channel::subscribe("abuse", None)), TOO_FAST),
+        ("publish flood", flood(publish("1")), TOO_FAST),
+        ("publish at the limit", vec![repeat(paced, QUICKLY, 150)], End::Fin),
+        ("huge JSON", vec![text(huge), expect_text("bad_publication")], End::Fin),
+        ("deep JSON", vec![text(deep), expect_text("bad_json")], End::Reset),
+    ];
+    rows.map(|(name, steps, end)| (name, websocket("/ws", steps), end)).into()
 }
 
 /// Connections that are not used, or not for long.
-fn comings_and_goings() -> Vec<Script> {
+fn short() -> Vec<Row> {
     let half = "GET /ws HTTP/1.1\r\nHost: murre\r\nUpgrade: webs";
     vec![
-        Script::new("connect and reset", vec![], End::Reset),
-        Script::new("connect and close", vec![], End::Fin),
-        Script::new("half a head, closed", vec![send(half)], End::Fin),
-        Script::new("half a head, reset", vec![send(half)], End::Reset),
-        Script::new("handshake and reset", open("/ws").to_vec(), End::Reset),
-        Script::new("handshake and close", open("/ws").to_vec(), End::Fin),
-        Script::new(
-            "request and reset",
-            vec![send(get("/healthz")), expect_status(200)],
-            End::Reset,
-        ),
+        ("connect and reset", vec![], End::Reset),
+        ("connect and close", vec![], End::Fin),
+        ("half a head, closed", vec![send(half)], End::Fin),
+        ("half a head, reset", vec![send(half)], End::Reset),
+        ("handshake and reset", open("/ws").to_vec(), End::Reset),
+        ("handshake and close", open("/ws").to_vec(), End::Fin),
+        ("request and reset", vec![send(get("/healthz")), expect_status(200)], End::Reset),
     ]
 }
 

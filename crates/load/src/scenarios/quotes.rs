@@ -9,9 +9,9 @@ use std::time::Instant;
 use murre_record::{CountedFrom, Scenario as Kind};
 use serde::{Deserialize, Serialize};
 
+use crate::client::Context;
 use crate::client::channel::{self, MessageBuffer, ServerMessage};
 use crate::client::ws::{Piece, WsClient, WsScenario};
-use crate::client::{Context, Output};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::Fault;
 use crate::engine::workers::{Starting, WorkerConfig};
@@ -55,17 +55,17 @@ struct Page {
     first: usize,
     /// Channels that have said so.
     subscribed: usize,
-    /// By channel, where it stands.
-    stands: [Stand; CHANNELS.len()],
+    /// By channel, what was received of it.
+    cursors: [Cursor; CHANNELS.len()],
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stand {
+enum Cursor {
     /// Not shown, or not subscribed to yet.
     #[default]
-    Silent,
-    /// Subscribed to, and nothing heard.
-    New,
+    Unsubscribed,
+    /// Nothing was received yet.
+    Subscribed,
     /// The last counter.
     At(u64),
 }
@@ -94,15 +94,15 @@ impl Quote {
     }
 }
 
-impl Stand {
+impl Cursor {
     /// Takes the next number. Whether it is the next.
     fn advance(&mut self, number: u64) -> bool {
         let next = match *self {
-            Stand::Silent => return false,
-            Stand::New => number,
-            Stand::At(last) => last + 1,
+            Cursor::Unsubscribed => return false,
+            Cursor::Subscribed => number,
+            Cursor::At(last) => last + 1,
         };
-        *self = Stand::At(number);
+        *self = Cursor::At(number);
         number == next
     }
 }
@@ -110,8 +110,8 @@ impl Stand {
 impl Quotes {
     fn subscribed(&self, page: &mut Page, heard: &ServerMessage<'_, Quote>, ctx: &mut Context<'_>) {
         let channel = channel_of(&heard.identifier).filter(|&channel| shows(page.first, channel));
-        match channel.map(|channel| &mut page.stands[channel]) {
-            Some(stand) if *stand == Stand::Silent => *stand = Stand::New,
+        match channel.map(|channel| &mut page.cursors[channel]) {
+            Some(cursor) if *cursor == Cursor::Unsubscribed => *cursor = Cursor::Subscribed,
             _ => return heard.unexpected(ctx),
         }
         page.subscribed += 1;
@@ -135,8 +135,8 @@ impl Quotes {
             let detail = format_args!("{quote:?} in {}", heard.identifier);
             return ctx.fail(Fault::Wrong, detail);
         };
-        let before = page.stands[channel];
-        if !page.stands[channel].advance(number) {
+        let before = page.cursors[channel];
+        if !page.cursors[channel].advance(number) {
             let detail = format_args!("number {number} of {} after {before:?}", heard.identifier);
             return ctx.fail(Fault::Wrong, detail);
         }
@@ -162,8 +162,8 @@ impl WsScenario for Quotes {
     fn open(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         let first = self.opened % SEQUENCE;
         self.opened += 1;
-        let stands = [Stand::Silent; CHANNELS.len()];
-        state.page = Some(Box::new(Page { first, subscribed: 0, stands }));
+        let cursors = [Cursor::Unsubscribed; CHANNELS.len()];
+        state.page = Some(Box::new(Page { first, subscribed: 0, cursors }));
         ctx.command(&subscribe(first));
     }
 
@@ -181,13 +181,6 @@ impl WsScenario for Quotes {
     fn expired(&mut self, _: &mut State, ctx: &mut Context<'_>) {
         ctx.timed_out("not subscribed to all");
     }
-
-    fn owed(&self, _: &State) -> u32 {
-        0
-    }
-
-    /// Nothing is on its way that was asked for.
-    fn finish(&mut self, _: &mut Output<'_>) {}
 }
 
 /// The page's symbols, and the sequence.
@@ -264,9 +257,9 @@ mod tests {
         assert_eq!(quote("AAPL", 1.0, 1.01).number(SEQUENCE), None);
         assert_eq!(Quote { sequence: 3, ..Quote::default() }.number(SEQUENCE), Some(3));
 
-        let mut stand = Stand::New;
-        assert!(stand.advance(7) && stand.advance(8));
-        assert!(!stand.advance(10) && stand.advance(11) && !stand.advance(11));
-        assert!(!Stand::Silent.advance(1));
+        let mut cursor = Cursor::Subscribed;
+        assert!(cursor.advance(7) && cursor.advance(8));
+        assert!(!cursor.advance(10) && cursor.advance(11) && !cursor.advance(11));
+        assert!(!Cursor::Unsubscribed.advance(1));
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::cli::args;
 use crate::cli::common::Common;
 use crate::client::ws::{PING, Piece, WsClient, WsScenario};
-use crate::client::{Context, Difference, Output};
+use crate::client::{Context, Difference};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::Fault;
 use crate::engine::share::part;
@@ -120,10 +120,4 @@ impl WsScenario for Storm {
     fn expired(&mut self, _: &mut (), ctx: &mut Context<'_>) {
         ctx.timed_out("no pong");
     }
-
-    fn owed(&self, _: &()) -> u32 {
-        0
-    }
-
-    fn finish(&mut self, _: &mut Output<'_>) {}
 }
