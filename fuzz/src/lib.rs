@@ -39,6 +39,11 @@ pub fn commands(bytes: &[u8]) {
     murre::fuzzing::commands(bytes);
 }
 
+/// Claims of a token, compared with serde_json and the rules.
+pub fn claims(bytes: &[u8]) {
+    murre::fuzzing::claims(bytes);
+}
+
 /// The whole server on simulated rings, compared with its model.
 pub fn hub(bytes: &[u8]) {
     murre::fuzzing::hub(bytes);

@@ -5,6 +5,11 @@ pub fn commands(bytes: &[u8]) {
     crate::protocols::murre_v1::decode_oracle::check(bytes);
 }
 
+/// Claims of a token, beside serde_json and the rules.
+pub fn claims(bytes: &[u8]) {
+    crate::hub::auth::claims_oracle::check(bytes);
+}
+
 /// A run of the whole server on simulated rings, beside its model.
 pub fn hub(bytes: &[u8]) {
     crate::simulation::check(bytes);

@@ -323,8 +323,9 @@ fn announce(config: &Config, facts: &Facts, files: &Files, watch: &Watch) {
 /// publications.
 fn announce_publishers(namespaces: &Namespaces, has_keys: bool, has_api: bool) {
     let may = |access| match access {
-        Access::Anyone => true,
-        Access::Authenticated => has_keys,
+        // A subscriber is whoever the rule `subscribe` admits, which may be anyone.
+        Access::Anyone | Access::Subscriber => true,
+        Access::Authenticated | Access::Token => has_keys,
         Access::Nobody => false,
     };
     let clients = namespaces.publishers().filter(|&(_, access)| may(access));

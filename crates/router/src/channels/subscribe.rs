@@ -167,6 +167,13 @@ impl<E: Encoded> Channels<E> {
         self.update_backpressure();
     }
 
+    /// Whether a member is subscribed to a channel. A pending subscription counts.
+    pub fn is_subscribed(&self, member: Member, channel: &str) -> bool {
+        let hash = self.hashing.hash(channel.as_bytes());
+        let known = self.channels.find(hash, channel);
+        known.is_some_and(|key| self.membership(member, key).is_some())
+    }
+
     /// The channels of a member's subscriptions, including pending ones, in no order.
     pub fn subscriptions(&self, member: Member) -> impl Iterator<Item = &str> {
         let memberships = self.members.of(member).iter();

@@ -189,7 +189,9 @@ impl Config {
 
     /// The rules of all channels and services.
     pub(crate) fn namespaces(&self) -> Namespaces {
-        Namespaces::new(&self.namespace).expect("names were checked to be there once")
+        let namespaces = Namespaces::new(&self.namespace);
+        let namespaces = namespaces.expect("names were checked to be there once");
+        if self.strict_namespaces { namespaces.strict() } else { namespaces }
     }
 
     /// The files of the keys with which tokens are verified.

@@ -97,11 +97,19 @@ pub(crate) struct Config {
     // not fit one line.
     /// Rules of a namespace's channels and services, as chat,publish=anyone,history-size=100; the
     /// namespace `default` is for all others. May be repeated, or separated by semicolons. Rules:
-    /// publish, subscribe, serve, request (anyone, authenticated, nobody), history-size,
+    /// publish, subscribe, presence, history (anyone, authenticated, subscriber, token, nobody),
+    /// serve, request (anyone, authenticated, nobody), user-limited (true, false), history-size,
     /// history-ttl (seconds), slow (disconnect, drop_oldest, latest_only) [default: no rules]
     #[arg(long, value_name = "RULES", value_delimiter = ';')]
     #[serde(skip)]
     pub(super) namespace: Vec<Namespace>,
+
+    /// Refuse channels and services whose names have a prefix before `:` that is no configured
+    /// namespace, instead of treating them as those of `default`
+    #[arg(long, value_name = "BOOL")]
+    #[arg(action = ArgAction::Set, default_value_t = false, default_missing_value = "true")]
+    #[arg(num_args = 0..=1, require_equals = true, value_parser = BoolishValueParser::new())]
+    pub(super) strict_namespaces: bool,
 
     /// File with the key of the admin port's API, at least 12 bytes [default: the API is off]
     #[arg(long, value_name = "FILE")]

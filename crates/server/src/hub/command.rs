@@ -5,8 +5,9 @@ use murre_router::channels::{HistoryQuery, Payload, Start};
 /// A command, decoded by a protocol. Its strings borrow from the input.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command<'a> {
-    /// Subscribe to a channel from `start` on. `Reply::Subscribed`.
-    Subscribe { channel: &'a str, start: Start },
+    /// Subscribe to a channel from `start` on. `Reply::Subscribed`. With a token for the channel, the
+    /// subscription lasts as long as the token, and a later command renews it: `Reply::Renewed`.
+    Subscribe { channel: &'a str, start: Start, token: Option<&'a str> },
     /// End a subscription. `Reply::Unsubscribed`.
     Unsubscribe { channel: &'a str },
     /// Publish to a channel. `Reply::Published`, if the command has a request id.
@@ -14,7 +15,8 @@ pub(crate) enum Command<'a> {
     /// Read a page of a channel's history. `Reply::History`.
     History { channel: &'a str, query: HistoryQuery },
     /// Wait for publications after `start`: `Reply::History` at once if there are some or some are lost,
-    /// otherwise `Reply::Subscribed` and then `Push::Publication`.
+    /// or if `start` is the head, otherwise `Reply::Subscribed` and then `Push::Publication`. It is a
+    /// subscription to one slice.
     Await { channel: &'a str, start: Start },
     /// `Reply::Pong`.
     Ping,

@@ -4,10 +4,9 @@ use murre_core::{RateDecision, ShownPeer};
 use murre_router::Ticket;
 use murre_router::channels::{Direction, HistoryQuery, Payload, Publisher, Start};
 
-use super::auth::{UnixSeconds, Verdict};
+use super::auth::{Right, UnixSeconds, Verdict};
 use super::output::DisconnectReason;
 use super::pending::Recipient;
-use super::rules::Access;
 use super::{
     About, Audience, Command, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, SERVER,
     Session,
@@ -95,17 +94,21 @@ impl Hub {
         self.refresh_clock(out);
         let slot = session.conn.index();
         match command {
-            Command::Subscribe { channel, start } => {
-                self.allow_channel(slot, channel, |rules| rules.subscribe)?;
+            Command::Subscribe { channel, start, token: Some(token) } => {
+                return self.subscribe_with_token(session, request, (channel, start), token, out);
+            }
+            Command::Subscribe { channel, start, token: None } => {
+                self.allow_channel(slot, channel, Right::Subscribe)?;
                 self.subscribe(session, channel, start, Recipient::Session(session, request))?;
             }
             Command::Unsubscribe { channel } => {
                 let about = About::Channel(channel);
                 self.channels.unsubscribe(slot, channel).map_err(|why| error(why, about))?;
+                self.subscription_tokens.remove(slot, channel);
                 out.reply(session, &request, Reply::Unsubscribed { channel });
             }
             Command::Publish { channel, payload, to } => {
-                self.allow_channel(slot, channel, |rules| rules.publish)?;
+                self.allow_channel(slot, channel, Right::Publish)?;
                 self.counters.published.add(1);
                 let ticket = (request != RequestId::None)
                     .then(|| self.pending.issue(channel, Recipient::Session(session, request)));
@@ -117,14 +120,14 @@ impl Hub {
                 )?;
             }
             Command::History { channel, query } => {
-                self.allow_channel(slot, channel, |rules| rules.subscribe)?;
+                self.allow_channel(slot, channel, Right::History)?;
                 self.read(session, channel, query, Recipient::Session(session, request))?;
             }
             Command::Await { channel, start } => {
-                self.allow_channel(slot, channel, |rules| rules.subscribe)?;
+                self.allow_channel(slot, channel, Right::Subscribe)?;
                 let query = HistoryQuery {
                     start,
-                    limit: u32::MAX,
+                    limit: if start == Start::Head { 0 } else { u32::MAX },
                     bytes_max: self.config.channels.slice_bytes,
                     direction: Direction::Forward,
                 };
@@ -139,7 +142,7 @@ impl Hub {
                     let (name, expires) = (&user.name, user.expires.map(UnixSeconds::get));
                     out.reply(session, &request, Reply::Authenticated { user: name, expires });
                     log::authenticated(self.connection_id(session.conn), &user);
-                    self.sessions.authenticate(session.conn, user);
+                    self.authenticate(session, user, out);
                 }
                 Verdict::Bad(why) => return Err(why.into()),
                 Verdict::TooMany => {
@@ -187,7 +190,7 @@ impl Hub {
     /// the server come through here.
     ///
     /// # Errors
-    /// `BadChannel`, `BadPublication`, `Overloaded`. The ticket is released.
+    /// `BadChannel`, `UnknownNamespace`, `BadPublication`, `Overloaded`. The ticket is released.
     pub(super) fn publish<'c>(
         &mut self,
         channel: &'c str,
@@ -195,8 +198,8 @@ impl Hub {
         publisher: Publisher,
     ) -> Result<(), Error<'c>> {
         let about = About::Channel(channel);
-        let limits = &self.config.limits;
-        let checked = limits.name(channel).and_then(|_| limits.payload(&payload));
+        let checked = self.config.rules(channel);
+        let checked = checked.and_then(|_| self.config.limits.payload(&payload));
         let ticket = publisher.ticket;
         if let Err(code) = checked {
             ticket.into_iter().for_each(|ticket| _ = self.pending.take(ticket));
@@ -211,25 +214,6 @@ impl Hub {
         self.refresh_clock(out);
         let publisher = Publisher { origin: SERVER, ticket: None, except: false };
         let _ = self.publish(channel, payload, publisher);
-    }
-
-    /// Checks whether a client may subscribe to a channel, before its session begins.
-    ///
-    /// # Errors
-    /// `BadChannel` and `NotAllowed`.
-    pub(crate) fn may_subscribe<'c>(
-        &self,
-        channel: &'c str,
-        authenticated: bool,
-    ) -> Result<(), Error<'c>> {
-        self.config.limits.name(channel)?;
-        let who = self.config.namespaces.rules(channel).subscribe;
-        allow(who, authenticated, About::Channel(channel))
-    }
-
-    /// Whether a channel keeps history.
-    pub(crate) fn keeps_history(&self, channel: &str) -> bool {
-        self.config.namespaces.rules(channel).history_size > 0
     }
 
     pub(super) fn subscribe<'c>(
@@ -260,36 +244,6 @@ impl Hub {
         let before = self.reading_history.insert(slot, ticket);
         assert!(before.is_none(), "the session's input waits for the page before");
         Ok(())
-    }
-
-    fn allow_channel<'c>(
-        &self,
-        slot: u32,
-        channel: &'c str,
-        rule: impl Fn(&super::Rules) -> Access,
-    ) -> Result<(), Error<'c>> {
-        self.allow(slot, channel, rule, About::Channel(channel))
-    }
-
-    fn allow_service<'c>(
-        &self,
-        slot: u32,
-        service: &'c str,
-        rule: impl Fn(&super::Rules) -> Access,
-    ) -> Result<(), Error<'c>> {
-        self.allow(slot, service, rule, About::Service(service))
-    }
-
-    fn allow<'c>(
-        &self,
-        slot: u32,
-        name: &'c str,
-        rule: impl Fn(&super::Rules) -> Access,
-        about: About<'c>,
-    ) -> Result<(), Error<'c>> {
-        self.config.limits.name(name)?;
-        let who = rule(self.config.namespaces.rules(name));
-        allow(who, self.sessions.user(slot).is_some(), about)
     }
 
     /// Releases the ticket of a command that the router has refused at once.
@@ -325,9 +279,4 @@ impl Hub {
 
 fn error<'c>(why: impl Into<ErrorCode>, about: About<'c>) -> Error<'c> {
     Error::from(why.into()).about(about)
-}
-
-fn allow(who: Access, authenticated: bool, about: About<'_>) -> Result<(), Error<'_>> {
-    let included = who.includes(authenticated);
-    included.then_some(()).ok_or(Error::from(ErrorCode::NotAllowed).about(about))
 }

@@ -39,8 +39,8 @@ impl Hub {
 
     fn publish_for_control(&mut self, channel: &str, payload: Payload, answer: Sender<Published>) {
         // A refusal needs the sender of the answer, so the checks come before the ticket takes it.
-        let limits = &self.config.limits;
-        if let Err(code) = limits.name(channel).and_then(|_| limits.payload(&payload)) {
+        let known = self.config.rules(channel);
+        if let Err(code) = known.and_then(|_| self.config.limits.payload(&payload)) {
             let _ = answer.send(Err(code));
             return;
         }

@@ -18,6 +18,8 @@ pub(crate) struct Error<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ErrorCode {
     BadChannel,
+    /// The prefix of the name is no configured namespace, and `--strict-namespaces` is set.
+    UnknownNamespace,
     BadPublication,
     NotAllowed,
     BadToken,

@@ -1,4 +1,4 @@
-//! The expiry of sessions' tokens.
+//! The expiry of the tokens of sessions and subscriptions.
 
 use std::collections::BTreeSet;
 
@@ -9,24 +9,26 @@ use super::auth::{LEEWAY_SECONDS, UnixSeconds};
 /// sessions, and its nodes are freed as it shrinks.
 pub(crate) struct Expiries<S>(BTreeSet<(UnixSeconds, S)>);
 
-impl<S: Copy + Ord> Default for Expiries<S> {
+impl<S: Ord> Default for Expiries<S> {
     fn default() -> Self {
         Expiries(BTreeSet::new())
     }
 }
 
-impl<S: Copy + Ord> Expiries<S> {
+impl<S: Ord> Expiries<S> {
     /// The token of `session` expired at `old` and now expires at `new`. `None` is a session without
     /// a token or with one that never expires, and `new` of a session that has left.
     pub(crate) fn replace(
         &mut self,
-        session: S,
+        mut session: S,
         old: Option<UnixSeconds>,
         new: Option<UnixSeconds>,
     ) {
         if let Some(old) = old {
             // `expired` has already removed the entry of a session that it returned.
-            self.0.remove(&(old, session));
+            let entry = (old, session);
+            self.0.remove(&entry);
+            session = entry.1;
         }
         if let Some(new) = new {
             self.0.insert((new, session));

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Each shard has one [`Hub`]. Commands come in as values ([`command`]), are checked against the rules
-//! ([`rules`], [`auth`], [`rate`], [`limits`]) and handed to the router ([`commands`]). The answers of
+//! ([`rights`], [`rules`], [`auth`], [`rate`], [`limits`]) and handed to the router ([`commands`]). The answers of
 //! the router go out as values ([`output`]), at once or later ([`events`]). Publications are handed to
 //! subscribers as far as their connections take them ([`delivery`]). Once a turn the router's messages
 //! for other shards are posted to them ([`links`]).
@@ -34,8 +34,10 @@ pub(crate) mod links;
 mod mail;
 pub(crate) mod output;
 pub(crate) mod pending;
+mod rights;
 pub(crate) mod rules;
 pub(crate) mod session;
+mod subscription_tokens;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -57,6 +59,7 @@ use output::DisconnectReason;
 use pending::Pending;
 use rules::Rules;
 use session::Sessions;
+use subscription_tokens::SubscriptionTokens;
 
 pub(crate) use command::{Audience, Command, Flow, RequestId};
 pub(crate) use config::HubConfig;
@@ -73,6 +76,7 @@ pub(crate) struct Hub {
     channels: Channels<Encodings>,
     services: Services<Payload>,
     sessions: Sessions,
+    subscription_tokens: SubscriptionTokens,
     verifier: Verifier,
     pending: Pending,
     /// By slot: the ticket of the page of history that the session waits for.
@@ -115,6 +119,7 @@ impl Hub {
             services: Services::new(shard, shards, seed, config.services),
             shard,
             sessions: Sessions::new(config.channels.members_expected),
+            subscription_tokens: SubscriptionTokens::default(),
             verifier: Verifier::new(
                 config.keys.clone(),
                 config.required.clone(),
@@ -183,6 +188,7 @@ impl Hub {
         if let Some(ticket) = self.reading_history.remove(&slot) {
             self.pending.cancel(ticket);
         }
+        self.subscription_tokens.forget(slot);
         let mut forget = |ticket| _ = self.pending.take(ticket);
         self.channels.leave(slot, &mut forget);
         self.services.leave(slot, &mut forget);
@@ -270,6 +276,7 @@ impl Hub {
             self.counters.refused.add(1);
             out.end(session, DisconnectReason::TokenExpired.into());
         }
+        self.expire_subscriptions(out);
         self.dispatch(out);
         let more = self.deliver_in_turn(out);
         let full = self.hand_over().then_some(RETRY_MAIL);
@@ -288,7 +295,8 @@ impl Hub {
     fn next_wake(&mut self, again: Option<Duration>, now: Instant) -> Option<Instant> {
         let moments = [self.channels.next_expiry(), self.services.next_expiry()];
         let moment = |ms| self.config.began.checked_add(Duration::from_millis(ms));
-        let expiry = self.sessions.next_expiry().and_then(|expires| {
+        let expiries = [self.sessions.next_expiry(), self.subscription_tokens.next_expiry()];
+        let expiry = expiries.into_iter().flatten().min().and_then(|expires| {
             now.checked_add(Duration::from_secs(expires.saturating_sub(unix_seconds())))
         });
         let again = again.and_then(|after| now.checked_add(after));
@@ -331,6 +339,7 @@ impl Hub {
         let counts = [
             ("users", self.sessions.users() as usize),
             ("expiries", self.sessions.expiries()),
+            ("subscription tokens", self.subscription_tokens.len()),
             ("pending", self.pending.len() as usize),
             ("reading_history", self.reading_history.len()),
             ("tokens", self.verifier.kept()),

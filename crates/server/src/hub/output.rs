@@ -20,6 +20,10 @@ pub(crate) enum Reply<'a> {
         channel: &'a str,
         recovery: Option<Recovery>,
     },
+    /// The subscription lasts as long as the new token.
+    Renewed {
+        channel: &'a str,
+    },
     Unsubscribed {
         channel: &'a str,
     },
@@ -70,6 +74,8 @@ pub(crate) enum Push<'a> {
     Publication { publication: &'a Publication, encodings: &'a mut Encodings },
     /// `count` publications of the channel were dropped, because the session reads too slowly.
     Dropped { channel: &'a str, count: u64 },
+    /// The hub has ended a subscription of the session, which stays open.
+    Unsubscribed { channel: &'a str, why: ErrorCode },
     /// A request for a service that the session serves.
     Request { request: ServiceRequest, service: &'a str, payload: &'a Payload },
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use murre_codec::http::{Length, Request, Response};
 use murre_core::{CloseReason, ConnId, DateClock, Origins, Outbox};
-use murre_router::channels::{Direction, HistoryQuery, Position, Start};
+use murre_router::channels::{Position, Start};
 
 use super::query::Query;
 use super::{Cors, MURRE_POLL, Wires, end_refused, json_response, refusal, rejection};
@@ -47,7 +47,7 @@ pub(crate) fn begin(
     hub: &mut Hub,
     wires: &mut Wires<'_>,
 ) -> Result<(), Response> {
-    let (channel, position, cors) = asked(request, user.is_some(), origins, hub)?;
+    let (channel, position, cors) = asked(request, user.as_ref(), origins, hub)?;
     let session = Session { conn, wire: MURRE_POLL };
     hub.open(session, user);
     if let Err(code) = hub.admit_request(session, wires) {
@@ -61,19 +61,14 @@ pub(crate) fn begin(
         minor_version: request.minor_version,
     };
     wires.transports.polls.waiting.insert(conn.index(), poll);
-    let command = match position {
-        Some(position) => Command::Await { channel: &channel, start: Start::After(position) },
-        None => Command::History { channel: &channel, query: POSITION_ONLY },
-    };
+    let start = position.map_or(Start::Head, Start::After);
+    let command = Command::Await { channel: &channel, start };
     if let Err(why) = hub.execute(session, RequestId::None, command, wires) {
         return Err(end_refused(conn, why, &cors, hub, wires));
     }
     hub.dispatch(wires);
     Ok(())
 }
-
-const POSITION_ONLY: HistoryQuery =
-    HistoryQuery { start: Start::Head, limit: 0, bytes_max: 0, direction: Direction::Forward };
 
 /// The answer to HEAD: the status of GET at once, without the fields that depend on a wait.
 pub(crate) fn answer_to_head(
@@ -82,7 +77,7 @@ pub(crate) fn answer_to_head(
     origins: &Origins,
     hub: &Hub,
 ) -> Response {
-    let asked = asked(request, user.is_some(), origins, hub);
+    let asked = asked(request, user, origins, hub);
     asked.map_or_else(
         |refusal| refusal,
         |(_, _, cors)| Response { length: Length::Untold, ..json_response(200, Vec::new(), &cors) },
@@ -95,7 +90,7 @@ pub(crate) fn answer_to_head(
 /// The answer to a request that is malformed or not allowed.
 fn asked(
     request: &Request<'_, '_>,
-    is_user: bool,
+    user: Option<&User>,
     origins: &Origins,
     hub: &Hub,
 ) -> Result<(String, Option<Position>, Cors), Response> {
@@ -106,7 +101,7 @@ fn asked(
         let why = "a poll is of one channel: /poll?topic=A&position=E-N";
         return Err(rejection(WireError::new(Code::BadCommand, why), &cors));
     };
-    hub.may_subscribe(&channel, is_user).map_err(|why| refusal(why, &cors))?;
+    hub.may_subscribe(&channel, user).map_err(|why| refusal(why, &cors))?;
     if !hub.keeps_history(&channel) {
         let why = Error::from(ErrorCode::NoHistory).about(About::Channel(&channel));
         return Err(refusal(why, &cors));
@@ -179,11 +174,18 @@ impl Polls {
         dates: &mut DateClock,
         out: &mut Outbox,
     ) {
-        if let Push::Publication { publication, .. } = push
-            && let Some(position) = publication.position
-        {
-            let publications = std::slice::from_ref(publication);
-            self.answer(conn, &Page { publications, ..empty(position) }, dates, out);
+        match push {
+            Push::Publication { publication, .. } => {
+                if let Some(position) = publication.position {
+                    let publications = std::slice::from_ref(publication);
+                    self.answer(conn, &Page { publications, ..empty(position) }, dates, out);
+                }
+            }
+            Push::Unsubscribed { channel, why } => {
+                let why = Error::from(why).about(About::Channel(channel));
+                self.refuse(conn, why, dates, out);
+            }
+            Push::Dropped { .. } | Push::Request { .. } => {}
         }
     }
 

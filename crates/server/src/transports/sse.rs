@@ -100,7 +100,7 @@ pub(crate) fn begin(
     hub: &mut Hub,
     wires: &mut Wires<'_>,
 ) -> Result<(), Response> {
-    let Asked { channels, starts, cors } = Asked::read(request, user.is_some(), origins, hub)?;
+    let Asked { channels, starts, cors } = Asked::read(request, user.as_ref(), origins, hub)?;
     let framing = Framing::of(request);
     let mixed = channels.len() > 1;
     let wire = match (mixed, framing) {
@@ -119,7 +119,7 @@ pub(crate) fn begin(
         wires.transports.streams.mixed.insert(conn.index(), seen.collect());
     }
     for (channel, start) in channels.iter().zip(starts) {
-        let subscribe = Command::Subscribe { channel, start };
+        let subscribe = Command::Subscribe { channel, start, token: None };
         if let Err(why) = hub.execute(session, RequestId::None, subscribe, wires) {
             return Err(end_refused(conn, why, &cors, hub, wires));
         }
@@ -142,7 +142,7 @@ pub(crate) fn answer_to_head(
     origins: &Origins,
     hub: &Hub,
 ) -> Response {
-    let asked = Asked::read(request, user.is_some(), origins, hub);
+    let asked = Asked::read(request, user, origins, hub);
     asked.map_or_else(|refusal| refusal, |asked| head(Length::Untold, &asked.cors))
 }
 
@@ -157,7 +157,7 @@ struct Asked {
 impl Asked {
     fn read(
         request: &Request<'_, '_>,
-        is_user: bool,
+        user: Option<&User>,
         origins: &Origins,
         hub: &Hub,
     ) -> Result<Self, Response> {
@@ -168,7 +168,7 @@ impl Asked {
             return Err(rejection(WireError::new(Code::BadCommand, why), &cors));
         }
         for channel in &query.channels {
-            hub.may_subscribe(channel, is_user).map_err(|why| refusal(why, &cors))?;
+            hub.may_subscribe(channel, user).map_err(|why| refusal(why, &cors))?;
         }
         let starts = query.starts(request).map_err(|why| rejection(why, &cors))?;
         Ok(Asked { channels: query.channels, starts, cors })
@@ -268,6 +268,11 @@ impl Streams {
                 let mut text = Vec::new();
                 encode::dropped(&mut text, channel, count);
                 answer(conn, &event(framing, "dropped", None, &text), out)
+            }
+            (Push::Unsubscribed { channel, why }, _) => {
+                let mut text = Vec::new();
+                encode::unsubscribed(&mut text, channel, why);
+                answer(conn, &event(framing, "unsubscribed", None, &text), out)
             }
             (Push::Request { .. }, _) => unreachable!("a stream serves nothing"),
         };

@@ -58,6 +58,10 @@ pub(super) fn push(conn: ConnId, push: Push<'_>, scratch: &mut Vec<u8>, out: &mu
             let text = written(scratch, |text| encode::dropped(text, channel, count));
             return answer(conn, text, out);
         }
+        Push::Unsubscribed { channel, why } => {
+            let text = written(scratch, |text| encode::unsubscribed(text, channel, why));
+            return answer(conn, text, out);
+        }
         Push::Request { request, service, payload } => {
             let request = request.to_string();
             let text = written(scratch, |text| encode::request(text, &request, service, payload));

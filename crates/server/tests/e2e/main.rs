@@ -40,4 +40,5 @@ mod streams;
 mod subscriptions;
 mod tokens;
 mod unreadable;
+mod ways;
 mod websocket;

@@ -71,7 +71,8 @@ impl Channels {
         identifier: &str,
         payload: Payload,
     ) -> Result<Option<Position>, ApiError> {
-        let channel = self.hub.limits.name(identifier)?.into();
+        self.hub.rules(identifier)?;
+        let channel = identifier.into();
         let owner = self.owner(identifier);
         let question = |answer| Control::Publish { channel, payload, answer };
         let published = self.ask(owner, question).await?;

@@ -34,6 +34,26 @@ pub(crate) enum BadToken {
     TooEarly,
     /// The time `exp` has passed.
     Expired,
+    /// `channels` is neither a list of patterns nor an object of patterns with lists of rights.
+    Channels,
+    /// `subs` is not an object of channels, or a channel is there twice.
+    Subs,
+    /// A pattern is empty, too long, has control characters, or is there twice.
+    Pattern,
+    /// `channels` has a right that does not exist.
+    UnknownRight,
+    /// The token has too many patterns, or too long ones.
+    TooManyPatterns,
+    /// `channel` is not the name of a channel.
+    Channel,
+    /// The token is for a subscription, and was presented for a connection.
+    ForSubscription,
+    /// The token is for a connection, and was presented for a subscription.
+    ForConnection,
+    /// The token is for the subscription to another channel.
+    OtherChannel,
+    /// The token is for a subscription of another user.
+    OtherUser,
 }
 
 impl BadToken {
@@ -80,6 +100,42 @@ impl BadToken {
             }
             BadToken::TooEarly => "the token is not valid yet; try again later, or get another one",
             BadToken::Expired => "the token has expired; get a new one",
+            BadToken::Channels => {
+                "`channels` in a token is a list of patterns, or an object with a list of rights for \
+                 each pattern; get a token in which it is"
+            }
+            BadToken::Subs => {
+                "`subs` in a token is an object with an object for each channel, once and without \
+                 `*` at the end; get a token in which it is"
+            }
+            BadToken::Pattern => {
+                "a pattern in `channels` has 1 to 255 bytes without control characters, and is there \
+                 once; get a token in which it is so"
+            }
+            BadToken::UnknownRight => {
+                "a right in `channels` is subscribe, publish, presence or history; get a token with \
+                 these"
+            }
+            BadToken::TooManyPatterns => {
+                "`channels` and `subs` have at most 100 patterns and 4,096 bytes; get a token with \
+                 fewer, as by `*` at the end of a pattern"
+            }
+            BadToken::Channel => {
+                "`channel` in a token is the name of one channel; get a token in which it is"
+            }
+            BadToken::ForSubscription => {
+                "the token is for the subscription to one channel; send it with `subscribe`, and a \
+                 token without `channel` for the connection"
+            }
+            BadToken::ForConnection => {
+                "the token has no `channel`, so it is not for a subscription; get one for this channel"
+            }
+            BadToken::OtherChannel => {
+                "`channel` in the token is another channel; get a token for this one"
+            }
+            BadToken::OtherUser => {
+                "`sub` in the token is not the user of this connection; get a token for this user"
+            }
         }
     }
 }

@@ -127,7 +127,8 @@ mod tests {
     #[test]
     fn bytes_are_given_back() {
         let claims =
-            Claims::parse(br#"{"sub":"alice"}"#, &Default::default()).expect("they are claims");
+            Claims::parse(br#"{"sub":"alice"}"#, &Default::default(), &mut Default::default())
+                .expect("they are claims");
         let mut cache = Cache::default();
         cache.insert(hash("first"), claims.clone());
         for _ in 0..10 * GENERATION_BYTES_MAX / bytes(&claims) {

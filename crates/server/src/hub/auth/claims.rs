@@ -1,11 +1,14 @@
-//! The claims of a token: its user, and the time in which it is valid (RFC 7519 section 4.1).
+//! The claims of a token: its user, the time in which it is valid (RFC 7519 section 4.1), and its
+//! rights in channels.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::BadToken;
+use super::grants::{Grants, SharedGrants};
 use super::jws::object;
 
 /// A time in whole seconds since 1970, from second 1 to the end of the year 9999. The bound makes
@@ -36,16 +39,27 @@ pub(crate) struct User {
     pub(crate) name: Box<str>,
     /// The time at which the token expires; `None` means never.
     pub(crate) expires: Option<UnixSeconds>,
+    /// The rights in channels that the token grants; `None` means those of the namespace's rules.
+    /// Users of a shard whose tokens grant the same share them.
+    pub(crate) grants: Option<Arc<Grants>>,
 }
 
-const _: () = assert!(size_of::<Option<User>>() == 24);
+const _: () = assert!(size_of::<Option<User>>() == 32);
 
-impl User {
-    /// Whether the token has expired at `now`, in Unix seconds: [`LEEWAY_SECONDS`] after its `exp`.
-    pub(crate) fn has_expired(&self, now: u64) -> bool {
-        let expires = self.expires.map(|expires| expires.get().saturating_add(LEEWAY_SECONDS));
-        expires.is_some_and(|expires| now >= expires)
-    }
+/// A token for one channel, which a session presents when it subscribes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SubscriptionToken {
+    /// The user who may subscribe; `None` is a session without a user.
+    pub(crate) user: Option<Box<str>>,
+    pub(crate) channel: Box<str>,
+    /// The time at which the subscription ends; `None` means never.
+    pub(crate) expires: Option<UnixSeconds>,
+}
+
+/// Whether a token has expired at `now`, in Unix seconds: [`LEEWAY_SECONDS`] after its `exp`.
+fn has_expired(expires: Option<UnixSeconds>, now: u64) -> bool {
+    let expires = expires.map(|expires| expires.get().saturating_add(LEEWAY_SECONDS));
+    expires.is_some_and(|expires| now >= expires)
 }
 
 /// The most seconds by which the clock of a token's issuer may differ from the server's.
@@ -55,9 +69,27 @@ const USER_BYTES_MAX: usize = 255;
 /// The claims of a token with a valid signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claims {
-    user: User,
+    token: Token,
     /// The time before which the token is not valid, in Unix seconds; 0 without `nbf`.
     not_before: u64,
+}
+
+/// What a token is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    /// A connection.
+    Connection(User),
+    /// The subscription to one channel: the token has the claim `channel`.
+    Subscription(SubscriptionToken),
+}
+
+impl Token {
+    fn expires(&self) -> Option<UnixSeconds> {
+        match self {
+            Token::Connection(user) => user.expires,
+            Token::Subscription(token) => token.expires,
+        }
+    }
 }
 
 /// The claims that the server requires besides a valid signature. `None` requires nothing, and the
@@ -83,6 +115,12 @@ struct RawClaims<'c> {
     aud: Option<&'c RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     iss: Option<&'c RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    channel: Option<&'c RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    channels: Option<&'c RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    subs: Option<&'c RawValue>,
 }
 
 impl Required {
@@ -115,11 +153,13 @@ impl Claims {
     ///
     /// # Errors
     /// The claim that is missing, has the wrong type or has a wrong value.
-    pub(super) fn parse(json: &[u8], required: &Required) -> Result<Claims, BadToken> {
+    pub(super) fn parse(
+        json: &[u8],
+        required: &Required,
+        shared: &mut SharedGrants,
+    ) -> Result<Claims, BadToken> {
         let raw: RawClaims<'_> = object(json)?;
         required.check(&raw)?;
-        let sub = raw.sub.ok_or(BadToken::Subject)?;
-        let name = name(sub)?;
         let expires = match raw.exp {
             Some(exp) => expiry(seconds(exp).ok_or(BadToken::ExpiryType)?),
             None => None,
@@ -130,26 +170,53 @@ impl Claims {
             Some(nbf) => seconds(nbf).ok_or(BadToken::NotBeforeType)?.ceil() as u64,
             None => 0,
         };
-        Ok(Claims { user: User { name, expires }, not_before })
+        let token = match raw.channel {
+            Some(channel) => Token::Subscription(SubscriptionToken {
+                user: raw.sub.map(name).transpose()?,
+                channel: name(channel).map_err(|_| BadToken::Channel)?,
+                expires,
+            }),
+            None => {
+                let name = name(raw.sub.ok_or(BadToken::Subject)?)?;
+                let grants = Grants::parse(raw.channels, raw.subs)?;
+                let grants = grants.map(|grants| shared.share(grants));
+                Token::Connection(User { name, expires, grants })
+            }
+        };
+        Ok(Claims { token, not_before })
     }
 
-    /// The user of the token at `now`, in Unix seconds.
+    /// The token, whatever the time.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn into_token(self) -> Token {
+        self.token
+    }
+
+    /// The token at `now`, in Unix seconds.
     ///
     /// # Errors
     /// The token is not valid yet, or has expired.
-    pub(super) fn at(&self, now: u64) -> Result<&User, BadToken> {
+    pub(super) fn at(&self, now: u64) -> Result<&Token, BadToken> {
         if self.not_before > now.saturating_add(LEEWAY_SECONDS) {
             return Err(BadToken::TooEarly);
         }
-        if self.user.has_expired(now) {
+        if has_expired(self.token.expires(), now) {
             return Err(BadToken::Expired);
         }
-        Ok(&self.user)
+        Ok(&self.token)
     }
 
-    /// The bytes that the claims take on the heap.
+    /// The bytes that the claims take on the heap. Grants count in full, although others may share
+    /// them.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.user.name.len()
+        match &self.token {
+            Token::Connection(User { name, grants, .. }) => {
+                name.len() + grants.as_ref().map_or(0, |grants| grants.heap_bytes())
+            }
+            Token::Subscription(SubscriptionToken { user, channel, .. }) => {
+                user.as_ref().map_or(0, |user| user.len()) + channel.len()
+            }
+        }
     }
 }
 
@@ -188,13 +255,13 @@ mod tests {
     const NOW: u64 = 1_500_000_000;
 
     fn parse(claims: &str) -> Result<Claims, BadToken> {
-        Claims::parse(claims.as_bytes(), &Required::default())
+        Claims::parse(claims.as_bytes(), &Required::default(), &mut SharedGrants::default())
     }
 
     /// The expiry of a token with the number `exp`, at the time `now`.
     fn expires(exp: &str, now: u64) -> Result<Option<u64>, BadToken> {
         let claims = parse(&format!(r#"{{"sub":"alice","exp":{exp}}}"#))?;
-        claims.at(now).map(|user| user.expires.map(UnixSeconds::get))
+        claims.at(now).map(|token| token.expires().map(UnixSeconds::get))
     }
 
     /// Every number in `exp` is a past expiry, a future expiry or no expiry, and none overflows.
@@ -323,7 +390,8 @@ mod tests {
         assert_eq!(parse(r#"{"iss":"x"}"#), Err(BadToken::Subject));
         for (name, read) in [("\\u00e9", "\u{e9}"), (&*"n".repeat(255), &*"n".repeat(255))] {
             let json = format!(r#"{{"aud":"x","iat":1e400,"sub":"{name}","more":[null,{{}}]}}"#);
-            assert_eq!(*parse(&json).expect("it is a name").user.name, *read);
+            let token = parse(&json).expect("it is a name").token;
+            assert!(matches!(token, Token::Connection(user) if *user.name == *read));
         }
     }
 }

@@ -4,12 +4,15 @@
 //! [`Verifier`] looks a token up in the [`cache`]. If it is unknown, the verifier refuses it when
 //! its address has sent too many bad tokens ([`failures`]), and puts it off when the budget of the
 //! turn is spent ([`price`]). Otherwise it splits the token ([`jws`]), checks its signature
-//! ([`keys`], [`key`], [`key_set`]) and parses its [`claims`].
+//! ([`keys`], [`key`], [`key_set`]) and parses its [`claims`] with the rights that it [`grants`].
 
 mod bad_token;
 mod cache;
 mod claims;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod claims_oracle;
 mod failures;
+mod grants;
 mod jws;
 mod key;
 mod key_set;
@@ -18,7 +21,10 @@ mod price;
 mod verifier;
 
 pub(crate) use bad_token::BadToken;
-pub(crate) use claims::{LEEWAY_SECONDS, Required, UnixSeconds, User};
+pub(crate) use claims::{LEEWAY_SECONDS, Required, SubscriptionToken, UnixSeconds, User};
+#[cfg(test)]
+pub(crate) use grants::Grants;
+pub(crate) use grants::Right;
 pub(crate) use keys::{KeyFiles, Keys};
 pub(crate) use verifier::{Verdict, Verifier, VerifierCounts};
 

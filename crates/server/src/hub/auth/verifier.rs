@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::cache::{Cache, TokenHash};
-use super::claims::{Claims, Required};
+use super::claims::{Claims, Required, SubscriptionToken, Token};
 use super::failures::Failures;
+use super::grants::SharedGrants;
 use super::jws::Jws;
 use super::keys::Keys;
 use super::price::{self, Budget};
@@ -19,6 +20,7 @@ pub(crate) struct Verifier {
     keys: Keys,
     required: Required,
     cache: Cache,
+    grants: SharedGrants,
     failures: Failures,
     /// The budget that is left of this turn.
     budget: Budget,
@@ -29,9 +31,9 @@ pub(crate) struct Verifier {
 
 /// The result of [`Verifier::check`] for a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The token is good and belongs to this user.
-    Good(User),
+pub(crate) enum Verdict<T = User> {
+    /// The token is good: the user of a connection, or a subscription.
+    Good(T),
     /// The token is refused for this reason.
     Bad(BadToken),
     /// The budget of this turn is spent, and the token was not checked. The caller checks it again
@@ -65,6 +67,7 @@ impl Verifier {
             keys,
             required,
             cache: Cache::default(),
+            grants: SharedGrants::default(),
             failures: Failures::new(failures_per_second),
             budget: Budget::of_turn(),
             trim_at: Duration::ZERO,
@@ -83,14 +86,15 @@ impl Verifier {
         self.budget = Budget::of_turn();
         if now >= self.trim_at {
             self.cache.trim(now);
+            self.grants.trim();
             self.failures.trim(now);
             self.trim_at = now.saturating_add(TRIM_INTERVAL);
         }
     }
 
-    /// Finds the user of `token`. `address` is the key of the peer's address, or `None` if its
-    /// failures are not counted. `now` is the time since the start, and `unix` the wall clock in
-    /// Unix seconds.
+    /// Finds the user of `token`, which is presented for a connection. `address` is the key of the
+    /// peer's address, or `None` if its failures are not counted. `now` is the time since the start,
+    /// and `unix` the wall clock in Unix seconds.
     ///
     /// Every turn checks at least one token, so a turn spends at most its budget and one check.
     pub(crate) fn check(
@@ -100,13 +104,45 @@ impl Verifier {
         now: Duration,
         unix: u64,
     ) -> Verdict {
+        self.check_for(token, address, now, unix, |token| match token {
+            Token::Connection(user) => Ok(user),
+            Token::Subscription(_) => Err(BadToken::ForSubscription),
+        })
+    }
+
+    /// [`check`](Self::check) of a token that `user` presents for the subscription to `channel`.
+    pub(crate) fn check_subscription(
+        &mut self,
+        token: &str,
+        (channel, user): (&str, Option<&str>),
+        address: Option<u32>,
+        now: Duration,
+        unix: u64,
+    ) -> Verdict<SubscriptionToken> {
+        self.check_for(token, address, now, unix, |token| match token {
+            Token::Connection(_) => Err(BadToken::ForConnection),
+            Token::Subscription(token) if *token.channel != *channel => Err(BadToken::OtherChannel),
+            Token::Subscription(token) if token.user.as_deref() != user => Err(BadToken::OtherUser),
+            Token::Subscription(token) => Ok(token),
+        })
+    }
+
+    /// Checks a token, and whether it is for the purpose that `purpose` tests.
+    fn check_for<T>(
+        &mut self,
+        token: &str,
+        address: Option<u32>,
+        now: Duration,
+        unix: u64,
+        purpose: impl FnOnce(Token) -> Result<T, BadToken>,
+    ) -> Verdict<T> {
         if self.keys.is_empty() {
             return Verdict::Bad(BadToken::NoKeys);
         }
         let hash = TokenHash::of(token);
         if let Some(known) = hash.and_then(|hash| self.cached(&hash, unix)) {
             self.counts.cached += 1;
-            return known;
+            return known.and_then(purpose).map_or_else(Verdict::Bad, Verdict::Good);
         }
         if address.is_some_and(|address| !self.failures.allows(address, now)) {
             self.counts.refused_without_check += 1;
@@ -117,13 +153,14 @@ impl Verifier {
             return Verdict::NotNow;
         }
         let verified = self.verify(token).and_then(|claims| Ok((claims.at(unix)?.clone(), claims)));
-        match verified {
-            Ok((user, claims)) => {
-                if let Some(hash) = hash {
-                    self.cache.insert(hash, claims);
-                }
-                Verdict::Good(user)
+        let fits = verified.and_then(|(token, claims)| {
+            if let Some(hash) = hash {
+                self.cache.insert(hash, claims);
             }
+            purpose(token)
+        });
+        match fits {
+            Ok(good) => Verdict::Good(good),
             Err(bad) => {
                 if let Some(address) = address {
                     self.failures.count(address, now);
@@ -138,21 +175,20 @@ impl Verifier {
         self.counts
     }
 
-    /// The number of cached tokens and addresses; 0 after ten minutes of turns without tokens.
+    /// The number of cached tokens, addresses and shared grants; 0 after ten minutes of turns without
+    /// tokens.
     pub(crate) fn kept(&self) -> usize {
-        self.cache.len() + self.failures.len()
+        self.cache.len() + self.failures.len() + self.grants.len()
     }
 
-    /// The verdict on a cached token; `None` if it is not cached. A token that is not valid now is
-    /// removed from the cache.
-    fn cached(&mut self, hash: &TokenHash, unix: u64) -> Option<Verdict> {
-        match self.cache.get(hash)?.at(unix) {
-            Ok(user) => Some(Verdict::Good(user.clone())),
-            Err(bad) => {
-                self.cache.remove(hash);
-                Some(Verdict::Bad(bad))
-            }
+    /// A cached token, or why it is not valid now; `None` if it is not cached. A token that is not
+    /// valid now is removed from the cache.
+    fn cached(&mut self, hash: &TokenHash, unix: u64) -> Option<Result<Token, BadToken>> {
+        let token = self.cache.get(hash)?.at(unix).cloned();
+        if token.is_err() {
+            self.cache.remove(hash);
         }
+        Some(token)
     }
 
     /// Parses a token, checks its signature, and subtracts the cost from the budget.
@@ -169,6 +205,6 @@ impl Verifier {
             }
         }
         verified?;
-        Claims::parse(&jws.payload()?, &self.required)
+        Claims::parse(&jws.payload()?, &self.required, &mut self.grants)
     }
 }

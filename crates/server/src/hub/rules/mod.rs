@@ -1,8 +1,15 @@
 //! The rules for channels and services, by the part of their names before the first `:`.
 
+mod access;
+#[cfg(test)]
+mod tests;
+
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
+
+pub(crate) use access::Access;
+use access::{ACCESS, SERVICE_ACCESS, SUBSCRIBE_ACCESS};
 
 /// The rules of all names.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +18,8 @@ pub(crate) struct Namespaces {
     named: Box<[Namespace]>,
     /// The rules for names in none of these.
     rest: Rules,
+    /// Whether a name whose prefix is no configured namespace is refused.
+    strict: bool,
 }
 
 /// The rules of a namespace: rights, history, and the treatment of slow readers.
@@ -20,19 +29,17 @@ pub(crate) struct Rules {
     pub(crate) subscribe: Access,
     pub(crate) serve: Access,
     pub(crate) request: Access,
+    /// `None`: as `subscribe`.
+    pub(crate) presence: Option<Access>,
+    /// `None`: as `subscribe`.
+    pub(crate) history: Option<Access>,
+    /// Whether a `#` in the name of a channel limits it to the users behind it.
+    pub(crate) user_limited: bool,
     /// Number of publications that a channel keeps; 0 is no history.
     pub(crate) history_size: u32,
     /// The time for which a channel keeps a publication.
     pub(crate) history_ttl: Duration,
     pub(crate) slow: Slow,
-}
-
-/// The sessions that have a right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    Anyone,
-    Authenticated,
-    Nobody,
 }
 
 /// The treatment of a subscriber that reads too slowly.
@@ -71,14 +78,33 @@ impl Namespaces {
         named.sort_by(|one, other| one.name.cmp(&other.name));
         let rest = named.iter().position(|namespace| &*namespace.name == REST);
         let rest = rest.map_or_else(Rules::default, |at| named.remove(at).rules);
-        Ok(Namespaces { named: named.into(), rest })
+        Ok(Namespaces { named: named.into(), rest, strict: false })
+    }
+
+    /// The same rules, of which those called `default` are for names without a prefix only: others
+    /// must be in a configured namespace.
+    pub(crate) fn strict(self) -> Self {
+        Namespaces { strict: true, ..self }
     }
 
     /// The rules for a channel or a service.
     pub(crate) fn rules(&self, name: &str) -> &Rules {
-        let Some((prefix, _)) = name.split_once(':') else { return &self.rest };
+        self.find(name).unwrap_or(&self.rest)
+    }
+
+    /// The rules for a channel or a service, unless they are strict and its namespace is not
+    /// configured.
+    pub(crate) fn known(&self, name: &str) -> Option<&Rules> {
+        self.find(name).or((!self.strict).then_some(&self.rest))
+    }
+
+    fn find(&self, name: &str) -> Option<&Rules> {
+        let Some((prefix, _)) = name.split_once(':') else { return Some(&self.rest) };
+        if prefix == REST {
+            return Some(&self.rest);
+        }
         let found = self.named.binary_search_by(|namespace| (*namespace.name).cmp(prefix));
-        found.map_or(&self.rest, |at| &self.named[at].rules)
+        found.ok().map(|at| &self.named[at].rules)
     }
 }
 
@@ -92,25 +118,12 @@ impl Default for Rules {
             subscribe: Access::Anyone,
             serve: Access::Authenticated,
             request: Access::Anyone,
+            presence: None,
+            history: None,
+            user_limited: false,
             history_size: 0,
             history_ttl: HISTORY_TTL_DEFAULT,
             slow: Slow::Disconnect,
-        }
-    }
-}
-
-impl Access {
-    /// The name in the configuration.
-    pub(crate) fn name(self) -> &'static str {
-        ACCESS.iter().find(|(_, access)| *access == self).expect("all have names").0
-    }
-
-    /// Whether the right includes a session that has authenticated, or one that has not.
-    pub(crate) fn includes(self, authenticated: bool) -> bool {
-        match self {
-            Access::Anyone => true,
-            Access::Authenticated => authenticated,
-            Access::Nobody => false,
         }
     }
 }
@@ -147,13 +160,22 @@ const FORM: &str = "write it as in chat,publish=anyone,history-size=100";
 impl Rules {
     fn set(&mut self, rule: &str, value: &str) -> Result<(), String> {
         let wrong = |allowed: &str| format!("`{rule}` is {allowed}, not `{value}`");
+        let access = |words: &[(&str, Access)]| {
+            one_of(words, value).map_err(|names| match value {
+                "backend" => format!("`{rule}=backend` {NO_BACKEND}; it is {names}"),
+                _ => wrong(&names),
+            })
+        };
         match rule {
-            "publish" => self.publish = one_of(&ACCESS, value).map_err(|names| wrong(&names))?,
-            "subscribe" => {
-                self.subscribe = one_of(&ACCESS, value).map_err(|names| wrong(&names))?
+            "publish" => self.publish = access(&ACCESS)?,
+            "subscribe" => self.subscribe = access(&SUBSCRIBE_ACCESS)?,
+            "presence" => self.presence = Some(access(&ACCESS)?),
+            "history" => self.history = Some(access(&ACCESS)?),
+            "serve" => self.serve = access(&SERVICE_ACCESS)?,
+            "request" => self.request = access(&SERVICE_ACCESS)?,
+            "user-limited" => {
+                self.user_limited = value.parse().map_err(|_| wrong("true or false"))?;
             }
-            "serve" => self.serve = one_of(&ACCESS, value).map_err(|names| wrong(&names))?,
-            "request" => self.request = one_of(&ACCESS, value).map_err(|names| wrong(&names))?,
             "slow" => self.slow = one_of(&SLOW, value).map_err(|names| wrong(&names))?,
             "history-size" => {
                 let size = value.parse().ok().filter(|size| *size <= HISTORY_SIZE_MAX);
@@ -182,12 +204,9 @@ fn one_of<T: Copy>(choices: &[(&str, T)], name: &str) -> Result<T, String> {
     })
 }
 
-const RULES: &str = "publish, subscribe, serve, request, history-size, history-ttl, slow";
-const ACCESS: [(&str, Access); 3] = [
-    ("anyone", Access::Anyone),
-    ("authenticated", Access::Authenticated),
-    ("nobody", Access::Nobody),
-];
+const RULES: &str = "publish, subscribe, presence, history, serve, request, user-limited, \
+                     history-size, history-ttl, slow";
+const NO_BACKEND: &str = "needs calls to a backend, which this version does not make";
 const SLOW: [(&str, Slow); 3] = [
     ("disconnect", Slow::Disconnect),
     ("drop_oldest", Slow::DropOldest),
@@ -196,125 +215,3 @@ const SLOW: [(&str, Slow); 3] = [
 const HISTORY_SIZE_MAX: u32 = 1_000_000;
 const HISTORY_TTL: RangeInclusive<f64> = 0.1..=31_536_000.0;
 const HISTORY_TTL_DEFAULT: Duration = Duration::from_secs(300);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn namespaces(texts: &[&str]) -> Namespaces {
-        let namespaces: Vec<Namespace> =
-            texts.iter().map(|text| text.parse().expect(text)).collect();
-        Namespaces::new(&namespaces).expect("names differ")
-    }
-
-    /// Without configuration every session may subscribe and request, and authenticated ones may publish
-    /// and serve.
-    #[test]
-    fn defaults() {
-        let rules = *namespaces(&[]).rules("chat:lobby");
-        assert_eq!(rules, Rules::default());
-        assert_eq!((rules.subscribe, rules.request), (Access::Anyone, Access::Anyone));
-        assert_eq!((rules.publish, rules.serve), (Access::Authenticated, Access::Authenticated));
-        assert_eq!((rules.history_size, rules.slow), (0, Slow::Disconnect));
-    }
-
-    /// Every rule is set by its name, and keeps its default otherwise.
-    #[test]
-    fn every_rule() {
-        let all = "chat,publish=anyone,subscribe=authenticated,serve=nobody,request=authenticated,\
-                   history-size=100,history-ttl=1.5,slow=latest_only";
-        let expected = Rules {
-            publish: Access::Anyone,
-            subscribe: Access::Authenticated,
-            serve: Access::Nobody,
-            request: Access::Authenticated,
-            history_size: 100,
-            history_ttl: Duration::from_millis(1500),
-            slow: Slow::LatestOnly,
-        };
-        assert_eq!(*namespaces(&[all]).rules("chat:"), expected);
-        let some = namespaces(&["a,history-size=7,slow=drop_oldest"]);
-        let expected = Rules { history_size: 7, slow: Slow::DropOldest, ..Rules::default() };
-        assert_eq!(*some.rules("a:b"), expected);
-        assert_eq!(expected.history_ttl, Duration::from_secs(300));
-    }
-
-    /// The part before the first colon decides, and only as a whole; `default` is for all others.
-    #[test]
-    fn the_prefix_decides() {
-        let sizes = [
-            "b,history-size=2",
-            "default,history-size=9",
-            "a,history-size=1",
-            "ab,history-size=3",
-            "\u{e9},history-size=4",
-        ];
-        let namespaces = namespaces(&sizes);
-        for (name, size) in [
-            ("a:x", 1),
-            ("b:x", 2),
-            ("ab:x", 3),
-            ("a:b:x", 1),
-            ("a:", 1),
-            ("\u{e9}:x", 4),
-            ("a", 9),
-            ("", 9),
-            (":", 9),
-            (":a:", 9),
-            ("aa:x", 9),
-            ("A:x", 9),
-            ("a :x", 9),
-            ("default", 9),
-            ("default:x", 9),
-            ("z:x", 9),
-        ] {
-            assert_eq!(namespaces.rules(name).history_size, size, "{name:?}");
-        }
-    }
-
-    /// An error names the wrong part and the allowed values.
-    #[test]
-    fn wrong_ones_are_named() {
-        for (text, named) in [
-            ("", "no name"),
-            (",publish=anyone", "no name"),
-            ("a:b", "`a:b`"),
-            ("publish=anyone", "`publish=anyone`"),
-            ("a,publish", "`publish` is not RULE=VALUE"),
-            ("a,", "`` is not RULE=VALUE"),
-            ("a,publsh=anyone", "no rule `publsh`; the rules are publish,"),
-            ("a,publish=all", "`publish` is one of anyone, authenticated, nobody, not `all`"),
-            ("a,slow=never", "one of disconnect, drop_oldest, latest_only, not `never`"),
-            ("a,history-size=-1", "`history-size` is a number from 0 to 1000000, not `-1`"),
-            ("a,history-size=1000001", "not `1000001`"),
-            ("a,history-size=1,history-ttl=0", "`history-ttl` is 0.1 to"),
-            ("a,history-size=1,history-ttl=nan", "not `nan`"),
-            ("a,history-ttl=5", "needs a `history-size`"),
-            ("a,slow=disconnect,slow=disconnect", "`slow` is given twice"),
-        ] {
-            let error = text.parse::<Namespace>().expect_err(text);
-            assert!(error.contains(named), "{text}: {error}");
-        }
-    }
-
-    /// A namespace can be given once, also `default`.
-    #[test]
-    fn no_name_twice() {
-        for name in ["b", "default"] {
-            let texts = ["a", name, "c", name].map(|text| text.parse().expect(text));
-            assert_eq!(Namespaces::new(&texts).expect_err("it is there twice"), name);
-        }
-    }
-
-    /// The sessions that each of the three words includes.
-    #[test]
-    fn who_is_included() {
-        for (who, with_token, without) in [
-            (Access::Anyone, true, true),
-            (Access::Authenticated, true, false),
-            (Access::Nobody, false, false),
-        ] {
-            assert_eq!((who.includes(true), who.includes(false)), (with_token, without));
-        }
-    }
-}

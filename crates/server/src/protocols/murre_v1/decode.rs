@@ -159,10 +159,11 @@ impl Reader<'_> {
                 let channel = self.channel(members)?;
                 let about = About::Channel(channel);
                 let position = position(members.position, about)?;
-                Ok(Command::Subscribe {
-                    channel,
-                    start: position.map_or(Start::Head, Start::After),
-                })
+                let start = position.map_or(Start::Head, Start::After);
+                let why = "`token` is a string, a token for this channel";
+                let token = members.token.map(|token| text(Some(token), why)).transpose();
+                let token = token.map_err(|error| error.about(about))?;
+                Ok(Command::Subscribe { channel, start, token })
             }
             "unsubscribe" => Ok(Command::Unsubscribe { channel: self.channel(members)? }),
             "publish" => {

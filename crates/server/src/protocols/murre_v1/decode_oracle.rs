@@ -128,7 +128,11 @@ impl Given {
         }
         let broken = match member("action").as_str() {
             None => Some(Code::BadCommand),
-            Some("subscribe") => name("identifier").or_else(position),
+            Some("subscribe") => {
+                let token = member("token");
+                let token = wrong(!token.is_null() && !token.is_string());
+                name("identifier").or_else(position).or(token)
+            }
             Some("unsubscribe") => name("identifier"),
             Some("publish") => name("identifier").or_else(data),
             Some("history") => name("identifier").or(integer("limit", 0..=1000)).or_else(position),
@@ -177,9 +181,10 @@ impl Given {
         assert_eq!(item.request, as_id.unwrap_or_default());
         is_text("action", action(item.command.as_ref().expect("it obeys the rules")));
         match item.command.as_ref().expect("it obeys the rules") {
-            Command::Subscribe { channel, start } => {
+            Command::Subscribe { channel, start, token } => {
                 is_text("identifier", channel);
                 starts(start);
+                assert_eq!(member("token").as_str(), *token);
             }
             Command::Unsubscribe { channel } => is_text("identifier", channel),
             Command::Publish { channel, payload, .. } => {

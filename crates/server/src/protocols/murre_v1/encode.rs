@@ -6,7 +6,7 @@ use murre_router::channels::{Form, Payload, Position, Publication};
 use serde::Serialize;
 
 use super::errors::WireError;
-use crate::hub::{About, Page, Reply, RequestId};
+use crate::hub::{About, ErrorCode, Page, Reply, RequestId};
 
 /// Appends the reply to the command called `request`.
 pub(crate) fn reply(out: &mut Vec<u8>, request: &RequestId, reply: Reply<'_>) {
@@ -15,6 +15,9 @@ pub(crate) fn reply(out: &mut Vec<u8>, request: &RequestId, reply: Reply<'_>) {
             .member("identifier", channel)
             .position(recovery.map(|recovery| recovery.position))
             .optional("recovered", recovery.and_then(|recovery| recovery.recovered)),
+        Reply::Renewed { channel } => {
+            Object::new("subscribed", out).member("identifier", channel).member("renewed", true)
+        }
         Reply::Unsubscribed { channel } => {
             Object::new("unsubscribed", out).member("identifier", channel)
         }
@@ -62,6 +65,13 @@ pub(crate) fn publication(out: &mut Vec<u8>, publication: &Publication) {
 pub(crate) fn dropped(out: &mut Vec<u8>, channel: &str, count: u64) {
     let object = Object::new("dropped", out).member("identifier", channel);
     object.member("count", count).end(&RequestId::None);
+}
+
+/// Appends that the server has ended a subscription.
+pub(crate) fn unsubscribed(out: &mut Vec<u8>, channel: &str, why: ErrorCode) {
+    let WireError { code, message, .. } = why.into();
+    let object = Object::new("unsubscribed", out).member("identifier", channel);
+    object.member("code", code.name()).member("message", message).end(&RequestId::None);
 }
 
 /// Appends a request for a session that offers the service.

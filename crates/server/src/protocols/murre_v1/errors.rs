@@ -68,11 +68,12 @@ pub(crate) fn close_code(reason: DisconnectReason) -> CloseCode {
 impl Code {
     /// All codes, in the order of the protocol's table.
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 24] = [
+    pub(crate) const ALL: [Code; 25] = [
         Code::BadJson,
         Code::BadCommand,
         Code::UnknownAction,
         Code::Hub(ErrorCode::BadChannel),
+        Code::Hub(ErrorCode::UnknownNamespace),
         Code::BatchTooLong,
         Code::Hub(ErrorCode::BadPublication),
         Code::Hub(ErrorCode::NotAllowed),
@@ -149,13 +150,19 @@ impl Code {
                 "no channel or service can have this name; it has at least one byte, no control \
                  characters, and no more bytes than the server takes (255 unless set lower)",
             ),
+            ErrorCode::UnknownNamespace => (
+                "unknown_namespace",
+                "the part of the name before `:` is no namespace of this server; use one that is, or a \
+                 name without `:`",
+            ),
             ErrorCode::BadPublication => (
                 "bad_publication",
                 "the data is longer than the server takes; send less, or say where to fetch it",
             ),
             ErrorCode::NotAllowed => (
                 "not_allowed",
-                "this connection may not do that here; authenticate, or ask who runs the server",
+                "this connection may not do that here; authenticate with a token that grants it, or ask \
+                 who runs the server",
             ),
             ErrorCode::BadToken => {
                 ("bad_token", "the token is not valid here; get a new one and send it with `auth`")

@@ -1,17 +1,20 @@
 //! Tests of authentication, with tokens made by hand, by openssl and by the library.
 
 mod cost;
+mod grants;
 mod key_files;
 mod key_sets;
 mod required;
 mod signatures;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use spki::der::Document;
 
+use super::claims::Claims;
 use super::key::{Key, hmac, public_key};
 use super::*;
 
@@ -106,5 +109,5 @@ fn signed_as(algorithm: Algorithm, kid: Option<&str>, secret: &[u8]) -> String {
 
 fn alice(expires: Option<u64>) -> User {
     let expires = expires.map(|at| UnixSeconds::new(at).expect("it is not too far"));
-    User { name: "alice".into(), expires }
+    User { name: "alice".into(), expires, grants: None }
 }
