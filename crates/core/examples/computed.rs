@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use murre_core::codec::http::{Request, Response};
+use murre_core::codec::http::{Request, Response, ResponseOptions};
 use murre_core::{
     Answer, CloseReason, ConnId, Handler, Listener, Mailbox, Outbox, ServeMail, Server,
     ServerConfig, ServerError, Signals,
@@ -69,7 +69,8 @@ impl Handler for Primes {
         let keep_alive = keep_alive && !out.is_draining();
         let response = Response::text(200, format!("{count}\n"));
         // A client that is just going needs no answer.
-        let _ = out.write_answer(conn, |bytes| response.write(bytes, false, keep_alive, 1, None));
+        let options = ResponseOptions { keep_alive, ..ResponseOptions::default() };
+        let _ = out.write_answer(conn, |bytes| response.write(bytes, &options));
     }
 
     /// Once the answer is queued the connection can go on with the next request.

@@ -13,4 +13,6 @@ pub use chunks::{CHUNK_BYTES_BESIDE_DATA, LAST_CHUNK, write_chunk};
 pub use head::{Fields, HEADERS_MAX, fields};
 pub use headers::Headers;
 pub use request::{Progress, Request, RequestDecoder, RequestError, RequestLimits};
-pub use response::{CONTINUE, Length, Received, Response, ResponseDecoder, ResponseError};
+pub use response::{
+    CONTINUE, Length, Received, Response, ResponseDecoder, ResponseError, ResponseOptions,
+};

@@ -5,6 +5,7 @@ use httparse::Header;
 
 use super::head::{self, BodyLength, Fields, HeadError, Position};
 use super::headers::Headers;
+use super::request::Request;
 
 /// The interim answer that asks for the body (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -36,6 +37,34 @@ pub enum Length {
     Untold,
 }
 
+/// What the bytes of a response depend on beside its content.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseOptions<'a> {
+    /// It answers a HEAD request: the body is not sent (RFC 9110 section 9.3.2).
+    pub to_head: bool,
+    /// The connection is kept for another request.
+    pub keep_alive: bool,
+    /// The client speaks HTTP/1.`minor_version`.
+    pub minor_version: u8,
+    /// The time as an IMF-fixdate, which a server with a clock sends (RFC 9110 section 6.6.1).
+    pub date: Option<&'a str>,
+}
+
+impl Default for ResponseOptions<'_> {
+    /// To a GET request of HTTP/1.1, on a connection that is kept.
+    fn default() -> Self {
+        ResponseOptions { to_head: false, keep_alive: true, minor_version: 1, date: None }
+    }
+}
+
+impl ResponseOptions<'_> {
+    /// Those of an answer to `request`, on a connection that is kept.
+    pub fn to(request: &Request<'_, '_>) -> Self {
+        let to_head = request.method == "HEAD";
+        ResponseOptions { to_head, minor_version: request.minor_version, ..Self::default() }
+    }
+}
+
 impl Response {
     /// A response in plain text.
     pub fn text(status: u16, body: impl Into<Bytes>) -> Self {
@@ -58,9 +87,9 @@ impl Response {
         self
     }
 
-    /// Whether the body follows the head. To a HEAD request goes everything but the body.
-    pub fn sends_body(&self, to_head: bool) -> bool {
-        !to_head && !self.is_bodiless()
+    /// Whether the body follows the head.
+    pub fn sends_body(&self, options: &ResponseOptions<'_>) -> bool {
+        !options.to_head && !self.is_bodiless()
     }
 
     /// These end with their head (RFC 9110 sections 8.6, 15.3.5 and 15.4.5).
@@ -68,30 +97,16 @@ impl Response {
         matches!(self.status, 100..=199 | 204 | 304)
     }
 
-    /// Appends the answer to a request of this version: its head, and its body if that is sent.
-    pub fn write(
-        &self,
-        out: &mut Vec<u8>,
-        to_head: bool,
-        keep_alive: bool,
-        minor_version: u8,
-        date: Option<&str>,
-    ) {
-        let body = if self.sends_body(to_head) { &self.body[..] } else { &[] };
+    /// Appends the head, and the body if that is sent.
+    pub fn write(&self, out: &mut Vec<u8>, options: &ResponseOptions<'_>) {
+        let body = if self.sends_body(options) { &self.body[..] } else { &[] };
         out.reserve(HEAD_BYTES_USUAL + body.len());
-        self.write_head(out, keep_alive, minor_version, date);
+        self.write_head(out, options);
         out.extend_from_slice(body);
     }
 
-    /// Appends the head alone. `date` is an IMF-fixdate, which a server with a clock sends (RFC 9110
-    /// section 6.6.1).
-    pub fn write_head(
-        &self,
-        out: &mut Vec<u8>,
-        keep_alive: bool,
-        minor_version: u8,
-        date: Option<&str>,
-    ) {
+    /// Appends the head alone.
+    pub fn write_head(&self, out: &mut Vec<u8>, options: &ResponseOptions<'_>) {
         let mut put = |part: &str| out.extend_from_slice(part.as_bytes());
         put("HTTP/1.1 ");
         put(Decimal::default().write(usize::from(self.status)));
@@ -109,13 +124,13 @@ impl Response {
                 Length::Untold => {}
             }
         }
-        if let Some(date) = date {
+        if let Some(date) = options.date {
             put("\r\nDate: ");
             put(date);
         }
         out.extend_from_slice(self.headers.lines());
         // Keeping alive goes without saying in HTTP/1.1, closing in HTTP/1.0.
-        let end: &[u8] = match (keep_alive, minor_version) {
+        let end: &[u8] = match (options.keep_alive, options.minor_version) {
             (true, 0) => b"\r\nConnection: keep-alive\r\n\r\n",
             (false, 1..) => b"\r\nConnection: close\r\n\r\n",
             _ => b"\r\n\r\n",

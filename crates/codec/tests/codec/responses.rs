@@ -1,15 +1,18 @@
 //! Responses as the server writes them, and as our client reads them.
 
 use bytes::Bytes;
-use murre_codec::http::{self, Response, ResponseError};
+use murre_codec::http::{self, Response, ResponseError, ResponseOptions};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::oracles::responses::{read, the_first_is_judged_by_the_rules};
 
-fn written(response: &Response, to_head: bool, keep_alive: bool, minor_version: u8) -> String {
+const USUAL: ResponseOptions<'_> =
+    ResponseOptions { to_head: false, keep_alive: true, minor_version: 1, date: None };
+
+fn written(response: &Response, options: ResponseOptions<'_>) -> String {
     let mut out = vec![];
-    response.write(&mut out, to_head, keep_alive, minor_version, None);
+    response.write(&mut out, &options);
     String::from_utf8(out).expect("text")
 }
 
@@ -26,8 +29,9 @@ fn responses_say_how_long_they_are() {
         (false, 0, ""),
     ] {
         let expected = format!("{head}{connection}\r\n");
-        assert_eq!(written(&response, true, keep_alive, minor_version), expected);
-        assert_eq!(written(&response, false, keep_alive, minor_version), expected + "murre\n");
+        let options = ResponseOptions { keep_alive, minor_version, ..USUAL };
+        assert_eq!(written(&response, ResponseOptions { to_head: true, ..options }), expected);
+        assert_eq!(written(&response, options), expected + "murre\n");
     }
 }
 
@@ -35,12 +39,11 @@ fn responses_say_how_long_they_are() {
 #[test]
 fn responses_have_fields() {
     let response = Response::text(405, Bytes::new()).with("Allow", "GET, HEAD").with("X", "y");
-    let mut out = vec![];
-    response.write(&mut out, false, true, 1, Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+    let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
     assert_eq!(
-        String::from_utf8(out).as_deref(),
-        Ok("HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\
-            Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nAllow: GET, HEAD\r\nX: y\r\n\r\n")
+        written(&response, ResponseOptions { date, ..USUAL }),
+        "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n\
+            Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nAllow: GET, HEAD\r\nX: y\r\n\r\n"
     );
 }
 
@@ -49,10 +52,7 @@ fn responses_have_fields() {
 fn responses_without_a_body() {
     for (status, phrase) in [(204, "No Content"), (304, "Not Modified")] {
         let response = Response::text(status, "never sent");
-        assert_eq!(
-            written(&response, false, true, 1),
-            format!("HTTP/1.1 {status} {phrase}\r\n\r\n")
-        );
+        assert_eq!(written(&response, USUAL), format!("HTTP/1.1 {status} {phrase}\r\n\r\n"));
     }
 }
 
@@ -61,10 +61,11 @@ fn responses_without_a_body() {
 fn a_head_can_go_before_its_body() {
     let response = Response::text(206, "murre\n").with("Content-Range", "bytes 0-5/12");
     let mut head = vec![];
-    response.write_head(&mut head, false, 1, None);
-    assert_eq!(String::from_utf8(head), Ok(written(&response, true, false, 1)));
-    assert!(response.sends_body(false) && !response.sends_body(true));
-    assert!(!Response::text(304, "").sends_body(false));
+    response.write_head(&mut head, &USUAL);
+    let to_head = ResponseOptions { to_head: true, ..USUAL };
+    assert_eq!(String::from_utf8(head), Ok(written(&response, to_head)));
+    assert!(response.sends_body(&USUAL) && !response.sends_body(&to_head));
+    assert!(!Response::text(304, "").sends_body(&USUAL));
 }
 
 /// Our client reads every response of our server, in any pieces.
@@ -80,13 +81,8 @@ fn a_client_reads_what_a_server_writes() {
         (200, &big, true, 1),
         (503, "bye", false, 1),
     ] {
-        Response::text(status, body.to_owned()).write(
-            &mut stream,
-            false,
-            keep_alive,
-            minor_version,
-            None,
-        );
+        let options = ResponseOptions { keep_alive, minor_version, ..USUAL };
+        Response::text(status, body.to_owned()).write(&mut stream, &options);
         expected.push((status, body.as_bytes().to_vec(), keep_alive));
     }
     for size in [1, 2, 3, 7, 100, 1000, 4096, stream.len()] {

@@ -3,7 +3,7 @@
 use std::mem;
 
 use murre_codec::handshake;
-use murre_codec::http::{self, Progress, Request, RequestError, Response};
+use murre_codec::http::{self, Progress, Request, RequestError, Response, ResponseOptions};
 
 use super::heartbeat::spread;
 use super::stage::{Deferred, Http, Stage, Step, WebSocket};
@@ -198,16 +198,17 @@ impl<H: Handler> Serve<H> {
         end: Option<CloseReason>,
         out: &mut Outbox,
     ) {
-        let keep_alive = end.is_none();
-        let version = request.minor_version;
-        let date = Some(self.clock.date(out.now()));
-        let to_head = request.method == "HEAD";
+        let options = ResponseOptions {
+            keep_alive: end.is_none(),
+            date: Some(self.clock.date(out.now())),
+            ..ResponseOptions::to(request)
+        };
         // If the response cannot be queued, the connection ends anyway.
-        let _ = if response.body.len() >= GATHER_BYTES && response.sends_body(to_head) {
-            let write = |head: &mut _| response.write_head(head, keep_alive, version, date);
+        let _ = if response.body.len() >= GATHER_BYTES && response.sends_body(&options) {
+            let write = |head: &mut _| response.write_head(head, &options);
             out.write_and_send(conn, write, &response.body)
         } else {
-            out.write(conn, |bytes| response.write(bytes, to_head, keep_alive, version, date))
+            out.write(conn, |bytes| response.write(bytes, &options))
         };
         match end {
             None => {
@@ -314,8 +315,10 @@ impl<H: Handler> Serve<H> {
         reason: CloseReason,
         out: &mut Outbox,
     ) {
-        let date = self.clock.date(out.now());
-        out.close_with(conn, reason, |out| response.write(out, to_head, false, 1, Some(date)));
+        let date = Some(self.clock.date(out.now()));
+        let options =
+            ResponseOptions { to_head, keep_alive: false, date, ..ResponseOptions::default() };
+        out.close_with(conn, reason, |out| response.write(out, &options));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use murre_codec::handshake::{self, Upgrade};
-use murre_codec::http::{self, Request, Response, ResponseDecoder};
+use murre_codec::http::{self, Request, Response, ResponseDecoder, ResponseOptions};
 use murre_codec::{Close, CloseCode, Control, Data, Decoder, Item, Kind, OpCode, encode};
 use murre_codec::{FrameLimits, Role};
 use murre_core::{
@@ -17,6 +17,12 @@ use crate::watched::Drained;
 use crate::world::Setup;
 
 /// The protocol of a shard under test.
+/// A response after which the connection is kept.
+const KEPT: ResponseOptions<'_> =
+    ResponseOptions { to_head: false, keep_alive: true, minor_version: 1, date: None };
+/// A response that ends the connection.
+const LAST: ResponseOptions<'_> = ResponseOptions { keep_alive: false, ..KEPT };
+
 pub(crate) type Server = Serve<App>;
 
 /// Echoes messages and bodies; `timer=MILLISECONDS` sets the session's timer, `timer=` clears it.
@@ -227,7 +233,7 @@ impl Handler for App {
         if self.impatient {
             let response = Response::text(200, "");
             // The connection may be closing already.
-            let _ = out.write(id, |bytes| response.write(bytes, false, true, 1, None));
+            let _ = out.write(id, |bytes| response.write(bytes, &KEPT));
             self.later.retain(|&(later, ends)| later != id || !ends);
         }
     }
@@ -244,7 +250,7 @@ impl Handler for App {
             Some(at) => {
                 self.later.remove(at);
                 let response = Response::text(200, "drained");
-                let _ = out.write(id, |bytes| response.write(bytes, false, false, 1, None));
+                let _ = out.write(id, |bytes| response.write(bytes, &LAST));
             }
             None => out.close_restart(id),
         }
@@ -273,7 +279,7 @@ impl Handler for App {
         self.later.retain(|&(id, ends)| {
             let response = Response::text(200, mail.clone());
             // Some connections are closing already.
-            let _ = out.write(id, |bytes| response.write(bytes, false, true, 1, None));
+            let _ = out.write(id, |bytes| response.write(bytes, &KEPT));
             !ends
         });
         let frame = encode::frame(OpCode::Data(Data::Text), &mail);

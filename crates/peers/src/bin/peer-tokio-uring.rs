@@ -9,7 +9,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::time::Duration;
 
 use clap::Parser;
-use murre_codec::http::{self, Progress, RequestDecoder, Response};
+use murre_codec::http::{self, Progress, RequestDecoder, Response, ResponseOptions};
 use murre_codec::{
     CloseCode, Control, Decoder, FrameLimits, Item, OpCode, Role, encode, handshake,
 };
@@ -116,7 +116,7 @@ fn shake_hands(
         },
         Err(bad) => Response::text(bad.status(), bad.reason()),
     };
-    refusal.write(out, false, false, 1, None);
+    refusal.write(out, &ResponseOptions { keep_alive: false, ..ResponseOptions::default() });
     Break(())
 }
 

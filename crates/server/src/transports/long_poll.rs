@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use murre_codec::http::{Length, Request, Response};
+use murre_codec::http::{Length, Request, Response, ResponseOptions};
 use murre_core::{CloseReason, ConnId, DateClock, Origins, Outbox};
 use murre_router::channels::{Position, Start};
 
@@ -245,10 +245,13 @@ fn empty(position: Position) -> Page<'static> {
 impl Poll {
     fn respond(&self, conn: ConnId, response: &Response, dates: &mut DateClock, out: &mut Outbox) {
         let keep_alive = self.keep_alive && !out.is_draining() && response.status != 401;
-        let date = dates.date(out.now());
+        let options = ResponseOptions {
+            to_head: false,
+            keep_alive,
+            minor_version: self.minor_version,
+            date: Some(dates.date(out.now())),
+        };
         // A client that has closed needs no answer.
-        let _ = out.write_answer(conn, |bytes| {
-            response.write(bytes, false, keep_alive, self.minor_version, Some(date));
-        });
+        let _ = out.write_answer(conn, |bytes| response.write(bytes, &options));
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use murre_codec::http::{self, Length, Request, Response};
+use murre_codec::http::{self, Length, Request, Response, ResponseOptions};
 use murre_core::{CloseReason, ConnId, Origins, Outbox, Queued};
 use murre_router::channels::{Position, Publication, Start};
 
@@ -125,12 +125,11 @@ pub(crate) fn begin(
         }
     }
     let Wires { out, transports: Transports { dates, .. } } = wires;
-    let date = dates.date(out.now());
+    let date = Some(dates.date(out.now()));
+    let options = ResponseOptions { keep_alive: false, date, ..ResponseOptions::to(request) };
     let head = head(framing.length(), &cors);
     // If the head cannot be queued, the connection is ending and needs no stream.
-    let _ = out.write(conn, |bytes| {
-        head.write_head(bytes, false, request.minor_version, Some(date));
-    });
+    let _ = out.write(conn, |bytes| head.write_head(bytes, &options));
     hub.dispatch(wires);
     Ok(())
 }

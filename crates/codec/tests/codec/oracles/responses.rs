@@ -1,6 +1,8 @@
 //! Responses, compared with httparse and with the rules of their length.
 
-use murre_codec::http::{self, HEADERS_MAX, Response, ResponseDecoder, ResponseError};
+use murre_codec::http::{
+    self, HEADERS_MAX, Response, ResponseDecoder, ResponseError, ResponseOptions,
+};
 
 use super::requests::keeps_alive;
 
@@ -108,8 +110,9 @@ fn answers_are_read(choices: u8, body: &[u8]) {
     let (keep_alive, minor_version) = (choices & 8 == 0, choices >> 4 & 1);
     let response = Response::text(status, body.to_vec()).with("X", "y");
     let mut out = vec![];
-    response.write(&mut out, false, keep_alive, minor_version, None);
-    let sent = if response.sends_body(false) { body } else { &[] };
+    let options = ResponseOptions { keep_alive, minor_version, ..ResponseOptions::default() };
+    response.write(&mut out, &options);
+    let sent = if response.sends_body(&options) { body } else { &[] };
     // A response to a client of HTTP/1.0 needs no field to close the connection, but our client
     // speaks HTTP/1.1.
     let goes_on = keep_alive || minor_version == 0;
