@@ -54,9 +54,11 @@ impl Hub {
             return;
         }
         let Hub { channels, sessions, config, counters, shard, now, .. } = self;
-        let mut subscribers = SessionSubscribers { sessions, config, counters, shard: *shard, out };
+        let mut subscribers =
+            SessionSubscribers { sessions, config, counters, shard: *shard, delivered: 0, out };
         // The rest follows when the connection has taken these, or with `Event::Readable`.
         let _ = channels.pull(member, *now, &mut subscribers);
+        counters.delivered.add(subscribers.delivered);
     }
 
     /// Makes the deliveries of a turn. A turn that follows one with deliveries left needs the delivery
@@ -77,8 +79,11 @@ impl Hub {
     /// Delivers publications to this shard's subscribers. Returns whether some are left.
     fn deliver(&mut self, out: &mut impl Outlet) -> bool {
         let Hub { channels, sessions, config, counters, shard, .. } = self;
-        let mut subscribers = SessionSubscribers { sessions, config, counters, shard: *shard, out };
-        channels.deliver(config.deliveries_per_turn, self.now, &mut subscribers)
+        let mut subscribers =
+            SessionSubscribers { sessions, config, counters, shard: *shard, delivered: 0, out };
+        let are_left = channels.deliver(config.deliveries_per_turn, self.now, &mut subscribers);
+        counters.delivered.add(subscribers.delivered);
+        are_left
     }
 }
 
@@ -88,6 +93,8 @@ struct SessionSubscribers<'h, O> {
     config: &'h HubConfig,
     counters: &'h HubCounters,
     shard: Shard,
+    /// Publications that were handed to subscribers, to be counted together.
+    delivered: u64,
     out: &'h mut O,
 }
 
@@ -112,7 +119,7 @@ impl<O: Outlet> Subscribers<Encodings> for SessionSubscribers<'_, O> {
             return Taken::Full;
         }
         self.out.push(session, Push::Publication { publication, encodings });
-        self.counters.delivered.add(1);
+        self.delivered = self.delivered.saturating_add(1);
         Taken::Yes
     }
 
