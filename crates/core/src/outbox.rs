@@ -170,7 +170,9 @@ impl Outbox {
             return Queued::SlowConsumer;
         }
         add(slot, &mut self.sends);
-        self.schedule_flush(conn);
+        if !slot.flags.set(Flag::Dirty) {
+            self.dirty.push(conn);
+        }
         Queued::Yes
     }
 
