@@ -12,6 +12,8 @@ mod app;
 mod dice;
 #[path = "../../crates/core/tests/scenarios/network.rs"]
 mod network;
+#[path = "../../crates/core/tests/scenarios/records.rs"]
+mod records;
 #[path = "../../crates/core/tests/scenarios/tcp.rs"]
 mod tcp;
 #[path = "../../crates/core/tests/scenarios/watched.rs"]

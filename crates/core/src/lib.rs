@@ -147,6 +147,7 @@ mod retry;
 
 mod addresses;
 mod admission;
+mod byte_stage;
 mod conn;
 mod counters;
 mod listener;
@@ -164,6 +165,7 @@ pub mod server;
 
 pub use addresses::{AddressLimits, Addresses, Excess};
 pub use admission::{Admission, Gate};
+pub use byte_stage::{ByteStage, Plain, Unsealed};
 pub use conn::id::ConnId;
 pub use conn::timers::TIMER_BYTES;
 pub use conn::{CONN_BYTES, CloseReason};

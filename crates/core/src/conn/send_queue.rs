@@ -39,6 +39,11 @@ impl SendQueue {
         self.head != NONE
     }
 
+    /// Counts a piece that was taken with the bytes that it now has, instead of those that were queued.
+    pub(crate) fn replace(&mut self, queued: u32, sealed: u32) {
+        self.bytes = self.bytes - queued + sealed;
+    }
+
     /// Takes bytes off the count that have been sent, or never will be.
     pub(crate) fn done(&mut self, bytes: u32) {
         self.bytes -= bytes;

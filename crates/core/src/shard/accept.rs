@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use nix::errno::Errno;
 
 use super::Shard;
+use crate::byte_stage::ByteStage;
 use crate::conn::id::ConnId;
 use crate::conn::{Flag, State};
 use crate::notice::Notice;
@@ -18,7 +19,7 @@ use crate::ring::{Op, OpKind, Ring, Socket};
 /// not preempted no other thread gets the core meanwhile.
 const CONNECTS_MAX: usize = 64;
 
-impl<R: Ring, P: Protocol> Shard<R, P> {
+impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
     /// Keeps accepts armed while there are free slots, as fast as the rate allows.
     pub(super) fn accept(&mut self) {
         let now = self.out.now;
@@ -129,6 +130,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         slot.state = State::Open;
         slot.flags.set(Flag::Progressed);
         self.out.counters.open.add(1);
+        self.stage.opened(conn);
         let state = self.protocol.opened(conn, peer, &mut self.out);
         self.states.insert(conn, state);
         self.wait(conn);

@@ -3,13 +3,14 @@
 use std::mem;
 
 use super::Shard;
+use crate::byte_stage::ByteStage;
 use crate::conn::id::ConnId;
 use crate::conn::{CloseReason, Flag, State};
 use crate::pool::NONE;
 use crate::protocol::Protocol;
 use crate::ring::{Op, OpKind, Ring, ShutdownHow, ShutdownStatus, Token};
 
-impl<R: Ring, P: Protocol> Shard<R, P> {
+impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
     /// The peer has sent FIN. The bytes that are queued for it are still sent.
     pub(super) fn peer_ended(&mut self, conn: ConnId) {
         let slot = &self.out.conns[conn];
@@ -90,6 +91,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             let counters = &self.out.counters;
             counters.closed[reason as usize].add(1);
             counters.open.set(counters.open.get() - 1);
+            self.stage.closed(conn);
             self.protocol.closed(conn, state, reason, &mut self.out);
         }
     }

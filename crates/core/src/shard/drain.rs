@@ -2,11 +2,12 @@
 
 use super::Shard;
 use super::drain_schedule::DrainSchedule;
+use crate::byte_stage::ByteStage;
 use crate::conn::id::ConnId;
 use crate::protocol::Protocol;
 use crate::ring::Ring;
 
-impl<R: Ring, P: Protocol> Shard<R, P> {
+impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
     /// Asks the protocol to end the connections that are due, and ends the shard when the last is gone.
     pub(super) fn drain(&mut self) {
         if let Some(over) = self.out.drain.take() {

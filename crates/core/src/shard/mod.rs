@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::Accepts;
+use crate::byte_stage::{ByteStage, Plain};
 use crate::conn::State;
 use crate::conn::id::ConnId;
 use crate::conn::states::States;
@@ -27,6 +28,7 @@ use crate::ring::{Completion, Lent, Op, OpKind, Ring, Socket, Token};
 
 pub use config::ShardConfig;
 use drain_schedule::DrainSchedule;
+use receive::Tail;
 
 /// What a shard holds for its connections beside their slots. All of it is 0 when they are idle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,13 +45,15 @@ pub struct Held {
 
 /// One core's connections on one [`Ring`], speaking one [`Protocol`]. It runs on the thread that calls
 /// [`run`](Shard::run) and shares nothing but its [`Mailbox`] and its [`Counters`].
-pub struct Shard<R: Ring, P: Protocol> {
+pub struct Shard<R: Ring, P: Protocol, B: ByteStage = Plain> {
     ring: R,
+    /// Between the ring and the protocol.
+    stage: B,
     protocol: P,
     states: States<P::State>,
     out: Outbox,
     /// Input that the protocol has not consumed, until more of it arrives.
-    spill: Pool<Vec<u8>>,
+    spill: Pool<Tail>,
     /// Connections with unread input that wait for a buffer, in the order in which they became readable.
     starved: VecDeque<ConnId>,
     /// Connections with unread input whose peers have hung up. They are read after the others, so that
@@ -66,6 +70,13 @@ pub struct Shard<R: Ring, P: Protocol> {
 impl<R: Ring, P: Protocol> Shard<R, P> {
     /// A shard without connections. It accepts if the ring has a listener.
     pub fn new(ring: R, protocol: P, config: &ShardConfig) -> Self {
+        Shard::with_byte_stage(ring, Plain, protocol, config)
+    }
+}
+
+impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
+    /// A shard whose connections pass through `stage`.
+    pub fn with_byte_stage(ring: R, stage: B, protocol: P, config: &ShardConfig) -> Self {
         let now = ring.now();
         Shard {
             accepts: Accepts::new(config.accept_interval, ring.listens(), now),
@@ -73,6 +84,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             states: States::new(config.max_conns),
             out: Outbox::new(config, now),
             ring,
+            stage,
             protocol,
             spill: Pool::default(),
             starved: VecDeque::new(),
@@ -229,7 +241,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     }
 }
 
-impl<R: Ring, P: Protocol> Drop for Shard<R, P> {
+impl<R: Ring, P: Protocol, B: ByteStage> Drop for Shard<R, P, B> {
     fn drop(&mut self) {
         // The kernel closes the sockets of the ring's own table, but not descriptors of the process.
         for (conn, slot) in self.out.conns.iter() {

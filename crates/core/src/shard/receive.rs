@@ -6,8 +6,10 @@ use std::mem;
 use nix::errno::Errno;
 
 use super::Shard;
+use crate::byte_stage::ByteStage;
 use crate::conn::id::ConnId;
 use crate::conn::{Flag, State};
+use crate::outbox::Outbox;
 use crate::pool::NONE;
 use crate::protocol::Protocol;
 use crate::ring::{HANG_UP, Lease, Op, OpKind, Ring, Socket};
@@ -20,6 +22,20 @@ const UNREAD_KEPT: usize = 256;
 /// arrived meanwhile.
 const RESUMED_TICKS: u16 = 2;
 
+/// Received bytes that the protocol has not consumed.
+pub(super) struct Tail {
+    bytes: Vec<u8>,
+    /// The bytes at the front that the byte stage has opened.
+    plain: usize,
+}
+
+/// What is left of received bytes: those from `start` to `end`, of which the first `plain` are opened.
+struct Rest {
+    start: usize,
+    end: usize,
+    plain: usize,
+}
+
 /// What is known of a socket's receive queue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Readable {
@@ -29,7 +45,7 @@ enum Readable {
     Unknown,
 }
 
-impl<R: Ring, P: Protocol> Shard<R, P> {
+impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
     /// Polls the socket, unless an operation that leads to input is in flight or the connection is held.
     pub(super) fn wait(&mut self, conn: ConnId) {
         let slot = &self.out.conns[conn];
@@ -146,8 +162,8 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         let bytes = &self.ring.buffer(lease)[..len];
         let slot = &mut self.out.conns[conn];
         match slot.tail {
-            NONE => slot.tail = self.spill.insert(bytes.to_vec()),
-            tail => self.spill.get_mut(tail).extend_from_slice(bytes),
+            NONE => slot.tail = self.spill.insert(Tail { bytes: bytes.to_vec(), plain: 0 }),
+            tail => self.spill.get_mut(tail).bytes.extend_from_slice(bytes),
         }
     }
 
@@ -155,30 +171,28 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     fn consume(&mut self, conn: ConnId, lease: &Lease, len: usize) {
         let tail = mem::replace(&mut self.out.conns[conn].tail, NONE);
         let bytes = &mut self.ring.buffer(lease)[..len];
-        if tail == NONE {
-            let state = &mut self.states[conn];
-            let consumed = self.protocol.received(conn, state, bytes, &mut self.out);
-            let slot = &mut self.out.conns[conn];
-            slot.flags.clear(Flag::Resumed);
-            if consumed < len && slot.state == State::Open {
-                slot.tail = self.spill.insert(bytes[consumed..].to_vec());
-            }
-        } else {
-            self.spill.get_mut(tail).extend_from_slice(bytes);
-            self.consume_tail(conn, tail);
+        if tail != NONE {
+            self.spill.get_mut(tail).bytes.extend_from_slice(bytes);
+            return self.consume_tail(conn, tail);
+        }
+        let Shard { stage, protocol, states, out, .. } = self;
+        if let Some(rest) = offer(conn, bytes, 0, stage, protocol, &mut states[conn], out) {
+            let tail = Tail { bytes: bytes[rest.start..rest.end].to_vec(), plain: rest.plain };
+            self.out.conns[conn].tail = self.spill.insert(tail);
         }
     }
 
     fn consume_tail(&mut self, conn: ConnId, tail: u32) {
-        let bytes = self.spill.get_mut(tail);
-        let consumed = self.protocol.received(conn, &mut self.states[conn], bytes, &mut self.out);
-        let slot = &mut self.out.conns[conn];
-        slot.flags.clear(Flag::Resumed);
-        if consumed == bytes.len() || slot.state != State::Open {
-            self.spill.remove(tail);
-        } else {
-            bytes.drain(..consumed);
-            slot.tail = tail;
+        let Shard { stage, protocol, states, out, spill, .. } = self;
+        let Tail { bytes, plain } = spill.get_mut(tail);
+        match offer(conn, bytes, *plain, stage, protocol, &mut states[conn], out) {
+            None => drop(spill.remove(tail)),
+            Some(rest) => {
+                bytes.truncate(rest.end);
+                bytes.drain(..rest.start);
+                *plain = rest.plain;
+                out.conns[conn].tail = tail;
+            }
         }
     }
 
@@ -212,17 +226,45 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
     /// Goes on with the input of a connection whose queue has been sent, or which is no longer held,
     /// unless another reason to wait remains.
     pub(super) fn resume(&mut self, conn: ConnId) {
-        if !self.out.takes_input(conn) {
+        // Nearly always its poll is in flight, which needs one look at the slot.
+        if self.out.conns[conn].is_reading() || !self.out.takes_input(conn) {
             return;
         }
-        let slot = &mut self.out.conns[conn];
-        if slot.is_reading() {
-            return;
-        }
-        let tail = mem::replace(&mut slot.tail, NONE);
+        let tail = mem::replace(&mut self.out.conns[conn].tail, NONE);
         if tail != NONE {
             self.consume_tail(conn, tail);
         }
         self.go_on(conn, Readable::Unknown);
     }
+}
+
+/// Opens received bytes, of which the first `plain` are opened already, and offers them to the protocol.
+/// `None` if nothing is left, or the connection has ended.
+fn offer<P: Protocol, B: ByteStage>(
+    conn: ConnId,
+    bytes: &mut [u8],
+    plain: usize,
+    stage: &mut B,
+    protocol: &mut P,
+    state: &mut P::State,
+    out: &mut Outbox,
+) -> Option<Rest> {
+    let opened = match stage.open(conn, bytes, plain) {
+        Ok(opened) => opened,
+        Err(reason) => {
+            out.drop_waiting(conn);
+            out.close(conn, reason);
+            return None;
+        }
+    };
+    if opened.answers {
+        out.schedule_flush(conn);
+    }
+    let mut start = 0;
+    if opened.plain > 0 {
+        start = protocol.received(conn, state, &mut bytes[..opened.plain], out);
+        out.conns[conn].flags.clear(Flag::Resumed);
+    }
+    let is_left = start < opened.len && out.conns[conn].state == State::Open;
+    is_left.then(|| Rest { start, end: opened.len, plain: opened.plain - start })
 }

@@ -5,12 +5,13 @@ use std::mem;
 use nix::errno::Errno;
 
 use super::Shard;
+use crate::byte_stage::ByteStage;
 use crate::conn::id::ConnId;
 use crate::conn::{Flag, State};
 use crate::protocol::Protocol;
 use crate::ring::{Op, OpKind, Ring, SendData};
 
-impl<R: Ring, P: Protocol> Shard<R, P> {
+impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
     /// Sends the bytes that this turn queued, and takes the connections that it closed one step further.
     pub(super) fn flush(&mut self) {
         let mut dirty = mem::take(&mut self.out.dirty);
@@ -19,7 +20,7 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
             slot.flags.clear(Flag::Dirty);
             match slot.state {
                 State::Open => self.send(conn),
-                State::Closing if slot.queue.is_empty() => self.finish(conn),
+                State::Closing if slot.queue.is_empty() => self.send_last(conn),
                 State::Closing => self.send(conn),
                 State::Terminating => self.terminate(conn),
                 State::Free | State::Reserved | State::Lingering => {}
@@ -36,9 +37,29 @@ impl<R: Ring, P: Protocol> Shard<R, P> {
         if slot.in_flight.has(OpKind::Send) {
             return;
         }
-        let socket = slot.socket;
-        if let Some(data) = self.out.sends.take(&mut slot.queue) {
+        let (socket, sends) = (slot.socket, &mut self.out.sends);
+        let mut queued = 0;
+        let piece = self.stage.take(conn, || {
+            let data = sends.take(&mut slot.queue)?;
+            queued = data.len();
+            Some(data)
+        });
+        if let Some(data) = piece {
+            slot.queue.replace(queued, data.len());
             self.push(conn, OpKind::Send, Op::Send { socket, data, at: 0 });
+        }
+    }
+
+    /// Everything that was queued is sent: sends what the byte stage ends the connection with, then FIN.
+    fn send_last(&mut self, conn: ConnId) {
+        match self.stage.end(conn) {
+            Some(data) => {
+                let slot = &mut self.out.conns[conn];
+                slot.queue.replace(0, data.len());
+                let socket = slot.socket;
+                self.push(conn, OpKind::Send, Op::Send { socket, data, at: 0 });
+            }
+            None => self.finish(conn),
         }
     }
 

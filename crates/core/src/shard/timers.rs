@@ -1,6 +1,7 @@
 //! Timers that expire.
 
 use super::Shard;
+use crate::byte_stage::ByteStage;
 use crate::conn::id::ConnId;
 use crate::conn::{CloseReason, State};
 use crate::outbox::Outbox;
@@ -11,7 +12,7 @@ use crate::ring::Ring;
 /// memory, and the allocator keeps what a burst of it took.
 const EXPIRED_MAX: usize = 256;
 
-impl<R: Ring, P: Protocol> Shard<R, P> {
+impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
     /// Tells the protocol which timers have expired, a slice of the connections at a time.
     pub(super) fn expire(&mut self) {
         for _ in 0..EXPIRED_MAX {

@@ -8,7 +8,7 @@ use murre_core::{CloseReason, ConnId, ShardConfig};
 
 use crate::client::{Client, until_answered, until_ended};
 use crate::echo::{Ask, Echo, Mail, frame, large, some_echo};
-use crate::world::{Read, Setup, World, everywhere, simulated};
+use crate::world::{Read, Setup, World, everywhere, everywhere_plain, simulated};
 
 /// All bytes queued before a close arrive, although the peer keeps sending.
 #[test]
@@ -35,7 +35,7 @@ fn a_close_sends_what_is_queued_first() {
 /// waits for its responses.
 #[test]
 fn a_close_while_the_peer_half_closes_loses_nothing() {
-    everywhere(&Setup { seeds: 200, ..Setup::default() }, Echo::default, |world| {
+    everywhere_plain(&Setup { seeds: 200, ..Setup::default() }, Echo::default, |world| {
         let mut client = Client::new(world);
         client.say(&large(world.rng.u32(20_000..60_000)));
         world.until("it is said", |world| {

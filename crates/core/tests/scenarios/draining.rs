@@ -7,12 +7,12 @@ use murre_core::{CloseReason, ShardConfig};
 
 use crate::client::{Client, until_answered, until_ended};
 use crate::echo::{Echo, Mail, large, some_echo};
-use crate::world::{Read, Setup, everywhere, simulated};
+use crate::world::{Read, Setup, everywhere, everywhere_plain, simulated};
 
 /// A drained shard sends all peers the rest of their responses, then the end; then it stops.
 #[test]
 fn everybody_leaves_with_all_answers() {
-    everywhere(&Setup::default(), Echo::default, |world| {
+    everywhere_plain(&Setup::default(), Echo::default, |world| {
         let mut clients: Vec<Client> = (0..20).map(|_| Client::new(world)).collect();
         for client in &mut clients {
             client.say(&some_echo(&mut world.rng, 100));

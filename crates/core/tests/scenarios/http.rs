@@ -9,7 +9,7 @@ use crate::app::{
     understand,
 };
 use crate::client::{Client, until_ended};
-use crate::world::{Read, Setup, World, everywhere, simulated};
+use crate::world::{Read, Setup, World, everywhere, everywhere_plain, simulated};
 
 /// Steps until the client has read `count` responses, and returns them.
 fn responses(world: &mut World<Server>, client: &mut Client, count: usize) -> Vec<(u16, Vec<u8>)> {
@@ -407,7 +407,7 @@ fn large_answers_keep_their_order() {
 /// A drain answers the arriving requests with `Connection: close`, and closes idle connections.
 #[test]
 fn a_drain_answers_what_is_arriving() {
-    everywhere(&setup(), serve_patiently, |world| {
+    everywhere_plain(&setup(), serve_patiently, |world| {
         let (mut idle, mut asking) = (Client::new(world), Client::new(world));
         idle.say_bytes(&get(5));
         responses(world, &mut idle, 1);

@@ -7,7 +7,7 @@ use murre_core::{CloseReason, Serve, ServeLimits, ServeMail};
 
 use crate::app::{App, Server, body, get, limits, serve, serve_patiently, setup, understand};
 use crate::client::{Client, until_ended};
-use crate::world::{Read, Setup, World, everywhere, simulated};
+use crate::world::{Read, Setup, World, everywhere, everywhere_plain, simulated};
 
 /// A client whose request for `path` the shard has received.
 fn ask(world: &mut World<Server>, path: &str) -> Client {
@@ -57,7 +57,7 @@ fn the_answer_comes_later() {
 /// the end.
 #[test]
 fn asking_before_the_answer_ends_the_connection() {
-    everywhere(&setup(), serve_patiently, |world| {
+    everywhere_plain(&setup(), serve_patiently, |world| {
         let mut client = ask(world, "/later");
         let received = world.shard.counters().bytes_in.get();
         client.say_bytes(&get(10));

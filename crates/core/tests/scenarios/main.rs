@@ -6,6 +6,7 @@ mod app;
 mod client;
 mod echo;
 mod network;
+mod records;
 mod tcp;
 mod watched;
 mod world;

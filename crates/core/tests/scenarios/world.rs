@@ -9,11 +9,14 @@ use fastrand::Rng;
 use murre_core::host::{self, Descriptors, Io, Wanted};
 use murre_core::ring::sim::{Faults, SimConfig, SimNet, SimRing};
 use murre_core::ring::{KernelRing, Ring, RingConfig};
-use murre_core::{Counters, Held, Listener, Mailbox, Outbox, Protocol, Shard, ShardConfig};
+use murre_core::{
+    ByteStage, Counters, Held, Listener, Mailbox, Outbox, Protocol, Shard, ShardConfig,
+};
 
 pub(crate) use murre_core::ring::sim::{Peer, Read};
 
 use crate::network::Network;
+use crate::records::{Recorded, Records};
 use crate::tcp::TcpNet;
 use crate::watched::{Drained, Watched};
 
@@ -55,6 +58,20 @@ impl Default for Setup {
     }
 }
 
+impl Setup {
+    fn simulation(&self, seed: u64) -> SimConfig {
+        SimConfig {
+            seed,
+            faults: if seed.is_multiple_of(4) { Faults::none() } else { self.faults },
+            listening: self.listening,
+            buffers: self.buffers,
+            buffer_bytes: self.buffer_bytes,
+            socket_bytes: self.socket_bytes,
+            ..SimConfig::default()
+        }
+    }
+}
+
 /// A shard on any ring.
 pub(crate) trait AnyShard<P: Protocol> {
     fn turn(&mut self);
@@ -66,7 +83,7 @@ pub(crate) trait AnyShard<P: Protocol> {
     fn held(&self) -> Held;
 }
 
-impl<R: Ring, P: Protocol> AnyShard<P> for Shard<R, Watched<P>> {
+impl<R: Ring, P: Protocol, B: ByteStage> AnyShard<P> for Shard<R, Watched<P>, B> {
     fn turn(&mut self) {
         self.turn().expect("the ring works");
     }
@@ -112,17 +129,7 @@ const TURNS_MAX: usize = 100_000;
 
 impl<P: Drained + 'static> World<P> {
     pub(crate) fn simulated(setup: &Setup, seed: u64, protocol: P) -> Self {
-        let faults = if seed.is_multiple_of(4) { Faults::none() } else { setup.faults };
-        let config = SimConfig {
-            seed,
-            faults,
-            listening: setup.listening,
-            buffers: setup.buffers,
-            buffer_bytes: setup.buffer_bytes,
-            socket_bytes: setup.socket_bytes,
-            ..SimConfig::default()
-        };
-        let ring = SimRing::new(&config).expect("a waker");
+        let ring = SimRing::new(&setup.simulation(seed)).expect("a waker");
         let watched = Watched::new(protocol, false, setup.buffers);
         World::on(ring.net(), ring, watched, &setup.shard, seed)
     }
@@ -140,6 +147,26 @@ impl<P: Drained + 'static> World<P> {
         World {
             shard: Box::new(Shard::new(ring, watched, shard)),
             net: Box::new(net.clone()),
+            sim: Some(net),
+            rng: Rng::with_seed(seed ^ 0x5EED),
+            idle: Duration::from_millis(1),
+        }
+    }
+
+    /// The same behind a record layer.
+    fn recorded(setup: &Setup, seed: u64, protocol: P) -> Self {
+        let ring = SimRing::new(&setup.simulation(seed)).expect("a waker");
+        let watched = Watched::new(protocol, false, setup.buffers);
+        let net = ring.net();
+        fastrand::seed(seed);
+        World {
+            shard: Box::new(Shard::with_byte_stage(
+                ring,
+                Records::default(),
+                watched,
+                &setup.shard,
+            )),
+            net: Box::new(Recorded::new(Box::new(net.clone()))),
             sim: Some(net),
             rng: Rng::with_seed(seed ^ 0x5EED),
             idle: Duration::from_millis(1),
@@ -252,8 +279,19 @@ impl<P: Drained + 'static> World<P> {
     }
 }
 
-/// Runs a scenario on the simulated ring, seed after seed, and then on every ring of this kernel.
+/// Runs a scenario on the simulated ring, seed after seed, without and with a record layer, and then on
+/// every ring of this kernel.
 pub(crate) fn everywhere<P: Drained + 'static>(
+    setup: &Setup,
+    protocol: impl Fn() -> P,
+    scenario: impl Fn(&mut World<P>),
+) {
+    recorded(setup, &protocol, &scenario);
+    everywhere_plain(setup, &protocol, &scenario);
+}
+
+/// [`everywhere`] without a record layer, for a scenario that counts the bytes of the sockets.
+pub(crate) fn everywhere_plain<P: Drained + 'static>(
     setup: &Setup,
     protocol: impl Fn() -> P,
     scenario: impl Fn(&mut World<P>),
@@ -271,6 +309,19 @@ pub(crate) fn simulated<P: Drained + 'static>(
     for seed in murre_testing::seeds(setup.seeds) {
         named(&format!("simulated, SEED={seed}"), || {
             run(World::simulated(setup, seed, protocol()), &scenario);
+        });
+    }
+}
+
+/// Runs a scenario on the simulated ring behind a record layer, which neither side notices.
+pub(crate) fn recorded<P: Drained + 'static>(
+    setup: &Setup,
+    protocol: impl Fn() -> P,
+    scenario: impl Fn(&mut World<P>),
+) {
+    for seed in murre_testing::seeds(setup.seeds) {
+        named(&format!("behind a record layer, SEED={seed}"), || {
+            run(World::recorded(setup, seed, protocol()), &scenario);
         });
     }
 }
