@@ -18,7 +18,8 @@ work=$(mktemp --directory)
 # The commit of the record is taken at the start, because the tree may change meanwhile.
 [[ ! ${RECORD:-} ]] || commit=$(git describe --always --abbrev=40 --dirty)
 
-step() { printf '\n== %s\n' "$*"; }
+# Prints the title of a step, behind the minutes and seconds since the script began.
+step() { printf '\n== %d:%02d %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*"; }
 
 fail() {
     printf 'FAILED: %s\n' "$*" >&2
