@@ -21,8 +21,10 @@ pub struct ProxyHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProxyHeaderError;
 
-/// Largest size of a header in bytes: addresses and some hundred bytes of extensions are usual.
-pub const HEADER_BYTES_MAX: usize = 2048;
+/// Largest size of a header in bytes. Addresses and some hundred bytes of extensions are usual, but a
+/// certificate of the client or a token may be among them. HAProxy cannot send more than one of its
+/// buffers, which has this size (`tune.bufsize`).
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 
 /// Section 2.2: no HTTP request begins like this, and no line of version 1.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";

@@ -58,9 +58,11 @@ fn examples() {
     v6[32..].copy_from_slice(&[0xc3, 0x50, 0x1f, 0x90]);
     // An ALPN and 100 bytes of padding.
     let tlvs = [&b"\x01\0\x02h2\x04\0\x64"[..], &[0; 100]].concat();
+    let certificate = [&b"\x20\x1f\x40"[..], &[0; 8000]].concat();
     for (header, from) in [
         (binary(0x21, 0x11, &v4), Some("203.0.113.7:50000")),
         (binary(0x21, 0x11, &[&v4[..], &tlvs].concat()), Some("203.0.113.7:50000")),
+        (binary(0x21, 0x11, &[&v4[..], &certificate].concat()), Some("203.0.113.7:50000")),
         (binary(0x21, 0x21, &v6), Some("[2001:db8::7]:50000")),
         (binary(0x21, 0x21, &[&v6[..], &tlvs].concat()), Some("[2001:db8::7]:50000")),
         (binary(0x21, 0x31, &[b'/'; 216]), None),
