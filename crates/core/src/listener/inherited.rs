@@ -53,6 +53,9 @@ impl Listener {
     fn from_inherited(fd: OwnedFd) -> io::Result<Self> {
         let listens = getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false);
         let streams = matches!(getsockopt(&fd, sockopt::SockType), Ok(SockType::Stream));
+        if !listens || !streams {
+            return Err(not_a_listener(&fd));
+        }
         let address: Option<SockaddrStorage> = getsockname(fd.as_raw_fd()).ok();
         let path = match address.as_ref().and_then(SockaddrLike::family) {
             Some(AddressFamily::Inet | AddressFamily::Inet6) => {
@@ -67,9 +70,6 @@ impl Listener {
             }
             _ => return Err(not_a_listener(&fd)),
         };
-        if !listens || !streams {
-            return Err(not_a_listener(&fd));
-        }
         fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
         // On a socket that does not block, io_uring's accept does not wait either.
         let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
@@ -82,4 +82,37 @@ fn not_a_listener(fd: &OwnedFd) -> io::Error {
     let fd = fd.as_raw_fd();
     let problem = format!("descriptor {fd} is not a listening stream socket (ListenStream=)");
     io::Error::new(io::ErrorKind::InvalidInput, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
+
+    use super::*;
+
+    /// Listening sockets of TCP and Unix are taken; the error for any other descriptor names it.
+    #[test]
+    fn only_listeners_are_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let connected = TcpStream::connect(listener.local_addr().expect("bound")).expect("room");
+        let name = format!("murre-inherited-{}", process::id());
+        let address = SocketAddr::from_abstract_name(name);
+        let unix = UnixListener::bind_addr(&address.expect("short")).expect("a new name");
+        for taken in [OwnedFd::from(listener), unix.into()] {
+            Listener::from_inherited(taken).expect("it listens");
+        }
+        for wrong in [
+            OwnedFd::from(connected),
+            UdpSocket::bind("127.0.0.1:0").expect("a port").into(),
+            UnixDatagram::unbound().expect("a socket").into(),
+            UnixStream::pair().expect("a pair").0.into(),
+            std::fs::File::open("/dev/null").expect("there").into(),
+        ] {
+            let named = format!("descriptor {} is not a listening stream", wrong.as_raw_fd());
+            let error = Listener::from_inherited(wrong).expect_err("it does not listen");
+            assert!(error.to_string().starts_with(&named), "{error}");
+        }
+    }
 }
