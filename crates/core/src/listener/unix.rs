@@ -1,6 +1,6 @@
 //! Unix sockets, and the files that name them.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -28,6 +28,7 @@ impl Listener {
     }
 
     fn try_bind_unix(path: &Path) -> io::Result<Self> {
+        let _held = hold_folder(path)?;
         let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         let address = UnixAddr::new(path)?;
         if let Err(errno) = bind(fd.as_raw_fd(), &address) {
@@ -47,6 +48,23 @@ impl Listener {
     }
 }
 
+/// Locks the folder of `path` while a server binds its socket there, or removes it. Without the lock, of
+/// two servers that replace a third one's socket, the later would remove the socket of the earlier; a
+/// socket that is bound but does not listen yet would look left behind, too. A folder that this process
+/// cannot open or lock stays unlocked.
+///
+/// # Errors
+/// `EADDRINUSE` if another server holds the lock.
+pub(super) fn hold_folder(path: &Path) -> io::Result<Option<File>> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) else { return Ok(None) };
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => Err(Errno::EADDRINUSE.into()),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
 /// Whether the file at `path` is a socket that no process listens on any more.
 fn is_left_behind(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
@@ -63,6 +81,8 @@ pub(super) fn file(path: &Path) -> io::Result<(u64, u64)> {
 mod tests {
     use std::env;
     use std::process;
+    use std::sync::Barrier;
+    use std::thread;
     use std::time::Duration;
 
     use super::*;
@@ -96,6 +116,37 @@ mod tests {
         fs::write(&path, "text").expect("room");
         assert_eq!(in_use(), io::ErrorKind::AddrInUse);
         assert!(Listener::bind_unix(&folder.join("x".repeat(120))).is_err(), "too long a path");
+        fs::remove_dir_all(&folder).expect("there");
+    }
+
+    /// Of several servers that start at one moment, one gets the path and can be reached at it, whether
+    /// or not a killed server has left its socket there.
+    #[test]
+    fn one_server_of_several_gets_the_path() {
+        let folder = env::temp_dir().join(format!("murre-servers-{}", process::id()));
+        fs::create_dir_all(&folder).expect("room");
+        for round in 0..100 {
+            let path = folder.join(round.to_string());
+            if round % 2 == 0 {
+                drop(std::os::unix::net::UnixListener::bind(&path).expect("a new path"));
+            }
+            let start = Barrier::new(4);
+            let bind = || {
+                start.wait();
+                Listener::try_bind_unix(&path)
+            };
+            let bound: Vec<_> = thread::scope(|scope| {
+                let servers = [(); 4].map(|()| scope.spawn(bind));
+                servers
+                    .into_iter()
+                    .filter_map(|server| server.join().expect("no panic").ok())
+                    .collect()
+            });
+            assert_eq!(bound.len(), 1, "round {round}");
+            UnixStream::connect(&path).expect("it listens");
+            drop(bound);
+            assert!(!path.exists(), "round {round}");
+        }
         fs::remove_dir_all(&folder).expect("there");
     }
 }
