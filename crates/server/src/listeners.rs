@@ -53,10 +53,13 @@ fn take_data(inherited: Vec<InheritedListener>) -> Result<Vec<Listener>, Failure
     Ok(inherited.into_iter().map(|socket| socket.listener).collect())
 }
 
-fn bind_data(listen: &[Listen]) -> Result<Vec<Listener>, Failure> {
+fn bind_data(listen_at: &[Listen]) -> Result<Vec<Listener>, Failure> {
     let mut all = Vec::new();
-    for listen in listen {
+    for listen in listen_at {
         let bound = match listen {
+            Listen::Address(address) if leaves_ipv4(*address, listen_at) => {
+                Listener::bind_ipv6(address.port()).map(|one| vec![one])
+            }
             Listen::Address(address) => Listener::bind(*address).map(|one| vec![one]),
             Listen::AllAddresses(port) => Listener::bind_all(*port).map(|one| vec![one]),
             Listen::Unix(path) => Listener::bind_unix(path).map(|one| vec![one]),
@@ -71,6 +74,19 @@ fn bind_data(listen: &[Listen]) -> Result<Vec<Listener>, Failure> {
         }
     }
     Ok(all)
+}
+
+/// Whether `address` is `[::]` and `all` has an IPv4 address with the same port. On Linux a socket at `[::]`
+/// takes IPv4 connections, too (ipv6(7), `IPV6_V6ONLY`), so the other address would be in use.
+fn leaves_ipv4(address: SocketAddr, all: &[Listen]) -> bool {
+    let shares = |listen: &Listen| match listen {
+        Listen::Address(SocketAddr::V4(other)) => other.port() == address.port(),
+        _ => false,
+    };
+    address.is_ipv6()
+        && address.ip().is_unspecified()
+        && address.port() != 0
+        && all.iter().any(shares)
 }
 
 fn bind_admin(listen: &Listen) -> Result<TcpListener, Failure> {
@@ -138,6 +154,26 @@ mod tests {
         assert_eq!(inherited(LISTENERS_MAX).expect("no more").len(), LISTENERS_MAX);
         let refused = inherited(LISTENERS_MAX + 1).expect_err("too many");
         assert!(refused.to_string().contains("they are 9, 8 at most"), "{refused}");
+    }
+
+    /// `[::]` leaves IPv4 to an address with the same port, whichever is listed first.
+    #[test]
+    fn both_families_at_one_port() {
+        let listen = |text: &str| Listen::Address(text.parse().expect("an address"));
+        for (all, leaves) in [
+            (["[::]:80", "0.0.0.0:80"], true),
+            (["127.0.0.1:80", "[::]:80"], true),
+            (["[::]:80", "0.0.0.0:81"], false),
+            (["[::]:80", "[::1]:80"], false),
+            (["[::]:0", "0.0.0.0:0"], false),
+        ] {
+            let all = all.map(listen);
+            let found = all.iter().any(|one| match one {
+                Listen::Address(address) => leaves_ipv4(*address, &all),
+                _ => false,
+            });
+            assert_eq!(found, leaves, "{all:?}");
+        }
     }
 
     /// A name is listened at by all of its addresses that the machine has; any other error counts.

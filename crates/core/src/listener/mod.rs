@@ -73,6 +73,15 @@ impl Listener {
         })
     }
 
+    /// Listens on a TCP port of all IPv6 addresses, and leaves those of IPv4 to another socket.
+    ///
+    /// # Errors
+    /// As for [`bind`](Listener::bind).
+    pub fn bind_ipv6(port: u16) -> io::Result<Self> {
+        let ipv6 = |fd: &OwnedFd| setsockopt(fd, sockopt::Ipv6V6Only, &true);
+        Self::bind_tcp((Ipv6Addr::UNSPECIFIED, port).into(), ipv6)
+    }
+
     fn bind_tcp(
         address: SocketAddr,
         options: impl FnOnce(&OwnedFd) -> nix::Result<()>,
@@ -140,6 +149,7 @@ impl Listener {
 impl Drop for Socket {
     fn drop(&mut self) {
         if let (Some(path), Origin::Made { file: Some(made) }) = (&self.path, &self.origin)
+            && let Ok(_held) = retry(RETRY_MAX, is_in_use, || unix::hold_folder(path))
             && unix::file(path).is_ok_and(|there| there == *made)
         {
             // If it cannot be removed, the next server at this path replaces it.
@@ -167,7 +177,7 @@ impl AsFd for Listener {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{IpAddr, TcpListener, TcpStream};
     use std::sync::mpsc;
     use std::thread;
 
@@ -212,6 +222,21 @@ mod tests {
         ] {
             listener.give_up_after(span).expect("a socket");
             assert_eq!(accepted(), (true, milliseconds));
+        }
+    }
+
+    /// A listener of all IPv6 addresses leaves IPv4 to another at the same port.
+    #[test]
+    fn all_addresses_by_two_sockets() {
+        let ipv4 = Listener::bind((Ipv4Addr::UNSPECIFIED, 0).into()).expect("a port");
+        let port = ipv4.address().expect("bound").port();
+        match Listener::bind_ipv6(port) {
+            Ok(_ipv6) => {
+                for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+                    TcpStream::connect((address, port)).expect("one listens");
+                }
+            }
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EAFNOSUPPORT), "no IPv6"),
         }
     }
 
