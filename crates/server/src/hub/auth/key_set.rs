@@ -23,6 +23,7 @@ struct Jwk {
     kid: Option<Box<str>>,
     #[serde(rename = "use")]
     usage: Option<String>,
+    key_ops: Option<Vec<String>>,
     alg: Option<String>,
     crv: Option<String>,
     n: Option<String>,
@@ -56,7 +57,10 @@ pub(super) fn keys(file: &[u8]) -> Result<Vec<Key>, String> {
 
 /// Parses a key; `None` if the server does not support its kind.
 fn key(jwk: Jwk) -> Result<Option<Key>, String> {
-    if jwk.usage.as_deref().is_some_and(|usage| usage != "sig") {
+    let verifies = |ops: &Vec<String>| ops.iter().any(|op| op == "verify");
+    if jwk.usage.as_deref().is_some_and(|usage| usage != "sig")
+        || jwk.key_ops.as_ref().is_some_and(|ops| !verifies(ops))
+    {
         return Ok(None);
     }
     let is_for = |algorithms: &[&str]| match jwk.alg.as_deref() {

@@ -121,8 +121,10 @@ fn keys_are_tried_in_turn() {
 #[test]
 fn other_sets() {
     let mut others = set();
+    others[0]["key_ops"] = json!(["verify"]);
     others.extend([
         json!({"kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB"}),
+        json!({"kty": "RSA", "key_ops": ["encrypt", "wrapKey"], "n": "AQAB", "e": "AQAB"}),
         json!({"kty": "EC", "crv": "P-384", "x": "AA", "y": "AA"}),
         json!({"kty": "RSA", "alg": "PS256", "n": "AQAB", "e": "AQAB"}),
         json!({"kty": "of another kind"}),
