@@ -95,7 +95,7 @@ fn asked(
     hub: &Hub,
 ) -> Result<(String, Option<Position>, Cors), Response> {
     let cors = Cors::of(request, origins).ok_or_else(Cors::refused)?;
-    let Query { mut channels, position } =
+    let Query { mut channels, position, .. } =
         Query::read(request).map_err(|why| rejection(why, &cors))?;
     let (Some(channel), true) = (channels.pop(), channels.is_empty()) else {
         let why = "a poll is of one channel: /poll?topic=A&position=E-N";

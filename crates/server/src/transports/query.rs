@@ -1,6 +1,8 @@
 //! The query of a request for a stream or a poll. A parameter that cannot be read is an error, and
 //! never taken for absent.
 
+use std::borrow::Cow;
+
 use murre_codec::http::Request;
 use murre_router::channels::{Position, Start};
 use percent_encoding::percent_decode_str;
@@ -15,6 +17,9 @@ pub(super) struct Query {
     /// The channels, each once, in the order of their first mention.
     pub(super) channels: Vec<String>,
     pub(super) position: Option<Position>,
+    /// The last `lastEventId`, in which polyfills of `EventSource` send the id, because a header
+    /// field would need a preflight.
+    last_event_id: Option<String>,
 }
 
 impl Query {
@@ -44,14 +49,19 @@ impl Query {
                         return Err(WireError::new(Code::BadCommand, "`position` is given twice"));
                     }
                 }
+                _ if key.eq_ignore_ascii_case("lastEventId") => {
+                    // An id that is not UTF-8 is malformed also after the lossy conversion.
+                    let id = percent_decode_str(value).decode_utf8_lossy().into_owned();
+                    read.last_event_id = Some(id);
+                }
                 _ => {}
             }
         }
         Ok(read)
     }
 
-    /// The start of a stream in each of its channels, from the last event id of the client. A
-    /// stream of one channel may start at `position` instead.
+    /// The start of a stream in each of its channels, from the last event id of the client: in the
+    /// header field, or else in the query. A stream of one channel may start at `position` instead.
     ///
     /// # Errors
     /// The query of a stream of several channels has a `position`.
@@ -63,12 +73,12 @@ impl Query {
             let why = "`position` is for a stream of one channel; others have Last-Event-ID";
             return Err(WireError::new(Code::BadCommand, why));
         }
-        let Some(last) = request.header("last-event-id") else {
+        let in_query = || self.last_event_id.as_deref().map(Cow::Borrowed);
+        let in_field = request.header("last-event-id").map(String::from_utf8_lossy);
+        let Some(last) = in_field.or_else(in_query) else {
             let start = self.position.map_or(Start::Head, Start::After);
             return Ok(vec![start; self.channels.len()]);
         };
-        // An id that is not UTF-8 is malformed also after the lossy conversion.
-        let last = String::from_utf8_lossy(last);
         let start = |channel: &String| event_id::start(&last, channel, self.channels.len());
         Ok(self.channels.iter().map(start).collect())
     }
@@ -79,5 +89,5 @@ const POSITION: &str = "`position` is EPOCH-OFFSET, as `position` of an answer h
 /// Decodes a value of a query (URL standard, section 5.1).
 fn decoded(value: &str) -> Option<String> {
     let spaced = value.replace('+', " ");
-    percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+    percent_decode_str(&spaced).decode_utf8().ok().map(Cow::into_owned)
 }

@@ -174,10 +174,13 @@ impl Asked {
     }
 }
 
-/// The head of a stream.
+/// The head of a stream. Its fields keep proxies from holding events back: those that compress skip
+/// an answer that says `no-transform` (RFC 9111 section 5.2.2.6), and nginx does not buffer one that
+/// says `X-Accel-Buffering: no`.
 fn head(length: Length, cors: &Cors) -> Response {
     let head = Response { content_type: "text/event-stream", length, ..Response::text(200, "") };
-    cors.add_to(head.with("Cache-Control", "no-store").with("X-Accel-Buffering", "no"))
+    let head = head.with("Cache-Control", "no-store, no-transform");
+    cors.add_to(head.with("X-Accel-Buffering", "no"))
 }
 
 /// A comment that shows a proxy that a silent connection is alive.

@@ -69,6 +69,11 @@ fn ids_of_events() {
             assert_eq!((name, recovered), (json!("subscribed"), json!(false)), "{target} {last:?}");
         }
     }
+    // Nor is an id in the query.
+    for query in ["lastEventId=garbage", "lastEventId=%ff", "lastEventId=0"] {
+        let mut events = Events::open(&server, &format!("/sse?topic=a&{query}"), None);
+        assert_eq!(events.next().expect("an event").data["recovered"], false, "{query}");
+    }
     // A valid id is recovered.
     let mut events = Events::open(&server, "/sse?topic=a", Some(&good.to_string()));
     assert_eq!(events.next().expect("an event").data["recovered"], true);
