@@ -5,10 +5,16 @@ use std::borrow::Cow;
 use murre_codec::http::Request;
 use percent_encoding::percent_decode_str;
 
-/// The token of a request: `Authorization: Bearer TOKEN`, or else `?token=TOKEN`.
+/// The token of a request: `Authorization: Bearer TOKEN`, or else `?token=TOKEN`. Beside the field with
+/// the token may be others, such as the credentials for a proxy; two tokens are none that is valid.
 pub(crate) fn token<'b>(request: &Request<'b, '_>) -> Option<Cow<'b, str>> {
+    let mut bearers = request.headers_named("authorization").filter_map(bearer);
+    let bearer = match (bearers.next(), bearers.next()) {
+        (Some(_), Some(_)) => Some(&b""[..]),
+        (one, _) => one,
+    };
     // Bytes that are not UTF-8 are replaced, which never makes a valid token of them.
-    let bearer = request.header("authorization").and_then(bearer).map(String::from_utf8_lossy);
+    let bearer = bearer.map(String::from_utf8_lossy);
     let query = || Some(percent_decode_str(request.query("token")?).decode_utf8_lossy());
     bearer.or_else(query)
 }
@@ -43,6 +49,8 @@ mod tests {
             ("/ws", "Authorization: Basic eDp5\r\n", None),
             ("/ws", "Authorization: Bearer\r\n", Some("")),
             ("/ws", "Authorization: Bearertoken\r\n", None),
+            ("/ws", "Authorization: Basic eDp5\r\nAuthorization: Bearer a\r\n", Some("a")),
+            ("/ws?token=b", "Authorization: Bearer a\r\nAuthorization: Bearer a\r\n", Some("")),
         ] {
             let head = format!("GET {target} HTTP/1.1\r\nHost: murre\r\n{field}\r\n");
             let mut fields = http::fields();
