@@ -1,6 +1,6 @@
 //! Tests of services: the choice of responders, and the results of requests.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::matrix::SHARDS;
@@ -73,7 +73,15 @@ fn requests_that_fail() {
     let mut quick = request.clone();
     quick["timeout"] = json!(100);
     assert_eq!(asker.error(quick), "timeout");
-    worker.hear();
+    // A late reply does not answer a later request, even if that has the id of the former.
+    let late = worker.hear();
+    asker.say(json!({"action": "request", "service": "slow", "data": 3, "id": 77}));
+    let next = worker.hear();
+    let reply =
+        |to: &Value| json!({"action": "reply", "request": to["request"], "data": to["data"]});
+    assert_eq!(worker.error(reply(&late)), "unknown_request");
+    worker.say(reply(&next));
+    assert_eq!(asker.hear()["data"], 3);
 
     asker.say(json!({"action": "request", "service": "slow", "data": 2, "id": 2}));
     worker.hear();

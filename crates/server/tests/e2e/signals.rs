@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::server::{CLOSE, PATIENCE, Server, TEXT, frame};
+use crate::server::{CLOSE, PATIENCE, Server, TEXT, frame, murre};
 
 /// SIGHUP, SIGUSR1 and SIGUSR2 are logged and change nothing, before the drain and during it.
 #[test]
@@ -31,6 +33,26 @@ fn other_signals_change_nothing() {
     for signal in others {
         let told = log.iter().filter(|line| line.contains(signal.as_str()));
         assert_eq!(told.filter(|line| line.contains("ignored")).count(), 2, "{signal}: {log:?}");
+    }
+}
+
+/// A server that gets SIGTERM while it starts ends, whenever the signal comes.
+#[test]
+fn a_signal_during_the_start_is_not_lost() {
+    for milliseconds in [0, 1, 2, 5, 10, 20, 50, 100] {
+        let mut command = murre();
+        command.args(["serve", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]);
+        let mut child = command.stderr(Stdio::null()).spawn().expect("the binary starts");
+        thread::sleep(Duration::from_millis(milliseconds));
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("it is not waited for");
+        let began = Instant::now();
+        while child.try_wait().expect("it is ours").is_none() {
+            if began.elapsed() > PATIENCE {
+                child.kill().expect("it is ours");
+                panic!("it runs on after a signal {milliseconds} ms after its start");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

@@ -209,6 +209,27 @@ fn polls_wait_for_what_is_new() {
     assert_eq!(ask("/poll").0, 400);
 }
 
+/// Two polls of one client at one position, as retries make them, get the same answer; a poll whose
+/// client has gone takes nothing from the next.
+#[test]
+fn polls_at_one_position_are_answered_alike() {
+    let server = server();
+    let position = Position::now(&server, "kept:p");
+    let poll = || {
+        let mut client = server.connect();
+        let target = format!("/poll?topic=kept:p&position={position}");
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: m\r\n\r\n").as_bytes());
+        client
+    };
+    let (gone, mut first, mut second) = (poll(), poll(), poll());
+    drop(gone);
+    Client::of(&server).publish("kept:p", json!("a"));
+    let [first, second, later] =
+        [first.answer(), second.answer(), poll().answer()].map(|answer| answer.body);
+    assert!(first == second && second == later, "{}", String::from_utf8_lossy(&first));
+    assert!(String::from_utf8_lossy(&first).contains("\"data\":\"a\""));
+}
+
 /// A stream has one chunk for each event, and a date in its head. A client of HTTP/1.0, which has
 /// no chunks, gets the events alone until the connection ends.
 #[test]

@@ -79,6 +79,18 @@ fn a_token_names_its_key() {
     assert!(BadToken::KeyId.sentence().contains("`kid`"));
 }
 
+/// Keys of two kinds may have one `kid`: the algorithm of the token chooses between them.
+#[test]
+fn keys_of_two_kinds_share_a_name() {
+    let mut set = set()[..2].to_vec();
+    set.iter_mut().for_each(|key| key["kid"] = json!("shared"));
+    let keys = keys(&set).expect("they are keys");
+    for algorithm in [Algorithm::RS256, Algorithm::ES256] {
+        let token = signed_as(algorithm, Some("shared"), b"");
+        assert_eq!(verify(&keys, &token, NOW).map(|_| ()), Ok(()), "{algorithm:?}");
+    }
+}
+
 /// A key with `alg` serves only that algorithm, and a key without a `kid` is tried if no `kid`
 /// fits.
 #[test]
