@@ -250,7 +250,7 @@ fn a_verdict_of_a_search_is_about_its_greatest_step() {
 
 /// Shows that each mistake has its exit code and a line that names it.
 #[test]
-fn what_cannot_be_done_is_said() {
+fn errors_name_their_cause() {
     for (arguments, code, why) in [
         ("--dir /nowhere", 1, "cannot read the records in /nowhere/records"),
         ("verdict --run r1 /nowhere", 1, "cannot read /nowhere"),

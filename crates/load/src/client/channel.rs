@@ -152,17 +152,17 @@ mod tests {
     fn messages_are_read_whatever_else_they_hold() {
         type Any<'a> = ServerMessage<'a, u64>;
         let read = |text: &'static str| Any::read(text.as_bytes()).expect(text);
-        let heard = read(
+        let message = read(
             r#"{"id":7,"recovered":true,"more":[{}],"position":{"offset":3,"epoch":4294967295},
                 "identifier":"a\"b","type":"subscribed"}"#,
         );
-        assert_eq!((&heard.kind[..], &heard.identifier[..]), ("subscribed", "a\"b"));
-        assert_eq!((heard.id, heard.recovered), (Some(7), Some(true)));
-        assert_eq!(heard.position, Some(Position { epoch: u32::MAX, offset: 3 }));
-        let heard = read(r#"{"type":"publication","identifier":"a","offset":9,"data":5}"#);
-        assert_eq!((heard.data, heard.offset), (Some(5), Some(9)));
-        let heard = read(r#"{"type":"error","code":"too_many","message":"no \"more\""}"#);
-        assert_eq!((&heard.code[..], &heard.message[..]), ("too_many", "no \"more\""));
+        assert_eq!((&message.kind[..], &message.identifier[..]), ("subscribed", "a\"b"));
+        assert_eq!((message.id, message.recovered), (Some(7), Some(true)));
+        assert_eq!(message.position, Some(Position { epoch: u32::MAX, offset: 3 }));
+        let message = read(r#"{"type":"publication","identifier":"a","offset":9,"data":5}"#);
+        assert_eq!((message.data, message.offset), (Some(5), Some(9)));
+        let message = read(r#"{"type":"error","code":"too_many","message":"no \"more\""}"#);
+        assert_eq!((&message.code[..], &message.message[..]), ("too_many", "no \"more\""));
         assert!(read("{}").kind.is_empty());
         for wrong in ["", "[]", r#"{"data":"5"}"#, r#"{"type":5}"#, "{}{}"] {
             assert!(Any::read(wrong.as_bytes()).is_err(), "{wrong}");

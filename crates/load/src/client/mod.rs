@@ -29,10 +29,10 @@ pub(crate) trait Client {
     const CLOSES: bool = false;
 
     /// Whether another connection takes the place of one that departs.
-    const RETURNS: bool = false;
+    const REPLACES: bool = false;
 
     /// Whether the connections are killed and come back in the phases of `storm`.
-    const COMES_BACK: bool = false;
+    const RECONNECTS: bool = false;
 
     /// A connection is made. The client calls [`Context::ready`] when it is ready.
     fn connected(&mut self, ctx: &mut Context<'_>) -> Self::State;

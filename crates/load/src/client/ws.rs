@@ -22,10 +22,10 @@ pub(crate) trait WsScenario {
     const READY_WHEN_OPEN: bool = true;
 
     /// Whether another connection takes the place of one that departs.
-    const RETURNS: bool = false;
+    const REPLACES: bool = false;
 
     /// Whether the connections are killed and come back in the phases of `storm`.
-    const COMES_BACK: bool = false;
+    const RECONNECTS: bool = false;
 
     /// The WebSocket is open.
     fn open(&mut self, state: &mut Self::State, ctx: &mut Context<'_>);
@@ -190,8 +190,8 @@ impl<T: WsScenario> WsClient<T> {
 impl<T: WsScenario> Client for WsClient<T> {
     type State = State<T::State>;
     const CLOSES: bool = true;
-    const RETURNS: bool = T::RETURNS;
-    const COMES_BACK: bool = T::COMES_BACK;
+    const REPLACES: bool = T::REPLACES;
+    const RECONNECTS: bool = T::RECONNECTS;
 
     fn connected(&mut self, ctx: &mut Context<'_>) -> Self::State {
         let key = key(self.seed, ctx.id.index());

@@ -129,7 +129,7 @@ impl<C: Client> Fleet<C> {
     }
 
     /// Opens all connections that are due, without a bound: that is the storm.
-    fn come_back(&mut self, out: &mut Outbox) {
+    fn reconnect(&mut self, out: &mut Outbox) {
         self.resume_at = None;
         while let Some(tries) = self.reconnects.as_mut().and_then(|back| back.due(out.now())) {
             let opened = self.open(out);
@@ -277,7 +277,7 @@ impl<C: Client> Protocol for Fleet<C> {
                 self.score.hold(out.now());
                 self.handle_all(out, C::begin);
             }
-            Order::Phase(phase) if C::COMES_BACK => self.phase(phase, out),
+            Order::Phase(phase) if C::RECONNECTS => self.phase(phase, out),
             Order::Phase(_) => self.score.phase(out.now(), false),
             // The turn follows.
             Order::Wake => {}
@@ -298,11 +298,11 @@ impl<C: Client> Protocol for Fleet<C> {
     }
 
     fn turn(&mut self, out: &mut Outbox) {
-        if self.stage == Stage::Connecting || (C::RETURNS && self.stage == Stage::Holding) {
+        if self.stage == Stage::Connecting || (C::REPLACES && self.stage == Stage::Holding) {
             self.connect(out);
         }
         if self.reconnects.is_some() {
-            self.come_back(out);
+            self.reconnect(out);
         }
         self.handle_all(out, C::turn);
     }

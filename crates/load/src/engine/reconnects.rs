@@ -129,7 +129,7 @@ mod tests {
 
     /// Shows the pauses of one connection without a span, and that those with one are shorter.
     #[test]
-    fn who_missed_tries_again_later_and_later() {
+    fn a_failed_connection_tries_again_later_and_later() {
         let start = Instant::now();
         let mut reconnects = Reconnects::new(0, Duration::ZERO, start, 7);
         let mut now = start;

@@ -26,24 +26,13 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 6] = [
-        Fault::Refused,
-        Fault::Handshake,
-        Fault::Timeout,
-        Fault::Lost,
-        Fault::Garbled,
-        Fault::Wrong,
-    ];
+    pub(crate) const ALL: [Fault; 6] = {
+        use Fault::*;
+        [Refused, Handshake, Timeout, Lost, Garbled, Wrong]
+    };
 
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Fault::Refused => "refused",
-            Fault::Handshake => "handshake",
-            Fault::Timeout => "timeout",
-            Fault::Lost => "lost",
-            Fault::Garbled => "garbled",
-            Fault::Wrong => "wrong",
-        }
+        ["refused", "handshake", "timeout", "lost", "garbled", "wrong"][self as usize]
     }
 }
 
@@ -148,7 +137,7 @@ pub(crate) struct Score {
     epoch: Instant,
     /// When the hold phase began; times before it are not kept.
     holding: Option<Instant>,
-    /// When each act began.
+    /// When each phase began.
     phases: Vec<Micros>,
     /// Connections that fail try again, so a failure is not a fault.
     retrying: bool,
@@ -217,11 +206,11 @@ impl Score {
         if let Some(micros) = self.lasted(due, now) {
             add(&self.tally.response_us, micros as i64);
             self.times.latency.saturating_record(micros);
-            // The newest act that is older than the time.
+            // The newest phase that is older than the time.
             let (now, time) = (self.micros(now), Duration::from_micros(micros));
-            let act = self.phases.iter().rposition(|&began| now.since(began) >= time);
-            if let Some(act) = act {
-                self.times.phases[act].saturating_record(micros);
+            let phase = self.phases.iter().rposition(|&began| now.since(began) >= time);
+            if let Some(phase) = phase {
+                self.times.phases[phase].saturating_record(micros);
             }
         }
     }
@@ -233,7 +222,7 @@ impl Score {
             let micros = after.as_micros() as u64;
             add(&self.tally.response_us, micros as i64);
             self.times.latency.saturating_record(micros);
-            self.weigh(bytes);
+            self.count_bytes(bytes);
         }
     }
 
@@ -243,7 +232,7 @@ impl Score {
     }
 
     /// Counts the bytes of a message.
-    pub(crate) fn weigh(&self, bytes: usize) {
+    pub(crate) fn count_bytes(&self, bytes: usize) {
         if self.holding.is_some() {
             add(&self.tally.message_bytes, bytes as i64);
         }
@@ -322,10 +311,10 @@ mod tests {
         assert!((9_990_000..=10_010_000).contains(&latency.max()), "{}", latency.max());
     }
 
-    /// Shows that what is answered late counts where it was asked for, and that shards' acts are
+    /// Shows that what is answered late counts where it was asked for, and that shards' phases are
     /// put together one by one.
     #[test]
-    fn a_time_belongs_to_the_act_in_which_it_was_due() {
+    fn a_time_belongs_to_the_phase_in_which_it_was_due() {
         let start = Instant::now();
         let at = |millis: u64| start + Duration::from_millis(millis);
         let mut score = Score::new(start);
@@ -348,7 +337,7 @@ mod tests {
     /// Shows when one that did not make it is counted as what, and that a wrong answer is never
     /// forgiven.
     #[test]
-    fn who_tries_again_is_not_at_fault() {
+    fn a_connection_that_is_tried_again_is_no_fault() {
         let mut score = Score::new(Instant::now());
         score.missed(Fault::Refused, "");
         score.phase(Instant::now(), true);

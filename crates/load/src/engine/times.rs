@@ -12,7 +12,7 @@ pub(crate) struct Times {
     pub(crate) over: Histogram<u64>,
     /// Of the pings of connections beside.
     pub(crate) beside: Histogram<u64>,
-    /// The same as `latency`, of each act: where there are several.
+    /// The same as `latency`, of each phase: where there are several.
     pub(crate) phases: Vec<Histogram<u64>>,
 }
 
@@ -27,8 +27,8 @@ impl Times {
         for (own, other) in own.into_iter().zip([&other.latency, &other.over, &other.beside]) {
             own.add(other).expect("histograms with the same bounds");
         }
-        let acts = self.phases.len().max(other.phases.len());
-        self.phases.resize_with(acts, empty_histogram);
+        let phases = self.phases.len().max(other.phases.len());
+        self.phases.resize_with(phases, empty_histogram);
         for (own, other) in self.phases.iter_mut().zip(&other.phases) {
             own.add(other).expect("histograms with the same bounds");
         }

@@ -10,7 +10,7 @@ use crate::engine::orders::Order;
 /// The mailboxes of all workers.
 pub(crate) struct Wakeups {
     mailboxes: OnceLock<Vec<Arc<Mailbox<Order>>>>,
-    /// A wakeup is sent and not taken yet: another one would say nothing new.
+    /// A wakeup is sent and not taken yet: another one is not needed.
     sent: Box<[AtomicBool]>,
 }
 

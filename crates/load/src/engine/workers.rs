@@ -137,7 +137,7 @@ pub(crate) fn start<P: Scored>(
         let mut shard = match set_up(config, make, score) {
             Ok(shard) => shard,
             Err(error) => {
-                // The main thread waits for this word.
+                // The main thread waits for this.
                 let _ = sender.send(Err(error));
                 return Times::none();
             }

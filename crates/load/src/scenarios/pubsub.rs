@@ -118,16 +118,16 @@ impl PubSub {
     }
 
     fn handle(&mut self, state: &mut State, text: &[u8], ctx: &mut Context<'_>) {
-        let Some(heard) = ServerMessage::<'_, Message<'_>>::parse(text, ctx) else { return };
-        match (&heard.kind[..], state.stage) {
-            ("publication", _) => match heard.data {
-                Some(data) if data.identifier == heard.identifier => {
+        let Some(message) = ServerMessage::<'_, Message<'_>>::parse(text, ctx) else { return };
+        match (&message.kind[..], state.stage) {
+            ("publication", _) => match message.data {
+                Some(data) if data.identifier == message.identifier => {
                     self.received(state, &data, text.len(), ctx);
                 }
                 _ => ctx.fail(Fault::Wrong, "a publication of another identifier"),
             },
             ("subscribed", Stage::Subscribing)
-                if is_number(&heard.identifier, self.identifier(state.place)) =>
+                if is_number(&message.identifier, self.identifier(state.place)) =>
             {
                 state.stage = Stage::Subscribed;
                 ctx.clear_timer();
@@ -140,7 +140,7 @@ impl PubSub {
                     ctx.clear_timer();
                 }
             }
-            _ => heard.unexpected(ctx),
+            _ => message.unexpected(ctx),
         }
     }
 

@@ -108,11 +108,16 @@ impl Cursor {
 }
 
 impl Quotes {
-    fn subscribed(&self, page: &mut Page, heard: &ServerMessage<'_, Quote>, ctx: &mut Context<'_>) {
-        let channel = channel_of(&heard.identifier).filter(|&channel| shows(page.first, channel));
+    fn subscribed(
+        &self,
+        page: &mut Page,
+        message: &ServerMessage<'_, Quote>,
+        ctx: &mut Context<'_>,
+    ) {
+        let channel = channel_of(&message.identifier).filter(|&channel| shows(page.first, channel));
         match channel.map(|channel| &mut page.cursors[channel]) {
             Some(cursor) if *cursor == Cursor::Unsubscribed => *cursor = Cursor::Subscribed,
-            _ => return heard.unexpected(ctx),
+            _ => return message.unexpected(ctx),
         }
         page.subscribed += 1;
         if page.subscribed == SHOWN + 1 {
@@ -124,20 +129,20 @@ impl Quotes {
     fn quoted(
         &mut self,
         page: &mut Page,
-        heard: &ServerMessage<'_, Quote>,
+        message: &ServerMessage<'_, Quote>,
         bytes: usize,
         ctx: &mut Context<'_>,
     ) {
-        let quote = heard.data.as_ref();
-        let found = channel_of(&heard.identifier)
+        let quote = message.data.as_ref();
+        let found = channel_of(&message.identifier)
             .and_then(|channel| Some((channel, quote?.number(channel)?)));
         let Some((channel, number)) = found else {
-            let detail = format_args!("{quote:?} in {}", heard.identifier);
+            let detail = format_args!("{quote:?} in {}", message.identifier);
             return ctx.fail(Fault::Wrong, detail);
         };
         let before = page.cursors[channel];
         if !page.cursors[channel].advance(number) {
-            let detail = format_args!("number {number} of {} after {before:?}", heard.identifier);
+            let detail = format_args!("number {number} of {} after {before:?}", message.identifier);
             return ctx.fail(Fault::Wrong, detail);
         }
         let now = Instant::now();
@@ -145,7 +150,7 @@ impl Quotes {
         if latest.is_none_or(|(last, _)| last < number) {
             *latest = Some((number, now));
         }
-        // One that another page has heard the next of already has no first to compare with.
+        // Where another page has a later number already, there is no first one to compare with.
         match *latest {
             Some((last, at)) if last == number => {
                 ctx.score.arrived(now.saturating_duration_since(at), bytes);
@@ -169,12 +174,12 @@ impl WsScenario for Quotes {
 
     fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut Context<'_>) {
         let Some(text) = state.buffer.text(&piece, ctx) else { return };
-        let Some(heard) = ServerMessage::<'_, Quote>::parse(&text, ctx) else { return };
+        let Some(message) = ServerMessage::<'_, Quote>::parse(&text, ctx) else { return };
         let page = state.page.as_mut().expect("there since it is open");
-        match &heard.kind[..] {
-            "subscribed" => self.subscribed(page, &heard, ctx),
-            "publication" => self.quoted(page, &heard, text.len(), ctx),
-            _ => heard.unexpected(ctx),
+        match &message.kind[..] {
+            "subscribed" => self.subscribed(page, &message, ctx),
+            "publication" => self.quoted(page, &message, text.len(), ctx),
+            _ => message.unexpected(ctx),
         }
     }
 

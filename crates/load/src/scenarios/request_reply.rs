@@ -102,20 +102,20 @@ impl WsScenario for RequestReply {
 
     fn message(&mut self, state: &mut State, piece: Piece<'_>, ctx: &mut Context<'_>) {
         let Some(text) = state.buffer.text(&piece, ctx) else { return };
-        let Some(heard) = ServerMessage::<'_, Response<'_>>::parse(&text, ctx) else { return };
+        let Some(message) = ServerMessage::<'_, Response<'_>>::parse(&text, ctx) else { return };
         let number = u64::from(state.round);
-        let data = match heard.data {
-            Some(ref data) if heard.kind == "response" && state.waiting => data,
-            _ => return heard.unexpected(ctx),
+        let data = match message.data {
+            Some(ref data) if message.kind == "response" && state.waiting => data,
+            _ => return message.unexpected(ctx),
         };
-        let own = (heard.id, &heard.service[..]) == (Some(number), SERVICE)
+        let own = (message.id, &message.service[..]) == (Some(number), SERVICE)
             && (data.request, data.timestamp) == (number, state.timestamp);
         if !own || data.address.is_empty() {
             let detail = format_args!("{data:?} for request {number} of {}", state.timestamp);
             return ctx.fail(Fault::Wrong, detail);
         }
         let now = ctx.out.now();
-        ctx.score.weigh(text.len());
+        ctx.score.count_bytes(text.len());
         ctx.score.answered(state.due, now);
         state.waiting = false;
         state.round = state.round.wrapping_add(1);

@@ -95,7 +95,7 @@ pub(crate) struct Storm {
 impl WsScenario for Storm {
     type State = ();
     const READY_WHEN_OPEN: bool = false;
-    const COMES_BACK: bool = true;
+    const RECONNECTS: bool = true;
 
     fn open(&mut self, _: &mut (), ctx: &mut Context<'_>) {
         let payload = payload(self.seed, ctx.id, 0);

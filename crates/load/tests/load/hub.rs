@@ -24,11 +24,11 @@ pub(crate) enum Mistake {
     /// A recovery leaves out one of the missed publications.
     HalfRecovered,
     /// The server has none of the missed publications any more.
-    Forgetful,
+    NoHistory,
     /// Subscriptions have no start position, and begin late.
     LateSubscription,
     /// An unsubscribed connection still gets publications.
-    Zombie,
+    StaysSubscribed,
     /// A response belongs to another request.
     WrongResponse,
     /// Every `subscribe` is refused, or gets no answer.
@@ -147,7 +147,7 @@ impl Hub {
             "subscribe" if self.mistake == Mistake::Silent => return,
             "subscribe" => return self.subscribe(&mut state, number, stream, command),
             "unsubscribe" => {
-                if self.mistake != Mistake::Zombie {
+                if self.mistake != Mistake::StaysSubscribed {
                     let channel = state.channels.get_mut(identifier).expect("subscribed to");
                     channel.members.retain(|(member, _)| *member != number);
                 }
@@ -201,8 +201,8 @@ impl Hub {
         }
         if recovering {
             assert_eq!(command["position"]["epoch"], 7);
-            answer["recovered"] = json!(self.mistake != Mistake::Forgetful);
-            if self.mistake != Mistake::Forgetful {
+            answer["recovered"] = json!(self.mistake != Mistake::NoHistory);
+            if self.mistake != Mistake::NoHistory {
                 missed.start = command["position"]["offset"].as_u64().expect("our client") as usize;
             }
         }

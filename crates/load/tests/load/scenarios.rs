@@ -63,9 +63,9 @@ fn a_sample_pings_and_all_stay() {
 /// Shows that a lost connection, or a wrong response, fails the run if it happens between the
 /// storms.
 #[test]
-fn a_storm_loses_nobody_who_stayed() {
+fn a_storm_loses_no_connection_that_stays() {
     let storm = "storm --conns 10 --sample 0.9 --every 100ms --duration 1s --timeout 500ms";
-    fails(storm, Mistake::Goodbye, "more connections failed");
+    fails(storm, Mistake::CloseFrame, "more connections failed");
     fails(storm, Mistake::WrongByte, "wrong: ");
 }
 
@@ -125,9 +125,9 @@ fn a_lost_connection_is_found() {
 
 /// Shows that a close frame during the run is a lost connection, with the server's reason.
 #[test]
-fn a_goodbye_of_the_server_is_a_loss() {
+fn a_close_frame_of_the_server_is_a_loss() {
     for scenario in [UPPER, IDLE, ECHO] {
-        let record = fails(scenario, Mistake::Goodbye, "1001 going away");
+        let record = fails(scenario, Mistake::CloseFrame, "1001 going away");
         assert_eq!(record["lost"], 1, "{scenario}");
     }
 }
@@ -187,7 +187,7 @@ fn the_record_is_appended_to_a_file() {
 /// Shows the exit codes and the advice of the error messages: 2 for wrong arguments, 1 for limits
 /// of the machine.
 #[test]
-fn what_cannot_be_run_is_said_before_the_run() {
+fn errors_before_the_run_say_what_to_do() {
     let address = server::start(Mistake::None);
     let says = |arguments: &str, code: i32, what: &str| {
         let ended = run(arguments);

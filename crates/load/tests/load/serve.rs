@@ -87,15 +87,16 @@ fn every_scenario_passes() {
 /// Shows two small storms: all closed connections return and get answers, and those that stayed get
 /// answers in every phase; only these count in the latency.
 #[test]
-fn who_was_killed_comes_back() {
+fn killed_connections_reconnect() {
     let record = passes(
         "storm --conns 40 --sample 0.1 --every 100ms --duration 300ms --jitter 300ms --shards 3",
     );
     let phases: Vec<_> = record["phases"].as_array().expect("phases").iter().collect();
-    let names: Vec<_> = phases.iter().map(|act| act["phase"].as_str().expect("a name")).collect();
+    let names: Vec<_> =
+        phases.iter().map(|phase| phase["phase"].as_str().expect("a name")).collect();
     assert_eq!(names, ["quiet", "kill", "return", "quiet", "kill", "return", "quiet"]);
     let of_stayers =
-        phases.iter().map(|act| act["latency_us"]["count"].as_u64().expect("a number"));
+        phases.iter().map(|phase| phase["latency_us"]["count"].as_u64().expect("a number"));
     assert_eq!(of_stayers.sum::<u64>(), record["latency_us"]["count"].as_u64().expect("a number"));
     assert_eq!(record["storm"]["stayed"], 4);
     assert_eq!(record["storm"]["storms"].as_array().map(Vec::len), Some(2));

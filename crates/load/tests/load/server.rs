@@ -28,7 +28,7 @@ pub(crate) enum Mistake {
     /// Every upgrade is refused.
     NoUpgrade,
     /// A WebSocket closes with a close frame instead of the answer.
-    Goodbye,
+    CloseFrame,
 }
 
 /// Starts the server, on all of 127.0.0.0/8. It runs until the test process ends.
@@ -148,7 +148,7 @@ impl Peer {
             Mistake::Short => drop(body.pop()),
             Mistake::Dropped => return Err(ErrorKind::ConnectionReset.into()),
             Mistake::Silent => return Ok(None),
-            Mistake::Goodbye => {
+            Mistake::CloseFrame => {
                 let mut close = Vec::new();
                 encode::write_close(&mut close, CloseCode::Away, "going away", None);
                 return (&self.stream).write_all(&close).map(|()| None);

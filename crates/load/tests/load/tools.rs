@@ -9,7 +9,7 @@ use crate::{Ended, command, run};
 /// Shows that an annotated line keeps its fields and gets the fields of its origin, and that a line
 /// which is not a JSON object is refused.
 #[test]
-fn lines_of_other_programs_are_stamped() {
+fn lines_of_other_programs_are_annotated() {
     let annotate = |lines: &'static str| {
         let mut tool = command("annotate")
             .stdin(Stdio::piped())
@@ -62,7 +62,7 @@ fn memory_is_weighed_against_a_baseline() {
 
 /// Shows that each error has its exit code, and a line that names the cause.
 #[test]
-fn what_cannot_be_done_is_said() {
+fn errors_name_their_cause() {
     let own = format!("memory --pid {} --conns 1 --baseline /nowhere", std::process::id());
     for (arguments, code, why) in [
         (&own[..], 1, "cannot read /nowhere"),

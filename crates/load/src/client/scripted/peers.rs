@@ -97,7 +97,7 @@ impl ScriptedPeers {
 
     // ---- one connection ----
 
-    fn go_on(&mut self, id: ConnId, state: &mut State, out: &mut Outbox) {
+    fn advance(&mut self, id: ConnId, state: &mut State, out: &mut Outbox) {
         let scripts = Arc::clone(&self.scripts);
         let script = scripts.script(state.script);
         state.waits = false;
@@ -157,7 +157,7 @@ impl ScriptedPeers {
         let step = scripts.script(state.script).steps.get(state.step as usize);
         if matches!(step, Some(Step::Expect(wanted)) if *wanted == reply) {
             state.step += 1;
-            self.go_on(id, state, out);
+            self.advance(id, state, out);
         }
         // A close frame is answered by closing.
         if let Reply::Close(_) = reply {
@@ -225,7 +225,7 @@ impl Protocol for ScriptedPeers {
         let mut state = State { script: self.scripts.begin(self.visited), ..State::default() };
         self.visited += 1;
         if self.open {
-            self.go_on(id, &mut state, out);
+            self.advance(id, &mut state, out);
         } else {
             out.abort(id, CloseReason::Finished);
         }
@@ -273,7 +273,7 @@ impl Protocol for ScriptedPeers {
             self.otherwise(state, "the server did not reply or close in time");
             out.abort(id, CloseReason::Finished);
         } else {
-            self.go_on(id, state, out);
+            self.advance(id, state, out);
         }
     }
 

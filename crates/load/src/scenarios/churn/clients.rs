@@ -22,7 +22,7 @@ pub(crate) struct Churn {
     setup: ClientSetup,
     shared: Arc<Shared>,
     subscribers: Vec<Subscriber>,
-    /// Seats without a connection, the longest free at the end.
+    /// Subscribers without a connection, the longest free at the end.
     free: Vec<u32>,
     publisher: Option<ConnId>,
     begun: Option<Instant>,
@@ -31,7 +31,7 @@ pub(crate) struct Churn {
     unanswered: u32,
     finishing: bool,
     /// All subscribers of this worker have everything; the score is told once.
-    settled: bool,
+    complete: bool,
 }
 
 /// The state of one connection.
@@ -64,7 +64,7 @@ impl Churn {
             published: 0,
             unanswered: 0,
             finishing: false,
-            settled: false,
+            complete: false,
             args,
             setup,
         }
@@ -125,17 +125,17 @@ impl Churn {
 
     /// Handles a message to a subscriber.
     fn handle(&mut self, place: u32, text: &[u8], ctx: &mut Context<'_>) {
-        let Some(heard) = ServerMessage::<'_, Data>::parse(text, ctx) else { return };
+        let Some(message) = ServerMessage::<'_, Data>::parse(text, ctx) else { return };
         let (channel, stage) = (self.subscriber(place).channel, self.subscriber(place).stage);
-        if heard.identifier != self.identifier(channel) {
-            return heard.unexpected(ctx);
+        if message.identifier != self.identifier(channel) {
+            return message.unexpected(ctx);
         }
-        match (&heard.kind[..], &heard.data, stage) {
+        match (&message.kind[..], &message.data, stage) {
             ("publication", Some(data), Stage::Subscribed | Stage::Unsubscribing) => {
-                self.publication(place, (data, heard.offset), ctx);
+                self.publication(place, (data, message.offset), ctx);
             }
             ("subscribed", _, Stage::Subscribing) => {
-                let (kept, answer) = (self.is_kept(channel), (heard.position, heard.recovered));
+                let (kept, answer) = (self.is_kept(channel), (message.position, message.recovered));
                 let sent = self.shared.sent(channel).load(Ordering::Acquire);
                 let subscriber = &mut self.subscribers[place as usize];
                 match subscriber.subscribed(kept, answer, sent, &self.shared.counts) {
@@ -151,19 +151,19 @@ impl Churn {
                 self.subscriber(place).stage = Stage::Resting;
                 self.rest(place, ctx);
             }
-            _ => heard.unexpected(ctx),
+            _ => message.unexpected(ctx),
         }
     }
 
     /// Handles a message to the publisher.
     fn answered(&mut self, text: &[u8], ctx: &mut Context<'_>) {
-        let Some(heard) = ServerMessage::<'_, Data>::parse(text, ctx) else { return };
+        let Some(message) = ServerMessage::<'_, Data>::parse(text, ctx) else { return };
         let asked = self.published - u64::from(self.unanswered);
-        if heard.kind != "published" || self.unanswered == 0 {
-            return heard.unexpected(ctx);
+        if message.kind != "published" || self.unanswered == 0 {
+            return message.unexpected(ctx);
         }
-        if heard.id.is_none_or(|id| id >= self.published) {
-            let detail = format_args!("answer {:?} for {asked}", heard.id);
+        if message.id.is_none_or(|id| id >= self.published) {
+            let detail = format_args!("answer {:?} for {asked}", message.id);
             return ctx.fail(Fault::Wrong, detail);
         }
         self.unanswered -= 1;
@@ -201,16 +201,16 @@ impl Churn {
     }
 
     /// After the last publication: checks whether all subscribers of this worker have everything.
-    fn settle(&mut self, score: &mut Score) {
-        if self.settled || !self.finishing || !self.shared.over.load(Ordering::Acquire) {
+    fn check_complete(&mut self, score: &mut Score) {
+        if self.complete || !self.finishing || !self.shared.over.load(Ordering::Acquire) {
             return;
         }
         let shared = &self.shared;
-        self.settled = self.subscribers.iter().all(|subscriber| {
+        self.complete = self.subscribers.iter().all(|subscriber| {
             subscriber.stage == Stage::Subscribed
                 && subscriber.run.has_all(shared.sent(subscriber.channel).load(Ordering::Acquire))
         });
-        if self.settled {
+        if self.complete {
             score.forget(1);
         }
     }
@@ -219,7 +219,7 @@ impl Churn {
 impl WsScenario for Churn {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
-    const RETURNS: bool = true;
+    const REPLACES: bool = true;
 
     fn open(&mut self, state: &mut State, ctx: &mut Context<'_>) {
         if self.setup.worker == 0 && self.publisher.is_none() {
@@ -285,12 +285,12 @@ impl WsScenario for Churn {
 
     fn turn(&mut self, output: &mut Output<'_>) {
         self.publish(output);
-        self.settle(output.score);
+        self.check_complete(output.score);
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        if self.finishing && !self.settled {
-            return Some(Instant::now() + SETTLE_EVERY);
+        if self.finishing && !self.complete {
+            return Some(Instant::now() + CHECK_EVERY);
         }
         self.due()
     }
@@ -318,7 +318,7 @@ impl WsScenario for Churn {
 }
 
 /// How often to look whether the other shards are done publishing.
-const SETTLE_EVERY: Duration = Duration::from_millis(10);
+const CHECK_EVERY: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -330,7 +330,7 @@ mod tests {
     /// Shows that no subscriber is forgotten, that the shard with the publisher has one less, and which
     /// channels are kept.
     #[test]
-    fn seats_are_spread_over_shards_and_topics() {
+    fn subscribers_are_spread_over_workers_and_channels() {
         let idle = Span { from: 0.1, to: 0.2 };
         let shared = OnceLock::new();
         let args = Args { idle, channels: 4, kept: Some(1), rate: 100.0, shared };

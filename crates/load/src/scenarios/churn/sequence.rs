@@ -3,7 +3,7 @@
 /// The numbers that a subscriber must receive next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sequence {
-    /// The number of the next publication, once one was heard.
+    /// The number of the next publication, once one was received.
     pub(super) next: Option<u64>,
     /// Publications before it subscribed: the first that it receives is at most this one, and it missed
     /// those below.

@@ -116,7 +116,7 @@ impl Fanout {
         let due = Micros(of_channel.slot(number).due.load(Ordering::Relaxed));
         let now = Instant::now();
         let score = &mut *ctx.score;
-        score.weigh(bytes);
+        score.count_bytes(bytes);
         if of_channel.delivered(number) {
             score.over(due, now);
             self.over(channel);
@@ -143,9 +143,9 @@ impl Fanout {
     /// Handles a message to a subscriber.
     fn handle(&mut self, channel: u32, state: &mut State, text: &[u8], ctx: &mut Context<'_>) {
         let Some(number) = state.next else {
-            let Some(heard) = ServerMessage::<'_, &str>::parse(text, ctx) else { return };
-            if heard.kind != "subscribed" || heard.identifier != identifier(channel) {
-                return heard.unexpected(ctx);
+            let Some(message) = ServerMessage::<'_, &str>::parse(text, ctx) else { return };
+            if message.kind != "subscribed" || message.identifier != identifier(channel) {
+                return message.unexpected(ctx);
             }
             let of_channel = self.shared.channel(channel);
             of_channel.members.fetch_add(1, Ordering::Relaxed);
@@ -155,15 +155,15 @@ impl Fanout {
         };
         let published = self.shared.channel(channel).published.load(Ordering::Acquire);
         if number >= published || !self.texts.was_right(text, channel, number) {
-            let Some(heard) = ServerMessage::<'_, &str>::parse(text, ctx) else { return };
-            if heard.kind != "publication" {
-                return heard.unexpected(ctx);
+            let Some(message) = ServerMessage::<'_, &str>::parse(text, ctx) else { return };
+            if message.kind != "publication" {
+                return message.unexpected(ctx);
             }
             if number >= published {
                 return ctx
                     .fail(Fault::Wrong, "a publication that was not published, or one twice");
             }
-            if let Err(why) = self.texts.check(text, &heard, channel, number) {
+            if let Err(why) = self.texts.check(text, &message, channel, number) {
                 return ctx.fail(Fault::Wrong, why);
             }
         }
@@ -200,8 +200,8 @@ impl WsScenario for Fanout {
         match state.role {
             Role::Subscriber { channel } => self.handle(channel, state, &text, ctx),
             Role::Publisher(_) | Role::Beside => {
-                if let Some(heard) = ServerMessage::<'_, IgnoredAny>::parse(&text, ctx) {
-                    heard.unexpected(ctx);
+                if let Some(message) = ServerMessage::<'_, IgnoredAny>::parse(&text, ctx) {
+                    message.unexpected(ctx);
                 }
             }
         }
@@ -322,7 +322,7 @@ mod tests {
     /// Shows that all shards together have each role as often as asked, that publishers take
     /// their channels in turns, and that what is due is due once.
     #[test]
-    fn every_connection_has_a_role_and_every_topic_a_publisher() {
+    fn every_connection_has_a_role_and_every_channel_a_publisher() {
         let settings = settings();
         let wakeups = Wakeups::new(4);
         let shared = Arc::new(settings.shared(wakeups));

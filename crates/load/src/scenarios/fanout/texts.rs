@@ -39,29 +39,29 @@ impl Texts {
         &self.text
     }
 
-    /// Whether a message is that of publication `number` of the channel which was found to be right last.
-    pub(super) fn was_right(&self, message: &[u8], channel: u32, number: u64) -> bool {
-        (self.right.1, self.right.2) == (channel, number) && self.right.0 == message
+    /// Whether a text is that of publication `number` of the channel which was found to be right last.
+    pub(super) fn was_right(&self, text: &[u8], channel: u32, number: u64) -> bool {
+        (self.right.1, self.right.2) == (channel, number) && self.right.0 == text
     }
 
-    /// Checks that a message, read as `heard`, is publication `number` of the channel; the error says what it
-    /// is instead.
+    /// Checks that a text, read as `message`, is publication `number` of the channel; the error says what it is
+    /// instead.
     pub(super) fn check(
         &mut self,
-        message: &[u8],
-        heard: &ServerMessage<'_, &str>,
+        text: &[u8],
+        message: &ServerMessage<'_, &str>,
         channel: u32,
         number: u64,
     ) -> Result<(), String> {
         let expected = self.data(channel, number);
         // Without the quotes: its letters need no escapes.
         let expected = &expected[1..expected.len() - 1];
-        let got = heard.data.unwrap_or_default();
-        if heard.identifier != identifier(channel) || got != expected {
+        let got = message.data.unwrap_or_default();
+        if message.identifier != identifier(channel) || got != expected {
             let difference = Difference { expected: expected.as_bytes(), got: got.as_bytes() };
-            return Err(format!("of {}, publication {number}: {difference}", heard.identifier));
+            return Err(format!("of {}, publication {number}: {difference}", message.identifier));
         }
-        self.right = (message.to_owned(), channel, number);
+        self.right = (text.to_owned(), channel, number);
         Ok(())
     }
 }
@@ -101,10 +101,10 @@ mod tests {
             format!(r#"{{"type":"publication","identifier":"{identifier}","data":{data}}}"#)
         };
         let mut texts = Texts::new(128);
-        let is = |texts: &mut Texts, message: &str, channel, number| {
-            let heard = ServerMessage::read(message.as_bytes()).expect("JSON");
-            texts.was_right(message.as_bytes(), channel, number)
-                || texts.check(message.as_bytes(), &heard, channel, number).is_ok()
+        let is = |texts: &mut Texts, text: &str, channel, number| {
+            let message = ServerMessage::read(text.as_bytes()).expect("JSON");
+            texts.was_right(text.as_bytes(), channel, number)
+                || texts.check(text.as_bytes(), &message, channel, number).is_ok()
         };
         let data = texts.data(1, 7).to_owned();
         let right = message(1, &data);
