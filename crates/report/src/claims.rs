@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use crate::compare::{self, Measured};
 use crate::figures::{Spread, Unit, chosen};
 use crate::needs::Needs;
-use crate::records::kinds::{Ab, Content};
+use crate::records::kinds::{Ab, kind};
 use crate::records::{OURS, Place, Records, Run, is_ours};
 use crate::values::{connect_seconds, faults};
 
@@ -24,23 +24,11 @@ pub(crate) struct Promise {
 }
 
 /// The sections of SPECIFICATION.md.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Topic {
     Memory,
     Connections,
     Speed,
-}
-
-impl Topic {
-    pub(crate) const ALL: [Topic; 3] = [Topic::Memory, Topic::Connections, Topic::Speed];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Topic::Memory => "memory",
-            Topic::Connections => "connections",
-            Topic::Speed => "speed",
-        }
-    }
 }
 
 /// A published run that is reproduced.
@@ -198,13 +186,9 @@ pub(crate) fn abs_beside<'r>(
     run: &Run,
     label: &str,
 ) -> Vec<(&'r Place, &'r Ab)> {
-    let lines = records.lines.iter();
-    let before = lines.filter(|line| line.place.file == at.file && line.place.line < at.line);
-    let abs = before.filter_map(|line| match &line.content {
-        Content::Ab(ab) => Some((&line.place, ab)),
-        _ => None,
-    });
-    abs.filter(|(_, ab)| ab.label == label && ab.started >= run.started).collect()
+    let abs = records.of(kind!(Ab)).map(|(line, ab)| (&line.place, ab));
+    let before = abs.filter(|(place, _)| place.file == at.file && place.line < at.line);
+    before.filter(|(_, ab)| ab.label == label && ab.started >= run.started).collect()
 }
 
 #[cfg(test)]
@@ -214,6 +198,7 @@ mod tests {
     use super::*;
     use crate::promises::PROMISES;
     use crate::records::Line;
+    use crate::records::kinds::Content;
     use crate::values::user_bytes;
 
     /// Shows on which side of each the border itself is, and how it is said.

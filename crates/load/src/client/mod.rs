@@ -148,6 +148,11 @@ impl Context<'_> {
         self.out.abort(self.id, CloseReason::Finished);
     }
 
+    /// Fails the connection because an answer has the wrong content.
+    pub(crate) fn wrong(&mut self, expected: &[u8], got: &[u8]) {
+        self.fail(Fault::Wrong, Difference { expected, got });
+    }
+
     /// Fails the connection because `what` did not happen in time.
     pub(crate) fn timed_out(&mut self, what: &str) {
         let timeout = self.timeout;

@@ -202,6 +202,11 @@ mod tests {
         Reading { server, slabs: Some(slabs), sockstat: BTreeMap::new() }
     }
 
+    /// The cost of a connection once `full` is reached from empty caches.
+    fn cost(full: Slabs, ends: Ends) -> Memory {
+        between(&reading(0, slabs(0, 0, 0, 0)), &reading(0, full), CONNS, ends)
+    }
+
     /// Shows the sum for both ends on direct descriptors, and that bind buckets are not in it.
     #[test]
     fn half_of_what_two_ends_hold_is_the_servers() {
@@ -222,22 +227,19 @@ mod tests {
     /// direct ones for all of them when we use none.
     #[test]
     fn nodes_belong_to_the_end_that_uses_them() {
-        let before = reading(0, slabs(0, 0, 0, 0));
-        let full = reading(0, slabs(2 * CONNS, 2 * CONNS, CONNS, CONNS));
+        let full = slabs(2 * CONNS, 2 * CONNS, CONNS, CONNS);
         for (client, server, node) in [(Direct, Normal, 0.0), (Normal, Direct, 32.0)] {
             let ends = Ends { client: Some(client), server, ..NORMAL };
-            let memory = between(&before, &full, CONNS, ends);
-            assert_eq!(memory.descriptor_node, node);
+            assert_eq!(cost(full.clone(), ends).descriptor_node, node);
         }
     }
 
     /// Shows that of a cache with other users one object per connection is charged.
     #[test]
     fn other_programs_growth_is_not_charged() {
-        let before = reading(0, slabs(0, 0, 0, 0));
-        let mut after = slabs(2 * CONNS, 2 * CONNS, 0, CONNS);
-        after.0.get_mut("dentry").unwrap().objects += 3 * CONNS;
-        let memory = between(&before, &reading(0, after), CONNS, NORMAL);
+        let mut full = slabs(2 * CONNS, 2 * CONNS, 0, CONNS);
+        full.0.get_mut("dentry").unwrap().objects += 3 * CONNS;
+        let memory = cost(full, NORMAL);
         assert_eq!(memory.socket, 3826.0);
         assert!(memory.total.is_some());
     }
@@ -247,15 +249,14 @@ mod tests {
     /// polls are an error.
     #[test]
     fn a_server_in_epoll_pays_for_its_entries() {
-        let before = reading(0, slabs(0, 0, 0, 0));
-        let mut after = slabs(2 * CONNS, CONNS, 0, CONNS);
-        let memory = between(&before, &reading(0, after.clone()), CONNS, NORMAL);
+        let mut full = slabs(2 * CONNS, CONNS, 0, CONNS);
+        let memory = cost(full.clone(), NORMAL);
         assert_eq!(memory.total, None);
         assert!(table(&memory).contains("just been started"), "{}", table(&memory));
 
-        after.0.get_mut("eventpoll_epi").unwrap().objects += CONNS;
-        after.0.extend([cache(&["eventpoll_pwq"], CONNS, 64.0), cache(&["ep_head"], CONNS, 16.0)]);
-        let memory = between(&before, &reading(0, after), CONNS, NORMAL);
+        full.0.get_mut("eventpoll_epi").unwrap().objects += CONNS;
+        full.0.extend([cache(&["eventpoll_pwq"], CONNS, 64.0), cache(&["ep_head"], CONNS, 16.0)]);
+        let memory = cost(full, NORMAL);
         assert_eq!(memory.wait, 128.0 + 64.0 + 16.0);
         assert_eq!(memory.total, Some(3826.0 + 208.0 + 8.0));
     }
@@ -263,16 +264,13 @@ mod tests {
     /// Shows that of entries of both ends one each is the server's, and none if it has a ring.
     #[test]
     fn a_server_pays_for_its_own_wait_beside_clients_in_epoll() {
-        let before = reading(0, slabs(0, 0, 0, 0));
         let ends = Ends { client_in_epoll: true, ..NORMAL };
         for (entries, polls, wait) in [(2 * CONNS, 0, 128.0 + 64.0 + 16.0), (CONNS, CONNS, 256.0)] {
-            let mut after = slabs(2 * CONNS, polls, 0, CONNS);
-            after.0.get_mut("eventpoll_epi").unwrap().objects += entries;
-            after.0.extend(
-                [("eventpoll_pwq", 64.0), ("ep_head", 16.0)]
-                    .map(|(name, bytes)| cache(&[name], entries, bytes)),
-            );
-            let memory = between(&before, &reading(0, after), CONNS, ends);
+            let mut full = slabs(2 * CONNS, polls, 0, CONNS);
+            full.0.get_mut("eventpoll_epi").unwrap().objects += entries;
+            let entry = [("eventpoll_pwq", 64.0), ("ep_head", 16.0)];
+            full.0.extend(entry.map(|(name, bytes)| cache(&[name], entries, bytes)));
+            let memory = cost(full, ends);
             assert_eq!(memory.wait, wait);
             assert_eq!(memory.total, Some(3826.0 + wait + 8.0));
         }
@@ -325,9 +323,7 @@ mod tests {
     /// Shows that half of one end is never taken for a whole one.
     #[test]
     fn a_remote_server_gets_no_total() {
-        let before = reading(0, slabs(0, 0, 0, 0));
-        let full = reading(0, slabs(CONNS, CONNS, 0, CONNS));
-        let memory = between(&before, &full, CONNS, NORMAL);
+        let memory = cost(slabs(CONNS, CONNS, 0, CONNS), NORMAL);
         assert_eq!(memory.total, None);
         assert!(table(&memory).contains("no total"));
     }

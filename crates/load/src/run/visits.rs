@@ -59,29 +59,24 @@ impl Run {
 
     fn remains(&self, admin: SocketAddr) -> anyhow::Result<Remains> {
         let stats = stats::read(admin)?;
-        let reading = self.job.common.server_pid.map(Reading::take).transpose()?;
-        let slabs = reading.as_ref().and_then(|reading| reading.slabs.as_ref());
-        let caches = slabs.into_iter().flat_map(|slabs| slabs.0.values());
-        let of_sockets = caches
-            .filter_map(|cache| Some((OBJECTS.into_iter().find(|name| cache.is(name))?, cache)));
+        let pid = self.job.common.server_pid;
+        let reading = pid.map(Reading::take).transpose()?;
+        let files =
+            |pid| fs::read_dir(format!("/proc/{pid}/fd")).ok().map(|all| all.count() as u64);
+        let left = ZERO.map(|name| (name.to_owned(), number(&stats, name)));
         let mut remains = Remains {
+            not_zero: left.into_iter().filter(|(_, value)| *value > 0).collect(),
             accepted: number(&stats, "connections_accepted"),
+            files: pid.and_then(files),
             pss_bytes: reading.as_ref().map(|reading| reading.server.pss_bytes),
             ..Remains::default()
         };
-        for (name, cache) in of_sockets {
-            remains.objects.insert(name.to_owned(), cache.objects);
-            remains.slack_objects = remains.slack_objects.max(cache.slack_objects);
-        }
-        for name in ZERO {
-            let value = number(&stats, name);
-            if value > 0 {
-                remains.not_zero.insert(name.to_owned(), value);
+        let slabs = reading.and_then(|reading| reading.slabs);
+        for cache in slabs.iter().flat_map(|slabs| slabs.0.values()) {
+            if let Some(name) = OBJECTS.into_iter().find(|name| cache.is(name)) {
+                remains.objects.insert(name.to_owned(), cache.objects);
+                remains.slack_objects = remains.slack_objects.max(cache.slack_objects);
             }
-        }
-        if let Some(pid) = self.job.common.server_pid {
-            remains.files =
-                fs::read_dir(format!("/proc/{pid}/fd")).ok().map(|all| all.count() as u64);
         }
         Ok(remains)
     }

@@ -10,7 +10,7 @@ use murre_record::Scenario as Kind;
 use serde::Serialize;
 
 use crate::cli::args::Span;
-use crate::client::{Client, Context, Difference, Output, fraction, hash};
+use crate::client::{Client, Context, Output, fraction, hash};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros};
 use crate::engine::workers::{Starting, WorkerConfig};
@@ -137,7 +137,7 @@ impl Client for HttpKeepalive {
         if response.status != 200 {
             ctx.fail(Fault::Garbled, format_args!("status {}", response.status));
         } else if response.body != expected {
-            ctx.fail(Fault::Wrong, Difference { expected, got: response.body });
+            ctx.wrong(expected, response.body);
         } else {
             self.answered(state, ctx);
         }

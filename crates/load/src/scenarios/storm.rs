@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::cli::args;
 use crate::cli::common::Common;
+use crate::client::Context;
 use crate::client::ws::{PING, Piece, WsClient, WsScenario};
-use crate::client::{Context, Difference};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::Fault;
 use crate::engine::share::part;
@@ -110,8 +110,7 @@ impl WsScenario for Storm {
     fn pong(&mut self, _: &mut (), got: &[u8], ctx: &mut Context<'_>) {
         let expected = payload(self.seed, ctx.id, 0);
         if got != expected {
-            let difference = Difference { expected: &expected, got };
-            return ctx.fail(Fault::Wrong, difference);
+            return ctx.wrong(&expected, got);
         }
         ctx.clear_timer();
         ctx.ready();

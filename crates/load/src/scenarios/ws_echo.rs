@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::cli::args;
 use crate::cli::common::Common;
 use crate::client::ws::{Piece, WsClient, WsScenario};
-use crate::client::{Context, Difference, Output};
+use crate::client::{Context, Output};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros};
 use crate::engine::share::part;
@@ -188,8 +188,7 @@ impl WsScenario for WsEcho {
         let expected = self.messages.part(place, lane.received, from..bound);
         let short = piece.end && to != self.args.payload;
         if piece.kind != MessageKind::Binary || expected != piece.bytes || short {
-            let difference = Difference { expected, got: piece.bytes };
-            return ctx.fail(Fault::Wrong, difference);
+            return ctx.wrong(expected, piece.bytes);
         }
         lane.arrived = to;
         if !piece.end {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cli::args;
 use crate::client::ws::{PING, Piece, WsClient, WsScenario};
-use crate::client::{Context, Difference, Output, fraction, hash};
+use crate::client::{Context, Output, fraction, hash};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros};
 use crate::engine::workers::{Starting, WorkerConfig};
@@ -115,8 +115,7 @@ impl WsScenario for WsIdle {
         let Some(pinger) = self.pinger(state).filter(|pinger| pinger.waiting) else { return };
         let expected = self::payload(seed, ctx.id, pinger.round);
         if payload != expected {
-            let difference = Difference { expected: &expected, got: payload };
-            return ctx.fail(Fault::Wrong, difference);
+            return ctx.wrong(&expected, payload);
         }
         let now = ctx.out.now();
         if beside {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cli::args;
 use crate::client::ws::{Piece, WsClient, WsScenario};
-use crate::client::{Context, Difference, Output, fraction, hash};
+use crate::client::{Context, Output, fraction, hash};
 use crate::engine::fleet::Fleet;
 use crate::engine::score::{Fault, Micros};
 use crate::engine::workers::{Starting, WorkerConfig};
@@ -86,8 +86,7 @@ impl WsScenario for WsUpper {
         let right =
             piece.kind == MessageKind::Text && expected.get(from..to) == Some(&*piece.bytes);
         if !right || (piece.end && to != expected.len()) {
-            let difference = Difference { expected: &expected[from..], got: piece.bytes };
-            return ctx.fail(Fault::Wrong, difference);
+            return ctx.wrong(&expected[from..], piece.bytes);
         }
         state.arrived = to as u8;
         if piece.end {

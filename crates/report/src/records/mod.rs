@@ -10,7 +10,7 @@ use std::path::Path;
 
 use murre_record::{Machine, Outcome, Scenario};
 
-use self::kinds::{Content, Stamp, content};
+use self::kinds::{Content, Stamp, content, kind};
 use crate::figures::grouped;
 
 /// One line of a file of records.
@@ -160,12 +160,17 @@ impl Records {
         Ok(())
     }
 
+    /// The lines of one kind.
+    pub(crate) fn of<'r, T: 'r>(
+        &'r self,
+        kind: fn(&'r Content) -> Option<&'r T>,
+    ) -> impl DoubleEndedIterator<Item = (&'r Line, &'r T)> {
+        self.lines.iter().filter_map(move |line| Some((line, kind(&line.content)?)))
+    }
+
     /// The runs of scenarios.
     pub(crate) fn runs(&self) -> impl DoubleEndedIterator<Item = (&Place, &Run)> {
-        self.lines.iter().filter_map(|line| match &line.content {
-            Content::Run(run) => Some((&line.place, &**run)),
-            _ => None,
-        })
+        self.of(kind!(Run)).map(|(line, run)| (&line.place, &**run))
     }
 
     /// The machines that lines are from.

@@ -2,6 +2,7 @@
 //! `<!-- report end -->` is made from the records.
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 
 use crate::claims::{Promise, Topic};
 use crate::figures::with_unit;
@@ -28,14 +29,13 @@ pub(crate) fn filled(text: &str, records: &Records) -> anyhow::Result<String> {
 }
 
 fn content(name: &str, records: &Records) -> anyhow::Result<String> {
-    if let Some(topic) = Topic::ALL.into_iter().find(|topic| topic.name() == name) {
+    if let Ok(topic) = Topic::from_str(name, false) {
         return Ok(promises(topic, records));
     }
     if name == "costs" {
         return Ok(costs(records));
     }
-    let topics: Vec<_> = Topic::ALL.into_iter().map(Topic::name).collect();
-    bail!("no table is called `{name}`: costs, {} are known", topics.join(", "))
+    bail!("no table is called `{name}`: costs, memory, connections and speed are known")
 }
 
 /// The figures of the README.

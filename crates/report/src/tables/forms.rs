@@ -1,7 +1,7 @@
 //! The section of the README about forms that were measured against each other.
 
 use crate::figures::{Spread, Unit, grouped, rounded, short, with_unit};
-use crate::records::kinds::{Check, Content, Form, Interface, MaskSize, Pages, kind};
+use crate::records::kinds::{Check, Form, Interface, MaskSize, Pages, kind};
 use crate::records::{Line, Records, short_commit};
 use crate::tables::lines::{distinct, each, newest, part, ratios, values};
 use crate::tables::markdown::{link, table};
@@ -132,8 +132,7 @@ fn bursts(records: &Records) -> String {
 /// The newest of each check.
 fn checks(records: &Records) -> String {
     let mut newest: Vec<(&Line, &Check)> = Vec::new();
-    for line in &records.lines {
-        let Content::Check(check) = &line.content else { continue };
+    for (line, check) in records.of(kind!(Check)) {
         match newest.iter_mut().find(|(_, other)| other.check == check.check) {
             Some(earlier) => *earlier = (line, check),
             None => newest.push((line, check)),

@@ -10,8 +10,7 @@ pub(crate) fn newest<'r, T>(
     records: &'r Records,
     kind: fn(&'r Content) -> Option<&'r T>,
 ) -> Vec<(&'r Line, &'r T)> {
-    let lines = records.lines.iter().filter_map(|line| Some((line, kind(&line.content)?)));
-    let mut lines: Vec<_> = lines.collect();
+    let mut lines: Vec<_> = records.of(kind).collect();
     let of = |line: &'r Line| (&line.place.file, line.stamp.commit.as_ref());
     if let Some(&(last, _)) = lines.last() {
         lines.retain(|(line, _)| of(line) == of(last));
@@ -69,8 +68,7 @@ pub(crate) fn part<T>(title: &str, what: &str, lines: &[(&Line, &T)], table: &st
         from += &format!(", commit {}", short_commit(Some(commit)));
     }
     if let Some(machine) = &first.stamp.machine {
-        let machine = machines::name(machine);
-        from += &format!(", [{machine}](machines/{machine}.json)");
+        from += &format!(", {}", machines::link(machine));
     }
     format!("### {title}\n\n{what} {from}.\n\n{table}\n")
 }

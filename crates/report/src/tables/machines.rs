@@ -35,6 +35,12 @@ pub(crate) fn name(machine: &Machine) -> String {
     )
 }
 
+/// A link to a machine's file.
+pub(crate) fn link(machine: &Machine) -> String {
+    let name = name(machine);
+    format!("[{name}](machines/{name}.json)")
+}
+
 /// FNV-1a, 32 bits: short, and the same for ever.
 fn hash(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))

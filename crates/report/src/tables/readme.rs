@@ -5,7 +5,7 @@ use crate::figures::{Unit, grouped, with_unit};
 use crate::pictures::{ARTICLE_PICTURE, Picture, over_time_name, shown};
 use crate::promises::PROMISES;
 use crate::published;
-use crate::records::kinds::Content;
+use crate::records::kinds::{Content, kind};
 use crate::records::{Place, Records, short_commit};
 use crate::tables::markdown::{link, links, table};
 use crate::tables::{article, beside, forms, machines, peers};
@@ -75,27 +75,19 @@ fn behind(records: &Records) -> String {
             Content::Run(run) => {
                 let commit = short_commit(run.commit.as_deref());
                 let command = repeatable(run.command.as_deref().unwrap_or("not recorded"));
-                let machine = machines::name(&run.machine);
                 vec![
                     link(place, ""),
                     run.started.clone(),
                     format!("`{command}`"),
                     commit,
-                    format!("[{machine}](machines/{machine}.json)"),
+                    machines::link(&run.machine),
                     run.machine.kernel.clone(),
                 ]
             }
             Content::Ab(ab) => {
-                let command = format!("`{}`", ab.command);
-                let same = "as the run beside it".to_owned();
-                vec![
-                    link(place, ""),
-                    ab.started.clone(),
-                    command,
-                    same.clone(),
-                    same,
-                    String::new(),
-                ]
+                let (command, same) = (format!("`{}`", ab.command), "as the run beside it");
+                let [commit, machine] = [same, same].map(str::to_owned);
+                vec![link(place, ""), ab.started.clone(), command, commit, machine, String::new()]
             }
             _ => return None,
         })
@@ -123,10 +115,8 @@ fn repeatable(command: &str) -> String {
 
 /// The newest check of how memory is measured.
 fn method(records: &Records) -> String {
-    let checks = records.lines.iter().filter_map(|line| match &line.content {
-        Content::Weighed(weighed) => Some((&line.place, weighed, weighed.check.as_ref()?)),
-        _ => None,
-    });
+    let weighed = records.of(kind!(Weighed));
+    let checks = weighed.filter_map(|(line, of)| Some((&line.place, of, of.check.as_ref()?)));
     let newest = checks.max_by(|(_, one, _), (_, other, _)| one.started.cmp(&other.started));
     newest.map_or(String::new(), |(place, weighed, check)| {
         let commit = short_commit(weighed.commit.as_deref());
@@ -153,9 +143,8 @@ fn machines_table(records: &Records) -> String {
     let rows: Vec<_> = machines
         .iter()
         .map(|machine| {
-            let name = machines::name(machine);
             vec![
-                format!("[{name}](machines/{name}.json)"),
+                machines::link(machine),
                 machine.cpu.clone(),
                 machine.cores.to_string(),
                 format!("{:.1} GiB", machine.memory_bytes as f64 / f64::from(1 << 30)),

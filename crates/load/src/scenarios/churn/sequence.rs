@@ -16,14 +16,14 @@ impl Sequence {
         Sequence { next: None, floor }
     }
 
-    /// Takes a publication.
-    pub(super) fn receive(&mut self, number: u64) -> Result<(), Gap> {
+    /// Takes a publication. The error is the number that was due instead: one is missing, or came twice.
+    pub(super) fn receive(&mut self, number: u64) -> Result<(), u64> {
         let right = match self.next {
             Some(next) => number == next,
             None => number <= self.floor,
         };
         if !right {
-            return Err(Gap { expected: self.next.unwrap_or(self.floor), number });
+            return Err(self.next.unwrap_or(self.floor));
         }
         self.next = Some(number + 1);
         Ok(())
@@ -35,13 +35,6 @@ impl Sequence {
     }
 }
 
-/// A publication is missing, or came twice.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Gap {
-    pub(super) expected: u64,
-    pub(super) number: u64,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,13 +43,13 @@ mod tests {
     #[test]
     fn a_run_has_no_gap_and_nothing_twice() {
         let mut run = Sequence { next: None, floor: 5 };
-        assert_eq!(run.receive(6), Err(Gap { expected: 5, number: 6 }));
+        assert_eq!(run.receive(6), Err(5));
         assert!(run.has_all(5) && !run.has_all(6));
         // One that was under way when it subscribed.
         assert_eq!(run.receive(4), Ok(()));
         assert!(!run.has_all(6));
-        assert_eq!(run.receive(4), Err(Gap { expected: 5, number: 4 }));
-        assert_eq!(run.receive(6), Err(Gap { expected: 5, number: 6 }));
+        assert_eq!(run.receive(4), Err(5));
+        assert_eq!(run.receive(6), Err(5));
         assert_eq!(run.receive(5), Ok(()));
         assert!(run.has_all(6));
     }

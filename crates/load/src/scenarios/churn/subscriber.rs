@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use serde::Deserialize;
 
 use crate::client::channel::Position;
-use crate::scenarios::churn::sequence::{Gap, Sequence};
+use crate::scenarios::churn::sequence::Sequence;
 use crate::scenarios::churn::shared::{Counts, one_more};
 
 /// A subscriber, whichever connection it has.
@@ -90,7 +90,7 @@ impl Subscriber {
     /// Takes a publication. Returns whether its delay says something about the server's speed: one that was
     /// missed has waited for its reader. The error says why it is not the next.
     pub(super) fn receive(&mut self, number: u64, offset: Option<u64>) -> Result<bool, String> {
-        if let Err(Gap { expected, number }) = self.run.receive(number) {
+        if let Err(expected) = self.run.receive(number) {
             let channel = self.channel;
             return Err(format!("publication {number} of channel {channel} for {expected}"));
         }

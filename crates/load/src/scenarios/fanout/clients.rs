@@ -119,25 +119,25 @@ impl Fanout {
         score.count_bytes(bytes);
         if of_channel.delivered(number) {
             score.over(due, now);
-            self.over(channel);
-            let publisher = channel % self.settings.args.publishers;
             // Publish before counting, so that the owed answers are never seen at 0 in between.
-            if publisher % self.settings.workers() == self.shard {
-                let index = (publisher / self.settings.workers()) as usize;
+            if let Some(index) = self.over(channel) {
                 self.publish(index, &mut ctx.output());
             }
         }
         ctx.score.answered(due, now);
     }
 
-    /// A publication is over: its publisher may go on.
-    fn over(&self, channel: u32) {
+    /// A publication is over: its publisher may go on. Returns the publisher if it is here; another worker is
+    /// woken.
+    fn over(&self, channel: u32) -> Option<usize> {
+        let workers = self.settings.workers();
         let publisher = channel % self.settings.args.publishers;
         self.shared.in_flight(publisher).fetch_sub(1, Ordering::AcqRel);
-        let shard = publisher % self.settings.workers();
-        if shard != self.shard {
-            self.shared.wakeups.wake(shard as usize);
+        if publisher % workers == self.shard {
+            return Some((publisher / workers) as usize);
         }
+        self.shared.wakeups.wake((publisher % workers) as usize);
+        None
     }
 
     /// Handles a message to a subscriber.
