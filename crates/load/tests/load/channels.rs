@@ -13,6 +13,7 @@ fn passes(arguments: &str, mistake: Mistake) -> Value {
 /// Runs a scenario against a server with a mistake.
 #[track_caller]
 fn fails(arguments: &str, mistake: Mistake, why: &str) -> Value {
+    println!("{arguments}: {mistake:?}");
     let timeout = if arguments.contains("--timeout") { "" } else { "--timeout 3s" };
     crate::fails(&format!("{arguments} {timeout} --target {}", hub::start(mistake)), why)
 }
@@ -93,7 +94,7 @@ fn every_subscriber_gets_everything() {
 fn a_delivery_that_is_not_the_next_is_found() {
     for (mistake, why) in [
         (Mistake::Lost, "answers never came"),
-        (Mistake::Twice, "one twice"),
+        (Mistake::Twice, "wrong: "),
         (Mistake::WrongByte, "expected \"opq"),
     ] {
         fails(FANOUT, mistake, why);
