@@ -81,8 +81,6 @@ pub(super) fn file(path: &Path) -> io::Result<(u64, u64)> {
 mod tests {
     use std::env;
     use std::process;
-    use std::sync::Barrier;
-    use std::thread;
     use std::time::Duration;
 
     use super::*;
@@ -119,34 +117,24 @@ mod tests {
         fs::remove_dir_all(&folder).expect("there");
     }
 
-    /// Of several servers that start at one moment, one gets the path and can be reached at it, whether
-    /// or not a killed server has left its socket there.
+    /// A server binds and removes no socket while another one does in the same folder: it could take a
+    /// socket that does not listen yet for one that was left behind, or remove the other's.
     #[test]
-    fn one_server_of_several_gets_the_path() {
+    fn servers_bind_one_after_the_other() {
         let folder = env::temp_dir().join(format!("murre-servers-{}", process::id()));
         fs::create_dir_all(&folder).expect("room");
-        for round in 0..100 {
-            let path = folder.join(round.to_string());
-            if round % 2 == 0 {
-                drop(std::os::unix::net::UnixListener::bind(&path).expect("a new path"));
-            }
-            let start = Barrier::new(4);
-            let bind = || {
-                start.wait();
-                Listener::try_bind_unix(&path)
-            };
-            let bound: Vec<_> = thread::scope(|scope| {
-                let servers = [(); 4].map(|()| scope.spawn(bind));
-                servers
-                    .into_iter()
-                    .filter_map(|server| server.join().expect("no panic").ok())
-                    .collect()
-            });
-            assert_eq!(bound.len(), 1, "round {round}");
-            UnixStream::connect(&path).expect("it listens");
-            drop(bound);
-            assert!(!path.exists(), "round {round}");
-        }
+        let path = folder.join("socket");
+        let held = hold_folder(&path).expect("nobody binds").expect("it can be locked");
+        let error = Listener::try_bind_unix(&path).expect_err("another binds");
+        assert_eq!((error.kind(), path.exists()), (io::ErrorKind::AddrInUse, false));
+        drop(held);
+        let listener = Listener::try_bind_unix(&path).expect("nobody binds");
+        let held = hold_folder(&path).expect("nobody binds");
+        drop(listener);
+        assert!(path.exists(), "it is left to the next server");
+        drop(held);
+        drop(Listener::try_bind_unix(&path).expect("nobody listens"));
+        assert!(!path.exists());
         fs::remove_dir_all(&folder).expect("there");
     }
 }
