@@ -245,6 +245,11 @@ impl<E: Encoded> Presence<E> {
         self.owner.snapshot(&self.name(channel))
     }
 
+    /// A page of the members of a channel that this shard owns.
+    pub fn page(&self, channel: &str, query: PresenceQuery) -> PresencePage {
+        self.owner.page(&self.name(channel), query)
+    }
+
     /// Counts of this shard.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats {

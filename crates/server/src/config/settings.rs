@@ -97,9 +97,11 @@ pub(crate) struct Config {
     // not fit one line.
     /// Rules of a namespace's channels and services, as chat,publish=anyone,history-size=100; the
     /// namespace `default` is for all others. May be repeated, or separated by semicolons. Rules:
-    /// publish, subscribe, presence, history (anyone, authenticated, subscriber, token, nobody),
-    /// serve, request (anyone, authenticated, nobody), user-limited (true, false), history-size,
-    /// history-ttl (seconds), slow (disconnect, drop_oldest, latest_only) [default: no rules]
+    /// publish, subscribe, presence-access, history (anyone, authenticated, subscriber, token,
+    /// nobody), serve, request (anyone, authenticated, nobody), user-limited (true, false),
+    /// history-size, history-ttl (seconds), slow (disconnect, drop_oldest, latest_only), presence
+    /// (off, count, members), presence-push-max, presence-interval (seconds), presence-meta-max
+    /// (bytes), presence-grace (seconds) [default: no rules]
     #[arg(long, value_name = "RULES", value_delimiter = ';')]
     #[serde(skip)]
     pub(super) namespace: Vec<Namespace>,

@@ -1,13 +1,16 @@
 //! Commands: requests of sessions, independent of their protocol.
 
 use murre_router::channels::{HistoryQuery, Payload, Start};
+use murre_router::presence::{Meta, PresenceQuery};
+
+use super::presence::PresenceOptions;
 
 /// A command, decoded by a protocol. Its strings borrow from the input.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command<'a> {
     /// Subscribe to a channel from `start` on. `Reply::Subscribed`. With a token for the channel, the
     /// subscription lasts as long as the token, and a later command renews it: `Reply::Renewed`.
-    Subscribe { channel: &'a str, start: Start, token: Option<&'a str> },
+    Subscribe { channel: &'a str, start: Start, token: Option<&'a str>, presence: PresenceOptions },
     /// End a subscription. `Reply::Unsubscribed`.
     Unsubscribe { channel: &'a str },
     /// Publish to a channel. `Reply::Published`, if the command has a request id.
@@ -18,6 +21,13 @@ pub(crate) enum Command<'a> {
     /// or if `start` is the head, otherwise `Reply::Subscribed` and then `Push::Publication`. It is a
     /// subscription to one slice.
     Await { channel: &'a str, start: Start },
+    /// Read a page of the members of a channel. `Reply::Presence`.
+    Presence { channel: &'a str, query: PresenceQuery },
+    /// Read the number of members of a channel. `Reply::PresenceStats`.
+    PresenceStats { channel: &'a str },
+    /// Change the metadata of the session in a channel that it is subscribed to.
+    /// `Reply::PresenceUpdated`.
+    PresenceUpdate { channel: &'a str, meta: Option<Meta> },
     /// `Reply::Pong`.
     Ping,
     /// Make the session that of the user whom the token names. `Reply::Authenticated`.

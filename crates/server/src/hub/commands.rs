@@ -94,17 +94,25 @@ impl Hub {
         self.refresh_clock(out);
         let slot = session.conn.index();
         match command {
-            Command::Subscribe { channel, start, token: Some(token) } => {
-                return self.subscribe_with_token(session, request, (channel, start), token, out);
-            }
-            Command::Subscribe { channel, start, token: None } => {
-                self.allow_channel(slot, channel, Right::Subscribe)?;
-                self.subscribe(session, channel, start, Recipient::Session(session, request))?;
+            Command::Subscribe { channel, start, token, presence } => {
+                self.check_presence(slot, channel, &presence)?;
+                if let Some(token) = token {
+                    let of = (channel, start);
+                    let flow = self.subscribe_with_token(session, request, of, token, out)?;
+                    if flow == Flow::Retry {
+                        return Ok(flow);
+                    }
+                } else {
+                    self.allow_channel(slot, channel, Right::Subscribe)?;
+                    self.subscribe(session, channel, start, Recipient::Session(session, request))?;
+                }
+                self.enter_presence(session, channel, presence);
             }
             Command::Unsubscribe { channel } => {
                 let about = About::Channel(channel);
                 self.channels.unsubscribe(slot, channel).map_err(|why| error(why, about))?;
                 self.subscription_tokens.remove(slot, channel);
+                self.leave_presence(session, channel);
                 out.reply(session, &request, Reply::Unsubscribed { channel });
             }
             Command::Publish { channel, payload, to } => {
@@ -132,6 +140,16 @@ impl Hub {
                     direction: Direction::Forward,
                 };
                 self.read(session, channel, query, Recipient::Poll(session, request))?;
+            }
+            Command::Presence { channel, query } => {
+                self.read_presence(session, request, channel, Some(query))?;
+            }
+            Command::PresenceStats { channel } => {
+                self.read_presence(session, request, channel, None)?;
+            }
+            Command::PresenceUpdate { channel, meta } => {
+                self.update_presence(session, channel, meta)?;
+                out.reply(session, &request, Reply::PresenceUpdated { channel });
             }
             Command::Ping => {
                 let connection = self.connection_id(session.conn).to_string();

@@ -1,7 +1,8 @@
 //! Requests of the control plane to a shard's hub. Each carries the sender for its answer.
 
-use murre_core::ConnId;
+use murre_core::{ConnId, GlobalConnId};
 use murre_router::channels::{ChannelInfo, Cursor, Payload};
+use murre_router::presence::{PresencePage, PresenceQuery};
 use tokio::sync::oneshot::Sender;
 
 use super::pending::Published;
@@ -14,6 +15,10 @@ pub(crate) enum Control {
     Channels { from: Cursor, limit: usize, answer: Sender<(Vec<ChannelInfo>, Option<Cursor>)> },
     /// Describe one channel, if this shard owns it and it exists.
     Channel { name: Box<str>, answer: Sender<Option<ChannelInfo>> },
+    /// A page of the members of a channel that this shard owns.
+    Presence { channel: Box<str>, query: PresenceQuery, answer: Sender<PresencePage> },
+    /// The connections of a user on this shard.
+    ConnectionsOf { user: Box<str>, answer: Sender<Vec<GlobalConnId>> },
     /// Describe a session of this shard.
     Connection { conn: ConnId, answer: Sender<Option<ConnectionInfo>> },
     /// End the session of a connection of this shard. The answer is the number of ended sessions.

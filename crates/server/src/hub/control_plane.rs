@@ -22,6 +22,14 @@ impl Hub {
             Control::Channel { name, answer } => {
                 let _ = answer.send(self.channels.channel(&name));
             }
+            Control::Presence { channel, query, answer } => {
+                let _ = answer.send(self.presence_page(&channel, query));
+            }
+            Control::ConnectionsOf { user, answer } => {
+                let slots = self.sessions.of_user(&user);
+                let conns = slots.into_iter().filter_map(|slot| out.at(slot));
+                let _ = answer.send(conns.map(|conn| self.connection_id(conn)).collect());
+            }
             Control::Connection { conn, answer } => {
                 let _ = answer.send(self.connection(conn, out));
             }

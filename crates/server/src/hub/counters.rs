@@ -1,7 +1,7 @@
 //! Counters of a shard's hub, read by other threads.
 
 use murre_core::Counter;
-use murre_router::{channels, services};
+use murre_router::{channels, presence, services};
 
 use super::auth::VerifierCounts;
 
@@ -18,6 +18,8 @@ pub(crate) struct HubCounters {
     pub(crate) delivered: Counter,
     /// Publications dropped for subscribers that read too slowly.
     pub(crate) dropped: Counter,
+    /// News of members queued to watchers of this shard.
+    pub(crate) presence_news: Counter,
     /// Connections closed because they read too slowly.
     pub(crate) disconnected: Counter,
     /// Signature checks of tokens.
@@ -46,6 +48,10 @@ pub(crate) struct HubCounters {
     pub(crate) services: Counter,
     pub(crate) requests_waiting: Counter,
     pub(crate) parked_bytes: Counter,
+    pub(crate) presence_channels: Counter,
+    pub(crate) presence_members: Counter,
+    pub(crate) presence_leaving: Counter,
+    pub(crate) presence_watchers: Counter,
     /// Commands that wait for answers of the router.
     pub(crate) pending: Counter,
     /// Sessions whose tokens have an expiry.
@@ -54,7 +60,12 @@ pub(crate) struct HubCounters {
 
 impl HubCounters {
     /// Updates the gauges.
-    pub(crate) fn tell(&self, channels: &channels::Stats, services: &services::Stats) {
+    pub(crate) fn tell(
+        &self,
+        channels: &channels::Stats,
+        services: &services::Stats,
+        presence: &presence::Stats,
+    ) {
         self.channels.set(channels.channels);
         self.subscriptions.set(channels.subscriptions);
         self.channels_owned.set(channels.owned);
@@ -70,6 +81,10 @@ impl HubCounters {
         self.services.set(services.offers as u64);
         self.requests_waiting.set(services.waiting as u64);
         self.parked_bytes.set(services.parked_bytes as u64);
+        self.presence_channels.set(presence.channels);
+        self.presence_members.set(presence.members);
+        self.presence_leaving.set(presence.leaving);
+        self.presence_watchers.set(presence.watchers);
     }
 
     /// Updates the counts of signature checks.

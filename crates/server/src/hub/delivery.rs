@@ -27,7 +27,10 @@ impl Hub {
     /// never be read.
     pub(crate) fn drained(&mut self, conn: ConnId) {
         // Nearly always no session waits for anything.
-        if !self.channels.nobody_behind() || !self.services.nobody_congested() {
+        let nobody_waits = self.channels.nobody_behind()
+            && self.services.nobody_congested()
+            && self.presence.nobody_behind();
+        if !nobody_waits {
             self.drained.push(conn);
             self.active = true;
         }
@@ -38,6 +41,7 @@ impl Hub {
         for conn in std::mem::take(&mut self.drained) {
             if out.at(conn.index()) == Some(conn) {
                 self.services.resume(conn.index());
+                self.presence.resume(conn.index(), self.now);
                 self.dispatch(out);
                 self.pull(conn.index(), out);
             }

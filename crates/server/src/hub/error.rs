@@ -29,6 +29,7 @@ pub(crate) enum ErrorCode {
     NotServing,
     TooMany,
     NoHistory,
+    NoPresence,
     Overloaded,
     NoResponders,
     ResponderGone,

@@ -6,7 +6,8 @@ use murre_router::services::ServiceEvent;
 
 use super::pending::{PendingCommand, Recipient};
 use super::{
-    About, Error, ErrorCode, Hub, Outlet, Page, Push, Reply, RequestId, Session, origin, slot_of,
+    About, Error, ErrorCode, Hub, Outlet, Page, PresenceOptions, Push, Reply, RequestId, Session,
+    origin, slot_of,
 };
 
 /// Number of commands of one session that wait for answers of the router at most.
@@ -44,6 +45,7 @@ impl Hub {
             let Some(member) = self.readable.pop() else { break };
             self.pull(member, out);
         }
+        self.dispatch_presence(out);
         while let Some(event) = {
             let takes = |member| out.at(member).is_none_or(|conn| !out.congested(conn));
             self.services.event(takes)
@@ -116,7 +118,7 @@ impl Hub {
 
     /// Whether a session is still open. By now another connection may have its slot, or the connection
     /// another session.
-    fn is_there(&self, session: Session, out: &impl Outlet) -> bool {
+    pub(super) fn is_there(&self, session: Session, out: &impl Outlet) -> bool {
         let same = out.at(session.conn.index()) == Some(session.conn);
         same && self.sessions.of(session.conn) == Some(session)
     }
@@ -154,7 +156,7 @@ impl Hub {
                 let why = Error::from(ErrorCode::from(why)).about(About::Channel(&name));
                 self.tell_error(recipient, why, out);
             }
-            (Recipient::Poll(..) | Recipient::Nobody, Ok(_)) => {}
+            (Recipient::Poll(..) | Recipient::Counts(..) | Recipient::Nobody, Ok(_)) => {}
         }
     }
 
@@ -178,7 +180,7 @@ impl Hub {
         let (session, request, waits) = match recipient {
             Recipient::Session(session, request) => (session, request, false),
             Recipient::Poll(session, request) => (session, request, true),
-            Recipient::Control(_) | Recipient::Nobody => return,
+            Recipient::Control(_) | Recipient::Counts(..) | Recipient::Nobody => return,
         };
         self.reading_history.remove(&session.conn.index());
         if !self.is_there(session, out) {
@@ -187,8 +189,9 @@ impl Hub {
         if waits && page.publications.is_empty() && page.recovered == Some(true) {
             let start = Start::After(page.position);
             let recipient = Recipient::Poll(session, request.clone());
-            if let Err(why) = self.subscribe(session, &name, start, recipient) {
-                self.refuse(session, &request, why, out);
+            match self.subscribe(session, &name, start, recipient) {
+                Ok(()) => self.enter_presence(session, &name, PresenceOptions::default()),
+                Err(why) => self.refuse(session, &request, why, out),
             }
             return;
         }

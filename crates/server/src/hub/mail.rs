@@ -2,6 +2,7 @@
 
 use murre_router::Shard;
 use murre_router::channels::{Payload, ShardMessage};
+use murre_router::presence::PresenceMessage;
 use murre_router::services::ServiceMessage;
 
 use super::auth::Keys;
@@ -10,7 +11,12 @@ use super::control::Control;
 /// Mail from other shards and from the control plane.
 pub(crate) enum HubMail {
     /// Messages that the router of one shard has queued for this one.
-    Messages { from: Shard, channels: Vec<ShardMessage>, services: Vec<ServiceMessage<Payload>> },
+    Messages {
+        from: Shard,
+        channels: Vec<ShardMessage>,
+        services: Vec<ServiceMessage<Payload>>,
+        presence: Vec<PresenceMessage>,
+    },
     /// The delivery token of the core, which this shard has now.
     DeliveryToken,
     /// The keys of tokens from now on, read again from their files.

@@ -34,6 +34,7 @@ pub(crate) mod links;
 mod mail;
 pub(crate) mod output;
 pub(crate) mod pending;
+pub(crate) mod presence;
 mod rights;
 pub(crate) mod rules;
 pub(crate) mod session;
@@ -49,6 +50,7 @@ use murre_router::channels;
 use murre_router::channels::{
     Backplane, ChannelInfo, Channels, Cursor, Origin, Payload, Retention,
 };
+use murre_router::presence::Presence;
 use murre_router::services::Services;
 use murre_router::{Member, Shard, Ticket};
 
@@ -67,6 +69,7 @@ pub(crate) use counters::HubCounters;
 pub(crate) use error::{About, Error, ErrorCode};
 pub(crate) use mail::HubMail;
 pub(crate) use output::{Disconnect, Outlet, Page, Push, Reply};
+pub(crate) use presence::PresenceOptions;
 pub(crate) use session::{Session, Wire};
 
 /// One shard's sessions, and its part of the router.
@@ -75,6 +78,7 @@ pub(crate) struct Hub {
     shard: Shard,
     channels: Channels<Encodings>,
     services: Services<Payload>,
+    presence: Presence<Encodings>,
     sessions: Sessions,
     subscription_tokens: SubscriptionTokens,
     verifier: Verifier,
@@ -113,10 +117,15 @@ impl Hub {
         let rules = Arc::clone(&config);
         let retention = move |channel: &str| retention(rules.namespaces.rules(channel));
         let (shards, seed) = (config.shards, config.seed);
+        let of_presence = Arc::clone(&config);
+        let presence =
+            move |channel: &str| presence::presence_rules(of_presence.namespaces.rules(channel));
+        let messages_max = config.channels.messages_max;
         Hub {
             channels: Channels::new(shard, shards, seed, retention, config.channels)
                 .with_backplane(backplane),
             services: Services::new(shard, shards, seed, config.services),
+            presence: Presence::new(shard, shards, seed, presence, messages_max),
             shard,
             sessions: Sessions::new(config.channels.members_expected),
             subscription_tokens: SubscriptionTokens::default(),
@@ -189,6 +198,7 @@ impl Hub {
             self.pending.cancel(ticket);
         }
         self.subscription_tokens.forget(slot);
+        self.lose_presence(conn);
         let mut forget = |ticket| _ = self.pending.take(ticket);
         self.channels.leave(slot, &mut forget);
         self.services.leave(slot, &mut forget);
@@ -241,10 +251,11 @@ impl Hub {
     pub(crate) fn mail(&mut self, mail: HubMail, out: &mut impl Outlet) {
         self.refresh_clock(out);
         match mail {
-            HubMail::Messages { from, channels, services } => {
+            HubMail::Messages { from, channels, services, presence } => {
                 let now = self.now;
                 channels.into_iter().for_each(|message| self.channels.receive(from, message, now));
                 services.into_iter().for_each(|message| self.services.receive(from, message));
+                presence.into_iter().for_each(|message| self.presence.receive(from, message, now));
                 self.dispatch(out);
             }
             HubMail::Control(control) => {
@@ -272,13 +283,15 @@ impl Hub {
         self.pull_drained(out);
         self.channels.expire(self.now);
         self.services.expire(self.now);
+        self.presence.expire(self.now);
         while let Some(session) = self.sessions.take_expired(unix_seconds()) {
             self.counters.refused.add(1);
             out.end(session, DisconnectReason::TokenExpired.into());
         }
         self.expire_subscriptions(out);
         self.dispatch(out);
-        let more = self.deliver_in_turn(out);
+        let news = self.deliver_presence(out).then_some(Duration::ZERO);
+        let more = self.deliver_in_turn(out).into_iter().chain(news).min();
         let full = self.hand_over().then_some(RETRY_MAIL);
         let again = more.into_iter().chain(full).min();
         self.active = false;
@@ -293,7 +306,8 @@ impl Hub {
     }
 
     fn next_wake(&mut self, again: Option<Duration>, now: Instant) -> Option<Instant> {
-        let moments = [self.channels.next_expiry(), self.services.next_expiry()];
+        let moments =
+            [self.channels.next_expiry(), self.services.next_expiry(), self.presence.next_expiry()];
         let moment = |ms| self.config.began.checked_add(Duration::from_millis(ms));
         let expiries = [self.sessions.next_expiry(), self.subscription_tokens.next_expiry()];
         let expiry = expiries.into_iter().flatten().min().and_then(|expires| {
@@ -309,15 +323,22 @@ impl Hub {
         for other in self.links.others() {
             let to = other as Shard;
             let (channels, services) = (self.channels.messages(to), self.services.messages(to));
-            if channels.is_empty() && services.is_empty() {
+            let presence = self.presence.messages(to);
+            if channels.is_empty() && services.is_empty() && presence.is_empty() {
                 continue;
             }
-            let (channels, services) = (std::mem::take(channels), std::mem::take(services));
-            let mail = HubMail::Messages { from: self.shard, channels, services };
-            if let Err(HubMail::Messages { channels, services, .. }) = self.links.post(other, mail)
+            let mail = HubMail::Messages {
+                from: self.shard,
+                channels: std::mem::take(channels),
+                services: std::mem::take(services),
+                presence: std::mem::take(presence),
+            };
+            if let Err(HubMail::Messages { channels, services, presence, .. }) =
+                self.links.post(other, mail)
             {
                 *self.channels.messages(to) = channels;
                 *self.services.messages(to) = services;
+                *self.presence.messages(to) = presence;
                 full = true;
             }
         }
@@ -336,11 +357,13 @@ impl Hub {
     pub(crate) fn left(&self) -> Vec<String> {
         let channels = channels::Stats { evicted: 0, ..self.channels.stats() };
         let services = self.services.stats();
+        let presence = self.presence.stats();
         let counts = [
             ("users", self.sessions.users() as usize),
             ("expiries", self.sessions.expiries()),
             ("subscription tokens", self.subscription_tokens.len()),
             ("pending", self.pending.len() as usize),
+            ("sessions with pending commands", self.pending.sessions()),
             ("reading_history", self.reading_history.len()),
             ("tokens", self.verifier.kept()),
         ];
@@ -348,6 +371,9 @@ impl Hub {
         let mut left: Vec<String> = counts.map(|(name, count)| format!("{count} {name}")).collect();
         if channels != channels::Stats::default() {
             left.push(format!("{channels:?}"));
+        }
+        if presence != murre_router::presence::Stats::default() {
+            left.push(format!("{presence:?}"));
         }
         if services != murre_router::services::Stats::default() {
             left.push(format!("{services:?}"));
@@ -357,7 +383,7 @@ impl Hub {
 
     fn tell_counters(&self) {
         let (channels, services) = (self.channels.stats(), self.services.stats());
-        self.counters.tell(&channels, &services);
+        self.counters.tell(&channels, &services, &self.presence.stats());
         self.counters.authenticated.set(self.sessions.users().into());
         self.counters.expiries.set(self.sessions.expiries() as u64);
         self.counters.pending.set(self.pending.len().into());

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use murre_core::ConnId;
 use murre_router::channels::{Payload, Position, Publication, Recovery};
+use murre_router::presence::{Count, News, PresencePage};
 use murre_router::services::RequestId as ServiceRequest;
 
 use super::command::RequestId;
@@ -34,6 +35,17 @@ pub(crate) enum Reply<'a> {
     History {
         channel: &'a str,
         page: Page<'a>,
+    },
+    Presence {
+        channel: &'a str,
+        page: &'a PresencePage,
+    },
+    PresenceStats {
+        channel: &'a str,
+        count: Count,
+    },
+    PresenceUpdated {
+        channel: &'a str,
     },
     Pong {
         connection: &'a str,
@@ -76,6 +88,9 @@ pub(crate) enum Push<'a> {
     Dropped { channel: &'a str, count: u64 },
     /// The hub has ended a subscription of the session, which stays open.
     Unsubscribed { channel: &'a str, why: ErrorCode },
+    /// All members of a channel, changes of them, or their number, for a session that watches the
+    /// channel. `encodings` are shared by all sessions of the shard that get the same.
+    Presence { channel: &'a str, news: &'a News, encodings: &'a mut Encodings },
     /// A request for a service that the session serves.
     Request { request: ServiceRequest, service: &'a str, payload: &'a Payload },
 }

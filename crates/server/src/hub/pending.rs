@@ -60,6 +60,8 @@ pub(crate) enum Recipient {
     Session(Session, RequestId),
     /// A session that waits for publications: `Command::Await`.
     Poll(Session, RequestId),
+    /// A session that asks for the counts of a channel's members.
+    Counts(Session, RequestId),
     /// The control plane.
     Control(oneshot::Sender<Published>),
     /// Nobody: the session has ended.
@@ -69,7 +71,7 @@ pub(crate) enum Recipient {
 impl Recipient {
     fn conn(&self) -> Option<ConnId> {
         match self {
-            Recipient::Session(session, _) => Some(session.conn),
+            Recipient::Session(session, _) | Recipient::Counts(session, _) => Some(session.conn),
             Recipient::Poll(..) | Recipient::Control(_) | Recipient::Nobody => None,
         }
     }
@@ -88,7 +90,13 @@ impl Pending {
     /// Removes a command whose outcome has arrived. Its ticket may be issued again.
     pub(crate) fn take(&mut self, ticket: Ticket) -> PendingCommand {
         let command = self.commands.remove(ticket);
-        if let Some(conn) = command.recipient.conn()
+        self.answered(&command.recipient);
+        command
+    }
+
+    /// Counts one command less of the session of a recipient.
+    fn answered(&mut self, recipient: &Recipient) {
+        if let Some(conn) = recipient.conn()
             && let Some(waiting) = self.waiting.get_mut(&conn)
         {
             *waiting = waiting.saturating_sub(1);
@@ -99,7 +107,6 @@ impl Pending {
                 }
             }
         }
-        command
     }
 
     /// Number of commands of a session that wait.
@@ -109,7 +116,15 @@ impl Pending {
 
     /// Cancels a command: its outcome goes to nobody.
     pub(crate) fn cancel(&mut self, ticket: Ticket) {
-        self.commands.get_mut(ticket).recipient = Recipient::Nobody;
+        let recipient = &mut self.commands.get_mut(ticket).recipient;
+        let before = std::mem::replace(recipient, Recipient::Nobody);
+        self.answered(&before);
+    }
+
+    /// Number of sessions whose commands wait.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn sessions(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Number of commands that wait.

@@ -74,7 +74,11 @@ impl Hub {
         let before = self.sessions.user(slot);
         let same_user = before.is_none_or(|before| before.name == user.name);
         let same_rights = before.map(|before| &before.grants) == Some(&user.grants);
+        let had_user = before.is_some();
         self.sessions.authenticate(session.conn, user);
+        if !same_user || !had_user {
+            self.rename_in_presence(session);
+        }
         if same_user && same_rights {
             return;
         }
@@ -101,6 +105,7 @@ impl Hub {
         let slot = session.conn.index();
         self.subscription_tokens.remove(slot, channel);
         if self.channels.unsubscribe(slot, channel).is_ok() {
+            self.leave_presence(session, channel);
             self.counters.refused.add(1);
             out.push(session, Push::Unsubscribed { channel, why });
         }

@@ -185,7 +185,8 @@ impl Polls {
                 let why = Error::from(why).about(About::Channel(channel));
                 self.refuse(conn, why, dates, out);
             }
-            Push::Dropped { .. } | Push::Request { .. } => {}
+            // A poll watches nobody.
+            Push::Dropped { .. } | Push::Request { .. } | Push::Presence { .. } => {}
         }
     }
 

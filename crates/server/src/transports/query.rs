@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use murre_codec::http::Request;
 use murre_router::channels::{Position, Start};
+use murre_router::presence::Watch;
 use percent_encoding::percent_decode_str;
 
 use super::event_id::{self, read_position};
@@ -20,6 +21,7 @@ pub(super) struct Query {
     /// The last `lastEventId`, in which polyfills of `EventSource` send the id, because a header
     /// field would need a preflight.
     last_event_id: Option<String>,
+    pub(super) presence: Option<Watch>,
 }
 
 impl Query {
@@ -54,6 +56,16 @@ impl Query {
                     let id = percent_decode_str(value).decode_utf8_lossy().into_owned();
                     read.last_event_id = Some(id);
                 }
+                "presence" => {
+                    let watch = match value {
+                        "members" => Watch::Members,
+                        "counts" => Watch::Counts,
+                        _ => return Err(WireError::new(Code::BadCommand, PRESENCE)),
+                    };
+                    if read.presence.replace(watch).is_some() {
+                        return Err(WireError::new(Code::BadCommand, "`presence` is given twice"));
+                    }
+                }
                 _ => {}
             }
         }
@@ -84,6 +96,7 @@ impl Query {
     }
 }
 
+const PRESENCE: &str = "`presence` is members or counts";
 const POSITION: &str = "`position` is EPOCH-OFFSET, as `position` of an answer has them";
 
 /// Decodes a value of a query (URL standard, section 5.1).

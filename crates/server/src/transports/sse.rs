@@ -10,6 +10,7 @@ use bytes::Bytes;
 use murre_codec::http::{self, Length, Request, Response, ResponseOptions};
 use murre_core::{CloseReason, ConnId, Origins, Outbox, Queued};
 use murre_router::channels::{Position, Publication, Start};
+use murre_router::presence::Watch;
 
 use super::event_id::{self, Place, Seen};
 use super::query::Query;
@@ -20,7 +21,7 @@ use super::{
 use crate::hub::auth::User;
 use crate::hub::encodings::Encoding;
 use crate::hub::output::DisconnectReason;
-use crate::hub::{Command, Hub, Push, Reply, RequestId, Session};
+use crate::hub::{Command, Hub, PresenceOptions, Push, Reply, RequestId, Session};
 use crate::protocols::murre_v1::encode;
 use crate::protocols::murre_v1::errors::{Code, WireError};
 
@@ -100,7 +101,8 @@ pub(crate) fn begin(
     hub: &mut Hub,
     wires: &mut Wires<'_>,
 ) -> Result<(), Response> {
-    let Asked { channels, starts, cors } = Asked::read(request, user.as_ref(), origins, hub)?;
+    let Asked { channels, starts, watch, cors } =
+        Asked::read(request, user.as_ref(), origins, hub)?;
     let framing = Framing::of(request);
     let mixed = channels.len() > 1;
     let wire = match (mixed, framing) {
@@ -119,7 +121,8 @@ pub(crate) fn begin(
         wires.transports.streams.mixed.insert(conn.index(), seen.collect());
     }
     for (channel, start) in channels.iter().zip(starts) {
-        let subscribe = Command::Subscribe { channel, start, token: None };
+        let presence = PresenceOptions { watch, meta: None };
+        let subscribe = Command::Subscribe { channel, start, token: None, presence };
         if let Err(why) = hub.execute(session, RequestId::None, subscribe, wires) {
             return Err(end_refused(conn, why, &cors, hub, wires));
         }
@@ -150,6 +153,8 @@ struct Asked {
     channels: Vec<String>,
     /// The start in each channel.
     starts: Vec<Start>,
+    /// What the stream is told of the members of its channels.
+    watch: Option<Watch>,
     cors: Cors,
 }
 
@@ -170,7 +175,7 @@ impl Asked {
             hub.may_subscribe(channel, user).map_err(|why| refusal(why, &cors))?;
         }
         let starts = query.starts(request).map_err(|why| rejection(why, &cors))?;
-        Ok(Asked { channels: query.channels, starts, cors })
+        Ok(Asked { channels: query.channels, starts, watch: query.presence, cors })
     }
 }
 
@@ -270,6 +275,18 @@ impl Streams {
                 let mut text = Vec::new();
                 encode::dropped(&mut text, channel, count);
                 answer(conn, &event(framing, "dropped", None, &text), out)
+            }
+            (Push::Presence { channel, news, encodings }, _) => {
+                let made = || {
+                    let mut text = Vec::new();
+                    encode::news(&mut text, channel, news);
+                    event(framing, encode::name_of_news(news), None, &text)
+                };
+                let encoding = match framing {
+                    Framing::Chunks => EVENT,
+                    Framing::Plain => PLAIN_EVENT,
+                };
+                out.send(conn, encodings.get(encoding, made))
             }
             (Push::Unsubscribed { channel, why }, _) => {
                 let mut text = Vec::new();

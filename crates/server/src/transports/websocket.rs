@@ -58,6 +58,13 @@ pub(super) fn push(conn: ConnId, push: Push<'_>, scratch: &mut Vec<u8>, out: &mu
             let text = written(scratch, |text| encode::dropped(text, channel, count));
             return answer(conn, text, out);
         }
+        Push::Presence { channel, news, encodings } => {
+            let frame = || {
+                let message = written(scratch, |text| encode::news(text, channel, news));
+                frames::frame(Kind::Text.opcode(), message)
+            };
+            out.send(conn, encodings.get(FRAME, frame))
+        }
         Push::Unsubscribed { channel, why } => {
             let text = written(scratch, |text| encode::unsubscribed(text, channel, why));
             return answer(conn, text, out);

@@ -27,6 +27,7 @@ mod listening;
 mod logging;
 mod modes;
 mod numbers;
+mod presence;
 mod reader;
 mod recovery;
 mod refused;

@@ -13,6 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use murre_router::channels::{ChannelInfo, Position};
+use murre_router::presence::PresentMember;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -23,6 +24,7 @@ use super::Admin;
 use super::error::{ApiError, JsonBody, Known, NOT_FOUND, PathName, QueryMembers};
 use crate::config::Config;
 use crate::hub::HubConfig;
+use crate::hub::presence::connection_of;
 use crate::protocols::murre_v1::errors::Code;
 use crate::routes::AppMailbox;
 
@@ -79,6 +81,8 @@ pub(super) fn routes(admin: &Arc<Admin>) -> Router<Arc<Admin>> {
         // The earlier names of these routes.
         .route("/api/topics", get(topics))
         .route("/api/topics/{channel}", get(channel))
+        .route("/api/presence/{channel}", get(presence))
+        .route("/api/users/{user}", get(user))
         .route("/api/connections/{connection}", get(connection))
         .layer(DefaultBodyLimit::max(admin.api.body_bytes_max))
         .layer(middleware::from_fn_with_state(Arc::clone(admin), authorize))
@@ -230,6 +234,48 @@ fn info(channel: &ChannelInfo) -> Value {
         "kept": channel.kept,
         "bytes": channel.history_bytes,
     })
+}
+
+/// The query of a request for a page of members.
+#[derive(Deserialize)]
+struct MembersPage {
+    /// The value of `next` in the page before.
+    from: Option<u32>,
+    limit: Option<u32>,
+}
+
+const MEMBERS_MAX: u32 = 1000;
+
+async fn presence(
+    State(admin): State<Arc<Admin>>,
+    QueryMembers(MembersPage { from, limit }): QueryMembers<MembersPage>,
+    PathName(name): PathName,
+) -> Answer {
+    let limit = limit.unwrap_or(PAGE_DEFAULT as u32).min(MEMBERS_MAX);
+    let page = admin.api.channels.presence(&name, from.unwrap_or(0), limit).await?;
+    let members: Vec<_> = page.members.iter().map(member).collect();
+    Ok(Json(json!({
+        "identifier": name,
+        "clients": page.count.clients,
+        "users": page.count.users,
+        "members": members,
+        "next": page.next,
+    })))
+}
+
+fn member(member: &PresentMember) -> Value {
+    let meta = member.meta.as_ref().and_then(|meta| serde_json::from_slice(meta.bytes()).ok());
+    json!({
+        "user": &*member.user,
+        "connection": connection_of(member.origin),
+        "meta": meta.unwrap_or(Value::Null),
+    })
+}
+
+/// Whether a user is connected, and the names of the connections.
+async fn user(State(admin): State<Arc<Admin>>, PathName(name): PathName) -> Answer {
+    let connections = admin.api.channels.connections_of(&name).await?;
+    Ok(Json(json!({"user": name, "online": !connections.is_empty(), "connections": connections})))
 }
 
 async fn connection(State(admin): State<Arc<Admin>>, PathName(name): PathName) -> Answer {

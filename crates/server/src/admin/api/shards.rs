@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use murre_core::{ConnId, ServeMail};
 use murre_router::channels::{ChannelInfo, Cursor, Form, Payload, Position};
+use murre_router::presence::{PresencePage, PresenceQuery};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::admin::error::{ApiError, Known};
 use crate::hub::control::Control;
+use crate::hub::rules::PresenceMode;
 use crate::hub::{ErrorCode, HubConfig, HubMail};
 use crate::protocols::json::{self, JsonError};
 use crate::protocols::murre_v1::errors::Code;
@@ -41,6 +43,9 @@ const TOO_DEEP: Known = (
     "bad_json",
     "`data` is nested more than 32 deep; send a flatter value",
 );
+
+/// Bytes of one page of members, about.
+const PAGE_BYTES_MAX: u32 = 1 << 20;
 
 /// The longest time for which the API waits for a shard.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -142,6 +147,37 @@ impl Channels {
         let owner = self.owner(name);
         let name = name.into();
         self.ask(owner, |answer| Control::Channel { name, answer }).await
+    }
+
+    /// A page of the members of a channel.
+    ///
+    /// # Errors
+    /// `bad_identifier`, `unknown_namespace` and `no_presence`.
+    pub(super) async fn presence(
+        &self,
+        name: &str,
+        from: u32,
+        limit: u32,
+    ) -> Result<PresencePage, ApiError> {
+        let limit = match self.hub.rules(name)?.presence {
+            PresenceMode::Off => return Err(ErrorCode::NoPresence.into()),
+            PresenceMode::Count => 0,
+            PresenceMode::Members => limit,
+        };
+        let query = PresenceQuery { from, limit, bytes_max: PAGE_BYTES_MAX };
+        let (owner, channel) = (self.owner(name), name.into());
+        self.ask(owner, |answer| Control::Presence { channel, query, answer }).await
+    }
+
+    /// The connections of a user.
+    pub(super) async fn connections_of(&self, user: &str) -> Result<Vec<String>, ApiError> {
+        let mut connections = Vec::new();
+        for shard in 0..self.boxes.len() {
+            let user = user.into();
+            let found = self.ask(shard, |answer| Control::ConnectionsOf { user, answer }).await?;
+            connections.extend(found.iter().map(ToString::to_string));
+        }
+        Ok(connections)
     }
 
     /// The description of the connection of this name; `None` if it is not open.

@@ -99,7 +99,7 @@ impl Rules {
         match right {
             Right::Subscribe => self.subscribe,
             Right::Publish => self.publish,
-            Right::Presence => self.presence.unwrap_or(readers),
+            Right::Presence => self.presence_access.unwrap_or(readers),
             Right::History => self.history.unwrap_or(readers),
         }
     }

@@ -29,8 +29,8 @@ pub(crate) struct Rules {
     pub(crate) subscribe: Access,
     pub(crate) serve: Access,
     pub(crate) request: Access,
-    /// `None`: as `subscribe`.
-    pub(crate) presence: Option<Access>,
+    /// Who may know who is there. `None`: as `subscribe`.
+    pub(crate) presence_access: Option<Access>,
     /// `None`: as `subscribe`.
     pub(crate) history: Option<Access>,
     /// Whether a `#` in the name of a channel limits it to the users behind it.
@@ -40,6 +40,25 @@ pub(crate) struct Rules {
     /// The time for which a channel keeps a publication.
     pub(crate) history_ttl: Duration,
     pub(crate) slow: Slow,
+    pub(crate) presence: PresenceMode,
+    /// The largest number of members and of watchers with which each join and leave is told.
+    pub(crate) presence_push_max: u32,
+    /// The time between two counts of a channel.
+    pub(crate) presence_interval: Duration,
+    /// Bytes of the metadata of a member at most.
+    pub(crate) presence_meta_max: u32,
+    /// The time for which a member whose connection is lost may come back.
+    pub(crate) presence_grace: Duration,
+}
+
+/// What the server knows of who is in a channel. Each includes the ones before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum PresenceMode {
+    Off,
+    /// How many are there.
+    Count,
+    /// Who is there.
+    Members,
 }
 
 /// The treatment of a subscriber that reads too slowly.
@@ -87,6 +106,12 @@ impl Namespaces {
         Namespaces { strict: true, ..self }
     }
 
+    /// Whether any channel has presence.
+    pub(crate) fn have_presence(&self) -> bool {
+        let has = |rules: &Rules| rules.presence != PresenceMode::Off;
+        has(&self.rest) || self.named.iter().any(|namespace| has(&namespace.rules))
+    }
+
     /// The rules for a channel or a service.
     pub(crate) fn rules(&self, name: &str) -> &Rules {
         self.find(name).unwrap_or(&self.rest)
@@ -118,12 +143,17 @@ impl Default for Rules {
             subscribe: Access::Anyone,
             serve: Access::Authenticated,
             request: Access::Anyone,
-            presence: None,
+            presence_access: None,
             history: None,
             user_limited: false,
             history_size: 0,
             history_ttl: HISTORY_TTL_DEFAULT,
             slow: Slow::Disconnect,
+            presence: PresenceMode::Off,
+            presence_push_max: 200,
+            presence_interval: Duration::from_secs(1),
+            presence_meta_max: 1024,
+            presence_grace: Duration::from_secs(5),
         }
     }
 }
@@ -169,7 +199,7 @@ impl Rules {
         match rule {
             "publish" => self.publish = access(&ACCESS)?,
             "subscribe" => self.subscribe = access(&SUBSCRIBE_ACCESS)?,
-            "presence" => self.presence = Some(access(&ACCESS)?),
+            "presence-access" => self.presence_access = Some(access(&ACCESS)?),
             "history" => self.history = Some(access(&ACCESS)?),
             "serve" => self.serve = access(&SERVICE_ACCESS)?,
             "request" => self.request = access(&SERVICE_ACCESS)?,
@@ -177,19 +207,43 @@ impl Rules {
                 self.user_limited = value.parse().map_err(|_| wrong("true or false"))?;
             }
             "slow" => self.slow = one_of(&SLOW, value).map_err(|names| wrong(&names))?,
+            "presence" => {
+                self.presence = one_of(&PRESENCE, value).map_err(|names| wrong(&names))?
+            }
+            "presence-push-max" => {
+                let max = value.parse().ok().filter(|max| *max <= PUSH_MAX_MAX);
+                self.presence_push_max = max.ok_or_else(|| wrong("a number from 0 to 1000"))?;
+            }
+            "presence-interval" => {
+                let time = seconds(value, &PRESENCE_INTERVAL);
+                self.presence_interval = time.ok_or_else(|| wrong("0.1 to 3600 seconds"))?;
+            }
+            "presence-meta-max" => {
+                let max = value.parse().ok().filter(|max| *max <= META_MAX_MAX);
+                self.presence_meta_max = max.ok_or_else(|| wrong("a number from 0 to 16384"))?;
+            }
+            "presence-grace" => {
+                let time = seconds(value, &PRESENCE_GRACE);
+                self.presence_grace = time.ok_or_else(|| wrong("0 to 3600 seconds"))?;
+            }
             "history-size" => {
                 let size = value.parse().ok().filter(|size| *size <= HISTORY_SIZE_MAX);
                 self.history_size = size.ok_or_else(|| wrong("a number from 0 to 1000000"))?;
             }
             "history-ttl" => {
-                let seconds = value.parse::<f64>().ok().filter(|ttl| HISTORY_TTL.contains(ttl));
-                let seconds = seconds.ok_or_else(|| wrong("0.1 to 31536000 seconds"))?;
-                self.history_ttl = Duration::from_secs_f64(seconds);
+                let ttl = seconds(value, &HISTORY_TTL);
+                self.history_ttl = ttl.ok_or_else(|| wrong("0.1 to 31536000 seconds"))?;
             }
             _ => return Err(format!("there is no rule `{rule}`; the rules are {RULES}")),
         }
         Ok(())
     }
+}
+
+/// A time in seconds, if it is within a range.
+fn seconds(text: &str, range: &RangeInclusive<f64>) -> Option<Duration> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| range.contains(seconds));
+    seconds.map(Duration::from_secs_f64)
 }
 
 /// The value with this name.
@@ -204,14 +258,25 @@ fn one_of<T: Copy>(choices: &[(&str, T)], name: &str) -> Result<T, String> {
     })
 }
 
-const RULES: &str = "publish, subscribe, presence, history, serve, request, user-limited, \
-                     history-size, history-ttl, slow";
+const RULES: &str = "publish, subscribe, presence-access, history, serve, request, user-limited, \
+                     history-size, history-ttl, slow, presence, presence-push-max, \
+                     presence-interval, presence-meta-max, presence-grace";
 const NO_BACKEND: &str = "needs calls to a backend, which this version does not make";
 const SLOW: [(&str, Slow); 3] = [
     ("disconnect", Slow::Disconnect),
     ("drop_oldest", Slow::DropOldest),
     ("latest_only", Slow::LatestOnly),
 ];
+const PRESENCE: [(&str, PresenceMode); 3] = [
+    ("off", PresenceMode::Off),
+    ("count", PresenceMode::Count),
+    ("members", PresenceMode::Members),
+];
+/// A push has all members of a channel, so this bounds its size and the sends of one change.
+const PUSH_MAX_MAX: u32 = 1000;
+const META_MAX_MAX: u32 = 16_384;
+const PRESENCE_INTERVAL: RangeInclusive<f64> = 0.1..=3600.0;
+const PRESENCE_GRACE: RangeInclusive<f64> = 0.0..=3600.0;
 const HISTORY_SIZE_MAX: u32 = 1_000_000;
 const HISTORY_TTL: RangeInclusive<f64> = 0.1..=31_536_000.0;
 const HISTORY_TTL_DEFAULT: Duration = Duration::from_secs(300);

@@ -23,18 +23,25 @@ fn defaults() {
 #[test]
 fn every_rule() {
     let all = "chat,publish=anyone,subscribe=authenticated,serve=nobody,request=authenticated,\
-               presence=token,history=subscriber,user-limited=true,history-size=100,history-ttl=1.5,slow=latest_only";
+               presence-access=token,history=subscriber,user-limited=true,history-size=100,history-ttl=1.5,\
+               slow=latest_only,presence=members,presence-push-max=7,presence-interval=0.5,\
+               presence-meta-max=0,presence-grace=0";
     let expected = Rules {
         publish: Access::Anyone,
         subscribe: Access::Authenticated,
         serve: Access::Nobody,
         request: Access::Authenticated,
-        presence: Some(Access::Token),
+        presence_access: Some(Access::Token),
         history: Some(Access::Subscriber),
         user_limited: true,
         history_size: 100,
         history_ttl: Duration::from_millis(1500),
         slow: Slow::LatestOnly,
+        presence: PresenceMode::Members,
+        presence_push_max: 7,
+        presence_interval: Duration::from_millis(500),
+        presence_meta_max: 0,
+        presence_grace: Duration::ZERO,
     };
     assert_eq!(*namespaces(&[all]).rules("chat:"), expected);
     let some = namespaces(&["a,history-size=7,slow=drop_oldest"]);
@@ -98,6 +105,12 @@ fn wrong_ones_are_named() {
         ("a,history-size=1000001", "not `1000001`"),
         ("a,history-size=1,history-ttl=0", "`history-ttl` is 0.1 to"),
         ("a,history-size=1,history-ttl=nan", "not `nan`"),
+        ("a,presence=token", "one of off, count, members, not `token`"),
+        ("a,presence-push-max=1001", "`presence-push-max` is a number from 0 to 1000"),
+        ("a,presence-push-max=-1", "not `-1`"),
+        ("a,presence-interval=0", "`presence-interval` is 0.1 to 3600 seconds"),
+        ("a,presence-grace=1e400", "`presence-grace` is 0 to 3600 seconds"),
+        ("a,presence-meta-max=16385", "`presence-meta-max` is a number from 0 to 16384"),
         ("a,history-ttl=5", "needs a `history-size`"),
         ("a,slow=disconnect,slow=disconnect", "`slow` is given twice"),
     ] {
@@ -172,7 +185,7 @@ fn every_rule_about_every_session() {
                 Right::Subscribe if word == "subscriber" => continue,
                 Right::Subscribe => rules.subscribe = access,
                 Right::Publish => rules.publish = access,
-                Right::Presence => rules.presence = Some(access),
+                Right::Presence => rules.presence_access = Some(access),
                 Right::History => rules.history = Some(access),
             }
             for channel in ["room", "room#42", "room#7,42", "room#42,7", "room#7#42"] {

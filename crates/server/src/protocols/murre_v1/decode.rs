@@ -11,13 +11,14 @@ use std::mem;
 use std::ops::RangeInclusive;
 
 use murre_router::channels::{Direction, Form, HistoryQuery, Payload, Position, Start};
+use murre_router::presence::{Meta, PresenceQuery, Watch};
 use simd_json::prelude::{TypedScalarValue, TypedValue, ValueAsScalar, ValueIntoString};
 use simd_json::tape::Value;
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape, ValueType};
 
 use super::errors::{Code, WireError};
 use crate::hub::limits::Limits;
-use crate::hub::{About, Audience, Command, RequestId};
+use crate::hub::{About, Audience, Command, ErrorCode, PresenceOptions, RequestId};
 use crate::protocols::json::{self, DEPTH_MAX};
 
 /// Reads messages. It keeps its memory from one to the next.
@@ -104,6 +105,10 @@ struct Members<'t, 'i> {
     channel: Option<Value<'t, 'i>>,
     /// Its key, which tells where in the message the value is.
     data: Option<&'i str>,
+    /// Its key, unless its value is null.
+    meta: Option<&'i str>,
+    presence: Option<Value<'t, 'i>>,
+    from: Option<Value<'t, 'i>>,
     position: Option<Value<'t, 'i>>,
     limit: Option<Value<'t, 'i>>,
     token: Option<Value<'t, 'i>>,
@@ -124,6 +129,9 @@ impl<'t, 'i> Members<'t, 'i> {
                 "action" => members.action = given,
                 "identifier" => members.channel = given,
                 "data" => members.data = Some(key),
+                "meta" => members.meta = given.map(|_| key),
+                "presence" => members.presence = given,
+                "from" => members.from = given,
                 "position" => members.position = given,
                 "limit" => members.limit = given,
                 "token" => members.token = given,
@@ -163,7 +171,11 @@ impl Reader<'_> {
                 let why = "`token` is a string, a token for this channel";
                 let token = members.token.map(|token| text(Some(token), why)).transpose();
                 let token = token.map_err(|error| error.about(about))?;
-                Ok(Command::Subscribe { channel, start, token })
+                let presence = PresenceOptions {
+                    watch: watch(members.presence, about)?,
+                    meta: self.meta(members, about)?,
+                };
+                Ok(Command::Subscribe { channel, start, token, presence })
             }
             "unsubscribe" => Ok(Command::Unsubscribe { channel: self.channel(members)? }),
             "publish" => {
@@ -187,6 +199,27 @@ impl Reader<'_> {
                     direction: Direction::Forward,
                 };
                 Ok(Command::History { channel, query })
+            }
+            "presence" => {
+                let channel = self.channel(members)?;
+                let refused =
+                    |why| WireError::new(Code::BadCommand, why).about(About::Channel(channel));
+                let limit = number(members.limit, 0..=PRESENCE_LIMIT_MAX)
+                    .map_err(|()| refused("`limit` is an integer from 0 to 1000"))?;
+                let from = number(members.from, 0..=u32::MAX)
+                    .map_err(|()| refused("`from` is `next` of the page before"))?;
+                let query = PresenceQuery {
+                    from: from.unwrap_or(0),
+                    limit: limit.unwrap_or(PRESENCE_LIMIT_DEFAULT),
+                    bytes_max: PRESENCE_BYTES_MAX,
+                };
+                Ok(Command::Presence { channel, query })
+            }
+            "presence_stats" => Ok(Command::PresenceStats { channel: self.channel(members)? }),
+            "presence_update" => {
+                let channel = self.channel(members)?;
+                let meta = self.meta(members, About::Channel(channel))?;
+                Ok(Command::PresenceUpdate { channel, meta })
             }
             "ping" => Ok(Command::Ping),
             "auth" => {
@@ -253,6 +286,23 @@ impl Reader<'_> {
             let why = "this action has `data`, any JSON";
             return Err(WireError { about, ..WireError::new(Code::BadCommand, why) });
         };
+        self.raw(key).map_err(|code| WireError { about, ..WireError::from(code) })?;
+        Ok(Payload::new(Form::Json, self.compact.as_slice()))
+    }
+
+    /// The value of `meta`, if there is one, like `data`.
+    fn meta<'i>(
+        &mut self,
+        members: &Members<'_, 'i>,
+        about: About<'i>,
+    ) -> Result<Option<Meta>, WireError<'i>> {
+        let Some(key) = members.meta else { return Ok(None) };
+        self.raw(key).map_err(|code| WireError::from(code).about(about))?;
+        Ok(Some(Meta::new(self.compact)))
+    }
+
+    /// Copies the value behind a key, without whitespace, into `compact`.
+    fn raw(&mut self, key: &str) -> Result<(), ErrorCode> {
         // simd-json unescapes a string where it lies, so that the key begins in the copy where it
         // begins in the message.
         let key = &self.message[key.as_ptr().addr() - self.start..];
@@ -260,14 +310,16 @@ impl Reader<'_> {
         let value = colon.iter().position(|&byte| byte == b':').map_or(0, |colon| colon + 1);
         self.compact.clear();
         json::compact(&colon[value..], self.compact);
-        let fits = self.limits.size(self.compact.len());
-        fits.map_err(|code| WireError { about, ..WireError::from(code) })?;
-        Ok(Payload::new(Form::Json, self.compact.as_slice()))
+        self.limits.size(self.compact.len())
     }
 }
 
 /// Bytes of data in one answer to `history`, unless a single publication has more.
 pub(crate) const HISTORY_BYTES_MAX: u32 = 64 << 10;
+/// Bytes of one answer to `presence`, unless a single member has more.
+pub(crate) const PRESENCE_BYTES_MAX: u32 = 64 << 10;
+const PRESENCE_LIMIT_DEFAULT: u32 = 100;
+const PRESENCE_LIMIT_MAX: u32 = 1000;
 const HISTORY_LIMIT_DEFAULT: u32 = 100;
 const HISTORY_LIMIT_MAX: u32 = 1000;
 const TIMEOUT_MS_DEFAULT: u32 = 10_000;
@@ -291,6 +343,22 @@ const ID_BYTES_MAX: usize = 64;
 
 fn text<'i>(value: Option<Value<'_, 'i>>, why: &'static str) -> Result<&'i str, WireError<'i>> {
     value.and_then(Value::into_string).ok_or(WireError::new(Code::BadCommand, why))
+}
+
+/// What a subscription is told of members.
+fn watch<'i>(
+    value: Option<Value<'_, 'i>>,
+    about: About<'i>,
+) -> Result<Option<Watch>, WireError<'i>> {
+    let Some(value) = value else { return Ok(None) };
+    match value.into_string() {
+        Some("members") => Ok(Some(Watch::Members)),
+        Some("counts") => Ok(Some(Watch::Counts)),
+        _ => {
+            let why = "`presence` is \"members\" or \"counts\"";
+            Err(WireError::new(Code::BadCommand, why).about(about))
+        }
+    }
 }
 
 fn number(value: Option<Value<'_, '_>>, range: RangeInclusive<u32>) -> Result<Option<u32>, ()> {

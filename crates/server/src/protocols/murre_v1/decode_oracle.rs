@@ -7,11 +7,12 @@ use serde_json::Value as Tree;
 use serde_json::value::RawValue;
 
 use murre_router::channels::{Payload, Start};
+use murre_router::presence::{Meta, Watch};
 
 use super::decode::{Item, Parser};
 use super::errors::Code;
 use crate::hub::limits::Limits;
-use crate::hub::{Command, ErrorCode, RequestId};
+use crate::hub::{Command, ErrorCode, PresenceOptions, RequestId};
 
 /// Any bytes: the limits, and messages that one parser reads, with a byte between them that no
 /// message has.
@@ -46,6 +47,8 @@ struct Given {
     tree: Tree,
     /// The text of `data`, without the whitespace between its tokens.
     data: Option<String>,
+    /// The text of `meta` likewise, unless it is null.
+    meta: Option<String>,
 }
 
 fn model(message: &[u8], limits: &Limits) -> Vec<Result<Given, Code>> {
@@ -74,9 +77,13 @@ fn depth(tree: &Tree) -> usize {
 impl From<&RawValue> for Given {
     fn from(command: &RawValue) -> Self {
         let members = serde_json::from_str::<BTreeMap<String, &RawValue>>(command.get());
-        let data = members.ok().and_then(|members| members.get("data").copied());
+        let raw = |key| {
+            let value = members.as_ref().ok().and_then(|members| members.get(key));
+            value.map(|value| tight(value.get()))
+        };
         let tree = serde_json::from_str(command.get()).expect("a part of JSON");
-        Given { tree, data: data.map(|data| tight(data.get())) }
+        let (data, meta) = (raw("data"), raw("meta").filter(|meta| meta != "null"));
+        Given { tree, data, meta }
     }
 }
 
@@ -119,6 +126,14 @@ impl Given {
             None => Some(Code::BadCommand),
             Some(data) => (!fits(data)).then_some(BAD_PUBLICATION),
         };
+        let meta = || {
+            let fits = self.meta.as_ref().is_none_or(|meta| fits(meta));
+            (!fits).then_some(BAD_PUBLICATION)
+        };
+        let watch = || {
+            let watch = member("presence");
+            wrong(!watch.is_null() && !matches!(watch.as_str(), Some("members" | "counts")))
+        };
         let id = member("id");
         let can_be = id.is_null()
             || id.as_u64().is_some_and(|id| id <= 1 << 53)
@@ -131,11 +146,16 @@ impl Given {
             Some("subscribe") => {
                 let token = member("token");
                 let token = wrong(!token.is_null() && !token.is_string());
-                name("identifier").or_else(position).or(token)
+                name("identifier").or_else(position).or(token).or_else(watch).or_else(meta)
             }
             Some("unsubscribe") => name("identifier"),
             Some("publish") => name("identifier").or_else(data),
             Some("history") => name("identifier").or(integer("limit", 0..=1000)).or_else(position),
+            Some("presence") => name("identifier")
+                .or(integer("limit", 0..=1000))
+                .or(integer("from", 0..=u64::from(u32::MAX))),
+            Some("presence_stats") => name("identifier"),
+            Some("presence_update") => name("identifier").or_else(meta),
             Some("ping") => None,
             Some("auth") => wrong(!member("token").is_string()),
             Some("serve" | "unserve") => name("service"),
@@ -175,13 +195,24 @@ impl Given {
         let is_data = |payload: &Payload| {
             assert_eq!(str::from_utf8(payload.data()).ok(), self.data.as_deref());
         };
+        let is_meta = |meta: &Option<Meta>| {
+            let meta = meta.as_ref().map(Meta::bytes);
+            assert_eq!(meta, self.meta.as_ref().map(String::as_bytes));
+        };
         let id = member("id");
         let as_text = || id.as_str().map(|id| RequestId::Text(id.into()));
         let as_id = id.as_u64().map(RequestId::Number).or_else(as_text);
         assert_eq!(item.request, as_id.unwrap_or_default());
         is_text("action", action(item.command.as_ref().expect("it obeys the rules")));
         match item.command.as_ref().expect("it obeys the rules") {
-            Command::Subscribe { channel, start, token } => {
+            Command::Subscribe { channel, start, token, presence } => {
+                let PresenceOptions { watch, meta } = presence;
+                let watch = watch.map(|watch| match watch {
+                    Watch::Members => "members",
+                    Watch::Counts => "counts",
+                });
+                assert_eq!(member("presence").as_str(), watch);
+                is_meta(meta);
                 is_text("identifier", channel);
                 starts(start);
                 assert_eq!(member("token").as_str(), *token);
@@ -195,6 +226,16 @@ impl Given {
                 is_text("identifier", channel);
                 is_number("limit", query.limit, 100);
                 starts(&query.start);
+            }
+            Command::Presence { channel, query } => {
+                is_text("identifier", channel);
+                is_number("limit", query.limit, 100);
+                is_number("from", query.from, 0);
+            }
+            Command::PresenceStats { channel } => is_text("identifier", channel),
+            Command::PresenceUpdate { channel, meta } => {
+                is_text("identifier", channel);
+                is_meta(meta);
             }
             Command::Ping => {}
             Command::Authenticate { token } => is_text("token", token),
@@ -225,6 +266,9 @@ fn action(command: &Command<'_>) -> &'static str {
         Command::Publish { .. } => "publish",
         Command::History { .. } => "history",
         Command::Await { .. } => "",
+        Command::Presence { .. } => "presence",
+        Command::PresenceStats { .. } => "presence_stats",
+        Command::PresenceUpdate { .. } => "presence_update",
         Command::Ping => "ping",
         Command::Authenticate { .. } => "auth",
         Command::Serve { .. } => "serve",

@@ -1,11 +1,15 @@
 //! Encodes replies and pushes as JSON text, directly into a buffer.
 
+use std::collections::HashSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use murre_router::channels::{Form, Payload, Position, Publication};
+use murre_router::presence::{Changes, Count, News, PresentMember};
 use serde::Serialize;
 
 use super::errors::WireError;
+use crate::hub::presence::connection_of;
 use crate::hub::{About, ErrorCode, Page, Reply, RequestId};
 
 /// Appends the reply to the command called `request`.
@@ -27,6 +31,17 @@ pub(crate) fn reply(out: &mut Vec<u8>, request: &RequestId, reply: Reply<'_>) {
         Reply::History { channel, page } => {
             let object = Object::new("history", out).member("identifier", channel);
             object.position(Some(page.position)).publications(&page)
+        }
+        Reply::Presence { channel, page } => {
+            let object = Object::new("presence", out).member("identifier", channel);
+            let object = object.count(page.count).members("members", &page.members);
+            object.optional("next", page.next)
+        }
+        Reply::PresenceStats { channel, count } => {
+            Object::new("presence_stats", out).member("identifier", channel).count(count)
+        }
+        Reply::PresenceUpdated { channel } => {
+            Object::new("presence_updated", out).member("identifier", channel)
         }
         Reply::Pong { connection } => Object::new("pong", out).member("connection", connection),
         Reply::Authenticated { user, expires } => {
@@ -72,6 +87,33 @@ pub(crate) fn unsubscribed(out: &mut Vec<u8>, channel: &str, why: ErrorCode) {
     let WireError { code, message, .. } = why.into();
     let object = Object::new("unsubscribed", out).member("identifier", channel);
     object.member("code", code.name()).member("message", message).end(&RequestId::None);
+}
+
+/// Appends what a watcher of a channel is told of its members.
+pub(crate) fn news(out: &mut Vec<u8>, channel: &str, news: &News) {
+    match news {
+        News::Members(members) => Object::new("presence_state", out)
+            .member("identifier", channel)
+            .members("members", members),
+        News::Changes(changes) => {
+            let Changes { joins, leaves } = &**changes;
+            let object = Object::new("presence_diff", out).member("identifier", channel);
+            object.members("joins", joins).gone("leaves", joins, leaves)
+        }
+        News::Count(count) => {
+            Object::new("presence_count", out).member("identifier", channel).count(*count)
+        }
+    }
+    .end(&RequestId::None);
+}
+
+/// The name of a message of [`news`].
+pub(crate) fn name_of_news(news: &News) -> &'static str {
+    match news {
+        News::Members(_) => "presence_state",
+        News::Changes(_) => "presence_diff",
+        News::Count(_) => "presence_count",
+    }
 }
 
 /// Appends a request for a session that offers the service.
@@ -166,6 +208,53 @@ impl<'o> Object<'o> {
         Object(out).optional("more", page.more.then_some(true))
     }
 
+    fn count(self, count: Count) -> Self {
+        self.member("clients", count.clients).member("users", count.users)
+    }
+
+    /// Members with their metadata.
+    fn members(self, key: &'static str, members: &[PresentMember]) -> Self {
+        self.array(key, members.iter(), |member, out| {
+            let object = Object::of_member(member, out);
+            if let Some(meta) = &member.meta {
+                object.0.extend_from_slice(b",\"meta\":");
+                object.0.extend_from_slice(meta.bytes());
+            }
+            object.end(&RequestId::None);
+        })
+    }
+
+    /// Members that are gone. An update is a join alone.
+    fn gone(self, key: &'static str, joins: &[PresentMember], leaves: &[PresentMember]) -> Self {
+        let stay: HashSet<_> = joins.iter().map(|join| (join.node, join.origin)).collect();
+        let gone = leaves.iter().filter(|leave| !stay.contains(&(leave.node, leave.origin)));
+        self.array(key, gone, |member, out| Object::of_member(member, out).end(&RequestId::None))
+    }
+
+    fn of_member(member: &PresentMember, out: &'o mut Vec<u8>) -> Self {
+        let connection = connection_of(member.origin);
+        Object::untyped("user", &*member.user, out).member("connection", connection)
+    }
+
+    fn array<'m>(
+        self,
+        key: &'static str,
+        members: impl Iterator<Item = &'m PresentMember>,
+        write: impl Fn(&PresentMember, &mut Vec<u8>),
+    ) -> Self {
+        self.0.push(b',');
+        let Object(out) = self.key(key);
+        out.push(b'[');
+        for (number, member) in members.enumerate() {
+            if number > 0 {
+                out.push(b',');
+            }
+            write(member, out);
+        }
+        out.push(b']');
+        Object(out)
+    }
+
     fn end(self, request: &RequestId) {
         let object = match request {
             RequestId::Number(number) => self.member("id", number),
@@ -189,7 +278,8 @@ fn base64(bytes: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use std::sync::Arc;
 
-    use murre_router::channels::Recovery;
+    use murre_router::channels::{Origin, Recovery};
+    use murre_router::presence::{Meta, PresencePage};
     use serde_json::{Value, json};
 
     use super::super::errors::Code;
@@ -339,6 +429,64 @@ mod tests {
             text(|out| request(out, "17-9", "s", &json_payload("7"))),
             r#"{"type":"request","request":"17-9","service":"s","data":7}"#
         );
+    }
+
+    /// Members of any name, with their metadata as it was given; an update is a join alone.
+    #[test]
+    fn members_and_counts() {
+        let member = |origin, user: &str, meta: Option<&[u8]>| PresentMember {
+            node: 0,
+            origin: Origin(origin),
+            stamp: 1,
+            replaces: 0,
+            user: user.into(),
+            meta: meta.map(Meta::new),
+        };
+        let some = [member(1 << 48 | 2 << 24 | 3, "__proto__", Some(b"{}")), member(7, "\"", None)];
+        let one = r#"{"user":"__proto__","connection":"1-2-3","meta":{}}"#;
+        let other = r#"{"user":"\"","connection":"0-0-7"}"#;
+        let count = Count { clients: 2, users: u64::MAX };
+        let page = PresencePage { count, members: some.to_vec(), next: Some(u32::MAX) };
+        let channel = "a";
+        let written = |answer| text(|out| reply(out, &RequestId::Number(1), answer));
+        assert_eq!(
+            written(Reply::Presence { channel, page: &page }),
+            format!(
+                r#"{{"type":"presence","identifier":"a","clients":2,"users":18446744073709551615,"members":[{one},{other}],"next":4294967295,"id":1}}"#
+            )
+        );
+        assert_eq!(
+            written(Reply::PresenceStats { channel, count }),
+            r#"{"type":"presence_stats","identifier":"a","clients":2,"users":18446744073709551615,"id":1}"#
+        );
+        assert_eq!(
+            written(Reply::PresenceUpdated { channel }),
+            r#"{"type":"presence_updated","identifier":"a","id":1}"#
+        );
+        let leaves =
+            vec![member(1 << 48 | 2 << 24 | 3, "__proto__", Some(b"1")), member(8, "", None)];
+        let changes = Changes { joins: some.to_vec(), leaves };
+        for (told, expected) in [
+            (
+                News::Members(some.into()),
+                format!(
+                    r#"{{"type":"presence_state","identifier":"a","members":[{one},{other}]}}"#
+                ),
+            ),
+            (
+                News::Changes(changes.into()),
+                format!(
+                    r#"{{"type":"presence_diff","identifier":"a","joins":[{one},{other}],"leaves":[{{"user":"","connection":"0-0-8"}}]}}"#
+                ),
+            ),
+            (
+                News::Count(Count::default()),
+                r#"{"type":"presence_count","identifier":"a","clients":0,"users":0}"#.to_owned(),
+            ),
+        ] {
+            assert_eq!(text(|out| news(out, channel, &told)), expected);
+            assert!(expected.contains(name_of_news(&told)));
+        }
     }
 
     /// Side data about the publisher is no part of the data.

@@ -68,7 +68,7 @@ pub(crate) fn close_code(reason: DisconnectReason) -> CloseCode {
 impl Code {
     /// All codes, in the order of the protocol's table.
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 25] = [
+    pub(crate) const ALL: [Code; 26] = [
         Code::BadJson,
         Code::BadCommand,
         Code::UnknownAction,
@@ -84,6 +84,7 @@ impl Code {
         Code::Hub(ErrorCode::NotServing),
         Code::Hub(ErrorCode::TooMany),
         Code::Hub(ErrorCode::NoHistory),
+        Code::Hub(ErrorCode::NoPresence),
         Code::Hub(ErrorCode::Overloaded),
         Code::Hub(ErrorCode::NoResponders),
         Code::Hub(ErrorCode::ResponderGone),
@@ -136,7 +137,7 @@ impl Code {
                 return (
                     "unknown_action",
                     "there is no such `action`; it is one of subscribe, unsubscribe, publish, history, \
-                 ping, auth, serve, unserve, request, reply",
+                 presence, presence_stats, presence_update, ping, auth, serve, unserve, request, reply",
                 );
             }
             Code::BatchTooLong => {
@@ -185,6 +186,10 @@ impl Code {
             ErrorCode::NoHistory => (
                 "no_history",
                 "the channel keeps no history; ask who runs the server for a namespace that does",
+            ),
+            ErrorCode::NoPresence => (
+                "no_presence",
+                "the channel does not know who is there; ask who runs the server for a namespace that does",
             ),
             ErrorCode::Overloaded => {
                 ("overloaded", "the server is behind; try again in some seconds")

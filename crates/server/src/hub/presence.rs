@@ -1,0 +1,290 @@
+//! Presence: sessions of users are members of the channels that they subscribe to, and watchers are told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use murre_router::Member;
+use murre_router::channels::{Origin, Taken};
+use murre_router::presence::{
+    Departure, Meta, News, PresenceEvent, PresencePage, PresenceQuery, PresenceRules, Watch,
+    Watching,
+};
+
+use super::auth::Right;
+use super::encodings::Encodings;
+use super::pending::Recipient;
+use super::rules::{PresenceMode, Rules};
+use super::session::Sessions;
+use super::{
+    About, Error, ErrorCode, Hub, HubConfig, HubCounters, Outlet, Push, Reply, RequestId, Session,
+};
+
+/// What a subscription asks of presence. Nothing, by default: then a user is a member without metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PresenceOptions {
+    /// What the session is told of the members.
+    pub(crate) watch: Option<Watch>,
+    /// The member's metadata, as JSON.
+    pub(crate) meta: Option<Meta>,
+}
+
+impl HubConfig {
+    /// Whether a channel has presence.
+    fn has_presence(&self, channel: &str) -> bool {
+        self.namespaces.rules(channel).presence != PresenceMode::Off
+    }
+}
+
+/// The rules of presence in a channel, by those of its namespace.
+pub(super) fn presence_rules(rules: &Rules) -> Option<PresenceRules> {
+    let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    (rules.presence != PresenceMode::Off).then(|| PresenceRules {
+        lists: rules.presence == PresenceMode::Members,
+        push_max: rules.presence_push_max,
+        interval_ms: ms(rules.presence_interval),
+        grace_ms: ms(rules.presence_grace),
+    })
+}
+
+impl Hub {
+    /// Checks what a subscription asks of presence.
+    ///
+    /// # Errors
+    /// `BadChannel`, `UnknownNamespace`, `NoPresence`, `NotAllowed`, `BadPublication` and `Overloaded`.
+    pub(super) fn check_presence<'c>(
+        &self,
+        slot: u32,
+        channel: &'c str,
+        options: &PresenceOptions,
+    ) -> Result<(), Error<'c>> {
+        let refused = |code: ErrorCode| Error::from(code).about(About::Channel(channel));
+        let rules = self.config.rules(channel)?;
+        let asks = options.watch.is_some() || options.meta.is_some();
+        if rules.presence == PresenceMode::Off {
+            return if asks { Err(refused(ErrorCode::NoPresence)) } else { Ok(()) };
+        }
+        if let Some(meta) = &options.meta {
+            self.check_meta(rules, meta).map_err(|error| error.about(About::Channel(channel)))?;
+            if self.sessions.user(slot).is_none() {
+                return Err(refused(ErrorCode::NotAllowed));
+            }
+        }
+        // The session will be subscribed.
+        let user = self.sessions.user(slot);
+        if options.watch.is_some() && !rules.allow(Right::Presence, channel, user, || true) {
+            return Err(refused(ErrorCode::NotAllowed));
+        }
+        match self.presence.is_overloaded(channel) {
+            true => Err(refused(ErrorCode::Overloaded)),
+            false => Ok(()),
+        }
+    }
+
+    fn check_meta(&self, rules: &Rules, meta: &Meta) -> Result<(), Error<'static>> {
+        let fits = meta.bytes().len() <= rules.presence_meta_max as usize;
+        fits.then_some(()).ok_or(Error {
+            detail: Some("`meta` is longer than the namespace's presence-meta-max; send less"),
+            ..ErrorCode::BadPublication.into()
+        })
+    }
+
+    /// Makes a session that has subscribed a member, if it has a user, and a watcher, if it asks for that.
+    pub(super) fn enter_presence(
+        &mut self,
+        session: Session,
+        channel: &str,
+        options: PresenceOptions,
+    ) {
+        if !self.config.has_presence(channel) {
+            return;
+        }
+        let (slot, now) = (session.conn.index(), self.now);
+        if let Some(user) = self.sessions.user(slot) {
+            let user = Arc::from(&*user.name);
+            let origin = self.origin(session.conn);
+            // The caller has checked that messages can be taken.
+            let _ = self.presence.join(channel, origin, &user, options.meta, now);
+        }
+        if let Some(watch) = options.watch {
+            let _ = self.presence.watch(slot, channel, watch, now);
+        }
+    }
+
+    /// Ends what a session is in the presence of a channel.
+    pub(super) fn leave_presence(&mut self, session: Session, channel: &str) {
+        if self.config.has_presence(channel) {
+            let origin = self.origin(session.conn);
+            self.presence.leave(channel, origin, Departure::Left, self.now);
+            self.presence.unwatch(session.conn.index(), channel, self.now);
+        }
+    }
+
+    /// Ends what a session whose connection is lost is in the presence of its channels. Its user may come
+    /// back within the grace of each.
+    pub(super) fn lose_presence(&mut self, conn: murre_core::ConnId) {
+        if !self.config.namespaces.have_presence() {
+            return;
+        }
+        let origin = self.origin(conn);
+        let Hub { channels, presence, config, now, .. } = self;
+        for channel in channels.subscriptions(conn.index()) {
+            if config.has_presence(channel) {
+                presence.leave(channel, origin, Departure::Lost, *now);
+                presence.unwatch(conn.index(), channel, *now);
+            }
+        }
+    }
+
+    /// Makes the members of a session those of its user, which it has anew. They have no metadata.
+    pub(super) fn rename_in_presence(&mut self, session: Session) {
+        let slot = session.conn.index();
+        let Some(user) =
+            self.sessions.user(slot).filter(|_| self.config.namespaces.have_presence())
+        else {
+            return;
+        };
+        let user = Arc::from(&*user.name);
+        let origin = self.origin(session.conn);
+        let Hub { channels, presence, config, now, .. } = self;
+        for channel in channels.subscriptions(slot).filter(|channel| config.has_presence(channel)) {
+            // With too many messages for the owner, the member keeps its name until it subscribes again.
+            let _ = presence.join(channel, origin, &user, None, *now);
+        }
+    }
+
+    /// Changes the metadata of a member.
+    ///
+    /// # Errors
+    /// `NoPresence`, `NotSubscribed`, `NotAllowed`, `BadPublication` and `Overloaded`.
+    pub(super) fn update_presence<'c>(
+        &mut self,
+        session: Session,
+        channel: &'c str,
+        meta: Option<Meta>,
+    ) -> Result<(), Error<'c>> {
+        let slot = session.conn.index();
+        if !self.channels.is_subscribed(slot, channel) {
+            return Err(Error::from(ErrorCode::NotSubscribed).about(About::Channel(channel)));
+        }
+        let asked = meta.clone().or(Some(Meta::new(b"")));
+        self.check_presence(slot, channel, &PresenceOptions { watch: None, meta: asked })?;
+        self.enter_presence(session, channel, PresenceOptions { watch: None, meta });
+        Ok(())
+    }
+
+    /// Asks for a page of the members of a channel; with a limit of 0, for the counts alone.
+    ///
+    /// # Errors
+    /// `BadChannel`, `UnknownNamespace`, `NoPresence`, `NotAllowed` and `Overloaded`.
+    pub(super) fn read_presence<'c>(
+        &mut self,
+        session: Session,
+        request: RequestId,
+        channel: &'c str,
+        query: Option<PresenceQuery>,
+    ) -> Result<(), Error<'c>> {
+        let slot = session.conn.index();
+        let needed = if query.is_some() { PresenceMode::Members } else { PresenceMode::Count };
+        if self.config.rules(channel)?.presence < needed {
+            return Err(Error::from(ErrorCode::NoPresence).about(About::Channel(channel)));
+        }
+        self.allow_channel(slot, channel, Right::Presence)?;
+        let recipient = match query {
+            Some(_) => Recipient::Session(session, request),
+            None => Recipient::Counts(session, request),
+        };
+        let query = query.unwrap_or(PresenceQuery { from: 0, limit: 0, bytes_max: 0 });
+        let ticket = self.pending.issue(channel, recipient);
+        if let Err(why) = self.presence.read(channel, query, ticket, self.now) {
+            self.pending.take(ticket);
+            return Err(Error::from(ErrorCode::from(why)).about(About::Channel(channel)));
+        }
+        // Like a page of history, a page of members may be large.
+        let before = self.reading_history.insert(slot, ticket);
+        assert!(before.is_none(), "the session's input waits for the page before");
+        Ok(())
+    }
+
+    /// Passes the pages of members that have arrived on to sessions.
+    pub(super) fn dispatch_presence(&mut self, out: &mut impl Outlet) {
+        while let Some(PresenceEvent::Page { ticket, page }) = self.presence.event() {
+            let command = self.pending.take(ticket);
+            let (Recipient::Session(session, request) | Recipient::Counts(session, request)) =
+                &command.recipient
+            else {
+                continue;
+            };
+            self.reading_history.remove(&session.conn.index());
+            if self.is_there(*session, out) {
+                let channel = &command.name;
+                let reply = match command.recipient {
+                    Recipient::Counts(..) => Reply::PresenceStats { channel, count: page.count },
+                    _ => Reply::Presence { channel, page: &page },
+                };
+                out.reply(*session, request, reply);
+                out.resume(*session);
+            }
+        }
+    }
+
+    /// A page of the members of a channel that this shard owns.
+    pub(super) fn presence_page(&self, channel: &str, query: PresenceQuery) -> PresencePage {
+        self.presence.page(channel, query)
+    }
+
+    /// Hands news of members to watchers. Returns whether some are left.
+    pub(super) fn deliver_presence(&mut self, out: &mut impl Outlet) -> bool {
+        let Hub { presence, sessions, config, counters, now, .. } = self;
+        let mut watchers = SessionWatchers { sessions, counters, out };
+        presence.deliver(config.deliveries_per_turn, *now, &mut watchers)
+    }
+}
+
+/// The sessions of a shard, to which news of members are handed.
+struct SessionWatchers<'h, O> {
+    sessions: &'h Sessions,
+    counters: &'h HubCounters,
+    out: &'h mut O,
+}
+
+impl<O: Outlet> Watching<Encodings> for SessionWatchers<'_, O> {
+    fn offer(
+        &mut self,
+        member: Member,
+        channel: &Arc<str>,
+        news: &News,
+        encodings: &mut Encodings,
+    ) -> Taken {
+        let session = self.out.at(member).and_then(|conn| self.sessions.of(conn));
+        let Some(session) = session else { return Taken::Gone };
+        if self.out.congested(session.conn) {
+            return Taken::Full;
+        }
+        self.out.push(session, Push::Presence { channel, news, encodings });
+        self.counters.presence_news.add(1);
+        Taken::Yes
+    }
+}
+
+/// The name of a member's connection in the admin API.
+pub(crate) fn connection_of(Origin(bits): Origin) -> String {
+    let (shard, slot, generation) = (bits >> 48, bits >> 24 & 0xFF_FFFF, bits & 0xFF_FFFF);
+    format!("{shard}-{slot}-{generation}")
+}
+
+#[cfg(test)]
+mod tests {
+    use murre_core::GlobalConnId;
+
+    use super::*;
+
+    /// A member's connection has the name that `pong` gives to it.
+    #[test]
+    fn connections_have_one_name() {
+        for text in ["0-0", "5-7", "16777215-16777215"] {
+            let conn = text.parse().expect("an id");
+            let origin = super::super::origin(1023, conn);
+            assert_eq!(connection_of(origin), GlobalConnId::new(1023, conn).to_string());
+        }
+    }
+}
