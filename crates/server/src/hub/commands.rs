@@ -96,6 +96,7 @@ impl Hub {
         match command {
             Command::Subscribe { channel, start, token, presence } => {
                 self.check_presence(slot, channel, &presence)?;
+                let renews = self.channels.is_subscribed(slot, channel);
                 if let Some(token) = token {
                     let of = (channel, start);
                     let flow = self.subscribe_with_token(session, request, of, token, out)?;
@@ -106,7 +107,11 @@ impl Hub {
                     self.allow_channel(slot, channel, Right::Subscribe)?;
                     self.subscribe(session, channel, start, Recipient::Session(session, request))?;
                 }
-                self.enter_presence(session, channel, presence);
+                // A subscription that is renewed keeps the metadata that it does not replace.
+                if !renews || presence.meta.is_some() {
+                    self.join_presence(session, channel, presence.meta);
+                }
+                self.watch_presence(session, channel, presence.watch);
             }
             Command::Unsubscribe { channel } => {
                 let about = About::Channel(channel);

@@ -6,8 +6,7 @@ use murre_router::services::ServiceEvent;
 
 use super::pending::{PendingCommand, Recipient};
 use super::{
-    About, Error, ErrorCode, Hub, Outlet, Page, PresenceOptions, Push, Reply, RequestId, Session,
-    origin, slot_of,
+    About, Error, ErrorCode, Hub, Outlet, Page, Push, Reply, RequestId, Session, origin, slot_of,
 };
 
 /// Number of commands of one session that wait for answers of the router at most.
@@ -190,7 +189,7 @@ impl Hub {
             let start = Start::After(page.position);
             let recipient = Recipient::Poll(session, request.clone());
             match self.subscribe(session, &name, start, recipient) {
-                Ok(()) => self.enter_presence(session, &name, PresenceOptions::default()),
+                Ok(()) => self.join_presence(session, &name, None),
                 Err(why) => self.refuse(session, &request, why, out),
             }
             return;

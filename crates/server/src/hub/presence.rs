@@ -88,25 +88,23 @@ impl Hub {
         })
     }
 
-    /// Makes a session that has subscribed a member, if it has a user, and a watcher, if it asks for that.
-    pub(super) fn enter_presence(
-        &mut self,
-        session: Session,
-        channel: &str,
-        options: PresenceOptions,
-    ) {
-        if !self.config.has_presence(channel) {
-            return;
-        }
-        let (slot, now) = (session.conn.index(), self.now);
-        if let Some(user) = self.sessions.user(slot) {
+    /// Makes a session that has subscribed a member, if it has a user, or changes its metadata.
+    pub(super) fn join_presence(&mut self, session: Session, channel: &str, meta: Option<Meta>) {
+        if self.config.has_presence(channel)
+            && let Some(user) = self.sessions.user(session.conn.index())
+        {
             let user = Arc::from(&*user.name);
             let origin = self.origin(session.conn);
             // The caller has checked that messages can be taken.
-            let _ = self.presence.join(channel, origin, &user, options.meta, now);
+            let _ = self.presence.join(channel, origin, &user, meta, self.now);
         }
-        if let Some(watch) = options.watch {
-            let _ = self.presence.watch(slot, channel, watch, now);
+    }
+
+    /// Makes a session that has subscribed a watcher, if it asks for that.
+    pub(super) fn watch_presence(&mut self, session: Session, channel: &str, watch: Option<Watch>) {
+        if let Some(watch) = watch {
+            // The caller has checked that messages can be taken.
+            let _ = self.presence.watch(session.conn.index(), channel, watch, self.now);
         }
     }
 
@@ -168,7 +166,7 @@ impl Hub {
         }
         let asked = meta.clone().or(Some(Meta::new(b"")));
         self.check_presence(slot, channel, &PresenceOptions { watch: None, meta: asked })?;
-        self.enter_presence(session, channel, PresenceOptions { watch: None, meta });
+        self.join_presence(session, channel, meta);
         Ok(())
     }
 

@@ -84,8 +84,8 @@ fn every_command() {
         ),
         (
             r#"{"action":"subscribe","identifier":"a","presence":"counts","meta":{"n" : 1}}"#,
-            r#"Subscribe { channel: "a", start: Head, token: None, \
-             presence: PresenceOptions { watch: Some(Counts), meta: Some(Meta([123, 34, 110, 34, 58, 49, 125])) } }"#,
+            "Subscribe { channel: \"a\", start: Head, token: None, presence: PresenceOptions { \
+             watch: Some(Counts), meta: Some(Meta([123, 34, 110, 34, 58, 49, 125])) } }",
         ),
         (r#"{"action":"unsubscribe","identifier":"a"}"#, r#"Unsubscribe { channel: "a" }"#),
         (r#"{"action":"publish","identifier":"a","data":null}"#, "publish a"),
