@@ -67,7 +67,7 @@ pub(super) fn push(conn: ConnId, push: Push<'_>, scratch: &mut Vec<u8>, out: &mu
         }
         Push::Unsubscribed { channel, why } => {
             let text = written(scratch, |text| encode::unsubscribed(text, channel, why));
-            return answer(conn, text, out);
+            out.message(conn, Kind::Text, text)
         }
         Push::Request { request, service, payload } => {
             let request = request.to_string();
