@@ -30,6 +30,7 @@ mod routes;
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;
 mod start;
+mod token;
 mod transports;
 
 #[cfg(feature = "fuzzing")]
@@ -44,8 +45,9 @@ use failure::Failure;
 
 /// Obeys the command line. 0 after a drain, 1 if it cannot start or go on, 2 for bad arguments.
 pub fn run() -> ExitCode {
-    let Command::Serve(config) = match Cli::read(env::args_os().collect()) {
-        Ok(cli) => cli.command,
+    let config = match Cli::read(env::args_os().collect()) {
+        Ok(Cli { command: Command::Serve(config) }) => config,
+        Ok(Cli { command: Command::Token(command) }) => return print(command.run()),
         Err(ConfigError::Arguments(error)) => error.exit(),
         Err(error @ ConfigError::File { .. }) => return fail(&error),
     };
@@ -58,6 +60,15 @@ pub fn run() -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure),
+    }
+}
+
+/// The output of a command that ends, and its problem, which makes the exit code 1.
+fn print((output, problem): (String, Option<String>)) -> ExitCode {
+    match (io::stdout().write_all(output.as_bytes()), problem) {
+        (_, Some(problem)) => fail(&problem),
+        (Err(error), None) => fail(&format!("cannot write the output: {error}")),
+        (Ok(()), None) => ExitCode::SUCCESS,
     }
 }
 

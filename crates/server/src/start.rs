@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::Duration;
 
 use murre_codec::http::RequestLimits;
@@ -18,12 +17,11 @@ use murre_core::{
 use crate::admin::{self, Admin, Api, Choice, Facts, ShardCounters};
 use crate::config::{self, Config, Listen};
 use crate::control::memory::{WATCH_INTERVAL, Watch};
-use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task};
+use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task, TokenKeys};
 use crate::failure::Failure;
 use crate::files::{Files, FilesError};
-use crate::hub::auth::{KeyFiles, Keys};
 use crate::hub::rules::{Access, Namespaces};
-use crate::hub::{HubConfig, HubCounters, HubMail};
+use crate::hub::{HubConfig, HubCounters};
 use crate::listeners::Listeners;
 use crate::routes::{App, AppMail, AppMailbox};
 
@@ -47,8 +45,14 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let listen = listen.map_err(Failure::Thread)?;
 
     let placement = Placement::new(config.pin, plan.shards).map_err(Failure::Thread)?;
+    let token_keys = TokenKeys::read(config.key_files(), config.key_set_url());
+    let token_keys = token_keys.map_err(Failure::Channels)?;
     let hub = HubConfig::new(config, &placement.cores, plan.conns_per_shard);
-    let hub = Arc::new(hub.map_err(Failure::Channels)?);
+    let hub = Arc::new(HubConfig {
+        keys: token_keys.in_force(),
+        keys_wanted: token_keys.wanted(),
+        ..hub.map_err(Failure::Channels)?
+    });
     let watch = Arc::new(Watch::new(config));
     let server_config = server_config(config, &plan, placement.clone(), data, &watch);
     let (mut server, counters) = start(config, server_config, signals, &hub, &files)?;
@@ -59,11 +63,16 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let facts = facts(config, &plan, &placement, admin);
     announce(config, &facts, &files, &watch);
     warn_of_few_places(asked, &plan);
-    announce_publishers(&hub.namespaces, !hub.keys.is_empty(), config.api_key_file.is_some());
+    announce_publishers(&hub.namespaces, token_keys.has_sources(), config.api_key_file.is_some());
     let sampler = sampler(counters.clone());
     let shown = (Arc::clone(&watch), Arc::clone(&sampler));
     let admin = Arc::new(Admin::new(facts, counters.clone(), api, shown.0, shown.1));
+    if token_keys.has_sources() {
+        let reload = token_keys.reload();
+        server.on_hang_up(move || reload.notify_one());
+    }
     let tasks = vec![
+        Task::new("keys of tokens", token_keys.run(boxes)),
         Task::new("admin port", Arc::clone(&admin).serve(admin_listener)),
         Task::every("rate sampler", SAMPLE_INTERVAL, move |now| sampler.sample(now)),
         Task::every("memory watch", WATCH_INTERVAL, move |now| {
@@ -73,10 +82,6 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     ];
     start_control(&server, plan.io, tasks).map_err(Failure::Thread)?;
 
-    let key_files = config.key_files();
-    if !hub.keys.is_empty() {
-        server.on_hang_up(move || read_keys_again(&key_files, &boxes));
-    }
     let signal = server.wait().map_err(Failure::Server)?;
     tracing::info!(
         signal,
@@ -226,37 +231,6 @@ fn start_control(server: &Server<AppMail>, io: host::Io, tasks: Vec<Task>) -> io
     )
 }
 
-/// Reads the keys of tokens again and hands them to every shard. If a file cannot be used, the keys in
-/// force stay.
-fn read_keys_again(files: &KeyFiles, boxes: &[AppMailbox]) {
-    let keys = match Keys::read(files) {
-        Ok(keys) => keys,
-        Err(error) => {
-            tracing::error!(%error, "keys of tokens are not read again: those in force stay");
-            return;
-        }
-    };
-    for (shard, mailbox) in boxes.iter().enumerate() {
-        let mail = || ServeMail::App(AppMail::Hub(HubMail::Keys(keys.clone())));
-        let told = (0..KEYS_TRIES).any(|_| {
-            let told = mailbox.post(mail()).is_ok();
-            if !told {
-                thread::sleep(KEYS_WAIT);
-            }
-            told
-        });
-        if !told {
-            tracing::error!(shard, "a shard is overloaded and keeps its keys: send SIGHUP again");
-            return;
-        }
-    }
-    tracing::info!(keys = keys.len(), "keys of tokens are read again");
-}
-
-/// A shard whose mailbox is full is told again, so often and after this time.
-const KEYS_TRIES: usize = 100;
-const KEYS_WAIT: Duration = Duration::from_millis(10);
-
 /// Samples the totals of all shards.
 fn sampler(shards: Vec<ShardCounters>) -> Arc<Sampler> {
     Arc::new(Sampler::new(move || admin::totals(&shards)))
@@ -335,7 +309,7 @@ fn announce_publishers(namespaces: &Namespaces, has_keys: bool, has_api: bool) {
         return tracing::warn!(
             "nobody can publish: no namespace allows it to anyone, no key authenticates users, and the \
              API is off; set --namespace default,publish=anyone, or a key of tokens \
-             (--jwt-hmac-secret-file, --jwt-public-key-file, --jwt-key-set-file), or --api-key-file"
+             (--jwt-hmac-secret-file, --jwt-public-key-file, --jwt-key-set-file, --jwt-key-set-url), or --api-key-file"
         );
     }
     let clients = if clients.is_empty() { "none".into() } else { clients.join(", ") };

@@ -29,9 +29,11 @@ pub(crate) use self::limits::LimitSettings;
 pub(crate) use self::listen::Listen;
 pub(crate) use self::settings::Config;
 pub(crate) use self::values::{LogFormat, TrustedProxy};
+use crate::control::KeySetUrl;
 use crate::hub::auth::{KeyFiles, Required};
 use crate::hub::limits::Limits;
 use crate::hub::rules::Namespaces;
+use crate::token::TokenCommand;
 
 /// The command line of `murre`.
 #[derive(Debug, Parser)]
@@ -46,6 +48,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve WebSocket and HTTP connections until SIGTERM or SIGINT
     Serve(Box<Config>),
+    /// Make and check tokens, as clients present them
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
 /// The reason why there is no configuration.
@@ -78,7 +83,7 @@ impl Cli {
         let matches = command().try_get_matches_from(&arguments).map_err(ConfigError::Arguments)?;
         let cli = Cli::from_arg_matches(&matches).and_then(Cli::checked);
         let cli = cli.map_err(ConfigError::Arguments)?;
-        let Command::Serve(config) = &cli.command;
+        let Command::Serve(config) = &cli.command else { return Ok(cli) };
         let Some(path) = &config.config else { return Ok(cli) };
         let wrong = |problem| ConfigError::File { path: path.clone(), problem };
         let (_, given) = matches.subcommand().expect("`serve` was parsed");
@@ -93,7 +98,7 @@ impl Cli {
 
     /// Checks the rules between settings; the parser checks each value alone.
     fn checked(self) -> Result<Self, clap::Error> {
-        let Command::Serve(config) = &self.command;
+        let Command::Serve(config) = &self.command else { return Ok(self) };
         if config.proxy_protocol && config.trusted_proxy.is_empty() {
             let problem =
                 "'--proxy-protocol' needs the addresses of the proxies; add '--trusted-proxy'";
@@ -201,6 +206,12 @@ impl Config {
             public_keys: self.jwt_public_key_file.clone(),
             key_set: self.jwt_key_set_file.clone(),
         }
+    }
+
+    /// The URL of the key set, and how often it is fetched.
+    pub(crate) fn key_set_url(&self) -> Option<KeySetUrl> {
+        let interval = self.jwt_key_set_interval.0;
+        self.jwt_key_set_url.clone().map(|url| KeySetUrl { url, interval })
     }
 
     /// The claims that a token must have besides a good signature.

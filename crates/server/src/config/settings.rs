@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, value_parser};
+use hyper::Uri;
 use murre_core::{Origins, Pin};
 use serde::Serialize;
 use tracing_subscriber::filter::Targets;
@@ -135,6 +136,17 @@ pub(crate) struct Config {
     #[arg(long, value_name = "FILE")]
     #[serde(serialize_with = "values::path")]
     pub(crate) jwt_key_set_file: Option<PathBuf>,
+
+    /// URL of a JSON Web Key Set, http or https, beside the files of keys. It is fetched at start, at
+    /// the interval, on SIGHUP, and once between two fetches when a token names an unknown key
+    /// [default: none]
+    #[arg(long, value_name = "URL", value_parser = values::url)]
+    #[serde(serialize_with = "values::optional")]
+    pub(super) jwt_key_set_url: Option<Uri>,
+
+    /// Seconds between two fetches of --jwt-key-set-url
+    #[arg(long, value_name = "SECONDS", default_value = "300")]
+    pub(super) jwt_key_set_interval: Seconds,
 
     /// Audience that tokens must name in `aud` [default: any, or none]
     #[arg(long, value_name = "TEXT")]

@@ -14,7 +14,10 @@ impl Default for Config {
 /// The configuration from these flags after `murre serve`.
 fn read(flags: &[&str]) -> Result<Config, ConfigError> {
     let arguments = ["murre", "serve"].iter().chain(flags).map(OsString::from);
-    Cli::read(arguments.collect()).map(|Cli { command: Command::Serve(config) }| *config)
+    Cli::read(arguments.collect()).map(|cli| match cli.command {
+        Command::Serve(config) => *config,
+        Command::Token(_) => panic!("the command is `serve`"),
+    })
 }
 
 /// The configuration from these flags and a TOML file with this text.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use hyper::Uri;
 use ipnet::IpNet;
 use murre_core::host::{Descriptors, Io};
 use murre_core::{Origins, Pin};
@@ -160,6 +161,18 @@ impl FromStr for TrustedProxy {
     }
 }
 
+/// Parses the URL of a document.
+pub(super) fn url(text: &str) -> Result<Uri, &'static str> {
+    let url: Uri = text.parse().map_err(|_| URL)?;
+    let scheme = url.scheme_str().is_some_and(|scheme| SCHEMES.contains(&scheme));
+    let host = url.host().is_some_and(|host| !host.is_empty());
+    let plain = url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    (scheme && host && plain).then_some(url).ok_or(URL)
+}
+
+const SCHEMES: [&str; 2] = ["http", "https"];
+const URL: &str = "it is http://HOST/PATH or https://HOST/PATH, without a user";
+
 /// Parses allowed origins. The empty text allows the origin of the request's own host.
 pub(super) fn origins(text: &str) -> Result<Origins, String> {
     match text {
@@ -192,6 +205,14 @@ pub(super) fn display<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+/// Shows a value in its `Display` form, if there is one.
+pub(super) fn optional<S: Serializer>(
+    value: &Option<impl Display>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    value.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
 /// Shows a list as one text, separated by commas, as the flag takes it.

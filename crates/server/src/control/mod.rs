@@ -5,8 +5,11 @@
 //! error and the process ends. Without the memory watch, for instance, the server would use the
 //! last decision of the watch for ever.
 
+mod fetch;
 pub(crate) mod memory;
 mod sampler;
+mod tls;
+mod token_keys;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,6 +24,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 pub(crate) use self::sampler::{SAMPLE_INTERVAL, Sampler};
+pub(crate) use self::token_keys::{KeySetUrl, TokenKeys};
 
 /// A task of the control plane, with its name in errors.
 pub(crate) struct Task {

@@ -1,6 +1,8 @@
 //! The configuration that the hubs of all shards share.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use murre_core::TokenBucket;
@@ -20,6 +22,8 @@ pub(crate) struct HubConfig {
     pub(crate) namespaces: Namespaces,
     /// The keys at start; those in force are the verifiers'.
     pub(crate) keys: Keys,
+    /// Set by a shard that is asked for a key that it has not; `None` if no others can be had.
+    pub(crate) keys_wanted: Option<Arc<AtomicBool>>,
     pub(crate) required: Required,
     pub(crate) limits: Limits,
     pub(crate) channels: channels::Limits,
@@ -64,10 +68,10 @@ impl HubConfig {
             parked_bytes_max: PARKED_BYTES_MAX,
             parked_bytes_total_max: each(PARKED_BYTES_TOTAL_MAX) as usize,
         };
-        let keys = Keys::read(&config.key_files());
         Ok(HubConfig {
             namespaces: config.namespaces(),
-            keys: keys.map_err(|error| error.to_string())?,
+            keys: Keys::default(),
+            keys_wanted: None,
             required: config.required_of_tokens(),
             limits: config.name_and_payload_limits(),
             channels,

@@ -133,7 +133,8 @@ impl Hub {
                 config.keys.clone(),
                 config.required.clone(),
                 config.max_bad_tokens_per_second,
-            ),
+            )
+            .asking(config.keys_wanted.clone()),
             pending: Pending::default(),
             reading_history: HashMap::new(),
             readable: Vec::new(),

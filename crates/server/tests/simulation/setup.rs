@@ -162,7 +162,9 @@ fn defaults() -> &'static Config {
     static DEFAULTS: OnceLock<Config> = OnceLock::new();
     DEFAULTS.get_or_init(|| {
         let cli = Cli::read(vec!["murre".into(), "serve".into()]);
-        let Command::Serve(config) = cli.expect("the defaults are valid").command;
+        let Command::Serve(config) = cli.expect("the defaults are valid").command else {
+            panic!("the command is `serve`")
+        };
         *config
     })
 }

@@ -5,6 +5,8 @@
 pub(crate) enum BadToken {
     /// The server has no keys to verify tokens with.
     NoKeys,
+    /// The server has not fetched its keys yet.
+    NoKeysYet,
     /// The token is not a signed JSON Web Token, or it requires an extension that the server does
     /// not support.
     Malformed,
@@ -62,8 +64,12 @@ impl BadToken {
         match self {
             BadToken::NoKeys => {
                 "this server has no keys to check tokens with; connect without a token, or ask the \
-                 server's operator to set --jwt-hmac-secret-file, --jwt-public-key-file or \
-                 --jwt-key-set-file"
+                 server's operator to set --jwt-hmac-secret-file, --jwt-public-key-file, \
+                 --jwt-key-set-file or --jwt-key-set-url"
+            }
+            BadToken::NoKeysYet => {
+                "this server could not fetch its keys yet; try again in some seconds, or ask the \
+                 server's operator to look into its log"
             }
             BadToken::Malformed => "the token is not a signed JSON Web Token; get a new one",
             BadToken::Algorithm => {

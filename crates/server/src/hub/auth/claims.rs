@@ -76,7 +76,7 @@ pub(super) struct Claims {
 
 /// What a token is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Token {
+pub(crate) enum Token {
     /// A connection.
     Connection(User),
     /// The subscription to one channel: the token has the claim `channel`.
@@ -186,8 +186,12 @@ impl Claims {
         Ok(Claims { token, not_before })
     }
 
+    /// The time before which the token is not valid, in Unix seconds; 0 without `nbf`.
+    pub(super) fn not_before(&self) -> u64 {
+        self.not_before
+    }
+
     /// The token, whatever the time.
-    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn into_token(self) -> Token {
         self.token
     }

@@ -51,6 +51,13 @@ impl Key {
         }
     }
 
+    /// Whether the key also signs, as an HMAC's does.
+    pub(super) fn is_secret(&self) -> bool {
+        self.algorithms.contains(&Algorithm::HS256)
+            || self.algorithms.contains(&Algorithm::HS384)
+            || self.algorithms.contains(&Algorithm::HS512)
+    }
+
     /// The cost of one signature check, in microseconds.
     pub(super) fn price(&self) -> u32 {
         self.price
@@ -162,9 +169,9 @@ const CERTIFICATE: &str = "it is a certificate; take its key with openssl x509 -
                            -pubkey";
 const PRIVATE: &str = "it is a private key, which only the issuer of tokens needs; take its public \
                        part with openssl pkey -in FILE -pubout";
-const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+pub(super) const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+pub(super) const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+pub(super) const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+pub(super) const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 /// The first byte of an uncompressed point, which has both coordinates.
 const UNCOMPRESSED: u8 = 4;

@@ -60,6 +60,31 @@ impl Keys {
         Ok(keys)
     }
 
+    /// The keys of a set that anybody can read, as of a URL.
+    ///
+    /// # Errors
+    /// It is not a key set, has a secret, or has no key that can be used.
+    pub(crate) fn of_public_set(set: &[u8]) -> Result<Keys, String> {
+        let keys = key_set::keys(set)?;
+        if keys.iter().any(Key::is_secret) {
+            return Err("it has a secret (`oct`), and everybody who reads it could sign tokens; \
+                        publish public keys only"
+                .into());
+        }
+        let mut set = Keys::default();
+        set.add(keys)?;
+        Ok(set)
+    }
+
+    /// These keys and `more`.
+    ///
+    /// # Errors
+    /// More than [`TRIES_MAX`] keys without a `kid` have the same algorithm.
+    pub(crate) fn with(mut self, more: Keys) -> Result<Keys, String> {
+        self.add(more.0)?;
+        Ok(self)
+    }
+
     /// Adds keys.
     ///
     /// # Errors

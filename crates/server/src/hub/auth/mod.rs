@@ -13,19 +13,21 @@ mod claims;
 pub(crate) mod claims_oracle;
 mod failures;
 mod grants;
+mod inspect;
 mod jws;
 mod key;
 mod key_set;
 mod keys;
 mod price;
+mod signer;
 mod verifier;
 
 pub(crate) use bad_token::BadToken;
-pub(crate) use claims::{LEEWAY_SECONDS, Required, SubscriptionToken, UnixSeconds, User};
-#[cfg(test)]
-pub(crate) use grants::Grants;
-pub(crate) use grants::Right;
+pub(crate) use claims::{LEEWAY_SECONDS, Required, SubscriptionToken, Token, UnixSeconds, User};
+pub(crate) use grants::{Grants, Right};
+pub(crate) use inspect::{Inspected, check_claims, inspect};
 pub(crate) use keys::{KeyFiles, Keys};
+pub(crate) use signer::Signer;
 pub(crate) use verifier::{Verdict, Verifier, VerifierCounts};
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Checks tokens on one shard, within limits on the cost.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::cache::{Cache, TokenHash};
@@ -19,6 +21,8 @@ use super::{BadToken, User};
 pub(crate) struct Verifier {
     keys: Keys,
     required: Required,
+    /// Set to ask for newer keys; `None` if no others can be had.
+    wanted: Option<Arc<AtomicBool>>,
     cache: Cache,
     grants: SharedGrants,
     failures: Failures,
@@ -66,6 +70,7 @@ impl Verifier {
         Verifier {
             keys,
             required,
+            wanted: None,
             cache: Cache::default(),
             grants: SharedGrants::default(),
             failures: Failures::new(failures_per_second),
@@ -73,6 +78,11 @@ impl Verifier {
             trim_at: Duration::ZERO,
             counts: VerifierCounts::default(),
         }
+    }
+
+    /// The same verifier, which sets `wanted` when a token needs a key that it has not.
+    pub(crate) fn asking(self, wanted: Option<Arc<AtomicBool>>) -> Self {
+        Verifier { wanted, ..self }
     }
 
     /// Replaces the keys and clears the cache, so that known tokens are verified again.
@@ -137,7 +147,9 @@ impl Verifier {
         purpose: impl FnOnce(Token) -> Result<T, BadToken>,
     ) -> Verdict<T> {
         if self.keys.is_empty() {
-            return Verdict::Bad(BadToken::NoKeys);
+            self.ask_for_keys();
+            let why = if self.wanted.is_some() { BadToken::NoKeysYet } else { BadToken::NoKeys };
+            return Verdict::Bad(why);
         }
         let hash = TokenHash::of(token);
         if let Some(known) = hash.and_then(|hash| self.cached(&hash, unix)) {
@@ -162,6 +174,9 @@ impl Verifier {
         match fits {
             Ok(good) => Verdict::Good(good),
             Err(bad) => {
+                if matches!(bad, BadToken::KeyId | BadToken::Algorithm) {
+                    self.ask_for_keys();
+                }
                 if let Some(address) = address {
                     self.failures.count(address, now);
                 }
@@ -179,6 +194,12 @@ impl Verifier {
     /// tokens.
     pub(crate) fn kept(&self) -> usize {
         self.cache.len() + self.failures.len() + self.grants.len()
+    }
+
+    fn ask_for_keys(&self) {
+        if let Some(wanted) = &self.wanted {
+            wanted.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A cached token, or why it is not valid now; `None` if it is not cached. A token that is not
