@@ -25,8 +25,8 @@ pub(super) struct Owner {
     pub(super) lapses: BTreeSet<(u64, u32, Holder)>,
     /// Milliseconds that a hold lasts.
     pub(super) hold_ms: u64,
-    /// The epoch of the next channel. It goes up when a channel that has numbered publications is
-    /// forgotten, so that no channel numbers two publications alike.
+    /// The part of an epoch that all channels share. It goes up when a channel that has numbered
+    /// publications is forgotten, so that no channel numbers two publications alike.
     epoch: u32,
     kept: usize,
     pub(super) bytes: usize,
@@ -99,9 +99,17 @@ impl Owner {
         &self.channels.value(key).interests
     }
 
+    /// The epoch of a channel that begins to count now. It has the hash of the name, so that a position
+    /// of one channel is not taken for one of another: two channels have the same epoch by a chance of
+    /// 1 in 2^32, which clients cannot raise, as they do not know the seed of the hash.
+    fn epoch_of(&self, name: &ChannelName) -> u32 {
+        self.epoch.wrapping_add(name.hash)
+    }
+
     /// Adds a new channel. The caller then adds an interest or a publication.
     pub(super) fn add(&mut self, name: ChannelName, retention: Option<Retention>) -> u32 {
-        let history = retention.map(|retention| Box::new(History::new(retention, self.epoch)));
+        let epoch = self.epoch_of(&name);
+        let history = retention.map(|retention| Box::new(History::new(retention, epoch)));
         self.channels.insert(name, Owned { interests: List::new(), history })
     }
 
@@ -205,7 +213,7 @@ impl Owner {
             Some(key) => self.history(key).page(&self.channels.name(key).text, query, now),
             None => {
                 let retention = Retention { size: 0, ttl_ms: 0 };
-                History::new(retention, self.epoch).page(&name.text, query, now)
+                History::new(retention, self.epoch_of(name)).page(&name.text, query, now)
             }
         }
     }
@@ -304,7 +312,7 @@ mod tests {
 
     use super::*;
     use crate::channels::name::Hashing;
-    use crate::channels::{Cursor, Form, Local, Position};
+    use crate::channels::{Cursor, Direction, Form, Local, Position};
 
     const TTL_MS: u64 = 1000;
     const READER: ShardInterest =
@@ -334,18 +342,37 @@ mod tests {
     #[test]
     fn a_lost_count_does_not_come_again() {
         let (mut owner, kept) = (owner(10), name("kept"));
+        let epoch = owner.epoch_of(&kept);
         let position =
             |(recovery, _): (Option<Recovery>, u64)| recovery.expect("it keeps history").position;
         for _ in 0..2 {
             let first = position(owner.join(kept.clone(), READER, Start::Head, 0, 0));
-            assert_eq!(first, Position { epoch: 7, offset: 0 });
+            assert_eq!(first, Position { epoch, offset: 0 });
             owner.set_subscribers(&kept, 0, 0);
         }
-        assert_eq!(publish(&mut owner, &kept, 1, 0), Some(Position { epoch: 7, offset: 1 }));
+        assert_eq!(publish(&mut owner, &kept, 1, 0), Some(Position { epoch, offset: 1 }));
         owner.expire(TTL_MS);
         assert_eq!((owner.channels.len(), owner.bytes, owner.kept), (0, 0, 0));
         let second = position(owner.join(kept.clone(), READER, Start::Head, 0, TTL_MS));
-        assert_eq!(second, Position { epoch: 8, offset: 0 });
+        assert_eq!(second, Position { epoch: epoch.wrapping_add(1), offset: 0 });
+    }
+
+    /// Channels of one owner have different epochs, whether they have counted or not.
+    #[test]
+    fn channels_do_not_share_an_epoch() {
+        let mut owner = owner(10);
+        let [one, other] = ["kept", "kept too"].map(name);
+        let asked = HistoryQuery {
+            start: Start::Head,
+            limit: 0,
+            bytes_max: 0,
+            direction: Direction::Forward,
+        };
+        let before = [&one, &other].map(|name| owner.read(name, asked, 0).position.epoch);
+        let counted = [&one, &other].map(|name| publish(&mut owner, name, 1, 0));
+        let counted = counted.map(|position| position.expect("it keeps history").epoch);
+        assert_ne!(counted[0], counted[1]);
+        assert_eq!(counted, before);
     }
 
     /// A hold keeps the publications that a recovering reader has missed until the reader has read them,
@@ -423,7 +450,8 @@ mod tests {
         owner.join(kept.clone(), READER, Start::Head, 0, 0);
         publish(&mut owner, &kept, 1, 0);
         owner.expire(TTL_MS);
-        assert_eq!(publish(&mut owner, &kept, 1, TTL_MS), Some(Position { epoch: 7, offset: 2 }));
+        let epoch = owner.epoch_of(&kept);
+        assert_eq!(publish(&mut owner, &kept, 1, TTL_MS), Some(Position { epoch, offset: 2 }));
     }
 
     /// Channels expire in the order of their times, a bounded number of publications a call, and each has

@@ -67,7 +67,7 @@ pub enum Form {
 /// A position in a channel with history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
-    /// Changes whenever the owner has lost its count of offsets.
+    /// Changes whenever the owner has lost its count of offsets, and differs from channel to channel.
     pub epoch: u32,
     /// Counts the channel's publications from 1. A reader at 0 has seen none.
     pub offset: u64,

@@ -57,16 +57,18 @@ pub(super) fn start(id: &str, channel: &str, channels: usize) -> Start {
     {
         return Start::After(position);
     }
-    let mut start = Start::Head;
+    let mut start = None;
     let hash = hash(channel);
     for part in id.split(',') {
         match read_part(part) {
             None => return LOST,
-            Some((of, read)) if of == hash => start = read,
+            // Two channels of the stream have this hash.
+            Some((of, _)) if of == hash && start.is_some() => return LOST,
+            Some((of, read)) if of == hash => start = Some(read),
             Some(_) => {}
         }
     }
-    start
+    start.unwrap_or(Start::Head)
 }
 
 /// Parses one part of an id; `None` if it is malformed.
@@ -109,8 +111,8 @@ pub(super) fn read_position(text: &str) -> Option<Position> {
 
 const HASH_DIGITS: usize = 16;
 
-/// The 64-bit FNV-1a hash of a channel's name. It is the same in every process. A client that finds
-/// two names with the same hash only harms its own recovery.
+/// The 64-bit FNV-1a hash of a channel's name. It is the same in every process. Clients can find names
+/// with the same hash; the epoch of a position shows that it is of another channel.
 fn hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -182,6 +184,8 @@ mod tests {
         ] {
             assert_eq!(start(id, "a", channels), LOST, "{id}");
         }
+        let twice = format!("{hash}.7-9,{hash}.");
+        assert_eq!(start(&twice, "a", 2), LOST, "two channels with the same hash");
         for place in ["7-", "x", "7-9-1", "?"] {
             assert_eq!(start(&format!("{hash}.{place}"), "a", 2), LOST, "{place}");
         }

@@ -1,6 +1,8 @@
 //! Recovery from history, and what the owner keeps for readers.
 
-use murre_router::channels::{Event, Limits, Pulled, Start};
+use murre_router::channels::{
+    Direction, Event, HistoryQuery, Limits, Position, Pulled, Start,
+};
 
 use super::support::{
     Dropped, Heard, Number, SMALL, Shard, Sockets, carry, events, make_slow, owned_by, publish,
@@ -49,6 +51,43 @@ fn a_recovery_misses_nothing() {
         let heard = sockets.of_one();
         assert_eq!(heard, (1..=41).map(Number).collect::<Vec<_>>(), "{owner}");
         assert_eq!((shards[owner].stats().holds, shards[owner].stats().kept), (0, 3));
+    }
+}
+
+/// A position of another channel of the same owner recovers nothing, and the reader is told so, for a
+/// subscription and for a page of history.
+#[test]
+fn a_position_belongs_to_its_channel() {
+    let [channels] = &mut shards::<1>(Limits::default());
+    for channel in ["long:a", "long:b"] {
+        for number in 1..=3 {
+            assert_eq!(publish(channels, channel, number), Ok(()));
+        }
+    }
+    let position = |channels: &Shard, channel| {
+        channels.channel(channel).and_then(|info| info.position).expect("it has history")
+    };
+    let [a, b] = ["long:a", "long:b"].map(|channel| position(channels, channel));
+    assert_eq!(a.offset, b.offset);
+    for (member, of, recovered) in [(1, a, true), (2, b, false)] {
+        let start = Start::After(Position { offset: 1, ..of });
+        let query = HistoryQuery {
+            start,
+            limit: 9,
+            bytes_max: u32::MAX,
+            direction: Direction::Forward,
+        };
+        assert_eq!(channels.subscribe(member, "long:a", start, 9, 0), Ok(()));
+        assert_eq!(channels.history("long:a", query, 9, 0), Ok(()));
+        let told: Vec<_> = events(channels)
+            .into_iter()
+            .map(|event| match event {
+                Event::Subscribed { recovery, .. } => recovery.and_then(|told| told.recovered),
+                Event::History { page, .. } => page.recovered,
+                event => panic!("{event:?}"),
+            })
+            .collect();
+        assert_eq!(told, [Some(recovered); 2]);
     }
 }
 
