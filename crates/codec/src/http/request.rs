@@ -127,7 +127,8 @@ pub enum RequestError {
     Chunked,
     /// The target is longer than the limit.
     TargetTooLong,
-    /// The head is longer than the limit, or has more than [`HEADERS_MAX`](super::HEADERS_MAX) fields.
+    /// The head is longer than [`RequestLimits::max_head_bytes`], or has more fields than
+    /// [`RequestLimits::max_header_fields`].
     HeadTooLong,
     /// The body is longer than the limit.
     BodyTooLong,

@@ -2,7 +2,7 @@
 //! process. The broker is told which channels have subscribers in this process.
 //!
 //! The owner of a channel asks its backplane before it numbers a publication. The backplane answers at
-//! once ([`Append::Number`]) or later, through the shard's mail
+//! once ([`Append::Number`](murre_router::channels::Append::Number)) or later, through the shard's mail
 //! ([`Channels::appended`](murre_router::channels::Channels::appended)). A backplane is a file here
 //! and an arm of [`start`].
 
