@@ -174,7 +174,7 @@ pub use listener::{InheritedListener, Listener};
 pub use mailbox::Mailbox;
 pub use notice::Notice;
 pub use outbox::{Outbox, Queued};
-pub use peers::{GlobalConnId, LOG_TARGET, ShownPeer};
+pub use peers::{GlobalConnId, LOG_TARGET, LOG_TEXT_BYTES_MAX, ShownPeer};
 pub use pool::Pool;
 pub use protocol::Protocol;
 pub use serve::{

@@ -13,6 +13,10 @@ use crate::outbox::Outbox;
 /// and the end of each connection.
 pub const LOG_TARGET: &str = "murre::connections";
 
+/// The most bytes of a text of a client in a log line. The client chooses its length, and lines wait in
+/// memory.
+pub const LOG_TEXT_BYTES_MAX: usize = 200;
+
 /// Returns whether the log shows each connection. If not, this is one load of an atomic number.
 fn logs_connections() -> bool {
     tracing::enabled!(target: LOG_TARGET, tracing::Level::DEBUG)

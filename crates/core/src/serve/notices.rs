@@ -9,7 +9,7 @@ use crate::conn::CloseReason;
 use crate::conn::id::ConnId;
 use crate::notice::Notice;
 use crate::outbox::Outbox;
-use crate::peers::LOG_TARGET;
+use crate::peers::{LOG_TARGET, LOG_TEXT_BYTES_MAX};
 
 /// Logs a warning, at most once a minute for each place that uses this macro, with the connection's
 /// id and address.
@@ -176,8 +176,6 @@ pub(super) fn closed(id: ConnId, reason: CloseReason, out: &Outbox) {
 
 /// The beginning of a field as text, without characters that control a terminal.
 fn text(field: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&field[..field.len().min(TEXT_BYTES_MAX)]);
+    let text = String::from_utf8_lossy(&field[..field.len().min(LOG_TEXT_BYTES_MAX)]);
     text.chars().filter(|char| !char.is_control()).collect()
 }
-
-const TEXT_BYTES_MAX: usize = 200;

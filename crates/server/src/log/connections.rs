@@ -2,7 +2,9 @@
 //! `warn` once a kind and minute for limits in force.
 
 use murre_codec::http::{Request, Response};
-use murre_core::{ConnId, GlobalConnId, LOG_TARGET, Notice, Outbox, ShownPeer};
+use murre_core::{
+    ConnId, GlobalConnId, LOG_TARGET, LOG_TEXT_BYTES_MAX, Notice, Outbox, ShownPeer,
+};
 
 use crate::hub::auth::User;
 use crate::hub::output::DisconnectReason;
@@ -44,13 +46,11 @@ pub(crate) fn session_refused(
     );
 }
 
-/// The beginning of the path of a request: the client chooses its length, and lines wait in memory.
+/// The beginning of the path of a request.
 fn path<'r>(request: &Request<'r, '_>) -> &'r str {
     let path = request.path();
-    &path[..path.floor_char_boundary(PATH_BYTES_MAX)]
+    &path[..path.floor_char_boundary(LOG_TEXT_BYTES_MAX)]
 }
-
-const PATH_BYTES_MAX: usize = 200;
 
 /// A session has sent a good token.
 pub(crate) fn authenticated(conn: GlobalConnId, user: &User) {
