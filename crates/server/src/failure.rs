@@ -36,7 +36,11 @@ impl fmt::Display for Failure {
                 write!(f, "cannot listen on {address} ({flag}): {error}; {}", listen_remedy(error))
             }
             Failure::Inherited(error) => {
-                write!(f, "cannot use a socket from LISTEN_FDS: {error}; correct the socket unit")
+                write!(
+                    f,
+                    "cannot use a socket from LISTEN_FDS: {error}; correct the socket unit, or unset \
+                     LISTEN_PID to listen at --listen and --admin"
+                )
             }
             Failure::Server(error) => match server_remedy(error) {
                 Some(remedy) => write!(f, "{error}; {remedy}"),

@@ -139,7 +139,7 @@ const PREFIX: &str = "MURRE_";
 pub(crate) fn unknown_variables() -> Vec<(String, Option<String>)> {
     let cli = Cli::command();
     let known: Vec<String> = serve(&cli).get_arguments().map(variable).collect();
-    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let names = env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     let unknown = names.filter(|name| name.starts_with(PREFIX) && !known.contains(name));
     unknown
         .map(|name| {

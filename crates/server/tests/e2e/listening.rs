@@ -200,12 +200,11 @@ fn sockets_of_a_service_manager_outlive_the_server() {
     }
 }
 
-/// A descriptor that is not a listening socket gives one line with its number, and exit code 1.
-/// Sockets for another process are ignored.
+/// A descriptor that is not open or not a listening socket, and a variable that cannot be read, give
+/// one line that names it, and exit code 1. Sockets for another process are ignored.
 #[test]
 fn wrong_sockets_are_refused() {
-    let start = |pid: &str, flag: &str| {
-        let environment = format!("LISTEN_PID={pid} LISTEN_FDS=1");
+    let start = |environment: &str, flag: &str| {
         let script = format!("exec 3</dev/null; {environment} exec \"$0\" serve {flag}");
         let mut command = Command::new("/bin/sh");
         command.env_clear().args(["-c", &script, env!("CARGO_BIN_EXE_murre")]);
@@ -214,9 +213,17 @@ fn wrong_sockets_are_refused() {
         assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
         stderr
     };
-    let stderr = start("$$", "");
-    assert!(stderr.contains("descriptor 3 is not a listening stream socket"), "{stderr}");
-    let stderr = start("1", "--listen=192.0.2.1:80");
+    for (environment, named) in [
+        ("LISTEN_PID=$$ LISTEN_FDS=1", "descriptor 3 is not a listening stream socket"),
+        ("LISTEN_PID=$$ LISTEN_FDS=500", "descriptor 4 is not open"),
+        ("LISTEN_PID=$$ LISTEN_FDS=one", "LISTEN_FDS is \"one\""),
+        ("LISTEN_PID=x LISTEN_FDS=1", "LISTEN_PID is \"x\""),
+        ("LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web:admin", "LISTEN_FDNAMES is"),
+    ] {
+        let stderr = start(environment, "");
+        assert!(stderr.contains(named) && stderr.contains("socket unit"), "{stderr}");
+    }
+    let stderr = start("LISTEN_PID=1 LISTEN_FDS=1", "--listen=192.0.2.1:80");
     assert!(stderr.contains("192.0.2.1:80"), "{stderr}");
 }
 
