@@ -14,7 +14,7 @@ use murre_core::{
     ShardConfig, Signals,
 };
 
-use crate::admin::{self, Admin, Api, Choice, Facts, ShardCounters};
+use crate::admin::{self, Admin, Api, ApiKey, Choice, Facts, ShardCounters};
 use crate::config::{self, Config, Listen};
 use crate::control::memory::{WATCH_INTERVAL, Watch};
 use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task, TokenKeys};
@@ -31,35 +31,20 @@ use crate::routes::{App, AppMail, AppMailbox};
 /// Why it could not start or go on.
 pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let signals = Signals::block().map_err(Failure::Thread)?;
-    let plan = host::plan(&wanted(config)).map_err(Failure::Host)?;
-    let files = Arc::new(files(config).map_err(Failure::Files)?);
-    let Listeners { data, admin: admin_listener } = Listeners::open(config)?;
-    for listener in &data {
-        // A peer that has been sent something acknowledges it in this time, or answers a ping.
-        let limits = &config.limits;
-        let span = limits.ping_interval.0.saturating_add(limits.pong_timeout.0);
-        listener.give_up_after(span).map_err(Failure::Thread)?;
-    }
+    let parts = signals.end_at_once_during(|| prepare(config)).map_err(Failure::Thread)??;
+    let Parts { plan, placement, files, listeners, token_keys, hub, api_key } = parts;
+    let Listeners { data, admin: admin_listener } = listeners;
     let admin = admin_listener.local_addr().map_err(Failure::Thread)?;
     let listen = data.iter().map(Listen::of).collect::<io::Result<_>>();
     let listen = listen.map_err(Failure::Thread)?;
 
-    let placement = Placement::new(config.pin, plan.shards).map_err(Failure::Thread)?;
-    let token_keys = TokenKeys::read(config.key_files(), config.key_set_url());
-    let token_keys = token_keys.map_err(Failure::Channels)?;
-    let hub = HubConfig::new(config, &placement.cores, plan.conns_per_shard);
-    let hub = Arc::new(HubConfig {
-        keys: token_keys.in_force(),
-        keys_wanted: token_keys.wanted(),
-        ..hub.map_err(Failure::Channels)?
-    });
     let watch = Arc::new(Watch::new(config));
     let server_config = server_config(config, &plan, placement.clone(), data, &watch);
     let (mut server, counters) = start(config, server_config, signals, &hub, &files)?;
     let boxes = join(&server);
     let asked = config;
     let config = &asked.in_force(&plan, listen, Listen::Address(admin));
-    let api = Api::new(config, Arc::clone(&hub), Arc::clone(&boxes)).map_err(Failure::Channels)?;
+    let api = Api::new(api_key, Arc::clone(&hub), Arc::clone(&boxes));
     let facts = facts(config, &plan, &placement, admin);
     announce(config, &facts, &files, &watch);
     warn_of_few_places(asked, &plan);
@@ -88,12 +73,48 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
         after = ?config.drain_delay.0,
         over = ?config.drain_timeout.0,
         connections = server.connections(),
-        "draining: /healthz answers 503; then no new connections, WebSockets are closed with 1012"
+        "draining: readiness checks get 503; then no new connections, WebSockets are closed with 1012"
     );
     admin.drain();
     server.drain().map_err(Failure::Server)?;
     tracing::info!(connections_cut_off = server.connections(), "ended");
     Ok(())
+}
+
+/// The parts of the server that are there before its threads.
+struct Parts {
+    plan: Plan,
+    placement: Placement,
+    files: Arc<Files>,
+    listeners: Listeners,
+    token_keys: TokenKeys,
+    hub: Arc<HubConfig>,
+    api_key: Option<ApiKey>,
+}
+
+/// Reads all files, resolves all names and opens all listeners, which may take any time.
+fn prepare(config: &Config) -> Result<Parts, Failure> {
+    let plan = host::plan(&wanted(config)).map_err(Failure::Host)?;
+    let files = Arc::new(files(config).map_err(Failure::Files)?);
+    let listeners = Listeners::open(config)?;
+    for listener in &listeners.data {
+        // A peer that has been sent something acknowledges it in this time, or answers a ping.
+        let limits = &config.limits;
+        let span = limits.ping_interval.0.saturating_add(limits.pong_timeout.0);
+        listener.give_up_after(span).map_err(Failure::Thread)?;
+    }
+    let placement = Placement::new(config.pin, plan.shards).map_err(Failure::Thread)?;
+    let token_keys = TokenKeys::read(config.key_files(), config.key_set_url());
+    let token_keys = token_keys.map_err(Failure::Channels)?;
+    let hub = HubConfig::new(config, &placement.cores, plan.conns_per_shard);
+    let hub = Arc::new(HubConfig {
+        keys: token_keys.in_force(),
+        keys_wanted: token_keys.wanted(),
+        ..hub.map_err(Failure::Channels)?
+    });
+    let api_key = config.api_key_file.as_deref().map(ApiKey::read).transpose();
+    let api_key = api_key.map_err(Failure::Channels)?;
+    Ok(Parts { plan, placement, files, listeners, token_keys, hub, api_key })
 }
 
 fn wanted(config: &Config) -> Wanted {

@@ -158,7 +158,8 @@ impl<M: Send + 'static> Server<M> {
         })
     }
 
-    /// Has `action` called for each SIGHUP, on the thread that waits for the server's end.
+    /// Has `action` called for each SIGHUP, on the thread that waits for the server's end. It must not block,
+    /// as the server handles no other signal meanwhile.
     pub fn on_hang_up(&mut self, action: impl FnMut() + Send + 'static) {
         self.on_hang_up = Some(Box::new(action));
     }

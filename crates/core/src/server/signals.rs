@@ -26,6 +26,19 @@ impl Signals {
         Ok(Signals(()))
     }
 
+    /// Runs `work` while SIGTERM and SIGINT end the process at once, as there is nothing to drain yet: for
+    /// what may take long before the server starts, as the reading of files. The other signals wait.
+    ///
+    /// # Errors
+    /// None that a running process sees.
+    pub fn end_at_once_during<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+        let ends: SigSet = handled().iter().filter(|&signal| ends(signal)).collect();
+        ends.thread_unblock()?;
+        let done = work();
+        ends.thread_block()?;
+        Ok(done)
+    }
+
     /// Calls `heard` for each signal from now on, with the time at which it came, until that returns
     /// `false`.
     pub(super) fn watch(

@@ -22,7 +22,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 
-pub(crate) use self::api::Api;
+pub(crate) use self::api::{Api, ApiKey};
 use self::error::{ApiError, BAD_METHOD, NOT_FOUND};
 use self::listener::BOUNDS;
 use self::metrics::Metrics;

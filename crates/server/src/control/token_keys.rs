@@ -100,7 +100,7 @@ impl TokenKeys {
                 }
                 Some(_) => tokio::time::timeout(LOOK, reload.notified()).await.is_ok(),
             };
-            if reloads && !self.read_files() {
+            if reloads && !self.read_files().await {
                 continue;
             }
             if let Some(url) = self.url.clone() {
@@ -128,9 +128,12 @@ impl TokenKeys {
         }
     }
 
-    /// Reads the files again. If one cannot be used, the keys in force stay.
-    fn read_files(&mut self) -> bool {
-        match Keys::read(&self.files) {
+    /// Reads the files again, on a thread on which a file may block. If one cannot be used, the keys in
+    /// force stay.
+    async fn read_files(&mut self) -> bool {
+        let files = self.files.clone();
+        let read = tokio::task::spawn_blocking(move || Keys::read(&files));
+        match read.await.expect("it does not panic") {
             Ok(keys) => {
                 self.from_files = keys;
                 true

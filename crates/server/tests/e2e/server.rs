@@ -141,6 +141,16 @@ impl Server {
         }
     }
 
+    /// Waits for a log line with this text, and returns the lines up to it.
+    pub(crate) fn log_until(&self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| line.contains(text)) {
+            let line = self.log.recv_timeout(PATIENCE);
+            lines.push(line.unwrap_or_else(|_| panic!("no {text:?} in {lines:?}")));
+        }
+        lines
+    }
+
     /// The id of the process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()

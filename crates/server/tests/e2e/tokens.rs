@@ -1,14 +1,23 @@
-//! Tests of the rights of clients with tokens, and of the expiry of tokens.
+//! Tests of the rights of clients with tokens, of the expiry of tokens, and of their keys.
 
-use std::time::Instant;
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::libc::O_NONBLOCK;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use serde_json::{Value, json};
 use tungstenite::Message;
 
 use crate::client::Client;
-use crate::guarded::{Guarded, now, signed, token};
-use crate::server::PATIENCE;
+use crate::guarded::{Guarded, SECRET, now, signed, token};
+use crate::server::{PATIENCE, Server, murre};
 
 /// A flag for a namespace with history, which polls need.
 const KEPT: &str = "--namespace=kept,history-size=5";
@@ -142,6 +151,7 @@ fn keys_are_read_again() {
     assert!(all(&former, "authenticated") && all(&new, "error"));
     guarded.replace_secret("too short");
     guarded.server.signal(Signal::SIGHUP);
+    guarded.server.log_until("at least 32 bytes");
     assert!(all(&former, "authenticated"));
     guarded.replace_secret(next);
     guarded.server.signal(Signal::SIGHUP);
@@ -153,12 +163,72 @@ fn keys_are_read_again() {
     guarded.server.signal(Signal::SIGTERM);
     let (status, log) = guarded.server.end();
     assert_eq!(status.code(), Some(0));
-    let with = |text: &str| log.iter().filter(|line| line.contains(text)).count();
-    assert_eq!(
-        (with("at least 32 bytes"), with("keys of tokens are read again")),
-        (1, 1),
-        "{log:?}"
-    );
+    let again = log.iter().filter(|line| line.contains("keys of tokens are read again"));
+    assert_eq!(again.count(), 1, "{log:?}");
+}
+
+/// A pipe, removed when dropped.
+struct Pipe(PathBuf);
+
+impl Pipe {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("murre-{name}-{}", std::process::id()));
+        mkfifo(&path, Mode::S_IRWXU).expect("room");
+        Pipe(path)
+    }
+
+    /// Waits until the server reads, and leaves it waiting for bytes as long as the file is open.
+    fn hold(&self) -> File {
+        let begun = Instant::now();
+        loop {
+            // Without a reader this is an error (fifo(7)).
+            match File::options().write(true).custom_flags(O_NONBLOCK).open(&self.0) {
+                Ok(file) => return file,
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "nobody reads: {error}"),
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// While a key file that gives no bytes is read at start, SIGTERM ends the process.
+#[test]
+fn a_key_that_does_not_come_can_be_given_up() {
+    let pipe = Pipe::new("key-at-start");
+    let mut command = murre();
+    command.args(["serve", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]);
+    command.arg(format!("--jwt-hmac-secret-file={}", pipe.0.display()));
+    let mut server = command.stderr(Stdio::null()).spawn().expect("the binary starts");
+    let _held = pipe.hold();
+    kill(Pid::from_raw(server.id() as i32), Signal::SIGTERM).expect("it runs");
+    assert_eq!(server.wait().expect("it ends").signal(), Some(Signal::SIGTERM as i32));
+}
+
+/// While a key file that gives no bytes is read again, the server works, and SIGTERM drains it.
+#[test]
+fn a_key_that_does_not_come_blocks_nothing() {
+    let pipe = Pipe::new("key-again");
+    let path = pipe.0.clone();
+    let key = thread::spawn(move || fs::write(path, SECRET).expect("it reads"));
+    let file = format!("--jwt-hmac-secret-file={}", pipe.0.display());
+    let server = Server::start(&[&file, "--drain-timeout=0.2"]);
+    key.join().expect("no panic");
+    server.signal(Signal::SIGHUP);
+    let _held = pipe.hold();
+    server.signal(Signal::SIGUSR1);
+    server.log_until("SIGUSR1");
+    let token = token(&json!({"sub": "ann"}));
+    let auth = json!({"action": "auth", "token": token});
+    assert_eq!(Client::of(&server).ask(auth)["type"], "authenticated");
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.end();
+    assert_eq!(status.code(), Some(0), "{log:?}");
 }
 
 /// `aud` and `iss` are required where the flags say so, and the error names the claim.

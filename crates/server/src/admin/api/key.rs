@@ -13,14 +13,14 @@ use crate::admin::Admin;
 use crate::admin::error::{ApiError, Known};
 
 /// The key: the first line of the file that `--api-key-file` names.
-pub(super) struct Key(String);
+pub(crate) struct ApiKey(String);
 
-impl Key {
+impl ApiKey {
     /// Reads the key from the file at `path`.
     ///
     /// # Errors
     /// The file cannot be read, or the key is so short that it can be guessed.
-    pub(super) fn read(path: &Path) -> Result<Self, String> {
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let told = |what: &str| format!("--api-key-file {}: {what}", path.display());
         let text = fs::read_to_string(path)
             .map_err(|error| told(&format!("{error}; check the path and its permissions")))?;
@@ -30,7 +30,7 @@ impl Key {
                 "the key, its first line, is shorter than 12 bytes; make a longer one",
             ));
         }
-        Ok(Key(key.to_owned()))
+        Ok(ApiKey(key.to_owned()))
     }
 
     /// Compares in a time that does not reveal the position of the difference.
@@ -93,7 +93,7 @@ mod tests {
     /// Only the whole key is accepted.
     #[test]
     fn keys_are_compared_whole() {
-        let key = Key("correct horse".into());
+        let key = ApiKey("correct horse".into());
         assert!(key.is("correct horse"));
         for wrong in ["", "correct horsf", "correct hors", "correct horse "] {
             assert!(!key.is(wrong), "{wrong:?}");

@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use self::key::{Key, authorize};
+pub(crate) use self::key::ApiKey;
+use self::key::authorize;
 use self::shards::Channels;
 use super::Admin;
 use super::error::{ApiError, JsonBody, Known, NOT_FOUND, PathName, QueryMembers};
-use crate::config::Config;
 use crate::hub::HubConfig;
 use crate::hub::presence::connection_of;
 use crate::protocols::murre_v1::errors::Code;
@@ -32,32 +32,29 @@ use crate::routes::AppMailbox;
 pub(crate) struct Api {
     channels: Channels,
     /// The key; `None` turns the API off.
-    key: Option<Key>,
+    key: Option<ApiKey>,
     /// The longest body of a request, in bytes.
     body_bytes_max: usize,
 }
 
 impl Api {
-    /// The API for the shards with these mailboxes.
-    ///
-    /// # Errors
-    /// The key cannot be read. The error names the reason and the remedy.
+    /// The API for the shards with these mailboxes. Without a key it is off.
     pub(crate) fn new(
-        config: &Config,
+        key: Option<ApiKey>,
         hub: Arc<HubConfig>,
         boxes: Arc<[AppMailbox]>,
-    ) -> Result<Self, String> {
+    ) -> Self {
         let limits = hub.limits;
         let name = limits.max_name_bytes.saturating_mul(ESCAPED).saturating_add(NAME_QUOTES);
         let names = name.saturating_mul(BROADCAST_MAX);
-        Ok(Api {
-            key: config.api_key_file.as_deref().map(Key::read).transpose()?,
+        Api {
+            key,
             body_bytes_max: limits
                 .max_publication_bytes
                 .saturating_add(names)
                 .saturating_add(BODY_REST),
             channels: Channels { boxes, hub },
-        })
+        }
     }
 }
 
