@@ -48,6 +48,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let facts = facts(config, &plan, &placement, admin);
     announce(config, &facts, &files, &watch);
     warn_of_few_places(asked, &plan);
+    token_keys.warn_of_key_ids();
     announce_publishers(&hub.namespaces, token_keys.has_sources(), config.api_key_file.is_some());
     let sampler = sampler(counters.clone());
     let shown = (Arc::clone(&watch), Arc::clone(&sampler));

@@ -79,6 +79,18 @@ impl TokenKeys {
         self.url.is_some().then(|| Arc::clone(&self.wanted))
     }
 
+    /// Warns if there are so many keys for an algorithm that its tokens need a `kid`.
+    pub(crate) fn warn_of_key_ids(&self) {
+        let algorithms = self.in_force().algorithms_with_key_ids();
+        if !algorithms.is_empty() {
+            tracing::warn!(
+                algorithms,
+                "tokens without `kid` are refused for these algorithms: there are more keys than are \
+                 tried for one token; remove keys that no token needs, or let tokens have a `kid`"
+            );
+        }
+    }
+
     /// Notified on SIGHUP.
     pub(crate) fn reload(&self) -> Arc<Notify> {
         Arc::clone(&self.reload)
@@ -124,6 +136,7 @@ impl TokenKeys {
             }
             if hand_over(&self.in_force(), &boxes).await && reloads {
                 tracing::info!(keys = self.in_force().len(), "keys of tokens are read again");
+                self.warn_of_key_ids();
             }
         }
     }

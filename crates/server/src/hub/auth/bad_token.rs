@@ -14,6 +14,8 @@ pub(crate) enum BadToken {
     Algorithm,
     /// The server has no key with the `kid` of the token.
     KeyId,
+    /// The token has no `kid`, and the server has too many keys for its algorithm to try them all.
+    NoKeyId,
     /// The signature does not fit any key of the server.
     Signature,
     /// `aud` is missing, or does not name the audience that the server requires.
@@ -79,6 +81,10 @@ impl BadToken {
             BadToken::KeyId => {
                 "this server has no key with the `kid` of the token; get a token that is signed with a \
                  current key"
+            }
+            BadToken::NoKeyId => {
+                "the token names no key (`kid`), and this server has too many keys for its algorithm to \
+                 try them all; get a token whose header has the `kid` of its key"
             }
             BadToken::Signature => "the token was not signed with this server's key; get a new one",
             BadToken::Audience => {

@@ -88,16 +88,19 @@ impl Keys {
     /// Adds keys.
     ///
     /// # Errors
-    /// More than [`TRIES_MAX`] keys without a `kid` have the same algorithm.
+    /// More than [`TRIES_MAX`] keys of one algorithm have the same `kid`, or none.
     fn add(&mut self, keys: Vec<Key>) -> Result<(), String> {
         self.0.extend(keys);
-        for algorithm in self.0.iter().flat_map(|key| key.algorithms) {
-            let alike = |key: &&Key| key.id.is_none() && key.algorithms.contains(algorithm);
+        let with_algorithms =
+            self.0.iter().flat_map(|key| key.algorithms.iter().map(move |one| (&key.id, one)));
+        for (id, algorithm) in with_algorithms {
+            let alike = |key: &&Key| key.id == *id && key.algorithms.contains(algorithm);
             let count = self.0.iter().filter(alike).count();
             if count > TRIES_MAX {
+                let id = id.as_ref().map_or("without a `kid`", |_| "with the same `kid`");
                 return Err(format!(
-                    "it is key {count} for {algorithm:?} without a `kid`, and a token is tried with \
-                     {TRIES_MAX}; put the keys into a set (--jwt-key-set-file) with a `kid` each"
+                    "it is key {count} for {algorithm:?} {id}, and a token is tried with {TRIES_MAX}; \
+                     put the keys into a set (--jwt-key-set-file) with a `kid` of its own each"
                 ));
             }
         }
@@ -128,7 +131,8 @@ impl Keys {
     /// all keys of its algorithm.
     ///
     /// # Errors
-    /// No key is for the algorithm, or every key for it has a `kid` other than the token's.
+    /// No key is for the algorithm, every key for it has a `kid` other than the token's, or the token
+    /// has no `kid` and more keys are for its algorithm than are tried.
     pub(super) fn of(&self, jws: &Jws<'_>) -> Result<impl Iterator<Item = &Key>, BadToken> {
         let id = jws.key_id.as_deref();
         let of_algorithm = || self.0.iter().filter(|key| key.algorithms.contains(&jws.algorithm));
@@ -138,11 +142,25 @@ impl Keys {
             (Some(_), None) => !named,
             (None, _) => true,
         };
-        match (of_algorithm().next(), of_algorithm().find(fits)) {
-            (None, _) => Err(BadToken::Algorithm),
-            (Some(_), None) => Err(BadToken::KeyId),
-            (Some(_), Some(_)) => Ok(of_algorithm().filter(fits).take(TRIES_MAX)),
+        match (of_algorithm().count(), of_algorithm().filter(fits).count()) {
+            (0, _) => Err(BadToken::Algorithm),
+            (_, 0) => Err(BadToken::KeyId),
+            (_, ..=TRIES_MAX) => Ok(of_algorithm().filter(fits)),
+            _ => Err(BadToken::NoKeyId),
         }
+    }
+
+    /// The algorithms of which there are more keys than are tried, so that their tokens need a `kid`,
+    /// as a list.
+    pub(crate) fn algorithms_with_key_ids(&self) -> String {
+        let mut all = Vec::new();
+        for algorithm in self.0.iter().flat_map(|key| key.algorithms) {
+            let count = self.0.iter().filter(|key| key.algorithms.contains(algorithm)).count();
+            if count > TRIES_MAX && !all.contains(&format!("{algorithm:?}")) {
+                all.push(format!("{algorithm:?}"));
+            }
+        }
+        all.join(", ")
     }
 }
 
