@@ -108,10 +108,20 @@ impl Addresses {
         }
     }
 
-    /// Counts a connection of `ip`, within its limits or not, until it [`leave`]s.
+    /// Counts a new connection of `ip`, within its limits or not, until it [`leave`]s.
     ///
     /// [`leave`]: Addresses::leave
     pub(crate) fn enter(&self, ip: IpAddr, now: Instant) -> (Place, Result<(), Excess>) {
+        let (place, verdict) = self.enter_open(ip);
+        let verdict = verdict.and_then(|()| match self.handshakes {
+            Some(bucket) if !self.take_handshake(bucket, place, now) => Err(Excess::Handshakes),
+            _ => Ok(()),
+        });
+        (place, verdict)
+    }
+
+    /// [`enter`](Addresses::enter) for a connection that is not new, whatever the rate of new ones.
+    pub(crate) fn enter_open(&self, ip: IpAddr) -> (Place, Result<(), Excess>) {
         let place = self.place(ip);
         if !self.has_limits() {
             return (place, Ok(()));
@@ -123,8 +133,6 @@ impl Addresses {
             Err(Excess::Flood)
         } else if open > max {
             Err(Excess::Connections)
-        } else if self.handshakes.is_some_and(|bucket| !self.take_handshake(bucket, place, now)) {
-            Err(Excess::Handshakes)
         } else {
             Ok(())
         };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::addresses::{Addresses, Excess};
+use crate::addresses::{Addresses, Excess, Place};
 use crate::admission::{Admission, Gate};
 use crate::conn::id::ConnId;
 use crate::conn::peer_table::Peers;
@@ -312,10 +312,30 @@ impl Outbox {
     /// # Errors
     /// The limit of the address that the connection exceeds. It is counted all the same.
     pub fn count_as(&mut self, conn: ConnId, ip: Option<IpAddr>) -> Result<(), Excess> {
+        let now = self.now;
+        self.count(conn, ip, |addresses, ip| addresses.enter(ip, now))
+    }
+
+    /// [`count_as`](Outbox::count_as) for a session on a connection that is open already, so that the rate
+    /// of new connections does not apply.
+    pub(crate) fn count_session_as(
+        &mut self,
+        conn: ConnId,
+        ip: Option<IpAddr>,
+    ) -> Result<(), Excess> {
+        self.count(conn, ip, Addresses::enter_open)
+    }
+
+    fn count(
+        &mut self,
+        conn: ConnId,
+        ip: Option<IpAddr>,
+        enter: impl FnOnce(&Addresses, IpAddr) -> (Place, Result<(), Excess>),
+    ) -> Result<(), Excess> {
         let Some(slot) = self.conns.get_mut(conn) else { return Ok(()) };
         self.addresses.leave(mem::take(&mut slot.place));
         let Some(ip) = ip else { return Ok(()) };
-        let (place, counted) = self.addresses.enter(ip, self.now);
+        let (place, counted) = enter(&self.addresses, ip);
         slot.place = place;
         if let Err(excess) = counted {
             self.counters.refused[excess as usize].add(1);

@@ -80,9 +80,18 @@ impl<H: Handler> Serve<H> {
     }
 
     /// The response is complete, and the connection continues with HTTP.
-    pub(super) fn end_deferred(&mut self, conn: ConnId, session: H::Session, out: &mut Outbox) {
+    pub(super) fn end_deferred(
+        &mut self,
+        conn: ConnId,
+        deferred: Deferred<H::Session>,
+        out: &mut Outbox,
+    ) {
         out.clear_session_timer(conn);
-        self.handler.close(conn, session, CloseReason::Finished, out);
+        self.handler.close(conn, deferred.session, CloseReason::Finished, out);
+        if deferred.proxied {
+            // The next request of this proxy may come from another client.
+            let _ = out.count_as(conn, None);
+        }
         out.set_timer(conn, out.ticks(self.limits.http_idle_timeout));
     }
 

@@ -31,8 +31,7 @@ pub trait Handler {
         true
     }
 
-    /// Classifies a request for the limits of the server. Called while memory is short, and for the
-    /// first request of a connection that exceeds a limit of its address.
+    /// Classifies a request for the limits of the server.
     fn kind(&self, _request: &Request<'_, '_>) -> RequestKind {
         RequestKind::Plain
     }
@@ -137,8 +136,9 @@ pub enum RequestKind {
     /// A health check of a load balancer. The server answers it even if its connection exceeds a
     /// limit of its address; that connection then ends.
     HealthCheck,
-    /// A request that would start a session. The server refuses it while memory is short, like a
-    /// WebSocket.
+    /// A request that would start a session, or needs the rights to. Like a WebSocket, the server refuses
+    /// it while memory is short, and counts one that a trusted proxy passes on for its client, until it is
+    /// answered.
     Session,
     /// Any other request.
     Plain,

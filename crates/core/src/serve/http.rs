@@ -37,20 +37,20 @@ impl<H: Handler> Serve<H> {
                 return Step::stay(0);
             }
         };
-        let is = |kind| self.handler.kind(&request) == kind;
+        let kind = self.handler.kind(&request);
         // A health check asks for no upgrade: the connection could go on after the answer to that.
-        let is_health_check = is(RequestKind::HealthCheck) && !request.wants_websocket();
+        let is_health_check = kind == RequestKind::HealthCheck && !request.wants_websocket();
         if let Some(excess) = state.excess.filter(|_| !is_health_check) {
             self.turn_away(conn, excess, out);
             return Step::stay(0);
         }
         // A request for a session on a kept connection counts too: the connection of a proxy may be
         // older than all of its clients.
-        let begins = || !state.answered || request.wants_websocket() || is(RequestKind::Session);
-        let admitted = out.admits() || !begins();
+        let begins_session = request.wants_websocket() || kind == RequestKind::Session;
+        let admitted = out.admits() || state.answered && !begins_session;
         if admitted
             && state.proxied
-            && request.wants_websocket()
+            && begins_session
             && !self.known_by_request(conn, &request, out)
         {
             self.counters.requests.add(1);
@@ -71,13 +71,17 @@ impl<H: Handler> Serve<H> {
             self.respond(conn, &request, &refusal, Some(CloseReason::Overloaded), out);
             None
         } else if request.wants_websocket() {
-            self.begin_websocket(conn, state, &request, out).map(Stage::WebSocket)
+            self.begin_websocket(conn, &request, out).map(Stage::WebSocket)
         } else {
             self.plain_request(conn, state, &request, out).map(Stage::Deferred)
         };
-        // A handshake on a kept connection of a proxy has named its client.
+        // A request on a kept connection of a proxy has named its client.
         if is_first || state.proxied {
             out.forget_peer(conn);
+        }
+        if state.proxied && next.is_none() {
+            // The next request of this proxy may come from another client.
+            let _ = out.count_as(conn, None);
         }
         Step { consumed: request.size, next }
     }
@@ -117,17 +121,10 @@ impl<H: Handler> Serve<H> {
     fn begin_websocket(
         &mut self,
         conn: ConnId,
-        state: &Http,
         request: &Request<'_, '_>,
         out: &mut Outbox,
     ) -> Option<WebSocket<H::Session>> {
-        let Some(mut session) = self.upgrade(conn, request, out) else {
-            if state.proxied {
-                // The next request of this proxy may come from another client.
-                let _ = out.count_as(conn, None);
-            }
-            return None;
-        };
+        let mut session = self.upgrade(conn, request, out)?;
         out.begin_websocket(conn);
         self.handler.opened(conn, &mut session, out);
         self.first_ping(conn, out);

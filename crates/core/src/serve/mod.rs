@@ -186,7 +186,7 @@ impl<H: Handler> Serve<H> {
         out: &mut Outbox,
     ) {
         if let Stage::Deferred(deferred) = mem::replace(stage, next) {
-            self.end_deferred(conn, deferred.session, out);
+            self.end_deferred(conn, deferred, out);
         }
     }
 }

@@ -82,9 +82,9 @@ impl<H: Handler> Serve<H> {
         Http::first(proxied, excess)
     }
 
-    /// A proxy passes on the handshake of a client, whose connection it is from now on, so that the token of
-    /// the handshake is the client's, too. Returns whether the client's address may have it; otherwise it is
-    /// refused.
+    /// A proxy passes on a request that begins a session. While the session lasts, the connection counts
+    /// for the client, and so does the token of the request. Returns whether the client's address may have
+    /// the session; otherwise the connection is refused.
     pub(super) fn known_by_request(
         &mut self,
         conn: ConnId,
@@ -92,14 +92,18 @@ impl<H: Handler> Serve<H> {
         out: &mut Outbox,
     ) -> bool {
         if out.address(conn).is_some() {
-            // The handshake was held before, and is counted. Between requests no address is.
+            // The request was held before, and is counted. Between requests no address is.
             return true;
         }
         let client = self.limits.proxies.client(request);
         if let Some(ip) = client {
             out.set_peer(conn, Some(SocketAddr::new(ip, 0)));
         }
-        let counted = out.count_as(conn, client);
+        // Only a WebSocket takes a connection of its own. Polls and streams have no limit of their rate.
+        let counted = match request.wants_websocket() {
+            true => out.count_as(conn, client),
+            false => out.count_session_as(conn, client),
+        };
         if let Err(excess) = counted {
             notices::turned_away(conn, excess, out);
             self.turn_away(conn, excess, out);

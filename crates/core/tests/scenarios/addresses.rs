@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use murre_core::ring::sim::Faults;
 use murre_core::{
-    AddressLimits, Addresses, CloseReason, Excess, Proxies, Serve, ServeLimits, ShardConfig,
+    AddressLimits, Addresses, CloseReason, Excess, Proxies, Serve, ServeLimits, ServeMail,
+    ShardConfig,
 };
 
-use crate::app::{App, Server, get, handshake, serve, setup, text, understand};
+use crate::app::{App, Server, body, get, handshake, serve, setup, text, understand};
 use crate::client::{Client, until_ended};
 use crate::world::{Setup, World, everywhere, simulated};
 
@@ -258,6 +259,50 @@ fn a_handshake_says_who_is_behind_a_proxy() {
                 });
             }
         }
+        assert_eq!(refused(world, Excess::Connections), 1);
+    });
+}
+
+/// A poll or a stream that a proxy forwards counts for its client until it ends, at no rate, and the
+/// next request on the same connection for its own client.
+#[test]
+fn a_session_says_who_is_behind_a_proxy() {
+    let limits = AddressLimits { max_conns_per_address: Some(2), max_handshakes_per_second: Some(1) };
+    let ask = |world: &mut World<Server>, client: &mut Client, path: &str, ip: IpAddr| {
+        let before = understand(&client.heard).responses.len();
+        let waiting = |world: &World<Server>| world.protocol().inner.handler().later.len();
+        let waited = waiting(world);
+        client.say_bytes(
+            format!("GET {path} HTTP/1.1\r\nHost: m\r\nX-Forwarded-For: {ip}\r\n\r\n").as_bytes(),
+        );
+        world.until("it waits or is answered", |world| {
+            client.step(world);
+            waiting(world) > waited || understand(&client.heard).responses.len() > before
+        });
+        understand(&client.heard).responses.get(before).map(|&(status, _)| status)
+    };
+    everywhere(&limited(limits), proxied(false), |world| {
+        let [ip, other] = [(); 2].map(|()| somewhere(world));
+        let mut kept = Client::new(world);
+        for round in 0..12 {
+            let of = if round % 2 == 0 { ip } else { other };
+            assert_eq!(ask(world, &mut kept, "/later", of), None);
+            world.post(ServeMail::App(body(5)));
+            world.until("it is answered", |world| {
+                kept.step(world);
+                understand(&kept.heard).responses.len() == round + 1
+            });
+        }
+        let mut streams: Vec<Client> = (0..3).map(|_| Client::new(world)).collect();
+        let [one, two, three] = &mut streams[..] else { unreachable!("there are three") };
+        assert_eq!(ask(world, one, "/never", ip), None);
+        assert_eq!(ask(world, two, "/later", ip), None);
+        assert_eq!(ask(world, three, "/later", ip), Some(429));
+        assert_eq!(ask(world, &mut kept, "/never", other), None);
+        world.net.close(one.peer);
+        world.until("it is gone", |world| world.protocol().closed.len() == 2);
+        let mut next = Client::new(world);
+        assert_eq!(ask(world, &mut next, "/later", ip), None);
         assert_eq!(refused(world, Excess::Connections), 1);
     });
 }

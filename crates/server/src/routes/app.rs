@@ -195,7 +195,7 @@ impl Handler for App {
 
     fn admits(&mut self, conn: ConnId, request: &Request<'_, '_>, out: &mut Outbox) -> bool {
         self.tokens.verdict = None;
-        if !self.paths.is_of_user(request) {
+        if self.paths.kind(request) != RequestKind::Session {
             return true;
         }
         let Some(token) = transports::token(request) else { return true };

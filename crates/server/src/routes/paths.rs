@@ -89,18 +89,13 @@ impl Paths {
     pub(super) fn kind(&self, request: &Request<'_, '_>) -> RequestKind {
         match (self.route(request.path()), request.method) {
             (Some(Route::Health), _) => RequestKind::HealthCheck,
-            (Some(Route::Events | Route::Poll), "GET") => RequestKind::Session,
+            // The answer to HEAD depends on the user, too.
+            (Some(Route::Events | Route::Poll), "GET" | "HEAD") => RequestKind::Session,
+            (Some(Route::WebSocket(Session::Hub)), _) if request.wants_websocket() => {
+                RequestKind::Session
+            }
             _ => RequestKind::Plain,
         }
-    }
-
-    /// Whether the answer depends on the user: this request begins a session of the hub, or would if
-    /// it were a GET.
-    pub(super) fn is_of_user(&self, request: &Request<'_, '_>) -> bool {
-        let route = self.route(request.path());
-        let begins =
-            matches!(route, Some(Route::Events | Route::Poll | Route::WebSocket(Session::Hub)));
-        begins && matches!(request.method, "GET" | "HEAD")
     }
 
     /// The answer to a request that begins no session.
@@ -197,7 +192,11 @@ mod tests {
         for (method, target, kind) in [
             ("GET", "/sse?channel=a", RequestKind::Session),
             ("GET", "/poll", RequestKind::Session),
-            ("HEAD", "/sse?channel=a", RequestKind::Plain),
+            ("HEAD", "/sse?channel=a", RequestKind::Session),
+            ("HEAD", "/poll", RequestKind::Session),
+            ("GET", "/ws", RequestKind::Plain),
+            ("OPTIONS", "/sse?channel=a", RequestKind::Plain),
+            ("GET", "/echo", RequestKind::Plain),
             ("GET", "/healthz", RequestKind::HealthCheck),
             ("HEAD", "http://m/healthz?x", RequestKind::HealthCheck),
             ("GET", "/", RequestKind::Plain),

@@ -245,24 +245,65 @@ fn refused_handshakes_take_no_place() {
     assert_eq!(client.answer().status, 101);
 }
 
-/// A bad token in a handshake that a proxy passes on counts for the client's address, and for no other's,
-/// also where addresses may have any number of connections.
+/// A bad token that a proxy passes on counts for the client's address, and for no other's, in every
+/// request that a token can be in, also where addresses may have any number of connections.
 #[test]
 fn bad_tokens_of_clients_of_a_proxy() {
     let few = ["--shards=1", "--trusted-proxy=127.0.0.1", "--max-bad-tokens-per-second=1"];
     let unlimited = ["--max-conns-per-address=0", "--max-handshakes-per-second=0"];
     for flags in [&few[..], &[&few[..], &unlimited].concat()] {
         let guarded = Guarded::start(flags);
-        let status = |forwarded: &str| {
-            let mut client = guarded.server.connect();
-            let fields = format!("Host: m\r\nX-Forwarded-For: {forwarded}\r\n");
-            let handshake = handshake(&fields).replacen("/echo", "/ws?token=a.b.c", 1);
-            client.send(handshake.as_bytes());
-            client.answer().status
-        };
-        assert_eq!(status("203.0.113.1"), 401);
-        let refused = (0..900).map(|_| status("203.0.113.1")).find(|&status| status != 401);
-        assert_eq!(refused, Some(429), "{flags:?}");
-        assert_eq!(status("203.0.113.2"), 401);
+        for (number, (method, target, upgrade)) in [
+            ("GET", "/ws?", true),
+            ("GET", "/sse?channel=a&", false),
+            ("HEAD", "/sse?channel=a&", false),
+            ("GET", "/poll?channel=a&", false),
+            ("HEAD", "/poll?channel=a&", false),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let status = |last: usize| {
+                let mut client = guarded.server.connect();
+                let fields = format!("Host: m\r\nX-Forwarded-For: 203.0.113.{last}\r\n");
+                let target = format!("{target}token=a.b.c");
+                client.send(match upgrade {
+                    true => handshake(&fields).replacen("/echo", &target, 1),
+                    false => format!("{method} {target} HTTP/1.1\r\n{fields}\r\n"),
+                }
+                .as_bytes());
+                client.answer_to(method).status
+            };
+            let [client, other] = [2 * number, 2 * number + 1];
+            let statuses = (0..900).map(|_| status(client));
+            let refused = statuses.enumerate().find(|&(_, status)| status == 429);
+            let (tries, _) = refused.unwrap_or_else(|| panic!("{method} {target} {flags:?}"));
+            assert!(tries > 0, "{method} {target} {flags:?}");
+            assert_ne!(status(other), 429);
+        }
     }
+}
+
+/// A stream or a poll behind an HTTP proxy counts for the client as long as it lasts.
+#[test]
+fn sessions_of_clients_of_an_http_proxy() {
+    let kept = "--namespace=default,history-size=1";
+    let flags = ["--trusted-proxy=127.0.0.1", "--max-conns-per-address=1", kept];
+    let server = Server::start(&flags);
+    let status = |target: &str, last: u8| {
+        let mut client = server.connect();
+        let from = format!("X-Forwarded-For: 203.0.113.{last}");
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: m\r\n{from}\r\n\r\n").as_bytes());
+        let line = String::from_utf8(client.bytes(12)).expect("a status line");
+        (line[9..].to_owned(), client)
+    };
+    let (first, stream) = status("/sse?channel=a", 1);
+    assert_eq!(first, "200");
+    assert_eq!(status("/sse?channel=a", 1).0, "429");
+    assert_eq!(status("/poll?channel=a", 1).0, "429");
+    // Polls that are answered at once.
+    assert_eq!([(); 3].map(|()| status("/poll?channel=a", 2).0), ["200"; 3]);
+    drop(stream);
+    server.wait_until("closed", |stats| stats["connections"] == 0);
+    assert_eq!(status("/sse?channel=a", 1).0, "200");
 }
