@@ -27,6 +27,8 @@ pub(crate) enum FilesError {
     Unreadable { path: PathBuf, error: io::Error },
     /// The files take more than `bytes_max` bytes of memory.
     TooMuch { folder: PathBuf, bytes_max: u64 },
+    /// Links lead to more than [`LINKED_FOLDERS_MAX`] folders, if each way to a folder counts.
+    TooManyLinks { folder: PathBuf },
     /// The page of `--files-fallback` is not in the folder.
     NoFallback { path: String },
 }
@@ -45,6 +47,12 @@ impl fmt::Display for FilesError {
                  --max-files-bytes, or serve fewer",
                 folder.display()
             ),
+            FilesError::TooManyLinks { folder } => write!(
+                f,
+                "links in {} (--files) lead to folders in more than {LINKED_FOLDERS_MAX} ways, as links \
+                 in folders that link to each other do; remove links, or make them links to files",
+                folder.display()
+            ),
             FilesError::NoFallback { path } => write!(
                 f,
                 "there is no file {path} in the folder of --files; let --files-fallback be the path of \
@@ -60,12 +68,13 @@ impl Files {
     ///
     /// Names that begin with a dot are left out: editors and version control create such files, and
     /// some hold secrets. Also left out are entries that are neither a file nor a folder, and links
-    /// that lead out of the folder or to a folder that contains the link. A file whose name is the
-    /// name of another file and `.br` or `.gz` is also the encoded form of the other file.
+    /// that lead out of the folder, to a hidden name, or to a folder that contains the link. A file
+    /// whose name is the name of another file and `.br` or `.gz` is also the encoded form of the other
+    /// file, unless it is older.
     ///
     /// # Errors
-    /// The folder or an entry cannot be read, the files take too many bytes, or there is no
-    /// fallback.
+    /// The folder or an entry cannot be read, the files take too many bytes, links multiply the
+    /// folders, or there is no fallback.
     pub(crate) fn read(
         folder: &Path,
         bytes_max: u64,
@@ -73,7 +82,7 @@ impl Files {
     ) -> Result<Self, FilesError> {
         let root = folder.canonicalize().map_err(unreadable(folder))?;
         let too_much = || FilesError::TooMuch { folder: root.clone(), bytes_max };
-        let mut files = Files::default();
+        let (mut files, mut left_out, mut linked) = (Files::default(), LeftOut::default(), 0);
         let mut read = BTreeMap::new();
         let mut folders = vec![Folder { chain: vec![root.clone()], path: b"/".to_vec() }];
         while let Some(Folder { chain, path: prefix }) = folders.pop() {
@@ -85,23 +94,25 @@ impl Files {
                 if is_hidden(name.as_bytes()) {
                     continue;
                 }
-                match found(&root, &chain, place, kind) {
-                    Found::Folder(place) => {
-                        // Links can multiply folders, so each folder that a link leads to counts as
-                        // bytes.
-                        files.bytes += if kind.is_symlink() { ENTRY_BYTES } else { 0 };
+                match found(&root, &chain, &place, kind) {
+                    Ok(Found::Folder(place)) => {
+                        // Links can multiply folders without end.
+                        linked += usize::from(kind.is_symlink());
+                        if linked > LINKED_FOLDERS_MAX {
+                            return Err(FilesError::TooManyLinks { folder: root });
+                        }
                         path.push(b'/');
                         let chain = chain.iter().cloned().chain([place]).collect();
                         folders.push(Folder { chain, path });
                     }
-                    Found::File(place) => {
+                    Ok(Found::File(place)) => {
                         let room = bytes_max.saturating_sub(files.bytes);
                         let raw = Raw::read(&place, &name, room).map_err(unreadable(&place))?;
                         files.count += 1;
                         files.bytes += raw.content.len() as u64 + path.len() as u64 + ENTRY_BYTES;
                         read.insert(path, raw);
                     }
-                    Found::Nothing => {}
+                    Err(why) => left_out.add(place, why),
                 }
                 if files.bytes > bytes_max {
                     return Err(too_much());
@@ -109,14 +120,16 @@ impl Files {
             }
         }
         for (path, raw) in &read {
-            files.insert(path, forms(path, raw, &read));
+            files.insert(path, forms(path, raw, &read, &mut left_out));
         }
         if let Some(path) = fallback {
             let path = format!("/{}", path.trim_start_matches('/'));
-            let raw =
-                read.get(path.as_bytes()).ok_or(FilesError::NoFallback { path: path.clone() })?;
-            files.fallback = Some(forms(path.as_bytes(), raw, &read).into());
+            let Some(Entry::File(page)) = files.paths.get(path.as_bytes()) else {
+                return Err(FilesError::NoFallback { path });
+            };
+            files.fallback = Some(Arc::clone(page));
         }
+        left_out.log();
         Ok(files)
     }
 
@@ -148,11 +161,40 @@ struct Raw {
     modified: SystemTime,
 }
 
-/// A file with its encoded forms, which share their bytes with the files of the same content.
-fn forms(path: &[u8], raw: &Raw, read: &BTreeMap<Vec<u8>, Raw>) -> Forms {
+/// The entries that are not served, each once, with the reasons.
+#[derive(Default)]
+struct LeftOut(BTreeMap<PathBuf, &'static str>);
+
+impl LeftOut {
+    fn add(&mut self, place: PathBuf, why: &'static str) {
+        self.0.insert(place, why);
+    }
+
+    /// Logs one line for each reason.
+    fn log(self) {
+        let mut reasons: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
+        for (place, why) in self.0 {
+            reasons.entry(why).or_default().push(place);
+        }
+        for (why, places) in reasons {
+            let path = places[0].display();
+            tracing::warn!(%path, entries = places.len(), why, "not served");
+        }
+    }
+}
+
+/// A file with its encoded forms, which share their bytes with the files of the same content. A form
+/// that is older than the file is one of former content.
+fn forms(path: &[u8], raw: &Raw, read: &BTreeMap<Vec<u8>, Raw>, left_out: &mut LeftOut) -> Forms {
     let Raw { content, content_type, modified } = raw;
     let encoded = Coding::ALL.into_iter().filter_map(|coding| {
-        let form = read.get(&[path, coding.suffix()].concat())?;
+        let path = [path, coding.suffix()].concat();
+        let form = read.get(&path)?;
+        if form.modified < *modified {
+            let why = "it is older than the file of which it is an encoded form; encode it again";
+            left_out.add(OsStr::from_bytes(&path).into(), why);
+            return None;
+        }
         let (content, modified) = (form.content.clone(), form.modified);
         Some((coding, File::new(content, content_type, modified, Some(Form::Encoded(coding)))))
     });
@@ -181,35 +223,51 @@ fn is_hidden(name: &[u8]) -> bool {
     name.starts_with(b".") && name != b".well-known"
 }
 
+/// Whether a link may not lead to the file or folder at this path below the folder of `--files`.
+/// Kubernetes mounts volumes through links to folders whose names begin with two dots, as
+/// `page -> ..data/page` and `..data -> ..2026_11_30_12_00_00.7`.
+fn is_hidden_target(below: &Path) -> bool {
+    let mut names = below.iter().map(OsStr::as_bytes);
+    names.any(|name| is_hidden(name) && !name.starts_with(b".."))
+}
+
 /// The target of an entry in a folder.
 enum Found {
     File(PathBuf),
     Folder(PathBuf),
-    Nothing,
 }
 
 /// The file or folder to which an entry leads. Links are followed inside the folder `root`, but not
 /// to one of the folders in `chain`, which contain the link, because that recursion has no end.
-fn found(root: &Path, chain: &[PathBuf], place: PathBuf, kind: fs::FileType) -> Found {
+///
+/// # Errors
+/// The reason why the entry is not served.
+fn found(
+    root: &Path,
+    chain: &[PathBuf],
+    place: &Path,
+    kind: fs::FileType,
+) -> Result<Found, &'static str> {
     if kind.is_file() {
-        return Found::File(place);
+        return Ok(Found::File(place.into()));
     }
     if kind.is_dir() {
-        return Found::Folder(place);
+        return Ok(Found::Folder(place.into()));
     }
     let leads_to = place.canonicalize().ok().filter(|_| kind.is_symlink());
-    let why = match leads_to {
-        None => "it is neither a file, nor a folder, nor a link to one",
-        Some(to) if !to.starts_with(root) => "it is a link out of the folder of --files",
-        Some(to) if to.is_file() => return Found::File(to),
-        Some(to) if chain.iter().any(|on_the_way| on_the_way.starts_with(&to)) => {
-            "it is a link to a folder that holds it"
-        }
-        Some(to) if to.is_dir() => return Found::Folder(to),
-        Some(_) => "it is a link to neither a file nor a folder",
-    };
-    tracing::warn!(path = %place.display(), why, "not served");
-    Found::Nothing
+    let to = leads_to.ok_or("it is neither a file, nor a folder, nor a link to one")?;
+    let below = to.strip_prefix(root).map_err(|_| "it is a link out of the folder of --files")?;
+    if is_hidden_target(below) {
+        Err("it is a link to a name that begins with a dot, or into such a folder")
+    } else if to.is_file() {
+        Ok(Found::File(to))
+    } else if chain.iter().any(|on_the_way| on_the_way.starts_with(&to)) {
+        Err("it is a link to a folder that holds it")
+    } else if to.is_dir() {
+        Ok(Found::Folder(to))
+    } else {
+        Err("it is a link to neither a file nor a folder")
+    }
 }
 
 impl Raw {
@@ -265,6 +323,8 @@ fn tag(content: &[u8]) -> String {
     tag + "\""
 }
 
+/// The most ways through links to folders that are followed: more than a site has on purpose.
+const LINKED_FOLDERS_MAX: usize = 10_000;
 /// The approximate memory of a file besides its content and its path, in bytes. It bounds folders
 /// of empty files, too.
 const ENTRY_BYTES: u64 = 512;

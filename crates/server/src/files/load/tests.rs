@@ -1,6 +1,7 @@
 //! Tests of the loading of a folder: paths, links, encoded forms and the limit of memory.
 
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
 use super::*;
 
@@ -129,8 +130,8 @@ fn nothing_is_found_outside() {
     assert_eq!(at(&files, &outside.0.join("secret").display().to_string()), None);
 }
 
-/// Links to files inside the folder are followed; links out of it, hidden names and special
-/// files are left out. Files that change later are served as they were at start.
+/// Links to files inside the folder are followed; links out of it or to hidden names, hidden names
+/// themselves and special files are left out. Files that change later are served as they were at start.
 #[test]
 fn links_do_not_lead_out() {
     let outside = Folder::new("links", &[("secret", "s"), ("in/page", "p"), ("in/.env", "e")]);
@@ -146,21 +147,30 @@ fn links_do_not_lead_out() {
         ("twice", "out"),
         ("nowhere", "nothing"),
         ("itself", "itself"),
+        ("hidden", ".env"),
+        ("hidden-folder", ".git"),
+        ("in-a-hidden-folder", ".git/config"),
+        ("through-a-hidden-name", ".page"),
+        (".page", "page"),
+        ("known", ".well-known"),
     ];
     for (name, to) in links {
         symlink(to, place.join(name)).expect("a link");
     }
     nix::unistd::mkfifo(&place.join("pipe"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     let files = Files::read(&place, 1 << 20, None).expect("it can be read");
-    assert_eq!(files.count(), 3, "{:?}", files.paths.keys());
-    assert_eq!(at(&files, "/inside"), Some("p"));
+    assert_eq!(files.count(), 5, "{:?}", files.paths.keys());
+    for served in ["/inside", "/through-a-hidden-name"] {
+        assert_eq!(at(&files, served), Some("p"));
+    }
+    assert_eq!(at(&files, "/known/security.txt"), Some("w"));
     assert_eq!(at(&files, "/.well-known/security.txt"), Some("w"));
     fs::write(place.join("page"), "changed").expect("room");
     assert_eq!(at(&files, "/page"), Some("p"));
 }
 
 /// Links to folders inside the folder are followed, except links to a folder that contains
-/// them. The target may be hidden, as in a volume of Kubernetes.
+/// them. The target may have two dots, as in a volume of Kubernetes.
 #[test]
 fn links_to_folders_are_followed() {
     let outside = Folder::new("folders", &[("out/x", "x"), ("in/a/page", "p"), ("in/b/c/y", "y")]);
@@ -200,9 +210,18 @@ fn links_to_folders_are_followed() {
     }
 }
 
-/// Links that multiply folders exponentially end with the error for too much content.
+/// Links that multiply folders exponentially, in a chain or in a circle, end with an error that names
+/// the links.
 #[test]
 fn links_do_not_multiply() {
+    let circle = Folder::new("circle", &[]);
+    for from in 0..12 {
+        fs::create_dir(circle.0.join(from.to_string())).expect("room");
+        for to in (0..12).filter(|&to| to != from) {
+            let place = circle.0.join(from.to_string()).join(to.to_string());
+            symlink(format!("../{to}"), place).expect("a link");
+        }
+    }
     let folder = Folder::new("multiply", &[("30/end", "")]);
     for number in 0..30 {
         fs::create_dir(folder.0.join(number.to_string())).expect("room");
@@ -211,8 +230,37 @@ fn links_do_not_multiply() {
             symlink(format!("../{}", number + 1), place).expect("a link");
         }
     }
-    let error = Files::read(&folder.0, 1 << 20, None).expect_err("2^30 paths");
-    assert!(matches!(error, FilesError::TooMuch { .. }), "{error}");
+    for folder in [circle, folder] {
+        let error = Files::read(&folder.0, 1 << 30, None).expect_err("more than 2^30 paths");
+        assert!(matches!(error, FilesError::TooManyLinks { .. }), "{error}");
+        assert!(error.to_string().contains("link to each other"), "{error}");
+    }
+}
+
+/// The log has one line for each reason why entries are not served, and each entry counts once,
+/// however many links lead to its folder.
+#[test]
+fn entries_are_left_out_once() {
+    let folder = Folder::new("once", &[("a/page", "p")]);
+    for name in ["b", "c"] {
+        symlink("a", folder.0.join(name)).expect("a link");
+    }
+    for name in ["out", "away"] {
+        symlink("../../nowhere", folder.0.join("a").join(name)).expect("a link");
+    }
+    let mut left_out = LeftOut::default();
+    let read = fs::canonicalize(&folder.0).expect("it is there");
+    let chain = [read.clone(), read.join("a")];
+    for _ in 0..3 {
+        for entry in entries(&chain[1]).expect("it can be read") {
+            let kind = entry.file_type().expect("it is there");
+            if let Err(why) = found(&read, &chain, &entry.path(), kind) {
+                left_out.add(entry.path(), why);
+            }
+        }
+    }
+    assert_eq!(left_out.0.len(), 2, "{:?}", left_out.0);
+    assert_eq!(folder.read().count(), 3);
 }
 
 /// An encoded form is also served as a file at its own path, and shares its bytes.
@@ -234,6 +282,29 @@ fn encoded_forms_are_found() {
     assert_eq!(at(&files, "/b.js.gz"), Some("alone"));
     assert_eq!(at(&files, "/b.js"), None);
     assert_eq!(files.count(), 4);
+}
+
+/// An encoded form that is older than its file is not served in its place, but at its own path.
+#[test]
+fn old_forms_are_not_served() {
+    let folder = Folder::new("old", &[("a.js", "new"), ("a.js.gz", "old"), ("a.js.br", "new")]);
+    let set = |name: &str, seconds| {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let file = fs::File::options().write(true).open(folder.0.join(name)).expect("it is there");
+        file.set_modified(at).expect("it is ours");
+    };
+    for (form, encoded) in
+        [(999, vec!["br"]), (1000, vec!["br", "gzip"]), (1001, vec!["br", "gzip"])]
+    {
+        for (name, at) in [("a.js", 1000), ("a.js.gz", form), ("a.js.br", 1000)] {
+            set(name, at);
+        }
+        let files = folder.read();
+        let Some(Entry::File(forms)) = files.find("/a.js") else { panic!("it is there") };
+        let found: Vec<_> = forms.encoded.iter().map(|(coding, _)| coding.name()).collect();
+        assert_eq!(found, encoded, "{form}");
+        assert_eq!(at(&files, "/a.js.gz"), Some("old"));
+    }
 }
 
 /// Content above the limit is refused, in one file or in many, and the error for an unreadable
