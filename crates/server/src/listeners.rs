@@ -8,7 +8,7 @@ use murre_core::ring::LISTENERS_MAX;
 use murre_core::{InheritedListener, Listener};
 use nix::errno::Errno;
 
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, UnixMode};
 use crate::failure::Failure;
 
 /// Sockets that listen.
@@ -28,7 +28,7 @@ impl Listeners {
         let (admin, data): (Vec<_>, Vec<_>) =
             inherited.into_iter().partition(|socket| socket.name == ADMIN);
         let data = match data.is_empty() {
-            true => bind_data(&config.listen)?,
+            true => bind_data(&config.listen, config.unix_mode)?,
             false => take_data(data)?,
         };
         let admin = match admin.as_slice() {
@@ -53,7 +53,7 @@ fn take_data(inherited: Vec<InheritedListener>) -> Result<Vec<Listener>, Failure
     Ok(inherited.into_iter().map(|socket| socket.listener).collect())
 }
 
-fn bind_data(listen_at: &[Listen]) -> Result<Vec<Listener>, Failure> {
+fn bind_data(listen_at: &[Listen], mode: Option<UnixMode>) -> Result<Vec<Listener>, Failure> {
     let mut all = Vec::new();
     for listen in listen_at {
         let bound = match listen {
@@ -62,7 +62,9 @@ fn bind_data(listen_at: &[Listen]) -> Result<Vec<Listener>, Failure> {
             }
             Listen::Address(address) => Listener::bind(*address).map(|one| vec![one]),
             Listen::AllAddresses(port) => Listener::bind_all(*port).map(|one| vec![one]),
-            Listen::Unix(path) => Listener::bind_unix(path).map(|one| vec![one]),
+            Listen::Unix(path) => {
+                Listener::bind_unix(path, mode.map(UnixMode::bits)).map(|one| vec![one])
+            }
             Listen::Name(name, port) => {
                 resolve(name, *port).and_then(|addresses| bind_each(&addresses, Listener::bind))
             }

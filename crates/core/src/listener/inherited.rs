@@ -102,7 +102,8 @@ fn names(
     let Some(names) = names else { return Ok(Some(vec![String::new(); count as usize])) };
     let each: Vec<String> = names.split(':').map(str::to_owned).collect();
     if each.len() != count as usize {
-        let expected = format!("{count} names, as many as LISTEN_FDS says, with colons between them");
+        let expected =
+            format!("{count} names, as many as LISTEN_FDS says, with colons between them");
         return Err(bad_variable("LISTEN_FDNAMES", names.as_ref(), &expected));
     }
     Ok(Some(each))

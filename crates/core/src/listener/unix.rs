@@ -1,9 +1,9 @@
 //! Unix sockets, and the files that name them.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,16 +18,17 @@ use crate::retry::{RETRY_MAX, is_in_use, retry};
 
 impl Listener {
     /// Listens on a Unix stream socket at `path`. A socket that a process has left there which ended
-    /// without removing it is replaced. The file's permissions follow from the umask; it is removed
-    /// with the last use of the listener. Retries for 2 seconds while another process listens there.
+    /// without removing it is replaced. The file has the permissions `mode` before anybody can connect;
+    /// without a mode they follow from the umask. It is removed with the last use of the listener.
+    /// Retries for 2 seconds while another process listens there.
     ///
     /// # Errors
     /// The kernel's error: `EADDRINUSE` if another process listens there or the file is no socket.
-    pub fn bind_unix(path: &Path) -> io::Result<Self> {
-        retry(RETRY_MAX, is_in_use, || Self::try_bind_unix(path))
+    pub fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Self> {
+        retry(RETRY_MAX, is_in_use, || Self::try_bind_unix(path, mode))
     }
 
-    fn try_bind_unix(path: &Path) -> io::Result<Self> {
+    fn try_bind_unix(path: &Path, mode: Option<u32>) -> io::Result<Self> {
         let _held = hold_folder(path)?;
         let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         let address = UnixAddr::new(path)?;
@@ -37,6 +38,10 @@ impl Listener {
             }
             fs::remove_file(path)?;
             bind(fd.as_raw_fd(), &address)?;
+        }
+        if let Some(mode) = mode {
+            // To connect, a process needs the permission to write (unix(7)).
+            fs::set_permissions(path, Permissions::from_mode(mode))?;
         }
         listen(&fd, Backlog::MAXALLOWABLE)?;
         let file = Some(file(path)?);
@@ -86,15 +91,15 @@ mod tests {
     use super::*;
 
     /// A Unix socket is taken by one process at a time, replaced where nobody listens any more, and
-    /// removed at the end. A file that is no socket stays.
+    /// removed at the end. Its file has the permissions that were asked for. A file that is no socket stays.
     #[test]
     fn unix_sockets() {
         let folder = env::temp_dir().join(format!("murre-listener-{}", process::id()));
         fs::create_dir_all(&folder).expect("room");
         let path = folder.join("socket");
-        let in_use = || Listener::bind_unix(&path).expect_err("taken").kind();
+        let in_use = || Listener::bind_unix(&path, None).expect_err("taken").kind();
 
-        let listener = Listener::bind_unix(&path).expect("a new path");
+        let listener = Listener::bind_unix(&path, None).expect("a new path");
         assert_eq!(listener.to_string(), format!("unix:{}", path.display()));
         listener.give_up_after(Duration::from_secs(1)).expect("nothing to set");
         UnixStream::connect(&path).expect("it listens");
@@ -104,16 +109,26 @@ mod tests {
 
         // A process that was killed leaves its file.
         drop(std::os::unix::net::UnixListener::bind(&path).expect("a new path"));
-        let listener = Listener::bind_unix(&path).expect("nobody listens");
+        let listener = Listener::bind_unix(&path, None).expect("nobody listens");
         fs::remove_file(&path).expect("there");
-        let newer = Listener::bind_unix(&path).expect("free again");
+        let newer = Listener::bind_unix(&path, None).expect("free again");
         drop(listener);
         UnixStream::connect(&path).expect("the newer one's file stays");
         drop(newer);
 
+        for mode in [0o600, 0o660, 0o777] {
+            let listener = Listener::bind_unix(&path, Some(mode)).expect("free again");
+            let permissions = fs::metadata(&path).expect("it is there").permissions();
+            assert_eq!(permissions.mode() & 0o7777, mode);
+            drop(listener);
+        }
+
         fs::write(&path, "text").expect("room");
         assert_eq!(in_use(), io::ErrorKind::AddrInUse);
-        assert!(Listener::bind_unix(&folder.join("x".repeat(120))).is_err(), "too long a path");
+        assert!(
+            Listener::bind_unix(&folder.join("x".repeat(120)), None).is_err(),
+            "too long a path"
+        );
         fs::remove_dir_all(&folder).expect("there");
     }
 
@@ -125,15 +140,15 @@ mod tests {
         fs::create_dir_all(&folder).expect("room");
         let path = folder.join("socket");
         let held = hold_folder(&path).expect("nobody binds").expect("it can be locked");
-        let error = Listener::try_bind_unix(&path).expect_err("another binds");
+        let error = Listener::try_bind_unix(&path, None).expect_err("another binds");
         assert_eq!((error.kind(), path.exists()), (io::ErrorKind::AddrInUse, false));
         drop(held);
-        let listener = Listener::try_bind_unix(&path).expect("nobody binds");
+        let listener = Listener::try_bind_unix(&path, None).expect("nobody binds");
         let held = hold_folder(&path).expect("nobody binds");
         drop(listener);
         assert!(path.exists(), "it is left to the next server");
         drop(held);
-        drop(Listener::try_bind_unix(&path).expect("nobody listens"));
+        drop(Listener::try_bind_unix(&path, None).expect("nobody listens"));
         assert!(!path.exists());
         fs::remove_dir_all(&folder).expect("there");
     }

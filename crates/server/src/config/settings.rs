@@ -16,7 +16,9 @@ use tracing_subscriber::filter::Targets;
 
 use super::limits::LimitSettings;
 use super::listen::Listen;
-use super::values::{self, DescriptorsChoice, IoChoice, LogFormat, Seconds, TrustedProxy};
+use super::values::{
+    self, DescriptorsChoice, IoChoice, LogFormat, Seconds, TrustedProxy, UnixMode,
+};
 use crate::hub::rules::Namespace;
 
 /// Every setting of `murre serve`.
@@ -35,7 +37,12 @@ pub(crate) struct Config {
     #[serde(serialize_with = "values::joined")]
     pub(crate) listen: Vec<Listen>,
 
-    /// Address of /healthz, /metrics, /stats and the API: ADDRESS:PORT, NAME:PORT or :PORT
+    /// Permissions of the files of Unix sockets in --listen, in octal, as 0660 [default: those of the
+    /// umask]
+    #[arg(long, value_name = "MODE")]
+    pub(crate) unix_mode: Option<UnixMode>,
+
+    /// Address of /healthz, /readyz, /metrics, /stats and the API: ADDRESS:PORT, NAME:PORT or :PORT
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8001")]
     #[arg(value_parser = values::tcp)]
     #[serde(serialize_with = "values::display")]
@@ -162,8 +169,8 @@ pub(crate) struct Config {
     #[serde(serialize_with = "values::pin_name")]
     pub(crate) pin: Pin,
 
-    /// Seconds from SIGTERM or SIGINT to the closing of the listener, in which /healthz answers 503
-    /// already; 0: none
+    /// Seconds from SIGTERM or SIGINT to the closing of the listener, in which readiness checks get
+    /// 503 already (/healthz of the data port, /readyz of the admin port); 0: none
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = values::delay)]
     pub(crate) drain_delay: Seconds,
 

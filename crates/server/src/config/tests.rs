@@ -157,6 +157,7 @@ fn wrong_files_are_refused_by_name() {
         ("[namespace.\"a:b\"]", "`a:b` is no name"),
         ("[namespace.chat]\n[namespace.chat]", "line 2"),
         ("max-name-bytes = 256", "--max-name-bytes"),
+        ("unix-mode = 0o660", "--unix-mode"),
     ] {
         let error = read_with_file("wrong", text, &[]).expect_err(text);
         assert!(matches!(error, ConfigError::File { .. }), "{text}");

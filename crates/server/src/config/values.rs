@@ -35,6 +35,11 @@ pub(crate) enum TrustedProxy {
     Network(IpNet),
 }
 
+/// The permissions of a file, written in octal with a zero in front. The zero is required: the TOML
+/// file would turn `0o660` into the number 432, and 432 is octal, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnixMode(u32);
+
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -61,6 +66,30 @@ const SECONDS_MAX: f64 = 3600.0;
 impl Serialize for Seconds {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(self.0.as_secs_f64())
+    }
+}
+
+impl UnixMode {
+    /// The bits of the mode, as of chmod(2).
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for UnixMode {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.strip_prefix('0').filter(|digits| digits.len() == 3);
+        let octal = digits.filter(|digits| digits.bytes().all(|byte| matches!(byte, b'0'..=b'7')));
+        let bits = octal.and_then(|digits| u32::from_str_radix(digits, 8).ok());
+        bits.map(UnixMode).ok_or("it is four octal digits, as 0660; in a TOML file in quotes")
+    }
+}
+
+impl Serialize for UnixMode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:04o}", self.0))
     }
 }
 
@@ -232,6 +261,19 @@ pub(super) fn debug<S: Serializer>(value: &impl Debug, serializer: S) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A mode is four octal digits, and a decimal number is never taken for one.
+    #[test]
+    fn modes_are_octal() {
+        for (text, bits) in [("0660", 0o660), ("0777", 0o777), ("0000", 0)] {
+            let mode: UnixMode = text.parse().expect("a mode");
+            assert_eq!(mode.bits(), bits);
+            assert_eq!(serde_json::to_value(mode).expect("a text"), text);
+        }
+        for wrong in ["660", "432", "0o660", "0680", "01777", "0+60", "-0660", "06600", "0", ""] {
+            assert!(wrong.parse::<UnixMode>().is_err(), "{wrong:?}");
+        }
+    }
 
     /// A time span is a positive and finite number of seconds; other texts are refused.
     #[test]
