@@ -68,7 +68,7 @@ impl Admin {
         }
     }
 
-    /// Makes `/healthz` answer 503 from now on.
+    /// Makes `/readyz` answer 503 from now on.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -77,6 +77,7 @@ impl Admin {
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) -> Never {
         let routes = Router::new()
             .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .route("/stats", get(stats))
             .merge(api::routes(&self))
@@ -96,9 +97,17 @@ impl Admin {
     }
 }
 
-async fn healthz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+/// The liveness check. A process that drains is alive: a supervisor that ends it cuts connections off.
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The readiness check: whether new connections are wanted here, as `/healthz` of the data port says.
+async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     if admin.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else if !admin.watch.admits() {
+        (StatusCode::SERVICE_UNAVAILABLE, "short of memory\n")
     } else {
         (StatusCode::OK, "ok\n")
     }

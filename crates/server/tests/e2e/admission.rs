@@ -45,7 +45,7 @@ fn short_of_memory_nobody_is_let_in() {
         assert!(client.rest().is_empty());
     }
     assert_eq!(server.connect().get("/healthz").status, 503);
-    assert_eq!(server.admin("/healthz").status, 200);
+    assert_eq!((server.admin("/healthz").status, server.admin("/readyz").status), (200, 503));
     server.wait_until("counted", |stats| stats["closed"]["overloaded"] == 3);
     let stats = server.stats();
     assert!(is("refuse")(&stats) && stats["admission"]["closings"] == 1, "{stats:#}");

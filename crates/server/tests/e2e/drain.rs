@@ -40,13 +40,16 @@ fn a_signal_drains() {
         let mut sockets: Vec<_> = (0..50).map(|_| server.raw_websocket("/echo")).collect();
         let mut resting = server.connect();
         assert_eq!(resting.get("/healthz").status, 200);
-        assert_eq!(server.admin("/healthz").status, 200);
+        assert_eq!(server.admin("/readyz").status, 200);
 
         let start = Instant::now();
         server.signal(signal);
-        thread::sleep(Duration::from_millis(200));
-        assert_eq!(server.admin("/healthz").status, 503);
-        assert!(TcpStream::connect(server.data).is_err(), "it still listens");
+        while TcpStream::connect(server.data).is_ok() {
+            assert!(start.elapsed() < PATIENCE, "it still listens");
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(server.admin("/readyz").status, 503);
+        assert_eq!(server.admin("/healthz").status, 200, "it is alive");
         let mut hints = [0; 8];
         for socket in &mut sockets {
             let (code, retry) = hear_goodbye(socket);

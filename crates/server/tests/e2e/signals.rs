@@ -70,8 +70,8 @@ fn a_doubled_signal_drains() {
     assert_eq!(status.code(), Some(0), "{log:?}");
 }
 
-/// From the signal to the end of `--drain-delay`, health checks fail on both ports, but new
-/// connections and WebSockets are served. Then the listener closes.
+/// From the signal to the end of `--drain-delay`, readiness checks fail on both ports, but the process
+/// is alive, and new connections and WebSockets are served. Then the listener closes.
 #[test]
 fn health_fails_before_the_listener_closes() {
     for io in ["--io=auto", "--io=epoll"] {
@@ -81,7 +81,8 @@ fn health_fails_before_the_listener_closes() {
         let signalled = Instant::now();
         server.signal(Signal::SIGTERM);
         server.wait_until("draining", |stats| stats["draining"] == true);
-        assert_eq!(server.admin("/healthz").status, 503);
+        assert_eq!(server.admin("/readyz").status, 503);
+        assert_eq!(server.admin("/healthz").status, 200, "it is alive");
         // The shards learn of the signal by mail, so the test waits for each.
         for _ in 0..20 {
             while server.connect().get("/healthz").status != 503 {

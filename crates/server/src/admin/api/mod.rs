@@ -39,11 +39,7 @@ pub(crate) struct Api {
 
 impl Api {
     /// The API for the shards with these mailboxes. Without a key it is off.
-    pub(crate) fn new(
-        key: Option<ApiKey>,
-        hub: Arc<HubConfig>,
-        boxes: Arc<[AppMailbox]>,
-    ) -> Self {
+    pub(crate) fn new(key: Option<ApiKey>, hub: Arc<HubConfig>, boxes: Arc<[AppMailbox]>) -> Self {
         let limits = hub.limits;
         let name = limits.max_name_bytes.saturating_mul(ESCAPED).saturating_add(NAME_QUOTES);
         let names = name.saturating_mul(BROADCAST_MAX);

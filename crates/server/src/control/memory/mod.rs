@@ -83,6 +83,11 @@ impl Watch {
         Arc::clone(&self.gate)
     }
 
+    /// Whether new connections are served.
+    pub(crate) fn admits(&self) -> bool {
+        self.state().admission == Admission::Open
+    }
+
     /// The last reading and decision.
     pub(crate) fn seen(&self) -> Seen {
         let state = self.state();
