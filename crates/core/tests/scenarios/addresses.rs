@@ -267,7 +267,8 @@ fn a_handshake_says_who_is_behind_a_proxy() {
 /// next request on the same connection for its own client.
 #[test]
 fn a_session_says_who_is_behind_a_proxy() {
-    let limits = AddressLimits { max_conns_per_address: Some(2), max_handshakes_per_second: Some(1) };
+    let limits =
+        AddressLimits { max_conns_per_address: Some(2), max_handshakes_per_second: Some(1) };
     let ask = |world: &mut World<Server>, client: &mut Client, path: &str, ip: IpAddr| {
         let before = understand(&client.heard).responses.len();
         let waiting = |world: &World<Server>| world.protocol().inner.handler().later.len();

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Each shard has one [`Hub`]. Commands come in as values ([`command`]), are checked against the rules
-//! ([`rights`], [`rules`], [`auth`], [`rate`], [`limits`]) and handed to the router ([`commands`]). The answers of
+//! ([`rights`], [`rules`], [`auth`], [`limits`], the rate) and handed to the router ([`commands`]). The answers of
 //! the router go out as values ([`output`]), at once or later ([`events`]). Publications are handed to
 //! subscribers as far as their connections take them ([`delivery`]). Once a turn the router's messages
 //! for other shards are posted to them ([`links`]).

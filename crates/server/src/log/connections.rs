@@ -2,9 +2,7 @@
 //! `warn` once a kind and minute for limits in force.
 
 use murre_codec::http::{Request, Response};
-use murre_core::{
-    ConnId, GlobalConnId, LOG_TARGET, LOG_TEXT_BYTES_MAX, Notice, Outbox, ShownPeer,
-};
+use murre_core::{ConnId, GlobalConnId, LOG_TARGET, LOG_TEXT_BYTES_MAX, Notice, Outbox, ShownPeer};
 
 use crate::hub::auth::User;
 use crate::hub::output::DisconnectReason;

@@ -267,11 +267,13 @@ fn bad_tokens_of_clients_of_a_proxy() {
                 let mut client = guarded.server.connect();
                 let fields = format!("Host: m\r\nX-Forwarded-For: 203.0.113.{last}\r\n");
                 let target = format!("{target}token=a.b.c");
-                client.send(match upgrade {
-                    true => handshake(&fields).replacen("/echo", &target, 1),
-                    false => format!("{method} {target} HTTP/1.1\r\n{fields}\r\n"),
-                }
-                .as_bytes());
+                client.send(
+                    match upgrade {
+                        true => handshake(&fields).replacen("/echo", &target, 1),
+                        false => format!("{method} {target} HTTP/1.1\r\n{fields}\r\n"),
+                    }
+                    .as_bytes(),
+                );
                 client.answer_to(method).status
             };
             let [client, other] = [2 * number, 2 * number + 1];

@@ -1,8 +1,6 @@
 //! Recovery from history, and what the owner keeps for readers.
 
-use murre_router::channels::{
-    Direction, Event, HistoryQuery, Limits, Position, Pulled, Start,
-};
+use murre_router::channels::{Direction, Event, HistoryQuery, Limits, Position, Pulled, Start};
 
 use super::support::{
     Dropped, Heard, Number, SMALL, Shard, Sockets, carry, events, make_slow, owned_by, publish,
@@ -71,12 +69,8 @@ fn a_position_belongs_to_its_channel() {
     assert_eq!(a.offset, b.offset);
     for (member, of, recovered) in [(1, a, true), (2, b, false)] {
         let start = Start::After(Position { offset: 1, ..of });
-        let query = HistoryQuery {
-            start,
-            limit: 9,
-            bytes_max: u32::MAX,
-            direction: Direction::Forward,
-        };
+        let query =
+            HistoryQuery { start, limit: 9, bytes_max: u32::MAX, direction: Direction::Forward };
         assert_eq!(channels.subscribe(member, "long:a", start, 9, 0), Ok(()));
         assert_eq!(channels.history("long:a", query, 9, 0), Ok(()));
         let told: Vec<_> = events(channels)

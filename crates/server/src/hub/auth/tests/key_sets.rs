@@ -129,9 +129,7 @@ fn keys_are_tried_in_turn() {
     let unknown = signed_as(Algorithm::HS256, None, b"a secret that the server has never seen");
     assert_eq!(checked(keys, &unknown), (Verdict::Bad(BadToken::Signature), 4));
 
-    let named = |(number, secret): (usize, &&str)| {
-        json!({"kty": "oct", "alg": "HS256", "kid": number.to_string(), "k": text(secret.as_bytes())})
-    };
+    let named = |(number, secret): (usize, &&str)| json!({"kty": "oct", "alg": "HS256", "kid": number.to_string(), "k": text(secret.as_bytes())});
     let set: Vec<_> = SECRETS.iter().enumerate().map(named).collect();
     let many = || self::keys(&set).expect("they are keys");
     for (number, secret) in SECRETS.iter().enumerate() {
