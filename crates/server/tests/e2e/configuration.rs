@@ -117,7 +117,7 @@ fn bad_arguments_exit_with_2() {
         (vec!["--ping-interval", "0"], "between 0.1 and 3600"),
         (vec!["--log-filter", "a=b=c"], "--log-filter"),
         (vec!["--turbo"], "--turbo"),
-        (vec!["--namespace", "chat,publish=all"], "anyone, authenticated, nobody"),
+        (vec!["--namespace", "chat,publish=all"], "anyone, authenticated, subscriber"),
         (vec!["--namespace", "chat;chat"], "'chat' twice"),
     ] {
         let (code, stderr) = failure(murre().arg("serve").args(&flags));
