@@ -1,6 +1,6 @@
 //! Tests of a key set that is fetched from a URL.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -12,9 +12,12 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use spki::der::Document;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::client::Client;
-use crate::server::{PATIENCE, Server};
+use crate::server::{PATIENCE, Server, murre};
 
 const PRIVATE: &str = include_str!("../../src/hub/auth/keys/ed.private.pem");
 const PUBLIC: &str = include_str!("../../src/hub/auth/keys/ed.public.pem");
@@ -31,25 +34,37 @@ struct State {
     requests: usize,
 }
 
+/// What carries the document.
+#[derive(Clone, Copy)]
+enum Carrier {
+    Tcp,
+    /// With a certificate for localhost that it has signed itself.
+    Tls,
+}
+
 impl Publisher {
     fn start(body: String) -> Self {
+        Self::over(Carrier::Tcp, body)
+    }
+
+    fn over(carrier: Carrier, body: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!("http://{}/keys?x=1", listener.local_addr().expect("an address"));
+        let port = listener.local_addr().expect("an address").port();
+        let url = match carrier {
+            Carrier::Tcp => format!("http://127.0.0.1:{port}/keys?x=1"),
+            Carrier::Tls => format!("https://localhost:{port}/keys?x=1"),
+        };
         let state = Arc::new(Mutex::new(State { status: 200, body, requests: 0 }));
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
-                assert_eq!(lines.next().as_deref(), Some("GET /keys?x=1 HTTP/1.1"));
-                lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
-                let mut state = shared.lock().expect("no panic");
-                state.requests += 1;
-                let State { status, body, .. } = &*state;
-                let answer = format!(
-                    "HTTP/1.1 {status} Any\r\nContent-Length: {}\r\n\r\n{body}",
-                    body.len()
-                );
-                let _ = (&stream).write_all(answer.as_bytes());
+                match carrier {
+                    Carrier::Tcp => answer(&stream, &shared),
+                    Carrier::Tls => {
+                        let session = ServerConnection::new(tls()).expect("a session");
+                        answer(StreamOwned::new(session, stream), &shared);
+                    }
+                }
             }
         });
         Publisher { url, state }
@@ -64,6 +79,38 @@ impl Publisher {
         self.state.lock().expect("no panic").requests
     }
 }
+
+/// Answers one request, unless the client refuses the certificate.
+fn answer(mut stream: impl Read + Write, state: &Mutex<State>) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return,
+        }
+    }
+    assert!(head.starts_with(b"GET /keys?x=1 HTTP/1.1\r\n"));
+    let mut state = state.lock().expect("no panic");
+    state.requests += 1;
+    let State { status, body, .. } = &*state;
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {status} Any\r\nContent-Length: {length}\r\n\r\n{body}");
+    let _ = stream.write_all(answer.as_bytes());
+    let _ = stream.flush();
+}
+
+fn tls() -> Arc<ServerConfig> {
+    let der = |pem: &str| Document::from_pem(pem).expect("it is PEM").1.as_bytes().to_vec();
+    let (certificate, key) = (der(include_str!("keys/localhost.certificate.pem")), der(LOCALHOST));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().expect("versions");
+    let key = PrivatePkcs8KeyDer::from(key).into();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate.into()], key);
+    Arc::new(config.expect("they belong together"))
+}
+
+const LOCALHOST: &str = include_str!("keys/localhost.private.pem");
 
 fn set(ids: &[&str]) -> String {
     let (_, document) = Document::from_pem(PUBLIC).expect("it is PEM");
@@ -152,4 +199,25 @@ fn a_late_key_set() {
     assert!(answer["message"].as_str().is_some_and(|why| why.contains("not fetch its keys yet")));
     publisher.change(200, &set(&["one"]));
     wait_for(&server, "one", "authenticated");
+}
+
+/// A key set over https is taken from a server whose certificate the machine trusts, and from no other.
+#[test]
+fn certificates_are_checked() {
+    let publisher = Publisher::over(Carrier::Tls, set(&["one"]));
+    let url = format!("--jwt-key-set-url={}", publisher.url);
+    let start = |trusted: Option<&str>| {
+        let mut command = murre();
+        if let Some(file) = trusted {
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/keys/");
+            command.env("SSL_CERT_FILE", format!("{folder}{file}"));
+        }
+        command.args(["serve", "--max-conns=1000", &url]);
+        Server::spawn(&mut command)
+    };
+    assert_eq!(auth(&start(None), "one")["code"], "bad_token");
+    assert_eq!(publisher.requests(), 0);
+    let trusting = start(Some("localhost.certificate.pem"));
+    assert_eq!(auth(&trusting, "one")["type"], "authenticated");
+    assert_eq!(publisher.requests(), 1);
 }
