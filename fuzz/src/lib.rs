@@ -44,6 +44,11 @@ pub fn claims(bytes: &[u8]) {
     murre::fuzzing::claims(bytes);
 }
 
+/// Messages of Phoenix clients, compared with serde_json.
+pub fn phoenix(bytes: &[u8]) {
+    murre::fuzzing::phoenix(bytes);
+}
+
 /// The whole server on simulated rings, compared with its model.
 pub fn hub(bytes: &[u8]) {
     murre::fuzzing::hub(bytes);

@@ -10,6 +10,11 @@ pub fn claims(bytes: &[u8]) {
     crate::hub::auth::claims_oracle::check(bytes);
 }
 
+/// Messages of Phoenix clients, beside serde_json.
+pub fn phoenix(bytes: &[u8]) {
+    crate::protocols::phoenix::oracle::check(bytes);
+}
+
 /// A run of the whole server on simulated rings, beside its model.
 pub fn hub(bytes: &[u8]) {
     crate::simulation::check(bytes);

@@ -15,7 +15,7 @@ use murre_core::{
 };
 
 use crate::admin::{self, Admin, Api, ApiKey, Choice, Facts, ShardCounters};
-use crate::config::{self, Config, Listen};
+use crate::config::{self, Config, Listen, Mount};
 use crate::control::memory::{WATCH_INTERVAL, Watch};
 use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task, TokenKeys};
 use crate::failure::Failure;
@@ -204,9 +204,11 @@ fn start(
     let make = {
         let (hub, files, counters) = (Arc::clone(hub), Arc::clone(files), hub_counters.clone());
         let (bench, origins) = (config.bench, config.allow_origin.clone());
+        let mounts: Arc<[Mount]> = config.phoenix_path.as_slice().into();
         move |index: usize| {
             let (hub, files) = (Arc::clone(&hub), Arc::clone(&files));
-            let app = App::new(hub, index as murre_router::Shard, bench, origins.clone(), files);
+            let (shard, origins) = (index as murre_router::Shard, origins.clone());
+            let app = App::new(hub, shard, bench, origins, Arc::clone(&mounts), files);
             let counted = counters[index].set(app.hub().counters());
             assert!(counted.is_ok(), "a shard is made once");
             app

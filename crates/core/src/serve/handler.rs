@@ -1,6 +1,6 @@
 //! The interface between an application and the HTTP and WebSocket server.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use murre_codec::handshake::Upgrade;
 use murre_codec::http::{Request, Response};
@@ -64,6 +64,13 @@ pub trait Handler {
     /// The session begins. Bytes queued from now on follow the handshake of the WebSocket. For a
     /// deferred response they are the response itself, with its head.
     fn opened(&mut self, _conn: ConnId, _session: &mut Self::Session, _out: &mut Outbox) {}
+
+    /// The silence of a WebSocket after which the server pings it, if it is not
+    /// [`ServeLimits::ping_interval`](crate::ServeLimits::ping_interval): longer, for clients that send
+    /// something regularly. Must be the same as long as the session lives.
+    fn ping_interval(&self, _session: &Self::Session) -> Option<Duration> {
+        None
+    }
 
     /// A complete message arrived on a WebSocket.
     fn message(

@@ -127,8 +127,9 @@ impl<H: Handler> Serve<H> {
         let mut session = self.upgrade(conn, request, out)?;
         out.begin_websocket(conn);
         self.handler.opened(conn, &mut session, out);
-        self.first_ping(conn, out);
-        Some(WebSocket::new(session))
+        let websocket = WebSocket::new(session);
+        self.first_ping(conn, &websocket, out);
+        Some(websocket)
     }
 
     /// Passes any other request to the handler. Returns the deferred response, if the handler

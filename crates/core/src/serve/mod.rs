@@ -29,6 +29,7 @@ use crate::protocol::Protocol;
 
 pub use date::DateClock;
 pub use handler::{Answer, Handler, Message, Opened, RequestKind};
+use heartbeat::Checks;
 pub use origins::{Origin, Origins};
 use stage::{Arriving, Stage, Step};
 pub use trusted_proxies::Proxies;
@@ -56,8 +57,9 @@ pub struct ServeLimits {
     pub min_bytes_per_second: u32,
     /// The longest time between two requests of a kept connection.
     pub http_idle_timeout: Duration,
-    /// The silence of a WebSocket peer after which the server pings it, and the time after which
-    /// the server calls [`Handler::waited`].
+    /// The silence of a WebSocket peer after which the server pings it, unless
+    /// [`Handler::ping_interval`] says otherwise, and the time after which the server calls
+    /// [`Handler::waited`].
     pub ping_interval: Duration,
     /// How long a peer may take none of the bytes that are queued for it.
     pub slow_timeout: Duration,
@@ -102,6 +104,8 @@ pub struct Serve<H: Handler> {
     handler: H,
     limits: ServeLimits,
     frame_limits: FrameLimits,
+    /// The checks of silent WebSockets that have the ping interval of the limits.
+    checks: Checks,
     /// Messages that are arriving in pieces.
     messages: Pool<Arriving>,
     counters: Arc<ServeCounters>,
@@ -149,10 +153,12 @@ impl<H: Handler> Serve<H> {
     pub fn new(handler: H, limits: ServeLimits) -> Self {
         let frame_limits =
             FrameLimits { role: Role::Server, max_message_bytes: limits.max_message_bytes };
+        let checks = Checks::new(limits.ping_interval, limits.slow_timeout);
         Serve {
             handler,
             limits,
             frame_limits,
+            checks,
             messages: Pool::default(),
             counters: Arc::default(),
             clock: DateClock::default(),

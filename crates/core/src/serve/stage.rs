@@ -102,8 +102,8 @@ pub struct WebSocket<S> {
     pub(super) decoder: Decoder,
     /// The message that is arriving in pieces, as a key of `Serve::messages`.
     pub(super) message: u32,
-    /// The server sent a ping, and no input has arrived since.
-    pub(super) pinged: bool,
+    /// The checks since the last input, or that the server has pinged the peer since.
+    pub(super) silent: u8,
     /// The second of the last ping or pong from the peer, modulo 256, and the number of them within
     /// it.
     pub(super) second: u8,
@@ -114,7 +114,7 @@ pub struct WebSocket<S> {
 impl<S> WebSocket<S> {
     pub(super) fn new(session: S) -> Self {
         let (decoder, message) = (Decoder::default(), NONE);
-        WebSocket { decoder, message, pinged: false, second: 0, pings: 0, session }
+        WebSocket { decoder, message, silent: 0, second: 0, pings: 0, session }
     }
 }
 

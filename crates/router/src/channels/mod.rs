@@ -68,4 +68,5 @@ pub use publication::{
     Direction, Form, HistoryQuery, Origin, Payload, Position, Publication, Publisher, Start,
 };
 pub use shard::{Channels, owner};
+pub use subscribe::Subscription;
 pub use subscribers::{Encoded, Overrun, Pulled, Subscribers, Taken};

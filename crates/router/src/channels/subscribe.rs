@@ -14,6 +14,15 @@ use super::subscribers::Encoded;
 use crate::memory::Trim;
 use crate::names::{Member, Shard, Ticket};
 
+/// A subscription of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// The channel's key on this shard, below 2^30. No other channel has it while the subscription lasts.
+    pub channel: u32,
+    /// Whether the owner of the channel has yet to answer: `Event::Subscribed` follows.
+    pub pending: bool,
+}
+
 impl<E: Encoded> Channels<E> {
     /// Subscribes a member. `Event::Subscribed` reports when the subscription begins. In a channel with
     /// history the member gets the publications after `start`, if all of them are still there; it may
@@ -178,6 +187,14 @@ impl<E: Encoded> Channels<E> {
     pub fn subscriptions(&self, member: Member) -> impl Iterator<Item = &str> {
         let memberships = self.members.of(member).iter();
         memberships.map(|membership| &*self.channels.name(membership.channel).text)
+    }
+
+    /// The subscription of a member to a channel, if it has one.
+    pub fn subscription(&self, member: Member, channel: &str) -> Option<Subscription> {
+        let key = self.channels.find(self.hashing.hash(channel.as_bytes()), channel)?;
+        let index = self.membership(member, key)?;
+        let place = self.members.of(member)[index as usize].place();
+        Some(Subscription { channel: key, pending: matches!(place, Place::Joining(_)) })
     }
 
     /// The index of a membership. Searches the shorter of the channel's list and the member's.

@@ -108,6 +108,12 @@ pub(crate) struct LimitSettings {
     #[arg(long, value_name = "SECONDS", default_value = "25")]
     pub(crate) ping_interval: Seconds,
 
+    // Clients send a heartbeat every 30 seconds, and every 25 with supabase.
+    /// Seconds of silence after which a Phoenix WebSocket is pinged. Its clients send heartbeats more
+    /// often
+    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    pub(crate) phoenix_ping_interval: Seconds,
+
     /// Seconds after a ping in which the client must send any bytes
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     pub(crate) pong_timeout: Seconds,
@@ -146,6 +152,11 @@ pub(crate) struct LimitSettings {
     #[arg(long, value_name = "N")]
     #[arg(default_value_t = 1000, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_channels: u32,
+
+    /// Topics that one Phoenix connection may have joined
+    #[arg(long, value_name = "N")]
+    #[arg(default_value_t = 100, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_phoenix_topics: u32,
 
     /// Longest name of a channel or a service, in bytes
     #[arg(long, value_name = "N")]

@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 pub(crate) use self::limits::LimitSettings;
 pub(crate) use self::listen::Listen;
 pub(crate) use self::settings::Config;
-pub(crate) use self::values::{LogFormat, TrustedProxy, UnixMode};
+pub(crate) use self::values::{LogFormat, Mount, TrustedProxy, UnixMode};
 use crate::control::KeySetUrl;
 use crate::hub::auth::{KeyFiles, Required};
 use crate::hub::limits::Limits;

@@ -17,7 +17,7 @@ use tracing_subscriber::filter::Targets;
 use super::limits::LimitSettings;
 use super::listen::Listen;
 use super::values::{
-    self, DescriptorsChoice, IoChoice, LogFormat, Seconds, TrustedProxy, UnixMode,
+    self, DescriptorsChoice, IoChoice, LogFormat, Mount, Seconds, TrustedProxy, UnixMode,
 };
 use crate::hub::rules::Namespace;
 
@@ -101,6 +101,12 @@ pub(crate) struct Config {
     #[arg(long, value_name = "PATH", requires = "files")]
     pub(crate) files_fallback: Option<String>,
 
+    /// Paths of the sockets of Phoenix clients, separated by commas: with /socket they connect to
+    /// /socket/websocket [default: none]
+    #[arg(long, value_name = "PATHS", value_delimiter = ',')]
+    #[serde(serialize_with = "values::joined")]
+    pub(crate) phoenix_path: Vec<Mount>,
+
     // `/stats` does not show this setting, because it has many rules for each namespace and does
     // not fit one line.
     /// Rules of a namespace's channels and services, as chat,publish=anyone,history-size=100; the
@@ -109,7 +115,8 @@ pub(crate) struct Config {
     /// nobody), serve, request (anyone, authenticated, nobody), user-limited (true, false),
     /// history-size, history-ttl (seconds), slow (disconnect, drop_oldest, latest_only), presence
     /// (off, count, members), presence-push-max, presence-interval (seconds), presence-meta-max
-    /// (bytes), presence-grace (seconds) [default: no rules]
+    /// (bytes), presence-grace (seconds), phoenix-push (broadcast, broadcast_from, request)
+    /// [default: no rules]
     #[arg(long, value_name = "RULES", value_delimiter = ';')]
     #[serde(skip)]
     pub(super) namespace: Vec<Namespace>,

@@ -1,6 +1,6 @@
 //! Values of settings: parsing from text, and the forms that `/stats` and the start line show.
 
-use std::fmt::{Debug, Display};
+use std::fmt::{self, Debug, Display};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -102,6 +102,29 @@ impl FromStr for LogFormat {
             "json" => Ok(LogFormat::Json),
             _ => Err("it is one of text, json"),
         }
+    }
+}
+
+/// A path below which other paths lie, without the slash at its end: empty for `/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mount(pub(crate) String);
+
+impl FromStr for Mount {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let path = text.trim();
+        let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#%,".contains(&byte));
+        if !path.starts_with('/') || !plain {
+            return Err("it is a path, as /socket, without escapes and query");
+        }
+        Ok(Mount(path.trim_end_matches('/').to_owned()))
+    }
+}
+
+impl Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "/" } else { &self.0 })
     }
 }
 
@@ -272,6 +295,20 @@ mod tests {
         }
         for wrong in ["660", "432", "0o660", "0680", "01777", "0+60", "-0660", "06600", "0", ""] {
             assert!(wrong.parse::<UnixMode>().is_err(), "{wrong:?}");
+        }
+    }
+
+    /// A mount is a path, with or without a slash at its end.
+    #[test]
+    fn mounts_are_paths() {
+        for (text, mount, shown) in
+            [("/", "", "/"), ("/socket", "/socket", "/socket"), (" /a/b/ ", "/a/b", "/a/b")]
+        {
+            let parsed: Mount = text.parse().expect(text);
+            assert_eq!((&*parsed.0, &*parsed.to_string()), (mount, shown));
+        }
+        for wrong in ["", "socket", "/a b", "/a?b", "/%41", "/é", "http://a/b"] {
+            assert!(wrong.parse::<Mount>().is_err(), "{wrong:?}");
         }
     }
 

@@ -47,7 +47,6 @@ pub(crate) enum Command<'a> {
 pub(crate) enum Audience {
     Everybody,
     /// All except the session that publishes it.
-    #[allow(dead_code, reason = "murre.v1 has no such command; Phoenix and Pusher have")]
     Others,
 }
 

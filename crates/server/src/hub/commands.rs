@@ -2,7 +2,7 @@
 
 use murre_core::{RateDecision, ShownPeer};
 use murre_router::Ticket;
-use murre_router::channels::{Direction, HistoryQuery, Payload, Publisher, Start};
+use murre_router::channels::{Direction, HistoryQuery, Payload, Publisher, Start, Subscription};
 
 use super::auth::{Right, UnixSeconds, Verdict};
 use super::output::DisconnectReason;
@@ -22,20 +22,29 @@ impl Hub {
         request: &RequestId,
         out: &mut impl Outlet,
     ) -> bool {
-        match self.count_command(session, out) {
-            RateDecision::Allow => true,
-            RateDecision::Refuse => {
-                let user = self.sessions.user(session.conn.index());
-                log::too_many_commands(self.connection_id(session.conn), user);
-                self.refuse(session, request, ErrorCode::TooFast.into(), out);
-                false
-            }
-            RateDecision::Disconnect => {
-                self.refuse(session, request, ErrorCode::TooFast.into(), out);
-                out.end(session, DisconnectReason::TooFast.into());
-                false
-            }
+        self.admit_as(session, out, || request.clone())
+    }
+
+    /// [`admit`](Self::admit) for a protocol whose request ids cost an allocation.
+    pub(crate) fn admit_as(
+        &mut self,
+        session: Session,
+        out: &mut impl Outlet,
+        request: impl FnOnce() -> RequestId,
+    ) -> bool {
+        let decision = self.count_command(session, out);
+        if decision == RateDecision::Allow {
+            return true;
         }
+        if decision == RateDecision::Refuse {
+            let user = self.sessions.user(session.conn.index());
+            log::too_many_commands(self.connection_id(session.conn), user);
+        }
+        self.refuse(session, &request(), ErrorCode::TooFast.into(), out);
+        if decision == RateDecision::Disconnect {
+            out.end(session, DisconnectReason::TooFast.into());
+        }
+        false
     }
 
     /// Counts the request of a session that is one request, such as a poll.
@@ -237,6 +246,21 @@ impl Hub {
         self.refresh_clock(out);
         let publisher = Publisher { origin: SERVER, ticket: None, except: false };
         let _ = self.publish(channel, payload, publisher);
+    }
+
+    /// The subscription of a session to a channel, if it has one.
+    pub(crate) fn subscription(&self, session: Session, channel: &str) -> Option<Subscription> {
+        self.channels.subscription(session.conn.index(), channel)
+    }
+
+    /// The number of subscriptions of a session, including pending ones.
+    pub(crate) fn subscription_count(&self, session: Session) -> usize {
+        self.channels.subscriptions(session.conn.index()).count()
+    }
+
+    /// Whether the server has keys for tokens. Without keys every token would be refused.
+    pub(crate) fn has_keys(&self) -> bool {
+        !self.config.keys.is_empty() || self.config.keys_wanted.is_some()
     }
 
     pub(super) fn subscribe<'c>(

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use murre_core::TokenBucket;
 use murre_router::channels::Backplane;
@@ -30,6 +30,10 @@ pub(crate) struct HubConfig {
     pub(crate) services: services::Limits,
     pub(crate) commands: TokenBucket,
     pub(crate) max_bad_tokens_per_second: u32,
+    /// Topics that one Phoenix session may have joined.
+    pub(crate) max_phoenix_topics: usize,
+    /// The silence after which a Phoenix client is pinged.
+    pub(crate) phoenix_ping_interval: Duration,
     pub(crate) tokens: DeliveryTokens,
     /// Number of deliveries in one turn of a shard at most.
     pub(crate) deliveries_per_turn: usize,
@@ -81,6 +85,8 @@ impl HubConfig {
                 0 => u32::MAX,
                 limit => limit,
             },
+            max_phoenix_topics: config.limits.max_phoenix_topics as usize,
+            phoenix_ping_interval: config.limits.phoenix_ping_interval.0,
             tokens: DeliveryTokens::new(cores),
             deliveries_per_turn: DELIVERIES_PER_TURN,
             backplane: backplane::start,

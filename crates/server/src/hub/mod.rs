@@ -27,6 +27,7 @@ mod delivery_token;
 mod drain;
 pub(crate) mod encodings;
 pub(crate) mod error;
+pub(crate) mod event;
 mod events;
 mod expiry;
 pub(crate) mod limits;

@@ -1,5 +1,7 @@
 //! JSON text, for all protocols that carry it: what is taken, and its shortest form.
 
+use std::{iter, mem};
+
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape};
 
 /// Arrays and objects around a value, those of the message that carries it among them.
@@ -19,13 +21,45 @@ pub(crate) enum JsonError {
 /// # Errors
 /// Why it is not taken.
 pub(crate) fn check(text: &[u8]) -> Result<(), JsonError> {
-    let mut copy = Vec::with_capacity(text.len() + INPUT_PADDING);
-    copy.extend_from_slice(text);
-    copy.resize(text.len() + INPUT_PADDING, b' ');
-    let (mut buffers, mut tape) = (Buffers::with_max_depth(0, DEPTH_MAX), Tape(Vec::new()));
-    simd_json::fill_tape_padded(&mut copy, text.len(), &mut buffers, &mut tape)
-        .map_err(|error| JsonError::from(error.error()))
+    Validator::default().check(text)
 }
+
+/// Checks texts, and keeps its memory from one to the next.
+pub(crate) struct Validator {
+    copy: Vec<u8>,
+    buffers: Buffers,
+    tape: Tape<'static>,
+}
+
+impl Default for Validator {
+    fn default() -> Self {
+        let buffers = Buffers::with_max_depth(0, DEPTH_MAX);
+        Validator { copy: Vec::new(), buffers, tape: Tape(Vec::new()) }
+    }
+}
+
+impl Validator {
+    /// Checks a whole text by the rules for messages.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub(crate) fn check(&mut self, text: &[u8]) -> Result<(), JsonError> {
+        let Validator { copy, buffers, tape } = self;
+        copy.clear();
+        copy.shrink_to(COPY_KEPT_BYTES);
+        copy.reserve(text.len() + INPUT_PADDING);
+        copy.extend_from_slice(text);
+        copy.resize(text.len() + INPUT_PADDING, b' ');
+        let mut filled = mem::replace(tape, Tape(Vec::new())).reset();
+        let checked = simd_json::fill_tape_padded(copy, text.len(), buffers, &mut filled);
+        let checked = checked.map_err(|error| JsonError::from(error.error()));
+        *tape = filled.reset();
+        checked
+    }
+}
+
+/// Bytes that a validator keeps for the next text.
+const COPY_KEPT_BYTES: usize = 64 << 10;
 
 impl From<&ErrorType> for JsonError {
     fn from(error: &ErrorType) -> Self {
@@ -84,6 +118,28 @@ fn walk(json: &[u8], mut each: impl FnMut(&[u8])) -> usize {
     if at == begin { 0 } else { at }
 }
 
+/// The first of several values of valid JSON that are separated by commas, without whitespace around it,
+/// and the rest after its comma. `None` if no value comes first.
+pub(crate) fn split_first(values: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (value, rest) = values.split_at(value_length(values));
+    let comma = rest.iter().position(|&byte| byte == b',');
+    let rest = comma.map_or(&[][..], |comma| &rest[comma + 1..]);
+    (!value.is_empty()).then_some((value.trim_ascii_start(), rest))
+}
+
+/// The members of an object of valid JSON, in order: each key as it is between its quotes, and its
+/// value. `None` if the value is no object.
+pub(crate) fn members(object: &[u8]) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
+    let mut rest = object.trim_ascii_start().strip_prefix(b"{")?;
+    Some(iter::from_fn(move || {
+        let text = rest.trim_ascii_start().strip_prefix(b"\"")?;
+        let (key, after) = text.split_at(string_length(text));
+        let (value, next) = split_first(after.trim_ascii_start().strip_prefix(b":")?)?;
+        rest = next;
+        Some((key.strip_suffix(b"\"")?, value))
+    }))
+}
+
 fn is_whitespace(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
@@ -133,6 +189,19 @@ mod tests {
         assert_eq!(check(nested(500_000).as_bytes()), Err(JsonError::TooDeep));
         for wrong in [&b""[..], b"1e400", b"[", b"1 2", b"\"\xff\"", b"{\"a\":}", b"nul"] {
             assert_eq!(check(wrong), Err(JsonError::Malformed), "{wrong:?}");
+        }
+    }
+
+    /// The members of an object come in order, whatever their values and the whitespace are.
+    #[test]
+    fn objects_come_apart() {
+        let object = br#" { "a" : [1, {"b":2}] ,"c\"}":"x,}" , "" :null,"d":{} } "#;
+        let expected: [(&[u8], &[u8]); 4] =
+            [(b"a", br#"[1, {"b":2}]"#), (br#"c\"}"#, br#""x,}""#), (b"", b"null"), (b"d", b"{}")];
+        assert!(members(object).expect("an object").eq(expected));
+        assert_eq!(members(b" {} ").map(Iterator::count), Some(0));
+        for other in [&b"[]"[..], b"1", b"\"{\"", b""] {
+            assert!(members(other).is_none());
         }
     }
 }

@@ -5,3 +5,8 @@
 pub(crate) mod json;
 #[allow(clippy::arithmetic_side_effects, reason = "positions in a message in memory")]
 pub(crate) mod murre_v1;
+#[allow(
+    clippy::arithmetic_side_effects,
+    reason = "positions in a message and in a table in memory"
+)]
+pub(crate) mod phoenix;

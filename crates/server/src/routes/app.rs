@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use murre_codec::handshake::Upgrade;
 use murre_codec::http::{Request, Response};
@@ -15,19 +15,25 @@ use murre_router::Shard;
 use super::mail::{AppMail, AppMailbox, HubMailboxes};
 use super::paths::{Paths, Route, Session};
 use crate::bench::{self, Fixtures};
+use crate::config::Mount;
 use crate::files::Files;
 use crate::hub::auth::{User, Verdict};
 use crate::hub::{ErrorCode, Hub, HubConfig, Session as HubSession};
 use crate::log::connections as log;
 use crate::protocols::murre_v1::SUBPROTOCOL;
+use crate::protocols::phoenix::{Dialect, SUBPROTOCOL as PHOENIX_SUBPROTOCOL};
 use crate::transports::websocket::Incoming;
-use crate::transports::{self, Cors, MURRE_WEBSOCKET, Transports, Wires, long_poll, sse};
+use crate::transports::{
+    self, Cors, MURRE_WEBSOCKET, PHOENIX_V1_WEBSOCKET, PHOENIX_V2_WEBSOCKET, Transports, Wires,
+    long_poll, phoenix, sse,
+};
 
 /// The application on one shard.
 pub(crate) struct App {
     hub: Hub,
     transports: Transports,
     incoming: Incoming,
+    phoenix: phoenix::incoming::Incoming,
     tokens: Tokens,
     paths: Paths,
     /// Fixtures of the published runs, with `--bench`.
@@ -50,13 +56,14 @@ struct Tokens {
 const RELEASED_MAX: usize = 16;
 
 impl App {
-    /// The routes of `shard`, with those of the published runs if `bench` is set, and `files` at all
-    /// other paths.
+    /// The routes of `shard`, with those of the published runs if `bench` is set, those of Phoenix clients
+    /// below the paths `phoenix`, and `files` at all other paths.
     pub(crate) fn new(
         config: Arc<HubConfig>,
         shard: Shard,
         bench: bool,
         origins: Origins,
+        phoenix: Arc<[Mount]>,
         files: Arc<Files>,
     ) -> Self {
         App {
@@ -64,8 +71,9 @@ impl App {
             hub: Hub::new(Arc::clone(&config), shard, (config.backplane)()),
             transports: Transports::default(),
             incoming: Incoming::default(),
+            phoenix: phoenix::incoming::Incoming::default(),
             tokens: Tokens::default(),
-            paths: Paths { bench, origins, files },
+            paths: Paths { bench, origins, phoenix, files },
             boxes: Arc::new([]),
         }
     }
@@ -81,6 +89,7 @@ impl App {
         let counts = [
             ("entries of transports", self.transports.entries()),
             ("paused messages", self.incoming.paused()),
+            ("paused Phoenix sessions", self.phoenix.paused()),
             ("requests put off", self.tokens.put_off.len()),
         ];
         let counts = counts.into_iter().filter(|(_, count)| *count > 0);
@@ -125,10 +134,31 @@ impl App {
                 self.hub.open(HubSession { conn, wire: MURRE_WEBSOCKET }, user);
                 Ok(Opened { session: Session::Hub, protocol: protocol.map(|_| SUBPROTOCOL) })
             }
+            Some(Route::WebSocket(Session::Phoenix)) => self.open_phoenix(conn, request, upgrade),
             Some(Route::WebSocket(session)) => Ok(Opened::new(session)),
             // A path that does not speak WebSocket answers as if the upgrade had not been offered.
             _ => Err(self.answer(conn, request, out)),
         }
+    }
+
+    /// Begins the session of a Phoenix client, or says why not: by 403, as its clients expect.
+    fn open_phoenix(
+        &mut self,
+        conn: ConnId,
+        request: &Request<'_, '_>,
+        upgrade: &Upgrade<'_>,
+    ) -> Result<Opened<Session>, Response> {
+        let user = self.user(conn, request).map_err(|refusal| Response { status: 403, ..refusal });
+        let wire = match phoenix::handshake::dialect(request) {
+            Some(Dialect::V1) => PHOENIX_V1_WEBSOCKET,
+            Some(Dialect::V2 | Dialect::V2Text) => PHOENIX_V2_WEBSOCKET,
+            None => return Err(Response::text(403, "this version is not served; vsn=2.0.0 is\n")),
+        };
+        self.hub.open(HubSession { conn, wire }, user?);
+        // A browser that has offered subprotocols takes no answer without one.
+        let offered = upgrade.protocols().any(|offered| offered == PHOENIX_SUBPROTOCOL);
+        let protocol = offered.then_some(PHOENIX_SUBPROTOCOL);
+        Ok(Opened { session: Session::Phoenix, protocol })
     }
 
     /// The answer to a request that begins no session.
@@ -171,19 +201,22 @@ impl App {
 
     /// Closes the sessions of answered polls and resumes held input, after the hub has acted.
     fn follow_up(&mut self, out: &mut Outbox) {
-        let App { hub, transports, incoming, .. } = self;
+        let App { hub, transports, incoming, phoenix, .. } = self;
         loop {
             while let Some(conn) = transports.answered() {
                 hub.close(conn, &mut Wires { out, transports });
             }
             let Some(conn) = transports.resumed() else { return };
-            incoming.resume(conn, hub, &mut Wires { out, transports });
+            let wires = &mut Wires { out, transports };
+            incoming.resume(conn, hub, wires);
+            phoenix.resume(conn, hub, wires);
         }
     }
 
     fn end(&mut self, conn: ConnId, out: &mut Outbox) {
         self.transports.forget(conn);
         self.incoming.forget(conn);
+        self.phoenix.forget(conn);
         self.hub.close(conn, &mut Wires { out, transports: &mut self.transports });
         self.follow_up(out);
     }
@@ -198,7 +231,13 @@ impl Handler for App {
         if self.paths.kind(request) != RequestKind::Session {
             return true;
         }
-        let Some(token) = transports::token(request) else { return true };
+        let is_phoenix =
+            matches!(self.paths.route(request.path()), Some(Route::WebSocket(Session::Phoenix)));
+        let token = match is_phoenix {
+            true => phoenix::handshake::token_of(request),
+            false => transports::token(request),
+        };
+        let Some(token) = token else { return true };
         let wires = Wires { out, transports: &mut self.transports };
         let verdict = self.hub.verify(&token, conn, &wires);
         match verdict {
@@ -282,6 +321,12 @@ impl Handler for App {
                 incoming.message(session, kind, message.bytes, hub, &mut Wires { out, transports });
                 return self.follow_up(out);
             }
+            (Session::Phoenix, kind) => {
+                let App { hub, transports, phoenix, .. } = self;
+                let session = hub.session(conn).expect("open since the handshake");
+                phoenix.message(session, kind, message.bytes, hub, &mut Wires { out, transports });
+                return self.follow_up(out);
+            }
             (Session::Echo, _) => message.bytes,
             (Session::Upper, Kind::Text) => match bench::upper(message.bytes) {
                 None => message.bytes,
@@ -304,6 +349,10 @@ impl Handler for App {
         let _ = out.message(conn, message.kind, answer);
     }
 
+    fn ping_interval(&self, session: &Session) -> Option<Duration> {
+        (*session == Session::Phoenix).then_some(self.hub.config().phoenix_ping_interval)
+    }
+
     fn answered(&self, conn: ConnId, _: &Session) -> bool {
         self.hub.session(conn).is_none()
     }
@@ -321,28 +370,29 @@ impl Handler for App {
 
     fn leave(&mut self, conn: ConnId, session: &mut Session, out: &mut Outbox) {
         match (*session, self.hub.session(conn)) {
-            (Session::Hub, Some(session)) => {
+            (Session::Hub | Session::Phoenix, Some(session)) => {
                 self.hub.drain(session, &mut Wires { out, transports: &mut self.transports });
                 self.follow_up(out);
             }
             // A poll that has been answered.
-            (Session::Hub, None) => {}
+            (Session::Hub | Session::Phoenix, None) => {}
             (Session::Echo | Session::Upper, _) => out.close_restart(conn),
         }
     }
 
     fn drained(&mut self, conn: ConnId, session: &mut Session, out: &mut Outbox) {
-        if *session == Session::Hub {
-            let App { hub, transports, incoming, .. } = self;
+        if matches!(session, Session::Hub | Session::Phoenix) {
+            let App { hub, transports, incoming, phoenix, .. } = self;
             let wires = &mut Wires { out, transports };
             incoming.resume(conn, hub, wires);
+            phoenix.resume(conn, hub, wires);
             hub.drained(conn);
             self.follow_up(out);
         }
     }
 
     fn close(&mut self, conn: ConnId, session: Session, _: CloseReason, out: &mut Outbox) {
-        if session == Session::Hub {
+        if matches!(session, Session::Hub | Session::Phoenix) {
             self.end(conn, out);
         }
     }
@@ -367,7 +417,7 @@ impl Handler for App {
     }
 
     fn turn(&mut self, out: &mut Outbox) {
-        let App { hub, transports, incoming, tokens, bench, boxes, .. } = self;
+        let App { hub, transports, incoming, phoenix, tokens, bench, boxes, .. } = self;
         for conn in tokens.put_off.drain(..tokens.put_off.len().min(RELEASED_MAX)) {
             out.release(conn);
         }
@@ -383,6 +433,7 @@ impl Handler for App {
         }
         hub.begin_turn(wires);
         incoming.turn(hub, wires);
+        phoenix.turn(hub, wires);
         hub.turn(wires);
         self.follow_up(out);
     }

@@ -8,6 +8,7 @@ use murre_codec::http::{Request, Response};
 use murre_core::{Origins, RequestKind};
 
 use crate::bench;
+use crate::config::Mount;
 use crate::files::{Entry, Files};
 use crate::transports::Cors;
 
@@ -16,6 +17,8 @@ pub(super) struct Paths {
     /// Whether the paths of the published runs exist.
     pub(super) bench: bool,
     pub(super) origins: Origins,
+    /// The paths below which Phoenix clients connect.
+    pub(super) phoenix: Arc<[Mount]>,
     /// The files at all other paths.
     pub(super) files: Arc<Files>,
 }
@@ -44,6 +47,8 @@ pub(crate) enum Session {
     Upper,
     /// A session of the hub.
     Hub,
+    /// A session of the hub, of a Phoenix client.
+    Phoenix,
 }
 
 /// The answer to `/` on a server without files.
@@ -71,6 +76,7 @@ impl Paths {
             "/ws" => Some(Route::WebSocket(Session::Hub)),
             "/sse" => Some(Route::Events),
             "/poll" => Some(Route::Poll),
+            _ if self.is_phoenix(path, "/websocket") => Some(Route::WebSocket(Session::Phoenix)),
             "/" if self.bench => Some(Route::Text),
             "/scenario" if self.bench => Some(Route::Scenario),
             "/echo" if self.bench => Some(Route::WebSocket(Session::Echo)),
@@ -85,13 +91,20 @@ impl Paths {
         }
     }
 
+    /// Whether a path is `below` one of the paths of Phoenix clients.
+    fn is_phoenix(&self, path: &str, below: &str) -> bool {
+        self.phoenix.iter().any(|Mount(mount)| path.strip_prefix(&**mount) == Some(below))
+    }
+
     /// The kind of a request, for the limits of connections.
     pub(super) fn kind(&self, request: &Request<'_, '_>) -> RequestKind {
         match (self.route(request.path()), request.method) {
             (Some(Route::Health), _) => RequestKind::HealthCheck,
             // The answer to HEAD depends on the user, too.
             (Some(Route::Events | Route::Poll), "GET" | "HEAD") => RequestKind::Session,
-            (Some(Route::WebSocket(Session::Hub)), _) if request.wants_websocket() => {
+            (Some(Route::WebSocket(Session::Hub | Session::Phoenix)), _)
+                if request.wants_websocket() =>
+            {
                 RequestKind::Session
             }
             _ => RequestKind::Plain,
@@ -140,7 +153,8 @@ mod tests {
     use super::*;
 
     fn paths(bench: bool) -> Paths {
-        Paths { bench, origins: Origins::default(), files: Arc::default() }
+        let phoenix = Arc::new([Mount("/socket".into()), Mount(String::new())]);
+        Paths { bench, origins: Origins::default(), phoenix, files: Arc::default() }
     }
 
     /// The answer to a request without a body.
@@ -172,6 +186,8 @@ mod tests {
             ("/scenario", 200),
             ("/echo", 426),
             ("/upper", 426),
+            ("/socket/websocket?vsn=2.0.0", 426),
+            ("/websocket", 426),
         ] {
             assert_eq!(answer(&paths, "GET", target).status, status, "{target}");
             assert_eq!(answer(&paths, "HEAD", target).status, status, "{target}");
@@ -179,7 +195,15 @@ mod tests {
             assert_eq!(refused.status, 405, "{target}");
             assert!(refused.headers.get("Allow").is_some(), "{target}");
         }
-        for target in ["/nowhere", "/healthz/", "/Echo", "//"] {
+        for target in [
+            "/nowhere",
+            "/healthz/",
+            "/Echo",
+            "//",
+            "/socket",
+            "/socket/websocket/",
+            "/a/websocket",
+        ] {
             assert_eq!(answer(&paths, "GET", target).status, 404, "{target}");
             assert_eq!(answer(&paths, "PUT", target).status, 404, "{target}");
         }

@@ -1,13 +1,15 @@
 //! Transports, which carry the values of the hub to the connection of a session, and its bytes to
 //! the hub.
 //!
-//! Each transport is one file: [`websocket`], [`sse`] and [`long_poll`]. The [`Wire`] of a session
+//! Each transport is one file: [`websocket`], [`sse`] and [`long_poll`]; those of Phoenix are in
+//! [`phoenix`]. The [`Wire`] of a session
 //! names its transport and protocol. A new protocol adds its wires here and its match arms in
 //! [`Wires`].
 
 mod cors;
 mod event_id;
 pub(crate) mod long_poll;
+pub(crate) mod phoenix;
 mod query;
 pub(crate) mod sse;
 mod token;
@@ -18,10 +20,12 @@ use std::time::Instant;
 use murre_codec::http::Response;
 use murre_core::{ConnId, DateClock, Outbox};
 
+use self::phoenix::Phoenix;
 use crate::hub::{Disconnect, Error, Hub, Outlet, Push, Reply, RequestId, Session, Wire};
 use crate::log::connections as log;
 use crate::protocols::murre_v1::encode;
 use crate::protocols::murre_v1::errors::WireError;
+use crate::protocols::phoenix::Dialect;
 use long_poll::Polls;
 use sse::{Form, Framing, Of, Streams};
 
@@ -41,12 +45,18 @@ pub(crate) const MURRE_PLAIN_EVENTS: Wire = Wire(5);
 /// [`MURRE_MIXED_EVENTS`] for clients of HTTP/1.0.
 pub(crate) const MURRE_PLAIN_MIXED_EVENTS: Wire = Wire(6);
 
+/// Phoenix Channels, version 1, over WebSocket.
+pub(crate) const PHOENIX_V1_WEBSOCKET: Wire = Wire(7);
+/// Phoenix Channels, version 2, over WebSocket.
+pub(crate) const PHOENIX_V2_WEBSOCKET: Wire = Wire(8);
+
 /// The transport of a session, with the form of its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
     WebSocket,
     Events(Form),
     Poll,
+    Phoenix(Dialect),
 }
 
 impl Transport {
@@ -59,6 +69,8 @@ impl Transport {
             MURRE_PLAIN_EVENTS => events(Of::One, Framing::Plain),
             MURRE_PLAIN_MIXED_EVENTS => events(Of::Several, Framing::Plain),
             MURRE_POLL => Transport::Poll,
+            PHOENIX_V1_WEBSOCKET => Transport::Phoenix(Dialect::V1),
+            PHOENIX_V2_WEBSOCKET => Transport::Phoenix(Dialect::V2),
             wire => unreachable!("no transport has {wire:?}"),
         }
     }
@@ -69,6 +81,7 @@ impl Transport {
 pub(crate) struct Transports {
     streams: Streams,
     polls: Polls,
+    phoenix: Phoenix,
     dates: DateClock,
     /// Sessions that may handle further input.
     resumed: Vec<ConnId>,
@@ -96,12 +109,14 @@ impl Transports {
     pub(crate) fn forget(&mut self, conn: ConnId) {
         self.streams.forget(conn.index());
         self.polls.forget(conn.index());
+        self.phoenix.forget(conn.index());
     }
 
-    /// The number of entries of polls and of streams of several channels; 0 when all have ended.
+    /// The number of entries of polls, of streams of several channels and of Phoenix sessions; 0 when all
+    /// have ended.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn entries(&self) -> usize {
-        self.streams.len() + self.polls.len()
+        self.streams.len() + self.polls.len() + self.phoenix.len()
     }
 }
 
@@ -116,7 +131,7 @@ impl Wires<'_> {
     pub(crate) fn waited(&mut self, session: Session) {
         let Wires { out, transports: Transports { polls, dates, .. } } = self;
         match Transport::of(session) {
-            Transport::WebSocket => {}
+            Transport::WebSocket | Transport::Phoenix(_) => {}
             Transport::Events(form) => sse::keep_alive(session.conn, form.framing, out),
             Transport::Poll => polls.waited(session.conn, dates, out),
         }
@@ -159,12 +174,18 @@ impl Outlet for Wires<'_> {
     }
 
     fn reply(&mut self, session: Session, request: &RequestId, reply: Reply<'_>) {
-        let Wires { out, transports: Transports { streams, polls, dates, scratch, .. } } = self;
+        let Wires { out, transports } = self;
+        let Transports { streams, polls, dates, scratch, resumed, .. } = &mut **transports;
         let conn = session.conn;
         match Transport::of(session) {
             Transport::WebSocket => websocket::reply(conn, request, reply, scratch, out),
             Transport::Events(form) => streams.reply(conn, form, reply, scratch, out),
             Transport::Poll => polls.reply(conn, reply, dates, out),
+            Transport::Phoenix(dialect) => {
+                if phoenix::reply(conn, dialect, request, reply, scratch, out) {
+                    resumed.push(conn);
+                }
+            }
         }
     }
 
@@ -175,6 +196,7 @@ impl Outlet for Wires<'_> {
             Transport::WebSocket => websocket::push(conn, push, scratch, out),
             Transport::Events(form) => streams.push(conn, form, push, out),
             Transport::Poll => polls.push(conn, push, dates, out),
+            Transport::Phoenix(dialect) => phoenix::push(conn, dialect, push, scratch, out),
         }
     }
 
@@ -186,6 +208,7 @@ impl Outlet for Wires<'_> {
             Transport::WebSocket => websocket::end(conn, disconnect.reason, scratch, out),
             Transport::Events(form) => streams.end(conn, form, disconnect.reason, out),
             Transport::Poll => polls.end(conn, disconnect.reason, dates, out),
+            Transport::Phoenix(_) => phoenix::end(conn, disconnect.reason, out),
         }
     }
 

@@ -230,7 +230,7 @@ impl Incoming {
         let limits = hub.config().limits;
         while !hub.must_wait(session) && !wires.congested(conn) {
             let rest = &left.rest[left.at..];
-            let Some((command, next)) = split_first(rest) else {
+            let Some((command, next)) = json::split_first(rest) else {
                 paused.remove(&conn.index());
                 paused.shrink_to(PAUSED_KEPT);
                 wires.out.release(conn);
@@ -353,16 +353,9 @@ fn rest_after(text: &[u8], done: usize) -> &[u8] {
     let Some(batch) = text.strip_prefix(b"[") else { return if done == 0 { text } else { &[] } };
     let mut rest = batch;
     for _ in 0..done {
-        rest = split_first(rest).map_or(&[], |(_, rest)| rest);
+        rest = json::split_first(rest).map_or(&[], |(_, rest)| rest);
     }
     rest
-}
-
-/// The first of several values separated by commas, and the rest after its comma.
-fn split_first(values: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (value, rest) = values.split_at(json::value_length(values));
-    let comma = rest.iter().position(|&byte| byte == b',');
-    (!value.is_empty()).then_some((value, comma.map_or(&[][..], |comma| &rest[comma..][1..])))
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod listening;
 mod logging;
 mod modes;
 mod numbers;
+mod phoenix;
 mod presence;
 mod reader;
 mod recovery;

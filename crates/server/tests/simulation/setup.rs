@@ -84,6 +84,7 @@ impl Setup {
                 index as murre_router::Shard,
                 false,
                 Default::default(),
+                Arc::new([]),
                 Arc::<Files>::default(),
             );
             let config = ShardConfig {

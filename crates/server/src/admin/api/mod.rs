@@ -96,6 +96,7 @@ type Answer = Result<Json<Value>, ApiError>;
 struct Publish {
     identifier: String,
     data: Box<RawValue>,
+    event: Option<String>,
 }
 
 /// The body of a request to publish to many channels.
@@ -103,6 +104,7 @@ struct Publish {
 struct Broadcast {
     identifiers: Vec<String>,
     data: Box<RawValue>,
+    event: Option<String>,
 }
 
 /// The position of a publication in the history of its channel.
@@ -129,23 +131,24 @@ impl From<Position> for Place {
 
 async fn publish(
     State(admin): State<Arc<Admin>>,
-    JsonBody(Publish { identifier, data }): JsonBody<Publish>,
+    JsonBody(Publish { identifier, data, event }): JsonBody<Publish>,
 ) -> Result<Json<Placed>, ApiError> {
     let channels = &admin.api.channels;
-    let position = channels.publish(&identifier, channels.payload(&data)?).await?;
+    let position =
+        channels.publish(&identifier, channels.payload(&data, event.as_deref())?).await?;
     Ok(Json(Placed { identifier, position: position.map(Place::from), error: None }))
 }
 
 /// Publishes to many channels. The answer has one result for each channel.
 async fn broadcast(
     State(admin): State<Arc<Admin>>,
-    JsonBody(Broadcast { identifiers, data }): JsonBody<Broadcast>,
+    JsonBody(Broadcast { identifiers, data, event }): JsonBody<Broadcast>,
 ) -> Answer {
     if !(1..=BROADCAST_MAX).contains(&identifiers.len()) {
         return Err(Code::BatchTooLong.into());
     }
     let channels = &admin.api.channels;
-    let payload = channels.payload(&data)?;
+    let payload = channels.payload(&data, event.as_deref())?;
     let mut outcomes = Vec::with_capacity(identifiers.len());
     for identifier in identifiers {
         let outcome = channels.publish(&identifier, payload.clone()).await;

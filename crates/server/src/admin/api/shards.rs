@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::admin::error::{ApiError, Known};
 use crate::hub::control::Control;
+use crate::hub::event::{BAD_EVENT, Event};
 use crate::hub::rules::PresenceMode;
 use crate::hub::{ErrorCode, HubConfig, HubMail};
 use crate::protocols::json::{self, JsonError};
@@ -46,6 +47,8 @@ const TOO_DEEP: Known = (
 
 /// Bytes of one page of members, about.
 const PAGE_BYTES_MAX: u32 = 1 << 20;
+
+const NO_EVENT: Known = (StatusCode::BAD_REQUEST, "bad_event", BAD_EVENT);
 
 /// The longest time for which the API waits for a shard.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -84,9 +87,13 @@ impl Channels {
         published.map_err(ApiError::from)
     }
 
-    /// The data of a publication, without white space. The rules for messages of clients apply to
+    /// The data of a publication, without white space, with its event. The rules for messages of clients apply to
     /// it, because clients must be able to read it.
-    pub(super) fn payload(&self, data: &RawValue) -> Result<Payload, ApiError> {
+    pub(super) fn payload(
+        &self,
+        data: &RawValue,
+        event: Option<&str>,
+    ) -> Result<Payload, ApiError> {
         let text = data.get().as_bytes();
         json::check(text).map_err(|why| match why {
             JsonError::Malformed => ApiError::from(Code::BadJson),
@@ -95,7 +102,13 @@ impl Channels {
         let mut bytes = Vec::new();
         json::compact(text, &mut bytes);
         self.hub.limits.size(bytes.len())?;
-        Ok(Payload::new(Form::Json, bytes))
+        match event {
+            None => Ok(Payload::new(Form::Json, bytes)),
+            Some(event) => {
+                let event = Event::new(event).ok_or(ApiError::from(NO_EVENT))?;
+                Ok(event.payload(Form::Json, &bytes))
+            }
+        }
     }
 
     /// The shard that owns a channel.

@@ -40,6 +40,7 @@ pub(crate) struct Rules {
     /// The time for which a channel keeps a publication.
     pub(crate) history_ttl: Duration,
     pub(crate) slow: Slow,
+    pub(crate) phoenix_push: PhoenixPush,
     pub(crate) presence: PresenceMode,
     /// The largest number of members and of watchers with which each join and leave is told.
     pub(crate) presence_push_max: u32,
@@ -59,6 +60,17 @@ pub(crate) enum PresenceMode {
     Count,
     /// Who is there.
     Members,
+}
+
+/// The effect of a Phoenix client's push to a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PhoenixPush {
+    /// It is published to all subscribers.
+    Broadcast,
+    /// It is published to all subscribers except its sender.
+    BroadcastFrom,
+    /// It is a request to the service of the namespace's name, whose response is the reply.
+    Request,
 }
 
 /// The treatment of a subscriber that reads too slowly.
@@ -123,6 +135,14 @@ impl Namespaces {
         self.find(name).or((!self.strict).then_some(&self.rest))
     }
 
+    /// The name of the namespace whose rules these are: that of the prefix, or `default`.
+    pub(crate) fn namespace<'n>(&self, name: &'n str) -> &'n str {
+        match name.split_once(':') {
+            Some((prefix, _)) if self.find(name).is_some() => prefix,
+            _ => REST,
+        }
+    }
+
     fn find(&self, name: &str) -> Option<&Rules> {
         let Some((prefix, _)) = name.split_once(':') else { return Some(&self.rest) };
         if prefix == REST {
@@ -154,6 +174,7 @@ impl Default for Rules {
             presence_interval: Duration::from_secs(1),
             presence_meta_max: 1024,
             presence_grace: Duration::from_secs(5),
+            phoenix_push: PhoenixPush::Broadcast,
         }
     }
 }
@@ -226,6 +247,9 @@ impl Rules {
                 let time = seconds(value, &PRESENCE_GRACE);
                 self.presence_grace = time.ok_or_else(|| wrong("0 to 3600 seconds"))?;
             }
+            "phoenix-push" => {
+                self.phoenix_push = one_of(&PHOENIX_PUSH, value).map_err(|names| wrong(&names))?;
+            }
             "history-size" => {
                 let size = value.parse().ok().filter(|size| *size <= HISTORY_SIZE_MAX);
                 self.history_size = size.ok_or_else(|| wrong("a number from 0 to 1000000"))?;
@@ -260,7 +284,7 @@ fn one_of<T: Copy>(choices: &[(&str, T)], name: &str) -> Result<T, String> {
 
 const RULES: &str = "publish, subscribe, presence-access, history, serve, request, user-limited, \
                      history-size, history-ttl, slow, presence, presence-push-max, \
-                     presence-interval, presence-meta-max, presence-grace";
+                     presence-interval, presence-meta-max, presence-grace, phoenix-push";
 const NO_BACKEND: &str = "needs calls to a backend, which this version does not make";
 const SLOW: [(&str, Slow); 3] = [
     ("disconnect", Slow::Disconnect),
@@ -277,6 +301,11 @@ const PUSH_MAX_MAX: u32 = 1000;
 const META_MAX_MAX: u32 = 16_384;
 const PRESENCE_INTERVAL: RangeInclusive<f64> = 0.1..=3600.0;
 const PRESENCE_GRACE: RangeInclusive<f64> = 0.0..=3600.0;
+const PHOENIX_PUSH: [(&str, PhoenixPush); 3] = [
+    ("broadcast", PhoenixPush::Broadcast),
+    ("broadcast_from", PhoenixPush::BroadcastFrom),
+    ("request", PhoenixPush::Request),
+];
 const HISTORY_SIZE_MAX: u32 = 1_000_000;
 const HISTORY_TTL: RangeInclusive<f64> = 0.1..=31_536_000.0;
 const HISTORY_TTL_DEFAULT: Duration = Duration::from_secs(300);

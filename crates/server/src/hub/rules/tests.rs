@@ -25,7 +25,7 @@ fn every_rule() {
     let all = "chat,publish=anyone,subscribe=authenticated,serve=nobody,request=authenticated,\
                presence-access=token,history=subscriber,user-limited=true,history-size=100,history-ttl=1.5,\
                slow=latest_only,presence=members,presence-push-max=7,presence-interval=0.5,\
-               presence-meta-max=0,presence-grace=0";
+               presence-meta-max=0,presence-grace=0,phoenix-push=request";
     let expected = Rules {
         publish: Access::Anyone,
         subscribe: Access::Authenticated,
@@ -42,6 +42,7 @@ fn every_rule() {
         presence_interval: Duration::from_millis(500),
         presence_meta_max: 0,
         presence_grace: Duration::ZERO,
+        phoenix_push: PhoenixPush::Request,
     };
     assert_eq!(*namespaces(&[all]).rules("chat:"), expected);
     let some = namespaces(&["a,history-size=7,slow=drop_oldest"]);
@@ -80,6 +81,9 @@ fn the_prefix_decides() {
         ("z:x", 9),
     ] {
         assert_eq!(namespaces.rules(name).history_size, size, "{name:?}");
+        let prefix = name.split_once(':').map_or("default", |(prefix, _)| prefix);
+        let expected = if size == 9 { "default" } else { prefix };
+        assert_eq!(namespaces.namespace(name), expected, "{name:?}");
     }
 }
 

@@ -17,6 +17,7 @@ use simd_json::tape::Value;
 use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape, ValueType};
 
 use super::errors::{Code, WireError};
+use crate::hub::event::{BAD_EVENT, Event};
 use crate::hub::limits::Limits;
 use crate::hub::{About, Audience, Command, ErrorCode, PresenceOptions, RequestId};
 use crate::protocols::json::{self, DEPTH_MAX};
@@ -105,6 +106,7 @@ struct Members<'t, 'i> {
     channel: Option<Value<'t, 'i>>,
     /// Its key, which tells where in the message the value is.
     data: Option<&'i str>,
+    event: Option<Value<'t, 'i>>,
     /// Its key, unless its value is null.
     meta: Option<&'i str>,
     presence: Option<Value<'t, 'i>>,
@@ -129,6 +131,7 @@ impl<'t, 'i> Members<'t, 'i> {
                 "action" => members.action = given,
                 "identifier" => members.channel = given,
                 "data" => members.data = Some(key),
+                "event" => members.event = given,
                 "meta" => members.meta = given.map(|_| key),
                 "presence" => members.presence = given,
                 "from" => members.from = given,
@@ -180,8 +183,17 @@ impl Reader<'_> {
             "unsubscribe" => Ok(Command::Unsubscribe { channel: self.channel(members)? }),
             "publish" => {
                 let channel = self.channel(members)?;
-                let data = self.data(members, Some(About::Channel(channel)))?;
-                Ok(Command::Publish { channel, payload: data, to: Audience::Everybody })
+                let about = About::Channel(channel);
+                let data = self.data(members, Some(about))?;
+                let payload = match members.event {
+                    None => data,
+                    Some(event) => {
+                        let event = event.into_string().and_then(Event::new);
+                        let wrong = WireError::new(Code::BadCommand, BAD_EVENT).about(about);
+                        event.ok_or(wrong)?.payload(Form::Json, data.data())
+                    }
+                };
+                Ok(Command::Publish { channel, payload, to: Audience::Everybody })
             }
             "history" => {
                 let channel = self.channel(members)?;

@@ -11,6 +11,7 @@ use murre_router::presence::{Meta, Watch};
 
 use super::decode::{Item, Parser};
 use super::errors::Code;
+use crate::hub::event::Event;
 use crate::hub::limits::Limits;
 use crate::hub::{Command, ErrorCode, PresenceOptions, RequestId};
 
@@ -134,6 +135,11 @@ impl Given {
             let watch = member("presence");
             wrong(!watch.is_null() && !matches!(watch.as_str(), Some("members" | "counts")))
         };
+        let event = || match member("event") {
+            Tree::Null => None,
+            Tree::String(event) => wrong(!is_event(event)),
+            _ => Some(Code::BadCommand),
+        };
         let id = member("id");
         let can_be = id.is_null()
             || id.as_u64().is_some_and(|id| id <= 1 << 53)
@@ -149,7 +155,7 @@ impl Given {
                 name("identifier").or_else(position).or(token).or_else(watch).or_else(meta)
             }
             Some("unsubscribe") => name("identifier"),
-            Some("publish") => name("identifier").or_else(data),
+            Some("publish") => name("identifier").or_else(data).or_else(event),
             Some("history") => name("identifier").or(integer("limit", 0..=1000)).or_else(position),
             Some("presence") => name("identifier")
                 .or(integer("limit", 0..=1000))
@@ -221,6 +227,7 @@ impl Given {
             Command::Publish { channel, payload, .. } => {
                 is_text("identifier", channel);
                 is_data(payload);
+                assert_eq!(Event::of(payload).map(Event::name), member("event").as_str());
             }
             Command::History { channel, query } => {
                 is_text("identifier", channel);
@@ -257,6 +264,11 @@ impl Given {
             Command::Await { .. } => panic!("no message asks for that"),
         }
     }
+}
+
+fn is_event(name: &str) -> bool {
+    let reserved = name.starts_with("phx_") || name.starts_with("presence_");
+    (1..=255).contains(&name.len()) && !name.chars().any(char::is_control) && !reserved
 }
 
 fn action(command: &Command<'_>) -> &'static str {

@@ -9,6 +9,7 @@ use murre_router::presence::{Changes, Count, News, PresentMember};
 use serde::Serialize;
 
 use super::errors::WireError;
+use crate::hub::event::Event;
 use crate::hub::presence::connection_of;
 use crate::hub::{About, ErrorCode, Page, Reply, RequestId};
 
@@ -180,7 +181,15 @@ impl<'o> Object<'o> {
         match payload.form {
             Form::Json => {
                 let object = self.key("data");
-                object.0.extend_from_slice(payload.data());
+                match Event::of(payload) {
+                    None => object.0.extend_from_slice(payload.data()),
+                    Some(event) => {
+                        let Object(out) = Object::untyped("event", event.name(), object.0);
+                        out.extend_from_slice(b",\"payload\":");
+                        out.extend_from_slice(payload.data());
+                        out.push(b'}');
+                    }
+                }
                 object
             }
             Form::Binary => {
@@ -497,6 +506,23 @@ mod tests {
             text(|out| publication(out, &published(None, payload))),
             r#"{"type":"publication","identifier":"chat:lobby","data":[7]}"#
         );
+    }
+
+    /// The data of a publication with an event has both; a binary one has its bytes alone.
+    #[test]
+    fn events_are_in_the_data() {
+        let event = Event::new("new \"msg\"").expect("an event");
+        for (form, data, expected) in [
+            (Form::Json, "{}", r#""data":{"event":"new \"msg\"","payload":{}}}"#),
+            (Form::Json, "7", r#""data":{"event":"new \"msg\"","payload":7}}"#),
+            (Form::Binary, "abc", r#""binary":"YWJj"}"#),
+        ] {
+            let payload = event.payload(form, data.as_bytes());
+            assert_eq!(
+                text(|out| publication(out, &published(None, payload))),
+                format!(r#"{{"type":"publication","identifier":"chat:lobby",{expected}"#)
+            );
+        }
     }
 
     /// Publications are in their order, none is an empty array, and more of them are told of.

@@ -1,0 +1,167 @@
+//! The messages of Phoenix sessions, in order.
+//!
+//! A message that must wait is stored here, and the input of its connection is held: for the next turn
+//! if it needs a signature check, or for an answer to an earlier message.
+
+use std::collections::{HashMap, VecDeque};
+
+use murre_codec::Kind;
+use murre_core::ConnId;
+
+use super::super::{Transport, Wires};
+use super::actions::{Acted, act};
+use super::refuse;
+use crate::hub::{Hub, Outlet, Session};
+use crate::protocols::json::Validator;
+use crate::protocols::phoenix::decode::{self, BadMessage, Message};
+use crate::protocols::phoenix::refs::{Asked, Request};
+use crate::protocols::phoenix::{Dialect, binary};
+
+/// The input of a shard's Phoenix sessions.
+#[derive(Default)]
+pub(crate) struct Incoming {
+    validator: Validator,
+    /// The messages that wait, by slot. There is at most one for each connection, whose input is held.
+    paused: HashMap<u32, Paused>,
+    /// Connections whose messages are handled again in the next turn.
+    next_turn: VecDeque<ConnId>,
+}
+
+/// A session whose input waits.
+struct Paused {
+    session: Session,
+    /// The message that has not been handled; none if the session waits for answers before its next
+    /// message.
+    message: Option<(Kind, Vec<u8>)>,
+}
+
+/// The capacity that the tables of waiting messages keep.
+const PAUSED_KEPT: usize = 64;
+
+impl Incoming {
+    /// Handles a whole message of a session.
+    pub(crate) fn message(
+        &mut self,
+        session: Session,
+        kind: Kind,
+        bytes: &[u8],
+        hub: &mut Hub,
+        wires: &mut Wires<'_>,
+    ) {
+        let conn = session.conn;
+        debug_assert!(!self.paused.contains_key(&conn.index()), "its input is held");
+        let message = match self.read(session, kind, bytes) {
+            Ok(message) => message,
+            Err(why) => {
+                hub.count_refused();
+                return refuse(conn, why, wires.out);
+            }
+        };
+        if !admit(session, &message, hub, wires) {
+            return;
+        }
+        let acted = act(session, &message, hub, wires);
+        hub.dispatch(wires);
+        let message = (acted != Acted::Now).then(|| (kind, bytes.to_vec()));
+        if message.is_none() && !hub.must_wait(session) {
+            return;
+        }
+        // The answer to its join may have come in the meantime, so such a message is handled again.
+        self.paused.insert(conn.index(), Paused { session, message });
+        wires.out.hold(conn);
+        match acted {
+            Acted::NextTurn => self.next_turn.push_back(conn),
+            Acted::Now | Acted::AfterJoin => self.proceed(conn, hub, wires),
+        }
+    }
+
+    fn read<'b>(
+        &mut self,
+        session: Session,
+        kind: Kind,
+        bytes: &'b [u8],
+    ) -> Result<Message<'b>, BadMessage> {
+        let Transport::Phoenix(dialect) = Transport::of(session) else {
+            unreachable!("a Phoenix session")
+        };
+        match (kind, dialect) {
+            (Kind::Text, dialect) => decode::text(bytes, dialect, &mut self.validator),
+            (Kind::Binary, Dialect::V2) => binary::read(bytes),
+            (Kind::Binary, Dialect::V1 | Dialect::V2Text) => Err(BadMessage::Form),
+        }
+    }
+
+    /// Continues a session that may have waited for an answer, which is queued now.
+    pub(crate) fn resume(&mut self, conn: ConnId, hub: &mut Hub, wires: &mut Wires<'_>) {
+        if !self.paused.is_empty() {
+            self.proceed(conn, hub, wires);
+        }
+    }
+
+    /// Continues the sessions that waited for a new turn of the shard.
+    pub(crate) fn turn(&mut self, hub: &mut Hub, wires: &mut Wires<'_>) {
+        for _ in 0..self.next_turn.len() {
+            let conn = self.next_turn.pop_front().expect("just counted");
+            self.proceed(conn, hub, wires);
+            if self.next_turn.back() == Some(&conn) {
+                // The budget of this turn is spent, so this session is the first of the next turn.
+                self.next_turn.rotate_right(1);
+                break;
+            }
+        }
+        self.next_turn.shrink_to(PAUSED_KEPT);
+    }
+
+    /// Handles the message that waits, if it need not wait any more.
+    fn proceed(&mut self, conn: ConnId, hub: &mut Hub, wires: &mut Wires<'_>) {
+        let slot = conn.index();
+        let Some(paused) = self.paused.get_mut(&slot).filter(|paused| paused.session.conn == conn)
+        else {
+            return;
+        };
+        let session = paused.session;
+        if let Some((kind, bytes)) = paused.message.take() {
+            let message = self.read(session, kind, &bytes).expect("it was read before");
+            let acted = act(session, &message, hub, wires);
+            hub.dispatch(wires);
+            if acted != Acted::Now {
+                if acted == Acted::NextTurn {
+                    self.next_turn.push_back(conn);
+                }
+                self.paused.insert(slot, Paused { session, message: Some((kind, bytes)) });
+                return;
+            }
+        }
+        if !hub.must_wait(session) {
+            self.forget(conn);
+            wires.out.release(conn);
+        }
+    }
+
+    /// Removes the message of a session that has ended.
+    pub(crate) fn forget(&mut self, conn: ConnId) {
+        if !self.paused.is_empty() {
+            self.paused.remove(&conn.index());
+            self.paused.shrink_to(PAUSED_KEPT);
+        }
+    }
+
+    /// The number of sessions that wait.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn paused(&self) -> usize {
+        self.paused.len()
+    }
+}
+
+/// Counts a message against the rate of the session. Returns whether it may be handled.
+fn admit(session: Session, message: &Message<'_>, hub: &mut Hub, wires: &mut Wires<'_>) -> bool {
+    if !wires.is_open(session.conn) {
+        return false;
+    }
+    hub.admit_as(session, wires, || {
+        let (join_ref, reference) = (message.join_ref.json(), message.reference.json());
+        let topic = &*message.topic;
+        let request = Request { asked: Asked::Push, join_ref, reference, topic, replaces: None };
+        request.id()
+    })
+}

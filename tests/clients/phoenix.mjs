@@ -1,0 +1,146 @@
+// Unmodified releases of the npm package `phoenix` against a running server: what their applications do.
+// Run by scripts/end-to-end: `TEST_PORT=... node --test phoenix.mjs`. The server has `--phoenix-path /socket`,
+// everybody may publish, and the namespace `from` has `phoenix-push=broadcast_from`.
+
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createRequire } from 'node:module'
+import { after, test } from 'node:test'
+import WebSocket from 'ws'
+
+const require = createRequire(import.meta.url)
+const releases = ['phoenix-1.6', 'phoenix-1.7', 'phoenix-1.8.0', 'phoenix-1.8']
+const endpoint = `ws://127.0.0.1:${process.env.TEST_PORT}/socket`
+const sockets = []
+
+// The releases speak version 1 only with functions of the application.
+const versions = {
+  '2.0.0': { vsn: '2.0.0' },
+  '1.0.0': {
+    vsn: '1.0.0',
+    encode: (message, send) => send(JSON.stringify(message)),
+    decode: (text, take) => take(JSON.parse(text)),
+  },
+}
+
+// An open connection would keep this process alive.
+after(() => sockets.forEach((socket) => socket.disconnect()))
+
+const check = (name, body) => test(name, { timeout: 180_000 }, body)
+
+/** A connected socket of a release. */
+async function connect(release, options = {}) {
+  const { Socket } = require(release)
+  const socket = new Socket(endpoint, { transport: WebSocket, ...options })
+  sockets.push(socket)
+  const opened = new Promise((resolve) => socket.onOpen(resolve))
+  socket.connect()
+  await opened
+  return socket
+}
+
+/** Resolves with the response of a push or join, and rejects with that of an error. */
+function answer(push) {
+  return new Promise((resolve, reject) => {
+    push
+      .receive('ok', resolve)
+      .receive('error', (why) => reject(new Error(JSON.stringify(why))))
+      .receive('timeout', () => reject(new Error('no reply in time')))
+  })
+}
+
+/** The next messages of an event, as a function that waits for one of them. */
+function events(channel, event) {
+  const heard = []
+  const waiting = []
+  channel.on(event, (payload) => (waiting.length > 0 ? waiting.shift()(payload) : heard.push(payload)))
+  return () => (heard.length > 0 ? heard.shift() : new Promise((resolve) => waiting.push(resolve)))
+}
+
+/** A joined channel of a new connection. */
+async function join(release, topic, options) {
+  const channel = (await connect(release, options)).channel(topic, {})
+  await answer(channel.join())
+  return channel
+}
+
+for (const release of releases) {
+  for (const [vsn, options] of Object.entries(versions)) {
+    check(`${release}, version ${vsn}: a chat of two`, async () => {
+      const topic = `room:${release}:${vsn}`
+      const [ann, bob] = await Promise.all([1, 2].map(() => join(release, topic, options)))
+      const [toAnn, toBob] = [ann, bob].map((channel) => events(channel, 'new_msg'))
+      for (const body of ['hello', 'ü🚀"\\', '']) {
+        assert.deepEqual(await answer(ann.push('new_msg', { body })), {})
+        assert.deepEqual(await toAnn(), { body })
+        assert.deepEqual(await toBob(), { body })
+      }
+      await answer(bob.leave())
+      assert.equal(bob.state, 'closed')
+      await answer(ann.push('new_msg', { body: 'alone' }))
+      assert.deepEqual(await toAnn(), { body: 'alone' })
+    })
+  }
+
+  check(`${release}: the rule broadcast_from leaves out the sender`, async () => {
+    const topic = `from:${release}`
+    const [ann, bob] = await Promise.all([1, 2].map(() => join(release, topic)))
+    const [toAnn, toBob] = [ann, bob].map((channel) => events(channel, 'e'))
+    await answer(ann.push('e', { from: 'ann' }))
+    assert.deepEqual(await toBob(), { from: 'ann' })
+    await answer(bob.push('e', { from: 'bob' }))
+    assert.deepEqual(await toAnn(), { from: 'bob' })
+  })
+
+  check(`${release}: a refused join is an error`, async () => {
+    const channel = (await connect(release)).channel('shut:a', {})
+    await assert.rejects(answer(channel.join()), /not_allowed/)
+    channel.leave()
+  })
+
+  check(`${release}: a topic that is joined twice on a socket is the second one's`, async () => {
+    const socket = await connect(release)
+    const topic = `room:twice:${release}`
+    const [first, second] = [1, 2].map(() => socket.channel(topic, {}))
+    await answer(first.join())
+    await answer(second.join())
+    const heard = events(second, 'e')
+    await answer(second.push('e', { n: 1 }))
+    assert.deepEqual(await heard(), { n: 1 })
+  })
+
+  check(`${release}: heartbeats are answered, and a lost connection joins again`, async () => {
+    const channel = await join(release, `room:again:${release}`, {
+      heartbeatIntervalMs: 200,
+      reconnectAfterMs: () => 10,
+      rejoinAfterMs: () => 10,
+    })
+    const { socket } = channel
+    await new Promise((resolve) => socket.onMessage(({ topic }) => topic === 'phoenix' && resolve()))
+    const joined = new Promise((resolve) => channel.joinPush.receive('ok', resolve))
+    socket.conn.terminate()
+    await joined
+    const heard = events(channel, 'e')
+    await answer(channel.push('e', { n: 2 }))
+    assert.deepEqual(await heard(), { n: 2 })
+  })
+
+  check(`${release}: binary pushes arrive as bytes`, async () => {
+    const topic = `room:binary:${release}`
+    const options = { binaryType: 'arraybuffer' }
+    const [ann, bob] = await Promise.all([1, 2].map(() => join(release, topic, options)))
+    const heard = events(bob, 'bytes')
+    await answer(ann.push('bytes', new Uint8Array([1, 2, 255]).buffer))
+    assert.deepEqual(new Uint8Array(await heard()), new Uint8Array([1, 2, 255]))
+  })
+}
+
+check('a token in the subprotocol is read, and a bad one refused', async () => {
+  const socket = new WebSocket(`${endpoint}/websocket?vsn=2.0.0`, [
+    'phoenix',
+    `base64url.bearer.phx.${btoa('no token').replace(/=/g, '')}`,
+  ])
+  socket.on('error', () => {})
+  const [, response] = await once(socket, 'unexpected-response')
+  assert.equal(response.statusCode, 403)
+})
