@@ -8,8 +8,8 @@
 mod any_bytes;
 #[path = "../../crates/core/tests/scenarios/app.rs"]
 mod app;
-#[path = "../src/dice.rs"]
-mod dice;
+#[path = "../src/choices.rs"]
+mod choices;
 #[path = "../../crates/core/tests/scenarios/network.rs"]
 mod network;
 #[path = "../../crates/core/tests/scenarios/records.rs"]

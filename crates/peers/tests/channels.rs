@@ -18,32 +18,32 @@ fn tokio_broadcast_publishes() {
     let mut peer = start();
     let [mut one, mut other, mut publisher] = [(); 3].map(|()| peer.connect());
     for client in [&mut one, &mut other] {
-        say(client, json!({"action": "subscribe", "identifier": "a", "id": "x"}));
+        send(client, json!({"action": "subscribe", "identifier": "a", "id": "x"}));
         let answer = json!({"type": "subscribed", "identifier": "a", "id": "x"});
-        assert_eq!(hear(client), answer);
+        assert_eq!(receive(client), answer);
     }
     for number in 0..100 {
         let data = json!({"number": number, "text": "1.50 \"quoted\""});
-        say(&mut publisher, json!({"action": "publish", "identifier": "b", "data": data}));
-        say(&mut publisher, json!({"action": "publish", "identifier": "a", "data": data}));
+        send(&mut publisher, json!({"action": "publish", "identifier": "b", "data": data}));
+        send(&mut publisher, json!({"action": "publish", "identifier": "a", "data": data}));
     }
-    say(&mut publisher, json!({"action": "publish", "identifier": "a", "data": "end", "id": 7}));
+    send(&mut publisher, json!({"action": "publish", "identifier": "a", "data": "end", "id": 7}));
     let published = json!({"type": "published", "identifier": "a", "id": 7});
-    assert_eq!(hear(&mut publisher), published);
+    assert_eq!(receive(&mut publisher), published);
     for client in [&mut one, &mut other] {
         for number in 0..100 {
-            let publication = hear(client);
+            let publication = receive(client);
             assert_eq!(publication["type"], "publication");
             assert_eq!(publication["data"]["number"], number);
         }
-        assert_eq!(hear(client)["data"], "end");
+        assert_eq!(receive(client)["data"], "end");
     }
-    say(&mut one, json!({"action": "unsubscribe", "identifier": "a"}));
-    assert_eq!(hear(&mut one)["type"], "unsubscribed");
-    say(&mut publisher, json!({"action": "publish", "identifier": "a", "data": 1, "id": 8}));
-    assert_eq!(hear(&mut publisher)["id"], 8);
-    say(&mut one, json!({"action": "nonsense", "id": 9}));
-    assert_eq!(hear(&mut one)["code"], "unknown_action");
+    send(&mut one, json!({"action": "unsubscribe", "identifier": "a"}));
+    assert_eq!(receive(&mut one)["type"], "unsubscribed");
+    send(&mut publisher, json!({"action": "publish", "identifier": "a", "data": 1, "id": 8}));
+    assert_eq!(receive(&mut publisher)["id"], 8);
+    send(&mut one, json!({"action": "nonsense", "id": 9}));
+    assert_eq!(receive(&mut one)["code"], "unknown_action");
     assert!(peer.end_by_sigterm());
 }
 
@@ -53,10 +53,10 @@ fn tokio_broadcast_publishes() {
 fn tokio_broadcast_feeds_and_serves() {
     let peer = start();
     let [mut client, mut feeder] = [(); 2].map(|()| peer.connect());
-    say(&mut client, json!({"action": "subscribe", "identifier": "17"}));
-    assert_eq!(hear(&mut client)["type"], "subscribed");
-    say(&mut feeder, json!({"action": "feed", "bytes": 1400, "rate": 1000}));
-    assert_eq!(hear(&mut feeder)["type"], "feed");
+    send(&mut client, json!({"action": "subscribe", "identifier": "17"}));
+    assert_eq!(receive(&mut client)["type"], "subscribed");
+    send(&mut feeder, json!({"action": "feed", "bytes": 1400, "rate": 1000}));
+    assert_eq!(receive(&mut feeder)["type"], "feed");
     for request in 0..20 {
         let text = client.read().expect("a message").into_text().expect("a text");
         assert_eq!(text.len(), 1400);
@@ -69,28 +69,28 @@ fn tokio_broadcast_feeds_and_serves() {
         assert_eq!((&data["identifier"], &data["request"]), (&"17".into(), &request.into()));
         assert!(data["timestamp"].is_u64() && data["elements"].is_string());
     }
-    say(&mut feeder, json!({"action": "feed", "bytes": 1400, "rate": 0}));
-    assert_eq!(hear(&mut feeder)["type"], "feed");
+    send(&mut feeder, json!({"action": "feed", "bytes": 1400, "rate": 0}));
+    assert_eq!(receive(&mut feeder)["type"], "feed");
 
     let data = json!({"request": 3, "timestamp": 5, "rows": 0, "execs": []});
-    say(
+    send(
         &mut feeder,
         json!({"action": "request", "service": "order-request", "id": 3, "data": data}),
     );
     let data = json!({"request": 3, "timestamp": 5, "address": "127.0.0.1"});
     let answer = json!({"type": "response", "service": "order-request", "id": 3, "data": data});
-    assert_eq!(hear(&mut feeder), answer);
+    assert_eq!(receive(&mut feeder), answer);
 }
 
 fn start() -> Peer {
     Peer::start(env!("CARGO_BIN_EXE_peer-tokio-broadcast"), &[])
 }
 
-fn say(client: &mut WebSocket<TcpStream>, command: Value) {
+fn send(client: &mut WebSocket<TcpStream>, command: Value) {
     client.send(Message::text(command.to_string())).expect("sent");
 }
 
-fn hear(client: &mut WebSocket<TcpStream>) -> Value {
+fn receive(client: &mut WebSocket<TcpStream>) -> Value {
     let text = client.read().expect("a message").into_text().expect("a text");
     serde_json::from_str(&text).expect("JSON")
 }

@@ -30,7 +30,7 @@ fn somewhere(world: &mut World<Server>) -> IpAddr {
 fn clients(world: &mut World<Server>, ip: IpAddr, count: usize) -> Vec<Client> {
     let connect = |_| Client::of(world.net.connect_from((ip, 7).into()).expect("it listens"));
     let mut clients: Vec<_> = (0..count).map(connect).collect();
-    clients.iter_mut().for_each(|client| client.say_bytes(&get(10)));
+    clients.iter_mut().for_each(|client| client.send_bytes(&get(10)));
     clients
 }
 
@@ -99,7 +99,7 @@ fn a_check_of_health_is_answered_all_the_same() {
             let connected = world.net.connect_from((ip, 7).into()).expect("it listens");
             let mut more = [Client::of(connected)];
             let started = world.net.now();
-            more[0].say_bytes(&said);
+            more[0].send_bytes(&said);
             until_ended(world, &mut more);
             let responses = understand(&more[0].heard).responses;
             let statuses: Vec<u16> = responses.iter().map(|&(status, _)| status).collect();
@@ -121,10 +121,10 @@ fn a_client_in_a_network_of_proxies_is_no_proxy() {
         let ip = Ipv4Addr::from_bits(0xC612_0000 | world.rng.u32(0..1 << 17));
         for (count, status) in [101, 101, 429].into_iter().enumerate() {
             let mut client = [Client::new(world)];
-            client[0].say_bytes(format!("PROXY TCP4 {ip} 192.0.2.1 50000 80\r\n").as_bytes());
+            client[0].send_bytes(format!("PROXY TCP4 {ip} 192.0.2.1 50000 80\r\n").as_bytes());
             let text = String::from_utf8(handshake("/ws")).expect("text");
             let forged = format!("\r\nX-Forwarded-For: 203.0.113.{count}\r\n");
-            client[0].say_bytes(text.replacen("\r\n", &forged, 1).as_bytes());
+            client[0].send_bytes(text.replacen("\r\n", &forged, 1).as_bytes());
             assert_eq!(answered(world, &mut client, Some(status)), 1, "{ip}");
         }
     });
@@ -215,8 +215,8 @@ fn a_proxy_says_who_is_behind_it() {
             (Vec::new(), None),
         ] {
             let mut client = [Client::new(world)];
-            client[0].say_bytes(&header);
-            client[0].say_bytes(&get(10));
+            client[0].send_bytes(&header);
+            client[0].send_bytes(&get(10));
             assert_eq!(answered(world, &mut client, status), 1, "{header:?}");
         }
         assert_eq!(refused(world, Excess::Connections), 1);
@@ -243,16 +243,16 @@ fn a_handshake_says_who_is_behind_a_proxy() {
             (ip, &[200, 429]),
         ] {
             let mut client = Client::new(world);
-            client.say_bytes(&get(10));
-            client.say_bytes(&passed_on("/refused", ip));
-            client.say_bytes(&passed_on("/ws", ip));
+            client.send_bytes(&get(10));
+            client.send_bytes(&passed_on("/refused", ip));
+            client.send_bytes(&passed_on("/ws", ip));
             world.until("the answers", |world| {
                 client.step(world);
                 let responses = understand(&client.heard).responses;
                 responses.iter().map(|&(status, _)| status).eq(expected.iter().copied())
             });
             if expected.ends_with(&[101]) {
-                client.say_bytes(&text("hello"));
+                client.send_bytes(&text("hello"));
                 world.until("the echo", |world| {
                     client.step(world);
                     understand(&client.heard).messages.len() == 1
@@ -273,7 +273,7 @@ fn a_session_says_who_is_behind_a_proxy() {
         let before = understand(&client.heard).responses.len();
         let waiting = |world: &World<Server>| world.protocol().inner.handler().later.len();
         let waited = waiting(world);
-        client.say_bytes(
+        client.send_bytes(
             format!("GET {path} HTTP/1.1\r\nHost: m\r\nX-Forwarded-For: {ip}\r\n\r\n").as_bytes(),
         );
         world.until("it waits or is answered", |world| {

@@ -20,7 +20,7 @@ fn gated() -> (Setup, Arc<Gate>) {
 /// Sends a request, and waits for the response.
 fn is_served(world: &mut World<Server>, client: &mut Client, length: usize) {
     let before = understand(&client.heard).responses.len();
-    client.say_bytes(&get(length));
+    client.send_bytes(&get(length));
     world.until("it is answered", |world| {
         client.step(world);
         understand(&client.heard).responses.len() > before
@@ -40,9 +40,9 @@ fn who_is_refused_is_told_when_to_come_back() {
         is_served(world, &mut there, 10);
         gate.set(Admission::Refuse);
         let mut refused: Vec<Client> = (0..3).map(|_| Client::new(world)).collect();
-        refused[0].say_bytes(&get(7));
-        refused[1].say_bytes(&handshake("/ws"));
-        refused[2].say_bytes(b"HEAD /n?length=7 HTTP/1.1\r\nHost: m\r\n\r\n");
+        refused[0].send_bytes(&get(7));
+        refused[1].send_bytes(&handshake("/ws"));
+        refused[2].send_bytes(b"HEAD /n?length=7 HTTP/1.1\r\nHost: m\r\n\r\n");
         until_ended(world, &mut refused);
         for client in &refused {
             let head = String::from_utf8_lossy(&client.heard);
@@ -75,7 +75,7 @@ fn kept_connections_begin_no_sessions() {
             is_served(world, &mut there[0], 10);
             gate.set(Admission::Refuse);
             is_served(world, &mut there[0], 20);
-            there[0].say_bytes(&said);
+            there[0].send_bytes(&said);
             until_ended(world, &mut there);
             let (status, _) = understand(&there[0].heard).responses.pop().expect("an answer");
             let head = String::from_utf8_lossy(&there[0].heard);

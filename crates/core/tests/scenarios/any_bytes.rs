@@ -12,13 +12,13 @@ use murre_core::ring::sim::Faults;
 use murre_core::{ServeMail, ShardConfig};
 
 use crate::app::{Server, get, handshake, post, serve, setup, text};
-use crate::dice::Dice;
+use crate::choices::Choices;
 use crate::world::{Peer, Read, Setup, World};
 
 /// Panics unless every turn's counters balance, the output to peers is valid, and nothing is left
 /// when all peers are gone.
 pub(crate) fn check(bytes: &[u8]) {
-    let mut dice = Dice::new(bytes);
+    let mut choices = Choices::new(bytes);
     let faults = [
         Faults::none(),
         Faults::hidden(),
@@ -26,27 +26,27 @@ pub(crate) fn check(bytes: &[u8]) {
         Faults { broken: 2, accept: 50, ..Faults::none() },
     ];
     let shard = ShardConfig {
-        max_conns: 2 + dice.number(8),
-        max_send_bytes: [4_000, 100_000][dice.index(2)],
+        max_conns: 2 + choices.number(8),
+        max_send_bytes: [4_000, 100_000][choices.index(2)],
         ..setup().shard
     };
     let setup = Setup {
         shard,
-        faults: faults[dice.index(4)],
-        buffers: 1 + dice.index(4) as u16,
-        buffer_bytes: [64, 700, 2048][dice.index(3)],
-        socket_bytes: [300, 16_000][dice.index(2)],
+        faults: faults[choices.index(4)],
+        buffers: 1 + choices.index(4) as u16,
+        buffer_bytes: [64, 700, 2048][choices.index(3)],
+        socket_bytes: [300, 16_000][choices.index(2)],
         ..setup()
     };
     // A seed that is a multiple of four would have no faults.
-    let seed = u64::from(4 * dice.number(64) + 1);
+    let seed = u64::from(4 * choices.number(64) + 1);
     let mut stage = Stage {
         world: World::simulated(&setup, seed, serve()),
         clients: Vec::new(),
         past: Vec::new(),
     };
-    while dice.has_more() && !stage.world.shard.stopped() {
-        stage.step(&mut dice);
+    while choices.has_more() && !stage.world.shard.stopped() {
+        stage.step(&mut choices);
         stage.world.turn();
         stage.world.check_balance();
     }
@@ -64,64 +64,68 @@ struct Stage {
 
 struct Client {
     peer: Peer,
-    unsaid: VecDeque<u8>,
+    unsent: VecDeque<u8>,
     heard: Vec<u8>,
     /// Whether its output can be parsed without knowing its requests.
     plain: bool,
 }
 
 impl Stage {
-    fn step(&mut self, dice: &mut Dice) {
-        let step = dice.number(16);
+    fn step(&mut self, choices: &mut Choices) {
+        let step = choices.number(16);
         match step {
-            10 => (0..dice.number(4)).for_each(|_| self.world.turn()),
-            11 => self.world.pass(Duration::from_millis([1, 100, 1500, 9000][dice.index(4)])),
+            10 => (0..choices.number(4)).for_each(|_| self.world.turn()),
+            11 => self.world.pass(Duration::from_millis([1, 100, 1500, 9000][choices.index(4)])),
             13 => {
-                let mail = Bytes::from(vec![b'm'; 20 * dice.index(256)]);
+                let mail = Bytes::from(vec![b'm'; 20 * choices.index(256)]);
                 self.world.post(ServeMail::App(mail));
             }
-            15 if dice.number(4) == 0 => {
-                let over = Duration::from_millis([0, 100, 2000][dice.index(3)]);
+            15 if choices.number(4) == 0 => {
+                let over = Duration::from_millis([0, 100, 2000][choices.index(3)]);
                 self.world.post(ServeMail::Drain(over));
             }
             0 | 15 if self.clients.len() < CLIENTS => {
                 // The listener is closed in a drain.
                 if let Some(peer) = self.world.net.connect() {
-                    let (unsaid, heard) = (VecDeque::new(), Vec::new());
-                    self.clients.push(Client { peer, unsaid, heard, plain: true });
+                    let (unsent, heard) = (VecDeque::new(), Vec::new());
+                    self.clients.push(Client { peer, unsent, heard, plain: true });
                 }
             }
             _ if self.clients.is_empty() => {}
-            _ => self.client_step(step, dice),
+            _ => self.client_step(step, choices),
         }
     }
 
-    fn client_step(&mut self, step: u32, dice: &mut Dice) {
-        let at = dice.index(self.clients.len());
+    fn client_step(&mut self, step: u32, choices: &mut Choices) {
+        let at = choices.index(self.clients.len());
         let Stage { world, clients, past } = self;
         let client = &mut clients[at];
         match step {
             1 => {
-                let bytes = some(dice);
+                let bytes = some(choices);
                 // The response to HEAD has a length and no body.
                 client.plain &= !bytes.windows(2).any(|pair| pair == b"HE" || pair == b"EA");
-                client.unsaid.extend(bytes);
+                client.unsent.extend(bytes);
             }
-            2 => client.unsaid.extend(handshake("/ws")),
-            3 => client.unsaid.extend(get(40 * dice.index(256))),
-            4 => client.unsaid.extend(post(&some(dice))),
+            2 => client.unsent.extend(handshake("/ws")),
+            3 => client.unsent.extend(get(40 * choices.index(256))),
+            4 => client.unsent.extend(post(&some(choices))),
             5 => {
                 // Mostly a valid frame, with a mask of zeros.
-                let (first, payload) = (dice.number(256) as u8, some(dice));
-                client.unsaid.extend([first, 0x80 | payload.len() as u8, 0, 0, 0, 0]);
-                client.unsaid.extend(payload);
+                let (first, payload) = (choices.number(256) as u8, some(choices));
+                client.unsent.extend([first, 0x80 | payload.len() as u8, 0, 0, 0, 0]);
+                client.unsent.extend(payload);
             }
-            6 => client.unsaid.extend(text(&"text ".repeat(8 * dice.index(256)))),
-            7 | 8 => client.write(world, if step == 7 { 1 + dice.index(16) } else { usize::MAX }),
-            9 => client.read(world, if dice.bool() { 1 + dice.index(256) } else { usize::MAX }),
+            6 => client.unsent.extend(text(&"text ".repeat(8 * choices.index(256)))),
+            7 | 8 => {
+                client.write(world, if step == 7 { 1 + choices.index(16) } else { usize::MAX })
+            }
+            9 => {
+                client.read(world, if choices.bool() { 1 + choices.index(256) } else { usize::MAX })
+            }
             12 => {
                 let peer = client.peer;
-                match dice.number(5) {
+                match choices.number(5) {
                     0 => return world.net.half_close(peer),
                     1 => world.net.close(peer),
                     2 => world.net.reset(peer),
@@ -129,7 +133,7 @@ impl Stage {
                 }
                 past.push(clients.swap_remove(at));
             }
-            14 => client.unsaid.extend(request(["/later", "/never", "/"][dice.index(3)])),
+            14 => client.unsent.extend(request(["/later", "/never", "/"][choices.index(3)])),
             _ => {}
         }
     }
@@ -162,9 +166,9 @@ impl Stage {
 
 impl Client {
     fn write(&mut self, world: &mut World<Server>, bytes_max: usize) {
-        let len = self.unsaid.len().min(bytes_max);
-        let written = world.net.write(self.peer, &self.unsaid.make_contiguous()[..len]);
-        self.unsaid.drain(..written);
+        let len = self.unsent.len().min(bytes_max);
+        let written = world.net.write(self.peer, &self.unsent.make_contiguous()[..len]);
+        self.unsent.drain(..written);
     }
 
     fn read(&mut self, world: &mut World<Server>, bytes_max: usize) {
@@ -200,8 +204,8 @@ impl Client {
 }
 
 /// Up to 63 of the input bytes.
-fn some(dice: &mut Dice) -> Vec<u8> {
-    (0..dice.number(64)).map(|_| dice.number(256) as u8).collect()
+fn some(choices: &mut Choices) -> Vec<u8> {
+    (0..choices.number(64)).map(|_| choices.number(256) as u8).collect()
 }
 
 fn request(target: &str) -> Vec<u8> {

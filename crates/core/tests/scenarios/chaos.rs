@@ -38,7 +38,7 @@ fn step(world: &mut World<Server>, clients: &mut Vec<Client>) {
     if clients.len() < 12 && world.rng.u8(0..4) == 0 {
         let mut client = Client::new(world);
         if world.rng.bool() {
-            client.say_bytes(&handshake("/ws"));
+            client.send_bytes(&handshake("/ws"));
         }
         clients.push(client);
     }
@@ -56,7 +56,7 @@ fn step(world: &mut World<Server>, clients: &mut Vec<Client>) {
         3 => world.net.vanish(clients.swap_remove(at).peer),
         4..10 => {
             let bytes = something(world);
-            clients[at].say_bytes(&bytes);
+            clients[at].send_bytes(&bytes);
         }
         10..18 => clients[at].read(world),
         _ => clients[at].write(world),

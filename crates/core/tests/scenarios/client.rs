@@ -12,7 +12,7 @@ use crate::world::{Peer, Read, World};
 pub(crate) struct Client {
     pub(crate) peer: Peer,
     /// Bytes that are not yet written.
-    unsaid: VecDeque<u8>,
+    unsent: VecDeque<u8>,
     /// The responses that it expects.
     pub(crate) expected: Vec<u8>,
     /// The bytes that it has read.
@@ -31,7 +31,7 @@ impl Client {
     pub(crate) fn of(peer: Peer) -> Self {
         Client {
             peer,
-            unsaid: VecDeque::new(),
+            unsent: VecDeque::new(),
             expected: Vec::new(),
             heard: Vec::new(),
             checked: Cell::new(0),
@@ -40,25 +40,25 @@ impl Client {
     }
 
     /// Queues bytes for writing in later steps.
-    pub(crate) fn say(&mut self, frame: &[u8]) {
+    pub(crate) fn send(&mut self, frame: &[u8]) {
         self.expected.extend(answer(frame));
-        self.say_bytes(frame);
+        self.send_bytes(frame);
     }
 
-    pub(crate) fn say_bytes(&mut self, bytes: &[u8]) {
-        self.unsaid.extend(bytes);
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.unsent.extend(bytes);
     }
 
     /// Writes a piece of random size.
     pub(crate) fn write<P: Drained + 'static>(&mut self, world: &mut World<P>) {
-        let unsaid = self.unsaid.make_contiguous();
+        let unsent = self.unsent.make_contiguous();
         let len = match world.rng.u8(0..3) {
-            0 => world.rng.usize(0..=unsaid.len().min(5)),
-            1 => world.rng.usize(0..=unsaid.len()),
-            _ => unsaid.len(),
+            0 => world.rng.usize(0..=unsent.len().min(5)),
+            1 => world.rng.usize(0..=unsent.len()),
+            _ => unsent.len(),
         };
-        let written = world.net.write(self.peer, &unsaid[..len]);
-        self.unsaid.drain(..written);
+        let written = world.net.write(self.peer, &unsent[..len]);
+        self.unsent.drain(..written);
     }
 
     /// Reads a piece of random size.
@@ -82,7 +82,7 @@ impl Client {
 
     /// Whether all bytes are written.
     pub(crate) fn has_spoken(&self) -> bool {
-        self.unsaid.is_empty()
+        self.unsent.is_empty()
     }
 
     /// Whether all bytes are written and answered. Panics if a response is wrong.

@@ -15,9 +15,9 @@ use crate::world::{Read, Setup, World, everywhere, everywhere_plain, simulated};
 fn a_close_sends_what_is_queued_first() {
     everywhere(&Setup::default(), Echo::default, |world| {
         let mut client = Client::new(world);
-        client.say(&large(world.rng.u32(0..150_000)));
-        client.say(&frame(Ask::Close, b""));
-        client.say_bytes(&some_echo(&mut world.rng, 2000));
+        client.send(&large(world.rng.u32(0..150_000)));
+        client.send(&frame(Ask::Close, b""));
+        client.send_bytes(&some_echo(&mut world.rng, 2000));
         world.until("the end", |world| {
             client.step(world);
             client.end.is_some()
@@ -37,7 +37,7 @@ fn a_close_sends_what_is_queued_first() {
 fn a_close_while_the_peer_half_closes_loses_nothing() {
     everywhere_plain(&Setup { seeds: 200, ..Setup::default() }, Echo::default, |world| {
         let mut client = Client::new(world);
-        client.say(&large(world.rng.u32(20_000..60_000)));
+        client.send(&large(world.rng.u32(20_000..60_000)));
         world.until("it is said", |world| {
             client.write(world);
             client.has_spoken()
@@ -70,9 +70,9 @@ fn a_peer_that_does_not_close_is_given_up() {
     everywhere(&Setup { shard, ..Setup::default() }, Echo::default, |world| {
         let mut deaf = Client::new(world);
         let mut idle = Client::new(world);
-        deaf.say(&large(60_000));
+        deaf.send(&large(60_000));
         for client in [&mut deaf, &mut idle] {
-            client.say(&frame(Ask::Close, b""));
+            client.send(&frame(Ask::Close, b""));
         }
         world.until("both are asked for", |world| {
             deaf.write(world);
@@ -94,8 +94,8 @@ fn last_bytes_outlast_a_standstill() {
     let linger = shard.linger;
     simulated(&Setup { shard, socket_bytes: 1000, ..Setup::default() }, Echo::default, |world| {
         let mut client = [Client::new(world)];
-        client[0].say(&large(20_000));
-        client[0].say(&frame(Ask::Close, b""));
+        client[0].send(&large(20_000));
+        client[0].send(&frame(Ask::Close, b""));
         world.until("it is closing", |world| {
             client[0].write(world);
             client[0].has_spoken() && world.shard.counters().bytes_out.get() > 0
@@ -116,8 +116,8 @@ fn an_abort_is_now() {
     everywhere(&Setup::default(), Echo::default, |world| {
         let mut clients: Vec<Client> = (0..4).map(|_| Client::new(world)).collect();
         for client in &mut clients {
-            client.say(&large(100_000));
-            client.say(&frame(Ask::Abort, b""));
+            client.send(&large(100_000));
+            client.send(&frame(Ask::Abort, b""));
         }
         until_ended(world, &mut clients);
         clients.iter().for_each(Client::check);
@@ -133,8 +133,8 @@ fn a_reset_ends_one_connection() {
     everywhere(&Setup::default(), Echo::default, |world| {
         let mut good = [Client::new(world), Client::new(world)];
         let mut bad = Client::new(world);
-        bad.say(&large(300_000));
-        good.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 500)));
+        bad.send(&large(300_000));
+        good.iter_mut().for_each(|client| client.send(&some_echo(&mut world.rng, 500)));
         for _ in 0..world.rng.usize(0..20) {
             bad.step(world);
             good.iter_mut().for_each(|client| client.step(world));
@@ -142,7 +142,7 @@ fn a_reset_ends_one_connection() {
         }
         world.net.reset(bad.peer);
         until_answered(world, &mut good);
-        good.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 500)));
+        good.iter_mut().for_each(|client| client.send(&some_echo(&mut world.rng, 500)));
         until_answered(world, &mut good);
         world.until("it is noticed", |world| !world.protocol().closed.is_empty());
         let closed: Vec<CloseReason> = world.protocol().closed.values().copied().collect();
@@ -180,7 +180,7 @@ fn who_stays_is_heard_while_a_crowd_leaves() {
                 _ => world.net.close(client.peer),
             }
         }
-        stays.say(&frame(Ask::Echo, b"still here"));
+        stays.send(&frame(Ask::Echo, b"still here"));
         while !stays.is_answered() {
             stays.step(world);
             world.turn();
@@ -211,11 +211,11 @@ fn anything(world: &mut World<Echo>, clients: &mut Vec<Client>, seen: &mut Vec<C
     let at = world.rng.usize(0..clients.len());
     let client = &mut clients[at];
     match world.rng.u8(0..40) {
-        0 => client.say_bytes(&frame(Ask::Close, b"")),
-        1 => client.say_bytes(&frame(Ask::Abort, b"")),
-        2 => client.say_bytes(&large(world.rng.u32(0..300_000))),
-        3 => client.say_bytes(&frame(Ask::Push, &[b'y'; 3000])),
-        4..12 => client.say_bytes(&some_echo(&mut world.rng, 3000)),
+        0 => client.send_bytes(&frame(Ask::Close, b"")),
+        1 => client.send_bytes(&frame(Ask::Abort, b"")),
+        2 => client.send_bytes(&large(world.rng.u32(0..300_000))),
+        3 => client.send_bytes(&frame(Ask::Push, &[b'y'; 3000])),
+        4..12 => client.send_bytes(&some_echo(&mut world.rng, 3000)),
         12 => world.net.half_close(client.peer),
         13 => world.net.vanish(client.peer),
         14 => {
@@ -254,7 +254,7 @@ fn broken_connections_end() {
     let faults = Faults { broken: 5, ..Faults::hidden() };
     simulated(&Setup { faults, ..Setup::default() }, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..10).map(|_| Client::new(world)).collect();
-        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 3000)));
+        clients.iter_mut().for_each(|client| client.send(&some_echo(&mut world.rng, 3000)));
         world.until("everybody is answered or gone", |world| {
             clients.iter_mut().for_each(|client| client.step(world));
             clients.iter().all(|client| client.end.is_some() || client.is_answered())
@@ -280,7 +280,7 @@ fn failed_shutdowns_are_tried_again_later() {
         Echo::default,
         |world| {
             let mut clients: Vec<Client> = (0..8).map(|_| Client::new(world)).collect();
-            clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 10)));
+            clients.iter_mut().for_each(|client| client.send(&some_echo(&mut world.rng, 10)));
             until_answered(world, &mut clients);
             world.sim.as_ref().expect("simulated").set_faults(faults);
             let open: Vec<ConnId> = world.protocol().open.iter().copied().collect();

@@ -15,8 +15,8 @@ fn everybody_leaves_with_all_answers() {
     everywhere_plain(&Setup::default(), Echo::default, |world| {
         let mut clients: Vec<Client> = (0..20).map(|_| Client::new(world)).collect();
         for client in &mut clients {
-            client.say(&some_echo(&mut world.rng, 100));
-            client.say(&large(world.rng.u32(0..20_000)));
+            client.send(&some_echo(&mut world.rng, 100));
+            client.send(&large(world.rng.u32(0..20_000)));
         }
         world.until("everything is answered", |world| {
             clients.iter_mut().for_each(|client| client.write(world));
@@ -44,7 +44,7 @@ fn nobody_stays_who_came_late() {
     let setup = Setup { seeds: 200, ..Setup::default() };
     everywhere(&setup, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..3).map(|_| Client::new(world)).collect();
-        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 10)));
+        clients.iter_mut().for_each(|client| client.send(&some_echo(&mut world.rng, 10)));
         until_answered(world, &mut clients);
         // These connections wait for their accept, or are being accepted.
         clients.extend((0..3).map(|_| Client::new(world)));
@@ -107,7 +107,7 @@ fn a_drain_takes_its_time_and_no_more() {
 fn a_stop_closes_everything() {
     everywhere(&Setup::default(), Echo::default, |world| {
         let mut clients: Vec<Client> = (0..10).map(|_| Client::new(world)).collect();
-        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 100)));
+        clients.iter_mut().for_each(|client| client.send(&some_echo(&mut world.rng, 100)));
         until_answered(world, &mut clients);
         world.post(Mail::Push(Bytes::from_static(b"bye")));
         world.post(Mail::Stop);

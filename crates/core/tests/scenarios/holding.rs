@@ -34,7 +34,7 @@ fn mail(world: &World<Server>, mail: &'static [u8]) {
 /// A WebSocket whose handshake the application has accepted.
 fn open(world: &mut World<Server>) -> Client {
     let mut client = Client::new(world);
-    client.say_bytes(&handshake("/ws"));
+    client.send_bytes(&handshake("/ws"));
     let asked = world.protocol().inner.handler().requests;
     world.until("it is asked for", |world| {
         client.step(world);
@@ -68,15 +68,15 @@ fn what_was_held_is_answered_in_order() {
     everywhere(&setup(), serve_patiently(Holding::Some), |world| {
         let mut client = Client::new(world);
         let requests = world.rng.usize(3..12);
-        (0..requests).for_each(|length| client.say_bytes(&get(length)));
-        client.say_bytes(&handshake("/ws"));
+        (0..requests).for_each(|length| client.send_bytes(&get(length)));
+        client.send_bytes(&handshake("/ws"));
         let payloads: Vec<_> =
             (0..world.rng.usize(6..20)).map(|length| body(length * 100)).collect();
         for payload in &payloads {
             let (one, other) = payload.split_at(payload.len() / 2);
-            client.say_bytes(&fragmented(&[one, other]));
+            client.send_bytes(&fragmented(&[one, other]));
         }
-        client.say_bytes(&control(Control::Ping, b"last"));
+        client.send_bytes(&control(Control::Ping, b"last"));
         world.until("everything is said", |world| {
             client.step(world);
             client.has_spoken()
@@ -101,7 +101,7 @@ fn a_held_connection_is_not_read() {
     everywhere(&setup, serve_patiently(Holding::All), |world| {
         let mut client = Client::new(world);
         const REQUESTS: usize = 500;
-        (0..REQUESTS).for_each(|_| client.say_bytes(&get(1)));
+        (0..REQUESTS).for_each(|_| client.send_bytes(&get(1)));
         world.until("the first is held", |world| {
             client.write(world);
             world.protocol().inner.handler().requests == 1
@@ -132,7 +132,7 @@ fn holding_and_congestion_compose() {
     everywhere(&Setup { seeds: 20, ..setup() }, serve_patiently(Holding::All), |world| {
         let mut client = open(world);
         const LEN: usize = 90_000;
-        (0..3).for_each(|_| client.say_bytes(&binary(&body(LEN))));
+        (0..3).for_each(|_| client.send_bytes(&binary(&body(LEN))));
         world.until("the first is echoed", |world| {
             client.write(world);
             messages(world) == 1
@@ -168,9 +168,9 @@ fn holding_and_congestion_compose() {
 fn time_that_is_held_is_not_the_peers() {
     simulated(&setup(), serve(Holding::All), |world| {
         let mut asking = Client::new(world);
-        asking.say_bytes(&get(10));
+        asking.send_bytes(&get(10));
         let mut socket = open(world);
-        socket.say_bytes(&fragmented(&[b"one", b"two"])[..10]);
+        socket.send_bytes(&fragmented(&[b"one", b"two"])[..10]);
         world.until("both are heard", |world| {
             asking.write(world);
             socket.write(world);
@@ -181,11 +181,11 @@ fn time_that_is_held_is_not_the_peers() {
         world.pass(span);
         mail(world, HOLD);
         world.turn();
-        socket.say_bytes(&fragmented(&[b"one", b"two"])[10..]);
+        socket.send_bytes(&fragmented(&[b"one", b"two"])[10..]);
         for _ in 0..world.rng.usize(1..40) {
             socket.step(world);
             if understand(&socket.heard).pings > 0 {
-                socket.say_bytes(&control(Control::Pong, b""));
+                socket.send_bytes(&control(Control::Pong, b""));
             }
             world.pass(Duration::from_secs(1));
         }
@@ -207,7 +207,7 @@ fn a_hold_at_any_moment_loses_nothing() {
     everywhere(&setup, serve_patiently(Holding::Never), |world| {
         let mut client = open(world);
         let payloads: Vec<_> = (0..30).map(|length| body(length * 50)).collect();
-        payloads.iter().for_each(|payload| client.say_bytes(&binary(payload)));
+        payloads.iter().for_each(|payload| client.send_bytes(&binary(payload)));
         let toss = |world: &mut World<Server>| match world.rng.u8(0..6) {
             0 => mail(world, HOLD),
             1 => mail(world, RELEASE),
@@ -260,7 +260,7 @@ fn a_pong_that_waited_is_heard() {
 fn held_clients_take_their_answers() {
     simulated(&Setup { seeds: 8, ..setup() }, serve(Holding::Some), |world| {
         let mut client = Client::new(world);
-        [30_000, 30_000, 1].iter().for_each(|&length| client.say_bytes(&get(length)));
+        [30_000, 30_000, 1].iter().for_each(|&length| client.send_bytes(&get(length)));
         world.until("it is said", |world| {
             client.write(world);
             client.has_spoken()
@@ -276,8 +276,8 @@ fn a_drain_ends_held_connections() {
     everywhere(&setup(), serve_patiently(Holding::All), |world| {
         let mut socket = open(world);
         let mut asking = Client::new(world);
-        asking.say_bytes(&get(10));
-        asking.say_bytes(&get(20));
+        asking.send_bytes(&get(10));
+        asking.send_bytes(&get(20));
         world.until("the first is held", |world| {
             asking.write(world);
             asking.has_spoken() && world.protocol().inner.handler().requests == 2
@@ -311,8 +311,8 @@ fn held_peers_may_go() {
     everywhere(&setup(), serve_patiently(Holding::All), |world| {
         let mut sockets = [open(world), open(world), open(world)];
         for socket in &mut sockets {
-            socket.say_bytes(&binary(b"held"));
-            socket.say_bytes(&binary(b"and more"));
+            socket.send_bytes(&binary(b"held"));
+            socket.send_bytes(&binary(b"and more"));
         }
         world.until("all are held", |world| {
             sockets.iter_mut().for_each(|socket| socket.write(world));

@@ -31,8 +31,8 @@ fn requests_are_answered_on_one_connection() {
         for _ in 0..world.rng.usize(1..8) {
             let length = world.rng.usize(0..5000);
             match world.rng.bool() {
-                true => client.say_bytes(&get(length)),
-                false => client.say_bytes(&post(&body(length))),
+                true => client.send_bytes(&get(length)),
+                false => client.send_bytes(&post(&body(length))),
             }
             expected.push((200, body(length).to_vec()));
             if world.rng.bool() {
@@ -52,7 +52,7 @@ fn pipelining_without_reading_is_bounded() {
     const LENGTH: usize = 5000;
     everywhere(&Setup { seeds: 4, ..setup() }, serve_patiently, |world| {
         let mut client = Client::new(world);
-        (0..REQUESTS).for_each(|_| client.say_bytes(&get(LENGTH)));
+        (0..REQUESTS).for_each(|_| client.send_bytes(&get(LENGTH)));
         let mut most = 0;
         let mut answered = 0;
         for turn in 0.. {
@@ -85,7 +85,7 @@ fn expect_100_continue() {
             let mut client = Client::new(world);
             let body = body(world.rng.usize(1..3000));
             let length = body.len();
-            client.say_bytes(
+            client.send_bytes(
                 format!(
                     "POST / HTTP/1.1\r\nHost: m\r\nExpect: 100-continue\r\n\
                      Content-Length: {length}\r\n\r\n"
@@ -93,7 +93,7 @@ fn expect_100_continue() {
                 .as_bytes(),
             );
             assert_eq!(responses(world, &mut client, 1), [(100, Vec::new())]);
-            client.say_bytes(&body);
+            client.send_bytes(&body);
             let responses = responses(world, &mut client, 2);
             assert_eq!(responses[1], (200, body.to_vec()));
         }
@@ -113,8 +113,8 @@ fn bad_requests_are_refused_and_closed() {
         ];
         for (request, expected) in cases {
             let mut client = Client::new(world);
-            client.say_bytes(request);
-            client.say_bytes(&get(10));
+            client.send_bytes(request);
+            client.send_bytes(&get(10));
             world.until("it is over", |world| {
                 client.step(world);
                 client.end.is_some()
@@ -142,7 +142,7 @@ fn connection_close_is_obeyed() {
         ];
         for request in requests {
             let mut client = Client::new(world);
-            client.say_bytes(request.as_bytes());
+            client.send_bytes(request.as_bytes());
             world.until("it is over", |world| {
                 client.step(world);
                 client.end.is_some()
@@ -205,7 +205,7 @@ fn nothing_puts_a_deadline_off() {
             let mut client = Client::new(world);
             world.until("it is open", |world| world.shard.counters().open.get() == 1);
             if answered {
-                client.say_bytes(&get(10));
+                client.send_bytes(&get(10));
                 responses(world, &mut client, 1);
             }
             let started = world.net.now();
@@ -236,8 +236,8 @@ fn a_half_sent_request_keeps_its_deadline() {
     let setup = Setup { socket_bytes: 1000, seeds: 8, ..setup() };
     simulated(&setup, serve, |world| {
         let mut client = Client::new(world);
-        client.say_bytes(&get(5000));
-        client.say_bytes(&get(10)[..20]);
+        client.send_bytes(&get(5000));
+        client.send_bytes(&get(10)[..20]);
         world.until("half of it has arrived", |world| {
             client.write(world);
             client.has_spoken() && world.shard.held().tails == 1
@@ -273,7 +273,7 @@ fn bodies_have_a_least_speed() {
         simulated(&Setup { seeds: 8, ..setup() }, serve, |world| {
             let mut client = Client::new(world);
             for piece in post(&body(BYTES)).chunks(per_second / 4) {
-                client.say_bytes(piece);
+                client.send_bytes(piece);
                 world.until("it is said", |world| {
                     client.step(world);
                     client.has_spoken() || client.end.is_some()
@@ -292,12 +292,12 @@ fn a_standstill_is_nobodys_slowness() {
     simulated(&setup(), serve, |world| {
         let mut client = Client::new(world);
         let request = get(10);
-        client.say_bytes(&request[..20]);
+        client.send_bytes(&request[..20]);
         world.until("half of it has arrived", |world| {
             client.write(world);
             world.shard.held().tails == 1 && client.has_spoken()
         });
-        client.say_bytes(&request[20..]);
+        client.send_bytes(&request[20..]);
         while !client.has_spoken() {
             client.write(world);
         }
@@ -313,7 +313,7 @@ fn idle_connections_are_closed() {
     simulated(&setup(), serve, |world| {
         let mut client = Client::new(world);
         for count in 1..=3 {
-            client.say_bytes(&get(10));
+            client.send_bytes(&get(10));
             responses(world, &mut client, count);
             world.pass(limits().http_idle_timeout - Duration::from_millis(500));
             client.read(world);
@@ -334,7 +334,7 @@ fn idle_connections_are_closed() {
 fn whoever_never_reads_is_given_up() {
     simulated(&setup(), serve, |world| {
         let mut client = Client::new(world);
-        (0..200).for_each(|_| client.say_bytes(&get(5000)));
+        (0..200).for_each(|_| client.send_bytes(&get(5000)));
         world.until("it is paused", |world| {
             client.write(world);
             world.shard.counters().paused.get() > 0
@@ -350,7 +350,7 @@ fn a_slow_download_is_not_idle() {
     const LENGTH: usize = 60_000;
     simulated(&setup(), serve, |world| {
         let mut client = Client::new(world);
-        client.say_bytes(&get(LENGTH));
+        client.send_bytes(&get(LENGTH));
         world.until("it is asked", |world| {
             client.write(world);
             world.shard.outbox().live() > 0 && world.shard.held().bytes > 0
@@ -373,7 +373,7 @@ fn a_slow_download_is_not_lingering() {
     simulated(&setup(), serve, |world| {
         let mut client = Client::new(world);
         let close = "GET /n?length=60000 HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n";
-        client.say_bytes(close.as_bytes());
+        client.send_bytes(close.as_bytes());
         world.until("it is asked", |world| {
             client.write(world);
             world.shard.held().bytes > 0
@@ -397,7 +397,7 @@ fn large_answers_keep_their_order() {
     everywhere(&Setup { shard, seeds: 20, ..setup() }, serve_patiently, |world| {
         let mut client = Client::new(world);
         let lengths = [100, 300, 40_000, 1, 16_384, 16_383, 50_000, 7];
-        lengths.iter().for_each(|&length| client.say_bytes(&get(length)));
+        lengths.iter().for_each(|&length| client.send_bytes(&get(length)));
         let expected: Vec<_> = lengths.iter().map(|&length| (200, body(length).to_vec())).collect();
         assert_eq!(responses(world, &mut client, lengths.len()), expected);
         assert!(world.protocol().closed.is_empty(), "it is kept alive");
@@ -409,11 +409,11 @@ fn large_answers_keep_their_order() {
 fn a_drain_answers_what_is_arriving() {
     everywhere_plain(&setup(), serve_patiently, |world| {
         let (mut idle, mut asking) = (Client::new(world), Client::new(world));
-        idle.say_bytes(&get(5));
+        idle.send_bytes(&get(5));
         responses(world, &mut idle, 1);
         let request = post(b"the rest comes later");
         let half = world.rng.usize(1..request.len());
-        asking.say_bytes(&request[..half]);
+        asking.send_bytes(&request[..half]);
         world.until("half of it has arrived", |world| {
             asking.write(world);
             let arrived = world.shard.counters().bytes_in.get() as usize;
@@ -424,7 +424,7 @@ fn a_drain_answers_what_is_arriving() {
             idle.read(world);
             idle.end.is_some()
         });
-        asking.say_bytes(&request[half..]);
+        asking.send_bytes(&request[half..]);
         world.until("the other one is, too", |world| {
             asking.step(world);
             asking.end.is_some()
@@ -443,13 +443,13 @@ fn a_drain_answers_what_is_arriving() {
 fn a_drain_answers_who_has_just_come() {
     everywhere(&setup(), serve_patiently, |world| {
         let mut clients: Vec<Client> = (0..3).map(|_| Client::new(world)).collect();
-        clients[0].say_bytes(&get(5));
+        clients[0].send_bytes(&get(5));
         responses(world, &mut clients[0], 1);
         world.until("all are there", |world| world.shard.counters().open.get() == 3);
         world.post(ServeMail::Drain(Duration::ZERO));
         until_ended(world, &mut clients[..1]);
-        clients[1].say_bytes(&get(7));
-        clients[2].say_bytes(&handshake("/ws"));
+        clients[1].send_bytes(&get(7));
+        clients[2].send_bytes(&handshake("/ws"));
         until_ended(world, &mut clients);
         assert!(clients.iter().all(|client| client.end == Some(Read::End)));
         let answers = [1, 2].map(|at| understand(&clients[at].heard).responses);

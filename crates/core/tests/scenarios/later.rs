@@ -13,7 +13,7 @@ use crate::world::{Read, Setup, World, everywhere, everywhere_plain, simulated};
 fn ask(world: &mut World<Server>, path: &str) -> Client {
     let before = world.protocol().inner.handler().later.len();
     let mut client = Client::new(world);
-    client.say_bytes(format!("GET {path} HTTP/1.1\r\nHost: m\r\n\r\n").as_bytes());
+    client.send_bytes(format!("GET {path} HTTP/1.1\r\nHost: m\r\n\r\n").as_bytes());
     world.until("it is heard", |world| {
         client.step(world);
         world.protocol().inner.handler().later.len() > before
@@ -25,7 +25,7 @@ fn bodies(client: &Client) -> Vec<Vec<u8>> {
     understand(&client.heard).responses.into_iter().map(|(_, body)| body).collect()
 }
 
-fn hear(world: &mut World<Server>, client: &mut Client, expected: &[&[u8]]) {
+fn receive(world: &mut World<Server>, client: &mut Client, expected: &[&[u8]]) {
     world.until("it is answered", |world| {
         client.step(world);
         bodies(client).len() >= expected.len()
@@ -45,9 +45,9 @@ fn the_answer_comes_later() {
         }
         assert!(client.heard.is_empty(), "nobody has answered");
         world.post(ServeMail::App(late.clone()));
-        hear(world, &mut client, &[&late]);
-        client.say_bytes(&get(10));
-        hear(world, &mut client, &[&late, &body(10)]);
+        receive(world, &mut client, &[&late]);
+        client.send_bytes(&get(10));
+        receive(world, &mut client, &[&late, &body(10)]);
         assert!(world.protocol().closed.is_empty(), "it is kept alive");
         assert_eq!(world.protocol().inner.handler().closed, [CloseReason::Finished]);
     });
@@ -60,7 +60,7 @@ fn asking_before_the_answer_ends_the_connection() {
     everywhere_plain(&setup(), serve_patiently, |world| {
         let mut client = ask(world, "/later");
         let received = world.shard.counters().bytes_in.get();
-        client.say_bytes(&get(10));
+        client.send_bytes(&get(10));
         world.until("it is heard", |world| {
             client.step(world);
             world.shard.counters().bytes_in.get() == received + get(10).len() as u64
@@ -82,7 +82,7 @@ fn a_stream_goes_on_until_the_client_goes() {
         let mut client = ask(world, "/never");
         for count in 1..=5 {
             world.post(ServeMail::App(Bytes::from_static(b"piece")));
-            hear(world, &mut client, &vec![b"piece".as_slice(); count]);
+            receive(world, &mut client, &vec![b"piece".as_slice(); count]);
             world.until("it is told", |world| world.protocol().inner.handler().drained >= count);
         }
         world.net.close(client.peer);
@@ -104,7 +104,7 @@ fn waiting_is_not_being_idle() {
         assert!((4..=6).contains(&waited), "asked {waited} times");
         assert!(world.protocol().closed.is_empty());
         world.post(ServeMail::App(Bytes::from_static(b"late")));
-        hear(world, &mut client, &[b"late"]);
+        receive(world, &mut client, &[b"late"]);
         world.pass(limits().http_idle_timeout + Duration::from_secs(2));
         assert_eq!(world.protocol().closed_for(CloseReason::IdleTimeout), 1);
     });
@@ -179,7 +179,7 @@ fn nothing_waits_in_a_drain() {
         world.until("it has come", |world| world.shard.counters().open.get() == 2);
         world.post(ServeMail::Drain(Duration::ZERO));
         until_ended(world, std::slice::from_mut(&mut told));
-        late.say_bytes(b"GET /later HTTP/1.1\r\nHost: m\r\n\r\n");
+        late.send_bytes(b"GET /later HTTP/1.1\r\nHost: m\r\n\r\n");
         until_ended(world, std::slice::from_mut(&mut late));
         assert_eq!((bodies(&late), late.end), (vec![b"drained".to_vec()], Some(Read::End)));
     });
@@ -188,7 +188,7 @@ fn nothing_waits_in_a_drain() {
 /// A client that has had a response and is idle.
 fn open_and_idle(world: &mut World<Server>) -> Client {
     let mut client = Client::new(world);
-    client.say_bytes(&get(10));
-    hear(world, &mut client, &[&body(10)]);
+    client.send_bytes(&get(10));
+    receive(world, &mut client, &[&body(10)]);
     client
 }

@@ -32,5 +32,5 @@ mod vanished;
 mod waking;
 mod websocket;
 
-#[path = "../../../../fuzz/src/dice.rs"]
-mod dice;
+#[path = "../../../../fuzz/src/choices.rs"]
+mod choices;

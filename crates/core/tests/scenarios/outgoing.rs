@@ -28,7 +28,7 @@ fn a_connection_is_made_and_serves() {
             clients.extend(world.net.accept().map(Client::of));
             clients.len() == 5 && world.shard.counters().connected.get() == 5
         });
-        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 1000)));
+        clients.iter_mut().for_each(|client| client.send(&some_echo(&mut world.rng, 1000)));
         until_answered(world, &mut clients);
     });
 }

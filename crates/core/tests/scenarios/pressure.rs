@@ -13,14 +13,14 @@ fn a_peer_that_does_not_read_is_not_read() {
     everywhere(&Setup { seeds: 4, ..Setup::default() }, Echo::default, |world| {
         let mut client = Client::new(world);
         let mut other = Client::new(world);
-        (0..150).for_each(|_| client.say(&large(60_000)));
+        (0..150).for_each(|_| client.send(&large(60_000)));
         let mut most = 0;
         world.until("it is paused", |world| {
             client.write(world);
             most = most.max(world.shard.held().bytes);
             world.shard.counters().paused.get() > 0
         });
-        other.say(&some_echo(&mut world.rng, 500));
+        other.send(&some_echo(&mut world.rng, 500));
         until_answered(world, std::slice::from_mut(&mut other));
         for _ in 0..100 {
             client.write(world);
@@ -48,7 +48,7 @@ fn a_slow_consumer_is_closed_and_others_are_not() {
         world.until("it is closed", |world| {
             // The next push follows when all readers have received the last.
             if hearers.iter().all(|hearer| hearer.heard.len() == pushed) && speaker.has_spoken() {
-                speaker.say(&frame(Ask::Push, &piece));
+                speaker.send(&frame(Ask::Push, &piece));
                 pushed += piece.len();
             }
             speaker.write(world);
@@ -73,13 +73,13 @@ fn a_vanished_peer_holds_up_nobody() {
     everywhere(&Setup::default(), Echo::default, |world| {
         let mut gone = Client::new(world);
         let mut here = Client::new(world);
-        gone.say(&large(60_000));
+        gone.send(&large(60_000));
         gone.write(world);
         for _ in 0..world.rng.usize(0..6) {
             world.turn();
         }
         world.net.vanish(gone.peer);
-        here.say(&some_echo(&mut world.rng, 2000));
+        here.send(&some_echo(&mut world.rng, 2000));
         until_answered(world, std::slice::from_mut(&mut here));
     });
 }

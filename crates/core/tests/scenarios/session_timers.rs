@@ -13,14 +13,14 @@ use crate::world::{Setup, World, everywhere, simulated};
 
 fn open(world: &mut World<Server>) -> Client {
     let mut client = Client::new(world);
-    client.say_bytes(&handshake("/ws"));
+    client.send_bytes(&handshake("/ws"));
     until(world, &mut client, "the handshake", |heard| !heard.responses.is_empty());
     client
 }
 
-fn say(world: &mut World<Server>, client: &mut Client, message: &str) {
+fn send(world: &mut World<Server>, client: &mut Client, message: &str) {
     let before = world.protocol().inner.handler().messages;
-    client.say_bytes(&text(message));
+    client.send_bytes(&text(message));
     world.until("it is heard", |world| {
         client.step(world);
         world.protocol().inner.handler().messages > before
@@ -34,7 +34,7 @@ fn a_timer_runs_out_once() {
         let mut clients: Vec<Client> = (0..5).map(|_| open(world)).collect();
         for client in &mut clients {
             let span = world.rng.u32(0..60);
-            say(world, client, &format!("timer={span}"));
+            send(world, client, &format!("timer={span}"));
         }
         for client in &mut clients {
             until(world, client, "time is up", |heard| !heard.messages.is_empty());
@@ -54,16 +54,16 @@ fn timers_are_replaced_and_cleared() {
     let quiet = Setup { faults: Faults::none(), seeds: 20, ..setup() };
     simulated(&quiet, serve, |world| {
         let mut replaced = open(world);
-        say(world, &mut replaced, "timer=2000");
-        say(world, &mut replaced, "timer=500");
+        send(world, &mut replaced, "timer=2000");
+        send(world, &mut replaced, "timer=500");
         let mut cleared = open(world);
-        say(world, &mut cleared, "timer=300");
-        say(world, &mut cleared, "timer=");
+        send(world, &mut cleared, "timer=300");
+        send(world, &mut cleared, "timer=");
         let mut endless = open(world);
-        say(world, &mut endless, &format!("timer={}", u64::MAX));
+        send(world, &mut endless, &format!("timer={}", u64::MAX));
         let mut gone = open(world);
-        say(world, &mut gone, "timer=300");
-        gone.say_bytes(&close(CloseCode::Normal));
+        send(world, &mut gone, "timer=300");
+        gone.send_bytes(&close(CloseCode::Normal));
         world.until("it is gone", |world| {
             gone.step(world);
             world.protocol().closed_for(CloseReason::Finished) == 1
@@ -88,7 +88,7 @@ fn many_timers_at_one_time() {
     simulated(&many, serve_patiently, |world| {
         let mut clients: Vec<Client> = (0..count).map(|_| open(world)).collect();
         for client in &mut clients {
-            say(world, client, "timer=1000");
+            send(world, client, "timer=1000");
         }
         world.pass(Duration::from_secs(2));
         assert_eq!(world.protocol().inner.handler().timers.len(), count);

@@ -23,7 +23,7 @@ fn every_byte_comes_back_in_order() {
                     1 => some_echo(&mut world.rng, 5000),
                     _ => some_echo(&mut world.rng, 100),
                 };
-                client.say(&frame);
+                client.send(&frame);
             }
         }
         until_answered(world, &mut clients);
@@ -37,8 +37,8 @@ fn many_connections_at_once() {
     everywhere(&setup, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..200).map(|_| Client::new(world)).collect();
         for client in &mut clients {
-            client.say(&some_echo(&mut world.rng, 300));
-            client.say(&some_echo(&mut world.rng, 300));
+            client.send(&some_echo(&mut world.rng, 300));
+            client.send(&some_echo(&mut world.rng, 300));
         }
         until_answered(world, &mut clients);
         assert_eq!(world.shard.counters().open.get(), 200);
@@ -53,7 +53,7 @@ fn more_connections_than_slots() {
     everywhere(&Setup { shard, ..Setup::default() }, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..50).map(|_| Client::new(world)).collect();
         for client in &mut clients {
-            client.say(&some_echo(&mut world.rng, 200));
+            client.send(&some_echo(&mut world.rng, 200));
         }
         world.until("everybody was served", |world| {
             for client in &mut clients {
@@ -78,13 +78,13 @@ fn few_buffers_serve_many() {
     everywhere(&setup, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..40).map(|_| Client::new(world)).collect();
         for client in &mut clients {
-            client.say(&some_echo(&mut world.rng, 1000));
+            client.send(&some_echo(&mut world.rng, 1000));
         }
         until_answered(world, &mut clients);
     });
     simulated(&Setup { buffers: 1, ..setup }, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..20).map(|_| Client::new(world)).collect();
-        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 500)));
+        clients.iter_mut().for_each(|client| client.send(&some_echo(&mut world.rng, 500)));
         until_answered(world, &mut clients);
         assert!(world.shard.counters().starved.get() > 0, "nobody had to wait");
     });
@@ -98,10 +98,10 @@ fn waiting_for_a_buffer_is_first_come_first_served() {
         let mut talkers: Vec<Client> = (0..8).map(|_| Client::new(world)).collect();
         let mut quiet = Client::new(world);
         world.until("all are open", |world| world.shard.counters().open.get() == 9);
-        quiet.say(&frame(Ask::Echo, b"me too"));
+        quiet.send(&frame(Ask::Echo, b"me too"));
         for turn in 0.. {
             for talker in &mut talkers {
-                talker.say(&frame(Ask::Echo, b"more"));
+                talker.send(&frame(Ask::Echo, b"more"));
                 talker.step(world);
             }
             quiet.step(world);
@@ -120,7 +120,7 @@ fn failed_accepts_are_tried_again() {
     let faults = Faults { accept: 70, ..Faults::hidden() };
     simulated(&Setup { faults, ..Setup::default() }, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..5).map(|_| Client::new(world)).collect();
-        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 50)));
+        clients.iter_mut().for_each(|client| client.send(&some_echo(&mut world.rng, 50)));
         until_answered(world, &mut clients);
     });
 }
@@ -133,14 +133,14 @@ fn failed_accepts_are_not_tried_again_at_once() {
     simulated(&Setup { faults: Faults::none(), ..Setup::default() }, Echo::default, |world| {
         let sim = world.sim.clone().expect("simulated");
         let mut here = [Client::new(world)];
-        here[0].say(&some_echo(&mut world.rng, 50));
+        here[0].send(&some_echo(&mut world.rng, 50));
         until_answered(world, &mut here);
         sim.set_faults(faults);
         let mut waits = [Client::new(world)];
         let (started, failed) = (world.net.now(), world.shard.counters().accept_failed.get());
         // The shard takes turns all the time.
         while world.net.now() - started < Duration::from_secs(2) {
-            here[0].say(&some_echo(&mut world.rng, 50));
+            here[0].send(&some_echo(&mut world.rng, 50));
             until_answered(world, &mut here);
             world.turn();
         }
@@ -148,7 +148,7 @@ fn failed_accepts_are_not_tried_again_at_once() {
         // The armed accepts fail together.
         assert!((10..=21 * ACCEPTS_MAX).contains(&failed), "{failed} accepts failed in 2 s");
         sim.set_faults(Faults::none());
-        waits[0].say(&some_echo(&mut world.rng, 50));
+        waits[0].send(&some_echo(&mut world.rng, 50));
         until_answered(world, &mut waits);
     });
 }
@@ -164,7 +164,7 @@ fn lost_connections_hold_nobody_up() {
     let setup = Setup { faults: Faults { accept: 0, ..faults }, ..Setup::default() };
     simulated(&setup, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..10).map(|_| Client::new(world)).collect();
-        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 50)));
+        clients.iter_mut().for_each(|client| client.send(&some_echo(&mut world.rng, 50)));
         world.until("everybody is answered or lost", |world| {
             clients.iter_mut().for_each(|client| client.step(world));
             clients.iter().all(|client| client.end.is_some() || client.is_answered())
@@ -181,8 +181,8 @@ fn answers_outlive_a_half_close() {
     everywhere(&Setup::default(), Echo::default, |world| {
         let mut clients: Vec<Client> = (0..3).map(|_| Client::new(world)).collect();
         for client in &mut clients {
-            client.say(&large(world.rng.u32(0..200_000)));
-            client.say(&some_echo(&mut world.rng, 3000));
+            client.send(&large(world.rng.u32(0..200_000)));
+            client.send(&some_echo(&mut world.rng, 3000));
         }
         world.until("everything is said", |world| {
             clients.iter_mut().for_each(|client| client.write(world));

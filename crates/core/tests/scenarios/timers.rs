@@ -24,7 +24,7 @@ fn a_timer_runs_out_and_not_early() {
     let shard = ShardConfig { tick: Duration::from_millis(5), ..setup().shard };
     everywhere(&Setup { shard, ..setup() }, Echo::default, |world| {
         let mut clients: Vec<Client> = (0..20).map(|_| Client::new(world)).collect();
-        clients.iter_mut().for_each(|client| client.say(&timer(world.rng.u16(1..20))));
+        clients.iter_mut().for_each(|client| client.send(&timer(world.rng.u16(1..20))));
         until_answered(world, &mut clients);
         let expired = &world.protocol().inner.expired;
         assert_eq!(expired.len(), 20);
@@ -43,7 +43,7 @@ fn timers_are_on_time() {
         let mut clients: Vec<Client> = Vec::new();
         for _ in 0..100 {
             let mut client = Client::new(world);
-            client.say(&timer(world.rng.u16(1..12)));
+            client.send(&timer(world.rng.u16(1..12)));
             while !client.has_spoken() {
                 client.write(world);
             }
@@ -70,7 +70,7 @@ fn the_first_after_a_long_silence_has_its_whole_time() {
             let span = Duration::from_secs(world.rng.u64(1..4000));
             world.pass(span);
             let mut client = [Client::new(world)];
-            client[0].say(&timer(10));
+            client[0].send(&timer(10));
             until_answered(world, &mut client);
             world.net.close(client[0].peer);
             world.until("it is empty", |world| world.shard.counters().open.get() == 0);

@@ -91,7 +91,7 @@ fn vanished_peers_are_given_up() {
     let give_up = Some(Duration::from_secs(1));
     real(&Setup { address: HERE, give_up, ..setup() }, serve_patiently, |world| {
         let mut stays = Client::new(world);
-        stays.say_bytes(b"GET /never HTTP/1.1\r\nHost: m\r\n\r\n");
+        stays.send_bytes(b"GET /never HTTP/1.1\r\nHost: m\r\n\r\n");
         let to = world.net.listens_at().expect("it is the kernel's");
         let stream = b"GET /never HTTP/1.1\r\nHost: m\r\n\r\n".to_vec();
         elsewhere.asks.send(vec![(to, stream), (to, handshake("/ws"))]).expect("it listens");

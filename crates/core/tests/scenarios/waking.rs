@@ -20,7 +20,7 @@ use crate::world::{PATIENCE, Setup, everywhere};
 fn mail_arrives_in_order() {
     everywhere(&Setup::default(), Echo::default, |world| {
         let mut clients: Vec<Client> = (0..5).map(|_| Client::new(world)).collect();
-        clients.iter_mut().for_each(|client| client.say(&some_echo(&mut world.rng, 10)));
+        clients.iter_mut().for_each(|client| client.send(&some_echo(&mut world.rng, 10)));
         until_answered(world, &mut clients);
         for number in 0..100 {
             let push = Bytes::from(vec![number; world.rng.usize(1..300)]);

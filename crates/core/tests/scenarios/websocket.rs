@@ -15,7 +15,7 @@ use crate::world::{PATIENCE, Read, Setup, World, everywhere, simulated};
 
 fn open(world: &mut World<Server>) -> Client {
     let mut client = Client::new(world);
-    client.say_bytes(&handshake("/ws"));
+    client.send_bytes(&handshake("/ws"));
     let understood =
         until(world, &mut client, "the handshake", |heard| !heard.responses.is_empty());
     assert_eq!(understood.responses[0].0, 101);
@@ -28,7 +28,7 @@ fn open(world: &mut World<Server>) -> Client {
 fn messages_come_back_whole_and_in_order() {
     everywhere(&Setup { seeds: 60, ..setup() }, serve_patiently, |world| {
         let mut client = Client::new(world);
-        client.say_bytes(&handshake("/ws"));
+        client.send_bytes(&handshake("/ws"));
         let (mut messages, mut pongs) = (Vec::new(), Vec::new());
         for number in 0..world.rng.usize(1..12) {
             let payload: Vec<u8> =
@@ -36,23 +36,23 @@ fn messages_come_back_whole_and_in_order() {
             match world.rng.u8(0..4) {
                 0 => {
                     let ascii: String = payload.iter().map(|&byte| char::from(byte)).collect();
-                    client.say_bytes(&text(&ascii));
+                    client.send_bytes(&text(&ascii));
                     messages.push((Kind::Text, ascii.into_bytes()));
                 }
                 1 => {
-                    client.say_bytes(&said(OpCode::Data(Data::Binary), &payload));
+                    client.send_bytes(&said(OpCode::Data(Data::Binary), &payload));
                     messages.push((Kind::Binary, payload));
                 }
                 2 => {
                     let (one, rest) = payload.split_at(world.rng.usize(0..=payload.len()));
                     let (two, three) = rest.split_at(world.rng.usize(0..=rest.len()));
-                    client.say_bytes(&fragmented(&[one, b"", two, three]));
+                    client.send_bytes(&fragmented(&[one, b"", two, three]));
                     messages.push((Kind::Binary, payload));
                 }
                 _ => {
                     let payload = [number as u8; 20];
-                    client.say_bytes(&control(Control::Ping, &payload));
-                    client.say_bytes(&control(Control::Pong, b"nobody asked"));
+                    client.send_bytes(&control(Control::Ping, &payload));
+                    client.send_bytes(&control(Control::Pong, b"nobody asked"));
                     pongs.push(payload.to_vec());
                 }
             }
@@ -73,10 +73,10 @@ fn a_ping_between_fragments_is_answered() {
         let mut client = open(world);
         let mut frames = fragmented(&[b"first", b"second"]);
         let second = frames.split_off(frames.len() - (2 + 4 + 6));
-        client.say_bytes(&frames);
-        client.say_bytes(&control(Control::Ping, b"?"));
+        client.send_bytes(&frames);
+        client.send_bytes(&control(Control::Ping, b"?"));
         until(world, &mut client, "the pong", |heard| heard.pongs == [b"?".to_vec()]);
-        client.say_bytes(&second);
+        client.send_bytes(&second);
         let heard = until(world, &mut client, "the message", |heard| !heard.messages.is_empty());
         assert_eq!(heard.messages, [(Kind::Binary, b"firstsecond".to_vec())]);
     });
@@ -87,12 +87,12 @@ fn a_ping_between_fragments_is_answered() {
 fn the_close_handshake() {
     everywhere(&setup(), serve_patiently, |world| {
         let mut ours = open(world);
-        ours.say_bytes(&text("close"));
+        ours.send_bytes(&text("close"));
         let mut theirs = open(world);
-        theirs.say_bytes(&close(CloseCode::Away));
-        theirs.say_bytes(&text("too late"));
+        theirs.send_bytes(&close(CloseCode::Away));
+        theirs.send_bytes(&text("too late"));
         let mut wordless = open(world);
-        wordless.say_bytes(&control(Control::Close, b""));
+        wordless.send_bytes(&control(Control::Close, b""));
         let expected = [Some(CloseCode::Normal), Some(CloseCode::Away), None];
         for (mut client, code) in [ours, theirs, wordless].into_iter().zip(expected) {
             let heard = until(world, &mut client, "the close", |heard| heard.close.is_some());
@@ -130,9 +130,9 @@ fn violations_have_their_codes() {
         ];
         for (number, (frame, code)) in cases.iter().enumerate() {
             let mut client = open(world);
-            client.say_bytes(&text("before"));
-            client.say_bytes(frame);
-            client.say_bytes(&text("after"));
+            client.send_bytes(&text("before"));
+            client.send_bytes(frame);
+            client.send_bytes(&text("after"));
             let heard = until(world, &mut client, "the close", |heard| heard.close.is_some());
             assert_eq!(heard.close, Some(Some(*code)), "case {number}");
             assert_eq!(heard.messages, [(Kind::Text, b"before".to_vec())], "case {number}");
@@ -149,10 +149,10 @@ fn violations_have_their_codes() {
 fn a_refused_upgrade_is_an_answer() {
     everywhere(&setup(), serve_patiently, |world| {
         let mut client = Client::new(world);
-        client.say_bytes(&handshake("/refused"));
-        client.say_bytes(&get(3));
-        client.say_bytes(&handshake("/ws"));
-        client.say_bytes(&text("now"));
+        client.send_bytes(&handshake("/refused"));
+        client.send_bytes(&get(3));
+        client.send_bytes(&handshake("/ws"));
+        client.send_bytes(&text("now"));
         let heard = until(world, &mut client, "the echo", |heard| !heard.messages.is_empty());
         let statuses: Vec<u16> = heard.responses.iter().map(|&(status, _)| status).collect();
         assert_eq!(statuses, [403, 200, 101]);
@@ -188,7 +188,7 @@ fn echoes_without_reading_are_bounded() {
     everywhere(&Setup { seeds: 6, ..setup() }, serve_patiently, |world| {
         let mut client = open(world);
         let message = "m".repeat(5000);
-        (0..300).for_each(|_| client.say_bytes(&text(&message)));
+        (0..300).for_each(|_| client.send_bytes(&text(&message)));
         let mut most = 0;
         for _ in 0..500 {
             client.write(world);
@@ -217,7 +217,7 @@ fn silent_peers_are_pinged_then_given_up() {
             (0..4).for_each(|_| client.read(world));
             let pings = understand(&client.heard).pings;
             for _ in answered..pings {
-                client.say_bytes(&control(Control::Pong, b""));
+                client.send_bytes(&control(Control::Pong, b""));
             }
             answered = pings;
             while !client.has_spoken() {
@@ -246,7 +246,7 @@ fn time_that_was_lost_is_not_taken_from_peers() {
                 understand(&client.heard).pings > 0
             });
             if answers {
-                client.say_bytes(&control(Control::Pong, b""));
+                client.send_bytes(&control(Control::Pong, b""));
             }
             while !client.has_spoken() {
                 client.write(world);
@@ -281,7 +281,7 @@ fn pings_are_spread() {
 fn vanished_peers_are_given_up() {
     simulated(&setup(), serve, |world| {
         let mut client = open(world);
-        client.say_bytes(&text(&"x".repeat(30_000)));
+        client.send_bytes(&text(&"x".repeat(30_000)));
         world.until("it is said", |world| {
             client.write(world);
             client.has_spoken()
@@ -308,7 +308,7 @@ fn a_drain_says_when_to_come_back() {
             let retry = heard.goodbye.strip_prefix("service restart, retry=");
             let retry: usize = retry.and_then(|digits| digits.parse().ok()).expect("a hint");
             told[retry] += 1;
-            client.say_bytes(&close(CloseCode::Restart));
+            client.send_bytes(&close(CloseCode::Restart));
             world.until("the end", |world| {
                 client.step(world);
                 client.end.is_some()
@@ -330,7 +330,7 @@ fn a_goodbye_fits_behind_any_message() {
     let shard = ShardConfig { max_send_bytes: 500, ..setup().shard };
     everywhere(&Setup { shard, seeds: 20, ..setup() }, serve_patiently, |world| {
         let mut client = open(world);
-        client.say_bytes(&said(OpCode::Data(Data::Binary), &body(90_000)));
+        client.send_bytes(&said(OpCode::Data(Data::Binary), &body(90_000)));
         world.until("it is echoed", |world| {
             client.write(world);
             world.protocol().inner.handler().messages == 1
@@ -356,7 +356,7 @@ fn limited(change: impl Fn(&mut ServeLimits)) -> impl Fn() -> Server {
 
 /// Sends these bytes, and returns the code of the close frame.
 fn closed_with(world: &mut World<Server>, client: &mut Client, said: &[u8]) -> Option<CloseCode> {
-    client.say_bytes(said);
+    client.send_bytes(said);
     until(world, client, "the close", |heard| heard.close.is_some()).close.flatten()
 }
 
@@ -369,8 +369,8 @@ fn fragments_are_bounded() {
         let mut whole = fragmented(&[b"1", b"", b"3", b"", b"5"]);
         // After the first frame, which has one byte of payload.
         whole.splice(7..7, control(Control::Ping, b""));
-        client.say_bytes(&whole);
-        client.say_bytes(&whole);
+        client.send_bytes(&whole);
+        client.send_bytes(&whole);
         let heard = until(world, &mut client, "both", |heard| heard.messages.len() == 2);
         assert_eq!(heard.messages[1], (Kind::Binary, b"135".to_vec()));
         let endless = fragmented(&[b"1", b"", b"", b"", b"", b"", b"7"]);
@@ -390,7 +390,7 @@ fn pings_are_bounded() {
     simulated(&setup(), serve, |world| {
         let mut client = open(world);
         for _ in 0..10 {
-            (0..5).for_each(|_| client.say_bytes(&control(Control::Ping, b"?")));
+            (0..5).for_each(|_| client.send_bytes(&control(Control::Ping, b"?")));
             world.until("they are said", |world| {
                 client.step(world);
                 client.has_spoken()
@@ -419,8 +419,8 @@ fn messages_have_a_least_speed() {
             let message = body(20_000);
             let frames = fragmented(&message.chunks(per_second).collect::<Vec<_>>());
             for frame in frames.chunks(frames.len() * per_second / message.len()) {
-                client.say_bytes(frame);
-                client.say_bytes(&control(Control::Ping, b""));
+                client.send_bytes(frame);
+                client.send_bytes(&control(Control::Ping, b""));
                 world.until("it is said", |world| {
                     client.step(world);
                     client.has_spoken() || client.end.is_some()
@@ -452,7 +452,7 @@ fn who_takes_nothing_is_closed() {
             let mut client = open(world);
             world.post(ServeMail::App(body(60_000)));
             for _ in 0..50 {
-                client.say_bytes(&control(Control::Pong, b""));
+                client.send_bytes(&control(Control::Pong, b""));
                 world.until("it is said", |world| {
                     client.write(world);
                     client.has_spoken() || !world.protocol().closed.is_empty()

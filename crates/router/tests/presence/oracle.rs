@@ -9,7 +9,7 @@ use murre_router::presence::{
     Watch,
 };
 
-use crate::world::{Dice, Known, World};
+use crate::world::{Choices, Known, World};
 
 const SLOTS: usize = 6;
 const CHANNELS: [&str; 5] = ["", "__proto__", "large", "never", "quick"];
@@ -38,7 +38,7 @@ struct Session {
 type Shown = BTreeMap<u64, (Arc<str>, Option<Meta>)>;
 
 struct Model<'b> {
-    dice: Dice<'b>,
+    choices: Choices<'b>,
     world: World,
     sessions: Vec<Session>,
     users: Vec<Arc<str>>,
@@ -48,18 +48,18 @@ struct Model<'b> {
 
 /// Runs the steps, and returns how often each kind of news was told.
 pub(crate) fn run(steps: &[u8]) -> BTreeMap<&'static str, u32> {
-    let mut dice = Dice(steps.iter());
-    let (shards, messages_max) = (1 + dice.below(4), [2, 1000][dice.below(2)]);
+    let mut choices = Choices(steps.iter());
+    let (shards, messages_max) = (1 + choices.below(4), [2, 1000][choices.below(2)]);
     let users = ["", "__proto__", "ann", &"é".repeat(127)];
     let mut model = Model {
-        dice,
+        choices,
         world: World::new(shards, messages_max, rules),
         sessions: (0..shards * SLOTS).map(|_| Session::default()).collect(),
         users: users.into_iter().map(Arc::from).collect(),
         pages: 0,
         refused: 0,
     };
-    while model.dice.has_more() {
+    while model.choices.has_more() {
         model.step();
     }
     model.check();
@@ -68,12 +68,12 @@ pub(crate) fn run(steps: &[u8]) -> BTreeMap<&'static str, u32> {
 
 impl Model<'_> {
     fn step(&mut self) {
-        let at = self.dice.below(self.sessions.len());
+        let at = self.choices.below(self.sessions.len());
         let (shard, slot) = (at / SLOTS, (at % SLOTS) as u32);
-        let channel = CHANNELS[self.dice.below(CHANNELS.len())];
+        let channel = CHANNELS[self.choices.below(CHANNELS.len())];
         let (origin, now) = (self.origin(at), self.world.now);
-        let other = self.dice.below(self.world.shards.len());
-        match self.dice.below(20) {
+        let other = self.choices.below(self.world.shards.len());
+        match self.choices.below(20) {
             0..5 => self.join(at, channel),
             5 => {
                 self.world.shards[shard].leave(channel, origin, Departure::Left, now);
@@ -90,9 +90,9 @@ impl Model<'_> {
             11 => self.resume(shard, slot),
             12 => self.world.hand_over(shard, other),
             13 => _ = self.world.arrive(shard, other, 3),
-            14 => _ = self.world.deliver(shard, self.dice.below(4)),
+            14 => _ = self.world.deliver(shard, self.choices.below(4)),
             15..17 => {
-                self.world.now += self.dice.below(120) as u64;
+                self.world.now += self.choices.below(120) as u64;
                 self.world.shards[shard].expire(self.world.now);
             }
             17 | 18 => self.world.settle(),
@@ -106,7 +106,7 @@ impl Model<'_> {
     }
 
     fn join(&mut self, at: usize, channel: &'static str) {
-        let meta = self.dice.below(4) as u8;
+        let meta = self.choices.below(4) as u8;
         let meta = (meta > 0).then(|| Meta::new(&[meta]));
         let (origin, now) = (self.origin(at), self.world.now);
         let session = &mut self.sessions[at];
@@ -128,7 +128,7 @@ impl Model<'_> {
     fn lose(&mut self, at: usize) {
         let (shard, slot) = (at / SLOTS, (at % SLOTS) as u32);
         let (origin, now) = (self.origin(at), self.world.now);
-        let user = self.dice.below(self.users.len());
+        let user = self.choices.below(self.users.len());
         let session = &mut self.sessions[at];
         for channel in session.member_of.keys() {
             self.world.shards[shard].leave(channel, origin, Departure::Lost, now);
@@ -144,7 +144,7 @@ impl Model<'_> {
 
     fn watch(&mut self, at: usize, channel: &'static str) {
         let (shard, slot) = (at / SLOTS, (at % SLOTS) as u32);
-        let watch = [Watch::Members, Watch::Counts][usize::from(self.dice.below(3) == 0)];
+        let watch = [Watch::Members, Watch::Counts][usize::from(self.choices.below(3) == 0)];
         match self.world.shards[shard].watch(slot, channel, watch, self.world.now) {
             Ok(()) => {
                 self.sessions[at].watches.insert(channel, watch);
@@ -214,7 +214,7 @@ impl Model<'_> {
     fn list(&mut self, channel: &str) -> (Shown, Count) {
         let (mut members, mut from) = (Vec::new(), 0);
         loop {
-            let limit = 1 + self.dice.below(5) as u32;
+            let limit = 1 + self.choices.below(5) as u32;
             let query = PresenceQuery { from, limit, bytes_max: 300 };
             self.world.shards[0].read(channel, query, 77, self.world.now).expect("calm");
             self.world.settle();

@@ -9,9 +9,9 @@ use murre_router::presence::{
 };
 
 /// Numbers from bytes; 0 when they have run out.
-pub(crate) struct Dice<'b>(pub(crate) std::slice::Iter<'b, u8>);
+pub(crate) struct Choices<'b>(pub(crate) std::slice::Iter<'b, u8>);
 
-impl Dice<'_> {
+impl Choices<'_> {
     pub(crate) fn has_more(&self) -> bool {
         self.0.len() > 0
     }

@@ -77,7 +77,7 @@ fn publishing() {
     let (status, published) =
         post(&server, "/api/publish", json!({"identifier": "kept:a", "data": {"n": [1, 2]}}));
     assert_eq!((status, &published["position"]["offset"]), (200, &json!(1)));
-    let heard = subscriber.hear();
+    let heard = subscriber.receive();
     assert_eq!((&heard["offset"], &heard["data"]), (&json!(1), &json!({"n": [1, 2]})));
     let all = json!({"identifiers": ["plain", "kept:a", ""], "data": "all"});
     let (status, outcomes) = post(&server, "/api/broadcast", all);
@@ -85,7 +85,8 @@ fn publishing() {
     assert_eq!(outcomes["published"][0], json!({"identifier": "plain"}));
     assert_eq!(outcomes["published"][1]["position"]["offset"], 2);
     assert_eq!(outcomes["published"][2]["error"], "bad_identifier");
-    let mut heard = [subscriber.hear(), subscriber.hear()].map(|heard| heard["identifier"].clone());
+    let mut heard =
+        [subscriber.receive(), subscriber.receive()].map(|heard| heard["identifier"].clone());
     heard.sort_by_key(Value::to_string);
     assert_eq!(heard, ["kept:a", "plain"]);
 }
@@ -131,7 +132,7 @@ fn looking_at_and_ending_connections() {
     assert_eq!((status, &info["subscriptions"], &info["user"]), (200, &json!(["a"]), &Value::Null));
     let order = json!({"connection": name});
     assert_eq!(post(&server, "/api/disconnect", order.clone()), (200, json!({"disconnected": 1})));
-    assert_eq!(subscriber.hear()["code"], "disconnected");
+    assert_eq!(subscriber.receive()["code"], "disconnected");
     let closed = subscriber.0.read().expect("a close frame");
     let tungstenite::Message::Close(Some(frame)) = closed else { panic!("{closed:?}") };
     assert_eq!(u16::from(frame.code), 4000);

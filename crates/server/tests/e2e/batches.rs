@@ -22,10 +22,10 @@ fn answered(client: &mut Client, commands: Vec<Value>) -> Vec<Value> {
         command["id"] = json!(id);
         command
     };
-    client.say(commands.into_iter().enumerate().map(with_id).collect());
+    client.send(commands.into_iter().enumerate().map(with_id).collect());
     let mut answers = Vec::new();
     while !due.is_empty() {
-        let heard = client.hear();
+        let heard = client.receive();
         if let Some(id) = heard["id"].as_u64() {
             assert!(due.remove(&id), "twice: {heard}");
             answers.push(heard);

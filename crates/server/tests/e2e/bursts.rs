@@ -31,19 +31,19 @@ fn requests_to_one_responder() {
             for asker in &mut askers {
                 scope.spawn(|| for id in 0..EACH {
                     let data = numbered(id, BYTES);
-                    asker.say(json!({"action": "request", "service": "echo", "data": data, "id": id}));
+                    asker.send(json!({"action": "request", "service": "echo", "data": data, "id": id}));
                 });
             }
             for _ in 0..ASKERS * EACH {
-                let request = responder.hear();
+                let request = responder.receive();
                 assert_eq!(request["data"][1].as_str().map(str::len), Some(BYTES));
                 let (id, data) = (&request["request"], &request["data"][0]);
-                responder.say(json!({"action": "reply", "request": id, "data": data}));
+                responder.send(json!({"action": "reply", "request": id, "data": data}));
             }
         });
         for asker in &mut askers {
             let mut answered: Vec<Value> = (0..EACH).map(|_| {
-                let answer = asker.hear();
+                let answer = asker.receive();
                 assert_eq!((&answer["type"], &answer["id"]), (&json!("response"), &answer["data"]));
                 answer["id"].clone()
             }).collect();
@@ -93,15 +93,15 @@ fn a_batch_of_long_answers() {
         let mut client = Client::of(&server);
         client.publish("disconnect:a", numbered(1, 19_000));
         let history = |id| json!({"action": "history", "identifier": "disconnect:a", "id": id});
-        client.say(Value::from((0..COMMANDS).map(history).collect::<Vec<_>>()));
+        client.send(Value::from((0..COMMANDS).map(history).collect::<Vec<_>>()));
         // A command after the batch is answered after the batch.
-        client.say(json!({"action": "ping", "id": COMMANDS}));
+        client.send(json!({"action": "ping", "id": COMMANDS}));
         for id in 0..COMMANDS {
-            let answer = client.hear();
+            let answer = client.receive();
             assert_eq!((&answer["type"], &answer["id"]), (&json!("history"), &json!(id)));
             assert_eq!(answer["publications"].as_array().map(Vec::len), Some(1));
         }
-        assert_eq!(client.hear()["id"], COMMANDS);
+        assert_eq!(client.receive()["id"], COMMANDS);
     });
 }
 
@@ -153,9 +153,9 @@ fn a_refused_publication_without_id_is_told() {
         let publish =
             json!({"action": "publish", "identifier": channel, "data": "x".repeat(60_000)});
         let heard = loop {
-            publisher.say(publish.clone());
-            publisher.say(json!({"action": "ping"}));
-            let heard = publisher.hear();
+            publisher.send(publish.clone());
+            publisher.send(json!({"action": "ping"}));
+            let heard = publisher.receive();
             if heard["type"] != "pong" {
                 break heard;
             }

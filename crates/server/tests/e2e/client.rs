@@ -28,25 +28,25 @@ impl Client {
     }
 
     /// Sends a command.
-    pub(crate) fn say(&mut self, message: Value) {
-        self.say_text(&message.to_string());
+    pub(crate) fn send(&mut self, message: Value) {
+        self.send_text(&message.to_string());
     }
 
     /// Sends a text message.
-    pub(crate) fn say_text(&mut self, message: &str) {
+    pub(crate) fn send_text(&mut self, message: &str) {
         self.0.send(Message::text(message)).expect("sent");
     }
 
     /// The next text message, which must be JSON. Pings are skipped.
-    pub(crate) fn hear(&mut self) -> Value {
+    pub(crate) fn receive(&mut self) -> Value {
         match self.0.read() {
             Ok(Message::Text(text)) => serde_json::from_str(&text).expect("JSON"),
-            Ok(Message::Ping(_)) => self.hear(),
+            Ok(Message::Ping(_)) => self.receive(),
             Ok(other) => panic!("{other:?}"),
             // The test process was stopped and continued. With a timeout, recv then fails with
             // EINTR (signal(7)).
             Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {
-                self.hear()
+                self.receive()
             }
             Err(error) => panic!("no message: {error}"),
         }
@@ -55,8 +55,8 @@ impl Client {
     /// Sends a command and returns its answer, which must be the next message.
     pub(crate) fn ask(&mut self, mut command: Value) -> Value {
         command["id"] = json!(77);
-        self.say(command);
-        let mut answer = self.hear();
+        self.send(command);
+        let mut answer = self.receive();
         assert_eq!(answer["id"].take(), json!(77), "{answer}");
         answer.as_object_mut().expect("an object").remove("id");
         answer
@@ -107,11 +107,11 @@ impl Client {
         let mut count = 0;
         for data in data {
             let publish = json!({"action": "publish", "identifier": identifier, "data": data});
-            self.say(publish);
+            self.send(publish);
             count += 1;
         }
-        self.say(json!({"action": "ping"}));
-        let answer = self.hear();
+        self.send(json!({"action": "ping"}));
+        let answer = self.receive();
         assert_eq!(answer["type"], "pong", "all {count} are taken: {answer}");
     }
 
@@ -130,8 +130,8 @@ impl Client {
 
     /// Waits for the answer to a ping, and skips all messages before it.
     pub(crate) fn silent_at_last(&mut self) {
-        self.say(json!({"action": "ping"}));
-        while self.hear()["type"] != "pong" {}
+        self.send(json!({"action": "ping"}));
+        while self.receive()["type"] != "pong" {}
     }
 
     /// The name of the client's connection in the admin API.

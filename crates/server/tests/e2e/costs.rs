@@ -47,11 +47,11 @@ fn bad_tokens() {
         let mut clients: Vec<Client> = (0..connections).map(|_| Client::of(&server)).collect();
         for number in 0..COUNT {
             let auth = json!({"action": "auth", "token": bad_token(number), "id": number});
-            clients[number % connections].say(auth);
+            clients[number % connections].send(auth);
         }
         bystander.silent();
         for number in 0..COUNT {
-            let answer = clients[number % connections].hear();
+            let answer = clients[number % connections].receive();
             assert_eq!((&answer["id"], &answer["code"]), (&json!(number), &json!("bad_token")));
             if number % 50 == 0 {
                 bystander.silent();
@@ -144,7 +144,7 @@ fn names_put_out_no_history() {
             let mut client = Client::of(&server);
             for batch in 0..10 {
                 let subscribe = |number| json!({"action": "subscribe", "identifier": format!("{reader}-{batch}-{number}")});
-                client.say(Value::from((0..100).map(subscribe).collect::<Vec<_>>()));
+                client.send(Value::from((0..100).map(subscribe).collect::<Vec<_>>()));
             }
             client
         }).collect();

@@ -62,8 +62,8 @@ fn members_of_commands() {
     for (command, takes) in &members {
         for number in NUMBERS {
             let command = command.replace('N', number);
-            client.say_text(&command);
-            let answer = client.hear();
+            client.send_text(&command);
+            let answer = client.receive();
             let taken = answer["type"] != "error" || answer["code"] == "no_responders";
             assert_eq!(taken, takes(number), "{command}: {answer}");
             assert!(taken || answer["code"] == "bad_command", "{command}: {answer}");
@@ -79,14 +79,14 @@ fn members_of_commands() {
             position = position
                 .replace(&format!("\"{member}\":{known}"), &format!("\"{member}\":{number}"));
             let subscribe = r#"{"action":"subscribe","identifier":"a","position":"#;
-            subscriber.say_text(&format!("{subscribe}{position}}}"));
-            let answer = subscriber.hear();
+            subscriber.send_text(&format!("{subscribe}{position}}}"));
+            let answer = subscriber.receive();
             let is_lost =
                 answer["recovered"] == false || number == "0" && answer["recovered"] == true;
             assert!(is_lost || answer["code"] == "bad_command", "{position}: {answer}");
             client.publish("a", json!(2));
             if is_lost {
-                while subscriber.hear()["data"] != 2 {}
+                while subscriber.receive()["data"] != 2 {}
             }
         }
     }

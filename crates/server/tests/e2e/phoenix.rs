@@ -35,7 +35,7 @@ impl Phoenix {
         Phoenix(socket)
     }
 
-    fn say(&mut self, text: &str) {
+    fn send(&mut self, text: &str) {
         self.0.send(Message::text(text)).expect("sent");
     }
 
@@ -50,7 +50,7 @@ impl Phoenix {
         }
     }
 
-    fn hear(&mut self) -> String {
+    fn receive(&mut self) -> String {
         match self.message() {
             Message::Text(text) => text.to_string(),
             other => panic!("{other:?}"),
@@ -60,21 +60,21 @@ impl Phoenix {
     /// Checks the next messages.
     fn hears(&mut self, expected: &[&str]) {
         for expected in expected {
-            assert_eq!(self.hear(), *expected);
+            assert_eq!(self.receive(), *expected);
         }
     }
 
     /// Joins with this join ref.
     fn join(&mut self, topic: &str, join_ref: &str) {
         let message = json!([join_ref, join_ref, topic, "phx_join", {}]);
-        self.say(&message.to_string());
-        let reply: Value = serde_json::from_str(&self.hear()).expect("JSON");
+        self.send(&message.to_string());
+        let reply: Value = serde_json::from_str(&self.receive()).expect("JSON");
         assert_eq!(reply[4]["status"], "ok", "{reply}");
     }
 
     /// Checks that nothing else has come: the reply to a heartbeat is next.
     fn silent(&mut self) {
-        self.say(r#"[null,"hb","phoenix","heartbeat",{}]"#);
+        self.send(r#"[null,"hb","phoenix","heartbeat",{}]"#);
         self.hears(&[r#"[null,"hb","phoenix","phx_reply",{"status":"ok","response":{}}]"#]);
     }
 
@@ -94,37 +94,37 @@ fn a_conversation() {
     let server = server();
     for path in ["/socket/websocket?vsn=2.0.0", "/websocket?vsn=2.0.5&user_id=7"] {
         let mut client = Phoenix::at(&server, path);
-        client.say(r#"["1","1","room:lobby","phx_join",{"token":"t"}]"#);
+        client.send(r#"["1","1","room:lobby","phx_join",{"token":"t"}]"#);
         client.hears(&[r#"["1","1","room:lobby","phx_reply",{"status":"ok","response":{}}]"#]);
-        client.say(r#"["1","2","room:lobby","new_msg",{"body" : "hi"}]"#);
+        client.send(r#"["1","2","room:lobby","new_msg",{"body" : "hi"}]"#);
         client.hears(&[
             r#"["1","2","room:lobby","phx_reply",{"status":"ok","response":{}}]"#,
             r#"[null,null,"room:lobby","new_msg",{"body":"hi"}]"#,
         ]);
-        client.say(r#"[null,"3","phoenix","heartbeat",{}]"#);
+        client.send(r#"[null,"3","phoenix","heartbeat",{}]"#);
         client.hears(&[r#"[null,"3","phoenix","phx_reply",{"status":"ok","response":{}}]"#]);
-        client.say(r#"["1","4","nowhere","x",{}]"#);
+        client.send(r#"["1","4","nowhere","x",{}]"#);
         client.hears(&[
             r#"[null,"4","nowhere","phx_reply",{"status":"error","response":{"reason":"unmatched topic"}}]"#,
         ]);
-        client.say(r#"["0","5","room:lobby","x",{}]"#);
-        client.say(r#"[null,"6","room:lobby","new_msg",{}]"#);
+        client.send(r#"["0","5","room:lobby","x",{}]"#);
+        client.send(r#"[null,"6","room:lobby","new_msg",{}]"#);
         client.hears(&[
             r#"["1","6","room:lobby","phx_reply",{"status":"ok","response":{}}]"#,
             r#"[null,null,"room:lobby","new_msg",{}]"#,
         ]);
-        client.say(r#"["7","7","room:lobby","phx_join",{}]"#);
+        client.send(r#"["7","7","room:lobby","phx_join",{}]"#);
         client.hears(&[
             r#"["7","7","room:lobby","phx_reply",{"status":"ok","response":{}}]"#,
             r#"["1","1","room:lobby","phx_close",{}]"#,
         ]);
-        client.say(r#"["1","8","room:lobby","phx_leave",{}]"#);
-        client.say(r#"["7","9","room:lobby","phx_leave",{}]"#);
+        client.send(r#"["1","8","room:lobby","phx_leave",{}]"#);
+        client.send(r#"["7","9","room:lobby","phx_leave",{}]"#);
         client.hears(&[
             r#"["7","9","room:lobby","phx_reply",{"status":"ok","response":{}}]"#,
             r#"["7","7","room:lobby","phx_close",{}]"#,
         ]);
-        client.say(r#"["7","10","room:lobby","phx_leave",{}]"#);
+        client.send(r#"["7","10","room:lobby","phx_leave",{}]"#);
         client.hears(&[r#"["7","10","room:lobby","phx_reply",{"status":"ok","response":{}}]"#]);
         client.silent();
     }
@@ -136,16 +136,16 @@ fn version_1() {
     let server = server();
     for path in ["/socket/websocket", "/socket/websocket?vsn=1.0.0"] {
         let mut client = Phoenix::at(&server, path);
-        client.say(r#"{"topic":"room:a","event":"phx_join","payload":{},"ref":"1"}"#);
+        client.send(r#"{"topic":"room:a","event":"phx_join","payload":{},"ref":"1"}"#);
         let ok = |reference: &str| {
             format!(
                 r#"{{"topic":"room:a","event":"phx_reply","payload":{{"status":"ok","response":{{}}}},"ref":{reference}}}"#
             )
         };
         client.hears(&[&ok("\"1\"")]);
-        client.say(r#"{"topic":"room:a","event":"e","payload":{},"ref":2}"#);
+        client.send(r#"{"topic":"room:a","event":"e","payload":{},"ref":2}"#);
         client.hears(&[&ok("2"), r#"{"topic":"room:a","event":"e","payload":{},"ref":null}"#]);
-        client.say(r#"{"topic":"room:a","event":"phx_leave","payload":{},"ref":"3"}"#);
+        client.send(r#"{"topic":"room:a","event":"phx_leave","payload":{},"ref":"3"}"#);
         client.hears(&[
             &ok("\"3\""),
             r#"{"topic":"room:a","event":"phx_close","payload":{},"ref":null}"#,
@@ -161,14 +161,14 @@ fn refs_come_back() {
     for (join_ref, other) in
         [("\"x\\n🚀\"", "7"), ("7", "\"7\""), ("null", "\"1\""), ("\"0\"", "\"00\"")]
     {
-        client.say(&format!(r#"[{join_ref},12,"a","phx_join",{{}}]"#));
+        client.send(&format!(r#"[{join_ref},12,"a","phx_join",{{}}]"#));
         client.hears(&[&format!(
             r#"[{join_ref},12,"a","phx_reply",{{"status":"ok","response":{{}}}}]"#
         )]);
         // Another ref is stale, if the join has one; null means the current join.
-        client.say(&format!(r#"[{other},1,"a","phx_leave",{{}}]"#));
+        client.send(&format!(r#"[{other},1,"a","phx_leave",{{}}]"#));
         client.silent();
-        client.say(r#"[null,"l","a","phx_leave",{}]"#);
+        client.send(r#"[null,"l","a","phx_leave",{}]"#);
         client.hears(&[
             &format!(r#"[{join_ref},"l","a","phx_reply",{{"status":"ok","response":{{}}}}]"#),
             &format!(r#"[{join_ref},{join_ref},"a","phx_close",{{}}]"#),
@@ -187,10 +187,10 @@ fn publications_reach_all() {
     for topic in ["room:a", "from:a"] {
         ann.join(topic, "1");
         bob.join(topic, "2");
-        old.say(&format!(r#"{{"topic":"{topic}","event":"phx_join","payload":{{}},"ref":"1"}}"#));
-        assert!(old.hear().contains("\"ok\""));
+        old.send(&format!(r#"{{"topic":"{topic}","event":"phx_join","payload":{{}},"ref":"1"}}"#));
+        assert!(old.receive().contains("\"ok\""));
         murre.subscribe(topic);
-        ann.say(&format!(r#"["1","2","{topic}","shout",{{"n":1.50}}]"#));
+        ann.send(&format!(r#"["1","2","{topic}","shout",{{"n":1.50}}]"#));
         ann.hears(&[&format!(
             r#"["1","2","{topic}","phx_reply",{{"status":"ok","response":{{}}}}]"#
         )]);
@@ -203,7 +203,7 @@ fn publications_reach_all() {
         old.hears(&[&format!(
             r#"{{"topic":"{topic}","event":"shout","payload":{{"n":1.50}},"ref":null}}"#
         )]);
-        let heard = murre.hear();
+        let heard = murre.receive();
         assert_eq!(heard["data"], json!({"event": "shout", "payload": {"n": 1.5}}));
     }
     for (command, expected) in [
@@ -214,7 +214,7 @@ fn publications_reach_all() {
         let mut command = command;
         command["action"] = json!("publish");
         command["identifier"] = json!("room:a");
-        murre.say(command);
+        murre.send(command);
         bob.hears(&[&format!(r#"[null,null,"room:a",{expected}]"#)]);
     }
     let wrong =
@@ -250,8 +250,8 @@ fn binary_messages() {
     let mut murre = Client::of(&server);
     ann.join("topic", "12");
     bob.join("topic", "1");
-    old.say(r#"{"topic":"topic","event":"phx_join","payload":{},"ref":"1"}"#);
-    old.hear();
+    old.send(r#"{"topic":"topic","event":"phx_join","payload":{},"ref":"1"}"#);
+    old.receive();
     ann.say_binary(b"\x00\x02\x03\x05\x0512123topiceventefg");
     ann.hears(&[r#"["12","123","topic","phx_reply",{"status":"ok","response":{}}]"#]);
     for client in [&mut ann, &mut bob] {
@@ -278,7 +278,7 @@ fn pushes_can_be_requests() {
     let path = format!("/socket/websocket?vsn=2.0.0&token={}", expiring(60));
     let mut client = Phoenix::at(&guarded.server, &path);
     client.join("ask:me", "1");
-    client.say(r#"["1","2","ask:me","sum",{"of":[1,2]}]"#);
+    client.send(r#"["1","2","ask:me","sum",{"of":[1,2]}]"#);
     client.hears(&[
         r#"["1","2","ask:me","phx_reply",{"status":"error","response":{"reason":"no_responders"}}]"#,
     ]);
@@ -305,17 +305,17 @@ fn pushes_can_be_requests() {
         ),
     ] {
         match message[0] {
-            b'[' => client.say(str::from_utf8(message).expect("text")),
+            b'[' => client.send(str::from_utf8(message).expect("text")),
             _ => client.say_binary(message),
         }
-        let request = service.hear();
+        let request = service.receive();
         let mut asked = json!({"topic": "ask:me", "event": "sum", "user": "ann"});
         asked[payload.0] = payload.1;
         assert_eq!((&request["service"], &request["data"]), (&json!("ask"), &asked));
         let mut reply = answer;
         reply["action"] = json!("reply");
         reply["request"] = request["request"].clone();
-        service.say(reply);
+        service.send(reply);
         client.hears(&[&format!(r#"["1","3","ask:me","phx_reply",{expected}]"#)]);
     }
 }
@@ -370,8 +370,8 @@ fn tokens() {
     let good = token(&json!({"sub": "ann", "exp": now() + 60}));
     let forged = signed(&json!({"sub": "ann"}), "another secret of more than thirty-two bytes");
     let push = |client: &mut Phoenix| {
-        client.say(r#"["1","p","room:a","e",{}]"#);
-        let reply: Value = serde_json::from_str(&client.hear()).expect("JSON");
+        client.send(r#"["1","p","room:a","e",{}]"#);
+        let reply: Value = serde_json::from_str(&client.receive()).expect("JSON");
         if reply[4]["status"] == "ok" {
             client.hears(&[r#"[null,null,"room:a","e",{}]"#]);
         }
@@ -396,12 +396,12 @@ fn tokens() {
 
     let mut late = Phoenix::of(&guarded.server);
     for key in ["token", "access_token"] {
-        late.say(&json!(["1", "1", "room:a", "phx_join", {key: forged}]).to_string());
+        late.send(&json!(["1", "1", "room:a", "phx_join", {key: forged}]).to_string());
         late.hears(&[
             r#"["1","1","room:a","phx_reply",{"status":"error","response":{"reason":"bad_token"}}]"#,
         ]);
     }
-    late.say(&json!(["1", "2", "room:a", "phx_join", {"token": good}]).to_string());
+    late.send(&json!(["1", "2", "room:a", "phx_join", {"token": good}]).to_string());
     late.hears(&[r#"["1","2","room:a","phx_reply",{"status":"ok","response":{}}]"#]);
     assert_eq!(push(&mut late), "ok");
 }
@@ -411,25 +411,25 @@ fn tokens() {
 fn joins_recover() {
     let server = server();
     let mut client = Phoenix::of(&server);
-    client.say(r#"["1","1","kept:a","phx_join",{}]"#);
-    let reply: Value = serde_json::from_str(&client.hear()).expect("JSON");
+    client.send(r#"["1","1","kept:a","phx_join",{}]"#);
+    let reply: Value = serde_json::from_str(&client.receive()).expect("JSON");
     let position = &reply[4]["response"]["position"];
     assert_eq!(position["offset"], 0, "{reply}");
     for n in 1..=3 {
-        client.say(&format!(r#"["1","p","kept:a","e",{{"n":{n}}}]"#));
-        client.hear();
-        client.hear();
+        client.send(&format!(r#"["1","p","kept:a","e",{{"n":{n}}}]"#));
+        client.receive();
+        client.receive();
     }
     let mut back = Phoenix::of(&server);
     let params = json!({"position": {"epoch": position["epoch"], "offset": 1}});
-    back.say(&json!(["5", "5", "kept:a", "phx_join", params]).to_string());
-    let reply: Value = serde_json::from_str(&back.hear()).expect("JSON");
+    back.send(&json!(["5", "5", "kept:a", "phx_join", params]).to_string());
+    let reply: Value = serde_json::from_str(&back.receive()).expect("JSON");
     assert_eq!(reply[4]["response"]["recovered"], true, "{reply}");
     for n in 2..=3 {
         back.hears(&[&format!(r#"[null,null,"kept:a","e",{{"n":{n}}}]"#)]);
     }
-    back.say(r#"["6","6","kept:b","phx_join",{"position":7}]"#);
-    assert!(back.hear().contains(r#"{"reason":"bad_position"}"#));
+    back.send(r#"["6","6","kept:b","phx_join",{"position":7}]"#);
+    assert!(back.receive().contains(r#"{"reason":"bad_position"}"#));
     back.silent();
 }
 
@@ -446,19 +446,19 @@ fn refusals() {
         ("null", &long, "unmatched topic"),
         ("\"1\"", "shut:a", "not_allowed"),
     ] {
-        client.say(&format!(r#"["1","2","{topic}","phx_join",{{}}]"#));
+        client.send(&format!(r#"["1","2","{topic}","phx_join",{{}}]"#));
         client.hears(&[&format!(
             r#"[{join_ref},"2","{topic}","phx_reply",{{"status":"error","response":{{"reason":"{reason}"}}}}]"#
         )]);
     }
     client.join("a", "1");
     client.join("b", "2");
-    client.say(r#"["3","3","c","phx_join",{}]"#);
+    client.send(r#"["3","3","c","phx_join",{}]"#);
     client.hears(&[
         r#"["3","3","c","phx_reply",{"status":"error","response":{"reason":"too many channels joined"}}]"#,
     ]);
     // A topic that is joined can be joined again.
-    client.say(r#"["4","4","a","phx_join",{}]"#);
+    client.send(r#"["4","4","a","phx_join",{}]"#);
     client.hears(&[
         r#"["4","4","a","phx_reply",{"status":"ok","response":{}}]"#,
         r#"["1","1","a","phx_close",{}]"#,
@@ -470,7 +470,7 @@ fn refusals() {
         ("e", "[]", "bad_payload"),
         ("e", "null", "bad_payload"),
     ] {
-        client.say(&format!(r#"["4","5","a","{event}",{payload}]"#));
+        client.send(&format!(r#"["4","5","a","{event}",{payload}]"#));
         client.hears(&[&format!(
             r#"["4","5","a","phx_reply",{{"status":"error","response":{{"reason":"{reason}"}}}}]"#
         )]);
@@ -491,7 +491,7 @@ fn malformed_messages_end_the_connection() {
         (r#"{"topic":"a","event":"b","payload":{},"ref":"1"}"#, 1008),
     ] {
         let mut client = Phoenix::of(&server);
-        client.say(text);
+        client.send(text);
         assert_eq!(client.closed(), code, "{text}");
     }
     for (path, bytes) in [
@@ -518,7 +518,7 @@ fn ends() {
     assert_eq!(late.closed(), 1008);
     let mut fast = Phoenix::of(&guarded.server);
     for _ in 0..7 {
-        fast.say(r#"["1","1","a","x",{}]"#);
+        fast.send(r#"["1","1","a","x",{}]"#);
     }
     let mut reasons = Vec::new();
     loop {
@@ -548,11 +548,11 @@ fn messages_of_a_topic_keep_their_order() {
             json!(["3", "3", topic, "phx_join", {}]),
             json!(["3", "4", topic, "phx_leave", {}]),
         ] {
-            client.say(&message.to_string());
+            client.send(&message.to_string());
         }
         let mut heard = Vec::new();
         while heard.last() != Some(&("3".to_owned(), "phx_close".to_owned())) {
-            let message: Value = serde_json::from_str(&client.hear()).expect("JSON");
+            let message: Value = serde_json::from_str(&client.receive()).expect("JSON");
             assert_eq!(message[2], topic.as_str());
             let text = |at: usize| message[at].as_str().unwrap_or("-").to_owned();
             heard.push((text(1), text(3)));
@@ -576,7 +576,7 @@ fn heartbeats_are_enough() {
     let mut client = Phoenix::of(&patient);
     for _ in 0..10 {
         std::thread::sleep(std::time::Duration::from_millis(100));
-        client.say(r#"[null,"hb","phoenix","heartbeat",{}]"#);
+        client.send(r#"[null,"hb","phoenix","heartbeat",{}]"#);
         let Message::Text(_) = client.0.read().expect("a message") else { panic!("a ping") };
     }
     let quick = Server::start(&[&flags[..], &["--phoenix-ping-interval=1"]].concat());

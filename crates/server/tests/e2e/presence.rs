@@ -71,7 +71,7 @@ impl View {
     /// Listens until the view is as it should be.
     fn until(&mut self, client: &mut Client, is_right: impl Fn(&View) -> bool) {
         while !is_right(self) {
-            self.apply(&client.hear());
+            self.apply(&client.receive());
         }
     }
 
@@ -128,12 +128,13 @@ fn all_watchers_agree() {
     let subscribe = json!({"action": "subscribe", "identifier": "here:b", "presence": "members"});
     for (number, client) in clients.iter_mut().enumerate() {
         for round in 0..number {
-            client.say(subscribe.clone());
-            client.say(json!({"action": "presence_update", "identifier": "here:b", "meta": round}));
-            client.say(json!({"action": "unsubscribe", "identifier": "here:b"}));
+            client.send(subscribe.clone());
+            client
+                .send(json!({"action": "presence_update", "identifier": "here:b", "meta": round}));
+            client.send(json!({"action": "unsubscribe", "identifier": "here:b"}));
         }
-        client.say(subscribe.clone());
-        client.say(json!({"action": "presence_update", "identifier": "here:b", "meta": number}));
+        client.send(subscribe.clone());
+        client.send(json!({"action": "presence_update", "identifier": "here:b", "meta": number}));
     }
     for client in &mut clients {
         let mut view = View::default();
@@ -146,7 +147,7 @@ fn all_watchers_agree() {
                 })
         };
         while !is_right(&view) {
-            let message = client.hear();
+            let message = client.receive();
             match message["type"].as_str() {
                 Some("subscribed" | "unsubscribed" | "presence_updated") => {}
                 // A subscription that was withdrawn before it began.
@@ -175,7 +176,7 @@ fn coming_back() {
         ann = user(&guarded, "ann");
         enter(&mut ann, "here:a", json!({}));
         let now = ann.name();
-        view.apply(&watcher.hear());
+        view.apply(&watcher.receive());
         assert_eq!((view.users(), view.members.contains_key(&now)), (vec!["ann"], true));
         assert_ne!(std::mem::replace(&mut name, now), name);
     }
@@ -414,7 +415,7 @@ fn a_watcher_that_does_not_read() {
     let name = ann.name();
     let mut view = View::default();
     while view.members.get(&name).is_none_or(|(_, meta)| *meta != 99) {
-        let message = watcher.hear();
+        let message = watcher.receive();
         if message["type"].as_str().is_some_and(|kind| kind.starts_with("presence_")) {
             view.apply(&message);
         }

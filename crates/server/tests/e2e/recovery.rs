@@ -69,8 +69,8 @@ fn many_channels_are_recovered_at_once() {
         let subscribe = |(name, start): (&String, &Position)| {
             json!({"action": "subscribe", "identifier": name, "position": start.json()})
         };
-        client.say(Value::from(names.iter().zip(&starts).map(subscribe).collect::<Vec<_>>()));
-        all_in_order(|| client.hear());
+        client.send(Value::from(names.iter().zip(&starts).map(subscribe).collect::<Vec<_>>()));
+        all_in_order(|| client.receive());
         let topics: Vec<_> = names.iter().map(|name| format!("topic={name}")).collect();
         let parts = names.iter().zip(&starts).map(|(name, start)| start.of_several(name));
         let last: Vec<_> = parts.collect();
@@ -144,7 +144,7 @@ fn a_position_recovers_what_was_missed() {
         assert_eq!(answer["recovered"], recovered, "from {offset}");
         assert_eq!(answer["position"]["offset"], 7);
         for number in if recovered { offset + 1 } else { 8 }..=7 {
-            let publication = back.hear();
+            let publication = back.receive();
             assert_eq!(
                 (&publication["offset"], &publication["data"]),
                 (&json!(number), &json!(number))
@@ -156,7 +156,7 @@ fn a_position_recovers_what_was_missed() {
     let other = json!({"epoch": epoch.as_u64().map(|epoch| (epoch as u32) ^ 1), "offset": 7});
     assert_eq!(stranger.ask(subscribe(other))["recovered"], false);
     let live = publisher.publish("kept:a", json!("live"));
-    assert_eq!(stranger.hear()["offset"], live["position"]["offset"]);
+    assert_eq!(stranger.receive()["offset"], live["position"]["offset"]);
     let history = json!({"action": "history", "identifier": "kept:a", "limit": 2});
     let history = stranger.ask(history);
     assert_eq!(history["position"], live["position"]);
@@ -184,10 +184,10 @@ fn recovery_is_exact_while_publishing() {
     for round in 0..40 {
         for number in 0..50 {
             let data = json!(round * 50 + number + 1);
-            publisher.say(json!({"action": "publish", "identifier": "kept:a", "data": data}));
+            publisher.send(json!({"action": "publish", "identifier": "kept:a", "data": data}));
         }
         while seen < (round * 50 + 20) {
-            let publication = reader.hear();
+            let publication = reader.receive();
             seen += 1;
             assert_eq!(publication["data"], seen);
             position["offset"] = publication["offset"].clone();
@@ -199,7 +199,7 @@ fn recovery_is_exact_while_publishing() {
     }
     while seen < 2000 {
         seen += 1;
-        assert_eq!(reader.hear()["data"], seen);
+        assert_eq!(reader.receive()["data"], seen);
     }
 }
 

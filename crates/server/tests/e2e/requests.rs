@@ -24,23 +24,23 @@ fn requests_are_spread_and_answered() {
     for number in 0..9 {
         let request =
             json!({"action": "request", "service": "double", "data": number, "id": number});
-        asker.say(request);
+        asker.send(request);
     }
     for worker in &mut workers {
         for _ in 0..3 {
-            let request = worker.hear();
+            let request = worker.receive();
             assert_eq!(
                 (&request["type"], &request["service"]),
                 (&json!("request"), &json!("double"))
             );
             let doubled = request["data"].as_u64().expect("a number") * 2;
-            worker.say(json!({"action": "reply", "request": request["request"], "data": doubled}));
+            worker.send(json!({"action": "reply", "request": request["request"], "data": doubled}));
         }
         worker.silent();
     }
     let mut answers: Vec<(u64, u64)> = (0..9)
         .map(|_| {
-            let answer = asker.hear();
+            let answer = asker.receive();
             assert_eq!(answer["type"], "response", "{answer}");
             (answer["id"].as_u64().expect("an id"), answer["data"].as_u64().expect("a number"))
         })
@@ -59,10 +59,10 @@ fn requests_that_fail() {
     assert_eq!(asker.error(request.clone()), "no_responders");
     worker.ask(json!({"action": "serve", "service": "slow"}));
 
-    asker.say(json!({"action": "request", "service": "slow", "data": 1, "id": 1}));
-    let asked = worker.hear();
-    worker.say(json!({"action": "reply", "request": asked["request"], "error": "out of eggs"}));
-    let failed = asker.hear();
+    asker.send(json!({"action": "request", "service": "slow", "data": 1, "id": 1}));
+    let asked = worker.receive();
+    worker.send(json!({"action": "reply", "request": asked["request"], "error": "out of eggs"}));
+    let failed = asker.receive();
     assert_eq!(
         (&failed["code"], &failed["message"], &failed["id"]),
         (&json!("responder_failed"), &json!("out of eggs"), &json!(1))
@@ -74,18 +74,18 @@ fn requests_that_fail() {
     quick["timeout"] = json!(100);
     assert_eq!(asker.error(quick), "timeout");
     // A late reply does not answer a later request, even if that has the id of the former.
-    let late = worker.hear();
-    asker.say(json!({"action": "request", "service": "slow", "data": 3, "id": 77}));
-    let next = worker.hear();
+    let late = worker.receive();
+    asker.send(json!({"action": "request", "service": "slow", "data": 3, "id": 77}));
+    let next = worker.receive();
     let reply =
         |to: &Value| json!({"action": "reply", "request": to["request"], "data": to["data"]});
     assert_eq!(worker.error(reply(&late)), "unknown_request");
-    worker.say(reply(&next));
-    assert_eq!(asker.hear()["data"], 3);
+    worker.send(reply(&next));
+    assert_eq!(asker.receive()["data"], 3);
 
-    asker.say(json!({"action": "request", "service": "slow", "data": 2, "id": 2}));
-    worker.hear();
+    asker.send(json!({"action": "request", "service": "slow", "data": 2, "id": 2}));
+    worker.receive();
     drop(worker);
-    assert_eq!(asker.hear()["code"], "responder_gone");
+    assert_eq!(asker.receive()["code"], "responder_gone");
     assert_eq!(asker.error(request), "no_responders");
 }

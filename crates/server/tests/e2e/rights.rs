@@ -48,7 +48,7 @@ fn limits_are_told() {
     assert_eq!(client.error(long), "bad_publication");
     assert_eq!(client.error(json!({"action": "sing"})), "unknown_action");
     client.0.send(Message::text("{nonsense")).expect("sent");
-    assert_eq!(client.hear()["code"], "bad_json");
+    assert_eq!(client.receive()["code"], "bad_json");
     for _ in 0..10_000 {
         if client.0.send(Message::text(r#"{"action":"ping"}"#)).is_err() {
             break;

@@ -26,25 +26,25 @@ fn publications_reach_the_subscribers() {
     let server = server();
     let mut clients: Vec<Client> = (0..6).map(|_| Client::of(&server)).collect();
     for client in &mut clients {
-        client.say(json!({"action": "subscribe", "identifier": "AAPL"}));
-        assert_eq!(client.hear(), json!({"type": "subscribed", "identifier": "AAPL"}));
+        client.send(json!({"action": "subscribe", "identifier": "AAPL"}));
+        assert_eq!(client.receive(), json!({"type": "subscribed", "identifier": "AAPL"}));
     }
     let data =
         json!({"bid": 1.5, "text": "größe \u{1F427} \" \\", "large": 12345678901234567890u64});
-    clients[0].say(json!({"action": "publish", "identifier": "AAPL", "data": data}));
+    clients[0].send(json!({"action": "publish", "identifier": "AAPL", "data": data}));
     let expected = json!({"type": "publication", "identifier": "AAPL", "data": data});
     for client in &mut clients {
-        assert_eq!(client.hear(), expected);
+        assert_eq!(client.receive(), expected);
     }
-    clients[1].say(json!({"action": "unsubscribe", "identifier": "AAPL", "id": "x"}));
+    clients[1].send(json!({"action": "unsubscribe", "identifier": "AAPL", "id": "x"}));
     let unsubscribed = json!({"type": "unsubscribed", "identifier": "AAPL", "id": "x"});
-    assert_eq!(clients[1].hear(), unsubscribed);
+    assert_eq!(clients[1].receive(), unsubscribed);
     let mut publisher = Client::of(&server);
     let published = publisher.publish("AAPL", json!([1]));
     assert_eq!(published, json!({"type": "published", "identifier": "AAPL"}));
     for (number, client) in clients.iter_mut().enumerate() {
         if number != 1 {
-            assert_eq!(client.hear()["data"], json!([1]));
+            assert_eq!(client.receive()["data"], json!([1]));
         }
         client.silent();
     }
@@ -62,11 +62,11 @@ fn order_is_the_same_for_all() {
     for number in 0..EACH {
         for (publisher, client) in publishers.iter_mut().enumerate() {
             let data = json!([publisher, number]);
-            client.say(json!({"action": "publish", "identifier": "chat", "data": data}));
+            client.send(json!({"action": "publish", "identifier": "chat", "data": data}));
         }
     }
     let mut hear_all = |client: &mut Client| -> Vec<Value> {
-        (0..4 * EACH).map(|_| client.hear()["data"].take()).collect()
+        (0..4 * EACH).map(|_| client.receive()["data"].take()).collect()
     };
     let heard: Vec<Vec<Value>> = subscribers.iter_mut().map(&mut hear_all).collect();
     for other in &heard[1..] {
@@ -96,7 +96,7 @@ fn binary_publications() {
     let history = one.ask(json!({"action": "history", "identifier": "kept:b"}));
     assert_eq!(history["publications"], json!([{"offset": 1, "binary": "AP8B"}]));
     one.0.send(Message::binary(vec![9])).expect("sent");
-    assert_eq!(one.hear()["code"], "bad_publication");
+    assert_eq!(one.receive()["code"], "bad_publication");
 }
 
 /// When all clients have left, the server stores nothing of them.
@@ -108,10 +108,10 @@ fn nothing_is_left_behind() {
         for (number, client) in clients.iter_mut().enumerate() {
             for channel in 0..5 {
                 let identifier = format!("c{}", (number + channel) % 7);
-                client.say(json!({"action": "subscribe", "identifier": identifier}));
+                client.send(json!({"action": "subscribe", "identifier": identifier}));
             }
-            client.say(json!({"action": "serve", "service": "s"}));
-            client.say(json!({"action": "request", "service": "s", "data": round, "id": 1}));
+            client.send(json!({"action": "serve", "service": "s"}));
+            client.send(json!({"action": "request", "service": "s", "data": round, "id": 1}));
         }
         // In half of the rounds, clients leave before their commands are answered.
         if round % 2 == 0 {

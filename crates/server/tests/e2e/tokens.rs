@@ -125,11 +125,11 @@ fn a_token_that_is_over_ends_the_connection() {
     let mut staying = Client::at(&guarded.server, &format!("/ws?token={soon}"));
     let fresh = token(&json!({"sub": "ann", "exp": now() + 60}));
     staying.ask(json!({"action": "auth", "token": fresh}));
-    assert_eq!(leaving.hear()["code"], "token_expired");
+    assert_eq!(leaving.receive()["code"], "token_expired");
     let Ok(Message::Close(Some(frame))) = leaving.0.read() else { panic!("not closed") };
     assert_eq!(u16::from(frame.code), 1008);
     assert_eq!(staying.ask(publish())["type"], "published");
-    assert_eq!(silent.hear()["code"], "token_expired");
+    assert_eq!(silent.receive()["code"], "token_expired");
 }
 
 /// SIGHUP reads the keys again on every shard: tokens of the former key are refused and tokens of

@@ -147,9 +147,9 @@ fn try_it(way: Way, namespace: &str, server: &Server, claims: Option<&Value>) ->
     let history = json!({"action": "history", "identifier": channel});
     let ask_subscribed = |mut client: Client, command: Value| {
         client.ask(subscribe.clone());
-        client.say(json!([{"action": "ping"}, with_id(&command)]));
+        client.send(json!([{"action": "ping"}, with_id(&command)]));
         loop {
-            let answer = client.hear();
+            let answer = client.receive();
             if answer["id"] == 77 {
                 return outcome(&answer);
             }
@@ -166,8 +166,8 @@ fn try_it(way: Way, namespace: &str, server: &Server, claims: Option<&Value>) ->
             let frame = [&[1, channel.len() as u8], channel.as_bytes(), b"x"].concat();
             client.0.send(Message::binary(frame)).expect("sent");
             // Only a refusal is answered.
-            client.say(json!({"action": "ping"}));
-            outcome(&client.hear())
+            client.send(json!({"action": "ping"}));
+            outcome(&client.receive())
         }
         Way::PublishSubscribed => ask_subscribed(client, publish),
         Way::History => outcome(&client.ask(history)),
@@ -188,9 +188,9 @@ fn with_id(command: &Value) -> Value {
 }
 
 fn in_batch(client: &mut Client, command: &Value) -> bool {
-    client.say(json!([{"action": "ping"}, with_id(command), {"action": "ping"}]));
+    client.send(json!([{"action": "ping"}, with_id(command), {"action": "ping"}]));
     loop {
-        let answer = client.hear();
+        let answer = client.receive();
         if answer["id"] == 77 {
             return outcome(&answer);
         }
@@ -232,8 +232,8 @@ fn strict_namespaces() {
     let mut client = Client::of(&guarded.server);
     for name in ["a:x", "x", "default:x"] {
         client.subscribe(name);
-        client.say(json!({"action": "publish", "identifier": name, "data": 1}));
-        assert_eq!(client.hear()["type"], "publication");
+        client.send(json!({"action": "publish", "identifier": name, "data": 1}));
+        assert_eq!(client.receive()["type"], "publication");
     }
     for command in [
         json!({"action": "subscribe", "identifier": "b:x"}),
@@ -246,7 +246,7 @@ fn strict_namespaces() {
         assert_eq!(client.error(command.clone()), "unknown_namespace", "{command}");
     }
     client.0.send(Message::binary(b"\x01\x03b:xdata".to_vec())).expect("sent");
-    assert_eq!(client.hear()["code"], "unknown_namespace");
+    assert_eq!(client.receive()["code"], "unknown_namespace");
     for path in ["/sse?channel=b:x", "/sse?channel=a:x&channel=b:x", "/poll?channel=b:x"] {
         let answer = guarded.server.connect().get(path);
         let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
@@ -295,8 +295,8 @@ fn tokens_for_one_channel() {
     assert_eq!(client.error(publish.clone()), "not_allowed");
     let good = for_channel(Some("ann"), "t:a", 60);
     assert_eq!(client.ask(subscribe("t:a", &good))["type"], "subscribed");
-    client.say(with_id(&publish));
-    let both = [client.hear(), client.hear()];
+    client.send(with_id(&publish));
+    let both = [client.receive(), client.receive()];
     assert!(both.iter().any(|message| message["type"] == "publication"), "{both:?}");
     // It is no token for a connection.
     assert_eq!(client.error(json!({"action": "auth", "token": good})), "bad_token");
@@ -328,7 +328,7 @@ fn a_subscription_ends_with_its_token() {
         client.ask(json!({"action": "unsubscribe", "identifier": "t:c"}))["type"],
         "unsubscribed"
     );
-    let ended = client.hear();
+    let ended = client.receive();
     assert_eq!(
         (&ended["type"], &ended["identifier"], &ended["code"], ended.get("id")),
         (&json!("unsubscribed"), &json!("t:a"), &json!("token_expired"), None)
@@ -337,7 +337,7 @@ fn a_subscription_ends_with_its_token() {
     for channel in ["t:a", "t:b"] {
         assert_eq!(guarded.post("/api/publish", publish(channel)).0, 200);
     }
-    assert_eq!(client.hear()["identifier"], "t:b");
+    assert_eq!(client.receive()["identifier"], "t:b");
     assert_eq!(client.ask(subscribe("t:a", 60))["type"], "subscribed");
     guarded.server.wait_until("two", |stats| stats["total"]["subscriptions"] == 2);
 }
@@ -359,7 +359,7 @@ fn fewer_rights_end_subscriptions() {
     client.ask(auth(json!({"sub": "ann", "channels": ["c", "t:b", "t:a"], "jti": "2"})));
     client.ask(auth(json!({"sub": "ann", "channels": ["t:b"]})));
     let mut ended: Vec<String> = (0..2)
-        .map(|_| client.hear())
+        .map(|_| client.receive())
         .map(|message| {
             assert_eq!(
                 (&message["type"], &message["code"]),
@@ -372,7 +372,7 @@ fn fewer_rights_end_subscriptions() {
     assert_eq!(ended, ["c", "t:a"]);
     guarded.server.wait_until("two", |stats| stats["total"]["subscriptions"] == 2);
     client.ask(auth(json!({"sub": "bob", "channels": ["t:b"]})));
-    assert_eq!(client.hear()["identifier"], "t:own");
+    assert_eq!(client.receive()["identifier"], "t:own");
     assert_eq!(client.ask(json!({"action": "ping"}))["type"], "pong");
 }
 

@@ -5,15 +5,15 @@ use std::time::Duration;
 use murre_router::channels;
 use serde_json::json;
 
+use super::choices::Choices;
 use super::client::{Client, Given, Memory, Transport};
-use super::dice::Dice;
 use super::operations::connect;
 use super::setup::{CHANNELS, Setup};
 use super::world::World;
 
 /// Two shards on one core.
 fn setup() -> Setup {
-    let setup = Setup::draw(&mut Dice::new(&[]));
+    let setup = Setup::draw(&mut Choices::new(&[]));
     Setup { shards: 2, one_core: true, deliveries_per_turn: 2, max_conns: 1, ..setup }
 }
 

@@ -5,10 +5,10 @@
 //! `SEED=17 cargo test --package murre --lib simulation` repeats one run, `SEEDS=` says how many to
 //! try.
 
-#[path = "../../../../fuzz/src/dice.rs"]
+#[path = "../../../../fuzz/src/choices.rs"]
 mod bytes;
+mod choices;
 mod client;
-mod dice;
 #[cfg(test)]
 mod directed;
 mod ends;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::dice::Dice;
+use super::choices::Choices;
 use super::operations::authenticate::Authenticate;
 use super::operations::connect::Connect;
 use super::operations::control::ControlRequest;
@@ -72,19 +72,19 @@ impl Plan {
     }
 
     pub(super) fn read(bytes: &[u8]) -> Self {
-        let dice = &mut Dice::new(bytes);
-        let setup = Setup::draw(dice);
-        let all_leave = dice.bool();
+        let choices = &mut Choices::new(bytes);
+        let setup = Setup::draw(choices);
+        let all_leave = choices.bool();
         // At first there are some clients, which is what most steps need.
         let mut steps: Vec<_> = (0..4 * CLIENTS)
             .map(|at| match at % 4 {
-                0 => Step::Connect(Connect::draw(dice)),
-                3 => Step::SetPace(SetPace::draw(dice)),
-                _ => Step::Subscribe(Subscribe::draw(dice)),
+                0 => Step::Connect(Connect::draw(choices)),
+                3 => Step::SetPace(SetPace::draw(choices)),
+                _ => Step::Subscribe(Subscribe::draw(choices)),
             })
             .collect();
-        while dice.has_more() && steps.len() < STEPS_MAX {
-            steps.push(Step::draw(dice));
+        while choices.has_more() && steps.len() < STEPS_MAX {
+            steps.push(Step::draw(choices));
         }
         Plan { setup, steps, all_leave }
     }
@@ -94,25 +94,25 @@ impl Plan {
 const STEPS_MAX: usize = 400;
 
 impl Step {
-    fn draw(dice: &mut Dice) -> Self {
-        match dice.number(64) {
-            0..12 => Step::Time(Time::draw(dice)),
-            12..26 => Step::Publish(Publish::draw(dice)),
-            26..32 => Step::Subscribe(Subscribe::draw(dice)),
-            32..35 => Step::Unsubscribe(Unsubscribe::draw(dice)),
-            35..41 => Step::Connect(Connect::draw(dice)),
-            41..44 => Step::Leave(Leave::draw(dice)),
-            44..48 => Step::SetPace(SetPace::draw(dice)),
-            48..51 => Step::SendPoll(SendPoll::draw(dice)),
-            51..54 => Step::ControlRequest(ControlRequest::draw(dice)),
-            54..56 => Step::History(History::draw(dice)),
-            56..58 => Step::Offer(Offer::draw(dice)),
-            58..60 => Step::SendRequest(SendRequest::draw(dice)),
-            60..62 => Step::Authenticate(Authenticate::draw(dice)),
-            62 => Step::Ping(Ping::draw(dice)),
+    fn draw(choices: &mut Choices) -> Self {
+        match choices.number(64) {
+            0..12 => Step::Time(Time::draw(choices)),
+            12..26 => Step::Publish(Publish::draw(choices)),
+            26..32 => Step::Subscribe(Subscribe::draw(choices)),
+            32..35 => Step::Unsubscribe(Unsubscribe::draw(choices)),
+            35..41 => Step::Connect(Connect::draw(choices)),
+            41..44 => Step::Leave(Leave::draw(choices)),
+            44..48 => Step::SetPace(SetPace::draw(choices)),
+            48..51 => Step::SendPoll(SendPoll::draw(choices)),
+            51..54 => Step::ControlRequest(ControlRequest::draw(choices)),
+            54..56 => Step::History(History::draw(choices)),
+            56..58 => Step::Offer(Offer::draw(choices)),
+            58..60 => Step::SendRequest(SendRequest::draw(choices)),
+            60..62 => Step::Authenticate(Authenticate::draw(choices)),
+            62 => Step::Ping(Ping::draw(choices)),
             // Nothing can begin after it, so most runs have none before their end.
-            _ if dice.number(3) == 0 => Step::Drain(Drain::draw(dice)),
-            _ => Step::Time(Time::draw(dice)),
+            _ if choices.number(3) == 0 => Step::Drain(Drain::draw(choices)),
+            _ => Step::Time(Time::draw(choices)),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use murre_core::ring::sim::{Faults, Keep, SimConfig};
 use murre_core::{Serve, ServeLimits, Shard, ShardConfig};
 
-use super::dice::Dice;
+use super::choices::Choices;
 use super::model;
 use super::world::{AppShard, Node};
 use crate::config::{Cli, Command, Config};
@@ -45,9 +45,9 @@ pub(super) struct Setup {
 pub(super) const SECRET: &[u8] = b"thirty-two bytes or more of secret";
 
 impl Setup {
-    pub(super) fn draw(dice: &mut Dice) -> Self {
-        let seed = (0..4).fold(0, |seed, _| seed << 8 | u64::from(dice.number(256)));
-        let mut pick = |values: &[u64]| values[dice.index(values.len())];
+    pub(super) fn draw(choices: &mut Choices) -> Self {
+        let seed = (0..4).fold(0, |seed, _| seed << 8 | u64::from(choices.number(256)));
+        let mut pick = |values: &[u64]| values[choices.index(values.len())];
         Setup {
             seed,
             shards: pick(&[1, 2, 3, 4]) as usize,

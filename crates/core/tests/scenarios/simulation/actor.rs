@@ -9,7 +9,7 @@ use crate::world::{Peer, Read, World};
 /// What a client sends and expects to read.
 pub(crate) trait Script: Default {
     /// The bytes to send for `say`.
-    fn say(&mut self, say: Say, heard: &[u8]) -> Vec<u8>;
+    fn send(&mut self, say: Say, heard: &[u8]) -> Vec<u8>;
 
     /// Panics unless the bytes read are possible; with `whole`, unless they are complete.
     fn check(&self, heard: &[u8], whole: bool, ending: Ending);
@@ -45,7 +45,7 @@ pub(crate) struct Actor<S> {
     pub(crate) number: usize,
     pub(crate) peer: Peer,
     pub(crate) script: S,
-    unsaid: VecDeque<u8>,
+    unsent: VecDeque<u8>,
     pub(crate) heard: Vec<u8>,
     /// How the stream from the shard ended.
     pub(crate) end: Option<Read>,
@@ -66,7 +66,7 @@ impl<S: Script> Actor<S> {
             number,
             peer,
             script: S::default(),
-            unsaid: VecDeque::new(),
+            unsent: VecDeque::new(),
             heard: Vec::new(),
             end: None,
             left: false,
@@ -76,10 +76,10 @@ impl<S: Script> Actor<S> {
         }
     }
 
-    pub(crate) fn say(&mut self, say: Say) {
+    pub(crate) fn send(&mut self, say: Say) {
         if !self.left {
-            let bytes = self.script.say(say, &self.heard);
-            self.unsaid.extend(bytes);
+            let bytes = self.script.send(say, &self.heard);
+            self.unsent.extend(bytes);
         }
     }
 
@@ -87,15 +87,15 @@ impl<S: Script> Actor<S> {
         if self.left {
             return;
         }
-        let unsaid = self.unsaid.make_contiguous();
-        let len = unsaid.len().min(bytes_max);
-        let written = world.net.write(self.peer, &unsaid[..len]);
+        let unsent = self.unsent.make_contiguous();
+        let len = unsent.len().min(bytes_max);
+        let written = world.net.write(self.peer, &unsent[..len]);
         if written > 0 {
             let (number, rest) = (self.number, len - written);
             world
                 .tell(|| format!("client {number} writes {written} bytes, {rest} more do not fit"));
         }
-        self.unsaid.drain(..written);
+        self.unsent.drain(..written);
     }
 
     /// Returns whether there was anything to read.
@@ -128,6 +128,6 @@ impl<S: Script> Actor<S> {
     }
 
     pub(crate) fn has_spoken(&self) -> bool {
-        self.unsaid.is_empty()
+        self.unsent.is_empty()
     }
 }

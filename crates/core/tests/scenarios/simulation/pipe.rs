@@ -76,7 +76,7 @@ fn next<'h>(rest: &mut &'h [u8]) -> Option<Heard<'h>> {
 }
 
 impl Script for Frames {
-    fn say(&mut self, say: Say, _heard: &[u8]) -> Vec<u8> {
+    fn send(&mut self, say: Say, _heard: &[u8]) -> Vec<u8> {
         if self.asked_for_end {
             // The echo discards this frame.
             return frame(Ask::Echo, b"more");

@@ -276,7 +276,7 @@ fn check_beginning<T: PartialEq>(what: &str, heard: &[T], expected: &[T], whole:
 }
 
 impl Script for Talk {
-    fn say(&mut self, say: Say, heard: &[u8]) -> Vec<u8> {
+    fn send(&mut self, say: Say, heard: &[u8]) -> Vec<u8> {
         if self.mode == Mode::Waiting && understand(heard).responses.len() == self.answers.len() {
             self.mode = Mode::Http;
         }

@@ -211,7 +211,7 @@ impl<'s, S: Subject> Stage<'s, S> {
         let Some(actor) = place else { return };
         let peer = actor.peer;
         match step {
-            Step::Say(_, say) => actor.say(say),
+            Step::Say(_, say) => actor.send(say),
             Step::Write(_, bytes) => actor.write(world, bytes),
             Step::Read(_, bytes) => drop(actor.read(world, bytes)),
             Step::HalfClose(_) if !actor.left => {

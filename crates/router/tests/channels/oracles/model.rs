@@ -9,7 +9,7 @@ use murre_router::channels::{
     Publication, Pulled, Recovery, Start, Stats, Subscribers, Taken,
 };
 
-use super::dice::Dice;
+use super::choices::Choices;
 use super::{CHANNELS, number, payload, publisher, rules};
 
 const SUBSCRIPTIONS_MAX: usize = 5;
@@ -27,35 +27,37 @@ enum Command {
 }
 
 impl Command {
-    fn any(dice: &mut Dice) -> Self {
-        match dice.number(23) {
+    fn any(choices: &mut Choices) -> Self {
+        match choices.number(23) {
             0..6 => Command::Subscribe {
-                member: member(dice),
-                channel: channel(dice),
-                back: back(dice),
+                member: member(choices),
+                channel: channel(choices),
+                back: back(choices),
             },
-            6..9 => Command::Unsubscribe { member: member(dice), channel: channel(dice) },
-            9 => Command::Leave { member: member(dice) },
-            10..16 => Command::Publish { channel: channel(dice) },
-            16 => {
-                Command::History { channel: channel(dice), back: back(dice), limit: dice.number(5) }
-            }
-            17..21 => Command::Deliver { budget: 1 + dice.index(5) },
-            _ => Command::Wait { ms: u64::from(1 + dice.number(39)) },
+            6..9 => Command::Unsubscribe { member: member(choices), channel: channel(choices) },
+            9 => Command::Leave { member: member(choices) },
+            10..16 => Command::Publish { channel: channel(choices) },
+            16 => Command::History {
+                channel: channel(choices),
+                back: back(choices),
+                limit: choices.number(5),
+            },
+            17..21 => Command::Deliver { budget: 1 + choices.index(5) },
+            _ => Command::Wait { ms: u64::from(1 + choices.number(39)) },
         }
     }
 }
 
-fn member(dice: &mut Dice) -> Member {
-    dice.number(MEMBERS)
+fn member(choices: &mut Choices) -> Member {
+    choices.number(MEMBERS)
 }
 
-fn channel(dice: &mut Dice) -> usize {
-    dice.index(CHANNELS.len())
+fn channel(choices: &mut Choices) -> usize {
+    choices.index(CHANNELS.len())
 }
 
-fn back(dice: &mut Dice) -> Option<u64> {
-    dice.bool().then(|| u64::from(dice.number(6)))
+fn back(choices: &mut Choices) -> Option<u64> {
+    choices.bool().then(|| u64::from(choices.number(6)))
 }
 
 /// A channel, for as long as it has subscribers or publications.
@@ -347,9 +349,9 @@ pub(crate) fn one_shard(bytes: &[u8]) {
     let limits = Limits { subscriptions_max: SUBSCRIPTIONS_MAX, ..Limits::default() };
     let mut channels = Channels::new(0, 1, 1, rules, limits);
     let mut model = Model::default();
-    let mut dice = Dice::new(bytes);
-    while dice.has_more() {
-        apply(&Command::any(&mut dice), &mut channels, &mut model);
+    let mut choices = Choices::new(bytes);
+    while choices.has_more() {
+        apply(&Command::any(&mut choices), &mut channels, &mut model);
         model.forget_unused();
         check(&channels, &model);
     }

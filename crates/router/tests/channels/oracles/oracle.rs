@@ -9,7 +9,7 @@ use murre_router::channels::{
 };
 use murre_router::{Member, Ticket};
 
-use super::dice::Dice;
+use super::choices::Choices;
 use super::{CHANNELS, number, payload, rules};
 
 #[derive(Default)]
@@ -305,12 +305,12 @@ impl Oracle {
     }
 
     /// Any start in the channel, from its past or its future.
-    pub(crate) fn start(&self, channel: usize, dice: &mut Dice) -> Start {
+    pub(crate) fn start(&self, channel: usize, choices: &mut Choices) -> Start {
         let log = &self.logs[channel];
         let newest = &log[log.len().saturating_sub(24)..];
-        let position = newest.get(dice.index(newest.len())).and_then(|entry| entry.position);
+        let position = newest.get(choices.index(newest.len())).and_then(|entry| entry.position);
         let Some(position) = position else { return Start::Head };
-        match dice.number(14) {
+        match choices.number(14) {
             0 => Start::After(Position { epoch: position.epoch.wrapping_add(1), ..position }),
             1 => Start::After(Position { offset: position.offset + 5, ..position }),
             2 => Start::After(Position { offset: 0, ..position }),

@@ -110,7 +110,7 @@ impl World {
 /// after it has left, publishers do not wait for ever, logs are bounded, and all memory is given back.
 pub(crate) fn several(bytes: &[u8]) -> Kinds {
     let mut world = World::new(bytes);
-    while world.dice.has_more() {
+    while world.choices.has_more() {
         world.step();
     }
     world.settle();

@@ -9,7 +9,7 @@ use murre_router::channels::{
 };
 use murre_router::{Member, Ticket};
 
-use super::dice::Dice;
+use super::choices::Choices;
 use super::oracle::Oracle;
 use super::sockets::{Socket, Sockets, id, known};
 use super::{CHANNELS, number, payload, rules};
@@ -22,7 +22,7 @@ const PATIENT: u64 = 1 << 40;
 
 /// The shards, their members, the messages on their way, and what the oracle knows.
 pub(super) struct World {
-    pub(super) dice: Dice,
+    pub(super) choices: Choices,
     pub(super) now: u64,
     pub(super) limits: Limits,
     /// Few messages may wait.
@@ -52,21 +52,21 @@ pub(crate) type Kinds = BTreeMap<&'static str, u32>;
 
 impl World {
     pub(super) fn new(bytes: &[u8]) -> Self {
-        let mut dice = Dice::new(bytes);
-        let shards = 1 + dice.index(4);
-        let tight = dice.number(4) == 0;
-        let seed = u64::from(dice.number(256));
+        let mut choices = Choices::new(bytes);
+        let shards = 1 + choices.index(4);
+        let tight = choices.number(4) == 0;
+        let seed = u64::from(choices.number(256));
         let mut limits = Limits::default();
         if tight {
             (limits.messages_max, limits.deliveries_max) = (3, 6);
         }
-        limits.log_bytes_max = [1 << 20, 500, 1000, 500, 1][dice.index(5)];
-        limits.logs_bytes_max = [1 << 20, 1 << 20, 1 << 20, 1000, 1 << 20, 1][dice.index(6)];
-        limits.slice_bytes = [1, 40, 1 << 16][dice.index(3)];
-        limits.slow_grace_ms = [20, PATIENT][dice.index(2)];
-        let (has_idlers, is_prompt) = (dice.bool(), dice.bool());
+        limits.log_bytes_max = [1 << 20, 500, 1000, 500, 1][choices.index(5)];
+        limits.logs_bytes_max = [1 << 20, 1 << 20, 1 << 20, 1000, 1 << 20, 1][choices.index(6)];
+        limits.slice_bytes = [1, 40, 1 << 16][choices.index(3)];
+        limits.slow_grace_ms = [20, PATIENT][choices.index(2)];
+        let (has_idlers, is_prompt) = (choices.bool(), choices.bool());
         let channels = |shard| Channels::new(shard as u16, shards as u16, seed, rules, limits);
-        let mut socket = |_| Socket { room: 1 + dice.number(6), queued: 0, waits: false };
+        let mut socket = |_| Socket { room: 1 + choices.number(6), queued: 0, waits: false };
         let sockets = (0..shards).map(|_| (0..MEMBERS).map(&mut socket).collect()).collect();
         World {
             now: 1000,
@@ -83,7 +83,7 @@ impl World {
             ending: BTreeSet::new(),
             oracle: Oracle::default(),
             kinds: Kinds::new(),
-            dice,
+            choices,
         }
     }
 
@@ -116,7 +116,7 @@ impl World {
 
     pub(super) fn subscribe(&mut self) {
         let (shard, member, channel) = self.anybody();
-        let from = self.oracle.start(channel, &mut self.dice);
+        let from = self.oracle.start(channel, &mut self.choices);
         let (now, key) = (self.now, (shard, member, channel));
         let (owner, was) = (self.owner(channel), self.oracle.live.contains_key(&key));
         let ticket = self.oracle.next_ticket();
@@ -148,7 +148,7 @@ impl World {
             }
         }
         self.tell(shard);
-        if self.dice.bool() {
+        if self.choices.bool() {
             self.pull(shard, member);
         }
     }
@@ -195,7 +195,7 @@ impl World {
 
     pub(super) fn publish(&mut self) -> u32 {
         let (shard, member, channel) = self.anybody();
-        let (ticketed, except) = (self.dice.bool(), self.dice.number(4) == 0);
+        let (ticketed, except) = (self.choices.bool(), self.choices.number(4) == 0);
         self.publish_to(shard, member, channel, ticketed, except)
     }
 
@@ -234,10 +234,10 @@ impl World {
     pub(super) fn read(&mut self) {
         let (shard, _, channel) = self.anybody();
         let query = HistoryQuery {
-            start: self.oracle.start(channel, &mut self.dice),
-            limit: self.dice.number(6),
-            bytes_max: [20, 100, u32::MAX][self.dice.index(3)],
-            direction: [Direction::Forward, Direction::Reverse][self.dice.index(2)],
+            start: self.oracle.start(channel, &mut self.choices),
+            limit: self.choices.number(6),
+            bytes_max: [20, 100, u32::MAX][self.choices.index(3)],
+            direction: [Direction::Forward, Direction::Reverse][self.choices.index(2)],
         };
         let ticket = self.reads;
         self.reads += 1;
@@ -392,7 +392,7 @@ impl World {
     /// Connections end.
     pub(super) fn end(&mut self, shard: usize) {
         for (shard, member, _) in self.ending.clone().range((shard, 0, 0)..(shard + 1, 0, 0)) {
-            if self.dice.bool() {
+            if self.choices.bool() {
                 self.leave(*shard, *member);
                 self.count("ended");
             }
@@ -405,15 +405,15 @@ impl World {
     }
 
     pub(super) fn anybody(&mut self) -> (usize, u32, usize) {
-        (self.any_shard(), self.dice.number(MEMBERS), self.dice.index(CHANNELS.len()))
+        (self.any_shard(), self.choices.number(MEMBERS), self.choices.index(CHANNELS.len()))
     }
 
     pub(super) fn any_shard(&mut self) -> usize {
-        self.dice.index(self.shards.len())
+        self.choices.index(self.shards.len())
     }
 
     pub(super) fn step(&mut self) {
-        match self.dice.number(106) {
+        match self.choices.number(106) {
             0..18 => self.subscribe(),
             18..24 => self.unsubscribe(),
             24..26 => {
@@ -423,17 +423,17 @@ impl World {
             26..50 => _ = self.publish(),
             50..54 => self.read(),
             way @ 54..84 => {
-                let (from, to, some) = (self.any_shard(), self.any_shard(), self.dice.index(8));
+                let (from, to, some) = (self.any_shard(), self.any_shard(), self.choices.index(8));
                 match way {
                     54..70 => self.hand_over(from, to, some),
                     _ => self.receive(from, to, some),
                 }
             }
             84..94 => {
-                let (shard, some) = (self.any_shard(), self.dice.index(8));
+                let (shard, some) = (self.any_shard(), self.choices.index(8));
                 self.deliver(shard, some);
             }
-            94..97 => self.now += u64::from(self.dice.number(30)),
+            94..97 => self.now += u64::from(self.choices.number(30)),
             97..100 => {
                 let shard = self.any_shard();
                 self.expire(shard);

@@ -12,15 +12,15 @@ use super::world::{Payload, World};
 pub(crate) fn evenly(bytes: &[u8]) {
     let mut world = World::new(bytes, ROOMY);
     // Some come and go before.
-    for member in 0..1 + world.dice.number(19) {
+    for member in 0..1 + world.choices.number(19) {
         let shard = world.any();
         world.shards[shard].serve(member, "one").expect("is new");
-        if member > 0 && world.dice.number(3) == 0 {
+        if member > 0 && world.choices.number(3) == 0 {
             world.shards[shard].leave(member, |_| ());
         }
     }
     world.calm_down();
-    let count = world.dice.number(100);
+    let count = world.choices.number(100);
     for ticket in 0..count {
         let (from, to) = (world.any(), world.any());
         world.shards[from]

@@ -1,7 +1,7 @@
 //! Request and reply beside naive models of it, for any bytes: by the tests here and by a fuzz target.
 
-#[path = "../../../../../fuzz/src/dice.rs"]
-mod dice;
+#[path = "../../../../../fuzz/src/choices.rs"]
+mod choices;
 
 mod evenly;
 mod model;

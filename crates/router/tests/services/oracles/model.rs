@@ -6,7 +6,7 @@ use murre_router::services::{
     ByteLen, Limits, RequestError, RequestId, ServiceError, ServiceEvent, Services, Stats,
 };
 
-use super::dice::Dice;
+use super::choices::Choices;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -33,18 +33,18 @@ const LIMITS: Limits = Limits {
 };
 
 impl Step {
-    fn any(dice: &mut Dice) -> Self {
-        match dice.number(19) {
-            0..3 => Step::Serve(dice.number(MEMBERS), dice.index(NAMES.len())),
-            3 => Step::Unserve(dice.number(MEMBERS), dice.index(NAMES.len())),
+    fn any(choices: &mut Choices) -> Self {
+        match choices.number(19) {
+            0..3 => Step::Serve(choices.number(MEMBERS), choices.index(NAMES.len())),
+            3 => Step::Unserve(choices.number(MEMBERS), choices.index(NAMES.len())),
             4..12 => {
-                let (member, name) = (dice.number(MEMBERS), dice.index(NAMES.len()));
-                Step::Request(member, name, u64::from(dice.number(50)))
+                let (member, name) = (choices.number(MEMBERS), choices.index(NAMES.len()));
+                Step::Request(member, name, u64::from(choices.number(50)))
             }
-            12 => Step::Reply(dice.number(MEMBERS), dice.index(256), dice.bool()),
-            13..17 => Step::ReplyRightly(dice.index(256), dice.bool()),
-            17 => Step::Leave(dice.number(MEMBERS)),
-            _ => Step::Pass(u64::from(dice.number(30))),
+            12 => Step::Reply(choices.number(MEMBERS), choices.index(256), choices.bool()),
+            13..17 => Step::ReplyRightly(choices.index(256), choices.bool()),
+            17 => Step::Leave(choices.number(MEMBERS)),
+            _ => Step::Pass(u64::from(choices.number(30))),
         }
     }
 }
@@ -260,12 +260,12 @@ impl Model {
 /// when they have gone.
 pub(crate) fn one_shard(bytes: &[u8]) {
     let (mut services, mut model) = (Services::new(0, 1, 0, LIMITS), Model::default());
-    let mut dice = Dice::new(bytes);
+    let mut choices = Choices::new(bytes);
     for ticket in 0.. {
-        if !dice.has_more() {
+        if !choices.has_more() {
             break;
         }
-        model.step(&mut services, ticket, Step::any(&mut dice));
+        model.step(&mut services, ticket, Step::any(&mut choices));
     }
     for member in 0..MEMBERS {
         model.step(&mut services, 0, Step::Leave(member));

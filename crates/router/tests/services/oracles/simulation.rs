@@ -74,10 +74,10 @@ impl Oracle {
     }
 
     fn run(mut self) -> Outcomes {
-        while self.world.dice.has_more() {
+        while self.world.choices.has_more() {
             self.step += 1;
             let shard = self.world.any();
-            match self.world.dice.number(40) {
+            match self.world.choices.number(40) {
                 0..3 => self.serve(shard),
                 3 => self.unserve(shard),
                 4..12 => self.request(shard),
@@ -91,11 +91,11 @@ impl Oracle {
                     self.world.hand_over(shard, to);
                 }
                 24..31 => {
-                    let (to, count) = (self.world.any(), 1 + self.world.dice.index(4));
+                    let (to, count) = (self.world.any(), 1 + self.world.choices.index(4));
                     self.world.arrive(shard, to, count);
                 }
                 31..37 => self.tell(shard, self.step as usize % 3 + 1),
-                37 if self.world.dice.bool() => {
+                37 if self.world.choices.bool() => {
                     let member = self.any_member();
                     self.congested[shard].insert(member);
                 }
@@ -103,7 +103,9 @@ impl Oracle {
                     let member = self.any_member();
                     self.resume(shard, member);
                 }
-                38 if self.world.dice.bool() => self.now += u64::from(self.world.dice.number(20)),
+                38 if self.world.choices.bool() => {
+                    self.now += u64::from(self.world.choices.number(20))
+                }
                 38 => self.expire(shard),
                 _ => self.calm_down(),
             }
@@ -144,7 +146,7 @@ impl Oracle {
     fn request(&mut self, shard: usize) {
         let member = self.any_member();
         let (person, name) = (self.persons[shard][member as usize], self.any_name());
-        let deadline = self.now + u64::from(self.world.dice.number(60));
+        let deadline = self.now + u64::from(self.world.choices.number(60));
         let ticket = self.requests.len() as Ticket;
         let mine = self.requests.iter().filter(|r| r.person == person && !r.outcome);
         let count = mine.count() as u32;
@@ -167,9 +169,9 @@ impl Oracle {
     fn reply(&mut self, shard: usize) {
         let member = self.any_member();
         let person = self.persons[shard][member as usize];
-        let dice = &mut self.world.dice;
-        if dice.number(8) == 0 {
-            let other = dice.index(self.open.len());
+        let choices = &mut self.world.choices;
+        if choices.number(8) == 0 {
+            let other = choices.index(self.open.len());
             if let Some(Open { request, .. }) = self.open[other].first() {
                 let is_mine = self.open[person].iter().any(|open| open.request == *request);
                 if !is_mine {
@@ -179,9 +181,9 @@ impl Oracle {
                 }
             }
         } else if !self.open[person].is_empty() {
-            let at = dice.index(self.open[person].len());
+            let at = choices.index(self.open[person].len());
             let answer =
-                if dice.bool() { Ok(()) } else { Err(dice.number(256).to_string().into()) };
+                if choices.bool() { Ok(()) } else { Err(choices.number(256).to_string().into()) };
             let Open { request, ticket } = self.open[person].swap_remove(at);
             let text = request.to_string();
             let payload = answer.clone().map(|()| Payload(ticket, person));
@@ -324,11 +326,11 @@ impl Oracle {
     }
 
     fn any_member(&mut self) -> u32 {
-        self.world.dice.number(MEMBERS)
+        self.world.choices.number(MEMBERS)
     }
 
     fn any_name(&mut self) -> usize {
-        self.world.dice.index(NAMES.len())
+        self.world.choices.index(NAMES.len())
     }
 
     /// The shard has what its members have.

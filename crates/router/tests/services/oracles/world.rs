@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use murre_router::services::{ByteLen, Limits, ServiceMessage, Services};
 
-use super::dice::Dice;
+use super::choices::Choices;
 
 /// The ticket of the request, and in an answer the person that answers.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +25,7 @@ pub(super) const MEMBERS: u32 = 4;
 
 /// The shards and the ways between them.
 pub(super) struct World {
-    pub(super) dice: Dice,
+    pub(super) choices: Choices,
     pub(super) limits: Limits,
     pub(super) shards: Vec<Services<Payload>>,
     /// By sender and receiver.
@@ -34,18 +34,18 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(bytes: &[u8], limits: Limits) -> Self {
-        let mut dice = Dice::new(bytes);
-        let count = 1 + dice.number(4) as u16;
-        let hash_seed = u64::from(dice.number(256));
+        let mut choices = Choices::new(bytes);
+        let count = 1 + choices.number(4) as u16;
+        let hash_seed = u64::from(choices.number(256));
         let shards =
             (0..count).map(|shard| Services::new(shard, count, hash_seed, limits)).collect();
         let ways = (0..count).map(|_| (0..count).map(|_| VecDeque::new()).collect()).collect();
-        World { dice, limits, shards, ways }
+        World { choices, limits, shards, ways }
     }
 
     /// A shard.
     pub(super) fn any(&mut self) -> usize {
-        self.dice.index(self.shards.len())
+        self.choices.index(self.shards.len())
     }
 
     pub(super) fn hand_over(&mut self, from: usize, to: usize) {

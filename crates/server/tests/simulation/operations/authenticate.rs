@@ -3,8 +3,8 @@
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
+use super::super::choices::Choices;
 use super::super::client::{Asked, Client};
-use super::super::dice::Dice;
 use super::super::model::Model;
 use super::super::setup::SECRET;
 use super::super::world::World;
@@ -32,11 +32,11 @@ enum Kind {
 }
 
 impl Token {
-    pub(super) fn draw(dice: &mut Dice) -> Self {
-        let user = format!("user-{}", dice.number(3));
-        let kind = match dice.number(8) {
+    pub(super) fn draw(choices: &mut Choices) -> Self {
+        let user = format!("user-{}", choices.number(3));
+        let kind = match choices.number(8) {
             0..3 => Kind::Lasting,
-            3..6 => Kind::Expiring([1, 3, 20][dice.index(3)]),
+            3..6 => Kind::Expiring([1, 3, 20][choices.index(3)]),
             6 => Kind::Expiring(-2),
             _ => Kind::Forged,
         };
@@ -75,8 +75,8 @@ struct Authenticating {
 }
 
 impl Authenticate {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        Authenticate { client: super::client(dice), token: Token::draw(dice) }
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
+        Authenticate { client: super::client(choices), token: Token::draw(choices) }
     }
 }
 

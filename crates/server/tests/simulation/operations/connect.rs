@@ -1,8 +1,8 @@
 //! A client connects: a WebSocket, an event stream from now on or from where it was cut off, or a
 //! connection for polls.
 
+use super::super::choices::Choices;
 use super::super::client::{Client, Given, Transport};
-use super::super::dice::Dice;
 use super::super::wire;
 use super::super::world::World;
 use super::Operation;
@@ -26,13 +26,13 @@ pub(in super::super) struct Connect {
 }
 
 impl Connect {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        let transport = match dice.number(8) {
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
+        let transport = match choices.number(8) {
             0..5 => Transport::WebSocket,
-            5 => Transport::Events(vec![super::channel(dice)]),
+            5 => Transport::Events(vec![super::channel(choices)]),
             6 => {
-                let count = 2 + dice.number(3);
-                let mut channels: Vec<_> = (0..count).map(|_| super::channel(dice)).collect();
+                let count = 2 + choices.number(3);
+                let mut channels: Vec<_> = (0..count).map(|_| super::channel(choices)).collect();
                 channels.sort();
                 channels.dedup();
                 Transport::Events(channels)
@@ -40,14 +40,15 @@ impl Connect {
             _ => Transport::Poll,
         };
         Connect {
-            client: super::client(dice),
-            shard: dice.index(4),
+            client: super::client(choices),
+            shard: choices.index(4),
             transport,
-            resume: dice.bool(),
-            order: dice.index(8),
-            unreadable: (dice.number(8) == 0).then(|| UNREADABLE[dice.index(UNREADABLE.len())]),
-            token: (dice.number(4) == 0).then(|| Token::draw(dice)),
-            wait: dice.number(4) > 0,
+            resume: choices.bool(),
+            order: choices.index(8),
+            unreadable: (choices.number(8) == 0)
+                .then(|| UNREADABLE[choices.index(UNREADABLE.len())]),
+            token: (choices.number(4) == 0).then(|| Token::draw(choices)),
+            wait: choices.number(4) > 0,
         }
     }
 }

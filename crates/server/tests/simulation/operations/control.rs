@@ -6,8 +6,8 @@ use murre_router::channels::{Form, Payload};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::oneshot::{self, Receiver};
 
+use super::super::choices::Choices;
 use super::super::client::Transport;
-use super::super::dice::Dice;
 use super::super::setup::keeps_history;
 use super::super::world::World;
 use super::Operation;
@@ -44,17 +44,17 @@ pub(in super::super) enum Question {
 }
 
 impl ControlRequest {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        match dice.number(8) {
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
+        match choices.number(8) {
             0..5 => ControlRequest::Publish {
-                shard: dice.index(4),
-                channel: super::channel(dice),
-                count: super::publish::count(dice),
-                filling: super::publish::filling(dice),
+                shard: choices.index(4),
+                channel: super::channel(choices),
+                count: super::publish::count(choices),
+                filling: super::publish::filling(choices),
             },
-            5 => ControlRequest::Disconnect { client: super::client(dice) },
-            6 => ControlRequest::DisconnectUser { user: format!("user-{}", dice.number(3)) },
-            _ => ControlRequest::Look { shard: dice.index(4) },
+            5 => ControlRequest::Disconnect { client: super::client(choices) },
+            6 => ControlRequest::DisconnectUser { user: format!("user-{}", choices.number(3)) },
+            _ => ControlRequest::Look { shard: choices.index(4) },
         }
     }
 }

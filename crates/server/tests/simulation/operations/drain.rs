@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use murre_core::ServeMail;
 
-use super::super::dice::Dice;
+use super::super::choices::Choices;
 use super::super::world::World;
 use super::Operation;
 
@@ -16,9 +16,9 @@ pub(in super::super) struct Drain {
 }
 
 impl Drain {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        let shard = (dice.number(3) == 0).then(|| dice.index(4));
-        Drain { shard, ms: [0, 200, 2000][dice.index(3)] }
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
+        let shard = (choices.number(3) == 0).then(|| choices.index(4));
+        Drain { shard, ms: [0, 200, 2000][choices.index(3)] }
     }
 
     /// Of all shards, at once.

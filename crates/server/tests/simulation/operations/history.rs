@@ -3,8 +3,8 @@
 use murre_router::channels::Position;
 use serde_json::{Value, json};
 
+use super::super::choices::Choices;
 use super::super::client::{Asked, Client};
-use super::super::dice::Dice;
 use super::super::model::Model;
 use super::super::setup::keeps_history;
 use super::super::wire;
@@ -28,9 +28,9 @@ struct Reading {
 }
 
 impl History {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        let (client, channel) = (super::client(dice), super::channel(dice));
-        History { client, channel, limit: [100, 0, 1, 5][dice.index(4)], after: dice.bool() }
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
+        let (client, channel) = (super::client(choices), super::channel(choices));
+        History { client, channel, limit: [100, 0, 1, 5][choices.index(4)], after: choices.bool() }
     }
 }
 

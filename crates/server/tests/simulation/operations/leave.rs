@@ -1,6 +1,6 @@
 //! A client leaves: in order, at once, or without a word.
 
-use super::super::dice::Dice;
+use super::super::choices::Choices;
 use super::super::world::World;
 use super::Operation;
 
@@ -19,9 +19,9 @@ enum How {
 }
 
 impl Leave {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        let how = [How::Close, How::Reset, How::HalfClose, How::Vanish][dice.index(4)];
-        Leave { client: super::client(dice), how }
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
+        let how = [How::Close, How::Reset, How::HalfClose, How::Vanish][choices.index(4)];
+        Leave { client: super::client(choices), how }
     }
 }
 

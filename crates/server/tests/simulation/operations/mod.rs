@@ -18,8 +18,8 @@ pub(super) mod unsubscribe;
 
 use serde_json::Value;
 
+use super::choices::Choices;
 use super::client::Client;
-use super::dice::Dice;
 use super::world::World;
 
 /// One operation of a run.
@@ -37,12 +37,12 @@ pub(super) trait Operation {
 /// Clients of a run at one time.
 pub(super) const CLIENTS: usize = 6;
 
-fn channel(dice: &mut Dice) -> String {
-    dice.channel()
+fn channel(choices: &mut Choices) -> String {
+    choices.channel()
 }
 
-fn client(dice: &mut Dice) -> usize {
-    dice.index(CLIENTS)
+fn client(choices: &mut Choices) -> usize {
+    choices.index(CLIENTS)
 }
 
 /// The code of an error; `None` if the message is none.

@@ -1,7 +1,7 @@
 //! A client reads faster, more slowly, or not at all.
 
+use super::super::choices::Choices;
 use super::super::client::Pace;
-use super::super::dice::Dice;
 use super::super::world::World;
 use super::Operation;
 
@@ -12,12 +12,12 @@ pub(in super::super) struct SetPace {
 }
 
 impl SetPace {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
         // The first three never change theirs.
-        let client = 3 + dice.index(3);
-        let pace = match dice.number(4) {
+        let client = 3 + choices.index(3);
+        let pace = match choices.number(4) {
             0 => Pace::Full,
-            1 => Pace::Slow(1 + dice.number(200) as usize),
+            1 => Pace::Slow(1 + choices.number(200) as usize),
             _ => Pace::Nothing,
         };
         SetPace { client, pace }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::super::choices::Choices;
 use super::super::client::{Asked, Client};
-use super::super::dice::Dice;
 use super::super::model::Model;
 use super::super::world::World;
 use super::Operation;
@@ -17,8 +17,8 @@ pub(in super::super) struct Ping {
 struct Pinging;
 
 impl Ping {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        Ping { client: super::client(dice) }
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
+        Ping { client: super::client(choices) }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use murre_router::channels::Position;
 
+use super::super::choices::Choices;
 use super::super::client::{self, Client, Transport};
-use super::super::dice::Dice;
 use super::super::model::Model;
 use super::super::setup::{keeps_history, needs_token};
 use super::super::wire;
@@ -29,10 +29,10 @@ pub(in super::super) struct Poll {
 }
 
 impl SendPoll {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        let (client, channel) = (super::client(dice), super::channel(dice));
-        let after = dice.number(4) > 0;
-        SendPoll { client, channel, after, unreadable: dice.number(16) == 0 }
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
+        let (client, channel) = (super::client(choices), super::channel(choices));
+        let after = choices.number(4) > 0;
+        SendPoll { client, channel, after, unreadable: choices.number(16) == 0 }
     }
 }
 

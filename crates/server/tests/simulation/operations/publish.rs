@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::super::choices::Choices;
 use super::super::client::{Asked, Client};
-use super::super::dice::Dice;
 use super::super::model::Model;
 use super::super::setup::keeps_history;
 use super::super::wire;
@@ -35,30 +35,30 @@ struct Publishing {
 }
 
 impl Publish {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
         Publish {
-            client: super::client(dice),
-            channel: super::channel(dice),
-            count: count(dice),
-            filling: filling(dice),
-            form: [Form::Json, Form::Unnamed, Form::Binary][dice.index(3)],
+            client: super::client(choices),
+            channel: super::channel(choices),
+            count: count(choices),
+            filling: filling(choices),
+            form: [Form::Json, Form::Unnamed, Form::Binary][choices.index(3)],
         }
     }
 }
 
 /// How many publications come together.
-pub(super) fn count(dice: &mut Dice) -> u32 {
-    match dice.number(8) {
+pub(super) fn count(choices: &mut Choices) -> u32 {
+    match choices.number(8) {
         0..5 => 1,
-        5 => 2 + dice.number(4),
-        6 => 10 + dice.number(10),
-        _ => 40 + dice.number(61),
+        5 => 2 + choices.number(4),
+        6 => 10 + choices.number(10),
+        _ => 40 + choices.number(61),
     }
 }
 
 /// Bytes of a payload.
-pub(super) fn filling(dice: &mut Dice) -> usize {
-    [0, 20, 100, 400, 2000][dice.index(5)]
+pub(super) fn filling(choices: &mut Choices) -> usize {
+    [0, 20, 100, 400, 2000][choices.index(5)]
 }
 
 /// The payload of a publication.

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
+use super::super::choices::Choices;
 use super::super::client::{Asked, Client};
-use super::super::dice::Dice;
 use super::super::model::{Model, Request};
 use super::super::world::World;
 use super::Operation;
@@ -44,22 +44,22 @@ struct Replying;
 const SERVICES: [&str; 3] = ["d:first", "o:second", "l:third"];
 const REFUSAL: &str = "out of stock";
 
-fn service(dice: &mut Dice) -> &'static str {
-    SERVICES[dice.index(SERVICES.len())]
+fn service(choices: &mut Choices) -> &'static str {
+    SERVICES[choices.index(SERVICES.len())]
 }
 
 impl Offer {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        let (client, service) = (super::client(dice), service(dice));
-        Offer { client, service, action: if dice.number(4) > 0 { "serve" } else { "unserve" } }
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
+        let (client, service) = (super::client(choices), service(choices));
+        Offer { client, service, action: if choices.number(4) > 0 { "serve" } else { "unserve" } }
     }
 }
 
 impl SendRequest {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        let (client, service) = (super::client(dice), service(dice));
-        let timeout_ms = [2000, 1, 50][dice.index(3)];
-        let (filling, count) = (super::publish::filling(dice), super::publish::count(dice));
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
+        let (client, service) = (super::client(choices), service(choices));
+        let timeout_ms = [2000, 1, 50][choices.index(3)];
+        let (filling, count) = (super::publish::filling(choices), super::publish::count(choices));
         SendRequest { client, service, timeout_ms, filling, count }
     }
 }

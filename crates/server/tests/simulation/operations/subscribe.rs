@@ -3,8 +3,8 @@
 use murre_router::channels::Position;
 use serde_json::{Value, json};
 
+use super::super::choices::Choices;
 use super::super::client::{Asked, Client, Given};
-use super::super::dice::Dice;
 use super::super::model::{Model, Reader};
 use super::super::setup::keeps_history;
 use super::super::world::World;
@@ -29,12 +29,12 @@ struct Subscribing {
 }
 
 impl Subscribe {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
         Subscribe {
-            client: super::client(dice),
-            channel: super::channel(dice),
-            recover: dice.bool(),
-            unreadable: dice.number(16) == 0,
+            client: super::client(choices),
+            channel: super::channel(choices),
+            recover: choices.bool(),
+            unreadable: choices.number(16) == 0,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::dice::Dice;
+use super::super::choices::Choices;
 use super::super::world::World;
 use super::Operation;
 
@@ -19,13 +19,13 @@ pub(in super::super) enum Time {
 }
 
 impl Time {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        match dice.number(16) {
-            0..10 => Time::Turns(1 + dice.number(12)),
-            10..13 => Time::Pass([1, 10, 150, 1500][dice.index(4)]),
-            13 => Time::Pass([2500, 12_000, 40_000][dice.index(3)]),
-            14 => Time::StandStill([1, 5, 20][dice.index(3)]),
-            _ => Time::Step([5, 30, -5, -1000][dice.index(4)]),
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
+        match choices.number(16) {
+            0..10 => Time::Turns(1 + choices.number(12)),
+            10..13 => Time::Pass([1, 10, 150, 1500][choices.index(4)]),
+            13 => Time::Pass([2500, 12_000, 40_000][choices.index(3)]),
+            14 => Time::StandStill([1, 5, 20][choices.index(3)]),
+            _ => Time::Step([5, 30, -5, -1000][choices.index(4)]),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::super::choices::Choices;
 use super::super::client::{Asked, Client};
-use super::super::dice::Dice;
 use super::super::model::Model;
 use super::super::world::World;
 use super::Operation;
@@ -20,8 +20,8 @@ struct Unsubscribing {
 }
 
 impl Unsubscribe {
-    pub(in super::super) fn draw(dice: &mut Dice) -> Self {
-        Unsubscribe { client: super::client(dice), channel: super::channel(dice) }
+    pub(in super::super) fn draw(choices: &mut Choices) -> Self {
+        Unsubscribe { client: super::client(choices), channel: super::channel(choices) }
     }
 }
 

@@ -6,16 +6,16 @@ use super::bytes;
 use super::setup::CHANNELS;
 
 /// The bytes, and the channels that the run is mostly about.
-pub(super) struct Dice {
-    bytes: bytes::Dice,
+pub(super) struct Choices {
+    bytes: bytes::Choices,
     favourites: [usize; 2],
 }
 
-impl Dice {
+impl Choices {
     pub(super) fn new(bytes: &[u8]) -> Self {
-        let mut bytes = bytes::Dice::new(bytes);
+        let mut bytes = bytes::Choices::new(bytes);
         let favourites = [(); 2].map(|()| bytes.index(CHANNELS.len()));
-        Dice { bytes, favourites }
+        Choices { bytes, favourites }
     }
 
     /// A channel: of four, three are one of the first two.
@@ -29,16 +29,16 @@ impl Dice {
     }
 }
 
-impl Deref for Dice {
-    type Target = bytes::Dice;
+impl Deref for Choices {
+    type Target = bytes::Choices;
 
-    fn deref(&self) -> &bytes::Dice {
+    fn deref(&self) -> &bytes::Choices {
         &self.bytes
     }
 }
 
-impl DerefMut for Dice {
-    fn deref_mut(&mut self) -> &mut bytes::Dice {
+impl DerefMut for Choices {
+    fn deref_mut(&mut self) -> &mut bytes::Choices {
         &mut self.bytes
     }
 }

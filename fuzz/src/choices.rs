@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 
 /// One choice for each byte; without further bytes every choice is the first.
-pub(crate) struct Dice(VecDeque<u8>);
+pub(crate) struct Choices(VecDeque<u8>);
 
-impl Dice {
+impl Choices {
     pub(crate) fn new(bytes: &[u8]) -> Self {
-        Dice(bytes.iter().copied().collect())
+        Choices(bytes.iter().copied().collect())
     }
 
     pub(crate) fn has_more(&self) -> bool {
