@@ -143,4 +143,6 @@ check('a token in the subprotocol is read, and a bad one refused', async () => {
   socket.on('error', () => {})
   const [, response] = await once(socket, 'unexpected-response')
   assert.equal(response.statusCode, 403)
+  // An open connection would keep this process alive.
+  response.destroy()
 })
