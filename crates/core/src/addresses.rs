@@ -56,7 +56,7 @@ pub struct Addresses {
 
 /// Where the connections of an address are counted; 0 is nowhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place(u32);
+pub(crate) struct AddressPlace(u32);
 
 #[derive(Debug, Default)]
 struct Cell {
@@ -68,7 +68,7 @@ struct Cell {
 
 type Page = [Cell; PAGE];
 
-/// Cells of one row: half of a `Place` chooses one.
+/// Cells of one row: half of an `AddressPlace` chooses one.
 const CELLS: usize = 1 << 16;
 /// Cells of a page: 4 KiB.
 const PAGE: usize = 256;
@@ -80,7 +80,7 @@ const BURST_SECONDS: u32 = 10;
 /// Connections beyond the limit that get an answer: each has a slot until it is closed.
 const REFUSED_MAX: u32 = 16;
 
-impl Place {
+impl AddressPlace {
     /// A number that all connections of an address share; `None` if they are not counted.
     pub(crate) fn key(self) -> Option<u32> {
         (self.0 != 0).then_some(self.0)
@@ -111,7 +111,7 @@ impl Addresses {
     /// Counts a new connection of `ip`, within its limits or not, until it [`leave`]s.
     ///
     /// [`leave`]: Addresses::leave
-    pub(crate) fn enter(&self, ip: IpAddr, now: Instant) -> (Place, Result<(), Excess>) {
+    pub(crate) fn enter(&self, ip: IpAddr, now: Instant) -> (AddressPlace, Result<(), Excess>) {
         let (place, verdict) = self.enter_open(ip);
         let verdict = verdict.and_then(|()| match self.handshakes {
             Some(bucket) if !self.take_handshake(bucket, place, now) => Err(Excess::Handshakes),
@@ -121,7 +121,7 @@ impl Addresses {
     }
 
     /// [`enter`](Addresses::enter) for a connection that is not new, whatever the rate of new ones.
-    pub(crate) fn enter_open(&self, ip: IpAddr) -> (Place, Result<(), Excess>) {
+    pub(crate) fn enter_open(&self, ip: IpAddr) -> (AddressPlace, Result<(), Excess>) {
         let place = self.place(ip);
         if !self.has_limits() {
             return (place, Ok(()));
@@ -140,8 +140,8 @@ impl Addresses {
     }
 
     /// Ends the count of a connection that [`enter`](Addresses::enter) began.
-    pub(crate) fn leave(&self, place: Place) {
-        if place != Place::default() && self.has_limits() {
+    pub(crate) fn leave(&self, place: AddressPlace) {
+        if place != AddressPlace::default() && self.has_limits() {
             for cell in self.cells(place) {
                 cell.open.fetch_sub(1, Ordering::Relaxed);
             }
@@ -156,7 +156,7 @@ impl Addresses {
 
     /// Whether the rate of new connections allows one more. A refused one costs nothing: of many clients
     /// behind one address that try again and again some are always served.
-    fn take_handshake(&self, bucket: TokenBucket, place: Place, now: Instant) -> bool {
+    fn take_handshake(&self, bucket: TokenBucket, place: AddressPlace, now: Instant) -> bool {
         let cells = self.cells(place);
         let [one, other] = cells.map(|cell| cell.handshakes.load(Ordering::Relaxed));
         let mut state = BucketState(one.min(other));
@@ -169,7 +169,7 @@ impl Addresses {
         allowed
     }
 
-    fn place(&self, ip: IpAddr) -> Place {
+    fn place(&self, ip: IpAddr) -> AddressPlace {
         let hash = match ip.to_canonical() {
             IpAddr::V4(ip) => self.hash.hash_one(ip.octets()),
             IpAddr::V6(ip) => match (ip.segments(), ip.octets()) {
@@ -183,10 +183,10 @@ impl Addresses {
                 (_, octets) => self.hash.hash_one(&octets[..8]),
             },
         };
-        Place((hash as u32).max(1))
+        AddressPlace((hash as u32).max(1))
     }
 
-    fn cells(&self, Place(place): Place) -> [&Cell; 2] {
+    fn cells(&self, AddressPlace(place): AddressPlace) -> [&Cell; 2] {
         let [one, other] = [place as usize % CELLS, CELLS + place as usize / CELLS];
         [one, other].map(|at| {
             let page = self.pages[at / PAGE]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::addresses::{Addresses, Excess, Place};
+use crate::addresses::{AddressPlace, Addresses, Excess};
 use crate::admission::{Admission, Gate};
 use crate::conn::id::ConnId;
 use crate::conn::peer_table::Peers;
@@ -330,7 +330,7 @@ impl Outbox {
         &mut self,
         conn: ConnId,
         ip: Option<IpAddr>,
-        enter: impl FnOnce(&Addresses, IpAddr) -> (Place, Result<(), Excess>),
+        enter: impl FnOnce(&Addresses, IpAddr) -> (AddressPlace, Result<(), Excess>),
     ) -> Result<(), Excess> {
         let Some(slot) = self.conns.get_mut(conn) else { return Ok(()) };
         self.addresses.leave(mem::take(&mut slot.place));

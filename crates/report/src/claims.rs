@@ -6,7 +6,7 @@ use crate::compare::{self, Measured};
 use crate::figures::{Spread, Unit, chosen};
 use crate::needs::Needs;
 use crate::records::kinds::{Ab, kind};
-use crate::records::{OURS, Place, Records, Run, is_ours};
+use crate::records::{OURS, RecordPlace, Records, Run, is_ours};
 use crate::values::{connect_seconds, faults};
 
 /// One promise.
@@ -160,7 +160,7 @@ fn newest<'r>(
     records: &'r Records,
     needs: &Needs,
     value: fn(&Run) -> Option<f64>,
-) -> Option<(&'r Place, &'r Run)> {
+) -> Option<(&'r RecordPlace, &'r Run)> {
     let ours = records.runs().filter(|(_, run)| is_ours(run) && needs.unmet(run).is_none());
     let valued = ours.filter(|(_, run)| value(run).is_some());
     valued.max_by_key(|(place, run)| (&run.started, *place))
@@ -168,7 +168,7 @@ fn newest<'r>(
 
 /// The step with the most connections of the newest search. Its steps are in one file and at one
 /// commit; those that missed the criterion do not count.
-pub(crate) fn most<'r>(records: &'r Records, needs: &Needs) -> Option<(&'r Place, &'r Run)> {
+pub(crate) fn most<'r>(records: &'r Records, needs: &Needs) -> Option<(&'r RecordPlace, &'r Run)> {
     let any = Needs { p90_ms_max: None, faults_per_answer_max: None, ..*needs };
     let (newest_at, newest) = newest(records, &any, connect_seconds)?;
     let steps = records.runs().filter(|(place, run)| {
@@ -182,10 +182,10 @@ pub(crate) fn most<'r>(records: &'r Records, needs: &Needs) -> Option<(&'r Place
 /// own, which is written at its end, and later than its start.
 pub(crate) fn abs_beside<'r>(
     records: &'r Records,
-    at: &Place,
+    at: &RecordPlace,
     run: &Run,
     label: &str,
-) -> Vec<(&'r Place, &'r Ab)> {
+) -> Vec<(&'r RecordPlace, &'r Ab)> {
     let abs = records.of(kind!(Ab)).map(|(line, ab)| (&line.place, ab));
     let before = abs.filter(|(place, _)| place.file == at.file && place.line < at.line);
     before.filter(|(_, ab)| ab.label == label && ab.started >= run.started).collect()
@@ -272,7 +272,7 @@ mod tests {
             run.latency_us.p90 = p90_ms * 1000;
             run.hold.as_mut().expect("held").requests = 10_000;
             run.errors.insert("lost".to_owned(), lost);
-            let place = Place { file: file.to_owned(), line: conns as usize };
+            let place = RecordPlace { file: file.to_owned(), line: conns as usize };
             Line::of(place, run)
         };
         let promise = PROMISES.iter().find(|promise| promise.about == Some(About::R4));
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(abs_beside(&records, place, run, "nginx").len(), 0);
         let later = Run { started: "2027-01-01T00:00:00Z".to_owned(), ..run.clone() };
         assert_eq!(abs_beside(&records, place, &later, OURS).len(), 0);
-        let first = Place { line: 1, ..place.clone() };
+        let first = RecordPlace { line: 1, ..place.clone() };
         assert_eq!(abs_beside(&records, &first, run, OURS).len(), 0);
     }
 }

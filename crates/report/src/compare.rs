@@ -5,14 +5,14 @@
 //! work of the machine than a ratio of medians.
 
 use crate::figures::Spread;
-use crate::records::{OURS, Place, Run, ended, work};
+use crate::records::{OURS, RecordPlace, Run, ended, work};
 
 /// The value of a promise in records.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Measured {
     pub(crate) value: f64,
     /// The lines it is computed from, the most important first.
-    pub(crate) places: Vec<Place>,
+    pub(crate) places: Vec<RecordPlace>,
 }
 
 /// Which side of a ratio is the better one.
@@ -36,7 +36,7 @@ pub(crate) struct Group<'r> {
 #[derive(Clone, Debug)]
 pub(crate) struct Server<'r> {
     pub(crate) label: &'r str,
-    pub(crate) rounds: Vec<(&'r Place, &'r Run)>,
+    pub(crate) rounds: Vec<(&'r RecordPlace, &'r Run)>,
 }
 
 impl Group<'_> {
@@ -69,7 +69,7 @@ impl Server<'_> {
 }
 
 /// Of each kind of work that we and others did, the newest comparison.
-pub(crate) fn groups<'r>(runs: impl Iterator<Item = (&'r Place, &'r Run)>) -> Vec<Group<'r>> {
+pub(crate) fn groups<'r>(runs: impl Iterator<Item = (&'r RecordPlace, &'r Run)>) -> Vec<Group<'r>> {
     let mut groups: Vec<Group<'r>> = Vec::new();
     for (place, run) in runs.filter(|(_, run)| ended(run)) {
         let (work, commit) = (work(run), run.commit.as_deref());
@@ -115,7 +115,7 @@ pub(crate) fn groups<'r>(runs: impl Iterator<Item = (&'r Place, &'r Run)>) -> Ve
 
 /// Our value divided by that of the peer which comes closest to us, or is ahead.
 pub(crate) fn with_best_peer<'r>(
-    runs: impl Iterator<Item = (&'r Place, &'r Run)>,
+    runs: impl Iterator<Item = (&'r RecordPlace, &'r Run)>,
     value: fn(&Run) -> Option<f64>,
     better: Better,
 ) -> Option<Measured> {
@@ -187,7 +187,7 @@ mod tests {
             for (file, change) in ["idle", "idle", "newer"].into_iter().zip(changes) {
                 let mut run = run.clone();
                 change(&mut run);
-                let place = Place { file: file.to_owned(), line: place.line + 100 * index };
+                let place = RecordPlace { file: file.to_owned(), line: place.line + 100 * index };
                 more.push(Line::of(place, run));
             }
         }

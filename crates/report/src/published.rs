@@ -6,7 +6,7 @@ use crate::figures::{Spread, Unit, with_unit};
 use crate::needs::Needs;
 use crate::promises::{KEPT_IDLE, R3, R4, TWO_MILLION, UP_TO_A_MILLION, UPPER};
 use crate::records::kinds::Ab;
-use crate::records::{OURS, Place, Records, Run, is_ours};
+use crate::records::{OURS, RecordPlace, Records, Run, is_ours};
 use crate::values;
 use murre_record::Outcome;
 
@@ -23,7 +23,10 @@ pub(crate) struct PublishedRun {
 impl PublishedRun {
     /// The run of ours that stands beside it: the one with the most connections, of several the
     /// newest. One that did not pass does only while there is no other.
-    pub(crate) fn reproduced<'r>(&self, records: &'r Records) -> Option<(&'r Place, &'r Run)> {
+    pub(crate) fn reproduced<'r>(
+        &self,
+        records: &'r Records,
+    ) -> Option<(&'r RecordPlace, &'r Run)> {
         if self.about == About::R4 {
             return claims::most(records, &self.needs);
         }
@@ -52,7 +55,7 @@ enum Ours {
 
 impl Figure {
     /// Our side of it.
-    pub(crate) fn of(&self, run: &Run, abs: &[(&Place, &Ab)]) -> Option<f64> {
+    pub(crate) fn of(&self, run: &Run, abs: &[(&RecordPlace, &Ab)]) -> Option<f64> {
         match self.ours {
             Ours::Run(value) => value(run),
             Ours::Ab(value, pick) => {

@@ -17,7 +17,7 @@ pub fn fields<'b>() -> Fields<'b> {
 
 /// The position in a message that arrives in pieces. Holds positions, never bytes.
 #[derive(Debug, Default)]
-pub(super) struct Position {
+pub(super) struct HeadPosition {
     /// Bytes that do not contain the end of the head.
     scanned: u32,
     /// Bytes of the whole message, once its head has been read.
@@ -33,7 +33,7 @@ pub(super) enum HeadError {
     Malformed,
 }
 
-impl Position {
+impl HeadPosition {
     /// The length in bytes of the head at the front of `input`, including its empty line; `None` if it
     /// is incomplete. Reads each byte once, however many pieces the head arrives in.
     pub(super) fn head(&mut self, input: &[u8], max: u32) -> Result<Option<usize>, HeadError> {
@@ -158,7 +158,7 @@ mod tests {
     fn scanned_bytes_are_not_looked_at_again() {
         let mut head = b"GET / HTTP/1.1\r\nHost: murre\r\n\r\n".to_vec();
         let len = head.len();
-        let mut position = Position::default();
+        let mut position = HeadPosition::default();
         for seen in 1..len {
             assert_eq!(position.head(&head[..seen], 100), Ok(None), "{seen} bytes");
             assert_eq!(position.scanned as usize, seen);

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use httparse::Header;
 
-use super::head::{self, BodyLength, Fields, HeadError, Position};
+use super::head::{self, BodyLength, Fields, HeadError, HeadPosition};
 
 /// How much of a request a server takes.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ impl Default for RequestLimits {
 /// The position of one connection in a request. Holds positions, never bytes.
 #[derive(Debug, Default)]
 pub struct RequestDecoder {
-    position: Position,
+    position: HeadPosition,
 }
 
 const _: () = assert!(size_of::<RequestDecoder>() <= 16);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use httparse::Header;
 
-use super::head::{self, BodyLength, Fields, HeadError, Position};
+use super::head::{self, BodyLength, Fields, HeadError, HeadPosition};
 use super::headers::Headers;
 use super::request::Request;
 
@@ -197,7 +197,7 @@ pub(crate) fn reason_phrase(status: u16) -> &'static str {
 /// A client's position in a response. Holds positions, never bytes.
 #[derive(Debug, Default)]
 pub struct ResponseDecoder {
-    position: Position,
+    position: HeadPosition,
 }
 
 /// A complete response, as a client receives it.

@@ -8,7 +8,7 @@ pub(crate) mod slab;
 pub(crate) mod states;
 pub(crate) mod timers;
 
-use crate::addresses::Place;
+use crate::addresses::AddressPlace;
 use crate::pool::NONE;
 use crate::ring::{OpKind, Socket};
 
@@ -32,7 +32,7 @@ pub(crate) struct Conn {
     pub(crate) flags: Flags,
     pub(crate) reason: CloseReason,
     /// Where the peer's address is counted.
-    pub(crate) place: Place,
+    pub(crate) place: AddressPlace,
 }
 
 /// Bytes that the transport of a connection takes, idle or not.
@@ -249,7 +249,7 @@ impl Conn {
             in_flight: InFlight::default(),
             flags: Flags::default(),
             reason: CloseReason::Finished,
-            place: Place::default(),
+            place: AddressPlace::default(),
         }
     }
 

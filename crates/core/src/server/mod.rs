@@ -81,8 +81,8 @@ pub struct Server<M> {
     shards: Vec<ShardHandle<M>>,
     /// How many shards have not ended.
     running: usize,
-    events: Receiver<Event>,
-    sender: Sender<Event>,
+    events: Receiver<ServerEvent>,
+    sender: Sender<ServerEvent>,
     /// When the signal came that ended [`Server::wait`].
     signalled: Option<Instant>,
     drain_delay: Duration,
@@ -102,14 +102,14 @@ pub struct ShardHandle<M> {
 
 /// Ends a [`Server`] from another thread.
 #[derive(Clone, Debug)]
-pub struct ServerHandle(Sender<Event>);
+pub struct ServerHandle(Sender<ServerEvent>);
 
 /// Makes the handler of a shard, on the shard's thread.
 type MakeHandler<H> = dyn Fn(usize) -> H + Send + Sync;
 
 /// What the thread that runs the server waits for.
 #[derive(Debug)]
-enum Event {
+enum ServerEvent {
     Signal(Signal, Instant),
     Drain,
     ShardEnded(usize, Ended),
@@ -134,14 +134,14 @@ impl<M: Send + 'static> Server<M> {
         if let Some(signals) = signals {
             let heard = sender.clone();
             signals
-                .watch(move |signal, at| heard.send(Event::Signal(signal, at)).is_ok())
+                .watch(move |signal, at| heard.send(ServerEvent::Signal(signal, at)).is_ok())
                 .map_err(ServerError::Thread)?;
         }
         let make: Arc<MakeHandler<H>> = Arc::new(make);
         let start = |index| {
             let events = sender.clone();
             // The receiver is gone only when nobody waits for the server any more.
-            let ended = move |how| drop(events.send(Event::ShardEnded(index, how)));
+            let ended = move |how| drop(events.send(ServerEvent::ShardEnded(index, how)));
             shards::start(index, config.clone(), Arc::clone(&make), ended)
                 .map_err(|error| ServerError::Shard { index, error })
         };
@@ -196,11 +196,11 @@ impl<M: Send + 'static> Server<M> {
     pub fn wait(&mut self) -> Result<&'static str, ServerError> {
         loop {
             match self.events.recv().expect("this holds a sender") {
-                Event::Signal(signal, at) if signals::ends(signal) => {
+                ServerEvent::Signal(signal, at) if signals::ends(signal) => {
                     self.signalled = Some(at);
                     return Ok(signal.as_str());
                 }
-                Event::Drain => return Ok("drain"),
+                ServerEvent::Drain => return Ok("drain"),
                 event => self.other(event)?,
             }
         }
@@ -238,8 +238,8 @@ impl<M: Send + 'static> Server<M> {
             }
             let wait = if untold.is_empty() { rest } else { rest.min(TELL_AGAIN) };
             match self.events.recv_timeout(wait) {
-                Ok(Event::ShardEnded(_, Ok(()))) if ends => self.running -= 1,
-                Ok(Event::Signal(signal, at)) if signals::ends(signal) => self.signal(at)?,
+                Ok(ServerEvent::ShardEnded(_, Ok(()))) if ends => self.running -= 1,
+                Ok(ServerEvent::Signal(signal, at)) if signals::ends(signal) => self.signal(at)?,
                 Ok(event) => self.other(event)?,
                 // Time to tell again, or the deadline.
                 Err(_) => {}
@@ -259,25 +259,25 @@ impl<M: Send + 'static> Server<M> {
     }
 
     /// An event that means the same before and during the drain.
-    fn other(&mut self, event: Event) -> Result<(), ServerError> {
+    fn other(&mut self, event: ServerEvent) -> Result<(), ServerError> {
         match event {
-            Event::Signal(Signal::SIGHUP, _) if self.on_hang_up.is_some() => {
+            ServerEvent::Signal(Signal::SIGHUP, _) if self.on_hang_up.is_some() => {
                 self.on_hang_up.iter_mut().for_each(|action| action());
                 Ok(())
             }
-            Event::Signal(signal, _) => {
+            ServerEvent::Signal(signal, _) => {
                 tracing::info!(
                     signal = signal.as_str(),
                     "ignored: settings are read at start, logs go to stderr; SIGTERM ends"
                 );
                 Ok(())
             }
-            Event::Drain => Ok(()),
-            Event::ShardEnded(index, how) => {
+            ServerEvent::Drain => Ok(()),
+            ServerEvent::ShardEnded(index, how) => {
                 let why = how.err().unwrap_or_else(|| "nobody asked it to".into());
                 Err(ServerError::ShardEnded { index, why })
             }
-            Event::Failed(why) => Err(ServerError::Failed(why)),
+            ServerEvent::Failed(why) => Err(ServerError::Failed(why)),
         }
     }
 }
@@ -286,13 +286,13 @@ impl ServerHandle {
     /// Ends [`Server::wait`], as SIGTERM does.
     pub fn drain(&self) {
         // A server that has ended needs no request to end.
-        let _ = self.0.send(Event::Drain);
+        let _ = self.0.send(ServerEvent::Drain);
     }
 
     /// Ends [`Server::wait`] or [`Server::drain`] with [`ServerError::Failed`]: for programs with
     /// threads that the server cannot do without.
     pub fn fail(&self, why: String) {
-        let _ = self.0.send(Event::Failed(why));
+        let _ = self.0.send(ServerEvent::Failed(why));
     }
 }
 
@@ -310,7 +310,7 @@ mod tests {
     use super::*;
 
     /// A server of no shards, with these events to come.
-    fn server(events: impl IntoIterator<Item = Event>) -> Server<()> {
+    fn server(events: impl IntoIterator<Item = ServerEvent>) -> Server<()> {
         let (sender, receiver) = mpsc::channel();
         for event in events {
             sender.send(event).expect("the receiver is here");
@@ -333,19 +333,19 @@ mod tests {
     fn the_end_of_a_thread_is_an_error() {
         let panicked = || Err("it panicked: a bug".to_owned());
         for (event, said) in [
-            (Event::ShardEnded(3, panicked()), "shard 3 ended: it panicked: a bug;"),
-            (Event::Failed("the control plane ended".into()), "the control plane ended"),
+            (ServerEvent::ShardEnded(3, panicked()), "shard 3 ended: it panicked: a bug;"),
+            (ServerEvent::Failed("the control plane ended".into()), "the control plane ended"),
         ] {
             let again = match &event {
-                Event::ShardEnded(index, how) => Event::ShardEnded(*index, how.clone()),
-                _ => Event::Failed("the control plane ended".into()),
+                ServerEvent::ShardEnded(index, how) => ServerEvent::ShardEnded(*index, how.clone()),
+                _ => ServerEvent::Failed("the control plane ended".into()),
             };
             let error = server([event]).wait().expect_err("an end");
             assert!(error.to_string().starts_with(said), "{error}");
             let error = server([again]).drain().expect_err("an end");
             assert!(error.to_string().starts_with(said), "{error}");
         }
-        let ended = || Event::ShardEnded(0, Ok(()));
+        let ended = || ServerEvent::ShardEnded(0, Ok(()));
         assert!(matches!(server([ended()]).wait(), Err(ServerError::ShardEnded { .. })));
         assert!(server([ended()]).drain().is_ok());
     }
@@ -354,8 +354,8 @@ mod tests {
     /// than a second later ends the drain.
     #[test]
     fn doubled_signals_count_once() {
-        let (first, ended) = (Instant::now(), || Event::ShardEnded(0, Ok(())));
-        let signal = |signal, after| Event::Signal(signal, first + after);
+        let (first, ended) = (Instant::now(), || ServerEvent::ShardEnded(0, Ok(())));
+        let signal = |signal, after| ServerEvent::Signal(signal, first + after);
         let begin = |second: Duration| {
             let mut server = server([
                 signal(Signal::SIGHUP, Duration::ZERO),
@@ -374,7 +374,7 @@ mod tests {
     /// The handle of a server that has ended does nothing.
     #[test]
     fn a_handle_outlives_its_server() {
-        let mut server = server([Event::ShardEnded(0, Ok(()))]);
+        let mut server = server([ServerEvent::ShardEnded(0, Ok(()))]);
         let handle = server.handle();
         handle.drain();
         server.drain().expect("the shard ends");

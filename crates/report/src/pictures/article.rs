@@ -5,10 +5,10 @@ use crate::pictures::axis::{Axis, label};
 use crate::pictures::canvas::{Anchor, Canvas, Colour, MARGIN, Style, palette, width_of};
 use crate::pictures::frame::WIDTH;
 use crate::published::PUBSUB;
-use crate::records::{Place, Run};
+use crate::records::{RecordPlace, Run};
 
 /// Messages per second against connections, both on logarithmic scales.
-pub(crate) fn picture(steps: &[(&Place, &Run)]) -> Canvas {
+pub(crate) fn picture(steps: &[(&RecordPlace, &Run)]) -> Canvas {
     let title = "Publish and subscribe: messages delivered per second";
     let subtitle = "about 1.4 KB each, to the subscribers of 10,000 identifiers; both scales are \
                     logarithmic; the four of 2012 as far as they were published";

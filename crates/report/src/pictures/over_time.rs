@@ -5,10 +5,10 @@ use crate::figures::{grouped, rounded, short};
 use crate::pictures::axis::{Axis, label, room_above};
 use crate::pictures::canvas::{Anchor, Canvas, Colour, MARGIN, Style, palette, width_of};
 use crate::pictures::frame::{WIDTH, capital};
-use crate::records::{Place, Run, short_commit, work};
+use crate::records::{RecordPlace, Run, short_commit, work};
 use murre_record::Scenario;
 
-pub(crate) fn picture(place: &Place, run: &Run) -> Canvas {
+pub(crate) fn picture(place: &RecordPlace, run: &Run) -> Canvas {
     let cores = run.machine.cores;
     let title = capital(&work(run));
     let subtitle = format!("every answer checked; both ends on one machine with {cores} cores");
@@ -56,7 +56,7 @@ pub(crate) fn picture(place: &Place, run: &Run) -> Canvas {
 }
 
 /// Where the numbers of a picture are from.
-pub(crate) fn source(place: &Place, run: &Run) -> String {
+pub(crate) fn source(place: &RecordPlace, run: &Run) -> String {
     let commit = short_commit(run.commit.as_deref());
     format!(
         "records/{}, line {} · commit {commit} · kernel {} · {}",

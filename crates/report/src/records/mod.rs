@@ -16,7 +16,7 @@ use crate::figures::grouped;
 /// One line of a file of records.
 #[derive(Debug)]
 pub(crate) struct Line {
-    pub(crate) place: Place,
+    pub(crate) place: RecordPlace,
     pub(crate) stamp: Stamp,
     pub(crate) content: Content,
 }
@@ -24,14 +24,14 @@ pub(crate) struct Line {
 #[cfg(test)]
 impl Line {
     /// A record that is not in a file.
-    pub(crate) fn of(place: Place, run: Run) -> Line {
+    pub(crate) fn of(place: RecordPlace, run: Run) -> Line {
         Line { place, stamp: Stamp::default(), content: Content::Run(Box::new(run)) }
     }
 }
 
 /// Where a line is: the file's name in its directory, and its number from 1.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct RecordPlace {
     pub(crate) file: String,
     pub(crate) line: usize,
 }
@@ -149,7 +149,7 @@ impl Records {
             if bytes.trim_ascii().is_empty() {
                 continue;
             }
-            let place = Place { file: file.clone(), line: index + 1 };
+            let place = RecordPlace { file: file.clone(), line: index + 1 };
             match content(bytes) {
                 Ok((stamp, content)) => self.lines.push(Line { place, stamp, content }),
                 Err(error) => {
@@ -169,7 +169,7 @@ impl Records {
     }
 
     /// The runs of scenarios.
-    pub(crate) fn runs(&self) -> impl DoubleEndedIterator<Item = (&Place, &Run)> {
+    pub(crate) fn runs(&self) -> impl DoubleEndedIterator<Item = (&RecordPlace, &Run)> {
         self.of(kind!(Run)).map(|(line, run)| (&line.place, &**run))
     }
 

@@ -5,11 +5,11 @@ use crate::figures::{Unit, grouped, rounded, with_unit};
 use crate::needs::Needs;
 use crate::promises::R3;
 use crate::published::{PUBSUB, PubSubServer};
-use crate::records::{Place, Records, Run, is_ours};
+use crate::records::{RecordPlace, Records, Run, is_ours};
 use crate::tables::markdown::{link, table};
 
 /// Of each number of connections the newest run of ours, the fewest first.
-pub(crate) fn steps(records: &Records) -> Vec<(&Place, &Run)> {
+pub(crate) fn steps(records: &Records) -> Vec<(&RecordPlace, &Run)> {
     let needs = Needs { conns: (1, u64::MAX), ..R3 };
     let ours = records.runs().filter(|(_, run)| is_ours(run) && needs.unmet(run).is_none());
     let mut steps: Vec<_> = ours.filter(|(_, run)| run.hold.is_some()).collect();
@@ -50,7 +50,7 @@ pub(crate) fn section(records: &Records) -> String {
     )
 }
 
-fn row(place: &Place, run: &Run) -> Vec<String> {
+fn row(place: &RecordPlace, run: &Run) -> Vec<String> {
     let last = run.article.as_ref().and_then(|article| article.rows.last());
     let of = |value: Option<f64>, unit| value.map_or(String::new(), |value| with_unit(value, unit));
     let hold = run.hold.as_ref();
@@ -97,7 +97,7 @@ pub(crate) mod tests {
             (run.parameters.conns, run.connect.connections) = (conns, conns);
             run.started = format!("2026-12-01T00:00:{index:02}Z");
             run.hold.as_mut().expect("held").requests_per_second = rate;
-            let place = Place { file: "2026-12-01-pubsub.jsonl".to_owned(), line: index + 1 };
+            let place = RecordPlace { file: "2026-12-01-pubsub.jsonl".to_owned(), line: index + 1 };
             Line::of(place, run)
         };
         let lines = steps.iter().enumerate().map(line).collect();

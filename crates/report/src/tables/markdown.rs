@@ -1,6 +1,6 @@
 //! Tables and links in Markdown.
 
-use crate::records::Place;
+use crate::records::RecordPlace;
 
 /// A table; columns whose heading ends with `>` are aligned to the right.
 pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
@@ -23,13 +23,13 @@ fn row<'c>(cells: impl Iterator<Item = &'c str>) -> String {
 }
 
 /// A link to a line of a record, from the directory that is `up` of `records/`.
-pub(crate) fn link(place: &Place, up: &str) -> String {
-    let Place { file, line } = place;
+pub(crate) fn link(place: &RecordPlace, up: &str) -> String {
+    let RecordPlace { file, line } = place;
     format!("[{}:{line}]({up}records/{file}#L{line})", file.trim_end_matches(".jsonl"))
 }
 
 /// Links to several lines.
-pub(crate) fn links(places: &[Place], up: &str) -> String {
+pub(crate) fn links(places: &[RecordPlace], up: &str) -> String {
     places.iter().map(|place| link(place, up)).collect::<Vec<_>>().join(", ")
 }
 
@@ -43,7 +43,7 @@ mod tests {
         let rows = [vec!["a | b".to_owned(), "1".to_owned()]];
         let table = table(&["what", "how many>"], &rows);
         assert_eq!(table, "| what | how many |\n| --- | --: |\n| a \\| b | 1 |\n");
-        let place = Place { file: "2026-01-02-echo.jsonl".to_owned(), line: 3 };
+        let place = RecordPlace { file: "2026-01-02-echo.jsonl".to_owned(), line: 3 };
         let there = "[2026-01-02-echo:3](../records/2026-01-02-echo.jsonl#L3)";
         assert_eq!(link(&place, "../"), there);
     }

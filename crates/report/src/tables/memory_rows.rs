@@ -8,7 +8,7 @@ use crate::figures::grouped;
 use crate::pictures::axis::label;
 use crate::promises::R4;
 use crate::published::{SYSTEMS, peer, peer_name};
-use crate::records::{OURS, Place, Records, Run, is_ours};
+use crate::records::{OURS, RecordPlace, Records, Run, is_ours};
 use crate::values;
 use murre_record::Memory;
 use murre_record::Outcome;
@@ -25,7 +25,7 @@ pub(crate) struct Row {
     /// The source; of ours the fixed cost.
     pub(crate) source: String,
     /// Its record, if it was measured here.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<RecordPlace>,
 }
 
 /// The kernel's part.

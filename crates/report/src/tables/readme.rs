@@ -6,7 +6,7 @@ use crate::pictures::{ARTICLE_PICTURE, Picture, over_time_name, shown};
 use crate::promises::PROMISES;
 use crate::published;
 use crate::records::kinds::{Content, kind};
-use crate::records::{Place, Records, short_commit};
+use crate::records::{RecordPlace, Records, short_commit};
 use crate::tables::markdown::{link, links, table};
 use crate::tables::{article, beside, forms, machines, peers};
 
@@ -66,10 +66,10 @@ fn claims(records: &Records) -> String {
 /// Every line that a claim is computed from, with how it came about.
 fn behind(records: &Records) -> String {
     let measured = PROMISES.iter().filter_map(|promise| promise.measure(records));
-    let mut places: Vec<Place> = measured.flat_map(|measured| measured.places).collect();
+    let mut places: Vec<RecordPlace> = measured.flat_map(|measured| measured.places).collect();
     places.sort();
     places.dedup();
-    let row = |place: &Place| -> Option<Vec<String>> {
+    let row = |place: &RecordPlace| -> Option<Vec<String>> {
         let line = records.lines.iter().find(|line| line.place == *place)?;
         Some(match &line.content {
             Content::Run(run) => {

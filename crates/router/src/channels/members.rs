@@ -23,7 +23,7 @@ pub(super) struct Membership {
 
 /// The place of a member in a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum MemberPlace {
     /// At this place of the channel's list.
     Listed(u32),
     /// In no list yet: the owner has not answered this join.
@@ -42,22 +42,22 @@ const _: () = assert!(size_of::<Membership>() == 8);
 const _: () = assert!(size_of::<List<Membership>>() == 24);
 
 impl Membership {
-    pub(super) fn new(channel: u32, place: Place) -> Self {
+    pub(super) fn new(channel: u32, place: MemberPlace) -> Self {
         let (kind, key) = match place {
-            Place::Listed(place) => (0, place),
-            Place::Joining(join) => (JOINING, join),
-            Place::Behind(reader) => (BEHIND, reader),
+            MemberPlace::Listed(place) => (0, place),
+            MemberPlace::Joining(join) => (JOINING, join),
+            MemberPlace::Behind(reader) => (BEHIND, reader),
         };
         assert!(key & KIND == 0, "there are too many memberships");
         Membership { channel, place: kind | key }
     }
 
-    pub(super) fn place(self) -> Place {
+    pub(super) fn place(self) -> MemberPlace {
         let key = self.place & !KIND;
         match self.place & KIND {
-            0 => Place::Listed(key),
-            JOINING => Place::Joining(key),
-            _ => Place::Behind(key),
+            0 => MemberPlace::Listed(key),
+            JOINING => MemberPlace::Joining(key),
+            _ => MemberPlace::Behind(key),
         }
     }
 }
@@ -94,7 +94,7 @@ impl Members {
     }
 
     /// Sets the place of the member in a channel.
-    pub(super) fn place(&mut self, member: Member, index: u32, place: Place) {
+    pub(super) fn place(&mut self, member: Member, index: u32, place: MemberPlace) {
         let membership = &mut self.lists[member as usize][index as usize];
         *membership = Membership::new(membership.channel, place);
     }
@@ -128,7 +128,9 @@ mod tests {
     #[test]
     fn places_are_told_apart() {
         for key in [0, 7, JOINING - 1] {
-            for place in [Place::Listed(key), Place::Joining(key), Place::Behind(key)] {
+            for place in
+                [MemberPlace::Listed(key), MemberPlace::Joining(key), MemberPlace::Behind(key)]
+            {
                 assert_eq!(Membership::new(3, place).place(), place);
             }
         }
@@ -139,7 +141,7 @@ mod tests {
     fn the_last_takes_the_index() {
         let mut members = Members::new(0);
         for channel in 0..3 {
-            members.add(9, Membership::new(channel, Place::Listed(channel)));
+            members.add(9, Membership::new(channel, MemberPlace::Listed(channel)));
         }
         let (removed, moved) = members.remove(9, 0);
         assert_eq!((removed.channel, moved.map(|moved| moved.channel)), (0, Some(2)));

@@ -3,7 +3,7 @@
 use super::channel::Channel;
 use super::channel::{NONE, Subscriber};
 use super::event::{ChannelError, Event, Recovery};
-use super::members::{Membership, Place};
+use super::members::{MemberPlace, Membership};
 use super::message::ShardMessage;
 use super::name::ChannelName;
 use super::pending::PendingJoin;
@@ -49,7 +49,7 @@ impl<E: Encoded> Channels<E> {
         if let Some(key) = known
             && let Channel { joined: true, keeps_history: false, .. } = self.channels.value(key)
         {
-            let index = self.members.add(member, Membership::new(key, Place::Listed(0)));
+            let index = self.members.add(member, Membership::new(key, MemberPlace::Listed(0)));
             self.list(member, index, key);
             self.events.push_back(Event::Subscribed { member, ticket, recovery: None });
             self.report(key);
@@ -71,7 +71,7 @@ impl<E: Encoded> Channels<E> {
     /// Appends a member to a channel's list. It does not get the publications that are being handed out.
     pub(super) fn list(&mut self, member: Member, index: u32, key: u32) {
         let channel = self.channels.value_mut(key);
-        let place = Place::Listed(channel.subscribers.len() as u32);
+        let place = MemberPlace::Listed(channel.subscribers.len() as u32);
         channel.subscribers.push(Subscriber { member, index });
         self.members.place(member, index, place);
     }
@@ -83,7 +83,7 @@ impl<E: Encoded> Channels<E> {
         self.logs.close_gap(*log, gap, len, |from, to| {
             let moved = subscribers[from as usize];
             subscribers[to as usize] = moved;
-            self.members.place(moved.member, moved.index, Place::Listed(to));
+            self.members.place(moved.member, moved.index, MemberPlace::Listed(to));
         });
         subscribers.pop();
     }
@@ -97,7 +97,7 @@ impl<E: Encoded> Channels<E> {
         let reader = self.readers.next_id();
         let entry = self.joins.vacant_entry();
         let join = entry.key() as u32;
-        let index = self.members.add(member, Membership::new(key, Place::Joining(join)));
+        let index = self.members.add(member, Membership::new(key, MemberPlace::Joining(join)));
         entry.insert(Some(PendingJoin { member, index, channel: key, ticket, reader }));
         let channel = self.channels.name(key).clone();
         let message = ShardMessage::Join { channel, key, subscribers, join, reader, start };
@@ -142,7 +142,7 @@ impl<E: Encoded> Channels<E> {
     pub(super) fn add_reader(&mut self, log: u32, reader: Reader, now: u64) {
         let Reader { member, index, cursor, state, .. } = reader;
         let key = self.readers.insert(reader, now);
-        self.members.place(member, index, Place::Behind(key));
+        self.members.place(member, index, MemberPlace::Behind(key));
         self.logs[log].add_reader(cursor, key, state);
     }
 
@@ -194,7 +194,7 @@ impl<E: Encoded> Channels<E> {
         let key = self.channels.find(self.hashing.hash(channel.as_bytes()), channel)?;
         let index = self.membership(member, key)?;
         let place = self.members.of(member)[index as usize].place();
-        Some(Subscription { channel: key, pending: matches!(place, Place::Joining(_)) })
+        Some(Subscription { channel: key, pending: matches!(place, MemberPlace::Joining(_)) })
     }
 
     /// The index of a membership. Searches the shorter of the channel's list and the member's.
@@ -212,15 +212,15 @@ impl<E: Encoded> Channels<E> {
     /// Updates the index of a membership in its channel's list, its pending join or its reader.
     fn reindex(&mut self, membership: Membership, index: u32) {
         match membership.place() {
-            Place::Listed(place) => {
+            MemberPlace::Listed(place) => {
                 let channel = self.channels.value_mut(membership.channel);
                 channel.subscribers[place as usize].index = index;
             }
-            Place::Joining(join) => {
+            MemberPlace::Joining(join) => {
                 let pending = self.joins[join as usize].as_mut().expect("its member is here");
                 pending.index = index;
             }
-            Place::Behind(reader) => self.readers[reader].index = index,
+            MemberPlace::Behind(reader) => self.readers[reader].index = index,
         }
     }
 
@@ -229,17 +229,17 @@ impl<E: Encoded> Channels<E> {
     fn end(&mut self, membership: Membership) -> Option<PendingJoin> {
         let key = membership.channel;
         let pending = match membership.place() {
-            Place::Listed(gap) => {
+            MemberPlace::Listed(gap) => {
                 self.unlist(gap, key);
                 None
             }
-            Place::Joining(join) => {
+            MemberPlace::Joining(join) => {
                 self.channels.value_mut(key).unlisted -= 1;
                 let pending = self.joins[join as usize].take();
                 self.release(key, pending.as_ref().expect("its member was here").reader);
                 pending
             }
-            Place::Behind(reader) => {
+            MemberPlace::Behind(reader) => {
                 self.channels.value_mut(key).unlisted -= 1;
                 self.remove_reader(reader);
                 None

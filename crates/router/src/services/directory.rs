@@ -15,7 +15,7 @@ use crate::names::Shard;
 #[derive(Default)]
 pub(super) struct Directory {
     services: HashMap<Arc<str>, Rota>,
-    places: HashMap<Name, Place>,
+    places: HashMap<ResponderName, ResponderPlace>,
 }
 
 /// An offer: its shard, and its key there. The generation tells the shard whether a request is for this
@@ -28,7 +28,7 @@ pub(super) struct Address {
 
 /// Identifies an offer in messages by shard and slot. That is enough: messages of one shard come in
 /// their order, so an offer's end comes before the next offer in the same slot.
-type Name = (Shard, u32);
+type ResponderName = (Shard, u32);
 
 /// Whether an offer gets requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ struct Rota {
     turn: usize,
 }
 
-struct Place {
+struct ResponderPlace {
     service: Arc<str>,
     index: usize,
 }
@@ -64,7 +64,7 @@ impl Directory {
         let rota = self.services.entry(Arc::clone(&service)).or_default();
         let index = rota.offers.len();
         rota.offers.push(Address { shard, offer });
-        let before = self.places.insert((shard, offer.index), Place { service, index });
+        let before = self.places.insert((shard, offer.index), ResponderPlace { service, index });
         assert!(before.is_none(), "an offer ends before its slot is used again");
         self.set(shard, offer.index, Readiness::Active);
     }
@@ -135,7 +135,11 @@ impl Directory {
         Ok(rota.offers[rota.turn - 1])
     }
 
-    fn find(&mut self, shard: Shard, offer: u32) -> (&mut Rota, &mut HashMap<Name, Place>, usize) {
+    fn find(
+        &mut self,
+        shard: Shard,
+        offer: u32,
+    ) -> (&mut Rota, &mut HashMap<ResponderName, ResponderPlace>, usize) {
         let place = self.places.get(&(shard, offer)).expect("messages are in order");
         let rota = self.services.get_mut(&place.service).expect("it has this offer");
         let index = place.index;
@@ -157,7 +161,12 @@ impl Rota {
         }
     }
 
-    fn swap(&mut self, places: &mut HashMap<Name, Place>, one: usize, other: usize) {
+    fn swap(
+        &mut self,
+        places: &mut HashMap<ResponderName, ResponderPlace>,
+        one: usize,
+        other: usize,
+    ) {
         self.offers.swap(one, other);
         for index in [one, other] {
             let Address { shard, offer } = self.offers[index];

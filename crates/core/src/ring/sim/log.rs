@@ -25,10 +25,10 @@ const LAST: usize = 60;
 
 pub(super) struct Log {
     keep: Keep,
-    events: VecDeque<Event>,
+    events: VecDeque<SimEvent>,
 }
 
-pub(super) enum Event {
+pub(super) enum SimEvent {
     /// The shard waits for completions, at this time since the start.
     Turn(Duration),
     /// An operation, with the number of bytes to send, or 0.
@@ -39,23 +39,23 @@ pub(super) enum Event {
     Annotation(String),
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for SimEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::Turn(at) => write!(f, "-- turn, at {:.3} ms", at.as_secs_f64() * 1e3),
-            Event::Pushed(Token { kind, id }, 0) => write!(f, "   > {kind:?} {id}"),
-            Event::Pushed(Token { kind, id }, bytes) => {
+            SimEvent::Turn(at) => write!(f, "-- turn, at {:.3} ms", at.as_secs_f64() * 1e3),
+            SimEvent::Pushed(Token { kind, id }, 0) => write!(f, "   > {kind:?} {id}"),
+            SimEvent::Pushed(Token { kind, id }, bytes) => {
                 write!(f, "   > {kind:?} {id}: {bytes} bytes")
             }
-            Event::Shutdown(Token { id, .. }, how) => write!(f, "   > shut down {id}: {how:?}"),
-            Event::Done(Token { kind, id }, Ok(result)) => {
+            SimEvent::Shutdown(Token { id, .. }, how) => write!(f, "   > shut down {id}: {how:?}"),
+            SimEvent::Done(Token { kind, id }, Ok(result)) => {
                 write!(f, "   < {kind:?} {id}: {result}")
             }
-            Event::Done(Token { kind, id }, Err(errno)) => {
+            SimEvent::Done(Token { kind, id }, Err(errno)) => {
                 write!(f, "   < {kind:?} {id}: {errno:?}")
             }
-            Event::Fault(name) => write!(f, "   ! {name}"),
-            Event::Annotation(line) => write!(f, "{line}"),
+            SimEvent::Fault(name) => write!(f, "   ! {name}"),
+            SimEvent::Annotation(line) => write!(f, "{line}"),
         }
     }
 }
@@ -73,7 +73,7 @@ impl Log {
         self.keep == Keep::Last
     }
 
-    pub(super) fn note(&mut self, event: Event) {
+    pub(super) fn note(&mut self, event: SimEvent) {
         match self.keep {
             Keep::Nothing => return,
             Keep::Last if self.events.len() == LAST => drop(self.events.pop_front()),
@@ -88,7 +88,8 @@ impl Log {
         let mut empty = 0;
         for (at, event) in self.events.iter().enumerate() {
             let next = self.events.get(at + 1);
-            if matches!(event, Event::Turn(_)) && matches!(next, None | Some(Event::Turn(_))) {
+            if matches!(event, SimEvent::Turn(_)) && matches!(next, None | Some(SimEvent::Turn(_)))
+            {
                 empty += 1;
                 continue;
             }

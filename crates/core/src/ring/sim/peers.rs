@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use super::config::SimConfig;
 use super::faults::Faults;
-use super::log::Event;
+use super::log::SimEvent;
 use super::net::{ConnStats, Link, Net, Peer, Stream};
 
 /// The simulated network as its peers see it. Clones are the same network.
@@ -217,7 +217,7 @@ impl SimNet {
     pub fn annotate(&self, line: impl FnOnce() -> String) {
         let mut net = self.net();
         if net.log.keeps_all() {
-            net.log.note(Event::Annotation(line()));
+            net.log.note(SimEvent::Annotation(line()));
         }
     }
 

@@ -11,7 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::config::SimConfig;
 use super::injector::Injector;
-use super::log::Event;
+use super::log::SimEvent;
 use super::net::Net;
 use super::peers::SimNet;
 use super::rules::Rules;
@@ -76,7 +76,7 @@ impl SimRing {
         self.net.clone()
     }
 
-    fn note(&self, event: Event) {
+    fn note(&self, event: SimEvent) {
         self.net.net().log.note(event);
     }
 
@@ -88,7 +88,7 @@ impl SimRing {
         if log.keeps_all() {
             injector.injected()[before..]
                 .iter()
-                .for_each(|&(_, name)| log.note(Event::Fault(name)));
+                .for_each(|&(_, name)| log.note(SimEvent::Fault(name)));
         }
         decided
     }
@@ -135,7 +135,7 @@ impl SimRing {
             },
             _ => Lent::Nothing,
         };
-        self.note(Event::Done(token, result));
+        self.note(SimEvent::Done(token, result));
         let result = result.map_err(|errno| errno as i32);
         self.completed.push_back(Completion { token, result, lent });
     }
@@ -246,7 +246,7 @@ impl Ring for SimRing {
         }
         self.rules.pushed(&op, token, &self.net.net());
         let bytes = if let Op::Send { data, at, .. } = &op { data.len() - at } else { 0 };
-        self.note(Event::Pushed(token, bytes));
+        self.note(SimEvent::Pushed(token, bytes));
         self.pushed.push_back((Work::Op(op), token));
     }
 
@@ -258,7 +258,7 @@ impl Ring for SimRing {
     }
 
     fn begin_shutdown(&mut self, socket: Socket, how: ShutdownHow, token: Token) -> ShutdownStatus {
-        self.note(Event::Shutdown(token, how));
+        self.note(SimEvent::Shutdown(token, how));
         if self.decide(Injector::shutdown_is_slow) {
             self.rules.begin(token, Some(socket), &self.net.net());
             self.pushed.push_back((Work::Shutdown(socket, how), token));
@@ -276,7 +276,7 @@ impl Ring for SimRing {
             return Ok(());
         }
         let at = self.net.net().since_start();
-        self.note(Event::Turn(at));
+        self.note(SimEvent::Turn(at));
         self.submit();
         // A woken shard reads its mailbox anyway; the counter goes back to zero.
         let woken = self.wake.read().is_ok();

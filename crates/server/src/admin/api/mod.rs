@@ -112,20 +112,20 @@ struct Broadcast {
 struct Placed {
     identifier: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    position: Option<Place>,
+    position: Option<ConnPlace>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
 }
 
 #[derive(Serialize)]
-struct Place {
+struct ConnPlace {
     epoch: u32,
     offset: u64,
 }
 
-impl From<Position> for Place {
+impl From<Position> for ConnPlace {
     fn from(Position { epoch, offset }: Position) -> Self {
-        Place { epoch, offset }
+        ConnPlace { epoch, offset }
     }
 }
 
@@ -136,7 +136,7 @@ async fn publish(
     let channels = &admin.api.channels;
     let position =
         channels.publish(&identifier, channels.payload(&data, event.as_deref())?).await?;
-    Ok(Json(Placed { identifier, position: position.map(Place::from), error: None }))
+    Ok(Json(Placed { identifier, position: position.map(ConnPlace::from), error: None }))
 }
 
 /// Publishes to many channels. The answer has one result for each channel.
@@ -153,7 +153,9 @@ async fn broadcast(
     for identifier in identifiers {
         let outcome = channels.publish(&identifier, payload.clone()).await;
         outcomes.push(match outcome {
-            Ok(position) => Placed { identifier, position: position.map(Place::from), error: None },
+            Ok(position) => {
+                Placed { identifier, position: position.map(ConnPlace::from), error: None }
+            }
             Err(refused) => Placed { identifier, position: None, error: Some(refused.code) },
         });
     }
@@ -226,7 +228,7 @@ fn info(channel: &ChannelInfo) -> Value {
     json!({
         "identifier": &*channel.name,
         "subscribers": channel.subscribers,
-        "position": channel.position.map(Place::from),
+        "position": channel.position.map(ConnPlace::from),
         "kept": channel.kept,
         "bytes": channel.history_bytes,
     })
