@@ -5,8 +5,8 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use murre_router::Member;
 use murre_router::channels::{
-    Channels, Form, Limits, Origin, Overrun, Payload, Publication, Publisher, Retention, Start,
-    Subscribers, Taken,
+    ChannelLimits, Channels, Form, Origin, Overrun, Payload, Publication, Publisher, Retention,
+    Start, Subscribers, Taken,
 };
 
 const SUBSCRIBERS: Member = 100;
@@ -44,7 +44,7 @@ impl World {
             channel.starts_with("kept").then_some(Retention { size: HISTORY, ttl_ms: 1 << 40 })
         };
         let mut shards =
-            [0, 1].map(|shard| Channels::<()>::new(shard, 2, 1, rules, Limits::default()));
+            [0, 1].map(|shard| Channels::<()>::new(shard, 2, 1, rules, ChannelLimits::default()));
         let channels = ["kept", "plain"].map(|namespace| {
             let mut names = (0..).map(|number| format!("{namespace}:{number}"));
             names.find(|name| shards[0].owner(name) == 1).expect("each shard owns some")

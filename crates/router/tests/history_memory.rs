@@ -4,7 +4,9 @@
 use std::fs;
 use std::sync::Arc;
 
-use murre_router::channels::{Channels, Form, Limits, Origin, Payload, Publisher, Retention};
+use murre_router::channels::{
+    ChannelLimits, Channels, Form, Origin, Payload, Publisher, Retention,
+};
 
 const CHANNELS: usize = 1000;
 const PUBLICATIONS: usize = 100;
@@ -22,7 +24,7 @@ fn resident() -> u64 {
 fn the_formula_holds() {
     let size = PUBLICATIONS as u32;
     let rules = move |_: &str| Some(Retention { size, ttl_ms: 1000 });
-    let mut channels = Channels::<()>::new(0, 1, 1, rules, Limits::default());
+    let mut channels = Channels::<()>::new(0, 1, 1, rules, ChannelLimits::default());
     let names: Vec<String> = (0..CHANNELS).map(|channel| format!("ticker:{channel}")).collect();
     let mut rng = fastrand::Rng::with_seed(1);
     let before = resident();

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use murre_core::{CloseReason, ConnId, Outbox, Protocol};
 
 use crate::client::{Client, ConnState, Context, Output};
-use crate::engine::orders::{Event, Order, Phase};
+use crate::engine::orders::{Phase, WorkerEvent, WorkerOrder};
 use crate::engine::pace::{PAUSE_MIN, Pace};
 use crate::engine::reconnects::Reconnects;
 use crate::engine::score::{Fault, Score};
@@ -24,7 +24,7 @@ pub(crate) struct Fleet<C> {
     /// How long an answer may take.
     timeout: Duration,
     share: Share,
-    events: Sender<Event>,
+    events: Sender<WorkerEvent>,
     stage: Stage,
     /// Connects begun, for the routes.
     begun: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Fleet<C> {
     pace: Pace,
     /// When the rate allows the next connect, if the fleet waits for it.
     resume_at: Option<Instant>,
-    /// `Event::Failing` is sent once.
+    /// `WorkerEvent::Failing` is sent once.
     failing: bool,
     /// All connections were told to end.
     killed: bool,
@@ -180,13 +180,13 @@ impl<C: Client> Fleet<C> {
         let tally = self.score.tally();
         if !self.failing && tally.faults_all() > self.share.errors_max {
             self.failing = true;
-            self.tell(Event::Failing);
+            self.tell(WorkerEvent::Failing);
         } else if tally.ready() == u64::from(self.share.conns) {
-            self.tell(Event::Full);
+            self.tell(WorkerEvent::Full);
         }
     }
 
-    fn tell(&self, event: Event) {
+    fn tell(&self, event: WorkerEvent) {
         // The main thread receives for as long as there are workers.
         let _ = self.events.send(event);
     }
@@ -200,7 +200,7 @@ impl<C: Client> Scored for Fleet<C> {
 
 impl<C: Client> Protocol for Fleet<C> {
     type State = Member<C::State>;
-    type Mail = Order;
+    type Mail = WorkerOrder;
 
     fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
         let mut conn = ConnState::Opening;
@@ -263,29 +263,29 @@ impl<C: Client> Protocol for Fleet<C> {
         }
     }
 
-    fn mail(&mut self, order: Order, out: &mut Outbox) {
+    fn mail(&mut self, order: WorkerOrder, out: &mut Outbox) {
         match order {
-            Order::Start => {
+            WorkerOrder::Start => {
                 self.stage = Stage::Connecting;
                 if self.share.conns == 0 {
                     self.report();
                 }
             }
-            Order::Begin => {
+            WorkerOrder::Begin => {
                 self.stage = Stage::Holding;
                 self.resume_at = None;
                 self.score.hold(out.now());
                 self.handle_all(out, C::begin);
             }
-            Order::Phase(phase) if C::RECONNECTS => self.phase(phase, out),
-            Order::Phase(_) => self.score.phase(out.now(), false),
+            WorkerOrder::Phase(phase) if C::RECONNECTS => self.phase(phase, out),
+            WorkerOrder::Phase(_) => self.score.phase(out.now(), false),
             // The turn follows.
-            Order::Wake => {}
-            Order::Finish => {
+            WorkerOrder::Wake => {}
+            WorkerOrder::Finish => {
                 self.handle_all(out, C::finish);
-                self.tell(Event::Finished);
+                self.tell(WorkerEvent::Finished);
             }
-            Order::Leave { over } => {
+            WorkerOrder::Leave { over } => {
                 self.stage = Stage::Leaving;
                 self.resume_at = None;
                 if C::CLOSES {

@@ -22,12 +22,12 @@ use std::sync::mpsc::Sender;
 
 use murre_core::Protocol;
 
-use self::orders::{Event, Order};
+use self::orders::{WorkerEvent, WorkerOrder};
 use self::score::Score;
 use self::share::Share;
 
 /// The clients of one worker.
-pub(crate) trait Scored: Protocol<Mail = Order> {
+pub(crate) trait Scored: Protocol<Mail = WorkerOrder> {
     /// Their counts and latencies.
     fn score(&self) -> &Score;
 }
@@ -36,5 +36,5 @@ pub(crate) trait Scored: Protocol<Mail = Order> {
 pub(crate) struct WorkerParts {
     pub(crate) score: Score,
     pub(crate) share: Share,
-    pub(crate) events: Sender<Event>,
+    pub(crate) events: Sender<WorkerEvent>,
 }

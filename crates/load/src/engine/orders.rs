@@ -5,7 +5,7 @@ use std::time::Duration;
 /// From the main thread, or another worker, to a worker; all but `Phase` and `Wake`, which may come more
 /// often, once and in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum WorkerOrder {
     /// Connect.
     Start,
     /// All connections of all workers are up: the hold phase begins.
@@ -49,7 +49,7 @@ impl Phase {
 
 /// From a worker, or the signal thread, to the main thread.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum WorkerEvent {
     /// All connections of the worker are up.
     Full,
     /// More faults than the run allows; the worker opens no more connections.

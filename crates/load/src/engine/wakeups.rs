@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use murre_core::Mailbox;
 
-use crate::engine::orders::Order;
+use crate::engine::orders::WorkerOrder;
 
 /// The mailboxes of all workers.
 pub(crate) struct Wakeups {
-    mailboxes: OnceLock<Vec<Arc<Mailbox<Order>>>>,
+    mailboxes: OnceLock<Vec<Arc<Mailbox<WorkerOrder>>>>,
     /// A wakeup is sent and not taken yet: another one is not needed.
     sent: Box<[AtomicBool]>,
 }
@@ -21,7 +21,7 @@ impl Wakeups {
     }
 
     /// Called once, when all workers are up.
-    pub(crate) fn connect(&self, mailboxes: Vec<Arc<Mailbox<Order>>>) {
+    pub(crate) fn connect(&self, mailboxes: Vec<Arc<Mailbox<WorkerOrder>>>) {
         assert!(self.mailboxes.set(mailboxes).is_ok(), "connected once");
     }
 
@@ -29,7 +29,10 @@ impl Wakeups {
         let mailboxes = self.mailboxes.get().expect("no worker runs before all are up");
         if !self.sent[worker].swap(true, Ordering::AcqRel) {
             // One wakeup and the run's few orders fit every mailbox.
-            assert!(mailboxes[worker].post(Order::Wake).is_ok(), "a mailbox has room for a wakeup");
+            assert!(
+                mailboxes[worker].post(WorkerOrder::Wake).is_ok(),
+                "a mailbox has room for a wakeup"
+            );
         }
     }
 

@@ -13,7 +13,7 @@ use murre_core::{Counters, Mailbox, Shard, ShardConfig};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::engine::orders::{Event, Order};
+use crate::engine::orders::{WorkerEvent, WorkerOrder};
 use crate::engine::score::{Score, Tally, Totals};
 use crate::engine::share::Share;
 use crate::engine::times::Times;
@@ -23,12 +23,12 @@ use crate::engine::{Scored, WorkerParts};
 /// All shards of a run.
 pub(crate) struct Workers {
     workers: Vec<Worker>,
-    pub(crate) events: Receiver<Event>,
+    pub(crate) events: Receiver<WorkerEvent>,
 }
 
 /// The main thread's side of one worker.
 struct Worker {
-    mailbox: Arc<Mailbox<Order>>,
+    mailbox: Arc<Mailbox<WorkerOrder>>,
     tally: Arc<Tally>,
     counters: Arc<Counters>,
     thread: JoinHandle<Times>,
@@ -45,14 +45,14 @@ pub(crate) struct WorkerConfig {
     pub(crate) max_send_bytes: u32,
     /// The unit of the connections' timers.
     pub(crate) tick: Duration,
-    pub(crate) events: Sender<Event>,
+    pub(crate) events: Sender<WorkerEvent>,
 }
 
 impl Workers {
     /// Starts a thread per config. They connect when they are told to.
     pub(crate) fn new(
         worker_configs: Vec<WorkerConfig>,
-        events: Receiver<Event>,
+        events: Receiver<WorkerEvent>,
         wakeups: &Wakeups,
         start: impl Fn(WorkerConfig) -> Starting,
     ) -> anyhow::Result<Workers> {
@@ -63,7 +63,7 @@ impl Workers {
         Ok(Workers { workers, events })
     }
 
-    pub(crate) fn tell(&self, order: Order) {
+    pub(crate) fn tell(&self, order: WorkerOrder) {
         for worker in &self.workers {
             // A run's few orders fit every mailbox.
             assert!(worker.mailbox.post(order).is_ok(), "a mailbox has room for a run's orders");
@@ -91,7 +91,7 @@ impl Workers {
     /// Ends the shards, each within `over` and what its last connections need, and gives all
     /// times together.
     pub(crate) fn leave(&mut self, over: Duration) -> Times {
-        self.tell(Order::Leave { over });
+        self.tell(WorkerOrder::Leave { over });
         let mut times = Times::none();
         for worker in self.workers.drain(..) {
             // A thread that panicked has said so on stderr and has failed the run by its event.
@@ -104,7 +104,7 @@ impl Workers {
 }
 
 /// What a worker hands out once its ring works.
-type Up = (Arc<Mailbox<Order>>, Arc<Counters>);
+type Up = (Arc<Mailbox<WorkerOrder>>, Arc<Counters>);
 
 /// A thread that may not have set up its ring yet.
 pub(crate) struct Starting {
@@ -146,7 +146,7 @@ pub(crate) fn start<P: Scored>(
         let _alarm = PanicGuard(events.clone());
         if let Err(error) = shard.run() {
             // If the main thread is gone, nothing needs the event.
-            let _ = events.send(Event::Died(error));
+            let _ = events.send(WorkerEvent::Died(error));
         }
         shard.protocol().score().times().clone()
     });
@@ -184,12 +184,12 @@ fn set_up<P: Scored>(
 const SLICE_MILLIS: u32 = 5;
 
 /// Tells the main thread when the shard's thread panics.
-struct PanicGuard(Sender<Event>);
+struct PanicGuard(Sender<WorkerEvent>);
 
 impl Drop for PanicGuard {
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = self.0.send(Event::Died(io::Error::other("the thread panicked")));
+            let _ = self.0.send(WorkerEvent::Died(io::Error::other("the thread panicked")));
         }
     }
 }

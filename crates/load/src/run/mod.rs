@@ -28,7 +28,7 @@ use self::columns::Columns;
 use self::phases::{Early, QUIET, Run};
 use self::record::{Record, Results};
 use crate::cli::Job;
-use crate::engine::orders::{Event, Order};
+use crate::engine::orders::{WorkerEvent, WorkerOrder};
 use crate::engine::share::{Routes, Share};
 use crate::engine::wakeups::Wakeups;
 use crate::engine::workers::{self, WorkerConfig, Workers};
@@ -75,7 +75,7 @@ pub(crate) fn run(job: Job) -> anyhow::Result<Record> {
 }
 
 /// SIGINT and SIGTERM end the run with a record; a second one ends it without.
-fn catch_signals(events: Sender<Event>) -> anyhow::Result<()> {
+fn catch_signals(events: Sender<WorkerEvent>) -> anyhow::Result<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
@@ -89,7 +89,7 @@ fn catch_signals(events: Sender<Event>) -> anyhow::Result<()> {
                 std::process::exit(1);
             }
             // The run may be over already.
-            let _ = events.send(Event::Interrupted);
+            let _ = events.send(WorkerEvent::Interrupted);
         }
     });
     Ok(())
@@ -100,7 +100,7 @@ fn worker_configs(
     job: &Job,
     plan: &Plan,
     workers: usize,
-    events: &Sender<Event>,
+    events: &Sender<WorkerEvent>,
 ) -> Vec<WorkerConfig> {
     let common = &job.common;
     let epoch = Instant::now();
@@ -185,7 +185,7 @@ fn go(mut run: Run, plan: Plan, before: &Before) -> Record {
 }
 
 fn hold(run: &mut Run, begun: Instant) -> Result<(), Early> {
-    run.workers.tell(Order::Begin);
+    run.workers.tell(WorkerOrder::Begin);
     run.show(Duration::ZERO, true);
     match run.job.scenario.hold_plan(&run.job.common) {
         HoldPlan::Steady => run.hold(begun),

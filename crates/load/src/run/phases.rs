@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use murre_record::{Series, SoakFacts, StormFacts};
 
 use crate::cli::Job;
-use crate::engine::orders::{Event, Order, Phase};
+use crate::engine::orders::{Phase, WorkerEvent, WorkerOrder};
 use crate::engine::score::Fault;
 use crate::engine::score::Totals;
 use crate::engine::workers::Workers;
@@ -80,7 +80,7 @@ impl Run {
 
     /// Until all connections are up.
     pub(super) fn connect(&mut self) -> Result<(), Early> {
-        self.workers.tell(Order::Start);
+        self.workers.tell(WorkerOrder::Start);
         let conns = self.job.conns_all();
         let mut most = 0;
         let mut stalled_at = Instant::now() + self.patience();
@@ -128,7 +128,7 @@ impl Run {
     ) -> Result<Duration, Early> {
         let begin = self.snapshot();
         self.phases.push((phase, begin));
-        self.workers.tell(Order::Phase(phase));
+        self.workers.tell(WorkerOrder::Phase(phase));
         self.progress.print(phase.name());
         let mut done_after = None;
         let (mut ready, mut moved) = (begin.totals.ready, begin.at);
@@ -169,12 +169,12 @@ impl Run {
 
     /// Sends no new requests, and waits for the outstanding answers.
     pub(super) fn finish(&mut self) -> Result<(), Early> {
-        self.workers.tell(Order::Finish);
+        self.workers.tell(WorkerOrder::Finish);
         let end = Instant::now() + self.job.common.timeout + SECOND;
         let mut finished = 0;
         loop {
             let event = self.next(Instant::now() + POLL, Duration::ZERO)?;
-            finished += usize::from(matches!(event, Some(Event::Finished)));
+            finished += usize::from(matches!(event, Some(WorkerEvent::Finished)));
             let owed = self.workers.totals().owed;
             if finished == self.workers.count() && owed == 0 {
                 return Ok(());
@@ -189,7 +189,7 @@ impl Run {
 
     /// Waits for the next event, but not beyond `until`; takes a sample whenever a second is over. An event that
     /// ends the run is an error.
-    fn next(&mut self, until: Instant, held: Duration) -> Result<Option<Event>, Early> {
+    fn next(&mut self, until: Instant, held: Duration) -> Result<Option<WorkerEvent>, Early> {
         let stop = until.min(self.next_sample);
         let event = match self
             .workers
@@ -215,11 +215,11 @@ impl Run {
             }
         }
         match event {
-            Some(Event::Interrupted) => {
+            Some(WorkerEvent::Interrupted) => {
                 self.interrupted = true;
                 self.fail("interrupted by a signal".to_owned())
             }
-            Some(Event::Died(error)) => self.fail(format!("a worker ended: {error}")),
+            Some(WorkerEvent::Died(error)) => self.fail(format!("a worker ended: {error}")),
             event => Ok(event),
         }
     }

@@ -2,7 +2,7 @@
 
 /// Bounds of one shard's channels.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ChannelLimits {
     /// Number of members that there is room for from the start. The memory is not touched before it is
     /// used. There may be more members; the table then grows and moves.
     pub members_expected: usize,
@@ -31,9 +31,9 @@ pub struct Limits {
     pub slow_grace_ms: u64,
 }
 
-impl Default for Limits {
+impl Default for ChannelLimits {
     fn default() -> Self {
-        Limits {
+        ChannelLimits {
             members_expected: 0,
             subscriptions_max: 1000,
             messages_max: 65_536,
@@ -47,7 +47,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl ChannelLimits {
     /// # Panics
     /// If a bound is 0 that must not be.
     pub(super) fn check(&self) {
@@ -84,7 +84,7 @@ pub struct Stats {
     /// the number of publications, at most the retention's size (once it shrinks, at most four
     /// times their number), and `a` is what the allocator makes of it: 8 more, rounded up to 16.
     pub history_bytes: u64,
-    /// Publications dropped from history because of `Limits::history_bytes_max`, ever.
+    /// Publications dropped from history because of `ChannelLimits::history_bytes_max`, ever.
     pub evicted: u64,
     /// Messages that are queued for other shards.
     pub messages_waiting: u64,

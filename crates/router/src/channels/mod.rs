@@ -24,7 +24,7 @@
 //!
 //! Logs are bounded in bytes. Beyond the bound the oldest publications are dropped, unless a reader
 //! that is not slow has yet to take them: then the owner refuses publications to the channel until the
-//! reader has. A reader is slow when it has kept the server waiting for `Limits::slow_grace_ms` in all.
+//! reader has. A reader is slow when it has kept the server waiting for `ChannelLimits::slow_grace_ms` in all.
 //! The caller decides how a reader whose next publication was dropped goes on
 //! ([`Subscribers::overrun`]).
 
@@ -60,7 +60,7 @@ mod subscribe;
 pub use backplane::{Append, AppendId, Backplane, Interest, Local};
 pub use event::{ChannelError, Event, HistoryPage, Recovery};
 pub use history::Retention;
-pub use limits::{Limits, Stats};
+pub use limits::{ChannelLimits, Stats};
 pub use listing::{ChannelInfo, Cursor};
 pub use message::ShardMessage;
 pub use name::ChannelName;

@@ -3,7 +3,7 @@
 use super::backplane::{Append, AppendId};
 use super::channel::{Channel, NONE};
 use super::event::{ChannelError, Event};
-use super::limits::Limits;
+use super::limits::ChannelLimits;
 use super::message::ShardMessage;
 use super::owner::ShardInterest;
 use super::pending::Appending;
@@ -125,7 +125,7 @@ impl<E: Encoded> Channels<E> {
                 || self.behind[usize::from(interest.shard)]
                 || self.is_overloaded(interest.shard)
         };
-        let Limits { log_bytes_max, history_bytes_max, .. } = self.limits;
+        let ChannelLimits { log_bytes_max, history_bytes_max, .. } = self.limits;
         self.owner.interests(key).iter().any(is_full)
             || self.owner.is_overheld(key, log_bytes_max, history_bytes_max, now)
     }

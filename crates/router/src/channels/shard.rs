@@ -8,7 +8,7 @@ use super::backplane::{Backplane, Local};
 use super::channel::Channel;
 use super::event::Event;
 use super::history::Retention;
-use super::limits::{Limits, Stats};
+use super::limits::{ChannelLimits, Stats};
 use super::listing::{ChannelInfo, Cursor};
 use super::logs::Logs;
 use super::members::Members;
@@ -42,7 +42,7 @@ use crate::names::Shard;
 /// Times are milliseconds of a clock that all shards share and that never goes back.
 pub struct Channels<E = ()> {
     pub(super) shard: Shard,
-    pub(super) limits: Limits,
+    pub(super) limits: ChannelLimits,
     pub(super) hashing: Hashing,
     pub(super) channels: ByName<Channel>,
     pub(super) members: Members,
@@ -83,7 +83,7 @@ impl<E: Encoded> Channels<E> {
         shards: u16,
         seed: u64,
         rules: impl Fn(&str) -> Option<Retention> + Send + 'static,
-        limits: Limits,
+        limits: ChannelLimits,
     ) -> Self {
         assert!(shard < shards);
         limits.check();

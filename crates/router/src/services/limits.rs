@@ -2,7 +2,7 @@
 
 /// Bounds of one shard's services.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ServiceLimits {
     /// Number of services that one member offers.
     pub services_max: u32,
     /// Number of requests of one member that it has not been told the outcome of.

@@ -27,7 +27,7 @@
 //! a change that the owner learns of first, so overload causes no extra rounds.
 //!
 //! *Every queue is bounded*: entries by the limits of a member, messages that begin something by
-//! `Limits::messages_max`. Every other message belongs to an entry.
+//! `ServiceLimits::messages_max`. Every other message belongs to an entry.
 
 mod deadlines;
 mod directory;
@@ -45,7 +45,7 @@ mod shard;
 pub use directory::Readiness;
 pub use entries::Key;
 pub use event::{RequestError, ServiceError, ServiceEvent};
-pub use limits::{Limits, Stats};
+pub use limits::{ServiceLimits, Stats};
 pub use message::{Request, ServiceMessage};
 pub use records::ByteLen;
 pub use request_id::{ParseRequestIdError, RequestId};

@@ -1,6 +1,6 @@
 //! Counts of payload that waits for congested connections.
 
-use super::limits::Limits;
+use super::limits::ServiceLimits;
 use super::records::MemberEntries;
 
 /// Counts `bytes` of payload as parked for a member, unless they exceed the bound of the member or
@@ -9,7 +9,7 @@ pub(super) fn park(
     member: &mut MemberEntries,
     total: &mut usize,
     bytes: usize,
-    limits: &Limits,
+    limits: &ServiceLimits,
 ) -> bool {
     let fits = member.parked_bytes.saturating_add(bytes) <= limits.parked_bytes_max
         && total.saturating_add(bytes) <= limits.parked_bytes_total_max;

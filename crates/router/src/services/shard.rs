@@ -8,7 +8,7 @@ use super::deadlines::Deadlines;
 use super::directory::{Address, Directory, Readiness};
 use super::entries::Entries;
 use super::event::{RequestError, ServiceError, ServiceEvent};
-use super::limits::{Limits, Stats};
+use super::limits::{ServiceLimits, Stats};
 use super::message::{Request, ServiceMessage};
 use super::records::{ByteLen, MemberEntries, Offer, Ready, Serving, Waiting};
 use super::request_id::RequestId;
@@ -24,7 +24,7 @@ use crate::names::{Member, Shard, Ticket};
 pub struct Services<P> {
     pub(super) shard: Shard,
     pub(super) hash_seed: u64,
-    pub(super) limits: Limits,
+    pub(super) limits: ServiceLimits,
     /// Members that have entries.
     pub(super) members: HashMap<Member, MemberEntries>,
     pub(super) offers: Entries<Offer>,
@@ -55,7 +55,7 @@ impl<P: ByteLen> Services<P> {
     ///
     /// # Panics
     /// If `shard` is none of them, or `limits.serving_max` is 0.
-    pub fn new(shard: Shard, shards: u16, hash_seed: u64, limits: Limits) -> Self {
+    pub fn new(shard: Shard, shards: u16, hash_seed: u64, limits: ServiceLimits) -> Self {
         assert!(shard < shards && limits.serving_max > 0);
         Services {
             shard,

@@ -1,7 +1,7 @@
 //! One promise each.
 
 use murre_router::services::{
-    Limits, RequestError, RequestId, ServiceError, ServiceEvent, Services, Stats,
+    RequestError, RequestId, ServiceError, ServiceEvent, ServiceLimits, Services, Stats,
 };
 
 use crate::one_shard;
@@ -169,7 +169,7 @@ fn unserve_lets_replies_through() {
 /// Each of a member's bounds refuses one more, and takes it again once there is room.
 #[test]
 fn too_many() {
-    let mut services = one_shard(Limits { services_max: 1, requests_max: 1, ..ROOMY });
+    let mut services = one_shard(ServiceLimits { services_max: 1, requests_max: 1, ..ROOMY });
     services.serve(1, "time").unwrap();
     assert_eq!(services.serve(1, "time"), Err(ServiceError::AlreadyServing));
     assert_eq!(services.serve(1, "date"), Err(ServiceError::TooMany));
@@ -188,7 +188,7 @@ fn too_many() {
 /// requester hears so at once.
 #[test]
 fn full_responders_rest() {
-    let mut services = one_shard(Limits { serving_max: 4, ..ROOMY });
+    let mut services = one_shard(ServiceLimits { serving_max: 4, ..ROOMY });
     let mut has = Vec::new();
     let mut ticket = 0;
     // The member that gets the next request, if any.
@@ -221,7 +221,7 @@ fn full_responders_rest() {
 }
 
 /// Two shards, and the name of a service that the second one owns.
-fn two_shards(limits: Limits) -> ([Services<&'static str>; 2], &'static str) {
+fn two_shards(limits: ServiceLimits) -> ([Services<&'static str>; 2], &'static str) {
     let shards = || [0, 1].map(|shard| Services::new(shard, 2, 0, limits));
     let is_owned_there = |name: &&str| {
         let [mut probe, _] = shards();
@@ -235,7 +235,7 @@ fn two_shards(limits: Limits) -> ([Services<&'static str>; 2], &'static str) {
 /// A request that its owner cannot pass on, as too many messages wait for the responder's shard, fails.
 #[test]
 fn the_way_to_the_responder_is_blocked() {
-    let ([mut first, mut owner], name) = two_shards(Limits { messages_max: 1, ..ROOMY });
+    let ([mut first, mut owner], name) = two_shards(ServiceLimits { messages_max: 1, ..ROOMY });
     first.serve(1, name).unwrap();
     first.messages(1).drain(..).for_each(|message| owner.receive(0, message));
     owner.request(5, 7, name, "on its way", 100).unwrap();
@@ -277,7 +277,7 @@ fn the_responder_is_gone_before_it_is_asked() {
 /// While too many messages wait for the owner nothing is begun with it, and what is there can end.
 #[test]
 fn messages_are_bounded() {
-    let ([mut services, _], name) = two_shards(Limits { messages_max: 2, ..ROOMY });
+    let ([mut services, _], name) = two_shards(ServiceLimits { messages_max: 2, ..ROOMY });
     services.serve(1, name).unwrap();
     services.request(1, 7, name, "now?", 100).unwrap();
     assert_eq!(services.request(1, 8, name, "now?", 100), Err(ServiceError::Overloaded));
@@ -380,7 +380,7 @@ fn parked_requests_come_first() {
 /// requester hears so.
 #[test]
 fn parked_bytes_are_bounded() {
-    let mut services = one_shard(Limits { parked_bytes_max: 10, ..ROOMY });
+    let mut services = one_shard(ServiceLimits { parked_bytes_max: 10, ..ROOMY });
     services.serve(1, "time").unwrap();
     (0..3).for_each(|ticket| services.request(2, ticket, "time", "12345", 100).unwrap());
     let told_2 = told_to(&mut services, |member| member == 2);
@@ -404,7 +404,7 @@ fn parked_bytes_are_bounded() {
 /// member can leave no room for another.
 #[test]
 fn parked_bytes_of_a_shard_are_bounded() {
-    let mut services = one_shard(Limits { parked_bytes_total_max: 10, ..ROOMY });
+    let mut services = one_shard(ServiceLimits { parked_bytes_total_max: 10, ..ROOMY });
     services.serve(1, "time").unwrap();
     services.serve(2, "date").unwrap();
     services.request(3, 0, "time", "123456", 100).unwrap();

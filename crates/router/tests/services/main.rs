@@ -4,8 +4,8 @@ mod cases;
 mod oracles;
 mod seeds;
 
-use murre_router::services::{ByteLen, Limits, Services};
+use murre_router::services::{ByteLen, ServiceLimits, Services};
 
-fn one_shard<P: ByteLen>(limits: Limits) -> Services<P> {
+fn one_shard<P: ByteLen>(limits: ServiceLimits) -> Services<P> {
     Services::new(0, 1, 0, limits)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use murre_router::services::Limits;
+use murre_router::services::ServiceLimits;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -34,7 +34,7 @@ impl Drop for Seed {
     }
 }
 
-fn several(limits: Limits, kinds: &[&'static str]) {
+fn several(limits: ServiceLimits, kinds: &[&'static str]) {
     let mut outcomes = BTreeMap::new();
     with_seeds(1500, |bytes| {
         for (what, times) in oracles::several(bytes, limits) {

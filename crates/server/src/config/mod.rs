@@ -31,7 +31,7 @@ pub(crate) use self::settings::Config;
 pub(crate) use self::values::{LogFormat, Mount, TrustedProxy, UnixMode};
 use crate::control::KeySetUrl;
 use crate::hub::auth::{KeyFiles, Required};
-use crate::hub::limits::Limits;
+use crate::hub::limits::NameLimits;
 use crate::hub::rules::Namespaces;
 use crate::token::TokenCommand;
 
@@ -233,8 +233,8 @@ impl Config {
     }
 
     /// The limits of names and payloads, in bytes.
-    pub(crate) fn name_and_payload_limits(&self) -> Limits {
-        Limits {
+    pub(crate) fn name_and_payload_limits(&self) -> NameLimits {
+        NameLimits {
             max_name_bytes: usize::from(self.limits.max_name_bytes),
             max_publication_bytes: self.limits.max_publication_bytes as usize,
         }

@@ -12,7 +12,7 @@ use murre_router::{Shard, channels, services};
 use super::auth::{Keys, Required};
 use super::delivery_token::DeliveryTokens;
 use super::drain::DrainBarrier;
-use super::limits::Limits;
+use super::limits::NameLimits;
 use super::rules::Namespaces;
 use crate::backplane;
 use crate::config::Config;
@@ -25,9 +25,9 @@ pub(crate) struct HubConfig {
     /// Set by a shard that is asked for a key that it has not; `None` if no others can be had.
     pub(crate) keys_wanted: Option<Arc<AtomicBool>>,
     pub(crate) required: Required,
-    pub(crate) limits: Limits,
-    pub(crate) channels: channels::Limits,
-    pub(crate) services: services::Limits,
+    pub(crate) limits: NameLimits,
+    pub(crate) channels: channels::ChannelLimits,
+    pub(crate) services: services::ServiceLimits,
     pub(crate) commands: TokenBucket,
     pub(crate) max_bad_tokens_per_second: u32,
     /// Topics that one Phoenix session may have joined.
@@ -55,16 +55,16 @@ impl HubConfig {
     pub(crate) fn new(config: &Config, cores: &[usize], max_conns: u32) -> Result<Self, String> {
         let shards = cores.len();
         let each = |bytes: u64| bytes.checked_div(shards as u64).unwrap_or(0).max(1);
-        let channels = channels::Limits {
+        let channels = channels::ChannelLimits {
             members_expected: max_conns as usize,
             subscriptions_max: config.limits.max_channels as usize,
             history_bytes_max: each(config.limits.max_history_bytes),
             log_bytes_max: config.limits.max_log_bytes,
             logs_bytes_max: each(config.limits.max_logs_bytes),
             slow_grace_ms: config.limits.slow_grace.0.as_millis() as u64,
-            ..channels::Limits::default()
+            ..channels::ChannelLimits::default()
         };
-        let services = services::Limits {
+        let services = services::ServiceLimits {
             services_max: SERVICES_MAX,
             requests_max: REQUESTS_MAX,
             serving_max: SERVING_MAX,

@@ -7,14 +7,14 @@ use super::error::ErrorCode;
 
 /// The largest names and payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct NameLimits {
     /// Bytes of the name of a channel or a service; at most 255.
     pub(crate) max_name_bytes: usize,
     /// Bytes of a publication, a request or a response.
     pub(crate) max_publication_bytes: usize,
 }
 
-impl Limits {
+impl NameLimits {
     /// Checks the name of a channel or a service.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ mod tests {
     /// Names have from 1 byte to the bound, and no control characters.
     #[test]
     fn names() {
-        let limits = Limits { max_name_bytes: 4, max_publication_bytes: 3 };
+        let limits = NameLimits { max_name_bytes: 4, max_publication_bytes: 3 };
         for name in ["a", "abcd", "a:b", "ß:", " "] {
             assert_eq!(limits.name(name), Ok(name));
         }

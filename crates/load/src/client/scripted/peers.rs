@@ -11,7 +11,7 @@ use murre_core::{CloseReason, ConnId, Outbox, Protocol, Queued};
 use super::reader::{Reader, Received};
 use super::script::{Chunks, End, Reply, Step, frame};
 use super::scripts::Scripts;
-use crate::engine::orders::{Event, Order, Phase};
+use crate::engine::orders::{Phase, WorkerEvent, WorkerOrder};
 use crate::engine::pace::Pace;
 use crate::engine::score::{Fault, Score};
 use crate::engine::share::Share;
@@ -23,7 +23,7 @@ pub(crate) struct ScriptedPeers {
     share: Share,
     /// How long the server may take for a reply, or to end a connection.
     timeout: Duration,
-    events: Sender<Event>,
+    events: Sender<WorkerEvent>,
     score: Score,
     pace: Pace,
     /// Whether connections open.
@@ -218,7 +218,7 @@ impl Scored for ScriptedPeers {
 
 impl Protocol for ScriptedPeers {
     type State = State;
-    type Mail = Order;
+    type Mail = WorkerOrder;
 
     fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) -> State {
         self.opening -= 1;
@@ -283,21 +283,21 @@ impl Protocol for ScriptedPeers {
         }
     }
 
-    fn mail(&mut self, order: Order, out: &mut Outbox) {
+    fn mail(&mut self, order: WorkerOrder, out: &mut Outbox) {
         match order {
-            Order::Start | Order::Begin | Order::Wake => {}
-            Order::Phase(phase) => {
+            WorkerOrder::Start | WorkerOrder::Begin | WorkerOrder::Wake => {}
+            WorkerOrder::Phase(phase) => {
                 self.score.phase(out.now(), false);
                 self.open = phase == Phase::Visit;
                 if !self.open {
                     self.share.abort_all(out);
                 }
             }
-            Order::Finish => {
+            WorkerOrder::Finish => {
                 // The main thread receives for as long as there are workers.
-                let _ = self.events.send(Event::Finished);
+                let _ = self.events.send(WorkerEvent::Finished);
             }
-            Order::Leave { .. } => out.stop(),
+            WorkerOrder::Leave { .. } => out.stop(),
         }
     }
 

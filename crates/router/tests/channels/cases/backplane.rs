@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use murre_router::channels::{
-    Append, AppendId, Backplane, ChannelError, Event, Interest, Limits, Payload, Position,
+    Append, AppendId, Backplane, ChannelError, ChannelLimits, Event, Interest, Payload, Position,
 };
 
 use super::support::{Shard, carry, deliveries, events, owned_by, shards, subscribe};
@@ -35,7 +35,7 @@ impl Backplane for Later {
 #[test]
 fn the_backplane_orders() {
     let backplane = Later::default();
-    let mut shards = shards::<2>(Limits::default());
+    let mut shards = shards::<2>(ChannelLimits::default());
     shards = shards.map(|channels| channels.with_backplane(Box::new(backplane.clone())));
     let channel = &owned_by(&shards[0], 1, "long");
     for shard in [0, 1] {

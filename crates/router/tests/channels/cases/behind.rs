@@ -1,7 +1,7 @@
 //! Subscribers that are behind: how they catch up, and what the logs keep for them.
 
 use murre_router::Member;
-use murre_router::channels::{Limits, Overrun, Pulled, Stats};
+use murre_router::channels::{ChannelLimits, Overrun, Pulled, Stats};
 
 use super::support::{
     Dropped, Heard, Number, SMALL, Shard, Sockets, carry, events, make_slow, publish,
@@ -13,7 +13,7 @@ use crate::oracles::{payload, publisher};
 /// ones, in order and once, when it pulls; then it has caught up, and nothing is kept.
 #[test]
 fn a_congested_subscriber_catches_up() {
-    let [channels] = &mut shards::<1>(Limits::default());
+    let [channels] = &mut shards::<1>(ChannelLimits::default());
     let mut sockets = Sockets::new();
     (1..=3).for_each(|member| subscribe(channels, member, "plain:a"));
     (1..=3).for_each(|number| assert_eq!(publish(channels, "plain:a", number), Ok(())));
@@ -100,7 +100,8 @@ fn reading_slowly_protects_nothing() {
 /// publishers wait for readers that are not slow.
 #[test]
 fn all_logs_are_bounded() {
-    let limits = Limits { logs_bytes_max: 2000, slow_grace_ms: 100, ..Limits::default() };
+    let limits =
+        ChannelLimits { logs_bytes_max: 2000, slow_grace_ms: 100, ..ChannelLimits::default() };
     let mut shards = shards::<2>(limits);
     let mut sockets = Sockets::new();
     let names: Vec<String> = (0..9).map(|number| format!("plain:{number}")).collect();
@@ -141,7 +142,8 @@ fn all_logs_are_bounded() {
 /// is refused for it.
 #[test]
 fn slow_readers_hold_up_nobody() {
-    let limits = Limits { logs_bytes_max: 2000, slow_grace_ms: 100, ..Limits::default() };
+    let limits =
+        ChannelLimits { logs_bytes_max: 2000, slow_grace_ms: 100, ..ChannelLimits::default() };
     let [channels] = &mut shards::<1>(limits);
     let mut sockets = Sockets::new();
     for (member, name) in [(1, "plain:a"), (2, "plain:b")] {
@@ -173,7 +175,7 @@ fn slow_readers_hold_up_nobody() {
 /// A member that is behind in several channels reads them in turns.
 #[test]
 fn channels_take_turns() {
-    let [channels] = &mut shards::<1>(Limits::default());
+    let [channels] = &mut shards::<1>(ChannelLimits::default());
     let mut sockets = Sockets::new();
     sockets.room.insert(1, 0);
     for (at, channel) in ["plain:a", "plain:b", "plain:c"].iter().enumerate() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use murre_router::Member;
-use murre_router::channels::{Limits, Overrun, Publication, Subscribers, Taken};
+use murre_router::channels::{ChannelLimits, Overrun, Publication, Subscribers, Taken};
 
 use super::support::{deliveries, publish, shards, subscribe};
 
@@ -34,7 +34,7 @@ impl Subscribers<Option<u32>> for Counting {
 /// caller made of a publication is kept between the calls.
 #[test]
 fn small_fan_outs_do_not_wait_for_large_ones() {
-    let [channels] = &mut shards::<1>(Limits::default());
+    let [channels] = &mut shards::<1>(ChannelLimits::default());
     for member in 0..10_000 {
         subscribe(channels, member, "plain:large");
     }
@@ -50,7 +50,7 @@ fn small_fan_outs_do_not_wait_for_large_ones() {
 /// A member with very many subscriptions, each channel with very many subscribers: each ends alone.
 #[test]
 fn many_of_each() {
-    let [channels] = &mut shards::<1>(Limits::default());
+    let [channels] = &mut shards::<1>(ChannelLimits::default());
     let names: Vec<String> = (0..200).map(|channel| format!("plain:{channel}")).collect();
     for member in 0..300 {
         names.iter().for_each(|name| subscribe(channels, member, name));

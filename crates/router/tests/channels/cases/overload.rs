@@ -1,7 +1,7 @@
 //! Publications that owners refuse.
 
 use murre_router::channels::{
-    ChannelError, Direction, Event, HistoryQuery, Limits, Origin, Publisher, Pulled, Start,
+    ChannelError, ChannelLimits, Direction, Event, HistoryQuery, Origin, Publisher, Pulled, Start,
 };
 
 use super::support::{
@@ -15,7 +15,7 @@ use crate::oracles::payload;
 /// also without a ticket. Nothing of it is numbered. Other channels are not touched.
 #[test]
 fn a_shard_that_is_behind_is_spared() {
-    let mut shards = shards::<3>(Limits { messages_max: 2, ..Limits::default() });
+    let mut shards = shards::<3>(ChannelLimits { messages_max: 2, ..ChannelLimits::default() });
     let [channel, other] = &["long", "plain"].map(|namespace| owned_by(&shards[0], 1, namespace));
     subscribe(&mut shards[2], 0, channel);
     carry(&mut shards);
@@ -68,7 +68,7 @@ fn a_shard_that_is_behind_is_spared() {
 /// them, until half of them are made. Channels that it does not care about are not touched.
 #[test]
 fn a_shard_with_much_to_deliver_is_spared() {
-    let mut shards = shards::<2>(Limits { deliveries_max: 6, ..Limits::default() });
+    let mut shards = shards::<2>(ChannelLimits { deliveries_max: 6, ..ChannelLimits::default() });
     let [here, there] = [0, 1].map(|owner| owned_by(&shards[0], owner, "plain"));
     let elsewhere = owned_by(&shards[0], 1, "long");
     for member in 0..3 {

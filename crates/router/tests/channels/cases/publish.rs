@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use murre_router::Member;
 use murre_router::channels::{
-    Event, Limits, Origin, Overrun, Publication, Publisher, Pulled, Start, Subscribers, Taken,
+    ChannelLimits, Event, Origin, Overrun, Publication, Publisher, Pulled, Start, Subscribers,
+    Taken,
 };
 
 use super::support::{carry, deliveries, events, owned_by, publish, shards, subscribe};
@@ -14,7 +15,7 @@ use crate::oracles::payload;
 /// without subscribers and history goes no further than the owner.
 #[test]
 fn only_interested_shards_are_visited() {
-    let mut shards = shards::<5>(Limits::default());
+    let mut shards = shards::<5>(ChannelLimits::default());
     let channel = &owned_by(&shards[0], 1, "plain");
     assert_eq!(publish(&mut shards[0], channel, 1), Ok(()));
     assert_eq!(carry(&mut shards), [0, 1, 0, 0, 0]);
@@ -43,7 +44,7 @@ fn only_interested_shards_are_visited() {
 /// for the caller; history forgets it.
 #[test]
 fn the_publisher_may_be_left_out() {
-    let [channels] = &mut shards::<1>(Limits::default());
+    let [channels] = &mut shards::<1>(ChannelLimits::default());
     struct Excepts(Vec<Option<Origin>>);
     impl Subscribers<Option<u32>> for Excepts {
         fn offer(&mut self, _: Member, publication: &Publication, _: &mut Option<u32>) -> Taken {

@@ -1,6 +1,8 @@
 //! Recovery from history, and what the owner keeps for readers.
 
-use murre_router::channels::{Direction, Event, HistoryQuery, Limits, Position, Pulled, Start};
+use murre_router::channels::{
+    ChannelLimits, Direction, Event, HistoryQuery, Position, Pulled, Start,
+};
 
 use super::support::{
     Dropped, Heard, Number, SMALL, Shard, Sockets, carry, events, make_slow, owned_by, publish,
@@ -12,7 +14,7 @@ use super::support::{
 #[test]
 fn a_recovery_misses_nothing() {
     for owner in [0, 1] {
-        let limits = Limits { slice_bytes: 1, ..Limits::default() };
+        let limits = ChannelLimits { slice_bytes: 1, ..ChannelLimits::default() };
         let mut shards = shards::<2>(limits);
         let channel = &owned_by(&shards[0], owner, "brief");
         let owner = usize::from(owner);
@@ -56,7 +58,7 @@ fn a_recovery_misses_nothing() {
 /// subscription and for a page of history.
 #[test]
 fn a_position_belongs_to_its_channel() {
-    let [channels] = &mut shards::<1>(Limits::default());
+    let [channels] = &mut shards::<1>(ChannelLimits::default());
     for channel in ["long:a", "long:b"] {
         for number in 1..=3 {
             assert_eq!(publish(channels, channel, number), Ok(()));
@@ -137,7 +139,7 @@ fn history_stands_behind_the_log() {
 /// elsewhere.
 #[test]
 fn nobody_waits_for_a_slice_that_is_off() {
-    let mut shards = shards::<2>(Limits::default());
+    let mut shards = shards::<2>(ChannelLimits::default());
     let channel = &owned_by(&shards[0], 1, "long");
     assert_eq!(publish(&mut shards[1], channel, 1), Ok(()));
     assert_eq!(shards[0].subscribe(1, channel, Start::AfterOffset(0), 9, 0), Ok(()));

@@ -1,6 +1,6 @@
 //! Subscriptions: their messages between shards, and their answers.
 
-use murre_router::channels::{ChannelError, Event, Limits, Start};
+use murre_router::channels::{ChannelError, ChannelLimits, Event, Start};
 
 use super::support::{carry, events, owned_by, publish, shards, subscribe};
 
@@ -8,7 +8,7 @@ use super::support::{carry, events, owned_by, publish, shards, subscribe};
 /// many they are now and then.
 #[test]
 fn many_subscribers_are_few_messages() {
-    let mut shards = shards::<2>(Limits::default());
+    let mut shards = shards::<2>(ChannelLimits::default());
     let channel = &owned_by(&shards[0], 1, "plain");
     subscribe(&mut shards[0], 0, channel);
     carry(&mut shards);
@@ -32,7 +32,7 @@ fn many_subscribers_are_few_messages() {
 /// used again, before the owner answers: each answer is for its own question.
 #[test]
 fn answers_find_their_questions() {
-    let mut shards = shards::<2>(Limits::default());
+    let mut shards = shards::<2>(ChannelLimits::default());
     let channel = &owned_by(&shards[0], 1, "long");
     let start = Start::AfterOffset(0);
     assert_eq!(publish(&mut shards[1], channel, 1), Ok(()));

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use murre_router::Member;
 use murre_router::channels::{
-    ChannelError, Channels, Event, Limits, Overrun, Payload, Publication, Start, Subscribers, Taken,
+    ChannelError, ChannelLimits, Channels, Event, Overrun, Payload, Publication, Start,
+    Subscribers, Taken,
 };
 
 use crate::oracles::{number, payload, publisher, rules};
@@ -13,7 +14,7 @@ use crate::oracles::{number, payload, publisher, rules};
 pub(super) type Shard = Channels<Option<u32>>;
 
 /// So many shards, all with these limits.
-pub(super) fn shards<const N: usize>(limits: Limits) -> [Shard; N] {
+pub(super) fn shards<const N: usize>(limits: ChannelLimits) -> [Shard; N] {
     std::array::from_fn(|shard| Channels::new(shard as u16, N as u16, 1, rules, limits))
 }
 
@@ -132,8 +133,8 @@ pub(super) fn large(number: u32) -> Payload {
 }
 
 /// A log of two large publications, and a grace time of 100 ms.
-pub(super) const SMALL: fn() -> Limits =
-    || Limits { log_bytes_max: 900, slow_grace_ms: 100, ..Limits::default() };
+pub(super) const SMALL: fn() -> ChannelLimits =
+    || ChannelLimits { log_bytes_max: 900, slow_grace_ms: 100, ..ChannelLimits::default() };
 
 /// Publishes the large one with this number at that time.
 pub(super) fn publish_large(

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use murre_router::Member;
 use murre_router::channels::{
-    ChannelError, Channels, Direction, Event, HistoryPage, HistoryQuery, Limits, Overrun, Position,
-    Publication, Pulled, Recovery, Start, Stats, Subscribers, Taken,
+    ChannelError, ChannelLimits, Channels, Direction, Event, HistoryPage, HistoryQuery, Overrun,
+    Position, Publication, Pulled, Recovery, Start, Stats, Subscribers, Taken,
 };
 
 use super::choices::Choices;
@@ -346,7 +346,7 @@ fn check(channels: &Channels<Option<u32>>, model: &Model) {
 
 /// One shard does what a map of sets does, and holds nothing when everybody has left.
 pub(crate) fn one_shard(bytes: &[u8]) {
-    let limits = Limits { subscriptions_max: SUBSCRIPTIONS_MAX, ..Limits::default() };
+    let limits = ChannelLimits { subscriptions_max: SUBSCRIPTIONS_MAX, ..ChannelLimits::default() };
     let mut channels = Channels::new(0, 1, 1, rules, limits);
     let mut model = Model::default();
     let mut choices = Choices::new(bytes);

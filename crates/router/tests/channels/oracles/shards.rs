@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use murre_router::channels::{Cursor, Limits, Stats};
+use murre_router::channels::{ChannelLimits, Cursor, Stats};
 
 use super::CHANNELS;
 use super::world::{Kinds, MEMBERS, NEVER, World};
@@ -73,7 +73,7 @@ impl World {
     fn check_bounds(&self) {
         // The newest publication of each channel stays.
         let newest = 64 + 4 + 160;
-        let Limits { log_bytes_max, logs_bytes_max, .. } = self.limits;
+        let ChannelLimits { log_bytes_max, logs_bytes_max, .. } = self.limits;
         let logs = CHANNELS.len() as u64 * log_bytes_max.max(newest);
         for channels in &self.shards {
             let bytes = channels.stats().log_bytes;

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use murre_router::channels::{
-    ChannelError, Channels, Direction, Event, HistoryQuery, Limits, Origin, Publisher, Pulled,
-    ShardMessage,
+    ChannelError, ChannelLimits, Channels, Direction, Event, HistoryQuery, Origin, Publisher,
+    Pulled, ShardMessage,
 };
 use murre_router::{Member, Ticket};
 
@@ -24,7 +24,7 @@ const PATIENT: u64 = 1 << 40;
 pub(super) struct World {
     pub(super) choices: Choices,
     pub(super) now: u64,
-    pub(super) limits: Limits,
+    pub(super) limits: ChannelLimits,
     /// Few messages may wait.
     pub(super) tight: bool,
     /// `NEVER` reads nothing.
@@ -56,7 +56,7 @@ impl World {
         let shards = 1 + choices.index(4);
         let tight = choices.number(4) == 0;
         let seed = u64::from(choices.number(256));
-        let mut limits = Limits::default();
+        let mut limits = ChannelLimits::default();
         if tight {
             (limits.messages_max, limits.deliveries_max) = (3, 6);
         }

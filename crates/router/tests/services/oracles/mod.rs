@@ -12,10 +12,10 @@ pub(crate) use evenly::evenly;
 pub(crate) use model::one_shard;
 pub(crate) use simulation::several;
 
-use murre_router::services::Limits;
+use murre_router::services::ServiceLimits;
 
 /// More than a test needs.
-pub(crate) const ROOMY: Limits = Limits {
+pub(crate) const ROOMY: ServiceLimits = ServiceLimits {
     services_max: 1000,
     requests_max: 1000,
     serving_max: 1000,
@@ -25,7 +25,7 @@ pub(crate) const ROOMY: Limits = Limits {
 };
 
 /// Where there is too much of everything.
-pub(crate) const TIGHT: Limits = Limits {
+pub(crate) const TIGHT: ServiceLimits = ServiceLimits {
     services_max: 2,
     requests_max: 6,
     serving_max: 2,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use murre_router::services::{
-    ByteLen, Limits, RequestError, RequestId, ServiceError, ServiceEvent, Services, Stats,
+    ByteLen, RequestError, RequestId, ServiceError, ServiceEvent, ServiceLimits, Services, Stats,
 };
 
 use super::choices::Choices;
@@ -23,7 +23,7 @@ enum Step {
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
 const MEMBERS: u32 = 4;
-const LIMITS: Limits = Limits {
+const LIMITS: ServiceLimits = ServiceLimits {
     services_max: 2,
     requests_max: 4,
     serving_max: 3,

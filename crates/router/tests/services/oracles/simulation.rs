@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use murre_router::services::{Limits, RequestError, RequestId, ServiceError, ServiceEvent, Stats};
+use murre_router::services::{
+    RequestError, RequestId, ServiceError, ServiceEvent, ServiceLimits, Stats,
+};
 
 use super::ROOMY;
 use super::world::{MEMBERS, NAMES, Payload, Person, Ticket, World};
@@ -53,7 +55,7 @@ struct Oracle {
 type Outcomes = BTreeMap<&'static str, u32>;
 
 impl Oracle {
-    fn new(bytes: &[u8], limits: Limits) -> Self {
+    fn new(bytes: &[u8], limits: ServiceLimits) -> Self {
         let world = World::new(bytes, limits);
         let persons: Vec<Vec<Person>> = (0..world.shards.len())
             .map(|shard| (0..MEMBERS as usize).map(|at| shard * MEMBERS as usize + at).collect())
@@ -388,6 +390,6 @@ impl Oracle {
 
 /// Members come and go, their numbers are used again, messages are late: every request has one
 /// outcome, for which there is a reason, is seen by one responder at most, and nothing is left.
-pub(crate) fn several(bytes: &[u8], limits: Limits) -> BTreeMap<&'static str, u32> {
+pub(crate) fn several(bytes: &[u8], limits: ServiceLimits) -> BTreeMap<&'static str, u32> {
     Oracle::new(bytes, limits).run()
 }

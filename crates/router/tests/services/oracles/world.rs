@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use murre_router::services::{ByteLen, Limits, ServiceMessage, Services};
+use murre_router::services::{ByteLen, ServiceLimits, ServiceMessage, Services};
 
 use super::choices::Choices;
 
@@ -26,14 +26,14 @@ pub(super) const MEMBERS: u32 = 4;
 /// The shards and the ways between them.
 pub(super) struct World {
     pub(super) choices: Choices,
-    pub(super) limits: Limits,
+    pub(super) limits: ServiceLimits,
     pub(super) shards: Vec<Services<Payload>>,
     /// By sender and receiver.
     pub(super) ways: Vec<Vec<VecDeque<ServiceMessage<Payload>>>>,
 }
 
 impl World {
-    pub(super) fn new(bytes: &[u8], limits: Limits) -> Self {
+    pub(super) fn new(bytes: &[u8], limits: ServiceLimits) -> Self {
         let mut choices = Choices::new(bytes);
         let count = 1 + choices.number(4) as u16;
         let hash_seed = u64::from(choices.number(256));

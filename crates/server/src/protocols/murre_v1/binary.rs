@@ -3,7 +3,7 @@
 use std::str;
 
 use super::errors::{Code, WireError};
-use crate::hub::limits::Limits;
+use crate::hub::limits::NameLimits;
 use crate::hub::{About, ErrorCode};
 
 /// The first byte of both forms: a publication follows.
@@ -15,7 +15,7 @@ const PUBLICATION: u8 = 1;
 /// The error for a message that is no publication.
 pub(crate) fn read<'a>(
     message: &'a [u8],
-    limits: &Limits,
+    limits: &NameLimits,
 ) -> Result<(&'a str, &'a [u8]), WireError<'a>> {
     let split = || {
         let (&form, rest) = message.split_first()?;
@@ -52,7 +52,7 @@ const UTF_8: &str = "the channel of a binary message is UTF-8";
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { max_name_bytes: 10, max_publication_bytes: 5 };
+    const LIMITS: NameLimits = NameLimits { max_name_bytes: 10, max_publication_bytes: 5 };
 
     /// What both ends write, byte by byte, as the document has it.
     #[test]
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn the_longest_name() {
         let name = "n".repeat(255);
-        let limits = Limits { max_name_bytes: 255, ..LIMITS };
+        let limits = NameLimits { max_name_bytes: 255, ..LIMITS };
         let message = [&[1, 255], name.as_bytes(), b"x"].concat();
         assert_eq!(read(&message, &limits), Ok((name.as_str(), &b"x"[..])));
         let mut out = Vec::new();

@@ -18,7 +18,7 @@ use simd_json::{Buffers, ErrorType, INPUT_PADDING, Tape, ValueType};
 
 use super::errors::{Code, WireError};
 use crate::hub::event::{BAD_EVENT, Event};
-use crate::hub::limits::Limits;
+use crate::hub::limits::NameLimits;
 use crate::hub::{About, Audience, Command, ErrorCode, PresenceOptions, RequestId};
 use crate::protocols::json::{self, DEPTH_MAX};
 
@@ -50,7 +50,12 @@ impl Default for Parser {
 
 impl Parser {
     /// Hands the commands of a message to `each`, in order. There is at least one, or a rejection.
-    pub(crate) fn read(&mut self, message: &[u8], limits: &Limits, mut each: impl FnMut(Item<'_>)) {
+    pub(crate) fn read(
+        &mut self,
+        message: &[u8],
+        limits: &NameLimits,
+        mut each: impl FnMut(Item<'_>),
+    ) {
         self.text.clear();
         self.text.extend_from_slice(message);
         self.text.resize(message.len() + INPUT_PADDING, b' ');
@@ -90,7 +95,7 @@ const BATCH_MAX: usize = 100;
 
 /// Makes commands of values.
 struct Reader<'r> {
-    limits: &'r Limits,
+    limits: &'r NameLimits,
     /// The message as it came: parsing unescapes the strings of its copy.
     message: &'r [u8],
     /// Where the copy begins in memory.

@@ -12,7 +12,7 @@ use murre_router::presence::{Meta, Watch};
 use super::decode::{Item, Parser};
 use super::errors::Code;
 use crate::hub::event::Event;
-use crate::hub::limits::Limits;
+use crate::hub::limits::NameLimits;
 use crate::hub::{Command, ErrorCode, PresenceOptions, RequestId};
 
 /// Any bytes: the limits, and messages that one parser reads, with a byte between them that no
@@ -20,8 +20,8 @@ use crate::hub::{Command, ErrorCode, PresenceOptions, RequestId};
 pub(crate) fn check(bytes: &[u8]) {
     let Some((&limits, messages)) = bytes.split_first() else { return };
     let limits = match limits {
-        b'!' => Limits { max_name_bytes: 4, max_publication_bytes: 10 },
-        _ => Limits { max_name_bytes: 255, max_publication_bytes: 65_536 },
+        b'!' => NameLimits { max_name_bytes: 4, max_publication_bytes: 10 },
+        _ => NameLimits { max_name_bytes: 255, max_publication_bytes: 65_536 },
     };
     let mut parser = Parser::default();
     for message in messages.split(|&byte| byte == 0xFF) {
@@ -31,7 +31,7 @@ pub(crate) fn check(bytes: &[u8]) {
 
 /// The message comes to what the model says: the same commands with the same members, or refused for
 /// the same reason.
-pub(crate) fn as_the_model(parser: &mut Parser, message: &[u8], limits: &Limits) {
+pub(crate) fn as_the_model(parser: &mut Parser, message: &[u8], limits: &NameLimits) {
     let mut expected = model(message, limits).into_iter();
     parser.read(message, limits, |item| match expected.next().expect("no more than expected") {
         Ok(given) => given.is_read(&item),
@@ -52,7 +52,7 @@ struct Given {
     meta: Option<String>,
 }
 
-fn model(message: &[u8], limits: &Limits) -> Vec<Result<Given, Code>> {
+fn model(message: &[u8], limits: &NameLimits) -> Vec<Result<Given, Code>> {
     let Ok(tree) = serde_json::from_slice::<Tree>(message) else { return vec![Err(Code::BadJson)] };
     let text = str::from_utf8(message).expect("it is JSON");
     let commands: Vec<&RawValue> = match tree {
@@ -101,7 +101,7 @@ fn tight(json: &str) -> String {
 
 impl Given {
     /// The rules, in the order in which they are told to have been broken.
-    fn obeys(self, limits: &Limits) -> Result<Given, Code> {
+    fn obeys(self, limits: &NameLimits) -> Result<Given, Code> {
         let command = &self.tree;
         let member = |key: &str| command.get(key).unwrap_or(&Tree::Null);
         let wrong = |wrong: bool| wrong.then_some(Code::BadCommand);

@@ -9,7 +9,7 @@ use super::*;
 use crate::hub::ErrorCode;
 use crate::protocols::murre_v1::decode_oracle;
 
-const LIMITS: Limits = Limits { max_name_bytes: 255, max_publication_bytes: 65_536 };
+const LIMITS: NameLimits = NameLimits { max_name_bytes: 255, max_publication_bytes: 65_536 };
 
 /// An item without the message's lifetime: what tests compare.
 #[derive(Debug, PartialEq)]
@@ -25,7 +25,7 @@ fn read(message: &[u8]) -> Vec<Seen> {
     read_with(&mut Parser::default(), message, &LIMITS)
 }
 
-fn read_with(parser: &mut Parser, message: &[u8], limits: &Limits) -> Vec<Seen> {
+fn read_with(parser: &mut Parser, message: &[u8], limits: &NameLimits) -> Vec<Seen> {
     let mut all = Vec::new();
     parser.read(message, limits, |item| all.push(seen(item)));
     all
@@ -298,7 +298,7 @@ fn the_last_member_counts() {
 /// The limits hold to the byte. Data is measured as it goes out.
 #[test]
 fn limits() {
-    let limits = Limits { max_name_bytes: 4, max_publication_bytes: 6 };
+    let limits = NameLimits { max_name_bytes: 4, max_publication_bytes: 6 };
     for (name, data, expected) in [
         ("\u{20ac}x", "[1, 23 ]", None),
         ("abcd", r#" "1234" "#, None),
