@@ -5,9 +5,8 @@
 //!   ring ◀── sealed pieces ─── take ◀── queued pieces ── Outbox
 //! ```
 //!
-//! What a stage remembers of a connection is in a table of its own, by slot: a connection that it
-//! passes through unchanged takes no memory there. [`Plain`] passes through everything, and costs
-//! nothing.
+//! A stage keeps the state of a connection in a table of its own, by slot, so a connection whose bytes
+//! it leaves unchanged takes no memory there. [`Plain`] leaves all bytes unchanged and has no table.
 
 use crate::conn::CloseReason;
 use crate::conn::id::ConnId;

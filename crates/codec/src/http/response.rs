@@ -37,7 +37,7 @@ pub enum Length {
     Untold,
 }
 
-/// What the bytes of a response depend on beside its content.
+/// The properties of a request and its connection that change the bytes of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseOptions<'a> {
     /// It answers a HEAD request: the body is not sent (RFC 9110 section 9.3.2).

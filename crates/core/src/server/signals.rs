@@ -26,8 +26,9 @@ impl Signals {
         Ok(Signals(()))
     }
 
-    /// Runs `work` while SIGTERM and SIGINT end the process at once, as there is nothing to drain yet: for
-    /// what may take long before the server starts, as the reading of files. The other signals wait.
+    /// Runs `work` while SIGTERM and SIGINT end the process at once, because there is nothing to drain
+    /// yet. A program runs slow steps of its start here, such as the reading of files. The other signals
+    /// wait until `work` returns.
     ///
     /// # Errors
     /// None that a running process sees.

@@ -29,7 +29,7 @@ pub(super) struct Tail {
     plain: usize,
 }
 
-/// What is left of received bytes: those from `start` to `end`, of which the first `plain` are opened.
+/// The received bytes that are left: those from `start` to `end`, of which the first `plain` are opened.
 struct Rest {
     start: usize,
     end: usize,

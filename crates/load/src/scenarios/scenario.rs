@@ -19,7 +19,7 @@ use crate::engine::workers::{self, Starting, WorkerConfig};
 
 /// A scenario's own arguments.
 pub(crate) trait Scenario {
-    /// What the run has to know of the scenario.
+    /// The properties of the scenario that the run needs.
     fn profile(&self) -> Profile;
 
     /// Errors that no single argument shows.

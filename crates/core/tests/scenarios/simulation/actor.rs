@@ -1,4 +1,4 @@
-//! A client in a simulation: what it sends and reads, and the facts that explain its end.
+//! A client in a simulation: the bytes that it sends and reads, and the facts that explain its end.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use crate::simulation::plan::Say;
 use crate::watched::Drained;
 use crate::world::{Peer, Read, World};
 
-/// What a client sends and expects to read.
+/// The bytes that a client sends and the answers that it expects.
 pub(crate) trait Script: Default {
     /// The bytes to send for `say`.
     fn send(&mut self, say: Say, heard: &[u8]) -> Vec<u8>;

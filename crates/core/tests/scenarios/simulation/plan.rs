@@ -56,7 +56,7 @@ pub(crate) enum Step {
     StandStill(u64),
 }
 
-/// What a client sends; lengths are those of payloads.
+/// A message of a client; lengths are those of payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Say {
     Get(usize),

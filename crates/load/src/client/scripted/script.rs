@@ -1,4 +1,4 @@
-//! What one scripted connection does: a list of steps, and the end that it must come to.
+//! The script of one connection: a list of steps, and the end that the connection must have.
 
 use std::fmt;
 use std::time::Duration;

@@ -92,8 +92,8 @@ mod tests {
         }
     }
 
-    /// Shows that another number, channel or byte is not taken for a publication, read anew or compared with
-    /// what was right last.
+    /// Shows that a text with another number, channel or byte is refused, whether it is parsed or compared
+    /// with the last right text.
     #[test]
     fn a_publication_must_be_the_next_of_its_channel() {
         let message = |channel, data: &str| {
