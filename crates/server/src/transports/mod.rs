@@ -9,6 +9,7 @@
 mod cors;
 mod event_id;
 pub(crate) mod long_poll;
+mod next_turn;
 pub(crate) mod phoenix;
 mod query;
 pub(crate) mod sse;

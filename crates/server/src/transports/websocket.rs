@@ -12,6 +12,7 @@ use murre_codec::{Kind, encode as frames};
 use murre_core::{CloseReason, ConnId, Outbox};
 use murre_router::channels::{Form, Payload, Publication};
 
+use super::next_turn::{PAUSED_KEPT, continue_waiting};
 use super::{MURRE_WEBSOCKET, Wires, written};
 use crate::hub::encodings::Encoding;
 use crate::hub::output::DisconnectReason;
@@ -208,16 +209,11 @@ impl Incoming {
 
     /// Continues the batches that waited for a new turn of the shard.
     pub(crate) fn turn(&mut self, hub: &mut Hub, wires: &mut Wires<'_>) {
-        for _ in 0..self.next_turn.len() {
-            let conn = self.next_turn.pop_front().expect("just counted");
-            self.proceed(conn, hub, wires);
-            if self.next_turn.back() == Some(&conn) {
-                // The budget of this turn is spent, so this batch is the first of the next turn.
-                self.next_turn.rotate_right(1);
-                break;
-            }
-        }
-        self.next_turn.shrink_to(PAUSED_KEPT);
+        continue_waiting(
+            self,
+            |incoming| &mut incoming.next_turn,
+            |incoming, conn| incoming.proceed(conn, hub, wires),
+        );
     }
 
     /// Handles the remaining commands of a message until the message must pause again.
@@ -276,9 +272,6 @@ impl Incoming {
         self.paused.len()
     }
 }
-
-/// The capacity that the tables of paused messages keep.
-const PAUSED_KEPT: usize = 64;
 
 /// Whether a command counts against the session's rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

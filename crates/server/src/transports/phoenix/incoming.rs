@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use murre_codec::Kind;
 use murre_core::ConnId;
 
+use super::super::next_turn::{PAUSED_KEPT, continue_waiting};
 use super::super::{Transport, Wires};
 use super::actions::{Acted, act};
 use super::refuse;
@@ -34,9 +35,6 @@ struct Paused {
     /// message.
     message: Option<(Kind, Vec<u8>)>,
 }
-
-/// The capacity that the tables of waiting messages keep.
-const PAUSED_KEPT: usize = 64;
 
 impl Incoming {
     /// Handles a whole message of a session.
@@ -100,16 +98,11 @@ impl Incoming {
 
     /// Continues the sessions that waited for a new turn of the shard.
     pub(crate) fn turn(&mut self, hub: &mut Hub, wires: &mut Wires<'_>) {
-        for _ in 0..self.next_turn.len() {
-            let conn = self.next_turn.pop_front().expect("just counted");
-            self.proceed(conn, hub, wires);
-            if self.next_turn.back() == Some(&conn) {
-                // The budget of this turn is spent, so this session is the first of the next turn.
-                self.next_turn.rotate_right(1);
-                break;
-            }
-        }
-        self.next_turn.shrink_to(PAUSED_KEPT);
+        continue_waiting(
+            self,
+            |incoming| &mut incoming.next_turn,
+            |incoming, conn| incoming.proceed(conn, hub, wires),
+        );
     }
 
     /// Handles the message that waits, if it need not wait any more.
