@@ -5,6 +5,7 @@ use murre_router::channels::{ChannelInfo, Cursor, Payload};
 use murre_router::presence::{PresencePage, PresenceQuery};
 use tokio::sync::oneshot::Sender;
 
+use super::orders::Order;
 use super::pending::Published;
 
 /// A request of the control plane. An answer that nobody waits for any more is dropped.
@@ -21,10 +22,8 @@ pub(crate) enum Control {
     ConnectionsOf { user: Box<str>, answer: Sender<Vec<GlobalConnId>> },
     /// Describe a session of this shard.
     Connection { conn: ConnId, answer: Sender<Option<ConnectionInfo>> },
-    /// End the session of a connection of this shard. The answer is the number of ended sessions.
-    Disconnect { conn: ConnId, answer: Sender<u32> },
-    /// End all sessions of a user on this shard. The answer is the number of ended sessions.
-    DisconnectUser { user: Box<str>, answer: Sender<u32> },
+    /// Do something to sessions of this shard.
+    Order(Order),
 }
 
 /// The description of a session for the control plane.

@@ -6,12 +6,11 @@ use tokio::sync::oneshot::Sender;
 
 use super::auth::UnixSeconds;
 use super::control::{ConnectionInfo, Control};
-use super::output::DisconnectReason;
 use super::pending::{Published, Recipient};
 use super::{Hub, Outlet, SERVER};
 
 impl Hub {
-    pub(super) fn control(&mut self, control: Control, out: &mut impl Outlet) {
+    pub(super) fn control(&mut self, control: Control, out: &impl Outlet) {
         match control {
             Control::Publish { channel, payload, answer } => {
                 self.publish_for_control(&channel, payload, answer);
@@ -33,15 +32,7 @@ impl Hub {
             Control::Connection { conn, answer } => {
                 let _ = answer.send(self.connection(conn, out));
             }
-            Control::Disconnect { conn, answer } => {
-                let _ = answer.send(u32::from(self.disconnect(conn, out)));
-            }
-            Control::DisconnectUser { user, answer } => {
-                let slots = self.sessions.of_user(&user);
-                let conns = slots.into_iter().filter_map(|slot| out.at(slot)).collect::<Vec<_>>();
-                let ended = conns.into_iter().filter(|&conn| self.disconnect(conn, out)).count();
-                let _ = answer.send(ended as u32);
-            }
+            Control::Order(order) => self.take_order(order),
         }
     }
 
@@ -71,13 +62,5 @@ impl Hub {
             subscriptions: self.channels.subscriptions(slot).map(str::to_owned).collect(),
             queued: out.queued(conn),
         })
-    }
-
-    fn disconnect(&self, conn: ConnId, out: &mut impl Outlet) -> bool {
-        let session = self.sessions.of(conn).filter(|_| out.at(conn.index()) == Some(conn));
-        if let Some(session) = session {
-            out.end(session, DisconnectReason::Administrator.into());
-        }
-        session.is_some()
     }
 }

@@ -40,6 +40,8 @@ pub(crate) enum ErrorCode {
     TooSlow,
     TokenExpired,
     Disconnected,
+    /// An administrator has ended the subscription.
+    Unsubscribed,
 }
 
 /// The subject of an error.

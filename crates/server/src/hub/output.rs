@@ -87,7 +87,7 @@ pub(crate) enum Push<'a> {
     /// `count` publications of the channel were dropped, because the session reads too slowly.
     Dropped { channel: &'a str, count: u64 },
     /// The hub has ended a subscription of the session, which stays open.
-    Unsubscribed { channel: &'a str, why: ErrorCode },
+    Unsubscribed { channel: &'a str, why: Error<'a> },
     /// All members of a channel, changes of them, or their number, for a session that watches the
     /// channel. `encodings` are shared by all sessions of the shard that get the same.
     Presence { channel: &'a str, news: &'a News, encodings: &'a mut Encodings },
@@ -97,8 +97,12 @@ pub(crate) enum Push<'a> {
 
 /// The end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Disconnect {
+pub(crate) struct Disconnect<'a> {
     pub(crate) reason: DisconnectReason,
+    /// The close code of a WebSocket, in place of the one that its protocol has for the reason.
+    pub(crate) code: Option<u16>,
+    /// What the client is told, in place of the sentence that its protocol has for the reason.
+    pub(crate) detail: Option<&'a str>,
 }
 
 /// Why the server ends a session.
@@ -127,8 +131,7 @@ impl DisconnectReason {
         DisconnectReason::Draining,
     ];
 
-    /// The error that tells the session; `None` for a drain, which is no error.
-    pub(crate) fn error(self) -> Option<ErrorCode> {
+    fn error(self) -> Option<ErrorCode> {
         match self {
             DisconnectReason::TooFast => Some(ErrorCode::TooFast),
             DisconnectReason::TokenExpired => Some(ErrorCode::TokenExpired),
@@ -139,9 +142,17 @@ impl DisconnectReason {
     }
 }
 
-impl From<DisconnectReason> for Disconnect {
+impl From<DisconnectReason> for Disconnect<'_> {
     fn from(reason: DisconnectReason) -> Self {
-        Disconnect { reason }
+        Disconnect { reason, code: None, detail: None }
+    }
+}
+
+impl<'a> Disconnect<'a> {
+    /// The error that tells the session; `None` for a drain, which is no error.
+    pub(crate) fn error(self) -> Option<Error<'a>> {
+        let code = self.reason.error()?;
+        Some(Error { detail: self.detail, ..code.into() })
     }
 }
 
@@ -166,7 +177,7 @@ pub(crate) trait Outlet {
     /// Queues a push. Does nothing if the connection has ended.
     fn push(&mut self, session: Session, push: Push<'_>);
     /// Ends a session, and tells it the reason in its own protocol.
-    fn end(&mut self, session: Session, disconnect: Disconnect);
+    fn end(&mut self, session: Session, disconnect: Disconnect<'_>);
     /// Resumes the input of a session, which may have waited for an answer that is queued now: see
     /// [`Hub::must_wait`](super::Hub::must_wait).
     fn resume(&mut self, session: Session);

@@ -90,7 +90,7 @@ impl Hub {
         };
         let ended = self.channels.subscriptions(slot).filter(ends).map(Box::from);
         for channel in ended.collect::<Vec<Box<str>>>() {
-            self.end_subscription(session, &channel, ErrorCode::NotAllowed, out);
+            self.end_subscription(session, &channel, ErrorCode::NotAllowed.into(), out);
         }
     }
 
@@ -99,7 +99,7 @@ impl Hub {
         &mut self,
         session: Session,
         channel: &str,
-        why: ErrorCode,
+        why: Error<'_>,
         out: &mut impl Outlet,
     ) {
         let slot = session.conn.index();

@@ -2,7 +2,7 @@
 
 use murre_core::{BucketState, ConnId, Pool};
 
-use super::auth::User;
+use super::auth::{UnixSeconds, User};
 use super::expiry::Expiries;
 
 /// A session: a connection that uses channels and services.
@@ -162,6 +162,19 @@ impl Sessions {
     /// Number of sessions whose tokens have an expiry.
     pub(crate) fn expiries(&self) -> usize {
         self.expiries.len()
+    }
+
+    /// All slots with a session are below this.
+    pub(crate) fn slots(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// Sets the expiry of the token of a session. Returns whether it has authenticated.
+    pub(crate) fn refresh(&mut self, conn: ConnId, expires: Option<UnixSeconds>) -> bool {
+        let Some(user) = self.entries[conn.index() as usize].user() else { return false };
+        let before = std::mem::replace(&mut self.users.get_mut(user).expires, expires);
+        self.expiries.replace(conn, before, expires);
+        true
     }
 
     /// The slots of all sessions of a user.

@@ -9,7 +9,10 @@ use murre_router::channels::Start;
 use super::auth::{SubscriptionToken, UnixSeconds, Verdict};
 use super::expiry::Expiries;
 use super::pending::Recipient;
-use super::{About, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, Session, unix_seconds};
+use super::{
+    About, EXPIRED_PER_TURN, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, Session,
+    unix_seconds,
+};
 use crate::log::connections as log;
 
 /// The subscriptions of a shard that were made with a token of their own, by slot and channel. Others
@@ -122,14 +125,11 @@ impl Hub {
             let expired = self.subscription_tokens.take_expired(unix_seconds());
             let Some((slot, channel)) = expired else { return };
             if let Some(session) = out.at(slot).and_then(|conn| self.sessions.of(conn)) {
-                self.end_subscription(session, &channel, ErrorCode::TokenExpired, out);
+                self.end_subscription(session, &channel, ErrorCode::TokenExpired.into(), out);
             }
         }
     }
 }
-
-/// Subscriptions that end in one turn because of their tokens: about 0.1 ms.
-const EXPIRED_PER_TURN: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -9,8 +9,9 @@ use murre_router::channels::{Position, Start};
 use super::query::Query;
 use super::{Cors, MURRE_POLL, Wires, end_refused, json_response, refusal, rejection};
 use crate::hub::auth::User;
-use crate::hub::output::DisconnectReason;
-use crate::hub::{About, Command, Error, ErrorCode, Hub, Page, Push, Reply, RequestId, Session};
+use crate::hub::{
+    About, Command, Disconnect, Error, ErrorCode, Hub, Page, Push, Reply, RequestId, Session,
+};
 use crate::protocols::murre_v1::encode;
 use crate::protocols::murre_v1::errors::{Code, WireError};
 
@@ -182,8 +183,7 @@ impl Polls {
                 }
             }
             Push::Unsubscribed { channel, why } => {
-                let why = Error::from(why).about(About::Channel(channel));
-                self.refuse(conn, why, dates, out);
+                self.refuse(conn, why.about(About::Channel(channel)), dates, out);
             }
             // A poll watches nobody.
             Push::Dropped { .. } | Push::Request { .. } | Push::Presence { .. } => {}
@@ -194,12 +194,12 @@ impl Polls {
     pub(super) fn end(
         &mut self,
         conn: ConnId,
-        reason: DisconnectReason,
+        disconnect: Disconnect<'_>,
         dates: &mut DateClock,
         out: &mut Outbox,
     ) {
-        match reason.error() {
-            Some(code) => self.refuse(conn, code.into(), dates, out),
+        match disconnect.error() {
+            Some(error) => self.refuse(conn, error, dates, out),
             None => self.answer_with_nothing(conn, dates, out),
         }
     }

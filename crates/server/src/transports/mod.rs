@@ -201,15 +201,15 @@ impl Outlet for Wires<'_> {
         }
     }
 
-    fn end(&mut self, session: Session, disconnect: Disconnect) {
+    fn end(&mut self, session: Session, disconnect: Disconnect<'_>) {
         let Wires { out, transports: Transports { streams, polls, dates, scratch, .. } } = self;
         let conn = session.conn;
         log::session_ended(conn, disconnect.reason, out);
         match Transport::of(session) {
-            Transport::WebSocket => websocket::end(conn, disconnect.reason, scratch, out),
-            Transport::Events(form) => streams.end(conn, form, disconnect.reason, out),
-            Transport::Poll => polls.end(conn, disconnect.reason, dates, out),
-            Transport::Phoenix(_) => phoenix::end(conn, disconnect.reason, out),
+            Transport::WebSocket => websocket::end(conn, disconnect, scratch, out),
+            Transport::Events(form) => streams.end(conn, form, disconnect, out),
+            Transport::Poll => polls.end(conn, disconnect, dates, out),
+            Transport::Phoenix(_) => phoenix::end(conn, disconnect, out),
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
 use crate::hub::auth::User;
 use crate::hub::encodings::Encoding;
 use crate::hub::output::DisconnectReason;
-use crate::hub::{Command, Hub, PresenceOptions, Push, Reply, RequestId, Session};
+use crate::hub::{Command, Disconnect, Hub, PresenceOptions, Push, Reply, RequestId, Session};
 use crate::protocols::murre_v1::encode;
 use crate::protocols::murre_v1::errors::{Code, WireError};
 
@@ -302,19 +302,20 @@ impl Streams {
         &mut self,
         conn: ConnId,
         Form { framing, .. }: Form,
-        reason: DisconnectReason,
+        disconnect: Disconnect<'_>,
         out: &mut Outbox,
     ) {
-        let (last, closed) = match reason.error() {
+        let reason = disconnect.reason;
+        let (last, closed) = match disconnect.error() {
             None => {
                 let retry = format!("retry: {}\n\n", u64::from(out.retry_after(conn)) * 1000);
                 let mut last = Vec::new();
                 framing.write(&mut last, |text| text.extend_from_slice(retry.as_bytes()));
                 (last.into(), CloseReason::Draining)
             }
-            Some(code) => {
+            Some(error) => {
                 let mut text = Vec::new();
-                encode::error(&mut text, &RequestId::None, code.into());
+                encode::error(&mut text, &RequestId::None, error.into());
                 let slow = reason == DisconnectReason::Slow;
                 let closed = if slow { CloseReason::SlowConsumer } else { CloseReason::Finished };
                 (event(framing, "error", None, &text), closed)

@@ -16,7 +16,9 @@ use super::next_turn::{PAUSED_KEPT, continue_waiting};
 use super::{MURRE_WEBSOCKET, Wires, written};
 use crate::hub::encodings::Encoding;
 use crate::hub::output::DisconnectReason;
-use crate::hub::{Audience, Command, Flow, Hub, Outlet, Push, Reply, RequestId, Session};
+use crate::hub::{
+    Audience, Command, Disconnect, Flow, Hub, Outlet, Push, Reply, RequestId, Session,
+};
 use crate::protocols::json;
 use crate::protocols::murre_v1::decode::{Item, Parser};
 use crate::protocols::murre_v1::errors::{Code, close_code};
@@ -94,7 +96,13 @@ fn frame(publication: &Publication, scratch: &mut Vec<u8>) -> Bytes {
 }
 
 /// Queues the reason why a session ends, and closes its connection.
-pub(super) fn end(conn: ConnId, reason: DisconnectReason, scratch: &mut Vec<u8>, out: &mut Outbox) {
+pub(super) fn end(
+    conn: ConnId,
+    disconnect: Disconnect<'_>,
+    scratch: &mut Vec<u8>,
+    out: &mut Outbox,
+) {
+    let reason = disconnect.reason;
     let closed = match reason {
         DisconnectReason::Slow => {
             // A slow client would take too long to read the queued messages.
@@ -104,17 +112,17 @@ pub(super) fn end(conn: ConnId, reason: DisconnectReason, scratch: &mut Vec<u8>,
         DisconnectReason::Draining => CloseReason::Draining,
         _ => CloseReason::Finished,
     };
-    let why = match reason.error() {
+    let why = match disconnect.error() {
         None => format!("service restart, retry={}", out.retry_after(conn)),
-        Some(code) => {
+        Some(error) => {
             // For `TooFast`, the answer to the command has already named the reason.
             if reason != DisconnectReason::TooFast {
-                reply(conn, &RequestId::None, Reply::Error(code.into()), scratch, out);
+                reply(conn, &RequestId::None, Reply::Error(error), scratch, out);
             }
-            Code::Hub(code).name().to_owned()
+            error.detail.unwrap_or(Code::Hub(error.code).name()).to_owned()
         }
     };
-    out.close_websocket(conn, close_code(reason), &why, closed);
+    out.close_websocket(conn, close_code(disconnect), &why, closed);
 }
 
 // ---- in ----

@@ -28,6 +28,7 @@ mod listening;
 mod logging;
 mod modes;
 mod numbers;
+mod orders;
 mod phoenix;
 mod presence;
 mod reader;

@@ -1,14 +1,16 @@
-//! The API for other programs: they publish, list channels, look at connections and end them.
+//! The API for other programs: they publish, list channels, look at connections, and
+//! end them or their subscriptions.
 //!
 //! Every request carries the key that `--api-key-file` names. `openapi.json` describes the API.
 
 mod key;
+mod sessions;
 mod shards;
 
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
@@ -22,7 +24,7 @@ pub(crate) use self::key::ApiKey;
 use self::key::authorize;
 use self::shards::Channels;
 use super::Admin;
-use super::error::{ApiError, JsonBody, Known, NOT_FOUND, PathName, QueryMembers};
+use super::error::{ApiError, JsonBody, NOT_FOUND, PathName, QueryMembers};
 use crate::hub::HubConfig;
 use crate::hub::presence::connection_of;
 use crate::protocols::murre_v1::errors::Code;
@@ -68,7 +70,9 @@ pub(super) fn routes(admin: &Arc<Admin>) -> Router<Arc<Admin>> {
     Router::new()
         .route("/api/publish", post(publish))
         .route("/api/broadcast", post(broadcast))
-        .route("/api/disconnect", post(disconnect))
+        .route("/api/disconnect", post(sessions::disconnect))
+        .route("/api/unsubscribe", post(sessions::unsubscribe))
+        .route("/api/refresh", post(sessions::refresh))
         .route("/api/channels", get(channels))
         .route("/api/channels/{channel}", get(channel))
         // The earlier names of these routes.
@@ -161,32 +165,6 @@ async fn broadcast(
     }
     Ok(Json(json!({"published": outcomes})))
 }
-
-/// The body of a request to disconnect a connection or a user.
-#[derive(Deserialize)]
-struct Disconnect {
-    connection: Option<String>,
-    user: Option<String>,
-}
-
-async fn disconnect(
-    State(admin): State<Arc<Admin>>,
-    JsonBody(Disconnect { connection, user }): JsonBody<Disconnect>,
-) -> Answer {
-    let channels = &admin.api.channels;
-    let disconnected = match (connection, user) {
-        (Some(connection), None) => channels.disconnect(&connection).await?,
-        (None, Some(user)) => channels.disconnect_user(&user).await?,
-        _ => return Err(BAD_ORDER.into()),
-    };
-    Ok(Json(json!({"disconnected": disconnected})))
-}
-
-const BAD_ORDER: Known = (
-    StatusCode::BAD_REQUEST,
-    "bad_order",
-    "say which connection or which user to disconnect, one of the two",
-);
 
 /// The query of a request for a page of channels.
 #[derive(Deserialize)]

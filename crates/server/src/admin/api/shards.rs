@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::admin::error::{ApiError, Known};
 use crate::hub::control::Control;
 use crate::hub::event::{BAD_EVENT, Event};
+use crate::hub::orders::{Action, Order, Selection};
 use crate::hub::rules::PresenceMode;
 use crate::hub::{ErrorCode, HubConfig, HubMail};
 use crate::protocols::json::{self, JsonError};
@@ -27,6 +28,14 @@ pub(super) struct Channels {
     /// The mailboxes of the shards, in the order of the shards.
     pub(super) boxes: Arc<[AppMailbox]>,
     pub(super) hub: Arc<HubConfig>,
+}
+
+/// The sessions that a request is about.
+pub(super) enum Sessions {
+    /// That of the connection of this name.
+    Connection(String),
+    /// Those of a user, except those of the connections of these names.
+    User { name: String, except: Vec<String> },
 }
 
 /// The name of a connection is malformed.
@@ -64,13 +73,19 @@ impl Channels {
         shard: usize,
         question: impl FnOnce(oneshot::Sender<T>) -> Control,
     ) -> Result<T, ApiError> {
+        answered(self.post(shard, question)?).await
+    }
+
+    /// Posts a request to a shard.
+    fn post<T>(
+        &self,
+        shard: usize,
+        question: impl FnOnce(oneshot::Sender<T>) -> Control,
+    ) -> Result<oneshot::Receiver<T>, ApiError> {
         let (answer, answered) = oneshot::channel();
         let mail = ServeMail::App(AppMail::Hub(HubMail::Control(question(answer))));
         self.boxes[shard].post(mail).map_err(|_| ErrorCode::Overloaded)?;
-        match timeout(PATIENCE, answered).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) | Err(_) => Err(ErrorCode::Overloaded.into()),
-        }
+        Ok(answered)
     }
 
     /// Publishes. Returns the position of the publication if its channel has history.
@@ -116,21 +131,47 @@ impl Channels {
         usize::from(murre_router::channels::owner(channel, self.hub.shards, self.hub.seed))
     }
 
-    /// Ends one connection. Returns 1, or 0 if there is no such connection.
-    pub(super) async fn disconnect(&self, name: &str) -> Result<u32, ApiError> {
-        let (shard, conn) = self.connection_id(name)?;
-        self.ask(shard, |answer| Control::Disconnect { conn, answer }).await
+    /// Does something to sessions, and returns the number of sessions to which it was done. All shards are asked
+    /// at once.
+    ///
+    /// # Errors
+    /// `bad_connection`, and `overloaded`: some shards may have done it, so the caller asks again.
+    pub(super) async fn order(
+        &self,
+        sessions: &Sessions,
+        action: &Action,
+    ) -> Result<u32, ApiError> {
+        let mut asked = Vec::new();
+        for (shard, sessions) in self.selections(sessions)? {
+            let action = action.clone();
+            let order = |answer| Control::Order(Order { sessions, action, answer });
+            asked.push(self.post(shard, order)?);
+        }
+        let mut sum: u32 = 0;
+        for answer in asked {
+            sum = sum.saturating_add(answered(answer).await?);
+        }
+        Ok(sum)
     }
 
-    /// Ends all connections of a user, and returns their number.
-    pub(super) async fn disconnect_user(&self, user: &str) -> Result<u32, ApiError> {
-        let mut disconnected = 0;
-        for shard in 0..self.boxes.len() {
-            let user = user.into();
-            let ended = self.ask(shard, |answer| Control::DisconnectUser { user, answer }).await?;
-            disconnected = ended.saturating_add(disconnected);
+    /// The sessions by shard.
+    fn selections(&self, sessions: &Sessions) -> Result<Vec<(usize, Selection)>, ApiError> {
+        match sessions {
+            Sessions::Connection(name) => {
+                let (shard, conn) = self.connection_id(name)?;
+                Ok(vec![(shard, Selection::Connection(conn))])
+            }
+            Sessions::User { name, except } => {
+                let except = except.iter().map(|name| self.connection_id(name));
+                let except = except.collect::<Result<Vec<_>, _>>()?;
+                let of = |shard: usize| {
+                    let here = except.iter().filter(|(of, _)| *of == shard);
+                    let except = here.map(|&(_, conn)| conn).collect();
+                    (shard, Selection::User { name: name.as_str().into(), except })
+                };
+                Ok((0..self.boxes.len()).map(of).collect())
+            }
         }
-        Ok(disconnected)
     }
 
     /// A page of channels, and the start of the next page.
@@ -213,6 +254,14 @@ impl Channels {
         let (shard, id) = name.split_once('-').ok_or(BAD_CONNECTION)?;
         let shard = shard.parse().ok().filter(|&shard| shard < self.boxes.len());
         Ok((shard.ok_or(BAD_CONNECTION)?, id.parse().map_err(|()| BAD_CONNECTION)?))
+    }
+}
+
+/// Waits for the answer of a shard.
+async fn answered<T>(answer: oneshot::Receiver<T>) -> Result<T, ApiError> {
+    match timeout(PATIENCE, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) | Err(_) => Err(ErrorCode::Overloaded.into()),
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::errors::WireError;
 use crate::hub::event::Event;
 use crate::hub::presence::connection_of;
-use crate::hub::{About, ErrorCode, Page, Reply, RequestId};
+use crate::hub::{About, Error, Page, Reply, RequestId};
 
 /// Appends the reply to the command called `request`.
 pub(crate) fn reply(out: &mut Vec<u8>, request: &RequestId, reply: Reply<'_>) {
@@ -84,7 +84,7 @@ pub(crate) fn dropped(out: &mut Vec<u8>, channel: &str, count: u64) {
 }
 
 /// Appends that the server has ended a subscription.
-pub(crate) fn unsubscribed(out: &mut Vec<u8>, channel: &str, why: ErrorCode) {
+pub(crate) fn unsubscribed(out: &mut Vec<u8>, channel: &str, why: Error<'_>) {
     let WireError { code, message, .. } = why.into();
     let object = Object::new("unsubscribed", out).member("identifier", channel);
     object.member("code", code.name()).member("message", message).end(&RequestId::None);

@@ -2,7 +2,7 @@
 
 use murre_codec::CloseCode;
 
-use crate::hub::output::DisconnectReason;
+use crate::hub::output::{Disconnect, DisconnectReason};
 use crate::hub::{About, Error, ErrorCode};
 
 /// The reason for which a message is refused or a session ends.
@@ -56,8 +56,11 @@ impl<'a> From<Error<'a>> for WireError<'a> {
 }
 
 /// The close code of a WebSocket that the server ends (RFC 6455 section 7.4, and the registry there).
-pub(crate) fn close_code(reason: DisconnectReason) -> CloseCode {
-    match reason {
+pub(crate) fn close_code(disconnect: Disconnect<'_>) -> CloseCode {
+    if let Some(code) = disconnect.code {
+        return CloseCode::from(code);
+    }
+    match disconnect.reason {
         DisconnectReason::TooFast | DisconnectReason::TokenExpired => CloseCode::Policy,
         DisconnectReason::Administrator => CloseCode::from(4000),
         DisconnectReason::Slow => CloseCode::Again,
@@ -68,7 +71,7 @@ pub(crate) fn close_code(reason: DisconnectReason) -> CloseCode {
 impl Code {
     /// All codes, in the order of the protocol's table.
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 26] = [
+    pub(crate) const ALL: [Code; 27] = [
         Code::BadJson,
         Code::BadCommand,
         Code::UnknownAction,
@@ -95,6 +98,7 @@ impl Code {
         Code::Hub(ErrorCode::TooSlow),
         Code::Hub(ErrorCode::TokenExpired),
         Code::Hub(ErrorCode::Disconnected),
+        Code::Hub(ErrorCode::Unsubscribed),
     ];
 
     /// The `code` of an `error` message.
@@ -112,7 +116,7 @@ impl Code {
         let Code::Hub(code) = self else { return 400 };
         match code {
             ErrorCode::BadToken | ErrorCode::TokenExpired => 401,
-            ErrorCode::NotAllowed | ErrorCode::Disconnected => 403,
+            ErrorCode::NotAllowed | ErrorCode::Disconnected | ErrorCode::Unsubscribed => 403,
             ErrorCode::TooFast => 429,
             ErrorCode::Overloaded | ErrorCode::TooSlow => 503,
             _ => 400,
@@ -226,6 +230,10 @@ impl Code {
                 "disconnected",
                 "an administrator ended this connection; ask who runs the server before you connect again",
             ),
+            ErrorCode::Unsubscribed => (
+                "unsubscribed",
+                "an administrator ended this subscription; ask who runs the server before you subscribe again",
+            ),
         }
     }
 }
@@ -262,8 +270,11 @@ mod tests {
     /// Close codes and statuses are those of the document.
     #[test]
     fn ends_have_their_numbers() {
-        let codes = DisconnectReason::ALL.map(|reason| u16::from(close_code(reason)));
+        let codes = DisconnectReason::ALL.map(|reason| u16::from(close_code(reason.into())));
         assert_eq!(codes, [1008, 1008, 4000, 1013, 1012]);
+        let administrator = DisconnectReason::Administrator.into();
+        let chosen = Disconnect { code: Some(4999), ..administrator };
+        assert_eq!(u16::from(close_code(chosen)), 4999);
         for (code, status) in [
             (ErrorCode::BadToken, 401),
             (ErrorCode::NotAllowed, 403),

@@ -118,8 +118,9 @@ pub(crate) fn close(out: &mut Vec<u8>, dialect: Dialect, join_ref: &str, topic: 
 
 /// Appends that the server has ended the current join of a topic, and why. Without a join ref it is for
 /// the current join.
-pub(crate) fn ended(out: &mut Vec<u8>, dialect: Dialect, topic: &str, why: ErrorCode) {
-    push(out, dialect, NULL, topic, "phx_close", |out| reason(out, errors::reason(why)));
+pub(crate) fn ended(out: &mut Vec<u8>, dialect: Dialect, topic: &str, why: Error<'_>) {
+    let why = why.detail.unwrap_or(errors::reason(why.code));
+    push(out, dialect, NULL, topic, "phx_close", |out| reason(out, why));
 }
 
 /// Appends a push for one client. `write` appends the payload, an object.

@@ -4,7 +4,7 @@ use murre_codec::CloseCode;
 
 use super::decode::BadMessage;
 use crate::hub::ErrorCode;
-use crate::hub::output::DisconnectReason;
+use crate::hub::output::{Disconnect, DisconnectReason};
 
 /// No channel has this name, or the connection has not joined it. The words are Phoenix's.
 pub(crate) const UNMATCHED_TOPIC: &str = "unmatched topic";
@@ -41,13 +41,17 @@ pub(crate) fn reason(code: ErrorCode) -> &'static str {
         ErrorCode::TooSlow => "too_slow",
         ErrorCode::TokenExpired => "token_expired",
         ErrorCode::Disconnected => "disconnected",
+        ErrorCode::Unsubscribed => "unsubscribed",
     }
 }
 
 /// The close code of a connection that the server ends. Clients do not come back after 1000, so it is
 /// never that.
-pub(crate) fn close_code(reason: DisconnectReason) -> CloseCode {
-    match reason {
+pub(crate) fn close_code(disconnect: Disconnect<'_>) -> CloseCode {
+    if let Some(code) = disconnect.code {
+        return CloseCode::from(code);
+    }
+    match disconnect.reason {
         DisconnectReason::TooFast | DisconnectReason::TokenExpired => CloseCode::Policy,
         DisconnectReason::Administrator => CloseCode::Away,
         DisconnectReason::Slow => CloseCode::Again,
@@ -70,7 +74,7 @@ mod tests {
     /// No connection ends with 1000, after which clients stay away.
     #[test]
     fn ends_have_their_codes() {
-        let codes = DisconnectReason::ALL.map(|reason| u16::from(close_code(reason)));
+        let codes = DisconnectReason::ALL.map(|reason| u16::from(close_code(reason.into())));
         assert_eq!(codes, [1008, 1008, 1001, 1013, 1012]);
         let codes = [BadMessage::Json, BadMessage::Form].map(|why| u16::from(bad_message(why).0));
         assert_eq!(codes, [1007, 1008]);

@@ -116,7 +116,12 @@ fn version_2() {
         r#"[null,null,"room:lobby","dropped",{"count":3}]"#
     );
     assert_eq!(
-        written(|out| encode::ended(out, Dialect::V2, "room:lobby", ErrorCode::TokenExpired)),
+        written(|out| encode::ended(
+            out,
+            Dialect::V2,
+            "room:lobby",
+            ErrorCode::TokenExpired.into()
+        )),
         r#"[null,null,"room:lobby","phx_close",{"reason":"token_expired"}]"#
     );
     assert!(super::tests::replied(Dialect::V2, &RequestId::None, UNSUBSCRIBED).is_empty());

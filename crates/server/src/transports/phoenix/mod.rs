@@ -18,7 +18,7 @@ use murre_router::channels::Publication;
 use super::written;
 use crate::hub::encodings::Encoding;
 use crate::hub::output::DisconnectReason;
-use crate::hub::{Push, Reply, RequestId};
+use crate::hub::{Disconnect, Push, Reply, RequestId};
 use crate::protocols::phoenix::encode;
 use crate::protocols::phoenix::errors::{close_code, reason};
 use crate::protocols::phoenix::joins::Joins;
@@ -116,8 +116,8 @@ fn frame(dialect: Dialect, publication: &Publication, scratch: &mut Vec<u8>) -> 
 }
 
 /// Closes the connection of a session that the server ends.
-pub(super) fn end(conn: ConnId, why: DisconnectReason, out: &mut Outbox) {
-    let closed = match why {
+pub(super) fn end(conn: ConnId, disconnect: Disconnect<'_>, out: &mut Outbox) {
+    let closed = match disconnect.reason {
         DisconnectReason::Slow => {
             // A slow client would take too long to read the queued messages.
             out.drop_waiting(conn);
@@ -126,11 +126,11 @@ pub(super) fn end(conn: ConnId, why: DisconnectReason, out: &mut Outbox) {
         DisconnectReason::Draining => CloseReason::Draining,
         _ => CloseReason::Finished,
     };
-    let text = match why.error() {
+    let text = match disconnect.error() {
         None => format!("service restart, retry={}", out.retry_after(conn)),
-        Some(code) => reason(code).to_owned(),
+        Some(why) => why.detail.unwrap_or(reason(why.code)).to_owned(),
     };
-    out.close_websocket(conn, close_code(why), &text, closed);
+    out.close_websocket(conn, close_code(disconnect), &text, closed);
 }
 
 /// Closes the connection of a message that cannot be read.

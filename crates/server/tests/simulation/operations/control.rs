@@ -12,6 +12,7 @@ use super::super::setup::keeps_history;
 use super::super::world::World;
 use super::Operation;
 use crate::hub::control::Control;
+use crate::hub::orders::{Action, Order, Selection};
 use crate::hub::pending::Published;
 use crate::hub::{ErrorCode, HubMail};
 use crate::routes::AppMail;
@@ -73,8 +74,9 @@ impl Operation for ControlRequest {
                 let Some(conn) = world.nodes[shard].net.stats(peer).id else { return };
                 client.may_be_disconnected = true;
                 let (sender, answer) = oneshot::channel();
-                let control = Control::Disconnect { conn, answer: sender };
-                world.ask(shard, control, Question::Disconnect { shard, peer: Some(peer), answer });
+                let sessions = Selection::Connection(conn);
+                let order = Control::Order(Order { sessions, action: END, answer: sender });
+                world.ask(shard, order, Question::Disconnect { shard, peer: Some(peer), answer });
             }
             ControlRequest::DisconnectUser { user } => {
                 for client in world.clients.iter_mut().flatten() {
@@ -82,15 +84,19 @@ impl Operation for ControlRequest {
                 }
                 for shard in 0..world.nodes.len() {
                     let (sender, answer) = oneshot::channel();
-                    let user = user.as_str().into();
-                    let control = Control::DisconnectUser { user, answer: sender };
-                    world.ask(shard, control, Question::Disconnect { shard, peer: None, answer });
+                    let sessions =
+                        Selection::User { name: user.as_str().into(), except: Box::default() };
+                    let order = Control::Order(Order { sessions, action: END, answer: sender });
+                    world.ask(shard, order, Question::Disconnect { shard, peer: None, answer });
                 }
             }
             ControlRequest::Look { shard } => look(world, shard % world.nodes.len()),
         }
     }
 }
+
+/// An administrator ends the session.
+const END: Action = Action::Disconnect { code: None, reason: None };
 
 fn publish(world: &mut World, shard: usize, channel: &str, filling: usize) {
     let number = world.model.published;
