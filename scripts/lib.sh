@@ -68,6 +68,17 @@ open_channels=(--namespace "default,publish=anyone,serve=anyone"
 # The load comes from few addresses, each with many connections.
 any_address=(--max-conns-per-address 0 --max-handshakes-per-second 0)
 
+# Makes the keys of a run with users: the options of the server are in `users`, those of murre-load, which
+# signs the tokens and counts the members, in `members`.
+keys() {
+    local secret=${SECRET_FILE:-$work/secret} key=${KEY_FILE:-$work/key} file
+    for file in "$secret" "$key"; do
+        [[ -s $file ]] || head --bytes=32 /dev/urandom | base64 --wrap=0 >"$file"
+    done
+    users=(--jwt-hmac-secret-file "$secret" --api-key-file "$key")
+    members=(--token-secret-file "$secret" --admin "${ADMIN:-127.0.0.1:$TEST_ADMIN_PORT}" --api-key-file "$key")
+}
+
 # The command of the server.
 binary=("$built/murre")
 

@@ -8,11 +8,13 @@
 mod machine;
 mod memory;
 mod phases;
+mod presence;
 mod run;
 
 pub use machine::Machine;
 pub use memory::{CacheCharge, Memory, ProcessMemory, SOCKET_BYTES};
 pub use phases::{AbuseFacts, OneStorm, PhaseFacts, Remains, SoakFacts, StormFacts, VisitFacts};
+pub use presence::{PhoenixFacts, PresenceCount, PresenceFacts};
 pub use run::{
     Article, ChurnFacts, ClientFacts, Connect, CountedFrom, FanoutFacts, Hold, Latency, Outcome,
     Record, Row, Scenario, Series,

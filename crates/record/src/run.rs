@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AbuseFacts, Machine, Memory, PhaseFacts, SoakFacts, StormFacts, VisitFacts};
+use crate::{
+    AbuseFacts, Machine, Memory, PhaseFacts, PhoenixFacts, PresenceFacts, SoakFacts, StormFacts,
+    VisitFacts,
+};
 
 /// One run. `P` is its command line, argument by argument: the writer has all of them, a reader those
 /// that it needs.
@@ -60,6 +63,12 @@ pub struct Record<P> {
     /// Of `churn`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub churn: Option<ChurnFacts>,
+    /// Of `phoenix`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phoenix: Option<PhoenixFacts>,
+    /// Of `presence`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence: Option<PresenceFacts>,
     /// The parts of the hold phase, where it has several.
     #[serde(alias = "acts", default, skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<PhaseFacts>,
@@ -111,6 +120,10 @@ pub enum Scenario {
     RequestReply,
     /// Subscribers that come and go.
     Churn,
+    /// Phoenix clients that send heartbeats.
+    Phoenix,
+    /// Members of channels that come and go, and those that are told.
+    Presence,
     /// Connections that are killed and return.
     Storm,
     /// Hostile connections beside well-behaved ones.

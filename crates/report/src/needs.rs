@@ -20,6 +20,8 @@ pub(crate) struct Needs {
     pub(crate) open_files_max: Option<u64>,
     pub(crate) payload: Option<u64>,
     pub(crate) channels: Option<Channels>,
+    /// Whether connections have users.
+    pub(crate) users: bool,
     /// Whether messages are sent on a schedule, or each when one has come back.
     pub(crate) scheduled: bool,
     pub(crate) p90_ms_max: Option<f64>,
@@ -38,6 +40,7 @@ impl Needs {
             open_files_max: None,
             payload: None,
             channels: None,
+            users: false,
             scheduled: false,
             p90_ms_max: None,
             faults_per_answer_max: None,
@@ -80,6 +83,9 @@ impl Needs {
         if self.channels.is_some_and(|channels| !channels.are(p)) {
             return Some(format!("{} channels", p.channels));
         }
+        if p.token_secret_file.is_some() != self.users {
+            return Some(if self.users { "anonymous connections" } else { "users" }.to_owned());
+        }
         if p.rate.is_some() != self.scheduled {
             let pace = if self.scheduled { "no schedule" } else { "a schedule" };
             return Some(format!("messages were sent on {pace}"));
@@ -105,6 +111,8 @@ impl Needs {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Channels {
     One,
+    /// So many.
+    Number(u64),
     /// Each subscriber has its own.
     Own,
 }
@@ -113,6 +121,7 @@ impl Channels {
     fn are(self, parameters: &Parameters) -> bool {
         match self {
             Channels::One => parameters.channels == 1,
+            Channels::Number(number) => parameters.channels == number,
             Channels::Own => parameters.channels == parameters.conns,
         }
     }

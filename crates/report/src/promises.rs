@@ -10,8 +10,9 @@ use crate::needs::{Channels, Needs};
 use crate::values::{
     abuse_faults, abuse_p99, beside_p99_ms, connect_seconds, connects_per_cpu_second,
     connects_per_second, cpu_us, faults, fixed_bytes_per_shard, idle_cpu_us, last_delivery_p99_ms,
-    p99_ms, per_cpu_second, per_second, soak_left, storm_back_seconds, storm_faults, storm_memory,
-    storm_p99_ms, total_bytes, user_bytes,
+    p99_ms, per_cpu_second, per_second, phoenix_faults, presence_beside_ms, presence_faults,
+    soak_left, storm_back_seconds, storm_faults, storm_memory, storm_p99_ms, total_bytes,
+    user_bytes,
 };
 use murre_record::Scenario;
 
@@ -72,6 +73,22 @@ const CHANNELS_100K: Needs = Needs { conns: (100_001, 100_002), ..CHANNELS_1K };
 const ABUSE: Needs = Needs { scheduled: true, ..Needs::of(&[Scenario::Abuse], 100) };
 const SOAK: Needs =
     Needs { scheduled: true, hold_seconds: 599.0, ..Needs::of(&[Scenario::Soak], 0) };
+const PHOENIX: &[Scenario] = &[Scenario::Phoenix];
+const PHOENIX_100K: Needs = Needs { conns: (100_000, 600_000), ..Needs::of(PHOENIX, 0) };
+/// Each client with a user of its own, counted as a member of its topic.
+pub(crate) const R5: Needs = Needs { users: true, ..Needs::of(PHOENIX, 1) };
+const R5_TEN_MINUTES: Needs = Needs { conns: (500_000, u64::MAX), hold_seconds: 599.0, ..R5 };
+const MEMBERS: Needs = Needs {
+    conns: (101_000, 110_000),
+    hold_seconds: 59.0,
+    users: true,
+    scheduled: true,
+    ..Needs::of(&[Scenario::Presence], 0)
+};
+/// All in one channel, which is large.
+const MEMBERS_OF_ONE: Needs = Needs { channels: Some(Channels::One), ..MEMBERS };
+/// Of channels so small that all members are told of each change.
+const MEMBERS_OF_1K: Needs = Needs { channels: Some(Channels::Number(1_000)), ..MEMBERS };
 const STORM: Needs = Needs::of(&[Scenario::Storm], 200_000);
 const IDLE_18K: Needs = Needs { conns: (18_000, 18_001), ..Needs::of(IDLE, 0) };
 const KEEP_ALIVE_18K: Needs = Needs { conns: (18_000, 18_001), ..Needs::of(KEEP_ALIVE, 0) };
@@ -82,6 +99,9 @@ const PEERS_COMMAND: &str = "scripts/compare-peers";
 const R1_COMMAND: &str = "scripts/reproduce-600k";
 const R2_COMMAND: &str = "scripts/reproduce-512k-websockets";
 const R3_COMMAND: &str = "scripts/reproduce-pubsub-2012";
+const R5_COMMAND: &str = "scripts/reproduce-phoenix-node";
+const PHOENIX_COMMAND: &str = "scripts/bench phoenix";
+const PRESENCE_COMMAND: &str = "scripts/bench presence";
 const FANOUT_COMMAND: &str = "scripts/bench fanout";
 const CHANNELS_COMMAND: &str = "scripts/bench channels";
 const ABUSE_COMMAND: &str = "scripts/bench abuse";
@@ -148,6 +168,12 @@ pub(crate) static PROMISES: &[Promise] = promises! {
         AtMost(128.0), Bytes, FANOUT_COMMAND, Run(SUBSCRIBED, user_bytes);
     "user-own-channel": Memory, "The same with a channel of its own, and that channel's bytes",
         Target::None, Bytes, CHANNELS_COMMAND, Run(CHANNELS_100K, user_bytes);
+    "phoenix-user": Memory,
+        "User space per idle Phoenix connection that has joined a topic, at 100,000",
+        AtMost(128.0), Bytes, PHOENIX_COMMAND, Run(PHOENIX_100K, user_bytes);
+    "r5-user": Memory of R5,
+        "R5: the same with a user, a member of the topic, at 500,000",
+        Target::None, Bytes, R5_COMMAND, Run(R5_TEN_MINUTES, user_bytes);
     "storm-memory": Memory,
         "200,000 WebSockets after storms: the server's memory, divided by that before",
         AtMost(1.1), Ratio, STORM_COMMAND, Run(STORM, storm_memory);
@@ -180,6 +206,15 @@ pub(crate) static PROMISES: &[Promise] = promises! {
     "r3-faults": Connections of R3,
         "R3: wrong identifiers, lost connections and other faults at 25,000 WebSockets",
         AtMost(0.0), Count, R3_COMMAND, Run(R3_WHOLE, faults);
+    "r5-faults": Connections of R5,
+        "R5: 500,000 Phoenix clients of one node for 10 minutes: faults, and members miscounted",
+        AtMost(0.0), Count, R5_COMMAND, Run(R5_TEN_MINUTES, phoenix_faults);
+    "presence-large": Connections,
+        "100,000 members of one channel, 1,000 joins and 1,000 leaves a second: faults, and wrong counts",
+        AtMost(0.0), Count, PRESENCE_COMMAND, Run(MEMBERS_OF_ONE, presence_faults);
+    "presence-small": Connections,
+        "1,000 channels of 100 members, 1,000 changes a second: faults, and changes missing or wrong",
+        AtMost(0.0), Count, PRESENCE_COMMAND, Run(MEMBERS_OF_1K, presence_faults);
     "fanout-500k-faults": Connections,
         "Publications to 500,000 subscribers: deliveries lost, twice, out of order or wrong",
         AtMost(0.0), Count, FANOUT_COMMAND, Run(FANOUT_500K, faults);
@@ -222,6 +257,17 @@ pub(crate) static PROMISES: &[Promise] = promises! {
         AtLeast(24_000.0), PerSecond, R2_COMMAND, Run(R2, per_second);
     "r2-p99": Speed of R2, "R2: 99 % of the texts answered within",
         Below(100.0), Millis, R2_COMMAND, Run(R2, p99_ms);
+    "r5-cpu": Speed of R5,
+        "R5: processor time per Phoenix client and second, with a heartbeat every 30 s",
+        Target::None, Micros, R5_COMMAND, Run(R5_TEN_MINUTES, idle_cpu_us);
+    "r5-p99": Speed of R5, "R5: 99 % of the heartbeats answered within",
+        Target::None, Millis, R5_COMMAND, Run(R5_TEN_MINUTES, p99_ms);
+    "presence-large-p99": Speed,
+        "Beside 1,000 joins to and 1,000 leaves of a channel of 100,000 a second: 99 % of pings answered within",
+        AtMost(50.0), Millis, PRESENCE_COMMAND, Run(MEMBERS_OF_ONE, presence_beside_ms);
+    "presence-small-p99": Speed,
+        "Beside 1,000 changes a second in 1,000 channels of 100 members: the same",
+        Target::None, Millis, PRESENCE_COMMAND, Run(MEMBERS_OF_1K, presence_beside_ms);
     "r3-rate": Speed of R3, "R3: messages of 1.4 KB delivered per second to 25,000 WebSockets",
         AtLeast(100_000.0), PerSecond, R3_COMMAND, Run(R3_WHOLE, per_second);
     "fanout-500k-last": Speed,

@@ -4,7 +4,7 @@
 use crate::claims::{self, About};
 use crate::figures::{Spread, Unit, with_unit};
 use crate::needs::Needs;
-use crate::promises::{KEPT_IDLE, R3, R4, TWO_MILLION, UP_TO_A_MILLION, UPPER};
+use crate::promises::{KEPT_IDLE, R3, R4, R5, TWO_MILLION, UP_TO_A_MILLION, UPPER};
 use crate::records::kinds::Ab;
 use crate::records::{OURS, RecordPlace, Records, Run, is_ours};
 use crate::values;
@@ -128,7 +128,7 @@ fn held(run: &Run) -> Option<f64> {
 }
 
 /// Every run that has a row in the comparison.
-pub(crate) static RUNS: [PublishedRun; 6] = [
+pub(crate) static RUNS: [PublishedRun; 7] = [
     PublishedRun {
         about: About::R1,
         needs: KEPT_IDLE,
@@ -209,6 +209,34 @@ pub(crate) static RUNS: [PublishedRun; 6] = [
             figure("errors", None, Unit::Percent, values::error_rate),
             figure("requests per second", None, Unit::PerSecond, values::per_second),
             FAULTS,
+        ],
+    },
+    PublishedRun {
+        about: About::R5,
+        needs: R5,
+        title: "R5: Phoenix channels, 800,000 clients with presence (2020)",
+        machine: "10 machines with 8 GB; memory: one laptop with 4 GB, 20,000 connections in 2 GB; here \
+                  both ends on one machine",
+        figures: &[
+            connections(Some(800_000.0)),
+            figure("connections per machine", Some(80_000.0), Unit::Count, |run| {
+                Some(run.connections() as f64)
+            }),
+            figure("processor of the machines", Some(0.45), Unit::Percent, values::server_share),
+            figure(
+                "processor time per connection and second",
+                None,
+                Unit::Micros,
+                values::idle_cpu_us,
+            ),
+            figure("for", None, Unit::Seconds, held),
+            figure("members counted at the end", None, Unit::Count, |run| {
+                Some(run.phoenix.as_ref()?.members?.clients as f64)
+            }),
+            FAULTS,
+            P99,
+            user(Some(100_000.0)),
+            all_in(None),
         ],
     },
     PublishedRun {

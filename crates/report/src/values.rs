@@ -66,6 +66,30 @@ pub(crate) fn cpu_us(run: &Run) -> Option<f64> {
     per_cpu_second(run).map(|messages| 1e6 / messages)
 }
 
+/// The part of the machine's cores that the server uses.
+pub(crate) fn server_share(run: &Run) -> Option<f64> {
+    let hold = run.hold.as_ref()?;
+    Some(hold.server_cpu_seconds? / hold.seconds / run.machine.cores.max(1) as f64)
+}
+
+/// Of a run at whose end the server's count of members was compared with the connections.
+pub(crate) fn phoenix_faults(run: &Run) -> Option<f64> {
+    let counted = run.phoenix.as_ref()?.members?.clients;
+    Some((run.faults() + counted.abs_diff(run.connections())) as f64)
+}
+
+/// Of a run at whose end the server's count of members was compared: faults, and failed checks.
+pub(crate) fn presence_faults(run: &Run) -> Option<f64> {
+    run.presence.as_ref()?.members?;
+    Some(run.faults() as f64 + run.reasons.len() as f64)
+}
+
+/// Of the pings beside members that come and go.
+pub(crate) fn presence_beside_ms(run: &Run) -> Option<f64> {
+    let beside = run.presence.as_ref()?.beside_us.filter(|beside| beside.count > 0)?;
+    Some(beside.p99 as f64 / 1000.0)
+}
+
 pub(crate) fn average_response_ms(run: &Run) -> Option<f64> {
     run.article.as_ref().map(|article| article.average_response_ms)
 }

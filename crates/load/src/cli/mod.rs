@@ -10,8 +10,8 @@ use self::common::Common;
 use crate::measure::memory_tool::MemoryArguments;
 use crate::scenarios::scenario::{Profile, Scenario};
 use crate::scenarios::{
-    abuse, churn, fanout, http_keepalive, pubsub, quotes, request_reply, soak, storm, ws_echo,
-    ws_idle, ws_upper,
+    abuse, churn, fanout, http_keepalive, phoenix, presence, pubsub, quotes, request_reply, soak,
+    storm, ws_echo, ws_idle, ws_upper,
 };
 
 /// Opens many connections to a server, checks every answer, and writes a record of the run.
@@ -50,6 +50,11 @@ pub(crate) enum Command {
     /// Subscribe, unsubscribe and reconnect while one connection publishes
     #[command(mut_arg("conns", |arg| arg.help("Subscribers")))]
     Churn(Run<churn::Args>),
+    /// Join one Phoenix topic each, and send heartbeats (2020)
+    Phoenix(Run<phoenix::Args>),
+    /// Join and leave channels with presence, whose members are told
+    #[command(mut_arg("conns", |arg| arg.help("Connections that join and leave")))]
+    Presence(Run<presence::Args>),
     /// Hold WebSockets, reset most of them at once, let them return: without and with jitter
     #[command(mut_arg("duration", |arg| arg.help(
         "How long each part lasts: before the storm, while the connections are away, and after it"
@@ -143,6 +148,8 @@ impl Command {
             Command::RequestReply(run) => run.into(),
             Command::Fanout(run) => run.into(),
             Command::Churn(run) => run.into(),
+            Command::Phoenix(run) => run.into(),
+            Command::Presence(run) => run.into(),
             Command::Storm(run) => run.into(),
             Command::Abuse(run) => run.into(),
             Command::Soak(run) => run.into(),

@@ -5,11 +5,14 @@
 //!   Client              bytes on one connection
 //!     └ ws::WsScenario      messages of one WebSocket
 //!         └ channel             commands and messages of the channels' protocol
+//!         └ phoenix             the same of Phoenix clients
 //!   scripted            connections that follow a script and end
 //! ```
 
 pub(crate) mod channel;
+pub(crate) mod phoenix;
 pub(crate) mod scripted;
+pub(crate) mod users;
 pub(crate) mod ws;
 
 use std::fmt;

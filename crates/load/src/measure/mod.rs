@@ -1,5 +1,6 @@
-//! Measurements of the machine and of the server: memory, processor time, `/stats`.
+//! Measurements of the machine and of the server: memory, processor time, the admin port.
 
+pub(crate) mod admin;
 pub(crate) mod annotate;
 pub(crate) mod attribution;
 pub(crate) mod machine;
@@ -9,4 +10,3 @@ pub(crate) mod memory_tool;
 pub(crate) mod reading;
 pub(crate) mod slab;
 pub(crate) mod snapshot;
-pub(crate) mod stats;

@@ -157,6 +157,7 @@ fn go(mut run: Run, plan: Plan, before: &Before) -> Record {
             run.reasons.extend(errors.map(|error| format!("the columns: {error}")));
         }
         if ended.and_then(|()| run.finish()).is_ok() {
+            run.verify();
             (own_bytes, memory) = measure(&mut run, &plan, before);
         }
     }

@@ -185,6 +185,13 @@ impl Run {
         }
     }
 
+    /// Compares the server's state with the clients'.
+    pub(super) fn verify(&mut self) {
+        let connections = self.workers.totals().ready;
+        let differs = self.job.scenario.verify(connections).err();
+        self.reasons.extend(differs.map(|error| format!("{error:#}")));
+    }
+
     // ---- while a phase runs ----
 
     /// Waits for the next event, but not beyond `until`; takes a sample whenever a second is over. An event that

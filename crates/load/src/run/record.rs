@@ -88,6 +88,8 @@ impl Results {
             article: article(self.rows, self.load_average, self.server_bytes, times),
             fanout: scenario.fanout_facts(times),
             churn: scenario.churn_facts(),
+            phoenix: scenario.phoenix_facts(),
+            presence: scenario.presence_facts(times),
             abuse: (kind == Scenario::Abuse).then(|| abuse(&phases, times)),
             phases,
             storm: run.storms,

@@ -10,8 +10,8 @@ use murre_record::{Remains, SoakFacts, VisitFacts};
 use serde_json::Value;
 
 use crate::engine::orders::Phase;
+use crate::measure::admin;
 use crate::measure::reading::Reading;
-use crate::measure::stats;
 use crate::run::phases::{Early, POLL, Run};
 
 impl Run {
@@ -58,7 +58,7 @@ impl Run {
     }
 
     fn remains(&self, admin: SocketAddr) -> anyhow::Result<Remains> {
-        let stats = stats::read(admin)?;
+        let stats = admin::stats(admin)?;
         let pid = self.job.common.server_pid;
         let reading = pid.map(Reading::take).transpose()?;
         let files =

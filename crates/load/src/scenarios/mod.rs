@@ -4,6 +4,8 @@ pub(crate) mod abuse;
 pub(crate) mod churn;
 pub(crate) mod fanout;
 pub(crate) mod http_keepalive;
+pub(crate) mod phoenix;
+pub(crate) mod presence;
 pub(crate) mod pubsub;
 pub(crate) mod quotes;
 pub(crate) mod request_reply;

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use murre_record::{ChurnFacts, CountedFrom, FanoutFacts, Scenario as Kind, VisitFacts};
+use murre_record::{
+    ChurnFacts, CountedFrom, FanoutFacts, PhoenixFacts, PresenceFacts, Scenario as Kind, VisitFacts,
+};
 
 use crate::cli::common::Common;
 use crate::client::Client;
@@ -50,6 +52,14 @@ pub(crate) trait Scenario {
     /// Starts one worker's thread.
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting;
 
+    /// Compares the server's state with that of the `connections` that are up, once nothing is in flight.
+    ///
+    /// # Errors
+    /// They differ, or the server cannot be asked: the run fails.
+    fn verify(&self, _connections: u64) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     // ---- for the record ----
 
     fn fanout_facts(&self, _times: &Times) -> Option<FanoutFacts> {
@@ -57,6 +67,14 @@ pub(crate) trait Scenario {
     }
 
     fn churn_facts(&self) -> Option<ChurnFacts> {
+        None
+    }
+
+    fn phoenix_facts(&self) -> Option<PhoenixFacts> {
+        None
+    }
+
+    fn presence_facts(&self, _times: &Times) -> Option<PresenceFacts> {
         None
     }
 

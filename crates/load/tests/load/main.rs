@@ -3,6 +3,8 @@
 
 mod channels;
 mod hub;
+mod members;
+mod phoenix;
 mod scenarios;
 mod serve;
 mod server;

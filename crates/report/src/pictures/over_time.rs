@@ -72,6 +72,10 @@ fn asked(scenario: Scenario) -> (&'static str, Option<(f64, &'static str)>) {
         }
         Scenario::WsUpper => ("texts per second", Some((20_000.0, "Gretty, 2010: 20,000/s"))),
         Scenario::WsIdle | Scenario::Storm => ("pings answered per second", None),
+        Scenario::Phoenix => {
+            ("heartbeats per second", Some((26_700.0, "800,000 clients, 2020: 26,700/s")))
+        }
+        Scenario::Presence => ("joins and leaves per second", None),
         Scenario::Abuse | Scenario::Soak => ("answers per second", None),
         Scenario::WsEcho | Scenario::Pubsub => ("messages per second", None),
         Scenario::Quotes => ("quotes per second", None),

@@ -64,6 +64,9 @@ pub(crate) struct Parameters {
     pub(crate) channels: u64,
     pub(crate) beside: u64,
     pub(crate) hostile: u64,
+    /// Where it is given, connections have users.
+    pub(crate) token_secret_file: Option<String>,
+    pub(crate) watch: String,
 }
 
 /// Where a line is from. Older lines do not say it.

@@ -94,6 +94,16 @@ pub(crate) fn work(run: &Run) -> String {
         Scenario::Churn => {
             format!("{conns} subscribers of {} channels that come and go", grouped(p.channels))
         }
+        Scenario::Phoenix => {
+            let users = if p.token_secret_file.is_some() { " of users" } else { "" };
+            format!("{conns} Phoenix clients{users}, a heartbeat each every {} s", p.every)
+        }
+        Scenario::Presence => {
+            let told = if p.watch == "counts" { "counts" } else { "changes" };
+            format!("{conns} members of {} channels, {told} of", grouped(p.channels))
+                + &format!(" {rate} joins and {rate} leaves a second")
+                + &also(p.beside, "that ping beside")
+        }
         Scenario::Storm => format!("{conns} WebSockets, most of them killed and back, twice"),
         Scenario::Abuse => {
             format!("{conns} connections beside {} that are hostile", grouped(p.hostile))

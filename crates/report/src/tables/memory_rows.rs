@@ -85,7 +85,11 @@ fn ours(records: &Records) -> Vec<Row> {
     let mut ours: Vec<Row> = Vec::new();
     let mut kinds = Vec::new();
     for (place, run) in runs {
-        let what = if run.scenario == Scenario::HttpKeepalive { "HTTP" } else { "WebSockets" };
+        let what = match run.scenario {
+            Scenario::HttpKeepalive => "HTTP",
+            Scenario::Phoenix => "Phoenix clients with a topic each",
+            _ => "WebSockets",
+        };
         let Some(memory) = known_memory(run) else { continue };
         let kind = format!("{what}, {}", memory.server_descriptors);
         if kinds.contains(&kind) {
@@ -138,8 +142,10 @@ fn peers(records: &Records) -> Vec<(String, Row)> {
 /// The memory section of a run of many idle connections, if it is known whole.
 fn known_memory(run: &Run) -> Option<&Memory> {
     let memory = run.memory.as_ref().filter(|memory| memory.total.is_some())?;
-    let idle =
-        matches!(run.scenario, Scenario::HttpKeepalive | Scenario::WsIdle | Scenario::WsUpper);
+    let idle = matches!(
+        run.scenario,
+        Scenario::HttpKeepalive | Scenario::WsIdle | Scenario::WsUpper | Scenario::Phoenix
+    );
     (idle && memory.connections >= CONNECTIONS_MIN).then_some(memory)
 }
 

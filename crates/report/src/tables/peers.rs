@@ -50,6 +50,8 @@ fn measures(group: &Group<'_>) -> &'static [Measure] {
         Scenario::Pubsub | Scenario::Quotes | Scenario::RequestReply | Scenario::Churn => {
             &[RATE, CPU, P99]
         }
+        Scenario::Phoenix => &[CPU, P99, USER, TOTAL],
+        Scenario::Presence => &[CPU, P99],
         Scenario::Storm | Scenario::Abuse | Scenario::Soak => &[P99],
         // Clients ask when their idle time is over, so the rate does not depend on the server.
         Scenario::HttpKeepalive | Scenario::WsUpper => &[CPU, P99, USER, TOTAL],

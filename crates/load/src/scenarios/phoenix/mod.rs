@@ -1,0 +1,100 @@
+//! `phoenix`: what the run of 2020 did with Phoenix channels. Each connection joins one topic, and sends a
+//! heartbeat at intervals, which must be answered. With users each is a member of its topic's channel: at
+//! the end the server must count as many members as there are connections.
+
+mod clients;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::ensure;
+use murre_record::{PhoenixFacts, PresenceCount, Scenario as Kind};
+use serde::Serialize;
+
+use crate::cli::args;
+use crate::cli::common::Common;
+use crate::client::users::UserArgs;
+use crate::client::ws::WsClient;
+use crate::engine::fleet::Fleet;
+use crate::engine::workers::{Starting, WorkerConfig};
+use crate::measure::admin::AdminArgs;
+use crate::scenarios::phoenix::clients::{Phoenix, topic};
+use crate::scenarios::scenario::{Profile, Scenario, Setup};
+
+/// The scenario's arguments.
+#[derive(clap::Args, Serialize)]
+pub(crate) struct Args {
+    /// Time from one heartbeat of a connection to the next
+    #[arg(long, default_value = "30s", value_parser = args::timed)]
+    #[serde(serialize_with = "args::seconds")]
+    every: Duration,
+
+    /// Topics that the connections are spread over: room:0, room:1, ...
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = args::number(u32::MAX))]
+    topics: u32,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    users: UserArgs,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    admin: AdminArgs,
+
+    #[arg(skip)]
+    #[serde(skip)]
+    counted: Arc<Counted>,
+}
+
+/// Counts of all workers, and those of the server.
+#[derive(Default)]
+pub(crate) struct Counted {
+    /// `presence_state`, `presence_diff` and `presence_count`.
+    presence_messages: AtomicU64,
+    /// The server's count of members at the end.
+    members: std::sync::OnceLock<PresenceCount>,
+}
+
+impl Scenario for Args {
+    fn profile(&self) -> Profile {
+        Profile {
+            path: "/socket/websocket?vsn=2.0.0",
+            ..Profile::new(Kind::Phoenix, Fleet::<WsClient<Phoenix>>::MEMBER_BYTES)
+        }
+    }
+
+    fn check(&self, common: &Common) -> Result<(), String> {
+        if self.topics > common.conns {
+            return Err("--topics without connections: give as many --conns".to_owned());
+        }
+        self.users.signer().map(|_| ()).map_err(|error| format!("{error:#}"))
+    }
+
+    fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
+        let Args { every, topics, ref counted, .. } = *self;
+        let (signer, counted) = (self.users.signer().ok().flatten(), Arc::clone(counted));
+        setup.start_ws(config, move |setup| Phoenix::new(setup, topics, every, signer, counted))
+    }
+
+    fn verify(&self, connections: u64) -> anyhow::Result<()> {
+        let topics: Vec<String> = (0..self.topics).map(topic).collect();
+        // An anonymous connection is no member.
+        let expected = if self.users.are_there() { connections } else { 0 };
+        let expected = PresenceCount { clients: expected, users: expected };
+        let count = self.admin.count_members(&topics, |count| count == expected)?;
+        let Some(count) = count else { return Ok(()) };
+        let _ = self.counted.members.set(count);
+        ensure!(count == expected, "the server counts {count:?} in all topics, not {expected:?}");
+        Ok(())
+    }
+
+    fn phoenix_facts(&self) -> Option<PhoenixFacts> {
+        Some(PhoenixFacts {
+            topics: self.topics.into(),
+            users: self.users.are_there(),
+            members: self.counted.members.get().copied(),
+            presence_messages: self.counted.presence_messages.load(Ordering::Relaxed),
+        })
+    }
+}
