@@ -33,7 +33,7 @@ mod owner;
 mod remote;
 mod rules;
 mod shard;
-mod users;
+mod table;
 mod watched;
 mod window;
 

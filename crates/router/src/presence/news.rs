@@ -125,7 +125,7 @@ impl Owner {
     /// Tells watchers the changes of a channel's window. Returns their number.
     fn tell_changes(&mut self, channel: u32) -> usize {
         let owned = self.channels.value_mut(channel);
-        let Some(changes) = owned.window.take(&mut owned.members, &self.users) else {
+        let Some(changes) = owned.window.take(&mut owned.members) else {
             let number = owned.members.len();
             self.tell_members(channel);
             return number;
@@ -148,7 +148,7 @@ impl Owner {
     fn tell_members(&mut self, channel: u32) {
         let owned = self.channels.value_mut(channel);
         owned.window.clear(&mut owned.members);
-        let news = News::Members(owned.snapshot(&self.users));
+        let news = News::Members(owned.snapshot());
         if self.backplane.exchanges() {
             let name = self.channels.name(channel).clone();
             self.backplane.members(&name.text, &self.snapshot(&name));

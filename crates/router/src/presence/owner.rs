@@ -7,10 +7,10 @@ use super::backplane::PresenceBackplane;
 use super::member::{
     Count, Departure, HERE, Meta, News, Node, PresencePage, PresenceQuery, PresentMember, Watch,
 };
-use super::members::{Members, Record};
+use super::members::{Flag, Members, Record};
 use super::message::{PresenceMessage, Watchers};
+use super::remote::Sweep;
 use super::rules::{PresenceRules, Stats};
-use super::users::Users;
 use super::window::Window;
 use crate::channels::name::{ByName, Hashing};
 use crate::channels::{ChannelName, Interest, Origin};
@@ -24,17 +24,18 @@ pub(super) struct Owner {
     rules: Rules,
     pub(super) hashing: Hashing,
     pub(super) channels: ByName<Owned>,
-    pub(super) users: Users,
     /// The version of the newest member or update.
     stamp: u32,
     /// Number of members of all channels.
-    members: u64,
+    pub(super) members: u64,
     /// Members whose grace runs, by its end, channel and member.
     leaving: BTreeSet<(u64, u32, u32)>,
     /// The ends of grace by channel, user and member.
-    may_return: BTreeMap<(u32, u32, u32), u64>,
+    may_return: BTreeMap<(u32, Arc<str>, u32), u64>,
     /// The windows and counts that are due, by time and channel.
     pub(super) due: BTreeSet<(u64, u32, Due)>,
+    /// Nodes that are dead, with the channels that may have members of them.
+    pub(super) sweeps: Vec<Sweep>,
     pub(super) backplane: Box<dyn PresenceBackplane + Send>,
     /// Messages for the shards, this one among them.
     pub(super) out: Vec<(Shard, PresenceMessage)>,
@@ -96,12 +97,12 @@ impl Owner {
             rules,
             hashing,
             channels: ByName::new(),
-            users: Users::new(hashing),
             stamp: 0,
             members: 0,
             leaving: BTreeSet::new(),
             may_return: BTreeMap::new(),
             due: BTreeSet::new(),
+            sweeps: Vec::new(),
             backplane,
             out: Vec::new(),
         }
@@ -140,13 +141,12 @@ impl Owner {
             return;
         };
         self.cancel_leaving(channel, key);
-        let record = self.channels.value(channel).members.get(key).expect("just found");
-        if **self.users.name(record.user) != **user {
+        let members = &self.channels.value(channel).members;
+        if members.get(key).expect("just found").user != *user {
             // The session has another user now.
-            let user = user.clone();
             self.remove(channel, key);
-            self.insert(channel, (node, origin), &user, meta, now);
-        } else if record.meta != meta {
+            self.insert(channel, (node, origin), user, meta, now);
+        } else if members.meta(key) != meta.as_ref() {
             self.update(channel, key, meta);
             self.settle(channel, now);
         }
@@ -160,21 +160,20 @@ impl Owner {
         meta: Option<Meta>,
         now: u64,
     ) {
-        let (user, stamp) = (self.users.acquire(user), self.next_stamp());
-        let (known, is_fresh, is_leaving) = (0, false, false);
-        let record = Record { origin, meta, user, stamp, known, node, is_fresh, is_leaving };
+        let record = Record::new(node, origin, user.clone(), self.next_stamp());
         let tells = self.backplane.exchanges();
         self.members += 1;
         let owned = self.channels.value_mut(channel);
         owned.snapshot = None;
         let key = owned.members.insert(self.hashing, record);
+        owned.members.set_meta(key, meta);
         if owned.tells_changes(tells) {
-            let record = owned.members.get_mut(key).expect("just inserted");
-            owned.window.add_fresh(key, record);
+            owned.window.joined(&mut owned.members, key);
         }
         // The user is back: the lost connection leaves in the same window.
         if node == HERE {
-            let returned = self.may_return.range((channel, user, 0)..=(channel, user, u32::MAX));
+            let of_user = |key| (channel, user.clone(), key);
+            let returned = self.may_return.range(of_user(0)..=of_user(u32::MAX));
             if let Some((&(.., lost), _)) = returned.into_iter().next() {
                 self.remove(channel, lost);
             }
@@ -188,12 +187,13 @@ impl Owner {
         let owned = self.channels.value_mut(channel);
         owned.snapshot = None;
         let (tells, gone_max) = (owned.tells_changes(tells), owned.gone_max());
-        let record = owned.members.get_mut(key).expect("the caller has found it");
         if tells {
-            owned.window.add_gone(record, &self.users, gone_max);
-            owned.window.add_fresh(key, record);
+            owned.window.replaced(&mut owned.members, key, gone_max);
         }
-        (record.meta, record.stamp) = (meta, stamp);
+        owned.members.set_meta(key, meta);
+        let record = owned.members.get_mut(key).expect("the caller has found it");
+        record.stamp = stamp;
+        record.set(Flag::Known, false);
     }
 
     /// Removes a member. The caller settles the channel afterwards.
@@ -202,20 +202,18 @@ impl Owner {
         let tells = self.backplane.exchanges();
         let owned = self.channels.value_mut(channel);
         owned.snapshot = None;
-        let record = owned.members.remove(self.hashing, key);
-        if owned.tells_changes(tells) {
-            let gone_max = owned.gone_max();
-            owned.window.add_gone(&record, &self.users, gone_max);
-        }
-        self.users.release(record.user);
+        let gone_max = owned.tells_changes(tells).then(|| owned.gone_max());
+        owned.window.leaves(&mut owned.members, key, gone_max);
+        owned.members.remove(self.hashing, key);
         self.members -= 1;
     }
 
     fn cancel_leaving(&mut self, channel: u32, key: u32) {
         let record = self.channels.value_mut(channel).members.get_mut(key);
-        let Some(record) = record.filter(|record| record.is_leaving) else { return };
-        record.is_leaving = false;
-        let until = self.may_return.remove(&(channel, record.user, key)).expect("it is leaving");
+        let Some(record) = record.filter(|record| record.is(Flag::Leaving)) else { return };
+        record.set(Flag::Leaving, false);
+        let of_user = (channel, record.user.clone(), key);
+        let until = self.may_return.remove(&of_user).expect("it is leaving");
         self.leaving.remove(&(until, channel, key));
     }
 
@@ -236,10 +234,10 @@ impl Owner {
             return self.settle(channel, now);
         }
         let record = owned.members.get_mut(key).expect("just found");
-        if !std::mem::replace(&mut record.is_leaving, true) {
+        if !record.set(Flag::Leaving, true) {
             let until = now.saturating_add(grace);
             self.leaving.insert((until, channel, key));
-            self.may_return.insert((channel, record.user, key), until);
+            self.may_return.insert((channel, record.user.clone(), key), until);
         }
     }
 
@@ -319,7 +317,7 @@ impl Owner {
         self.settle(channel, now);
         let owned = self.channels.value_mut(channel);
         let news = match watch {
-            Watch::Members if !owned.is_large => News::Members(owned.snapshot(&self.users)),
+            Watch::Members if !owned.is_large => News::Members(owned.snapshot()),
             _ => {
                 let count = owned.count();
                 if owned.count_told != Some(count) {
@@ -345,13 +343,12 @@ impl Owner {
         let (mut members, mut bytes, mut key) = (Vec::new(), 0_usize, from);
         while limit > 0 && key < last && members.len() < limit {
             if let Some(record) = owned.members.get(key) {
-                let meta = record.meta.as_ref().map_or(0, |meta| meta.bytes().len());
-                bytes =
-                    bytes.saturating_add(MEMBER_BYTES + meta + self.users.name(record.user).len());
+                let meta = owned.members.meta(key).map_or(0, |meta| meta.bytes().len());
+                bytes = bytes.saturating_add(MEMBER_BYTES + meta + record.user.len());
                 if bytes > bytes_max as usize && !members.is_empty() {
                     break;
                 }
-                members.push(record.shown(&self.users));
+                members.push(owned.members.shown(key));
             }
             key += 1;
         }
@@ -361,9 +358,9 @@ impl Owner {
     /// The members of this node in a channel.
     pub(super) fn snapshot(&self, name: &ChannelName) -> Vec<PresentMember> {
         let Some(channel) = self.find(name) else { return Vec::new() };
-        let members = self.channels.value(channel).members.iter();
-        let here = members.filter(|(_, record)| record.node == HERE);
-        here.map(|(_, record)| record.shown(&self.users)).collect()
+        let members = &self.channels.value(channel).members;
+        let here = members.iter().filter(|(_, record)| record.node == HERE);
+        here.map(|(key, _)| members.shown(key)).collect()
     }
 
     /// Lets members leave whose grace is over, a bounded number of them.
@@ -382,15 +379,15 @@ impl Owner {
     pub(super) fn next_expiry(&self) -> Option<u64> {
         let grace = self.leaving.first().map(|(until, ..)| *until);
         let due = self.due.first().map(|(at, ..)| *at);
-        grace.into_iter().chain(due).min()
+        let sweep = self.sweeps.first().map(|_| 0);
+        grace.into_iter().chain(due).chain(sweep).min()
     }
 
     pub(super) fn count_into(&self, stats: &mut Stats) {
         stats.channels = self.channels.len() as u64;
         stats.members = self.members;
-        stats.users = self.users.len() as u64;
         stats.leaving = self.leaving.len().max(self.may_return.len()) as u64;
-        stats.due = self.due.len() as u64;
+        stats.due = (self.due.len() + self.sweeps.len()) as u64;
     }
 }
 
@@ -443,15 +440,8 @@ impl Owned {
     }
 
     /// All members. A watcher may know them from now on.
-    pub(super) fn snapshot(&mut self, users: &Users) -> Arc<[PresentMember]> {
+    pub(super) fn snapshot(&mut self) -> Arc<[PresentMember]> {
         let members = &mut self.members;
-        let snapshot = self.snapshot.get_or_insert_with(|| {
-            let known = |record: &mut Record| {
-                record.known = record.stamp;
-                record.shown(users)
-            };
-            members.iter_mut().map(known).collect()
-        });
-        Arc::clone(snapshot)
+        Arc::clone(self.snapshot.get_or_insert_with(|| members.show_all()))
     }
 }

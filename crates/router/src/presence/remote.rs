@@ -1,5 +1,6 @@
 //! What other nodes of a cluster say about the channels that a shard owns.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::backplane::RemoteEvent;
@@ -7,9 +8,24 @@ use super::member::{Departure, HERE, Node, PresentMember};
 use super::owner::Owner;
 use crate::channels::ChannelName;
 
+/// The visit of all channels when another node is dead: a bounded number of them in each call.
+pub(super) struct Sweep {
+    node: Node,
+    /// The keys of the channels that are left to visit: from the first, and less than the second.
+    keys: (u32, u32),
+    /// Channels among these of which the node has said something since, because it is back: they have only
+    /// its new members.
+    ahead: HashSet<u32>,
+}
+
+/// Channels that a call visits at most, and members of which it removes about so many.
+const CHANNELS_PER_CALL: usize = 1024;
+const LEAVES_PER_CALL: usize = 1024;
+
 impl Owner {
     /// Takes what another node says. Only channels with watchers have members of other nodes.
     pub(super) fn remote(&mut self, event: RemoteEvent, now: u64) {
+        self.sweep_ahead(&event, now);
         match event {
             RemoteEvent::Changes { node, channel, changes } => {
                 let Some((name, key)) = self.watched(node, &channel) else { return };
@@ -47,14 +63,56 @@ impl Owner {
                 self.settle(key, now);
             }
             RemoteEvent::Gone { node } => {
-                for key in 0..self.channels.keys_end() {
-                    if self.channels.get(key).is_some() {
-                        self.remove_foreign(key, |of| of == node);
-                        self.settle(key, now);
-                    }
-                }
+                self.sweeps.retain(|sweep| sweep.node != node);
+                let keys = (0, self.channels.keys_end());
+                self.sweeps.push(Sweep { node, keys, ahead: HashSet::new() });
+                self.sweep(now);
             }
         }
+    }
+
+    /// Removes what a node that is dead has said of a channel before the node says something new of it.
+    fn sweep_ahead(&mut self, event: &RemoteEvent, now: u64) {
+        let (RemoteEvent::Changes { node, channel, .. }
+        | RemoteEvent::Members { node, channel, .. }
+        | RemoteEvent::Count { node, channel, .. }) = event
+        else {
+            return;
+        };
+        let Some(at) = self.sweeps.iter().position(|sweep| sweep.node == *node) else { return };
+        let Some((_, key)) = self.watched(*node, channel) else { return };
+        let Sweep { keys: (next, end), ahead, .. } = &mut self.sweeps[at];
+        if (*next..*end).contains(&key) && ahead.insert(key) {
+            self.sweep_channel(key, *node, now);
+        }
+    }
+
+    /// Removes members of dead nodes from some channels.
+    pub(super) fn sweep(&mut self, now: u64) {
+        let mut left = LEAVES_PER_CALL;
+        for _ in 0..CHANNELS_PER_CALL {
+            let Some(sweep) = self.sweeps.first_mut() else { return };
+            let (key, end) = sweep.keys;
+            if key >= end {
+                self.sweeps.remove(0);
+                continue;
+            }
+            sweep.keys.0 += 1;
+            if sweep.ahead.contains(&key) || self.channels.get(key).is_none() {
+                continue;
+            }
+            let (node, before) = (sweep.node, self.members);
+            self.sweep_channel(key, node, now);
+            left = left.saturating_sub((before - self.members) as usize);
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
+    fn sweep_channel(&mut self, key: u32, node: Node, now: u64) {
+        self.remove_foreign(key, |of| of == node);
+        self.settle(key, now);
     }
 
     /// The channel of this name, if this node watches it and the other node is another one.

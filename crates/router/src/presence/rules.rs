@@ -25,9 +25,7 @@ pub struct Stats {
     pub members: u64,
     /// Members whose connection is lost and that may still come back.
     pub leaving: u64,
-    /// Names of users in use.
-    pub users: u64,
-    /// Channels for which a window or a count is due.
+    /// Channels for which a window or a count is due, and dead nodes whose members are being removed.
     pub due: u64,
     /// Channels that members of this shard watch.
     pub watched: u64,

@@ -224,6 +224,7 @@ impl<E: Encoded> Presence<E> {
 
     /// Lets members leave whose grace is over, and tells watchers what is due: a bounded amount a call.
     pub fn expire(&mut self, now: u64) {
+        self.owner.sweep(now);
         self.owner.end_grace(now);
         self.owner.tell_due(now);
         self.send_of_owner(now);

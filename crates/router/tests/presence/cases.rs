@@ -245,6 +245,50 @@ impl PresenceBackplane for Recorded {
     }
 }
 
+/// The members of a dead node leave many channels, a bounded number of them in each call; those that the node
+/// has anew, because it is back, stay.
+#[test]
+fn a_dead_node_has_many_channels() {
+    const CHANNELS: u64 = 5000;
+    let mut shard: Presence = Presence::new(0, 1, 7, |_| Some(RULES), 10);
+    shard = shard.with_backplane(Box::new(Recorded::default()));
+    let event = |channel: u64, origin| RemoteEvent::Members {
+        node: 2,
+        channel: channel.to_string().into(),
+        members: vec![PresentMember {
+            node: 2,
+            origin: Origin(origin),
+            stamp: 1,
+            replaces: 0,
+            user: "far".into(),
+            meta: None,
+        }],
+    };
+    for channel in 0..CHANNELS {
+        shard.watch(WATCHER, &channel.to_string(), Watch::Counts, 0).expect("room");
+        shard.remote(event(channel, channel), 0);
+    }
+    assert_eq!(shard.stats().members, CHANNELS);
+    shard.remote(RemoteEvent::Gone { node: 2 }, 0);
+    let mut left = shard.stats().members;
+    assert!((CHANNELS - 1500..CHANNELS).contains(&left), "{left} after the first call");
+    let back = [0, CHANNELS - 1];
+    back.into_iter().for_each(|channel| shard.remote(event(channel, CHANNELS), 0));
+    while left > back.len() as u64 {
+        assert_eq!(shard.next_expiry(), Some(0), "there is more to do");
+        shard.expire(0);
+        let before = std::mem::replace(&mut left, shard.stats().members);
+        assert!(before - left <= 1500 && before >= left, "{before} - {left} in one call");
+    }
+    shard.expire(0);
+    for channel in back {
+        let query = PresenceQuery { from: 0, limit: 9, bytes_max: 1000 };
+        let page = shard.page(&channel.to_string(), query);
+        let origins: Vec<u64> = page.members.iter().map(|member| member.origin.0).collect();
+        assert_eq!(origins, [CHANNELS], "only what it has anew");
+    }
+}
+
 /// What other nodes say is told to watchers as if it were of here, counts for the bound, and ends with
 /// the node. Other nodes are told this node's members only.
 #[test]

@@ -148,7 +148,7 @@ impl Hub {
                 self.sessions.of(*conn).filter(|_| out.at(slot) == Some(*conn))
             }
             Selection::User { name, except } => {
-                self.sessions.user(slot).filter(|user| user.name == *name)?;
+                self.sessions.user(slot).filter(|user| *user.name == **name)?;
                 let conn = out.at(slot).filter(|conn| !except.contains(conn))?;
                 self.sessions.of(conn)
             }

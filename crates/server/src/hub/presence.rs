@@ -93,7 +93,7 @@ impl Hub {
         if self.config.has_presence(channel)
             && let Some(user) = self.sessions.user(session.conn.index())
         {
-            let user = Arc::from(&*user.name);
+            let user = Arc::clone(&user.name);
             let origin = self.origin(session.conn);
             // The caller has checked that messages can be taken.
             let _ = self.presence.join(channel, origin, &user, meta, self.now);
@@ -141,7 +141,7 @@ impl Hub {
         else {
             return;
         };
-        let user = Arc::from(&*user.name);
+        let user = Arc::clone(&user.name);
         let origin = self.origin(session.conn);
         let Hub { channels, presence, config, now, .. } = self;
         for channel in channels.subscriptions(slot).filter(|channel| config.has_presence(channel)) {

@@ -75,10 +75,10 @@ impl Check {
             line("from", &date(UnixSeconds::new(not_before)));
         }
         let (user, expires) = match &token {
-            Token::Connection(user) => (Some(&user.name), user.expires),
-            Token::Subscription(token) => (token.user.as_ref(), token.expires),
+            Token::Connection(user) => (Some(&*user.name), user.expires),
+            Token::Subscription(token) => (token.user.as_deref(), token.expires),
         };
-        line("user", user.map_or("none: a connection without a user", |user| user));
+        line("user", user.unwrap_or("none: a connection without a user"));
         line("until", &date(expires));
         match &token {
             Token::Subscription(token) => {

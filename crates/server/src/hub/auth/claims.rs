@@ -36,7 +36,8 @@ impl UnixSeconds {
 /// The user of a token. A session stores it for as long as it lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
-    pub(crate) name: Box<str>,
+    /// Shared with the members that the session is in channels.
+    pub(crate) name: Arc<str>,
     /// The time at which the token expires; `None` means never.
     pub(crate) expires: Option<UnixSeconds>,
     /// The rights in channels that the token grants; `None` means those of the namespace's rules.
@@ -180,7 +181,7 @@ impl Claims {
                 let name = name(raw.sub.ok_or(BadToken::Subject)?)?;
                 let grants = Grants::parse(raw.channels, raw.subs)?;
                 let grants = grants.map(|grants| shared.share(grants));
-                Token::Connection(User { name, expires, grants })
+                Token::Connection(User { name: name.into(), expires, grants })
             }
         };
         Ok(Claims { token, not_before })
