@@ -15,11 +15,11 @@ export class Murre {
    * Subscribes to a channel, now and at each later connect, until `unsubscribe`. Throws if the
    * channel is subscribed to already.
    */
-  subscribe<T = any>(
+  subscribe<T = any, M = any>(
     channel: string,
     onPublication?: (data: T, about: { channel: string; offset: number | undefined }) => void,
-    options?: SubscribeOptions,
-  ): Subscription
+    options?: SubscribeOptions<M>,
+  ): Subscription<M>
 
   /**
    * Publishes a JSON value, or the bytes of a Uint8Array. A value resolves when the server has it.
@@ -30,6 +30,12 @@ export class Murre {
 
   /** The newest publications of a channel, or those after a position, oldest first. */
   history<T = any>(channel: string, options?: HistoryOptions): Promise<History<T>>
+
+  /** The members of a channel, in no order, and how many there are. */
+  members<M = any>(channel: string, options?: MembersOptions): Promise<Members<M>>
+
+  /** How many members a channel has. */
+  memberCount(channel: string, options?: CommandOptions): Promise<MemberCount>
 
   /** Sends a request to one client that serves `service`, and resolves with its reply. */
   request<T = any>(service: string, data?: unknown, options?: CommandOptions): Promise<T>
@@ -145,16 +151,54 @@ export interface SubscriptionChange {
   error?: MurreError | undefined
 }
 
-export interface SubscribeOptions {
+export interface SubscribeOptions<M = any> {
   onState?: (change: SubscriptionChange) => void
   /** `count` publications are missing here, because this connection reads too slowly. */
   onDropped?: (count: number) => void
   /** The position of an earlier subscription: publications after it are delivered first. */
   position?: Position | undefined
+  /** What this client says of itself to the channel's other members: any JSON. */
+  meta?: M | undefined
+  /** What it is told of them. With `onPresence`, `members` */
+  presence?: 'members' | 'counts' | undefined
+  /**
+   * The members have changed. After a reconnect it is called with what has changed meanwhile. `members` is
+   * null where only counts are told: if that was asked for, or there are too many members.
+   */
+  onPresence?: (change: PresenceChange<M>) => void
 }
 
-export interface Subscription {
+/** One connection of a user in a channel. */
+export interface ChannelMember<M = any> {
+  user: string
+  connection: string
+  meta: M | null
+}
+
+export interface MemberCount {
+  /** Connections. */
+  clients: number
+  /** Different users. */
+  users: number
+}
+
+export interface PresenceChange<M = any> extends MemberCount {
+  /** All members, by their connections. */
+  members: ReadonlyMap<string, ChannelMember<M>> | null
+  /** Members that have come, or have other metadata. */
+  joins: ChannelMember<M>[]
+  /** Members that have gone. */
+  leaves: ChannelMember<M>[]
+}
+
+export interface Subscription<M = any> {
   readonly channel: string
+  /** The channel's members as they were told last; null before that, and where only counts are told. */
+  readonly members: ReadonlyMap<string, ChannelMember<M>> | null
+  /** How many there are, if that was told. */
+  readonly count: MemberCount | null
+  /** Replaces what this client says of itself, now and at each later connect. */
+  updateMeta(meta: M | undefined, options?: CommandOptions): Promise<void>
   readonly state: StandingState
   /** Of the last publication delivered, in a channel with history. */
   readonly position?: Position | undefined
@@ -181,6 +225,15 @@ export interface HistoryOptions extends CommandOptions {
   limit?: number
   /** The publications after it, as far as they are kept; without it, the newest. */
   position?: Position | undefined
+}
+
+export interface MembersOptions extends CommandOptions {
+  /** How many members at most. 1,000 */
+  limit?: number
+}
+
+export interface Members<M = any> extends MemberCount {
+  members: ChannelMember<M>[]
 }
 
 export interface Published {

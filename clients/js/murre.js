@@ -51,13 +51,18 @@ export class Murre {
     return () => this.#listeners[event].delete(listener)
   }
 
-  subscribe(channel, onPublication, { onState, onDropped, position } = {}) {
+  subscribe(channel, onPublication, options = {}) {
+    const { onState, onDropped, onPresence, position, meta, presence = onPresence && 'members' } = options
     if (this.#subscriptions.has(channel)) {
       throw new MurreError('already_subscribed', 'this channel is subscribed to already', { channel })
     }
     const unsubscribe = () => this.#end(one)
-    const members = { channel, position, onPublication, onState, onDropped, unsubscribe }
-    const one = new Subscription(members)
+    const updateMeta = async (meta, options) => {
+      one.meta = meta
+      await this.#ask({ action: 'presence_update', identifier: channel, meta }, options)
+    }
+    const callbacks = { onPublication, onState, onDropped, onPresence }
+    const one = new Subscription({ channel, position, presence, meta, ...callbacks, unsubscribe, updateMeta })
     this.#subscriptions.set(channel, one)
     this.#claim(one)
     return one
@@ -108,6 +113,22 @@ export class Murre {
       data: binary === undefined ? data : Uint8Array.from(atob(binary), (c) => c.charCodeAt(0)),
     }))
     return { position: { epoch, offset: Math.max(head, found.at(-1)?.offset ?? 0) }, publications }
+  }
+
+  async members(channel, { limit = MEMBERS_LIMIT, ...options } = {}) {
+    const members = []
+    let page = {}
+    do {
+      const command = { action: 'presence', identifier: channel, limit: Math.min(limit - members.length, MEMBERS_LIMIT) }
+      page = await this.#ask({ ...command, from: page.next }, options)
+      members.push(...page.members)
+    } while (page.next !== undefined && members.length < limit)
+    return { members, clients: page.clients, users: page.users }
+  }
+
+  async memberCount(channel, options) {
+    const { clients, users } = await this.#ask({ action: 'presence_stats', identifier: channel }, options)
+    return { clients, users }
   }
 
   async request(service, data, options = {}) {
@@ -270,6 +291,10 @@ export class Murre {
         return this.#subscriptions.get(channel)?.deliver(message.data, message.offset)
       case 'dropped':
         return safely(this.#subscriptions.get(channel)?.onDropped, message.count)
+      case 'presence_state':
+      case 'presence_diff':
+      case 'presence_count':
+        return this.#subscriptions.get(channel)?.told(message)
       case 'request':
         return this.#reply(message)
       case 'error': {
@@ -324,9 +349,9 @@ export class Murre {
         if (one.state === 'ended') this.#forget(one)
         if (link === this.#link) this.#claimed(one, undo, error, answer)
       })
-      const { channel, position, service } = one
+      const { channel, position, presence, meta, service } = one
       return service === undefined
-        ? { action: `${undo}subscribe`, identifier: channel, position, id }
+        ? { action: `${undo}subscribe`, identifier: channel, position, presence, meta, id }
         : { action: `${undo}serve`, service, id }
     })
     this.#send(commands.length > 1 ? commands : commands[0])
@@ -437,6 +462,8 @@ class Standing {
 }
 
 class Subscription extends Standing {
+  members = null
+  count = null
   #began = false
 
   begin({ position, recovered = this.#began ? false : undefined }) {
@@ -455,6 +482,44 @@ class Subscription extends Standing {
     }
     safely(this.onPublication, data, { channel: this.channel, offset })
   }
+
+  /** Takes news of the channel's members. */
+  told({ type, members, joins = [], leaves = [], clients, users }) {
+    // As with publications: before it is active, they are for an earlier subscription.
+    if (this.state !== 'active') return
+    const before = this.members ?? new Map()
+    if (type === 'presence_count') {
+      this.members = null
+      this.count = { clients, users }
+    } else {
+      if (type === 'presence_state') {
+        const now = byConnection(members)
+        const same = ({ connection, user, meta }) => {
+          const known = before.get(connection)
+          return known?.user === user && JSON.stringify(known.meta) === JSON.stringify(meta)
+        }
+        joins = members.filter((member) => !same(member))
+        leaves = [...before.values()].filter(({ connection }) => !now.has(connection))
+        this.members = now
+      } else {
+        const joined = byConnection(joins)
+        // What has changed is in both.
+        leaves = leaves.map(({ connection }) => before.get(connection))
+        leaves = leaves.filter((member) => member && !joined.has(member.connection))
+        this.members = new Map(before)
+        for (const { connection } of leaves) this.members.delete(connection)
+        for (const [connection, member] of joined) this.members.set(connection, member)
+      }
+      const names = new Set([...this.members.values()].map(({ user }) => user))
+      this.count = { clients: this.members.size, users: names.size }
+    }
+    safely(this.onPresence, { members: this.members, joins, leaves, ...this.count })
+  }
+}
+
+/** The members of a list by their connections. */
+function byConnection(members) {
+  return new Map(members.map((member) => [member.connection, member]))
 }
 
 /** Calls a callback of the program. Its exceptions are reported as uncaught, and do not harm the client. */
@@ -513,6 +578,8 @@ const defaults = {
 const BATCH_MAX = 100
 /** The server's default `limit`. */
 const HISTORY_LIMIT = 100
+/** The most members of one answer. */
+const MEMBERS_LIMIT = 1000
 /** The longest delay of a browser's timer, in milliseconds. */
 const TIMER_MAX = 2 ** 31 - 1
 /** The close code that a browser reports for a connection that ended without one. */

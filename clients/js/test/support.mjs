@@ -33,6 +33,7 @@ export async function startServer({ commands = 1_000 } = {}) {
     '--namespace=kept,publish=anyone,history-size=1000',
     '--namespace=closed,publish=nobody,subscribe=nobody',
     '--namespace=members,publish=authenticated,subscribe=authenticated',
+    '--namespace=room,presence=members,presence-push-max=3,presence-interval=0.1,presence-grace=0.2',
   ])
 }
 

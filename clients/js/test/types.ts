@@ -29,6 +29,18 @@ const bids: number[] = (await client.history<Quote>('a')).publications.map(({ da
 client.serve<number>('double', (number, { service }) => `${service.trim()} ${number * 2}`).unserve()
 const error: string = new MurreError('timeout', 'no answer').code
 
+const room = client.subscribe<Quote, { typing: boolean }>('room:a', undefined, {
+  meta: { typing: false },
+  onPresence: ({ members, joins, clients }) =>
+    `${members?.get('0-1-2')?.user.trim()} ${joins[0]?.meta?.typing} ${clients.toFixed()}`,
+})
+const typing: boolean | undefined = [...(room.members?.values() ?? [])][0]?.meta?.typing
+const updated: Promise<void> = room.updateMeta({ typing: true })
+const users: number = (await client.memberCount('room:a')).users
+// @ts-expect-error: it says something else of itself
+room.updateMeta({ asleep: true })
+// @ts-expect-error: these are told by the server
+room.members?.clear()
 // @ts-expect-error: no such event
 client.on('closing', () => {})
 // @ts-expect-error: said by the server, not by the program
@@ -38,4 +50,4 @@ client.publish('a', 1, { offline: 'perhaps' })
 // @ts-expect-error: where there is no offset there is no position
 client.history('a', { position: { epoch: 1 } })
 
-export { bids, error, half, off, position, published }
+export { bids, error, half, off, position, published, typing, updated, users }
