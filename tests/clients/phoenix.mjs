@@ -135,6 +135,91 @@ for (const release of releases) {
   })
 }
 
+/** XMLHttpRequest by `fetch`: all that releases before 1.8 use of it for long polls. */
+class Request {
+  #abort = new AbortController()
+  #headers = {}
+
+  open(method, url) {
+    Object.assign(this, { method, url })
+  }
+
+  setRequestHeader(name, value) {
+    this.#headers[name] = value
+  }
+
+  abort() {
+    this.#abort.abort()
+  }
+
+  async send(body) {
+    const { method, url } = this
+    const signal = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(this.timeout)])
+    try {
+      const response = await fetch(url, { method, body, headers: this.#headers, signal })
+      this.responseText = await response.text()
+      this.readyState = 4
+      this.onreadystatechange?.()
+    } catch ({ name }) {
+      if (name === 'TimeoutError') this.ontimeout?.()
+      else if (!this.#abort.signal.aborted) this.onerror?.()
+    }
+  }
+}
+
+for (const release of releases) {
+  const { LongPoll } = require(release)
+  const old = /1\.[67]$/.test(release)
+
+  check(`${release}: a chat of one who polls and one who does not`, async () => {
+    if (old) globalThis.XMLHttpRequest = Request
+    const topic = `room:polls:${release}`
+    const ann = await join(release, topic, { transport: LongPoll })
+    const bob = await join(release, topic)
+    const [toAnn, toBob] = [ann, bob].map((channel) => events(channel, 'new_msg'))
+    for (let n = 0; n < 20; n += 1) {
+      const from = n % 2 === 0 ? ann : bob
+      await answer(from.push('new_msg', { n }))
+      assert.deepEqual(await toAnn(), { n })
+      assert.deepEqual(await toBob(), { n })
+    }
+    // More than the newest release puts into one request.
+    await Promise.all(Array.from({ length: 150 }, (_, n) => answer(ann.push('many', { n }))))
+    if (!old) {
+      const heard = events(bob, 'bytes')
+      ann.push('bytes', new Uint8Array([1, 2, 255]).buffer)
+      assert.deepEqual(new Uint8Array(await heard()), new Uint8Array([1, 2, 255]))
+    }
+    await answer(ann.leave())
+    ann.socket.disconnect()
+    delete globalThis.XMLHttpRequest
+  })
+}
+
+for (const release of ['phoenix-1.7', 'phoenix-1.8.0', 'phoenix-1.8']) {
+  check(`${release}: it falls back to polls where no WebSocket is let through`, async () => {
+    const { Socket, LongPoll } = require(release)
+    if (release === 'phoenix-1.7') globalThis.XMLHttpRequest = Request
+    // A proxy that refuses upgrades.
+    class Refused extends WebSocket {
+      constructor(url) {
+        super(url.replace('/websocket', '/none'))
+      }
+    }
+    const socket = new Socket(endpoint, { transport: Refused, longPollFallbackMs: 200 })
+    sockets.push(socket)
+    socket.connect()
+    const channel = socket.channel(`room:fallback:${release}`, {})
+    await answer(channel.join())
+    assert.equal(socket.transport, LongPoll)
+    const heard = events(channel, 'e')
+    await answer(channel.push('e', { n: 1 }))
+    assert.deepEqual(await heard(), { n: 1 })
+    socket.disconnect()
+    delete globalThis.XMLHttpRequest
+  })
+}
+
 check('a token in the subprotocol is read, and a bad one refused', async () => {
   const socket = new WebSocket(`${endpoint}/websocket?vsn=2.0.0`, [
     'phoenix',

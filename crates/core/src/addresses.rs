@@ -123,20 +123,26 @@ impl Addresses {
     /// [`enter`](Addresses::enter) for a connection that is not new, whatever the rate of new ones.
     pub(crate) fn enter_open(&self, ip: IpAddr) -> (AddressPlace, Result<(), Excess>) {
         let place = self.place(ip);
-        if !self.has_limits() {
-            return (place, Ok(()));
+        (place, self.enter_at(place))
+    }
+
+    /// Counts one more connection at a place, within its limit or not, until it [`leave`]s.
+    ///
+    /// [`leave`]: Addresses::leave
+    pub(crate) fn enter_at(&self, place: AddressPlace) -> Result<(), Excess> {
+        if place == AddressPlace::default() || !self.has_limits() {
+            return Ok(());
         }
         let counts = self.cells(place).map(|cell| cell.open.fetch_add(1, Ordering::Relaxed) + 1);
         let (open, max) =
             (counts[0].min(counts[1]), self.max_conns_per_address.unwrap_or(u32::MAX));
-        let verdict = if open > max.saturating_add(REFUSED_MAX) {
+        if open > max.saturating_add(REFUSED_MAX) {
             Err(Excess::Flood)
         } else if open > max {
             Err(Excess::Connections)
         } else {
             Ok(())
-        };
-        (place, verdict)
+        }
     }
 
     /// Ends the count of a connection that [`enter`](Addresses::enter) began.

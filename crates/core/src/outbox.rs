@@ -429,7 +429,34 @@ impl Outbox {
         Some(conn)
     }
 
-    /// How many slots are taken: by open and closing connections, and by accepts and connects in flight.
+    /// Takes a slot for a session without a socket, whose requests come on several connections. Nothing is
+    /// sent or received on it. Until [`free_slot`](Outbox::free_slot) it counts as a connection of the shard
+    /// and of the address of `conn`, and the shard does not end. `None` when every slot is taken, or the
+    /// address has as many connections as it may.
+    pub fn take_slot(&mut self, conn: ConnId) -> Option<ConnId> {
+        let place = self.conns.get(conn)?.place;
+        if self.addresses.enter_at(place).is_err() {
+            self.addresses.leave(place);
+            return None;
+        }
+        let Some(session) = self.conns.reserve() else {
+            self.addresses.leave(place);
+            return None;
+        };
+        self.conns[session].place = place;
+        Some(session)
+    }
+
+    /// Frees a slot that [`take_slot`](Outbox::take_slot) has taken.
+    pub fn free_slot(&mut self, session: ConnId) {
+        let slot = &self.conns[session];
+        debug_assert!(slot.state == State::Reserved && slot.in_flight.is_empty());
+        self.addresses.leave(slot.place);
+        self.conns.free(session);
+    }
+
+    /// How many slots are taken: by open and closing connections, by accepts and connects in flight, and by
+    /// sessions without a socket.
     pub fn live(&self) -> u32 {
         self.conns.used()
     }

@@ -52,7 +52,7 @@ const _: () = assert!(CONN_BYTES <= 32);
 pub(crate) enum State {
     /// In the free list.
     Free,
-    /// An accept or a connect is in flight for this slot.
+    /// An accept or a connect is in flight for this slot, or it is that of a session without a socket.
     Reserved,
     /// Both sides may send.
     Open,

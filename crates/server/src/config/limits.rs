@@ -158,6 +158,16 @@ pub(crate) struct LimitSettings {
     #[arg(default_value_t = 100, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_phoenix_topics: u32,
 
+    /// Sessions of Phoenix clients that poll, over all shards
+    #[arg(long, value_name = "N")]
+    #[arg(default_value_t = 10_000, value_parser = value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) max_phoenix_polls: u32,
+
+    /// Seconds that a poll of a Phoenix client waits for messages. A session without a poll ends after half
+    /// as long again. Clients give up after 20
+    #[arg(long, value_name = "SECONDS", default_value = "10")]
+    pub(crate) phoenix_poll_window: Seconds,
+
     /// Longest name of a channel or a service, in bytes
     #[arg(long, value_name = "N")]
     #[arg(default_value_t = 255, value_parser = value_parser!(u8).range(1..))]

@@ -102,7 +102,7 @@ pub(crate) struct Config {
     pub(crate) files_fallback: Option<String>,
 
     /// Paths of the sockets of Phoenix clients, separated by commas: with /socket they connect to
-    /// /socket/websocket [default: none]
+    /// /socket/websocket and /socket/longpoll [default: none]
     #[arg(long, value_name = "PATHS", value_delimiter = ',')]
     #[serde(serialize_with = "values::joined")]
     pub(crate) phoenix_path: Vec<Mount>,

@@ -32,6 +32,12 @@ pub(crate) struct HubConfig {
     pub(crate) max_bad_tokens_per_second: u32,
     /// Topics that one Phoenix session may have joined.
     pub(crate) max_phoenix_topics: usize,
+    /// Sessions of Phoenix clients that poll, on one shard.
+    pub(crate) max_phoenix_polls: u32,
+    /// Bytes that may be queued for one session of a client that polls.
+    pub(crate) max_send_bytes: u32,
+    /// The longest wait of a poll of a Phoenix client.
+    pub(crate) phoenix_poll_window: Duration,
     /// The silence after which a Phoenix client is pinged.
     pub(crate) phoenix_ping_interval: Duration,
     pub(crate) tokens: DeliveryTokens,
@@ -86,6 +92,9 @@ impl HubConfig {
                 limit => limit,
             },
             max_phoenix_topics: config.limits.max_phoenix_topics as usize,
+            max_phoenix_polls: config.limits.max_phoenix_polls.div_ceil(shards.max(1) as u32),
+            max_send_bytes: config.limits.max_send_bytes,
+            phoenix_poll_window: config.limits.phoenix_poll_window.0,
             phoenix_ping_interval: config.limits.phoenix_ping_interval.0,
             tokens: DeliveryTokens::new(cores),
             deliveries_per_turn: DELIVERIES_PER_TURN,

@@ -56,6 +56,12 @@ pub(crate) struct HubCounters {
     pub(crate) pending: Counter,
     /// Sessions whose tokens have an expiry.
     pub(crate) expiries: Counter,
+    /// Sessions of Phoenix clients that poll.
+    pub(crate) phoenix_polls: Counter,
+    /// Bytes that wait for the next polls of those.
+    pub(crate) phoenix_polls_bytes: Counter,
+    /// Sessions that did not begin because of a limit.
+    pub(crate) phoenix_polls_refused: Counter,
 }
 
 impl HubCounters {

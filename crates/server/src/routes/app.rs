@@ -30,16 +30,18 @@ use crate::transports::{
 
 /// The application on one shard.
 pub(crate) struct App {
-    hub: Hub,
-    transports: Transports,
+    pub(super) hub: Hub,
+    pub(super) transports: Transports,
     incoming: Incoming,
-    phoenix: phoenix::incoming::Incoming,
+    pub(super) phoenix: phoenix::incoming::Incoming,
     tokens: Tokens,
-    paths: Paths,
+    pub(super) paths: Paths,
     /// Fixtures of the published runs, with `--bench`.
     bench: Option<Fixtures>,
     /// The mailboxes of all shards; empty until all have started.
-    boxes: Arc<[AppMailbox]>,
+    pub(super) boxes: Arc<[AppMailbox]>,
+    /// When mail about polls that found a full mailbox is posted again.
+    pub(super) retry_polls_at: Option<Instant>,
 }
 
 /// Tokens of requests, from [`Handler::admits`] to [`Handler::request`] or [`Handler::open`].
@@ -66,15 +68,17 @@ impl App {
         phoenix: Arc<[Mount]>,
         files: Arc<Files>,
     ) -> Self {
+        let hub = Hub::new(Arc::clone(&config), shard, (config.backplane)());
         App {
             bench: bench.then(|| Fixtures::new(config.shards, config.began)),
-            hub: Hub::new(Arc::clone(&config), shard, (config.backplane)()),
-            transports: Transports::default(),
+            transports: Transports::new(shard, &config, hub.counters()),
+            hub,
             incoming: Incoming::default(),
             phoenix: phoenix::incoming::Incoming::default(),
             tokens: Tokens::default(),
             paths: Paths { bench, origins, phoenix, files },
             boxes: Arc::new([]),
+            retry_polls_at: None,
         }
     }
 
@@ -102,7 +106,11 @@ impl App {
     ///
     /// # Errors
     /// The answer to a token that is refused.
-    fn user(&mut self, conn: ConnId, request: &Request<'_, '_>) -> Result<Option<User>, Response> {
+    pub(super) fn user(
+        &mut self,
+        conn: ConnId,
+        request: &Request<'_, '_>,
+    ) -> Result<Option<User>, Response> {
         let verdict = self.tokens.verdict.take().filter(|(of, _)| *of == conn);
         let cors = || Cors::of(request, &self.paths.origins).unwrap_or_default();
         match verdict.map(|(_, verdict)| verdict) {
@@ -200,11 +208,17 @@ impl App {
     }
 
     /// Closes the sessions of answered polls and resumes held input, after the hub has acted.
-    fn follow_up(&mut self, out: &mut Outbox) {
+    pub(super) fn follow_up(&mut self, out: &mut Outbox) {
         let App { hub, transports, incoming, phoenix, .. } = self;
         loop {
             while let Some(conn) = transports.answered() {
                 hub.close(conn, &mut Wires { out, transports });
+            }
+            while let Some(conn) = transports.phoenix.polls.take_ended() {
+                phoenix.forget(conn);
+                transports.forget(conn);
+                hub.close(conn, &mut Wires { out, transports });
+                out.free_slot(conn);
             }
             let Some(conn) = transports.resumed() else { return };
             let wires = &mut Wires { out, transports };
@@ -231,11 +245,10 @@ impl Handler for App {
         if self.paths.kind(request) != RequestKind::Session {
             return true;
         }
-        let is_phoenix =
-            matches!(self.paths.route(request.path()), Some(Route::WebSocket(Session::Phoenix)));
-        let token = match is_phoenix {
-            true => phoenix::handshake::token_of(request),
-            false => transports::token(request),
+        let token = match self.paths.route(request.path()) {
+            Some(Route::WebSocket(Session::Phoenix)) => phoenix::handshake::token_of(request),
+            Some(Route::PhoenixPoll) => phoenix::long_poll::user_token(request),
+            _ => transports::token(request),
         };
         let Some(token) = token else { return true };
         let wires = Wires { out, transports: &mut self.transports };
@@ -263,6 +276,7 @@ impl Handler for App {
         out: &mut Outbox,
     ) -> Answer<Session> {
         Answer::Now(match (self.paths.route(request.path()), request.method) {
+            (Some(Route::PhoenixPoll), _) => return self.phoenix_poll(conn, request, out),
             (Some(route @ (Route::Events | Route::Poll)), "GET") => {
                 let begun = match route {
                     Route::Events => Answer::Stream(Session::Hub),
@@ -327,6 +341,7 @@ impl Handler for App {
                 phoenix.message(session, kind, message.bytes, hub, &mut Wires { out, transports });
                 return self.follow_up(out);
             }
+            (Session::PhoenixPoll, _) => unreachable!("a poll is no WebSocket"),
             (Session::Echo, _) => message.bytes,
             (Session::Upper, Kind::Text) => match bench::upper(message.bytes) {
                 None => message.bytes,
@@ -353,8 +368,11 @@ impl Handler for App {
         (*session == Session::Phoenix).then_some(self.hub.config().phoenix_ping_interval)
     }
 
-    fn answered(&self, conn: ConnId, _: &Session) -> bool {
-        self.hub.session(conn).is_none()
+    fn answered(&self, conn: ConnId, session: &Session) -> bool {
+        match session {
+            Session::PhoenixPoll => !self.transports.phoenix.requests.waits(conn),
+            _ => self.hub.session(conn).is_none(),
+        }
     }
 
     fn ends_with_answer(&mut self, conn: ConnId, _: &mut Session) {
@@ -376,6 +394,7 @@ impl Handler for App {
             }
             // A poll that has been answered.
             (Session::Hub | Session::Phoenix, None) => {}
+            (Session::PhoenixPoll, _) => self.transports.poll_leaves(conn, out),
             (Session::Echo | Session::Upper, _) => out.close_restart(conn),
         }
     }
@@ -392,8 +411,10 @@ impl Handler for App {
     }
 
     fn close(&mut self, conn: ConnId, session: Session, _: CloseReason, out: &mut Outbox) {
-        if matches!(session, Session::Hub | Session::Phoenix) {
-            self.end(conn, out);
+        match session {
+            Session::Hub | Session::Phoenix => self.end(conn, out),
+            Session::PhoenixPoll => self.transports.phoenix.requests.forget(conn),
+            Session::Echo | Session::Upper => {}
         }
     }
 
@@ -408,6 +429,7 @@ impl Handler for App {
                 self.hub.mail(mail, wires);
                 self.follow_up(out);
             }
+            AppMail::PhoenixPoll(mail) => self.transports.poll_mail(mail, out),
             AppMail::Bench(mail) => {
                 if let Some(bench) = &mut self.bench {
                     bench.mail(mail, out.now());
@@ -434,13 +456,15 @@ impl Handler for App {
         hub.begin_turn(wires);
         incoming.turn(hub, wires);
         phoenix.turn(hub, wires);
-        hub.turn(wires);
+        self.handle_posts(out);
+        self.hub.turn(&mut Wires { out, transports: &mut self.transports });
         self.follow_up(out);
+        self.answer_polls(out);
     }
 
     fn wake_at(&self) -> Option<Instant> {
         let bench = self.bench.as_ref().and_then(Fixtures::wake_at);
-        self.hub.wake_at().into_iter().chain(bench).min()
+        self.hub.wake_at().into_iter().chain(bench).chain(self.wake_for_polls()).min()
     }
 
     fn may_end(&mut self) -> bool {

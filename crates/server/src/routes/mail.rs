@@ -7,6 +7,7 @@ use murre_core::{Mailbox, ServeMail};
 use crate::bench;
 use crate::hub::HubMail;
 use crate::hub::links::Mailboxes;
+use crate::transports::phoenix::long_poll_requests::PollMail;
 
 /// Mail of a shard.
 pub(crate) enum AppMail {
@@ -14,6 +15,8 @@ pub(crate) enum AppMail {
     Join(Arc<[AppMailbox]>),
     /// For the hub.
     Hub(HubMail),
+    /// A request of a Phoenix client that polls, or the answer to one.
+    PhoenixPoll(PollMail),
     /// For the fixtures of `--bench`.
     Bench(bench::Mail),
 }

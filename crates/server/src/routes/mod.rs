@@ -3,6 +3,7 @@
 mod app;
 mod mail;
 mod paths;
+mod phoenix_polls;
 
 pub(crate) use app::App;
 pub(crate) use mail::{AppMail, AppMailbox};

@@ -11,6 +11,7 @@ use crate::bench;
 use crate::config::Mount;
 use crate::files::{Entry, Files};
 use crate::transports::Cors;
+use crate::transports::phoenix::long_poll;
 
 /// The paths of one shard's data port.
 pub(super) struct Paths {
@@ -34,6 +35,7 @@ pub(super) enum Route<'f> {
     Page(&'static bench::Page),
     Events,
     Poll,
+    PhoenixPoll,
     WebSocket(Session),
     File(&'f Entry),
 }
@@ -49,6 +51,8 @@ pub(crate) enum Session {
     Hub,
     /// A session of the hub, of a Phoenix client.
     Phoenix,
+    /// A request of a Phoenix client that polls, whose session is of no connection.
+    PhoenixPoll,
 }
 
 /// The answer to `/` on a server without files.
@@ -77,6 +81,7 @@ impl Paths {
             "/sse" => Some(Route::Events),
             "/poll" => Some(Route::Poll),
             _ if self.is_phoenix(path, "/websocket") => Some(Route::WebSocket(Session::Phoenix)),
+            _ if self.is_phoenix(path, "/longpoll") => Some(Route::PhoenixPoll),
             "/" if self.bench => Some(Route::Text),
             "/scenario" if self.bench => Some(Route::Scenario),
             "/echo" if self.bench => Some(Route::WebSocket(Session::Echo)),
@@ -102,6 +107,7 @@ impl Paths {
             (Some(Route::Health), _) => RequestKind::HealthCheck,
             // The answer to HEAD depends on the user, too.
             (Some(Route::Events | Route::Poll), "GET" | "HEAD") => RequestKind::Session,
+            (Some(Route::PhoenixPoll), _) if long_poll::begins(request) => RequestKind::Session,
             (Some(Route::WebSocket(Session::Hub | Session::Phoenix)), _)
                 if request.wants_websocket() =>
             {
@@ -141,7 +147,9 @@ impl Paths {
             Route::File(entry) => entry.answer(request),
             Route::WebSocket(_) => HandshakeError::NotAsked.response(),
             // An upgrade request never starts an event stream or a poll.
-            Route::Events | Route::Poll => Response::text(400, "this path speaks no WebSocket\n"),
+            Route::Events | Route::Poll | Route::PhoenixPoll => {
+                Response::text(400, "this path speaks no WebSocket\n")
+            }
         }
     }
 }

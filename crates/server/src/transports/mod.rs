@@ -16,13 +16,17 @@ pub(crate) mod sse;
 mod token;
 pub(crate) mod websocket;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use murre_codec::http::Response;
 use murre_core::{ConnId, DateClock, Outbox};
+use murre_router::Shard;
 
-use self::phoenix::Phoenix;
-use crate::hub::{Disconnect, Error, Hub, Outlet, Push, Reply, RequestId, Session, Wire};
+use self::phoenix::{Carrier, Phoenix};
+use crate::hub::{
+    Disconnect, Error, Hub, HubConfig, HubCounters, Outlet, Push, Reply, RequestId, Session, Wire,
+};
 use crate::log::connections as log;
 use crate::protocols::murre_v1::encode;
 use crate::protocols::murre_v1::errors::WireError;
@@ -50,6 +54,10 @@ pub(crate) const MURRE_PLAIN_MIXED_EVENTS: Wire = Wire(6);
 pub(crate) const PHOENIX_V1_WEBSOCKET: Wire = Wire(7);
 /// Phoenix Channels, version 2, over WebSocket.
 pub(crate) const PHOENIX_V2_WEBSOCKET: Wire = Wire(8);
+/// Phoenix Channels, version 1, over long polls.
+pub(crate) const PHOENIX_V1_POLL: Wire = Wire(9);
+/// Phoenix Channels, version 2, over long polls.
+pub(crate) const PHOENIX_V2_POLL: Wire = Wire(10);
 
 /// The transport of a session, with the form of its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +66,7 @@ enum Transport {
     Events(Form),
     Poll,
     Phoenix(Dialect),
+    PhoenixPoll(Dialect),
 }
 
 impl Transport {
@@ -72,17 +81,18 @@ impl Transport {
             MURRE_POLL => Transport::Poll,
             PHOENIX_V1_WEBSOCKET => Transport::Phoenix(Dialect::V1),
             PHOENIX_V2_WEBSOCKET => Transport::Phoenix(Dialect::V2),
+            PHOENIX_V1_POLL => Transport::PhoenixPoll(Dialect::V1),
+            PHOENIX_V2_POLL => Transport::PhoenixPoll(Dialect::V2Text),
             wire => unreachable!("no transport has {wire:?}"),
         }
     }
 }
 
 /// The state of the transports of a shard, in addition to the state of the hub.
-#[derive(Default)]
 pub(crate) struct Transports {
     streams: Streams,
     polls: Polls,
-    phoenix: Phoenix,
+    pub(crate) phoenix: Phoenix,
     dates: DateClock,
     /// Sessions that may handle further input.
     resumed: Vec<ConnId>,
@@ -91,6 +101,18 @@ pub(crate) struct Transports {
 }
 
 impl Transports {
+    /// No sessions, on `shard`, whose hub has these counters.
+    pub(crate) fn new(shard: Shard, config: &HubConfig, counters: Arc<HubCounters>) -> Self {
+        Transports {
+            streams: Streams::default(),
+            polls: Polls::default(),
+            phoenix: Phoenix::new(shard, config, counters),
+            dates: DateClock::default(),
+            resumed: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
     /// Takes the next session that may handle further input.
     pub(crate) fn resumed(&mut self) -> Option<ConnId> {
         self.resumed.pop()
@@ -104,6 +126,7 @@ impl Transports {
     /// Makes the connection end after the answer to its poll.
     pub(crate) fn ends_with_answer(&mut self, conn: ConnId) {
         self.polls.ends_with_answer(conn);
+        self.phoenix.requests.ends_with_answer(conn);
     }
 
     /// Removes the state of a session that has ended.
@@ -132,10 +155,16 @@ impl Wires<'_> {
     pub(crate) fn waited(&mut self, session: Session) {
         let Wires { out, transports: Transports { polls, dates, .. } } = self;
         match Transport::of(session) {
-            Transport::WebSocket | Transport::Phoenix(_) => {}
+            Transport::WebSocket | Transport::Phoenix(_) | Transport::PhoenixPoll(_) => {}
             Transport::Events(form) => sse::keep_alive(session.conn, form.framing, out),
             Transport::Poll => polls.waited(session.conn, dates, out),
         }
+    }
+
+    /// Resumes the input of a session, which was held.
+    fn release(&mut self, conn: ConnId) {
+        self.out.release(conn);
+        self.transports.phoenix.polls.resume(conn);
     }
 }
 
@@ -159,7 +188,7 @@ impl Outlet for Wires<'_> {
     }
 
     fn is_open(&self, conn: ConnId) -> bool {
-        self.out.is_open(conn)
+        self.out.is_open(conn) || self.transports.phoenix.polls.is_open(conn)
     }
 
     fn address(&self, conn: ConnId) -> Option<u32> {
@@ -167,23 +196,32 @@ impl Outlet for Wires<'_> {
     }
 
     fn congested(&self, conn: ConnId) -> bool {
+        // Only a session that polls has no open connection.
         self.out.congested(conn)
+            || !self.out.is_open(conn) && self.transports.phoenix.polls.congested(conn)
     }
 
     fn queued(&self, conn: ConnId) -> u32 {
-        self.out.queued(conn)
+        self.out.queued(conn).saturating_add(self.transports.phoenix.polls.queued(conn))
     }
 
     fn reply(&mut self, session: Session, request: &RequestId, reply: Reply<'_>) {
         let Wires { out, transports } = self;
-        let Transports { streams, polls, dates, scratch, resumed, .. } = &mut **transports;
+        let Transports { streams, polls, phoenix, dates, scratch, resumed } = &mut **transports;
         let conn = session.conn;
         match Transport::of(session) {
             Transport::WebSocket => websocket::reply(conn, request, reply, scratch, out),
             Transport::Events(form) => streams.reply(conn, form, reply, scratch, out),
             Transport::Poll => polls.reply(conn, reply, dates, out),
             Transport::Phoenix(dialect) => {
-                if phoenix::reply(conn, dialect, request, reply, scratch, out) {
+                let carrier = &mut Carrier::WebSocket(out);
+                if phoenix::reply(conn, dialect, request, reply, scratch, carrier) {
+                    resumed.push(conn);
+                }
+            }
+            Transport::PhoenixPoll(dialect) => {
+                let carrier = &mut Carrier::Poll(&mut phoenix.polls);
+                if phoenix::reply(conn, dialect, request, reply, scratch, carrier) {
                     resumed.push(conn);
                 }
             }
@@ -191,18 +229,26 @@ impl Outlet for Wires<'_> {
     }
 
     fn push(&mut self, session: Session, push: Push<'_>) {
-        let Wires { out, transports: Transports { streams, polls, dates, scratch, .. } } = self;
+        let Wires { out, transports } = self;
+        let Transports { streams, polls, phoenix, dates, scratch, .. } = &mut **transports;
         let conn = session.conn;
         match Transport::of(session) {
             Transport::WebSocket => websocket::push(conn, push, scratch, out),
             Transport::Events(form) => streams.push(conn, form, push, out),
             Transport::Poll => polls.push(conn, push, dates, out),
-            Transport::Phoenix(dialect) => phoenix::push(conn, dialect, push, scratch, out),
+            Transport::Phoenix(dialect) => {
+                phoenix::push(conn, dialect, push, scratch, &mut Carrier::WebSocket(out));
+            }
+            Transport::PhoenixPoll(dialect) => {
+                let carrier = &mut Carrier::Poll(&mut phoenix.polls);
+                phoenix::push(conn, dialect, push, scratch, carrier);
+            }
         }
     }
 
     fn end(&mut self, session: Session, disconnect: Disconnect<'_>) {
-        let Wires { out, transports: Transports { streams, polls, dates, scratch, .. } } = self;
+        let Wires { out, transports } = self;
+        let Transports { streams, polls, phoenix, dates, scratch, .. } = &mut **transports;
         let conn = session.conn;
         log::session_ended(conn, disconnect.reason, out);
         match Transport::of(session) {
@@ -210,6 +256,7 @@ impl Outlet for Wires<'_> {
             Transport::Events(form) => streams.end(conn, form, disconnect, out),
             Transport::Poll => polls.end(conn, disconnect, dates, out),
             Transport::Phoenix(_) => phoenix::end(conn, disconnect, out),
+            Transport::PhoenixPoll(_) => phoenix.polls.end(conn),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::server::{BINARY, CLOSE, PING, Server, frame, murre};
 
 /// A server with these flags at an address other than loopback. Its clients have the same address.
 /// `None` if the machine has no such address.
-fn at_an_address(flags: &[&str]) -> Option<Server> {
+pub(crate) fn at_an_address(flags: &[&str]) -> Option<Server> {
     let addresses = getifaddrs().expect("a list").filter_map(|interface| interface.address);
     let mut v4 = addresses.filter_map(|address| Some(IpAddr::V4(address.as_sockaddr_in()?.ip())));
     let ip = v4.find(|ip| !ip.is_loopback());

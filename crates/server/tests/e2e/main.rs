@@ -30,6 +30,7 @@ mod modes;
 mod numbers;
 mod orders;
 mod phoenix;
+mod phoenix_polls;
 mod presence;
 mod reader;
 mod recovery;

@@ -32,7 +32,6 @@ pub(crate) enum Dialect {
     /// Version 2: arrays, and binary messages.
     V2,
     /// Version 2 for a transport of text: a long poll.
-    #[allow(dead_code, reason = "long polls are not served yet")]
     V2Text,
 }
 

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use murre_codec::Kind;
 use murre_router::channels::{Form, Payload, Position, Start, Subscription};
 
-use super::super::{Transport, Wires, written};
-use super::answer;
+use super::super::{Transport, Transports, Wires, written};
+use super::{Carrier, dialect};
 use crate::hub::event::Event;
 use crate::hub::rules::PhoenixPush;
 use crate::hub::{Audience, Command, Flow, Hub, PresenceOptions, RequestId, Session};
@@ -259,10 +259,12 @@ fn reply_as(
 
 /// Queues a text message.
 fn send(session: Session, wires: &mut Wires<'_>, write: impl FnOnce(&mut Vec<u8>, Dialect)) {
-    let Transport::Phoenix(dialect) = Transport::of(session) else {
-        unreachable!("a Phoenix session")
+    let Wires { out, transports } = wires;
+    let Transports { phoenix, scratch, .. } = &mut **transports;
+    let message = written(scratch, |bytes| write(bytes, dialect(session)));
+    let mut carrier = match Transport::of(session) {
+        Transport::PhoenixPoll(_) => Carrier::Poll(&mut phoenix.polls),
+        _ => Carrier::WebSocket(out),
     };
-    let scratch = &mut wires.transports.scratch;
-    let message = written(scratch, |bytes| write(bytes, dialect));
-    answer(session.conn, Kind::Text, message, wires.out);
+    carrier.answer(session.conn, Kind::Text, message);
 }

@@ -1,17 +1,18 @@
 //! The messages of Phoenix sessions, in order.
 //!
 //! A message that must wait is stored here, and the input of its connection is held: for the next turn
-//! if it needs a signature check, or for an answer to an earlier message.
+//! if it needs a signature check, or for an answer to an earlier message. The messages of a session that
+//! polls wait in its POST meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 
 use murre_codec::Kind;
 use murre_core::ConnId;
 
+use super::super::Wires;
 use super::super::next_turn::{PAUSED_KEPT, continue_waiting};
-use super::super::{Transport, Wires};
 use super::actions::{Acted, act};
-use super::refuse;
+use super::{dialect, refuse};
 use crate::hub::{Hub, Outlet, Session};
 use crate::protocols::json::Validator;
 use crate::protocols::phoenix::decode::{self, BadMessage, Message};
@@ -52,7 +53,7 @@ impl Incoming {
             Ok(message) => message,
             Err(why) => {
                 hub.count_refused();
-                return refuse(conn, why, wires.out);
+                return refuse(session, why, wires);
             }
         };
         if !admit(session, &message, hub, wires) {
@@ -79,13 +80,10 @@ impl Incoming {
         kind: Kind,
         bytes: &'b [u8],
     ) -> Result<Message<'b>, BadMessage> {
-        let Transport::Phoenix(dialect) = Transport::of(session) else {
-            unreachable!("a Phoenix session")
-        };
-        match (kind, dialect) {
+        match (kind, dialect(session)) {
             (Kind::Text, dialect) => decode::text(bytes, dialect, &mut self.validator),
-            (Kind::Binary, Dialect::V2) => binary::read(bytes),
-            (Kind::Binary, Dialect::V1 | Dialect::V2Text) => Err(BadMessage::Form),
+            (Kind::Binary, Dialect::V2 | Dialect::V2Text) => binary::read(bytes),
+            (Kind::Binary, Dialect::V1) => Err(BadMessage::Form),
         }
     }
 
@@ -127,8 +125,13 @@ impl Incoming {
         }
         if !hub.must_wait(session) {
             self.forget(conn);
-            wires.out.release(conn);
+            wires.release(conn);
         }
+    }
+
+    /// Whether the next message of a session has to wait.
+    pub(crate) fn is_paused(&self, conn: ConnId) -> bool {
+        self.paused.contains_key(&conn.index())
     }
 
     /// Removes the message of a session that has ended.

@@ -1,4 +1,4 @@
-//! Phoenix Channels over WebSocket.
+//! Phoenix Channels over WebSocket and long polls.
 //!
 //! ```text
 //!   message ──▶ incoming: in order, one at a time ──▶ actions: joins, stale refs ──▶ Hub
@@ -9,16 +9,25 @@
 mod actions;
 pub(crate) mod handshake;
 pub(crate) mod incoming;
+pub(crate) mod long_poll;
+pub(crate) mod long_poll_requests;
+pub(crate) mod long_poll_sessions;
+mod long_poll_token;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use murre_codec::{Kind, encode as frames};
 use murre_core::{CloseReason, ConnId, Outbox};
+use murre_router::Shard;
 use murre_router::channels::Publication;
 
-use super::written;
+use self::long_poll_requests::PollRequests;
+use self::long_poll_sessions::{PollLimits, PollSessions};
+use super::{Transport, Wires, written};
 use crate::hub::encodings::Encoding;
 use crate::hub::output::DisconnectReason;
-use crate::hub::{Disconnect, Push, Reply, RequestId};
+use crate::hub::{Disconnect, HubConfig, HubCounters, Push, Reply, RequestId, Session};
 use crate::protocols::phoenix::encode;
 use crate::protocols::phoenix::errors::{close_code, reason};
 use crate::protocols::phoenix::joins::Joins;
@@ -29,14 +38,99 @@ use crate::protocols::phoenix::{Dialect, decode::BadMessage, errors};
 const V1_FRAME: Encoding = Encoding(4);
 /// A publication as a frame of version 2.
 const V2_FRAME: Encoding = Encoding(5);
+/// A publication as a text of version 1, for long polls.
+const V1_TEXT: Encoding = Encoding(6);
+/// A publication as a text of version 2, for long polls.
+const V2_TEXT: Encoding = Encoding(7);
 
 /// The state of the Phoenix sessions of a shard.
-#[derive(Default)]
-pub(super) struct Phoenix {
+pub(crate) struct Phoenix {
     joins: Joins,
+    pub(crate) polls: PollSessions,
+    pub(crate) requests: PollRequests,
+}
+
+/// The version of a session of a Phoenix client.
+fn dialect(session: Session) -> Dialect {
+    match Transport::of(session) {
+        Transport::Phoenix(dialect) | Transport::PhoenixPoll(dialect) => dialect,
+        _ => unreachable!("a Phoenix session"),
+    }
+}
+
+/// The way of a message to a session.
+pub(super) enum Carrier<'a> {
+    WebSocket(&'a mut Outbox),
+    Poll(&'a mut PollSessions),
+}
+
+impl Carrier<'_> {
+    /// Queues an answer to a message of the session. The number of such answers is limited by the input
+    /// that is read, not by the send limit.
+    fn answer(&mut self, conn: ConnId, kind: Kind, message: &[u8]) {
+        match self {
+            // A connection that has ended needs no answer.
+            Carrier::WebSocket(out) => {
+                _ = out.write_answer(conn, |bytes| {
+                    frames::write_frame(bytes, kind.opcode(), message, None);
+                })
+            }
+            Carrier::Poll(polls) => polls.queue(conn, Bytes::copy_from_slice(message)),
+        }
+    }
+
+    /// Queues a message that is for this session alone.
+    fn message(&mut self, conn: ConnId, message: &[u8]) {
+        match self {
+            // A connection that has ended needs no push.
+            Carrier::WebSocket(out) => _ = out.message(conn, Kind::Text, message),
+            Carrier::Poll(polls) => polls.queue(conn, Bytes::copy_from_slice(message)),
+        }
+    }
+
+    /// Queues what [`encoded`](Self::encoded) has returned, which several sessions may share.
+    fn send(&mut self, conn: ConnId, bytes: &Bytes) {
+        match self {
+            // A connection that has ended needs no push.
+            Carrier::WebSocket(out) => _ = out.send(conn, bytes),
+            Carrier::Poll(polls) => polls.queue(conn, bytes.clone()),
+        }
+    }
+
+    /// A message as this carrier takes it.
+    fn encoded(&self, kind: Kind, message: &[u8]) -> Bytes {
+        match self {
+            Carrier::WebSocket(_) => frames::frame(kind.opcode(), message),
+            Carrier::Poll(_) => Bytes::copy_from_slice(message),
+        }
+    }
+
+    /// The encoding of publications.
+    fn encoding(&self, dialect: Dialect) -> Encoding {
+        match (self, dialect) {
+            (Carrier::WebSocket(_), Dialect::V1) => V1_FRAME,
+            (Carrier::WebSocket(_), Dialect::V2 | Dialect::V2Text) => V2_FRAME,
+            (Carrier::Poll(_), Dialect::V1) => V1_TEXT,
+            (Carrier::Poll(_), Dialect::V2 | Dialect::V2Text) => V2_TEXT,
+        }
+    }
 }
 
 impl Phoenix {
+    /// No sessions, on `shard`.
+    pub(super) fn new(shard: Shard, config: &HubConfig, counters: Arc<HubCounters>) -> Self {
+        let limits = PollLimits {
+            sessions_max: config.max_phoenix_polls,
+            queue_bytes_max: config.max_send_bytes,
+            window: config.phoenix_poll_window,
+        };
+        Phoenix {
+            joins: Joins::default(),
+            polls: PollSessions::new(shard, limits, counters),
+            requests: PollRequests::new(shard),
+        }
+    }
+
     /// Removes the state of a session that has ended.
     pub(super) fn forget(&mut self, slot: u32) {
         self.joins.leave(slot);
@@ -45,7 +139,7 @@ impl Phoenix {
     /// The number of stored entries; 0 when all sessions have ended.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn len(&self) -> usize {
-        self.joins.kept()
+        self.joins.kept() + self.polls.len() + self.requests.len()
     }
 }
 
@@ -57,21 +151,12 @@ pub(super) fn reply(
     request: &RequestId,
     reply: Reply<'_>,
     scratch: &mut Vec<u8>,
-    out: &mut Outbox,
+    carrier: &mut Carrier<'_>,
 ) -> bool {
     encode::hub_reply(scratch, dialect, request, reply, |kind, message| {
-        answer(conn, kind, message, out);
+        carrier.answer(conn, kind, message);
     });
     Request::of(request).is_some_and(|request| request.asked == Asked::Join)
-}
-
-/// Queues an answer to a message of the session. The number of such answers is limited by the input
-/// that is read, not by the send limit.
-fn answer(conn: ConnId, kind: Kind, message: &[u8], out: &mut Outbox) {
-    // A connection that has ended needs no answer.
-    let _ = out.write_answer(conn, |bytes| {
-        frames::write_frame(bytes, kind.opcode(), message, None);
-    });
 }
 
 /// Queues a push.
@@ -80,26 +165,22 @@ pub(super) fn push(
     dialect: Dialect,
     push: Push<'_>,
     scratch: &mut Vec<u8>,
-    out: &mut Outbox,
+    carrier: &mut Carrier<'_>,
 ) {
     match push {
         Push::Publication { publication, encodings } => {
-            let encoding = match dialect {
-                Dialect::V1 => V1_FRAME,
-                Dialect::V2 | Dialect::V2Text => V2_FRAME,
-            };
-            let frame = encodings.get(encoding, || frame(dialect, publication, scratch));
-            // A connection that has ended needs no push.
-            let _ = out.send(conn, frame);
+            let encoding = carrier.encoding(dialect);
+            let make = || publication_for(carrier, dialect, publication, scratch);
+            let bytes = encodings.get(encoding, make);
+            carrier.send(conn, bytes);
         }
         Push::Dropped { channel, count } => {
             let message = written(scratch, |bytes| encode::dropped(bytes, dialect, channel, count));
-            answer(conn, Kind::Text, message, out);
+            carrier.answer(conn, Kind::Text, message);
         }
         Push::Unsubscribed { channel, why } => {
             let message = written(scratch, |bytes| encode::ended(bytes, dialect, channel, why));
-            // A connection that has ended needs no push.
-            let _ = out.message(conn, Kind::Text, message);
+            carrier.message(conn, message);
         }
         // The subscriptions of Phoenix sessions watch nobody yet.
         Push::Presence { .. } => {}
@@ -107,12 +188,17 @@ pub(super) fn push(
     }
 }
 
-fn frame(dialect: Dialect, publication: &Publication, scratch: &mut Vec<u8>) -> Bytes {
+fn publication_for(
+    carrier: &Carrier<'_>,
+    dialect: Dialect,
+    publication: &Publication,
+    scratch: &mut Vec<u8>,
+) -> Bytes {
     let mut kind = Kind::Text;
     let message = written(scratch, |bytes| {
         kind = encode::publication(bytes, dialect, publication);
     });
-    frames::frame(kind.opcode(), message)
+    carrier.encoded(kind, message)
 }
 
 /// Closes the connection of a session that the server ends.
@@ -133,8 +219,11 @@ pub(super) fn end(conn: ConnId, disconnect: Disconnect<'_>, out: &mut Outbox) {
     out.close_websocket(conn, close_code(disconnect), &text, closed);
 }
 
-/// Closes the connection of a message that cannot be read.
-fn refuse(conn: ConnId, why: BadMessage, out: &mut Outbox) {
+/// Ends the session of a message that cannot be read.
+fn refuse(session: Session, why: BadMessage, Wires { out, transports }: &mut Wires<'_>) {
+    if let Transport::PhoenixPoll(_) = Transport::of(session) {
+        return transports.phoenix.polls.end(session.conn);
+    }
     let (code, text) = errors::bad_message(why);
-    out.close_websocket(conn, code, text, CloseReason::BadFrame);
+    out.close_websocket(session.conn, code, text, CloseReason::BadFrame);
 }
