@@ -96,6 +96,7 @@ impl SendPool {
         }
     }
 
+    #[inline]
     fn append(&mut self, queue: &mut SendQueue, data: SendData) {
         let node = self.nodes.insert(Node { data, next: NONE });
         match queue.tail {
@@ -106,11 +107,18 @@ impl SendPool {
     }
 
     /// Takes the next piece to send. Small pieces are gathered into one.
+    #[inline]
     pub(crate) fn take(&mut self, queue: &mut SendQueue) -> Option<SendData> {
         let first = self.unlink(queue)?;
         if queue.head == NONE || first.bytes().len() >= GATHER_BYTES {
             return Some(first);
         }
+        Some(self.gather(first, queue))
+    }
+
+    /// Gathers the first piece and those behind it, up to [`GATHER_BYTES`].
+    #[cold]
+    fn gather(&mut self, first: SendData, queue: &mut SendQueue) -> SendData {
         let mut gathered = match first {
             SendData::Own(buffer) => buffer,
             SendData::Shared(bytes) => {
@@ -128,9 +136,10 @@ impl SendPool {
             gathered.extend_from_slice(data.bytes());
             self.recycle(data);
         }
-        Some(SendData::Own(gathered))
+        SendData::Own(gathered)
     }
 
+    #[inline]
     fn unlink(&mut self, queue: &mut SendQueue) -> Option<SendData> {
         if queue.head == NONE {
             return None;

@@ -120,6 +120,7 @@ impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
             }
             Err(errno) => {
                 self.out.conns[conn].state = State::Terminating;
+                self.out.schedule_flush(conn);
                 self.protocol.refused(conn, errno, &mut self.out);
             }
         }

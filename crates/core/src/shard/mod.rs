@@ -210,7 +210,10 @@ impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
 
     fn complete(&mut self, completion: Completion) {
         let Completion { token: Token { kind, id: conn }, result, lent } = completion;
-        self.out.conns[conn].in_flight.end(kind);
+        let slot = &mut self.out.conns[conn];
+        slot.in_flight.end(kind);
+        // A connection whose end begins from here on is scheduled by what begins it.
+        let is_ending = slot.state == State::Terminating;
         match (kind, lent) {
             (OpKind::Accept, Lent::Peer(peer)) => self.accepted(conn, result, Some(peer)),
             (OpKind::Accept, _) => self.accepted(conn, result, None),
@@ -227,9 +230,8 @@ impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
             (OpKind::Shutdown, _) => self.on_shutdown_done(conn, result),
             (kind, lent) => unreachable!("{kind:?} is not lent {lent:?}"),
         }
-        let slot = self.out.conns.get(conn);
         let shutdown_failed = kind == OpKind::Shutdown && result.is_err();
-        if slot.is_some_and(|slot| slot.state == State::Terminating) && !shutdown_failed {
+        if is_ending && !shutdown_failed && self.out.conns.get(conn).is_some() {
             self.out.schedule_flush(conn);
         }
     }

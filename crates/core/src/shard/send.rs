@@ -7,21 +7,23 @@ use nix::errno::Errno;
 use super::Shard;
 use crate::byte_stage::ByteStage;
 use crate::conn::id::ConnId;
-use crate::conn::{Flag, State};
+use crate::conn::send_queue::SendPool;
+use crate::conn::{Conn, Flag, State};
+use crate::outbox::Outbox;
 use crate::protocol::Protocol;
-use crate::ring::{Op, OpKind, Ring, SendData};
+use crate::ring::{Op, OpKind, Ring, SendData, Token};
 
 impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
     /// Sends the bytes that this turn queued, and takes the connections that it closed one step further.
     pub(super) fn flush(&mut self) {
         let mut dirty = mem::take(&mut self.out.dirty);
         for conn in dirty.drain(..) {
-            let Some(slot) = self.out.conns.get_mut(conn) else { continue };
+            let Shard { out: Outbox { conns, sends, .. }, stage, ring, .. } = self;
+            let Some(slot) = conns.get_mut(conn) else { continue };
             slot.flags.clear(Flag::Dirty);
             match slot.state {
-                State::Open => self.send(conn),
                 State::Closing if slot.queue.is_empty() => self.send_last(conn),
-                State::Closing => self.send(conn),
+                State::Open | State::Closing => send(conn, slot, sends, stage, ring),
                 State::Terminating => self.terminate(conn),
                 State::Free | State::Reserved | State::Lingering => {}
             }
@@ -29,25 +31,6 @@ impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
         // None of these schedules a flush, so the list stays empty and its memory is used again.
         debug_assert!(self.out.dirty.is_empty());
         self.out.dirty = dirty;
-    }
-
-    /// Hands the next piece to the kernel, one at a time: two could overtake each other.
-    fn send(&mut self, conn: ConnId) {
-        let slot = &mut self.out.conns[conn];
-        if slot.in_flight.has(OpKind::Send) {
-            return;
-        }
-        let (socket, sends) = (slot.socket, &mut self.out.sends);
-        let mut queued = 0;
-        let piece = self.stage.take(conn, || {
-            let data = sends.take(&mut slot.queue)?;
-            queued = data.len();
-            Some(data)
-        });
-        if let Some(data) = piece {
-            slot.queue.replace(queued, data.len());
-            self.push(conn, OpKind::Send, Op::Send { socket, data, at: 0 });
-        }
     }
 
     /// Everything that was queued is sent: sends what the byte stage ends the connection with, then FIN.
@@ -66,6 +49,7 @@ impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
     pub(super) fn sent(&mut self, conn: ConnId, data: SendData, at: u32, result: Result<u32, i32>) {
         let slot = &mut self.out.conns[conn];
         let (socket, state, len) = (slot.socket, slot.state, data.len());
+        let is_reading = slot.is_reading();
         let sent = match result {
             Ok(sent) => sent,
             Err(errno) if matches!(Errno::from_raw(errno), Errno::EAGAIN | Errno::EINTR) => 0,
@@ -96,10 +80,36 @@ impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
         match state {
             State::Open if !has_waiting => {
                 self.protocol.drained(conn, &mut self.states[conn], &mut self.out);
-                self.resume(conn);
+                if !is_reading {
+                    self.resume(conn);
+                }
             }
             State::Open | State::Closing => self.out.schedule_flush(conn),
             _ => {}
         }
     }
+}
+
+/// Hands the connection's next piece to the kernel, one at a time: two could overtake each other.
+fn send<R: Ring, B: ByteStage>(
+    conn: ConnId,
+    slot: &mut Conn,
+    sends: &mut SendPool,
+    stage: &mut B,
+    ring: &mut R,
+) {
+    if slot.in_flight.has(OpKind::Send) {
+        return;
+    }
+    let mut queued = 0;
+    let piece = stage.take(conn, || {
+        let data = sends.take(&mut slot.queue)?;
+        queued = data.len();
+        Some(data)
+    });
+    let Some(data) = piece else { return };
+    slot.queue.replace(queued, data.len());
+    slot.in_flight.begin(OpKind::Send);
+    let send = Op::Send { socket: slot.socket, data, at: 0 };
+    ring.push(send, Token { kind: OpKind::Send, id: conn });
 }

@@ -26,14 +26,17 @@ impl Hub {
     /// end of the turn, after its input: otherwise the commands of a session that is far behind would
     /// never be read.
     pub(crate) fn drained(&mut self, conn: ConnId) {
-        // Nearly always no session waits for anything.
-        let nobody_waits = self.channels.nobody_behind()
-            && self.services.nobody_congested()
-            && self.presence.nobody_behind();
-        if !nobody_waits {
+        if !self.nobody_waits() {
             self.drained.push(conn);
             self.active = true;
         }
+    }
+
+    /// Whether no session waits for its connection to send what is queued. O(1).
+    pub(crate) fn nobody_waits(&self) -> bool {
+        self.channels.nobody_behind()
+            && self.services.nobody_congested()
+            && self.presence.nobody_behind()
     }
 
     /// Resumes the sessions whose connections have taken everything in this turn.

@@ -207,6 +207,11 @@ impl Incoming {
         }
     }
 
+    /// Whether no message is paused.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.paused.is_empty()
+    }
+
     /// Continues a paused message: its connection has sent all queued bytes, or has queued an
     /// answer for which the message may have waited.
     pub(crate) fn resume(&mut self, conn: ConnId, hub: &mut Hub, wires: &mut Wires<'_>) {

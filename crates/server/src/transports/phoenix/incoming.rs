@@ -87,6 +87,11 @@ impl Incoming {
         }
     }
 
+    /// Whether no session is paused.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.paused.is_empty()
+    }
+
     /// Continues a session that may have waited for an answer, which is queued now.
     pub(crate) fn resume(&mut self, conn: ConnId, hub: &mut Hub, wires: &mut Wires<'_>) {
         if !self.paused.is_empty() {
