@@ -159,6 +159,10 @@ pub struct ClientFacts {
     pub descriptors_reason: String,
     /// Threads.
     pub shards: u64,
+    /// Where threads measure beside a load: whether they had real-time priority. Without it their times
+    /// include what they waited for a core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real_time: Option<bool>,
     /// User memory per connection, by the size of its structures.
     pub bytes_per_connection: u64,
     /// Growth of our PSS from the first connect to the full hold, buffers and histograms included.

@@ -12,6 +12,10 @@ use murre_core::ring::{KernelRing, RingConfig};
 use murre_core::{Counters, Mailbox, Shard, ShardConfig};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 
 use crate::engine::orders::{WorkerEvent, WorkerOrder};
 use crate::engine::score::{Score, Tally, Totals};
@@ -31,6 +35,8 @@ struct Worker {
     mailbox: Arc<Mailbox<WorkerOrder>>,
     tally: Arc<Tally>,
     counters: Arc<Counters>,
+    /// Of a worker apart: whether the machine gave it real-time priority.
+    real_time: Option<bool>,
     thread: JoinHandle<Times>,
 }
 
@@ -45,6 +51,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) max_send_bytes: u32,
     /// The unit of the connections' timers.
     pub(crate) tick: Duration,
+    /// Whether no other thread may delay its connections: the thread has real-time priority.
+    pub(crate) apart: bool,
     pub(crate) events: Sender<WorkerEvent>,
 }
 
@@ -84,6 +92,11 @@ impl Workers {
         totals
     }
 
+    /// Whether all workers apart have real-time priority; `None` without such workers.
+    pub(crate) fn real_time(&self) -> Option<bool> {
+        self.workers.iter().filter_map(|worker| worker.real_time).reduce(|all, one| all && one)
+    }
+
     pub(crate) fn first_fault(&self) -> Option<String> {
         self.workers.iter().find_map(|worker| worker.tally.first_fault()).map(str::to_owned)
     }
@@ -104,7 +117,7 @@ impl Workers {
 }
 
 /// What a worker hands out once its ring works.
-type Up = (Arc<Mailbox<WorkerOrder>>, Arc<Counters>);
+type Up = (Arc<Mailbox<WorkerOrder>>, Arc<Counters>, Option<bool>);
 
 /// A thread that may not have set up its ring yet.
 pub(crate) struct Starting {
@@ -116,11 +129,11 @@ pub(crate) struct Starting {
 impl Starting {
     fn up(self) -> anyhow::Result<Worker> {
         let Starting { tally, up, thread } = self;
-        let (mailbox, counters) = up
+        let (mailbox, counters, real_time) = up
             .recv()
             .map_err(|_| anyhow!("a worker's thread panicked"))?
             .context("cannot set up a ring (ENOMEM: raise the limit on locked memory)")?;
-        Ok(Worker { mailbox, tally, counters, thread })
+        Ok(Worker { mailbox, tally, counters, real_time, thread })
     }
 }
 
@@ -133,6 +146,7 @@ pub(crate) fn start<P: Scored>(
     let tally = Arc::clone(score.tally());
     let (sender, up) = mpsc::channel();
     let thread = thread::spawn(move || {
+        let real_time = config.apart.then(real_time);
         let events = config.events.clone();
         let mut shard = match set_up(config, make, score) {
             Ok(shard) => shard,
@@ -142,7 +156,7 @@ pub(crate) fn start<P: Scored>(
                 return Times::none();
             }
         };
-        let _ = sender.send(Ok((shard.mailbox(), shard.counters())));
+        let _ = sender.send(Ok((shard.mailbox(), shard.counters(), real_time)));
         let _alarm = PanicGuard(events.clone());
         if let Err(error) = shard.run() {
             // If the main thread is gone, nothing needs the event.
@@ -192,6 +206,14 @@ impl Drop for PanicGuard {
             let _ = self.0.send(WorkerEvent::Died(io::Error::other("the thread panicked")));
         }
     }
+}
+
+/// Gives the calling thread real-time priority, so that the time for which it waits for a core is not
+/// counted as the server's. Returns whether the machine allows that.
+fn real_time() -> bool {
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let lowest = ThreadPriority::Crossplatform(ThreadPriorityValue::MIN);
+    set_thread_priority_and_policy(thread_native_id(), lowest, policy).is_ok()
 }
 
 /// Binds the calling thread to some cores.

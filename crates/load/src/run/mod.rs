@@ -123,6 +123,7 @@ fn worker_configs(
             epoch,
             max_send_bytes: SEND_BYTES_MAX.max(2 * job.profile.in_flight_bytes),
             tick: job.profile.tick,
+            apart: job.scenario.is_apart(worker, workers),
             events: events.clone(),
         }
     };
@@ -172,6 +173,7 @@ fn go(mut run: Run, plan: Plan, before: &Before) -> Record {
         full,
         held,
         workers: run.workers.count(),
+        real_time: run.workers.real_time(),
         totals,
         rows,
         load_average: machine::load_average(),

@@ -32,6 +32,7 @@ pub(super) struct Results {
     pub(super) held: Option<Snapshot>,
     /// Of all workers.
     pub(super) workers: usize,
+    pub(super) real_time: Option<bool>,
     pub(super) totals: Totals,
     pub(super) rows: Vec<Row>,
     pub(super) load_average: f64,
@@ -69,6 +70,7 @@ impl Results {
             machine: machine(),
             client: ClientFacts {
                 shards: self.workers as u64,
+                real_time: self.real_time,
                 io: plan.io.name().to_owned(),
                 io_reason: plan.io_reason,
                 descriptors: plan.descriptors.name().to_owned(),

@@ -44,6 +44,11 @@ pub(crate) trait Scenario {
         part(self.conns_all(common) as u32, worker, workers)
     }
 
+    /// Whether the worker is one of [`Profile::workers_apart`].
+    fn is_apart(&self, worker: usize, _workers: usize) -> bool {
+        worker < self.profile().workers_apart
+    }
+
     /// The parts of the hold phase.
     fn hold_plan(&self, _common: &Common) -> HoldPlan {
         HoldPlan::Steady
@@ -88,7 +93,8 @@ pub(crate) struct Profile {
     pub(crate) kind: Kind,
     /// The request target, unless `--path` names one.
     pub(crate) path: &'static str,
-    /// Threads for connections that others must not delay.
+    /// Threads for connections that others must not delay. They have real-time priority where the machine
+    /// allows it.
     pub(crate) workers_apart: usize,
     /// The unit of the connections' timers.
     pub(crate) tick: Duration,

@@ -69,6 +69,10 @@ impl Scenario for Args {
         part(self.publishers + common.conns, worker, publishing)
     }
 
+    fn is_apart(&self, worker: usize, workers: usize) -> bool {
+        self.beside > 0 && worker + 1 == workers
+    }
+
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
         let settings = Settings { args: self.clone(), setup: setup.client(&config) };
         let shared = || Arc::new(settings.shared(Arc::clone(setup.wakeups)));
