@@ -1,11 +1,13 @@
 // Unmodified releases of the npm package `phoenix` against a running server: what their applications do.
 // Run by scripts/end-to-end: `TEST_PORT=... node --test phoenix.mjs`. The server has `--phoenix-path /socket`,
-// everybody may publish, and the namespace `from` has `phoenix-push=broadcast_from`.
+// everybody may publish, the namespace `from` has `phoenix-push=broadcast_from`, and `keys` has presence with keys that
+// clients choose, and counts beyond 6 members.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createRequire } from 'node:module'
 import { after, test } from 'node:test'
+import { isDeepStrictEqual } from 'node:util'
 import WebSocket from 'ws'
 
 const require = createRequire(import.meta.url)
@@ -217,6 +219,102 @@ for (const release of ['phoenix-1.7', 'phoenix-1.8.0', 'phoenix-1.8']) {
     assert.deepEqual(await heard(), { n: 1 })
     socket.disconnect()
     delete globalThis.XMLHttpRequest
+  })
+}
+
+/** The channel of a new client with a `Presence` in a topic, and a wait for what that knows: metas by key. */
+async function present(release, topic, params, options) {
+  const { Presence } = require(release)
+  const channel = (await connect(release, options)).channel(topic, params)
+  const presence = new Presence(channel)
+  const waiting = new Set()
+  presence.onSync(() => waiting.forEach((look) => look()))
+  await answer(channel.join())
+  const known = () =>
+    Object.fromEntries(
+      presence.list((key, { metas }) => [
+        key,
+        metas.map(({ phx_ref, phx_ref_prev, ...meta }) => JSON.stringify(meta)).sort(),
+      ]),
+    )
+  /** Waits until these are the members. */
+  const until = (expected) =>
+    new Promise((resolve) => {
+      const look = () => isDeepStrictEqual(known(), expected) && (waiting.delete(look), resolve())
+      waiting.add(look)
+      look()
+    })
+  return { channel, until }
+}
+
+for (const release of releases) {
+  check(`${release}: Presence knows who is there`, async () => {
+    const topic = `keys:${release}`
+    const keys = ['__proto__', 'constructor', '', 'a,b']
+    const watcher = await present(release, topic, { presence: false })
+    const members = await Promise.all(
+      keys.map((key) => present(release, topic, { presence_key: key, presence: { key } })),
+    )
+    // `Presence` would fail on a key that all objects have.
+    const shown = ['\0__proto__', '\0constructor', '', 'a,b']
+    const all = Object.fromEntries(keys.map((key, at) => [shown[at], [JSON.stringify({ key })]]))
+    for (const { until } of [watcher, ...members]) await until(all)
+    await answer(members[3].channel.push('update', { away: true }))
+    await watcher.until({ ...all, 'a,b': ['{"away":true}'] })
+    await answer(members[3].channel.push('untrack', {}))
+    delete all['a,b']
+    await watcher.until(all)
+    await answer(members[2].channel.leave())
+    delete all['']
+    for (const { until } of [watcher, ...members.slice(0, 2)]) await until(all)
+    members.slice(0, 2).forEach(({ channel }) => channel.socket.disconnect())
+    await watcher.until({})
+  })
+
+  check(`${release}: two tabs of one key, and a key of 255 bytes`, async () => {
+    const topic = `keys:tabs:${release}`
+    const key = 'ü'.repeat(127) + 'x'
+    const watcher = await present(release, topic, { presence: false })
+    const tabs = await Promise.all(
+      [1, 2].map((tab) => present(release, topic, { presence_key: key, presence: { tab } })),
+    )
+    await watcher.until({ [key]: ['{"tab":1}', '{"tab":2}'] })
+    await answer(tabs[0].channel.leave())
+    await watcher.until({ [key]: ['{"tab":2}'] })
+    await answer(tabs[1].channel.push('track', { tab: 3 }))
+    await watcher.until({ [key]: ['{"tab":3}'] })
+  })
+
+  check(`${release}: after a lost connection and a second join the members are the same`, async () => {
+    const topic = `keys:again:${release}`
+    const options = { reconnectAfterMs: () => 10, rejoinAfterMs: () => 10 }
+    const watcher = await present(release, topic, { presence: false }, options)
+    const member = await present(release, topic, { presence_key: 'm', presence: { n: 1 } }, options)
+    await watcher.until({ m: ['{"n":1}'] })
+    for (const { channel } of [watcher, member]) {
+      const joined = new Promise((resolve) => channel.joinPush.receive('ok', resolve))
+      channel.socket.conn.terminate()
+      await joined
+    }
+    await watcher.until({ m: ['{"n":1}'] })
+    await answer(member.channel.push('update', { n: 2 }))
+    await watcher.until({ m: ['{"n":2}'] })
+    await member.until({ m: ['{"n":2}'] })
+  })
+
+  check(`${release}: beyond the bound there are counts, and below half of it the members again`, async () => {
+    const topic = `keys:large:${release}`
+    const watcher = await present(release, topic, { presence: false })
+    const counts = events(watcher.channel, 'presence_count')
+    const members = []
+    for (let n = 0; n < 6; n++) {
+      members.push(await present(release, topic, { presence_key: `m${n % 3}`, presence: { n } }))
+    }
+    while (!isDeepStrictEqual(await counts(), { clients: 6, users: 3 }));
+    const again = new Promise((resolve) => watcher.channel.on('presence_state', resolve))
+    members.slice(1).forEach(({ channel }) => channel.socket.disconnect())
+    await again
+    await watcher.until({ m0: ['{"n":0}'] })
   })
 }
 

@@ -204,11 +204,13 @@ fn start(
     let make = {
         let (hub, files, counters) = (Arc::clone(hub), Arc::clone(files), hub_counters.clone());
         let (bench, origins) = (config.bench, config.allow_origin.clone());
-        let mounts: Arc<[Mount]> = config.phoenix_path.as_slice().into();
+        let phoenix: Arc<[Mount]> = config.phoenix_path.as_slice().into();
+        let supabase: Arc<[Mount]> = config.supabase_path.as_slice().into();
         move |index: usize| {
             let (hub, files) = (Arc::clone(&hub), Arc::clone(&files));
             let (shard, origins) = (index as murre_router::Shard, origins.clone());
-            let app = App::new(hub, shard, bench, origins, Arc::clone(&mounts), files);
+            let (phoenix, supabase) = (Arc::clone(&phoenix), Arc::clone(&supabase));
+            let app = App::new(hub, shard, bench, origins, phoenix, supabase, files);
             let counted = counters[index].set(app.hub().counters());
             assert!(counted.is_ok(), "a shard is made once");
             app

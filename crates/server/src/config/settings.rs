@@ -107,6 +107,12 @@ pub(crate) struct Config {
     #[serde(serialize_with = "values::joined")]
     pub(crate) phoenix_path: Vec<Mount>,
 
+    /// Paths of the sockets of Supabase's realtime-js, separated by commas: with /realtime/v1 they
+    /// connect to /realtime/v1/websocket [default: none]
+    #[arg(long, value_name = "PATHS", value_delimiter = ',')]
+    #[serde(serialize_with = "values::joined")]
+    pub(crate) supabase_path: Vec<Mount>,
+
     // `/stats` does not show this setting, because it has many rules for each namespace and does
     // not fit one line.
     /// Rules of a namespace's channels and services, as chat,publish=anyone,history-size=100; the
@@ -115,8 +121,8 @@ pub(crate) struct Config {
     /// nobody), serve, request (anyone, authenticated, nobody), user-limited (true, false),
     /// history-size, history-ttl (seconds), slow (disconnect, drop_oldest, latest_only), presence
     /// (off, count, members), presence-push-max, presence-interval (seconds), presence-meta-max
-    /// (bytes), presence-grace (seconds), phoenix-push (broadcast, broadcast_from, request)
-    /// [default: no rules]
+    /// (bytes), presence-grace (seconds), presence-key (user, client), phoenix-push (broadcast,
+    /// broadcast_from, request) [default: no rules]
     #[arg(long, value_name = "RULES", value_delimiter = ';')]
     #[serde(skip)]
     pub(super) namespace: Vec<Namespace>,

@@ -25,9 +25,13 @@ pub(crate) enum Command<'a> {
     Presence { channel: &'a str, query: PresenceQuery },
     /// Read the number of members of a channel. `Reply::PresenceStats`.
     PresenceStats { channel: &'a str },
-    /// Change the metadata of the session in a channel that it is subscribed to.
+    /// Change the metadata of the session in a channel that it is subscribed to, which makes it a member
+    /// again if it has left.
     /// `Reply::PresenceUpdated`.
     PresenceUpdate { channel: &'a str, meta: Option<Meta> },
+    /// End the membership of the session in a channel that it stays subscribed to, until it changes its
+    /// metadata. `Reply::PresenceLeft`.
+    PresenceLeave { channel: &'a str },
     /// `Reply::Pong`.
     Ping,
     /// Make the session that of the user whom the token names. `Reply::Authenticated`.

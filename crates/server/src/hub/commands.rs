@@ -116,11 +116,7 @@ impl Hub {
                     self.allow_channel(slot, channel, Right::Subscribe)?;
                     self.subscribe(session, channel, start, Recipient::Session(session, request))?;
                 }
-                // A subscription that is renewed keeps the metadata that it does not replace.
-                if !renews || presence.meta.is_some() {
-                    self.join_presence(session, channel, presence.meta);
-                }
-                self.watch_presence(session, channel, presence.watch);
+                self.begin_presence(session, channel, presence, renews);
             }
             Command::Unsubscribe { channel } => {
                 let about = About::Channel(channel);
@@ -164,6 +160,10 @@ impl Hub {
             Command::PresenceUpdate { channel, meta } => {
                 self.update_presence(session, channel, meta)?;
                 out.reply(session, &request, Reply::PresenceUpdated { channel });
+            }
+            Command::PresenceLeave { channel } => {
+                self.hide_presence(session, channel)?;
+                out.reply(session, &request, Reply::PresenceLeft { channel });
             }
             Command::Ping => {
                 let connection = self.connection_id(session.conn).to_string();

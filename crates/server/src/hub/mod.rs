@@ -33,6 +33,7 @@ mod expiry;
 pub(crate) mod limits;
 pub(crate) mod links;
 mod mail;
+pub(crate) mod member_names;
 pub(crate) mod orders;
 pub(crate) mod output;
 pub(crate) mod pending;
@@ -59,6 +60,7 @@ use murre_router::{Member, Shard, Ticket};
 use auth::{User, Verdict, Verifier};
 use encodings::Encodings;
 use links::{Links, Mailboxes};
+use member_names::MemberChoices;
 use orders::Orders;
 use output::DisconnectReason;
 use pending::Pending;
@@ -84,6 +86,7 @@ pub(crate) struct Hub {
     presence: Presence<Encodings>,
     sessions: Sessions,
     subscription_tokens: SubscriptionTokens,
+    member_choices: MemberChoices,
     verifier: Verifier,
     pending: Pending,
     orders: Orders,
@@ -136,6 +139,7 @@ impl Hub {
             shard,
             sessions: Sessions::new(config.channels.members_expected),
             subscription_tokens: SubscriptionTokens::default(),
+            member_choices: MemberChoices::default(),
             verifier: Verifier::new(
                 config.keys.clone(),
                 config.required.clone(),
@@ -379,6 +383,7 @@ impl Hub {
             ("users", self.sessions.users() as usize),
             ("expiries", self.sessions.expiries()),
             ("subscription tokens", self.subscription_tokens.len()),
+            ("choices of members", self.member_choices.len()),
             ("pending", self.pending.len() as usize),
             ("orders", self.orders.len()),
             ("sessions with pending commands", self.pending.sessions()),

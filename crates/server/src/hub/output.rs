@@ -47,6 +47,9 @@ pub(crate) enum Reply<'a> {
     PresenceUpdated {
         channel: &'a str,
     },
+    PresenceLeft {
+        channel: &'a str,
+    },
     Pong {
         connection: &'a str,
     },
@@ -89,8 +92,14 @@ pub(crate) enum Push<'a> {
     /// The hub has ended a subscription of the session, which stays open.
     Unsubscribed { channel: &'a str, why: Error<'a> },
     /// All members of a channel, changes of them, or their number, for a session that watches the
-    /// channel. `encodings` are shared by all sessions of the shard that get the same.
-    Presence { channel: &'a str, news: &'a News, encodings: &'a mut Encodings },
+    /// channel. `subscription` is the router's key of the channel, with all members. `encodings` are
+    /// shared by all sessions of the shard that get the same.
+    Presence {
+        channel: &'a str,
+        subscription: Option<u32>,
+        news: &'a News,
+        encodings: &'a mut Encodings,
+    },
     /// A request for a service that the session serves.
     Request { request: ServiceRequest, service: &'a str, payload: &'a Payload },
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use murre_router::Member;
-use murre_router::channels::{Origin, Taken};
+use murre_router::channels::{Channels, Origin, Taken};
 use murre_router::presence::{
     Departure, Meta, News, PresenceEvent, PresencePage, PresenceQuery, PresenceRules, Watch,
     Watching,
@@ -12,8 +12,9 @@ use murre_router::presence::{
 
 use super::auth::Right;
 use super::encodings::Encodings;
+use super::member_names::{MemberChoice, MemberName};
 use super::pending::Recipient;
-use super::rules::{PresenceMode, Rules};
+use super::rules::{PresenceKey, PresenceMode, Rules};
 use super::session::Sessions;
 use super::{
     About, Error, ErrorCode, Hub, HubConfig, HubCounters, Outlet, Push, Reply, RequestId, Session,
@@ -26,11 +27,15 @@ pub(crate) struct PresenceOptions {
     pub(crate) watch: Option<Watch>,
     /// The member's metadata, as JSON.
     pub(crate) meta: Option<Meta>,
+    /// Whether the session is no member until it changes its metadata.
+    pub(crate) is_hidden: bool,
+    /// The key of the member, in a namespace where clients choose it.
+    pub(crate) key: Option<Arc<str>>,
 }
 
 impl HubConfig {
     /// Whether a channel has presence.
-    fn has_presence(&self, channel: &str) -> bool {
+    pub(crate) fn has_presence(&self, channel: &str) -> bool {
         self.namespaces.rules(channel).presence != PresenceMode::Off
     }
 }
@@ -65,7 +70,7 @@ impl Hub {
         }
         if let Some(meta) = &options.meta {
             self.check_meta(rules, meta).map_err(|error| error.about(About::Channel(channel)))?;
-            if self.sessions.user(slot).is_none() {
+            if rules.presence_key == PresenceKey::User && self.sessions.user(slot).is_none() {
                 return Err(refused(ErrorCode::NotAllowed));
             }
         }
@@ -88,29 +93,76 @@ impl Hub {
         })
     }
 
-    /// Makes a session that has subscribed a member, if it has a user, or changes its metadata.
-    pub(super) fn join_presence(&mut self, session: Session, channel: &str, meta: Option<Meta>) {
-        if self.config.has_presence(channel)
-            && let Some(user) = self.sessions.user(session.conn.index())
-        {
-            let user = Arc::clone(&user.name);
-            let origin = self.origin(session.conn);
-            // The caller has checked that messages can be taken.
-            let _ = self.presence.join(channel, origin, &user, meta, self.now);
+    /// What a session that subscribes to a channel may be told of its members: all, where the server
+    /// knows them and the session may, too.
+    pub(crate) fn presence_watch(&self, session: Session, channel: &str) -> Option<Watch> {
+        let rules = self.config.namespaces.rules(channel);
+        let user = self.sessions.user(session.conn.index());
+        let may = rules.presence == PresenceMode::Members
+            && rules.allow(Right::Presence, channel, user, || true);
+        may.then_some(Watch::Members)
+    }
+
+    /// Makes a session that has subscribed, or renewed its subscription, a member and a watcher, as it
+    /// asks for. The caller has checked that messages can be taken.
+    pub(super) fn begin_presence(
+        &mut self,
+        session: Session,
+        channel: &str,
+        PresenceOptions { watch, meta, is_hidden, key }: PresenceOptions,
+        renews: bool,
+    ) {
+        let slot = session.conn.index();
+        // A subscription that is renewed keeps the metadata and the choice that it does not replace.
+        if !renews || meta.is_some() {
+            if self.config.has_presence(channel) {
+                self.member_choices.set(slot, channel, MemberChoice { is_hidden, key });
+            }
+            self.join_presence(session, channel, meta);
+        }
+        if let Some(watch) = watch {
+            let _ = self.presence.watch(slot, channel, watch, self.now);
         }
     }
 
-    /// Makes a session that has subscribed a watcher, if it asks for that.
-    pub(super) fn watch_presence(&mut self, session: Session, channel: &str, watch: Option<Watch>) {
-        if let Some(watch) = watch {
+    /// Makes a session that has subscribed a member, if it can be one, or changes its metadata.
+    pub(super) fn join_presence(&mut self, session: Session, channel: &str, meta: Option<Meta>) {
+        if let Some(name) = self.member_name(session, channel) {
+            let origin = self.origin(session.conn);
             // The caller has checked that messages can be taken.
-            let _ = self.presence.watch(session.conn.index(), channel, watch, self.now);
+            let _ = self.presence.join(channel, origin, &name, meta, self.now);
         }
+    }
+
+    /// The name under which a session is a member of a channel, as the router has it; `None` if it is
+    /// none.
+    fn member_name(&self, session: Session, channel: &str) -> Option<Arc<str>> {
+        let slot = session.conn.index();
+        let rules = self.config.namespaces.rules(channel);
+        let choice = self.member_choices.get(slot, channel);
+        if rules.presence == PresenceMode::Off || choice.is_some_and(|choice| choice.is_hidden) {
+            return None;
+        }
+        let user = self.sessions.user(slot).map(|user| &user.name);
+        if rules.presence_key == PresenceKey::User {
+            return user.map(Arc::clone);
+        }
+        let connection;
+        let key = match (choice.and_then(|choice| choice.key.as_deref()), user) {
+            (Some(key), _) => key,
+            (None, Some(user)) => &**user,
+            (None, None) => {
+                connection = self.connection_id(session.conn).to_string();
+                &*connection
+            }
+        };
+        Some(Arc::from(MemberName::Key(key).text()))
     }
 
     /// Ends what a session is in the presence of a channel.
     pub(super) fn leave_presence(&mut self, session: Session, channel: &str) {
         if self.config.has_presence(channel) {
+            self.member_choices.remove(session.conn.index(), channel);
             let origin = self.origin(session.conn);
             self.presence.leave(channel, origin, Departure::Left, self.now);
             self.presence.unwatch(session.conn.index(), channel, self.now);
@@ -124,6 +176,7 @@ impl Hub {
             return;
         }
         let origin = self.origin(conn);
+        self.member_choices.forget(conn.index());
         let Hub { channels, presence, config, now, .. } = self;
         for channel in channels.subscriptions(conn.index()) {
             if config.has_presence(channel) {
@@ -136,18 +189,45 @@ impl Hub {
     /// Makes the members of a session those of its user, which it has anew. They have no metadata.
     pub(super) fn rename_in_presence(&mut self, session: Session) {
         let slot = session.conn.index();
-        let Some(user) =
-            self.sessions.user(slot).filter(|_| self.config.namespaces.have_presence())
-        else {
+        if !self.config.namespaces.have_presence() {
             return;
-        };
-        let user = Arc::clone(&user.name);
-        let origin = self.origin(session.conn);
-        let Hub { channels, presence, config, now, .. } = self;
-        for channel in channels.subscriptions(slot).filter(|channel| config.has_presence(channel)) {
-            // With too many messages for the owner, the member keeps its name until it subscribes again.
-            let _ = presence.join(channel, origin, &user, None, *now);
         }
+        let origin = self.origin(session.conn);
+        let mut names = Vec::new();
+        for channel in self.channels.subscriptions(slot) {
+            // A key that the client has chosen does not depend on the user.
+            let choice = self.member_choices.get(slot, channel);
+            let has_key = choice.is_some_and(|choice| choice.key.is_some())
+                && self.config.namespaces.rules(channel).presence_key == PresenceKey::Client;
+            let name = self.member_name(session, channel).filter(|_| !has_key);
+            names.extend(name.map(|name| (Arc::<str>::from(channel), name)));
+        }
+        for (channel, name) in names {
+            // With too many messages for the owner, the member keeps its name until it subscribes again.
+            let _ = self.presence.join(&channel, origin, &name, None, self.now);
+        }
+    }
+
+    /// Ends the membership of a session in a channel, until it changes its metadata.
+    ///
+    /// # Errors
+    /// `NotSubscribed` and `NoPresence`.
+    pub(super) fn hide_presence<'c>(
+        &mut self,
+        session: Session,
+        channel: &'c str,
+    ) -> Result<(), Error<'c>> {
+        let slot = session.conn.index();
+        let refused = |code: ErrorCode| Error::from(code).about(About::Channel(channel));
+        if !self.channels.is_subscribed(slot, channel) {
+            return Err(refused(ErrorCode::NotSubscribed));
+        }
+        if !self.config.has_presence(channel) {
+            return Err(refused(ErrorCode::NoPresence));
+        }
+        self.member_choices.set_hidden(slot, channel, true);
+        self.presence.leave(channel, self.origin(session.conn), Departure::Left, self.now);
+        Ok(())
     }
 
     /// Changes the metadata of a member.
@@ -165,7 +245,9 @@ impl Hub {
             return Err(Error::from(ErrorCode::NotSubscribed).about(About::Channel(channel)));
         }
         let asked = meta.clone().or(Some(Meta::new(b"")));
-        self.check_presence(slot, channel, &PresenceOptions { watch: None, meta: asked })?;
+        let options = PresenceOptions { meta: asked, ..PresenceOptions::default() };
+        self.check_presence(slot, channel, &options)?;
+        self.member_choices.set_hidden(slot, channel, false);
         self.join_presence(session, channel, meta);
         Ok(())
     }
@@ -232,14 +314,15 @@ impl Hub {
 
     /// Hands news of members to watchers. Returns whether some are left.
     pub(super) fn deliver_presence(&mut self, out: &mut impl Outlet) -> bool {
-        let Hub { presence, sessions, config, counters, now, .. } = self;
-        let mut watchers = SessionWatchers { sessions, counters, out };
+        let Hub { channels, presence, sessions, config, counters, now, .. } = self;
+        let mut watchers = SessionWatchers { channels, sessions, counters, out };
         presence.deliver(config.deliveries_per_turn, *now, &mut watchers)
     }
 }
 
 /// The sessions of a shard, to which news of members are handed.
 struct SessionWatchers<'h, O> {
+    channels: &'h Channels<Encodings>,
     sessions: &'h Sessions,
     counters: &'h HubCounters,
     out: &'h mut O,
@@ -258,7 +341,12 @@ impl<O: Outlet> Watching<Encodings> for SessionWatchers<'_, O> {
         if self.out.congested(session.conn) {
             return Taken::Full;
         }
-        self.out.push(session, Push::Presence { channel, news, encodings });
+        let subscription = match news {
+            News::Members(_) => self.channels.subscription(member, channel),
+            News::Changes(_) | News::Count(_) => None,
+        };
+        let subscription = subscription.map(|subscription| subscription.channel);
+        self.out.push(session, Push::Presence { channel, subscription, news, encodings });
         self.counters.presence_news.add(1);
         Taken::Yes
     }

@@ -24,8 +24,8 @@ use crate::protocols::murre_v1::SUBPROTOCOL;
 use crate::protocols::phoenix::{Dialect, SUBPROTOCOL as PHOENIX_SUBPROTOCOL};
 use crate::transports::websocket::Incoming;
 use crate::transports::{
-    self, Cors, MURRE_WEBSOCKET, PHOENIX_V1_WEBSOCKET, PHOENIX_V2_WEBSOCKET, Transports, Wires,
-    long_poll, phoenix, sse,
+    self, Cors, MURRE_WEBSOCKET, PHOENIX_V1_WEBSOCKET, PHOENIX_V2_WEBSOCKET, SUPABASE_V1_WEBSOCKET,
+    SUPABASE_V2_WEBSOCKET, Transports, Wires, long_poll, phoenix, sse,
 };
 
 /// The application on one shard.
@@ -59,13 +59,15 @@ const RELEASED_MAX: usize = 16;
 
 impl App {
     /// The routes of `shard`, with those of the published runs if `bench` is set, those of Phoenix clients
-    /// below the paths `phoenix`, and `files` at all other paths.
+    /// below the paths `phoenix`, those of Supabase clients below `supabase`, and `files` at all other
+    /// paths.
     pub(crate) fn new(
         config: Arc<HubConfig>,
         shard: Shard,
         bench: bool,
         origins: Origins,
         phoenix: Arc<[Mount]>,
+        supabase: Arc<[Mount]>,
         files: Arc<Files>,
     ) -> Self {
         let hub = Hub::new(Arc::clone(&config), shard, (config.backplane)());
@@ -76,7 +78,7 @@ impl App {
             incoming: Incoming::default(),
             phoenix: phoenix::incoming::Incoming::default(),
             tokens: Tokens::default(),
-            paths: Paths { bench, origins, phoenix, files },
+            paths: Paths { bench, origins, phoenix, supabase, files },
             boxes: Arc::new([]),
             retry_polls_at: None,
         }
@@ -142,7 +144,14 @@ impl App {
                 self.hub.open(HubSession { conn, wire: MURRE_WEBSOCKET }, user);
                 Ok(Opened { session: Session::Hub, protocol: protocol.map(|_| SUBPROTOCOL) })
             }
-            Some(Route::WebSocket(Session::Phoenix)) => self.open_phoenix(conn, request, upgrade),
+            Some(Route::WebSocket(Session::Phoenix)) => {
+                let dialect = phoenix::handshake::dialect(request);
+                self.open_phoenix(conn, request, upgrade, dialect)
+            }
+            Some(Route::Supabase) => {
+                let dialect = phoenix::handshake::dialect(request).map(Dialect::with_supabase);
+                self.open_phoenix(conn, request, upgrade, dialect)
+            }
             Some(Route::WebSocket(session)) => Ok(Opened::new(session)),
             // A path that does not speak WebSocket answers as if the upgrade had not been offered.
             _ => Err(self.answer(conn, request, out)),
@@ -155,11 +164,14 @@ impl App {
         conn: ConnId,
         request: &Request<'_, '_>,
         upgrade: &Upgrade<'_>,
+        dialect: Option<Dialect>,
     ) -> Result<Opened<Session>, Response> {
         let user = self.user(conn, request).map_err(|refusal| Response { status: 403, ..refusal });
-        let wire = match phoenix::handshake::dialect(request) {
+        let wire = match dialect {
             Some(Dialect::V1) => PHOENIX_V1_WEBSOCKET,
             Some(Dialect::V2 | Dialect::V2Text) => PHOENIX_V2_WEBSOCKET,
+            Some(Dialect::SupabaseV1) => SUPABASE_V1_WEBSOCKET,
+            Some(Dialect::SupabaseV2) => SUPABASE_V2_WEBSOCKET,
             None => return Err(Response::text(403, "this version is not served; vsn=2.0.0 is\n")),
         };
         self.hub.open(HubSession { conn, wire }, user?);
@@ -248,6 +260,9 @@ impl Handler for App {
         let token = match self.paths.route(request.path()) {
             Some(Route::WebSocket(Session::Phoenix)) => phoenix::handshake::token_of(request),
             Some(Route::PhoenixPoll) => phoenix::long_poll::user_token(request),
+            Some(Route::Supabase) => {
+                phoenix::handshake::supabase_token(request).filter(|_| self.hub.has_keys())
+            }
             _ => transports::token(request),
         };
         let Some(token) = token else { return true };

@@ -20,6 +20,8 @@ pub(super) struct Paths {
     pub(super) origins: Origins,
     /// The paths below which Phoenix clients connect.
     pub(super) phoenix: Arc<[Mount]>,
+    /// The paths below which Supabase clients connect.
+    pub(super) supabase: Arc<[Mount]>,
     /// The files at all other paths.
     pub(super) files: Arc<Files>,
 }
@@ -37,6 +39,8 @@ pub(super) enum Route<'f> {
     Poll,
     PhoenixPoll,
     WebSocket(Session),
+    /// A WebSocket of a Supabase client.
+    Supabase,
     File(&'f Entry),
 }
 
@@ -80,8 +84,11 @@ impl Paths {
             "/ws" => Some(Route::WebSocket(Session::Hub)),
             "/sse" => Some(Route::Events),
             "/poll" => Some(Route::Poll),
-            _ if self.is_phoenix(path, "/websocket") => Some(Route::WebSocket(Session::Phoenix)),
-            _ if self.is_phoenix(path, "/longpoll") => Some(Route::PhoenixPoll),
+            _ if is_below(&self.phoenix, path, "/websocket") => {
+                Some(Route::WebSocket(Session::Phoenix))
+            }
+            _ if is_below(&self.phoenix, path, "/longpoll") => Some(Route::PhoenixPoll),
+            _ if is_below(&self.supabase, path, "/websocket") => Some(Route::Supabase),
             "/" if self.bench => Some(Route::Text),
             "/scenario" if self.bench => Some(Route::Scenario),
             "/echo" if self.bench => Some(Route::WebSocket(Session::Echo)),
@@ -96,11 +103,6 @@ impl Paths {
         }
     }
 
-    /// Whether a path is `below` one of the paths of Phoenix clients.
-    fn is_phoenix(&self, path: &str, below: &str) -> bool {
-        self.phoenix.iter().any(|Mount(mount)| path.strip_prefix(&**mount) == Some(below))
-    }
-
     /// The kind of a request, for the limits of connections.
     pub(super) fn kind(&self, request: &Request<'_, '_>) -> RequestKind {
         match (self.route(request.path()), request.method) {
@@ -108,7 +110,7 @@ impl Paths {
             // The answer to HEAD depends on the user, too.
             (Some(Route::Events | Route::Poll), "GET" | "HEAD") => RequestKind::Session,
             (Some(Route::PhoenixPoll), _) if long_poll::begins(request) => RequestKind::Session,
-            (Some(Route::WebSocket(Session::Hub | Session::Phoenix)), _)
+            (Some(Route::WebSocket(Session::Hub | Session::Phoenix) | Route::Supabase), _)
                 if request.wants_websocket() =>
             {
                 RequestKind::Session
@@ -145,13 +147,18 @@ impl Paths {
             Route::Scenario => bench::scenario(),
             Route::Page(page) => page.answer(),
             Route::File(entry) => entry.answer(request),
-            Route::WebSocket(_) => HandshakeError::NotAsked.response(),
+            Route::WebSocket(_) | Route::Supabase => HandshakeError::NotAsked.response(),
             // An upgrade request never starts an event stream or a poll.
             Route::Events | Route::Poll | Route::PhoenixPoll => {
                 Response::text(400, "this path speaks no WebSocket\n")
             }
         }
     }
+}
+
+/// Whether a path is `below` one of the mounts.
+fn is_below(mounts: &[Mount], path: &str, below: &str) -> bool {
+    mounts.iter().any(|Mount(mount)| path.strip_prefix(&**mount) == Some(below))
 }
 
 #[cfg(test)]
@@ -162,7 +169,8 @@ mod tests {
 
     fn paths(bench: bool) -> Paths {
         let phoenix = Arc::new([Mount("/socket".into()), Mount(String::new())]);
-        Paths { bench, origins: Origins::default(), phoenix, files: Arc::default() }
+        let supabase = Arc::new([Mount("/realtime/v1".into())]);
+        Paths { bench, origins: Origins::default(), phoenix, supabase, files: Arc::default() }
     }
 
     /// The answer to a request without a body.
@@ -196,6 +204,7 @@ mod tests {
             ("/upper", 426),
             ("/socket/websocket?vsn=2.0.0", 426),
             ("/websocket", 426),
+            ("/realtime/v1/websocket?apikey=k", 426),
         ] {
             assert_eq!(answer(&paths, "GET", target).status, status, "{target}");
             assert_eq!(answer(&paths, "HEAD", target).status, status, "{target}");

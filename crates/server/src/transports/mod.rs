@@ -58,6 +58,10 @@ pub(crate) const PHOENIX_V2_WEBSOCKET: Wire = Wire(8);
 pub(crate) const PHOENIX_V1_POLL: Wire = Wire(9);
 /// Phoenix Channels, version 2, over long polls.
 pub(crate) const PHOENIX_V2_POLL: Wire = Wire(10);
+/// The same with the additions of Supabase, version 1.
+pub(crate) const SUPABASE_V1_WEBSOCKET: Wire = Wire(16);
+/// The same with the additions of Supabase, version 2.
+pub(crate) const SUPABASE_V2_WEBSOCKET: Wire = Wire(17);
 
 /// The transport of a session, with the form of its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +87,8 @@ impl Transport {
             PHOENIX_V2_WEBSOCKET => Transport::Phoenix(Dialect::V2),
             PHOENIX_V1_POLL => Transport::PhoenixPoll(Dialect::V1),
             PHOENIX_V2_POLL => Transport::PhoenixPoll(Dialect::V2Text),
+            SUPABASE_V1_WEBSOCKET => Transport::Phoenix(Dialect::SupabaseV1),
+            SUPABASE_V2_WEBSOCKET => Transport::Phoenix(Dialect::SupabaseV2),
             wire => unreachable!("no transport has {wire:?}"),
         }
     }
@@ -237,11 +243,12 @@ impl Outlet for Wires<'_> {
             Transport::Events(form) => streams.push(conn, form, push, out),
             Transport::Poll => polls.push(conn, push, dates, out),
             Transport::Phoenix(dialect) => {
-                phoenix::push(conn, dialect, push, scratch, &mut Carrier::WebSocket(out));
+                let carrier = &mut Carrier::WebSocket(out);
+                phoenix::push(conn, dialect, push, &phoenix.joins, scratch, carrier);
             }
             Transport::PhoenixPoll(dialect) => {
                 let carrier = &mut Carrier::Poll(&mut phoenix.polls);
-                phoenix::push(conn, dialect, push, scratch, carrier);
+                phoenix::push(conn, dialect, push, &phoenix.joins, scratch, carrier);
             }
         }
     }

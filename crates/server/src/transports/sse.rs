@@ -121,7 +121,7 @@ pub(crate) fn begin(
         wires.transports.streams.mixed.insert(conn.index(), seen.collect());
     }
     for (channel, start) in channels.iter().zip(starts) {
-        let presence = PresenceOptions { watch, meta: None };
+        let presence = PresenceOptions { watch, ..PresenceOptions::default() };
         let subscribe = Command::Subscribe { channel, start, token: None, presence };
         if let Err(why) = hub.execute(session, RequestId::None, subscribe, wires) {
             return Err(end_refused(conn, why, &cors, hub, wires));
@@ -276,7 +276,7 @@ impl Streams {
                 encode::dropped(&mut text, channel, count);
                 answer(conn, &event(framing, "dropped", None, &text), out)
             }
-            (Push::Presence { channel, news, encodings }, _) => {
+            (Push::Presence { channel, news, encodings, .. }, _) => {
                 let made = || {
                     let mut text = Vec::new();
                     encode::news(&mut text, channel, news);

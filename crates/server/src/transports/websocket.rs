@@ -61,7 +61,7 @@ pub(super) fn push(conn: ConnId, push: Push<'_>, scratch: &mut Vec<u8>, out: &mu
             let text = written(scratch, |text| encode::dropped(text, channel, count));
             return answer(conn, text, out);
         }
-        Push::Presence { channel, news, encodings } => {
+        Push::Presence { channel, news, encodings, .. } => {
             let frame = || {
                 let message = written(scratch, |text| encode::news(text, channel, news));
                 frames::frame(Kind::Text.opcode(), message)

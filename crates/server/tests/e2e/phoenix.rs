@@ -1,17 +1,16 @@
 //! Tests of Phoenix Channels over WebSocket: the behaviours of Phoenix's own integration tests
 //! (`test/phoenix/integration/websocket_channels_test.exs`), and messages byte by byte.
 
-use std::net::TcpStream;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::{Value, json};
+use tungstenite::Message;
 use tungstenite::client::IntoClientRequest;
-use tungstenite::{Message, WebSocket};
 
 use crate::client::Client;
 use crate::guarded::{Guarded, expiring, now, signed, token};
-use crate::server::{PATIENCE, Server};
+use crate::phoenix_client::Phoenix;
+use crate::server::Server;
 
 /// Everybody may publish.
 const OPEN: &str = "--namespace=default,publish=anyone;from,publish=anyone,phoenix-push=broadcast_from;\
@@ -19,72 +18,6 @@ const OPEN: &str = "--namespace=default,publish=anyone;from,publish=anyone,phoen
 
 fn server() -> Server {
     Server::start(&["--phoenix-path=/socket,/", OPEN, "--shards=2"])
-}
-
-/// A Phoenix client that sends and receives messages as they are.
-struct Phoenix(WebSocket<TcpStream>);
-
-impl Phoenix {
-    fn of(server: &Server) -> Self {
-        Phoenix::at(server, "/socket/websocket?vsn=2.0.0")
-    }
-
-    fn at(server: &Server, path: &str) -> Self {
-        let socket = server.websocket(path);
-        socket.get_ref().set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Phoenix(socket)
-    }
-
-    fn send(&mut self, text: &str) {
-        self.0.send(Message::text(text)).expect("sent");
-    }
-
-    fn say_binary(&mut self, bytes: &[u8]) {
-        self.0.send(Message::binary(bytes.to_vec())).expect("sent");
-    }
-
-    fn message(&mut self) -> Message {
-        match self.0.read().expect("a message") {
-            Message::Ping(_) => self.message(),
-            message => message,
-        }
-    }
-
-    fn receive(&mut self) -> String {
-        match self.message() {
-            Message::Text(text) => text.to_string(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Checks the next messages.
-    fn hears(&mut self, expected: &[&str]) {
-        for expected in expected {
-            assert_eq!(self.receive(), *expected);
-        }
-    }
-
-    /// Joins with this join ref.
-    fn join(&mut self, topic: &str, join_ref: &str) {
-        let message = json!([join_ref, join_ref, topic, "phx_join", {}]);
-        self.send(&message.to_string());
-        let reply: Value = serde_json::from_str(&self.receive()).expect("JSON");
-        assert_eq!(reply[4]["status"], "ok", "{reply}");
-    }
-
-    /// Checks that nothing else has come: the reply to a heartbeat is next.
-    fn silent(&mut self) {
-        self.send(r#"[null,"hb","phoenix","heartbeat",{}]"#);
-        self.hears(&[r#"[null,"hb","phoenix","phx_reply",{"status":"ok","response":{}}]"#]);
-    }
-
-    /// The code of the close frame, which must be next.
-    fn closed(&mut self) -> u16 {
-        match self.message() {
-            Message::Close(Some(frame)) => frame.code.into(),
-            other => panic!("{other:?}"),
-        }
-    }
 }
 
 /// A conversation of version 2: joins, pushes, stale and missing join refs, a second join of the topic,

@@ -85,6 +85,7 @@ impl Setup {
                 false,
                 Default::default(),
                 Arc::new([]),
+                Arc::new([]),
                 Arc::<Files>::default(),
             );
             let config = ShardConfig {

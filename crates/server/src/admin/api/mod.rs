@@ -26,6 +26,7 @@ use self::shards::Channels;
 use super::Admin;
 use super::error::{ApiError, JsonBody, NOT_FOUND, PathName, QueryMembers};
 use crate::hub::HubConfig;
+use crate::hub::member_names::MemberName;
 use crate::hub::presence::connection_of;
 use crate::protocols::murre_v1::errors::Code;
 use crate::routes::AppMailbox;
@@ -241,8 +242,12 @@ async fn presence(
 
 fn member(member: &PresentMember) -> Value {
     let meta = member.meta.as_ref().and_then(|meta| serde_json::from_slice(meta.bytes()).ok());
+    let (key, name) = match MemberName::of(&member.user) {
+        MemberName::User(user) => ("user", user),
+        MemberName::Key(key) => ("key", key),
+    };
     json!({
-        "user": &*member.user,
+        key: name,
         "connection": connection_of(member.origin),
         "meta": meta.unwrap_or(Value::Null),
     })

@@ -50,6 +50,7 @@ pub(crate) struct Rules {
     pub(crate) presence_meta_max: u32,
     /// The time for which a member whose connection is lost may come back.
     pub(crate) presence_grace: Duration,
+    pub(crate) presence_key: PresenceKey,
 }
 
 /// What the server knows of who is in a channel. Each includes the ones before.
@@ -60,6 +61,15 @@ pub(crate) enum PresenceMode {
     Count,
     /// Who is there.
     Members,
+}
+
+/// Who the members of a channel are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PresenceKey {
+    /// Users. Sessions without a user are no members.
+    User,
+    /// Keys that clients choose, which prove nothing. All sessions are members.
+    Client,
 }
 
 /// The effect of a Phoenix client's push to a channel.
@@ -174,6 +184,7 @@ impl Default for Rules {
             presence_interval: Duration::from_secs(1),
             presence_meta_max: 1024,
             presence_grace: Duration::from_secs(5),
+            presence_key: PresenceKey::User,
             phoenix_push: PhoenixPush::Broadcast,
         }
     }
@@ -247,6 +258,9 @@ impl Rules {
                 let time = seconds(value, &PRESENCE_GRACE);
                 self.presence_grace = time.ok_or_else(|| wrong("0 to 3600 seconds"))?;
             }
+            "presence-key" => {
+                self.presence_key = one_of(&PRESENCE_KEY, value).map_err(|names| wrong(&names))?;
+            }
             "phoenix-push" => {
                 self.phoenix_push = one_of(&PHOENIX_PUSH, value).map_err(|names| wrong(&names))?;
             }
@@ -284,7 +298,8 @@ fn one_of<T: Copy>(choices: &[(&str, T)], name: &str) -> Result<T, String> {
 
 const RULES: &str = "publish, subscribe, presence-access, history, serve, request, user-limited, \
                      history-size, history-ttl, slow, presence, presence-push-max, \
-                     presence-interval, presence-meta-max, presence-grace, phoenix-push";
+                     presence-interval, presence-meta-max, presence-grace, presence-key, \
+                     phoenix-push";
 const NO_BACKEND: &str = "needs calls to a backend, which this version does not make";
 const SLOW: [(&str, Slow); 3] = [
     ("disconnect", Slow::Disconnect),
@@ -301,6 +316,8 @@ const PUSH_MAX_MAX: u32 = 1000;
 const META_MAX_MAX: u32 = 16_384;
 const PRESENCE_INTERVAL: RangeInclusive<f64> = 0.1..=3600.0;
 const PRESENCE_GRACE: RangeInclusive<f64> = 0.0..=3600.0;
+const PRESENCE_KEY: [(&str, PresenceKey); 2] =
+    [("user", PresenceKey::User), ("client", PresenceKey::Client)];
 const PHOENIX_PUSH: [(&str, PhoenixPush); 3] = [
     ("broadcast", PhoenixPush::Broadcast),
     ("broadcast_from", PhoenixPush::BroadcastFrom),

@@ -25,7 +25,7 @@ fn every_rule() {
     let all = "chat,publish=anyone,subscribe=authenticated,serve=nobody,request=authenticated,\
                presence-access=token,history=subscriber,user-limited=true,history-size=100,history-ttl=1.5,\
                slow=latest_only,presence=members,presence-push-max=7,presence-interval=0.5,\
-               presence-meta-max=0,presence-grace=0,phoenix-push=request";
+               presence-meta-max=0,presence-grace=0,presence-key=client,phoenix-push=request";
     let expected = Rules {
         publish: Access::Anyone,
         subscribe: Access::Authenticated,
@@ -42,6 +42,7 @@ fn every_rule() {
         presence_interval: Duration::from_millis(500),
         presence_meta_max: 0,
         presence_grace: Duration::ZERO,
+        presence_key: PresenceKey::Client,
         phoenix_push: PhoenixPush::Request,
     };
     assert_eq!(*namespaces(&[all]).rules("chat:"), expected);
@@ -114,6 +115,7 @@ fn wrong_ones_are_named() {
         ("a,presence-push-max=-1", "not `-1`"),
         ("a,presence-interval=0", "`presence-interval` is 0.1 to 3600 seconds"),
         ("a,presence-grace=1e400", "`presence-grace` is 0 to 3600 seconds"),
+        ("a,presence-key=x", "one of user, client, not `x`"),
         ("a,presence-meta-max=16385", "`presence-meta-max` is a number from 0 to 16384"),
         ("a,history-ttl=5", "needs a `history-size`"),
         ("a,slow=disconnect,slow=disconnect", "`slow` is given twice"),

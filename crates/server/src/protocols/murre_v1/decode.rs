@@ -182,6 +182,7 @@ impl Reader<'_> {
                 let presence = PresenceOptions {
                     watch: watch(members.presence, about)?,
                     meta: self.meta(members, about)?,
+                    ..PresenceOptions::default()
                 };
                 Ok(Command::Subscribe { channel, start, token, presence })
             }

@@ -212,7 +212,7 @@ impl Given {
         is_text("action", action(item.command.as_ref().expect("it obeys the rules")));
         match item.command.as_ref().expect("it obeys the rules") {
             Command::Subscribe { channel, start, token, presence } => {
-                let PresenceOptions { watch, meta } = presence;
+                let PresenceOptions { watch, meta, .. } = presence;
                 let watch = watch.map(|watch| match watch {
                     Watch::Members => "members",
                     Watch::Counts => "counts",
@@ -239,7 +239,9 @@ impl Given {
                 is_number("limit", query.limit, 100);
                 is_number("from", query.from, 0);
             }
-            Command::PresenceStats { channel } => is_text("identifier", channel),
+            Command::PresenceStats { channel } | Command::PresenceLeave { channel } => {
+                is_text("identifier", channel);
+            }
             Command::PresenceUpdate { channel, meta } => {
                 is_text("identifier", channel);
                 is_meta(meta);
@@ -281,6 +283,7 @@ fn action(command: &Command<'_>) -> &'static str {
         Command::Presence { .. } => "presence",
         Command::PresenceStats { .. } => "presence_stats",
         Command::PresenceUpdate { .. } => "presence_update",
+        Command::PresenceLeave { .. } => "presence_leave",
         Command::Ping => "ping",
         Command::Authenticate { .. } => "auth",
         Command::Serve { .. } => "serve",

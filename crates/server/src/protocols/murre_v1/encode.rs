@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::errors::WireError;
 use crate::hub::event::Event;
+use crate::hub::member_names::MemberName;
 use crate::hub::presence::connection_of;
 use crate::hub::{About, Error, Page, Reply, RequestId};
 
@@ -43,6 +44,9 @@ pub(crate) fn reply(out: &mut Vec<u8>, request: &RequestId, reply: Reply<'_>) {
         }
         Reply::PresenceUpdated { channel } => {
             Object::new("presence_updated", out).member("identifier", channel)
+        }
+        Reply::PresenceLeft { channel } => {
+            Object::new("presence_left", out).member("identifier", channel)
         }
         Reply::Pong { connection } => Object::new("pong", out).member("connection", connection),
         Reply::Authenticated { user, expires } => {
@@ -242,7 +246,11 @@ impl<'o> Object<'o> {
 
     fn of_member(member: &PresentMember, out: &'o mut Vec<u8>) -> Self {
         let connection = connection_of(member.origin);
-        Object::untyped("user", &*member.user, out).member("connection", connection)
+        let named = match MemberName::of(&member.user) {
+            MemberName::User(user) => Object::untyped("user", user, out),
+            MemberName::Key(key) => Object::untyped("key", key, out),
+        };
+        named.member("connection", connection)
     }
 
     fn array<'m>(

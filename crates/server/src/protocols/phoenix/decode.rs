@@ -5,8 +5,11 @@
 
 use std::borrow::Cow;
 
+use murre_router::channels::Form;
+
 use super::Dialect;
 use super::refs::Ref;
+use crate::hub::member_names::MemberName;
 use crate::protocols::json::{self, JsonError, Validator};
 
 /// A message of a client.
@@ -25,6 +28,12 @@ pub(crate) enum Body<'a> {
     /// Valid JSON, which may have whitespace between its tokens.
     Json(&'a [u8]),
     Binary(&'a [u8]),
+    /// A broadcast of a client of Supabase in a binary message: its own event, and JSON or bytes.
+    Broadcast {
+        event: &'a str,
+        form: Form,
+        data: &'a [u8],
+    },
 }
 
 /// Why a message cannot be read. Its connection ends.
@@ -36,6 +45,15 @@ pub(crate) enum BadMessage {
     Form,
 }
 
+impl From<JsonError> for BadMessage {
+    fn from(why: JsonError) -> Self {
+        match why {
+            JsonError::Malformed => BadMessage::Json,
+            JsonError::TooDeep => BadMessage::Form,
+        }
+    }
+}
+
 /// Decodes a text message.
 ///
 /// # Errors
@@ -45,14 +63,8 @@ pub(crate) fn text<'a>(
     dialect: Dialect,
     validator: &mut Validator,
 ) -> Result<Message<'a>, BadMessage> {
-    validator.check(text).map_err(|why| match why {
-        JsonError::Malformed => BadMessage::Json,
-        JsonError::TooDeep => BadMessage::Form,
-    })?;
-    let message = match dialect {
-        Dialect::V1 => object(text),
-        Dialect::V2 | Dialect::V2Text => array(text),
-    };
+    validator.check(text).map_err(BadMessage::from)?;
+    let message = if dialect.is_v1() { object(text) } else { array(text) };
     message.ok_or(BadMessage::Form)
 }
 
@@ -116,11 +128,26 @@ pub(crate) struct JoinParams<'a> {
     pub(crate) token: Option<Cow<'a, str>>,
     /// Epoch and offset behind which the client continues.
     pub(crate) position: Option<(u32, u64)>,
+    /// The JSON of `presence`.
+    pub(super) presence: Option<&'a [u8]>,
+    /// The JSON of `presence_key`.
+    pub(super) presence_key: Option<&'a [u8]>,
+}
+
+/// What a join asks of presence.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct JoinPresence<'a> {
+    /// The metadata of the member, an object, as the client has written it.
+    pub(crate) meta: Option<&'a [u8]>,
+    /// Whether the client wants to be no member.
+    pub(crate) is_hidden: bool,
+    /// The key that the client has chosen.
+    pub(crate) key: Option<Cow<'a, str>>,
 }
 
 impl<'a> JoinParams<'a> {
-    /// Reads the payload of a join: `token` or `access_token`, and `position`. Other members belong to
-    /// the application.
+    /// Reads the payload of a join: `token` or `access_token`, `position`, and what is asked of presence,
+    /// which [`presence`](Self::presence) reads. Other members belong to the application.
     ///
     /// # Errors
     /// The name of a member that cannot be read.
@@ -133,10 +160,30 @@ impl<'a> JoinParams<'a> {
                 _ if value == b"null" => {}
                 b"token" | b"access_token" => params.token = Some(string(value).ok_or("token")?),
                 b"position" => params.position = Some(position(value).ok_or("position")?),
+                b"presence" => params.presence = Some(value),
+                b"presence_key" => params.presence_key = Some(value),
                 _ => {}
             }
         }
         Ok(params)
+    }
+
+    /// What the join asks of presence: `presence` is metadata, or false for no membership. Call it for
+    /// topics that have presence: in others the members belong to the application.
+    ///
+    /// # Errors
+    /// The name of a member that cannot be read.
+    pub(crate) fn presence(&self) -> Result<JoinPresence<'a>, &'static str> {
+        let (meta, is_hidden) = match self.presence {
+            None | Some(b"true") => (None, false),
+            Some(b"false") => (None, true),
+            Some(meta) if meta.starts_with(b"{") => (Some(meta), false),
+            Some(_) => return Err("presence"),
+        };
+        let key = self
+            .presence_key
+            .map(|json| string(json).filter(|key| MemberName::is_key(key)).ok_or("presence_key"));
+        Ok(JoinPresence { meta, is_hidden, key: key.transpose()? })
     }
 }
 

@@ -12,7 +12,7 @@ use murre_router::channels::{Form, Payload, Position, Publication};
 
 use super::decode::string;
 use super::refs::{Asked, Request};
-use super::{Dialect, binary, errors};
+use super::{Dialect, binary, errors, supabase};
 use crate::hub::event::Event;
 use crate::hub::{Error, ErrorCode, Reply, RequestId};
 use crate::protocols::json;
@@ -47,8 +47,8 @@ const NULL: &str = "null";
 /// Appends a message whose payload `write` appends: an object.
 fn message(out: &mut Vec<u8>, dialect: Dialect, head: Head<'_>, write: impl FnOnce(&mut Vec<u8>)) {
     let Head { join_ref, reference, topic, event } = head;
-    match dialect {
-        Dialect::V1 => {
+    match dialect.is_v1() {
+        true => {
             out.extend_from_slice(b"{\"topic\":");
             text(out, topic);
             out.extend_from_slice(b",\"event\":");
@@ -59,7 +59,7 @@ fn message(out: &mut Vec<u8>, dialect: Dialect, head: Head<'_>, write: impl FnOn
             out.extend_from_slice(reference.as_bytes());
             out.push(b'}');
         }
-        Dialect::V2 | Dialect::V2Text => {
+        false => {
             out.push(b'[');
             out.extend_from_slice(join_ref.as_bytes());
             out.push(b',');
@@ -75,7 +75,8 @@ fn message(out: &mut Vec<u8>, dialect: Dialect, head: Head<'_>, write: impl FnOn
     }
 }
 
-fn text(out: &mut Vec<u8>, text: &str) {
+/// Appends a text as JSON.
+pub(super) fn text(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a vector takes all there is");
 }
 
@@ -116,11 +117,11 @@ pub(crate) fn close(out: &mut Vec<u8>, dialect: Dialect, join_ref: &str, topic: 
     message(out, dialect, head, nothing);
 }
 
-/// Appends that the server has ended the current join of a topic, and why. Without a join ref it is for
+/// Appends that the server has ended the current join of a channel, and why. Without a join ref it is for
 /// the current join.
-pub(crate) fn ended(out: &mut Vec<u8>, dialect: Dialect, topic: &str, why: Error<'_>) {
+pub(crate) fn ended(out: &mut Vec<u8>, dialect: Dialect, channel: &str, why: Error<'_>) {
     let why = why.detail.unwrap_or(errors::reason(why.code));
-    push(out, dialect, NULL, topic, "phx_close", |out| reason(out, why));
+    push(out, dialect, NULL, channel, "phx_close", |out| reason(out, why));
 }
 
 /// Appends a push for one client. `write` appends the payload, an object.
@@ -128,16 +129,22 @@ pub(crate) fn push(
     out: &mut Vec<u8>,
     dialect: Dialect,
     join_ref: &str,
-    topic: &str,
+    channel: &str,
     event: &str,
     write: impl FnOnce(&mut Vec<u8>),
 ) {
+    let topic = &dialect.topic(channel);
     message(out, dialect, Head { join_ref, reference: NULL, topic, event }, write);
 }
 
 /// Appends that this subscriber was not sent `count` publications.
-pub(crate) fn dropped(out: &mut Vec<u8>, dialect: Dialect, topic: &str, count: u64) {
-    push(out, dialect, NULL, topic, "dropped", |out| {
+pub(crate) fn dropped(out: &mut Vec<u8>, dialect: Dialect, channel: &str, count: u64) {
+    if dialect.is_supabase() {
+        return push(out, dialect, NULL, channel, "system", |out| {
+            supabase::system_error(out, channel, &format!("{count} messages were dropped"));
+        });
+    }
+    push(out, dialect, NULL, channel, "dropped", |out| {
         out.extend_from_slice(format!("{{\"count\":{count}}}").as_bytes());
     });
 }
@@ -157,9 +164,7 @@ pub(crate) fn hub_reply(
     scratch.clear();
     let mut kind = Kind::Text;
     match reply {
-        Reply::Response { payload, .. }
-            if payload.form == Form::Binary && dialect == Dialect::V2 =>
-        {
+        Reply::Response { payload, .. } if payload.form == Form::Binary && dialect.has_binary() => {
             kind = Kind::Binary;
             binary::reply(scratch, refs, topic, Status::Ok.name(), payload.data());
         }
@@ -169,6 +174,9 @@ pub(crate) fn hub_reply(
                 _ => errors::reason(code),
             };
             self::reply(scratch, dialect, refs, topic, Status::Error, |out| reason(out, why));
+        }
+        Reply::Subscribed { .. } if dialect.is_supabase() => {
+            self::reply(scratch, dialect, refs, topic, Status::Ok, supabase::joined);
         }
         Reply::Subscribed { recovery: Some(recovery), .. } => {
             let write = |out: &mut Vec<u8>| joined(out, recovery.position, recovery.recovered);
@@ -209,7 +217,10 @@ pub(crate) fn publication(
     Publication { channel, payload, .. }: &Publication,
 ) -> Kind {
     let event = Event::of(payload).map(Event::name);
-    if payload.form == Form::Binary && dialect == Dialect::V2 {
+    if dialect.is_supabase() {
+        return broadcast(out, dialect, channel, payload);
+    }
+    if payload.form == Form::Binary && dialect.has_binary() {
         binary::broadcast(out, channel, event.unwrap_or(PUBLICATION), payload.data());
         return Kind::Binary;
     }
@@ -219,8 +230,29 @@ pub(crate) fn publication(
         (None, Some((event, inner))) => {
             message(out, dialect, head(&event), |out| out.extend_from_slice(inner));
         }
-        (None, None) => message(out, dialect, head(PUBLICATION), |out| member(out, payload)),
+        (None, None) => message(out, dialect, head(PUBLICATION), |out| data_member(out, payload)),
     }
+    Kind::Text
+}
+
+/// Appends a publication as a broadcast of Supabase.
+fn broadcast(out: &mut Vec<u8>, dialect: Dialect, channel: &str, payload: &Payload) -> Kind {
+    let event = Event::of(payload).map(Event::name);
+    if payload.form == Form::Binary && dialect.has_binary() {
+        let topic = dialect.topic(channel);
+        supabase::write_binary(out, &topic, event.unwrap_or(PUBLICATION), payload.data());
+        return Kind::Binary;
+    }
+    push(out, dialect, NULL, channel, supabase::BROADCAST, |out| {
+        match (event, event_and_payload(payload)) {
+            (Some(event), _) => supabase::envelope(out, event, payload, true),
+            (None, Some((event, inner))) => {
+                let inner = Payload::new(Form::Json, inner);
+                supabase::envelope(out, &event, &inner, true);
+            }
+            (None, None) => supabase::envelope(out, PUBLICATION, payload, false),
+        }
+    });
     Kind::Text
 }
 
@@ -228,12 +260,12 @@ pub(crate) fn publication(
 fn object(out: &mut Vec<u8>, payload: &Payload) {
     match payload.form {
         Form::Json if payload.data().starts_with(b"{") => out.extend_from_slice(payload.data()),
-        _ => member(out, payload),
+        _ => data_member(out, payload),
     }
 }
 
 /// Appends an object with the data as its member `data`, or `binary` in base64.
-fn member(out: &mut Vec<u8>, payload: &Payload) {
+pub(super) fn data_member(out: &mut Vec<u8>, payload: &Payload) {
     let data = payload.data();
     match payload.form {
         Form::Json => {

@@ -17,6 +17,14 @@ pub(crate) const BAD_EVENT: &str = "bad_event";
 /// A join whose `position` cannot be read.
 pub(crate) const BAD_POSITION: &str = "bad_position";
 
+/// A join whose `presence` or `presence_key` cannot be read.
+pub(crate) const BAD_PRESENCE: &str = "bad_presence";
+
+/// A join whose configuration cannot be read.
+pub(crate) const BAD_CONFIG: &str = "bad_config";
+/// A join that wants changes of a database, of which the server has none.
+pub(crate) const NO_POSTGRES_CHANGES: &str = "postgres_changes are not served here";
+
 /// The `reason` of an error reply.
 pub(crate) fn reason(code: ErrorCode) -> &'static str {
     match code {

@@ -19,8 +19,36 @@ pub(crate) struct Joins {
 /// One joined topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Join {
+    /// The key of the channel, which is below 2^30, and the flags in the two bits above.
     channel: u32,
     join_ref: Packed,
+}
+
+/// What a join asks for beside publications. Clients without the additions of Supabase ask for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct JoinFlags {
+    /// Broadcasts of the client are answered.
+    pub(crate) ack: bool,
+    /// Broadcasts of the client come back to it.
+    pub(crate) echo: bool,
+}
+
+impl Join {
+    const ACK: u32 = 1 << 30;
+    const ECHO: u32 = 1 << 31;
+
+    fn new(channel: u32, JoinFlags { ack, echo }: JoinFlags, join_ref: Packed) -> Self {
+        let bits = (u32::from(ack) * Join::ACK) | (u32::from(echo) * Join::ECHO);
+        Join { channel: channel | bits, join_ref }
+    }
+
+    fn is_of(self, channel: u32) -> bool {
+        self.channel & !(Join::ACK | Join::ECHO) == channel
+    }
+
+    fn flags(self) -> JoinFlags {
+        JoinFlags { ack: self.channel & Join::ACK != 0, echo: self.channel & Join::ECHO != 0 }
+    }
 }
 
 /// The joins of a session.
@@ -29,7 +57,7 @@ struct Slot(Join);
 
 const _: () = assert!(size_of::<Slot>() == 8);
 
-/// In place of a channel. The router has fewer than 2^30 channels.
+/// In place of a channel. The router has fewer than 2^30 - 2 channels.
 const NONE: u32 = u32::MAX;
 /// In place of a channel: the join ref is the key of a list.
 const LIST: u32 = u32::MAX - 1;
@@ -47,8 +75,17 @@ impl Joins {
 
     /// The join ref of a topic, as JSON text; null if the session has not joined it.
     pub(crate) fn get(&self, slot: u32, channel: u32) -> Cow<'_, str> {
-        let join = self.of(slot).iter().find(|join| join.channel == channel);
+        let join = self.find(slot, channel);
         join.map_or("null".into(), |join| self.text(join.join_ref))
+    }
+
+    /// The flags of a topic's join.
+    pub(crate) fn flags(&self, slot: u32, channel: u32) -> JoinFlags {
+        self.find(slot, channel).map(|join| join.flags()).unwrap_or_default()
+    }
+
+    fn find(&self, slot: u32, channel: u32) -> Option<&Join> {
+        self.of(slot).iter().find(|join| join.is_of(channel))
     }
 
     fn text(&self, join_ref: Packed) -> Cow<'_, str> {
@@ -60,13 +97,13 @@ impl Joins {
 
     /// Records that a session has joined a topic. Replaces an earlier join ref of the topic, or of one
     /// whose subscription the server has ended, so that another topic has its key now.
-    pub(crate) fn insert(&mut self, slot: u32, channel: u32, join_ref: &Ref<'_>) {
+    pub(crate) fn insert(&mut self, slot: u32, channel: u32, join_ref: &Ref<'_>, flags: JoinFlags) {
         self.remove(slot, channel);
         let join_ref = Packed::small(join_ref).unwrap_or_else(|| {
             let key = self.texts.insert(join_ref.json().into());
             Packed::text(key).expect("fewer than 2^31 refs are kept")
         });
-        let join = Join { channel, join_ref };
+        let join = Join::new(channel, flags, join_ref);
         let index = slot as usize;
         if index >= self.slots.len() {
             let slots = index + 1;
@@ -91,7 +128,7 @@ impl Joins {
 
     /// Removes a topic of a session, and returns its join ref as JSON text.
     pub(crate) fn remove(&mut self, slot: u32, channel: u32) -> Option<String> {
-        let at = self.of(slot).iter().position(|join| join.channel == channel)?;
+        let at = self.of(slot).iter().position(|join| join.is_of(channel))?;
         let entry = &mut self.slots[slot as usize];
         let removed = match *entry {
             Slot(Join { channel: LIST, join_ref: list }) => {
@@ -168,7 +205,9 @@ mod tests {
                     }
                     _ => {
                         let json = refs[random.usize(..refs.len())];
-                        joins.insert(slot, channel, &Ref::new(json).expect("a ref"));
+                        let flags = JoinFlags { ack: random.bool(), echo: random.bool() };
+                        joins.insert(slot, channel, &Ref::new(json).expect("a ref"), flags);
+                        assert_eq!(joins.flags(slot, channel), flags);
                         map.insert((slot, channel), json);
                     }
                 }

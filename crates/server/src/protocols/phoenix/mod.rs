@@ -13,11 +13,17 @@ pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod errors;
 pub(crate) mod joins;
+#[cfg(test)]
+pub(crate) mod known_clients;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod oracle;
+pub(crate) mod presence;
 pub(crate) mod refs;
+pub(crate) mod supabase;
 #[cfg(test)]
 mod tests;
+
+use std::borrow::Cow;
 
 /// The subprotocol of its WebSockets (RFC 6455 section 1.9).
 pub(crate) const SUBPROTOCOL: &str = "phoenix";
@@ -33,9 +39,50 @@ pub(crate) enum Dialect {
     V2,
     /// Version 2 for a transport of text: a long poll.
     V2Text,
+    /// Version 1 with the additions of Supabase.
+    SupabaseV1,
+    /// Version 2 with the additions of Supabase.
+    SupabaseV2,
 }
 
 impl Dialect {
+    /// Whether messages are objects: version 1.
+    pub(crate) fn is_v1(self) -> bool {
+        matches!(self, Dialect::V1 | Dialect::SupabaseV1)
+    }
+
+    /// Whether a message may be binary.
+    pub(crate) fn has_binary(self) -> bool {
+        matches!(self, Dialect::V2 | Dialect::SupabaseV2)
+    }
+
+    /// Whether the client is one of Supabase.
+    pub(crate) fn is_supabase(self) -> bool {
+        matches!(self, Dialect::SupabaseV1 | Dialect::SupabaseV2)
+    }
+
+    /// The same version with the additions of Supabase.
+    pub(crate) fn with_supabase(self) -> Self {
+        if self.is_v1() { Dialect::SupabaseV1 } else { Dialect::SupabaseV2 }
+    }
+
+    /// The channel of a topic; `None` for a topic that no channel can have.
+    pub(crate) fn channel(self, topic: &str) -> Option<&str> {
+        match self.is_supabase() {
+            // A topic fits the length of a binary message.
+            true => topic.strip_prefix(supabase::TOPIC_PREFIX).filter(|_| topic.len() <= 255),
+            false => Some(topic),
+        }
+    }
+
+    /// The topic of a channel.
+    pub(crate) fn topic(self, channel: &str) -> Cow<'_, str> {
+        match self.is_supabase() {
+            true => format!("{}{channel}", supabase::TOPIC_PREFIX).into(),
+            false => channel.into(),
+        }
+    }
+
     /// The dialect of a `vsn` parameter over WebSocket: `1.0.x` or `2.0.x`, and version 1 without the
     /// parameter.
     pub(crate) fn of_version(vsn: Option<&str>) -> Option<Self> {

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::decode::{self, BadMessage, Body, JoinParams, Message};
 use super::refs::{Asked, Request};
-use super::{Dialect, binary};
+use super::supabase::{Broadcast, JoinConfig, PresenceEvent};
+use super::{Dialect, binary, supabase};
 use crate::protocols::json::{JsonError, Validator};
 
 /// Any bytes: the first chooses how the rest is read.
@@ -16,6 +17,7 @@ pub(crate) fn check(bytes: &[u8]) {
     let read = match how {
         b'1' => text(message, Dialect::V1, &mut validator),
         b'2' => text(message, Dialect::V2, &mut validator),
+        b'3' => supabase::read(message, &mut validator),
         _ => binary::read(message),
     };
     let Ok(Message { join_ref, reference, topic, event, body }) = read else { return };
@@ -32,6 +34,8 @@ pub(crate) fn check(bytes: &[u8]) {
     }
     assert!(topic.len() <= message.len() && event.len() <= message.len());
     let params = JoinParams::read(body);
+    _ = (params.as_ref().map(JoinParams::presence), JoinConfig::read(body));
+    _ = (PresenceEvent::read(body), Broadcast::read(body), supabase::token(body));
     if let Body::Json(json) = body {
         let payload: Value = serde_json::from_slice(json).expect("a payload is JSON");
         if let Ok(JoinParams { token: Some(token), .. }) = params {

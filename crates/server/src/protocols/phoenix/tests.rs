@@ -1,17 +1,20 @@
-//! Messages byte by byte, and the parsers of known clients as a checker of every message.
+//! Messages byte by byte, and every message beside the parsers of known clients.
 
 use std::sync::Arc;
 
 use murre_codec::Kind;
-use murre_router::channels::{Form, Payload, Position, Publication, Recovery};
+use murre_router::channels::{Form, Origin, Payload, Position, Publication, Recovery};
+use murre_router::presence::{Changes, Count, Meta, PresentMember};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::decode::{self, BadMessage, Body, JoinParams, Message};
+use super::decode::{self, BadMessage, Body, JoinParams, JoinPresence, Message};
 use super::encode::{self, Status};
+use super::known_clients::{self, java_reads, swift_reads};
 use super::refs::{Asked, Request};
-use super::{Dialect, binary};
+use super::{Dialect, binary, presence};
 use crate::hub::event::Event;
+use crate::hub::member_names::MemberName;
 use crate::hub::{Error, ErrorCode, Reply, RequestId};
 use crate::protocols::json::Validator;
 
@@ -147,29 +150,6 @@ fn version_1() {
     assert_eq!(replied(Dialect::V1, &leave, UNSUBSCRIBED), [&*ok("2"), close]);
 }
 
-/// Pushes of presence (px_pubsub's and the client's `presence.js`), byte by byte: the place where they
-/// will be sent is not there yet.
-#[test]
-fn presence() {
-    let state = br#"{"u1":{"metas":[{"phx_ref":"AAAA","online_at":1}]}}"#;
-    let diff = br#"{"joins":{"u2":{"metas":[{"phx_ref":"BBBB"}]}},"leaves":{}}"#;
-    let pushed = |join_ref, event, payload: &'static [u8]| {
-        written(|out| {
-            encode::push(out, Dialect::V2, join_ref, "room:lobby", event, |out| {
-                out.extend_from_slice(payload);
-            });
-        })
-    };
-    assert_eq!(
-        pushed("\"1\"", "presence_state", state),
-        r#"["1",null,"room:lobby","presence_state",{"u1":{"metas":[{"phx_ref":"AAAA","online_at":1}]}}]"#
-    );
-    assert_eq!(
-        pushed("null", "presence_diff", diff),
-        r#"[null,null,"room:lobby","presence_diff",{"joins":{"u2":{"metas":[{"phx_ref":"BBBB"}]}},"leaves":{}}]"#
-    );
-}
-
 /// Publications of other protocols: data that has the form of an event is one, and all else is the
 /// event `publication`.
 #[test]
@@ -271,11 +251,96 @@ fn messages_that_cannot_be_read() {
     assert!(read(right, Dialect::V2).is_ok());
 }
 
+fn member(number: u32, name: &str, meta: Option<&Value>, replaces: u32) -> PresentMember {
+    PresentMember {
+        node: 0,
+        origin: Origin(number.into()),
+        stamp: 7 + number,
+        replaces,
+        user: name.into(),
+        meta: meta.map(|meta| Meta::new(meta.to_string().as_bytes())),
+    }
+}
+
+/// Members byte by byte: grouped by key, each with a reference, whatever its metadata and its key are.
+#[test]
+fn members_of_a_topic() {
+    let meta = json!({"online_at": 1, "phx_ref": "forged", "phx_ref_prev": "forged"});
+    let escaped = Meta::new(br#"{"phx\u005fref":1,"a":[1.50]}"#);
+    let key = MemberName::Key("a,b").text();
+    let members = [
+        member(0, "u1", Some(&meta), 0),
+        member(1, &key, Some(&json!("away")), 6),
+        PresentMember { meta: Some(escaped), ..member(0x0102, "u1", None, 0) },
+        member(3, "__proto__", None, 0),
+    ];
+    let state = concat!(
+        r#"{"\u0000__proto__":{"metas":[{"phx_ref":"AAAAAAAAAAMAAAAK"}]},"#,
+        r#""a,b":{"metas":[{"phx_ref":"AAAAAAAAAAEAAAAI","phx_ref_prev":"AAAAAAAAAAEAAAAG","data":"away"}]},"#,
+        r#""u1":{"metas":[{"phx_ref":"AAAAAAAAAAAAAAAH","online_at":1},{"phx_ref":"AAAAAAAAAQIAAAEJ","a":[1.50]}]}}"#,
+    );
+    assert_eq!(written(|out| presence::state(out, &members)), state);
+    let changes = Changes { joins: Vec::new(), leaves: members[3..].to_vec() };
+    assert_eq!(
+        written(|out| presence::diff(out, &changes)),
+        r#"{"joins":{},"leaves":{"\u0000__proto__":{"metas":[{"phx_ref":"AAAAAAAAAAMAAAAK"}]}}}"#
+    );
+    let count = Count { clients: u64::MAX, users: 0 };
+    assert_eq!(
+        written(|out| presence::count(out, count)),
+        r#"{"clients":18446744073709551615,"users":0}"#
+    );
+    let pushed = |join_ref, event, payload: &str| {
+        written(|out| {
+            encode::push(out, Dialect::V2, join_ref, "room:lobby", event, |out| {
+                out.extend_from_slice(payload.as_bytes());
+            });
+        })
+    };
+    assert_eq!(
+        pushed("\"1\"", "presence_state", "{}"),
+        r#"["1",null,"room:lobby","presence_state",{}]"#
+    );
+}
+
+/// What a join asks of presence: metadata, or no membership, and a key. What cannot be read is not
+/// taken for nothing.
+#[test]
+fn presence_of_joins() {
+    let read = |json: &'static str| {
+        JoinParams::read(Body::Json(json.as_bytes()))
+            .expect("its members are read later")
+            .presence()
+    };
+    for (json, meta, is_hidden, key) in [
+        ("{}", None, false, None),
+        (r#"{"presence":null,"presence_key":null}"#, None, false, None),
+        (r#"{"presence":true}"#, None, false, None),
+        (r#"{"presence":false}"#, None, true, None),
+        (r#"{"presence":{"a": 1}}"#, Some(&br#"{"a": 1}"#[..]), false, None),
+        (r#"{"presence_key":""}"#, None, false, Some("")),
+        (r#"{"presence_key":"a,\u0062"}"#, None, false, Some("a,b")),
+    ] {
+        let key = key.map(Into::into);
+        assert_eq!(read(json), Ok(JoinPresence { meta, is_hidden, key }), "{json}");
+    }
+    for (json, wrong) in [
+        (r#"{"presence":"x"}"#, "presence"),
+        (r#"{"presence":[]}"#, "presence"),
+        (r#"{"presence":0}"#, "presence"),
+        (r#"{"presence_key":7}"#, "presence_key"),
+        (r#"{"presence_key":"\n"}"#, "presence_key"),
+    ] {
+        assert_eq!(read(json), Err(wrong), "{json}");
+    }
+}
+
 /// The payload of a join may have a token under two names, and a position.
 #[test]
 fn params_of_joins() {
     let read = |json: &'static str| JoinParams::read(Body::Json(json.as_bytes()));
-    let token = |text: &'static str| JoinParams { token: Some(text.into()), position: None };
+    let token =
+        |text: &'static str| JoinParams { token: Some(text.into()), ..JoinParams::default() };
     assert_eq!(read("{}"), Ok(JoinParams::default()));
     assert_eq!(read("null"), Ok(JoinParams::default()));
     assert_eq!(read(r#"{"token":"t","user":7}"#), Ok(token("t")));
@@ -303,37 +368,6 @@ fn versions() {
     ] {
         assert_eq!(Dialect::of_version(vsn), expected);
     }
-}
-
-/// Whether the client in Java reads a message of version 2 as it was meant
-/// (`Defaults.kt` of JavaPhoenixClient): the fields lie between the first four commas, null is `null`,
-/// and the payload is the rest without its last character.
-fn java_reads(text: &str) -> Option<[Value; 5]> {
-    let mut rest = text.strip_prefix('[')?;
-    let mut field = || {
-        let (field, after) = rest.split_once(',')?;
-        rest = after;
-        match field {
-            "null" => Some(Value::Null),
-            // All quotes are removed, so a text with an escape would be another.
-            quoted => {
-                let text = quoted.strip_prefix('"')?.strip_suffix('"')?;
-                (!text.contains(['"', '\\'])).then(|| Value::from(text))
-            }
-        }
-    };
-    let [join_ref, reference, topic, event] = [field()?, field()?, field()?, field()?];
-    let payload: Value = serde_json::from_str(rest.strip_suffix(']')?).ok()?;
-    payload.is_object().then_some([join_ref, reference, topic, event, payload])
-}
-
-/// Whether the client in Swift reads a message of version 2 (`Message.swift` of SwiftPhoenixClient).
-fn swift_reads(text: &str) -> Option<[Value; 5]> {
-    let message: [Value; 5] = serde_json::from_str(text).ok()?;
-    let [join_ref, reference, topic, event, payload] = &message;
-    let is_ref = |value: &Value| value.is_null() || value.is_string();
-    let right = is_ref(join_ref) && is_ref(reference) && topic.is_string() && event.is_string();
-    (right && payload.is_object()).then_some(message)
 }
 
 /// Texts that those clients send as refs, topics and events: anything but commas, quotes and escapes.
@@ -381,6 +415,7 @@ proptest! {
         (join_ref, reference, topic) in (prop::option::of(plain()), plain(), plain()),
         (payload, detail) in (any_payload(), ".{0,20}"),
         (case, replaced) in (0..8_usize, prop::option::of(plain())),
+        members in prop::collection::vec((".{0,9}", prop::option::of(any_json()), 0..3_u32), 0..5),
     ) {
         let quoted = |text: String| Value::from(text).to_string();
         let (join_ref, reference) = (join_ref.map_or("null".into(), quoted), quoted(reference));
@@ -407,11 +442,30 @@ proptest! {
         let publication = Publication { channel: topic.as_str().into(), position: None, payload, except: None };
         messages.push(written(|out| _ = encode::publication(out, Dialect::V2Text, &publication)));
         messages.push(written(|out| encode::dropped(out, Dialect::V2Text, &topic, 7)));
+        let members: Vec<PresentMember> = members
+            .into_iter()
+            .enumerate()
+            .map(|(at, (name, meta, replaces))| member(at as u32, &name, meta.as_ref(), replaces))
+            .collect();
+        let joins = members.clone();
+        let changes = Changes { joins, leaves: members };
+        for (event, payload) in [
+            ("presence_state", written(|out| presence::state(out, &changes.joins))),
+            ("presence_diff", written(|out| presence::diff(out, &changes))),
+            ("presence_count", written(|out| presence::count(out, Count { clients: 1, users: 0 }))),
+        ] {
+            messages.push(written(|out| {
+                encode::push(out, Dialect::V2Text, join_ref, &topic, event, |out| {
+                    out.extend_from_slice(payload.as_bytes());
+                });
+            }));
+        }
         for text in messages {
             let read: [Value; 5] = serde_json::from_str(&text).expect("an array of five");
             let in_swift = swift_reads(&text);
             prop_assert_eq!(in_swift.as_ref(), Some(&read), "Swift: {}", text);
             prop_assert_eq!(java_reads(&text), Some(read), "Java: {}", text);
+            known_clients::check(&text);
         }
     }
 

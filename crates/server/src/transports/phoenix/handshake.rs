@@ -10,6 +10,7 @@ use murre_codec::http::Request;
 use percent_encoding::percent_decode_str;
 
 use super::super::token;
+use crate::protocols::phoenix::supabase::names_user;
 use crate::protocols::phoenix::{Dialect, TOKEN_SUBPROTOCOL};
 
 /// The dialect of a request by its parameter `vsn`; `None` for versions that are not served, and for
@@ -44,6 +45,18 @@ pub(crate) fn token_of<'b>(request: &Request<'b, '_>) -> Option<Cow<'b, str>> {
         Some(encoded) => Some(decoded(encoded).map_or(encoded.into(), Cow::Owned)),
         None => token(request),
     }
+}
+
+/// The token of a request of a Supabase client: its key, in the query or in a field, if that names a
+/// user.
+pub(crate) fn supabase_token<'b>(request: &Request<'b, '_>) -> Option<Cow<'b, str>> {
+    let field = request.headers_named("x-api-key").next();
+    let field = field.and_then(|field| str::from_utf8(field).ok());
+    let (_, query) = request.target.split_once('?').unwrap_or_default();
+    let parameter = query.split('&').find_map(|item| item.strip_prefix("apikey="));
+    let parameter = parameter.and_then(|value| percent_decode_str(value).decode_utf8().ok());
+    let key = field.map(Cow::Borrowed).or(parameter)?;
+    names_user(&key).then_some(key)
 }
 
 /// Decodes base64 of either alphabet: the prefix names one, and clients use the other.
@@ -92,6 +105,31 @@ mod tests {
         ] {
             let found = with_request(&format!("/socket/websocket{query}"), "", dialect);
             assert_eq!(found, expected, "{query}");
+        }
+    }
+
+    /// A key that names a user is a token. Others are no credentials.
+    #[test]
+    fn supabase_keys() {
+        let jwt = |claims: &str| {
+            let part = |json: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json);
+            format!("{}.{}.sig", part(r#"{"alg":"HS256"}"#), part(claims))
+        };
+        let (user, role) =
+            (jwt(r#"{"role":"authenticated","sub":"ann"}"#), jwt(r#"{"role":"anon"}"#));
+        for (key, found) in [
+            (&*user, true),
+            (&role, false),
+            ("sb_publishable_x", false),
+            ("a.b.c", false),
+            ("", false),
+        ] {
+            let expected = found.then(|| key.to_owned());
+            let field = format!("X-Api-Key: {key}\r\n");
+            let of = |request: &Request<'_, '_>| supabase_token(request).map(Cow::into_owned);
+            assert_eq!(with_request("/websocket?vsn=2.0.0", &field, of), expected, "{key}");
+            let target = format!("/websocket?apikey={key}&vsn=2.0.0");
+            assert_eq!(with_request(&target, "", of), expected, "{key}");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::hub::{Hub, Outlet, Session};
 use crate::protocols::json::Validator;
 use crate::protocols::phoenix::decode::{self, BadMessage, Message};
 use crate::protocols::phoenix::refs::{Asked, Request};
-use crate::protocols::phoenix::{Dialect, binary};
+use crate::protocols::phoenix::{binary, supabase};
 
 /// The input of a shard's Phoenix sessions.
 #[derive(Default)]
@@ -80,10 +80,14 @@ impl Incoming {
         kind: Kind,
         bytes: &'b [u8],
     ) -> Result<Message<'b>, BadMessage> {
-        match (kind, dialect(session)) {
-            (Kind::Text, dialect) => decode::text(bytes, dialect, &mut self.validator),
-            (Kind::Binary, Dialect::V2 | Dialect::V2Text) => binary::read(bytes),
-            (Kind::Binary, Dialect::V1) => Err(BadMessage::Form),
+        let dialect = dialect(session);
+        match kind {
+            Kind::Text => decode::text(bytes, dialect, &mut self.validator),
+            Kind::Binary if dialect.is_v1() => Err(BadMessage::Form),
+            Kind::Binary if dialect.is_supabase() && supabase::is_broadcast(bytes) => {
+                supabase::read(bytes, &mut self.validator)
+            }
+            Kind::Binary => binary::read(bytes),
         }
     }
 

@@ -19,7 +19,6 @@ use super::long_poll_token::PollToken;
 use crate::hub::Hub;
 use crate::hub::auth::User;
 use crate::log::connections as log;
-use crate::protocols::phoenix::Dialect;
 
 /// The field that names a session, since Phoenix 1.9; before it is in the query.
 const SESSION_FIELD: &str = "x-phoenix-longpoll-token";
@@ -98,10 +97,7 @@ fn begin(
     let (Ok(user), Some(dialect)) = (user, dialect(request)) else {
         return refused(FORBIDDEN, wires.out);
     };
-    let wire = match dialect {
-        Dialect::V1 => PHOENIX_V1_POLL,
-        Dialect::V2 | Dialect::V2Text => PHOENIX_V2_POLL,
-    };
+    let wire = if dialect.is_v1() { PHOENIX_V1_POLL } else { PHOENIX_V2_POLL };
     let Wires { out, transports } = wires;
     let opened = match out.is_draining() {
         true => None,

@@ -13,6 +13,8 @@ pub(crate) mod long_poll;
 pub(crate) mod long_poll_requests;
 pub(crate) mod long_poll_sessions;
 mod long_poll_token;
+mod presence;
+mod supabase;
 
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ use murre_router::channels::Publication;
 
 use self::long_poll_requests::PollRequests;
 use self::long_poll_sessions::{PollLimits, PollSessions};
+use self::presence::Told;
 use super::{Transport, Wires, written};
 use crate::hub::encodings::Encoding;
 use crate::hub::output::DisconnectReason;
@@ -34,18 +37,22 @@ use crate::protocols::phoenix::joins::Joins;
 use crate::protocols::phoenix::refs::{Asked, Request};
 use crate::protocols::phoenix::{Dialect, decode::BadMessage, errors};
 
-/// A publication as a frame of version 1.
+/// A message for all subscribers, as a frame of version 1.
 const V1_FRAME: Encoding = Encoding(4);
-/// A publication as a frame of version 2.
+/// A message for all subscribers, as a frame of version 2.
 const V2_FRAME: Encoding = Encoding(5);
 /// A publication as a text of version 1, for long polls.
 const V1_TEXT: Encoding = Encoding(6);
 /// A publication as a text of version 2, for long polls.
 const V2_TEXT: Encoding = Encoding(7);
+/// The same for clients of Supabase, version 1.
+const SUPABASE_V1_FRAME: Encoding = Encoding(11);
+/// The same for clients of Supabase, version 2.
+const SUPABASE_V2_FRAME: Encoding = Encoding(12);
 
 /// The state of the Phoenix sessions of a shard.
 pub(crate) struct Phoenix {
-    joins: Joins,
+    pub(super) joins: Joins,
     pub(crate) polls: PollSessions,
     pub(crate) requests: PollRequests,
 }
@@ -108,6 +115,8 @@ impl Carrier<'_> {
     /// The encoding of publications.
     fn encoding(&self, dialect: Dialect) -> Encoding {
         match (self, dialect) {
+            (_, Dialect::SupabaseV1) => SUPABASE_V1_FRAME,
+            (_, Dialect::SupabaseV2) => SUPABASE_V2_FRAME,
             (Carrier::WebSocket(_), Dialect::V1) => V1_FRAME,
             (Carrier::WebSocket(_), Dialect::V2 | Dialect::V2Text) => V2_FRAME,
             (Carrier::Poll(_), Dialect::V1) => V1_TEXT,
@@ -164,6 +173,7 @@ pub(super) fn push(
     conn: ConnId,
     dialect: Dialect,
     push: Push<'_>,
+    joins: &Joins,
     scratch: &mut Vec<u8>,
     carrier: &mut Carrier<'_>,
 ) {
@@ -179,11 +189,17 @@ pub(super) fn push(
             carrier.answer(conn, Kind::Text, message);
         }
         Push::Unsubscribed { channel, why } => {
+            if dialect.is_supabase() {
+                let why = why.detail.unwrap_or(reason(why.code));
+                supabase::tell_error(conn, dialect, channel, why, scratch, carrier);
+            }
             let message = written(scratch, |bytes| encode::ended(bytes, dialect, channel, why));
             carrier.message(conn, message);
         }
-        // The subscriptions of Phoenix sessions watch nobody yet.
-        Push::Presence { .. } => {}
+        Push::Presence { channel, subscription, news, encodings } => {
+            let told = Told { channel, subscription, news, encodings };
+            presence::tell(conn, dialect, told, joins, scratch, carrier);
+        }
         Push::Request { .. } => unreachable!("a Phoenix session serves nothing"),
     }
 }

@@ -70,22 +70,23 @@ fn every_command() {
     for (message, expected) in [
         (
             r#"{"action":"subscribe","identifier":"AAPL"}"#,
-            r#"Subscribe { channel: "AAPL", start: Head, token: None, presence: PresenceOptions { watch: None, meta: None } }"#,
+            r#"Subscribe { channel: "AAPL", start: Head, token: None, presence: PresenceOptions { watch: None, meta: None, is_hidden: false, key: None } }"#,
         ),
         (
             r#"{"action":"subscribe","identifier":"a","token":"x.y.z"}"#,
-            r#"Subscribe { channel: "a", start: Head, token: Some("x.y.z"), presence: PresenceOptions { watch: None, meta: None } }"#,
+            r#"Subscribe { channel: "a", start: Head, token: Some("x.y.z"), presence: PresenceOptions { watch: None, meta: None, is_hidden: false, key: None } }"#,
         ),
         (
             r#"{"action":"subscribe","identifier":"a",
                 "position":{"epoch":4294967295,"offset":18446744073709551615}}"#,
             "Subscribe { channel: \"a\", start: \
-             After(Position { epoch: 4294967295, offset: 18446744073709551615 }), token: None, presence: PresenceOptions { watch: None, meta: None } }",
+             After(Position { epoch: 4294967295, offset: 18446744073709551615 }), token: None, presence: PresenceOptions { watch: None, meta: None, is_hidden: false, key: None } }",
         ),
         (
             r#"{"action":"subscribe","identifier":"a","presence":"counts","meta":{"n" : 1}}"#,
             "Subscribe { channel: \"a\", start: Head, token: None, presence: PresenceOptions { \
-             watch: Some(Counts), meta: Some(Meta([123, 34, 110, 34, 58, 49, 125])) } }",
+             watch: Some(Counts), meta: Some(Meta([123, 34, 110, 34, 58, 49, 125])), \
+             is_hidden: false, key: None } }",
         ),
         (r#"{"action":"unsubscribe","identifier":"a"}"#, r#"Unsubscribe { channel: "a" }"#),
         (r#"{"action":"publish","identifier":"a","data":null}"#, "publish a"),
@@ -290,7 +291,7 @@ fn the_last_member_counts() {
     let start = "After(Position { epoch: 2, offset: 3 })";
     let expected = format!(
         "Subscribe {{ channel: \"a\", start: {start}, token: None, \
-         presence: PresenceOptions {{ watch: None, meta: None }} }}"
+         presence: PresenceOptions {{ watch: None, meta: None, is_hidden: false, key: None }} }}"
     );
     assert_eq!(outcome(message), Ok(expected));
 }

@@ -1,0 +1,216 @@
+//! Tests of the additions of Supabase's realtime-js to Phoenix Channels, message by message.
+
+use serde_json::{Value, json};
+use tungstenite::Message;
+
+use crate::client::Client;
+use crate::guarded::{Guarded, expiring, signed, token};
+use crate::phoenix_client::Phoenix;
+
+const FLAGS: [&str; 3] = [
+    "--supabase-path=/realtime/v1",
+    "--shards=2",
+    "--namespace=default,publish=anyone;here,publish=anyone,presence=members,presence-grace=0,presence-key=client;\
+     users,presence=members,presence-grace=0;own,subscribe=authenticated",
+];
+
+const PATH: &str = "/realtime/v1/websocket?apikey=sb_publishable_key&vsn=2.0.0";
+
+/// Joins with this configuration. Returns the reply.
+fn join(client: &mut Phoenix, topic: &str, join_ref: &str, config: &Value) -> Value {
+    let payload = json!({"config": config});
+    client.send(&json!([join_ref, join_ref, topic, "phx_join", payload]).to_string());
+    let mut reply = client.json();
+    assert_eq!(reply[3], "phx_reply", "{reply}");
+    reply[4].take()
+}
+
+fn joined(client: &mut Phoenix, topic: &str, join_ref: &str, config: &Value) {
+    let ok = json!({"status": "ok", "response": {"postgres_changes": []}});
+    assert_eq!(join(client, topic, join_ref, config), ok);
+}
+
+/// Broadcasts reach all others, and their sender if it has asked for that; they are answered if it has
+/// asked for that. Clients of `murre.v1` take part.
+#[test]
+fn broadcasts() {
+    let guarded = Guarded::start(&FLAGS);
+    let mut ann = Phoenix::at(&guarded.server, PATH);
+    let mut bob = Phoenix::at(&guarded.server, PATH);
+    let mut old = Phoenix::at(&guarded.server, "/realtime/v1/websocket?apikey=k&vsn=1.0.0");
+    let mut murre = Client::of(&guarded.server);
+    joined(&mut ann, "realtime:r", "1", &json!({}));
+    joined(&mut bob, "realtime:r", "1", &json!({"broadcast": {"ack": true, "self": "true"}}));
+    old.send(r#"{"topic":"realtime:r","event":"phx_join","payload":{},"ref":"1"}"#);
+    assert_eq!(old.json()["payload"]["status"], "ok");
+    murre.subscribe("r");
+    let envelope = r#"{"type":"broadcast","event":"cursor","payload":{"x":1.50}}"#;
+    let heard = format!(r#"[null,null,"realtime:r","broadcast",{envelope}]"#);
+    let heard_of_old =
+        format!(r#"{{"topic":"realtime:r","event":"broadcast","payload":{envelope},"ref":null}}"#);
+    ann.send(&format!(r#"["1","2","realtime:r","broadcast",{envelope}]"#));
+    bob.hears(&[&heard]);
+    old.hears(&[&heard_of_old]);
+    let data = json!({"event": "cursor", "payload": {"x": 1.5}});
+    assert_eq!(murre.receive()["data"], data);
+    ann.silent();
+    bob.say_binary(b"\x03\x01\x01\x0a\x06\0\x0114realtime:rcursor{\"x\": 1.50}");
+    bob.hears(&[r#"["1","4","realtime:r","phx_reply",{"status":"ok","response":{}}]"#, &heard]);
+    ann.hears(&[&heard]);
+    old.hears(&[&heard_of_old]);
+    assert_eq!(murre.receive()["data"], data);
+    // Bytes, which version 1 gets in base64.
+    ann.say_binary(b"\x03\x01\x01\x0a\x01\x02\x0014realtime:re{}\xff");
+    assert_eq!(bob.message(), Message::binary(b"\x04\x0a\x01\0\0realtime:re\xff".to_vec()));
+    let payload = json!({"type": "broadcast", "event": "e", "payload": {"binary": "/w=="}});
+    assert_eq!(old.json()["payload"], payload);
+    ann.silent();
+    let bytes = murre.0.read().expect("a message");
+    assert_eq!(bytes, Message::binary(b"\x01\x01r\0\0\0\0\0\0\0\0\xff".to_vec()));
+    murre.publish("r", json!([7]));
+    ann.hears(&[
+        r#"[null,null,"realtime:r","broadcast",{"type":"broadcast","event":"publication","payload":{"data":[7]}}]"#,
+    ]);
+}
+
+/// A stale join ref is ignored, and one that is missing means the current join.
+#[test]
+fn join_refs() {
+    let guarded = Guarded::start(&FLAGS);
+    let mut ann = Phoenix::at(&guarded.server, PATH);
+    let config = json!({"broadcast": {"ack": true}});
+    joined(&mut ann, "realtime:r", "1", &config);
+    joined(&mut ann, "realtime:r", "5", &config);
+    ann.hears(&[r#"["1","1","realtime:r","phx_close",{}]"#]);
+    let payload = r#"{"type":"broadcast","event":"e","payload":{}}"#;
+    for event in ["broadcast", "presence", "access_token", "phx_leave"] {
+        ann.send(&format!(r#"["1","6","realtime:r","{event}",{payload}]"#));
+    }
+    ann.say_binary(b"\x03\x01\x01\x0a\x01\0\x0116realtime:re{}");
+    ann.silent();
+    ann.send(&format!(r#"[null,"7","realtime:r","broadcast",{payload}]"#));
+    ann.hears(&[r#"["5","7","realtime:r","phx_reply",{"status":"ok","response":{}}]"#]);
+    ann.say_binary(b"\x03\0\x01\x0a\x01\0\x018realtime:re{}");
+    ann.hears(&[r#"["5","8","realtime:r","phx_reply",{"status":"ok","response":{}}]"#]);
+    ann.send(r#"[null,"9","realtime:r","phx_leave",{}]"#);
+    ann.hears(&[
+        r#"["5","9","realtime:r","phx_reply",{"status":"ok","response":{}}]"#,
+        r#"["5","5","realtime:r","phx_close",{}]"#,
+    ]);
+}
+
+/// A client is a member from `track` to `untrack`, under the key that it has chosen, and is told of the
+/// others if it has asked for that.
+#[test]
+fn presence() {
+    let guarded = Guarded::start(&FLAGS);
+    let mut ann = Phoenix::at(&guarded.server, PATH);
+    let mut bob = Phoenix::at(&guarded.server, PATH);
+    joined(&mut ann, "realtime:here:a", "1", &json!({"presence": {"enabled": true, "key": "ann"}}));
+    ann.hears(&[r#"["1",null,"realtime:here:a","presence_state",{}]"#]);
+    joined(&mut bob, "realtime:here:a", "1", &json!({"presence": {"key": "bob"}}));
+    let track = |n: u32| {
+        let payload = json!({"type": "presence", "event": "track", "payload": {"n": n}});
+        json!(["1", "t", "realtime:here:a", "presence", payload]).to_string()
+    };
+    let ok = r#"["1","t","realtime:here:a","phx_reply",{"status":"ok","response":{}}]"#;
+    bob.send(&track(1));
+    bob.hears(&[ok]);
+    let diff = ann.json();
+    assert_eq!((&diff[2], &diff[3]), (&json!("realtime:here:a"), &json!("presence_diff")));
+    let meta = &diff[4]["joins"]["bob"]["metas"][0];
+    assert_eq!((&meta["n"], &diff[4]["leaves"]), (&json!(1), &json!({})));
+    bob.send(&track(2));
+    bob.hears(&[ok]);
+    let update = ann.json();
+    let joined_again = &update[4]["joins"]["bob"]["metas"][0];
+    assert_eq!((&joined_again["phx_ref_prev"], &joined_again["n"]), (&meta["phx_ref"], &json!(2)));
+    bob.send(r#"["1","t","realtime:here:a","presence",{"type":"presence","event":"untrack"}]"#);
+    bob.hears(&[ok]);
+    let leave = ann.json();
+    assert_eq!(leave[4]["leaves"]["bob"]["metas"][0]["phx_ref"], joined_again["phx_ref"]);
+    bob.silent();
+    bob.send(r#"["1","t","realtime:here:a","presence",{"type":"presence","event":"x"}]"#);
+    assert_eq!(bob.json()[4]["response"]["reason"], "bad_payload");
+    // Where members are users, whoever has none cannot be one.
+    joined(&mut bob, "realtime:users:a", "2", &json!({"presence": {"key": "ann"}}));
+    bob.send(r#"["2","t","realtime:users:a","presence",{"event":"track","payload":{}}]"#);
+    assert_eq!(bob.json()[4]["response"]["reason"], "not_allowed");
+}
+
+/// Joins that are refused, and events that are.
+#[test]
+fn refusals() {
+    let guarded = Guarded::start(&FLAGS);
+    let mut client = Phoenix::at(&guarded.server, PATH);
+    let long = format!("realtime:{}", "x".repeat(250));
+    for (topic, config, reason) in [
+        ("realtime:", json!({}), "unmatched topic"),
+        ("room:a", json!({}), "unmatched topic"),
+        (&long, json!({}), "unmatched topic"),
+        (
+            "realtime:r",
+            json!({"postgres_changes": [{"event": "*"}]}),
+            "postgres_changes are not served here",
+        ),
+        ("realtime:r", json!({"broadcast": {"ack": 1}}), "bad_config"),
+        ("realtime:r", json!({"private": true}), "not_allowed"),
+        ("realtime:own:a", json!({}), "not_allowed"),
+    ] {
+        let reply = join(&mut client, topic, "1", &config);
+        assert_eq!(reply, json!({"status": "error", "response": {"reason": reason}}), "{topic}");
+    }
+    joined(&mut client, "realtime:r", "1", &json!({}));
+    for (event, payload, reason) in [
+        ("broadcast", json!({"payload": {}}), "bad_payload"),
+        ("broadcast", json!({"event": "phx_close"}), "bad_event"),
+        ("presence", json!({"event": "track"}), "no_presence"),
+        ("postgres_changes", json!({}), "bad_event"),
+    ] {
+        client.send(&json!(["1", "2", "realtime:r", event, payload]).to_string());
+        assert_eq!(client.json()[4]["response"]["reason"], reason, "{event}");
+    }
+    client.silent();
+    client.say_binary(b"\x03\x01\x01\x0a\x01\0\x0116realtime:re{");
+    assert_eq!(client.closed(), 1007);
+}
+
+/// A key or a token that names a user is checked, wherever it comes; others are no credentials. A token
+/// that has become bad ends the topic.
+#[test]
+fn tokens() {
+    let guarded = Guarded::start(&FLAGS);
+    let (good, late) = (expiring(60), expiring(-60));
+    let forged = signed(&json!({"sub": "ann"}), "another secret of more than thirty-two bytes");
+    let anonymous = token(&json!({"role": "anon"}));
+    let at = |key: &str| format!("/realtime/v1/websocket?apikey={key}&vsn=2.0.0");
+    let mut ann = Phoenix::at(&guarded.server, &at(&good));
+    joined(&mut ann, "realtime:own:a", "1", &json!({"private": true}));
+    assert_eq!(guarded.server.upgrade(&at(&forged)).1.status, 403);
+    let mut client = Phoenix::at(&guarded.server, &at(&anonymous));
+    assert_eq!(join(&mut client, "realtime:own:a", "1", &json!({}))["status"], "error");
+    for (token, status) in
+        [(&forged, "error"), (&late, "error"), (&anonymous, "error"), (&good, "ok")]
+    {
+        let payload = json!({"config": {}, "access_token": token});
+        client.send(&json!(["2", "2", "realtime:own:a", "phx_join", payload]).to_string());
+        assert_eq!(client.json()[4]["status"], status);
+    }
+    let renew = |client: &mut Phoenix, token: Value| {
+        let payload = json!({"access_token": token});
+        client.send(&json!(["2", "3", "realtime:own:a", "access_token", payload]).to_string());
+    };
+    for token in
+        [json!(null), json!(anonymous), json!("sb_secret"), json!(good), json!(expiring(90))]
+    {
+        renew(&mut client, token);
+    }
+    client.silent();
+    renew(&mut client, json!(late));
+    client.hears(&[
+        r#"["2",null,"realtime:own:a","system",{"extension":"system","status":"error","message":"bad_token","channel":"own:a"}]"#,
+        r#"["2","2","realtime:own:a","phx_close",{}]"#,
+    ]);
+    client.silent();
+    guarded.server.wait_until("one is left", |stats| stats["total"]["subscriptions"] == 1);
+}
