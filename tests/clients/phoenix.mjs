@@ -10,6 +10,9 @@ import { after, test } from 'node:test'
 import { isDeepStrictEqual } from 'node:util'
 import WebSocket from 'ws'
 
+// Releases before 1.8 look for the functions of browsers there.
+globalThis.self ??= globalThis
+
 const require = createRequire(import.meta.url)
 const releases = ['phoenix-1.6', 'phoenix-1.7', 'phoenix-1.8.0', 'phoenix-1.8']
 const endpoint = `ws://127.0.0.1:${process.env.TEST_PORT}/socket`
@@ -156,7 +159,7 @@ class Request {
 
   async send(body) {
     const { method, url } = this
-    const signal = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(this.timeout)])
+    const signal = AbortSignal.any([this.#abort.signal, AbortSignal.timeout(this.timeout ?? 60_000)])
     try {
       const response = await fetch(url, { method, body, headers: this.#headers, signal })
       this.responseText = await response.text()

@@ -12,7 +12,7 @@ use murre_core::{ConnId, Outbox};
 
 use crate::hub::{Hub, Outlet};
 
-pub(crate) use pages::{Page, page};
+pub(crate) use pages::{CHAT_MOUNT, Page, page};
 
 /// The fixtures of the published runs on one shard.
 pub(crate) struct Fixtures {

@@ -1,4 +1,4 @@
-//! The pages of `--bench`: streaming quotes, as in the comparison of 2012.
+//! The pages of `--bench`: streaming quotes, as in the comparison of 2012, and a chat of Phoenix clients.
 
 use murre_codec::http::Response;
 
@@ -10,7 +10,40 @@ pub(crate) struct Page {
     body: &'static str,
 }
 
-static PAGES: [Page; 5] = [
+/// The path below which the chat page connects.
+pub(crate) const CHAT_MOUNT: &str = "/demo/socket";
+
+static PAGES: [Page; 11] = [
+    Page {
+        path: "/demo/demo.css",
+        content_type: "text/css; charset=utf-8",
+        body: include_str!("demo.css"),
+    },
+    Page {
+        path: "/demo/chat",
+        content_type: "text/html; charset=utf-8",
+        body: include_str!("chat/index.html"),
+    },
+    Page {
+        path: "/demo/chat.css",
+        content_type: "text/css; charset=utf-8",
+        body: include_str!("chat/chat.css"),
+    },
+    Page {
+        path: "/demo/chat.js",
+        content_type: "text/javascript; charset=utf-8",
+        body: include_str!("chat/chat.js"),
+    },
+    Page {
+        path: "/demo/phoenix.js",
+        content_type: "text/javascript; charset=utf-8",
+        body: include_str!("phoenix/phoenix.min.js"),
+    },
+    Page {
+        path: "/demo/phoenix.txt",
+        content_type: "text/plain; charset=utf-8",
+        body: include_str!("phoenix/LICENSE.md"),
+    },
     Page {
         path: "/demo/quotes",
         content_type: "text/html; charset=utf-8",

@@ -32,7 +32,7 @@ pub(crate) use self::values::{LogFormat, Mount, TrustedProxy, UnixMode};
 use crate::control::KeySetUrl;
 use crate::hub::auth::{KeyFiles, Required};
 use crate::hub::limits::NameLimits;
-use crate::hub::rules::Namespaces;
+use crate::hub::rules::{Namespace, Namespaces};
 use crate::token::TokenCommand;
 
 /// The command line of `murre`.
@@ -133,6 +133,12 @@ fn variable(setting: &Arg) -> String {
 
 const PREFIX: &str = "MURRE_";
 
+/// The rules of the rooms of the chat page of `bench`, and of its signs of typing.
+const CHAT_NAMESPACES: [&str; 2] = [
+    "demo-chat,publish=anyone,history-size=100,history-ttl=86400,presence=members,presence-key=client",
+    "demo-typing,publish=anyone,phoenix-push=broadcast_from",
+];
+
 /// Environment variables that begin with `MURRE_` and belong to no setting, each with the setting's
 /// variable of a similar name, if there is one. Such a variable is misspelt or belongs to another
 /// tool.
@@ -192,9 +198,17 @@ impl Config {
         }
     }
 
-    /// The rules of all channels and services.
+    /// The rules of all channels and services, with `bench` also those of its chat page, unless they are
+    /// configured.
     pub(crate) fn namespaces(&self) -> Namespaces {
-        let namespaces = Namespaces::new(&self.namespace);
+        let mut namespaces = self.namespace.clone();
+        if self.bench {
+            let of_chat = CHAT_NAMESPACES.map(|text| text.parse::<Namespace>().expect("rules"));
+            let is_new =
+                |one: &Namespace| self.namespace.iter().all(|known| known.name() != one.name());
+            namespaces.extend(of_chat.into_iter().filter(is_new));
+        }
+        let namespaces = Namespaces::new(&namespaces);
         let namespaces = namespaces.expect("names were checked to be there once");
         if self.strict_namespaces { namespaces.strict() } else { namespaces }
     }

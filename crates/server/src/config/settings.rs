@@ -85,7 +85,7 @@ pub(crate) struct Config {
     pub(crate) allow_origin: Origins,
 
     /// Also answer the requests of the load scenarios: /?length=N, /scenario, WebSocket /echo and
-    /// /upper
+    /// /upper; and serve demos at /demo/quotes and /demo/chat
     #[arg(long, value_name = "BOOL")]
     #[arg(action = ArgAction::Set, default_value_t = false, default_missing_value = "true")]
     #[arg(num_args = 0..=1, require_equals = true, value_parser = BoolishValueParser::new())]

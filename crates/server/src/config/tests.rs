@@ -79,6 +79,17 @@ fn namespaces_from_every_source() {
     assert_eq!(sizes(&read_with_file("both", text, flags).expect("both")), [1, 2, 2]);
 }
 
+/// `bench` adds the namespaces of its chat page, unless they are configured.
+#[test]
+fn bench_adds_namespaces() {
+    let size = |flags: &[&str]| {
+        read(flags).expect("settings").namespaces().rules("demo-chat:lobby").history_size
+    };
+    assert_eq!(size(&[]), 0);
+    assert_eq!(size(&["--bench"]), 100);
+    assert_eq!(size(&["--bench", "--namespace=demo-chat,history-size=7"]), 7);
+}
+
 /// Two namespaces of the same name are an error, because it is unclear which rules hold.
 #[test]
 fn a_namespace_is_given_once() {

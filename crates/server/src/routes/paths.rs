@@ -15,7 +15,7 @@ use crate::transports::phoenix::long_poll;
 
 /// The paths of one shard's data port.
 pub(super) struct Paths {
-    /// Whether the paths of the published runs exist.
+    /// Whether the paths of the published runs and the demos exist.
     pub(super) bench: bool,
     pub(super) origins: Origins,
     /// The paths below which Phoenix clients connect.
@@ -69,7 +69,7 @@ This is Murre, a server of WebSockets and other connections.
   /healthz             health
 
 There are no pages here. `murre serve --files DIR` serves those of a folder, and
-`murre serve --bench` adds a demo at /demo/quotes.
+`murre serve --bench` adds demos at /demo/quotes and /demo/chat.
 ";
 
 /// The methods of RFC 9110 section 9 and RFC 5789 except CONNECT, which the codec refuses. GET and
@@ -84,10 +84,8 @@ impl Paths {
             "/ws" => Some(Route::WebSocket(Session::Hub)),
             "/sse" => Some(Route::Events),
             "/poll" => Some(Route::Poll),
-            _ if is_below(&self.phoenix, path, "/websocket") => {
-                Some(Route::WebSocket(Session::Phoenix))
-            }
-            _ if is_below(&self.phoenix, path, "/longpoll") => Some(Route::PhoenixPoll),
+            _ if self.is_phoenix(path, "/websocket") => Some(Route::WebSocket(Session::Phoenix)),
+            _ if self.is_phoenix(path, "/longpoll") => Some(Route::PhoenixPoll),
             _ if is_below(&self.supabase, path, "/websocket") => Some(Route::Supabase),
             "/" if self.bench => Some(Route::Text),
             "/scenario" if self.bench => Some(Route::Scenario),
@@ -101,6 +99,12 @@ impl Paths {
             "/" if self.files.count() == 0 => Some(Route::About),
             _ => self.files.find(path).map(Route::File),
         }
+    }
+
+    /// Whether a path is `below` one of the paths of Phoenix clients.
+    fn is_phoenix(&self, path: &str, below: &str) -> bool {
+        let of_chat = self.bench && path.strip_prefix(bench::CHAT_MOUNT) == Some(below);
+        of_chat || is_below(&self.phoenix, path, below)
     }
 
     /// The kind of a request, for the limits of connections.

@@ -311,6 +311,34 @@ fn limits() {
     server.wait_until("all taken", |stats| total("phoenix_polls_bytes")(stats) == 0);
 }
 
+/// The POSTs of a client that does not take the answers wait, up to a limit, and go on when it takes them.
+#[test]
+fn posts_that_wait() {
+    let server = Server::start(&[MOUNT, OPEN, "--shards=1", "--max-send-bytes=100000"]);
+    let mut client = Poller::of(&server, PATH);
+    client.join("a");
+    let long = "x".repeat(60_000);
+    // Each comes back as a publication: two fill the queue, and two may wait.
+    let mut posts: Vec<Client> = (0..6).map(|_| server.connect()).collect();
+    let target = client.target();
+    for (number, post) in posts.iter_mut().enumerate() {
+        let text = json!([null, number.to_string(), "a", "e", {"long": long}]).to_string();
+        post.send(&request("POST", &target, "", &text));
+        server.wait_until("asked", |stats| {
+            stats["total"]["http_requests"].as_u64() >= Some(4 + number as u64)
+        });
+    }
+    for post in &mut posts[4..] {
+        assert_eq!(body(&post.answer()), json!({"status": 408}));
+    }
+    // A reply and a publication each.
+    let heard = client.messages(8);
+    assert_eq!(heard.iter().filter(|text| text.len() > 60_000).count(), 4);
+    for post in &mut posts[..4] {
+        assert_eq!(body(&post.answer()), json!({"status": 200}));
+    }
+}
+
 /// A session counts as a connection of its client's address, whose limit it observes.
 #[test]
 fn sessions_of_an_address() {
@@ -388,6 +416,30 @@ fn history_is_recovered() {
     assert!(heard[0].contains(r#""recovered":true"#), "{heard:?}");
     for n in 0..3 {
         assert_eq!(heard[n + 1], format!(r#"[null,null,"kept:r","e",{{"n":{n}}}]"#));
+    }
+}
+
+/// Clients that poll are members, and are told of others.
+#[test]
+fn presence() {
+    let rules = "--namespace=here,presence=members,presence-key=client";
+    let server = Server::start(&[MOUNT, rules, "--shards=2"]);
+    let join = |key: &str| {
+        let mut client = Poller::of(&server, PATH);
+        let params = json!({"presence_key": key, "presence": {"name": key}});
+        client.say(&json!(["7", "1", "here:a", "phx_join", params]).to_string());
+        let heard = client.messages(2);
+        assert!(heard[0].contains(r#""status":"ok""#), "{heard:?}");
+        let state: Value = serde_json::from_str(&heard[1]).expect("JSON");
+        assert_eq!((&state[0], &state[3]), (&json!("7"), &json!("presence_state")), "{state}");
+        (client, state)
+    };
+    let (mut ann, _) = join("ann");
+    let (_bob, state) = join("bob");
+    assert_eq!(state[4]["ann"]["metas"][0]["name"], "ann", "{state}");
+    let mut seen = Vec::new();
+    while !seen.iter().any(|text: &String| text.contains(r#""joins":{"bob""#)) {
+        seen.extend(ann.messages(1));
     }
 }
 

@@ -98,6 +98,13 @@ pub(crate) struct Namespace {
     rules: Rules,
 }
 
+impl Namespace {
+    /// The part of names before the first `:`.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl Namespaces {
     /// Who may publish, by namespace; the rest is `default`, which comes last.
     pub(crate) fn publishers(&self) -> impl Iterator<Item = (&str, Access)> {

@@ -26,9 +26,8 @@ use crate::hub::{HubCounters, Session, Wire};
 
 /// Bytes in the queue of a session from which on it is congested, as those of a connection.
 const CONGESTED_BYTES: u32 = 64 << 10;
-/// POSTs of one session that wait at a time. Clients before Phoenix 1.7 send each message by itself, over
-/// as many connections as a browser opens to one host.
-const POSTS_MAX: usize = 16;
+/// POSTs of one session that wait at a time. Clients before Phoenix 1.7 send each message by itself, at once.
+const POSTS_MAX: usize = 256;
 
 /// The session does not exist, or has ended: the client begins another one, and joins again.
 pub(super) const GONE: &[u8] = br#"{"status":410,"token":null,"messages":[]}"#;
@@ -89,6 +88,8 @@ struct PollSession {
 struct Post {
     asker: Option<Asker>,
     messages: VecDeque<(Kind, Bytes)>,
+    /// The bytes of all its messages, also of those that have been handled.
+    bytes: usize,
     due: Instant,
 }
 
@@ -241,7 +242,8 @@ impl PollSessions {
 
     /// Handles a request for a session of this shard, whose answer follows.
     pub(super) fn ask(&mut self, Ask { asker, token, asked }: Ask, now: Instant) {
-        let (shard, window) = (self.shard, self.limits.window);
+        let PollLimits { queue_bytes_max, window, .. } = self.limits;
+        let (shard, bytes_max) = (self.shard, queue_bytes_max as usize);
         let Some(there) = self.of(token).and_then(|conn| self.get_mut(conn)) else {
             return match asked {
                 Asked::Gone => {}
@@ -262,12 +264,15 @@ impl PollSessions {
                 self.rest(conn, now);
             }
             Asked::Gone => {}
-            Asked::Post(_) if there.posts.len() >= POSTS_MAX => {
-                self.answers.push_back((asker, LATE.to_vec()));
-            }
             Asked::Post(messages) => {
+                let waiting: usize = there.posts.iter().map(|post| post.bytes).sum();
+                if there.posts.len() >= POSTS_MAX || waiting > bytes_max {
+                    self.answers.push_back((asker, LATE.to_vec()));
+                    return;
+                }
+                let bytes = messages.iter().map(|(_, bytes)| bytes.len()).sum();
                 let due = later(now, window);
-                there.posts.push_back(Post { asker: Some(asker), messages, due });
+                there.posts.push_back(Post { asker: Some(asker), messages, bytes, due });
                 self.resumed.push(conn);
                 self.set_deadline(conn);
             }
