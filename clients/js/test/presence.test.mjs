@@ -14,18 +14,18 @@ const here = { skip: external && 'a server of its own has other namespaces' }
 /** A client of a user. */
 const of = (user, address) => connect({ token: token(user) }, address)
 
-/** Subscribes with presence. What is told is in `told`, as texts `joins/leaves`. */
+/** Subscribes with presence. What is told is in `news`, as texts `joins/leaves`. */
 async function join(client, channel, options = {}) {
-  const told = []
+  const news = []
   const who = (members) => members.map(({ user, meta }) => user + (meta ?? '')).sort().join(',')
   const onPresence = ({ members, joins, leaves, clients, users }) => {
     assert.ok(clients >= users)
     if (members) assert.equal(members.size, clients)
-    told.push(members ? `${who(joins)}/${who(leaves)}` : `${clients}`)
+    news.push(members ? `${who(joins)}/${who(leaves)}` : `${clients}`)
   }
   const room = await subscribe(client, channel, { onPresence, ...options })
   const names = () => who([...(room.members?.values() ?? [])])
-  return Object.assign(room, { told, names })
+  return Object.assign(room, { news, names })
 }
 
 check('members are told who comes, changes and goes', here, async () => {
@@ -37,14 +37,14 @@ check('members are told who comes, changes and goes', here, async () => {
   await until(() => ada.names() === 'ada,bob1' && bob.names() === 'ada,bob1')
   await bob.updateMeta(2)
   await until(() => ada.names() === 'ada,bob2')
-  assert.equal(ada.told.at(-1), 'bob2/', 'an update is no leave')
+  assert.equal(ada.news.at(-1), 'bob2/', 'an update is no leave')
   assert.deepEqual(ada.count, { clients: 2, users: 2 })
   const [own] = [...bob.members.values()].filter(({ user }) => user === 'bob')
   assert.match(own.connection, /^\d+-\d+-\d+$/)
   bob.unsubscribe()
   await until(() => ada.names() === 'ada')
-  assert.equal(ada.told.at(-1), '/bob2', 'with what it said of itself')
-  assert.deepEqual([ada.told[0], bob.told[0]], ['ada/', 'ada,bob1/'])
+  assert.equal(ada.news.at(-1), '/bob2', 'with what it said of itself')
+  assert.deepEqual([ada.news[0], bob.news[0]], ['ada/', 'ada,bob1/'])
   client.close()
 })
 
@@ -57,11 +57,11 @@ check('after a reconnect there is one change, and the metadata is that of the la
   await until(() => ada.names() === 'adaa,watcher')
   await ada.updateMeta('b')
   await until(() => watcher.names() === 'adab,watcher')
-  const before = ada.told.length
+  const before = ada.news.length
   proxy.cut()
   await until(() => ada.state === 'pending')
   assert.equal(ada.names(), 'adab,watcher', 'what was known stays until more is known')
-  await until(() => ada.state === 'active' && ada.told.length > before)
+  await until(() => ada.state === 'active' && ada.news.length > before)
   await until(() => ada.names() === 'adab,watcher' && watcher.names() === 'adab,watcher')
   const { members } = await of('reader').members(channel)
   assert.deepEqual(members.map(({ user, meta }) => user + (meta ?? '')).sort(), ['adab', 'watcher'])
@@ -80,7 +80,7 @@ check('a large channel tells counts, and members again when it is small', here, 
   assert.equal((await others[0].members(channel)).members.length, 4)
   for (const room of rooms) room.unsubscribe()
   await until(() => first.names() === 'first')
-  assert.ok(first.told.includes('4'))
+  assert.ok(first.news.includes('4'))
 })
 
 check('counts alone can be watched, and nothing without presence', here, async () => {

@@ -74,7 +74,8 @@ const ABUSE: Needs = Needs { scheduled: true, ..Needs::of(&[Scenario::Abuse], 10
 const SOAK: Needs =
     Needs { scheduled: true, hold_seconds: 599.0, ..Needs::of(&[Scenario::Soak], 0) };
 const PHOENIX: &[Scenario] = &[Scenario::Phoenix];
-const PHOENIX_100K: Needs = Needs { conns: (100_000, 600_000), ..Needs::of(PHOENIX, 0) };
+const PHOENIX_100K: Needs =
+    Needs { conns: (100_000, 600_000), channels: Some(Channels::One), ..Needs::of(PHOENIX, 0) };
 /// Each client with a user of its own, counted as a member of its topic.
 pub(crate) const R5: Needs = Needs { users: true, ..Needs::of(PHOENIX, 1) };
 const R5_TEN_MINUTES: Needs = Needs { conns: (500_000, u64::MAX), hold_seconds: 599.0, ..R5 };
@@ -169,7 +170,7 @@ pub(crate) static PROMISES: &[Promise] = promises! {
     "user-own-channel": Memory, "The same with a channel of its own, and that channel's bytes",
         Target::None, Bytes, CHANNELS_COMMAND, Run(CHANNELS_100K, user_bytes);
     "phoenix-user": Memory,
-        "User space per idle Phoenix connection that has joined a topic, at 100,000",
+        "User space per idle Phoenix connection that has joined a topic, all the same, at 100,000",
         AtMost(128.0), Bytes, PHOENIX_COMMAND, Run(PHOENIX_100K, user_bytes);
     "r5-user": Memory of R5,
         "R5: the same with a user, a member of the topic, at 500,000",

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::ends::End;
 use super::model::{Model, Reader};
 use super::operations::poll::Poll;
+use super::presence::Present;
 use super::wire::{self, Heard, Wire};
 
 /// What a client speaks.
@@ -89,6 +90,10 @@ pub(super) struct Client {
     /// the start it gave.
     pub(super) beginning: BTreeMap<String, (usize, Given)>,
     pub(super) poll: Option<Poll>,
+    /// What it is in the presence of the channels that it is subscribed to.
+    pub(super) present: BTreeMap<String, Present>,
+    /// The id of the last command that made it another user's.
+    pub(super) renamed_by: u64,
     pub(super) memory: Memory,
     /// What its requests bring.
     pub(super) token: Option<String>,
@@ -127,6 +132,8 @@ impl Client {
             readers: BTreeMap::new(),
             beginning: BTreeMap::new(),
             poll: None,
+            present: BTreeMap::new(),
+            renamed_by: 0,
             memory,
             token: None,
             user: None,
@@ -239,6 +246,9 @@ impl Client {
         match (message["type"].as_str().expect("a message has a type"), id) {
             ("publication", None) => self.publication(&wire::publication(message, None), model),
             ("dropped", None) => self.dropped(message, model),
+            ("presence_state" | "presence_diff" | "presence_count", None) => {
+                self.told(message, model);
+            }
             ("request", None) => super::operations::service::serve(self, message, model),
             ("error", None) => match message["code"].as_str().expect("an error has a code") {
                 code @ ("token_expired" | "disconnected" | "too_slow") => {

@@ -15,6 +15,7 @@ mod ends;
 mod model;
 mod operations;
 mod plan;
+mod presence;
 #[cfg(test)]
 mod seeds;
 mod setup;

@@ -12,6 +12,7 @@ use super::operations::leave::Leave;
 use super::operations::pace::SetPace;
 use super::operations::ping::Ping;
 use super::operations::poll::SendPoll;
+use super::operations::presence::Presence;
 use super::operations::publish::Publish;
 use super::operations::service::{Offer, SendRequest};
 use super::operations::subscribe::Subscribe;
@@ -53,6 +54,7 @@ steps!(
     SetPace,
     Ping,
     SendPoll,
+    Presence,
     Publish,
     Offer,
     SendRequest,
@@ -96,7 +98,8 @@ const STEPS_MAX: usize = 400;
 impl Step {
     fn draw(choices: &mut Choices) -> Self {
         match choices.number(64) {
-            0..12 => Step::Time(Time::draw(choices)),
+            0..8 => Step::Time(Time::draw(choices)),
+            8..12 => Step::Presence(Presence::draw(choices)),
             12..26 => Step::Publish(Publish::draw(choices)),
             26..32 => Step::Subscribe(Subscribe::draw(choices)),
             32..35 => Step::Unsubscribe(Unsubscribe::draw(choices)),

@@ -14,7 +14,7 @@ use super::world::World;
 const SEEDS: u64 = 10_000;
 
 /// What some of many runs must come to.
-const EXPECTED: [&str; 22] = [
+const EXPECTED: [&str; 27] = [
     "a WebSocket ended: token",
     "a WebSocket ended: too fast",
     "a WebSocket ended: drain",
@@ -37,6 +37,11 @@ const EXPECTED: [&str; 22] = [
     "an unreadable position",
     "a shard ended before others",
     "a response",
+    "members told",
+    "members changed",
+    "members counted",
+    "metadata replaced",
+    "a page of members",
 ];
 
 /// Whatever clients, networks and clocks do, each client hears what the model says, ends as the model

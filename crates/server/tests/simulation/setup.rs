@@ -141,11 +141,17 @@ impl Setup {
         let (size, ttl) = (self.history_size, self.history_ttl.as_secs_f64());
         let history = format!("history-size={size},history-ttl={ttl}");
         let open = "publish=anyone,serve=anyone";
+        // Grace is over before the run is calm. Both follow from the seed.
+        let (grace, push_max) =
+            ([0, 2][self.seed as usize % 2], [200, 2][self.seed as usize / 2 % 2]);
+        let members =
+            format!("presence=members,presence-push-max={push_max},presence-grace={grace}");
+        let counts = format!("presence=count,presence-interval=0.2,presence-grace={grace}");
         let texts = [
-            format!("d,{open},slow=disconnect"),
-            format!("o,{open},slow=drop_oldest"),
+            format!("d,{open},slow=disconnect,{members}"),
+            format!("o,{open},slow=drop_oldest,{counts}"),
             format!("l,{open},slow=latest_only"),
-            format!("hd,{open},slow=disconnect,{history}"),
+            format!("hd,{open},slow=disconnect,{history},{members}"),
             format!("ho,{open},slow=drop_oldest,{history}"),
             format!("hl,{open},slow=latest_only,{history}"),
             format!("t,subscribe=authenticated,{history}"),
@@ -177,6 +183,16 @@ pub(super) const CHANNELS: [&str; 12] =
 
 pub(super) fn keeps_history(channel: &str) -> bool {
     channel.starts_with('h') || channel.starts_with('t')
+}
+
+/// Whether the members of the channel are known.
+pub(super) fn has_presence(channel: &str) -> bool {
+    ["d:", "o:", "hd:"].iter().any(|namespace| channel.starts_with(namespace))
+}
+
+/// Whether it can also be asked who they are.
+pub(super) fn lists_members(channel: &str) -> bool {
+    has_presence(channel) && !channel.starts_with('o')
 }
 
 pub(super) fn needs_token(channel: &str) -> bool {

@@ -271,6 +271,7 @@ impl World {
                 client.must_be_satisfied(&self.model);
             });
         }
+        self.check_presence();
     }
 
     /// Checks what must hold after some shards have ended before others: a client of a shard that works

@@ -72,6 +72,7 @@ struct Authenticating {
     user: String,
     expires: Option<u64>,
     good: bool,
+    id: u64,
 }
 
 impl Authenticate {
@@ -91,7 +92,7 @@ impl Operation for Authenticate {
         client.send(&json!({"action": "auth", "token": self.token.text(wall), "id": id}));
         let (user, expires, good) =
             (self.token.user.clone(), self.token.expires(wall), self.token.is_good());
-        client.asked.insert(id, Box::new(Authenticating { user, expires, good }));
+        client.asked.insert(id, Box::new(Authenticating { user, expires, good, id }));
     }
 }
 
@@ -108,6 +109,11 @@ impl Asked for Authenticating {
                 assert_eq!(message["user"], *self.user, "{message}");
                 assert_eq!(message["expires"].as_u64(), self.expires, "{message}");
                 assert!(self.good || self.expires.is_some(), "{message}: it was forged");
+                // Another user has not said the same of itself.
+                if client.user.as_ref().is_none_or(|(user, _)| *user != self.user) {
+                    client.present.values_mut().for_each(|present| present.meta = None);
+                    client.renamed_by = self.id;
+                }
                 client.user = Some((self.user.clone(), self.expires));
             }
         }

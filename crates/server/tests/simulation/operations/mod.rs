@@ -10,6 +10,7 @@ pub(super) mod leave;
 pub(super) mod pace;
 pub(super) mod ping;
 pub(super) mod poll;
+pub(super) mod presence;
 pub(super) mod publish;
 pub(super) mod service;
 pub(super) mod subscribe;

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::super::choices::Choices;
 use super::super::client::{Asked, Client, Given};
 use super::super::model::{Model, Reader};
-use super::super::setup::keeps_history;
+use super::super::presence::Asks;
+use super::super::setup::{has_presence, keeps_history};
 use super::super::world::World;
 use super::Operation;
 
@@ -26,6 +27,8 @@ struct Subscribing {
     /// Publications that had been taken then.
     before: usize,
     given: Given,
+    asks: Asks,
+    id: u64,
 }
 
 impl Subscribe {
@@ -65,7 +68,25 @@ impl Client {
         before: usize,
         given: Given,
     ) {
+        self.subscribe_with(channel, id, before, given, Asks::default());
+    }
+
+    /// The same, and asks something of presence.
+    pub(in super::super) fn subscribe_with(
+        &mut self,
+        channel: &str,
+        id: u64,
+        before: usize,
+        given: Given,
+        asks: Asks,
+    ) {
         let mut message = json!({"action": "subscribe", "identifier": channel, "id": id});
+        if let Some(watch) = asks.watch {
+            message["presence"] = watch.name().into();
+        }
+        if let Some(meta) = asks.meta {
+            message["meta"] = meta.into();
+        }
         match given {
             Given::Nothing => {}
             Given::Position(Position { epoch, offset }) => {
@@ -75,7 +96,7 @@ impl Client {
         }
         self.send(&message);
         let channel = channel.to_owned();
-        self.asked.insert(id, Box::new(Subscribing { channel, before, given }));
+        self.asked.insert(id, Box::new(Subscribing { channel, before, given, asks, id }));
     }
 }
 
@@ -87,6 +108,11 @@ impl Asked for Subscribing {
             }
             Some("too_fast") => {}
             _ if self.given == Given::Unreadable => panic!("{message} to a position that is none"),
+            Some("no_presence") => {
+                let asks = self.asks.watch.is_some() || self.asks.meta.is_some();
+                assert!(asks && !has_presence(&self.channel), "{message}");
+            }
+            Some("not_allowed") if self.asks.meta.is_some() && client.user.is_none() => {}
             // The session has asked before, or has withdrawn it since: the model follows the answers.
             Some("already_subscribed") => {}
             Some("not_subscribed") => {}
@@ -96,6 +122,9 @@ impl Asked for Subscribing {
                 let known = client.readers.contains_key(&self.channel);
                 assert!(!known, "{message}, and it was subscribed before");
                 begin(client, &self.channel, (self.before, self.given), message, model);
+                let asks = self.asks.clone();
+                assert!(asks.meta.is_none() || client.user.is_some(), "{message}: it is nobody");
+                client.appears(&self.channel, self.id, asks);
             }
         }
     }

@@ -50,6 +50,7 @@ impl Asked for Unsubscribing {
                 super::must_be(message, "unsubscribed", &self.channel);
                 // Nothing more is heard of the channel from here on.
                 client.readers.remove(&self.channel);
+                client.present.remove(&self.channel);
             }
         }
     }
