@@ -63,23 +63,25 @@ impl App {
         self.exchange_polls(out);
     }
 
-    /// Posts mail to other shards, and handles the mail for this one.
+    /// Posts mail to other shards, and handles the mail for this one. Mail for a shard stays in order.
     fn exchange_polls(&mut self, out: &mut Outbox) {
         self.retry_polls_at = None;
+        let mut full = Vec::new();
         for _ in 0..self.transports.phoenix.requests.mails() {
             let Some((to, mail)) = self.transports.phoenix.requests.take_mail() else { break };
             if to == self.transports.phoenix.requests.shard() {
                 self.transports.poll_mail(mail, out);
                 continue;
             }
-            let mail = match self.boxes.get(usize::from(to)) {
+            let mail = match self.boxes.get(usize::from(to)).filter(|_| !full.contains(&to)) {
                 Some(mailbox) => match mailbox.post(ServeMail::App(AppMail::PhoenixPoll(mail))) {
                     Err(ServeMail::App(AppMail::PhoenixPoll(mail))) => mail,
                     _ => continue,
                 },
-                // Not all shards have started.
+                // Not all shards have started, or earlier mail waits.
                 None => mail,
             };
+            full.push(to);
             self.transports.phoenix.requests.put_back(to, mail);
             self.retry_polls_at = out.now().checked_add(RETRY_MAIL);
         }

@@ -48,7 +48,7 @@ const socket = new Socket('/demo/socket', {
 })
 
 function show(state, words) {
-  clearInterval(countdown)
+  clearTimeout(countdown)
   document.body.dataset.state = state
   element('state').textContent = words
 }
@@ -266,7 +266,7 @@ function face(circle, key, name) {
 let room
 
 function open() {
-  const asked = decodeURIComponent(location.hash.slice(1))
+  const asked = location.hash.slice(1)
   const name = /^[\w-]{1,30}$/.test(asked) ? asked : rooms[0]
   if (room?.name === name) return
   room?.leave()
