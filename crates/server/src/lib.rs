@@ -21,6 +21,8 @@ mod corpus;
 mod failure;
 #[allow(clippy::arithmetic_side_effects, reason = "positions in files in memory")]
 mod files;
+#[allow(clippy::arithmetic_side_effects, reason = "times of the clock")]
+mod http_client;
 mod hub;
 mod listeners;
 mod log;

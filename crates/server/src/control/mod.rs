@@ -5,10 +5,8 @@
 //! error and the process ends. Without the memory watch, for instance, the server would use the
 //! last decision of the watch for ever.
 
-mod fetch;
 pub(crate) mod memory;
 mod sampler;
-mod tls;
 mod token_keys;
 
 use std::convert::Infallible;

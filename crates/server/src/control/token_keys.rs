@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use hyper::Uri;
+use hyper::{StatusCode, Uri};
 use murre_core::{Notice, ServeMail};
 use tokio::sync::Notify;
 
-use super::{Never, fetch};
+use super::Never;
+use crate::http_client::Endpoint;
 use crate::hub::HubMail;
 use crate::hub::auth::{KeyFiles, Keys};
 use crate::routes::{AppMail, AppMailbox};
@@ -34,6 +35,10 @@ pub(crate) struct KeySetUrl {
     pub(crate) interval: Duration,
 }
 
+/// The longest time for the answer with a key set.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest key set, in bytes.
+const BYTES_MAX: usize = 1 << 20;
 /// The time between two looks at `wanted`.
 const LOOK: Duration = Duration::from_secs(1);
 /// The time after a failed fetch, unless the interval is shorter.
@@ -185,8 +190,12 @@ impl TokenKeys {
 
 impl KeySetUrl {
     async fn fetch(&self) -> Result<Keys, String> {
-        let body = fetch::get(&self.url).await.map_err(|why| format!("{}: {why}", self.url))?;
-        Keys::of_public_set(&body).map_err(|why| format!("{}: {why}", self.url))
+        let keys = match Endpoint::new(self.url.clone(), BYTES_MAX).get(Instant::now() + PATIENCE).await {
+            Ok(answer) if answer.status == StatusCode::OK => Keys::of_public_set(&answer.body),
+            Ok(answer) => Err(format!("it is answered with {}", answer.status)),
+            Err(why) => Err(why.to_string()),
+        };
+        keys.map_err(|why| format!("{}: {why}", self.url))
     }
 }
 
