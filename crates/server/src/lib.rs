@@ -2,13 +2,14 @@
 //!
 //! The binary `murre` calls [`run`]. `start` makes the threads and ends them, `routes` joins the
 //! data port's paths with the `hub`, its `transports` and client `protocols`; `files` is what
-//! is served from memory, `control` runs the tasks of the control plane and `admin` the admin port.
+//! is served from memory, `backend` asks the application, `control` runs the tasks of the control plane and `admin` the admin port.
 #![forbid(unsafe_code)]
 // Numbers that peers send overflow nothing: they are checked or clamped where they are read. Modules
 // that compute with nothing but their own numbers say so.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod admin;
+mod backend;
 mod backplane;
 #[allow(clippy::arithmetic_side_effects, reason = "its own counts and prices")]
 mod bench;

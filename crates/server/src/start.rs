@@ -15,13 +15,14 @@ use murre_core::{
 };
 
 use crate::admin::{self, Admin, Api, ApiKey, Choice, Facts, ShardCounters};
+use crate::backend::{Backend, Deliver, Worker};
 use crate::config::{self, Config, Listen, Mount};
 use crate::control::memory::{WATCH_INTERVAL, Watch};
 use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task, TokenKeys};
 use crate::failure::Failure;
 use crate::files::{Files, FilesError};
 use crate::hub::rules::{Access, Namespaces};
-use crate::hub::{HubConfig, HubCounters};
+use crate::hub::{HubConfig, HubCounters, HubMail};
 use crate::listeners::Listeners;
 use crate::routes::{App, AppMail, AppMailbox};
 
@@ -32,7 +33,7 @@ use crate::routes::{App, AppMail, AppMailbox};
 pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let signals = Signals::block().map_err(Failure::Thread)?;
     let parts = signals.end_at_once_during(|| prepare(config)).map_err(Failure::Thread)??;
-    let Parts { plan, placement, files, listeners, token_keys, hub, api_key } = parts;
+    let Parts { plan, placement, files, listeners, token_keys, hub, backend, api_key } = parts;
     let Listeners { data, admin: admin_listener } = listeners;
     let admin = admin_listener.local_addr().map_err(Failure::Thread)?;
     let listen = data.iter().map(Listen::of).collect::<io::Result<_>>();
@@ -52,10 +53,14 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     announce_publishers(&hub.namespaces, token_keys.has_sources(), config.api_key_file.is_some());
     let sampler = sampler(counters.clone());
     let shown = (Arc::clone(&watch), Arc::clone(&sampler));
-    let admin = Arc::new(Admin::new(facts, counters.clone(), api, shown.0, shown.1));
+    let calls = hub.backend.as_ref().map(|backend| Arc::clone(backend.counts()));
+    let admin = Arc::new(Admin::new(facts, counters.clone(), api, calls, shown.0, shown.1));
     if token_keys.has_sources() {
         let reload = token_keys.reload();
         server.on_hang_up(move || reload.notify_one());
+    }
+    if let Some(worker) = backend {
+        start_backend(&server, worker, Arc::clone(&boxes)).map_err(Failure::Thread)?;
     }
     let tasks = vec![
         Task::new("keys of tokens", token_keys.run(boxes)),
@@ -90,6 +95,8 @@ struct Parts {
     listeners: Listeners,
     token_keys: TokenKeys,
     hub: Arc<HubConfig>,
+    /// Makes the calls of the backend, if there are any.
+    backend: Option<Worker>,
     api_key: Option<ApiKey>,
 }
 
@@ -108,14 +115,17 @@ fn prepare(config: &Config) -> Result<Parts, Failure> {
     let token_keys = TokenKeys::read(config.key_files(), config.key_set_url());
     let token_keys = token_keys.map_err(Failure::Channels)?;
     let hub = HubConfig::new(config, &placement.cores, plan.conns_per_shard);
+    let backend = config.backend().map_err(Failure::Channels)?.map(Backend::new);
+    let (backend, worker) = backend.unzip();
     let hub = Arc::new(HubConfig {
+        backend: backend.map(Arc::new),
         keys: token_keys.in_force(),
         keys_wanted: token_keys.wanted(),
         ..hub.map_err(Failure::Channels)?
     });
     let api_key = config.api_key_file.as_deref().map(ApiKey::read).transpose();
     let api_key = api_key.map_err(Failure::Channels)?;
-    Ok(Parts { plan, placement, files, listeners, token_keys, hub, api_key })
+    Ok(Parts { plan, placement, files, listeners, token_keys, hub, backend: worker, api_key })
 }
 
 fn wanted(config: &Config) -> Wanted {
@@ -257,6 +267,32 @@ fn start_control(server: &Server<AppMail>, io: host::Io, tasks: Vec<Task>) -> io
     )
 }
 
+/// Starts the thread that makes the calls of the backend. The server ends when it does.
+fn start_backend(
+    server: &Server<AppMail>,
+    worker: Worker,
+    boxes: Arc<[AppMailbox]>,
+) -> io::Result<()> {
+    let handle = server.handle();
+    let deliver: Deliver = Arc::new(move |shard, id, answer| {
+        let mail = ServeMail::App(AppMail::Hub(HubMail::Answer(id, answer)));
+        boxes[usize::from(shard)].post(mail).map_err(|mail| match mail {
+            ServeMail::App(AppMail::Hub(HubMail::Answer(_, answer))) => answer,
+            _ => unreachable!("a full mailbox returns the mail that was posted"),
+        })
+    });
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(worker.run(deliver));
+        Ok(())
+    };
+    threads::start("backend".into(), CONTROL_STACK_BYTES, run, move |how| {
+        if let Err(why) = how {
+            handle.fail(format!("the thread of backend calls ended: {why}"));
+        }
+    })
+}
+
 /// Samples the totals of all shards.
 fn sampler(shards: Vec<ShardCounters>) -> Arc<Sampler> {
     Arc::new(Sampler::new(move || admin::totals(&shards)))
@@ -325,6 +361,8 @@ fn announce_publishers(namespaces: &Namespaces, has_keys: bool, has_api: bool) {
     let may = |access| match access {
         // A subscriber is whoever the rule `subscribe` admits, which may be anyone.
         Access::Anyone | Access::Subscriber => true,
+        // The application may name users without keys.
+        Access::Backend => true,
         Access::Authenticated | Access::Token => has_keys,
         Access::Nobody => false,
     };

@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::series::{Kind, SERIES, ShardCounters};
+use crate::backend::{CallKind, Counts, Outcome};
 use crate::control::memory::{Headroom, Watch};
 
 /// The content type of [`Metrics::text`].
@@ -23,11 +24,18 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(crate) struct Metrics(Registry);
 
 impl Metrics {
-    /// Metrics of these shards and of the memory watch.
-    pub(crate) fn new(shards: Vec<ShardCounters>, watch: Arc<Watch>) -> Self {
+    /// Metrics of these shards, of the memory watch, and of the backend's calls if there are any.
+    pub(crate) fn new(
+        shards: Vec<ShardCounters>,
+        watch: Arc<Watch>,
+        calls: Option<Arc<Counts>>,
+    ) -> Self {
         let mut registry = Registry::with_prefix("murre");
         registry.register_collector(Box::new(Shards(shards)));
         registry.register_collector(Box::new(Admission(watch)));
+        if let Some(calls) = calls {
+            registry.register_collector(Box::new(Calls(calls)));
+        }
         Metrics(registry)
     }
 
@@ -71,6 +79,32 @@ impl Collector for Shards {
             }
         }
         Ok(())
+    }
+}
+
+struct Calls(Arc<Counts>);
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Calls")
+    }
+}
+
+impl Collector for Calls {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let help = "Calls of the backend that have ended";
+        let kind = MetricType::Counter;
+        let mut family = encoder.encode_descriptor("backend_calls_ended", help, None, kind)?;
+        for call in CallKind::ALL {
+            for outcome in Outcome::ALL {
+                let labels = [("call", call.name()), ("outcome", outcome.name())];
+                let value = self.0.get(call, outcome);
+                ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Answers of the backend that came too late, or for connections that have ended";
+        let late = ConstCounter::new(self.0.late());
+        late.encode(encoder.encode_descriptor("backend_answers_late", help, None, kind)?)
     }
 }
 

@@ -29,6 +29,7 @@ use self::metrics::Metrics;
 pub(crate) use self::series::{ShardCounters, totals};
 pub(crate) use self::stats::{Choice, Facts};
 use self::stats::{Memory, Now};
+use crate::backend::Counts;
 use crate::control::memory::Watch;
 use crate::control::{Never, Sampler};
 
@@ -52,6 +53,7 @@ impl Admin {
         facts: Facts,
         shards: Vec<ShardCounters>,
         api: Api,
+        calls: Option<Arc<Counts>>,
         watch: Arc<Watch>,
         sampler: Arc<Sampler>,
     ) -> Self {
@@ -60,7 +62,7 @@ impl Admin {
             started: Instant::now(),
             memory_at_start: OnceLock::new(),
             draining: AtomicBool::new(false),
-            metrics: Metrics::new(shards.clone(), Arc::clone(&watch)),
+            metrics: Metrics::new(shards.clone(), Arc::clone(&watch), calls),
             shards,
             sampler,
             api,

@@ -130,6 +130,8 @@ pub(crate) const SERIES: &[Series] = &[
     now("requests_waiting", "Requests without a reply yet", |s| s.hub.requests_waiting.get()),
     now("requests_parked_bytes", "Bytes of requests and responses that wait for connections to take them", |s| s.hub.parked_bytes.get()),
     now("commands_waiting", "Commands whose answers come from other shards", |s| s.hub.pending.get()),
+    total("backend_calls", "Calls of the backend", |s| s.hub.backend_calls.get()),
+    now("backend_calls_waiting", "Calls of the backend without an answer yet", |s| s.hub.backend_waiting.get()),
     now("tokens_expiring", "Connections whose tokens expire", |s| s.hub.expiries.get()),
     total("signature_checks", "Signature checks of tokens", |s| s.hub.signature_checks.get()),
     total("signature_checks_put_off", "Signature checks put off to a later turn", |s| s.hub.signature_checks_put_off.get()),

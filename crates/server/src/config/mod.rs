@@ -28,7 +28,8 @@ use serde_json::{Map, Value};
 pub(crate) use self::limits::LimitSettings;
 pub(crate) use self::listen::Listen;
 pub(crate) use self::settings::Config;
-pub(crate) use self::values::{LogFormat, Mount, TrustedProxy, UnixMode};
+pub(crate) use self::values::{CallUrl, LogFormat, Mount, TrustedProxy, UnixMode};
+use crate::backend::{BackendConfig, CallKind};
 use crate::control::KeySetUrl;
 use crate::hub::auth::{KeyFiles, Required};
 use crate::hub::limits::NameLimits;
@@ -105,7 +106,10 @@ impl Cli {
             return Err(command().error(ErrorKind::MissingRequiredArgument, problem));
         }
         match Namespaces::new(&config.namespace) {
-            Ok(_) => Ok(self),
+            Ok(_) => match config.backend() {
+                Ok(_) => Ok(self),
+                Err(problem) => Err(command().error(ErrorKind::MissingRequiredArgument, problem)),
+            },
             Err(twice) => {
                 let problem =
                     format!("'--namespace' has '{twice}' twice; put all its rules into one value");
@@ -226,6 +230,46 @@ impl Config {
     pub(crate) fn key_set_url(&self) -> Option<KeySetUrl> {
         let interval = self.jwt_key_set_interval.0;
         self.jwt_key_set_url.clone().map(|url| KeySetUrl { url, interval })
+    }
+
+    /// The calls of the backend; `None` if there are none.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the settings together.
+    pub(crate) fn backend(&self) -> Result<Option<BackendConfig>, String> {
+        let url = |kind: CallKind| {
+            let own = match kind {
+                CallKind::Connect => &self.backend_connect,
+                CallKind::Refresh => &self.backend_refresh,
+                CallKind::Subscribe => &self.backend_subscribe,
+                CallKind::Publish => &self.backend_publish,
+                CallKind::Rpc => &self.backend_rpc,
+            };
+            match (own, &self.backend) {
+                (Some(CallUrl::Url(url)), _) => Ok(Some(url.clone())),
+                (Some(CallUrl::Off), _) | (None, None) => Ok(None),
+                (None, Some(base)) => values::below(base, kind.name()).map(Some),
+            }
+        };
+        let mut urls = [const { None }; 5];
+        for (kind, place) in CallKind::ALL.into_iter().zip(&mut urls) {
+            *place = url(kind).map_err(|why| format!("'--backend': {why}"))?;
+        }
+        let namespaces = self.namespaces();
+        for (name, rule, kind) in namespaces.that_ask() {
+            if urls[kind as usize].is_none() {
+                let call = kind.name();
+                return Err(format!(
+                    "namespace '{name}' has {rule}=backend, which needs a URL for the call {call}; add                      '--backend' or '--backend-{call}'"
+                ));
+            }
+        }
+        let makes_calls = urls.iter().any(Option::is_some);
+        Ok(makes_calls.then(|| BackendConfig {
+            urls,
+            timeout: self.backend_timeout.0,
+            headers: self.backend_header.as_slice().into(),
+        }))
     }
 
     /// The claims that a token must have besides a good signature.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, value_parser};
 use hyper::Uri;
+use hyper::header::HeaderName;
 use murre_core::{Origins, Pin};
 use serde::Serialize;
 use tracing_subscriber::filter::Targets;
@@ -17,7 +18,7 @@ use tracing_subscriber::filter::Targets;
 use super::limits::LimitSettings;
 use super::listen::Listen;
 use super::values::{
-    self, DescriptorsChoice, IoChoice, LogFormat, Mount, Seconds, TrustedProxy, UnixMode,
+    self, CallUrl, DescriptorsChoice, IoChoice, LogFormat, Mount, Seconds, TrustedProxy, UnixMode,
 };
 use crate::hub::rules::Namespace;
 
@@ -118,11 +119,12 @@ pub(crate) struct Config {
     /// Rules of a namespace's channels and services, as chat,publish=anyone,history-size=100; the
     /// namespace `default` is for all others. May be repeated, or separated by semicolons. Rules:
     /// publish, subscribe, presence-access, history (anyone, authenticated, subscriber, token,
-    /// nobody), serve, request (anyone, authenticated, nobody), user-limited (true, false),
+    /// nobody; publish and subscribe also backend), serve, request (anyone, authenticated, nobody;
+    /// request also backend), user-limited (true, false),
     /// history-size, history-ttl (seconds), slow (disconnect, drop_oldest, latest_only), presence
     /// (off, count, members), presence-push-max, presence-interval (seconds), presence-meta-max
     /// (bytes), presence-grace (seconds), presence-key (user, client), phoenix-push (broadcast,
-    /// broadcast_from, request) [default: no rules]
+    /// broadcast_from, request, backend) [default: no rules]
     #[arg(long, value_name = "RULES", value_delimiter = ';')]
     #[serde(skip)]
     pub(super) namespace: Vec<Namespace>,
@@ -175,6 +177,50 @@ pub(crate) struct Config {
     /// Issuer that tokens must name in `iss` [default: any, or none]
     #[arg(long, value_name = "TEXT")]
     pub(crate) jwt_issuer: Option<String>,
+
+    /// URL of the application that decides over HTTP, http or https. It gets the calls connect, refresh,
+    /// subscribe, publish and rpc, each at a path of this name below the URL [default: no calls]
+    #[arg(long, value_name = "URL", value_parser = values::url)]
+    #[serde(serialize_with = "values::optional")]
+    pub(super) backend: Option<Uri>,
+
+    /// URL of the call that says who a client without a token is; or off [default: /connect below
+    /// --backend]
+    #[arg(long, value_name = "URL")]
+    #[serde(serialize_with = "values::optional")]
+    pub(super) backend_connect: Option<CallUrl>,
+
+    /// URL of the call that says whether a client whose `expire_at` has passed may stay; or off [default:
+    /// /refresh below --backend]
+    #[arg(long, value_name = "URL")]
+    #[serde(serialize_with = "values::optional")]
+    pub(super) backend_refresh: Option<CallUrl>,
+
+    /// URL of the call for namespaces with subscribe=backend; or off [default: /subscribe below --backend]
+    #[arg(long, value_name = "URL")]
+    #[serde(serialize_with = "values::optional")]
+    pub(super) backend_subscribe: Option<CallUrl>,
+
+    /// URL of the call for namespaces with publish=backend; or off [default: /publish below --backend]
+    #[arg(long, value_name = "URL")]
+    #[serde(serialize_with = "values::optional")]
+    pub(super) backend_publish: Option<CallUrl>,
+
+    /// URL of the call for namespaces with request=backend or phoenix-push=backend; or off [default: /rpc
+    /// below --backend]
+    #[arg(long, value_name = "URL")]
+    #[serde(serialize_with = "values::optional")]
+    pub(super) backend_rpc: Option<CallUrl>,
+
+    /// Seconds from queueing a call of the backend to the last byte of its answer
+    #[arg(long, value_name = "SECONDS", default_value = "1")]
+    pub(super) backend_timeout: Seconds,
+
+    /// Header fields of clients' requests that calls of the backend get, separated by commas, as
+    /// cookie,x-forwarded-for. Each connection keeps its fields [default: none]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = values::header)]
+    #[serde(serialize_with = "values::joined")]
+    pub(super) backend_header: Vec<HeaderName>,
 
     /// Whether each shard stays on one core: always, never, or auto (where the shards take all
     /// cores and no quota of CPU time is in force)

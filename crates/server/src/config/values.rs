@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use hyper::Uri;
+use hyper::header::HeaderName;
 use ipnet::IpNet;
 use murre_core::host::{Descriptors, Io};
 use murre_core::{Origins, Pin};
@@ -220,6 +221,71 @@ pub(super) fn url(text: &str) -> Result<Uri, &'static str> {
     let host = url.host().is_some_and(|host| !host.is_empty());
     let plain = url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     (scheme && host && plain).then_some(url).ok_or(URL)
+}
+
+/// Where a call of the backend goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CallUrl {
+    /// The call is not made.
+    Off,
+    Url(Uri),
+}
+
+impl FromStr for CallUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(CallUrl::Off),
+            text => url(text)
+                .map(CallUrl::Url)
+                .map_err(|_| "it is http://HOST/PATH or https://HOST/PATH, without a user, or off"),
+        }
+    }
+}
+
+impl Display for CallUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallUrl::Off => f.write_str("off"),
+            CallUrl::Url(url) => Display::fmt(url, f),
+        }
+    }
+}
+
+/// The URL of a path below another URL, which has no query.
+///
+/// # Errors
+/// It has a query.
+pub(super) fn below(url: &Uri, name: &str) -> Result<Uri, &'static str> {
+    if url.query().is_some() {
+        return Err("it has a query; name the URL of each call, as with --backend-connect");
+    }
+    let text = url.to_string();
+    let text = format!("{}/{name}", text.trim_end_matches('/'));
+    text.parse().map_err(|_| URL)
+}
+
+/// Parses the name of a header field that calls of the backend get. Those that belong to the message
+/// itself are refused.
+pub(super) fn header(text: &str) -> Result<HeaderName, &'static str> {
+    let wrong = "it is the name of a header field, as cookie, and none of the message itself";
+    let name: HeaderName = text.trim().parse().map_err(|_| wrong)?;
+    let own = [
+        "host",
+        "connection",
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+        "te",
+        "upgrade",
+        "expect",
+        "trailer",
+        "accept",
+        "user-agent",
+        "keep-alive",
+    ];
+    if own.contains(&name.as_str()) { Err(wrong) } else { Ok(name) }
 }
 
 const SCHEMES: [&str; 2] = ["http", "https"];

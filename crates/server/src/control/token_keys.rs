@@ -190,11 +190,12 @@ impl TokenKeys {
 
 impl KeySetUrl {
     async fn fetch(&self) -> Result<Keys, String> {
-        let keys = match Endpoint::new(self.url.clone(), BYTES_MAX).get(Instant::now() + PATIENCE).await {
-            Ok(answer) if answer.status == StatusCode::OK => Keys::of_public_set(&answer.body),
-            Ok(answer) => Err(format!("it is answered with {}", answer.status)),
-            Err(why) => Err(why.to_string()),
-        };
+        let keys =
+            match Endpoint::new(self.url.clone(), BYTES_MAX).get(Instant::now() + PATIENCE).await {
+                Ok(answer) if answer.status == StatusCode::OK => Keys::of_public_set(&answer.body),
+                Ok(answer) => Err(format!("it is answered with {}", answer.status)),
+                Err(why) => Err(why.to_string()),
+            };
         keys.map_err(|why| format!("{}: {why}", self.url))
     }
 }

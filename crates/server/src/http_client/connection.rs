@@ -67,8 +67,7 @@ impl Connection {
         let stream = Heard { stream, heard: Arc::clone(&heard) };
         let handshake =
             Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
-        let (sender, driver) =
-            handshake.map_err(|error| HttpError::Connect(error.to_string()))?;
+        let (sender, driver) = handshake.map_err(|error| HttpError::Connect(error.to_string()))?;
         let driver = tokio::spawn(async move {
             // The sender learns of errors.
             let _ = driver.await;
@@ -99,9 +98,7 @@ impl Connection {
                 Ok(answer) => Sent::Answered(answer),
                 Err(why) => Sent::Failed(why),
             },
-            Err(error) if error.is_parse() => {
-                Sent::Failed(HttpError::Malformed(error.to_string()))
-            }
+            Err(error) if error.is_parse() => Sent::Failed(HttpError::Malformed(error.to_string())),
             Err(_) if !self.heard.load(Ordering::Relaxed) => Sent::ClosedBefore,
             Err(_) => Sent::Failed(HttpError::Closed),
         }

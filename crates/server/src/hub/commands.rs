@@ -4,13 +4,17 @@ use murre_core::{RateDecision, ShownPeer};
 use murre_router::Ticket;
 use murre_router::channels::{Direction, HistoryQuery, Payload, Publisher, Start, Subscription};
 
+use super::answers;
 use super::auth::{Right, UnixSeconds, Verdict};
+use super::calls::Waiting;
+use super::consult::{Consulted, Refusal};
 use super::output::DisconnectReason;
 use super::pending::Recipient;
 use super::{
     About, Audience, Command, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, SERVER,
     Session,
 };
+use crate::backend::CallResult;
 use crate::log::connections as log;
 
 impl Hub {
@@ -81,15 +85,96 @@ impl Hub {
         command: Command<'_>,
         out: &mut impl Outlet,
     ) -> Flow {
-        // A refusal needs the request id, which most commands pass on.
-        let named = request.clone();
-        self.execute(session, request, command, out).unwrap_or_else(|why| {
-            self.refuse(session, &named, why, out);
-            Flow::Continue
-        })
+        if self.config.backend.is_some()
+            && let Some(name) = command.subject()
+            && (self.calls.is_busy(session.conn, name) || self.reads_two_pages(session, &command))
+        {
+            self.let_wait(session, name, request, &command, out);
+            return Flow::Continue;
+        }
+        self.run_or_wait(session, request, command, false, out)
     }
 
-    /// Executes a command, and leaves it to the caller to tell the session of an error.
+    /// Executes a command, or lets it wait for the backend. `again`: it has waited before.
+    pub(super) fn run_or_wait(
+        &mut self,
+        session: Session,
+        request: RequestId,
+        command: Command<'_>,
+        again: bool,
+        out: &mut impl Outlet,
+    ) -> Flow {
+        let renews = matches!(command, Command::Subscribe { channel, token: None, .. }
+            if self.channels.is_subscribed(session.conn.index(), channel));
+        let consulted = match renews {
+            true => Consulted::Rules,
+            false => self.consult(session, &command, None, out),
+        };
+        let approval = match consulted {
+            Consulted::Rules => None,
+            Consulted::Allowed(result) => Some(result),
+            Consulted::Asked => {
+                if let Some((name, owned)) = command.subject().zip(command.to_owned()) {
+                    let waiting = Waiting::Command(request, owned);
+                    self.calls.wait(session.conn, name, waiting, true);
+                }
+                return Flow::Continue;
+            }
+            Consulted::Refused(Refusal::Disconnect { code, reason }) => {
+                self.end_as_told(session, code, &reason, out);
+                return Flow::Continue;
+            }
+            Consulted::Refused(why) => {
+                self.refuse(session, &request, why.error(command.about()), out);
+                return Flow::Continue;
+            }
+        };
+        // A refusal needs the request id, which most commands pass on. A check of a token that must wait
+        // needs the command.
+        let (named, subject) = (request.clone(), command.subject());
+        let retried = if again { subject.zip(command.to_owned()) } else { None };
+        let done = self.execute_approved(session, request, command, approval, out);
+        match (done, retried) {
+            (Ok(Flow::Retry), Some((name, owned))) => {
+                self.calls.wait(session.conn, name, Waiting::Command(named, owned), true);
+                Flow::Continue
+            }
+            (Ok(flow), _) => flow,
+            (Err(why), _) => {
+                self.refuse(session, &named, why, out);
+                Flow::Continue
+            }
+        }
+    }
+
+    /// Lets a command wait behind others about the same, or refuses it if too many wait.
+    fn let_wait(
+        &mut self,
+        session: Session,
+        name: &str,
+        request: RequestId,
+        command: &Command<'_>,
+        out: &mut impl Outlet,
+    ) {
+        let Some(owned) = command.to_owned() else { return };
+        if self.calls.has_room(session.conn, owned.bytes()) {
+            let waiting = Waiting::Command(request, owned);
+            self.calls.wait(session.conn, name, waiting, false);
+        } else {
+            let why = Error { about: command.about(), ..ErrorCode::TooMany.into() };
+            self.refuse(session, &request, why, out);
+        }
+    }
+
+    /// Whether a command asks for a page of history while its session waits for another one, which a
+    /// command that waited for the backend has asked for.
+    fn reads_two_pages(&self, session: Session, command: &Command<'_>) -> bool {
+        matches!(command, Command::History { .. })
+            && self.reading_history.contains_key(&session.conn.index())
+    }
+
+    /// Executes a command that the backend is not asked about, and leaves it to the caller to tell the
+    /// session of an error.
     ///
     /// # Errors
     /// The reason why the command is refused. The command has changed nothing.
@@ -98,6 +183,22 @@ impl Hub {
         session: Session,
         request: RequestId,
         command: Command<'c>,
+        out: &mut impl Outlet,
+    ) -> Result<Flow, Error<'c>> {
+        let consent = self.take_consent(session, &command);
+        self.execute_approved(session, request, command, consent, out)
+    }
+
+    /// [`execute`](Self::execute) with the backend's consent, which takes the place of the rule.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub(crate) fn execute_approved<'c>(
+        &mut self,
+        session: Session,
+        request: RequestId,
+        command: Command<'c>,
+        approval: Option<Box<CallResult>>,
         out: &mut impl Outlet,
     ) -> Result<Flow, Error<'c>> {
         self.refresh_clock(out);
@@ -113,8 +214,14 @@ impl Hub {
                         return Ok(flow);
                     }
                 } else {
-                    self.allow_channel(slot, channel, Right::Subscribe)?;
+                    if approval.is_none() && !renews {
+                        self.allow_channel(slot, channel, Right::Subscribe)?;
+                    }
                     self.subscribe(session, channel, start, Recipient::Session(session, request))?;
+                    let expires = approval.and_then(|result| result.expire_at);
+                    if let Some(expires) = expires.and_then(UnixSeconds::new) {
+                        self.subscription_tokens.insert(slot, channel, Some(expires));
+                    }
                 }
                 self.begin_presence(session, channel, presence, renews);
             }
@@ -126,7 +233,13 @@ impl Hub {
                 out.reply(session, &request, Reply::Unsubscribed { channel });
             }
             Command::Publish { channel, payload, to } => {
-                self.allow_channel(slot, channel, Right::Publish)?;
+                let payload = match approval {
+                    Some(result) => answers::replaced(payload, result.data),
+                    None => {
+                        self.allow_channel(slot, channel, Right::Publish)?;
+                        payload
+                    }
+                };
                 self.counters.published.add(1);
                 let ticket = (request != RequestId::None)
                     .then(|| self.pending.issue(channel, Recipient::Session(session, request)));
@@ -142,7 +255,9 @@ impl Hub {
                 self.read(session, channel, query, Recipient::Session(session, request))?;
             }
             Command::Await { channel, start } => {
-                self.allow_channel(slot, channel, Right::Subscribe)?;
+                if approval.is_none() {
+                    self.allow_channel(slot, channel, Right::Subscribe)?;
+                }
                 let query = HistoryQuery {
                     start,
                     limit: if start == Start::Head { 0 } else { u32::MAX },
@@ -195,7 +310,20 @@ impl Hub {
                 self.services.unserve(slot, service).map_err(|why| error(why, about))?;
                 out.reply(session, &request, Reply::Unserving { service });
             }
+            Command::Call { channel, .. } => {
+                let Some(result) = approval else {
+                    return Err(Error::from(ErrorCode::NotAllowed).about(About::Channel(channel)));
+                };
+                let payload = answers::response(result.data);
+                let reply = Reply::Response { service: channel, payload: &payload };
+                out.reply(session, &request, reply);
+            }
             Command::Request { service, payload, timeout_ms } => {
+                if let Some(result) = approval {
+                    let payload = answers::response(result.data);
+                    out.reply(session, &request, Reply::Response { service, payload: &payload });
+                    return Ok(Flow::Continue);
+                }
                 self.allow_service(slot, service, |rules| rules.request)?;
                 let about = About::Service(service);
                 let refused = |code| Error::from(code).about(about);

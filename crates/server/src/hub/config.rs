@@ -14,6 +14,7 @@ use super::delivery_token::DeliveryTokens;
 use super::drain::DrainBarrier;
 use super::limits::NameLimits;
 use super::rules::Namespaces;
+use crate::backend::Backend;
 use crate::backplane;
 use crate::config::Config;
 
@@ -25,6 +26,8 @@ pub(crate) struct HubConfig {
     /// Set by a shard that is asked for a key that it has not; `None` if no others can be had.
     pub(crate) keys_wanted: Option<Arc<AtomicBool>>,
     pub(crate) required: Required,
+    /// The application that decides over HTTP, if there is one.
+    pub(crate) backend: Option<Arc<Backend>>,
     pub(crate) limits: NameLimits,
     pub(crate) channels: channels::ChannelLimits,
     pub(crate) services: services::ServiceLimits,
@@ -83,6 +86,7 @@ impl HubConfig {
             keys: Keys::default(),
             keys_wanted: None,
             required: config.required_of_tokens(),
+            backend: None,
             limits: config.name_and_payload_limits(),
             channels,
             services,

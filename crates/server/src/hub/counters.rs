@@ -52,6 +52,10 @@ pub(crate) struct HubCounters {
     pub(crate) presence_members: Counter,
     pub(crate) presence_leaving: Counter,
     pub(crate) presence_watchers: Counter,
+    /// Calls of the backend.
+    pub(crate) backend_calls: Counter,
+    /// Calls of the backend without an answer yet.
+    pub(crate) backend_waiting: Counter,
     /// Commands that wait for answers of the router.
     pub(crate) pending: Counter,
     /// Sessions whose tokens have an expiry.

@@ -42,6 +42,10 @@ pub(crate) enum ErrorCode {
     Disconnected,
     /// An administrator has ended the subscription.
     Unsubscribed,
+    /// The application has refused the command. The detail is its sentence.
+    Refused,
+    /// The application could not be asked, or its answer could not be used.
+    BackendFailed,
 }
 
 /// The subject of an error.

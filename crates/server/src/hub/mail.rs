@@ -7,6 +7,7 @@ use murre_router::services::ServiceMessage;
 
 use super::auth::Keys;
 use super::control::Control;
+use crate::backend::{Answer, CallId};
 
 /// Mail from other shards and from the control plane.
 pub(crate) enum HubMail {
@@ -19,6 +20,8 @@ pub(crate) enum HubMail {
     },
     /// The delivery token of the core, which this shard has now.
     DeliveryToken,
+    /// The answer of a call of the backend.
+    Answer(CallId, Answer),
     /// The keys of tokens from now on, read again from their files.
     Keys(Keys),
     /// A request of the control plane.

@@ -14,11 +14,14 @@
 //! subscribers as far as their connections take them ([`delivery`]). Once a turn the router's messages
 //! for other shards are posted to them ([`links`]).
 
+mod answers;
 #[allow(clippy::arithmetic_side_effects, reason = "sizes of what is kept, and counts")]
 pub(crate) mod auth;
+mod calls;
 pub(crate) mod command;
 mod commands;
 pub(crate) mod config;
+pub(crate) mod consult;
 pub(crate) mod control;
 mod control_plane;
 mod counters;
@@ -58,6 +61,8 @@ use murre_router::services::Services;
 use murre_router::{Member, Shard, Ticket};
 
 use auth::{User, Verdict, Verifier};
+use calls::Calls;
+use consult::Admitted;
 use encodings::Encodings;
 use links::{Links, Mailboxes};
 use member_names::MemberChoices;
@@ -87,6 +92,14 @@ pub(crate) struct Hub {
     sessions: Sessions,
     subscription_tokens: SubscriptionTokens,
     member_choices: MemberChoices,
+    /// Calls of the backend, and what waits for them.
+    calls: Calls,
+    /// By slot: what calls of a session need that the backend has admitted.
+    admitted: HashMap<u32, Box<Admitted>>,
+    /// The same of the session that is opened next.
+    admits_next: Option<Admitted>,
+    /// Requests whose calls are all answered.
+    answered_requests: Vec<ConnId>,
     verifier: Verifier,
     pending: Pending,
     orders: Orders,
@@ -140,6 +153,10 @@ impl Hub {
             sessions: Sessions::new(config.channels.members_expected),
             subscription_tokens: SubscriptionTokens::default(),
             member_choices: MemberChoices::default(),
+            calls: Calls::default(),
+            admitted: HashMap::new(),
+            admits_next: None,
+            answered_requests: Vec::new(),
             verifier: Verifier::new(
                 config.keys.clone(),
                 config.required.clone(),
@@ -183,6 +200,7 @@ impl Hub {
     /// Begins the session of a connection, of a user or anonymous. The connection must have none.
     pub(crate) fn open(&mut self, session: Session, user: Option<User>) {
         self.sessions.open(session, user);
+        self.admitted(session.conn);
         // Its token may expire before the session sends anything.
         self.active = true;
     }
@@ -211,6 +229,10 @@ impl Hub {
             self.pending.cancel(ticket);
         }
         self.subscription_tokens.forget(slot);
+        self.calls.forget(conn);
+        if self.admitted.remove(&slot).is_some() && self.admitted.is_empty() {
+            self.admitted.shrink_to_fit();
+        }
         self.lose_presence(conn);
         let mut forget = |ticket| _ = self.pending.take(ticket);
         self.channels.leave(slot, &mut forget);
@@ -275,6 +297,10 @@ impl Hub {
                 self.control(control, out);
                 self.dispatch(out);
             }
+            HubMail::Answer(id, answer) => {
+                self.backend_answers(id, answer, out);
+                self.dispatch(out);
+            }
             HubMail::Keys(keys) => self.verifier.replace_keys(keys),
             // The turn takes the token.
             HubMail::DeliveryToken => {}
@@ -297,6 +323,7 @@ impl Hub {
         self.channels.expire(self.now);
         self.services.expire(self.now);
         self.presence.expire(self.now);
+        self.fail_overdue_calls(out);
         self.expire_sessions(out);
         self.expire_subscriptions(out);
         let orders = self.execute_orders(out).then_some(Duration::ZERO);
@@ -315,6 +342,9 @@ impl Hub {
     fn expire_sessions(&mut self, out: &mut impl Outlet) {
         for _ in 0..EXPIRED_PER_TURN {
             let Some(session) = self.sessions.take_expired(unix_seconds()) else { return };
+            if self.ask_to_refresh(session, out) {
+                continue;
+            }
             self.counters.refused.add(1);
             out.end(session, DisconnectReason::TokenExpired.into());
         }
@@ -335,7 +365,8 @@ impl Hub {
             now.checked_add(Duration::from_secs(expires.saturating_sub(unix_seconds())))
         });
         let again = again.and_then(|after| now.checked_add(after));
-        moments.into_iter().flatten().filter_map(moment).chain(expiry).chain(again).min()
+        let moments = moments.into_iter().flatten().filter_map(moment);
+        moments.chain(expiry).chain(again).chain(self.calls.next_deadline()).min()
     }
 
     /// Posts the router's messages for other shards. Returns whether a mailbox was full.
@@ -388,6 +419,9 @@ impl Hub {
             ("orders", self.orders.len()),
             ("sessions with pending commands", self.pending.sessions()),
             ("reading_history", self.reading_history.len()),
+            ("calls of the backend", self.calls.len()),
+            ("sessions that the backend has admitted", self.admitted.len()),
+            ("answered requests", self.answered_requests.len()),
             ("tokens", self.verifier.kept()),
         ];
         let counts = counts.into_iter().filter(|(_, count)| *count > 0);
@@ -410,6 +444,7 @@ impl Hub {
         self.counters.authenticated.set(self.sessions.users().into());
         self.counters.expiries.set(self.sessions.expiries() as u64);
         self.counters.pending.set(self.pending.len().into());
+        self.counters.backend_waiting.set(self.calls.out() as u64);
         self.counters.tell_checks(self.verifier.counts());
         self.counters.tokens_kept.set(self.verifier.kept() as u64);
     }

@@ -123,6 +123,8 @@ pub(crate) enum DisconnectReason {
     TokenExpired,
     /// An administrator ended it.
     Administrator,
+    /// The application ended it.
+    Application,
     /// It reads too slowly for a channel that disconnects slow readers.
     Slow,
     /// The server is being drained.
@@ -132,10 +134,11 @@ pub(crate) enum DisconnectReason {
 impl DisconnectReason {
     /// All reasons.
     #[cfg(test)]
-    pub(crate) const ALL: [DisconnectReason; 5] = [
+    pub(crate) const ALL: [DisconnectReason; 6] = [
         DisconnectReason::TooFast,
         DisconnectReason::TokenExpired,
         DisconnectReason::Administrator,
+        DisconnectReason::Application,
         DisconnectReason::Slow,
         DisconnectReason::Draining,
     ];
@@ -144,7 +147,9 @@ impl DisconnectReason {
         match self {
             DisconnectReason::TooFast => Some(ErrorCode::TooFast),
             DisconnectReason::TokenExpired => Some(ErrorCode::TokenExpired),
-            DisconnectReason::Administrator => Some(ErrorCode::Disconnected),
+            DisconnectReason::Administrator | DisconnectReason::Application => {
+                Some(ErrorCode::Disconnected)
+            }
             DisconnectReason::Slow => Some(ErrorCode::TooSlow),
             DisconnectReason::Draining => None,
         }
@@ -171,6 +176,8 @@ pub(crate) trait Outlet {
     fn now(&self) -> Instant;
     /// The open connection in this slot.
     fn at(&self, slot: u32) -> Option<ConnId>;
+    /// The names of a session's transport and protocol.
+    fn transport(&self, session: Session) -> (&'static str, &'static str);
     /// Whether the connection is open: neither gone nor closing.
     fn is_open(&self, conn: ConnId) -> bool;
     /// A key for the peer's address, the same for all its connections; `None` where addresses are

@@ -1,8 +1,10 @@
 //! Whether a session may do something with a channel or a service. Every command of every transport
 //! passes here.
 
+use murre_core::ConnId;
+
 use super::auth::{Right, User};
-use super::rules::{Access, Rules};
+use super::rules::{Access, Permission, Rules};
 use super::{About, Error, ErrorCode, Hub, HubConfig, Outlet, Push, Session};
 
 impl HubConfig {
@@ -17,18 +19,25 @@ impl HubConfig {
 }
 
 impl Hub {
-    /// Checks whether a client may subscribe to a channel, before its session begins.
+    /// Checks whether the client of a request may subscribe to a channel, before its session begins. If
+    /// the backend decides, its answer is there: [`consult_to_subscribe`](Self::consult_to_subscribe).
     ///
     /// # Errors
-    /// `BadChannel`, `UnknownNamespace` and `NotAllowed`.
+    /// `BadChannel`, `UnknownNamespace`, `NotAllowed`, and what the backend says.
     pub(crate) fn may_subscribe<'c>(
-        &self,
+        &'c self,
+        conn: ConnId,
         channel: &'c str,
         user: Option<&User>,
     ) -> Result<(), Error<'c>> {
+        let about = About::Channel(channel);
         let rules = self.config.rules(channel)?;
-        let allowed = rules.allow(Right::Subscribe, channel, user, || false);
-        not_allowed_unless(allowed, About::Channel(channel))
+        let permission = rules.permission(Right::Subscribe, channel, user, || false);
+        let name = user.map(|user| &*user.name);
+        match self.calls.answer(conn, channel, name) {
+            Some(answer) if permission == Permission::Ask => answer.consent(about),
+            _ => not_allowed_unless(permission == Permission::Given, about),
+        }
     }
 
     /// Whether a channel keeps history.
@@ -75,6 +84,10 @@ impl Hub {
         let same_user = before.is_none_or(|before| before.name == user.name);
         let same_rights = before.map(|before| &before.grants) == Some(&user.grants);
         let had_user = before.is_some();
+        if let Some(admitted) = self.admitted.get_mut(&slot) {
+            // From now on a token says how long the session may last.
+            admitted.refreshes = false;
+        }
         self.sessions.authenticate(session.conn, user);
         if !same_user || !had_user {
             self.rename_in_presence(session);
@@ -86,7 +99,12 @@ impl Hub {
         let ends = |channel: &&str| {
             let by_token = same_user && self.subscription_tokens.has(slot, channel);
             let rules = self.config.namespaces.rules(channel);
-            !by_token && !rules.allow(Right::Subscribe, channel, user, || true)
+            match rules.permission(Right::Subscribe, channel, user, || true) {
+                Permission::Given => false,
+                Permission::Refused => !by_token,
+                // The backend has consented for the user of that time.
+                Permission::Ask => !same_user,
+            }
         };
         let ended = self.channels.subscriptions(slot).filter(ends).map(Box::from);
         for channel in ended.collect::<Vec<Box<str>>>() {

@@ -27,7 +27,7 @@ type Key = (u32, Arc<str>);
 
 impl SubscriptionTokens {
     /// Stores the expiry of a subscription.
-    fn insert(&mut self, slot: u32, channel: &str, expires: Option<UnixSeconds>) {
+    pub(super) fn insert(&mut self, slot: u32, channel: &str, expires: Option<UnixSeconds>) {
         let key = (slot, Arc::from(channel));
         let before = self.entries.insert(Key::clone(&key), expires).flatten();
         self.expiries.replace(key, before, expires);

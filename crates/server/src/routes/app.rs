@@ -12,6 +12,7 @@ use murre_core::{
 };
 use murre_router::Shard;
 
+use super::consult::Consultations;
 use super::mail::{AppMail, AppMailbox, HubMailboxes};
 use super::paths::{Paths, Route, Session};
 use crate::bench::{self, Fixtures};
@@ -35,6 +36,7 @@ pub(crate) struct App {
     incoming: Incoming,
     pub(super) phoenix: phoenix::incoming::Incoming,
     tokens: Tokens,
+    pub(super) consultations: Consultations,
     pub(super) paths: Paths,
     /// Fixtures of the published runs, with `--bench`.
     bench: Option<Fixtures>,
@@ -78,6 +80,7 @@ impl App {
             incoming: Incoming::default(),
             phoenix: phoenix::incoming::Incoming::default(),
             tokens: Tokens::default(),
+            consultations: Consultations::default(),
             paths: Paths { bench, origins, phoenix, supabase, files },
             boxes: Arc::new([]),
             retry_polls_at: None,
@@ -97,6 +100,7 @@ impl App {
             ("paused messages", self.incoming.paused()),
             ("paused Phoenix sessions", self.phoenix.paused()),
             ("requests put off", self.tokens.put_off.len()),
+            ("requests that wait for the backend", self.consultations.len()),
         ];
         let counts = counts.into_iter().filter(|(_, count)| *count > 0);
         let mut left = self.hub.left();
@@ -113,6 +117,10 @@ impl App {
         conn: ConnId,
         request: &Request<'_, '_>,
     ) -> Result<Option<User>, Response> {
+        let connected = self.consultations.connected.take().filter(|(of, _)| *of == conn);
+        if let Some((_, outcome)) = connected {
+            return outcome;
+        }
         let verdict = self.tokens.verdict.take().filter(|(of, _)| *of == conn);
         let cors = || Cors::of(request, &self.paths.origins).unwrap_or_default();
         match verdict.map(|(_, verdict)| verdict) {
@@ -122,6 +130,14 @@ impl App {
             Some(Verdict::TooMany | Verdict::NotNow) => {
                 Err(transports::refusal(ErrorCode::TooFast.into(), &cors()))
             }
+        }
+    }
+
+    /// The user of a request whose token has been found good.
+    pub(super) fn user_of_token(&self, conn: ConnId) -> Option<&User> {
+        match &self.tokens.verdict {
+            Some((of, Verdict::Good(user))) if *of == conn => Some(user),
+            _ => None,
         }
     }
 
@@ -214,8 +230,8 @@ impl App {
         };
         let App { hub, paths: Paths { origins, .. }, .. } = self;
         match request.path() {
-            "/sse" => sse::answer_to_head(request, user.as_ref(), origins, hub),
-            _ => long_poll::answer_to_head(request, user.as_ref(), origins, hub),
+            "/sse" => sse::answer_to_head(conn, request, user.as_ref(), origins, hub),
+            _ => long_poll::answer_to_head(conn, request, user.as_ref(), origins, hub),
         }
     }
 
@@ -232,10 +248,14 @@ impl App {
                 hub.close(conn, &mut Wires { out, transports });
                 out.free_slot(conn);
             }
+            while let Some(conn) = hub.take_answered_request() {
+                out.release(conn);
+            }
             let Some(conn) = transports.resumed() else { return };
             let wires = &mut Wires { out, transports };
             incoming.resume(conn, hub, wires);
             phoenix.resume(conn, hub, wires);
+            hub.proceed_all(conn, wires);
         }
     }
 
@@ -265,7 +285,7 @@ impl Handler for App {
             }
             _ => transports::token(request),
         };
-        let Some(token) = token else { return true };
+        let Some(token) = token else { return self.consult(conn, request, false, out) };
         let wires = Wires { out, transports: &mut self.transports };
         let verdict = self.hub.verify(&token, conn, &wires);
         match verdict {
@@ -277,7 +297,7 @@ impl Handler for App {
             Verdict::Good(_) | Verdict::Bad(_) => {}
         }
         self.tokens.verdict = Some((conn, verdict));
-        true
+        self.consult(conn, request, true, out)
     }
 
     fn kind(&self, request: &Request<'_, '_>) -> RequestKind {
@@ -291,13 +311,18 @@ impl Handler for App {
         out: &mut Outbox,
     ) -> Answer<Session> {
         Answer::Now(match (self.paths.route(request.path()), request.method) {
-            (Some(Route::PhoenixPoll), _) => return self.phoenix_poll(conn, request, out),
+            (Some(Route::PhoenixPoll), _) => {
+                let answer = self.phoenix_poll(conn, request, out);
+                self.consulted(conn);
+                return answer;
+            }
             (Some(route @ (Route::Events | Route::Poll)), "GET") => {
                 let begun = match route {
                     Route::Events => Answer::Stream(Session::Hub),
                     _ => Answer::Later(Session::Hub),
                 };
                 let refused = self.begin(conn, request, out);
+                self.consulted(conn);
                 self.follow_up(out);
                 match refused {
                     Ok(()) => return begun,
@@ -310,7 +335,11 @@ impl Handler for App {
                     }
                 }
             }
-            (Some(Route::Events | Route::Poll), "HEAD") => self.answer_to_head(conn, request),
+            (Some(Route::Events | Route::Poll), "HEAD") => {
+                let answer = self.answer_to_head(conn, request);
+                self.consulted(conn);
+                answer
+            }
             _ => self.answer(conn, request, out),
         })
     }
@@ -323,6 +352,7 @@ impl Handler for App {
         out: &mut Outbox,
     ) -> Result<Opened<Session>, Response> {
         let opened = self.open_websocket(conn, request, upgrade, out);
+        self.consulted(conn);
         match &opened {
             Ok(_) => log::session_begins(conn, request, "websocket", self.hub.user(conn), out),
             Err(refusal) => log::session_refused(conn, request, refusal, out),
@@ -456,10 +486,12 @@ impl Handler for App {
     }
 
     fn turn(&mut self, out: &mut Outbox) {
-        let App { hub, transports, incoming, phoenix, tokens, bench, boxes, .. } = self;
+        let App { hub, transports, incoming, phoenix, tokens, consultations, bench, boxes, .. } =
+            self;
         for conn in tokens.put_off.drain(..tokens.put_off.len().min(RELEASED_MAX)) {
             out.release(conn);
         }
+        consultations.turn(out);
         let wires = &mut Wires { out, transports };
         if let Some(bench) = bench {
             if let Some(mail) = bench.mail_for_others() {
@@ -481,7 +513,8 @@ impl Handler for App {
 
     fn wake_at(&self) -> Option<Instant> {
         let bench = self.bench.as_ref().and_then(Fixtures::wake_at);
-        self.hub.wake_at().into_iter().chain(bench).chain(self.wake_for_polls()).min()
+        let (put_off, polls) = (self.consultations.wake_at(), self.wake_for_polls());
+        self.hub.wake_at().into_iter().chain(bench).chain(put_off).chain(polls).min()
     }
 
     fn may_end(&mut self) -> bool {

@@ -48,7 +48,7 @@ pub(crate) fn begin(
     hub: &mut Hub,
     wires: &mut Wires<'_>,
 ) -> Result<(), Response> {
-    let (channel, position, cors) = asked(request, user.as_ref(), origins, hub)?;
+    let (channel, position, cors) = asked(conn, request, user.as_ref(), origins, hub)?;
     let session = Session { conn, wire: MURRE_POLL };
     hub.open(session, user);
     if let Err(code) = hub.admit_request(session, wires) {
@@ -73,12 +73,13 @@ pub(crate) fn begin(
 
 /// The answer to HEAD: the status of GET at once, without the fields that depend on a wait.
 pub(crate) fn answer_to_head(
+    conn: ConnId,
     request: &Request<'_, '_>,
     user: Option<&User>,
     origins: &Origins,
     hub: &Hub,
 ) -> Response {
-    let asked = asked(request, user, origins, hub);
+    let asked = asked(conn, request, user, origins, hub);
     asked.map_or_else(
         |refusal| refusal,
         |(_, _, cors)| Response { length: Length::Untold, ..json_response(200, Vec::new(), &cors) },
@@ -90,6 +91,7 @@ pub(crate) fn answer_to_head(
 /// # Errors
 /// The answer to a request that is malformed or not allowed.
 fn asked(
+    conn: ConnId,
     request: &Request<'_, '_>,
     user: Option<&User>,
     origins: &Origins,
@@ -102,7 +104,7 @@ fn asked(
         let why = "a poll is of one channel: /poll?topic=A&position=E-N";
         return Err(rejection(WireError::new(Code::BadCommand, why), &cors));
     };
-    hub.may_subscribe(&channel, user).map_err(|why| refusal(why, &cors))?;
+    hub.may_subscribe(conn, &channel, user).map_err(|why| refusal(why, &cors))?;
     if !hub.keeps_history(&channel) {
         let why = Error::from(ErrorCode::NoHistory).about(About::Channel(&channel));
         return Err(refusal(why, &cors));

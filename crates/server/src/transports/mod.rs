@@ -19,7 +19,7 @@ pub(crate) mod websocket;
 use std::sync::Arc;
 use std::time::Instant;
 
-use murre_codec::http::Response;
+use murre_codec::http::{Request, Response};
 use murre_core::{ConnId, DateClock, Outbox};
 use murre_router::Shard;
 
@@ -193,6 +193,16 @@ impl Outlet for Wires<'_> {
         self.out.at(slot)
     }
 
+    fn transport(&self, session: Session) -> (&'static str, &'static str) {
+        match Transport::of(session) {
+            Transport::WebSocket => ("websocket", "murre.v1"),
+            Transport::Events(_) => ("sse", "murre.v1"),
+            Transport::Poll => ("long_poll", "murre.v1"),
+            Transport::Phoenix(_) => ("websocket", "phoenix"),
+            Transport::PhoenixPoll(_) => ("long_poll", "phoenix"),
+        }
+    }
+
     fn is_open(&self, conn: ConnId) -> bool {
         self.out.is_open(conn) || self.transports.phoenix.polls.is_open(conn)
     }
@@ -270,6 +280,11 @@ impl Outlet for Wires<'_> {
     fn resume(&mut self, session: Session) {
         self.transports.resumed.push(session.conn);
     }
+}
+
+/// The channels of a request for a stream or a poll; none if they cannot be read.
+pub(crate) fn channels_of(request: &Request<'_, '_>) -> Vec<String> {
+    query::Query::read(request).map(|query| query.channels).unwrap_or_default()
 }
 
 /// The answer to a refused request, before a WebSocket or a stream has begun.

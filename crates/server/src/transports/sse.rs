@@ -102,7 +102,7 @@ pub(crate) fn begin(
     wires: &mut Wires<'_>,
 ) -> Result<(), Response> {
     let Asked { channels, starts, watch, cors } =
-        Asked::read(request, user.as_ref(), origins, hub)?;
+        Asked::read(conn, request, user.as_ref(), origins, hub)?;
     let framing = Framing::of(request);
     let mixed = channels.len() > 1;
     let wire = match (mixed, framing) {
@@ -139,12 +139,13 @@ pub(crate) fn begin(
 
 /// The answer to HEAD: the head of the answer to GET, without a stream.
 pub(crate) fn answer_to_head(
+    conn: ConnId,
     request: &Request<'_, '_>,
     user: Option<&User>,
     origins: &Origins,
     hub: &Hub,
 ) -> Response {
-    let asked = Asked::read(request, user, origins, hub);
+    let asked = Asked::read(conn, request, user, origins, hub);
     asked.map_or_else(|refusal| refusal, |asked| head(Length::Untold, &asked.cors))
 }
 
@@ -160,6 +161,7 @@ struct Asked {
 
 impl Asked {
     fn read(
+        conn: ConnId,
         request: &Request<'_, '_>,
         user: Option<&User>,
         origins: &Origins,
@@ -172,7 +174,7 @@ impl Asked {
             return Err(rejection(WireError::new(Code::BadCommand, why), &cors));
         }
         for channel in &query.channels {
-            hub.may_subscribe(channel, user).map_err(|why| refusal(why, &cors))?;
+            hub.may_subscribe(conn, channel, user).map_err(|why| refusal(why, &cors))?;
         }
         let starts = query.starts(request).map_err(|why| rejection(why, &cors))?;
         Ok(Asked { channels: query.channels, starts, watch: query.presence, cors })

@@ -6,6 +6,8 @@ mod matrix;
 mod admin;
 mod admission;
 mod api;
+mod application;
+mod backend;
 mod bad_input;
 mod batches;
 mod bursts;

@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 use tungstenite::Message;
 
+use crate::application::{Application, Do};
 use crate::client::Client;
 use crate::guarded::{Guarded, now, signed, token};
 use crate::server::{Answer, Server};
 
 /// A namespace for each word of a right, one with channels for users, and one that a token names.
-const NAMESPACES: [&str; 7] = [
+const NAMESPACES: [&str; 8] = [
     "anyone,subscribe=anyone,publish=anyone,history=anyone,serve=anyone,request=anyone",
     "authenticated,subscribe=authenticated,publish=authenticated,history=authenticated,\
      serve=authenticated,request=authenticated",
@@ -16,6 +17,7 @@ const NAMESPACES: [&str; 7] = [
     "token,subscribe=token,publish=token,history=token",
     "nobody,subscribe=nobody,publish=nobody,history=nobody,serve=nobody,request=nobody",
     "limited,subscribe=token,publish=authenticated,history=authenticated,user-limited=true",
+    "backend,subscribe=backend,publish=backend,request=backend",
     "default",
 ];
 
@@ -79,6 +81,7 @@ fn allowed(way: Way, namespace: &str, who: &str) -> bool {
                 "anyone" => true,
                 "authenticated" => who != "nobody",
                 "nobody" => false,
+                "backend" if way == Way::Request => consents(who),
                 _ => way == Way::Request || who != "nobody",
             };
         }
@@ -87,6 +90,9 @@ fn allowed(way: Way, namespace: &str, who: &str) -> bool {
     let is_subscribed = matches!(way, Way::PublishSubscribed | Way::HistorySubscribed)
         && allowed(Way::Subscribe, namespace, who);
     match (namespace, who) {
+        // It is asked about what a token does not grant.
+        ("backend", who) if right != "history" => consents(who),
+        ("backend", "ann" | "bob" | "nobody") => is_subscribed,
         ("nobody", _) | (_, "none") => false,
         // The channel is `limited:x#ann,carl`.
         ("limited", "nobody" | "bob") => false,
@@ -99,6 +105,11 @@ fn allowed(way: Way, namespace: &str, who: &str) -> bool {
         ("token", _) => false,
         other => panic!("{other:?}"),
     }
+}
+
+/// Whether the application consents to what a session asks: it does to whatever ann wants.
+fn consents(who: &str) -> bool {
+    !matches!(who, "nobody" | "bob")
 }
 
 fn connect(server: &Server, claims: Option<&Value>) -> Client {
@@ -165,9 +176,11 @@ fn try_it(way: Way, namespace: &str, server: &Server, claims: Option<&Value>) ->
         Way::PublishBinary => {
             let frame = [&[1, channel.len() as u8], channel.as_bytes(), b"x"].concat();
             client.0.send(Message::binary(frame)).expect("sent");
-            // Only a refusal is answered.
-            client.send(json!({"action": "ping"}));
-            outcome(&client.receive())
+            // Only a refusal is answered, before a later command of the channel.
+            client.send(with_id(&publish));
+            let first = client.receive();
+            assert_eq!(first["type"] == "error", first["id"] != 77, "{first}");
+            outcome(&first)
         }
         Way::PublishSubscribed => ask_subscribed(client, publish),
         Way::History => outcome(&client.ask(history)),
@@ -202,9 +215,19 @@ fn in_batch(client: &mut Client, command: &Value) -> bool {
 fn every_way_obeys_the_rules() {
     let namespaces = NAMESPACES.map(|rules| format!("--namespace={rules},history-size=5"));
     let flags: Vec<&str> = namespaces.iter().map(String::as_str).collect();
-    let guarded = Guarded::start(&[&["--shards=2"], &flags[..]].concat());
+    let application = Application::start(|call| {
+        Do::Say(match call.body["user"].as_str() {
+            Some("ann") => json!({"result": {}}),
+            _ => json!({"error": {"code": 103, "message": "permission denied"}}),
+        })
+    });
+    let application = application.flag();
+    let backend = ["--shards=2", &application, "--backend-connect=off"];
+    let guarded = Guarded::start(&[&backend, &flags[..]].concat());
+    let namespaces =
+        ["anyone", "authenticated", "subscriber", "token", "nobody", "limited", "backend"];
     for way in WAYS {
-        for namespace in ["anyone", "authenticated", "subscriber", "token", "nobody", "limited"] {
+        for namespace in namespaces {
             for (who, claims) in sessions() {
                 let expected = allowed(way, namespace, who);
                 let found = try_it(way, namespace, &guarded.server, claims.as_ref());

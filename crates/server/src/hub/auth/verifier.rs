@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::value::RawValue;
+
 use super::cache::{Cache, TokenHash};
 use super::claims::{Claims, Required, SubscriptionToken, Token};
 use super::failures::Failures;
-use super::grants::SharedGrants;
+use super::grants::{Grants, SharedGrants};
 use super::jws::Jws;
 use super::keys::Keys;
 use super::price::{self, Budget};
@@ -183,6 +185,19 @@ impl Verifier {
                 Verdict::Bad(bad)
             }
         }
+    }
+
+    /// The rights of the claims `channels` and `subs`, as a token has them.
+    ///
+    /// # Errors
+    /// As of a token.
+    pub(crate) fn grants(
+        &mut self,
+        channels: Option<&RawValue>,
+        subs: Option<&RawValue>,
+    ) -> Result<Option<Arc<Grants>>, BadToken> {
+        let grants = Grants::parse(channels, subs)?;
+        Ok(grants.map(|grants| self.grants.share(grants)))
     }
 
     /// The counts of this verifier.

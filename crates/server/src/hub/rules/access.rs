@@ -12,7 +12,18 @@ pub(crate) enum Access {
     Subscriber,
     /// Sessions whose token grants the right.
     Token,
+    /// Sessions for which the backend consents, call by call, and those whose token grants the right.
+    Backend,
     Nobody,
+}
+
+/// Whether a session has a right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permission {
+    Given,
+    Refused,
+    /// The backend decides.
+    Ask,
 }
 
 /// The words for rights in channels.
@@ -24,15 +35,34 @@ pub(super) const ACCESS: [(&str, Access); 5] = [
     ("nobody", Access::Nobody),
 ];
 
-/// The words for the right to subscribe.
-pub(super) const SUBSCRIBE_ACCESS: [(&str, Access); 4] = [
+/// The words for the right to publish.
+pub(super) const PUBLISH_ACCESS: [(&str, Access); 6] = [
     ("anyone", Access::Anyone),
     ("authenticated", Access::Authenticated),
+    ("subscriber", Access::Subscriber),
     ("token", Access::Token),
+    ("backend", Access::Backend),
     ("nobody", Access::Nobody),
 ];
 
-/// The words for rights in services, which no token grants.
+/// The words for the right to subscribe.
+pub(super) const SUBSCRIBE_ACCESS: [(&str, Access); 5] = [
+    ("anyone", Access::Anyone),
+    ("authenticated", Access::Authenticated),
+    ("token", Access::Token),
+    ("backend", Access::Backend),
+    ("nobody", Access::Nobody),
+];
+
+/// The words for the right to send requests, which no token grants.
+pub(super) const REQUEST_ACCESS: [(&str, Access); 4] = [
+    ("anyone", Access::Anyone),
+    ("authenticated", Access::Authenticated),
+    ("backend", Access::Backend),
+    ("nobody", Access::Nobody),
+];
+
+/// The words for the right to serve, which no token grants.
 pub(super) const SERVICE_ACCESS: [(&str, Access); 3] = [
     ("anyone", Access::Anyone),
     ("authenticated", Access::Authenticated),
@@ -42,7 +72,7 @@ pub(super) const SERVICE_ACCESS: [(&str, Access); 3] = [
 impl Access {
     /// The name in the configuration.
     pub(crate) fn name(self) -> &'static str {
-        ACCESS.iter().find(|(_, access)| *access == self).expect("all have names").0
+        PUBLISH_ACCESS.iter().find(|(_, access)| *access == self).expect("all have names").0
     }
 
     /// Whether the right in a service includes a session that has authenticated, or one that has not.
@@ -50,17 +80,13 @@ impl Access {
         match self {
             Access::Anyone => true,
             Access::Authenticated => authenticated,
-            Access::Subscriber | Access::Token | Access::Nobody => false,
+            Access::Subscriber | Access::Token | Access::Backend | Access::Nobody => false,
         }
     }
 }
 
 impl Rules {
-    /// Whether a session has a right in a channel of the namespace. `is_subscribed` is asked only where
-    /// the rule depends on it.
-    ///
-    /// A token with grants decides alone for its user; without grants the rule decides. `nobody`, and
-    /// the users in the name of a user-limited channel, hold for every token.
+    /// Whether a session has a right in a channel of the namespace, without a question to the backend.
     pub(crate) fn allow(
         &self,
         right: Right,
@@ -68,21 +94,39 @@ impl Rules {
         user: Option<&User>,
         is_subscribed: impl FnOnce() -> bool,
     ) -> bool {
+        self.permission(right, channel, user, is_subscribed) == Permission::Given
+    }
+
+    /// Whether a session has a right in a channel of the namespace. `is_subscribed` is asked only where
+    /// the rule depends on it.
+    ///
+    /// A token with grants decides alone for its user; without grants the rule decides. `nobody`, and
+    /// the users in the name of a user-limited channel, hold for every token. Where the backend decides,
+    /// it is asked about all that a token does not grant.
+    pub(crate) fn permission(
+        &self,
+        right: Right,
+        channel: &str,
+        user: Option<&User>,
+        is_subscribed: impl FnOnce() -> bool,
+    ) -> Permission {
         let access = self.access(right);
         if access == Access::Nobody || !self.admits(channel, user) {
-            return false;
+            return Permission::Refused;
         }
-        if let Some(grants) = user.and_then(|user| user.grants.as_ref()) {
-            return grants.allow(right, channel);
-        }
-        match access {
-            Access::Anyone => true,
-            Access::Authenticated => user.is_some(),
-            Access::Subscriber => is_subscribed(),
+        let grants = user.and_then(|user| user.grants.as_ref());
+        let granted = grants.map(|grants| grants.allow(right, channel));
+        let given = match (granted, access) {
+            (Some(false) | None, Access::Backend) => return Permission::Ask,
+            (Some(granted), _) => granted,
+            (None, Access::Anyone) => true,
+            (None, Access::Authenticated) => user.is_some(),
+            (None, Access::Subscriber) => is_subscribed(),
             // The name of the channel is as good as a grant.
-            Access::Token => right == Right::Subscribe && self.users(channel).is_some(),
-            Access::Nobody => false,
-        }
+            (None, Access::Token) => right == Right::Subscribe && self.users(channel).is_some(),
+            (None, Access::Nobody) => false,
+        };
+        if given { Permission::Given } else { Permission::Refused }
     }
 
     /// Whether a session that presents a token for the subscription to a channel may subscribe to it.
@@ -93,7 +137,7 @@ impl Rules {
     /// The rule for a right. Who may subscribe may also read, unless the rules say otherwise.
     fn access(&self, right: Right) -> Access {
         let readers = match self.subscribe {
-            Access::Token => Access::Subscriber,
+            Access::Token | Access::Backend => Access::Subscriber,
             other => other,
         };
         match right {

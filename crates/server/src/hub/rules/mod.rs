@@ -8,8 +8,9 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub(crate) use access::Access;
-use access::{ACCESS, SERVICE_ACCESS, SUBSCRIBE_ACCESS};
+use crate::backend::CallKind;
+use access::{ACCESS, PUBLISH_ACCESS, REQUEST_ACCESS, SERVICE_ACCESS, SUBSCRIBE_ACCESS};
+pub(crate) use access::{Access, Permission};
 
 /// The rules of all names.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +82,8 @@ pub(crate) enum PhoenixPush {
     BroadcastFrom,
     /// It is a request to the service of the namespace's name, whose response is the reply.
     Request,
+    /// The backend is asked, and its data is the reply.
+    Backend,
 }
 
 /// The treatment of a subscriber that reads too slowly.
@@ -133,6 +136,21 @@ impl Namespaces {
     /// must be in a configured namespace.
     pub(crate) fn strict(self) -> Self {
         Namespaces { strict: true, ..self }
+    }
+
+    /// The rules that make these calls of the backend necessary, each with its namespace and its call.
+    pub(crate) fn that_ask(&self) -> impl Iterator<Item = (&str, &'static str, CallKind)> {
+        let named = self.named.iter().map(|namespace| (&*namespace.name, &namespace.rules));
+        named.chain([(REST, &self.rest)]).flat_map(|(name, rules)| {
+            let rules = [
+                (rules.subscribe == Access::Backend, "subscribe", CallKind::Subscribe),
+                (rules.publish == Access::Backend, "publish", CallKind::Publish),
+                (rules.request == Access::Backend, "request", CallKind::Rpc),
+                (rules.phoenix_push == PhoenixPush::Backend, "phoenix-push", CallKind::Rpc),
+            ];
+            let asks = rules.into_iter().filter(|(asks, ..)| *asks);
+            asks.map(move |(_, rule, kind)| (name, rule, kind))
+        })
     }
 
     /// Whether any channel has presence.
@@ -231,17 +249,17 @@ impl Rules {
         let wrong = |allowed: &str| format!("`{rule}` is {allowed}, not `{value}`");
         let access = |words: &[(&str, Access)]| {
             one_of(words, value).map_err(|names| match value {
-                "backend" => format!("`{rule}=backend` {NO_BACKEND}; it is {names}"),
+                "backend" => format!("`{rule}` is {names}: the backend does not decide about it"),
                 _ => wrong(&names),
             })
         };
         match rule {
-            "publish" => self.publish = access(&ACCESS)?,
+            "publish" => self.publish = access(&PUBLISH_ACCESS)?,
             "subscribe" => self.subscribe = access(&SUBSCRIBE_ACCESS)?,
             "presence-access" => self.presence_access = Some(access(&ACCESS)?),
             "history" => self.history = Some(access(&ACCESS)?),
             "serve" => self.serve = access(&SERVICE_ACCESS)?,
-            "request" => self.request = access(&SERVICE_ACCESS)?,
+            "request" => self.request = access(&REQUEST_ACCESS)?,
             "user-limited" => {
                 self.user_limited = value.parse().map_err(|_| wrong("true or false"))?;
             }
@@ -307,7 +325,6 @@ const RULES: &str = "publish, subscribe, presence-access, history, serve, reques
                      history-size, history-ttl, slow, presence, presence-push-max, \
                      presence-interval, presence-meta-max, presence-grace, presence-key, \
                      phoenix-push";
-const NO_BACKEND: &str = "needs calls to a backend, which this version does not make";
 const SLOW: [(&str, Slow); 3] = [
     ("disconnect", Slow::Disconnect),
     ("drop_oldest", Slow::DropOldest),
@@ -325,10 +342,11 @@ const PRESENCE_INTERVAL: RangeInclusive<f64> = 0.1..=3600.0;
 const PRESENCE_GRACE: RangeInclusive<f64> = 0.0..=3600.0;
 const PRESENCE_KEY: [(&str, PresenceKey); 2] =
     [("user", PresenceKey::User), ("client", PresenceKey::Client)];
-const PHOENIX_PUSH: [(&str, PhoenixPush); 3] = [
+const PHOENIX_PUSH: [(&str, PhoenixPush); 4] = [
     ("broadcast", PhoenixPush::Broadcast),
     ("broadcast_from", PhoenixPush::BroadcastFrom),
     ("request", PhoenixPush::Request),
+    ("backend", PhoenixPush::Backend),
 ];
 const HISTORY_SIZE_MAX: u32 = 1_000_000;
 const HISTORY_TTL: RangeInclusive<f64> = 0.1..=31_536_000.0;

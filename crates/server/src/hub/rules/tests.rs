@@ -99,11 +99,23 @@ fn wrong_ones_are_named() {
         ("a,publish", "`publish` is not RULE=VALUE"),
         ("a,", "`` is not RULE=VALUE"),
         ("a,publsh=anyone", "no rule `publsh`; the rules are publish,"),
-        ("a,publish=all", "is one of anyone, authenticated, subscriber, token, nobody, not `all`"),
-        ("a,subscribe=subscriber", "`subscribe` is one of anyone, authenticated, token, nobody"),
-        ("a,request=token", "`request` is one of anyone, authenticated, nobody, not `token`"),
-        ("a,serve=backend", "`serve=backend` needs calls to a backend"),
-        ("a,publish=backend", "does not make; it is one of anyone, authenticated,"),
+        (
+            "a,publish=all",
+            "is one of anyone, authenticated, subscriber, token, backend, nobody, not `all`",
+        ),
+        (
+            "a,subscribe=subscriber",
+            "`subscribe` is one of anyone, authenticated, token, backend, nobody",
+        ),
+        (
+            "a,request=token",
+            "`request` is one of anyone, authenticated, backend, nobody, not `token`",
+        ),
+        (
+            "a,serve=backend",
+            "`serve` is one of anyone, authenticated, nobody: the backend does not",
+        ),
+        ("a,history=backend", "the backend does not decide about it"),
         ("a,user-limited=yes", "`user-limited` is true or false, not `yes`"),
         ("a,slow=never", "one of disconnect, drop_oldest, latest_only, not `never`"),
         ("a,history-size=-1", "`history-size` is a number from 0 to 1000000, not `-1`"),

@@ -263,7 +263,7 @@ impl Given {
                     Err(error) => is_text("error", error),
                 }
             }
-            Command::Await { .. } => panic!("no message asks for that"),
+            Command::Await { .. } | Command::Call { .. } => panic!("no message asks for that"),
         }
     }
 }
@@ -279,7 +279,7 @@ fn action(command: &Command<'_>) -> &'static str {
         Command::Unsubscribe { .. } => "unsubscribe",
         Command::Publish { .. } => "publish",
         Command::History { .. } => "history",
-        Command::Await { .. } => "",
+        Command::Await { .. } | Command::Call { .. } => "",
         Command::Presence { .. } => "presence",
         Command::PresenceStats { .. } => "presence_stats",
         Command::PresenceUpdate { .. } => "presence_update",

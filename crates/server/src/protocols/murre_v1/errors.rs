@@ -62,7 +62,7 @@ pub(crate) fn close_code(disconnect: Disconnect<'_>) -> CloseCode {
     }
     match disconnect.reason {
         DisconnectReason::TooFast | DisconnectReason::TokenExpired => CloseCode::Policy,
-        DisconnectReason::Administrator => CloseCode::from(4000),
+        DisconnectReason::Administrator | DisconnectReason::Application => CloseCode::from(4000),
         DisconnectReason::Slow => CloseCode::Again,
         DisconnectReason::Draining => CloseCode::Restart,
     }
@@ -71,7 +71,7 @@ pub(crate) fn close_code(disconnect: Disconnect<'_>) -> CloseCode {
 impl Code {
     /// All codes, in the order of the protocol's table.
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 27] = [
+    pub(crate) const ALL: [Code; 29] = [
         Code::BadJson,
         Code::BadCommand,
         Code::UnknownAction,
@@ -99,6 +99,8 @@ impl Code {
         Code::Hub(ErrorCode::TokenExpired),
         Code::Hub(ErrorCode::Disconnected),
         Code::Hub(ErrorCode::Unsubscribed),
+        Code::Hub(ErrorCode::Refused),
+        Code::Hub(ErrorCode::BackendFailed),
     ];
 
     /// The `code` of an `error` message.
@@ -116,9 +118,12 @@ impl Code {
         let Code::Hub(code) = self else { return 400 };
         match code {
             ErrorCode::BadToken | ErrorCode::TokenExpired => 401,
-            ErrorCode::NotAllowed | ErrorCode::Disconnected | ErrorCode::Unsubscribed => 403,
+            ErrorCode::NotAllowed
+            | ErrorCode::Disconnected
+            | ErrorCode::Unsubscribed
+            | ErrorCode::Refused => 403,
             ErrorCode::TooFast => 429,
-            ErrorCode::Overloaded | ErrorCode::TooSlow => 503,
+            ErrorCode::Overloaded | ErrorCode::TooSlow | ErrorCode::BackendFailed => 503,
             _ => 400,
         }
     }
@@ -234,6 +239,10 @@ impl Code {
                 "unsubscribed",
                 "an administrator ended this subscription; ask who runs the server before you subscribe again",
             ),
+            ErrorCode::Refused => ("refused", "the application has refused it"),
+            ErrorCode::BackendFailed => {
+                ("backend_failed", "the application could not be asked; try again in some seconds")
+            }
         }
     }
 }
@@ -271,10 +280,7 @@ mod tests {
     #[test]
     fn ends_have_their_numbers() {
         let codes = DisconnectReason::ALL.map(|reason| u16::from(close_code(reason.into())));
-        assert_eq!(codes, [1008, 1008, 4000, 1013, 1012]);
-        let administrator = DisconnectReason::Administrator.into();
-        let chosen = Disconnect { code: Some(4999), ..administrator };
-        assert_eq!(u16::from(close_code(chosen)), 4999);
+        assert_eq!(codes, [1008, 1008, 4000, 4000, 1013, 1012]);
         for (code, status) in [
             (ErrorCode::BadToken, 401),
             (ErrorCode::NotAllowed, 403),

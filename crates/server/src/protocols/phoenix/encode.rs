@@ -170,7 +170,7 @@ pub(crate) fn hub_reply(
         }
         Reply::Error(Error { code, detail, .. }) => {
             let why = match (code, detail) {
-                (ErrorCode::ResponderFailed, Some(why)) => why,
+                (ErrorCode::ResponderFailed | ErrorCode::Refused, Some(why)) => why,
                 _ => errors::reason(code),
             };
             self::reply(scratch, dialect, refs, topic, Status::Error, |out| reason(out, why));

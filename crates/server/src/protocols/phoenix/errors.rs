@@ -50,6 +50,8 @@ pub(crate) fn reason(code: ErrorCode) -> &'static str {
         ErrorCode::TokenExpired => "token_expired",
         ErrorCode::Disconnected => "disconnected",
         ErrorCode::Unsubscribed => "unsubscribed",
+        ErrorCode::Refused => "refused",
+        ErrorCode::BackendFailed => "backend_failed",
     }
 }
 
@@ -62,6 +64,7 @@ pub(crate) fn close_code(disconnect: Disconnect<'_>) -> CloseCode {
     match disconnect.reason {
         DisconnectReason::TooFast | DisconnectReason::TokenExpired => CloseCode::Policy,
         DisconnectReason::Administrator => CloseCode::Away,
+        DisconnectReason::Application => CloseCode::from(4000),
         DisconnectReason::Slow => CloseCode::Again,
         DisconnectReason::Draining => CloseCode::Restart,
     }
@@ -83,7 +86,7 @@ mod tests {
     #[test]
     fn ends_have_their_codes() {
         let codes = DisconnectReason::ALL.map(|reason| u16::from(close_code(reason.into())));
-        assert_eq!(codes, [1008, 1008, 1001, 1013, 1012]);
+        assert_eq!(codes, [1008, 1008, 1001, 4000, 1013, 1012]);
         let codes = [BadMessage::Json, BadMessage::Form].map(|why| u16::from(bad_message(why).0));
         assert_eq!(codes, [1007, 1008]);
     }

@@ -14,8 +14,9 @@ use murre_router::presence::Meta;
 
 use super::super::{Transport, Transports, Wires, written};
 use super::{Carrier, dialect, supabase};
+use crate::hub::consult::{Consulted, Refusal};
 use crate::hub::event::Event;
-use crate::hub::rules::PhoenixPush;
+use crate::hub::rules::{Access, PhoenixPush};
 use crate::hub::{Audience, Command, ErrorCode, Flow, Hub, PresenceOptions, RequestId, Session};
 use crate::protocols::json;
 use crate::protocols::phoenix::decode::{Body, JoinParams, JoinPresence, Message};
@@ -34,6 +35,9 @@ pub(super) enum Acted {
     Now,
     /// This message has not been handled, and must be handed in again in the next turn.
     NextTurn,
+    /// This message has not been handled, because the backend is asked about it. It must be handed in
+    /// again once the answer is there.
+    Asked,
     /// This message has not been handled, because the join of its topic has yet to be answered.
     AfterJoin,
 }
@@ -145,6 +149,24 @@ fn join(
         let why = reason(ErrorCode::NotAllowed);
         return refuse(session, join_ref, message, why, hub, wires);
     }
+    let subscribe = Command::Subscribe {
+        channel,
+        start: Start::Head,
+        token: None,
+        presence: PresenceOptions::default(),
+    };
+    let params = match message.body {
+        Body::Json(json) => Some(json),
+        _ => None,
+    };
+    let consent = match hub.consult(session, &subscribe, params, wires) {
+        Consulted::Rules => None,
+        Consulted::Allowed(result) => Some(result),
+        Consulted::Asked => return Acted::Asked,
+        Consulted::Refused(why) => {
+            return refuse_as_told(session, join_ref, message, &why, hub, wires);
+        }
+    };
     // The rights of another user may have ended the subscription.
     let joined = hub.subscription(session, channel);
     let replaces = joined.and_then(|Subscription { channel: key, .. }| {
@@ -161,7 +183,7 @@ fn join(
     let watch = hub.presence_watch(session, channel).filter(|_| watches);
     let presence = PresenceOptions { watch, ..presence };
     let subscribe = Command::Subscribe { channel, start, token: None, presence };
-    match hub.execute(session, id, subscribe, wires) {
+    match hub.execute_approved(session, id, subscribe, consent, wires) {
         Ok(_) => {
             if let Some(Subscription { channel: key, .. }) = hub.subscription(session, channel) {
                 wires.transports.phoenix.joins.insert(slot, key, &message.join_ref, flags);
@@ -286,15 +308,21 @@ pub(super) fn publish(
 ) -> Acted {
     let Joined { session, channel, .. } = joined;
     let namespaces = &hub.config().namespaces;
-    let by_rule = match namespaces.rules(channel).phoenix_push {
+    let rules = namespaces.rules(channel);
+    let by_rule = match rules.phoenix_push {
         PhoenixPush::Broadcast => Audience::Everybody,
         PhoenixPush::BroadcastFrom => Audience::Others,
-        PhoenixPush::Request => {
+        // The backend has the requests of the namespace.
+        PhoenixPush::Request if rules.request != Access::Backend => {
             let service = namespaces.namespace(channel);
             let user = hub.user(session.conn).map(|user| &*user.name);
             let payload = request(channel, event, user, form, data);
             let timeout_ms = REQUEST_TIMEOUT_MS;
             let command = Command::Request { service, payload, timeout_ms };
+            return execute(joined, message, id, command, hub, wires);
+        }
+        PhoenixPush::Request | PhoenixPush::Backend => {
+            let command = Command::Call { channel, payload: event.payload(form, data) };
             return execute(joined, message, id, command, hub, wires);
         }
     };
@@ -310,7 +338,15 @@ pub(super) fn execute(
     hub: &mut Hub,
     wires: &mut Wires<'_>,
 ) -> Acted {
-    if let Err(why) = hub.execute(session, id, command, wires) {
+    let consent = match hub.consult(session, &command, None, wires) {
+        Consulted::Rules => None,
+        Consulted::Allowed(result) => Some(result),
+        Consulted::Asked => return Acted::Asked,
+        Consulted::Refused(why) => {
+            return refuse_as_told(session, join_ref, message, &why, hub, wires);
+        }
+    };
+    if let Err(why) = hub.execute_approved(session, id, command, consent, wires) {
         return refuse(session, join_ref, message, reason(why.code), hub, wires);
     }
     Acted::Now
@@ -328,6 +364,24 @@ fn request(topic: &str, event: Event<'_>, user: Option<&str>, form: Form, data: 
     let parts: [&[u8]; 9] =
         [b"{\"topic\":", &topic, b",\"event\":", &event, key, &data, b",\"user\":", &user, b"}"];
     Payload::new(Form::Json, parts.concat())
+}
+
+/// Queues the backend's refusal, with the application's own words if it has any, and ends the session if
+/// the application says so.
+fn refuse_as_told(
+    session: Session,
+    join_ref: &str,
+    message: &Message<'_>,
+    why: &Refusal<'_>,
+    hub: &mut Hub,
+    wires: &mut Wires<'_>,
+) -> Acted {
+    let error = why.error(None);
+    refuse(session, join_ref, message, error.detail.unwrap_or(reason(error.code)), hub, wires);
+    if let Refusal::Disconnect { code, reason } = why {
+        hub.end_as_told(session, *code, reason, wires);
+    }
+    Acted::Now
 }
 
 /// Queues an error reply, and counts the message as refused.

@@ -11,7 +11,7 @@ use murre_core::ConnId;
 
 use super::super::Wires;
 use super::super::next_turn::{PAUSED_KEPT, continue_waiting};
-use super::actions::{Acted, act};
+use super::actions::{self, Acted, act};
 use super::{dialect, refuse};
 use crate::hub::{Hub, Outlet, Session};
 use crate::protocols::json::Validator;
@@ -28,6 +28,9 @@ pub(crate) struct Incoming {
     /// Connections whose messages are handled again in the next turn.
     next_turn: VecDeque<ConnId>,
 }
+
+/// The reason for a message beyond those that may wait for the backend.
+const TOO_MANY_WAIT: &str = "too many messages wait";
 
 /// A session whose input waits.
 struct Paused {
@@ -59,8 +62,22 @@ impl Incoming {
         if !admit(session, &message, hub, wires) {
             return;
         }
+        let channel = channel_of(session, &message);
+        if hub.waits_for_backend(session, channel) {
+            if hub.let_message_wait(session, channel, (kind, bytes), false).is_err() {
+                let join_ref = message.join_ref.json();
+                actions::refuse(session, join_ref, &message, TOO_MANY_WAIT, hub, wires);
+            }
+            return;
+        }
         let acted = act(session, &message, hub, wires);
         hub.dispatch(wires);
+        if acted == Acted::Asked {
+            // There is room, as the backend is asked only then.
+            let _ =
+                hub.let_message_wait(session, channel_of(session, &message), (kind, bytes), true);
+            return;
+        }
         let message = (acted != Acted::Now).then(|| (kind, bytes.to_vec()));
         if message.is_none() && !hub.must_wait(session) {
             return;
@@ -70,7 +87,7 @@ impl Incoming {
         wires.out.hold(conn);
         match acted {
             Acted::NextTurn => self.next_turn.push_back(conn),
-            Acted::Now | Acted::AfterJoin => self.proceed(conn, hub, wires),
+            Acted::Now | Acted::Asked | Acted::AfterJoin => self.proceed(conn, hub, wires),
         }
     }
 
@@ -101,6 +118,31 @@ impl Incoming {
         if !self.paused.is_empty() {
             self.proceed(conn, hub, wires);
         }
+        self.answered(conn, hub, wires);
+    }
+
+    /// Handles the messages of a session that waited for the backend, until one must wait again.
+    fn answered(&mut self, conn: ConnId, hub: &mut Hub, wires: &mut Wires<'_>) {
+        let Some(session) = hub.session(conn) else { return };
+        while wires.is_open(conn)
+            && let Some((kind, bytes)) = hub.take_message(session)
+        {
+            let message = self.read(session, kind, &bytes).expect("it was read before");
+            let acted = act(session, &message, hub, wires);
+            hub.dispatch(wires);
+            if acted == Acted::Now {
+                continue;
+            }
+            let _ =
+                hub.let_message_wait(session, channel_of(session, &message), (kind, &bytes), true);
+            if acted == Acted::NextTurn {
+                self.next_turn.push_back(conn);
+            }
+            if acted != Acted::Asked {
+                // The reply to the join, or the next turn, resumes it.
+                return;
+            }
+        }
     }
 
     /// Continues the sessions that waited for a new turn of the shard.
@@ -108,7 +150,7 @@ impl Incoming {
         continue_waiting(
             self,
             |incoming| &mut incoming.next_turn,
-            |incoming, conn| incoming.proceed(conn, hub, wires),
+            |incoming, conn| incoming.resume(conn, hub, wires),
         );
     }
 
@@ -124,7 +166,14 @@ impl Incoming {
             let message = self.read(session, kind, &bytes).expect("it was read before");
             let acted = act(session, &message, hub, wires);
             hub.dispatch(wires);
-            if acted != Acted::Now {
+            if acted == Acted::Asked {
+                let _ = hub.let_message_wait(
+                    session,
+                    channel_of(session, &message),
+                    (kind, &bytes),
+                    true,
+                );
+            } else if acted != Acted::Now {
                 if acted == Acted::NextTurn {
                     self.next_turn.push_back(conn);
                 }
@@ -156,6 +205,11 @@ impl Incoming {
     pub(crate) fn paused(&self) -> usize {
         self.paused.len()
     }
+}
+
+/// The channel of a message's topic; empty if there can be none.
+fn channel_of<'m>(session: Session, message: &'m Message<'_>) -> &'m str {
+    dialect(session).channel(&message.topic).unwrap_or_default()
 }
 
 /// Counts a message against the rate of the session. Returns whether it may be handled.
