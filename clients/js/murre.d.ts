@@ -159,6 +159,8 @@ export interface SubscribeOptions<M = any> {
   position?: Position | undefined
   /** What this client says of itself to the channel's other members: any JSON. */
   meta?: M | undefined
+  /** Whether it is no member until `updateMeta`. false */
+  hidden?: boolean | undefined
   /** What it is told of them. With `onPresence`, `members` */
   presence?: 'members' | 'counts' | undefined
   /**
@@ -199,6 +201,8 @@ export interface Subscription<M = any> {
   readonly count: MemberCount | null
   /** Replaces what this client says of itself, now and at each later connect. */
   updateMeta(meta: M | undefined, options?: CommandOptions): Promise<void>
+  /** Leaves the members and stays subscribed, now and at each later connect, until `updateMeta`. */
+  hide(options?: CommandOptions): Promise<void>
   readonly state: StandingState
   /** Of the last publication delivered, in a channel with history. */
   readonly position?: Position | undefined

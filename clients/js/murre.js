@@ -52,17 +52,24 @@ export class Murre {
   }
 
   subscribe(channel, onPublication, options = {}) {
-    const { onState, onDropped, onPresence, position, meta, presence = onPresence && 'members' } = options
+    const { onState, onDropped, onPresence, position, meta, hidden } = options
+    const { presence = onPresence && 'members' } = options
     if (this.#subscriptions.has(channel)) {
       throw new MurreError('already_subscribed', 'this channel is subscribed to already', { channel })
     }
     const unsubscribe = () => this.#end(one)
     const updateMeta = async (meta, options) => {
       one.meta = meta
+      one.hidden = false
       await this.#ask({ action: 'presence_update', identifier: channel, meta }, options)
     }
+    const hide = async (options) => {
+      one.hidden = true
+      await this.#ask({ action: 'presence_leave', identifier: channel }, options)
+    }
     const callbacks = { onPublication, onState, onDropped, onPresence }
-    const one = new Subscription({ channel, position, presence, meta, ...callbacks, unsubscribe, updateMeta })
+    const asked = { channel, position, presence, meta, hidden }
+    const one = new Subscription({ ...asked, ...callbacks, unsubscribe, updateMeta, hide })
     this.#subscriptions.set(channel, one)
     this.#claim(one)
     return one
@@ -349,9 +356,9 @@ export class Murre {
         if (one.state === 'ended') this.#forget(one)
         if (link === this.#link) this.#claimed(one, undo, error, answer)
       })
-      const { channel, position, presence, meta, service } = one
+      const { channel, position, presence, meta, hidden, service } = one
       return service === undefined
-        ? { action: `${undo}subscribe`, identifier: channel, position, presence, meta, id }
+        ? { action: `${undo}subscribe`, identifier: channel, position, presence, meta, hidden, id }
         : { action: `${undo}serve`, service, id }
     })
     this.#send(commands.length > 1 ? commands : commands[0])

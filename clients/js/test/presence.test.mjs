@@ -83,6 +83,25 @@ check('a large channel tells counts, and members again when it is small', here, 
   assert.ok(first.news.includes('4'))
 })
 
+check('a subscriber can be hidden, and shown again, also over a reconnect', here, async () => {
+  const channel = fresh('room')
+  const proxy = await Proxy.start()
+  const watcher = await join(of('watcher'), channel)
+  const ada = await join(of('ada', proxy.url), channel, { hidden: true })
+  await until(() => ada.names() === 'watcher')
+  await ada.updateMeta('a')
+  await until(() => watcher.names() === 'adaa,watcher')
+  await ada.hide()
+  await until(() => watcher.names() === 'watcher' && ada.names() === 'watcher')
+  proxy.cut()
+  await until(() => ada.state === 'pending')
+  await until(() => ada.state === 'active')
+  await ada.updateMeta('b')
+  await until(() => watcher.names() === 'adab,watcher')
+  const others = watcher.news.filter((news) => !news.includes('watcher'))
+  assert.deepEqual(others, ['adaa/', '/adaa', 'adab/'], 'hidden at first, and after the reconnect')
+})
+
 check('counts alone can be watched, and nothing without presence', here, async () => {
   const channel = fresh('room')
   const counts = await join(of('a'), channel, { presence: 'counts' })

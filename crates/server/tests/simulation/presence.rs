@@ -38,9 +38,11 @@ impl Watch {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Present {
     pub(super) meta: Option<u64>,
+    /// It is no member until it replaces its metadata.
+    is_hidden: bool,
     watch: Option<Watch>,
     known: Known,
-    /// Its subscription is not answered yet, and its metadata was replaced meanwhile.
+    /// Its subscription is not answered yet, and it has replaced its metadata or left meanwhile.
     is_early: bool,
 }
 
@@ -70,14 +72,25 @@ impl Client {
             // Another user has not said the same of itself.
             None => meta.filter(|_| self.renamed_by < id),
         };
-        let present = Present { meta, watch, ..Present::default() };
+        let is_hidden = early.is_some_and(|early| early.is_hidden);
+        let present = Present { meta, is_hidden, watch, ..Present::default() };
         self.present.insert(channel.to_owned(), present);
     }
 
     /// Its metadata is replaced. A subscription may be answered later than that: its channel has an owner.
     pub(super) fn updates(&mut self, channel: &str, meta: Option<u64>) {
+        let present = self.present_or_early(channel);
+        (present.meta, present.is_hidden) = (meta, false);
+    }
+
+    /// It is no member from now on.
+    pub(super) fn hides(&mut self, channel: &str) {
+        self.present_or_early(channel).is_hidden = true;
+    }
+
+    fn present_or_early(&mut self, channel: &str) -> &mut Present {
         let early = Present { is_early: true, ..Present::default() };
-        self.present.entry(channel.to_owned()).or_insert(early).meta = meta;
+        self.present.entry(channel.to_owned()).or_insert(early)
     }
 
     /// Takes news of members.
@@ -157,8 +170,10 @@ impl World {
             let name = GlobalConnId::new(of.0 as u16, conn).to_string();
             match is_there(of) {
                 Some(client) if client.transport != Transport::Poll => {
-                    let user =
-                        client.user.as_ref().filter(|_| client.readers.contains_key(channel));
+                    let hidden =
+                        client.present.get(channel).is_some_and(|present| present.is_hidden);
+                    let is_member = client.readers.contains_key(channel) && !hidden;
+                    let user = client.user.as_ref().filter(|_| is_member);
                     if let Some((user, _)) = user {
                         let meta = client.present.get(channel).and_then(|present| present.meta);
                         truth.members.insert(name, (user.clone(), meta));

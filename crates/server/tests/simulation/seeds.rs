@@ -14,7 +14,7 @@ use super::world::World;
 const SEEDS: u64 = 10_000;
 
 /// What some of many runs must come to.
-const EXPECTED: [&str; 27] = [
+const EXPECTED: [&str; 28] = [
     "a WebSocket ended: token",
     "a WebSocket ended: too fast",
     "a WebSocket ended: drain",
@@ -41,6 +41,7 @@ const EXPECTED: [&str; 27] = [
     "members changed",
     "members counted",
     "metadata replaced",
+    "a member hidden",
     "a page of members",
 ];
 

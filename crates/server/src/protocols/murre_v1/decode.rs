@@ -115,6 +115,7 @@ struct Members<'t, 'i> {
     /// Its key, unless its value is null.
     meta: Option<&'i str>,
     presence: Option<Value<'t, 'i>>,
+    hidden: Option<Value<'t, 'i>>,
     from: Option<Value<'t, 'i>>,
     position: Option<Value<'t, 'i>>,
     limit: Option<Value<'t, 'i>>,
@@ -139,6 +140,7 @@ impl<'t, 'i> Members<'t, 'i> {
                 "event" => members.event = given,
                 "meta" => members.meta = given.map(|_| key),
                 "presence" => members.presence = given,
+                "hidden" => members.hidden = given,
                 "from" => members.from = given,
                 "position" => members.position = given,
                 "limit" => members.limit = given,
@@ -182,6 +184,7 @@ impl Reader<'_> {
                 let presence = PresenceOptions {
                     watch: watch(members.presence, about)?,
                     meta: self.meta(members, about)?,
+                    is_hidden: hidden(members.hidden, about)?,
                     ..PresenceOptions::default()
                 };
                 Ok(Command::Subscribe { channel, start, token, presence })
@@ -239,6 +242,7 @@ impl Reader<'_> {
                 let meta = self.meta(members, About::Channel(channel))?;
                 Ok(Command::PresenceUpdate { channel, meta })
             }
+            "presence_leave" => Ok(Command::PresenceLeave { channel: self.channel(members)? }),
             "ping" => Ok(Command::Ping),
             "auth" => {
                 let token = text(members.token, "`auth` has `token`, a string")?;
@@ -361,6 +365,13 @@ const ID_BYTES_MAX: usize = 64;
 
 fn text<'i>(value: Option<Value<'_, 'i>>, why: &'static str) -> Result<&'i str, WireError<'i>> {
     value.and_then(Value::into_string).ok_or(WireError::new(Code::BadCommand, why))
+}
+
+/// Whether a subscriber is no member.
+fn hidden<'i>(value: Option<Value<'_, 'i>>, about: About<'i>) -> Result<bool, WireError<'i>> {
+    let Some(value) = value else { return Ok(false) };
+    let why = "`hidden` is true or false";
+    value.as_bool().ok_or(WireError::new(Code::BadCommand, why).about(about))
 }
 
 /// What a subscription is told of members.

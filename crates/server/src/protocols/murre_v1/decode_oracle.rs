@@ -135,6 +135,10 @@ impl Given {
             let watch = member("presence");
             wrong(!watch.is_null() && !matches!(watch.as_str(), Some("members" | "counts")))
         };
+        let hidden = || {
+            let hidden = member("hidden");
+            wrong(!hidden.is_null() && !hidden.is_boolean())
+        };
         let event = || match member("event") {
             Tree::Null => None,
             Tree::String(event) => wrong(!is_event(event)),
@@ -152,7 +156,8 @@ impl Given {
             Some("subscribe") => {
                 let token = member("token");
                 let token = wrong(!token.is_null() && !token.is_string());
-                name("identifier").or_else(position).or(token).or_else(watch).or_else(meta)
+                let presence = || watch().or_else(meta).or_else(hidden);
+                name("identifier").or_else(position).or(token).or_else(presence)
             }
             Some("unsubscribe") => name("identifier"),
             Some("publish") => name("identifier").or_else(data).or_else(event),
@@ -160,7 +165,7 @@ impl Given {
             Some("presence") => name("identifier")
                 .or(integer("limit", 0..=1000))
                 .or(integer("from", 0..=u64::from(u32::MAX))),
-            Some("presence_stats") => name("identifier"),
+            Some("presence_stats" | "presence_leave") => name("identifier"),
             Some("presence_update") => name("identifier").or_else(meta),
             Some("ping") => None,
             Some("auth") => wrong(!member("token").is_string()),
@@ -212,7 +217,9 @@ impl Given {
         is_text("action", action(item.command.as_ref().expect("it obeys the rules")));
         match item.command.as_ref().expect("it obeys the rules") {
             Command::Subscribe { channel, start, token, presence } => {
-                let PresenceOptions { watch, meta, .. } = presence;
+                let PresenceOptions { watch, meta, is_hidden, key } = presence;
+                assert!(key.is_none());
+                assert_eq!(member("hidden").as_bool().unwrap_or_default(), *is_hidden);
                 let watch = watch.map(|watch| match watch {
                     Watch::Members => "members",
                     Watch::Counts => "counts",

@@ -480,6 +480,10 @@ mod tests {
             written(Reply::PresenceUpdated { channel }),
             r#"{"type":"presence_updated","identifier":"a","id":1}"#
         );
+        assert_eq!(
+            written(Reply::PresenceLeft { channel }),
+            r#"{"type":"presence_left","identifier":"a","id":1}"#
+        );
         let leaves =
             vec![member(1 << 48 | 2 << 24 | 3, "__proto__", Some(b"1")), member(8, "", None)];
         let changes = Changes { joins: some.to_vec(), leaves };

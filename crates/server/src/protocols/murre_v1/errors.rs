@@ -146,7 +146,7 @@ impl Code {
                 return (
                     "unknown_action",
                     "there is no such `action`; it is one of subscribe, unsubscribe, publish, history, \
-                 presence, presence_stats, presence_update, ping, auth, serve, unserve, request, reply",
+                 presence, presence_stats, presence_update, presence_leave, ping, auth, serve, unserve, request, reply",
                 );
             }
             Code::BatchTooLong => {

@@ -22,6 +22,7 @@ pub(in super::super) struct Presence {
 enum Kind {
     Subscribe(Asks),
     Update(Option<u64>),
+    Leave,
     Read,
     Count,
 }
@@ -34,7 +35,8 @@ impl Presence {
             meta => Some(u64::from(meta)),
         };
         let meta = meta();
-        let kind = match choices.number(8) {
+        let kind = match choices.number(9) {
+            8 => Kind::Leave,
             0..4 => Kind::Subscribe(Asks { watch: Some(Watch::Members), meta }),
             4 => Kind::Subscribe(Asks { watch: Some(Watch::Counts), meta }),
             5 => Kind::Update(meta),
@@ -59,6 +61,7 @@ impl Operation for Presence {
                 return client.subscribe_with(channel, id, before, Given::Nothing, asks.clone());
             }
             Kind::Update(_) => "presence_update",
+            Kind::Leave => "presence_leave",
             Kind::Read => "presence",
             Kind::Count => "presence_stats",
         };
@@ -78,7 +81,7 @@ impl Asked for Presence {
             (Some("too_fast"), _) => {}
             (Some("no_presence"), Kind::Read) => assert!(!lists_members(channel), "{message}"),
             (Some("no_presence"), _) => assert!(!has_presence(channel), "{message}"),
-            (Some("not_subscribed"), Kind::Update(_)) => {
+            (Some("not_subscribed"), Kind::Update(_) | Kind::Leave) => {
                 assert!(!client.readers.contains_key(channel), "{message}, but it is subscribed");
             }
             (Some("not_allowed"), Kind::Update(_)) if client.user.is_none() => {}
@@ -87,6 +90,11 @@ impl Asked for Presence {
                 super::must_be(message, "presence_updated", channel);
                 client.updates(channel, *meta);
                 model.note("metadata replaced");
+            }
+            (None, Kind::Leave) => {
+                super::must_be(message, "presence_left", channel);
+                client.hides(channel);
+                model.note("a member hidden");
             }
             (None, Kind::Read) => {
                 super::must_be(message, "presence", channel);

@@ -88,6 +88,12 @@ fn every_command() {
              watch: Some(Counts), meta: Some(Meta([123, 34, 110, 34, 58, 49, 125])), \
              is_hidden: false, key: None } }",
         ),
+        (
+            r#"{"action":"subscribe","identifier":"a","hidden":true}"#,
+            "Subscribe { channel: \"a\", start: Head, token: None, presence: PresenceOptions { \
+             watch: None, meta: None, is_hidden: true, key: None } }",
+        ),
+        (r#"{"action":"presence_leave","identifier":"a"}"#, r#"PresenceLeave { channel: "a" }"#),
         (r#"{"action":"unsubscribe","identifier":"a"}"#, r#"Unsubscribe { channel: "a" }"#),
         (r#"{"action":"publish","identifier":"a","data":null}"#, "publish a"),
         (r#"{"action":"history","identifier":"a"}"#, "history a 100 Head"),
