@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::ends::End;
 use super::model::{Model, Reader};
 use super::operations::poll::Poll;
+use super::phoenix;
 use super::presence::Present;
 use super::wire::{self, Heard, Wire};
 
@@ -17,6 +18,8 @@ use super::wire::{self, Heard, Wire};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
     WebSocket,
+    /// A WebSocket of Phoenix, version 2.
+    Phoenix,
     /// An event stream of these channels.
     Events(Vec<String>),
     Poll,
@@ -86,6 +89,8 @@ pub(super) struct Client {
     outgoing: VecDeque<u8>,
     pub(super) asked: BTreeMap<u64, Box<dyn Asked>>,
     pub(super) readers: BTreeMap<String, Reader>,
+    /// The join ref of each reader of a client that speaks Phoenix.
+    pub(super) joins: BTreeMap<String, String>,
     /// For each channel of a stream that is not subscribed yet: publications taken when it asked, and
     /// the start it gave.
     pub(super) beginning: BTreeMap<String, (usize, Given)>,
@@ -130,6 +135,7 @@ impl Client {
             outgoing: VecDeque::new(),
             asked: BTreeMap::new(),
             readers: BTreeMap::new(),
+            joins: BTreeMap::new(),
             beginning: BTreeMap::new(),
             poll: None,
             present: BTreeMap::new(),
@@ -158,6 +164,10 @@ impl Client {
         self.transport == Transport::WebSocket
     }
 
+    pub(super) fn is_phoenix(&self) -> bool {
+        self.transport == Transport::Phoenix
+    }
+
     /// Whether its token has expired by then, in Unix seconds.
     pub(super) fn has_expired(&self, wall: u64) -> bool {
         let expires = self.user.as_ref().and_then(|(_, expires)| *expires);
@@ -168,10 +178,29 @@ impl Client {
         self.outgoing.extend(bytes);
     }
 
-    /// Sends a text message.
+    /// Sends a command or a batch of commands.
     pub(super) fn send(&mut self, message: &Value) {
-        let frame = wire::frame(wire::TEXT, message.to_string().as_bytes());
-        self.write(&frame);
+        let is_phoenix = self.is_phoenix();
+        let mut text = |message: &Value| {
+            self.write(&wire::frame(wire::TEXT, message.to_string().as_bytes()));
+        };
+        match message {
+            Value::Array(batch) if is_phoenix => {
+                batch.iter().for_each(|command| text(&phoenix::message(command)));
+            }
+            command if is_phoenix => text(&phoenix::message(command)),
+            message => text(message),
+        }
+    }
+
+    /// Publishes bytes, without a request id.
+    pub(super) fn publish_bytes(&mut self, channel: &str, payload: &str) {
+        let name = channel.as_bytes();
+        let message = match self.is_phoenix() {
+            true => phoenix::binary(channel, payload),
+            false => [&[1, name.len() as u8], name, payload.as_bytes()].concat(),
+        };
+        self.write(&wire::frame(wire::BINARY, &message));
     }
 
     /// Hands the network what it takes. Returns whether it took anything.
@@ -222,6 +251,11 @@ impl Client {
     fn hear(&mut self, heard: Heard, model: &mut Model) {
         match heard {
             Heard::Opened => self.opened = true,
+            Heard::Message(message) if self.is_phoenix() => {
+                if let Some(message) = self.translated(&message) {
+                    self.message(&message, model);
+                }
+            }
             Heard::Message(message) => self.message(&message, model),
             Heard::Binary(publication) => self.publication(&publication, model),
             Heard::Ping(payload) => self.write(&wire::frame(wire::PONG, &payload)),
@@ -254,7 +288,7 @@ impl Client {
                 code @ ("token_expired" | "disconnected" | "too_slow") => {
                     self.last_error = Some(code.to_owned());
                 }
-                "overloaded" | "too_fast" | "not_allowed" => {
+                "overloaded" | "too_fast" | "not_allowed" | "unmatched topic" => {
                     model.note("an unnamed publication refused");
                     self.refused += 1;
                 }

@@ -43,6 +43,16 @@ pub(super) fn judge(client: &Client, end: &End, known: &Circumstances, model: &m
     let expired = client.has_expired(model.wall_max);
     let slow = !client.fast;
     let fair = match end {
+        End::WebSocket { code, reason, error: None } if client.is_phoenix() => {
+            match (code, reason.as_str()) {
+                (1008, "token_expired") => expired,
+                (1008, "too_fast") => model.limits_commands,
+                (1001, "disconnected") => client.may_be_disconnected,
+                (1013, "too_slow") => slow,
+                (1012, reason) => reason.starts_with("service restart, retry=") && known.drained,
+                _ => false,
+            }
+        }
         End::WebSocket { code, reason, error } => match (code, reason.as_str(), error.as_deref()) {
             (1008, "token_expired", Some("token_expired")) => expired,
             (1008, "too_fast", None) => model.limits_commands,
@@ -59,8 +69,9 @@ pub(super) fn judge(client: &Client, end: &End, known: &Circumstances, model: &m
         },
         End::Retry => known.drained,
         End::Answer { status: 503, .. } => known.drained,
-        End::Answer { status: 401, code } => {
-            code == "bad_token" && (!client.may_be_user || expired || client.user.is_some())
+        End::Answer { status: 401 | 403, code } if code == "bad_token" => {
+            assert_eq!(matches!(end, End::Answer { status: 403, .. }), client.is_phoenix());
+            !client.may_be_user || expired || client.user.is_some()
         }
         End::Answer { status: 403, code } => {
             let Transport::Events(channels) = &client.transport else { return };
@@ -72,6 +83,9 @@ pub(super) fn judge(client: &Client, end: &End, known: &Circumstances, model: &m
         End::Abrupt => slow || known.cut_off || known.drained && !client.opened,
     };
     assert!(fair, "{end:?} has no cause");
+    if client.is_phoenix() {
+        model.note("a Phoenix session ended");
+    }
     model.note(match end {
         End::WebSocket { code: 1008, error: Some(_), .. } => "a WebSocket ended: token",
         End::WebSocket { code: 1008, .. } => "a WebSocket ended: too fast",

@@ -14,6 +14,7 @@ mod directed;
 mod ends;
 mod model;
 mod operations;
+mod phoenix;
 mod plan;
 mod presence;
 #[cfg(test)]

@@ -23,6 +23,9 @@ pub(super) struct Model {
     kept: Option<usize>,
     /// Whether the commands of a client are limited to a rate that it may exceed.
     pub(super) limits_commands: bool,
+    /// Whether clients speak Phoenix. None does in runs with tiny mailboxes, where a publication may be on
+    /// its way to a shard for so long that a subscriber that comes later hears it.
+    pub(super) has_phoenix: bool,
     /// By shard: it has been told to end.
     pub(super) drained: Vec<bool>,
     /// Unix seconds, now and at most so far.
@@ -60,9 +63,9 @@ pub(super) struct Recorder;
 impl Backplane for Recorder {
     fn append(&mut self, _: AppendId, channel: &str, payload: &Payload, _: u64) -> Append {
         let text = String::from_utf8_lossy(payload.data());
-        let number =
-            text.trim_matches('"').split(':').next().and_then(|digits| digits.parse().ok());
-        let number = number.expect("payloads of the run begin with their numbers");
+        let number = text.trim_start_matches(|c: char| !c.is_ascii_digit()).split(':').next();
+        let number = number.and_then(|digits| digits.parse().ok());
+        let number = number.expect("payloads of the run have their numbers first");
         APPENDED.with_borrow_mut(|appended| appended.push((channel.to_owned(), number)));
         Append::Number
     }
@@ -82,6 +85,7 @@ impl Model {
         Model {
             kept: certain.then_some(setup.history_size as usize),
             limits_commands: setup.commands_per_second < 1_000_000,
+            has_phoenix: setup.mails_max > 2,
             drained: vec![false; setup.shards],
             ..Model::default()
         }

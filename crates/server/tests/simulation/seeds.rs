@@ -14,7 +14,7 @@ use super::world::World;
 const SEEDS: u64 = 10_000;
 
 /// What some of many runs must come to.
-const EXPECTED: [&str; 28] = [
+const EXPECTED: [&str; 29] = [
     "a WebSocket ended: token",
     "a WebSocket ended: too fast",
     "a WebSocket ended: drain",
@@ -26,6 +26,7 @@ const EXPECTED: [&str; 28] = [
     "a stream ended: drain",
     "a poll ended: token",
     "a poll ended: administrator",
+    "a Phoenix session ended",
     "an abrupt end",
     "a handshake refused",
     "publications dropped",

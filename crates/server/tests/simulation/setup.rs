@@ -10,7 +10,7 @@ use murre_core::{Serve, ServeLimits, Shard, ShardConfig};
 use super::choices::Choices;
 use super::model;
 use super::world::{AppShard, Node};
-use crate::config::{Cli, Command, Config};
+use crate::config::{Cli, Command, Config, Mount};
 use crate::files::Files;
 use crate::hub::HubConfig;
 use crate::hub::auth::Keys;
@@ -84,7 +84,7 @@ impl Setup {
                 index as murre_router::Shard,
                 false,
                 Default::default(),
-                Arc::new([]),
+                Arc::new([Mount("/socket".to_owned())]),
                 Arc::new([]),
                 Arc::<Files>::default(),
             );

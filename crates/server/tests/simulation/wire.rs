@@ -131,7 +131,8 @@ impl Wire {
         let text = || String::from_utf8(payload.clone()).expect("it is UTF-8");
         Some(match first {
             0x81 => Heard::Message(json(&text())),
-            0x82 => Heard::Binary(binary(&payload)),
+            0x82 if payload.first() == Some(&1) => Heard::Binary(binary(&payload)),
+            0x82 => Heard::Binary(super::phoenix::broadcast(&payload)),
             0x88 => Heard::Close {
                 code: u16::from_be_bytes([payload[0], payload[1]]),
                 reason: String::from_utf8(payload[2..].to_vec()).expect("it is UTF-8"),
@@ -191,7 +192,9 @@ pub(super) fn json(text: &str) -> Value {
 
 /// A publication in JSON: `channel` is that of the page around it, if it names none itself.
 pub(super) fn publication(value: &Value, channel: Option<&str>) -> Publication {
-    let payload = match (value["data"].as_str(), value["binary"].as_str()) {
+    // A push of a Phoenix client has an event and an object.
+    let data = value["data"].as_str().or(value["data"]["payload"]["n"].as_str());
+    let payload = match (data, value["binary"].as_str()) {
         (Some(data), None) => data.to_owned(),
         (None, Some(binary)) => {
             let bytes = STANDARD.decode(binary).expect("it is base64");
@@ -234,7 +237,7 @@ fn binary(bytes: &[u8]) -> Publication {
 }
 
 /// The number of a payload `NUMBER:FILLING`, which is as it was published.
-fn number(payload: &str) -> u64 {
+pub(super) fn number(payload: &str) -> u64 {
     let (number, filling) = payload.split_once(':').expect("it is of this run");
     assert!(filling.bytes().all(|byte| byte == b'x'), "{payload:?} is as it was published");
     number.parse().expect("it is a number")

@@ -105,9 +105,19 @@ impl World {
         all.into_iter().find(|&at| self.clients[at].as_ref().is_some_and(is_there))
     }
 
-    /// A client that has a WebSocket, this one or one after it, and the id of its next command.
+    /// A client that has a WebSocket of `murre.v1`, this one or one after it, and the id of its next command.
     pub(super) fn websocket(&mut self, client: usize) -> Option<(&mut Client, u64)> {
         let fits = |client: &Client| client.is_websocket() && client.opened;
+        let client = self.find(client, fits)?;
+        let id = self.model.next_id();
+        Some((self.clients[client].as_mut()?, id))
+    }
+
+    /// A client that has a WebSocket of any protocol, this one or one after it, and the id of its next
+    /// command.
+    pub(super) fn subscriber(&mut self, client: usize) -> Option<(&mut Client, u64)> {
+        let fits =
+            |client: &Client| (client.is_websocket() || client.is_phoenix()) && client.opened;
         let client = self.find(client, fits)?;
         let id = self.model.next_id();
         Some((self.clients[client].as_mut()?, id))

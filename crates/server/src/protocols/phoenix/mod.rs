@@ -13,7 +13,7 @@ pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod errors;
 pub(crate) mod joins;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod known_clients;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod oracle;

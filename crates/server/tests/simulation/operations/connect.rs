@@ -28,7 +28,8 @@ pub(in super::super) struct Connect {
 impl Connect {
     pub(in super::super) fn draw(choices: &mut Choices) -> Self {
         let transport = match choices.number(8) {
-            0..5 => Transport::WebSocket,
+            0..3 => Transport::WebSocket,
+            3..5 => Transport::Phoenix,
             5 => Transport::Events(vec![super::channel(choices)]),
             6 => {
                 let count = 2 + choices.number(3);
@@ -68,6 +69,9 @@ impl Operation for Connect {
         let Some(peer) = world.nodes[shard].net.connect() else { return };
         world.peers.push((shard, peer));
         let (mut transport, mut last) = (self.transport.clone(), None);
+        if transport == Transport::Phoenix && !world.model.has_phoenix {
+            transport = Transport::WebSocket;
+        }
         // What the id says of each channel.
         let mut given = Vec::new();
         if let (Transport::Events(_), true) = (&transport, self.resume)
@@ -94,6 +98,10 @@ impl Operation for Connect {
             Transport::WebSocket => {
                 client.write(request("/ws", token.as_deref(), UPGRADE).as_bytes());
             }
+            Transport::Phoenix => {
+                let target = "/socket/websocket?vsn=2.0.0";
+                client.write(request(target, token.as_deref(), UPGRADE).as_bytes());
+            }
             Transport::Events(channels) => {
                 for channel in channels {
                     let of = given.iter().find(|(of, _)| of == channel);
@@ -118,7 +126,7 @@ impl Operation for Connect {
                 break;
             }
         }
-        if self.resume && transport == Transport::WebSocket {
+        if self.resume && matches!(transport, Transport::WebSocket | Transport::Phoenix) {
             self.recover(world);
         }
     }

@@ -62,6 +62,7 @@ fn must_be_general(code: &str, channel: &str, client: &Client) {
     let fair = match code {
         // Whether it may be is judged where it is heard.
         "too_fast" => true,
+        "unmatched topic" => client.is_phoenix() && !client.readers.contains_key(channel),
         "not_allowed" => super::setup::needs_token(channel) && client.user.is_none(),
         _ => false,
     };

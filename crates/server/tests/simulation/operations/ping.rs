@@ -28,7 +28,7 @@ impl Operation for Ping {
     }
 
     fn play(&self, world: &mut World) {
-        let Some((client, id)) = world.websocket(self.client) else { return };
+        let Some((client, id)) = world.subscriber(self.client) else { return };
         client.send(&json!({"action": "ping", "id": id}));
         client.asked.insert(id, Box::new(Pinging));
     }

@@ -49,7 +49,7 @@ impl Operation for Subscribe {
 
     fn play(&self, world: &mut World) {
         let before = world.model.len(&self.channel);
-        let Some((client, id)) = world.websocket(self.client) else { return };
+        let Some((client, id)) = world.subscriber(self.client) else { return };
         let position = client.memory.positions.get(&self.channel).copied();
         let given = match position.filter(|_| self.recover) {
             _ if self.unreadable => Given::Unreadable,
@@ -119,7 +119,8 @@ impl Asked for Subscribing {
             Some(code) => super::must_be_general(code, &self.channel, client),
             None => {
                 super::must_be(message, "subscribed", &self.channel);
-                let known = client.readers.contains_key(&self.channel);
+                // A second join of Phoenix takes the place of the first.
+                let known = client.readers.contains_key(&self.channel) && !client.is_phoenix();
                 assert!(!known, "{message}, and it was subscribed before");
                 begin(client, &self.channel, (self.before, self.given), message, model);
                 let asks = self.asks.clone();
@@ -145,7 +146,7 @@ pub(in super::super) fn begin(
     let must_say = here.is_some() && given != Given::Nothing;
     assert_eq!(recovered.is_some(), must_say, "{said}: given {given:?}");
     let asked = given.position();
-    let reader = match (recovered, asked, here) {
+    let mut reader = match (recovered, asked, here) {
         (Some(true), Some(asked), Some(here)) => {
             assert_eq!(here.epoch, asked.epoch, "{said}: positions of one epoch follow each other");
             model.note("a recovery");
@@ -165,6 +166,10 @@ pub(in super::super) fn begin(
     };
     if let Some(seen) = reader.seen {
         client.memory.positions.insert(channel.to_owned(), seen);
+    }
+    if client.is_phoenix() {
+        // Its publications have no offsets.
+        reader.seen = None;
     }
     client.readers.insert(channel.to_owned(), reader);
 }

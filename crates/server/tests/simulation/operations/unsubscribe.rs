@@ -31,7 +31,7 @@ impl Operation for Unsubscribe {
     }
 
     fn play(&self, world: &mut World) {
-        let Some((client, id)) = world.websocket(self.client) else { return };
+        let Some((client, id)) = world.subscriber(self.client) else { return };
         let channel = self.channel.clone();
         client.send(&json!({"action": "unsubscribe", "identifier": channel, "id": id}));
         client.asked.insert(id, Box::new(Unsubscribing { channel }));
