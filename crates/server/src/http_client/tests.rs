@@ -209,6 +209,23 @@ fn deadlines() {
     }
 }
 
+/// Answers of HTTP/1.0, which end with the connection, as simple servers give them.
+#[test]
+fn old_servers() {
+    let server = Server::start(|_, stream| {
+        let _ = read_request(stream);
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nServer: BaseHTTP\r\n\r\n{\"a\":\n1}");
+        let _ = stream.shutdown(Shutdown::Both);
+    });
+    let endpoint = Endpoint::new(server.url.clone(), BODY_MAX);
+    run(async {
+        for _ in 0..3 {
+            assert_eq!(post(&endpoint).await.expect("an answer").body, "{\"a\":\n1}");
+        }
+    });
+    assert_eq!(server.connections(), 3);
+}
+
 /// Statuses and redirections are the caller's, and a server that is not there is an error.
 #[test]
 fn statuses() {

@@ -71,10 +71,14 @@ fn connects_have_users() {
         let mut stream = server.connect();
         stream.send(b"HEAD /sse?channel=ask:x&name=cid HTTP/1.1\r\nHost: m\r\nCookie: a=b\r\nX-Trace: 1\r\n\r\n");
         assert_eq!(stream.answer_to("HEAD").status, 200);
+        let poll = server.connect().get("/socket/longpoll?vsn=2.0.0&name=dan");
+        assert_eq!(body(&poll)["status"], 410, "it has begun");
+        assert_eq!(server.stats()["total"]["connections_authenticated"], 2);
         let connects = application.calls("connect");
         let of = |at: usize, member: &str| connects[at].body[member].clone();
-        let transports: Vec<Value> = (0..4).map(|at| of(at, "transport")).collect();
-        assert_eq!(transports, ["websocket", "websocket", "long_poll", "sse"]);
+        let transports: Vec<Value> = (0..5).map(|at| of(at, "transport")).collect();
+        assert_eq!(transports, ["websocket", "websocket", "long_poll", "sse", "long_poll"]);
+        assert_eq!((of(4, "name"), of(4, "data")["name"].take()), (json!("phoenix"), json!("dan")));
         assert_eq!(of(0, "data"), json!({"name": "ann", "token_": "x"}));
         assert_eq!((of(0, "protocol"), of(0, "encoding")), (json!("json"), json!("json")));
         assert_eq!((of(0, "name"), of(0, "user")), (json!("murre.v1"), Value::Null));
@@ -135,6 +139,8 @@ fn connects_are_refused() {
         }
         assert_eq!(server.upgrade("/ws").1.status, status);
         assert_eq!(server.upgrade("/socket/websocket?vsn=2.0.0").1.status, 403);
+        let poll = server.connect().get("/socket/longpoll?vsn=2.0.0");
+        assert_eq!(body(&poll)["status"], 403);
     }
 }
 
