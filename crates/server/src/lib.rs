@@ -35,6 +35,7 @@ mod simulation;
 mod start;
 mod token;
 mod transports;
+mod webhooks;
 
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use murre_codec::http::RequestLimits;
 use murre_core::host::{self, Plan, Wanted};
@@ -34,6 +34,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let signals = Signals::block().map_err(Failure::Thread)?;
     let parts = signals.end_at_once_during(|| prepare(config)).map_err(Failure::Thread)??;
     let Parts { plan, placement, files, listeners, token_keys, hub, backend, api_key } = parts;
+    let webhooks = hub.webhooks.clone();
     let Listeners { data, admin: admin_listener } = listeners;
     let admin = admin_listener.local_addr().map_err(Failure::Thread)?;
     let listen = data.iter().map(Listen::of).collect::<io::Result<_>>();
@@ -54,15 +55,19 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let sampler = sampler(counters.clone());
     let shown = (Arc::clone(&watch), Arc::clone(&sampler));
     let calls = hub.backend.as_ref().map(|backend| Arc::clone(backend.counts()));
-    let admin = Arc::new(Admin::new(facts, counters.clone(), api, calls, shown.0, shown.1));
-    if token_keys.has_sources() {
-        let reload = token_keys.reload();
-        server.on_hang_up(move || reload.notify_one());
+    let hooks = webhooks.clone();
+    let admin = Admin::new(facts, counters.clone(), api, calls, shown.0, shown.1, hooks);
+    let admin = Arc::new(admin);
+    let keys = token_keys.has_sources().then(|| token_keys.reload());
+    let reloads: Vec<_> =
+        keys.into_iter().chain(webhooks.iter().map(|hooks| hooks.reload())).collect();
+    if !reloads.is_empty() {
+        server.on_hang_up(move || reloads.iter().for_each(|reload| reload.notify_one()));
     }
     if let Some(worker) = backend {
         start_backend(&server, worker, Arc::clone(&boxes)).map_err(Failure::Thread)?;
     }
-    let tasks = vec![
+    let mut tasks = vec![
         Task::new("keys of tokens", token_keys.run(boxes)),
         Task::new("admin port", Arc::clone(&admin).serve(admin_listener)),
         Task::every("rate sampler", SAMPLE_INTERVAL, move |now| sampler.sample(now)),
@@ -71,6 +76,10 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
         }),
         Task::trim_heap(),
     ];
+    if let Some(webhooks) = &webhooks {
+        webhooks.warn_of_missing_keys();
+        tasks.push(Task::new("webhooks", Arc::clone(webhooks).run()));
+    }
     start_control(&server, plan.io, tasks).map_err(Failure::Thread)?;
 
     let signal = server.wait().map_err(Failure::Server)?;
@@ -82,7 +91,13 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
         "draining: readiness checks get 503; then no new connections, WebSockets are closed with 1012"
     );
     admin.drain();
+    let drain_ends =
+        config.drain_delay.0.saturating_add(config.drain_timeout.0).saturating_add(DRAIN_GRACE);
+    let drain_ends = Instant::now().checked_add(drain_ends);
     server.drain().map_err(Failure::Server)?;
+    if let (Some(webhooks), Some(drain_ends)) = (webhooks, drain_ends) {
+        webhooks.finish(drain_ends);
+    }
     tracing::info!(connections_cut_off = server.connections(), "ended");
     Ok(())
 }
@@ -121,6 +136,7 @@ fn prepare(config: &Config) -> Result<Parts, Failure> {
         backend: backend.map(Arc::new),
         keys: token_keys.in_force(),
         keys_wanted: token_keys.wanted(),
+        webhooks: config.webhooks().map_err(Failure::Channels)?.map(Arc::new),
         ..hub.map_err(Failure::Channels)?
     });
     let api_key = config.api_key_file.as_deref().map(ApiKey::read).transpose();
@@ -379,6 +395,9 @@ fn announce_publishers(namespaces: &Namespaces, has_keys: bool, has_api: bool) {
     let clients = if clients.is_empty() { "none".into() } else { clients.join(", ") };
     tracing::info!(clients, api = has_api, "who can publish");
 }
+
+/// After the drain's own time, for the last connections, and for webhooks that take the last events.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
 /// More than HTTP and JSON need.
 const CONTROL_STACK_BYTES: usize = 1024 * 1024;

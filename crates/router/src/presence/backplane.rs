@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::member::{Changes, Count, Node, PresentMember};
-use crate::channels::Interest;
+use crate::channels::{Interest, Origin};
 
 /// Tells other nodes about the members of this one. The owner of a channel calls it.
 ///
@@ -21,6 +21,16 @@ pub trait PresenceBackplane {
     fn members(&mut self, channel: &str, members: &[PresentMember]);
     /// This node has so many members in a large channel. Comes at most once an interval.
     fn count(&mut self, channel: &str, count: Count);
+}
+
+/// Told of each member of this node that joins or leaves a channel, at once and in order. The owner of the
+/// channel calls it. A member whose connection is lost leaves at the end of its grace, or when its user is
+/// back; its metadata is no matter.
+pub trait MemberObserver {
+    /// A session is a member of `channel` from now on.
+    fn joined(&mut self, channel: &str, origin: Origin, user: &str);
+    /// A session, which has joined, is a member no more.
+    fn left(&mut self, channel: &str, origin: Origin, user: &str);
 }
 
 /// What other nodes say. The caller passes it to the owner of the channel

@@ -37,7 +37,7 @@ mod table;
 mod watched;
 mod window;
 
-pub use backplane::{LocalPresence, PresenceBackplane, RemoteEvent};
+pub use backplane::{LocalPresence, MemberObserver, PresenceBackplane, RemoteEvent};
 pub use member::{
     Changes, Count, Departure, HERE, Meta, News, Node, PresencePage, PresenceQuery, PresentMember,
     Watch,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::backplane::PresenceBackplane;
+use super::backplane::{MemberObserver, PresenceBackplane};
 use super::member::{
     Count, Departure, HERE, Meta, News, Node, PresencePage, PresenceQuery, PresentMember, Watch,
 };
@@ -37,6 +37,7 @@ pub(super) struct Owner {
     /// Nodes that are dead, with the channels that may have members of them.
     pub(super) sweeps: Vec<Sweep>,
     pub(super) backplane: Box<dyn PresenceBackplane + Send>,
+    pub(super) observer: Option<Box<dyn MemberObserver + Send>>,
     /// Messages for the shards, this one among them.
     pub(super) out: Vec<(Shard, PresenceMessage)>,
 }
@@ -104,6 +105,7 @@ impl Owner {
             due: BTreeSet::new(),
             sweeps: Vec::new(),
             backplane,
+            observer: None,
             out: Vec::new(),
         }
     }
@@ -160,6 +162,9 @@ impl Owner {
         meta: Option<Meta>,
         now: u64,
     ) {
+        if let Some(observer) = self.observer.as_mut().filter(|_| node == HERE) {
+            observer.joined(&self.channels.name(channel).text, origin, user);
+        }
         let record = Record::new(node, origin, user.clone(), self.next_stamp());
         let tells = self.backplane.exchanges();
         self.members += 1;
@@ -204,7 +209,10 @@ impl Owner {
         owned.snapshot = None;
         let gone_max = owned.tells_changes(tells).then(|| owned.gone_max());
         owned.window.leaves(&mut owned.members, key, gone_max);
-        owned.members.remove(self.hashing, key);
+        let record = owned.members.remove(self.hashing, key);
+        if let Some(observer) = self.observer.as_mut().filter(|_| record.node == HERE) {
+            observer.left(&self.channels.name(channel).text, record.origin, &record.user);
+        }
         self.members -= 1;
     }
 

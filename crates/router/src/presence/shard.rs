@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::backplane::{LocalPresence, PresenceBackplane, RemoteEvent};
+use super::backplane::{LocalPresence, MemberObserver, PresenceBackplane, RemoteEvent};
 use super::member::{Departure, HERE, Meta, PresencePage, PresenceQuery, PresentMember};
 use super::message::PresenceMessage;
 use super::owner::{Owner, ShardInterest};
@@ -73,6 +73,14 @@ impl<E: Encoded> Presence<E> {
     #[must_use]
     pub fn with_backplane(mut self, backplane: Box<dyn PresenceBackplane + Send>) -> Self {
         self.owner.backplane = backplane;
+        self
+    }
+
+    /// Has an observer told of the members of channels that this shard owns. Call it before any other
+    /// method.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Box<dyn MemberObserver + Send>) -> Self {
+        self.owner.observer = Some(observer);
         self
     }
 

@@ -13,9 +13,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::series::{Kind, SERIES, ShardCounters};
+use super::series::{Kind, SERIES, ShardCounters, WEBHOOK_SERIES};
 use crate::backend::{CallKind, Counts, Outcome};
 use crate::control::memory::{Headroom, Watch};
+use crate::webhooks::Webhooks;
 
 /// The content type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -24,17 +25,22 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(crate) struct Metrics(Registry);
 
 impl Metrics {
-    /// Metrics of these shards, of the memory watch, and of the backend's calls if there are any.
+    /// Metrics of these shards, of the memory watch, and of the backend's calls and the webhooks if there are
+    /// any.
     pub(crate) fn new(
         shards: Vec<ShardCounters>,
         watch: Arc<Watch>,
         calls: Option<Arc<Counts>>,
+        webhooks: Option<Arc<Webhooks>>,
     ) -> Self {
         let mut registry = Registry::with_prefix("murre");
         registry.register_collector(Box::new(Shards(shards)));
         registry.register_collector(Box::new(Admission(watch)));
         if let Some(calls) = calls {
             registry.register_collector(Box::new(Calls(calls)));
+        }
+        if let Some(webhooks) = webhooks {
+            registry.register_collector(Box::new(OfWebhooks(webhooks)));
         }
         Metrics(registry)
     }
@@ -50,13 +56,19 @@ impl Metrics {
 #[derive(Debug)]
 struct Shards(Vec<ShardCounters>);
 
+impl Kind {
+    fn metric(self) -> MetricType {
+        match self {
+            Kind::Total => MetricType::Counter,
+            Kind::Now => MetricType::Gauge,
+        }
+    }
+}
+
 impl Collector for Shards {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         for series in SERIES {
-            let kind = match series.kind {
-                Kind::Total => MetricType::Counter,
-                Kind::Now => MetricType::Gauge,
-            };
+            let kind = series.kind.metric();
             let mut family = encoder.encode_descriptor(series.name, series.help, None, kind)?;
             for (shard, counters) in self.0.iter().enumerate() {
                 let labels = [("shard", shard)];
@@ -144,6 +156,33 @@ impl Collector for Admission {
             let gauge =
                 encoder.encode_descriptor("memory_pressure", help, None, MetricType::Gauge)?;
             ConstGauge::new(pressure).encode(gauge)?;
+        }
+        Ok(())
+    }
+}
+
+struct OfWebhooks(Arc<Webhooks>);
+
+impl fmt::Debug for OfWebhooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OfWebhooks")
+    }
+}
+
+impl Collector for OfWebhooks {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        for series in WEBHOOK_SERIES {
+            let kind = series.kind.metric();
+            let mut family = encoder.encode_descriptor(series.name, series.help, None, kind)?;
+            for numbers in self.0.numbers() {
+                let labels = [("endpoint", numbers.endpoint)];
+                let metric = family.encode_family(&labels)?;
+                let value = (series.value)(&numbers);
+                match series.kind {
+                    Kind::Total => ConstCounter::new(value).encode(metric)?,
+                    Kind::Now => ConstGauge::new(value).encode(metric)?,
+                }
+            }
         }
         Ok(())
     }

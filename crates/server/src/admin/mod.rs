@@ -32,6 +32,7 @@ use self::stats::{Memory, Now};
 use crate::backend::Counts;
 use crate::control::memory::Watch;
 use crate::control::{Never, Sampler};
+use crate::webhooks::Webhooks;
 
 /// The data that the admin port shows.
 pub(crate) struct Admin {
@@ -45,6 +46,7 @@ pub(crate) struct Admin {
     sampler: Arc<Sampler>,
     api: Api,
     watch: Arc<Watch>,
+    webhooks: Option<Arc<Webhooks>>,
 }
 
 impl Admin {
@@ -56,17 +58,19 @@ impl Admin {
         calls: Option<Arc<Counts>>,
         watch: Arc<Watch>,
         sampler: Arc<Sampler>,
+        webhooks: Option<Arc<Webhooks>>,
     ) -> Self {
         Admin {
             facts,
             started: Instant::now(),
             memory_at_start: OnceLock::new(),
             draining: AtomicBool::new(false),
-            metrics: Metrics::new(shards.clone(), Arc::clone(&watch), calls),
+            metrics: Metrics::new(shards.clone(), Arc::clone(&watch), calls, webhooks.clone()),
             shards,
             sampler,
             api,
             watch,
+            webhooks,
         }
     }
 
@@ -125,6 +129,7 @@ async fn stats(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         draining: admin.is_draining(),
         admission: admin.watch.seen(),
         rates: series::rates(&admin.sampler),
+        webhooks: admin.webhooks.as_deref().map(stats::webhooks).unwrap_or_default(),
         at_start: *admin.memory_at_start.get_or_init(Memory::now),
     };
     Json(stats::stats(&admin.facts, &admin.shards, &now))

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::control::Sampler;
 use crate::hub::HubCounters;
+use crate::webhooks::EndpointNumbers;
 
 /// The counters of one shard, which other threads can read.
 #[derive(Clone, Debug)]
@@ -23,6 +24,48 @@ pub(crate) struct Series {
     pub(crate) kind: Kind,
     pub(crate) value: fn(&ShardCounters) -> u64,
 }
+
+/// One number of a webhook.
+pub(crate) struct WebhookSeries {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) value: fn(&EndpointNumbers<'_>) -> u64,
+}
+
+/// The numbers of each webhook.
+pub(crate) const WEBHOOK_SERIES: [WebhookSeries; 5] = [
+    WebhookSeries {
+        name: "webhook_events",
+        help: "Events that a webhook has taken",
+        kind: Kind::Total,
+        value: |numbers| numbers.delivered,
+    },
+    WebhookSeries {
+        name: "webhook_events_missed",
+        help: "Events dropped because a webhook failed for too long or its queue was full",
+        kind: Kind::Total,
+        value: |numbers| numbers.missed,
+    },
+    WebhookSeries {
+        name: "webhook_batches",
+        help: "Requests that a webhook has taken",
+        kind: Kind::Total,
+        value: |numbers| numbers.batches,
+    },
+    WebhookSeries {
+        name: "webhook_requests_failed",
+        help: "Requests that a webhook has not taken",
+        kind: Kind::Total,
+        value: |numbers| numbers.failed,
+    },
+    WebhookSeries {
+        name: "webhook_queue_bytes",
+        help: "Bytes of events that wait for a webhook",
+        kind: Kind::Now,
+        value: |numbers| numbers.bytes,
+    },
+];
 
 /// The kind of a number: a total or a current value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,9 +8,10 @@ use murre_core::{CloseReason, Protocol, Serve};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::series::{SERIES, ShardCounters};
+use super::series::{SERIES, ShardCounters, WEBHOOK_SERIES};
 use crate::control::memory::Seen;
 use crate::routes::App;
+use crate::webhooks::Webhooks;
 
 /// Facts that do not change while the server runs.
 #[derive(Clone, Debug, Serialize)]
@@ -43,6 +44,8 @@ pub(crate) struct Now {
     pub(crate) admission: Seen,
     /// The growth rates of totals, by name.
     pub(crate) rates: Map<String, Value>,
+    /// The numbers of each webhook.
+    pub(crate) webhooks: Vec<Value>,
     /// Memory of the process when it was ready.
     pub(crate) at_start: Memory,
 }
@@ -64,6 +67,7 @@ pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now) -> Value
         "total": counters(shards),
         "closed": closed(shards),
         "rates": now.rates,
+        "webhooks": now.webhooks,
         "shards": facts.cores.iter().zip(shards).enumerate().map(|(shard, (core, counted))| json!({
             "shard": shard,
             "core": core,
@@ -71,6 +75,19 @@ pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now) -> Value
         })).collect::<Vec<_>>(),
         "memory": memory(facts, now.at_start, open),
     })
+}
+
+/// The numbers of each webhook, by the names of its metrics.
+pub(crate) fn webhooks(webhooks: &Webhooks) -> Vec<Value> {
+    let numbers = webhooks.numbers().map(|numbers| {
+        let of_each = WEBHOOK_SERIES
+            .iter()
+            .map(|series| (series.name.into(), (series.value)(&numbers).into()));
+        let mut object: Map<String, Value> = of_each.collect();
+        object.insert("endpoint".into(), numbers.endpoint.into());
+        Value::Object(object)
+    });
+    numbers.collect()
 }
 
 fn counters(shards: &[ShardCounters]) -> Map<String, Value> {

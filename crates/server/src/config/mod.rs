@@ -35,6 +35,7 @@ use crate::hub::auth::{KeyFiles, Required};
 use crate::hub::limits::NameLimits;
 use crate::hub::rules::{Namespace, Namespaces};
 use crate::token::TokenCommand;
+use crate::webhooks::{self, Webhooks};
 
 /// The command line of `murre`.
 #[derive(Debug, Parser)]
@@ -105,17 +106,25 @@ impl Cli {
                 "'--proxy-protocol' needs the addresses of the proxies; add '--trusted-proxy'";
             return Err(command().error(ErrorKind::MissingRequiredArgument, problem));
         }
-        match Namespaces::new(&config.namespace) {
-            Ok(_) => match config.backend() {
-                Ok(_) => Ok(self),
-                Err(problem) => Err(command().error(ErrorKind::MissingRequiredArgument, problem)),
-            },
+        let wrong = match Namespaces::new(&config.namespace) {
+            Ok(namespaces) => {
+                let unknown = config.unknown_in_filters(&namespaces).map(|name| {
+                    let problem = format!(
+                        "'--webhook' names the namespace '{name}', which has no '--namespace'"
+                    );
+                    command().error(ErrorKind::ValueValidation, problem)
+                });
+                let missing =
+                    |problem| command().error(ErrorKind::MissingRequiredArgument, problem);
+                unknown.or_else(|| config.backend().err().map(missing))
+            }
             Err(twice) => {
                 let problem =
                     format!("'--namespace' has '{twice}' twice; put all its rules into one value");
-                Err(command().error(ErrorKind::ArgumentConflict, problem))
+                Some(command().error(ErrorKind::ArgumentConflict, problem))
             }
-        }
+        };
+        wrong.map_or(Ok(self), Err)
     }
 }
 
@@ -270,6 +279,29 @@ impl Config {
             timeout: self.backend_timeout.0,
             headers: self.backend_header.as_slice().into(),
         }))
+    }
+
+    /// A namespace that the filter of a webhook names and that is not configured.
+    fn unknown_in_filters(&self, namespaces: &Namespaces) -> Option<&str> {
+        let is_there = |name: &str| namespaces.publishers().any(|(known, _)| known == name);
+        let mut named = self.webhook.iter().flat_map(|webhook| webhook.filter.namespaces());
+        named.find(|name| !is_there(name))
+    }
+
+    /// The webhooks; `None` without any.
+    ///
+    /// # Errors
+    /// A file of keys cannot be used. The error names the file, the problem and the remedy.
+    pub(crate) fn webhooks(&self) -> Result<Option<Webhooks>, String> {
+        let settings = webhooks::Settings {
+            key_files: self.webhook_key_file.clone(),
+            batch: self.webhook_batch,
+            delay: self.webhook_delay.0,
+            timeout: self.webhook_timeout.0,
+            retry: self.webhook_retry.0,
+            bytes_max: self.webhook_queue_bytes,
+        };
+        Webhooks::new(&self.webhook, settings)
     }
 
     /// The claims that a token must have besides a good signature.

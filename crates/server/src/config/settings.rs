@@ -21,6 +21,7 @@ use super::values::{
     self, CallUrl, DescriptorsChoice, IoChoice, LogFormat, Mount, Seconds, TrustedProxy, UnixMode,
 };
 use crate::hub::rules::Namespace;
+use crate::webhooks::Webhook;
 
 /// Every setting of `murre serve`.
 #[derive(Clone, Debug, Args, Serialize)]
@@ -221,6 +222,41 @@ pub(crate) struct Config {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = values::header)]
     #[serde(serialize_with = "values::joined")]
     pub(super) backend_header: Vec<HeaderName>,
+
+    /// URLs, http or https, that are told of connections, members and channels by POST. May be repeated, or
+    /// separated by semicolons. A filter may follow, as
+    /// URL,events=connections+members+channels,namespaces=chat+news [default: none]
+    #[arg(long, value_name = "WEBHOOK", value_delimiter = ';', value_parser = values::webhook)]
+    #[serde(serialize_with = "values::joined")]
+    pub(super) webhook: Vec<Webhook>,
+
+    /// Files with the keys that sign webhooks, at least 32 bytes, one key a file, separated by commas.
+    /// SIGHUP reads them again [default: no signature]
+    #[arg(long, value_name = "FILES", value_delimiter = ',')]
+    #[serde(serialize_with = "values::paths")]
+    pub(super) webhook_key_file: Vec<PathBuf>,
+
+    /// Events in one request of a webhook at most
+    #[arg(long, value_name = "N")]
+    #[arg(default_value_t = 100, value_parser = value_parser!(u32).range(1..=10_000))]
+    pub(super) webhook_batch: u32,
+
+    /// Longest time in seconds for which an event of a webhook waits for others
+    #[arg(long, value_name = "SECONDS", default_value = "0.2")]
+    pub(super) webhook_delay: Seconds,
+
+    /// Longest time in seconds of one request of a webhook
+    #[arg(long, value_name = "SECONDS", default_value = "5")]
+    pub(super) webhook_timeout: Seconds,
+
+    /// Seconds for which events are sent again to a webhook that fails, before they are dropped
+    #[arg(long, value_name = "SECONDS", default_value = "300")]
+    pub(super) webhook_retry: Seconds,
+
+    /// Bytes of events that wait for one webhook; further ones are dropped
+    #[arg(long, value_name = "N")]
+    #[arg(default_value_t = 16 << 20, value_parser = value_parser!(u64).range(1 << 16..=1 << 32))]
+    pub(super) webhook_queue_bytes: u64,
 
     /// Whether each shard stays on one core: always, never, or auto (where the shards take all
     /// cores and no quota of CPU time is in force)

@@ -14,6 +14,7 @@ use murre_core::{Origins, Pin};
 use serde::{Serialize, Serializer};
 
 use super::listen::Listen;
+use crate::webhooks::{Filter, Webhook};
 
 /// The kernel interface for socket I/O; `None` is `auto`.
 pub(crate) type IoChoice = Option<Io>;
@@ -286,6 +287,15 @@ pub(super) fn header(text: &str) -> Result<HeaderName, &'static str> {
         "keep-alive",
     ];
     if own.contains(&name.as_str()) { Err(wrong) } else { Ok(name) }
+}
+
+/// Parses a webhook: a URL, and which events it gets.
+pub(super) fn webhook(text: &str) -> Result<Webhook, String> {
+    let (address, filter) = match text.split_once(',') {
+        Some((address, filter)) => (address, filter.parse()?),
+        None => (text, Filter::default()),
+    };
+    Ok(Webhook { url: url(address.trim())?, filter })
 }
 
 const SCHEMES: [&str; 2] = ["http", "https"];

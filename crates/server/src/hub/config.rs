@@ -17,6 +17,7 @@ use super::rules::Namespaces;
 use crate::backend::Backend;
 use crate::backplane;
 use crate::config::Config;
+use crate::webhooks::Webhooks;
 
 /// Rules, limits and shared state of the hubs of all shards.
 pub(crate) struct HubConfig {
@@ -49,6 +50,8 @@ pub(crate) struct HubConfig {
     /// Makes the backplane of the channels that a shard owns.
     pub(crate) backplane: fn() -> Box<dyn Backplane + Send>,
     pub(crate) drain_barrier: DrainBarrier,
+    /// What is told of sessions, members and channels; `None` without any.
+    pub(crate) webhooks: Option<Arc<Webhooks>>,
     /// Seed of the hash of names, the same for all shards and unknown to clients.
     pub(crate) seed: u64,
     /// The start of the clock that all shards share.
@@ -104,6 +107,7 @@ impl HubConfig {
             deliveries_per_turn: DELIVERIES_PER_TURN,
             backplane: backplane::start,
             drain_barrier: DrainBarrier::new(shards),
+            webhooks: None,
             // The standard library's only source of unpredictable numbers.
             seed: RandomState::new().hash_one(()),
             began: Instant::now(),

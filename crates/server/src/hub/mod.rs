@@ -37,6 +37,7 @@ pub(crate) mod limits;
 pub(crate) mod links;
 mod mail;
 pub(crate) mod member_names;
+mod observers;
 pub(crate) mod orders;
 pub(crate) mod output;
 pub(crate) mod pending;
@@ -66,6 +67,7 @@ use consult::Admitted;
 use encodings::Encodings;
 use links::{Links, Mailboxes};
 use member_names::MemberChoices;
+use observers::Observers;
 use orders::Orders;
 use output::DisconnectReason;
 use pending::Pending;
@@ -111,6 +113,8 @@ pub(crate) struct Hub {
     /// turn.
     drained: Vec<ConnId>,
     links: Links,
+    /// What webhooks are told of; `None` without any.
+    observers: Option<Observers>,
     counters: Arc<HubCounters>,
     /// The time of the next turn that is needed even if nothing happens.
     wake: Option<Instant>,
@@ -144,11 +148,20 @@ impl Hub {
         let presence =
             move |channel: &str| presence::presence_rules(of_presence.namespaces.rules(channel));
         let messages_max = config.channels.messages_max;
+        let observers = Observers::new(&config);
+        let backplane = match &observers {
+            Some(observers) => observers.of_channels(backplane),
+            None => backplane,
+        };
+        let presence = Presence::new(shard, shards, seed, presence, messages_max);
         Hub {
             channels: Channels::new(shard, shards, seed, retention, config.channels)
                 .with_backplane(backplane),
             services: Services::new(shard, shards, seed, config.services),
-            presence: Presence::new(shard, shards, seed, presence, messages_max),
+            presence: match &observers {
+                Some(observers) => presence.with_observer(observers.of_members()),
+                None => presence,
+            },
             shard,
             sessions: Sessions::new(config.channels.members_expected),
             subscription_tokens: SubscriptionTokens::default(),
@@ -169,6 +182,7 @@ impl Hub {
             readable: Vec::new(),
             drained: Vec::new(),
             links: Links::new(usize::from(shard)),
+            observers,
             counters: Arc::default(),
             wake: None,
             active: false,
@@ -201,6 +215,7 @@ impl Hub {
     pub(crate) fn open(&mut self, session: Session, user: Option<User>) {
         self.sessions.open(session, user);
         self.admitted(session.conn);
+        self.observe_open(session);
         // Its token may expire before the session sends anything.
         self.active = true;
     }
@@ -218,9 +233,9 @@ impl Hub {
     /// Ends the session of a connection, if it has one. No reply or push reaches it afterwards, and none
     /// of its replies reaches the connection's next session.
     pub(crate) fn close(&mut self, conn: ConnId, out: &mut impl Outlet) {
-        if !self.sessions.close(conn) {
-            return;
-        }
+        let Some(session) = self.sessions.of(conn) else { return };
+        self.observe_close(session);
+        self.sessions.close(conn);
         self.active = true;
         // Events for this session must not wait until the connection has another one.
         self.dispatch(out);
@@ -330,6 +345,8 @@ impl Hub {
         self.dispatch(out);
         let news = self.deliver_presence(out).then_some(Duration::ZERO);
         let more = self.deliver_in_turn(out).into_iter().chain(news).min();
+        // Before the messages that make other shards record what follows from it.
+        self.observers.iter().for_each(Observers::flush);
         let full = self.hand_over().then_some(RETRY_MAIL);
         let again = more.into_iter().chain(full).chain(orders).min();
         self.active = false;
@@ -468,6 +485,7 @@ impl Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
+        self.observers.iter().for_each(Observers::flush);
         if let Some(next) = self.config.tokens.retire(self.shard)
             && self.links.others().any(|other| other == usize::from(next))
         {

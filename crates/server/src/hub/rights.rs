@@ -91,6 +91,7 @@ impl Hub {
         self.sessions.authenticate(session.conn, user);
         if !same_user || !had_user {
             self.rename_in_presence(session);
+            self.observe_user(session);
         }
         if same_user && same_rights {
             return;

@@ -20,6 +20,9 @@ impl Wire {
     /// No session.
     const NONE: Wire = Wire(0);
     const BITS: u32 = 5;
+
+    /// Sessions that are one request, such as a poll: webhooks are not told of them.
+    pub(crate) const ONE_REQUEST: Wire = Wire(31);
 }
 
 /// The sessions of a shard, by slot.

@@ -44,7 +44,7 @@ pub(crate) const MURRE_EVENTS: Wire = Wire(2);
 /// `murre.v1` in Server-Sent Events of several channels.
 pub(crate) const MURRE_MIXED_EVENTS: Wire = Wire(3);
 /// `murre.v1` over a long poll.
-pub(crate) const MURRE_POLL: Wire = Wire(4);
+pub(crate) const MURRE_POLL: Wire = Wire::ONE_REQUEST;
 /// [`MURRE_EVENTS`] for clients of HTTP/1.0, which has no chunks.
 pub(crate) const MURRE_PLAIN_EVENTS: Wire = Wire(5);
 /// [`MURRE_MIXED_EVENTS`] for clients of HTTP/1.0.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,6 +40,11 @@ impl Guarded {
     /// Writes another secret into the file. The server reads it on SIGHUP.
     pub(crate) fn replace_secret(&self, secret: &str) {
         fs::write(&self.secret.0, secret).expect("there is room for a file");
+    }
+
+    /// Waits for the end of the process; returns its exit status and the remaining lines of its log.
+    pub(crate) fn end(self) -> (ExitStatus, Vec<String>) {
+        self.server.end()
     }
 
     /// The status and body of the API's answer to a POST with this body.

@@ -7,6 +7,7 @@ mod admin;
 mod admission;
 mod api;
 mod application;
+mod attacks;
 mod backend;
 mod bad_input;
 mod batches;
@@ -25,6 +26,8 @@ mod guarded;
 mod http;
 mod http_cases;
 mod key_set_url;
+#[path = "../simulation/application.rs"]
+mod knowledge;
 #[path = "../../src/protocols/phoenix/known_clients.rs"]
 mod known_clients;
 mod limits;
@@ -54,4 +57,5 @@ mod token_command;
 mod tokens;
 mod unreadable;
 mod ways;
+mod webhooks;
 mod websocket;

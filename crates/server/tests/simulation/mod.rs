@@ -5,6 +5,7 @@
 //! `SEED=17 cargo test --package murre --lib simulation` repeats one run, `SEEDS=` says how many to
 //! try.
 
+mod application;
 #[path = "../../../../fuzz/src/choices.rs"]
 mod bytes;
 mod choices;

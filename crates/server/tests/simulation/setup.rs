@@ -16,6 +16,7 @@ use crate::hub::HubConfig;
 use crate::hub::auth::Keys;
 use crate::hub::rules::{Namespace, Namespaces};
 use crate::routes::App;
+use crate::webhooks::{Filter, Settings, Webhook, Webhooks};
 
 /// The settings of a run.
 #[derive(Clone, Debug)]
@@ -133,6 +134,7 @@ impl Setup {
         hub.backplane = model::recorder;
         hub.seed = self.seed;
         hub.began = Instant::now();
+        hub.webhooks = webhooks().map(Arc::new);
         hub
     }
 
@@ -160,6 +162,21 @@ impl Setup {
             texts.iter().map(|text| text.parse().expect("a namespace")).collect();
         Namespaces::new(&namespaces).expect("names differ")
     }
+}
+
+/// A webhook that takes all events, which the run takes out of its queue.
+fn webhooks() -> Option<Webhooks> {
+    let url = "http://127.0.0.1/".parse().expect("a URL");
+    let webhook = Webhook { url, filter: Filter::default() };
+    let settings = Settings {
+        key_files: Vec::new(),
+        batch: 100,
+        delay: Duration::ZERO,
+        timeout: Duration::ZERO,
+        retry: Duration::ZERO,
+        bytes_max: 1 << 20,
+    };
+    Webhooks::new(&[webhook], settings).expect("no files")
 }
 
 /// The unit of timers.

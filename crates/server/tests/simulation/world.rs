@@ -1,13 +1,15 @@
 //! A server of several shards on one thread, and its clients.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use murre_core::ring::sim::{Faults, Peer, SimNet, SimRing};
 use murre_core::{Held, Serve, ServeMail, Shard};
+use murre_router::channels::Cursor;
 
+use super::application::Application;
 use super::client::{Client, Pace};
 use super::ends::{self, Circumstances};
 use super::model::{Model, Seen};
@@ -18,6 +20,7 @@ use super::plan::Plan;
 use super::setup::{Setup, TICK};
 use crate::hub::SIMULATED_UNIX_SECONDS;
 use crate::routes::{App, AppMail, AppMailbox};
+use crate::webhooks::Webhooks;
 
 pub(super) type AppShard = Shard<SimRing, Serve<App>>;
 
@@ -37,6 +40,9 @@ pub(super) struct World {
     pub(super) peers: Vec<(usize, Peer)>,
     pub(super) model: Model,
     pub(super) questions: Vec<Question>,
+    /// Where the shards record events for an application, and what it knows from them.
+    webhooks: Arc<Webhooks>,
+    application: Application,
     /// Seconds by which the wall clock has been set forward.
     pub(super) wall_offset: i64,
     /// What mailboxes have had no room for, in order.
@@ -63,6 +69,8 @@ impl World {
         let began = nodes[0].net.now();
         let boxes: Arc<[AppMailbox]> = nodes.iter().map(|node| Arc::clone(&node.mailbox)).collect();
         let model = Model::new(setup);
+        let shard = nodes[0].shard.as_ref().expect("it has not ended");
+        let webhooks = shard.protocol().handler().hub().config().webhooks.clone();
         let mut world = World {
             setup: setup.clone(),
             nodes,
@@ -70,6 +78,8 @@ impl World {
             peers: Vec::new(),
             model,
             questions: Vec::new(),
+            webhooks: webhooks.expect("the run has one"),
+            application: Application::default(),
             wall_offset: 0,
             mails: VecDeque::new(),
             rng: Rng::with_seed(setup.seed),
@@ -168,6 +178,7 @@ impl World {
             happened = true;
         }
         self.hear_answers();
+        self.hear_events();
         self.check_bounds();
         happened
     }
@@ -214,6 +225,27 @@ impl World {
     /// Whether a shard has ended before all others had.
     pub(super) fn is_cut_off(&self, shard: usize) -> bool {
         self.nodes[shard].shard.is_none()
+    }
+
+    /// The application is told of what has happened.
+    fn hear_events(&mut self) {
+        let (lines, missed) = self.webhooks.take();
+        assert_eq!(missed, 0, "there is room for all events");
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            self.application.apply(&serde_json::from_slice(line).expect("JSON"));
+        }
+    }
+
+    /// Checks that the application knows which channels have subscribers.
+    fn check_application(&self) {
+        let mut occupied = BTreeSet::new();
+        for node in &self.nodes {
+            let Some(shard) = &node.shard else { return };
+            let (channels, _) = shard.protocol().handler().hub().channels(Cursor::default(), 100);
+            let channels = channels.into_iter().filter(|channel| channel.subscribers > 0);
+            occupied.extend(channels.map(|channel| channel.name.to_string()));
+        }
+        assert_eq!(self.application.occupied, occupied);
     }
 
     /// Lets `span` pass, with the turns that it takes.
@@ -268,6 +300,7 @@ impl World {
             return self.check_without_ended_shards();
         }
         assert!(self.questions.is_empty(), "a question was never answered");
+        self.check_application();
         for (number, client) in self.clients.iter().enumerate() {
             let Some(client) = client.as_ref().filter(|client| client.is_there()) else { continue };
             super::naming(&format!("client {number}"), || {
@@ -339,6 +372,7 @@ impl World {
         if self.nodes.iter().any(|node| node.shard.is_none()) {
             return;
         }
+        assert_eq!(self.application, Application::default());
         for (index, node) in self.nodes.iter().enumerate() {
             let Some(shard) = &node.shard else { continue };
             let left = shard.protocol().handler().left();
