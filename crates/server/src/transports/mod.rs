@@ -212,9 +212,10 @@ impl Outlet for Wires<'_> {
     }
 
     fn congested(&self, conn: ConnId) -> bool {
+        let polls = &self.transports.phoenix.polls;
         // Only a session that polls has no open connection.
         self.out.congested(conn)
-            || !self.out.is_open(conn) && self.transports.phoenix.polls.congested(conn)
+            || !polls.is_empty() && !self.out.is_open(conn) && polls.congested(conn)
     }
 
     fn queued(&self, conn: ConnId) -> u32 {

@@ -174,6 +174,11 @@ impl PollSessions {
         self.sessions.get(&conn.index()).filter(|there| there.is_open(conn))
     }
 
+    /// Whether there is no session.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
     /// Whether this is a session that has not ended.
     pub(crate) fn is_open(&self, conn: ConnId) -> bool {
         self.get(conn).is_some()
