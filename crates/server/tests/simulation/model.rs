@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use murre_router::channels::{Append, AppendId, Backplane, Interest, Payload, Position};
 
-use super::setup::Setup;
+use super::setup::{Setup, keeps_history};
 use super::wire::Publication;
 
 /// All that has been published, channel by channel, in the order in which the owners took it.
@@ -15,6 +15,8 @@ pub(super) struct Model {
     channels: BTreeMap<String, Vec<u64>>,
     /// The channel and the index there of each publication that an owner took.
     taken: BTreeMap<u64, (String, usize)>,
+    /// For each channel, when its publications were taken.
+    times: BTreeMap<String, Vec<Instant>>,
     /// For each channel and epoch, the index of the publication with offset 1. It may be negative
     /// only by mistake.
     bases: BTreeMap<(String, u32), usize>,
@@ -23,9 +25,6 @@ pub(super) struct Model {
     kept: Option<usize>,
     /// Whether the commands of a client are limited to a rate that it may exceed.
     pub(super) limits_commands: bool,
-    /// Whether clients speak Phoenix. None does in runs with tiny mailboxes, where a publication may be on
-    /// its way to a shard for so long that a subscriber that comes later hears it.
-    pub(super) has_phoenix: bool,
     /// By shard: it has been told to end.
     pub(super) drained: Vec<bool>,
     /// Unix seconds, now and at most so far.
@@ -85,7 +84,6 @@ impl Model {
         Model {
             kept: certain.then_some(setup.history_size as usize),
             limits_commands: setup.commands_per_second < 1_000_000,
-            has_phoenix: setup.mails_max > 2,
             drained: vec![false; setup.shards],
             ..Model::default()
         }
@@ -110,18 +108,29 @@ impl Model {
     }
 
     /// Takes what owners have taken since this was called last.
-    pub(super) fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self, now: Instant) {
         for (channel, number) in APPENDED.with_borrow_mut(std::mem::take) {
             let order = self.channels.entry(channel.clone()).or_default();
-            let before = self.taken.insert(number, (channel, order.len()));
+            let before = self.taken.insert(number, (channel.clone(), order.len()));
             assert!(before.is_none(), "publication {number} is taken twice");
             order.push(number);
+            self.times.entry(channel).or_default().push(now);
         }
     }
 
     /// How many publications of a channel have been taken.
     pub(super) fn len(&self, channel: &str) -> usize {
         self.channels.get(channel).map_or(0, Vec::len)
+    }
+
+    /// The index of the first publication that a client may hear which subscribes now. In a channel with
+    /// history the owner decides; elsewhere a client also hears what is on its way to its shard.
+    pub(super) fn first(&self, channel: &str, now: Instant) -> usize {
+        let arrived = |&&taken: &&Instant| now.saturating_duration_since(taken) > ON_ITS_WAY;
+        match self.times.get(channel) {
+            Some(times) if !keeps_history(channel) => times.iter().take_while(arrived).count(),
+            _ => self.len(channel),
+        }
     }
 
     /// Whether an owner took the publication.
@@ -152,6 +161,10 @@ impl Model {
     }
 }
 
+/// The longest time from the owner of a channel to a shard: a mailbox that is full is tried again each
+/// millisecond.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
+
 /// A client's place in a channel.
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
@@ -168,8 +181,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Begins with what is published from now on: `before` publications had been taken when the
-    /// client asked.
+    /// Begins with what is published from now on: `before` is the [first](Model::first) publication when
+    /// the client asked.
     pub(super) fn live(
         channel: &str,
         before: usize,

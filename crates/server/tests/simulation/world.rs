@@ -50,7 +50,7 @@ pub(super) struct World {
     /// The order of turns.
     rng: Rng,
     began: Instant,
-    now: Instant,
+    pub(super) now: Instant,
     /// When a client read or wrote the last time.
     moved_at: Instant,
 }
@@ -133,6 +133,11 @@ impl World {
         Some((self.clients[client].as_mut()?, id))
     }
 
+    /// The index of the first publication of a channel that a client may hear which subscribes now.
+    pub(super) fn first(&self, channel: &str) -> usize {
+        self.model.first(channel, self.now)
+    }
+
     /// Leaves mail for a shard, now or once its mailbox has room.
     pub(super) fn post(&mut self, shard: usize, mail: ServeMail<AppMail>) {
         self.mails.push_back((shard, mail));
@@ -196,7 +201,7 @@ impl World {
         if shard.stopped() {
             *place = None;
         }
-        self.model.refresh();
+        self.model.refresh(self.now);
         happened
     }
 

@@ -69,9 +69,6 @@ impl Operation for Connect {
         let Some(peer) = world.nodes[shard].net.connect() else { return };
         world.peers.push((shard, peer));
         let (mut transport, mut last) = (self.transport.clone(), None);
-        if transport == Transport::Phoenix && !world.model.has_phoenix {
-            transport = Transport::WebSocket;
-        }
         // What the id says of each channel.
         let mut given = Vec::new();
         if let (Transport::Events(_), true) = (&transport, self.resume)
@@ -109,7 +106,7 @@ impl Operation for Connect {
                         _ if last.is_some() && self.unreadable.is_some() => Given::Unreadable,
                         given => given,
                     };
-                    let before = world.model.len(channel);
+                    let before = world.first(channel);
                     client.beginning.insert(channel.clone(), (before, start));
                 }
                 let target = format!("/sse?topic={}", channels.join("&topic="));
@@ -140,7 +137,7 @@ impl Connect {
             return;
         }
         for (channel, position) in client.memory.positions.clone() {
-            let (id, before) = (world.model.next_id(), world.model.len(&channel));
+            let (id, before) = (world.model.next_id(), world.model.first(&channel, world.now));
             client.subscribe(&channel, id, before, Given::Position(position));
         }
     }

@@ -54,7 +54,7 @@ impl Operation for Presence {
 
     fn play(&self, world: &mut World) {
         let channel = &self.channel;
-        let before = world.model.len(channel);
+        let before = world.first(channel);
         let Some((client, id)) = world.websocket(self.client) else { return };
         let action = match &self.kind {
             Kind::Subscribe(asks) => {

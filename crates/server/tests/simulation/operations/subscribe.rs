@@ -24,7 +24,7 @@ pub(in super::super) struct Subscribe {
 #[derive(Debug)]
 struct Subscribing {
     channel: String,
-    /// Publications that had been taken then.
+    /// The first publication that it could hear then.
     before: usize,
     given: Given,
     asks: Asks,
@@ -48,7 +48,7 @@ impl Operation for Subscribe {
     }
 
     fn play(&self, world: &mut World) {
-        let before = world.model.len(&self.channel);
+        let before = world.first(&self.channel);
         let Some((client, id)) = world.subscriber(self.client) else { return };
         let position = client.memory.positions.get(&self.channel).copied();
         let given = match position.filter(|_| self.recover) {
@@ -60,7 +60,7 @@ impl Operation for Subscribe {
 }
 
 impl Client {
-    /// Subscribes to a channel of which `before` publications have been taken.
+    /// Subscribes to a channel whose first publication to hear is `before`.
     pub(in super::super) fn subscribe(
         &mut self,
         channel: &str,
