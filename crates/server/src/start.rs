@@ -382,7 +382,9 @@ fn announce_publishers(namespaces: &Namespaces, has_keys: bool, has_api: bool) {
         Access::Authenticated | Access::Token => has_keys,
         Access::Nobody => false,
     };
-    let clients = namespaces.publishers().filter(|&(_, access)| may(access));
+    // The rooms of the demo pages are no channels of an application.
+    let others = namespaces.publishers().filter(|(name, _)| !config::is_of_demo(name));
+    let clients = others.filter(|&(_, access)| may(access));
     let clients: Vec<_> =
         clients.map(|(name, access)| format!("{name}: {}", access.name())).collect();
     if clients.is_empty() && !has_api {

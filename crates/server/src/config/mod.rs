@@ -152,6 +152,11 @@ const CHAT_NAMESPACES: [&str; 2] = [
     "demo-typing,publish=anyone,phoenix-push=broadcast_from",
 ];
 
+/// Whether the namespace is one of the pages of `bench`, not of an application.
+pub(crate) fn is_of_demo(namespace: &str) -> bool {
+    CHAT_NAMESPACES.iter().any(|rules| rules.split(',').next() == Some(namespace))
+}
+
 /// Environment variables that begin with `MURRE_` and belong to no setting, each with the setting's
 /// variable of a similar name, if there is one. Such a variable is misspelt or belongs to another
 /// tool.

@@ -339,6 +339,23 @@ fn posts_that_wait() {
     }
 }
 
+/// A POST with more messages than one may have is refused, however short they are.
+#[test]
+fn messages_of_one_post() {
+    let server = Server::start(&[MOUNT, OPEN, "--shards=1"]);
+    let mut client = Poller::of(&server, PATH);
+    let heartbeat = "[null,\"1\",\"phoenix\",\"heartbeat\",{}]\n";
+    client.say(&heartbeat.repeat(200));
+    client.messages(200);
+    let target = client.target();
+    let fields = format!("Content-Type: {LINES}\r\n");
+    let mut poster = server.connect();
+    poster.send(&request("POST", &target, &fields, &"[\n".repeat(4097)));
+    assert_eq!(poster.answer().status, 400);
+    client.say(heartbeat);
+    client.messages(1);
+}
+
 /// A session counts as a connection of its client's address, whose limit it observes.
 #[test]
 fn sessions_of_an_address() {

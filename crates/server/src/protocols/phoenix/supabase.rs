@@ -122,7 +122,7 @@ impl<'a> PresenceEvent<'a> {
     /// Reads the payload of the event; `None` if it asks for nothing that is known.
     pub(crate) fn read(body: Body<'a>) -> Option<Self> {
         let (event, payload) = event_and_payload(body)?;
-        match &*event {
+        match &*event.to_ascii_lowercase() {
             "track" => {
                 let meta = payload.unwrap_or(b"{}");
                 meta.starts_with(b"{").then_some(PresenceEvent::Track(meta))

@@ -78,7 +78,8 @@ pub(super) fn act(
     let channel = channel.and_then(|channel| hub.config().limits.name(channel).ok());
     let subscription = channel.and_then(|channel| hub.subscription(session, channel));
     match (&*message.event, channel, subscription) {
-        ("phx_join" | "phx_leave", _, Some(Subscription { pending: true, .. })) => Acted::AfterJoin,
+        // The reply to a join comes before everything else of its topic.
+        (_, _, Some(Subscription { pending: true, .. })) => Acted::AfterJoin,
         ("phx_join", Some(channel), joined) => join(session, message, channel, joined, hub, wires),
         ("phx_leave", _, None) => {
             let join_ref = message.join_ref.json();

@@ -110,6 +110,9 @@ fn begin(
     response(body.into_bytes())
 }
 
+/// The messages of one POST. A body of 64 KiB has fewer, if they say anything.
+const MESSAGES_MAX: usize = 4096;
+
 /// The messages of a POST: one a line, binary ones in base64, or the whole body of clients before Phoenix
 /// 1.7. `None` if they cannot be read.
 fn messages(request: &Request<'_, '_>) -> Option<VecDeque<(Kind, Bytes)>> {
@@ -117,13 +120,19 @@ fn messages(request: &Request<'_, '_>) -> Option<VecDeque<(Kind, Bytes)>> {
         .header("content-type")
         .is_some_and(|value| value.starts_with(b"application/x-ndjson"));
     let text = str::from_utf8(request.body).ok()?;
+    // All share one copy of the body.
+    let body = Bytes::copy_from_slice(request.body);
     let message = |line: &str| match line.as_bytes().first() {
-        Some(b'[' | b'{') => Some((Kind::Text, Bytes::copy_from_slice(line.as_bytes()))),
+        Some(b'[' | b'{') => Some((Kind::Text, body.slice_ref(line.as_bytes()))),
         _ => Some((Kind::Binary, STANDARD.decode(line).ok()?.into())),
     };
     match is_lines {
         true => {
-            text.lines().map(str::trim_ascii).filter(|line| !line.is_empty()).map(message).collect()
+            let lines = str::from_utf8(&body).ok()?.lines().map(str::trim_ascii);
+            let messages = lines.filter(|line| !line.is_empty()).map(message);
+            let messages: Option<VecDeque<_>> =
+                messages.take(MESSAGES_MAX.saturating_add(1)).collect();
+            messages.filter(|messages| messages.len() <= MESSAGES_MAX)
         }
         false if text.is_empty() => Some(VecDeque::new()),
         false => Some(VecDeque::from([(Kind::Text, Bytes::copy_from_slice(text.as_bytes()))])),

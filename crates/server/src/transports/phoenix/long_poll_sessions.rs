@@ -26,6 +26,8 @@ use crate::hub::{HubCounters, Session, Wire};
 
 /// Bytes in the queue of a session from which on it is congested, as those of a connection.
 const CONGESTED_BYTES: u32 = 64 << 10;
+/// What a message of a POST takes beside its bytes.
+const MESSAGE_BYTES: usize = size_of::<(Kind, Bytes)>();
 /// POSTs of one session that wait at a time. Clients before Phoenix 1.7 send each message by itself, at once.
 const POSTS_MAX: usize = 256;
 
@@ -275,7 +277,8 @@ impl PollSessions {
                     self.answers.push_back((asker, LATE.to_vec()));
                     return;
                 }
-                let bytes = messages.iter().map(|(_, bytes)| bytes.len()).sum();
+                let kept = |(_, bytes): &(Kind, Bytes)| bytes.len().saturating_add(MESSAGE_BYTES);
+                let bytes = messages.iter().map(kept).sum();
                 let due = later(now, window);
                 there.posts.push_back(Post { asker: Some(asker), messages, bytes, due });
                 self.resumed.push(conn);

@@ -39,8 +39,8 @@ impl PollToken {
 
 /// Makes proofs, each once.
 pub(super) struct Proofs {
-    /// Two keys of 128 bits for the keyed hash of the standard library, its only source of unpredictable
-    /// numbers.
+    /// Two keys for the keyed hash of the standard library, its only source of unpredictable numbers. Both
+    /// come from one secret of 128 bits.
     keys: [RandomState; 2],
     made: u64,
 }
