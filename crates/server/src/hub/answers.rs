@@ -10,7 +10,7 @@ use super::calls::{Answered, Waiting};
 use super::consult::Admitted;
 use super::event::Event;
 use super::output::{Disconnect, DisconnectReason};
-use super::{ErrorCode, Hub, Outlet, Session, unix_seconds};
+use super::{ErrorCode, Flow, Hub, Outlet, Session, unix_seconds};
 use crate::backend::{Answer, CallId, Data, Failure};
 
 /// The time after which a session is asked about again when its refresh call has failed, in seconds, as
@@ -69,27 +69,46 @@ impl Hub {
     /// them asks again.
     /// `resumes`: a message is left to its protocol.
     fn proceed(&mut self, conn: ConnId, name: &str, resumes: bool, out: &mut impl Outlet) {
-        let Some(session) = self.sessions.of(conn).filter(|_| out.is_open(conn)) else { return };
-        let reading = self.reading_history.contains_key(&conn.index());
-        let mut has_message = false;
-        let mut takes = |waiting: &Waiting| match waiting {
-            // As with commands that do not wait, the next one follows the page of history.
-            Waiting::Command(..) => !reading,
-            Waiting::Message(..) => {
-                has_message = true;
-                false
-            }
-        };
-        let next = self.calls.next(conn, name, &mut takes);
-        if has_message {
-            return if resumes {
-                out.resume(session)
+        while let Some(session) = self.sessions.of(conn).filter(|_| out.is_open(conn)) {
+            let reading = self.reading_history.contains_key(&conn.index());
+            let mut has_message = false;
+            let mut takes = |waiting: &Waiting| match waiting {
+                // As with commands that do not wait, the next one follows the page of history.
+                Waiting::Command(..) => !reading,
+                Waiting::Message(..) => {
+                    has_message = true;
+                    false
+                }
             };
+            let next = self.calls.next(conn, name, &mut takes);
+            if has_message && resumes {
+                out.resume(session);
+            }
+            let Some(Waiting::Command(request, command)) = next else { return };
+            let flow = self.run_or_wait(session, request, command.command(), true, out);
+            self.dispatch(out);
+            if flow == Flow::Retry {
+                // It is the first of the waiting commands again.
+                self.retried.push(conn);
+                self.active = true;
+                return;
+            }
+            self.calls.settle(conn, name);
         }
-        let Some(Waiting::Command(request, command)) = next else { return };
-        self.run_or_wait(session, request, command.command(), true, out);
-        self.dispatch(out);
-        self.proceed(conn, name, resumes, out);
+    }
+
+    /// Handles the commands that waited for another turn because of their tokens. Returns whether some still do.
+    pub(super) fn proceed_retried(&mut self, out: &mut impl Outlet) -> bool {
+        for conn in std::mem::take(&mut self.retried) {
+            self.proceed_all(conn, out);
+        }
+        !self.retried.is_empty()
+    }
+
+    /// A message that had waited for the backend's answer about a channel has been handled: the answer counts
+    /// for no other one.
+    pub(crate) fn settle(&mut self, session: Session, name: &str) {
+        self.calls.settle(session.conn, name);
     }
 
     /// Takes the next message of a session that waited for the backend's answer about this.

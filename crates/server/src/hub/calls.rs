@@ -263,6 +263,19 @@ impl Calls {
         Some(waiting)
     }
 
+    /// The command that asked has been handled. An answer that it has not taken, because the rules or the user
+    /// have changed since, is dropped.
+    pub(super) fn settle(&mut self, conn: ConnId, name: &str) {
+        if let Some(of) = self.connections.get_mut(&conn)
+            && let Some(subject) = of.subjects.iter_mut().find(|subject| *subject.name == *name)
+        {
+            if matches!(subject.state, State::Answered(_)) {
+                subject.state = State::Idle;
+            }
+            self.remove_if_idle(conn, name);
+        }
+    }
+
     /// The channels and services about which commands of a connection wait, and no call is out.
     pub(super) fn ready(&self, conn: ConnId) -> Vec<Name> {
         let Some(of) = self.connections.get(&conn) else { return Vec::new() };

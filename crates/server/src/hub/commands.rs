@@ -95,7 +95,8 @@ impl Hub {
         self.run_or_wait(session, request, command, false, out)
     }
 
-    /// Executes a command, or lets it wait for the backend. `again`: it has waited before.
+    /// Executes a command, or lets it wait for the backend. `again`: it has waited before, and with
+    /// `Flow::Retry` it waits again, before all others.
     pub(super) fn run_or_wait(
         &mut self,
         session: Session,
@@ -137,7 +138,7 @@ impl Hub {
         match (done, retried) {
             (Ok(Flow::Retry), Some((name, owned))) => {
                 self.calls.wait(session.conn, name, Waiting::Command(named, owned), true);
-                Flow::Continue
+                Flow::Retry
             }
             (Ok(flow), _) => flow,
             (Err(why), _) => {

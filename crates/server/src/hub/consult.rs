@@ -215,6 +215,11 @@ impl Hub {
         {
             return refused(code);
         }
+        if let Some(data) = data
+            && let Err(code) = self.config.limits.size(data.len())
+        {
+            return refused(code);
+        }
         let bytes = command.to_owned().map_or(0, |command| command.bytes());
         if !self.calls.has_room(conn, bytes) {
             return refused(ErrorCode::TooMany);

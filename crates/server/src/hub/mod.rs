@@ -102,6 +102,8 @@ pub(crate) struct Hub {
     admits_next: Option<Admitted>,
     /// Requests whose calls are all answered.
     answered_requests: Vec<ConnId>,
+    /// Connections with a command that has waited for the backend, and waits for the next turn.
+    retried: Vec<ConnId>,
     verifier: Verifier,
     pending: Pending,
     orders: Orders,
@@ -169,6 +171,7 @@ impl Hub {
             calls: Calls::default(),
             admitted: HashMap::new(),
             admits_next: None,
+            retried: Vec::new(),
             answered_requests: Vec::new(),
             verifier: Verifier::new(
                 config.keys.clone(),
@@ -341,6 +344,7 @@ impl Hub {
         self.fail_overdue_calls(out);
         self.expire_sessions(out);
         self.expire_subscriptions(out);
+        let retried = self.proceed_retried(out).then_some(Duration::ZERO);
         let orders = self.execute_orders(out).then_some(Duration::ZERO);
         self.dispatch(out);
         let news = self.deliver_presence(out).then_some(Duration::ZERO);
@@ -348,7 +352,7 @@ impl Hub {
         // Before the messages that make other shards record what follows from it.
         self.observers.iter().for_each(Observers::flush);
         let full = self.hand_over().then_some(RETRY_MAIL);
-        let again = more.into_iter().chain(full).chain(orders).min();
+        let again = more.into_iter().chain(full).chain(orders).chain(retried).min();
         self.active = false;
         self.wake = self.next_wake(again, out.now());
         self.tell_counters();
@@ -439,6 +443,7 @@ impl Hub {
             ("calls of the backend", self.calls.len()),
             ("sessions that the backend has admitted", self.admitted.len()),
             ("answered requests", self.answered_requests.len()),
+            ("retried", self.retried.len()),
             ("tokens", self.verifier.kept()),
         ];
         let counts = counts.into_iter().filter(|(_, count)| *count > 0);

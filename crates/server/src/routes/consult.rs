@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use murre_codec::handshake;
 use murre_codec::http::{Request, Response};
 use murre_core::{ConnId, Outbox};
 use serde_json::{Map, Value};
@@ -80,7 +81,10 @@ impl App {
         let Some(backend) = self.hub.config().backend.clone() else { return true };
         // What is refused anyway is not asked about.
         let is_bad = has_token && self.user_of_token(conn).is_none();
-        if is_bad || !self.paths.origins.allow(request) {
+        let is_malformed = request.wants_websocket() && handshake::check(request).is_err();
+        if is_bad || is_malformed || out.is_draining() || !self.paths.origins.allow(request) {
+            // No later request of the connection may get an answer that was for this one.
+            self.hub.forget_request(conn);
             return true;
         }
         let mut subscribes = false;

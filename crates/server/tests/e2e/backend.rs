@@ -9,6 +9,7 @@ use tungstenite::{Message, WebSocket};
 
 use crate::application::{Application, Call, Do};
 use crate::client::Client;
+use crate::costs::{KEY, bad_token};
 use crate::guarded::{Guarded, now, token};
 use crate::matrix::SERVERS;
 use crate::server::{Answer, Server, murre};
@@ -73,7 +74,9 @@ fn connects_have_users() {
         assert_eq!(stream.answer_to("HEAD").status, 200);
         let poll = server.connect().get("/socket/longpoll?vsn=2.0.0&name=dan");
         assert_eq!(body(&poll)["status"], 410, "it has begun");
-        assert_eq!(server.stats()["total"]["connections_authenticated"], 2);
+        server.wait_until("both are known", |stats| {
+            stats["total"]["connections_authenticated"] == 2
+        });
         let connects = application.calls("connect");
         let of = |at: usize, member: &str| connects[at].body[member].clone();
         let transports: Vec<Value> = (0..5).map(|at| of(at, "transport")).collect();
@@ -588,4 +591,75 @@ fn settings_fit_together() {
         assert_eq!(code, Some(2), "{flags:?}: {text}");
         assert!(text.contains(named), "{flags:?}: {text}");
     }
+}
+
+/// The answer to a connect call is for the request that it was made for: a handshake that is refused anyway
+/// is not asked about, and the next request of its connection is asked about by itself.
+#[test]
+fn an_answer_is_for_one_request() {
+    let application = that_does("connect", |call| {
+        Do::Say(json!({"result": {"user": call.body["data"]["name"]}}))
+    });
+    let server = start(&application, &["--shards=1"]);
+    let mut client = server.connect();
+    let upgrade = |name: &str, version: u32| {
+        format!(
+            "GET /ws?name={name} HTTP/1.1\r\nHost: m\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: {version}\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+    };
+    client.send(upgrade("mallory", 8).as_bytes());
+    assert_eq!(client.answer().status, 426);
+    client.send(upgrade("ann", 13).as_bytes());
+    assert_eq!(client.answer().status, 101);
+    let asked: Vec<Value> =
+        application.calls("connect").iter().map(|call| call.body["data"]["name"].clone()).collect();
+    assert_eq!(asked, ["ann"]);
+}
+
+/// Commands that wait behind a call, and whose tokens take more time than a turn has, go on in later turns.
+#[test]
+fn waiting_tokens_take_several_turns() {
+    let application = that_does("subscribe", |_| Do::SayLater(200, ok()));
+    let server = start(&application, &["--shards=1", KEY]);
+    let mut client = Client::of(&server);
+    for id in 0..12 {
+        let mut command = subscribe("ask:x");
+        command["id"] = json!(id);
+        if id > 0 {
+            command["token"] = json!(bad_token(id));
+        }
+        client.send(command);
+    }
+    for id in 0..12 {
+        let answer = client.receive();
+        assert_eq!(answer["id"], id, "{answer}");
+        assert_eq!(answer["type"], if id == 0 { "subscribed" } else { "error" }, "{answer}");
+    }
+    client.silent();
+}
+
+/// Messages of a Phoenix client about a topic wait behind a call, keep their order, and lock nothing.
+#[test]
+fn a_topic_goes_on_after_a_call() {
+    let application = that_does("publish", |_| Do::SayLater(300, ok()));
+    let server = start(&application, &["--shards=1"]);
+    let mut client = server.websocket("/socket/websocket?vsn=2.0.0");
+    let mut say = |text: &str| client.send(Message::text(text)).expect("sent");
+    say(r#"["1","1","ask:x","phx_join",{}]"#);
+    say(r#"["1","2","ask:x","msg",{"a":1}]"#);
+    application.wait_for("publish", 1);
+    say(r#"["1","3","ask:x","phx_leave",{}]"#);
+    say(r#"["4","4","ask:x","phx_join",{}]"#);
+    say(r#"["4","5","ask:x","msg",{"a":2}]"#);
+    let mut replies = Vec::new();
+    while replies.len() < 5 {
+        let Message::Text(text) = client.read().expect("a message") else { continue };
+        if text.contains("phx_reply") {
+            replies.push(text[..text.find(",\"ask").expect("a topic")].to_owned());
+        }
+    }
+    let refs = |join_ref, reference| format!(r#"["{join_ref}","{reference}""#);
+    let expected = [refs(1, 1), refs(1, 2), refs(1, 3), refs(4, 4), refs(4, 5)];
+    assert_eq!(replies, expected);
 }

@@ -13,14 +13,14 @@ use crate::recovery::{FAST, numbered};
 use crate::server::Server;
 
 /// A public key of ES256, whose signature checks take long.
-const KEY: &str = concat!(
+pub(crate) const KEY: &str = concat!(
     "--jwt-public-key-file=",
     env!("CARGO_MANIFEST_DIR"),
     "/src/hub/auth/keys/ec.public.pem"
 );
 
 /// A token with an invalid signature.
-fn bad_token(number: usize) -> String {
+pub(crate) fn bad_token(number: usize) -> String {
     // {"alg":"ES256"} and {"sub":"ann"}.
     format!("eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.{number:0>86}")
 }

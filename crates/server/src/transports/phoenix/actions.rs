@@ -309,13 +309,15 @@ pub(super) fn publish(
 ) -> Acted {
     let Joined { session, channel, .. } = joined;
     let namespaces = &hub.config().namespaces;
-    let rules = namespaces.rules(channel);
+    let (rules, service) = (namespaces.rules(channel), namespaces.namespace(channel));
+    let asks = |access| access == Access::Backend;
     let by_rule = match rules.phoenix_push {
         PhoenixPush::Broadcast => Audience::Everybody,
         PhoenixPush::BroadcastFrom => Audience::Others,
         // The backend has the requests of the namespace.
-        PhoenixPush::Request if rules.request != Access::Backend => {
-            let service = namespaces.namespace(channel);
+        PhoenixPush::Request
+            if !asks(rules.request) && !asks(namespaces.rules(service).request) =>
+        {
             let user = hub.user(session.conn).map(|user| &*user.name);
             let payload = request(channel, event, user, form, data);
             let timeout_ms = REQUEST_TIMEOUT_MS;

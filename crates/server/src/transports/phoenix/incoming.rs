@@ -130,11 +130,12 @@ impl Incoming {
             let message = self.read(session, kind, &bytes).expect("it was read before");
             let acted = act(session, &message, hub, wires);
             hub.dispatch(wires);
+            let channel = channel_of(session, &message);
             if acted == Acted::Now {
+                hub.settle(session, channel);
                 continue;
             }
-            let _ =
-                hub.let_message_wait(session, channel_of(session, &message), (kind, &bytes), true);
+            let _ = hub.let_message_wait(session, channel, (kind, &bytes), true);
             if acted == Acted::NextTurn {
                 self.next_turn.push_back(conn);
             }

@@ -78,6 +78,7 @@ pub(crate) fn request(
             wires.transports.phoenix.requests.ask(conn, request, token, asked);
             None
         }
+        (Some(_), Asked::Get) => at_once(UNAVAILABLE),
         _ => at_once(GONE),
     }
 }

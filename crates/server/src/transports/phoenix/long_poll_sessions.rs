@@ -31,10 +31,10 @@ const MESSAGE_BYTES: usize = size_of::<(Kind, Bytes)>();
 /// POSTs of one session that wait at a time. Clients before Phoenix 1.7 send each message by itself, at once.
 const POSTS_MAX: usize = 256;
 
-/// The session does not exist, or has ended: the client begins another one, and joins again.
+/// For POSTs: the session does not exist, or has ended. The client begins another one, and joins again.
 pub(super) const GONE: &[u8] = br#"{"status":410,"token":null,"messages":[]}"#;
 pub(super) const FORBIDDEN: &[u8] = br#"{"status":403,"token":null,"messages":[]}"#;
-/// The session has ended, or cannot begin now. Every release of the client connects again after this, and
+/// For GETs: the session does not exist, has ended, or cannot begin now. Every release of the client connects again after this, and
 /// joins again; those before 1.8.2 do not join again after 410.
 pub(super) const UNAVAILABLE: &[u8] = br#"{"status":500,"token":null,"messages":[]}"#;
 const TAKEN: &[u8] = br#"{"status":200}"#;
@@ -254,7 +254,8 @@ impl PollSessions {
         let Some(there) = self.of(token).and_then(|conn| self.get_mut(conn)) else {
             return match asked {
                 Asked::Gone => {}
-                Asked::Get | Asked::Post(_) => self.answers.push_back((asker, GONE.to_vec())),
+                Asked::Get => self.answers.push_back((asker, UNAVAILABLE.to_vec())),
+                Asked::Post(_) => self.answers.push_back((asker, GONE.to_vec())),
             };
         };
         let conn = there.session.conn;
