@@ -12,7 +12,7 @@ use tokio::time::timeout_at;
 use super::counts::{Counts, Outcome};
 use super::gate::{Gate, IN_FLIGHT_MAX};
 use super::{Answer, BackendConfig, Call, CallId, CallKind, Failure};
-use crate::http_client::{Endpoint, HttpError};
+use crate::http_client::{Endpoint, HttpError, without_query};
 
 /// Bytes of an answer at most.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -85,7 +85,7 @@ impl Bounded {
     async fn ask(&self, call: Call, counts: &Counts) -> Answer {
         let Call { kind, fields, body, deadline, .. } = call;
         let failed = |why, problem: &str| {
-            counts.failed(kind, why, &format!("{}: {problem}", self.endpoint.url()));
+            counts.failed(kind, why, &format!("{}: {problem}", without_query(self.endpoint.url())));
             Answer::Failed(why)
         };
         let Ok(Ok(_in_flight)) = timeout_at(deadline.into(), self.in_flight.acquire()).await else {

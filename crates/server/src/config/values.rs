@@ -221,7 +221,10 @@ pub(super) fn url(text: &str) -> Result<Uri, &'static str> {
     let scheme = url.scheme_str().is_some_and(|scheme| SCHEMES.contains(&scheme));
     let host = url.host().is_some_and(|host| !host.is_empty());
     let plain = url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-    (scheme && host && plain).then_some(url).ok_or(URL)
+    let named =
+        url.authority().is_some_and(|authority| authority.as_str() != url.host().unwrap_or(""));
+    let port = !named || url.port_u16().is_some();
+    (scheme && host && plain && port).then_some(url).ok_or(URL)
 }
 
 /// Where a call of the backend goes.

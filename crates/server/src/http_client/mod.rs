@@ -120,7 +120,11 @@ impl Endpoint {
         deadline: Instant,
     ) -> Result<Answer, HttpError> {
         let sent = timeout_at(deadline.into(), self.try_to_send(method, fields, body));
-        sent.await.unwrap_or(Err(HttpError::Timeout))
+        sent.await.unwrap_or_else(|_| {
+            // The peer may have died without a word: the next request does not try its other connections.
+            self.lock().clear();
+            Err(HttpError::Timeout)
+        })
     }
 
     async fn try_to_send(
@@ -195,6 +199,11 @@ impl Endpoint {
         // Nothing can panic while the lock is held.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A URL as logs and metrics show it: without its query, which may hold secrets.
+pub(crate) fn without_query(url: &Uri) -> String {
+    url.to_string().split('?').next().unwrap_or_default().to_owned()
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

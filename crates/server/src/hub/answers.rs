@@ -1,5 +1,6 @@
 //! Answers of the backend, and the commands that waited for them.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use murre_core::ConnId;
@@ -13,9 +14,11 @@ use super::output::{Disconnect, DisconnectReason};
 use super::{ErrorCode, Flow, Hub, Outlet, Session, unix_seconds};
 use crate::backend::{Answer, CallId, Data, Failure};
 
-/// The time after which a session is asked about again when its refresh call has failed, in seconds, as
-/// Centrifugo has it.
-const REFRESH_AGAIN_SECONDS: u64 = 60;
+/// The times after which a session is asked about again when its refresh call has failed, and when too many
+/// calls waited, in seconds. They differ from session to session, so that those which expire together are not
+/// asked about together again.
+const REFRESH_AGAIN: RangeInclusive<u64> = 30..=60;
+pub(super) const REFRESH_SOON: RangeInclusive<u64> = 2..=5;
 
 impl Hub {
     /// Handles the answer of a call.
@@ -203,7 +206,9 @@ impl Hub {
             Answer::Disconnect { code, reason } => {
                 return self.end_as_told(session, code, &reason, out);
             }
-            Answer::Error { .. } | Answer::Failed(_) => return self.postpone_expiry(session),
+            Answer::Error { .. } | Answer::Failed(_) => {
+                return self.postpone_expiry(session, &REFRESH_AGAIN);
+            }
         };
         match expires_at {
             Some(expires) => {
@@ -217,8 +222,10 @@ impl Hub {
     }
 
     /// Asks again later about a session whose refresh call has no answer.
-    pub(super) fn postpone_expiry(&mut self, session: Session) {
-        let later = unix_seconds().saturating_add(REFRESH_AGAIN_SECONDS);
+    pub(super) fn postpone_expiry(&mut self, session: Session, after: &RangeInclusive<u64>) {
+        let place = u64::from(session.conn.index()).checked_rem(after.clone().count() as u64);
+        let seconds = after.start().saturating_add(place.unwrap_or(0));
+        let later = unix_seconds().saturating_add(seconds);
         self.sessions.refresh(session.conn, UnixSeconds::new(later));
     }
 }
@@ -227,7 +234,7 @@ impl Hub {
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The close codes of applications (RFC 6455 section 7.4.2).
-const APPLICATION_CODES: std::ops::RangeInclusive<u16> = 4000..=4999;
+const APPLICATION_CODES: RangeInclusive<u16> = 4000..=4999;
 
 /// The payload that the application has put in the place of another one, whose event stays.
 pub(super) fn replaced(payload: Payload, data: Option<Data>) -> Payload {

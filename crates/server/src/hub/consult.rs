@@ -11,6 +11,7 @@ use murre_core::ConnId;
 use murre_router::channels::{Form, Payload};
 use serde_json::value::RawValue;
 
+use super::answers::REFRESH_SOON;
 use super::auth::{Right, UnixSeconds, User, Verifier};
 use super::calls::CallOut;
 use super::event::Event;
@@ -322,7 +323,7 @@ impl Hub {
             self.ask(conn, &question, user.as_ref(), &admitted, transport, false, out.now());
         if asked.is_err() {
             // It is asked later.
-            self.postpone_expiry(session);
+            self.postpone_expiry(session, &REFRESH_SOON);
         }
         true
     }

@@ -101,7 +101,7 @@ impl Webhooks {
         let bytes_max = usize::try_from(settings.bytes_max).unwrap_or(usize::MAX);
         let endpoint = |Webhook { url, filter }: &Webhook| {
             let client = http_client::Endpoint::new(url.clone(), ANSWER_BYTES_MAX);
-            let (name, filter) = (shown(client.url()), filter.clone());
+            let (name, filter) = (http_client::without_query(client.url()), filter.clone());
             Endpoint { name, filter, queue: Queue::new(bytes_max, settings.batch), client }
         };
         let endpoints = webhooks.iter().map(endpoint).collect();
@@ -218,13 +218,8 @@ impl Webhooks {
     }
 }
 
-/// A URL without its query.
-fn shown(url: &Uri) -> String {
-    url.to_string().split('?').next().unwrap_or_default().to_owned()
-}
-
 impl std::fmt::Display for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&shown(&self.url))
+        f.write_str(&http_client::without_query(&self.url))
     }
 }

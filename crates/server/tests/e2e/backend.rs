@@ -584,6 +584,7 @@ fn settings_fit_together() {
         ),
         (&["--backend=http://h/?x=1"], "it has a query"),
         (&["--backend=ftp://h/"], "it is http://"),
+        (&["--backend=http://h:70000/"], "it is http://"),
         (&["--backend-connect=on"], "or off"),
         (&["--backend=http://h/", "--backend-header=host"], "none of the message itself"),
     ] {
