@@ -212,8 +212,11 @@ impl Drop for PanicGuard {
 /// counted as the server's. Returns whether the machine allows that.
 fn real_time() -> bool {
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
-    let lowest = ThreadPriority::Crossplatform(ThreadPriorityValue::MIN);
-    set_thread_priority_and_policy(thread_native_id(), lowest, policy).is_ok()
+    // The lowest of this policy (sched(7)).
+    let lowest = ThreadPriorityValue::try_from(1_u8).map(ThreadPriority::Crossplatform);
+    lowest.is_ok_and(|lowest| {
+        set_thread_priority_and_policy(thread_native_id(), lowest, policy).is_ok()
+    })
 }
 
 /// Binds the calling thread to some cores.
