@@ -510,7 +510,7 @@ class Subscription extends Standing {
         this.members = now
       } else {
         const joined = byConnection(joins)
-        // What has changed is in both.
+        // A member whose metadata have changed is in both lists.
         leaves = leaves.map(({ connection }) => before.get(connection))
         leaves = leaves.filter((member) => member && !joined.has(member.connection))
         this.members = new Map(before)

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
-/// What the server speaks.
+/// The protocol of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Phoenix,
@@ -77,7 +77,7 @@ struct State {
 struct Member {
     user: String,
     meta: Value,
-    /// What it watches.
+    /// The news that the client asks for: the member `presence` of its `subscribe`.
     watch: Value,
     stream: TcpStream,
 }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::CallKind;
 use crate::protocols::json;
 
-/// What the application says to a call.
+/// The application's answer to a call, or the reason why there is none.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// It consents.
@@ -55,7 +55,7 @@ impl Failure {
         }
     }
 
-    /// What an operator can do.
+    /// Advice for the operator, for the log.
     pub(super) fn remedy(self) -> &'static str {
         match self {
             Failure::Overloaded => {

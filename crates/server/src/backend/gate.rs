@@ -17,7 +17,7 @@ const FAILURES_MAX: u32 = 20;
 /// That while. Then one call is made: if it has an answer, all are made again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Who may make a call now. All shards and the worker share it.
+/// The admission of calls: a bound on their number, and a circuit breaker. All shards and the worker share it.
 pub(super) struct Gate {
     calls: AtomicUsize,
     bytes: AtomicUsize,

@@ -1,4 +1,4 @@
-//! `phoenix`: what the run of 2020 did with Phoenix channels. Each connection joins one topic, and sends a
+//! `phoenix`: the load of the Phoenix run of 2020. Each connection joins one topic, and sends a
 //! heartbeat at intervals, which must be answered. With users each is a member of its topic's channel: at
 //! the end the server must count as many members as there are connections.
 

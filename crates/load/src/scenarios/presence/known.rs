@@ -1,10 +1,10 @@
-//! What one client knows of the members of its channel: a model that follows the protocol's rules, and finds
+//! A model of one client's knowledge of the members of its channel. It follows the protocol's rules, and finds
 //! every message that breaks one.
 
 use super::messages::{Member, Message};
 use super::shared::Shared;
 
-/// What a client knows of its channel.
+/// The members of a channel, or their number, as far as a client knows them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum Known {
     /// Nothing: it does not watch, or has yet to be told.

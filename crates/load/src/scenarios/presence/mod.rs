@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = args::number(u32::MAX))]
     channels: u32,
 
-    /// What clients are told of their channel
+    /// The news of their channel that clients ask for
     #[arg(long, value_enum, default_value_t)]
     watch: Watch,
 
@@ -73,7 +73,7 @@ pub(crate) struct Args {
     shared: OnceLock<Arc<Shared>>,
 }
 
-/// What a client asks to be told.
+/// The news of a channel that a client asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 enum Watch {
