@@ -50,7 +50,7 @@ pub(crate) fn run(job: Job) -> anyhow::Result<Record> {
         // Before the run, so that no run ends without its columns.
         fs::write(path, "").with_context(|| format!("cannot write to {}", path.display()))?;
     }
-    let workers = plan.shards + job.profile.workers_apart;
+    let workers = plan.shards + job.profile.apart.count();
     let wakeups = Wakeups::new(workers);
     let setup = Setup {
         common: &job.common,
@@ -123,7 +123,7 @@ fn worker_configs(
             epoch,
             max_send_bytes: SEND_BYTES_MAX.max(2 * job.profile.in_flight_bytes),
             tick: job.profile.tick,
-            apart: job.scenario.is_apart(worker, workers),
+            apart: job.profile.apart.has(worker, workers),
             events: events.clone(),
         }
     };

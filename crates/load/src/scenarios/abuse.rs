@@ -24,7 +24,7 @@ use crate::engine::fleet::Fleet;
 use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::http_keepalive::HttpKeepalive;
 use crate::scenarios::scenario::{
-    FINE_TICK, HoldPlan, Profile, Scenario, Setup, check_fine, check_rate,
+    Apart, FINE_TICK, HoldPlan, Profile, Scenario, Setup, check_fine, check_rate,
 };
 use crate::scenarios::ws_upper::WsUpper;
 
@@ -53,7 +53,7 @@ impl Scenario for Args {
     fn profile(&self) -> Profile {
         Profile {
             path: "/upper",
-            workers_apart: 2,
+            apart: Apart::First(2),
             tick: FINE_TICK,
             ..Profile::new(Kind::Abuse, Fleet::<WsClient<WsUpper>>::MEMBER_BYTES)
         }

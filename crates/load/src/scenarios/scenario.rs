@@ -44,11 +44,6 @@ pub(crate) trait Scenario {
         part(self.conns_all(common) as u32, worker, workers)
     }
 
-    /// Whether the worker is one of [`Profile::workers_apart`].
-    fn is_apart(&self, worker: usize, _workers: usize) -> bool {
-        worker < self.profile().workers_apart
-    }
-
     /// The parts of the hold phase.
     fn hold_plan(&self, _common: &Common) -> HoldPlan {
         HoldPlan::Steady
@@ -95,7 +90,7 @@ pub(crate) struct Profile {
     pub(crate) path: &'static str,
     /// Threads for connections that others must not delay. They have real-time priority where the machine
     /// allows it.
-    pub(crate) workers_apart: usize,
+    pub(crate) apart: Apart,
     /// The unit of the connections' timers.
     pub(crate) tick: Duration,
     /// Bytes of our messages that one connection may have in flight.
@@ -116,13 +111,44 @@ impl Profile {
         Profile {
             kind,
             path: "/ws",
-            workers_apart: 0,
+            apart: Apart::First(0),
             tick: Duration::from_millis(100),
             in_flight_bytes: 0,
             counted_from: CountedFrom::Due,
             must_receive: false,
             columns: None,
             bytes_per_connection,
+        }
+    }
+}
+
+/// The workers whose connections others must not delay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Apart {
+    /// So many of the first workers.
+    First(usize),
+    /// The last worker.
+    Last,
+}
+
+impl Apart {
+    /// The last worker if there are connections beside those of the scenario, otherwise none.
+    pub(crate) fn with_beside(beside: u32) -> Self {
+        if beside > 0 { Apart::Last } else { Apart::First(0) }
+    }
+
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Apart::First(count) => count,
+            Apart::Last => 1,
+        }
+    }
+
+    /// Whether this worker of so many is one of them.
+    pub(crate) fn has(self, worker: usize, workers: usize) -> bool {
+        match self {
+            Apart::First(count) => worker < count,
+            Apart::Last => worker + 1 == workers,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::engine::fleet::Fleet;
 use crate::engine::score::Fault;
 use crate::engine::share::part;
 use crate::engine::workers::{Starting, WorkerConfig};
-use crate::scenarios::scenario::{HoldPlan, Profile, Scenario, Setup};
+use crate::scenarios::scenario::{Apart, HoldPlan, Profile, Scenario, Setup};
 use crate::scenarios::ws_idle::{WsIdle, payload};
 
 /// The scenario's arguments.
@@ -51,7 +51,7 @@ impl Scenario for Args {
     fn profile(&self) -> Profile {
         Profile {
             path: "/echo",
-            workers_apart: 1,
+            apart: Apart::First(1),
             ..Profile::new(Kind::Storm, Fleet::<WsClient<Storm>>::MEMBER_BYTES)
         }
     }

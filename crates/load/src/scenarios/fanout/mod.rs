@@ -29,13 +29,13 @@ use crate::scenarios::fanout::clients::Fanout;
 use crate::scenarios::fanout::settings::Settings;
 use crate::scenarios::fanout::texts::PAYLOAD_BYTES_MIN;
 use crate::scenarios::scenario::{
-    Profile, Scenario, Setup, check_in_flight, check_rate, counted_from,
+    Apart, Profile, Scenario, Setup, check_in_flight, check_rate, counted_from,
 };
 
 impl Scenario for Args {
     fn profile(&self) -> Profile {
         Profile {
-            workers_apart: usize::from(self.beside > 0),
+            apart: Apart::with_beside(self.beside),
             in_flight_bytes: self.payload * self.pipeline,
             counted_from: counted_from(self.rate),
             must_receive: true,
@@ -67,10 +67,6 @@ impl Scenario for Args {
             return self.beside;
         }
         part(self.publishers + common.conns, worker, publishing)
-    }
-
-    fn is_apart(&self, worker: usize, workers: usize) -> bool {
-        self.beside > 0 && worker + 1 == workers
     }
 
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {

@@ -30,7 +30,7 @@ use crate::measure::admin::AdminArgs;
 use crate::scenarios::presence::clients::{Client, Presence};
 use crate::scenarios::presence::messages::channel_name;
 use crate::scenarios::presence::shared::Shared;
-use crate::scenarios::scenario::{Profile, Scenario, Setup, check_rate};
+use crate::scenarios::scenario::{Apart, Profile, Scenario, Setup, check_rate};
 
 /// The scenario's arguments.
 #[derive(clap::Args, Clone, Serialize)]
@@ -86,10 +86,7 @@ impl Scenario for Args {
     fn profile(&self) -> Profile {
         // Beside what a client knows of the members of its channel: 4 bytes of each.
         let bytes = Fleet::<WsClient<Presence>>::MEMBER_BYTES + size_of::<Client>();
-        Profile {
-            workers_apart: usize::from(self.beside > 0),
-            ..Profile::new(Kind::Presence, bytes)
-        }
+        Profile { apart: Apart::with_beside(self.beside), ..Profile::new(Kind::Presence, bytes) }
     }
 
     fn check(&self, common: &Common) -> Result<(), String> {
