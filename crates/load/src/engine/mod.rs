@@ -8,6 +8,7 @@
 //!   score        counts; times: latencies
 //! ```
 
+pub(crate) mod core_turns;
 pub(crate) mod fleet;
 pub(crate) mod orders;
 pub(crate) mod pace;

@@ -17,6 +17,7 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id,
 };
 
+use crate::engine::core_turns::{SharedCore, TurnRing};
 use crate::engine::orders::{WorkerEvent, WorkerOrder};
 use crate::engine::score::{Score, Tally, Totals};
 use crate::engine::share::Share;
@@ -45,6 +46,8 @@ struct Worker {
 pub(crate) struct WorkerConfig {
     pub(crate) plan: Plan,
     pub(crate) cpu: Option<usize>,
+    /// The core on which its thread takes turns with others.
+    pub(crate) core: Option<Arc<SharedCore>>,
     pub(crate) share: Share,
     pub(crate) epoch: Instant,
     /// Bytes queued for one connection at most.
@@ -171,11 +174,11 @@ fn set_up<P: Scored>(
     config: WorkerConfig,
     make: impl FnOnce(WorkerParts) -> P,
     score: Score,
-) -> io::Result<Shard<KernelRing, P>> {
+) -> io::Result<Shard<TurnRing<KernelRing>, P>> {
     if let Some(cpu) = config.cpu {
         pin(&[cpu])?;
     }
-    let WorkerConfig { plan, share, max_send_bytes, tick, events, .. } = config;
+    let WorkerConfig { plan, core, share, max_send_bytes, tick, events, .. } = config;
     let max_conns = share.conns.max(1);
     let ring = KernelRing::new(RingConfig {
         io: plan.io,
@@ -184,6 +187,7 @@ fn set_up<P: Scored>(
         reset_on_close: true,
         ..RingConfig::default()
     })?;
+    let ring = TurnRing::new(ring, core);
     let config = ShardConfig {
         max_conns,
         max_send_bytes,

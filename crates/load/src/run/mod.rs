@@ -28,6 +28,7 @@ use self::columns::Columns;
 use self::phases::{Early, QUIET, Run};
 use self::record::{Record, Results};
 use crate::cli::Job;
+use crate::engine::core_turns::SharedCore;
 use crate::engine::orders::{WorkerEvent, WorkerOrder};
 use crate::engine::share::{Routes, Share};
 use crate::engine::wakeups::Wakeups;
@@ -106,11 +107,15 @@ fn worker_configs(
     let epoch = Instant::now();
     let routes =
         Routes { targets: common.target.addresses().to_vec(), sources: common.source.clone() };
+    let cores = common.cpus.as_ref().map_or(plan.cores, |cpus| cpus.0.len());
+    let mut cores = SharedCore::of_each(workers - job.profile.apart.count(), cores).into_iter();
     let config = |worker| {
+        let apart = job.profile.apart.has(worker, workers);
         let conns = job.scenario.conns(common, worker, workers);
         WorkerConfig {
             plan: plan.clone(),
             cpu: common.cpus.as_ref().map(|cpus| cpus.0[worker % cpus.0.len()]),
+            core: if apart { None } else { cores.next().expect("one for each that is not") },
             share: Share {
                 conns,
                 shard: worker as u64,
@@ -123,7 +128,7 @@ fn worker_configs(
             epoch,
             max_send_bytes: SEND_BYTES_MAX.max(2 * job.profile.in_flight_bytes),
             tick: job.profile.tick,
-            apart: job.profile.apart.has(worker, workers),
+            apart,
             events: events.clone(),
         }
     };
