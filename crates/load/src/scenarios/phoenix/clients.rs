@@ -1,18 +1,17 @@
 //! One worker's Phoenix clients.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use murre_codec::Kind as MessageKind;
 
 use crate::client::channel::MessageBuffer;
 use crate::client::phoenix::{HEARTBEAT_TOPIC, JOIN_REF, PhoenixMessage, heartbeat, join};
-use crate::client::users::Signer;
+use crate::client::users::{Signer, user};
 use crate::client::ws::{Piece, WsScenario};
 use crate::client::{Context, Output, fraction, hash};
 use crate::engine::score::{Fault, Micros};
-use crate::scenarios::phoenix::Counted;
 use crate::scenarios::scenario::ClientSetup;
 
 /// One shard's clients.
@@ -21,7 +20,8 @@ pub(crate) struct Phoenix {
     topics: u32,
     every: Duration,
     signer: Option<Signer>,
-    counted: Arc<Counted>,
+    /// Messages about members, of all workers.
+    presence_messages: Arc<AtomicU64>,
     finishing: bool,
 }
 
@@ -44,9 +44,9 @@ impl Phoenix {
         topics: u32,
         every: Duration,
         signer: Option<Signer>,
-        counted: Arc<Counted>,
+        presence_messages: Arc<AtomicU64>,
     ) -> Phoenix {
-        Phoenix { setup, topics, every, signer, counted, finishing: false }
+        Phoenix { setup, topics, every, signer, presence_messages, finishing: false }
     }
 
     /// The number of a connection among those of all workers.
@@ -101,7 +101,7 @@ impl WsScenario for Phoenix {
                 if message.topic != self.topic(ctx) {
                     return unexpected(&message, ctx);
                 }
-                self.counted.presence_messages.fetch_add(1, Ordering::Relaxed);
+                self.presence_messages.fetch_add(1, Ordering::Relaxed);
             }
             _ => unexpected(&message, ctx),
         }
@@ -138,8 +138,4 @@ fn unexpected(message: &PhoenixMessage<'_>, ctx: &mut Context<'_>) {
 
 pub(super) fn topic(number: u32) -> String {
     format!("room:{number}")
-}
-
-fn user(number: u32) -> String {
-    format!("user-{number}")
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::ensure;
 use murre_record::{PhoenixFacts, PresenceCount, Scenario as Kind};
 use serde::Serialize;
 
@@ -18,7 +17,6 @@ use crate::client::users::UserArgs;
 use crate::client::ws::WsClient;
 use crate::engine::fleet::Fleet;
 use crate::engine::workers::{Starting, WorkerConfig};
-use crate::measure::admin::AdminArgs;
 use crate::scenarios::phoenix::clients::{Phoenix, topic};
 use crate::scenarios::scenario::{Profile, Scenario, Setup};
 
@@ -38,22 +36,11 @@ pub(crate) struct Args {
     #[serde(flatten)]
     users: UserArgs,
 
-    #[command(flatten)]
-    #[serde(flatten)]
-    admin: AdminArgs,
-
+    /// Messages about members that the clients of all workers got: `presence_state`, `presence_diff` and
+    /// `presence_count`.
     #[arg(skip)]
     #[serde(skip)]
-    counted: Arc<Counted>,
-}
-
-/// Counts of all workers, and those of the server.
-#[derive(Default)]
-pub(crate) struct Counted {
-    /// `presence_state`, `presence_diff` and `presence_count`.
-    presence_messages: AtomicU64,
-    /// The server's count of members at the end.
-    members: std::sync::OnceLock<PresenceCount>,
+    presence_messages: Arc<AtomicU64>,
 }
 
 impl Scenario for Args {
@@ -68,33 +55,28 @@ impl Scenario for Args {
         if self.topics > common.conns {
             return Err("--topics without connections: give as many --conns".to_owned());
         }
-        self.users.signer().map(|_| ()).map_err(|error| format!("{error:#}"))
+        self.users.check()
     }
 
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
-        let Args { every, topics, ref counted, .. } = *self;
-        let (signer, counted) = (self.users.signer().ok().flatten(), Arc::clone(counted));
-        setup.start_ws(config, move |setup| Phoenix::new(setup, topics, every, signer, counted))
+        let Args { every, topics, ref presence_messages, .. } = *self;
+        let (signer, told) = (self.users.signer().ok().flatten(), Arc::clone(presence_messages));
+        setup.start_ws(config, move |setup| Phoenix::new(setup, topics, every, signer, told))
     }
 
     fn verify(&self, connections: u64) -> anyhow::Result<()> {
         let topics: Vec<String> = (0..self.topics).map(topic).collect();
         // An anonymous connection is no member.
         let expected = if self.users.are_there() { connections } else { 0 };
-        let expected = PresenceCount { clients: expected, users: expected };
-        let count = self.admin.count_members(&topics, |count| count == expected)?;
-        let Some(count) = count else { return Ok(()) };
-        let _ = self.counted.members.set(count);
-        ensure!(count == expected, "the server counts {count:?} in all topics, not {expected:?}");
-        Ok(())
+        self.users.verify_members(&topics, PresenceCount { clients: expected, users: expected })
     }
 
     fn phoenix_facts(&self) -> Option<PhoenixFacts> {
         Some(PhoenixFacts {
             topics: self.topics.into(),
             users: self.users.are_there(),
-            members: self.counted.members.get().copied(),
-            presence_messages: self.counted.presence_messages.load(Ordering::Relaxed),
+            members: self.users.members(),
+            presence_messages: self.presence_messages.load(Ordering::Relaxed),
         })
     }
 }

@@ -9,11 +9,11 @@ use murre_codec::Kind as MessageKind;
 use murre_core::ConnId;
 
 use super::known::Known;
-use super::messages::{Message, authenticate, channel_name, join, leave, user};
+use super::messages::{Message, authenticate, channel_name, join, leave};
 use super::shared::Shared;
 use super::{Args, Watch};
 use crate::client::channel::{MessageBuffer, unreadable};
-use crate::client::users::Signer;
+use crate::client::users::{Signer, user};
 use crate::client::ws::{Piece, WsScenario};
 use crate::client::{Context, Output, fraction, hash};
 use crate::engine::score::{Fault, Micros};

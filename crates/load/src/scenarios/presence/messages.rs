@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::Watch;
+use crate::client::users::connection_of;
 
 /// A message of the server.
 #[derive(Debug, Default, Deserialize)]
@@ -42,18 +43,12 @@ pub(super) struct Member<'a> {
 impl Member<'_> {
     /// The number of the connection of this user.
     pub(super) fn number(&self) -> Option<u32> {
-        self.user.strip_prefix(USER)?.parse().ok()
+        connection_of(self.user)
     }
 }
 
-const USER: &str = "user-";
-
 pub(super) fn channel_name(number: u32) -> String {
     format!("room:{number}")
-}
-
-pub(super) fn user(number: u32) -> String {
-    format!("{USER}{number}")
 }
 
 // ---- commands: nothing in them needs escapes ----

@@ -13,7 +13,6 @@ mod shared;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::ensure;
 use clap::ValueEnum;
 use murre_record::{CountedFrom, PresenceCount, PresenceFacts, Scenario as Kind};
 use serde::Serialize;
@@ -26,7 +25,6 @@ use crate::engine::fleet::Fleet;
 use crate::engine::share::part;
 use crate::engine::times::{Times, latency};
 use crate::engine::workers::{Starting, WorkerConfig};
-use crate::measure::admin::AdminArgs;
 use crate::scenarios::presence::clients::{Client, Presence};
 use crate::scenarios::presence::messages::channel_name;
 use crate::scenarios::presence::shared::Shared;
@@ -64,10 +62,6 @@ pub(crate) struct Args {
     #[serde(flatten)]
     users: UserArgs,
 
-    #[command(flatten)]
-    #[serde(flatten)]
-    admin: AdminArgs,
-
     #[arg(skip)]
     #[serde(skip)]
     shared: OnceLock<Arc<Shared>>,
@@ -97,7 +91,7 @@ impl Scenario for Args {
         if !self.users.are_there() {
             return Err("members are users: give --token-secret-file".to_owned());
         }
-        self.users.signer().map(|_| ()).map_err(|error| format!("{error:#}"))
+        self.users.check()
     }
 
     fn conns_all(&self, common: &Common) -> u64 {
@@ -120,16 +114,11 @@ impl Scenario for Args {
         let Some(shared) = self.shared.get() else { return Ok(()) };
         let channels: Vec<String> = (0..self.channels).map(channel_name).collect();
         let there = shared.members_all();
-        let there = PresenceCount { clients: there, users: there };
-        let count = self.admin.count_members(&channels, |count| count == there)?;
-        let Some(count) = count else { return Ok(()) };
-        let _ = shared.counted.set(count);
-        ensure!(count == there, "the server counts {count:?} in all channels, not {there:?}");
-        Ok(())
+        self.users.verify_members(&channels, PresenceCount { clients: there, users: there })
     }
 
     fn presence_facts(&self, times: &Times) -> Option<PresenceFacts> {
         let beside = (self.beside > 0).then(|| latency(&times.beside, CountedFrom::Due));
-        Some(self.shared.get()?.facts(beside))
+        Some(self.shared.get()?.facts(self.users.members(), beside))
     }
 }

@@ -1,6 +1,5 @@
 //! The members that there are, and counts of what clients were told: shared by all workers.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use murre_record::{Latency, PresenceCount, PresenceFacts};
@@ -15,7 +14,6 @@ pub(crate) struct Shared {
     names: Box<[AtomicU64]>,
     /// Commands without an answer.
     pub(super) in_flight: AtomicU32,
-    pub(super) counted: OnceLock<PresenceCount>,
     pub(super) tallies: Tallies,
 }
 
@@ -38,7 +36,6 @@ impl Shared {
             joins: (0..conns).map(|_| AtomicU32::new(0)).collect(),
             names: (0..conns).map(|_| AtomicU64::new(0)).collect(),
             in_flight: AtomicU32::new(0),
-            counted: OnceLock::new(),
             tallies: Tallies::default(),
         }
     }
@@ -85,7 +82,11 @@ impl Shared {
         before.map_or_else(|before| before == hash, |_| true)
     }
 
-    pub(super) fn facts(&self, beside_us: Option<Latency>) -> PresenceFacts {
+    pub(super) fn facts(
+        &self,
+        members: Option<PresenceCount>,
+        beside_us: Option<Latency>,
+    ) -> PresenceFacts {
         let Tallies { joins, leaves, states, diffs, changes, counts, exact } = &self.tallies;
         let [joins, leaves, states, diffs, changes, counts, exact] =
             [joins, leaves, states, diffs, changes, counts, exact]
@@ -99,7 +100,7 @@ impl Shared {
             changes,
             counts,
             exact,
-            members: self.counted.get().copied(),
+            members,
             beside_us,
         }
     }
