@@ -5,12 +5,14 @@
 //! lack has a default, and a field with a new name has the old one as an alias.
 #![forbid(unsafe_code)]
 
+mod backend;
 mod machine;
 mod memory;
 mod phases;
 mod presence;
 mod run;
 
+pub use backend::{ApplicationFacts, Arrival, BackendFacts};
 pub use machine::Machine;
 pub use memory::{CacheCharge, Memory, ProcessMemory, SOCKET_BYTES};
 pub use phases::{AbuseFacts, OneStorm, PhaseFacts, Remains, SoakFacts, StormFacts, VisitFacts};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AbuseFacts, Machine, Memory, PhaseFacts, PhoenixFacts, PresenceFacts, SoakFacts, StormFacts,
-    VisitFacts,
+    AbuseFacts, BackendFacts, Machine, Memory, PhaseFacts, PhoenixFacts, PresenceFacts, SoakFacts,
+    StormFacts, VisitFacts,
 };
 
 /// One run. `P` is its command line, argument by argument: the writer has all of them, a reader those
@@ -75,6 +75,9 @@ pub struct Record<P> {
     /// Of `storm`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storm: Option<StormFacts>,
+    /// Of `backend`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendFacts>,
     /// Of `abuse`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abuse: Option<AbuseFacts>,
@@ -126,6 +129,8 @@ pub enum Scenario {
     Presence,
     /// Connections that are killed and return.
     Storm,
+    /// Connections that come at once to a server that asks an application about each.
+    Backend,
     /// Hostile connections beside well-behaved ones.
     Abuse,
     /// Visitors that vanish in every way.

@@ -8,11 +8,11 @@ use crate::compare::Better::{Less, More};
 use crate::figures::Unit;
 use crate::needs::{Channels, Needs};
 use crate::values::{
-    abuse_faults, abuse_p99, beside_p99_ms, connect_seconds, connects_per_cpu_second,
-    connects_per_second, cpu_us, faults, fixed_bytes_per_shard, idle_cpu_us, last_delivery_p99_ms,
-    p99_ms, per_cpu_second, per_second, phoenix_faults, presence_beside_ms, presence_faults,
-    soak_left, storm_back_seconds, storm_faults, storm_memory, storm_p99_ms, total_bytes,
-    user_bytes,
+    abuse_faults, abuse_p99, backend_beside_ms, backend_faults, backend_seconds, beside_p99_ms,
+    connect_seconds, connects_per_cpu_second, connects_per_second, cpu_us, faults,
+    fixed_bytes_per_shard, idle_cpu_us, last_delivery_p99_ms, p99_ms, per_cpu_second, per_second,
+    phoenix_faults, presence_beside_ms, presence_faults, soak_left, storm_back_seconds,
+    storm_faults, storm_memory, storm_p99_ms, total_bytes, user_bytes,
 };
 use murre_record::Scenario;
 
@@ -73,6 +73,8 @@ const CHANNELS_100K: Needs = Needs { conns: (100_001, 100_002), ..CHANNELS_1K };
 const ABUSE: Needs = Needs { scheduled: true, ..Needs::of(&[Scenario::Abuse], 100) };
 const SOAK: Needs =
     Needs { scheduled: true, hold_seconds: 599.0, ..Needs::of(&[Scenario::Soak], 0) };
+/// With 100 connections that ping beside.
+const BACKEND: Needs = Needs { conns: (2_100, 2_101), ..Needs::of(&[Scenario::Backend], 0) };
 const PHOENIX: &[Scenario] = &[Scenario::Phoenix];
 const PHOENIX_100K: Needs =
     Needs { conns: (100_000, 600_000), channels: Some(Channels::One), ..Needs::of(PHOENIX, 0) };
@@ -105,6 +107,7 @@ const PHOENIX_COMMAND: &str = "scripts/bench phoenix";
 const PRESENCE_COMMAND: &str = "scripts/bench presence";
 const FANOUT_COMMAND: &str = "scripts/bench fanout";
 const CHANNELS_COMMAND: &str = "scripts/bench channels";
+const BACKEND_COMMAND: &str = "scripts/bench backend";
 const ABUSE_COMMAND: &str = "scripts/bench abuse";
 const SOAK_COMMAND: &str = "scripts/soak";
 const STORM_COMMAND: &str = "scripts/bench storm";
@@ -230,6 +233,11 @@ pub(crate) static PROMISES: &[Promise] = promises! {
         AtMost(0.0), Count, STORM_COMMAND, Run(STORM, storm_faults);
     "storm-back": Connections, "Until all are back and have been answered, when they come at once",
         Target::None, Seconds, STORM_COMMAND, Run(STORM, storm_back_seconds);
+    "backend-faults": Connections,
+        "2,000 WebSockets at once, about each of which an application of 20 ms is asked: lost or repeated connects, and calls beyond 256 in flight",
+        AtMost(0.0), Count, BACKEND_COMMAND, Run(BACKEND, backend_faults);
+    "backend-last": Connections, "Until the last of them has its session, in the slowest of ten such storms",
+        Target::None, Seconds, BACKEND_COMMAND, Run(BACKEND, backend_seconds);
     "abuse-faults": Connections,
         "Well-behaved connections beside hostile ones: faults, and hostile ones with another end than they must have",
         AtMost(0.0), Count, ABUSE_COMMAND, Run(ABUSE, abuse_faults);
@@ -239,6 +247,9 @@ pub(crate) static PROMISES: &[Promise] = promises! {
     "storm-p99": Speed,
         "Meanwhile: 99 % of the pings of connections that stayed answered within, in the worst phase",
         Target::None, Millis, STORM_COMMAND, Run(STORM, storm_p99_ms);
+    "backend-beside": Speed,
+        "Beside 2,000 such WebSockets at once: 99 % of the pings of other connections answered within",
+        Below(50.0), Millis, BACKEND_COMMAND, Run(BACKEND, backend_beside_ms);
     "abuse-p99": Speed,
         "Time for 99 % of the answers to well-behaved connections, divided by that without hostile ones",
         AtMost(2.0), Ratio, ABUSE_COMMAND, Run(ABUSE, abuse_p99);

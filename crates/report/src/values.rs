@@ -1,5 +1,7 @@
 //! Numbers of a run that claims and tables are about. `None` where the run has no such number.
 
+use murre_record::BackendFacts;
+
 use crate::records::Run;
 
 /// Errors for each right answer.
@@ -121,6 +123,34 @@ pub(crate) fn storm_memory(run: &Run) -> Option<f64> {
     let storm = run.storm.as_ref()?;
     Some(storm.storms.get(1)?.pss_after? as f64 / storm.pss_before? as f64)
 }
+
+/// Faults of a run whose connections came to their end each time, connects that had to be repeated, and calls
+/// beyond the bound on those in flight.
+pub(crate) fn backend_faults(run: &Run) -> Option<f64> {
+    let backend = arrived(run)?;
+    let missed: u64 = backend.arrivals.iter().map(|arrival| arrival.tries_missed).sum();
+    let beyond = backend.application.in_flight_max.saturating_sub(CALLS_IN_FLIGHT_MAX);
+    Some((run.faults() + missed + beyond) as f64)
+}
+
+/// Until the last connection had its session, in the slowest of the times that all came at once.
+pub(crate) fn backend_seconds(run: &Run) -> Option<f64> {
+    arrived(run)?.arrivals.iter().map(|arrival| arrival.seconds).reduce(f64::max)
+}
+
+/// Of the pings beside connections that come at once.
+pub(crate) fn backend_beside_ms(run: &Run) -> Option<f64> {
+    let latency = arrived(run)?.arriving_us;
+    (latency.count > 0).then(|| latency.p99 as f64 / 1000.0)
+}
+
+/// A run whose connections have come at least once.
+fn arrived(run: &Run) -> Option<&BackendFacts> {
+    run.backend.as_ref().filter(|backend| !backend.arrivals.is_empty())
+}
+
+/// The calls of one kind that docs/backend.md promises to be in flight at most.
+const CALLS_IN_FLIGHT_MAX: u64 = 256;
 
 /// Of a run in which every kind of abuse came to its end.
 pub(crate) fn abuse_faults(run: &Run) -> Option<f64> {

@@ -10,8 +10,8 @@ use self::common::Common;
 use crate::measure::memory_tool::MemoryArguments;
 use crate::scenarios::scenario::{Profile, Scenario};
 use crate::scenarios::{
-    abuse, churn, fanout, http_keepalive, phoenix, presence, pubsub, quotes, request_reply, soak,
-    storm, ws_echo, ws_idle, ws_upper,
+    abuse, backend, churn, fanout, http_keepalive, phoenix, presence, pubsub, quotes,
+    request_reply, soak, storm, ws_echo, ws_idle, ws_upper,
 };
 
 /// Opens many connections to a server, checks every answer, and writes a record of the run.
@@ -60,6 +60,12 @@ pub(crate) enum Command {
         "How long each part lasts: before the storm, while the connections are away, and after it"
     )))]
     Storm(Run<storm::Args>),
+    /// Connect in one moment to a server that asks an application about each connection
+    #[command(
+        mut_arg("conns", |arg| arg.help("Connections that come at once")),
+        mut_arg("duration", |arg| arg.help("How long each part lasts: quiet, and after the reset"))
+    )]
+    Backend(Run<backend::Args>),
     /// Hostile peers of every kind beside well-behaved connections, which must not notice
     #[command(
         mut_arg("conns", |arg| arg.help("Well-behaved connections")),
@@ -151,6 +157,7 @@ impl Command {
             Command::Phoenix(run) => run.into(),
             Command::Presence(run) => run.into(),
             Command::Storm(run) => run.into(),
+            Command::Backend(run) => run.into(),
             Command::Abuse(run) => run.into(),
             Command::Soak(run) => run.into(),
             Command::Memory(arguments) => return Task::Memory(arguments),
@@ -204,6 +211,7 @@ mod tests {
             ("fanout --topics 3", "/ws", 13, json!({"channels": 3})),
             ("churn", "/ws", 13, json!({"rate": 1000.0, "channels": 10, "idle": "0.1-1"})),
             ("storm", "/echo", 12, json!({"every": 0.5, "jitter": 10.0})),
+            ("backend --application 127.0.0.1:82", "/ws", 112, json!({"answer_time": 0.02})),
             ("abuse", "/upper", 12, json!({"every": 0.1, "rate": 300.0, "timeout": 60.0})),
             ("soak --admin 127.0.0.1:81", "/ws", 0, json!({"rate": 300.0, "timeout": 60.0})),
             ("pubsub --payload 170", "/ws", 12, json!({"payload": 170})),
@@ -228,6 +236,7 @@ mod tests {
             "ws-echo --conns 1 --cpus x",
             "ws-idle --conns 1 --payload 32",
             "soak --conns 1",
+            "backend --conns 1",
             "nonsense --conns 1",
         ] {
             assert!(job(&format!("{wrong} --target 127.0.0.1:80")).is_err(), "{wrong}");

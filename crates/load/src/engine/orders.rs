@@ -25,9 +25,9 @@ pub(crate) enum WorkerOrder {
 pub(crate) enum Phase {
     /// The connections do what they always do.
     Quiet,
-    /// storm: all but the staying connections are reset in one moment.
+    /// storm, backend: all but the staying connections are reset in one moment.
     Kill,
-    /// storm: they return, each at a random moment of `over`.
+    /// storm, backend: they return, each at a random moment of `over`.
     Return { over: Duration },
     /// abuse, soak: visitors come, one after the other.
     Visit,

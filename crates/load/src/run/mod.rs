@@ -51,6 +51,7 @@ pub(crate) fn run(job: Job) -> anyhow::Result<Record> {
         // Before the run, so that no run ends without its columns.
         fs::write(path, "").with_context(|| format!("cannot write to {}", path.display()))?;
     }
+    job.scenario.prepare()?;
     let workers = plan.shards + job.profile.apart.count();
     let wakeups = Wakeups::new(workers);
     let setup = Setup {
@@ -198,6 +199,7 @@ fn hold(run: &mut Run, begun: Instant) -> Result<(), Early> {
     match run.job.scenario.hold_plan(&run.job.common) {
         HoldPlan::Steady => run.hold(begun),
         HoldPlan::Storm { stayed, jitter } => run.storms(stayed, jitter),
+        HoldPlan::Arrivals { beside, times } => run.arrivals(beside, times),
         HoldPlan::Abuse => run.abuse(),
         HoldPlan::Soak { admin } => run.soak(admin),
     }

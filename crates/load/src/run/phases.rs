@@ -4,7 +4,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use murre_record::{Series, SoakFacts, StormFacts};
+use murre_record::{Arrival, Series, SoakFacts, StormFacts};
 
 use crate::cli::Job;
 use crate::engine::orders::{Phase, WorkerEvent, WorkerOrder};
@@ -31,6 +31,7 @@ pub(super) struct Run {
     /// The parts of the hold phase so far, with the counts at their beginning.
     pub(super) phases: Vec<(Phase, Snapshot)>,
     pub(super) storms: Option<StormFacts>,
+    pub(super) arrivals: Vec<Arrival>,
     pub(super) soaked: Option<SoakFacts>,
     answered_before: u64,
     pub(super) reasons: Vec<String>,
@@ -53,6 +54,7 @@ impl Run {
             series: Series::default(),
             phases: Vec::new(),
             storms: None,
+            arrivals: Vec::new(),
             soaked: None,
             answered_before: 0,
             reasons: Vec::new(),

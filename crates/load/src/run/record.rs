@@ -1,11 +1,12 @@
 //! The record of a run that is over.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use murre_core::host::Plan;
 use murre_core::ring::KernelRing;
 use murre_record::{
-    AbuseFacts, Article, ClientFacts, CountedFrom, Memory, Outcome, PhaseFacts, Row, Scenario,
+    AbuseFacts, Article, BackendFacts, ClientFacts, CountedFrom, Latency, Memory, Outcome,
+    PhaseFacts, Row, Scenario,
 };
 
 use crate::engine::orders::Phase;
@@ -92,7 +93,16 @@ impl Results {
             churn: scenario.churn_facts(),
             phoenix: scenario.phoenix_facts(),
             presence: scenario.presence_facts(times),
-            abuse: (kind == Scenario::Abuse).then(|| abuse(&phases, times)),
+            backend: scenario.application_facts().map(|application| BackendFacts {
+                application,
+                arrivals: run.arrivals,
+                quiet_us: of_all(Phase::Quiet, &phases, times),
+                arriving_us: of_all(Phase::Return { over: Duration::ZERO }, &phases, times),
+            }),
+            abuse: (kind == Scenario::Abuse).then(|| AbuseFacts {
+                quiet_us: of_all(Phase::Quiet, &phases, times),
+                abused_us: of_all(Phase::Visit, &phases, times),
+            }),
             phases,
             storm: run.storms,
             soak: run.soaked,
@@ -123,14 +133,12 @@ fn article(
     })
 }
 
-fn abuse(phases: &[PhaseFacts], times: &Times) -> AbuseFacts {
-    let [quiet_us, abused_us] = [Phase::Quiet, Phase::Visit].map(|of| {
-        let mut all = empty_histogram();
-        let named = phases.iter().zip(&times.phases).filter(|(facts, _)| facts.phase == of.name());
-        named.for_each(|(_, one)| all.add(one).expect("histograms with the same bounds"));
-        latency(&all, CountedFrom::Due)
-    });
-    AbuseFacts { quiet_us, abused_us }
+/// Latency in all parts of the hold phase that are `of` a kind.
+fn of_all(of: Phase, phases: &[PhaseFacts], times: &Times) -> Latency {
+    let mut all = empty_histogram();
+    let named = phases.iter().zip(&times.phases).filter(|(facts, _)| facts.phase == of.name());
+    named.for_each(|(_, one)| all.add(one).expect("histograms with the same bounds"));
+    latency(&all, CountedFrom::Due)
 }
 
 /// Each part of the hold phase from its beginning to that of the next, the last one to `end`.

@@ -1,8 +1,8 @@
-//! The hold phase of `storm`.
+//! The hold phases of `storm` and `backend`.
 
 use std::time::Duration;
 
-use murre_record::{OneStorm, StormFacts};
+use murre_record::{Arrival, OneStorm, StormFacts};
 
 use crate::engine::orders::Phase;
 use crate::run::phases::{Early, Run};
@@ -31,6 +31,25 @@ impl Run {
             };
             self.storms.as_mut().expect("begun above").storms.push(storm);
         }
+        Ok(())
+    }
+    /// So many times: quiet, all but the connections beside are reset, and come back at once.
+    pub(super) fn arrivals(&mut self, beside: u64, times: u32) -> Result<(), Early> {
+        let (all, span) = (self.job.conns_all(), self.job.common.duration);
+        for _ in 0..times {
+            self.phase(Phase::Quiet, span, |_| true)?;
+            self.phase(Phase::Kill, span, |totals| totals.ready <= beside)?;
+            let missed = self.workers.totals().missed_all();
+            let at_once = Phase::Return { over: Duration::ZERO };
+            let took = self.phase(at_once, Duration::ZERO, |totals| totals.ready == all)?;
+            let seconds = took.as_secs_f64();
+            self.arrivals.push(Arrival {
+                seconds,
+                connections_per_second: (all - beside) as f64 / seconds.max(1e-6),
+                tries_missed: self.workers.totals().missed_all() - missed,
+            });
+        }
+        self.phase(Phase::Quiet, span, |_| true)?;
         Ok(())
     }
 }

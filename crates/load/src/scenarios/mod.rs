@@ -1,6 +1,7 @@
 //! The scenarios: a file each, with its arguments ([`scenario::Scenario`]) and its virtual clients.
 
 pub(crate) mod abuse;
+pub(crate) mod backend;
 pub(crate) mod churn;
 pub(crate) mod fanout;
 pub(crate) mod http_keepalive;

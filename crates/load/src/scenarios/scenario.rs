@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use murre_record::{
-    ChurnFacts, CountedFrom, FanoutFacts, PhoenixFacts, PresenceFacts, Scenario as Kind, VisitFacts,
+    ApplicationFacts, ChurnFacts, CountedFrom, FanoutFacts, PhoenixFacts, PresenceFacts,
+    Scenario as Kind, VisitFacts,
 };
 
 use crate::cli::common::Common;
@@ -26,6 +27,14 @@ pub(crate) trait Scenario {
 
     /// Errors that no single argument shows.
     fn check(&self, _common: &Common) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Starts what the run needs beside its workers, before them.
+    ///
+    /// # Errors
+    /// It cannot be started: there is no run.
+    fn prepare(&self) -> anyhow::Result<()> {
         Ok(())
     }
 
@@ -75,6 +84,10 @@ pub(crate) trait Scenario {
     }
 
     fn presence_facts(&self, _times: &Times) -> Option<PresenceFacts> {
+        None
+    }
+
+    fn application_facts(&self) -> Option<ApplicationFacts> {
         None
     }
 
@@ -160,6 +173,8 @@ pub(crate) enum HoldPlan {
     Steady,
     /// Quiet; then twice, without jitter and with: reset, return, quiet.
     Storm { stayed: u64, jitter: Duration },
+    /// Quiet; then all but the connections beside are reset, and come back at once: so many times.
+    Arrivals { beside: u64, times: u32 },
     /// Twice: quiet, hostile, a pause.
     Abuse,
     /// Visits and a pause, twice; the server's state after both is compared.
@@ -255,7 +270,7 @@ pub(crate) fn check_in_flight(payload: u32, pipeline: u32) -> Result<(), String>
 /// Times that a timer of 10 ms counts.
 pub(crate) fn check_fine(seconds: f64) -> Result<(), String> {
     if seconds > FINE_SECONDS_MAX {
-        return Err(format!("--idle and --timeout are {FINE_SECONDS_MAX} s here at most"));
+        return Err(format!("--idle, --every and --timeout are {FINE_SECONDS_MAX} s here at most"));
     }
     Ok(())
 }

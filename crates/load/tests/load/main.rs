@@ -1,6 +1,7 @@
 //! Runs the binary: scenarios against small servers in this process, which are right or make one mistake,
 //! and the tools.
 
+mod backend;
 mod channels;
 mod hub;
 mod members;

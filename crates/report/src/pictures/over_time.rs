@@ -71,7 +71,9 @@ fn asked(scenario: Scenario) -> (&'static str, Option<(f64, &'static str)>) {
             ("requests per second", Some((18_760.0, "http-kit, 2013: 18,760/s")))
         }
         Scenario::WsUpper => ("texts per second", Some((20_000.0, "Gretty, 2010: 20,000/s"))),
-        Scenario::WsIdle | Scenario::Storm => ("pings answered per second", None),
+        Scenario::WsIdle | Scenario::Storm | Scenario::Backend => {
+            ("pings answered per second", None)
+        }
         Scenario::Phoenix => {
             ("heartbeats per second", Some((26_700.0, "800,000 clients, 2020: 26,700/s")))
         }

@@ -105,6 +105,10 @@ pub(crate) fn work(run: &Run) -> String {
                 + &also(p.beside, "that ping beside")
         }
         Scenario::Storm => format!("{conns} WebSockets, most of them killed and back, twice"),
+        Scenario::Backend => {
+            format!("{conns} WebSockets at once, about each of which an application is asked")
+                + &also(p.beside, "that ping beside")
+        }
         Scenario::Abuse => {
             format!("{conns} connections beside {} that are hostile", grouped(p.hostile))
         }
