@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use murre_router::channels::{Origin, Taken};
-use murre_router::presence::{Departure, News, Presence, PresenceRules, Watch, Watching};
+use murre_router::presence::{Departure, News, Presence, PresenceRules, UserName, Watch, Watching};
 
 /// Watchers that take everything.
 struct Taking(u64);
@@ -32,7 +32,7 @@ fn main() {
     let members: u64 = arguments.next().unwrap_or(100_000);
     let changes: u64 = arguments.next().unwrap_or(2_000_000);
     let rules = PresenceRules { lists: true, push_max: 200, interval_ms: 1000, grace_ms: 5000 };
-    let users: Vec<Arc<str>> = (0..2 * members).map(|n| Arc::from(format!("user{n}"))).collect();
+    let users: Vec<UserName> = (0..2 * members).map(|n| format!("user{n}").into()).collect();
     let mut presence: Presence = Presence::new(0, 1, 7, move |_| Some(rules), 1000);
     let mut watchers = Taking(0);
     for watcher in 0..1000 {

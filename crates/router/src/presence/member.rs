@@ -12,6 +12,9 @@ pub type Node = u16;
 /// This node.
 pub const HERE: Node = 0;
 
+/// The name of a user: one pointer to a text that the sessions and the members of the user share.
+pub type UserName = arcstr::ArcStr;
+
 /// What a member says of itself. The router does not read it. It takes 8 bytes beside its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta(Arc<Box<[u8]>>);
@@ -43,7 +46,7 @@ pub struct PresentMember {
     /// In a join that is an update: the version before. 0 otherwise.
     pub replaces: u32,
     /// The user.
-    pub user: Arc<str>,
+    pub user: UserName,
     /// What the member says of itself.
     pub meta: Option<Meta>,
 }

@@ -1,11 +1,11 @@
-//! The members of one channel: 32 bytes each, and two entries of an index in channels that are not tiny.
-
-use std::sync::Arc;
+//! The members of one channel: 24 bytes each, and two entries of an index in channels that are not tiny.
 
 use slab::Slab;
 
+use std::sync::Arc;
+
 use super::HERE;
-use super::member::{Count, Meta, Node, PresentMember};
+use super::member::{Count, Meta, Node, PresentMember, UserName};
 use super::table::Table;
 use crate::channels::Origin;
 use crate::channels::name::Hashing;
@@ -16,7 +16,7 @@ use crate::memory::Trim;
 pub(super) struct Record {
     pub(super) origin: Origin,
     /// The name is shared with the session that has sent it.
-    pub(super) user: Arc<str>,
+    pub(super) user: UserName,
     /// The version of the member, never 0.
     pub(super) stamp: u32,
     pub(super) node: Node,
@@ -39,10 +39,11 @@ pub(super) enum Flag {
     Others = 16,
 }
 
-/// A member takes at most 50 bytes beside its metadata and the name of its user, which its session has:
-/// in full tables, which have a byte of control for each entry and are 7/8 full, 43.5.
-const _: () = assert!(size_of::<Option<Record>>() + 2 * (size_of::<u32>() + 1) * 8 / 7 <= 50);
-const _: () = assert!(size_of::<Option<Record>>() == 32);
+const _: () = assert!(size_of::<Option<Record>>() == 24);
+/// An index has two tables. They have a byte of control for each slot, and 7/16 to 7/8 of the slots are full,
+/// so a member takes 35 to 47 bytes beside its metadata and the name of its user, which its session has.
+const SLOT_BYTES: usize = size_of::<u32>() + 1;
+const _: () = assert!(size_of::<Option<Record>>() + 2 * SLOT_BYTES * 16 / 7 <= 50);
 
 /// The members of a channel, under small keys.
 pub(super) struct Members {
@@ -72,12 +73,14 @@ struct Link {
     after: u32,
 }
 
+/// Room that is added at a time, beside an eighth.
+const RECORDS_ADDED: usize = 4;
 /// With this number of members a channel needs no index.
 const TINY: usize = 16;
 
 impl Record {
     /// A version that nobody knows yet.
-    pub(super) fn new(node: Node, origin: Origin, user: Arc<str>, stamp: u32) -> Self {
+    pub(super) fn new(node: Node, origin: Origin, user: UserName, stamp: u32) -> Self {
         Record { origin, user, stamp, node, flags: 0 }
     }
 
@@ -183,6 +186,10 @@ impl Members {
     /// Adds a member whose connection has none. Returns its key.
     pub(super) fn insert(&mut self, hashing: Hashing, record: Record) -> u32 {
         self.foreign += u32::from(record.node != HERE);
+        if self.records.len() == self.records.capacity() {
+            // Twice the room, as `Slab` would take, is more than most members take.
+            self.records.reserve_exact(self.records.len() / 8 + RECORDS_ADDED);
+        }
         let key = self.records.insert(record) as u32;
         let is_first = match &mut self.index {
             Some(index) => index.insert(&mut self.records, key, hashing),

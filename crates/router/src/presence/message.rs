@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::member::{Departure, Meta, News, PresencePage, PresenceQuery, Watch};
+use super::member::{Departure, Meta, News, PresencePage, PresenceQuery, UserName, Watch};
 use crate::channels::{ChannelName, Origin};
 use crate::names::{Member, Ticket};
 
@@ -24,7 +24,7 @@ pub struct Watchers {
 #[expect(missing_docs, reason = "the fields are described with their variant")]
 pub enum PresenceMessage {
     /// A session becomes a member of the channel. If it is one, this is its metadata from now on.
-    Join { channel: ChannelName, origin: Origin, user: Arc<str>, meta: Option<Meta> },
+    Join { channel: ChannelName, origin: Origin, user: UserName, meta: Option<Meta> },
     /// A session is no member any more, if it was one.
     Leave { channel: ChannelName, origin: Origin, how: Departure },
     /// A watcher of the sender wants the state of the channel, which `State` brings with the same `id`.
@@ -63,7 +63,7 @@ mod tests {
         for user in ["", "__proto__", "\u{0}\"", &"é".repeat(127)] {
             let channel = ChannelName { hash: u32::MAX, text: user.into() };
             let meta = Some(Meta::new(b"\xff\0"));
-            let (origin, user) = (Origin(u64::MAX), Arc::<str>::from(user));
+            let (origin, user) = (Origin(u64::MAX), UserName::from(user));
             let member = PresentMember {
                 node: u16::MAX,
                 origin,

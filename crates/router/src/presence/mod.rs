@@ -40,7 +40,7 @@ mod window;
 pub use backplane::{LocalPresence, MemberObserver, PresenceBackplane, RemoteEvent};
 pub use member::{
     Changes, Count, Departure, HERE, Meta, News, Node, PresencePage, PresenceQuery, PresentMember,
-    Watch,
+    UserName, Watch,
 };
 pub use message::{PresenceMessage, Watchers};
 pub use rules::{PresenceRules, Stats, WINDOW_MS};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::backplane::{MemberObserver, PresenceBackplane};
 use super::member::{
-    Count, Departure, HERE, Meta, News, Node, PresencePage, PresenceQuery, PresentMember, Watch,
+    Count, Departure, HERE, Meta, News, Node, PresencePage, PresenceQuery, PresentMember, UserName,
+    Watch,
 };
 use super::members::{Flag, Members, Record};
 use super::message::{PresenceMessage, Watchers};
@@ -31,7 +32,7 @@ pub(super) struct Owner {
     /// Members whose grace runs, by its end, channel and member.
     leaving: BTreeSet<(u64, u32, u32)>,
     /// The ends of grace by channel, user and member.
-    may_return: BTreeMap<(u32, Arc<str>, u32), u64>,
+    may_return: BTreeMap<(u32, UserName, u32), u64>,
     /// The windows and counts that are due, by time and channel.
     pub(super) due: BTreeSet<(u64, u32, Due)>,
     /// Nodes that are dead, with the channels that may have members of them.
@@ -132,7 +133,7 @@ impl Owner {
         &mut self,
         name: &ChannelName,
         (node, origin): (Node, Origin),
-        user: &Arc<str>,
+        user: &UserName,
         meta: Option<Meta>,
         now: u64,
     ) {
@@ -158,7 +159,7 @@ impl Owner {
         &mut self,
         channel: u32,
         (node, origin): (Node, Origin),
-        user: &Arc<str>,
+        user: &UserName,
         meta: Option<Meta>,
         now: u64,
     ) {

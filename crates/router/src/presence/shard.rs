@@ -1,10 +1,9 @@
 //! Presence on one shard: its state, and the messages and events that change it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use super::backplane::{LocalPresence, MemberObserver, PresenceBackplane, RemoteEvent};
-use super::member::{Departure, HERE, Meta, PresencePage, PresenceQuery, PresentMember};
+use super::member::{Departure, HERE, Meta, PresencePage, PresenceQuery, PresentMember, UserName};
 use super::message::PresenceMessage;
 use super::owner::{Owner, ShardInterest};
 use super::rules::{PresenceRules, Stats};
@@ -130,7 +129,7 @@ impl<E: Encoded> Presence<E> {
         &mut self,
         channel: &str,
         origin: Origin,
-        user: &Arc<str>,
+        user: &UserName,
         meta: Option<Meta>,
         now: u64,
     ) -> Result<(), ChannelError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use murre_router::channels::{ChannelError, Origin};
 use murre_router::presence::{
     Count, Departure, Meta, PresenceEvent, PresenceQuery, PresenceRules, PresentMember, Stats,
-    Watch,
+    UserName, Watch,
 };
 
 use crate::world::{Choices, Known, World};
@@ -35,13 +35,13 @@ struct Session {
 }
 
 /// Users and metadata, by origin.
-type Shown = BTreeMap<u64, (Arc<str>, Option<Meta>)>;
+type Shown = BTreeMap<u64, (UserName, Option<Meta>)>;
 
 struct Model<'b> {
     choices: Choices<'b>,
     world: World,
     sessions: Vec<Session>,
-    users: Vec<Arc<str>>,
+    users: Vec<UserName>,
     pages: u32,
     refused: u32,
 }
@@ -55,7 +55,7 @@ pub(crate) fn run(steps: &[u8]) -> BTreeMap<&'static str, u32> {
         choices,
         world: World::new(shards, messages_max, rules),
         sessions: (0..shards * SLOTS).map(|_| Session::default()).collect(),
-        users: users.into_iter().map(Arc::from).collect(),
+        users: users.into_iter().map(UserName::from).collect(),
         pages: 0,
         refused: 0,
     };

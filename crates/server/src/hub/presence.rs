@@ -6,8 +6,8 @@ use std::time::Duration;
 use murre_router::Member;
 use murre_router::channels::{Channels, Origin, Taken};
 use murre_router::presence::{
-    Departure, Meta, News, PresenceEvent, PresencePage, PresenceQuery, PresenceRules, Watch,
-    Watching,
+    Departure, Meta, News, PresenceEvent, PresencePage, PresenceQuery, PresenceRules, UserName,
+    Watch, Watching,
 };
 
 use super::auth::Right;
@@ -136,7 +136,7 @@ impl Hub {
 
     /// The name under which a session is a member of a channel, as the router has it; `None` if it is
     /// none.
-    fn member_name(&self, session: Session, channel: &str) -> Option<Arc<str>> {
+    fn member_name(&self, session: Session, channel: &str) -> Option<UserName> {
         let slot = session.conn.index();
         let rules = self.config.namespaces.rules(channel);
         let choice = self.member_choices.get(slot, channel);
@@ -145,7 +145,7 @@ impl Hub {
         }
         let user = self.sessions.user(slot).map(|user| &user.name);
         if rules.presence_key == PresenceKey::User {
-            return user.map(Arc::clone);
+            return user.cloned();
         }
         let connection;
         let key = match (choice.and_then(|choice| choice.key.as_deref()), user) {
@@ -156,7 +156,7 @@ impl Hub {
                 &*connection
             }
         };
-        Some(Arc::from(MemberName::Key(key).text()))
+        Some(MemberName::Key(key).text().into())
     }
 
     /// Ends what a session is in the presence of a channel.

@@ -44,9 +44,10 @@ struct Generation {
 
 /// Longest token that is cached, in bytes. Longer tokens are verified each time.
 const TOKEN_BYTES_MAX: usize = 4096;
-/// The most entries of one generation.
-const GENERATION_TOKENS_MAX: usize = 2048;
-/// The bytes at which a generation is full: some 2,000 users with names of 50 bytes.
+/// The most entries of one generation: as many as a table of 2,048 slots has room for, so that a full
+/// generation leaves no slots empty.
+const GENERATION_TOKENS_MAX: usize = 2048 / 8 * 7;
+/// The bytes at which a generation is full: as many users with names of 50 bytes.
 const GENERATION_BYTES_MAX: usize = 256 << 10;
 const GENERATION_TIME: Duration = Duration::from_secs(300);
 

@@ -4,6 +4,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use murre_router::presence::UserName;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -37,7 +38,7 @@ impl UnixSeconds {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
     /// Shared with the members that the session is in channels.
-    pub(crate) name: Arc<str>,
+    pub(crate) name: UserName,
     /// The time at which the token expires; `None` means never.
     pub(crate) expires: Option<UnixSeconds>,
     /// The rights in channels that the token grants; `None` means those of the namespace's rules.
@@ -45,7 +46,7 @@ pub(crate) struct User {
     pub(crate) grants: Option<Arc<Grants>>,
 }
 
-const _: () = assert!(size_of::<Option<User>>() == 32);
+const _: () = assert!(size_of::<Option<User>>() == 24);
 
 /// A token for one channel, which a session presents when it subscribes.
 #[derive(Clone, Debug, PartialEq, Eq)]
