@@ -80,9 +80,10 @@ pub(crate) struct LimitSettings {
     #[arg(default_value_t = 100, value_parser = value_parser!(u16).range(8..=256))]
     pub(crate) max_header_fields: u16,
 
+    // As long as a message of a WebSocket: a Phoenix client that polls sends the same messages in bodies.
     /// Longest request body, in bytes
     #[arg(long, value_name = "N")]
-    #[arg(default_value_t = 65_536, value_parser = value_parser!(u32).range(0..=1 << 30))]
+    #[arg(default_value_t = 1 << 20, value_parser = value_parser!(u32).range(0..=1 << 30))]
     pub(crate) max_body_bytes: u32,
 
     /// Longest WebSocket message from a client, in bytes

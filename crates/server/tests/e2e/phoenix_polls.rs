@@ -261,6 +261,8 @@ fn refusals() {
         assert_eq!(body(&client.get(&format!("{PATH}&token={token}"))), unavailable);
     }
     assert_eq!(post(&mut client, PATH, LINES, ""), gone);
+    // Without a session it does not matter what is posted.
+    assert_eq!(post(&mut client, PATH, LINES, "!"), gone);
     client.send(&request("POST", &one.target(), "Origin: https://other.example\r\n", "[]"));
     assert_eq!(body(&client.answer())["status"], 403);
     for method in ["PUT", "HEAD", "DELETE"] {
@@ -357,6 +359,28 @@ fn messages_of_one_post() {
     assert_eq!(poster.answer().status, 400);
     client.say(heartbeat);
     client.messages(1);
+}
+
+/// A POST holds what a WebSocket takes: the longest push as text and in base64, and many of them at once.
+#[test]
+fn long_posts() {
+    let server = Server::start(&[MOUNT, OPEN, "--shards=2"]);
+    let mut client = Poller::of(&server, PATH);
+    client.join("a");
+    let long = "x".repeat(65_000);
+    let push = |n: u32| json!([null, n.to_string(), "a", "e", {"n": n, "long": long}]).to_string();
+    let binary = [&[0, 0, 2, 1, 1][..], b"15ab", long.as_bytes()].concat();
+    let mut lines: Vec<String> = (0..14).map(push).collect();
+    lines.push(STANDARD.encode(binary));
+    // The POST is answered when its client has taken the answers and publications that it leads to.
+    let target = client.target();
+    let fields = format!("Content-Type: {LINES}\r\n");
+    client.posts.send(&request("POST", &target, &fields, &lines.join("\n")));
+    let heard = client.messages(30);
+    let all = heard.iter().filter(|text| text.len() > 65_000);
+    assert_eq!(all.count(), 15);
+    assert!(heard[29].starts_with(r#"[null,null,"a","b",{"binary":"eHh4"#), "{}", &heard[29][..80]);
+    assert_eq!(body(&client.posts.answer()), json!({"status": 200}));
 }
 
 /// A session counts as a connection of its client's address, whose limit it observes.

@@ -2,19 +2,15 @@
 //! 200, but for requests that are none of the protocol: clients read the status in the body.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use murre_codec::Kind;
 use murre_codec::http::{Request, Response};
 use murre_core::{ConnId, Origins, Outbox};
 
 use super::super::{PHOENIX_V1_POLL, PHOENIX_V2_POLL, Wires};
 use super::handshake::{dialect, token_of};
+use super::long_poll_body::PostBody;
 use super::long_poll_requests::Asked;
-use super::long_poll_sessions::{FORBIDDEN, GONE, UNAVAILABLE};
+use super::long_poll_sessions::{FORBIDDEN, GONE, LATE, UNAVAILABLE};
 use super::long_poll_token::PollToken;
 use crate::hub::Hub;
 use crate::hub::auth::User;
@@ -62,25 +58,33 @@ pub(crate) fn request(
     wires: &mut Wires<'_>,
 ) -> Option<Response> {
     let at_once = |body: &'static [u8]| Some(response(body.to_vec()));
-    let asked = match request.method {
+    match request.method {
         "OPTIONS" => return Some(preflight(request)),
         "GET" | "POST" if !origins.allow(request) => return at_once(FORBIDDEN),
-        "GET" => Asked::Get,
-        "POST" => match messages(request) {
-            Some(messages) => Asked::Post(messages),
-            None => return Some(Response::text(400, "the body is not one message a line\n")),
-        },
+        "GET" | "POST" => {}
         _ => return Some(Response::text(400, "this path takes GET, POST and OPTIONS\n")),
-    };
-    match (session_token(request), asked) {
-        (None, Asked::Get) => Some(begin(conn, request, user, hub, wires)),
-        (Some(token), asked) if token.shard < hub.config().shards => {
-            wires.transports.phoenix.requests.ask(conn, request, token, asked);
-            None
-        }
-        (Some(_), Asked::Get) => at_once(UNAVAILABLE),
-        _ => at_once(GONE),
     }
+    let is_get = request.method == "GET";
+    let token = session_token(request);
+    if is_get && token.is_none() {
+        return Some(begin(conn, request, user, hub, wires));
+    }
+    let shards = hub.config().shards;
+    let Some(token) = token.filter(|token| token.shard < shards) else {
+        return at_once(if is_get { UNAVAILABLE } else { GONE });
+    };
+    let requests = &mut wires.transports.phoenix.requests;
+    let asked = if is_get {
+        Asked::Get
+    } else if !requests.has_room(request.body.len()) {
+        return at_once(LATE);
+    } else if let Some(body) = PostBody::read(request) {
+        Asked::Post(body)
+    } else {
+        return Some(Response::text(400, "the body is not one message a line\n"));
+    };
+    requests.ask(conn, request, token, asked);
+    None
 }
 
 fn begin(
@@ -109,35 +113,6 @@ fn begin(
     hub.open(session, user);
     let body = format!(r#"{{"status":410,"token":"{}","messages":[]}}"#, token.text());
     response(body.into_bytes())
-}
-
-/// The messages of one POST. A body of 64 KiB has fewer, if they say anything.
-const MESSAGES_MAX: usize = 4096;
-
-/// The messages of a POST: one a line, binary ones in base64, or the whole body of clients before Phoenix
-/// 1.7. `None` if they cannot be read.
-fn messages(request: &Request<'_, '_>) -> Option<VecDeque<(Kind, Bytes)>> {
-    let is_lines = request
-        .header("content-type")
-        .is_some_and(|value| value.starts_with(b"application/x-ndjson"));
-    let text = str::from_utf8(request.body).ok()?;
-    // All share one copy of the body.
-    let body = Bytes::copy_from_slice(request.body);
-    let message = |line: &str| match line.as_bytes().first() {
-        Some(b'[' | b'{') => Some((Kind::Text, body.slice_ref(line.as_bytes()))),
-        _ => Some((Kind::Binary, STANDARD.decode(line).ok()?.into())),
-    };
-    match is_lines {
-        true => {
-            let lines = str::from_utf8(&body).ok()?.lines().map(str::trim_ascii);
-            let messages = lines.filter(|line| !line.is_empty()).map(message);
-            let messages: Option<VecDeque<_>> =
-                messages.take(MESSAGES_MAX.saturating_add(1)).collect();
-            messages.filter(|messages| messages.len() <= MESSAGES_MAX)
-        }
-        false if text.is_empty() => Some(VecDeque::new()),
-        false => Some(VecDeque::from([(Kind::Text, Bytes::copy_from_slice(text.as_bytes()))])),
-    }
 }
 
 /// A response with this body, for pages of every origin: a request of an origin that is not allowed is

@@ -3,8 +3,6 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use bytes::Bytes;
-use murre_codec::Kind;
 use murre_codec::http::{Request, ResponseOptions};
 use murre_core::{ConnId, DateClock, Outbox};
 use murre_router::Shard;
@@ -12,6 +10,7 @@ use murre_router::Shard;
 use super::super::Transports;
 use super::Phoenix;
 use super::long_poll::response;
+use super::long_poll_body::PostBody;
 use super::long_poll_sessions::UNAVAILABLE;
 use super::long_poll_token::PollToken;
 
@@ -23,7 +22,12 @@ pub(crate) struct PollRequests {
     /// How many there have been.
     count: u32,
     mails: VecDeque<(Shard, PollMail)>,
+    /// Bytes of messages in `mails`.
+    bytes: usize,
 }
+
+/// Bytes of messages of clients that wait for shards whose mailboxes are full.
+const BYTES_MAX: usize = 64 << 20;
 
 /// A request that waits for its answer.
 #[derive(Clone, Copy)]
@@ -67,14 +71,29 @@ pub(crate) enum Asked {
     /// Messages for the client, when there are some.
     Get,
     /// Messages of the client.
-    Post(VecDeque<(Kind, Bytes)>),
+    Post(PostBody),
     /// The connection of a GET has closed: messages wait for the next one.
     Gone,
 }
 
+impl PollMail {
+    /// The bytes of a client's messages in it.
+    fn bytes(&self) -> usize {
+        match self {
+            PollMail::Ask(Ask { asked: Asked::Post(body), .. }) => body.bytes(),
+            PollMail::Ask(_) | PollMail::Answer { .. } => 0,
+        }
+    }
+}
+
 impl PollRequests {
     pub(super) fn new(shard: Shard) -> Self {
-        PollRequests { shard, waiting: HashMap::new(), count: 0, mails: VecDeque::new() }
+        PollRequests { shard, waiting: HashMap::new(), count: 0, mails: VecDeque::new(), bytes: 0 }
+    }
+
+    /// Whether a POST with so many bytes may wait for the shard of its session.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.bytes.saturating_add(bytes) <= BYTES_MAX
     }
 
     /// Passes a request on to the shard of its session.
@@ -95,12 +114,12 @@ impl PollRequests {
             minor_version: request.minor_version,
         };
         self.waiting.insert(conn.index(), waiting);
-        self.mails.push_back((token.shard, PollMail::Ask(Ask { asker, token, asked })));
+        self.push(token.shard, PollMail::Ask(Ask { asker, token, asked }));
     }
 
     /// Queues the answer to a request, which may be of another shard.
     pub(super) fn answer(&mut self, asker: Asker, body: Vec<u8>) {
-        self.mails.push_back((asker.shard, PollMail::Answer { asker, body }));
+        self.push(asker.shard, PollMail::Answer { asker, body });
     }
 
     /// Whether a request of this connection waits.
@@ -163,7 +182,7 @@ impl PollRequests {
     fn withdraw(&mut self, &Waiting { asker, token, is_get, .. }: &Waiting) {
         if is_get {
             let gone = Ask { asker, token, asked: Asked::Gone };
-            self.mails.push_back((token.shard, PollMail::Ask(gone)));
+            self.push(token.shard, PollMail::Ask(gone));
         }
     }
 
@@ -182,15 +201,21 @@ impl PollRequests {
 
     /// Takes the next mail, and the shard that it is for: another one or this one.
     pub(crate) fn take_mail(&mut self) -> Option<(Shard, PollMail)> {
-        let mail = self.mails.pop_front();
+        let (to, mail) = self.mails.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(mail.bytes());
         if self.mails.is_empty() {
             self.mails.shrink_to_fit();
         }
-        mail
+        Some((to, mail))
     }
 
     /// Takes mail back that could not be posted.
     pub(crate) fn put_back(&mut self, to: Shard, mail: PollMail) {
+        self.push(to, mail);
+    }
+
+    fn push(&mut self, to: Shard, mail: PollMail) {
+        self.bytes = self.bytes.saturating_add(mail.bytes());
         self.mails.push_back((to, mail));
     }
 

@@ -20,14 +20,13 @@ use murre_codec::Kind;
 use murre_core::{ConnId, Outbox};
 use murre_router::Shard;
 
+use super::long_poll_body::PostBody;
 use super::long_poll_requests::{Ask, Asked, Asker};
 use super::long_poll_token::{PollToken, Proofs};
 use crate::hub::{HubCounters, Session, Wire};
 
 /// Bytes in the queue of a session from which on it is congested, as those of a connection.
 const CONGESTED_BYTES: u32 = 64 << 10;
-/// What a message of a POST takes beside its bytes.
-const MESSAGE_BYTES: usize = size_of::<(Kind, Bytes)>();
 /// POSTs of one session that wait at a time. Clients before Phoenix 1.7 send each message by itself, at once.
 const POSTS_MAX: usize = 256;
 
@@ -38,7 +37,8 @@ pub(super) const FORBIDDEN: &[u8] = br#"{"status":403,"token":null,"messages":[]
 /// joins again; those before 1.8.2 do not join again after 410.
 pub(super) const UNAVAILABLE: &[u8] = br#"{"status":500,"token":null,"messages":[]}"#;
 const TAKEN: &[u8] = br#"{"status":200}"#;
-const LATE: &[u8] = br#"{"status":408}"#;
+/// For POSTs whose messages have not all been handled in time, or that have no room to wait.
+pub(super) const LATE: &[u8] = br#"{"status":408}"#;
 
 /// The long-poll sessions of a shard.
 pub(crate) struct PollSessions {
@@ -89,8 +89,8 @@ struct PollSession {
 /// A POST that has not been answered, or whose time was over before all of its messages were handled.
 struct Post {
     asker: Option<Asker>,
-    messages: VecDeque<(Kind, Bytes)>,
-    /// The bytes of all its messages, also of those that have been handled.
+    body: PostBody,
+    /// The bytes of the whole body, which the messages that have been taken are parts of.
     bytes: usize,
     due: Instant,
 }
@@ -272,16 +272,14 @@ impl PollSessions {
                 self.rest(conn, now);
             }
             Asked::Gone => {}
-            Asked::Post(messages) => {
+            Asked::Post(body) => {
                 let waiting: usize = there.posts.iter().map(|post| post.bytes).sum();
                 if there.posts.len() >= POSTS_MAX || waiting > bytes_max {
                     self.answers.push_back((asker, LATE.to_vec()));
                     return;
                 }
-                let kept = |(_, bytes): &(Kind, Bytes)| bytes.len().saturating_add(MESSAGE_BYTES);
-                let bytes = messages.iter().map(kept).sum();
-                let due = later(now, window);
-                there.posts.push_back(Post { asker: Some(asker), messages, bytes, due });
+                let (bytes, due) = (body.bytes(), later(now, window));
+                there.posts.push_back(Post { asker: Some(asker), body, bytes, due });
                 self.resumed.push(conn);
                 self.set_deadline(conn);
             }
@@ -329,8 +327,8 @@ impl PollSessions {
         let PollSessions { sessions, answers, .. } = self;
         let there = sessions.get_mut(&conn.index()).filter(|there| there.is_open(conn))?;
         while let Some(post) = there.posts.front_mut() {
-            if !post.messages.is_empty() {
-                let message = if is_congested { None } else { post.messages.pop_front() };
+            if post.body.bytes() > 0 {
+                let message = if is_congested { None } else { post.body.take() };
                 return message.map(|(kind, bytes)| (there.session, kind, bytes));
             }
             answers.extend(post.asker.map(|asker| (asker, TAKEN.to_vec())));

@@ -10,6 +10,7 @@ mod actions;
 pub(crate) mod handshake;
 pub(crate) mod incoming;
 pub(crate) mod long_poll;
+mod long_poll_body;
 pub(crate) mod long_poll_requests;
 pub(crate) mod long_poll_sessions;
 mod long_poll_token;
