@@ -242,7 +242,10 @@ impl App {
             while let Some(conn) = transports.answered() {
                 hub.close(conn, &mut Wires { out, transports });
             }
-            while let Some(conn) = transports.phoenix.polls.take_ended() {
+            while let Some((conn, why)) = transports.phoenix.polls.take_ended() {
+                if let Some(why) = why {
+                    log::session_ended(conn, why, out);
+                }
                 phoenix.forget(conn);
                 transports.forget(conn);
                 hub.close(conn, &mut Wires { out, transports });

@@ -383,6 +383,36 @@ fn long_posts() {
     assert_eq!(body(&client.posts.answer()), json!({"status": 200}));
 }
 
+/// A session that has more messages than its queue may hold ends as a slow connection does, and the log
+/// says so.
+#[test]
+fn a_session_that_takes_nothing() {
+    let guarded = Guarded::start(&[
+        MOUNT,
+        OPEN,
+        "--shards=1",
+        "--max-send-bytes=1024",
+        "--log-filter=info,murre::connections=debug",
+    ]);
+    let server = &guarded.server;
+    let mut client = Poller::of(server, &format!("{PATH}&token={}", expiring(60)));
+    client.join("a");
+    client.join("b");
+    let bytes = |count: u64| {
+        move |stats: &Value| stats["total"]["phoenix_polls_bytes"].as_u64() >= Some(count)
+    };
+    Murre::of(server).publish("a", json!({"long": "x".repeat(2000)}));
+    server.wait_until("more than the limit", bytes(2000));
+    let ended = guarded.post("/api/unsubscribe", r#"{"user":"ann","identifier":"b"}"#).1;
+    assert_eq!(ended["unsubscribed"], 1, "{ended}");
+    server.wait_until("it has ended", |stats| stats["total"]["phoenix_polls"] == 0);
+    assert_eq!(server.stats()["total"]["slow_consumers_disconnected"], 1);
+    server.signal(Signal::SIGTERM);
+    let (_, log) = guarded.end();
+    let told = log.iter().filter(|line| line.contains("session ended by the server"));
+    assert!(told.clone().count() == 1 && told.clone().all(|line| line.contains("Slow")), "{log:?}");
+}
+
 /// A session counts as a connection of its client's address, whose limit it observes.
 #[test]
 fn sessions_of_an_address() {

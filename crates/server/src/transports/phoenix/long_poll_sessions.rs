@@ -23,6 +23,7 @@ use murre_router::Shard;
 use super::long_poll_body::PostBody;
 use super::long_poll_requests::{Ask, Asked, Asker};
 use super::long_poll_token::{PollToken, Proofs};
+use crate::hub::output::DisconnectReason;
 use crate::hub::{HubCounters, Session, Wire};
 
 /// Bytes in the queue of a session from which on it is congested, as those of a connection.
@@ -55,8 +56,8 @@ pub(crate) struct PollSessions {
     resumed: Vec<ConnId>,
     /// Sessions whose queue a GET has taken.
     taken: Vec<ConnId>,
-    /// Sessions that have ended, and must be closed.
-    ended: Vec<ConnId>,
+    /// Sessions that have ended, and must be closed, with the reason if it is of this file.
+    ended: Vec<(ConnId, Option<DisconnectReason>)>,
     answers: VecDeque<(Asker, Vec<u8>)>,
     draining: bool,
     counters: Arc<HubCounters>,
@@ -197,12 +198,16 @@ impl PollSessions {
 
     /// Queues a message for a session. Ends one that has not taken its messages for too long.
     pub(super) fn queue(&mut self, conn: ConnId, message: Bytes) {
-        let queue_bytes_max = self.limits.queue_bytes_max;
-        let Some(there) = self.get_mut(conn) else { return };
-        if there.queued_bytes > queue_bytes_max {
+        if self.queued(conn) > self.limits.queue_bytes_max {
             self.counters.disconnected.add(1);
-            return self.end(conn);
+            return self.end_for(conn, Some(DisconnectReason::Slow));
         }
+        self.answer(conn, message);
+    }
+
+    /// Queues an answer to a message of the session, whose number its messages limit.
+    pub(super) fn answer(&mut self, conn: ConnId, message: Bytes) {
+        let Some(there) = self.get_mut(conn) else { return };
         let bytes = message.len() as u32;
         there.queued_bytes = there.queued_bytes.saturating_add(bytes);
         there.queue.push_back(message);
@@ -214,18 +219,23 @@ impl PollSessions {
 
     /// Ends a session: its requests are answered, and its messages are dropped.
     pub(crate) fn end(&mut self, conn: ConnId) {
+        self.end_for(conn, None);
+    }
+
+    fn end_for(&mut self, conn: ConnId, why: Option<DisconnectReason>) {
         let Some(there) = self.get_mut(conn) else { return };
         there.has_ended = true;
         let (get, posts) = (there.get.take(), mem::take(&mut there.posts));
         self.answers.extend(get.map(|asker| (asker, UNAVAILABLE.to_vec())));
         let posts = posts.into_iter().filter_map(|post| post.asker);
         self.answers.extend(posts.map(|asker| (asker, GONE.to_vec())));
-        self.ended.push(conn);
+        self.ended.push((conn, why));
     }
 
-    /// Takes the next session that has ended, and forgets it. Its slot must be freed.
-    pub(crate) fn take_ended(&mut self) -> Option<ConnId> {
-        let conn = self.ended.pop()?;
+    /// Takes the next session that has ended, and forgets it. Its slot must be freed. With it comes the
+    /// reason, if nobody else knows it.
+    pub(crate) fn take_ended(&mut self) -> Option<(ConnId, Option<DisconnectReason>)> {
+        let (conn, why) = self.ended.pop()?;
         let there = self.sessions.remove(&conn.index()).expect("it is removed once");
         self.deadlines.remove(&(there.deadline, conn.index()));
         self.count_bytes(0, there.queued_bytes);
@@ -233,7 +243,7 @@ impl PollSessions {
         if self.sessions.is_empty() {
             self.sessions.shrink_to_fit();
         }
-        Some(conn)
+        Some((conn, why))
     }
 
     fn count_bytes(&self, queued: u32, taken: u32) {

@@ -83,7 +83,7 @@ impl Carrier<'_> {
                     frames::write_frame(bytes, kind.opcode(), message, None);
                 })
             }
-            Carrier::Poll(polls) => polls.queue(conn, Bytes::copy_from_slice(message)),
+            Carrier::Poll(polls) => polls.answer(conn, Bytes::copy_from_slice(message)),
         }
     }
 
