@@ -104,6 +104,12 @@ impl<E> Watchings<E> {
 }
 
 impl<E: Encoded> Presence<E> {
+    /// Whether a member of this shard watches a channel.
+    pub fn watches(&self, member: Member, channel: &str) -> bool {
+        let key = self.watching.channels.find(self.hash(channel), channel);
+        key.is_some_and(|key| self.watching.places.contains_key(&(key, member)))
+    }
+
     /// A member of this shard watches a channel from now on, or watches something else of it. It is first
     /// handed the state of the channel.
     ///

@@ -103,6 +103,17 @@ impl Hub {
         may.then_some(Watch::Members)
     }
 
+    /// Tells a session of the members of a channel from now on, if it may know them and is not told already.
+    pub(crate) fn watch_members(&mut self, session: Session, channel: &str) {
+        let slot = session.conn.index();
+        if let Some(watch) = self.presence_watch(session, channel)
+            && !self.presence.watches(slot, channel)
+        {
+            // With too many messages for the owner, the next change of its metadata tries again.
+            let _ = self.presence.watch(slot, channel, watch, self.now);
+        }
+    }
+
     /// Makes a session that has subscribed, or renewed its subscription, a member and a watcher, as it
     /// asks for. The caller has checked that messages can be taken.
     pub(super) fn begin_presence(

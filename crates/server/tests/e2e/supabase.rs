@@ -99,43 +99,97 @@ fn join_refs() {
     ]);
 }
 
-/// A client is a member from `track` to `untrack`, under the key that it has chosen, and is told of the
-/// others if it has asked for that.
+/// A message of the event `presence`.
+fn presence_event(topic: &str, event: &str, payload: &Value) -> String {
+    let payload = json!({"type": "presence", "event": event, "payload": payload});
+    json!(["1", "t", topic, "presence", payload]).to_string()
+}
+
+/// The reply to the next message with this ref, after news of members, which are added to `news`.
+fn reply_among(client: &mut Phoenix, reference: &str, news: &mut Vec<Value>) -> Value {
+    loop {
+        let mut message = client.json();
+        if message[3] == "phx_reply" {
+            assert_eq!(message[1], reference, "{message}");
+            return message[4].take();
+        }
+        let event = message[3].as_str().expect("an event");
+        assert!(["presence_state", "presence_diff"].contains(&event), "{message}");
+        news.push(message);
+    }
+}
+
+/// A client is a member from `track` to `untrack`, under the key that it has chosen, and the others are
+/// told.
 #[test]
 fn presence() {
     let guarded = Guarded::start(&FLAGS);
     let mut ann = Phoenix::at(&guarded.server, PATH);
     let mut bob = Phoenix::at(&guarded.server, PATH);
-    joined(&mut ann, "realtime:here:a", "1", &json!({"presence": {"enabled": true, "key": "ann"}}));
+    let topic = "realtime:here:a";
+    joined(&mut ann, topic, "1", &json!({"presence": {"enabled": true, "key": "ann"}}));
     ann.hears(&[r#"["1",null,"realtime:here:a","presence_state",{}]"#]);
-    joined(&mut bob, "realtime:here:a", "1", &json!({"presence": {"key": "bob"}}));
-    let track = |n: u32| {
-        let payload = json!({"type": "presence", "event": "track", "payload": {"n": n}});
-        json!(["1", "t", "realtime:here:a", "presence", payload]).to_string()
-    };
-    let ok = r#"["1","t","realtime:here:a","phx_reply",{"status":"ok","response":{}}]"#;
-    bob.send(&track(1));
-    bob.hears(&[ok]);
+    joined(&mut bob, topic, "1", &json!({"presence": {"key": "bob", "enabled": false}}));
+    let ok = json!({"status": "ok", "response": {}});
+    let news = &mut Vec::new();
+    bob.send(&presence_event(topic, "track", &json!({"n": 1})));
+    assert_eq!(reply_among(&mut bob, "t", news), ok);
     let diff = ann.json();
-    assert_eq!((&diff[2], &diff[3]), (&json!("realtime:here:a"), &json!("presence_diff")));
+    assert_eq!((&diff[2], &diff[3]), (&json!(topic), &json!("presence_diff")));
     let meta = &diff[4]["joins"]["bob"]["metas"][0];
     assert_eq!((&meta["n"], &diff[4]["leaves"]), (&json!(1), &json!({})));
-    bob.send(&track(2));
-    bob.hears(&[ok]);
+    bob.send(&presence_event(topic, "TRACK", &json!({"n": 2})));
+    assert_eq!(reply_among(&mut bob, "t", news), ok);
     let update = ann.json();
     let joined_again = &update[4]["joins"]["bob"]["metas"][0];
     assert_eq!((&joined_again["phx_ref_prev"], &joined_again["n"]), (&meta["phx_ref"], &json!(2)));
-    bob.send(r#"["1","t","realtime:here:a","presence",{"type":"presence","event":"untrack"}]"#);
-    bob.hears(&[ok]);
+    bob.send(&presence_event(topic, "untrack", &json!(null)));
+    assert_eq!(reply_among(&mut bob, "t", news), ok);
     let leave = ann.json();
     assert_eq!(leave[4]["leaves"]["bob"]["metas"][0]["phx_ref"], joined_again["phx_ref"]);
-    bob.silent();
-    bob.send(r#"["1","t","realtime:here:a","presence",{"type":"presence","event":"x"}]"#);
-    assert_eq!(bob.json()[4]["response"]["reason"], "bad_payload");
+    bob.send(&presence_event(topic, "x", &json!({})));
+    assert_eq!(reply_among(&mut bob, "t", news)["response"]["reason"], "bad_payload");
     // Where members are users, whoever has none cannot be one.
-    joined(&mut bob, "realtime:users:a", "2", &json!({"presence": {"key": "ann"}}));
+    joined(&mut bob, "realtime:users:a", "2", &json!({"presence": {"enabled": false}}));
     bob.send(r#"["2","t","realtime:users:a","presence",{"event":"track","payload":{}}]"#);
-    assert_eq!(bob.json()[4]["response"]["reason"], "not_allowed");
+    assert_eq!(reply_among(&mut bob, "t", news)["response"]["reason"], "not_allowed");
+    assert!(news.iter().all(|message| message[2] == topic), "no member, no news: {news:?}");
+}
+
+/// Clients that know no `presence.enabled` are told of the members. Those that have said no are told from
+/// their first `track` on: all members once, then the changes.
+#[test]
+fn watchers() {
+    let guarded = Guarded::start(&FLAGS);
+    let topic = "realtime:here:w";
+    let mut ann = Phoenix::at(&guarded.server, PATH);
+    joined(&mut ann, topic, "1", &json!({"presence": {"key": 42}}));
+    ann.hears(&[r#"["1",null,"realtime:here:w","presence_state",{}]"#]);
+    let mut bob = Phoenix::at(&guarded.server, PATH);
+    joined(&mut bob, topic, "1", &json!({"presence": {"key": "bob", "enabled": false}}));
+    ann.send(&presence_event(topic, "track", &json!({"n": 0})));
+    let news = &mut Vec::new();
+    reply_among(&mut ann, "t", news);
+    while !news.iter().any(|message| message[4]["joins"]["42"]["metas"][0]["n"] == 0) {
+        news.push(ann.json());
+    }
+    bob.silent();
+    news.clear();
+    for n in 1..3 {
+        bob.send(&presence_event(topic, "track", &json!({"n": n})));
+        reply_among(&mut bob, "t", news);
+        let is_told = |message: &Value| {
+            let metas = [&message[4]["joins"]["bob"], &message[4]["bob"]];
+            metas.iter().any(|member| member["metas"][0]["n"] == n)
+        };
+        while !news.iter().any(is_told) {
+            news.push(bob.json());
+        }
+    }
+    let states: Vec<_> = news.iter().filter(|message| message[3] == "presence_state").collect();
+    assert_eq!(states.len(), 1, "{news:?}");
+    assert_eq!((&states[0][0], &news[0]), (&json!("1"), states[0]), "before the changes");
+    assert_eq!(states[0][4]["42"]["metas"][0]["n"], 0, "{news:?}");
 }
 
 /// Joins that are refused, and events that are.

@@ -28,8 +28,8 @@ pub(crate) struct JoinConfig<'a> {
     pub(crate) ack: bool,
     /// Broadcasts of the client come back to it.
     pub(crate) echo: bool,
-    /// The client is told of the members.
-    pub(crate) watches: bool,
+    /// Whether the client is told of the members; `None` for clients that know no such choice, which are.
+    pub(crate) watches: Option<bool>,
     /// The key of the member that the client may become.
     pub(crate) key: Option<Cow<'a, str>>,
     /// Only clients with a user may join.
@@ -79,9 +79,10 @@ impl<'a> JoinConfig<'a> {
                 b"presence" => {
                     for (key, value) in given(value) {
                         match key {
-                            b"enabled" => self.watches = boolean(value).ok_or("enabled")?,
+                            b"enabled" => self.watches = Some(boolean(value).ok_or("enabled")?),
                             b"key" => {
-                                let key = string(value).filter(|key| MemberName::is_key(key));
+                                let key = string(value).or_else(|| written(value));
+                                let key = key.filter(|key| MemberName::is_key(key));
                                 // An empty key is none: the server chooses.
                                 self.key = Some(key.ok_or("key")?).filter(|key| !key.is_empty());
                             }
@@ -108,6 +109,12 @@ fn boolean(json: &[u8]) -> Option<bool> {
         b"false" | b"\"false\"" => Some(false),
         _ => None,
     }
+}
+
+/// A number or a boolean as it is written, which some applications use as a key.
+fn written(json: &[u8]) -> Option<Cow<'_, str>> {
+    let is_scalar = matches!(json.first(), Some(b'-' | b'0'..=b'9' | b't' | b'f'));
+    str::from_utf8(json).ok().filter(|_| is_scalar).map(Cow::Borrowed)
 }
 
 /// What the event `presence` of a client asks for.
@@ -296,20 +303,28 @@ mod tests {
         let expected = JoinConfig {
             ack: true,
             echo: true,
-            watches: true,
+            watches: Some(true),
             key: Some("a,b".into()),
             is_private: true,
             wants_changes: true,
             token: Some("t".into()),
         };
         assert_eq!(read(all), Ok(expected));
+        for (key, expected) in
+            [("42", "42"), ("-1.50", "-1.50"), ("true", "true"), ("false", "false")]
+        {
+            let json = format!(r#"{{"config":{{"presence":{{"key":{key},"enabled":false}}}}}}"#);
+            let read = JoinConfig::read(Body::Json(json.as_bytes())).expect(key);
+            assert_eq!((read.key.as_deref(), read.watches), (Some(expected), Some(false)));
+        }
         for (json, wrong) in [
             (r#"{"access_token":7}"#, "access_token"),
             (r#"{"config":{"private":1}}"#, "private"),
             (r#"{"config":{"broadcast":{"ack":"yes"}}}"#, "ack"),
             (r#"{"config":{"broadcast":{"self":[]}}}"#, "self"),
             (r#"{"config":{"presence":{"enabled":0}}}"#, "enabled"),
-            (r#"{"config":{"presence":{"key":7}}}"#, "key"),
+            (r#"{"config":{"presence":{"key":[7]}}}"#, "key"),
+            (r#"{"config":{"presence":{"key":{}}}}"#, "key"),
             (r#"{"config":{"presence":{"key":"\n"}}}"#, "key"),
         ] {
             assert_eq!(read(json), Err(wrong), "{json}");
@@ -334,6 +349,7 @@ mod tests {
         assert_eq!(presence(r#"{"event":"track","payload":{"a":1}}"#), Some(track));
         assert_eq!(presence(r#"{"event":"track"}"#), Some(PresenceEvent::Track(b"{}")));
         assert_eq!(presence(r#"{"event":"untrack"}"#), Some(PresenceEvent::Untrack));
+        assert_eq!(presence(r#"{"event":"UnTrack"}"#), Some(PresenceEvent::Untrack));
         for none in ["{}", r#"{"event":"track","payload":1}"#, r#"{"event":"x"}"#] {
             assert_eq!(presence(none), None, "{none}");
         }

@@ -7,7 +7,7 @@ use murre_router::channels::{Form, Start};
 
 use super::super::{Wires, written};
 use super::Carrier;
-use super::actions::{Acted, Join, Joined, Pushed, compact_meta, execute, publish, refuse, send};
+use super::actions::{Acted, Join, Joined, Pushed, compact_meta, publish, refuse, send};
 use crate::hub::event::Event;
 use crate::hub::{Audience, Command, Flow, Hub, PresenceOptions, RequestId};
 use crate::protocols::json;
@@ -43,7 +43,7 @@ pub(super) fn read_join<'m>(
         token: token.filter(|token| names_user(token)),
         start: Start::Head,
         presence,
-        watches,
+        watches: watches.unwrap_or(true),
         needs_user: is_private,
         flags: JoinFlags { ack, echo },
     })
@@ -58,30 +58,36 @@ pub(super) fn event(
 ) -> Acted {
     match &*message.event {
         BROADCAST => broadcast(joined, message, hub, wires),
-        "presence" => {
-            let channel = joined.channel;
-            let command = match PresenceEvent::read(message.body) {
-                Some(PresenceEvent::Track(meta)) => {
-                    Command::PresenceUpdate { channel, meta: Some(compact_meta(meta)) }
-                }
-                Some(PresenceEvent::Untrack) => Command::PresenceLeave { channel },
-                None => {
-                    return refuse(
-                        joined.session,
-                        joined.join_ref,
-                        message,
-                        BAD_PAYLOAD,
-                        hub,
-                        wires,
-                    );
-                }
-            };
-            let id = joined.id(message);
-            execute(joined, message, id, command, hub, wires)
-        }
+        "presence" => presence(joined, message, hub, wires),
         "access_token" => access_token(joined, message, hub, wires),
         _ => refuse(joined.session, joined.join_ref, message, BAD_EVENT, hub, wires),
     }
+}
+
+/// Changes what the client is among the members. The backend is not asked about that.
+fn presence(
+    joined: Joined<'_>,
+    message: &Message<'_>,
+    hub: &mut Hub,
+    wires: &mut Wires<'_>,
+) -> Acted {
+    let Joined { session, channel, join_ref, .. } = joined;
+    let event = PresenceEvent::read(message.body);
+    let command = match event {
+        Some(PresenceEvent::Track(meta)) => {
+            Command::PresenceUpdate { channel, meta: Some(compact_meta(meta)) }
+        }
+        Some(PresenceEvent::Untrack) => Command::PresenceLeave { channel },
+        None => return refuse(session, join_ref, message, BAD_PAYLOAD, hub, wires),
+    };
+    if let Err(why) = hub.execute(session, joined.id(message), command, wires) {
+        return refuse(session, join_ref, message, reason(why.code), hub, wires);
+    }
+    // A client that is a member is told of the others, even if its join has said that it is not.
+    if event != Some(PresenceEvent::Untrack) {
+        hub.watch_members(session, channel);
+    }
+    Acted::Now
 }
 
 fn broadcast(
