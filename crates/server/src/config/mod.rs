@@ -30,6 +30,7 @@ pub(crate) use self::listen::Listen;
 pub(crate) use self::settings::Config;
 pub(crate) use self::values::{CallUrl, LogFormat, Mount, TrustedProxy, UnixMode};
 use crate::backend::{BackendConfig, CallKind};
+use crate::bench::CHAT_MOUNT;
 use crate::control::KeySetUrl;
 use crate::hub::auth::{KeyFiles, Required};
 use crate::hub::limits::NameLimits;
@@ -105,6 +106,9 @@ impl Cli {
             let problem =
                 "'--proxy-protocol' needs the addresses of the proxies; add '--trusted-proxy'";
             return Err(command().error(ErrorKind::MissingRequiredArgument, problem));
+        }
+        if let Some(problem) = config.shared_path() {
+            return Err(command().error(ErrorKind::ArgumentConflict, problem));
         }
         let wrong = match Namespaces::new(&config.namespace) {
             Ok(namespaces) => {
@@ -187,6 +191,20 @@ fn first_line(error: &clap::Error) -> String {
 }
 
 impl Config {
+    /// A sentence about a path that two settings name, one of which would have no effect; `None` if there
+    /// is none.
+    fn shared_path(&self) -> Option<String> {
+        let shared = |path: &&Mount| self.phoenix_path.contains(path);
+        let of_chat = |path: &&Mount| self.bench && path.0 == CHAT_MOUNT;
+        let both = |path: &Mount, other: &str| {
+            format!("'--supabase-path' and {other} both have {path}; give each a path of its own")
+        };
+        let paths = || self.supabase_path.iter();
+        let with_phoenix = paths().find(shared).map(|path| both(path, "'--phoenix-path'"));
+        with_phoenix
+            .or_else(|| paths().find(of_chat).map(|path| both(path, "the chat page of '--bench'")))
+    }
+
     /// The configuration in force. Settings that were left open have the values that the server
     /// chose, and addresses have the ports that the kernel chose.
     pub(crate) fn in_force(&self, plan: &Plan, listen: Vec<Listen>, admin: Listen) -> Self {

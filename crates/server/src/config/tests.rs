@@ -100,6 +100,30 @@ fn a_namespace_is_given_once() {
     }
 }
 
+/// A path is of one setting: of two, one would have no effect.
+#[test]
+fn a_path_is_given_once() {
+    for (flags, other) in [
+        (&["--phoenix-path=/a,/b", "--supabase-path=/b/"][..], "'--phoenix-path'"),
+        (&["--phoenix-path=/", "--supabase-path=/realtime/v1,/"], "'--phoenix-path'"),
+        (&["--bench", "--supabase-path=/demo/socket"], "'--bench'"),
+    ] {
+        let error = read(flags).expect_err("it is there twice").to_string();
+        let remedy = "give each a path of its own";
+        assert!(error.contains(other) && error.contains(remedy), "{error}");
+    }
+    for flags in [
+        &["--phoenix-path=/a", "--supabase-path=/b"][..],
+        &["--phoenix-path=/a", "--supabase-path=/A"],
+        &["--supabase-path=/demo/socket"],
+        &["--bench", "--phoenix-path=/demo/socket"],
+    ] {
+        assert!(read(flags).is_ok(), "{flags:?}");
+    }
+    let error = read_with_file("paths", "phoenix-path = \"/a\"\n", &["--supabase-path=/a"]);
+    assert!(error.expect_err("twice").to_string().contains("both have /a"));
+}
+
 /// The limits of commands can be set, but not to 0 and not above the largest value of the protocol.
 #[test]
 fn limits_of_commands() {
