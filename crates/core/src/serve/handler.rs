@@ -147,6 +147,9 @@ pub enum RequestKind {
     /// it while memory is short, and counts one that a trusted proxy passes on for its client, until it is
     /// answered.
     Session,
+    /// A request of a session that has begun and outlives its requests. The server takes it while memory
+    /// is short, as the requests of connections that are older; then a new connection ends with the answer.
+    Continues,
     /// Any other request.
     Plain,
 }

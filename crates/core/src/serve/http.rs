@@ -25,7 +25,7 @@ impl<H: Handler> Serve<H> {
     ) -> Step<H::Session> {
         let size = state.decoder.size();
         let mut fields = http::fields();
-        let request = match state.decoder.decode(input, &mut fields, &self.limits.http) {
+        let mut request = match state.decoder.decode(input, &mut fields, &self.limits.http) {
             Ok(Progress::Request(request)) => request,
             Ok(progress) => {
                 let wants_continue = matches!(progress, Progress::Continue);
@@ -47,7 +47,10 @@ impl<H: Handler> Serve<H> {
         // A request for a session on a kept connection counts too: the connection of a proxy may be
         // older than all of its clients.
         let begins_session = request.wants_websocket() || kind == RequestKind::Session;
-        let admitted = out.admits() || state.answered && !begins_session;
+        let continues = state.answered || kind == RequestKind::Continues;
+        let admitted = out.admits() || continues && !begins_session;
+        // A new connection gets no place while there is none, whatever its client says.
+        request.keep_alive &= out.admits() || state.answered;
         if admitted
             && state.proxied
             && begins_session

@@ -91,6 +91,27 @@ fn kept_connections_begin_no_sessions() {
     });
 }
 
+/// While the gate refuses, a request of a session that has begun is answered on a new connection, too,
+/// which ends with the answer. With an upgrade it would begin something new.
+#[test]
+fn sessions_that_have_begun_continue() {
+    let (setup, gate) = gated();
+    everywhere(&setup, serve_patiently, |world| {
+        gate.set(Admission::Refuse);
+        let mut new: Vec<Client> = (0..2).map(|_| Client::new(world)).collect();
+        new[0].send_bytes(b"GET /continues HTTP/1.1\r\nHost: m\r\n\r\n");
+        new[1].send_bytes(&handshake("/continues"));
+        until_ended(world, &mut new);
+        for (client, status) in new.iter().zip([200, 503]) {
+            let head = String::from_utf8_lossy(&client.heard);
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+            assert!(head.contains("\r\nConnection: close\r\n"), "{head}");
+            world.net.close(client.peer);
+        }
+        world.until("they are gone", |world| world.protocol().closed.len() == 2);
+    });
+}
+
 /// While the gate lets connections wait, the shard accepts none beyond the armed accepts, and open
 /// connections continue. Later the gate admits all of them, and none is lost.
 #[test]

@@ -168,6 +168,7 @@ impl Handler for App {
         match request.path() {
             "/health" => RequestKind::HealthCheck,
             "/later" | "/never" => RequestKind::Session,
+            "/continues" => RequestKind::Continues,
             _ => RequestKind::Plain,
         }
     }
@@ -176,7 +177,7 @@ impl Handler for App {
         Answer::Now(match (request.method, request.path()) {
             ("GET", "/later") => return self.later(id, true),
             ("GET", "/never") => return self.later(id, false),
-            ("GET", "/health") => Response::text(200, "ok\n"),
+            ("GET", "/health" | "/continues") => Response::text(200, "ok\n"),
             ("POST", "/") => Response::text(200, Bytes::copy_from_slice(request.body)),
             ("GET" | "HEAD", "/n") => {
                 let length = request.query("length").and_then(|length| length.parse().ok());

@@ -114,6 +114,9 @@ impl Paths {
             // The answer to HEAD depends on the user, too.
             (Some(Route::Events | Route::Poll), "GET" | "HEAD") => RequestKind::Session,
             (Some(Route::PhoenixPoll), _) if long_poll::begins(request) => RequestKind::Session,
+            (Some(Route::PhoenixPoll), _) if long_poll::continues(request) => {
+                RequestKind::Continues
+            }
             (Some(Route::WebSocket(Session::Hub | Session::Phoenix) | Route::Supabase), _)
                 if request.wants_websocket() =>
             {
@@ -246,6 +249,13 @@ mod tests {
             ("HEAD", "http://m/healthz?x", RequestKind::HealthCheck),
             ("GET", "/", RequestKind::Plain),
             ("GET", "/healthz/", RequestKind::Plain),
+            ("GET", "/socket/longpoll?token=x", RequestKind::Session),
+            (
+                "GET",
+                "/socket/longpoll?token=phx.0.0.00000000000000000000000000000000",
+                RequestKind::Continues,
+            ),
+            ("POST", "/socket/longpoll", RequestKind::Plain),
         ] {
             assert_eq!(of_request(method, target, |request| paths.kind(request)), kind, "{target}");
         }

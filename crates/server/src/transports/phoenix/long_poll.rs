@@ -36,6 +36,11 @@ pub(crate) fn begins(request: &Request<'_, '_>) -> bool {
     request.method == "GET" && session_token(request).is_none()
 }
 
+/// Whether a request is of a session that has begun.
+pub(crate) fn continues(request: &Request<'_, '_>) -> bool {
+    session_token(request).is_some()
+}
+
 /// The token of the user who begins a session.
 pub(crate) fn user_token<'b>(request: &Request<'b, '_>) -> Option<Cow<'b, str>> {
     let token = match request.header(AUTH_FIELD) {
