@@ -114,6 +114,22 @@ for (const vsn of ['1.0.0', '2.0.0']) {
     await channel.unsubscribe()
   })
 
+  check(`version ${vsn}: broadcasts over HTTP, before the join and beside it`, async () => {
+    const topic = `http:${vsn}/ü`
+    const bob = connect(vsn).channel(topic)
+    const toBob = heard(bob, 'cursor')
+    await subscribed(bob)
+    const ann = connect(vsn).channel(topic)
+    assert.equal(await ann.send({ type: 'broadcast', event: 'cursor', payload: { x: 1 } }), 'ok')
+    assert.deepEqual(await toBob(), { x: 1 })
+    assert.deepEqual(await ann.httpSend('cursor', { x: 2 }), { success: true })
+    assert.deepEqual(await toBob(), { x: 2 })
+    await assert.rejects(ann.httpSend('phx_close', {}), /event/)
+    const shut = connect(vsn).channel('shut:a')
+    assert.equal(await shut.send({ type: 'broadcast', event: 'e', payload: {} }), 'error')
+    await assert.rejects(shut.httpSend('e', {}), /not_allowed/)
+  })
+
   check(`version ${vsn}: a lost connection joins again`, async () => {
     const topic = `again:${vsn}`
     const sockets = []
@@ -141,4 +157,6 @@ check('version 2.0.0: bytes', async () => {
   await subscribed(bob)
   await ann.send({ type: 'broadcast', event: 'raw', payload: new Uint8Array([1, 2, 255]).buffer })
   assert.deepEqual(new Uint8Array(await toBob()), new Uint8Array([1, 2, 255]))
+  await ann.httpSend('raw', new Uint8Array([3, 255]))
+  assert.deepEqual(new Uint8Array(await toBob()), new Uint8Array([3, 255]))
 })

@@ -110,7 +110,7 @@ pub(crate) struct Config {
     pub(crate) phoenix_path: Vec<Mount>,
 
     /// Paths of the sockets of Supabase's realtime-js, separated by commas: with /realtime/v1 they
-    /// connect to /realtime/v1/websocket [default: none]
+    /// connect to /realtime/v1/websocket and send to /realtime/v1/api/broadcast [default: none]
     #[arg(long, value_name = "PATHS", value_delimiter = ',')]
     #[serde(serialize_with = "values::joined")]
     pub(crate) supabase_path: Vec<Mount>,

@@ -2,6 +2,7 @@
 //! passes here.
 
 use murre_core::ConnId;
+use murre_router::channels::Payload;
 
 use super::auth::{Right, User};
 use super::rules::{Access, Permission, Rules};
@@ -38,6 +39,21 @@ impl Hub {
             Some(answer) if permission == Permission::Ask => answer.consent(about),
             _ => not_allowed_unless(permission == Permission::Given, about),
         }
+    }
+
+    /// Checks whether a session may publish this to a channel, as the publication itself does.
+    ///
+    /// # Errors
+    /// `BadChannel`, `UnknownNamespace`, `NotAllowed` and `BadPublication`.
+    pub(crate) fn may_publish(
+        &self,
+        session: Session,
+        channel: &str,
+        payload: &Payload,
+    ) -> Result<(), ErrorCode> {
+        let allowed = self.allow_channel(session.conn.index(), channel, Right::Publish);
+        allowed.map_err(|why| why.code)?;
+        self.config.limits.payload(payload)
     }
 
     /// Whether a channel keeps history.

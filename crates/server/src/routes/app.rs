@@ -222,6 +222,26 @@ impl App {
         begun.inspect(|()| log::session_begins(conn, request, transport, hub.user(conn), out))
     }
 
+    /// The answer to a POST of a Supabase client, whose messages are published.
+    fn supabase_broadcast(
+        &mut self,
+        conn: ConnId,
+        request: &Request<'_, '_>,
+        out: &mut Outbox,
+    ) -> Response {
+        let user = match self.user(conn, request) {
+            Ok(user) => user,
+            Err(refusal) => return refusal,
+        };
+        let App { hub, transports, paths, .. } = self;
+        if !paths.origins.allow(request) {
+            out.warn_of_origin(conn, request);
+        }
+        let path = paths.below_supabase_api(request.path()).unwrap_or_default();
+        let wires = &mut Wires { out, transports };
+        phoenix::supabase_rest::request(conn, request, path, user, &paths.origins, hub, wires)
+    }
+
     /// The answer to HEAD of an event stream or a poll.
     fn answer_to_head(&mut self, conn: ConnId, request: &Request<'_, '_>) -> Response {
         let user = match self.user(conn, request) {
@@ -286,6 +306,9 @@ impl Handler for App {
             Some(Route::Supabase) => {
                 phoenix::handshake::supabase_token(request).filter(|_| self.hub.has_keys())
             }
+            Some(Route::SupabaseApi) => {
+                phoenix::supabase_rest::user_token(request).filter(|_| self.hub.has_keys())
+            }
             _ => transports::token(request),
         };
         let Some(token) = token else { return self.consult(conn, request, false, out) };
@@ -318,6 +341,12 @@ impl Handler for App {
                 let answer = self.phoenix_poll(conn, request, out);
                 self.consulted(conn);
                 return answer;
+            }
+            (Some(Route::SupabaseApi), "POST") => {
+                let answer = self.supabase_broadcast(conn, request, out);
+                self.consulted(conn);
+                self.follow_up(out);
+                answer
             }
             (Some(route @ (Route::Events | Route::Poll)), "GET") => {
                 let begun = match route {

@@ -100,6 +100,7 @@ impl App {
                 ("long_poll", "murre.v1")
             }
             Some(Route::PhoenixPoll) if long_poll::begins(request) => ("long_poll", "phoenix"),
+            Some(Route::SupabaseApi) => ("http", "phoenix"),
             _ => return true,
         };
         let fields = passed_on(request, backend.headers());

@@ -11,7 +11,8 @@ use crate::bench;
 use crate::config::Mount;
 use crate::files::{Entry, Files};
 use crate::transports::Cors;
-use crate::transports::phoenix::long_poll;
+use crate::transports::phoenix::supabase_rest::API_PATH;
+use crate::transports::phoenix::{long_poll, supabase_rest};
 
 /// The paths of one shard's data port.
 pub(super) struct Paths {
@@ -41,6 +42,8 @@ pub(super) enum Route<'f> {
     WebSocket(Session),
     /// A WebSocket of a Supabase client.
     Supabase,
+    /// Broadcasts of Supabase clients over HTTP.
+    SupabaseApi,
     File(&'f Entry),
 }
 
@@ -87,6 +90,7 @@ impl Paths {
             _ if self.is_phoenix(path, "/websocket") => Some(Route::WebSocket(Session::Phoenix)),
             _ if self.is_phoenix(path, "/longpoll") => Some(Route::PhoenixPoll),
             _ if is_below(&self.supabase, path, "/websocket") => Some(Route::Supabase),
+            _ if self.below_supabase_api(path).is_some() => Some(Route::SupabaseApi),
             "/" if self.bench => Some(Route::Text),
             "/scenario" if self.bench => Some(Route::Scenario),
             "/echo" if self.bench => Some(Route::WebSocket(Session::Echo)),
@@ -99,6 +103,13 @@ impl Paths {
             "/" if self.files.count() == 0 => Some(Route::About),
             _ => self.files.find(path).map(Route::File),
         }
+    }
+
+    /// The rest of a path behind that of broadcasts of Supabase clients over HTTP, with its first slash.
+    pub(super) fn below_supabase_api<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let rest = |Mount(mount): &Mount| path.strip_prefix(&**mount)?.strip_prefix(API_PATH);
+        let is_whole = |rest: &&str| rest.is_empty() || rest.starts_with('/');
+        self.supabase.iter().filter_map(rest).find(is_whole)
     }
 
     /// Whether a path is `below` one of the paths of Phoenix clients.
@@ -117,6 +128,7 @@ impl Paths {
             (Some(Route::PhoenixPoll), _) if long_poll::continues(request) => {
                 RequestKind::Continues
             }
+            (Some(Route::SupabaseApi), "POST") => RequestKind::Session,
             (Some(Route::WebSocket(Session::Hub | Session::Phoenix) | Route::Supabase), _)
                 if request.wants_websocket() =>
             {
@@ -139,9 +151,17 @@ impl Paths {
             let page = self.files.fallback(request);
             return page.unwrap_or_else(|| Response::text(404, "nothing is here\n"));
         };
-        if matches!(route, Route::Events | Route::Poll) && Cors::is_preflight(request) {
+        let preflight = match route {
+            Route::Events | Route::Poll => Some(("GET", EVENT_FIELDS)),
+            Route::SupabaseApi => Some(("POST", supabase_rest::FIELDS)),
+            _ => None,
+        };
+        if let Some((method, fields)) = preflight.filter(|_| Cors::is_preflight(request)) {
             let cors = Cors::of(request, &self.origins);
-            return cors.map_or_else(Cors::refused, |cors| cors.preflight());
+            return cors.map_or_else(Cors::refused, |cors| cors.preflight(method, fields));
+        }
+        if let Route::SupabaseApi = route {
+            return Response::text(405, "this path takes POST\n").with("Allow", "POST, OPTIONS");
         }
         if !["GET", "HEAD"].contains(&request.method) {
             return Response::text(405, "this path takes GET and HEAD\n")
@@ -156,12 +176,15 @@ impl Paths {
             Route::File(entry) => entry.answer(request),
             Route::WebSocket(_) | Route::Supabase => HandshakeError::NotAsked.response(),
             // An upgrade request never starts an event stream or a poll.
-            Route::Events | Route::Poll | Route::PhoenixPoll => {
+            Route::Events | Route::Poll | Route::PhoenixPoll | Route::SupabaseApi => {
                 Response::text(400, "this path speaks no WebSocket\n")
             }
         }
     }
 }
+
+/// The fields that a page may send for an event stream or a poll.
+const EVENT_FIELDS: &str = "Authorization, Cache-Control, Last-Event-ID";
 
 /// Whether a path is `below` one of the mounts.
 fn is_below(mounts: &[Mount], path: &str, below: &str) -> bool {
@@ -267,6 +290,25 @@ mod tests {
         let paths = paths(true);
         assert_eq!(answer(&paths, "GET", "/?a=b&length=7&length=8").body, "abcdefg");
         assert_eq!(answer(&paths, "GET", "/?lengths=7").body.len(), 1024);
+    }
+
+    /// Broadcasts of Supabase clients have paths below the mount, which take POST.
+    #[test]
+    fn paths_of_broadcasts() {
+        let paths = paths(false);
+        for (path, rest) in [
+            ("/realtime/v1/api/broadcast", Some("")),
+            ("/realtime/v1/api/broadcast/", Some("/")),
+            ("/realtime/v1/api/broadcast/a%2Fb/events/e", Some("/a%2Fb/events/e")),
+            ("/realtime/v1/api/broadcasts", None),
+            ("/api/broadcast", None),
+        ] {
+            assert_eq!(paths.below_supabase_api(path), rest, "{path}");
+            let status = if rest.is_some() { 405 } else { 404 };
+            assert_eq!(answer(&paths, "GET", path).status, status, "{path}");
+        }
+        let refused = answer(&paths, "DELETE", "/realtime/v1/api/broadcast");
+        assert_eq!(refused.headers.get("Allow"), Some("POST, OPTIONS"));
     }
 
     /// What a session costs every open WebSocket.

@@ -28,11 +28,11 @@ impl Cors {
         request.method == "OPTIONS" && has("origin") && has("access-control-request-method")
     }
 
-    /// The answer to a preflight.
-    pub(crate) fn preflight(&self) -> Response {
+    /// The answer to a preflight: the method of the path, and the fields that it reads.
+    pub(crate) fn preflight(&self, method: &str, fields: &str) -> Response {
         self.add_to(Response::text(204, ""))
-            .with("Access-Control-Allow-Methods", "GET")
-            .with("Access-Control-Allow-Headers", "Authorization, Cache-Control, Last-Event-ID")
+            .with("Access-Control-Allow-Methods", method)
+            .with("Access-Control-Allow-Headers", fields)
             .with("Access-Control-Max-Age", "7200")
     }
 

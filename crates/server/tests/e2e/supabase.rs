@@ -6,6 +6,7 @@ use tungstenite::Message;
 use crate::client::Client;
 use crate::guarded::{Guarded, expiring, signed, token};
 use crate::phoenix_client::Phoenix;
+use crate::server::{Client as Http, Server};
 
 const FLAGS: [&str; 3] = [
     "--supabase-path=/realtime/v1",
@@ -190,6 +191,162 @@ fn watchers() {
     assert_eq!(states.len(), 1, "{news:?}");
     assert_eq!((&states[0][0], &news[0]), (&json!("1"), states[0]), "before the changes");
     assert_eq!(states[0][4]["42"]["metas"][0]["n"], 0, "{news:?}");
+}
+
+/// The status and the JSON of the answer to a POST; null without a body.
+fn posted(client: &mut Http, path: &str, fields: &str, text: impl AsRef<[u8]>) -> (u16, Value) {
+    let text = text.as_ref();
+    let length = text.len();
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: m\r\n{fields}Content-Length: {length}\r\n\r\n");
+    client.send(&[head.as_bytes(), text].concat());
+    let answer = client.answer();
+    let body = match answer.body.is_empty() {
+        true => Value::Null,
+        false => serde_json::from_slice(&answer.body).expect("JSON"),
+    };
+    (answer.status, body)
+}
+
+const API: &str = "/realtime/v1/api/broadcast";
+
+/// Broadcasts over HTTP reach all clients of a channel: several in one request, and one whose payload is
+/// JSON or bytes.
+#[test]
+fn broadcasts_over_http() {
+    let guarded = Guarded::start(&FLAGS);
+    let server = &guarded.server;
+    let mut ann = Phoenix::at(server, PATH);
+    let mut murre = Client::of(server);
+    joined(&mut ann, "realtime:r:a/é", "1", &json!({}));
+    murre.subscribe("r:a/é");
+    let mut http = server.connect();
+    let message = |event: &str, payload: &str| {
+        format!(r#"{{"topic":"r:a/é","event":"{event}","payload":{payload},"private":false}}"#)
+    };
+    let (one, two) = (message("cursor", r#"{ "x": 1.50 }"#), message("other", "{}"));
+    let body = format!(r#"{{"messages":[{one},{two}]}}"#);
+    let fields = "apikey: sb_publishable_key\r\nAuthorization: Bearer sb_publishable_key\r\n\
+                  Content-Type: application/json\r\n";
+    assert_eq!(posted(&mut http, API, fields, body), (202, Value::Null));
+    let heard = |event: &str, payload: &str| {
+        let envelope = format!(r#"{{"type":"broadcast","event":"{event}","payload":{payload}}}"#);
+        format!(r#"[null,null,"realtime:r:a/é","broadcast",{envelope}]"#)
+    };
+    ann.hears(&[&heard("cursor", r#"{"x":1.50}"#), &heard("other", "{}")]);
+    assert_eq!(murre.receive()["data"], json!({"event": "cursor", "payload": {"x": 1.5}}));
+    let path = format!("{API}/r%3Aa%2F%C3%A9/events/a%20b");
+    assert_eq!(posted(&mut http, &path, "", "[1, 2]"), (202, Value::Null));
+    ann.hears(&[&heard("a b", "[1,2]")]);
+    let bytes = "Content-Type: application/octet-stream\r\n";
+    assert_eq!(posted(&mut http, &path, bytes, b"\xff\0"), (202, Value::Null));
+    let expected = "\x04\x0f\x03\0\0realtime:r:a/éa b".as_bytes();
+    assert_eq!(ann.message(), Message::binary([expected, b"\xff\0"].concat()));
+    // What a page of another host asks before, and how it is answered.
+    let flags =
+        ["--supabase-path=/", "--namespace=default,publish=anyone", "--allow-origin=https://a.b"];
+    let other = Server::start(&flags);
+    let mut page = other.connect();
+    let preflight = "Access-Control-Request-Method: POST\r\n\
+                     Access-Control-Request-Headers: apikey,authorization,content-type\r\n";
+    for (origin, preflighted, status) in [("https://a.b", 204, 202), ("https://c.d", 403, 403)] {
+        let head = format!("HTTP/1.1\r\nHost: m\r\nOrigin: {origin}\r\n");
+        page.send(format!("OPTIONS /api/broadcast {head}{preflight}\r\n").as_bytes());
+        let answer = page.answer();
+        assert_eq!(answer.status, preflighted, "{origin}");
+        if preflighted == 204 {
+            let allowed = answer.header("access-control-allow-headers").expect("fields");
+            assert!(
+                ["apikey", "Authorization", "Content-Type"].iter().all(|one| allowed.contains(one))
+            );
+            assert_eq!(answer.header("access-control-allow-methods"), Some("POST"));
+        }
+        page.send(
+            format!("POST /api/broadcast/r/events/e {head}Content-Length: 2\r\n\r\n{{}}")
+                .as_bytes(),
+        );
+        let answer = page.answer();
+        assert_eq!(answer.status, status, "{origin}");
+        let allowed = (status == 202).then_some(origin);
+        assert_eq!(answer.header("access-control-allow-origin"), allowed);
+    }
+}
+
+/// What is wrong with a request over HTTP is said in the form of Supabase's server, counted, and none of
+/// its messages is published.
+#[test]
+fn refusals_over_http() {
+    let rules = "--namespace=own,publish=authenticated;asked,publish=anyone,phoenix-push=request";
+    let guarded = Guarded::start(&[&FLAGS[..2], &[rules, "--strict-namespaces"]].concat());
+    let server = &guarded.server;
+    let mut ann =
+        Phoenix::at(server, &format!("/realtime/v1/websocket?apikey={}&vsn=2.0.0", expiring(60)));
+    joined(&mut ann, "realtime:own:a", "1", &json!({}));
+    let batch = |topics: &[&str], private: bool| {
+        let message =
+            |topic: &&str| json!({"topic": topic, "event": "e", "payload": {}, "private": private});
+        json!({"messages": topics.iter().map(message).collect::<Vec<_>>()}).to_string()
+    };
+    let user = format!("Authorization: Bearer {}\r\n", expiring(60));
+    let key = format!("apikey: {}\r\n", expiring(60));
+    let forged = signed(&json!({"sub": "ann"}), "another secret of more than thirty-two bytes");
+    let forged = format!("Authorization: Bearer {forged}\r\n");
+    let long = format!(
+        "{{\"messages\":[{{\"topic\":\"own:a\",\"event\":\"e\",\"payload\":{{\"x\":\"{}\"}}}}]}}",
+        "x".repeat(70_000)
+    );
+    let single = format!("{API}/own:a/events/e");
+    let invalid = json!({"messages": [{}, {"topic": ["can't be blank"]}]});
+    let refused = |stats: &Value| stats["total"]["commands_refused"].as_u64().expect("a number");
+    for (path, fields, body, status, message) in [
+        (API, "", "{".to_owned(), 400, "the body is not JSON"),
+        (API, "", "{}".into(), 422, "messages: can't be blank"),
+        (API, &user, batch(&["own:a", ""], false), 422, "topic: can't be blank"),
+        (API, &user, batch(&["own:a", "nowhere:a"], false), 422, "unmatched topic"),
+        (API, &user, batch(&["own:a", "asked:a"], false), 403, "not_allowed"),
+        (API, &user, long, 422, "too_long"),
+        (API, "", batch(&["own:a"], false), 403, "not_allowed"),
+        (API, "", batch(&["own:a"], true), 403, "not_allowed"),
+        (&single, "", "{}".into(), 403, "not_allowed"),
+        (
+            &single,
+            "Content-Type: text/plain\r\n",
+            "{}".into(),
+            415,
+            "Content-Type is application/json or application/octet-stream",
+        ),
+        (&single, "", "{".into(), 400, "the body is not JSON"),
+        (&format!("{API}/own:a/events/phx_close"), &user, "{}".into(), 422, ""),
+        (
+            &format!("{API}/own:a"),
+            &user,
+            "{}".into(),
+            404,
+            "the path is /api/broadcast/TOPIC/events/EVENT",
+        ),
+    ] {
+        let before = refused(&server.stats());
+        let (found, said) = posted(&mut server.connect(), path, fields, &body);
+        assert_eq!(found, status, "{path} {body} {said}");
+        let text = said["message"].as_str().expect("a text");
+        assert!(text == message || message.is_empty(), "{text}");
+        if message.starts_with("topic:") {
+            assert_eq!(said["errors"], invalid);
+        }
+        server.wait_until("counted", |stats| refused(stats) == before + 1);
+    }
+    assert_eq!(posted(&mut server.connect(), API, &forged, batch(&["own:a"], false)).0, 401);
+    // The messages of one connection have a rate, as its commands.
+    let many = vec!["own:a"; 201];
+    assert_eq!(posted(&mut server.connect(), API, &user, batch(&many, false)).0, 429);
+    ann.silent();
+    for fields in [&user, &key] {
+        assert_eq!(posted(&mut server.connect(), API, fields, batch(&["own:a"], true)).0, 202);
+        assert_eq!(ann.json()[4]["event"], "e");
+    }
+    let private = format!("{single}?private=true");
+    assert_eq!(posted(&mut server.connect(), &private, &key, "{}").0, 202);
+    assert_eq!(ann.json()[4]["event"], "e");
 }
 
 /// Joins that are refused, and events that are.

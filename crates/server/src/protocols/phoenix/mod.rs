@@ -19,6 +19,7 @@ pub(crate) mod known_clients;
 pub(crate) mod oracle;
 pub(crate) mod presence;
 pub(crate) mod refs;
+pub(crate) mod rest;
 pub(crate) mod supabase;
 #[cfg(test)]
 mod tests;

@@ -98,12 +98,12 @@ impl<'a> JoinConfig<'a> {
 }
 
 /// The members of an object that are not null; none of another value.
-fn given(json: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(super) fn given(json: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     json::members(json).into_iter().flatten().filter(|(_, value)| *value != b"null")
 }
 
 /// A boolean, which some clients write as a string.
-fn boolean(json: &[u8]) -> Option<bool> {
+pub(super) fn boolean(json: &[u8]) -> Option<bool> {
     match json {
         b"true" | b"\"true\"" => Some(true),
         b"false" | b"\"false\"" => Some(false),

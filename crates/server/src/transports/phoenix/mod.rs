@@ -16,6 +16,7 @@ pub(crate) mod long_poll_sessions;
 mod long_poll_token;
 mod presence;
 mod supabase;
+pub(crate) mod supabase_rest;
 
 use std::sync::Arc;
 
