@@ -23,6 +23,8 @@ fn requests_come_to_what_the_document_says() {
             match then {
                 // The decoder also reads requests after the last one; the server ignores them.
                 "closed" => assert_eq!(ends, Some(statuses.len() - 1), "{what}"),
+                // The server ends the connection, and does not read on.
+                "ended" => assert_eq!(ends, None, "{what}"),
                 "open" | "WebSocket" | "waits" | "refused" => {
                     assert_eq!((outcome.taken.len(), ends), (statuses.len(), None), "{what}");
                 }

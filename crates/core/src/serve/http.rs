@@ -224,6 +224,9 @@ impl<H: Handler> Serve<H> {
 
     /// Accepts or refuses a WebSocket, and sends the response. Returns the session if the handler
     /// accepts the WebSocket.
+    ///
+    /// A refused connection ends: a proxy that passes bytes on as soon as it has seen `Upgrade` would not look
+    /// at the requests behind it (RFC 9112 section 11.2).
     fn upgrade(
         &mut self,
         conn: ConnId,
@@ -253,7 +256,9 @@ impl<H: Handler> Serve<H> {
             }
             Err(response) => {
                 self.counters.upgrades_refused.add(1);
-                self.answer(conn, request, &response, out);
+                let draining = out.is_draining();
+                let end = if draining { CloseReason::Draining } else { CloseReason::Finished };
+                self.respond(conn, request, &response, Some(end), out);
                 None
             }
         }

@@ -10,7 +10,7 @@ use crate::app::{
     App, Server, TICK, body, close, control, fragmented, get, handshake, limits, said, serve,
     serve_patiently, setup, text, understand,
 };
-use crate::client::{Client, until};
+use crate::client::{Client, until, until_ended};
 use crate::world::{PATIENCE, Read, Setup, World, everywhere, simulated};
 
 fn open(world: &mut World<Server>) -> Client {
@@ -144,20 +144,20 @@ fn violations_have_their_codes() {
     });
 }
 
-/// A refused upgrade gets a response, and the connection continues with HTTP.
+/// A refused upgrade gets a response, with which the connection ends: nothing behind it is a request.
 #[test]
-fn a_refused_upgrade_is_an_answer() {
+fn a_refused_upgrade_is_the_last_answer() {
     everywhere(&setup(), serve_patiently, |world| {
-        let mut client = Client::new(world);
-        client.send_bytes(&handshake("/refused"));
-        client.send_bytes(&get(3));
-        client.send_bytes(&handshake("/ws"));
-        client.send_bytes(&text("now"));
-        let heard = until(world, &mut client, "the echo", |heard| !heard.messages.is_empty());
-        let statuses: Vec<u16> = heard.responses.iter().map(|&(status, _)| status).collect();
-        assert_eq!(statuses, [403, 200, 101]);
+        let mut clients = [Client::new(world)];
+        clients[0].send_bytes(&handshake("/refused"));
+        clients[0].send_bytes(&get(3));
+        clients[0].send_bytes(&handshake("/ws"));
+        until_ended(world, &mut clients);
+        let responses = understand(&clients[0].heard).responses;
+        let statuses: Vec<u16> = responses.iter().map(|&(status, _)| status).collect();
+        assert_eq!(statuses, [403]);
         let counters = world.protocol().inner.counters();
-        assert_eq!((counters.upgrades_refused.get(), counters.websockets_open.get()), (1, 1));
+        assert_eq!((counters.upgrades_refused.get(), counters.websockets_open.get()), (1, 0));
     });
 }
 

@@ -57,7 +57,7 @@ fn ends(client: &mut Client, then: &str, what: &str) {
             client.send(&frame(TEXT, b"murre"));
             assert_eq!(client.bytes(7), b"\x81\x05murre", "{what}");
         }
-        "closed" | "refused" => assert!(client.rest().is_empty(), "{what}"),
+        "closed" | "refused" | "ended" => assert!(client.rest().is_empty(), "{what}"),
         "waits" => {
             client.half_close();
             assert!(client.rest().is_empty(), "{what}");

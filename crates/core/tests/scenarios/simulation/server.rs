@@ -151,7 +151,11 @@ impl Talk {
                 self.endless = true;
                 b"GET /never HTTP/1.1\r\nHost: m\r\n\r\n".to_vec()
             }
-            Say::Refused => self.asks(handshake("/refused"), 403, b"no\n"),
+            Say::Refused => {
+                self.mode = Mode::Over;
+                self.asked_for_end = true;
+                self.asks(handshake("/refused"), 403, b"no\n")
+            }
             Say::Upgrade => {
                 self.mode = Mode::WebSocket;
                 self.asks(handshake("/ws"), 101, b"")
