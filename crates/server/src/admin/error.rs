@@ -12,6 +12,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use crate::hub::ErrorCode;
 use crate::protocols::murre_v1::errors::Code;
@@ -78,10 +79,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let Json(body) = Json::from_request(request, state).await?;
-        Ok(JsonBody(body))
+        let Json(body): Json<Box<RawValue>> = Json::from_request(request, state).await?;
+        // serde would take an array for the members in their order.
+        if !body.get().starts_with('{') {
+            return Err(NO_OBJECT.into());
+        }
+        let read = serde_json::from_str(body.get());
+        read.map(JsonBody).map_err(|why| ApiError {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            code: "bad_body",
+            message: why.to_string().into(),
+        })
     }
 }
+
+const NO_OBJECT: Known =
+    (StatusCode::UNPROCESSABLE_ENTITY, "bad_body", "the body is a JSON object");
 
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
@@ -89,7 +102,6 @@ impl From<JsonRejection> for ApiError {
         let code = match status {
             StatusCode::PAYLOAD_TOO_LARGE => "body_too_long",
             StatusCode::UNSUPPORTED_MEDIA_TYPE => "bad_content_type",
-            StatusCode::UNPROCESSABLE_ENTITY => "bad_body",
             _ => "bad_json",
         };
         ApiError { status, code, message: rejection.body_text().into() }

@@ -267,9 +267,71 @@ fn bad_orders() {
         ("refresh", json!({"user": "ann", "expire_at": -1}), 422, "bad_body"),
         ("refresh", json!({"expired": true}), 400, "bad_order"),
         ("refresh", json!({"connection": "9-0-0", "expired": true}), 400, "bad_connection"),
+        ("refresh", json!({"user": "ann", "expire_at": 1.5}), 422, "bad_body"),
+        ("refresh", json!({"user": "ann", "expire_at": "1"}), 422, "bad_body"),
+        ("refresh", json!({"user": "ann", "expire_at": 1e19}), 422, "bad_body"),
+        ("refresh", json!({"user": "ann", "expireAt": 1}), 422, "bad_body"),
+        ("refresh", json!({"user": "ann", "expired": "true"}), 422, "bad_body"),
+        ("refresh", json!({"user": 7, "expired": true}), 422, "bad_body"),
+        ("unsubscribe", json!({"user": ["ann"], "all": true}), 422, "bad_body"),
+        ("unsubscribe", json!({"user": "ann", "all": 1}), 422, "bad_body"),
+        ("unsubscribe", json!({"connection": "0-0", "all": true}), 400, "bad_connection"),
+        ("disconnect", json!({"user": "ann", "code": -1}), 422, "bad_body"),
+        ("disconnect", json!({"user": "ann", "code": 4000.0}), 422, "bad_body"),
+        ("disconnect", json!({"user": "ann", "code": u64::MAX}), 422, "bad_body"),
+        ("disconnect", json!({"user": "ann", "except": name}), 422, "bad_body"),
+        ("disconnect", json!({"user": "ann", "except": [null]}), 422, "bad_body"),
+        ("disconnect", json!({"connection": "+0-0-1"}), 400, "bad_connection"),
+        ("disconnect", json!({"connection": "00-0-1"}), 400, "bad_connection"),
+        ("disconnect", json!({"connection": "0-0-16777216"}), 400, "bad_connection"),
+        ("disconnect", json!({"connection": "0-4294967296-0"}), 400, "bad_connection"),
+        ("disconnect", json!([null, "ann", null, null, null]), 422, "bad_body"),
+        ("disconnect", json!("ann"), 422, "bad_body"),
     ] {
         let answer = guarded.post(&format!("/api/{path}"), order.to_string());
         assert_eq!((answer.0, &answer.1["code"]), (status, &json!(code)), "{path} {order}");
+        assert!(answer.1["message"].as_str().is_some_and(|text| text.len() > 10), "{}", answer.1);
+    }
+    for (body, status, code) in [
+        (r#"{"user":"ann","user":"bob"}"#, 422, "bad_body"),
+        (r#"{"user":"ann""#, 400, "bad_json"),
+        ("", 400, "bad_json"),
+    ] {
+        let answer = guarded.post("/api/disconnect", body);
+        assert_eq!((answer.0, &answer.1["code"]), (status, &json!(code)), "{body}");
+    }
+    ann.silent();
+}
+
+/// A request about nobody who is there reaches nobody, which is no error; numbers may be as large as they get.
+#[test]
+fn orders_about_nobody() {
+    let guarded = Guarded::start(&["--shards=2"]);
+    let mut ann = websocket(&guarded.server, "ann");
+    ann.subscribe("a");
+    for whom in [
+        json!({"user": "nobody"}),
+        json!({"user": ""}),
+        json!({"user": "a\u{0}"}),
+        json!({"user": "x".repeat(10_000)}),
+        json!({"user": "ann", "except": [ann.name()]}),
+        json!({"connection": "1-16777215-16777215"}),
+        json!({"connection": "0-4294967295-16777215"}),
+    ] {
+        for (path, member, rest) in [
+            ("disconnect", "disconnected", json!({})),
+            ("unsubscribe", "unsubscribed", json!({"all": true})),
+            ("unsubscribe", "unsubscribed", json!({"identifier": "a"})),
+            ("unsubscribe", "unsubscribed", json!({"identifier": "unknown"})),
+            ("refresh", "refreshed", json!({"expired": true})),
+            ("refresh", "refreshed", json!({"expire_at": u64::MAX})),
+        ] {
+            let mut order = whom.clone();
+            let rest = rest.as_object().expect("an object").clone();
+            order.as_object_mut().expect("an object").extend(rest);
+            let answer = guarded.post(&format!("/api/{path}"), order.to_string());
+            assert_eq!(answer, (200, json!({member: 0})), "{path} {order}");
+        }
     }
     ann.silent();
 }

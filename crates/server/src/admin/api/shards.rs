@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use murre_core::{ConnId, ServeMail};
+use murre_core::{ConnId, GlobalConnId, ServeMail};
+use murre_router::Shard;
 use murre_router::channels::{ChannelInfo, Cursor, Form, Payload, Position};
 use murre_router::presence::{PresencePage, PresenceQuery};
 use serde_json::value::RawValue;
@@ -252,8 +253,12 @@ impl Channels {
     /// The shard of a connection, and its id there.
     fn connection_id(&self, name: &str) -> Result<(usize, ConnId), ApiError> {
         let (shard, id) = name.split_once('-').ok_or(BAD_CONNECTION)?;
-        let shard = shard.parse().ok().filter(|&shard| shard < self.boxes.len());
-        Ok((shard.ok_or(BAD_CONNECTION)?, id.parse().map_err(|()| BAD_CONNECTION)?))
+        let shard = shard.parse().ok().filter(|&shard| usize::from(shard) < self.boxes.len());
+        let shard: Shard = shard.ok_or(BAD_CONNECTION)?;
+        let conn = id.parse().map_err(|()| BAD_CONNECTION)?;
+        // A connection has one name: `parse` takes `+0` and `00`, too.
+        let is_name = GlobalConnId::new(shard, conn).to_string() == name;
+        is_name.then_some((usize::from(shard), conn)).ok_or(BAD_CONNECTION.into())
     }
 }
 
