@@ -16,6 +16,7 @@ mod recorder;
 mod sender;
 mod signature;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,7 +72,7 @@ pub(crate) struct Webhooks {
 
 /// One URL with its queue.
 struct Endpoint {
-    /// The URL without its query, which may hold secrets.
+    /// The URL without its query, which may hold secrets. If several have the same, a number follows.
     name: String,
     filter: Filter,
     queue: Queue,
@@ -99,9 +100,15 @@ impl Webhooks {
     pub(crate) fn new(webhooks: &[Webhook], settings: Settings) -> Result<Option<Self>, String> {
         let keys = Keys::read(&settings.key_files)?;
         let bytes_max = usize::try_from(settings.bytes_max).unwrap_or(usize::MAX);
+        let mut same = HashMap::new();
         let endpoint = |Webhook { url, filter }: &Webhook| {
             let client = http_client::Endpoint::new(url.clone(), ANSWER_BYTES_MAX);
-            let (name, filter) = (http_client::without_query(client.url()), filter.clone());
+            let (url, filter) = (http_client::without_query(client.url()), filter.clone());
+            let number = same
+                .entry(url.clone())
+                .and_modify(|number: &mut usize| *number = number.saturating_add(1))
+                .or_insert(1);
+            let name = if *number == 1 { url } else { format!("{url} {number}") };
             Endpoint { name, filter, queue: Queue::new(bytes_max, settings.batch), client }
         };
         let endpoints = webhooks.iter().map(endpoint).collect();

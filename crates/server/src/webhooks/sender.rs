@@ -13,6 +13,9 @@ use super::recorder::unix_ms;
 use super::signature::SIGNATURE;
 use super::{Endpoint, Webhooks};
 
+/// The number of the first batch.
+const FIRST: u64 = 1;
+
 /// The pause after the first failure; it doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -22,11 +25,10 @@ const PAUSE_AT_END: Duration = Duration::from_millis(100);
 impl Webhooks {
     /// Sends the batches of an endpoint, for ever.
     pub(super) async fn send(&self, endpoint: &Endpoint) {
-        let (mut sequence, mut pause): (u64, _) = (0, PAUSE_MIN);
+        let (mut sequence, mut pause) = (FIRST, PAUSE_MIN);
         // The first one tells that this server has started: it has no connections and channels yet.
         let mut batch = Batch::default();
         loop {
-            sequence = sequence.saturating_add(1);
             match self.deliver(endpoint, &batch, sequence, &mut pause).await {
                 Ok(()) => endpoint.queue.delivered(&batch),
                 Err(why) => {
@@ -35,6 +37,7 @@ impl Webhooks {
                 }
             }
             batch = self.next(endpoint).await;
+            sequence = sequence.saturating_add(1);
         }
     }
 
@@ -61,6 +64,8 @@ impl Webhooks {
     }
 
     /// Sends a batch until the endpoint takes it. `pause` follows the next failure, also that of another batch.
+    /// The first batch is never given up: without it an endpoint that was away would take this run of the
+    /// server for the one before.
     ///
     /// # Errors
     /// The last failure, when the time for it is over.
@@ -82,7 +87,7 @@ impl Webhooks {
             warn(endpoint, &why);
             self.pause(*pause).await;
             *pause = pause.saturating_mul(2).min(PAUSE_MAX);
-            if began.elapsed() >= self.settings.retry {
+            if sequence > FIRST && began.elapsed() >= self.settings.retry {
                 return Err(why);
             }
         }
