@@ -114,6 +114,13 @@ impl Collector for Calls {
                 ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
             }
         }
+        let help = "Answers of the backend with members that have no effect";
+        let name = "backend_answers_without_effect";
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for call in CallKind::ALL {
+            let value = ConstCounter::new(self.0.without_effect(call));
+            value.encode(family.encode_family(&[("call", call.name())])?)?;
+        }
         let help = "Answers of the backend that came too late, or for connections that have ended";
         let late = ConstCounter::new(self.0.late());
         late.encode(encoder.encode_descriptor("backend_answers_late", help, None, kind)?)

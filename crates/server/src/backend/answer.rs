@@ -1,6 +1,8 @@
 //! The answer of a call. An answer of any other form than the documented ones is a failure, never a
 //! consent.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
@@ -8,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::CallKind;
+use crate::hub::auth::Grants;
 use crate::protocols::json;
 
 /// The application's answer to a call, or the reason why there is none.
@@ -90,6 +93,8 @@ pub(crate) struct CallResult {
     pub(crate) subs: Option<RawJson>,
     pub(crate) data: Option<Data>,
     pub(crate) meta: Option<RawJson>,
+    /// What members of channels are told of the client: JSON without whitespace.
+    pub(crate) info: Option<Vec<u8>>,
 }
 
 /// JSON that is kept as its text.
@@ -142,20 +147,21 @@ struct RawResult {
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
     meta: Option<Box<RawValue>>,
+    info: Option<Box<RawValue>>,
 }
 
-/// Bytes of `meta` at most: it is kept as long as the session.
-const META_BYTES_MAX: usize = 4096;
+/// Bytes of `meta` and of `info` at most: they are kept as long as the session.
+const KEPT_BYTES_MAX: usize = 4096;
 const USER_BYTES_MAX: usize = 255;
 /// Bytes of the sentence of an error that a client is told.
 const TEXT_BYTES_MAX: usize = 1024;
 
 impl Answer {
-    /// Reads the body of an answer with status 200.
+    /// Reads the body of an answer with status 200, whose data has at most `data_bytes_max` bytes.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
-    pub(super) fn read(kind: CallKind, body: &[u8]) -> Result<Self, String> {
+    pub(super) fn read(kind: CallKind, body: &[u8], data_bytes_max: usize) -> Result<Self, String> {
         let RawAnswer { result, error, disconnect } = object(body)?;
         if let Some(disconnect) = disconnect {
             let RawDisconnect { code, reason } = object(disconnect.get().as_bytes())?;
@@ -166,9 +172,8 @@ impl Answer {
             return Ok(Answer::Error { code, message: text(message) });
         }
         let result = match (result, kind) {
-            (Some(result), _) => CallResult::read(&result)?,
-            // As Centrifugo: nobody in particular.
-            (None, CallKind::Connect) => CallResult::default(),
+            (Some(result), _) => CallResult::read(kind, &result, data_bytes_max)?,
+            // As in Centrifugo.
             (None, CallKind::Refresh) => CallResult { expired: true, ..CallResult::default() },
             (None, _) => return Err("there is no `result`, `error` or `disconnect`".into()),
         };
@@ -177,7 +182,7 @@ impl Answer {
 }
 
 impl CallResult {
-    fn read(result: &RawValue) -> Result<Self, String> {
+    fn read(kind: CallKind, result: &RawValue, data_bytes_max: usize) -> Result<Self, String> {
         let raw: RawResult = object(result.get().as_bytes())?;
         let user = raw.user.filter(|user| !user.is_empty());
         if user
@@ -186,23 +191,35 @@ impl CallResult {
         {
             return Err("`user` is longer than 255 bytes or has control characters".into());
         }
-        if raw.meta.as_ref().is_some_and(|meta| meta.get().len() > META_BYTES_MAX) {
-            return Err(format!("`meta` is longer than {META_BYTES_MAX} bytes"));
+        if kind == CallKind::Connect {
+            // Without a user there is nobody whom they could be about, and the session would have more rights.
+            let is_anonymous = user.is_none();
+            if is_anonymous
+                && (raw.expire_at.is_some() || raw.channels.is_some() || raw.subs.is_some())
+            {
+                return Err("`expire_at`, `channels` and `subs` need a `user`".into());
+            }
+            Grants::parse(raw.channels.as_deref(), raw.subs.as_deref())
+                .map_err(|why| why.sentence().to_owned())?;
+        }
+        if raw.meta.as_ref().is_some_and(|meta| meta.get().len() > KEPT_BYTES_MAX) {
+            return Err(format!("`meta` is longer than {KEPT_BYTES_MAX} bytes"));
+        }
+        let info = raw.info.map(|info| compact("info", &info)).transpose()?;
+        if info.as_ref().is_some_and(|info| info.len() > KEPT_BYTES_MAX) {
+            return Err(format!("`info` is longer than {KEPT_BYTES_MAX} bytes"));
         }
         let data = match (raw.data, raw.b64data.filter(|text| !text.is_empty())) {
             (_, Some(encoded)) => {
                 let bytes = STANDARD.decode(encoded);
                 Some(Data::Binary(bytes.map_err(|error| format!("`b64data`: {error}"))?))
             }
-            (Some(data), None) => {
-                // The rules for what clients send hold for what they get.
-                json::check(data.get().as_bytes()).map_err(|why| format!("`data`: {why:?}"))?;
-                let mut compact = Vec::new();
-                json::compact(data.get().as_bytes(), &mut compact);
-                Some(Data::Json(compact))
-            }
+            (Some(data), None) => Some(Data::Json(compact("data", &data)?)),
             (None, None) => None,
         };
+        if data.as_ref().is_some_and(|data| data.len() > data_bytes_max) {
+            return Err(format!("the data is longer than max-publication-bytes, {data_bytes_max}"));
+        }
         let raw_json = |json: Option<Box<RawValue>>| json.map(RawJson);
         Ok(CallResult {
             user,
@@ -212,8 +229,45 @@ impl CallResult {
             subs: raw_json(raw.subs),
             data,
             meta: raw_json(raw.meta),
+            info,
         })
     }
+}
+
+impl Data {
+    fn len(&self) -> usize {
+        let (Data::Json(bytes) | Data::Binary(bytes)) = self;
+        bytes.len()
+    }
+}
+
+/// The JSON of a member without whitespace, if clients may get it: the rules for what they send hold for
+/// what they get.
+fn compact(member: &str, json: &RawValue) -> Result<Vec<u8>, String> {
+    let text = json.get().as_bytes();
+    json::check(text).map_err(|why| format!("`{member}`: {why:?}"))?;
+    let mut compact = Vec::new();
+    json::compact(text, &mut compact);
+    Ok(compact)
+}
+
+/// The members of a result that have no effect, because this kind of call has none of this name. A member
+/// that asks for nothing, as `"skip_history":false`, is none of them.
+pub(super) fn without_effect(kind: CallKind, body: &[u8]) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Members<'a> {
+        #[serde(borrow, default)]
+        result: Option<BTreeMap<String, &'a RawValue>>,
+    }
+    let members = serde_json::from_slice::<Members<'_>>(body).ok().and_then(|body| body.result);
+    let asks =
+        |value: &RawValue| !matches!(value.get(), "null" | "false" | "0" | "\"\"" | "{}" | "[]");
+    let known = kind.members();
+    let members = members.unwrap_or_default().into_iter();
+    members
+        .filter(|(name, value)| !known.contains(&&**name) && asks(value))
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// Reads an object. Anything else is an error, also a list with its values in order, which serde takes.

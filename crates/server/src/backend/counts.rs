@@ -64,6 +64,8 @@ pub(crate) struct Counts {
     calls: [[AtomicU64; Outcome::ALL.len()]; CallKind::ALL.len()],
     /// Answers that came too late, or for a connection that has ended.
     late: AtomicU64,
+    /// Answers with members that have no effect, by kind of call.
+    without_effect: [(AtomicU64, Lines); CallKind::ALL.len()],
     notices: [[Lines; Outcome::ALL.len()]; CallKind::ALL.len()],
 }
 
@@ -89,6 +91,25 @@ impl Counts {
     /// Counts an answer that nobody waits for.
     pub(crate) fn is_late(&self) {
         self.late.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of answers to calls of a kind that have members without effect.
+    pub(crate) fn without_effect(&self, kind: CallKind) -> u64 {
+        self.without_effect[kind as usize].0.load(Ordering::Relaxed)
+    }
+
+    /// Counts an answer with these members, which have no effect.
+    pub(crate) fn have_no_effect(&self, kind: CallKind, members: &str) {
+        let (count, notice) = &self.without_effect[kind as usize];
+        count.fetch_add(1, Ordering::Relaxed);
+        if let Some(times) = notice.0.occurred() {
+            tracing::warn!(
+                times,
+                call = kind.name(),
+                members,
+                "an answer of the backend has members that have no effect: docs/backend.md says which have"
+            );
+        }
     }
 
     pub(super) fn count(&self, kind: CallKind, outcome: Outcome) {

@@ -65,6 +65,18 @@ impl CallKind {
             CallKind::Rpc => "rpc",
         }
     }
+
+    /// The members of a result that count.
+    fn members(self) -> &'static [&'static str] {
+        match self {
+            CallKind::Connect => {
+                &["user", "expire_at", "channels", "subs", "data", "b64data", "info", "meta"]
+            }
+            CallKind::Refresh => &["expired", "expire_at", "info", "meta"],
+            CallKind::Subscribe => &["expire_at", "data", "b64data", "info"],
+            CallKind::Publish | CallKind::Rpc => &["data", "b64data"],
+        }
+    }
 }
 
 /// The number of a call of a shard. It is not used again.
@@ -93,6 +105,8 @@ pub(crate) struct BackendConfig {
     pub(crate) timeout: Duration,
     /// Header fields of clients' requests that are passed on.
     pub(crate) headers: Arc<[HeaderName]>,
+    /// Bytes of the data of an answer at most.
+    pub(crate) data_bytes_max: usize,
 }
 
 /// The shards' side of calls.

@@ -1,9 +1,13 @@
 //! Tests of answers: which are read, and how.
 
+use super::answer::without_effect;
 use super::*;
 
+/// Bytes of data at most.
+const DATA_MAX: usize = 100;
+
 fn read(kind: CallKind, body: &str) -> Result<Answer, String> {
-    Answer::read(kind, body.as_bytes())
+    Answer::read(kind, body.as_bytes(), DATA_MAX)
 }
 
 fn result(kind: CallKind, body: &str) -> CallResult {
@@ -17,14 +21,16 @@ fn result(kind: CallKind, body: &str) -> CallResult {
 #[test]
 fn results() {
     let body = r#" {"result":{"user":"ann","expire_at":1700000000,"channels":["a"],"subs":{"b":{}},
-        "meta":{"x": 1},"info":{},"data":{ "a" : [1, "b c"] },"override":null},"error":null} "#;
+        "meta":{"x": 1},"info":{ "n": 1.0 },"data":{ "a" : [1, "b c"] },"override":null},"error":null} "#;
     let read = result(CallKind::Connect, body);
     assert_eq!((read.user.as_deref(), read.expire_at), (Some("ann"), Some(1_700_000_000)));
     assert_eq!(read.data, Some(Data::Json(br#"{"a":[1,"b c"]}"#.to_vec())));
     let text = |json: &Option<RawJson>| json.as_ref().map(|json| json.0.get().to_owned());
     assert_eq!(text(&read.channels).as_deref(), Some(r#"["a"]"#));
     assert_eq!(text(&read.meta).as_deref(), Some(r#"{"x": 1}"#));
-    for body in ["{}", r#"{"result":{}}"#, r#"{"result":{"user":"","expire_at":0}}"#] {
+    assert_eq!(read.info.as_deref(), Some(&br#"{"n":1.0}"#[..]));
+    let nobody = r#"{"result":{"user":"","expire_at":0,"channels":null,"subs":null}}"#;
+    for body in [r#"{"result":{}}"#, nobody] {
         assert_eq!(result(CallKind::Connect, body), CallResult::default(), "{body}");
     }
     assert!(result(CallKind::Refresh, "{}").expired);
@@ -32,11 +38,11 @@ fn results() {
     assert_eq!(binary.data, Some(Data::Binary(vec![0, 1])));
     assert_eq!(result(CallKind::Rpc, r#"{"result":{"data":null}}"#).data, None);
     assert_eq!(
-        result(CallKind::Connect, r#"{"result":{"expire_at":1e19}}"#).expire_at,
+        result(CallKind::Refresh, r#"{"result":{"expire_at":1e19}}"#).expire_at,
         Some(10u64.pow(19))
     );
     assert_eq!(
-        result(CallKind::Connect, r#"{"result":{"expire_at":1e300}}"#).expire_at,
+        result(CallKind::Refresh, r#"{"result":{"expire_at":1e300}}"#).expire_at,
         Some(u64::MAX)
     );
 }
@@ -80,6 +86,61 @@ fn nonsense() {
     }
     let deep = format!(r#"{{"result":{{"data":{}{}}}}}"#, "[".repeat(40), "]".repeat(40));
     assert!(read(CallKind::Rpc, &deep).expect_err("too deep").contains("TooDeep"));
-    let meta = format!(r#"{{"result":{{"meta":"{}"}}}}"#, "m".repeat(4096));
-    assert!(read(CallKind::Connect, &meta).expect_err("too long").contains("`meta`"));
+    for member in ["meta", "info"] {
+        let long = format!(r#"{{"result":{{"{member}":"{}"}}}}"#, "m".repeat(4095));
+        let problem = read(CallKind::Connect, &long).expect_err("too long");
+        assert!(problem.contains(&format!("`{member}` is longer")), "{problem}");
+        let longest = format!(r#"{{"result":{{"{member}":"{}"}}}}"#, "m".repeat(4094));
+        result(CallKind::Connect, &longest);
+    }
+}
+
+/// Data is as long as a publication may be, in whatever form, and rights are those of a token.
+#[test]
+fn bounds_and_rights() {
+    for kind in [CallKind::Connect, CallKind::Subscribe, CallKind::Publish, CallKind::Rpc] {
+        let json = |bytes: usize| format!(r#"{{"result":{{"data": "{}"}}}}"#, "d".repeat(bytes));
+        result(kind, &json(DATA_MAX - 2));
+        assert!(read(kind, &json(DATA_MAX - 1)).expect_err("too long").contains("max-publication"));
+        let binary = format!(r#"{{"result":{{"b64data":"{}"}}}}"#, "AAAA".repeat(34));
+        assert!(read(kind, &binary).expect_err("too long").contains("max-publication"));
+    }
+    for body in [
+        r#"{"result":{"expire_at":1700000000}}"#,
+        r#"{"result":{"user":"","channels":[]}}"#,
+        r#"{"result":{"user":null,"subs":{}}}"#,
+    ] {
+        let problem = read(CallKind::Connect, body).expect_err(body);
+        assert!(problem.contains("need a `user`"), "{body}: {problem}");
+    }
+    let rights = r#"{"result":{"user":"ann","channels":5}}"#;
+    assert!(read(CallKind::Connect, rights).expect_err("no rights").contains("channels"));
+}
+
+/// An answer that says neither yes nor no is no consent: it ends a session that is asked about, and begins
+/// none.
+#[test]
+fn neither_yes_nor_no() {
+    for body in ["{}", r#"{"result":null}"#, r#"{"message":"internal error"}"#] {
+        for kind in CallKind::ALL {
+            match kind {
+                CallKind::Refresh => assert!(result(kind, body).expired, "{body}"),
+                _ => assert!(read(kind, body).is_err(), "{body}"),
+            }
+        }
+    }
+}
+
+/// Members that a kind of call does not have are named if they ask for something.
+#[test]
+fn members_without_effect() {
+    let body =
+        r#"{"result":{"data":1,"skip_history":true,"tags":{"a":"b"},"user":"ann","expireAt":1}}"#;
+    let of = |kind| without_effect(kind, body.as_bytes()).join(" ");
+    assert_eq!(of(CallKind::Publish), "expireAt skip_history tags user");
+    assert_eq!(of(CallKind::Connect), "expireAt skip_history tags");
+    let silent =
+        r#"{"result":{"skip_history":false,"tags":{},"override":null,"version":0,"delta":""}}"#;
+    assert_eq!(without_effect(CallKind::Publish, silent.as_bytes()), [""; 0]);
+    assert_eq!(without_effect(CallKind::Publish, br#"{"error":{"code":1}}"#), [""; 0]);
 }

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout_at;
 
+use super::answer::without_effect;
 use super::counts::{Counts, Outcome};
 use super::gate::{Gate, IN_FLIGHT_MAX};
 use super::{Answer, BackendConfig, Call, CallId, CallKind, Failure};
@@ -28,6 +29,19 @@ pub(crate) struct Worker {
 struct Bounded {
     endpoint: Endpoint,
     in_flight: Semaphore,
+    /// Bytes of the data of an answer at most.
+    data_bytes_max: usize,
+}
+
+/// What a call shows of the application, for the circuit breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// It answers, if perhaps wrongly to this client.
+    Alive,
+    /// It has been asked, and has not answered.
+    Down,
+    /// Nothing: the call was not sent in time, or its answer breaks off the protocol.
+    Nothing,
 }
 
 /// Posts an answer to a shard, or gives it back if the shard's mailbox is full.
@@ -48,6 +62,7 @@ impl Worker {
         let endpoint = |url: hyper::Uri| Bounded {
             endpoint: Endpoint::new(url, ANSWER_BYTES_MAX),
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            data_bytes_max: config.data_bytes_max,
         };
         let endpoints = config.urls.clone().map(|url| url.map(endpoint));
         Worker { calls, endpoints: Arc::new(endpoints), gates, counts }
@@ -60,12 +75,14 @@ impl Worker {
             let (counts, deliver) = (Arc::clone(&self.counts), Arc::clone(&deliver));
             tokio::spawn(async move {
                 let (kind, shard, id, bytes) = (call.kind, call.shard, call.id, call.body.len());
-                let answer = match &endpoints[kind as usize] {
+                let (answer, seen) = match &endpoints[kind as usize] {
                     Some(endpoint) => endpoint.ask(call, &counts).await,
-                    None => Answer::Failed(Failure::Unreachable),
+                    None => (Answer::Failed(Failure::Unreachable), Seen::Down),
                 };
                 let gate = &gates[kind as usize];
-                gate.ended(!is_down(&answer));
+                if seen != Seen::Nothing {
+                    gate.ended(seen == Seen::Alive);
+                }
                 gate.leave(bytes);
                 hand_over(shard, id, answer, &deliver).await;
             });
@@ -73,45 +90,58 @@ impl Worker {
     }
 }
 
-/// Whether an answer shows that the application does not work. One that answers in time with a wrong
-/// status or body may do so for this client only.
-fn is_down(answer: &Answer) -> bool {
-    use Failure::{Broken, Timeout, Unreachable};
-    matches!(answer, Answer::Failed(Unreachable | Timeout | Broken))
-}
-
 impl Bounded {
     /// Makes a call as soon as there are less than [`IN_FLIGHT_MAX`] in flight, and counts its outcome.
-    async fn ask(&self, call: Call, counts: &Counts) -> Answer {
+    async fn ask(&self, call: Call, counts: &Counts) -> (Answer, Seen) {
         let Call { kind, fields, body, deadline, .. } = call;
         let failed = |why, problem: &str| {
             counts.failed(kind, why, &format!("{}: {problem}", without_query(self.endpoint.url())));
             Answer::Failed(why)
         };
-        let Ok(Ok(_in_flight)) = timeout_at(deadline.into(), self.in_flight.acquire()).await else {
-            return failed(Failure::Timeout, "it has waited for the calls before it");
+        let at_once = self.in_flight.try_acquire();
+        let has_waited = at_once.is_err();
+        let _in_flight = match at_once {
+            Ok(place) => place,
+            Err(_) => match timeout_at(deadline.into(), self.in_flight.acquire()).await {
+                Ok(Ok(place)) => place,
+                _ => {
+                    let why = "it has waited for the calls before it";
+                    return (failed(Failure::Timeout, why), Seen::Nothing);
+                }
+            },
         };
         let answer = match self.endpoint.post(fields, body, deadline).await {
             Ok(answer) => answer,
             Err(error) => {
-                let why = match error {
-                    HttpError::Connect(_) => Failure::Unreachable,
-                    HttpError::Timeout => Failure::Timeout,
-                    _ => Failure::Broken,
+                let (why, seen) = match error {
+                    HttpError::Connect(_) => (Failure::Unreachable, Seen::Down),
+                    // The application had only the rest of the time.
+                    HttpError::Timeout if has_waited => (Failure::Timeout, Seen::Nothing),
+                    HttpError::Timeout => (Failure::Timeout, Seen::Down),
+                    HttpError::Closed => (Failure::Broken, Seen::Down),
+                    HttpError::TooLong(_) => (Failure::Broken, Seen::Alive),
+                    HttpError::Malformed(_) => (Failure::Broken, Seen::Nothing),
                 };
-                return failed(why, &error.to_string());
+                return (failed(why, &error.to_string()), seen);
             }
         };
         if answer.status != StatusCode::OK {
-            return failed(Failure::Status, &format!("it is answered with {}", answer.status));
+            let why = format!("it is answered with {}", answer.status);
+            return (failed(Failure::Status, &why), Seen::Alive);
         }
-        match Answer::read(kind, &answer.body) {
-            Ok(answer) => {
-                counts.count(kind, Outcome::from(&answer));
-                answer
+        let read = Answer::read(kind, &answer.body, self.data_bytes_max);
+        let read = match read {
+            Ok(read) => {
+                counts.count(kind, Outcome::from(&read));
+                let members = without_effect(kind, &answer.body);
+                if !members.is_empty() && matches!(read, Answer::Result(_)) {
+                    counts.have_no_effect(kind, &members.join(", "));
+                }
+                read
             }
             Err(problem) => failed(Failure::Nonsense, &problem),
-        }
+        };
+        (read, Seen::Alive)
     }
 }
 
@@ -127,3 +157,82 @@ async fn hand_over(shard: Shard, id: CallId, mut answer: Answer, deliver: &Deliv
 }
 
 const _: () = assert!(CallKind::ALL.len() == 5);
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::Instant;
+
+    use hyper::body::Bytes;
+    use hyper::header::HeaderMap;
+
+    use super::*;
+
+    /// What a call shows of an application that writes this to each connection, and then waits; `waits` if
+    /// another call is in flight for the first half of its time.
+    fn seen(answer: &'static [u8], waits: bool) -> (Option<Failure>, Seen) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                thread::spawn(move || {
+                    let _ = stream.write_all(answer);
+                    while stream.read(&mut [0; 1024]).is_ok_and(|read| read > 0) {}
+                });
+            }
+        });
+        let bounded = Bounded {
+            endpoint: Endpoint::new(url.parse().expect("a URL"), ANSWER_BYTES_MAX),
+            in_flight: Semaphore::new(1),
+            data_bytes_max: 1000,
+        };
+        let time = Duration::from_millis(400);
+        let call = Call {
+            id: 1,
+            shard: 0,
+            kind: CallKind::Publish,
+            fields: HeaderMap::new(),
+            body: Bytes::from_static(b"{}"),
+            deadline: Instant::now() + time,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let (answer, seen) = runtime.expect("a runtime").block_on(async {
+            let before = waits.then(|| bounded.in_flight.try_acquire().expect("it is the first"));
+            let before = async {
+                tokio::time::sleep(time / 2).await;
+                drop(before);
+            };
+            let counts = Counts::default();
+            tokio::join!(bounded.ask(call, &counts), before).0
+        });
+        match answer {
+            Answer::Failed(why) => (Some(why), seen),
+            _ => (None, seen),
+        }
+    }
+
+    /// The circuit breaker hears of calls that were sent and got no answer in their whole time, and not of
+    /// answers that are too long or that came late because others were in flight.
+    #[test]
+    fn what_a_call_shows() {
+        let long = b"HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n";
+        let good = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"result\":{}}";
+        for (answer, waits, why, expected) in [
+            (&b""[..], false, Some(Failure::Timeout), Seen::Down),
+            (b"", true, Some(Failure::Timeout), Seen::Nothing),
+            (long, false, Some(Failure::Broken), Seen::Alive),
+            (b"SSH-2.0-OpenSSH_9.9\r\n", false, Some(Failure::Broken), Seen::Nothing),
+            (
+                b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n",
+                false,
+                Some(Failure::Status),
+                Seen::Alive,
+            ),
+            (good, false, None, Seen::Alive),
+        ] {
+            assert_eq!(seen(answer, waits), (why, expected), "{answer:?} {waits}");
+        }
+    }
+}

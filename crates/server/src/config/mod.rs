@@ -301,6 +301,7 @@ impl Config {
             urls,
             timeout: self.backend_timeout.0,
             headers: self.backend_header.as_slice().into(),
+            data_bytes_max: self.limits.max_publication_bytes as usize,
         }))
     }
 

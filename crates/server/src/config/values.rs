@@ -286,6 +286,10 @@ pub(super) fn header(text: &str) -> Result<HeaderName, &'static str> {
         "expect",
         "trailer",
         "accept",
+        "accept-encoding",
+        "content-encoding",
+        "http2-settings",
+        "proxy-connection",
         "user-agent",
         "keep-alive",
     ];

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use self::http_request::read_request;
 use super::*;
+
+#[path = "../../tests/e2e/http_request.rs"]
+mod http_request;
 
 /// Longer than any test should need, and short enough to end one that hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,23 +41,6 @@ impl Server {
     fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
-}
-
-/// Reads a request; `None` at the end of the connection.
-fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read(&mut byte) {
-            Ok(1) => head.push(byte[0]),
-            _ => return None,
-        }
-    }
-    let head = String::from_utf8(head).expect("ASCII").to_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a number"))];
-    stream.read_exact(&mut body).ok()?;
-    Some((head, body))
 }
 
 fn answer(stream: &mut TcpStream, body: &str) {

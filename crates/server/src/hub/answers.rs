@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use murre_core::ConnId;
 use murre_router::channels::{Form, Payload};
+use murre_router::presence::Meta;
 
 use super::auth::UnixSeconds;
 use super::calls::{Answered, Waiting};
 use super::consult::Admitted;
 use super::event::Event;
 use super::output::{Disconnect, DisconnectReason};
-use super::{ErrorCode, Flow, Hub, Outlet, Session, unix_seconds};
+use super::{ErrorCode, Flow, Hub, Outlet, Push, Session, unix_seconds};
 use crate::backend::{Answer, CallId, Data, Failure};
 
 /// The times after which a session is asked about again when its refresh call has failed, and when too many
@@ -29,7 +30,9 @@ impl Hub {
             Answered::NotYet => {}
             Answered::Request(conn) => self.answered_requests.push(conn),
             Answered::Session(conn, name) => self.proceed(conn, &name, true, out),
-            Answered::Refresh(conn, answer) => self.refreshed(conn, answer, out),
+            Answered::Refresh(conn, user, answer) => {
+                self.refreshed(conn, user.as_deref(), answer, out);
+            }
         }
     }
 
@@ -177,23 +180,42 @@ impl Hub {
 
     /// Keeps what calls of a session need, which has been opened.
     pub(super) fn admitted(&mut self, conn: ConnId) {
-        let Some(admitted) = self.admits_next.take() else { return };
-        if admitted.meta.is_some() || admitted.refreshes || !admitted.fields.is_empty() {
+        self.greeting = None;
+        let Some(mut admitted) = self.admits_next.take() else { return };
+        self.greeting = admitted.data.take().map(|data| (conn, data));
+        let Admitted { meta, info, fields, refreshes, .. } = &admitted;
+        if meta.is_some() || info.is_some() || *refreshes || !fields.is_empty() {
             self.admitted.insert(conn.index(), Box::new(admitted));
         }
     }
 
-    fn refreshed(&mut self, conn: ConnId, answer: Answer, out: &mut impl Outlet) {
+    /// Tells a session that has just begun the data of its connect answer, if it has some.
+    pub(crate) fn greet(&mut self, session: Session, out: &mut impl Outlet) {
+        if let Some((_, data)) = self.greeting.take().filter(|(conn, _)| *conn == session.conn) {
+            out.push(session, Push::Connected { data: &data });
+        }
+    }
+
+    fn refreshed(
+        &mut self,
+        conn: ConnId,
+        user: Option<&str>,
+        answer: Answer,
+        out: &mut impl Outlet,
+    ) {
         let session = self.sessions.of(conn).filter(|_| out.at(conn.index()) == Some(conn));
         let refreshes = self.admitted.get(&conn.index()).is_some_and(|of| of.refreshes);
-        // It may have presented a token in the meantime.
-        let Some(session) = session.filter(|_| refreshes) else { return self.count_late() };
+        // It may have presented a token in the meantime, or be the next poll of a proxy's connection.
+        let is_same = self.sessions.user(conn.index()).map(|user| &*user.name) == user;
+        let Some(session) = session.filter(|_| refreshes && is_same) else {
+            return self.count_late();
+        };
         let expires_at = match answer {
             Answer::Result(mut result) if !result.expired => {
-                if let Some(meta) = result.meta.take()
-                    && let Some(admitted) = self.admitted.get_mut(&conn.index())
-                {
-                    admitted.meta = Some(meta.0);
+                if let Some(admitted) = self.admitted.get_mut(&conn.index()) {
+                    admitted.meta = result.meta.take().map(|meta| meta.0).or(admitted.meta.take());
+                    let info = result.info.as_deref().map(Meta::new);
+                    admitted.info = info.or(admitted.info.take());
                 }
                 match result.expire_at {
                     // A time that has passed would be asked about again at once.
@@ -237,23 +259,24 @@ const GRACE: Duration = Duration::from_secs(1);
 const APPLICATION_CODES: RangeInclusive<u16> = 4000..=4999;
 
 /// The payload that the application has put in the place of another one, whose event stays.
-pub(super) fn replaced(payload: Payload, data: Option<Data>) -> Payload {
-    let (form, bytes) = match data {
-        None => return payload,
-        Some(Data::Json(bytes)) => (Form::Json, bytes),
-        Some(Data::Binary(bytes)) => (Form::Binary, bytes),
-    };
-    match Event::of(&payload) {
-        Some(event) => event.payload(form, &bytes),
-        None => Payload::new(form, bytes),
+pub(super) fn replaced(before: Payload, data: Option<Data>) -> Payload {
+    let Some(data) = data else { return before };
+    let after = payload(data);
+    match Event::of(&before) {
+        Some(event) => event.payload(after.form, after.data()),
+        None => after,
     }
 }
 
 /// The response of the application to a request. Without data it is `null`.
 pub(super) fn response(data: Option<Data>) -> Payload {
+    data.map_or_else(|| Payload::new(Form::Json, &b"null"[..]), payload)
+}
+
+/// The payload that data of the application is.
+pub(super) fn payload(data: Data) -> Payload {
     match data {
-        None => Payload::new(Form::Json, &b"null"[..]),
-        Some(Data::Json(bytes)) => Payload::new(Form::Json, bytes),
-        Some(Data::Binary(bytes)) => Payload::new(Form::Binary, bytes),
+        Data::Json(bytes) => Payload::new(Form::Json, bytes),
+        Data::Binary(bytes) => Payload::new(Form::Binary, bytes),
     }
 }

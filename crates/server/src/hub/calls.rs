@@ -32,6 +32,8 @@ pub(super) struct CallOut {
     pub(super) kind: CallKind,
     /// The channel or service; empty for the connection itself.
     pub(super) name: Name,
+    /// The user whose session is refreshed. When the answer comes, the connection may have another one.
+    pub(super) refreshed: Option<Box<str>>,
 }
 
 enum Deadline {
@@ -102,8 +104,8 @@ pub(super) enum Answered {
     Request(ConnId),
     /// A request with other calls.
     NotYet,
-    /// The connection's refresh: the answer itself.
-    Refresh(ConnId, Answer),
+    /// The refresh of the connection's session of this user: the answer itself.
+    Refresh(ConnId, Option<Box<str>>, Answer),
 }
 
 impl Calls {
@@ -164,12 +166,12 @@ impl Calls {
 
     /// An answer has arrived.
     pub(super) fn answered(&mut self, id: CallId, answer: Answer, expires: Instant) -> Answered {
-        let Some(CallOut { conn, kind, name }) = self.out.remove(&id) else {
+        let Some(CallOut { conn, kind, name, refreshed }) = self.out.remove(&id) else {
             return Answered::Late;
         };
         self.shrink();
         if kind == CallKind::Refresh {
-            return Answered::Refresh(conn, answer);
+            return Answered::Refresh(conn, refreshed, answer);
         }
         let Some(of) = self.connections.get_mut(&conn) else { return Answered::Late };
         let subject = of.subjects.iter_mut().find(|subject| *subject.name == *name);

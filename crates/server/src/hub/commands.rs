@@ -3,6 +3,7 @@
 use murre_core::{RateDecision, ShownPeer};
 use murre_router::Ticket;
 use murre_router::channels::{Direction, HistoryQuery, Payload, Publisher, Start, Subscription};
+use murre_router::presence::Meta;
 
 use super::answers;
 use super::auth::{Right, UnixSeconds, Verdict};
@@ -208,6 +209,7 @@ impl Hub {
             Command::Subscribe { channel, start, token, presence } => {
                 self.check_presence(slot, channel, &presence)?;
                 let renews = self.channels.is_subscribed(slot, channel);
+                let mut info = None;
                 if let Some(token) = token {
                     let of = (channel, start);
                     let flow = self.subscribe_with_token(session, request, of, token, out)?;
@@ -218,13 +220,18 @@ impl Hub {
                     if approval.is_none() && !renews {
                         self.allow_channel(slot, channel, Right::Subscribe)?;
                     }
-                    self.subscribe(session, channel, start, Recipient::Session(session, request))?;
-                    let expires = approval.and_then(|result| result.expire_at);
-                    if let Some(expires) = expires.and_then(UnixSeconds::new) {
+                    let recipient = Recipient::Session(session, request);
+                    let ticket = self.subscribe(session, channel, start, recipient)?;
+                    let result = approval.map(|result| *result).unwrap_or_default();
+                    if let Some(data) = result.data {
+                        self.pending.add_data(ticket, answers::payload(data));
+                    }
+                    if let Some(expires) = result.expire_at.and_then(UnixSeconds::new) {
                         self.subscription_tokens.insert(slot, channel, Some(expires));
                     }
+                    info = result.info;
                 }
-                self.begin_presence(session, channel, presence, renews);
+                self.begin_presence(session, channel, presence, info, renews);
             }
             Command::Unsubscribe { channel } => {
                 let about = About::Channel(channel);
@@ -256,8 +263,13 @@ impl Hub {
                 self.read(session, channel, query, Recipient::Session(session, request))?;
             }
             Command::Await { channel, start } => {
-                if approval.is_none() {
-                    self.allow_channel(slot, channel, Right::Subscribe)?;
+                match approval {
+                    None => self.allow_channel(slot, channel, Right::Subscribe)?,
+                    Some(result) if self.config.has_presence(channel) => {
+                        let info = result.info.as_deref().map(Meta::new);
+                        self.member_choices.set_info(slot, channel, info);
+                    }
+                    Some(_) => {}
                 }
                 let query = HistoryQuery {
                     start,
@@ -398,11 +410,12 @@ impl Hub {
         channel: &'c str,
         start: Start,
         recipient: Recipient,
-    ) -> Result<(), Error<'c>> {
+    ) -> Result<Ticket, Error<'c>> {
         let ticket = self.pending.issue(channel, recipient);
         let slot = session.conn.index();
         let subscribed = self.channels.subscribe(slot, channel, start, ticket, self.now);
-        self.release_ticket_on_error(Some(ticket), subscribed, About::Channel(channel))
+        self.release_ticket_on_error(Some(ticket), subscribed, About::Channel(channel))?;
+        Ok(ticket)
     }
 
     /// Asks for a page of history. A session waits for one page at a time.

@@ -9,9 +9,10 @@ use std::time::Instant;
 use hyper::header::HeaderMap;
 use murre_core::ConnId;
 use murre_router::channels::{Form, Payload};
+use murre_router::presence::Meta;
 use serde_json::value::RawValue;
 
-use super::answers::REFRESH_SOON;
+use super::answers::{self, REFRESH_SOON};
 use super::auth::{Right, UnixSeconds, User, Verifier};
 use super::calls::CallOut;
 use super::event::Event;
@@ -24,6 +25,10 @@ use crate::backend::{Answer, Call, CallKind, CallRequest, CallResult, Encoding, 
 pub(crate) struct Admitted {
     /// `meta` of the connect call, which later calls get.
     pub(crate) meta: Option<Box<RawValue>>,
+    /// `info` of the connect call: the session's metadata as a member of any channel.
+    pub(crate) info: Option<Meta>,
+    /// `data` of the connect call, until the session is told.
+    pub(crate) data: Option<Payload>,
     /// The header fields of the client's request that calls get.
     pub(crate) fields: HeaderMap,
     /// Whether the expiry of the user is the backend's, so that a refresh call is made.
@@ -68,7 +73,7 @@ fn connected(
     verifier: &mut Verifier,
     fields: HeaderMap,
 ) -> Result<Connected, Refusal<'static>> {
-    let CallResult { user, expire_at, channels, subs, meta, .. } = result;
+    let CallResult { user, expire_at, channels, subs, meta, info, data, .. } = result;
     let raw = |json: &Option<RawJson>| json.as_ref().map(|json| json.0.clone());
     let Ok(grants) = verifier.grants(raw(channels).as_deref(), raw(subs).as_deref()) else {
         return Err(Refusal::Error(ErrorCode::BackendFailed.into()));
@@ -76,7 +81,10 @@ fn connected(
     let expires = expire_at.and_then(UnixSeconds::new);
     let user = user.clone().map(|name| User { name: name.into(), expires, grants });
     let refreshes = user.as_ref().is_some_and(|user| user.expires.is_some());
-    Ok(Connected { user, admitted: Admitted { meta: raw(meta), fields, refreshes } })
+    let info = info.as_deref().map(Meta::new);
+    let data = data.clone().map(answers::payload);
+    let admitted = Admitted { meta: raw(meta), info, data, fields, refreshes };
+    Ok(Connected { user, admitted })
 }
 
 /// What is asked.
@@ -298,7 +306,8 @@ impl Hub {
         self.counters.backend_calls.add(1);
         self.active = true;
         let user = user.map(|user| &*user.name);
-        let out = CallOut { conn, kind, name: name.into() };
+        let refreshed = user.filter(|_| kind == CallKind::Refresh).map(Box::from);
+        let out = CallOut { conn, kind, name: name.into(), refreshed };
         let gives_up = self.call_deadline(now);
         self.calls.begin(id, out, user, is_request, gives_up);
         Ok(())

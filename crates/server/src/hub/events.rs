@@ -22,7 +22,7 @@ impl Hub {
                         self.subscribed(ticket, recovery, out);
                     }
                     Event::Withdrawn { ticket, .. } => {
-                        let PendingCommand { name, recipient } = self.take_pending(ticket, out);
+                        let PendingCommand { name, recipient, .. } = self.take_pending(ticket, out);
                         let why =
                             Error::from(ErrorCode::NotSubscribed).about(About::Channel(&name));
                         self.tell_error(recipient, why, out);
@@ -123,13 +123,14 @@ impl Hub {
     }
 
     fn subscribed(&mut self, ticket: Ticket, recovery: Option<Recovery>, out: &mut impl Outlet) {
-        let PendingCommand { name, recipient } = self.take_pending(ticket, out);
+        let PendingCommand { name, recipient, data } = self.take_pending(ticket, out);
         let (Recipient::Session(session, request) | Recipient::Poll(session, request)) = recipient
         else {
             return;
         };
         if self.is_there(session, out) {
-            out.reply(session, &request, Reply::Subscribed { channel: &name, recovery });
+            let reply = Reply::Subscribed { channel: &name, recovery, data: data.as_deref() };
+            out.reply(session, &request, reply);
             self.readable.push(session.conn.index());
         }
     }
@@ -140,7 +141,7 @@ impl Hub {
         outcome: Result<Option<Position>, ChannelError>,
         out: &mut impl Outlet,
     ) {
-        let PendingCommand { name, recipient } = self.take_pending(ticket, out);
+        let PendingCommand { name, recipient, .. } = self.take_pending(ticket, out);
         match (recipient, outcome) {
             (Recipient::Session(session, request), Ok(position)) => {
                 if self.is_there(session, out) {
@@ -175,7 +176,7 @@ impl Hub {
     }
 
     fn history(&mut self, ticket: Ticket, page: &HistoryPage, out: &mut impl Outlet) {
-        let PendingCommand { name, recipient } = self.take_pending(ticket, out);
+        let PendingCommand { name, recipient, .. } = self.take_pending(ticket, out);
         let (session, request, waits) = match recipient {
             Recipient::Session(session, request) => (session, request, false),
             Recipient::Poll(session, request) => (session, request, true),
@@ -189,7 +190,7 @@ impl Hub {
             let start = Start::After(page.position);
             let recipient = Recipient::Poll(session, request.clone());
             match self.subscribe(session, &name, start, recipient) {
-                Ok(()) => self.join_presence(session, &name, None),
+                Ok(_) => self.join_presence(session, &name, None),
                 Err(why) => self.refuse(session, &request, why, out),
             }
             return;

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use murre_router::presence::Meta;
+
 /// The name of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MemberName<'a> {
@@ -65,6 +67,8 @@ pub(super) struct MemberChoice {
     pub(super) is_hidden: bool,
     /// The key that it has chosen.
     pub(super) key: Option<Arc<str>>,
+    /// What the application says of it.
+    pub(super) info: Option<Meta>,
 }
 
 impl MemberChoices {
@@ -86,8 +90,25 @@ impl MemberChoices {
 
     /// Hides a member, or shows it again.
     pub(super) fn set_hidden(&mut self, slot: u32, channel: &str, is_hidden: bool) {
-        let key = self.get(slot, channel).and_then(|choice| choice.key.clone());
-        self.set(slot, channel, MemberChoice { is_hidden, key });
+        let choice = self.get(slot, channel).cloned().unwrap_or_default();
+        self.set(slot, channel, MemberChoice { is_hidden, ..choice });
+    }
+
+    /// Sets what the application says of a member.
+    pub(super) fn set_info(&mut self, slot: u32, channel: &str, info: Option<Meta>) {
+        let choice = self.get(slot, channel).cloned().unwrap_or_default();
+        self.set(slot, channel, MemberChoice { info, ..choice });
+    }
+
+    /// Drops what the application says of the members of a session.
+    pub(super) fn forget_info(&mut self, slot: u32) {
+        let first = (slot, Arc::from(""));
+        let of_session = self.0.range(&first..).take_while(|((of, _), _)| *of == slot);
+        let with_info = of_session.filter(|(_, choice)| choice.info.is_some());
+        let channels: Vec<_> = with_info.map(|((_, channel), _)| Arc::clone(channel)).collect();
+        for channel in channels {
+            self.set_info(slot, &channel, None);
+        }
     }
 
     /// Removes the choice of a subscription that has ended.
@@ -135,11 +156,11 @@ mod tests {
         let mut choices = MemberChoices::default();
         let key = Some(Arc::from("k"));
         for slot in [0, 1, u32::MAX] {
-            choices.set(slot, "a", MemberChoice { is_hidden: false, key: key.clone() });
+            choices.set(slot, "a", MemberChoice { key: key.clone(), ..MemberChoice::default() });
             choices.set_hidden(slot, "a", true);
             choices.set_hidden(slot, "b", true);
         }
-        let hidden = MemberChoice { is_hidden: true, key };
+        let hidden = MemberChoice { is_hidden: true, key, info: None };
         assert_eq!((choices.get(1, "a"), choices.len()), (Some(&hidden), 6));
         choices.set_hidden(1, "b", false);
         choices.set_hidden(1, "a", false);

@@ -36,6 +36,7 @@ mod expiry;
 pub(crate) mod limits;
 pub(crate) mod links;
 mod mail;
+mod member_info;
 pub(crate) mod member_names;
 mod observers;
 pub(crate) mod orders;
@@ -100,6 +101,8 @@ pub(crate) struct Hub {
     admitted: HashMap<u32, Box<Admitted>>,
     /// The same of the session that is opened next.
     admits_next: Option<Admitted>,
+    /// The data of the connect answer of the session that was opened last, which it has yet to be told.
+    greeting: Option<(ConnId, Payload)>,
     /// Requests whose calls are all answered.
     answered_requests: Vec<ConnId>,
     /// Connections with a command that has waited for the backend, and waits for the next turn.
@@ -171,6 +174,7 @@ impl Hub {
             calls: Calls::default(),
             admitted: HashMap::new(),
             admits_next: None,
+            greeting: None,
             retried: Vec::new(),
             answered_requests: Vec::new(),
             verifier: Verifier::new(

@@ -16,10 +16,11 @@ use super::session::Session;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Reply<'a> {
     /// With history, `recovery` has the channel's position, and whether the publications that the session
-    /// has missed follow.
+    /// has missed follow. `data` is the application's, which has consented.
     Subscribed {
         channel: &'a str,
         recovery: Option<Recovery>,
+        data: Option<&'a Payload>,
     },
     /// The subscription lasts as long as the new token.
     Renewed {
@@ -85,6 +86,8 @@ pub(crate) struct Page<'a> {
 /// A message to a session that is not the answer to a command.
 #[derive(Debug)]
 pub(crate) enum Push<'a> {
+    /// What the application says to a session that has begun.
+    Connected { data: &'a Payload },
     /// `encodings` are shared by all sessions of the shard that get this publication.
     Publication { publication: &'a Publication, encodings: &'a mut Encodings },
     /// `count` publications of the channel were dropped, because the session reads too slowly.

@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use murre_core::{ConnId, Pool};
 use murre_router::Ticket;
-use murre_router::channels::Position;
+use murre_router::channels::{Payload, Position};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
@@ -32,6 +32,8 @@ pub(crate) struct PendingCommand {
     /// The channel or the service of the command.
     pub(crate) name: Name,
     pub(crate) recipient: Recipient,
+    /// Data of the application for the reply.
+    pub(crate) data: Option<Box<Payload>>,
 }
 
 /// The name of a channel or a service. A short one needs no allocation.
@@ -84,7 +86,12 @@ impl Pending {
             let waiting = self.waiting.entry(conn).or_default();
             *waiting = waiting.saturating_add(1);
         }
-        self.commands.insert(PendingCommand { name: name.into(), recipient })
+        self.commands.insert(PendingCommand { name: name.into(), recipient, data: None })
+    }
+
+    /// Gives a command data for its reply.
+    pub(super) fn add_data(&mut self, ticket: Ticket, data: Payload) {
+        self.commands.get_mut(ticket).data = Some(Box::new(data));
     }
 
     /// Removes a command whose outcome has arrived. Its ticket may be issued again.

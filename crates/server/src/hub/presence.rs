@@ -115,19 +115,23 @@ impl Hub {
     }
 
     /// Makes a session that has subscribed, or renewed its subscription, a member and a watcher, as it
-    /// asks for. The caller has checked that messages can be taken.
+    /// asks for. `info` is the application's. The caller has checked that messages can be taken.
     pub(super) fn begin_presence(
         &mut self,
         session: Session,
         channel: &str,
         PresenceOptions { watch, meta, is_hidden, key }: PresenceOptions,
+        info: Option<Vec<u8>>,
         renews: bool,
     ) {
         let slot = session.conn.index();
         // A subscription that is renewed keeps the metadata and the choice that it does not replace.
         if !renews || meta.is_some() {
             if self.config.has_presence(channel) {
-                self.member_choices.set(slot, channel, MemberChoice { is_hidden, key });
+                let before = self.member_choices.get(slot, channel).filter(|_| renews);
+                let before = before.and_then(|choice| choice.info.clone());
+                let info = info.as_deref().map(Meta::new).or(before);
+                self.member_choices.set(slot, channel, MemberChoice { is_hidden, key, info });
             }
             self.join_presence(session, channel, meta);
         }
@@ -140,6 +144,7 @@ impl Hub {
     pub(super) fn join_presence(&mut self, session: Session, channel: &str, meta: Option<Meta>) {
         if let Some(name) = self.member_name(session, channel) {
             let origin = self.origin(session.conn);
+            let meta = self.with_info(session, channel, meta);
             // The caller has checked that messages can be taken.
             let _ = self.presence.join(channel, origin, &name, meta, self.now);
         }

@@ -106,6 +106,7 @@ impl Hub {
         }
         self.sessions.authenticate(session.conn, user);
         if !same_user || !had_user {
+            self.forget_info(session);
             self.rename_in_presence(session);
             self.observe_user(session);
         }

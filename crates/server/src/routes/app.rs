@@ -392,6 +392,14 @@ impl Handler for App {
         opened
     }
 
+    fn opened(&mut self, conn: ConnId, session: &mut Session, out: &mut Outbox) {
+        if *session == Session::Hub
+            && let Some(session) = self.hub.session(conn)
+        {
+            self.hub.greet(session, &mut Wires { out, transports: &mut self.transports });
+        }
+    }
+
     fn message(
         &mut self,
         conn: ConnId,

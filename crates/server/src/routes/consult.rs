@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::app::App;
 use super::paths::{Route, Session};
+use crate::backend::CallKind;
 use crate::hub::auth::User;
 use crate::hub::consult::{Admitted, Refusal};
 use crate::hub::{Error, ErrorCode};
@@ -113,6 +114,10 @@ impl App {
                 None => return false,
                 Some(Ok(of)) => {
                     admitted = of.admitted;
+                    if admitted.data.is_some() && !can_be_greeted(transport) {
+                        admitted.data = None;
+                        backend.counts().have_no_effect(CallKind::Connect, "data");
+                    }
                     Ok(of.user)
                 }
                 Some(Err(Refusal::Error(Error { code: ErrorCode::Overloaded, .. })))
@@ -192,6 +197,11 @@ impl App {
             self.hub.forget_request(conn);
         }
     }
+}
+
+/// Whether sessions of this transport and protocol are told the data of a connect answer.
+fn can_be_greeted(transport: (&str, &str)) -> bool {
+    matches!(transport, ("websocket" | "sse", "murre.v1"))
 }
 
 /// The header fields of a request that the application wants.

@@ -187,8 +187,11 @@ impl Polls {
             Push::Unsubscribed { channel, why } => {
                 self.refuse(conn, why.about(About::Channel(channel)), dates, out);
             }
-            // A poll watches nobody.
-            Push::Dropped { .. } | Push::Request { .. } | Push::Presence { .. } => {}
+            // A poll watches nobody, and is not greeted.
+            Push::Dropped { .. }
+            | Push::Request { .. }
+            | Push::Presence { .. }
+            | Push::Connected { .. } => {}
         }
     }
 

@@ -133,6 +133,7 @@ pub(crate) fn begin(
     let head = head(framing.length(), &cors);
     // If the head cannot be queued, the connection is ending and needs no stream.
     let _ = out.write(conn, |bytes| head.write_head(bytes, &options));
+    hub.greet(session, wires);
     hub.dispatch(wires);
     Ok(())
 }
@@ -232,7 +233,7 @@ impl Streams {
         let text = written(scratch, |text| encode::reply(text, &RequestId::None, reply));
         // A stream that has ended needs no event.
         let _ = match reply {
-            Reply::Subscribed { channel, recovery } => {
+            Reply::Subscribed { channel, recovery, .. } => {
                 // Before the missed publications arrive, the client's positions are the ones that
                 // it sent.
                 let recovers = recovery.is_some_and(|recovery| recovery.recovered == Some(true));
@@ -272,6 +273,11 @@ impl Streams {
                 let Publication { channel, position, .. } = publication;
                 let id = self.moved(conn.index(), channel, *position);
                 out.send(conn, &event(framing, "", id.as_deref(), &data(publication)))
+            }
+            (Push::Connected { data }, _) => {
+                let mut text = Vec::new();
+                encode::connected(&mut text, data);
+                answer(conn, &event(framing, "connected", None, &text), out)
             }
             (Push::Dropped { channel, count }, _) => {
                 let mut text = Vec::new();

@@ -57,6 +57,10 @@ pub(super) fn push(conn: ConnId, push: Push<'_>, scratch: &mut Vec<u8>, out: &mu
         Push::Publication { publication, encodings } => {
             out.send(conn, encodings.get(FRAME, || frame(publication, scratch)))
         }
+        Push::Connected { data } => {
+            let text = written(scratch, |text| encode::connected(text, data));
+            return answer(conn, text, out);
+        }
         Push::Dropped { channel, count } => {
             let text = written(scratch, |text| encode::dropped(text, channel, count));
             return answer(conn, text, out);

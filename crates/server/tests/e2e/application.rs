@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::http_request::read_request;
 use crate::server::PATIENCE;
 
 /// A call that has arrived.
@@ -103,20 +104,9 @@ impl Application {
 }
 
 fn read(stream: &mut TcpStream) -> Option<Call> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read(&mut byte) {
-            Ok(1) => head.push(byte[0]),
-            _ => return None,
-        }
-    }
-    let head = String::from_utf8(head).expect("ASCII").to_lowercase();
+    let (head, body) = read_request(stream)?;
     let kind = head.strip_prefix("post /app/").expect("a call").split(' ').next();
     let kind = kind.expect("a path").to_owned();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let mut body = vec![0; length.expect("a length").parse().expect("a number")];
-    stream.read_exact(&mut body).ok()?;
     Some(Call { kind, head, body: serde_json::from_slice(&body).expect("JSON") })
 }
 

@@ -25,6 +25,7 @@ mod files;
 mod guarded;
 mod http;
 mod http_cases;
+mod http_request;
 mod key_set_url;
 #[path = "../simulation/application.rs"]
 mod knowledge;

@@ -71,7 +71,7 @@ impl Grants {
     /// # Errors
     /// A claim has the wrong type, an invalid pattern or an unknown right, or there are too many
     /// patterns.
-    pub(super) fn parse(
+    pub(crate) fn parse(
         channels: Option<&RawValue>,
         subs: Option<&RawValue>,
     ) -> Result<Option<Self>, BadToken> {

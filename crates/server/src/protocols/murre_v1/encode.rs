@@ -17,10 +17,16 @@ use crate::hub::{About, Error, Page, Reply, RequestId};
 /// Appends the reply to the command called `request`.
 pub(crate) fn reply(out: &mut Vec<u8>, request: &RequestId, reply: Reply<'_>) {
     match reply {
-        Reply::Subscribed { channel, recovery } => Object::new("subscribed", out)
-            .member("identifier", channel)
-            .position(recovery.map(|recovery| recovery.position))
-            .optional("recovered", recovery.and_then(|recovery| recovery.recovered)),
+        Reply::Subscribed { channel, recovery, data } => {
+            let object = Object::new("subscribed", out).member("identifier", channel);
+            let object = object.position(recovery.map(|recovery| recovery.position));
+            let object =
+                object.optional("recovered", recovery.and_then(|recovery| recovery.recovered));
+            match data {
+                Some(data) => object.data(data),
+                None => object,
+            }
+        }
         Reply::Renewed { channel } => {
             Object::new("subscribed", out).member("identifier", channel).member("renewed", true)
         }
@@ -72,6 +78,11 @@ pub(crate) fn error(out: &mut Vec<u8>, request: &RequestId, why: WireError<'_>) 
         None => object,
     }
     .end(request);
+}
+
+/// Appends what the application says to a session that has begun.
+pub(crate) fn connected(out: &mut Vec<u8>, data: &Payload) {
+    Object::new("connected", out).data(data).end(&RequestId::None);
 }
 
 /// Appends a publication for a subscriber. It has its offset where there is history.
@@ -336,7 +347,8 @@ mod tests {
         let next = Position { offset: 18, ..HERE };
         let written = [
             text(|out| {
-                reply(out, &RequestId::Number(1), Reply::Subscribed { channel, recovery });
+                let reply = Reply::Subscribed { channel, recovery, data: None };
+                self::reply(out, &RequestId::Number(1), reply);
             }),
             text(|out| {
                 let position = Some(next);
@@ -360,13 +372,13 @@ mod tests {
         let recovery = Some(Recovery { position: HERE, recovered: Some(false) });
         for (answer, expected) in [
             (
-                Reply::Subscribed { channel, recovery: None },
+                Reply::Subscribed { channel, recovery: None, data: None },
                 json!({"type": "subscribed", "identifier": "a"}),
             ),
             (
-                Reply::Subscribed { channel, recovery },
+                Reply::Subscribed { channel, recovery, data: Some(payload) },
                 json!({"type": "subscribed", "identifier": "a", "position": position,
-                    "recovered": false}),
+                    "recovered": false, "data": [1, null]}),
             ),
             (Reply::Unsubscribed { channel }, json!({"type": "unsubscribed", "identifier": "a"})),
             (

@@ -175,11 +175,14 @@ pub(crate) fn hub_reply(
             };
             self::reply(scratch, dialect, refs, topic, Status::Error, |out| reason(out, why));
         }
-        Reply::Subscribed { .. } if dialect.is_supabase() => {
-            self::reply(scratch, dialect, refs, topic, Status::Ok, supabase::joined);
-        }
-        Reply::Subscribed { recovery: Some(recovery), .. } => {
-            let write = |out: &mut Vec<u8>| joined(out, recovery.position, recovery.recovered);
+        Reply::Subscribed { recovery, data, .. } => {
+            let write = |out: &mut Vec<u8>| {
+                members(out, data, |out| match recovery {
+                    _ if dialect.is_supabase() => supabase::joined(out),
+                    Some(recovery) => joined(out, recovery.position, recovery.recovered),
+                    None => {}
+                });
+            };
             self::reply(scratch, dialect, refs, topic, Status::Ok, write);
         }
         Reply::Response { payload, .. } => {
@@ -196,14 +199,29 @@ pub(crate) fn hub_reply(
     }
 }
 
-/// Appends the response to a join of a channel with history.
+/// Appends an object with the application's data, and behind it the members that `write` appends: of two
+/// members of one name the last one counts.
+fn members(out: &mut Vec<u8>, data: Option<&Payload>, write: impl FnOnce(&mut Vec<u8>)) {
+    match data {
+        Some(data) => object(out, data),
+        None => nothing(out),
+    }
+    out.pop();
+    let (end, is_empty) = (out.len(), out.ends_with(b"{"));
+    write(out);
+    if out.len() > end && !is_empty {
+        out.insert(end, b',');
+    }
+    out.push(b'}');
+}
+
+/// Appends the members of the response to a join of a channel with history.
 fn joined(out: &mut Vec<u8>, Position { epoch, offset }: Position, recovered: Option<bool>) {
-    let position = format!("{{\"position\":{{\"epoch\":{epoch},\"offset\":{offset}}}");
+    let position = format!("\"position\":{{\"epoch\":{epoch},\"offset\":{offset}}}");
     out.extend_from_slice(position.as_bytes());
     if let Some(recovered) = recovered {
         out.extend_from_slice(format!(",\"recovered\":{recovered}").as_bytes());
     }
-    out.push(b'}');
 }
 
 /// The event of publications that were published without one.

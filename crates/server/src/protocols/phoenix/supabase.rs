@@ -275,9 +275,9 @@ pub(crate) fn system_error(out: &mut Vec<u8>, channel: &str, why: &str) {
     out.push(b'}');
 }
 
-/// Appends the response to a join.
+/// Appends the members of the response to a join.
 pub(super) fn joined(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"postgres_changes\":[]}");
+    out.extend_from_slice(b"\"postgres_changes\":[]");
 }
 
 #[cfg(test)]

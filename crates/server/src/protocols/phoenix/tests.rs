@@ -53,7 +53,8 @@ fn request<'a>(
     Request { asked, join_ref, reference, topic: "room:lobby", replaces }
 }
 
-const SUBSCRIBED: Reply<'_> = Reply::Subscribed { channel: "room:lobby", recovery: None };
+const SUBSCRIBED: Reply<'_> =
+    Reply::Subscribed { channel: "room:lobby", recovery: None, data: None };
 const PUBLISHED: Reply<'_> = Reply::Published { channel: "room:lobby", position: None };
 const UNSUBSCRIBED: Reply<'_> = Reply::Unsubscribed { channel: "room:lobby" };
 
@@ -101,7 +102,7 @@ fn version_2() {
     let here = Position { epoch: 7, offset: 9 };
     for (recovered, more) in [(None, ""), (Some(true), r#","recovered":true"#)] {
         let recovery = Some(Recovery { position: here, recovered });
-        let reply = Reply::Subscribed { channel: "room:lobby", recovery };
+        let reply = Reply::Subscribed { channel: "room:lobby", recovery, data: None };
         let response = format!(r#"{{"position":{{"epoch":7,"offset":9}}{more}}}"#);
         let expected = format!(
             r#"["1","1","room:lobby","phx_reply",{{"status":"ok","response":{response}}}]"#
@@ -429,8 +430,8 @@ proptest! {
         let recovery = Some(Recovery { position, recovered: Some(true) });
         let failed = Error { detail: Some(&detail), ..ErrorCode::ResponderFailed.into() };
         let reply = match case {
-            0 => Reply::Subscribed { channel, recovery: None },
-            1 => Reply::Subscribed { channel, recovery },
+            0 => Reply::Subscribed { channel, recovery: None, data: None },
+            1 => Reply::Subscribed { channel, recovery, data: Some(&payload) },
             2 => Reply::Unsubscribed { channel },
             3 => Reply::Published { channel, position: Some(position) },
             4 => Reply::Response { service: channel, payload: &payload },

@@ -202,7 +202,9 @@ pub(super) fn push(
             let told = Told { channel, subscription, news, encodings };
             presence::tell(conn, dialect, told, joins, scratch, carrier);
         }
-        Push::Request { .. } => unreachable!("a Phoenix session serves nothing"),
+        Push::Request { .. } | Push::Connected { .. } => {
+            unreachable!("a Phoenix session serves nothing, and is not greeted")
+        }
     }
 }
 
