@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tungstenite::Message;
 
+use crate::application::{Application, Do};
 use crate::client::Client;
 use crate::guarded::{Guarded, expiring, signed, token};
 use crate::phoenix_client::Phoenix;
@@ -272,6 +273,37 @@ fn broadcasts_over_http() {
     }
 }
 
+/// A backend that decides who connects is asked about a request over HTTP without a user's token, and what it
+/// says is the answer.
+#[test]
+fn a_backend_is_asked_about_http() {
+    let application = Application::start(|call| match call.body["data"]["name"].as_str() {
+        Some("ann") => Do::Say(json!({"result": {"user": "ann"}})),
+        _ => Do::Say(json!({"error": {"code": 103, "message": "not you"}})),
+    });
+    let flags = ["--shards=1", FLAGS[0], "--namespace=default,publish=authenticated"];
+    let server = Server::start(&[&[&*application.flag()], &flags[..]].concat());
+    let mut hears = Client::at(&server, "/ws?name=ann");
+    hears.subscribe("r");
+    let mut http = server.connect();
+    let path = format!("{API}/r/events/e?private=true&name=");
+    for (name, status) in [("ann", 202), ("bob", 403), ("ann", 202)] {
+        let (found, said) = posted(&mut http, &format!("{path}{name}"), "", "{}");
+        assert_eq!(found, status, "{said}");
+        if status == 403 {
+            assert_eq!(said["message"], "not you");
+        } else {
+            assert_eq!(hears.receive()["data"]["event"], "e");
+        }
+    }
+    let calls = application.calls("connect");
+    let last = &calls.last().expect("some").body;
+    assert_eq!((&last["transport"], &last["name"]), (&json!("http"), &json!("phoenix")));
+    assert_eq!(calls.len(), 4);
+    server
+        .wait_until("no session is left", |stats| stats["total"]["connections_authenticated"] == 1);
+}
+
 /// What is wrong with a request over HTTP is said in the form of Supabase's server, counted, and none of
 /// its messages is published.
 #[test]
@@ -317,6 +349,7 @@ fn refusals_over_http() {
         ),
         (&single, "", "{".into(), 400, "the body is not JSON"),
         (&format!("{API}/own:a/events/phx_close"), &user, "{}".into(), 422, ""),
+        (&format!("{single}?private=yes"), &user, "{}".into(), 422, "private: is invalid"),
         (
             &format!("{API}/own:a"),
             &user,
@@ -344,6 +377,9 @@ fn refusals_over_http() {
         assert_eq!(posted(&mut server.connect(), API, fields, batch(&["own:a"], true)).0, 202);
         assert_eq!(ann.json()[4]["event"], "e");
     }
+    let slash = format!("{API}/");
+    assert_eq!(posted(&mut server.connect(), &slash, &key, batch(&["own:a"], true)).0, 202);
+    assert_eq!(ann.json()[4]["event"], "e");
     let private = format!("{single}?private=true");
     assert_eq!(posted(&mut server.connect(), &private, &key, "{}").0, 202);
     assert_eq!(ann.json()[4]["event"], "e");

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::decode::{self, BadMessage, Body, JoinParams, Message};
 use super::refs::{Asked, Request};
 use super::supabase::{Broadcast, JoinConfig, PresenceEvent};
-use super::{Dialect, binary, supabase};
+use super::{Dialect, binary, rest, supabase};
 use crate::protocols::json::{JsonError, Validator};
 
 /// Any bytes: the first chooses how the rest is read.
@@ -18,6 +18,7 @@ pub(crate) fn check(bytes: &[u8]) {
         b'1' => text(message, Dialect::V1, &mut validator),
         b'2' => text(message, Dialect::V2, &mut validator),
         b'3' => supabase::read(message, &mut validator),
+        b'4' => return over_http(message),
         _ => binary::read(message),
     };
     let Ok(Message { join_ref, reference, topic, event, body }) = read else { return };
@@ -45,6 +46,18 @@ pub(crate) fn check(bytes: &[u8]) {
             // A member whose name is escaped is not found.
             assert!(given.contains(&Some(&token)) || str::from_utf8(json).is_ok());
         }
+    }
+}
+
+/// Any bytes as the body of broadcasts over HTTP, and as the path of one.
+fn over_http(bytes: &[u8]) {
+    for broadcast in rest::several(bytes).unwrap_or_default() {
+        let payload: Value = serde_json::from_slice(&broadcast.data).expect("a payload is JSON");
+        assert!(payload.is_object() && !broadcast.channel.is_empty());
+    }
+    let path = str::from_utf8(bytes).unwrap_or_default();
+    if let Ok(one) = rest::single(path, None, None, b"{}") {
+        assert!(one.channel.len() <= path.len() && one.event.len() <= path.len());
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct RestBroadcast<'a> {
     pub(crate) data: Cow<'a, [u8]>,
     /// Only clients with a user may send it.
     pub(crate) is_private: bool,
+    /// Its place among several.
+    pub(crate) place: Option<usize>,
 }
 
 /// Why a request cannot be read.
@@ -63,7 +65,7 @@ pub(crate) fn several(body: &[u8]) -> Result<Vec<RestBroadcast<'_>>, BadRequest>
     let mut broadcasts = Vec::new();
     while let Some((message, after)) = json::split_first(rest) {
         let place = Some(broadcasts.len());
-        let read = one_of_several(message);
+        let read = one_of_several(message, place);
         let read = read.map_err(|(name, why)| BadRequest::Member(BadMember { place, name, why }));
         broadcasts.push(read?);
         rest = after;
@@ -72,7 +74,10 @@ pub(crate) fn several(body: &[u8]) -> Result<Vec<RestBroadcast<'_>>, BadRequest>
 }
 
 /// Reads one message of several. The error is the name of a member, and what is wrong with it.
-fn one_of_several(json: &[u8]) -> Result<RestBroadcast<'_>, (&'static str, &'static str)> {
+fn one_of_several(
+    json: &[u8],
+    place: Option<usize>,
+) -> Result<RestBroadcast<'_>, (&'static str, &'static str)> {
     if !json.starts_with(b"{") {
         return Err(("topic", BLANK));
     }
@@ -93,17 +98,18 @@ fn one_of_several(json: &[u8]) -> Result<RestBroadcast<'_>, (&'static str, &'sta
         form: Form::Json,
         data: compact(payload.ok_or(("payload", BLANK))?),
         is_private,
+        place,
     })
 }
 
-/// Reads a request with one message, whose topic and event are in the path `/TOPIC/events/EVENT`. The body
-/// is its payload: any JSON, or bytes.
+/// Reads a request with one message, whose topic and event are in the path `/TOPIC/events/EVENT`. `private`
+/// is the parameter of this name. The body is the payload: any JSON, or bytes.
 ///
 /// # Errors
 /// What cannot be used.
 pub(crate) fn single<'a>(
     path: &'a str,
-    is_private: bool,
+    private: Option<&str>,
     media_type: Option<&[u8]>,
     body: &'a [u8],
 ) -> Result<RestBroadcast<'a>, BadRequest> {
@@ -116,6 +122,14 @@ pub(crate) fn single<'a>(
     if events != "events" || parts.next().is_some() {
         return Err(BadRequest::Path);
     }
+    let is_private = match private {
+        None | Some("false" | "") => false,
+        Some("true") => true,
+        Some(_) => {
+            let bad = BadMember { place: None, name: "private", why: INVALID };
+            return Err(BadRequest::Member(bad));
+        }
+    };
     let media_type = media_type.unwrap_or(b"application/json");
     let media_type = media_type.split(|&byte| byte == b';').next().unwrap_or_default();
     let (form, data) = match &*media_type.trim_ascii().to_ascii_lowercase() {
@@ -126,7 +140,7 @@ pub(crate) fn single<'a>(
         }
         _ => return Err(BadRequest::MediaType),
     };
-    Ok(RestBroadcast { channel, event, form, data, is_private })
+    Ok(RestBroadcast { channel, event, form, data, is_private, place: None })
 }
 
 fn compact(json: &[u8]) -> Cow<'_, [u8]> {
@@ -170,11 +184,14 @@ mod tests {
             {"topic":"a\u0062:c","event":"e","payload":{"x": 1.50},"private":true,"other":[]} ,
             {"payload":{},"event":"f","topic":"b","private":null}
         ]} "#;
-        let read = |channel: &'static str, event: &'static str, data: &'static str, is_private| {
+        let names = [("ab:c", "e", r#"{"x":1.50}"#, true), ("b", "f", "{}", false)];
+        let expected = names.into_iter().enumerate().map(|(place, read)| {
+            let (channel, event, data, is_private) = read;
+            let (channel, event) = (channel.into(), event.into());
             let (form, data) = (Form::Json, Cow::Borrowed(data.as_bytes()));
-            RestBroadcast { channel: channel.into(), event: event.into(), form, data, is_private }
-        };
-        let expected = vec![read("ab:c", "e", r#"{"x":1.50}"#, true), read("b", "f", "{}", false)];
+            RestBroadcast { channel, event, form, data, is_private, place: Some(place) }
+        });
+        let expected = expected.collect();
         assert_eq!(several(body.as_bytes()), Ok(expected));
         let good = r#"{"topic":"t","event":"e","payload":{}}"#;
         let [blank, invalid] = ["can't be blank", "is invalid"];
@@ -213,13 +230,13 @@ mod tests {
     fn one_message() {
         let (json, bytes) =
             (Some(&b"Application/JSON; charset=utf-8"[..]), b"application/octet-stream");
-        let read =
-            single("/room%3A1%2F%C3%A9/events/a%20b", true, json, b" [1, 2] ").expect("JSON");
+        let read = single("/room%3A1%2F%C3%A9/events/a%20b", Some("true"), json, b" [1, 2] ")
+            .expect("JSON");
         assert_eq!((&*read.channel, &*read.event), ("room:1/é", "a b"));
         assert_eq!((read.form, &*read.data, read.is_private), (Form::Json, &b"[1,2]"[..], true));
-        let read = single("/r/events/e", false, Some(bytes), b"\xff").expect("bytes");
+        let read = single("/r/events/e", None, Some(bytes), b"\xff").expect("bytes");
         assert_eq!((read.form, &*read.data, read.is_private), (Form::Binary, &b"\xff"[..], false));
-        assert_eq!(single("/r/events/e", false, None, b"{}").expect("JSON").form, Form::Json);
+        assert_eq!(single("/r/events/e", None, None, b"{}").expect("JSON").form, Form::Json);
         for path in [
             "",
             "/",
@@ -231,11 +248,17 @@ mod tests {
             "/r/events/e/",
             "/%ff/events/e",
         ] {
-            assert_eq!(single(path, false, None, b"{}"), Err(BadRequest::Path), "{path}");
+            assert_eq!(single(path, None, None, b"{}"), Err(BadRequest::Path), "{path}");
         }
+        for (private, expected) in [("false", false), ("", false), ("true", true)] {
+            let read = single("/r/events/e", Some(private), None, b"{}").expect(private);
+            assert_eq!(read.is_private, expected);
+        }
+        let refused = single("/r/events/e", Some("1"), None, b"{}");
+        assert_eq!(refused, Err(bad(None, "private", "is invalid")));
         let other = Some(&b"text/plain"[..]);
-        assert_eq!(single("/r/events/e", false, other, b"{}"), Err(BadRequest::MediaType));
-        assert_eq!(single("/r/events/e", false, None, b""), Err(BadRequest::NotJson));
+        assert_eq!(single("/r/events/e", None, other, b"{}"), Err(BadRequest::MediaType));
+        assert_eq!(single("/r/events/e", None, None, b""), Err(BadRequest::NotJson));
     }
 
     /// Errors have the form of Supabase's server.

@@ -89,11 +89,10 @@ fn broadcast(
     wires: &mut Wires<'_>,
 ) -> Result<(), Refused> {
     let read = match path {
-        "" => rest::several(request.body),
+        "" | "/" => rest::several(request.body),
         path => {
-            let is_private = request.query("private") == Some("true");
-            let media_type = request.header("content-type");
-            rest::single(path, is_private, media_type, request.body).map(|one| vec![one])
+            let (private, media_type) = (request.query("private"), request.header("content-type"));
+            rest::single(path, private, media_type, request.body).map(|one| vec![one])
         }
     };
     let broadcasts = read.inspect_err(|_| hub.count_refused())?;
@@ -111,9 +110,9 @@ fn publish(
     wires: &mut Wires<'_>,
 ) -> Result<(), Refused> {
     let mut checked = Vec::with_capacity(broadcasts.len());
-    for (place, broadcast) in broadcasts.iter().enumerate() {
+    for broadcast in broadcasts {
         hub.admit_request(session, wires)?;
-        let payload = payload(session, place, broadcasts, hub).inspect_err(|_| hub.count_refused());
+        let payload = payload(session, broadcast, hub).inspect_err(|_| hub.count_refused());
         checked.push((&*broadcast.channel, payload?));
     }
     for (channel, payload) in checked {
@@ -128,16 +127,10 @@ fn publish(
 }
 
 /// The payload of a broadcast that may be published.
-fn payload(
-    session: Session,
-    place: usize,
-    broadcasts: &[RestBroadcast<'_>],
-    hub: &Hub,
-) -> Result<Payload, Refused> {
-    let RestBroadcast { channel, event, form, data, is_private } = &broadcasts[place];
+fn payload(session: Session, broadcast: &RestBroadcast<'_>, hub: &Hub) -> Result<Payload, Refused> {
+    let RestBroadcast { channel, event, form, data, is_private, place } = broadcast;
     let Some(event) = Event::new(event) else {
-        let place = (broadcasts.len() > 1).then_some(place);
-        let bad = BadMember { place, name: "event", why: BAD_EVENT };
+        let bad = BadMember { place: *place, name: "event", why: BAD_EVENT };
         return Err(BadRequest::Member(bad).into());
     };
     let payload = event.payload(*form, data);
