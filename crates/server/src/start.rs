@@ -25,6 +25,7 @@ use crate::hub::rules::{Access, Namespaces};
 use crate::hub::{HubConfig, HubCounters, HubMail};
 use crate::listeners::Listeners;
 use crate::routes::{App, AppMail, AppMailbox};
+use crate::transports::phoenix::supabase_rest::API_PATH;
 
 /// Serves until a signal, and then drains.
 ///
@@ -50,6 +51,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let facts = facts(config, &plan, &placement, admin);
     announce(config, &facts, &files, &watch);
     warn_of_few_places(asked, &plan);
+    warn_of_hidden_files(config, &files);
     token_keys.warn_of_key_ids();
     announce_publishers(&hub.namespaces, token_keys.has_sources(), config.api_key_file.is_some());
     let sampler = sampler(counters.clone());
@@ -261,6 +263,27 @@ fn warn_of_few_places(config: &Config, plan: &Plan) {
             "there is room for few connections: raise the limit of open files (LimitNOFILE= in \
              systemd, 'ulimit -Hn' in a shell), or set --max-conns"
         );
+    }
+}
+
+/// Warns of files that nobody gets, because their paths are those of the server.
+fn warn_of_hidden_files(config: &Config, files: &Files) {
+    let below = |mounts: &[Mount], ends: &[&str]| -> Vec<String> {
+        mounts
+            .iter()
+            .flat_map(|Mount(path)| ends.iter().map(move |end| format!("{path}{end}")))
+            .collect()
+    };
+    let of_server = ["/healthz", "/ws", "/sse", "/poll"].map(str::to_owned);
+    let of_phoenix = below(&config.phoenix_path, &["/websocket", "/longpoll"]);
+    let of_supabase = below(&config.supabase_path, &["/websocket", API_PATH]);
+    for path in of_server.into_iter().chain(of_phoenix).chain(of_supabase) {
+        if files.find(&path).is_some() {
+            tracing::warn!(
+                path,
+                "the file at this path is not served, as the path is the server's: rename it"
+            );
+        }
     }
 }
 

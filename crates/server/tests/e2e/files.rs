@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
+
 use crate::server::{Answer, Client, Server, murre};
 
 /// A folder for one test with these files.
@@ -165,13 +167,18 @@ fn a_fallback_is_for_pages() {
     assert!(output.status.code() == Some(1) && stderr.contains("--files-fallback"), "{stderr}");
 }
 
-/// The server's own paths take precedence over files of the same name.
+/// The server's own paths take precedence over files of the same name, and the log names those.
 #[test]
 fn routes_go_before_files() {
-    let files: [(&str, &[u8]); 4] =
-        [("healthz", b"f"), ("ws", b"f"), ("scenario", b"f"), ("index.html", b"f")];
+    let files: [(&str, &[u8]); 5] = [
+        ("healthz", b"f"),
+        ("ws", b"f"),
+        ("scenario", b"f"),
+        ("index.html", b"f"),
+        ("a/api/broadcast", b"f"),
+    ];
     let folder = folder("routes", &files);
-    let server = serve(&folder, &["--bench"]);
+    let server = serve(&folder, &["--bench", "--supabase-path=/a"]);
     let mut client = server.connect();
     assert_eq!(client.get("/healthz").text(), "ok\n");
     assert_ne!(client.get("/ws").text(), "f");
@@ -182,6 +189,14 @@ fn routes_go_before_files() {
     let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     assert_eq!(ask(&mut client, "GET", "/index.html", upgrade).text(), "f");
+    server.signal(Signal::SIGTERM);
+    let (_, log) = server.end();
+    let hidden = log.iter().filter(|line| line.contains("the file at this path is not served"));
+    let hidden: Vec<_> = hidden.collect();
+    assert_eq!(hidden.len(), 3, "{log:?}");
+    for (line, path) in hidden.iter().zip(["\"/healthz\"", "\"/ws\"", "\"/a/api/broadcast\""]) {
+        assert!(line.contains(path), "{line}");
+    }
 }
 
 /// No path leads to a file outside the folder, and the connection continues.
