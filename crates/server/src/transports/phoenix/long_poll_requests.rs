@@ -256,3 +256,40 @@ impl Transports {
         phoenix.requests.leave(conn, dates, out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use murre_codec::http::{self, Progress, RequestDecoder, RequestLimits};
+
+    use super::*;
+
+    /// POSTs that wait for a shard with a full mailbox are bounded by their bytes, whether or not their
+    /// connections are still there.
+    #[test]
+    fn posts_that_wait_have_a_bound() {
+        let text = "x".repeat(1000);
+        let head = "POST /longpoll HTTP/1.1\r\nHost: m\r\nContent-Length: 1000\r\n\r\n";
+        let bytes = format!("{head}{text}");
+        let mut fields = http::fields();
+        let mut decoder = RequestDecoder::default();
+        let decoded = decoder
+            .decode(bytes.as_bytes(), &mut fields, &RequestLimits::default())
+            .expect("right");
+        let Progress::Request(request) = decoded else { panic!("it is whole") };
+        let mut requests = PollRequests::new(0);
+        let token = PollToken { shard: 1, slot: 0, proof: 0 };
+        let conn: ConnId = "5-7".parse().expect("an id");
+        let body = PostBody::read(&request).expect("a message");
+        requests.ask(conn, &request, token, Asked::Post(body));
+        requests.ask(conn, &request, token, Asked::Get);
+        requests.forget(conn);
+        let left = BYTES_MAX - 1000;
+        assert!(requests.has_room(left) && !requests.has_room(left + 1));
+        let (to, mail) = requests.take_mail().expect("the POST");
+        assert!(requests.has_room(BYTES_MAX));
+        requests.put_back(to, mail);
+        assert!(!requests.has_room(left + 1));
+        while requests.take_mail().is_some() {}
+        assert!(requests.has_room(BYTES_MAX) && requests.len() == 0);
+    }
+}
