@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { isDeepStrictEqual } from 'node:util'
 import { RealtimeClient } from '@supabase/realtime-js'
+import { RealtimeClient as OlderClient } from 'supabase-2.11'
 import WebSocket from 'ws'
 
 const endpoint = `ws://127.0.0.1:${process.env.TEST_PORT}/realtime/v1`
@@ -159,4 +160,27 @@ check('version 2.0.0: bytes', async () => {
   assert.deepEqual(new Uint8Array(await toBob()), new Uint8Array([1, 2, 255]))
   await ann.httpSend('raw', new Uint8Array([3, 255]))
   assert.deepEqual(new Uint8Array(await toBob()), new Uint8Array([3, 255]))
+})
+
+check('release 2.11, which knows no presence.enabled: presence, and a broadcast over HTTP', async () => {
+  const older = () => {
+    const client = new OlderClient(endpoint, { params: { apikey: 'sb_publishable_key' } })
+    clients.push(client)
+    return client
+  }
+  const ann = older().channel('keys:older', { config: { presence: { key: 'ann' } } })
+  const bob = connect('2.0.0').channel('keys:older', { config: { presence: { key: 'bob' } } })
+  const [forAnn, forBob] = [members(ann), members(bob)]
+  await subscribed(ann)
+  await subscribed(bob)
+  assert.equal(await ann.track({ n: 1 }), 'ok')
+  assert.equal(await bob.track({ n: 2 }), 'ok')
+  await forAnn({ ann: ['{"n":1}'], bob: ['{"n":2}'] })
+  await forBob({ ann: ['{"n":1}'], bob: ['{"n":2}'] })
+  const room = older().channel('room:older')
+  const toRoom = heard(room, 'e')
+  await subscribed(room)
+  const unjoined = older().channel('room:older')
+  assert.equal(await unjoined.send({ type: 'broadcast', event: 'e', payload: { x: 1 } }), 'ok')
+  assert.deepEqual(await toRoom(), { x: 1 })
 })
