@@ -24,7 +24,7 @@ impl Default for RequestLimits {
         RequestLimits {
             max_head_bytes: 32 * 1024,
             max_target_bytes: 28 * 1024,
-            max_body_bytes: 65_536,
+            max_body_bytes: 1 << 20,
             max_header_fields: 100,
         }
     }
