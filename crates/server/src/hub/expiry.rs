@@ -9,6 +9,8 @@ use super::auth::{LEEWAY_SECONDS, UnixSeconds};
 /// sessions, and its nodes are freed as it shrinks.
 pub(crate) struct Expiries<S>(BTreeSet<(UnixSeconds, S)>);
 
+const _: () = assert!(size_of::<(UnixSeconds, murre_core::ConnId)>() == 16);
+
 impl<S: Ord> Default for Expiries<S> {
     fn default() -> Self {
         Expiries(BTreeSet::new())
