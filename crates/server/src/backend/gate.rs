@@ -79,6 +79,19 @@ impl Gate {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Fills the gate in a simulation, so that it takes no call, and empties it again.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn fill(&self, was_full: bool, is_full: bool) {
+        self.bytes.fetch_sub(BYTES_MAX * usize::from(was_full), Ordering::Relaxed);
+        self.bytes.fetch_add(BYTES_MAX * usize::from(is_full), Ordering::Relaxed);
+    }
+
+    /// Suspends calls in a simulation, or makes them again.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn suspend(&self, is_suspended: bool) {
+        self.closed_until.store(if is_suspended { u64::MAX } else { 0 }, Ordering::Relaxed);
+    }
+
     /// Tells the breaker whether a call has got an answer.
     pub(super) fn ended(&self, answered: bool) {
         self.ended_at(answered, self.began.elapsed());

@@ -14,6 +14,8 @@ mod answer;
 mod counts;
 mod gate;
 mod request;
+#[cfg(any(test, feature = "fuzzing"))]
+mod simulated;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -31,6 +33,8 @@ pub(crate) use self::answer::{Answer, CallResult, Data, Failure, RawJson};
 pub(crate) use self::counts::{Counts, Outcome};
 use self::gate::Gate;
 pub(crate) use self::request::{CallRequest, Encoding};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::simulated::SimulatedWorker;
 pub(crate) use self::worker::{Deliver, Worker};
 
 /// A decision that the application makes.

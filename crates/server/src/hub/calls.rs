@@ -119,6 +119,19 @@ impl Calls {
         self.connections.len() + self.out.len()
     }
 
+    /// The largest numbers of commands that wait for one connection, and of their bytes, counted anew.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn most_waiting(&self) -> (usize, usize) {
+        let count = |of: &OfConnection| {
+            let waiting = || of.subjects.iter().flat_map(|subject| &subject.waiting);
+            let counted = (waiting().count(), waiting().map(Waiting::bytes).sum());
+            assert_eq!(counted, (of.waiting, of.bytes), "the counters are right");
+            counted
+        };
+        let counted = self.connections.values().map(count);
+        counted.fold((0, 0), |most, of| (most.0.max(of.0), most.1.max(of.1)))
+    }
+
     /// Number of calls without an answer.
     pub(super) fn out(&self) -> usize {
         self.out.len()

@@ -6,14 +6,14 @@ use murre_router::channels::{Direction, HistoryQuery, Payload, Publisher, Start,
 use murre_router::presence::Meta;
 
 use super::answers;
-use super::auth::{Right, UnixSeconds, Verdict};
+use super::auth::{LEEWAY_SECONDS, Right, UnixSeconds, Verdict};
 use super::calls::Waiting;
 use super::consult::{Consulted, Refusal};
 use super::output::DisconnectReason;
 use super::pending::Recipient;
 use super::{
     About, Audience, Command, Error, ErrorCode, Flow, Hub, Outlet, Reply, RequestId, SERVER,
-    Session,
+    Session, unix_seconds,
 };
 use crate::backend::CallResult;
 use crate::log::connections as log;
@@ -220,13 +220,19 @@ impl Hub {
                     if approval.is_none() && !renews {
                         self.allow_channel(slot, channel, Right::Subscribe)?;
                     }
+                    let result = approval.map(|result| *result).unwrap_or_default();
+                    let expires = result.expire_at;
+                    if expires.is_some_and(|at| at.saturating_add(LEEWAY_SECONDS) <= unix_seconds())
+                    {
+                        let about = About::Channel(channel);
+                        return Err(Error::from(ErrorCode::TokenExpired).about(about));
+                    }
                     let recipient = Recipient::Session(session, request);
                     let ticket = self.subscribe(session, channel, start, recipient)?;
-                    let result = approval.map(|result| *result).unwrap_or_default();
                     if let Some(data) = result.data {
                         self.pending.add_data(ticket, answers::payload(data));
                     }
-                    if let Some(expires) = result.expire_at.and_then(UnixSeconds::new) {
+                    if let Some(expires) = expires.and_then(UnixSeconds::new) {
                         self.subscription_tokens.insert(slot, channel, Some(expires));
                     }
                     info = result.info;

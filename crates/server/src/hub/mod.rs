@@ -428,6 +428,12 @@ impl Hub {
         self.channels.stats()
     }
 
+    /// The largest numbers of commands that wait for the backend for one connection, and of their bytes.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn most_waiting(&self) -> (usize, usize) {
+        self.calls.most_waiting()
+    }
+
     /// The collections that are not empty, by name. There are none once all sessions have ended and time
     /// has passed.
     #[cfg(any(test, feature = "fuzzing"))]

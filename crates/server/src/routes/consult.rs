@@ -86,6 +86,11 @@ impl App {
         if is_bad || is_malformed || out.is_draining() || !self.paths.origins.allow(request) {
             // No later request of the connection may get an answer that was for this one.
             self.hub.forget_request(conn);
+            // Nobody is let in unasked.
+            if out.is_draining() && !has_token && self.hub.asks_to_connect() {
+                let refusal = out.unavailable(conn, "draining\n");
+                self.consultations.connected = Some((conn, Err(refusal)));
+            }
             return true;
         }
         let mut subscribes = false;

@@ -1,12 +1,13 @@
 //! One client's connection: what it has asked, what it hears, and how it may end.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 
 use murre_core::ring::sim::{Peer, Read, SimNet};
 use murre_router::channels::Position;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::backend::Thing;
 use super::ends::End;
 use super::model::{Model, Reader};
 use super::operations::poll::Poll;
@@ -61,6 +62,11 @@ pub(super) trait Asked: Debug {
     /// Checks the answer, and updates the readers by it.
     fn answered(&self, message: &Value, client: &mut Client, model: &mut Model);
 
+    /// The channel to which it subscribes.
+    fn subscribes_to(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether there must be an answer.
     fn must_be_answered(&self) -> bool {
         true
@@ -80,6 +86,8 @@ pub(super) struct Memory {
 pub(super) struct Client {
     pub(super) shard: usize,
     pub(super) peer: Peer,
+    /// The name of its connection; empty until that is accepted.
+    pub(super) name: String,
     pub(super) transport: Transport,
     pub(super) pace: Pace,
     /// It has read whatever was there, always.
@@ -95,6 +103,8 @@ pub(super) struct Client {
     /// the start it gave.
     pub(super) beginning: BTreeMap<String, (usize, Given)>,
     pub(super) poll: Option<Poll>,
+    /// Where it was in the channels of a stream whose subscriptions the server has ended.
+    ended: BTreeMap<String, Option<Position>>,
     /// What it is in the presence of the channels that it is subscribed to.
     pub(super) present: BTreeMap<String, Present>,
     /// The id of the last command that made it another user's.
@@ -104,6 +114,14 @@ pub(super) struct Client {
     pub(super) token: Option<String>,
     /// The user and the expiry of the token in force.
     pub(super) user: Option<(String, Option<u64>)>,
+    /// The users that it has given tokens of.
+    pub(super) names: BTreeSet<String>,
+    /// It has sent a token in a command.
+    pub(super) authenticates: bool,
+    /// When subscriptions end to which the application has consented.
+    pub(super) expiring: BTreeMap<String, u64>,
+    /// The sentence of the answer that refuses its session.
+    pub(super) refusal: String,
     /// It has sent a good token.
     pub(super) may_be_user: bool,
     /// Services that it offers, or may offer.
@@ -127,6 +145,7 @@ impl Client {
         Client {
             shard,
             peer,
+            name: String::new(),
             transport,
             pace: Pace::Full,
             fast: true,
@@ -138,11 +157,16 @@ impl Client {
             joins: BTreeMap::new(),
             beginning: BTreeMap::new(),
             poll: None,
+            ended: BTreeMap::new(),
             present: BTreeMap::new(),
             renamed_by: 0,
             memory,
             token: None,
             user: None,
+            names: BTreeSet::new(),
+            authenticates: false,
+            expiring: BTreeMap::new(),
+            refusal: String::new(),
             may_be_user: false,
             serves: Vec::new(),
             unnamed: Vec::new(),
@@ -153,6 +177,11 @@ impl Client {
             end: None,
             left: false,
         }
+    }
+
+    /// Its connection, as the author of publications.
+    pub(super) fn author(&self) -> (usize, usize) {
+        (self.shard, self.peer.index())
     }
 
     /// Whether it is there, as far as it knows.
@@ -250,7 +279,10 @@ impl Client {
 
     fn hear(&mut self, heard: Heard, model: &mut Model) {
         match heard {
-            Heard::Opened => self.opened = true,
+            Heard::Opened => {
+                self.opened = true;
+                self.admitted(model);
+            }
             Heard::Message(message) if self.is_phoenix() => {
                 if let Some(message) = self.translated(&message) {
                     self.message(&message, model);
@@ -284,10 +316,17 @@ impl Client {
                 self.told(message, model);
             }
             ("request", None) => super::operations::service::serve(self, message, model),
+            ("unsubscribed", None) => self.unsubscribed(message, model),
             ("error", None) => match message["code"].as_str().expect("an error has a code") {
                 code @ ("token_expired" | "disconnected" | "too_slow") => {
                     self.last_error = Some(code.to_owned());
                 }
+                "refused" => {
+                    let sentence = message["message"].as_str().expect("an error has a message");
+                    assert!(model.refuses(&self.name, sentence), "{message}");
+                    self.refused += 1;
+                }
+                "backend_failed" | "too_many" if model.has_backend => self.refused += 1,
                 "overloaded" | "too_fast" | "not_allowed" | "unmatched topic" => {
                     model.note("an unnamed publication refused");
                     self.refused += 1;
@@ -331,9 +370,11 @@ impl Client {
                 let channel = data["identifier"].as_str().expect("it names its channel").to_owned();
                 let begun = self.beginning.remove(&channel);
                 let begun = begun.expect("each channel begins once");
+                self.subscribed(&channel, Thing::Subscribe(channel.clone()), model);
                 super::operations::subscribe::begin(self, &channel, begun, data, model);
             }
             "dropped" => self.dropped(data, model),
+            "unsubscribed" => self.unsubscribed(data, model),
             "error" => {
                 let code = data["code"].as_str().expect("an error has a code");
                 self.end = Some(End::Event { code: code.to_owned() });
@@ -355,7 +396,10 @@ impl Client {
         for (channel, part) in channels.iter().zip(parts) {
             let seen = match self.readers.get(channel) {
                 Some(reader) => reader.seen.map_or(Given::Nothing, Given::Position),
-                None => self.beginning.get(channel).map_or(Given::Nothing, |&(_, given)| given),
+                None => match self.ended.get(channel) {
+                    Some(seen) => seen.map_or(Given::Nothing, Given::Position),
+                    None => self.beginning.get(channel).map_or(Given::Nothing, |&(_, given)| given),
+                },
             };
             let place = wire::place(part, channels.len());
             assert_eq!(place, seen, "{id:?} is where it is in {channel}");
@@ -365,8 +409,56 @@ impl Client {
     fn answer(&mut self, status: u16, body: &str, model: &mut Model) {
         match self.transport {
             Transport::Poll => super::operations::poll::answered(self, status, body, model),
-            _ => self.end = Some(End::Answer { status, code: code(body) }),
+            _ => {
+                let body: Value = serde_json::from_str(body).unwrap_or_default();
+                self.refusal = text(&body, "message");
+                self.end = Some(End::Answer { status, code: text(&body, "code") });
+            }
         }
+    }
+
+    /// Its session has begun.
+    pub(super) fn admitted(&mut self, model: &mut Model) {
+        if model.asks_to_connect && self.token.is_none() {
+            model.take_consent(&self.name, Thing::Connect);
+            if let Some(user) = model.connected_user(&self.name) {
+                self.may_be_user = true;
+                self.user = Some((user, None));
+            }
+        }
+    }
+
+    /// The server has ended a subscription: it has expired, or was another user's.
+    pub(super) fn unsubscribed(&mut self, message: &Value, model: &mut Model) {
+        let channel = message["identifier"].as_str().expect("it names its channel");
+        let fair = match message["code"].as_str().expect("it has a reason") {
+            "token_expired" => model.subscription_has_expired(&self.name, channel),
+            "not_allowed" => model.asks(channel) && self.authenticates,
+            _ => false,
+        };
+        assert!(fair, "{message} has no cause");
+        model.note("a subscription ended by the server");
+        if let Some(reader) = self.readers.remove(channel) {
+            self.ended.insert(channel.to_owned(), reader.seen);
+        }
+        self.present.remove(channel);
+        self.expiring.remove(channel);
+        self.joins.remove(channel);
+    }
+
+    /// A subscription has begun, about which the application may have decided.
+    pub(super) fn subscribed(&mut self, channel: &str, thing: Thing, model: &mut Model) {
+        self.expiring.remove(channel);
+        if model.asks(channel) {
+            model.take_consent(&self.name, thing);
+            let expires = model.subscription_expiry(&self.name, channel);
+            self.expiring.extend(expires.map(|at| (channel.to_owned(), at)));
+        }
+    }
+
+    /// Whether as many commands wait for the application as may.
+    pub(super) fn has_many_commands(&self) -> bool {
+        self.asked.len() + self.unnamed.len() >= 15
     }
 
     /// What it has asked for is here, and it has heard everything.
@@ -386,10 +478,13 @@ impl Client {
 }
 
 /// Seconds of leeway for the clocks of those that sign tokens.
-const LEEWAY: u64 = 10;
+pub(super) const LEEWAY: u64 = 10;
 
 /// The code of an error object; empty if it is none.
 pub(super) fn code(body: &str) -> String {
-    let body: Value = serde_json::from_str(body).unwrap_or(json!(null));
-    body["code"].as_str().unwrap_or_default().to_owned()
+    text(&serde_json::from_str(body).unwrap_or_default(), "code")
+}
+
+fn text(object: &Value, key: &str) -> String {
+    object[key].as_str().unwrap_or_default().to_owned()
 }

@@ -55,7 +55,7 @@ fn a_shard_that_ends_keeps_no_token() {
         }
         (0..10).for_each(|_| _ = world.round(Duration::ZERO));
         let data = |number: u64| json!({"action": "publish", "identifier": channel, "data": format!("{number}:")});
-        let batch: Vec<_> = (0..60).map(data).collect();
+        let batch: Vec<_> = (0..60).map(|_| data(world.model.hand_in(0, None))).collect();
         send(&mut world, 1, &batch.into());
         (0..turns).for_each(|_| _ = world.round(Duration::ZERO));
         world.nodes[0].shard = None;
@@ -75,7 +75,9 @@ fn the_next_connection_in_a_slot_hears_nothing_of_the_last() {
     let mut world = World::new(&setup);
     (0..10).for_each(|_| _ = world.round(Duration::ZERO));
     connect(&mut world, 0, 0);
-    let publish = json!({"action": "publish", "identifier": channel, "data": "0:", "id": 7});
+    let number = world.model.hand_in(0, None);
+    let data = format!("{number}:");
+    let publish = json!({"action": "publish", "identifier": channel, "data": data, "id": 7});
     send(&mut world, 0, &publish);
     for _ in 0..10 {
         world.turn_clients();

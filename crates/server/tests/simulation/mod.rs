@@ -6,6 +6,7 @@
 //! try.
 
 mod application;
+mod backend;
 #[path = "../../../../fuzz/src/choices.rs"]
 mod bytes;
 mod choices;

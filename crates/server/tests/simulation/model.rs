@@ -1,12 +1,13 @@
 //! What must be heard: the order of each channel's owner, and the place of each reader in it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use murre_router::channels::{Append, AppendId, Backplane, Interest, Payload, Position};
 
-use super::setup::{Setup, keeps_history};
+use super::backend::Said;
+use super::setup::{BackendUse, Setup, asks, keeps_history};
 use super::wire::Publication;
 
 /// All that has been published, channel by channel, in the order in which the owners took it.
@@ -25,6 +26,17 @@ pub(super) struct Model {
     kept: Option<usize>,
     /// Whether the commands of a client are limited to a rate that it may exceed.
     pub(super) limits_commands: bool,
+    /// Whether an application decides about commands, and about sessions without a token.
+    pub(super) has_backend: bool,
+    pub(super) asks_to_connect: bool,
+    /// What it has said.
+    pub(super) said: Said,
+    /// Publications that were refused: they never reach an owner.
+    refused: BTreeSet<u64>,
+    sent: BTreeMap<u64, Sent>,
+    /// The last publication of each connection in each channel.
+    last: BTreeMap<(Author, String), u64>,
+    pub(super) now: Option<Instant>,
     /// By shard: it has been told to end.
     pub(super) drained: Vec<bool>,
     /// Unix seconds, now and at most so far.
@@ -38,6 +50,16 @@ pub(super) struct Model {
     /// Requests that were handed in, with the replies that were given.
     pub(super) requests: BTreeMap<u64, Request>,
 }
+
+/// A publication or request that was handed in.
+struct Sent {
+    filling: usize,
+    /// The connection; none if it is the control plane.
+    author: Option<Author>,
+}
+
+/// A connection: its shard, and its number there.
+type Author = (usize, usize);
 
 /// Counts by name.
 pub(super) type Seen = BTreeMap<&'static str, u64>;
@@ -53,7 +75,7 @@ pub(super) struct Request {
 }
 
 thread_local! {
-    static APPENDED: RefCell<Vec<(String, u64)>> = const { RefCell::new(Vec::new()) };
+    static APPENDED: RefCell<Vec<(String, u64, usize)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Tells the model what an owner takes.
@@ -65,7 +87,8 @@ impl Backplane for Recorder {
         let number = text.trim_start_matches(|c: char| !c.is_ascii_digit()).split(':').next();
         let number = number.and_then(|digits| digits.parse().ok());
         let number = number.expect("payloads of the run have their numbers first");
-        APPENDED.with_borrow_mut(|appended| appended.push((channel.to_owned(), number)));
+        let filling = payload.data().iter().filter(|byte| **byte == b'x').count();
+        APPENDED.with_borrow_mut(|appended| appended.push((channel.to_owned(), number, filling)));
         Append::Number
     }
 
@@ -84,6 +107,8 @@ impl Model {
         Model {
             kept: certain.then_some(setup.history_size as usize),
             limits_commands: setup.commands_per_second < 1_000_000,
+            has_backend: setup.backend != BackendUse::Nothing,
+            asks_to_connect: setup.backend == BackendUse::All,
             drained: vec![false; setup.shards],
             ..Model::default()
         }
@@ -109,13 +134,60 @@ impl Model {
 
     /// Takes what owners have taken since this was called last.
     pub(super) fn refresh(&mut self, now: Instant) {
-        for (channel, number) in APPENDED.with_borrow_mut(std::mem::take) {
+        self.now = Some(now);
+        for (channel, number, filling) in APPENDED.with_borrow_mut(std::mem::take) {
+            self.check_taken(&channel, number, filling);
             let order = self.channels.entry(channel.clone()).or_default();
             let before = self.taken.insert(number, (channel.clone(), order.len()));
             assert!(before.is_none(), "publication {number} is taken twice");
             order.push(number);
             self.times.entry(channel).or_default().push(now);
         }
+    }
+
+    /// A connection, or the control plane, hands in the next publication or request.
+    pub(super) fn hand_in(&mut self, filling: usize, author: Option<Author>) -> u64 {
+        let number = self.published;
+        self.published += 1;
+        self.sent.insert(number, Sent { filling, author });
+        number
+    }
+
+    /// The filling of a publication or request as it was handed in.
+    pub(super) fn filling(&self, number: u64) -> Option<usize> {
+        self.sent.get(&number).map(|sent| sent.filling)
+    }
+
+    /// A publication was refused.
+    pub(super) fn refuse(&mut self, number: u64) {
+        assert!(!self.is_taken(number), "{number} is refused, but was taken");
+        self.refused.insert(number);
+    }
+
+    /// Checks a publication that an owner takes: the application has consented where it decides, and those of
+    /// one connection come in order.
+    fn check_taken(&mut self, channel: &str, number: u64, filling: usize) {
+        assert!(!self.refused.contains(&number), "{number} is taken, but was refused");
+        let Some(Sent { filling: sent, author }) = self.sent.get(&number) else {
+            panic!("{number} was never handed in")
+        };
+        let mut expected = Some(*sent);
+        if let Some(author) = *author {
+            if self.has_backend && asks(channel) {
+                expected = self.consented(number);
+            }
+            let last = self.last.insert((author, channel.to_owned()), number);
+            assert!(
+                last.is_none_or(|last| last < number),
+                "{number} comes after {last:?} in {channel}"
+            );
+        }
+        assert_eq!(Some(filling), expected, "{number} in {channel} is what it must be");
+    }
+
+    /// Whether the application decides about a channel or service.
+    pub(super) fn asks(&self, name: &str) -> bool {
+        self.has_backend && asks(name)
     }
 
     /// How many publications of a channel have been taken.

@@ -9,6 +9,7 @@ use super::operations::control::ControlRequest;
 use super::operations::drain::Drain;
 use super::operations::history::History;
 use super::operations::leave::Leave;
+use super::operations::mood::SetMood;
 use super::operations::pace::SetPace;
 use super::operations::ping::Ping;
 use super::operations::poll::SendPoll;
@@ -51,6 +52,7 @@ steps!(
     Drain,
     History,
     Leave,
+    SetMood,
     SetPace,
     Ping,
     SendPoll,
@@ -98,7 +100,8 @@ const STEPS_MAX: usize = 400;
 impl Step {
     fn draw(choices: &mut Choices) -> Self {
         match choices.number(64) {
-            0..8 => Step::Time(Time::draw(choices)),
+            0..7 => Step::Time(Time::draw(choices)),
+            7 => Step::SetMood(SetMood::draw(choices)),
             8..12 => Step::Presence(Presence::draw(choices)),
             12..26 => Step::Publish(Publish::draw(choices)),
             26..32 => Step::Subscribe(Subscribe::draw(choices)),

@@ -42,6 +42,10 @@ pub(super) struct Present {
     is_hidden: bool,
     watch: Option<Watch>,
     known: Known,
+    /// What a Phoenix client knows, by reference: a version of a member has one.
+    references: BTreeMap<String, Value>,
+    /// References that have joined, and others that have left, since it was told all members.
+    changes: BTreeSet<(bool, String)>,
     /// Its subscription is not answered yet, and it has replaced its metadata or left meanwhile.
     is_early: bool,
 }
@@ -106,6 +110,8 @@ impl Client {
                 let members: Members = list("members").iter().map(member).collect();
                 assert_eq!(members.len(), list("members").len(), "{message}: each is there once");
                 present.known = Known::Members(members);
+                present.references = list("members").iter().filter_map(reference).collect();
+                present.changes.clear();
             }
             "presence_diff" => {
                 model.note("members changed");
@@ -116,6 +122,7 @@ impl Client {
                     members.remove(&member(leave).0);
                 }
                 members.extend(list("joins").iter().map(member));
+                present.change(list("joins"), list("leaves"));
             }
             _ => {
                 model.note("members counted");
@@ -130,7 +137,35 @@ impl Client {
 
 fn member(member: &Value) -> (String, (String, Option<u64>)) {
     let text = |key: &str| member[key].as_str().expect("it is a text").to_owned();
-    (text("connection"), (text("user"), member["meta"].as_u64()))
+    // A Phoenix client's metadata is an object.
+    let meta = member["meta"].as_u64().or(member["meta"]["data"].as_u64());
+    (text("connection"), (text("user"), meta))
+}
+
+/// A member by the reference that it has for Phoenix clients.
+fn reference(member: &Value) -> Option<(String, Value)> {
+    let reference = member["reference"].as_str()?;
+    Some((reference.to_owned(), member.clone()))
+}
+
+impl Present {
+    /// Applies changes as the class `Presence` of the npm package does: a change that has been told with all
+    /// members before changes nothing. Each change is told once.
+    fn change(&mut self, joins: &[Value], leaves: &[Value]) {
+        for (is_join, members) in [(true, joins), (false, leaves)] {
+            for (reference, member) in members.iter().filter_map(reference) {
+                let is_new = self.changes.insert((is_join, reference.clone()));
+                assert!(is_new, "{member} is told twice");
+                match is_join {
+                    true => _ = self.references.insert(reference, member),
+                    false => _ = self.references.remove(&reference),
+                }
+            }
+        }
+        if !self.references.is_empty() {
+            self.known = Known::Members(self.references.values().map(member).collect());
+        }
+    }
 }
 
 /// The members of a channel, as far as they are certain.
@@ -189,7 +224,10 @@ impl World {
 }
 
 impl Truth {
-    fn check(&self, Present { watch, known, .. }: &Present) {
+    fn check(&self, Present { watch, known, references, .. }: &Present) {
+        let connections = references.values().map(|member| member["connection"].to_string());
+        let connections: BTreeSet<String> = connections.collect();
+        assert_eq!(connections.len(), references.len(), "each is there once");
         match known {
             Known::Nothing => assert!(watch.is_none(), "it was told nothing"),
             Known::Members(known) => {

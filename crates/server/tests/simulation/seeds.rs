@@ -14,7 +14,7 @@ use super::world::World;
 const SEEDS: u64 = 10_000;
 
 /// What some of many runs must come to.
-const EXPECTED: [&str; 29] = [
+const EXPECTED: [&str; 37] = [
     "a WebSocket ended: token",
     "a WebSocket ended: too fast",
     "a WebSocket ended: drain",
@@ -44,6 +44,14 @@ const EXPECTED: [&str; 29] = [
     "metadata replaced",
     "a member hidden",
     "a page of members",
+    "a consent of the backend",
+    "a refusal of the backend",
+    "a prohibition of the backend",
+    "a failure of the backend",
+    "an overloaded backend",
+    "an end by the backend",
+    "too many commands for the backend",
+    "a subscription ended by the server",
 ];
 
 /// Whatever clients, networks and clocks do, each client hears what the model says, ends as the model

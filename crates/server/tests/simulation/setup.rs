@@ -8,8 +8,9 @@ use murre_core::ring::sim::{Faults, Keep, SimConfig};
 use murre_core::{Serve, ServeLimits, Shard, ShardConfig};
 
 use super::choices::Choices;
-use super::model;
 use super::world::{AppShard, Node};
+use super::{backend, model};
+use crate::backend::{Backend, BackendConfig, CallKind, SimulatedWorker};
 use crate::config::{Cli, Command, Config, Mount};
 use crate::files::Files;
 use crate::hub::HubConfig;
@@ -40,6 +41,16 @@ pub(super) struct Setup {
     pub(super) history_bytes_max: u64,
     pub(super) deliveries_per_turn: usize,
     pub(super) commands_per_second: u32,
+    pub(super) backend: BackendUse,
+}
+
+/// What an application decides about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BackendUse {
+    Nothing,
+    Commands,
+    /// Commands, and sessions without a token.
+    All,
 }
 
 /// What signs the tokens of the run.
@@ -67,12 +78,19 @@ impl Setup {
             history_bytes_max: pick(&[1 << 30, 3000]),
             deliveries_per_turn: pick(&[64, 2, 5]) as usize,
             commands_per_second: pick(&[1_000_000, 1_000_000, 1_000_000, 5]) as u32,
+            backend: match pick(&[0, 1, 2]) {
+                0 => BackendUse::Nothing,
+                1 => BackendUse::Commands,
+                _ => BackendUse::All,
+            },
         }
     }
 
-    /// A shard for each of the run's, all of one server.
-    pub(super) fn nodes(&self) -> Vec<Node> {
+    /// A shard for each of the run's, all of one server, and the other end of its calls.
+    pub(super) fn nodes(&self) -> (Vec<Node>, Option<SimulatedWorker>) {
         let mut hub = self.hub_config();
+        let (backend, worker) = self.calls().unzip();
+        hub.backend = backend.map(Arc::new);
         let nets: Vec<_> = (0..self.shards).map(|shard| self.ring(shard)).collect();
         hub.began = nets.iter().map(|ring| ring.net().now()).max().expect("there is one");
         let began = hub.began;
@@ -100,7 +118,20 @@ impl Setup {
                 Shard::new(ring, Serve::new(app, ServeLimits::default()), &config);
             Node { net, mailbox: shard.mailbox(), shard: Some(shard) }
         });
-        nodes.collect()
+        (nodes.collect(), worker)
+    }
+
+    fn calls(&self) -> Option<(Backend, SimulatedWorker)> {
+        let url = || Some("http://127.0.0.1/".parse().expect("a URL"));
+        let mut urls = [(); 5].map(|()| url());
+        match self.backend {
+            BackendUse::Nothing => return None,
+            BackendUse::Commands => urls[CallKind::Connect as usize] = None,
+            BackendUse::All => {}
+        }
+        let headers = Arc::new([]);
+        let (timeout, data_bytes_max) = (backend::TIMEOUT, 64 << 10);
+        Some(Backend::simulated(BackendConfig { urls, timeout, headers, data_bytes_max }))
     }
 
     fn ring(&self, shard: usize) -> murre_core::ring::sim::SimRing {
@@ -143,6 +174,7 @@ impl Setup {
         let (size, ttl) = (self.history_size, self.history_ttl.as_secs_f64());
         let history = format!("history-size={size},history-ttl={ttl}");
         let open = "publish=anyone,serve=anyone";
+        let asks = "subscribe=backend,publish=backend,request=backend";
         // Grace is over before the run is calm. Both follow from the seed.
         let (grace, push_max) =
             ([0, 2][self.seed as usize % 2], [200, 2][self.seed as usize / 2 % 2]);
@@ -157,6 +189,9 @@ impl Setup {
             format!("ho,{open},slow=drop_oldest,{history}"),
             format!("hl,{open},slow=latest_only,{history}"),
             format!("t,subscribe=authenticated,{history}"),
+            format!("ask,{asks},slow=drop_oldest"),
+            format!("hask,{asks},slow=latest_only,{history}"),
+            format!("call,{open},slow=latest_only,phoenix-push=backend"),
         ];
         let namespaces: Vec<Namespace> =
             texts.iter().map(|text| text.parse().expect("a namespace")).collect();
@@ -195,8 +230,10 @@ fn defaults() -> &'static Config {
 }
 
 /// The channels of the run. A digit behind the namespace.
-pub(super) const CHANNELS: [&str; 12] =
-    ["hd:1", "d:1", "ho:1", "o:1", "hl:1", "l:1", "hd:2", "d:2", "ho:2", "o:2", "t:1", "hd:3"];
+pub(super) const CHANNELS: [&str; 16] = [
+    "hd:1", "d:1", "ho:1", "o:1", "hl:1", "l:1", "hd:2", "d:2", "ho:2", "o:2", "t:1", "hd:3",
+    "ask:1", "hask:1", "call:1", "ask:2",
+];
 
 pub(super) fn keeps_history(channel: &str) -> bool {
     channel.starts_with('h') || channel.starts_with('t')
@@ -214,6 +251,16 @@ pub(super) fn lists_members(channel: &str) -> bool {
 
 pub(super) fn needs_token(channel: &str) -> bool {
     channel.starts_with('t')
+}
+
+/// Whether the application decides about subscriptions, publications and requests.
+pub(super) fn asks(channel: &str) -> bool {
+    channel.starts_with("ask:") || channel.starts_with("hask:")
+}
+
+/// Whether pushes of Phoenix clients are requests to the application.
+pub(super) fn is_called(channel: &str) -> bool {
+    channel.starts_with("call:")
 }
 
 /// Whether slow readers of the channel are disconnected; if not they are told what was left out.

@@ -236,6 +236,11 @@ fn binary(bytes: &[u8]) -> Publication {
     }
 }
 
+/// The length of the filling of a payload `NUMBER:FILLING`.
+pub(super) fn filling(payload: &str) -> usize {
+    payload.split_once(':').expect("it is of this run").1.len()
+}
+
 /// The number of a payload `NUMBER:FILLING`, which is as it was published.
 pub(super) fn number(payload: &str) -> u64 {
     let (number, filling) = payload.split_once(':').expect("it is of this run");

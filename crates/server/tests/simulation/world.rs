@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use murre_core::ring::sim::{Faults, Peer, SimNet, SimRing};
-use murre_core::{Held, Serve, ServeMail, Shard};
+use murre_core::{GlobalConnId, Held, Serve, ServeMail, Shard};
 use murre_router::channels::Cursor;
 
 use super::application::Application;
+use super::backend::{self, Mood};
 use super::client::{Client, Pace};
 use super::ends::{self, Circumstances};
 use super::model::{Model, Seen};
@@ -17,8 +18,8 @@ use super::operations::control::{self, Question};
 use super::operations::drain::Drain;
 use super::operations::{CLIENTS, Operation};
 use super::plan::Plan;
-use super::setup::{Setup, TICK};
-use crate::hub::SIMULATED_UNIX_SECONDS;
+use super::setup::{CHANNELS, Setup, TICK};
+use crate::hub::{HubMail, SIMULATED_UNIX_SECONDS};
 use crate::routes::{App, AppMail, AppMailbox};
 use crate::webhooks::Webhooks;
 
@@ -43,6 +44,8 @@ pub(super) struct World {
     /// Where the shards record events for an application, and what it knows from them.
     webhooks: Arc<Webhooks>,
     application: Application,
+    /// The application that decides about sessions and commands.
+    backend: Option<backend::Application>,
     /// Seconds by which the wall clock has been set forward.
     pub(super) wall_offset: i64,
     /// What mailboxes have had no room for, in order.
@@ -65,7 +68,7 @@ const QUIET: u32 = 12;
 impl World {
     pub(super) fn new(setup: &Setup) -> Self {
         fastrand::seed(setup.seed);
-        let nodes = setup.nodes();
+        let (nodes, worker) = setup.nodes();
         let began = nodes[0].net.now();
         let boxes: Arc<[AppMailbox]> = nodes.iter().map(|node| Arc::clone(&node.mailbox)).collect();
         let model = Model::new(setup);
@@ -80,6 +83,7 @@ impl World {
             questions: Vec::new(),
             webhooks: webhooks.expect("the run has one"),
             application: Application::default(),
+            backend: worker.map(|worker| backend::Application::new(worker, setup.seed)),
             wall_offset: 0,
             mails: VecDeque::new(),
             rng: Rng::with_seed(setup.seed),
@@ -160,6 +164,21 @@ impl World {
         }
     }
 
+    /// The application that decides behaves so from now on.
+    pub(super) fn set_mood(&mut self, mood: Mood) {
+        if let Some(backend) = &mut self.backend {
+            backend.set_mood(mood, &mut self.model.said);
+        }
+    }
+
+    /// The application that decides takes calls, and answers some.
+    fn answer_calls(&mut self) {
+        let Some(backend) = &mut self.backend else { return };
+        for (shard, id, answer) in backend.round(self.now, &self.clients, &mut self.model) {
+            self.post(shard, ServeMail::App(AppMail::Hub(HubMail::Answer(id, answer))));
+        }
+    }
+
     fn set_wall(&mut self) {
         let passed = (self.now - self.began).as_secs() as i64;
         let wall = (WALL + passed + self.wall_offset) as u64;
@@ -171,6 +190,7 @@ impl World {
     /// One turn of each shard that has not ended, in any order, then of each client. A shard that has
     /// nothing to do lets up to `span` pass. Returns whether anything happened.
     pub(super) fn round(&mut self, span: Duration) -> bool {
+        self.answer_calls();
         self.post_all();
         let mut order: Vec<usize> = (0..self.nodes.len()).collect();
         self.rng.shuffle(&mut order);
@@ -210,6 +230,11 @@ impl World {
         for (number, client) in self.clients.iter_mut().enumerate() {
             let Some(client) = client else { continue };
             let net = &self.nodes[client.shard].net;
+            if client.name.is_empty()
+                && let Some(conn) = net.stats(client.peer).id
+            {
+                client.name = GlobalConnId::new(client.shard as u16, conn).to_string();
+            }
             let ended = client.end.is_some();
             happened |= client.flush(net);
             let read = || client.read(net, &mut self.model);
@@ -283,6 +308,7 @@ impl World {
         for client in self.clients.iter_mut().flatten() {
             client.pace = Pace::Full;
         }
+        self.set_mood(Mood::Willing);
         for shard in 0..self.nodes.len() {
             control::look(self, shard);
         }
@@ -315,7 +341,7 @@ impl World {
                     let taken = node.shard.as_ref().map_or(0, |shard| shard.outbox().live());
                     return assert!(taken >= self.setup.max_conns, "it is not accepted");
                 }
-                ends::must_be_there(client, wall);
+                ends::must_be_there(client, wall, &self.model);
                 client.must_be_satisfied(&self.model);
             });
         }
@@ -404,8 +430,12 @@ impl World {
             let Some(shard) = &node.shard else { continue };
             let stats = shard.protocol().handler().hub().channel_stats();
             history_bytes += if stats.kept > 0 { stats.history_bytes } else { 0 };
-            let bound = self.setup.logs_bytes_max.min(12 * self.setup.log_bytes_max) + LOG_SLACK;
+            let bound =
+                self.setup.logs_bytes_max.min(CHANNELS.len() as u64 * self.setup.log_bytes_max)
+                    + LOG_SLACK;
             assert!(stats.log_bytes <= bound, "logs have {} bytes", stats.log_bytes);
+            let (waiting, bytes) = shard.protocol().handler().hub().most_waiting();
+            assert!(waiting <= 16 && bytes <= 64 << 10, "{waiting} commands wait, {bytes} bytes");
             let outbox = shard.outbox();
             for slot in 0..64 {
                 let queued = outbox.at(slot).map_or(0, |conn| outbox.queued(conn));

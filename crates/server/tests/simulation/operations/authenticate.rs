@@ -92,6 +92,8 @@ impl Operation for Authenticate {
         client.send(&json!({"action": "auth", "token": self.token.text(wall), "id": id}));
         let (user, expires, good) =
             (self.token.user.clone(), self.token.expires(wall), self.token.is_good());
+        client.authenticates = true;
+        client.names.insert(self.token.user.clone());
         client.asked.insert(id, Box::new(Authenticating { user, expires, good, id }));
     }
 }
@@ -103,7 +105,7 @@ impl Asked for Authenticating {
                 let expired = self.expires.is_some_and(|at| at + 10 <= model.wall_max);
                 assert!(!self.good || expired, "{message}: it was good");
             }
-            Some(code) => super::must_be_general(code, "", client),
+            Some(code) => super::must_be_general(code, "", client, model),
             None => {
                 assert_eq!(message["type"], "authenticated", "{message}");
                 assert_eq!(message["user"], *self.user, "{message}");

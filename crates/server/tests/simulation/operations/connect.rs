@@ -86,6 +86,7 @@ impl Operation for Connect {
         let wall = world.model.wall;
         if let Some(token) = &self.token {
             client.token = Some(token.text(wall));
+            client.names.insert(token.user.clone());
             client.may_be_user = token.is_good() || token.expires(wall).is_some();
             let user = client.may_be_user.then(|| (token.user.clone(), token.expires(wall)));
             client.user = user;

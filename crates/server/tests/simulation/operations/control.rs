@@ -99,8 +99,7 @@ impl Operation for ControlRequest {
 const END: Action = Action::Disconnect { code: None, reason: None };
 
 fn publish(world: &mut World, shard: usize, channel: &str, filling: usize) {
-    let number = world.model.published;
-    world.model.published += 1;
+    let number = world.model.hand_in(filling, None);
     let text = format!("\"{}\"", super::publish::payload(number, filling));
     let payload = Payload::new(Form::Json, text.into_bytes());
     let (sender, answer) = oneshot::channel();

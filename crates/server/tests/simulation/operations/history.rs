@@ -57,7 +57,11 @@ impl Asked for Reading {
     fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
         match super::error(message) {
             Some("no_history") => assert!(!keeps_history(&self.channel), "{message}"),
-            Some(code) => super::must_be_general(code, &self.channel, client),
+            // Those may read who are subscribed.
+            Some("not_allowed") if model.asks(&self.channel) => {
+                assert!(!client.readers.contains_key(&self.channel), "{message}");
+            }
+            Some(code) => super::must_be_general(code, &self.channel, client, model),
             None => {
                 super::must_be(message, "history", &self.channel);
                 let page = page(&self.channel, message, model);

@@ -7,6 +7,7 @@ pub(super) mod control;
 pub(super) mod drain;
 pub(super) mod history;
 pub(super) mod leave;
+pub(super) mod mood;
 pub(super) mod pace;
 pub(super) mod ping;
 pub(super) mod poll;
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 use super::choices::Choices;
 use super::client::Client;
+use super::model::Model;
 use super::world::World;
 
 /// One operation of a run.
@@ -58,12 +60,19 @@ fn must_be(message: &Value, kind: &str, channel: &str) {
 }
 
 /// The error is one that comes whatever is asked for.
-fn must_be_general(code: &str, channel: &str, client: &Client) {
+fn must_be_general(code: &str, channel: &str, client: &Client, model: &Model) {
     let fair = match code {
         // Whether it may be is judged where it is heard.
         "too_fast" => true,
         "unmatched topic" => client.is_phoenix() && !client.readers.contains_key(channel),
-        "not_allowed" => super::setup::needs_token(channel) && client.user.is_none(),
+        "not_allowed" if super::setup::needs_token(channel) => client.user.is_none(),
+        // Without an application nobody may.
+        "not_allowed" => {
+            let asks = super::setup::asks(channel) || super::setup::is_called(channel);
+            asks && !model.has_backend
+        }
+        // Commands may wait behind others about which the application decides.
+        "too_many" => model.has_backend && client.has_many_commands(),
         _ => false,
     };
     assert!(fair, "{code} about {channel} has no cause");

@@ -35,9 +35,9 @@ impl Operation for Ping {
 }
 
 impl Asked for Pinging {
-    fn answered(&self, message: &Value, client: &mut Client, _: &mut Model) {
+    fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
         match super::error(message) {
-            Some(code) => super::must_be_general(code, "", client),
+            Some(code) => super::must_be_general(code, "", client, model),
             None => {
                 assert_eq!(message["type"], "pong", "{message}");
                 let name = message["connection"].as_str().expect("a connection has a name");

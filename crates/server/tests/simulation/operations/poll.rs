@@ -1,11 +1,13 @@
 //! A client asks for what follows its position, and waits for it.
 
 use murre_router::channels::Position;
+use serde_json::Value;
 
+use super::super::backend::Thing;
 use super::super::choices::Choices;
 use super::super::client::{self, Client, Transport};
 use super::super::model::Model;
-use super::super::setup::{keeps_history, needs_token};
+use super::super::setup::{asks, keeps_history, needs_token};
 use super::super::wire;
 use super::super::world::World;
 use super::Operation;
@@ -85,7 +87,14 @@ pub(in super::super) fn answered(client: &mut Client, status: u16, body: &str, m
         _ => {}
     }
     let fair = match (status, code.as_str()) {
-        (200, "") if !unreadable => return page(client, &channel, after, body, model),
+        (200, "") if !unreadable => {
+            client.admitted(model);
+            if model.asks(&channel) {
+                model.take_consent(&client.name, Thing::Subscribe(channel.clone()));
+            }
+            return page(client, &channel, after, body, model);
+        }
+        _ if is_refused(client, &channel, body, model) => true,
         (400, "bad_command") => unreadable,
         (429, "too_fast") => model.limits_commands,
         (400, "no_history") => !keeps_history(&channel),
@@ -93,13 +102,31 @@ pub(in super::super) fn answered(client: &mut Client, status: u16, body: &str, m
             // A token that expires may have done so, or the clock may have been set back and forth.
             client.user.as_ref().is_none_or(|(_, expires)| expires.is_some())
         }
-        (401, "token_expired") => client.has_expired(model.wall_max),
-        (403, "not_allowed") => needs_token(&channel) && client.token.is_none(),
-        (403, "disconnected") => std::mem::take(&mut client.may_be_disconnected),
+        (401, "token_expired") => {
+            client.has_expired(model.wall_max) || model.may_have_expired(&client.name)
+        }
+        (403, "not_allowed") => {
+            let drained = model.drained[client.shard];
+            let asks = asks(&channel) && (!model.has_backend || drained);
+            asks || needs_token(&channel) && client.token.is_none()
+        }
+        (403, "disconnected") => {
+            model.ends_somehow(&client.name) || std::mem::take(&mut client.may_be_disconnected)
+        }
         (503, "") => model.drained[client.shard],
         _ => false,
     };
     assert!(fair, "{status} {body} is no answer to {after:?} of {channel}");
+}
+
+/// Whether the application has refused the poll.
+fn is_refused(client: &Client, channel: &str, body: &str, model: &mut Model) -> bool {
+    let said = serde_json::from_str(body).unwrap_or(Value::Null);
+    let text = |key: &str| said[key].as_str().unwrap_or_default().to_owned();
+    let (code, sentence) = (text("code"), text("message"));
+    let things = [Thing::Connect, Thing::Subscribe(channel.to_owned())];
+    model.has_backend
+        && things.iter().any(|thing| model.follows(&client.name, thing, &code, &sentence))
 }
 
 fn page(

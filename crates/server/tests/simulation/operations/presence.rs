@@ -55,7 +55,13 @@ impl Operation for Presence {
     fn play(&self, world: &mut World) {
         let channel = &self.channel;
         let before = world.first(channel);
-        let Some((client, id)) = world.websocket(self.client) else { return };
+        // Elsewhere the pushes of Phoenix for presence are publications.
+        let of_phoenix = has_presence(channel) && !matches!(self.kind, Kind::Read | Kind::Count);
+        let found = match of_phoenix {
+            true => world.subscriber(self.client),
+            false => world.websocket(self.client),
+        };
+        let Some((client, id)) = found else { return };
         let action = match &self.kind {
             Kind::Subscribe(asks) => {
                 return client.subscribe_with(channel, id, before, Given::Nothing, asks.clone());
@@ -85,7 +91,11 @@ impl Asked for Presence {
                 assert!(!client.readers.contains_key(channel), "{message}, but it is subscribed");
             }
             (Some("not_allowed"), Kind::Update(_)) if client.user.is_none() => {}
-            (Some(code), _) => super::must_be_general(code, channel, client),
+            // It may count members only of channels that it is subscribed to.
+            (Some("not_allowed"), _) if model.asks(channel) => {
+                assert!(!client.readers.contains_key(channel), "{message}");
+            }
+            (Some(code), _) => super::must_be_general(code, channel, client, model),
             (None, Kind::Update(meta)) => {
                 super::must_be(message, "presence_updated", channel);
                 client.updates(channel, *meta);

@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 
+use super::super::backend::{Thing, refused};
 use super::super::choices::Choices;
 use super::super::client::{Asked, Client};
-use super::super::model::Model;
-use super::super::setup::keeps_history;
+use super::super::model::{Model, Request};
+use super::super::setup::{is_called, keeps_history};
 use super::super::world::World;
 use super::Operation;
+use super::service::Requiring;
 
 #[derive(Clone, Debug)]
 pub(in super::super) struct Publish {
@@ -61,7 +63,7 @@ pub(super) fn filling(choices: &mut Choices) -> usize {
 }
 
 /// The payload of a publication.
-pub(super) fn payload(number: u64, filling: usize) -> String {
+pub(in super::super) fn payload(number: u64, filling: usize) -> String {
     format!("{number}:{}", "x".repeat(filling))
 }
 
@@ -73,9 +75,22 @@ impl Operation for Publish {
     fn play(&self, world: &mut World) {
         let mut batch = Vec::new();
         for _ in 0..self.count {
-            let number = world.model.published;
+            let Some(found) = world.subscriber(self.client).map(|(client, _)| client.author())
+            else {
+                return;
+            };
+            let number = world.model.hand_in(self.filling, Some(found));
             let Some((client, id)) = world.subscriber(self.client) else { return };
             let (channel, payload) = (&self.channel, payload(number, self.filling));
+            if client.is_phoenix() && is_called(channel) {
+                let service = channel.clone();
+                batch.push(
+                    json!({"action": "call", "identifier": channel, "data": payload, "id": id}),
+                );
+                client.asked.insert(id, Box::new(Requiring { service: service.clone(), number }));
+                world.model.requests.insert(number, Request { service, ..Request::default() });
+                continue;
+            }
             match self.form {
                 Form::Json => {
                     batch.push(json!({"action": "publish", "identifier": channel, "data": payload, "id": id}));
@@ -92,7 +107,6 @@ impl Operation for Publish {
                     client.unnamed.push(number);
                 }
             }
-            world.model.published += 1;
         }
         // What a WebSocket message of this run may have.
         let Some((client, _)) = world.subscriber(self.client) else { return };
@@ -109,14 +123,19 @@ impl Operation for Publish {
 impl Asked for Publishing {
     fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
         let taken = model.is_taken(self.number);
+        let thing = Thing::Number(self.number);
         match super::error(message) {
+            Some(_) if model.asks(&self.channel) && refused(message, &thing, client, model) => {
+                model.refuse(self.number);
+            }
             Some("overloaded") => {
                 model.note("a publication refused");
                 assert!(!taken, "{message}, but {} was taken", self.number);
+                model.refuse(self.number);
             }
             Some(code) => {
-                super::must_be_general(code, &self.channel, client);
-                assert!(!taken, "{message}, but {} was taken", self.number);
+                super::must_be_general(code, &self.channel, client, model);
+                model.refuse(self.number);
             }
             None => {
                 super::must_be(message, "published", &self.channel);

@@ -3,9 +3,11 @@
 
 use serde_json::{Value, json};
 
+use super::super::backend::{Thing, refused};
 use super::super::choices::Choices;
 use super::super::client::{Asked, Client};
 use super::super::model::{Model, Request};
+use super::super::setup::is_called;
 use super::super::world::World;
 use super::Operation;
 
@@ -32,9 +34,10 @@ struct Offering {
 }
 
 #[derive(Debug)]
-struct Requiring {
-    service: &'static str,
-    number: u64,
+pub(super) struct Requiring {
+    /// The service, or the channel of a push that is a request.
+    pub(super) service: String,
+    pub(super) number: u64,
 }
 
 /// A reply is answered only if it comes too late.
@@ -42,6 +45,8 @@ struct Requiring {
 struct Replying;
 
 const SERVICES: [&str; 3] = ["d:first", "o:second", "l:third"];
+/// A service whose requests are for the application.
+const OF_BACKEND: &str = "ask:fourth";
 const REFUSAL: &str = "out of stock";
 
 fn service(choices: &mut Choices) -> &'static str {
@@ -58,6 +63,7 @@ impl Offer {
 impl SendRequest {
     pub(in super::super) fn draw(choices: &mut Choices) -> Self {
         let (client, service) = (super::client(choices), service(choices));
+        let service = if choices.number(3) == 0 { OF_BACKEND } else { service };
         let timeout_ms = [2000, 1, 50][choices.index(3)];
         let (filling, count) = (super::publish::filling(choices), super::publish::count(choices));
         SendRequest { client, service, timeout_ms, filling, count }
@@ -88,13 +94,16 @@ impl Operation for SendRequest {
     fn play(&self, world: &mut World) {
         let SendRequest { service, timeout_ms, .. } = *self;
         for _ in 0..self.count {
-            let number = world.model.published;
+            let Some(found) = world.websocket(self.client).map(|(client, _)| client.author())
+            else {
+                return;
+            };
+            let number = world.model.hand_in(self.filling, Some(found));
             let Some((client, id)) = world.websocket(self.client) else { return };
             let data = super::publish::payload(number, self.filling);
             client.send(&json!({"action": "request", "service": service, "data": data,
                 "timeout": timeout_ms, "id": id}));
-            client.asked.insert(id, Box::new(Requiring { service, number }));
-            world.model.published += 1;
+            client.asked.insert(id, Box::new(Requiring { service: service.to_owned(), number }));
             let request = Request { service: service.to_owned(), ..Request::default() };
             world.model.requests.insert(number, request);
         }
@@ -102,11 +111,11 @@ impl Operation for SendRequest {
 }
 
 impl Asked for Offering {
-    fn answered(&self, message: &Value, client: &mut Client, _: &mut Model) {
+    fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
         match super::error(message) {
             Some("already_serving") => assert_eq!(self.action, "serve", "{message}"),
             Some("not_serving") => assert_eq!(self.action, "unserve", "{message}"),
-            Some(code) => super::must_be_general(code, "", client),
+            Some(code) => super::must_be_general(code, "", client, model),
             None => {
                 let kind = if self.action == "serve" { "serving" } else { "unserving" };
                 assert_eq!(message["type"], kind, "{message}");
@@ -119,17 +128,26 @@ impl Asked for Offering {
 impl Asked for Requiring {
     fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
         assert_eq!(
-            message.get("service").and_then(Value::as_str).unwrap_or(self.service),
+            message.get("service").and_then(Value::as_str).unwrap_or(&self.service),
             self.service
         );
+        let (thing, service) = (Thing::Number(self.number), &self.service);
+        let decides = model.asks(service) || model.has_backend && is_called(service);
+        if super::error(message).is_some() && decides && refused(message, &thing, client, model) {
+            return;
+        }
+        if decides && super::error(message).is_none() {
+            model.take_consent(&client.name, thing);
+        }
         let request = &model.requests[&self.number];
         match super::error(message) {
             Some("responder_failed") => {
                 assert_eq!(request.reply, Some(Err(REFUSAL.to_owned())), "{message}");
                 assert_eq!(message["message"], REFUSAL, "{message}");
             }
-            Some("no_responders" | "responder_gone" | "timeout" | "overloaded" | "too_many") => {}
-            Some(code) => super::must_be_general(code, "", client),
+            Some("no_responders" | "responder_gone" | "timeout" | "overloaded" | "too_many")
+                if !decides => {}
+            Some(code) => super::must_be_general(code, service, client, model),
             None => {
                 assert_eq!(message["type"], "response", "{message}");
                 let reply = request.reply.clone();
@@ -171,10 +189,10 @@ pub(in super::super) fn serve(client: &mut Client, message: &Value, model: &mut 
 }
 
 impl Asked for Replying {
-    fn answered(&self, message: &Value, client: &mut Client, _: &mut Model) {
+    fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
         match super::error(message) {
             Some("unknown_request") => {}
-            Some(code) => super::must_be_general(code, "", client),
+            Some(code) => super::must_be_general(code, "", client, model),
             None => panic!("{message} answers a reply"),
         }
     }

@@ -3,11 +3,12 @@
 use murre_router::channels::Position;
 use serde_json::{Value, json};
 
+use super::super::backend::{Thing, refused};
 use super::super::choices::Choices;
 use super::super::client::{Asked, Client, Given};
 use super::super::model::{Model, Reader};
-use super::super::presence::Asks;
-use super::super::setup::{has_presence, keeps_history};
+use super::super::presence::{Asks, Watch};
+use super::super::setup::{has_presence, keeps_history, lists_members};
 use super::super::world::World;
 use super::Operation;
 
@@ -102,9 +103,15 @@ impl Client {
 
 impl Asked for Subscribing {
     fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
+        let (name, thing) = (client.name.clone(), self.thing(client));
         match super::error(message) {
+            Some(_) if model.asks(&self.channel) && refused(message, &thing, client, model) => {}
             Some("bad_command") if self.given == Given::Unreadable => {
                 model.note("an unreadable position");
+            }
+            Some("token_expired") if model.asks(&self.channel) => {
+                assert!(model.subscription_has_expired(&name, &self.channel), "{message}");
+                model.take_consent(&name, thing.clone());
             }
             Some("too_fast") => {}
             _ if self.given == Given::Unreadable => panic!("{message} to a position that is none"),
@@ -116,17 +123,38 @@ impl Asked for Subscribing {
             // The session has asked before, or has withdrawn it since: the model follows the answers.
             Some("already_subscribed") => {}
             Some("not_subscribed") => {}
-            Some(code) => super::must_be_general(code, &self.channel, client),
+            Some(code) => super::must_be_general(code, &self.channel, client, model),
             None => {
                 super::must_be(message, "subscribed", &self.channel);
                 // A second join of Phoenix takes the place of the first.
                 let known = client.readers.contains_key(&self.channel) && !client.is_phoenix();
                 assert!(!known, "{message}, and it was subscribed before");
+                client.subscribed(&self.channel, thing.clone(), model);
                 begin(client, &self.channel, (self.before, self.given), message, model);
-                let asks = self.asks.clone();
+                let mut asks = self.asks.clone();
+                if client.is_phoenix() {
+                    asks.watch = lists_members(&self.channel).then_some(Watch::Members);
+                }
                 assert!(asks.meta.is_none() || client.user.is_some(), "{message}: it is nobody");
                 client.appears(&self.channel, self.id, asks);
             }
+        }
+        let channel = Some(&*self.channel);
+        if !client.asked.values().any(|asked| asked.subscribes_to() == channel) {
+            model.drop_consents(&name, thing);
+        }
+    }
+
+    fn subscribes_to(&self) -> Option<&str> {
+        Some(&self.channel)
+    }
+}
+
+impl Subscribing {
+    fn thing(&self, client: &Client) -> Thing {
+        match client.is_phoenix() {
+            true => Thing::Join(self.id),
+            false => Thing::Subscribe(self.channel.clone()),
         }
     }
 }

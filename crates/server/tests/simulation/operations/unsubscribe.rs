@@ -39,18 +39,19 @@ impl Operation for Unsubscribe {
 }
 
 impl Asked for Unsubscribing {
-    fn answered(&self, message: &Value, client: &mut Client, _: &mut Model) {
+    fn answered(&self, message: &Value, client: &mut Client, model: &mut Model) {
         match super::error(message) {
             Some("not_subscribed") => {
                 let known = client.readers.contains_key(&self.channel);
                 assert!(!known, "{message}, but it is subscribed");
             }
-            Some(code) => super::must_be_general(code, "", client),
+            Some(code) => super::must_be_general(code, &self.channel, client, model),
             None => {
                 super::must_be(message, "unsubscribed", &self.channel);
                 // Nothing more is heard of the channel from here on.
                 client.readers.remove(&self.channel);
                 client.present.remove(&self.channel);
+                client.expiring.remove(&self.channel);
             }
         }
     }
