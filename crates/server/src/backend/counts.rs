@@ -106,7 +106,7 @@ impl Counts {
             tracing::warn!(
                 times,
                 call = kind.name(),
-                members,
+                members = cut(members),
                 "an answer of the backend has members that have no effect: docs/backend.md says which have"
             );
         }
@@ -125,10 +125,17 @@ impl Counts {
                 times,
                 call = kind.name(),
                 why = why.name(),
-                problem,
+                problem = cut(problem),
                 "a call of the backend has failed: {}",
                 why.remedy()
             );
         }
     }
 }
+
+/// The beginning of a text, which may have parts of an answer.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(SHOWN_BYTES_MAX)]
+}
+
+const SHOWN_BYTES_MAX: usize = 300;

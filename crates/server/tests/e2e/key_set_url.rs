@@ -17,6 +17,7 @@ use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::client::Client;
+use crate::http_request::read_request;
 use crate::server::{PATIENCE, Server, murre};
 
 const PRIVATE: &str = include_str!("../../src/hub/auth/keys/ed.private.pem");
@@ -82,15 +83,8 @@ impl Publisher {
 
 /// Answers one request, unless the client refuses the certificate.
 fn answer(mut stream: impl Read + Write, state: &Mutex<State>) {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read(&mut byte) {
-            Ok(1) => head.push(byte[0]),
-            _ => return,
-        }
-    }
-    assert!(head.starts_with(b"GET /keys?x=1 HTTP/1.1\r\n"));
+    let Some((head, _)) = read_request(&mut stream) else { return };
+    assert!(head.starts_with("get /keys?x=1 http/1.1\r\n"), "{head}");
     let mut state = state.lock().expect("no panic");
     state.requests += 1;
     let State { status, body, .. } = &*state;
