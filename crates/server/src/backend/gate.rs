@@ -73,6 +73,12 @@ impl Gate {
         Ok(())
     }
 
+    /// Whether more than half of the places are taken.
+    pub(super) fn is_crowded(&self) -> bool {
+        let half = IN_FLIGHT_MAX.saturating_add(WAITING_MAX) / 2;
+        self.calls.load(Ordering::Relaxed) >= half
+    }
+
     /// A call that was let in has ended.
     pub(super) fn leave(&self, bytes: usize) {
         self.calls.fetch_sub(1, Ordering::Relaxed);
@@ -121,12 +127,14 @@ mod tests {
         for _ in 0..IN_FLIGHT_MAX + WAITING_MAX {
             gate.enter(1).expect("there is room");
         }
+        assert!(gate.is_crowded());
         assert_eq!(gate.enter(1), Err(Failure::Overloaded));
         gate.leave(1);
         assert_eq!((gate.enter(BYTES_MAX), gate.enter(1)), (Err(Failure::Overloaded), Ok(())));
         (0..IN_FLIGHT_MAX + WAITING_MAX).for_each(|_| gate.leave(1));
         let left = (gate.calls.load(Ordering::Relaxed), gate.bytes.load(Ordering::Relaxed));
         assert_eq!(left, (0, 0));
+        assert!(!gate.is_crowded());
         assert_eq!(gate.enter(BYTES_MAX), Ok(()));
     }
 

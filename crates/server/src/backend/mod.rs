@@ -152,6 +152,11 @@ impl Backend {
         &self.counts
     }
 
+    /// Whether more than half of the places for calls of this kind are taken.
+    pub(crate) fn is_crowded(&self, kind: CallKind) -> bool {
+        self.gates[kind as usize].is_crowded()
+    }
+
     /// Queues a call.
     ///
     /// # Errors

@@ -241,6 +241,11 @@ impl Calls {
         self.subject(conn, name).is_some_and(|subject| matches!(subject.state, State::Out(_)))
     }
 
+    /// The connections with a request that is held.
+    pub(super) fn requests(&self) -> impl Iterator<Item = ConnId> {
+        self.connections.iter().filter(|(_, of)| of.is_request).map(|(conn, _)| *conn)
+    }
+
     /// Lets a command wait: behind all others about this, or before them if it has just asked. The caller
     /// has checked that there is room.
     pub(super) fn wait(&mut self, conn: ConnId, name: &str, waiting: Waiting, first: bool) {

@@ -87,6 +87,9 @@ fn connected(
     Ok(Connected { user, admitted })
 }
 
+/// Requests of one address that are asked about at once on a shard, while many calls wait.
+const SHARE: usize = 64;
+
 /// What is asked.
 struct Question<'c, 'd> {
     kind: CallKind,
@@ -340,6 +343,24 @@ impl Hub {
     /// Whether requests without a token are asked about.
     pub(crate) fn asks_to_connect(&self) -> bool {
         self.config.backend.as_ref().is_some_and(|backend| backend.makes(CallKind::Connect))
+    }
+
+    /// Whether it may be asked who the client of a request is. If many calls wait, the requests of one address
+    /// have a share of them only, so that others are asked about, too.
+    pub(crate) fn may_ask_to_connect(
+        &self,
+        conn: ConnId,
+        address: impl Fn(ConnId) -> Option<u32>,
+    ) -> bool {
+        let backend = self.config.backend.as_ref();
+        if self.calls.is_busy(conn, "")
+            || !backend.is_some_and(|backend| backend.is_crowded(CallKind::Connect))
+        {
+            return true;
+        }
+        let Some(own) = address(conn) else { return true };
+        let same = self.calls.requests().filter(|other| address(*other) == Some(own));
+        same.take(SHARE).count() < SHARE
     }
 
     /// Asks who the client of a request is, which is held until the answer is there: `None`. `data` is

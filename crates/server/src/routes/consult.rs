@@ -114,7 +114,12 @@ impl App {
         let mut connected = None;
         if !has_token && self.hub.asks_to_connect() {
             let data = parameters(request);
-            let asked = self.hub.consult_to_connect(conn, transport, &fields, &data, out.now());
+            let address = |conn: ConnId| out.at(conn.index()).filter(|at| *at == conn);
+            let address = |conn| address(conn).and_then(|conn| out.address(conn));
+            let asked = match self.hub.may_ask_to_connect(conn, address) {
+                true => self.hub.consult_to_connect(conn, transport, &fields, &data, out.now()),
+                false => Some(Err(Refusal::Error(ErrorCode::Overloaded.into()))),
+            };
             let outcome = match asked {
                 None => return false,
                 Some(Ok(of)) => {

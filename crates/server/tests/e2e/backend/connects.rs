@@ -1,11 +1,12 @@
 //! Tests of connect calls: who the client of a request is.
 
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{RULES, body, publish, start, that_does};
+use super::{RULES, body, ok, publish, start, that_does};
 use crate::application::Do;
 use crate::client::Client;
 use crate::guarded::{Guarded, now, token};
@@ -135,6 +136,45 @@ fn an_answer_is_for_one_request() {
     let asked: Vec<Value> =
         application.calls("connect").iter().map(|call| call.body["data"]["name"].clone()).collect();
     assert_eq!(asked, ["ann"]);
+}
+
+/// One address cannot take all the places of calls: when half of them are taken, others are asked about before
+/// it is.
+#[test]
+fn an_address_leaves_places_for_others() {
+    let others = Arc::new((Mutex::new(0), Condvar::new()));
+    let told = Arc::clone(&others);
+    let application = that_does("connect", move |_| {
+        let waits = told.0.lock().expect("no panic");
+        drop(told.1.wait_while(waits, |others| *others == 0).expect("no panic"));
+        Do::Say(ok())
+    });
+    let flags = ["--shards=1", "--trusted-proxy=127.0.0.1", "--backend-timeout=60"];
+    let server = start(&application, &flags);
+    let connect = |address: &str| {
+        let mut client = server.connect();
+        let get = format!(
+            "GET /poll?channel=ask:x HTTP/1.1\r\nHost: m\r\nX-Forwarded-For: {address}\r\n\r\n"
+        );
+        client.send(get.as_bytes());
+        client
+    };
+    let waiting = |count: usize| {
+        let wait = |stats: &Value| stats["total"]["backend_calls_waiting"] == count;
+        server.wait_until("they wait", wait);
+        // Those behind them have been read by now, and do not.
+        assert_eq!(server.connect().get("/healthz").status, 200);
+        assert!(wait(&server.stats()), "{count}");
+    };
+    let mut clients: Vec<_> = (0..700).map(|_| connect("203.0.113.1")).collect();
+    waiting(640);
+    clients.extend((0..70).map(|_| connect("203.0.113.2")));
+    waiting(704);
+    *others.0.lock().expect("no panic") = 1;
+    others.1.notify_all();
+    for client in &mut clients {
+        assert_eq!(client.answer().status, 200);
+    }
 }
 
 /// 2,000 clients connect at once to an application that takes 20 ms: none is lost, at most 256 calls are in
