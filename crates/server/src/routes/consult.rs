@@ -124,10 +124,6 @@ impl App {
                 None => return false,
                 Some(Ok(of)) => {
                     admitted = of.admitted;
-                    if admitted.data.is_some() && !can_be_greeted(transport) {
-                        admitted.data = None;
-                        backend.counts().have_no_effect(CallKind::Connect, "data");
-                    }
                     Ok(of.user)
                 }
                 Some(Err(Refusal::Error(Error { code: ErrorCode::Overloaded, .. })))
@@ -165,6 +161,10 @@ impl App {
             if waits {
                 return false;
             }
+        }
+        if admitted.data.is_some() && !can_be_greeted(transport) {
+            admitted.data = None;
+            backend.counts().have_no_effect(CallKind::Connect, "data");
         }
         self.consultations.connected = connected.map(|outcome| (conn, outcome));
         self.hub.admit_next(Some(admitted));

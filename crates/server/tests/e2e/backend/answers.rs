@@ -79,7 +79,7 @@ fn data_greets_a_client() {
     assert_eq!((&*event.name, event.data), ("connected", greeting("c")));
     assert_eq!(stream.next().expect("an event").name, "subscribed");
     // The others are not greeted, which is counted.
-    assert_eq!(server.connect().get("/poll?channel=news").status, 200);
+    assert_eq!(server.connect().get("/poll?channel=ask:x").status, 200);
     let mut phoenix = Phoenix::of(&server);
     phoenix.silent();
     let ignored = r#"murre_backend_answers_without_effect_total{call="connect"}"#;
