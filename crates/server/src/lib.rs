@@ -29,6 +29,7 @@ mod listeners;
 mod log;
 mod protocols;
 mod routes;
+mod session_log;
 #[cfg(any(test, feature = "fuzzing"))]
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;
@@ -52,6 +53,7 @@ pub fn run() -> ExitCode {
     let config = match Cli::read(env::args_os().collect()) {
         Ok(Cli { command: Command::Serve(config) }) => config,
         Ok(Cli { command: Command::Token(command) }) => return print(command.run()),
+        Ok(Cli { command: Command::Sessions(command) }) => return print(command.run()),
         Err(ConfigError::Arguments(error)) => error.exit(),
         Err(error @ ConfigError::File { .. }) => return fail(&error),
     };

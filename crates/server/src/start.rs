@@ -14,7 +14,9 @@ use murre_core::{
     ShardConfig, Signals,
 };
 
-use crate::admin::{self, Admin, Api, ApiKey, Choice, Facts, ShardCounters};
+use murre_session_log::SessionLog;
+
+use crate::admin::{self, Admin, Api, ApiKey, Choice, Facts, Others, ShardCounters};
 use crate::backend::{Backend, Deliver, Worker};
 use crate::config::{self, Config, Listen, Mount};
 use crate::control::memory::{WATCH_INTERVAL, Watch};
@@ -35,7 +37,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let signals = Signals::block().map_err(Failure::Thread)?;
     let parts = signals.end_at_once_during(|| prepare(config)).map_err(Failure::Thread)??;
     let Parts { plan, placement, files, listeners, token_keys, hub, backend, api_key } = parts;
-    let webhooks = hub.webhooks.clone();
+    let (webhooks, session_log) = (hub.webhooks.clone(), hub.session_log.clone());
     let Listeners { data, admin: admin_listener } = listeners;
     let admin = admin_listener.local_addr().map_err(Failure::Thread)?;
     let listen = data.iter().map(Listen::of).collect::<io::Result<_>>();
@@ -57,8 +59,8 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let sampler = sampler(counters.clone());
     let shown = (Arc::clone(&watch), Arc::clone(&sampler));
     let calls = hub.backend.as_ref().map(|backend| Arc::clone(backend.counts()));
-    let hooks = webhooks.clone();
-    let admin = Admin::new(facts, counters.clone(), api, calls, shown.0, shown.1, hooks);
+    let others = Others { calls, webhooks: webhooks.clone(), session_log: session_log.clone() };
+    let admin = Admin::new(facts, counters.clone(), api, shown.0, shown.1, others);
     let admin = Arc::new(admin);
     let keys = token_keys.has_sources().then(|| token_keys.reload());
     let reloads: Vec<_> =
@@ -83,6 +85,9 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
         tasks.push(Task::new("webhooks", Arc::clone(webhooks).run()));
     }
     start_control(&server, plan.io, tasks).map_err(Failure::Thread)?;
+    if let Some(log) = &session_log {
+        start_session_log(&server, Arc::clone(log)).map_err(Failure::Thread)?;
+    }
 
     let signal = server.wait().map_err(Failure::Server)?;
     tracing::info!(
@@ -97,6 +102,9 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
         config.drain_delay.0.saturating_add(config.drain_timeout.0).saturating_add(DRAIN_GRACE);
     let drain_ends = Instant::now().checked_add(drain_ends);
     server.drain().map_err(Failure::Server)?;
+    if let Some(log) = session_log {
+        log.finish(SESSION_LOG_GRACE);
+    }
     if let (Some(webhooks), Some(drain_ends)) = (webhooks, drain_ends) {
         webhooks.finish(drain_ends);
     }
@@ -139,6 +147,7 @@ fn prepare(config: &Config) -> Result<Parts, Failure> {
         keys: token_keys.in_force(),
         keys_wanted: token_keys.wanted(),
         webhooks: config.webhooks().map_err(Failure::Channels)?.map(Arc::new),
+        session_log: session_log(config)?.map(Arc::new),
         ..hub.map_err(Failure::Channels)?
     });
     let api_key = config.api_key_file.as_deref().map(ApiKey::read).transpose();
@@ -162,6 +171,12 @@ fn files(config: &Config) -> Result<Files, FilesError> {
         .files
         .as_ref()
         .map_or_else(|| Ok(Files::default()), |folder| Files::read(folder, bytes_max, fallback))
+}
+
+/// Opens the session log, if there is one.
+fn session_log(config: &Config) -> Result<Option<SessionLog>, Failure> {
+    let opened = config.session_log().map(SessionLog::open).transpose();
+    opened.map_err(|error| Failure::Channels(error.to_string()))
 }
 
 /// Gives each shard the mailboxes of all.
@@ -332,6 +347,20 @@ fn start_backend(
     })
 }
 
+/// Starts the thread that writes the session log. The server ends when it does before its time.
+fn start_session_log(server: &Server<AppMail>, log: Arc<SessionLog>) -> io::Result<()> {
+    let handle = server.handle();
+    let run = move || {
+        log.run();
+        Ok(())
+    };
+    threads::start("session-log".into(), CONTROL_STACK_BYTES, run, move |how| {
+        if let Err(why) = how {
+            handle.fail(format!("the thread of the session log ended: {why}"));
+        }
+    })
+}
+
 /// Samples the totals of all shards.
 fn sampler(shards: Vec<ShardCounters>) -> Arc<Sampler> {
     Arc::new(Sampler::new(move || admin::totals(&shards)))
@@ -423,6 +452,9 @@ fn announce_publishers(namespaces: &Namespaces, has_keys: bool, has_api: bool) {
 
 /// After the drain's own time, for the last connections, and for webhooks that take the last events.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// After the drain, for the last batches of the session log.
+const SESSION_LOG_GRACE: Duration = Duration::from_secs(5);
 
 /// More than HTTP and JSON need.
 const CONTROL_STACK_BYTES: usize = 1024 * 1024;

@@ -13,10 +13,12 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::series::{Kind, SERIES, ShardCounters, WEBHOOK_SERIES};
+use super::Others;
+use super::series::{Kind, SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES};
 use crate::backend::{CallKind, Counts, Outcome};
 use crate::control::memory::{Headroom, Watch};
 use crate::webhooks::Webhooks;
+use murre_session_log::SessionLog;
 
 /// The content type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -25,14 +27,9 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(crate) struct Metrics(Registry);
 
 impl Metrics {
-    /// Metrics of these shards, of the memory watch, and of the backend's calls and the webhooks if there are
-    /// any.
-    pub(crate) fn new(
-        shards: Vec<ShardCounters>,
-        watch: Arc<Watch>,
-        calls: Option<Arc<Counts>>,
-        webhooks: Option<Arc<Webhooks>>,
-    ) -> Self {
+    /// Metrics of these shards, of the memory watch, and of what else there is.
+    pub(crate) fn new(shards: Vec<ShardCounters>, watch: Arc<Watch>, others: &Others) -> Self {
+        let Others { calls, webhooks, session_log } = others.clone();
         let mut registry = Registry::with_prefix("murre");
         registry.register_collector(Box::new(Shards(shards)));
         registry.register_collector(Box::new(Admission(watch)));
@@ -41,6 +38,9 @@ impl Metrics {
         }
         if let Some(webhooks) = webhooks {
             registry.register_collector(Box::new(OfWebhooks(webhooks)));
+        }
+        if let Some(log) = session_log {
+            registry.register_collector(Box::new(OfSessionLog(log)));
         }
         Metrics(registry)
     }
@@ -163,6 +163,30 @@ impl Collector for Admission {
             let gauge =
                 encoder.encode_descriptor("memory_pressure", help, None, MetricType::Gauge)?;
             ConstGauge::new(pressure).encode(gauge)?;
+        }
+        Ok(())
+    }
+}
+
+struct OfSessionLog(Arc<SessionLog>);
+
+impl fmt::Debug for OfSessionLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OfSessionLog")
+    }
+}
+
+impl Collector for OfSessionLog {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let counts = self.0.counts();
+        for series in SESSION_LOG_SERIES {
+            let kind = series.kind.metric();
+            let encoder = encoder.encode_descriptor(series.name, series.help, None, kind)?;
+            let value = (series.value)(&counts);
+            match series.kind {
+                Kind::Total => ConstCounter::new(value).encode(encoder)?,
+                Kind::Now => ConstGauge::new(value).encode(encoder)?,
+            }
         }
         Ok(())
     }

@@ -33,6 +33,7 @@ use crate::backend::Counts;
 use crate::control::memory::Watch;
 use crate::control::{Never, Sampler};
 use crate::webhooks::Webhooks;
+use murre_session_log::SessionLog;
 
 /// The data that the admin port shows.
 pub(crate) struct Admin {
@@ -46,7 +47,16 @@ pub(crate) struct Admin {
     sampler: Arc<Sampler>,
     api: Api,
     watch: Arc<Watch>,
-    webhooks: Option<Arc<Webhooks>>,
+    others: Others,
+}
+
+/// What only some servers have.
+#[derive(Clone)]
+pub(crate) struct Others {
+    /// The counts of the backend's calls.
+    pub(crate) calls: Option<Arc<Counts>>,
+    pub(crate) webhooks: Option<Arc<Webhooks>>,
+    pub(crate) session_log: Option<Arc<SessionLog>>,
 }
 
 impl Admin {
@@ -55,22 +65,21 @@ impl Admin {
         facts: Facts,
         shards: Vec<ShardCounters>,
         api: Api,
-        calls: Option<Arc<Counts>>,
         watch: Arc<Watch>,
         sampler: Arc<Sampler>,
-        webhooks: Option<Arc<Webhooks>>,
+        others: Others,
     ) -> Self {
         Admin {
             facts,
             started: Instant::now(),
             memory_at_start: OnceLock::new(),
             draining: AtomicBool::new(false),
-            metrics: Metrics::new(shards.clone(), Arc::clone(&watch), calls, webhooks.clone()),
+            metrics: Metrics::new(shards.clone(), Arc::clone(&watch), &others),
             shards,
             sampler,
             api,
             watch,
-            webhooks,
+            others,
         }
     }
 
@@ -129,7 +138,8 @@ async fn stats(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         draining: admin.is_draining(),
         admission: admin.watch.seen(),
         rates: series::rates(&admin.sampler),
-        webhooks: admin.webhooks.as_deref().map(stats::webhooks).unwrap_or_default(),
+        session_log: admin.others.session_log.as_deref().map(stats::session_log),
+        webhooks: admin.others.webhooks.as_deref().map(stats::webhooks).unwrap_or_default(),
         at_start: *admin.memory_at_start.get_or_init(Memory::now),
     };
     Json(stats::stats(&admin.facts, &admin.shards, &now))

@@ -25,6 +25,48 @@ pub(crate) struct Series {
     pub(crate) value: fn(&ShardCounters) -> u64,
 }
 
+/// One number of the session log.
+pub(crate) struct SessionLogSeries {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) value: fn(&murre_session_log::Counts) -> u64,
+}
+
+/// The numbers of the session log.
+pub(crate) const SESSION_LOG_SERIES: [SessionLogSeries; 5] = [
+    SessionLogSeries {
+        name: "session_log_open",
+        help: "Users that are there, or have left within the gap",
+        kind: Kind::Now,
+        value: |counts| counts.open,
+    },
+    SessionLogSeries {
+        name: "session_log_written",
+        help: "Sessions of users that have ended and were written",
+        kind: Kind::Total,
+        value: |counts| counts.written,
+    },
+    SessionLogSeries {
+        name: "session_log_waiting",
+        help: "Sessions of users that have ended and wait to be written",
+        kind: Kind::Now,
+        value: |counts| counts.waiting,
+    },
+    SessionLogSeries {
+        name: "session_log_dropped",
+        help: "Sessions of users that were dropped because the database failed for too long",
+        kind: Kind::Total,
+        value: |counts| counts.dropped,
+    },
+    SessionLogSeries {
+        name: "session_log_batches_failed",
+        help: "Batches of the session log that failed; each is written again",
+        kind: Kind::Total,
+        value: |counts| counts.failed,
+    },
+];
+
 /// One number of a webhook.
 pub(crate) struct WebhookSeries {
     pub(crate) name: &'static str,

@@ -8,10 +8,11 @@ use murre_core::{CloseReason, Protocol, Serve};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::series::{SERIES, ShardCounters, WEBHOOK_SERIES};
+use super::series::{SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES};
 use crate::control::memory::Seen;
 use crate::routes::App;
 use crate::webhooks::Webhooks;
+use murre_session_log::SessionLog;
 
 /// Facts that do not change while the server runs.
 #[derive(Clone, Debug, Serialize)]
@@ -46,6 +47,8 @@ pub(crate) struct Now {
     pub(crate) rates: Map<String, Value>,
     /// The numbers of each webhook.
     pub(crate) webhooks: Vec<Value>,
+    /// The numbers of the session log.
+    pub(crate) session_log: Option<Map<String, Value>>,
     /// Memory of the process when it was ready.
     pub(crate) at_start: Memory,
 }
@@ -68,6 +71,7 @@ pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now) -> Value
         "closed": closed(shards),
         "rates": now.rates,
         "webhooks": now.webhooks,
+        "session_log": now.session_log,
         "shards": facts.cores.iter().zip(shards).enumerate().map(|(shard, (core, counted))| json!({
             "shard": shard,
             "core": core,
@@ -88,6 +92,13 @@ pub(crate) fn webhooks(webhooks: &Webhooks) -> Vec<Value> {
         Value::Object(object)
     });
     numbers.collect()
+}
+
+/// The numbers of the session log, by the names of its metrics.
+pub(crate) fn session_log(log: &SessionLog) -> Map<String, Value> {
+    let counts = log.counts();
+    let values = SESSION_LOG_SERIES.iter().map(|series| (series.name, (series.value)(&counts)));
+    values.map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 fn counters(shards: &[ShardCounters]) -> Map<String, Value> {

@@ -18,6 +18,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -28,6 +29,7 @@ use serde_json::{Map, Value};
 pub(crate) use self::limits::LimitSettings;
 pub(crate) use self::listen::Listen;
 pub(crate) use self::settings::Config;
+pub(crate) use self::values::session_log_file;
 pub(crate) use self::values::{CallUrl, LogFormat, Mount, TrustedProxy, UnixMode};
 use crate::backend::{BackendConfig, CallKind};
 use crate::bench::CHAT_MOUNT;
@@ -35,6 +37,7 @@ use crate::control::KeySetUrl;
 use crate::hub::auth::{KeyFiles, Required};
 use crate::hub::limits::NameLimits;
 use crate::hub::rules::{Namespace, Namespaces};
+use crate::session_log::SessionsCommand;
 use crate::token::TokenCommand;
 use crate::webhooks::{self, Webhooks};
 
@@ -54,6 +57,9 @@ pub(crate) enum Command {
     /// Make and check tokens, as clients present them
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Ask a session log who was online, when and for how long
+    #[command(subcommand)]
+    Sessions(SessionsCommand),
 }
 
 /// The reason why there is no configuration.
@@ -310,6 +316,17 @@ impl Config {
         let is_there = |name: &str| namespaces.publishers().any(|(known, _)| known == name);
         let mut named = self.webhook.iter().flat_map(|webhook| webhook.filter.namespaces());
         named.find(|name| !is_there(name))
+    }
+
+    /// The settings of the session log; `None` without one.
+    pub(crate) fn session_log(&self) -> Option<murre_session_log::Settings> {
+        let days = Duration::from_secs(24 * 60 * 60);
+        Some(murre_session_log::Settings {
+            file: self.sessions.clone()?,
+            gap: self.session_gap.0,
+            retention: (self.session_retention > 0)
+                .then(|| days.saturating_mul(self.session_retention)),
+        })
     }
 
     /// The webhooks; `None` without any.

@@ -258,6 +258,21 @@ pub(crate) struct Config {
     #[arg(default_value_t = 16 << 20, value_parser = value_parser!(u64).range(1 << 16..=1 << 32))]
     pub(super) webhook_queue_bytes: u64,
 
+    /// File of the session log: who was online, when and for how long. It is a SQLite database of this one
+    /// server [default: no log]
+    #[arg(long, value_name = "FILE", value_parser = values::session_log_file)]
+    #[serde(serialize_with = "values::path")]
+    pub(super) sessions: Option<PathBuf>,
+
+    /// Seconds within which a user that comes back has not left: the session goes on
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = values::delay)]
+    pub(super) session_gap: Seconds,
+
+    /// Days for which ended sessions are kept; 0: for ever
+    #[arg(long, value_name = "DAYS")]
+    #[arg(default_value_t = 0, value_parser = value_parser!(u32).range(0..=36_500))]
+    pub(super) session_retention: u32,
+
     /// Whether each shard stays on one core: always, never, or auto (where the shards take all
     /// cores and no quota of CPU time is in force)
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = values::pin)]

@@ -16,7 +16,7 @@ fn read(flags: &[&str]) -> Result<Config, ConfigError> {
     let arguments = ["murre", "serve"].iter().chain(flags).map(OsString::from);
     Cli::read(arguments.collect()).map(|cli| match cli.command {
         Command::Serve(config) => *config,
-        Command::Token(_) => panic!("the command is `serve`"),
+        _ => panic!("the command is `serve`"),
     })
 }
 

@@ -191,6 +191,15 @@ pub(super) fn delay(text: &str) -> Result<Seconds, String> {
     }
 }
 
+/// Parses the file of the session log.
+pub(crate) fn session_log_file(text: &str) -> Result<PathBuf, &'static str> {
+    match text.split_once("://") {
+        Some(_) => Err("it is the name of a file; other databases are not served"),
+        None if text.is_empty() => Err("it is the name of a file"),
+        None => Ok(text.into()),
+    }
+}
+
 impl TrustedProxy {
     /// The network of the proxies; `None` for proxies at Unix sockets.
     pub(super) fn network(&self) -> Option<IpNet> {

@@ -18,6 +18,7 @@ use crate::backend::Backend;
 use crate::backplane;
 use crate::config::Config;
 use crate::webhooks::Webhooks;
+use murre_session_log::SessionLog;
 
 /// Rules, limits and shared state of the hubs of all shards.
 pub(crate) struct HubConfig {
@@ -52,6 +53,8 @@ pub(crate) struct HubConfig {
     pub(crate) drain_barrier: DrainBarrier,
     /// What is told of sessions, members and channels; `None` without any.
     pub(crate) webhooks: Option<Arc<Webhooks>>,
+    /// Told when users come and go.
+    pub(crate) session_log: Option<Arc<SessionLog>>,
     /// Seed of the hash of names, the same for all shards and unknown to clients.
     pub(crate) seed: u64,
     /// The start of the clock that all shards share.
@@ -108,6 +111,7 @@ impl HubConfig {
             backplane: backplane::start,
             drain_barrier: DrainBarrier::new(shards),
             webhooks: None,
+            session_log: None,
             // The standard library's only source of unpredictable numbers.
             seed: RandomState::new().hash_one(()),
             began: Instant::now(),

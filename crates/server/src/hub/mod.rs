@@ -46,6 +46,7 @@ pub(crate) mod presence;
 mod rights;
 pub(crate) mod rules;
 pub(crate) mod session;
+mod session_log;
 mod subscription_tokens;
 
 use std::collections::HashMap;
@@ -223,6 +224,7 @@ impl Hub {
         self.sessions.open(session, user);
         self.admitted(session.conn);
         self.observe_open(session);
+        self.log_session_begin(session);
         // Its token may expire before the session sends anything.
         self.active = true;
     }
@@ -242,6 +244,7 @@ impl Hub {
     pub(crate) fn close(&mut self, conn: ConnId, out: &mut impl Outlet) {
         let Some(session) = self.sessions.of(conn) else { return };
         self.observe_close(session);
+        self.log_session_end(session);
         self.sessions.close(conn);
         self.active = true;
         // Events for this session must not wait until the connection has another one.

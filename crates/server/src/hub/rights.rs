@@ -104,8 +104,13 @@ impl Hub {
             // From now on a token says how long the session may last.
             admitted.refreshes = false;
         }
+        let is_other = !same_user || !had_user;
+        if is_other {
+            self.log_session_end(session);
+        }
         self.sessions.authenticate(session.conn, user);
-        if !same_user || !had_user {
+        if is_other {
+            self.log_session_begin(session);
             self.forget_info(session);
             self.rename_in_presence(session);
             self.observe_user(session);

@@ -48,6 +48,7 @@ mod refused;
 mod requests;
 mod rights;
 mod server;
+mod session_log;
 mod signals;
 mod silence;
 mod slow_readers;

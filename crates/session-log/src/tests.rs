@@ -1,0 +1,260 @@
+//! The log on a real database.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::store::Store;
+use crate::tracker::{Batch, Ended, LeftOpen, Open};
+use crate::{End, Reader, Session, SessionLog, Settings, Wanted};
+
+/// A folder of one test.
+fn folder(test: &str) -> std::path::PathBuf {
+    let folder =
+        std::env::temp_dir().join(format!("murre-session-log-{}-{test}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder).expect("a folder");
+    folder
+}
+
+fn settings(file: &Path, gap: Duration) -> Settings {
+    Settings { file: file.to_owned(), gap, retention: None }
+}
+
+/// Runs `during` with a log that is being written, and ends it in order.
+fn with_log(settings: Settings, during: impl FnOnce(&SessionLog)) {
+    let log = SessionLog::open(settings).expect("a usable file");
+    thread::scope(|scope| {
+        scope.spawn(|| log.run());
+        during(&log);
+        log.finish(Duration::from_secs(60));
+    });
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < patience, "{what} does not happen");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn sessions(file: &Path) -> Vec<Session> {
+    let mut sessions = Vec::new();
+    let reader = Reader::open(file).expect("readable");
+    reader.sessions(&Wanted::default(), |session| sessions.push(session)).expect("readable");
+    sessions
+}
+
+fn open(user: &str, join_at: u64, left_at: Option<u64>) -> Open {
+    Open { user: user.into(), join_at, left_at }
+}
+
+fn ended(user: &str, join_at: u64, terminate_at: u64) -> Ended {
+    Ended { user: user.into(), join_at, terminate_at, how: End::Left }
+}
+
+/// A session with several connections has one row, whose end is that of the last. With a restart in
+/// order within the gap it goes on.
+#[test]
+fn sessions_go_on_after_a_restart() {
+    let file = folder("restart").join("log");
+    let [ann, bob]: [Arc<str>; 2] = ["ann", "bob"].map(Arc::from);
+    with_log(settings(&file, Duration::from_secs(3600)), |log| {
+        for user in [&ann, &ann, &bob] {
+            log.connected(user);
+        }
+        log.disconnected(&ann);
+        log.disconnected(&bob);
+        until("both are written", || sessions(&file).len() == 2);
+        log.disconnected(&ann);
+    });
+    let before = sessions(&file);
+    assert!(before.iter().all(|session| session.terminate_at.is_some() && !session.died));
+    with_log(settings(&file, Duration::from_secs(3600)), |log| {
+        log.connected(&ann);
+        assert_eq!(log.counts().open, 2);
+        until("ann is there again", || {
+            let is_there =
+                |session: &Session| session.user == "ann" && session.terminate_at.is_none();
+            sessions(&file).iter().any(is_there)
+        });
+        let mut online = Vec::new();
+        Reader::open(&file)
+            .expect("readable")
+            .online(|session| online.push(session))
+            .expect("rows");
+        assert_eq!(online.len(), 1);
+        assert_eq!(online[0].join_at, before[0].join_at);
+    });
+    // Without a gap nobody is waited for.
+    with_log(settings(&file, Duration::ZERO), |log| {
+        until("both have ended", || log.counts().written == 2);
+        assert_eq!(log.counts().open, 0);
+    });
+    assert_eq!(sessions(&file).len(), 2);
+}
+
+/// What a run that was killed has left open is read with the time at which it was last seen.
+#[test]
+fn a_killed_run_leaves_its_sessions_open() {
+    let file = folder("killed").join("log");
+    let mut store = Store::open(&file, 100).expect("a new file");
+    let batch = Batch {
+        open: vec![open("gone", 150, Some(180)), open("there", 160, None)],
+        ..Batch::default()
+    };
+    store.write(1, &batch, 200).expect("written");
+    store.beat(300).expect("written");
+    drop(store);
+    let store = Store::open(&file, 1000).expect("the same file");
+    let expected = [
+        LeftOpen { open: open("gone", 150, Some(180)), seen_at: 180, died: false },
+        LeftOpen { open: open("there", 160, None), seen_at: 300, died: true },
+    ];
+    assert_eq!(store.left_open().expect("rows"), expected);
+}
+
+/// A batch that is written again changes nothing, and a user's new session follows the old one.
+#[test]
+fn a_batch_is_written_once() {
+    let file = folder("once").join("log");
+    let mut store = Store::open(&file, 0).expect("a new file");
+    let batch = Batch {
+        ended: vec![ended("ann", 1, 2), ended("ann", 3, 4)],
+        open: vec![open("ann", 5, None)],
+        ..Batch::default()
+    };
+    for _ in 0..2 {
+        store.write(1, &batch, 10).expect("written");
+    }
+    assert_eq!(sessions(&file).len(), 3);
+    store.write(2, &Batch { forget_open: true, ..Batch::default() }, 10).expect("written");
+    assert_eq!(sessions(&file).len(), 2);
+    assert_eq!(store.trim(4, 9).expect("deleted"), 1);
+    assert_eq!(sessions(&file)[0].join_at, 3);
+}
+
+/// A database that fails for a while loses nothing, and nobody waits for it.
+#[test]
+fn a_database_that_fails_loses_nothing() {
+    let file = folder("fails").join("log");
+    with_log(settings(&file, Duration::ZERO), |log| {
+        let other = rusqlite::Connection::open(&file).expect("readable");
+        let fail =
+            "CREATE TRIGGER fail BEFORE UPDATE ON murre_node BEGIN SELECT RAISE(ABORT, 'no'); END";
+        other.execute_batch(fail).expect("a trigger");
+        let user: Arc<str> = "ann".into();
+        for _ in 0..3 {
+            log.connected(&user);
+            log.disconnected(&user);
+        }
+        until("a batch fails", || log.counts().failed > 1);
+        assert_eq!((log.counts().waiting, sessions(&file).len()), (3, 0));
+        other.execute_batch("DROP TRIGGER fail").expect("it is there");
+        until("all are written", || log.counts().written == 3);
+    });
+    assert_eq!(sessions(&file).len(), 3);
+}
+
+/// A file that cannot be used is refused with the remedy.
+#[test]
+fn unusable_files_are_refused() {
+    let folder = folder("refused");
+    let problem = |file: &Path| Store::open(file, 0).expect_err("unusable").to_string();
+    let file = folder.join("log");
+    let store = Store::open(&file, 0).expect("a new file");
+    assert!(problem(&file).contains("another server writes it"));
+    drop(store);
+    let newer = rusqlite::Connection::open(&file).expect("a database");
+    newer.pragma_update(None, "user_version", 99).expect("changed");
+    drop(newer);
+    assert!(problem(&file).contains("version 99") && problem(&file).contains("newer server"));
+    assert!(Reader::open(&file).err().expect("unusable").to_string().contains("version 99"));
+    assert!(problem(&folder.join("none/log")).contains("its folder must exist"));
+    let text = folder.join("text");
+    fs::write(&text, "this is a text and no database".repeat(100)).expect("written");
+    assert!(problem(&text).contains("not a database"));
+    assert!(problem(&folder).contains("unable to open"), "{}", problem(&folder));
+    assert!(Reader::open(&folder.join("absent")).is_err());
+    // A question makes no file.
+    assert!(!folder.join("absent").exists());
+}
+
+const HOUR: u64 = 60 * 60 * 1000;
+
+/// Days and peaks are those that a walk over all minutes finds.
+#[test]
+fn questions_are_answered() {
+    let file = folder("questions").join("log");
+    let mut store = Store::open(&file, 0).expect("a new file");
+    let mut rng = fastrand::Rng::with_seed(7);
+    let minute = 60_000;
+    let now = 4 * 24 * HOUR;
+    let mut all = Vec::new();
+    let mut batch = Batch::default();
+    for number in 0..60 {
+        let user = format!("user {}", number % 7);
+        let begin = rng.u64(..now / minute) * minute;
+        let end = (begin + rng.u64(..30 * 60) * minute).min(now);
+        all.push((user.clone(), begin, end));
+        batch.ended.push(ended(&user, begin, end));
+    }
+    all.push(("open".into(), now - 90 * minute, now));
+    batch.open.push(open("open", now - 90 * minute, None));
+    all.push(("away".into(), now - 70 * minute, now - 65 * minute));
+    batch.open.push(open("away", now - 70 * minute, Some(now - 65 * minute)));
+    store.write(1, &batch, now).expect("written");
+    let reader = Reader::open(&file).expect("readable");
+    for wanted in [
+        Wanted::default(),
+        Wanted { user: Some("user 3".into()), ..Wanted::default() },
+        Wanted { from: 30 * HOUR, to: Some(50 * HOUR + 7 * minute), ..Wanted::default() },
+        Wanted { user: Some("nobody".into()), ..Wanted::default() },
+    ] {
+        let is_of = |user: &str| wanted.user.as_deref().is_none_or(|wanted| wanted == user);
+        let at = |time: u64| {
+            let is_in = time >= wanted.from && wanted.to.is_none_or(|to| time < to);
+            let there = all
+                .iter()
+                .filter(|(user, begin, end)| is_of(user) && (*begin..*end).contains(&time));
+            if is_in { there.count() as u64 } else { 0 }
+        };
+        let minutes: Vec<u64> = (0..now / minute).map(|number| at(number * minute)).collect();
+        let mut days: Vec<_> =
+            minutes.chunks(24 * 60).map(|day| day.iter().sum::<u64>() * minute).collect();
+        for day in reader.days(&wanted, now).expect("rows") {
+            let online = std::mem::take(&mut days[(day.begins / (24 * HOUR)) as usize]);
+            assert_eq!(day.online, online, "{wanted:?}");
+        }
+        assert!(days.iter().all(|day| *day == 0));
+        let mut hours: Vec<_> =
+            minutes.chunks(60).map(|hour| *hour.iter().max().expect("60")).collect();
+        for hour in reader.peaks(&wanted, now).expect("rows") {
+            let users = std::mem::take(&mut hours[(hour.begins / HOUR) as usize]);
+            assert_eq!(hour.users, users, "{wanted:?} {hour:?}");
+        }
+        assert!(hours.iter().all(|hour| *hour == 0), "{wanted:?} {hours:?}");
+    }
+}
+
+/// Times are read as they are written.
+#[test]
+fn times_are_texts() {
+    let file = folder("times").join("log");
+    drop(Store::open(&file, 0).expect("a new file"));
+    let reader = Reader::open(&file).expect("readable");
+    let time = 1_796_073_300_123;
+    let text = reader.text(time).expect("a text");
+    assert_eq!(text, "2026-11-30T21:15:00.123Z");
+    assert_eq!(reader.time(&text).expect("readable"), Some(time));
+    assert_eq!(reader.time("2026-11-30").expect("readable"), Some(1_795_996_800_000));
+    assert_eq!(
+        reader.time("2026-11-30 22:15:00+01:00").expect("readable"),
+        Some(1_796_073_300_000)
+    );
+    assert_eq!(reader.time("yesterday").expect("readable"), None);
+    assert_eq!(reader.text(u64::MAX).expect("a text"), "never");
+}

@@ -1,0 +1,522 @@
+//! The users that are there, and what has changed since the last batch. It reads no clock.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::End;
+
+/// A time, on two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// Milliseconds since 1970, which may jump.
+    pub(crate) unix_ms: u64,
+    /// Milliseconds of a clock that never jumps.
+    pub(crate) ms: u64,
+}
+
+/// A session that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Open {
+    pub(crate) user: Arc<str>,
+    /// Milliseconds since 1970.
+    pub(crate) join_at: u64,
+    /// When the last connection ended, if the user is not there.
+    pub(crate) left_at: Option<u64>,
+}
+
+/// A session that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) user: Arc<str>,
+    pub(crate) join_at: u64,
+    pub(crate) terminate_at: u64,
+    pub(crate) how: End,
+}
+
+/// A session that a former run has left open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeftOpen {
+    pub(crate) open: Open,
+    /// When the user was there for the last time, in milliseconds since 1970.
+    pub(crate) seen_at: u64,
+    /// Whether the former run did not see the user leave.
+    pub(crate) died: bool,
+}
+
+/// What a transaction writes: first the sessions that have ended, then those that are open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// No session is open but those of this batch and of later ones.
+    pub(crate) forget_open: bool,
+    pub(crate) ended: Vec<Ended>,
+    pub(crate) open: Vec<Open>,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.forget_open && self.ended.is_empty() && self.open.is_empty()
+    }
+}
+
+/// The users that are there, or have left within the gap.
+pub(crate) struct Tracker {
+    gap_ms: u64,
+    users: HashMap<Arc<str>, User>,
+    /// Users whose rows must be written, each once.
+    changed: VecDeque<Arc<str>>,
+    /// The ends of gaps on the clock that never jumps, in order. One is void if its user has come back.
+    gaps: VecDeque<(u64, Arc<str>)>,
+    ended: VecDeque<Ended>,
+    /// Bytes of `ended`.
+    ended_bytes: usize,
+    /// Whether ended sessions were dropped whose users may be in the database as open ones.
+    has_dropped: bool,
+    /// Whether all users have left because the server ends.
+    is_closed: bool,
+}
+
+/// A user with an open session.
+struct User {
+    join_at: u64,
+    /// When the user was there for the last time, in milliseconds since 1970, if it has no connections.
+    left_at: u64,
+    /// The end of its gap on the clock that never jumps, if it has no connections.
+    gap_ends: u64,
+    connections: u32,
+    is_changed: bool,
+    how: End,
+}
+
+impl User {
+    /// A user without connections.
+    fn new(join_at: u64) -> Self {
+        let (left_at, gap_ends, connections) = (join_at, 0, 0);
+        User { join_at, left_at, gap_ends, connections, is_changed: false, how: End::Left }
+    }
+
+    /// Whether its gap is over.
+    fn is_over(&self, now: Moment) -> bool {
+        self.connections == 0 && self.gap_ends <= now.ms
+    }
+}
+
+/// Ended sessions wait for the database within this bound, about 200,000 of them.
+const ENDED_BYTES_MAX: usize = 32 << 20;
+
+impl Tracker {
+    /// A tracker without users. Of a user that comes back within `gap_ms` milliseconds the session goes on.
+    pub(crate) fn new(gap_ms: u64) -> Self {
+        Tracker {
+            gap_ms,
+            users: HashMap::new(),
+            changed: VecDeque::new(),
+            gaps: VecDeque::new(),
+            ended: VecDeque::new(),
+            ended_bytes: 0,
+            has_dropped: false,
+            is_closed: false,
+        }
+    }
+
+    /// Takes a session of a former run, in the order of `seen_at`. It goes on if the user comes back
+    /// within the gap.
+    pub(crate) fn restore(&mut self, LeftOpen { open, seen_at, died }: LeftOpen, now: Moment) {
+        let passed = now.unix_ms.saturating_sub(seen_at);
+        let gap_ends = now.ms.saturating_add(self.gap_ms.saturating_sub(passed));
+        let how = if died { End::ServerDied } else { End::Left };
+        let Open { user, join_at, .. } = open;
+        let left_at = seen_at.max(join_at);
+        let restored = User { join_at, left_at, gap_ends, connections: 0, is_changed: false, how };
+        self.users.insert(Arc::clone(&user), restored);
+        self.gaps.push_back((gap_ends, user));
+    }
+
+    /// A connection of `user` has begun.
+    pub(crate) fn connected(&mut self, user: &str, now: Moment) {
+        if self.is_closed {
+            return;
+        }
+        if self.users.get(user).is_some_and(|known| known.is_over(now)) {
+            self.end(user);
+        }
+        let user = match self.users.get_key_value(user) {
+            Some((user, known)) if known.connections == 0 => Arc::clone(user),
+            Some((user, _)) => {
+                let user = Arc::clone(user);
+                self.users.get_mut(&user).expect("just found").connections += 1;
+                return;
+            }
+            None => {
+                let user = Arc::<str>::from(user);
+                self.users.insert(Arc::clone(&user), User::new(now.unix_ms));
+                user
+            }
+        };
+        let known = self.users.get_mut(&user).expect("just found or inserted");
+        (known.connections, known.how) = (1, End::Left);
+        self.change(&user);
+    }
+
+    /// A connection of `user` has ended.
+    pub(crate) fn disconnected(&mut self, user: &str, now: Moment) {
+        if self.is_closed {
+            return;
+        }
+        let known = self.users.get_key_value(user).expect("its connection has begun");
+        let user = Arc::clone(known.0);
+        let known = self.users.get_mut(&user).expect("just found");
+        known.connections = known.connections.checked_sub(1).expect("its connection has begun");
+        if known.connections > 0 {
+            return;
+        }
+        // The clock may have been set back since the join.
+        known.left_at = now.unix_ms.max(known.join_at);
+        known.gap_ends = now.ms.saturating_add(self.gap_ms);
+        self.gaps.push_back((known.gap_ends, Arc::clone(&user)));
+        self.change(&user);
+    }
+
+    /// All users leave: the server ends, and does not see each of them go. Nothing that happens afterwards
+    /// counts.
+    pub(crate) fn leave_all(&mut self, now: Moment) {
+        let there = self.users.iter().filter(|(_, known)| known.connections > 0);
+        let there: Vec<_> = there.map(|(user, _)| Arc::clone(user)).collect();
+        for user in there {
+            self.users.get_mut(&user).expect("just seen").connections = 1;
+            self.disconnected(&user, now);
+        }
+        self.is_closed = true;
+    }
+
+    /// Notes that the row of a user must be written.
+    fn change(&mut self, user: &Arc<str>) {
+        let known = self.users.get_mut(user).expect("a user with a session");
+        if !known.is_changed {
+            known.is_changed = true;
+            self.changed.push_back(Arc::clone(user));
+        }
+    }
+
+    /// Ends the sessions of users whose gaps are over: so many at most, as shards wait meanwhile.
+    fn end_gaps(&mut self, mut most: usize, now: Moment) {
+        while most > 0
+            && let Some((gap_ends, user)) = self.gaps.front()
+            && *gap_ends <= now.ms
+        {
+            most -= 1;
+            let user = Arc::clone(user);
+            self.gaps.pop_front();
+            if self.users.get(&user).is_some_and(|known| known.is_over(now)) {
+                self.end(&user);
+            }
+        }
+    }
+
+    /// Ends the session of a user.
+    fn end(&mut self, user: &str) {
+        let (user, known) = self.users.remove_entry(user).expect("it has a session");
+        let User { join_at, left_at, how, .. } = known;
+        let ended = Ended { user, join_at, terminate_at: left_at, how };
+        self.ended_bytes += cost(&ended);
+        self.ended.push_back(ended);
+    }
+
+    /// Takes what has changed, at most `rows` rows.
+    pub(crate) fn take(&mut self, rows: usize, now: Moment) -> Batch {
+        let forget_open = std::mem::take(&mut self.has_dropped);
+        if forget_open {
+            let users: Vec<_> = self.users.keys().map(Arc::clone).collect();
+            users.iter().for_each(|user| self.change(user));
+        }
+        self.end_gaps(rows, now);
+        let ended: Vec<_> = self.ended.drain(..self.ended.len().min(rows)).collect();
+        self.ended_bytes -= ended.iter().map(cost).sum::<usize>();
+        let mut open = Vec::new();
+        // A user's new session is written after its old one.
+        while self.ended.is_empty()
+            && ended.len() + open.len() < rows
+            && let Some(user) = self.changed.pop_front()
+        {
+            // A user whose session has ended since has no row to write.
+            let Some(known) = self.users.get_mut(&user).filter(|known| known.is_changed) else {
+                continue;
+            };
+            known.is_changed = false;
+            let left_at = (known.connections == 0).then_some(known.left_at);
+            open.push(Open { user, join_at: known.join_at, left_at });
+        }
+        Batch { forget_open, ended, open }
+    }
+
+    /// Takes a batch back that was not written. Returns how many ended sessions were dropped, as there is no
+    /// room for them.
+    pub(crate) fn take_back(&mut self, Batch { forget_open, ended, open }: Batch) -> usize {
+        for Open { user, .. } in open {
+            if self.users.contains_key(&user) {
+                self.change(&user);
+            }
+        }
+        for ended in ended.into_iter().rev() {
+            self.ended_bytes += cost(&ended);
+            self.ended.push_front(ended);
+        }
+        self.has_dropped |= forget_open;
+        let mut dropped = 0;
+        while self.ended_bytes > ENDED_BYTES_MAX
+            && let Some(last) = self.ended.pop_back()
+        {
+            self.ended_bytes -= cost(&last);
+            self.has_dropped = true;
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Users with open sessions.
+    pub(crate) fn open(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Ended sessions that wait to be written.
+    pub(crate) fn waiting(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// Whether something waits to be written, or a gap is over that has not ended its session.
+    #[cfg(test)]
+    fn has_work(&self, now: Moment) -> bool {
+        let has_gap = self.gaps.front().is_some_and(|(gap_ends, _)| *gap_ends <= now.ms);
+        self.has_dropped || has_gap || !self.ended.is_empty() || !self.changed.is_empty()
+    }
+}
+
+/// Bytes that an ended session counts for.
+fn cost(ended: &Ended) -> usize {
+    size_of::<Ended>() + 2 * size_of::<usize>() + ended.user.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fastrand::Rng;
+    use murre_testing::{catch_panic, first_failure, seeds};
+
+    use super::*;
+
+    const GAP: u64 = 30;
+
+    /// What happens to a user: the time, and whether a connection begins or ends.
+    type History = BTreeMap<Arc<str>, Vec<(u64, bool)>>;
+
+    /// The sessions of a user by definition, at the time `now`: those that have ended, and the open one.
+    fn sessions(user: &Arc<str>, history: &[(u64, bool)], now: u64) -> (Vec<Ended>, Option<Open>) {
+        let (mut ended, mut open, mut connections) = (Vec::new(), None::<Open>, 0);
+        let end = |Open { user, join_at, left_at }, ended: &mut Vec<Ended>| {
+            let terminate_at = left_at.expect("it has no connections");
+            ended.push(Ended { user, join_at, terminate_at, how: End::Left });
+        };
+        let is_over = |open: &mut Open, at: u64| open.left_at.is_some_and(|left| at >= left + GAP);
+        for &(at, begins) in history {
+            connections = if begins { connections + 1 } else { connections - 1 };
+            match (begins, connections) {
+                (true, 1) => {
+                    if let Some(over) = open.take_if(|open| is_over(open, at)) {
+                        end(over, &mut ended);
+                    }
+                    let new = || Open { user: Arc::clone(user), join_at: at, left_at: None };
+                    open.get_or_insert_with(new).left_at = None;
+                }
+                (false, 0) => open.as_mut().expect("it had a connection").left_at = Some(at),
+                _ => {}
+            }
+        }
+        if let Some(over) = open.take_if(|open| is_over(open, now)) {
+            end(over, &mut ended);
+        }
+        (ended, open)
+    }
+
+    /// A database, as a model: what a store has after some batches.
+    #[derive(Default)]
+    struct Written {
+        open: BTreeMap<Arc<str>, Open>,
+        ended: Vec<Ended>,
+    }
+
+    impl Written {
+        fn write(&mut self, batch: Batch) {
+            if batch.forget_open {
+                self.open.clear();
+            }
+            for ended in batch.ended {
+                self.open.remove(&ended.user);
+                self.ended.push(ended);
+            }
+            for open in batch.open {
+                self.open.insert(Arc::clone(&open.user), open);
+            }
+        }
+    }
+
+    fn at(ms: u64) -> Moment {
+        Moment { unix_ms: ms, ms }
+    }
+
+    /// Users come and go on several connections, batches of any size are written or fail: in the end the
+    /// database has the sessions that follow from what happened, each once.
+    fn run(seed: u64) {
+        let mut rng = Rng::with_seed(seed);
+        let (users, rows) = (rng.usize(1..6), rng.usize(1..5));
+        let names: Vec<Arc<str>> = (0..users).map(|user| format!("user {user}").into()).collect();
+        let (mut tracker, mut written) = (Tracker::new(GAP), Written::default());
+        let (mut history, mut connections) = (History::new(), vec![0; users]);
+        // Each event has a time of its own: the definition above needs no order at one time.
+        let mut now = 1000;
+        for _ in 0..rng.usize(0..60) {
+            let longest = if rng.bool() { 5 } else { 2 * GAP };
+            now += rng.u64(1..longest);
+            let user = rng.usize(..users);
+            match rng.u8(..4) {
+                0 if connections[user] > 0 => {
+                    connections[user] -= 1;
+                    tracker.disconnected(&names[user], at(now));
+                    history.entry(Arc::clone(&names[user])).or_default().push((now, false));
+                }
+                1 => {
+                    connections[user] += 1;
+                    tracker.connected(&names[user], at(now));
+                    history.entry(Arc::clone(&names[user])).or_default().push((now, true));
+                }
+                2 => {
+                    let batch = tracker.take(rows, at(now));
+                    assert!(batch.ended.len() + batch.open.len() <= rows);
+                    written.write(batch);
+                }
+                _ => {
+                    let batch = tracker.take(rows, at(now));
+                    assert_eq!(tracker.take_back(batch), 0);
+                }
+            }
+        }
+        now += rng.u64(1..2 * GAP);
+        while tracker.has_work(at(now)) {
+            written.write(tracker.take(rows, at(now)));
+        }
+        let (mut ended, mut open) = (Vec::new(), BTreeMap::new());
+        for (user, history) in &history {
+            let (own_ended, own_open) = sessions(user, history, now);
+            ended.extend(own_ended);
+            open.extend(own_open.map(|own| (Arc::clone(user), own)));
+        }
+        let order = |ended: &Ended| (Arc::clone(&ended.user), ended.join_at);
+        ended.sort_by_key(order);
+        written.ended.sort_by_key(order);
+        assert_eq!((written.ended, &written.open), (ended, &open));
+        assert_eq!((tracker.open(), tracker.waiting()), (open.len(), 0));
+    }
+
+    #[test]
+    fn the_database_follows_what_happened() {
+        let failed = first_failure(seeds(2000), |seed| catch_panic(|| run(seed)).is_err());
+        if let Some(seed) = failed {
+            eprintln!("SEED={seed} repeats this:");
+            run(seed);
+        }
+    }
+
+    /// Beyond the bound the newest ended sessions are dropped and counted. The next batch forgets the rows of
+    /// their users, and has those that are still there.
+    #[test]
+    fn a_database_that_fails_for_long_costs_ended_sessions() {
+        let mut tracker = Tracker::new(0);
+        let user = |number: usize| -> Arc<str> { format!("{number:01000}").into() };
+        let there: Arc<str> = "there".into();
+        tracker.connected(&there, at(1));
+        let users = 40_000;
+        for number in 0..users {
+            tracker.connected(&user(number), at(2));
+            tracker.disconnected(&user(number), at(3));
+        }
+        let batch = tracker.take(usize::MAX, at(4));
+        assert_eq!((batch.ended.len(), batch.open.len(), batch.forget_open), (users, 1, false));
+        let dropped = tracker.take_back(batch);
+        let kept = users - dropped;
+        assert!((30_000..33_000).contains(&kept), "{kept}");
+        assert_eq!((tracker.waiting(), tracker.has_work(at(4))), (kept, true));
+        let batch = tracker.take(usize::MAX, at(4));
+        assert!(batch.forget_open && batch.ended.len() == kept);
+        assert_eq!(batch.open, [Open { user: there, join_at: 1, left_at: None }]);
+        assert!(batch.ended.iter().enumerate().all(|(at, ended)| ended.user == user(at)));
+        assert_eq!((tracker.ended_bytes, tracker.has_work(at(4))), (0, false));
+    }
+
+    /// A user that a former run has left open goes on with the session within the gap, counted from when it
+    /// was last seen; otherwise the session has ended then.
+    #[test]
+    fn sessions_of_a_former_run_go_on_or_end() {
+        let now = Moment { unix_ms: 1000, ms: 7 };
+        let left_open = |user: &str, seen_at, died| LeftOpen {
+            open: Open { user: user.into(), join_at: 900, left_at: None },
+            seen_at,
+            died,
+        };
+        let mut tracker = Tracker::new(GAP);
+        for (user, seen_at, died) in
+            [("long ago", 910, true), ("old", 969, false), ("back", 975, true), ("away", 976, true)]
+        {
+            tracker.restore(left_open(user, seen_at, died), now);
+        }
+        assert_eq!(tracker.open(), 4);
+        tracker.connected("back", Moment { unix_ms: 1004, ms: 11 });
+        let later = Moment { unix_ms: 1010, ms: 17 };
+        let batch = tracker.take(9, later);
+        let ended = |user: &str, terminate_at, how| Ended {
+            user: user.into(),
+            join_at: 900,
+            terminate_at,
+            how,
+        };
+        let expected = [
+            ended("long ago", 910, End::ServerDied),
+            ended("old", 969, End::Left),
+            ended("away", 976, End::ServerDied),
+        ];
+        assert_eq!(batch.ended, expected);
+        assert_eq!(batch.open, [Open { user: "back".into(), join_at: 900, left_at: None }]);
+        // It has been seen by this run, which sees it leave.
+        tracker.disconnected("back", Moment { unix_ms: 1020, ms: 27 });
+        let batch = tracker.take(9, Moment { unix_ms: 1050, ms: 57 });
+        assert_eq!(batch.ended, [ended("back", 1020, End::Left)]);
+    }
+
+    /// At the end of a server all users leave, however many connections they have. Shards that have yet to
+    /// end change nothing.
+    #[test]
+    fn all_leave_at_the_end() {
+        let mut tracker = Tracker::new(GAP);
+        for user in ["ann", "ann", "bob"] {
+            tracker.connected(user, at(5));
+        }
+        tracker.disconnected("bob", at(6));
+        tracker.leave_all(at(8));
+        tracker.disconnected("ann", at(9));
+        tracker.connected("cara", at(9));
+        let open = |user: &str, left_at| Open { user: user.into(), join_at: 5, left_at };
+        assert_eq!(tracker.take(9, at(9)).open, [open("ann", Some(8)), open("bob", Some(6))]);
+    }
+
+    /// A clock of the wall that is set back makes no session end before its begin, and ends no gap.
+    #[test]
+    fn the_clock_of_the_wall_may_jump() {
+        let mut tracker = Tracker::new(GAP);
+        let ann: Arc<str> = "ann".into();
+        tracker.connected(&ann, Moment { unix_ms: 5000, ms: 0 });
+        tracker.disconnected("ann", Moment { unix_ms: 100, ms: 1 });
+        tracker.connected(&ann, Moment { unix_ms: 90_000, ms: 2 });
+        tracker.disconnected("ann", Moment { unix_ms: 200, ms: 3 });
+        let ended = tracker.take(9, Moment { unix_ms: 0, ms: 33 }).ended;
+        let how = End::Left;
+        assert_eq!(ended, [Ended { user: ann, join_at: 5000, terminate_at: 5000, how }]);
+    }
+}
