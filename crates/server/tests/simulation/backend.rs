@@ -589,7 +589,7 @@ impl Client {
         let transport = match self.transport {
             Transport::WebSocket | Transport::Phoenix => "websocket",
             Transport::Events(_) => "sse",
-            Transport::Poll => "long_poll",
+            Transport::Poll | Transport::PhoenixPoll => "long_poll",
         };
         assert_eq!(call["transport"], transport, "{call}");
         if call.get("method").is_some() {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::backend::Thing;
 use super::ends::End;
+use super::long_poll::Polls;
 use super::model::{Model, Reader};
 use super::operations::poll::Poll;
 use super::phoenix;
@@ -21,6 +22,8 @@ pub(super) enum Transport {
     WebSocket,
     /// A WebSocket of Phoenix, version 2.
     Phoenix,
+    /// Long polls of Phoenix, version 2.
+    PhoenixPoll,
     /// An event stream of these channels.
     Events(Vec<String>),
     Poll,
@@ -93,6 +96,8 @@ pub(super) struct Client {
     /// It has read whatever was there, always.
     pub(super) fast: bool,
     pub(super) opened: bool,
+    /// What a client that polls has beside.
+    pub(super) polls: Option<Box<Polls>>,
     wire: Wire,
     outgoing: VecDeque<u8>,
     pub(super) asked: BTreeMap<u64, Box<dyn Asked>>,
@@ -150,6 +155,7 @@ impl Client {
             pace: Pace::Full,
             fast: true,
             opened: false,
+            polls: None,
             wire: Wire::default(),
             outgoing: VecDeque::new(),
             asked: BTreeMap::new(),
@@ -181,7 +187,11 @@ impl Client {
 
     /// Its connection, as the author of publications.
     pub(super) fn author(&self) -> (usize, usize) {
-        (self.shard, self.peer.index())
+        // The connection for GETs may change.
+        match &self.polls {
+            Some(polls) => polls.author,
+            None => (self.shard, self.peer.index()),
+        }
     }
 
     /// Whether it is there, as far as it knows.
@@ -194,7 +204,7 @@ impl Client {
     }
 
     pub(super) fn is_phoenix(&self) -> bool {
-        self.transport == Transport::Phoenix
+        matches!(self.transport, Transport::Phoenix | Transport::PhoenixPoll)
     }
 
     /// Whether its token has expired by then, in Unix seconds.
@@ -210,8 +220,9 @@ impl Client {
     /// Sends a command or a batch of commands.
     pub(super) fn send(&mut self, message: &Value) {
         let is_phoenix = self.is_phoenix();
-        let mut text = |message: &Value| {
-            self.write(&wire::frame(wire::TEXT, message.to_string().as_bytes()));
+        let mut text = |message: &Value| match &mut self.polls {
+            Some(polls) => polls.say(message.to_string()),
+            None => self.write(&wire::frame(wire::TEXT, message.to_string().as_bytes())),
         };
         match message {
             Value::Array(batch) if is_phoenix => {
@@ -229,7 +240,10 @@ impl Client {
             true => phoenix::binary(channel, payload),
             false => [&[1, name.len() as u8], name, payload.as_bytes()].concat(),
         };
-        self.write(&wire::frame(wire::BINARY, &message));
+        match &mut self.polls {
+            Some(polls) => polls.say_bytes(&message),
+            None => self.write(&wire::frame(wire::BINARY, &message)),
+        }
     }
 
     /// Hands the network what it takes. Returns whether it took anything.
@@ -237,6 +251,12 @@ impl Client {
         let written = net.write(self.peer, self.outgoing.make_contiguous());
         self.outgoing.drain(..written);
         written > 0
+    }
+
+    /// The next bytes are those of another connection.
+    pub(super) fn forget_input(&mut self) {
+        self.wire = Wire::default();
+        self.outgoing.clear();
     }
 
     /// Reads as fast as it does. Returns whether anything came.
@@ -306,7 +326,7 @@ impl Client {
         }
     }
 
-    fn message(&mut self, message: &Value, model: &mut Model) {
+    pub(super) fn message(&mut self, message: &Value, model: &mut Model) {
         assert!(self.last_error.is_none(), "{message} behind the error that ends the session");
         let id = message.get("id").map(|id| id.as_u64().expect("ids of the run are numbers"));
         match (message["type"].as_str().expect("a message has a type"), id) {
@@ -409,6 +429,7 @@ impl Client {
     fn answer(&mut self, status: u16, body: &str, model: &mut Model) {
         match self.transport {
             Transport::Poll => super::operations::poll::answered(self, status, body, model),
+            Transport::PhoenixPoll => self.polled(status, body, model),
             _ => {
                 let body: Value = serde_json::from_str(body).unwrap_or_default();
                 self.refusal = text(&body, "message");

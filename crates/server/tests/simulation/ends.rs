@@ -15,6 +15,8 @@ pub(super) enum End {
     Retry,
     /// An HTTP answer in place of a stream or a WebSocket.
     Answer { status: u16, code: String },
+    /// The status that tells a client that polls that its session has ended.
+    Poll { status: u64 },
     /// An HTTP connection was closed between two answers.
     Idle,
     /// Nothing was said.
@@ -98,7 +100,15 @@ pub(super) fn judge(client: &Client, end: &End, known: &Circumstances, model: &m
             code == "not_allowed" && nobody
         }
         End::Answer { .. } => false,
+        End::Poll { status } => {
+            let told = client.may_be_disconnected || model.ends_somehow(&client.name);
+            let ended = slow || expired || told || model.limits_commands;
+            // Without a slot it does not begin.
+            matches!(status, 410 | 500)
+                && (ended || known.drained || known.cut_off || !client.opened)
+        }
         End::Idle => true,
+        End::Abrupt if client.polls_phoenix() => known.cut_off || known.drained || slow,
         End::Abrupt => slow || known.cut_off || known.drained && !client.opened,
     };
     assert!(fair, "{end:?} has no cause");
@@ -118,6 +128,7 @@ pub(super) fn judge(client: &Client, end: &End, known: &Circumstances, model: &m
         },
         End::Retry => "a stream ended: drain",
         End::Answer { .. } => "a handshake refused",
+        End::Poll { .. } => "a Phoenix session that polls ended",
         End::Idle => "an idle end",
         End::Abrupt => "an abrupt end",
     });

@@ -14,6 +14,7 @@ mod client;
 #[cfg(test)]
 mod directed;
 mod ends;
+mod long_poll;
 mod model;
 mod operations;
 mod phoenix;

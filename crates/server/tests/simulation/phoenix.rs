@@ -87,6 +87,9 @@ impl Client {
             "dropped" => Some(json!({
                 "type": "dropped", "identifier": channel, "count": payload["count"],
             })),
+            _ if Client::binary_as_text(payload).is_some() => Some(json!({
+                "type": "publication", "identifier": channel, "binary": payload["binary"],
+            })),
             "publication" => Some(json!({
                 "type": "publication", "identifier": channel, "data": payload["data"],
             })),

@@ -204,19 +204,20 @@ impl World {
             let Some(conn) = self.nodes[of.0].net.stats(of.1).id else { continue };
             let name = GlobalConnId::new(of.0 as u16, conn).to_string();
             match is_there(of) {
-                Some(client) if client.transport != Transport::Poll => {
-                    let hidden =
-                        client.present.get(channel).is_some_and(|present| present.is_hidden);
-                    let is_member = client.readers.contains_key(channel) && !hidden;
-                    let user = client.user.as_ref().filter(|_| is_member);
-                    if let Some((user, _)) = user {
-                        let meta = client.present.get(channel).and_then(|present| present.meta);
-                        truth.members.insert(name, (user.clone(), meta));
-                    } else {
-                        truth.others.insert(name);
-                    }
+                // Sessions that poll are no connections.
+                Some(client)
+                    if !matches!(client.transport, Transport::Poll | Transport::PhoenixPoll) =>
+                {
+                    truth.add(name, client, channel);
                 }
                 _ => _ = truth.uncertain.insert(name),
+            }
+        }
+        for name in &self.sessions {
+            let mut clients = self.clients.iter().flatten().filter(|client| client.is_there());
+            match clients.find(|client| client.name == *name) {
+                Some(client) => truth.add(name.clone(), client, channel),
+                None => _ = truth.uncertain.insert(name.clone()),
             }
         }
         truth
@@ -224,6 +225,19 @@ impl World {
 }
 
 impl Truth {
+    /// A session that is there.
+    fn add(&mut self, name: String, client: &Client, channel: &str) {
+        let hidden = client.present.get(channel).is_some_and(|present| present.is_hidden);
+        let is_member = client.readers.contains_key(channel) && !hidden;
+        match client.user.as_ref().filter(|_| is_member) {
+            Some((user, _)) => {
+                let meta = client.present.get(channel).and_then(|present| present.meta);
+                self.members.insert(name, (user.clone(), meta));
+            }
+            None => _ = self.others.insert(name),
+        }
+    }
+
     fn check(&self, Present { watch, known, references, .. }: &Present) {
         let connections = references.values().map(|member| member["connection"].to_string());
         let connections: BTreeSet<String> = connections.collect();

@@ -14,7 +14,7 @@ use super::world::World;
 const SEEDS: u64 = 10_000;
 
 /// What some of many runs must come to.
-const EXPECTED: [&str; 37] = [
+const EXPECTED: [&str; 39] = [
     "a WebSocket ended: token",
     "a WebSocket ended: too fast",
     "a WebSocket ended: drain",
@@ -52,6 +52,8 @@ const EXPECTED: [&str; 37] = [
     "an end by the backend",
     "too many commands for the backend",
     "a subscription ended by the server",
+    "a Phoenix session that polls",
+    "a Phoenix session that polls ended",
 ];
 
 /// Whatever clients, networks and clocks do, each client hears what the model says, ends as the model

@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) clients: Vec<Option<Client>>,
     /// All that have ever connected, by shard.
     pub(super) peers: Vec<(usize, Peer)>,
+    /// The names of sessions that have polled.
+    pub(super) sessions: BTreeSet<String>,
     pub(super) model: Model,
     pub(super) questions: Vec<Question>,
     /// Where the shards record events for an application, and what it knows from them.
@@ -79,6 +81,7 @@ impl World {
             nodes,
             clients: (0..CLIENTS).map(|_| None).collect(),
             peers: Vec::new(),
+            sessions: BTreeSet::new(),
             model,
             questions: Vec::new(),
             webhooks: webhooks.expect("the run has one"),
@@ -110,6 +113,11 @@ impl World {
         }
         world.end();
         world.model.seen
+    }
+
+    /// Whether there are more slots than a run takes.
+    pub(super) fn has_room(&self) -> bool {
+        self.setup.max_conns >= 64
     }
 
     /// The first client that `fits`, from this one on and round.
@@ -231,6 +239,7 @@ impl World {
             let Some(client) = client else { continue };
             let net = &self.nodes[client.shard].net;
             if client.name.is_empty()
+                && !client.polls_phoenix()
                 && let Some(conn) = net.stats(client.peer).id
             {
                 client.name = GlobalConnId::new(client.shard as u16, conn).to_string();
@@ -239,10 +248,22 @@ impl World {
             happened |= client.flush(net);
             let read = || client.read(net, &mut self.model);
             happened |= super::naming(&format!("client {number}"), read);
+            let turn = || client.turn_polls(&self.nodes);
+            let (moved, opened) = super::naming(&format!("client {number}, posts"), turn);
+            happened |= moved;
+            self.peers.extend(opened);
+            self.sessions.extend(Some(&client.name).filter(|_| client.polls_phoenix()).cloned());
             if let (false, Some(end)) = (ended, &client.end) {
-                let known = Circumstances {
-                    drained: self.model.drained[client.shard],
-                    cut_off: self.nodes[client.shard].shard.is_none(),
+                // The session of a client that polls may be on any shard.
+                let known = match client.polls_phoenix() {
+                    true => Circumstances {
+                        drained: self.model.drained.contains(&true),
+                        cut_off: self.nodes.iter().any(|node| node.shard.is_none()),
+                    },
+                    false => Circumstances {
+                        drained: self.model.drained[client.shard],
+                        cut_off: self.nodes[client.shard].shard.is_none(),
+                    },
                 };
                 super::naming(&format!("client {number}, {:?}", client.transport), || {
                     ends::judge(client, end, &known, &mut self.model);
@@ -336,6 +357,12 @@ impl World {
             let Some(client) = client.as_ref().filter(|client| client.is_there()) else { continue };
             super::naming(&format!("client {number}"), || {
                 let node = &self.nodes[client.shard];
+                let posts = client.polls.as_ref().map(|polls| (polls.shard, polls.peer));
+                let waits =
+                    |(shard, peer): (usize, Peer)| self.nodes[shard].net.stats(peer).id.is_none();
+                if posts.is_some_and(waits) && node.net.stats(client.peer).id.is_some() {
+                    return;
+                }
                 if node.net.stats(client.peer).id.is_none() {
                     // All slots are taken, some by connections of clients that have vanished.
                     let taken = node.shard.as_ref().map_or(0, |shard| shard.outbox().live());
@@ -362,7 +389,7 @@ impl World {
                 let owner = murre_router::channels::owner(channel, shards, self.setup.seed);
                 !self.is_cut_off(usize::from(owner))
             };
-            if self.is_cut_off(client.shard) {
+            if self.is_cut_off(client.shard) || client.polls_phoenix() {
                 continue;
             }
             super::naming(&format!("client {number}"), || {
@@ -457,7 +484,7 @@ const FORGOTTEN_AFTER: u32 = 25;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A batch that was on its way when the bound was reached.
 const LOG_SLACK: u64 = 400 << 10;
-/// The longest answer of a run: a page of history.
-const QUEUE_SLACK: u32 = 70 << 10;
+/// The longest answer of a run: a page of history, or the messages of a poll.
+const QUEUE_SLACK: u32 = 100 << 10;
 /// Records of channels that have nothing to put out.
 const HISTORY_SLACK: u64 = 5000;

@@ -43,6 +43,11 @@ impl Token {
         Token { user, kind }
     }
 
+    /// Of a user, for ever.
+    pub(super) fn lasting() -> Self {
+        Token { user: "user-0".to_owned(), kind: Kind::Lasting }
+    }
+
     /// When it expires, in Unix seconds.
     pub(super) fn expires(&self, wall: u64) -> Option<u64> {
         match self.kind {

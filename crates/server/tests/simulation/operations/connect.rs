@@ -3,6 +3,7 @@
 
 use super::super::choices::Choices;
 use super::super::client::{Client, Given, Transport};
+use super::super::long_poll::Polls;
 use super::super::wire;
 use super::super::world::World;
 use super::Operation;
@@ -29,7 +30,8 @@ impl Connect {
     pub(in super::super) fn draw(choices: &mut Choices) -> Self {
         let transport = match choices.number(8) {
             0..3 => Transport::WebSocket,
-            3..5 => Transport::Phoenix,
+            3 => Transport::Phoenix,
+            4 => Transport::PhoenixPoll,
             5 => Transport::Events(vec![super::channel(choices)]),
             6 => {
                 let count = 2 + choices.number(3);
@@ -80,11 +82,21 @@ impl Operation for Connect {
             last = Some(self.unreadable.map_or(id.clone(), str::to_owned));
         }
         let mut client = Client::new(shard, peer, transport.clone(), memory);
+        if transport == Transport::PhoenixPoll {
+            let shard = (shard + self.order) % world.nodes.len();
+            let Some(posts) = world.nodes[shard].net.connect() else { return };
+            world.peers.push((shard, posts));
+            let moves = world.has_room() && self.order.is_multiple_of(2);
+            client.polls = Some(Box::new(Polls::new(shard, posts, moves)));
+        }
         // The order may reach the shard after the client does.
         let ordered = |question: &Question| matches!(question, Question::Disconnect { .. });
         client.may_be_disconnected = world.questions.iter().any(ordered);
         let wall = world.model.wall;
-        if let Some(token) = &self.token {
+        // The connect call of such a client would be about its first connection.
+        let needed = Token::lasting();
+        let has_call = client.polls_phoenix() && world.model.asks_to_connect;
+        if let Some(token) = self.token.as_ref().or(has_call.then_some(&needed)) {
             client.token = Some(token.text(wall));
             client.names.insert(token.user.clone());
             client.may_be_user = token.is_good() || token.expires(wall).is_some();
@@ -100,6 +112,7 @@ impl Operation for Connect {
                 let target = "/socket/websocket?vsn=2.0.0";
                 client.write(request(target, token.as_deref(), UPGRADE).as_bytes());
             }
+            Transport::PhoenixPoll => client.begin_polls(),
             Transport::Events(channels) => {
                 for channel in channels {
                     let of = given.iter().find(|(of, _)| of == channel);
@@ -124,7 +137,12 @@ impl Operation for Connect {
                 break;
             }
         }
-        if self.resume && matches!(transport, Transport::WebSocket | Transport::Phoenix) {
+        if self.resume
+            && matches!(
+                transport,
+                Transport::WebSocket | Transport::Phoenix | Transport::PhoenixPoll
+            )
+        {
             self.recover(world);
         }
     }

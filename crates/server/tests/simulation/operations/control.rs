@@ -71,12 +71,22 @@ impl Operation for ControlRequest {
             ControlRequest::Disconnect { client } => {
                 let Some(client) = &mut world.clients[*client] else { return };
                 let (shard, peer) = (client.shard, client.peer);
-                let Some(conn) = world.nodes[shard].net.stats(peer).id else { return };
+                let of_connection = world.nodes[shard].net.stats(peer).id;
                 client.may_be_disconnected = true;
+                // A session that polls is on the shard that its name says.
+                let named = client.name.split_once('-').filter(|_| client.polls_phoenix());
+                let named =
+                    named.and_then(|(shard, conn)| shard.parse().ok().zip(conn.parse().ok()));
+                let (shard, conn) = match (named, of_connection) {
+                    (Some((shard, conn)), _) => (shard, conn),
+                    (None, Some(conn)) => (shard, conn),
+                    (None, None) => return,
+                };
+                let peer = (!client.polls_phoenix()).then_some(peer);
                 let (sender, answer) = oneshot::channel();
                 let sessions = Selection::Connection(conn);
                 let order = Control::Order(Order { sessions, action: END, answer: sender });
-                world.ask(shard, order, Question::Disconnect { shard, peer: Some(peer), answer });
+                world.ask(shard, order, Question::Disconnect { shard, peer, answer });
             }
             ControlRequest::DisconnectUser { user } => {
                 for client in world.clients.iter_mut().flatten() {
