@@ -114,6 +114,7 @@ impl Asked for Subscribing {
                 model.take_consent(&name, thing.clone());
             }
             Some("too_fast") => {}
+            Some("too_many") => super::must_be_general("too_many", &self.channel, client, model),
             _ if self.given == Given::Unreadable => panic!("{message} to a position that is none"),
             Some("no_presence") => {
                 let asks = self.asks.watch.is_some() || self.asks.meta.is_some();
