@@ -108,7 +108,7 @@ impl Lines<'_> {
                 && wanted.to.is_none_or(|to| session.join_at < to)
         };
         let mut sessions = Vec::new();
-        self.reader.online(|session| sessions.push(session))?;
+        self.reader.online(now(), |session| sessions.push(session))?;
         self.head("user\tsince");
         for session in sessions.into_iter().filter(is_wanted) {
             let since = self.time(session.join_at)?;

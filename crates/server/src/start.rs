@@ -101,13 +101,17 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let drain_ends =
         config.drain_delay.0.saturating_add(config.drain_timeout.0).saturating_add(DRAIN_GRACE);
     let drain_ends = Instant::now().checked_add(drain_ends);
-    server.drain().map_err(Failure::Server)?;
-    if let Some(log) = session_log {
-        log.finish(SESSION_LOG_GRACE);
+    let drained = server.drain();
+    if let Some(log) = &session_log {
+        log.begin_end(SESSION_LOG_GRACE);
     }
-    if let (Some(webhooks), Some(drain_ends)) = (webhooks, drain_ends) {
+    if let (Ok(()), Some(webhooks), Some(drain_ends)) = (&drained, webhooks, drain_ends) {
         webhooks.finish(drain_ends);
     }
+    if session_log.is_some_and(|log| !log.wait(SESSION_LOG_GRACE)) {
+        tracing::error!("the session log was not written to its end in time");
+    }
+    drained.map_err(Failure::Server)?;
     tracing::info!(connections_cut_off = server.connections(), "ended");
     Ok(())
 }
@@ -142,16 +146,18 @@ fn prepare(config: &Config) -> Result<Parts, Failure> {
     let hub = HubConfig::new(config, &placement.cores, plan.conns_per_shard);
     let backend = config.backend().map_err(Failure::Channels)?.map(Backend::new);
     let (backend, worker) = backend.unzip();
+    let api_key = config.api_key_file.as_deref().map(ApiKey::read).transpose();
+    let api_key = api_key.map_err(Failure::Channels)?;
+    let hub = hub.map_err(Failure::Channels)?;
     let hub = Arc::new(HubConfig {
         backend: backend.map(Arc::new),
         keys: token_keys.in_force(),
         keys_wanted: token_keys.wanted(),
         webhooks: config.webhooks().map_err(Failure::Channels)?.map(Arc::new),
+        // After all else that can fail: it begins a run of the log.
         session_log: session_log(config)?.map(Arc::new),
-        ..hub.map_err(Failure::Channels)?
+        ..hub
     });
-    let api_key = config.api_key_file.as_deref().map(ApiKey::read).transpose();
-    let api_key = api_key.map_err(Failure::Channels)?;
     Ok(Parts { plan, placement, files, listeners, token_keys, hub, backend: worker, api_key })
 }
 

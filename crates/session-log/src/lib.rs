@@ -68,7 +68,8 @@ pub struct SessionLog {
 #[derive(Debug, Default)]
 struct WriterState {
     store: Option<Store>,
-    is_ending: bool,
+    /// When the log ends, whether all is written or not.
+    ends_at: Option<Instant>,
     has_ended: bool,
 }
 
@@ -77,8 +78,6 @@ struct WriterState {
 struct Numbers {
     /// Sessions that have ended and were written.
     written: AtomicU64,
-    /// Sessions that have ended and were dropped, as the database failed for too long.
-    dropped: AtomicU64,
     /// Batches that failed. Each is written again.
     failed: AtomicU64,
 }
@@ -137,7 +136,7 @@ impl SessionLog {
         self.tracker().disconnected(user, now);
     }
 
-    /// Writes batches until [`finish`](Self::finish). Blocks: for a thread of its own.
+    /// Writes batches until [`begin_end`](Self::begin_end). Blocks: for a thread of its own.
     ///
     /// A database that fails is tried again.
     ///
@@ -147,26 +146,28 @@ impl SessionLog {
         writer::run(self);
     }
 
-    /// All users leave, and the writer ends when all is written. Sessions stay open in the database, so that
-    /// the next run goes on with those whose users come back within the gap. Waits for `span` at most.
-    pub fn finish(&self, span: Duration) {
+    /// All users leave, and the writer ends when all is written, or after `span`. Sessions stay open in the
+    /// database, so that the next run goes on with those whose users come back within the gap.
+    pub fn begin_end(&self, span: Duration) {
         self.tracker().leave_all(moment(self.began));
-        let mut state = self.writer();
-        state.is_ending = true;
+        self.writer().ends_at = Instant::now().checked_add(span);
         self.changed.notify_all();
-        let ended = self.changed.wait_timeout_while(state, span, |state| !state.has_ended);
-        drop(ended.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits until the writer has ended, for `span` at most. Returns whether it has.
+    pub fn wait(&self, span: Duration) -> bool {
+        let waited = self.changed.wait_timeout_while(self.writer(), span, |state| !state.has_ended);
+        waited.unwrap_or_else(PoisonError::into_inner).0.has_ended
     }
 
     /// The counts.
     pub fn counts(&self) -> Counts {
-        let (open, waiting) = {
+        let (open, waiting, dropped) = {
             let tracker = self.tracker();
-            (tracker.open() as u64, tracker.waiting() as u64)
+            (tracker.open() as u64, tracker.waiting() as u64, tracker.dropped())
         };
-        let Numbers { written, dropped, failed } = &self.numbers;
-        let [written, dropped, failed] =
-            [written, dropped, failed].map(|count| count.load(Ordering::Relaxed));
+        let Numbers { written, failed } = &self.numbers;
+        let [written, failed] = [written, failed].map(|count| count.load(Ordering::Relaxed));
         Counts { open, written, waiting, dropped, failed }
     }
 

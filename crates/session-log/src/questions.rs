@@ -58,6 +58,8 @@ pub struct Hour {
     pub users: u64,
 }
 
+/// A server that has not written for so long is not there.
+const ALIVE_MS: u64 = 60_000;
 const DAY: u64 = 24 * HOUR;
 const HOUR: u64 = 60 * 60 * 1000;
 
@@ -81,15 +83,25 @@ impl Reader {
         Ok(Reader { file: file.to_owned(), connection })
     }
 
-    /// The sessions of users that are there now, in the order of their names. A user that has left within
-    /// the gap is not among them.
+    /// The sessions of users that have a connection now, in the order of their names. Nobody, if the server
+    /// has not written for a minute: it is not there any more.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn online(&self, mut each: impl FnMut(Session)) -> Result<(), StoreError> {
+    pub fn online(&self, now: u64, mut each: impl FnMut(Session)) -> Result<(), StoreError> {
         let rows = "SELECT user_id, join_at, NULL, 0 FROM murre_session_open \
-                    WHERE left_at IS NULL ORDER BY user_id";
-        self.each(rows, &[], |row| session(row).map(&mut each))
+                    WHERE left_at IS NULL AND (SELECT seen_at FROM murre_node ORDER BY run DESC LIMIT 1) > ?1 \
+                    ORDER BY user_id";
+        let there_at = store::signed(now.saturating_sub(ALIVE_MS));
+        self.each(rows, &[&there_at], |row| session(row).map(&mut each))
+    }
+
+    /// The time until which users that are there count: now, or when the server was there for the last time.
+    fn until(&self, now: u64) -> Result<u64, StoreError> {
+        let last = "SELECT seen_at FROM murre_node ORDER BY run DESC LIMIT 1";
+        let mut seen_at = 0;
+        self.each(last, &[], |row| row.get(0).map(|seen| seen_at = unsigned(seen)))?;
+        Ok(now.min(seen_at))
     }
 
     /// The sessions that are wanted, in the order in which they began.
@@ -109,7 +121,7 @@ impl Reader {
     }
 
     /// For how long the user was there on each day, from the first to the last day on which it was.
-    /// A session that has not ended counts until `now`.
+    /// A user that is there counts until `now`, or until the server was there for the last time.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -152,6 +164,7 @@ impl Reader {
         now: u64,
         mut each: impl FnMut(u64, u64),
     ) -> Result<(), StoreError> {
+        let now = self.until(now)?;
         let to = wanted.to.map_or(now, |to| to.min(now));
         self.sessions(wanted, |session| {
             let begin = session.join_at.max(wanted.from);
@@ -196,7 +209,10 @@ impl Reader {
     /// # Errors
     /// The database cannot be read.
     pub fn time(&self, text: &str) -> Result<Option<u64>, StoreError> {
-        let time = "SELECT CAST(round(unixepoch(?1, 'subsec') * 1000) AS INTEGER)";
+        // SQLite takes 2026 as a number of days, and 2026-02-31 as a day in March.
+        let time = "SELECT CASE WHEN ?1 GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*' \
+                    AND date(substr(?1, 1, 10)) = substr(?1, 1, 10) \
+                    THEN CAST(round(unixepoch(?1, 'subsec') * 1000) AS INTEGER) END";
         let time = self.connection.query_row(time, [text], |row| row.get::<_, Option<i64>>(0));
         let time = time.map_err(|error| StoreError::new(&self.file, error))?;
         Ok(time.map(unsigned))

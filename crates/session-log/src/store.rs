@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use crate::End;
 use crate::tracker::{Batch, Ended, LeftOpen, Open};
@@ -54,8 +54,10 @@ const MIGRATIONS: &[&str] = &["
         run INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, seen_at INTEGER NOT NULL,
         applied INTEGER NOT NULL DEFAULT 0, ended_at INTEGER) STRICT;
     -- Users that are there, or have left within the gap (`left_at`). Times are milliseconds since 1970.
+    -- `ended` as below, of users that have left.
     CREATE TABLE murre_session_open (
-        user_id TEXT PRIMARY KEY, join_at INTEGER NOT NULL, left_at INTEGER) STRICT, WITHOUT ROWID;
+        user_id TEXT PRIMARY KEY, join_at INTEGER NOT NULL, left_at INTEGER, ended INTEGER NOT NULL DEFAULT 0)
+        STRICT, WITHOUT ROWID;
     -- Sessions that have ended. `ended`: 0 the user has left, 1 the server died.
     CREATE TABLE murre_session_log (
         user_id TEXT NOT NULL, join_at INTEGER NOT NULL, terminate_at INTEGER NOT NULL, ended INTEGER NOT NULL)
@@ -63,12 +65,16 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX murre_session_log_user ON murre_session_log (user_id, terminate_at);
     CREATE INDEX murre_session_log_time ON murre_session_log (terminate_at);
     CREATE VIEW watching_times AS
-        SELECT user_id, join_at, NULL AS terminate_at FROM murre_session_open
+        SELECT user_id, join_at, left_at AS terminate_at FROM murre_session_open
         UNION ALL SELECT user_id, join_at, terminate_at FROM murre_session_log;
 "];
 
 /// A reader of the same file, such as `murre sessions`, is waited for this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of the write-ahead log that stay when it is not needed.
+const JOURNAL_BYTES: i64 = 64 << 20;
+const OTHER_FILE: &str =
+    "it is not a session log: name the file of one, or one that does not exist";
 /// Runs that are kept.
 const RUNS_KEPT: i64 = 1000;
 
@@ -77,7 +83,10 @@ impl Store {
     pub(crate) fn open(file: &Path, now_ms: u64) -> Result<Self, StoreError> {
         let wrong = |problem: &dyn fmt::Display| StoreError::new(file, problem);
         let lock = lock(file)?;
-        let mut connection = Connection::open(file).map_err(|error| {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(file, flags).map_err(|error| {
             wrong(&format!(
                 "{error}; its folder must exist, and the server must be able to write in it"
             ))
@@ -87,37 +96,29 @@ impl Store {
                 "its tables have version {version}, this server knows {}: use a newer server, or another file",
                 MIGRATIONS.len()
             )),
-            BeginError::Sql(error) => {
-                wrong(&format!("{error}; name a file of a session log, or one that does not exist"))
+            BeginError::Foreign => wrong(&OTHER_FILE),
+            BeginError::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+                wrong(&format!("{error}: {OTHER_FILE}"))
             }
+            BeginError::Sql(error) => wrong(&error),
         })?;
         Ok(Store { file: file.to_owned(), connection, run, applied: 0, _lock: lock })
     }
 
-    /// The sessions that former runs have left open, in the order in which their users were last seen.
+    /// The sessions that former runs have left open.
     pub(crate) fn left_open(&self) -> Result<Vec<LeftOpen>, StoreError> {
         self.query_left_open().map_err(|error| StoreError::new(&self.file, error))
     }
 
     fn query_left_open(&self) -> rusqlite::Result<Vec<LeftOpen>> {
-        // The run before this one: it has written what the runs before it had left.
-        let seen_at = "SELECT seen_at FROM murre_node WHERE run < ?1 ORDER BY run DESC LIMIT 1";
-        let seen_at: Option<i64> =
-            self.connection.query_row(seen_at, [self.run], |row| row.get(0)).optional()?;
-        let seen_at = seen_at.unwrap_or_default();
-        let rows = "SELECT user_id, join_at, left_at FROM murre_session_open \
-                    ORDER BY ifnull(left_at, ?1)";
+        let rows = "SELECT user_id, join_at, left_at, ended FROM murre_session_open";
         let mut rows = self.connection.prepare(rows)?;
-        let left = rows.query_map([seen_at], |row| {
-            let left_at: Option<i64> = row.get(2)?;
+        let left = rows.query_map([], |row| {
             Ok(LeftOpen {
-                open: Open {
-                    user: Arc::from(row.get::<_, String>(0)?),
-                    join_at: unsigned(row.get(1)?),
-                    left_at: left_at.map(unsigned),
-                },
-                seen_at: unsigned(left_at.unwrap_or(seen_at)),
-                died: left_at.is_none(),
+                user: Arc::from(row.get::<_, String>(0)?),
+                join_at: unsigned(row.get(1)?),
+                left_at: unsigned(row.get(2)?),
+                died: row.get::<_, i64>(3)? != 0,
             })
         })?;
         left.collect()
@@ -161,7 +162,7 @@ impl Store {
         self.connection.prepare(delete)?.execute(params![signed(before_ms), rows as i64])
     }
 
-    /// Notes that the run has ended in order.
+    /// Notes that the run ends in order: users whose rows are not written any more have left then.
     pub(crate) fn end(&self, now_ms: u64) -> rusqlite::Result<()> {
         let update = "UPDATE murre_node SET seen_at = ?2, ended_at = ?2 WHERE run = ?1";
         self.connection.execute(update, params![self.run, signed(now_ms)])?;
@@ -171,7 +172,8 @@ impl Store {
 
 /// Locks the file beside the database, so that two servers cannot write the same log.
 fn lock(file: &Path) -> Result<File, StoreError> {
-    let mut name = file.to_owned().into_os_string();
+    // Through links, so that two names of one file have one lock.
+    let mut name = file.canonicalize().unwrap_or_else(|_| file.to_owned()).into_os_string();
     name.push("-lock");
     let locked = OpenOptions::new().create(true).append(true).open(&name);
     let problem = match locked.map(|locked| (locked.try_lock(), locked)) {
@@ -190,6 +192,8 @@ fn lock(file: &Path) -> Result<File, StoreError> {
 }
 
 enum BeginError {
+    /// The tables are of another program.
+    Foreign,
     /// The tables are of this version, which a newer server made.
     Newer(i64),
     Sql(rusqlite::Error),
@@ -204,11 +208,18 @@ impl From<rusqlite::Error> for BeginError {
 /// Makes or changes the tables, and begins a run, of which it returns the number.
 fn begin(connection: &mut Connection, now_ms: u64) -> Result<i64, BeginError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    let is_ours = "SELECT count(*) = 0 OR (SELECT user_version > 0 FROM pragma_user_version) \
+                   AND EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'murre_session_log') FROM sqlite_schema";
+    if !connection.query_row(is_ours, [], |row| row.get(0))? {
+        return Err(BeginError::Foreign);
+    }
     // Readers do not wait for the writer. After a power loss the newest transactions may be missing, the
     // database is whole (https://sqlite.org/pragma.html#pragma_synchronous).
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
-    let transaction = connection.transaction()?;
+    // What a reader with a long transaction has kept in the file of the log is given back.
+    connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let Ok(known) = usize::try_from(version) else { return Err(BeginError::Newer(version)) };
     let Some(missing) = MIGRATIONS.get(known..) else { return Err(BeginError::Newer(version)) };
@@ -216,6 +227,13 @@ fn begin(connection: &mut Connection, now_ms: u64) -> Result<i64, BeginError> {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    // Users that the last run has not seen leave have left when it was there for the last time.
+    transaction.execute(
+        "UPDATE murre_session_open SET left_at = max(join_at, last.seen_at), ended = last.ended_at IS NULL \
+         FROM (SELECT seen_at, ended_at FROM murre_node ORDER BY run DESC LIMIT 1) AS last \
+         WHERE left_at IS NULL",
+        [],
+    )?;
     let insert = "INSERT INTO murre_node (started_at, seen_at) VALUES (?1, ?1)";
     transaction.execute(insert, [signed(now_ms)])?;
     let run = transaction.last_insert_rowid();
@@ -260,8 +278,8 @@ fn put(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
         log.execute(params![user, signed(*join_at), signed(*terminate_at), *how as i64])?;
     }
     let mut open = transaction.prepare(
-        "INSERT INTO murre_session_open VALUES (?1, ?2, ?3) \
-         ON CONFLICT (user_id) DO UPDATE SET join_at = ?2, left_at = ?3",
+        "INSERT INTO murre_session_open (user_id, join_at, left_at) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (user_id) DO UPDATE SET join_at = ?2, left_at = ?3, ended = 0",
     )?;
     for Open { user, join_at, left_at } in &batch.open {
         open.execute(params![user, signed(*join_at), left_at.map(signed)])?;

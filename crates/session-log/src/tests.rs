@@ -29,7 +29,8 @@ fn with_log(settings: Settings, during: impl FnOnce(&SessionLog)) {
     thread::scope(|scope| {
         scope.spawn(|| log.run());
         during(&log);
-        log.finish(Duration::from_secs(60));
+        log.begin_end(Duration::from_secs(60));
+        assert!(log.wait(Duration::from_secs(60)));
     });
 }
 
@@ -82,10 +83,8 @@ fn sessions_go_on_after_a_restart() {
             sessions(&file).iter().any(is_there)
         });
         let mut online = Vec::new();
-        Reader::open(&file)
-            .expect("readable")
-            .online(|session| online.push(session))
-            .expect("rows");
+        let reader = Reader::open(&file).expect("readable");
+        reader.online(now(), |session| online.push(session)).expect("rows");
         assert_eq!(online.len(), 1);
         assert_eq!(online[0].join_at, before[0].join_at);
     });
@@ -109,12 +108,30 @@ fn a_killed_run_leaves_its_sessions_open() {
     store.write(1, &batch, 200).expect("written");
     store.beat(300).expect("written");
     drop(store);
-    let store = Store::open(&file, 1000).expect("the same file");
-    let expected = [
-        LeftOpen { open: open("gone", 150, Some(180)), seen_at: 180, died: false },
-        LeftOpen { open: open("there", 160, None), seen_at: 300, died: true },
-    ];
-    assert_eq!(store.left_open().expect("rows"), expected);
+    let left =
+        |user: &str, join_at, left_at, died| LeftOpen { user: user.into(), join_at, left_at, died };
+    let expected = [left("gone", 150, 180, false), left("there", 160, 300, true)];
+    // A run that dies without having seen them changes nothing of it.
+    for now in [1000, 2000] {
+        let store = Store::open(&file, now).expect("the same file");
+        assert_eq!(store.left_open().expect("rows"), expected);
+        store.beat(now + 500).expect("written");
+    }
+    let reader = Reader::open(&file).expect("readable");
+    let mut online = 0;
+    reader.online(2500, |_| online += 1).expect("rows");
+    assert_eq!(online, 0);
+    // Users that a run in order has not been able to write have left.
+    let mut store = Store::open(&file, 3000).expect("the same file");
+    let batch = Batch { open: vec![open("there", 3100, None)], ..Batch::default() };
+    store.write(1, &batch, 3200).expect("written");
+    reader.online(3300, |_| online += 1).expect("rows");
+    reader.online(3300 + 60_000, |_| online += 1).expect("rows");
+    assert_eq!(online, 1);
+    store.end(3500).expect("written");
+    drop(store);
+    let store = Store::open(&file, 4000).expect("the same file");
+    assert_eq!(store.left_open().expect("rows")[1], left("there", 3100, 3500, false));
 }
 
 /// A batch that is written again changes nothing, and a user's new session follows the old one.
@@ -152,7 +169,7 @@ fn a_database_that_fails_loses_nothing() {
             log.disconnected(&user);
         }
         until("a batch fails", || log.counts().failed > 1);
-        assert_eq!((log.counts().waiting, sessions(&file).len()), (3, 0));
+        assert_eq!((log.counts().written, sessions(&file).len()), (0, 0));
         other.execute_batch("DROP TRIGGER fail").expect("it is there");
         until("all are written", || log.counts().written == 3);
     });
@@ -176,11 +193,27 @@ fn unusable_files_are_refused() {
     assert!(problem(&folder.join("none/log")).contains("its folder must exist"));
     let text = folder.join("text");
     fs::write(&text, "this is a text and no database".repeat(100)).expect("written");
-    assert!(problem(&text).contains("not a database"));
+    assert!(problem(&text).contains("not a database") && problem(&text).contains("name the file"));
+    let foreign = folder.join("foreign");
+    let other = rusqlite::Connection::open(&foreign).expect("a database");
+    other.execute_batch("CREATE TABLE theirs (a)").expect("a table");
+    assert!(problem(&foreign).contains("not a session log"));
+    let mode: String =
+        other.pragma_query_value(None, "journal_mode", |row| row.get(0)).expect("a mode");
+    assert_eq!(mode, "delete", "nothing of it is changed");
+    let store = Store::open(&folder.join("one"), 0).expect("a new file");
+    std::os::unix::fs::symlink("one", folder.join("same")).expect("a link");
+    assert!(problem(&folder.join("same")).contains("another server writes it"));
+    drop(store);
     assert!(problem(&folder).contains("unable to open"), "{}", problem(&folder));
     assert!(Reader::open(&folder.join("absent")).is_err());
     // A question makes no file.
     assert!(!folder.join("absent").exists());
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    crate::moment(Instant::now()).unix_ms
 }
 
 const HOUR: u64 = 60 * 60 * 1000;
@@ -255,6 +288,8 @@ fn times_are_texts() {
         reader.time("2026-11-30 22:15:00+01:00").expect("readable"),
         Some(1_796_073_300_000)
     );
-    assert_eq!(reader.time("yesterday").expect("readable"), None);
+    for wrong in ["yesterday", "2026", "12:00", "2026-02-31", "2026-11-30T25:00:00Z", ""] {
+        assert_eq!(reader.time(wrong).expect("readable"), None, "{wrong}");
+    }
     assert_eq!(reader.text(u64::MAX).expect("a text"), "never");
 }

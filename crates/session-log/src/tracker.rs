@@ -1,6 +1,7 @@
 //! The users that are there, and what has changed since the last batch. It reads no clock.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::End;
@@ -36,9 +37,10 @@ pub(crate) struct Ended {
 /// A session that a former run has left open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LeftOpen {
-    pub(crate) open: Open,
-    /// When the user was there for the last time, in milliseconds since 1970.
-    pub(crate) seen_at: u64,
+    pub(crate) user: Arc<str>,
+    pub(crate) join_at: u64,
+    /// When the user was there for the last time.
+    pub(crate) left_at: u64,
     /// Whether the former run did not see the user leave.
     pub(crate) died: bool,
 }
@@ -53,8 +55,9 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn is_empty(&self) -> bool {
-        !self.forget_open && self.ended.is_empty() && self.open.is_empty()
+    /// Rows that it writes.
+    pub(crate) fn rows(&self) -> usize {
+        self.ended.len() + self.open.len()
     }
 }
 
@@ -62,13 +65,19 @@ impl Batch {
 pub(crate) struct Tracker {
     gap_ms: u64,
     users: HashMap<Arc<str>, User>,
-    /// Users whose rows must be written, each once.
-    changed: VecDeque<Arc<str>>,
-    /// The ends of gaps on the clock that never jumps, in order. One is void if its user has come back.
-    gaps: VecDeque<(u64, Arc<str>)>,
+    /// Users whose rows must be written, each with the number of its session: one whose session has ended
+    /// since is void.
+    changed: VecDeque<(u64, Arc<str>)>,
+    /// The number of the last session.
+    session: u64,
+    /// For each user that has left the end of the gap on the clock that never jumps, or an earlier time. One
+    /// entry for each user at most; it may be back, or away.
+    gaps: BinaryHeap<Reverse<(u64, Arc<str>)>>,
     ended: VecDeque<Ended>,
     /// Bytes of `ended`.
     ended_bytes: usize,
+    /// Ended sessions that were dropped.
+    dropped: u64,
     /// Whether ended sessions were dropped whose users may be in the database as open ones.
     has_dropped: bool,
     /// Whether all users have left because the server ends.
@@ -77,6 +86,8 @@ pub(crate) struct Tracker {
 
 /// A user with an open session.
 struct User {
+    /// Tells this session from other ones of the user.
+    session: u64,
     join_at: u64,
     /// When the user was there for the last time, in milliseconds since 1970, if it has no connections.
     left_at: u64,
@@ -84,14 +95,18 @@ struct User {
     gap_ends: u64,
     connections: u32,
     is_changed: bool,
+    /// Whether it has an entry in `gaps`.
+    has_gap: bool,
     how: End,
 }
 
 impl User {
     /// A user without connections.
-    fn new(join_at: u64) -> Self {
+    fn new(session: u64, join_at: u64) -> Self {
         let (left_at, gap_ends, connections) = (join_at, 0, 0);
-        User { join_at, left_at, gap_ends, connections, is_changed: false, how: End::Left }
+        let how = End::Left;
+        let (is_changed, has_gap) = (false, false);
+        User { session, join_at, left_at, gap_ends, connections, is_changed, has_gap, how }
     }
 
     /// Whether its gap is over.
@@ -100,7 +115,7 @@ impl User {
     }
 }
 
-/// Ended sessions wait for the database within this bound, about 200,000 of them.
+/// Ended sessions wait for the database within this bound: 300,000 of users with names of 50 bytes.
 const ENDED_BYTES_MAX: usize = 32 << 20;
 
 impl Tracker {
@@ -110,25 +125,26 @@ impl Tracker {
             gap_ms,
             users: HashMap::new(),
             changed: VecDeque::new(),
-            gaps: VecDeque::new(),
+            session: 0,
+            gaps: BinaryHeap::new(),
             ended: VecDeque::new(),
             ended_bytes: 0,
+            dropped: 0,
             has_dropped: false,
             is_closed: false,
         }
     }
 
-    /// Takes a session of a former run, in the order of `seen_at`. It goes on if the user comes back
-    /// within the gap.
-    pub(crate) fn restore(&mut self, LeftOpen { open, seen_at, died }: LeftOpen, now: Moment) {
-        let passed = now.unix_ms.saturating_sub(seen_at);
+    /// Takes a session of a former run. It goes on if the user comes back within the gap.
+    pub(crate) fn restore(&mut self, left: LeftOpen, now: Moment) {
+        let LeftOpen { user, join_at, left_at, died } = left;
+        let passed = now.unix_ms.saturating_sub(left_at);
         let gap_ends = now.ms.saturating_add(self.gap_ms.saturating_sub(passed));
         let how = if died { End::ServerDied } else { End::Left };
-        let Open { user, join_at, .. } = open;
-        let left_at = seen_at.max(join_at);
-        let restored = User { join_at, left_at, gap_ends, connections: 0, is_changed: false, how };
+        let left_at = left_at.max(join_at);
+        let restored = User { left_at, gap_ends, has_gap: true, how, ..User::new(0, join_at) };
         self.users.insert(Arc::clone(&user), restored);
-        self.gaps.push_back((gap_ends, user));
+        self.gaps.push(Reverse((gap_ends, user)));
     }
 
     /// A connection of `user` has begun.
@@ -136,7 +152,10 @@ impl Tracker {
         if self.is_closed {
             return;
         }
-        if self.users.get(user).is_some_and(|known| known.is_over(now)) {
+        // The entry of the former session is one of the new session.
+        let mut has_gap = false;
+        if let Some(known) = self.users.get(user).filter(|known| known.is_over(now)) {
+            has_gap = known.has_gap;
             self.end(user);
         }
         let user = match self.users.get_key_value(user) {
@@ -148,7 +167,9 @@ impl Tracker {
             }
             None => {
                 let user = Arc::<str>::from(user);
-                self.users.insert(Arc::clone(&user), User::new(now.unix_ms));
+                self.session += 1;
+                let new = User { has_gap, ..User::new(self.session, now.unix_ms) };
+                self.users.insert(Arc::clone(&user), new);
                 user
             }
         };
@@ -172,7 +193,9 @@ impl Tracker {
         // The clock may have been set back since the join.
         known.left_at = now.unix_ms.max(known.join_at);
         known.gap_ends = now.ms.saturating_add(self.gap_ms);
-        self.gaps.push_back((known.gap_ends, Arc::clone(&user)));
+        if !std::mem::replace(&mut known.has_gap, true) {
+            self.gaps.push(Reverse((known.gap_ends, Arc::clone(&user))));
+        }
         self.change(&user);
     }
 
@@ -193,54 +216,69 @@ impl Tracker {
         let known = self.users.get_mut(user).expect("a user with a session");
         if !known.is_changed {
             known.is_changed = true;
-            self.changed.push_back(Arc::clone(user));
+            self.changed.push_back((known.session, Arc::clone(user)));
         }
     }
 
-    /// Ends the sessions of users whose gaps are over: so many at most, as shards wait meanwhile.
-    fn end_gaps(&mut self, mut most: usize, now: Moment) {
-        while most > 0
-            && let Some((gap_ends, user)) = self.gaps.front()
-            && *gap_ends <= now.ms
-        {
-            most -= 1;
-            let user = Arc::clone(user);
-            self.gaps.pop_front();
-            if self.users.get(&user).is_some_and(|known| known.is_over(now)) {
+    /// Ends the sessions of users whose gaps are over, and forgets what is void in the queue of changes.
+    /// Looks at so many of both at most, as shards wait meanwhile. Returns whether there is more to do.
+    pub(crate) fn tend(&mut self, most: usize, now: Moment) -> bool {
+        for _ in 0..most {
+            let Some(Reverse((gap_ends, _))) = self.gaps.peek() else { break };
+            if *gap_ends > now.ms {
+                break;
+            }
+            let Reverse((_, user)) = self.gaps.pop().expect("just seen");
+            let known = self.users.get_mut(&user).expect("an entry is of a user");
+            known.has_gap = false;
+            if known.is_over(now) {
                 self.end(&user);
+            } else if known.connections == 0 {
+                known.has_gap = true;
+                self.gaps.push(Reverse((known.gap_ends, user)));
             }
         }
+        for _ in 0..most.min(self.changed.len()) {
+            let (session, user) = self.changed.pop_front().expect("it has so many");
+            if self.users.get(&user).is_some_and(|known| known.session == session) {
+                self.changed.push_back((session, user));
+            }
+        }
+        self.gaps.peek().is_some_and(|Reverse((gap_ends, _))| *gap_ends <= now.ms)
     }
 
-    /// Ends the session of a user.
+    /// Ends the session of a user. Beyond the bound of ended sessions it is dropped and counted.
     fn end(&mut self, user: &str) {
         let (user, known) = self.users.remove_entry(user).expect("it has a session");
         let User { join_at, left_at, how, .. } = known;
         let ended = Ended { user, join_at, terminate_at: left_at, how };
+        if self.ended_bytes + cost(&ended) > ENDED_BYTES_MAX {
+            self.dropped += 1;
+            self.has_dropped = true;
+            return;
+        }
         self.ended_bytes += cost(&ended);
         self.ended.push_back(ended);
     }
 
-    /// Takes what has changed, at most `rows` rows.
+    /// Takes what has changed, at most `rows` rows. The caller writes all of it before it takes more.
     pub(crate) fn take(&mut self, rows: usize, now: Moment) -> Batch {
         let forget_open = std::mem::take(&mut self.has_dropped);
         if forget_open {
             let users: Vec<_> = self.users.keys().map(Arc::clone).collect();
             users.iter().for_each(|user| self.change(user));
         }
-        self.end_gaps(rows, now);
+        self.tend(rows, now);
         let ended: Vec<_> = self.ended.drain(..self.ended.len().min(rows)).collect();
         self.ended_bytes -= ended.iter().map(cost).sum::<usize>();
         let mut open = Vec::new();
         // A user's new session is written after its old one.
         while self.ended.is_empty()
             && ended.len() + open.len() < rows
-            && let Some(user) = self.changed.pop_front()
+            && let Some((session, user)) = self.changed.pop_front()
         {
-            // A user whose session has ended since has no row to write.
-            let Some(known) = self.users.get_mut(&user).filter(|known| known.is_changed) else {
-                continue;
-            };
+            let known = self.users.get_mut(&user).filter(|known| known.session == session);
+            let Some(known) = known else { continue };
             known.is_changed = false;
             let left_at = (known.connections == 0).then_some(known.left_at);
             open.push(Open { user, join_at: known.join_at, left_at });
@@ -248,33 +286,14 @@ impl Tracker {
         Batch { forget_open, ended, open }
     }
 
-    /// Takes a batch back that was not written. Returns how many ended sessions were dropped, as there is no
-    /// room for them.
-    pub(crate) fn take_back(&mut self, Batch { forget_open, ended, open }: Batch) -> usize {
-        for Open { user, .. } in open {
-            if self.users.contains_key(&user) {
-                self.change(&user);
-            }
-        }
-        for ended in ended.into_iter().rev() {
-            self.ended_bytes += cost(&ended);
-            self.ended.push_front(ended);
-        }
-        self.has_dropped |= forget_open;
-        let mut dropped = 0;
-        while self.ended_bytes > ENDED_BYTES_MAX
-            && let Some(last) = self.ended.pop_back()
-        {
-            self.ended_bytes -= cost(&last);
-            self.has_dropped = true;
-            dropped += 1;
-        }
-        dropped
-    }
-
     /// Users with open sessions.
     pub(crate) fn open(&self) -> usize {
         self.users.len()
+    }
+
+    /// Ended sessions that were dropped, as the database failed for too long.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// Ended sessions that wait to be written.
@@ -285,7 +304,7 @@ impl Tracker {
     /// Whether something waits to be written, or a gap is over that has not ended its session.
     #[cfg(test)]
     fn has_work(&self, now: Moment) -> bool {
-        let has_gap = self.gaps.front().is_some_and(|(gap_ends, _)| *gap_ends <= now.ms);
+        let has_gap = self.gaps.peek().is_some_and(|Reverse((gap_ends, _))| *gap_ends <= now.ms);
         self.has_dropped || has_gap || !self.ended.is_empty() || !self.changed.is_empty()
     }
 }
@@ -363,8 +382,8 @@ mod tests {
         Moment { unix_ms: ms, ms }
     }
 
-    /// Users come and go on several connections, batches of any size are written or fail: in the end the
-    /// database has the sessions that follow from what happened, each once.
+    /// Users come and go on several connections, batches of any size are written: in the end the database has
+    /// the sessions that follow from what happened, each once. A user has one entry in each queue at most.
     fn run(seed: u64) {
         let mut rng = Rng::with_seed(seed);
         let (users, rows) = (rng.usize(1..6), rng.usize(1..5));
@@ -393,11 +412,9 @@ mod tests {
                     assert!(batch.ended.len() + batch.open.len() <= rows);
                     written.write(batch);
                 }
-                _ => {
-                    let batch = tracker.take(rows, at(now));
-                    assert_eq!(tracker.take_back(batch), 0);
-                }
+                _ => _ = tracker.tend(rows, at(now)),
             }
+            assert!(tracker.gaps.len() <= users, "{:?}", tracker.gaps);
         }
         now += rng.u64(1..2 * GAP);
         while tracker.has_work(at(now)) {
@@ -425,30 +442,42 @@ mod tests {
         }
     }
 
-    /// Beyond the bound the newest ended sessions are dropped and counted. The next batch forgets the rows of
-    /// their users, and has those that are still there.
+    /// While the database fails, ended sessions are kept within the bound, and nothing else grows. The next
+    /// batch forgets the rows of all users, and has those that are still there.
     #[test]
     fn a_database_that_fails_for_long_costs_ended_sessions() {
         let mut tracker = Tracker::new(0);
-        let user = |number: usize| -> Arc<str> { format!("{number:01000}").into() };
-        let there: Arc<str> = "there".into();
-        tracker.connected(&there, at(1));
-        let users = 40_000;
-        for number in 0..users {
-            tracker.connected(&user(number), at(2));
-            tracker.disconnected(&user(number), at(3));
+        tracker.connected("there", at(1));
+        let name = "x".repeat(1000);
+        for number in 0..40_000 {
+            let user = format!("{number}{name}");
+            tracker.connected(&user, at(2));
+            tracker.disconnected(&user, at(3));
+            assert!(!tracker.tend(10, at(4)));
         }
-        let batch = tracker.take(usize::MAX, at(4));
-        assert_eq!((batch.ended.len(), batch.open.len(), batch.forget_open), (users, 1, false));
-        let dropped = tracker.take_back(batch);
-        let kept = users - dropped;
+        let kept = tracker.waiting();
         assert!((30_000..33_000).contains(&kept), "{kept}");
-        assert_eq!((tracker.waiting(), tracker.has_work(at(4))), (kept, true));
+        assert_eq!((tracker.open(), tracker.dropped()), (1, 40_000 - kept as u64));
+        assert!(tracker.changed.len() + tracker.gaps.len() < 20);
         let batch = tracker.take(usize::MAX, at(4));
         assert!(batch.forget_open && batch.ended.len() == kept);
-        assert_eq!(batch.open, [Open { user: there, join_at: 1, left_at: None }]);
-        assert!(batch.ended.iter().enumerate().all(|(at, ended)| ended.user == user(at)));
-        assert_eq!((tracker.ended_bytes, tracker.has_work(at(4))), (0, false));
+        let there = Open { user: "there".into(), join_at: 1, left_at: None };
+        assert_eq!((batch.open, tracker.ended_bytes), (vec![there], 0));
+        assert!(!tracker.has_work(at(4)) && !tracker.take(9, at(4)).forget_open);
+    }
+
+    /// A user that comes and goes all the time, within the gap or beyond it, costs nothing more.
+    #[test]
+    fn coming_and_going_costs_nothing_more() {
+        for step in [1, 2 * GAP] {
+            let mut tracker = Tracker::new(GAP);
+            for round in 0..1000 {
+                tracker.connected("ann", at(round * step));
+                tracker.disconnected("ann", at(round * step));
+                tracker.tend(2, at(round * step));
+            }
+            assert!(tracker.gaps.len() <= 2 && tracker.changed.len() <= 2, "{step}");
+        }
     }
 
     /// A user that a former run has left open goes on with the session within the gap, counted from when it
@@ -456,21 +485,19 @@ mod tests {
     #[test]
     fn sessions_of_a_former_run_go_on_or_end() {
         let now = Moment { unix_ms: 1000, ms: 7 };
-        let left_open = |user: &str, seen_at, died| LeftOpen {
-            open: Open { user: user.into(), join_at: 900, left_at: None },
-            seen_at,
-            died,
-        };
+        let left_open =
+            |user: &str, left_at, died| LeftOpen { user: user.into(), join_at: 900, left_at, died };
         let mut tracker = Tracker::new(GAP);
-        for (user, seen_at, died) in
-            [("long ago", 910, true), ("old", 969, false), ("back", 975, true), ("away", 976, true)]
+        for (user, left_at, died) in
+            [("away", 976, true), ("old", 969, false), ("back", 975, true), ("long ago", 910, true)]
         {
-            tracker.restore(left_open(user, seen_at, died), now);
+            tracker.restore(left_open(user, left_at, died), now);
         }
         assert_eq!(tracker.open(), 4);
         tracker.connected("back", Moment { unix_ms: 1004, ms: 11 });
         let later = Moment { unix_ms: 1010, ms: 17 };
-        let batch = tracker.take(9, later);
+        let mut batch = tracker.take(9, later);
+        batch.ended.sort_by_key(|ended| ended.terminate_at);
         let ended = |user: &str, terminate_at, how| Ended {
             user: user.into(),
             join_at: 900,

@@ -195,6 +195,7 @@ pub(super) fn delay(text: &str) -> Result<Seconds, String> {
 pub(crate) fn session_log_file(text: &str) -> Result<PathBuf, &'static str> {
     match text.split_once("://") {
         Some(_) => Err("it is the name of a file; other databases are not served"),
+        None if text.starts_with(':') => Err("it is the name of a file on disk"),
         None if text.is_empty() => Err("it is the name of a file"),
         None => Ok(text.into()),
     }
