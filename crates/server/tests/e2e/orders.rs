@@ -77,7 +77,7 @@ fn closed(socket: &mut WebSocket<TcpStream>) -> (u16, String) {
 /// Waits until all sessions, of which one is a poll, have subscribed to `a`, and one to `b`.
 fn wait_for(server: &Server, users: usize) {
     let subscriptions = users * (Everywhere::SESSIONS + 1);
-    server.wait_until("subscribed", |stats| stats["total"]["subscriptions"] == subscriptions);
+    server.wait_for_subscriptions(subscriptions);
 }
 
 /// All sessions of a user end, with the code and the reason of the request; those of other users and those
@@ -137,7 +137,7 @@ fn a_user_is_unsubscribed() {
     let mut ann = Everywhere::open(server, "ann");
     let mut bob = Everywhere::open(server, "bob");
     ann.websocket.subscribe("c");
-    server.wait_until("subscribed", |stats| stats["total"]["subscriptions"] == 13);
+    server.wait_for_subscriptions(13);
     let unsubscribe = |order: Value| guarded.post("/api/unsubscribe", order.to_string());
     let of_a = json!({"user": "ann", "identifier": "a", "reason": "out"});
     let answer = unsubscribe(of_a.clone());

@@ -396,7 +396,7 @@ fn a_watcher_that_does_not_read() {
         .0
         .send(Message::text(r#"{"action":"subscribe","identifier":"here:full"}"#))
         .expect("sent");
-    guarded.server.wait_until("subscribed", |stats| stats["total"]["subscriptions"] == 2);
+    guarded.server.wait_for_subscriptions(2);
     let full = json!({"action": "publish", "identifier": "here:full", "data": "x".repeat(100_000)});
     guarded.server.wait_until("behind", |stats| {
         for _ in 0..10 {

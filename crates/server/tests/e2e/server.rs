@@ -153,6 +153,14 @@ impl Server {
         lines
     }
 
+    /// Waits until so many subscriptions have begun. A pending one counts as a subscription, but its command
+    /// waits.
+    pub(crate) fn wait_for_subscriptions(&self, count: usize) {
+        self.wait_until("subscribed", |stats| {
+            stats["total"]["subscriptions"] == count && stats["total"]["commands_waiting"] == 0
+        });
+    }
+
     /// The id of the process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()

@@ -252,8 +252,7 @@ fn streams_are_framed_as_the_version_has_it() {
             assert!(head.header("date").is_some_and(|date| date.ends_with(" GMT")));
         }
         let subscriptions = 2 * target.matches("topic").count();
-        let all = |stats: &Value| stats["total"]["subscriptions"] == subscriptions;
-        guarded.server.wait_until("both are subscribed", all);
+        guarded.server.wait_for_subscriptions(subscriptions);
         let mut publisher = Client::of(&guarded.server);
         publisher.publish("a", json!(1));
         assert_eq!(guarded.post("/api/disconnect", r#"{"user":"ann"}"#).1["disconnected"], 2);

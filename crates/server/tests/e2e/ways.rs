@@ -362,7 +362,7 @@ fn a_subscription_ends_with_its_token() {
     }
     assert_eq!(client.receive()["identifier"], "t:b");
     assert_eq!(client.ask(subscribe("t:a", 60))["type"], "subscribed");
-    guarded.server.wait_until("two", |stats| stats["total"]["subscriptions"] == 2);
+    guarded.server.wait_for_subscriptions(2);
 }
 
 /// A new token with fewer rights ends the subscriptions that it does not grant; those by a token of
@@ -393,7 +393,7 @@ fn fewer_rights_end_subscriptions() {
         .collect();
     ended.sort();
     assert_eq!(ended, ["c", "t:a"]);
-    guarded.server.wait_until("two", |stats| stats["total"]["subscriptions"] == 2);
+    guarded.server.wait_for_subscriptions(2);
     client.ask(auth(json!({"sub": "bob", "channels": ["t:b"]})));
     assert_eq!(client.receive()["identifier"], "t:own");
     assert_eq!(client.ask(json!({"action": "ping"}))["type"], "pong");
