@@ -54,7 +54,7 @@ body=$(text 20000)
 same "Expect: 100-continue" 404 "$(status --expect100-timeout 60 \
     --header 'Expect: 100-continue' --data "$body" "$base/nowhere")"
 
-same "a body too long" 413 "$(head --bytes=1000000 /dev/zero |
+same "a body too long" 413 "$(head --bytes=2000000 /dev/zero |
     status --header 'Expect:' --data-binary @- "$base/nowhere")"
 same "HTTP/1.0" "$(text 9)" "$(fetch --http1.0 "$base/?length=9")"
 
