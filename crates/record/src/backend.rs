@@ -17,7 +17,7 @@ pub struct BackendFacts {
     pub arriving_us: Latency,
 }
 
-/// What the application saw.
+/// The calls as the application counted them.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct ApplicationFacts {
     /// The time in which it answered a call.

@@ -18,7 +18,7 @@ const BEAT: Duration = Duration::from_secs(5);
 const TRIM: Duration = Duration::from_secs(60);
 /// Sessions that are deleted at once.
 const TRIMMED: usize = 5000;
-/// Rows of the tracker that are looked at between two batches at most, in thousands.
+/// Calls of [`Tracker::tend`](crate::tracker::Tracker::tend) between two batches at most.
 const TENDED: usize = 100;
 /// After a failure the pause grows up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(10);

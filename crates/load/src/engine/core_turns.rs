@@ -133,7 +133,7 @@ impl<R> TurnRing<R> {
 impl<R: Ring> Ring for TurnRing<R> {
     fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let Some(turns) = &mut self.turns else { return self.ring.submit_and_wait(timeout) };
-        // What a turn has pushed is a part of it, and most of its work.
+        // Submitting the operations of a turn is most of its work, so it needs the core.
         turns.enter();
         self.ring.submit_and_wait(Some(Duration::ZERO))?;
         self.first = self.first.take().or_else(|| self.ring.pop());

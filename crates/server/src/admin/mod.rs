@@ -50,7 +50,7 @@ pub(crate) struct Admin {
     others: Others,
 }
 
-/// What only some servers have.
+/// Parts that a server has only if its settings ask for them.
 #[derive(Clone)]
 pub(crate) struct Others {
     /// The counts of the backend's calls.

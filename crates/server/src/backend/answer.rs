@@ -93,7 +93,7 @@ pub(crate) struct CallResult {
     pub(crate) subs: Option<RawJson>,
     pub(crate) data: Option<Data>,
     pub(crate) meta: Option<RawJson>,
-    /// What members of channels are told of the client: JSON without whitespace.
+    /// The application's metadata of the client, which members of its channels see: JSON without whitespace.
     pub(crate) info: Option<Vec<u8>>,
 }
 
@@ -241,8 +241,8 @@ impl Data {
     }
 }
 
-/// The JSON of a member without whitespace, if clients may get it: the rules for what they send hold for
-/// what they get.
+/// The JSON of a member without whitespace, if clients may get it: the rules are those for JSON that clients
+/// send.
 fn compact(member: &str, json: &RawValue) -> Result<Vec<u8>, String> {
     let text = json.get().as_bytes();
     json::check(text).map_err(|why| format!("`{member}`: {why:?}"))?;

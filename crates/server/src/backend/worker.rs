@@ -33,7 +33,7 @@ struct Bounded {
     data_bytes_max: usize,
 }
 
-/// What a call shows of the application, for the circuit breaker.
+/// The state of the application as a call has found it, for the circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
     /// It answers, if perhaps wrongly to this client.
@@ -170,8 +170,8 @@ mod tests {
 
     use super::*;
 
-    /// What a call shows of an application that writes this to each connection, and then waits; `waits` if
-    /// another call is in flight for the first half of its time.
+    /// The outcome of a call to an application that writes `answer` to each connection and then waits. With
+    /// `waits` another call is in flight for the first half of the call's time.
     fn seen(answer: &'static [u8], waits: bool) -> (Option<Failure>, Seen) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}/", listener.local_addr().expect("an address"));

@@ -258,8 +258,8 @@ pub(crate) struct Config {
     #[arg(default_value_t = 16 << 20, value_parser = value_parser!(u64).range(1 << 16..=1 << 32))]
     pub(super) webhook_queue_bytes: u64,
 
-    /// File of the session log: who was online, when and for how long. It is a SQLite database of this one
-    /// server [default: no log]
+    /// File of the session log, which records when each user was online. The file is a SQLite database that
+    /// only this server writes [default: no log]
     #[arg(long, value_name = "FILE", value_parser = values::session_log_file)]
     #[serde(serialize_with = "values::path")]
     pub(super) sessions: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! What the application says of a member, which stands above what its client says.
+//! The metadata that the application gives a member. Its members replace those that the client has sent.
 //!
 //! `info` of a connect answer is about the session in all channels, `info` of a subscribe answer about one
 //! subscription. Members of these objects are in the metadata that watchers of presence get, and take the

@@ -67,7 +67,7 @@ pub(super) struct MemberChoice {
     pub(super) is_hidden: bool,
     /// The key that it has chosen.
     pub(super) key: Option<Arc<str>>,
-    /// What the application says of it.
+    /// The metadata that the application gives this member.
     pub(super) info: Option<Meta>,
 }
 

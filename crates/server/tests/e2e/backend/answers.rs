@@ -86,7 +86,7 @@ fn data_greets_a_client() {
     assert_eq!(metric(&server, ignored), 2);
 }
 
-/// What the application says of a client is what others see, above what the client says, on every transport
+/// Others see the application's `info` of a client in place of the client's own metadata, on every transport
 /// and after each change; another user has none of it.
 #[test]
 fn others_see_the_info() {
