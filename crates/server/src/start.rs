@@ -18,6 +18,7 @@ use murre_session_log::SessionLog;
 
 use crate::admin::{self, Admin, Api, ApiKey, Choice, Facts, Others, ShardCounters};
 use crate::backend::{Backend, Deliver, Worker};
+use crate::backplane::nats::{Nats, Runner};
 use crate::config::{self, Config, Listen, Mount};
 use crate::control::memory::{WATCH_INTERVAL, Watch};
 use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task, TokenKeys};
@@ -36,7 +37,8 @@ use crate::transports::phoenix::supabase_rest::API_PATH;
 pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let signals = Signals::block().map_err(Failure::Thread)?;
     let parts = signals.end_at_once_during(|| prepare(config)).map_err(Failure::Thread)??;
-    let Parts { plan, placement, files, listeners, token_keys, hub, backend, api_key } = parts;
+    let Parts { plan, placement, files, listeners, token_keys, hub, backend, nats, api_key } =
+        parts;
     let (webhooks, session_log) = (hub.webhooks.clone(), hub.session_log.clone());
     let Listeners { data, admin: admin_listener } = listeners;
     let admin = admin_listener.local_addr().map_err(Failure::Thread)?;
@@ -59,7 +61,12 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let sampler = sampler(counters.clone());
     let shown = (Arc::clone(&watch), Arc::clone(&sampler));
     let calls = hub.backend.as_ref().map(|backend| Arc::clone(backend.counts()));
-    let others = Others { calls, webhooks: webhooks.clone(), session_log: session_log.clone() };
+    let others = Others {
+        calls,
+        webhooks: webhooks.clone(),
+        session_log: session_log.clone(),
+        nats: hub.nats.clone(),
+    };
     let admin = Admin::new(facts, counters.clone(), api, shown.0, shown.1, others);
     let admin = Arc::new(admin);
     let keys = token_keys.has_sources().then(|| token_keys.reload());
@@ -70,6 +77,9 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     }
     if let Some(worker) = backend {
         start_backend(&server, worker, Arc::clone(&boxes)).map_err(Failure::Thread)?;
+    }
+    if let Some(runner) = nats {
+        start_nats(&server, runner).map_err(Failure::Thread)?;
     }
     let mut tasks = vec![
         Task::new("keys of tokens", token_keys.run(boxes)),
@@ -126,6 +136,8 @@ struct Parts {
     hub: Arc<HubConfig>,
     /// Makes the calls of the backend, if there are any.
     backend: Option<Worker>,
+    /// Runs the connection to NATS, if there is one.
+    nats: Option<Runner>,
     api_key: Option<ApiKey>,
 }
 
@@ -146,11 +158,14 @@ fn prepare(config: &Config) -> Result<Parts, Failure> {
     let hub = HubConfig::new(config, &placement.cores, plan.conns_per_shard);
     let backend = config.backend().map_err(Failure::Channels)?.map(Backend::new);
     let (backend, worker) = backend.unzip();
+    let nats = config.cluster().map(Nats::new).transpose().map_err(Failure::Channels)?;
+    let (nats, runner) = nats.unzip();
     let api_key = config.api_key_file.as_deref().map(ApiKey::read).transpose();
     let api_key = api_key.map_err(Failure::Channels)?;
     let hub = hub.map_err(Failure::Channels)?;
     let hub = Arc::new(HubConfig {
         backend: backend.map(Arc::new),
+        nats,
         keys: token_keys.in_force(),
         keys_wanted: token_keys.wanted(),
         webhooks: config.webhooks().map_err(Failure::Channels)?.map(Arc::new),
@@ -158,7 +173,17 @@ fn prepare(config: &Config) -> Result<Parts, Failure> {
         session_log: session_log(config)?.map(Arc::new),
         ..hub
     });
-    Ok(Parts { plan, placement, files, listeners, token_keys, hub, backend: worker, api_key })
+    Ok(Parts {
+        plan,
+        placement,
+        files,
+        listeners,
+        token_keys,
+        hub,
+        backend: worker,
+        nats: runner,
+        api_key,
+    })
 }
 
 fn wanted(config: &Config) -> Wanted {
@@ -350,6 +375,15 @@ fn start_backend(
         if let Err(why) = how {
             handle.fail(format!("the thread of backend calls ended: {why}"));
         }
+    })
+}
+
+/// Starts the thread of the connection to NATS. The server ends when NATS refuses this node.
+fn start_nats(server: &Server<AppMail>, runner: Runner) -> io::Result<()> {
+    let handle = server.handle();
+    let run = move || runner.run().map_err(io::Error::other);
+    threads::start("nats".into(), CONTROL_STACK_BYTES, run, move |how| {
+        handle.fail(how.err().unwrap_or_else(|| "the thread of NATS ended".into()));
     })
 }
 

@@ -14,8 +14,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::Others;
-use super::series::{Kind, SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES};
+use super::series::{Kind, NATS_SERIES, SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES};
 use crate::backend::{CallKind, Counts, Outcome};
+use crate::backplane::nats::Nats;
 use crate::control::memory::{Headroom, Watch};
 use crate::webhooks::Webhooks;
 use murre_session_log::SessionLog;
@@ -29,7 +30,7 @@ pub(crate) struct Metrics(Registry);
 impl Metrics {
     /// Metrics of these shards, of the memory watch, and of what else there is.
     pub(crate) fn new(shards: Vec<ShardCounters>, watch: Arc<Watch>, others: &Others) -> Self {
-        let Others { calls, webhooks, session_log } = others.clone();
+        let Others { calls, webhooks, session_log, nats } = others.clone();
         let mut registry = Registry::with_prefix("murre");
         registry.register_collector(Box::new(Shards(shards)));
         registry.register_collector(Box::new(Admission(watch)));
@@ -41,6 +42,9 @@ impl Metrics {
         }
         if let Some(log) = session_log {
             registry.register_collector(Box::new(OfSessionLog(log)));
+        }
+        if let Some(nats) = nats {
+            registry.register_collector(Box::new(OfNats(nats)));
         }
         Metrics(registry)
     }
@@ -183,6 +187,29 @@ impl Collector for OfSessionLog {
             let kind = series.kind.metric();
             let encoder = encoder.encode_descriptor(series.name, series.help, None, kind)?;
             let value = (series.value)(&counts);
+            match series.kind {
+                Kind::Total => ConstCounter::new(value).encode(encoder)?,
+                Kind::Now => ConstGauge::new(value).encode(encoder)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+struct OfNats(Arc<Nats>);
+
+impl fmt::Debug for OfNats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OfNats")
+    }
+}
+
+impl Collector for OfNats {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        for series in NATS_SERIES {
+            let kind = series.kind.metric();
+            let encoder = encoder.encode_descriptor(series.name, series.help, None, kind)?;
+            let value = (series.value)(self.0.counts());
             match series.kind {
                 Kind::Total => ConstCounter::new(value).encode(encoder)?,
                 Kind::Now => ConstGauge::new(value).encode(encoder)?,

@@ -30,6 +30,7 @@ pub(crate) use self::series::{ShardCounters, totals};
 pub(crate) use self::stats::{Choice, Facts};
 use self::stats::{Memory, Now};
 use crate::backend::Counts;
+use crate::backplane::nats::Nats;
 use crate::control::memory::Watch;
 use crate::control::{Never, Sampler};
 use crate::webhooks::Webhooks;
@@ -57,6 +58,8 @@ pub(crate) struct Others {
     pub(crate) calls: Option<Arc<Counts>>,
     pub(crate) webhooks: Option<Arc<Webhooks>>,
     pub(crate) session_log: Option<Arc<SessionLog>>,
+    /// The connection to the other nodes.
+    pub(crate) nats: Option<Arc<Nats>>,
 }
 
 impl Admin {
@@ -123,6 +126,8 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     } else if !admin.watch.admits() {
         (StatusCode::SERVICE_UNAVAILABLE, "short of memory\n")
+    } else if admin.others.nats.as_ref().is_some_and(|nats| !nats.has_joined()) {
+        (StatusCode::SERVICE_UNAVAILABLE, "not connected to NATS yet\n")
     } else {
         (StatusCode::OK, "ok\n")
     }
@@ -139,6 +144,7 @@ async fn stats(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         admission: admin.watch.seen(),
         rates: series::rates(&admin.sampler),
         session_log: admin.others.session_log.as_deref().map(stats::session_log),
+        nats: admin.others.nats.as_deref().map(|nats| stats::nats(nats.counts())),
         webhooks: admin.others.webhooks.as_deref().map(stats::webhooks).unwrap_or_default(),
         at_start: *admin.memory_at_start.get_or_init(Memory::now),
     };

@@ -1,10 +1,12 @@
 //! The numbers of a shard, by their names in `/metrics` and `/stats`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use murre_core::{CloseReason, Counters, Excess, ServeCounters};
 use serde_json::{Map, Value, json};
 
+use crate::backplane::nats;
 use crate::control::Sampler;
 use crate::hub::HubCounters;
 use crate::webhooks::EndpointNumbers;
@@ -64,6 +66,42 @@ pub(crate) const SESSION_LOG_SERIES: [SessionLogSeries; 5] = [
         help: "Batches of the session log that failed; each is written again",
         kind: Kind::Total,
         value: |counts| counts.failed,
+    },
+];
+
+/// One number of the connection to NATS.
+pub(crate) struct NatsSeries {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) value: fn(&nats::Counts) -> u64,
+}
+
+/// The numbers of the connection to NATS.
+pub(crate) const NATS_SERIES: [NatsSeries; 4] = [
+    NatsSeries {
+        name: "nats_up",
+        help: "Whether there is a connection to NATS: 1 or 0",
+        kind: Kind::Now,
+        value: |counts| counts.up.load(Relaxed).into(),
+    },
+    NatsSeries {
+        name: "nats_reconnects",
+        help: "Connections to NATS that have broken",
+        kind: Kind::Total,
+        value: |counts| counts.reconnects.load(Relaxed),
+    },
+    NatsSeries {
+        name: "nats_received",
+        help: "Messages that NATS has sent",
+        kind: Kind::Total,
+        value: |counts| counts.received.load(Relaxed),
+    },
+    NatsSeries {
+        name: "nats_dropped",
+        help: "Messages to other nodes that were dropped, because NATS was away or did not take more",
+        kind: Kind::Total,
+        value: |counts| counts.dropped.load(Relaxed),
     },
 ];
 

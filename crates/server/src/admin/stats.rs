@@ -8,7 +8,8 @@ use murre_core::{CloseReason, Protocol, Serve};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::series::{SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES};
+use super::series::{NATS_SERIES, SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES};
+use crate::backplane::nats;
 use crate::control::memory::Seen;
 use crate::routes::App;
 use crate::webhooks::Webhooks;
@@ -49,6 +50,8 @@ pub(crate) struct Now {
     pub(crate) webhooks: Vec<Value>,
     /// The numbers of the session log.
     pub(crate) session_log: Option<Map<String, Value>>,
+    /// The numbers of the connection to NATS.
+    pub(crate) nats: Option<Map<String, Value>>,
     /// Memory of the process when it was ready.
     pub(crate) at_start: Memory,
 }
@@ -72,6 +75,7 @@ pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now) -> Value
         "rates": now.rates,
         "webhooks": now.webhooks,
         "session_log": now.session_log,
+        "nats": now.nats,
         "shards": facts.cores.iter().zip(shards).enumerate().map(|(shard, (core, counted))| json!({
             "shard": shard,
             "core": core,
@@ -98,6 +102,12 @@ pub(crate) fn webhooks(webhooks: &Webhooks) -> Vec<Value> {
 pub(crate) fn session_log(log: &SessionLog) -> Map<String, Value> {
     let counts = log.counts();
     let values = SESSION_LOG_SERIES.iter().map(|series| (series.name, (series.value)(&counts)));
+    values.map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// The numbers of the connection to NATS, by the names of its metrics.
+pub(crate) fn nats(counts: &nats::Counts) -> Map<String, Value> {
+    let values = NATS_SERIES.iter().map(|series| (series.name, (series.value)(counts)));
     values.map(|(name, value)| (name.into(), value.into())).collect()
 }
 

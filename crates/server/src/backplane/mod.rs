@@ -7,6 +7,8 @@
 //! and an arm of [`start`].
 
 mod local;
+#[expect(dead_code, reason = "channels do not use the link yet")]
+pub(crate) mod nats;
 
 use murre_router::channels::Backplane;
 

@@ -32,6 +32,7 @@ pub(crate) use self::settings::Config;
 pub(crate) use self::values::session_log_file;
 pub(crate) use self::values::{CallUrl, LogFormat, Mount, TrustedProxy, UnixMode};
 use crate::backend::{BackendConfig, CallKind};
+use crate::backplane::nats;
 use crate::bench::CHAT_MOUNT;
 use crate::control::KeySetUrl;
 use crate::hub::auth::{KeyFiles, Required};
@@ -326,6 +327,32 @@ impl Config {
             gap: self.session_gap.0,
             retention: (self.session_retention > 0)
                 .then(|| days.saturating_mul(self.session_retention)),
+        })
+    }
+
+    /// The settings of the cluster; `None` if this node is alone.
+    pub(crate) fn cluster(&self) -> Option<nats::Settings> {
+        if self.cluster_nats.is_empty() {
+            return None;
+        }
+        let tls_client = self.cluster_tls_cert.clone().zip(self.cluster_tls_key.clone());
+        let namespaces = self.namespaces();
+        let kept = namespaces.with_history().map(|(namespace, size, ttl)| nats::Kept {
+            namespace: namespace.into(),
+            size,
+            ttl,
+        });
+        Some(nats::Settings {
+            servers: self.cluster_nats.clone(),
+            cluster: self.cluster_name.clone(),
+            node: self.cluster_node.clone().unwrap_or_else(nats::Token::of_machine),
+            credentials: self.cluster_credentials.clone(),
+            tls_ca: self.cluster_tls_ca.clone(),
+            tls_client,
+            storage: self.cluster_storage,
+            replicas: self.cluster_replicas,
+            publication_bytes_max: self.limits.max_publication_bytes,
+            kept: kept.collect(),
         })
     }
 

@@ -20,6 +20,7 @@ use super::listen::Listen;
 use super::values::{
     self, CallUrl, DescriptorsChoice, IoChoice, LogFormat, Mount, Seconds, TrustedProxy, UnixMode,
 };
+use crate::backplane::nats::{NatsServer, Storage, Token};
 use crate::hub::rules::Namespace;
 use crate::webhooks::Webhook;
 
@@ -272,6 +273,52 @@ pub(crate) struct Config {
     #[arg(long, value_name = "DAYS")]
     #[arg(default_value_t = 0, value_parser = value_parser!(u32).range(0..=36_500))]
     pub(super) session_retention: u32,
+
+    /// NATS servers that connect the nodes of a cluster, separated by commas: HOST:PORT,
+    /// nats://USER:PASSWORD@HOST:PORT or tls://HOST:PORT [default: this node is alone]
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',')]
+    #[serde(serialize_with = "values::joined")]
+    pub(super) cluster_nats: Vec<NatsServer>,
+
+    /// Name of the cluster, a part of its subjects and streams in NATS: letters, digits, hyphens and
+    /// underscores
+    #[arg(long, value_name = "NAME", default_value = "murre")]
+    pub(super) cluster_name: Token,
+
+    /// Name of this node [default: the name of the machine]
+    #[arg(long, value_name = "NAME")]
+    pub(super) cluster_node: Option<Token>,
+
+    /// File of credentials for NATS, as `nsc generate creds` writes it, or with the seed of a user's key
+    /// [default: none]
+    #[arg(long, value_name = "FILE", requires = "cluster_nats")]
+    #[serde(serialize_with = "values::path")]
+    pub(super) cluster_credentials: Option<PathBuf>,
+
+    /// PEM file of the certificates that sign those of the NATS servers [default: those that the machine
+    /// trusts]
+    #[arg(long, value_name = "FILE", requires = "cluster_nats")]
+    #[serde(serialize_with = "values::path")]
+    pub(super) cluster_tls_ca: Option<PathBuf>,
+
+    /// PEM file of the certificate that this node presents to NATS [default: none]
+    #[arg(long, value_name = "FILE", requires = "cluster_tls_key")]
+    #[serde(serialize_with = "values::path")]
+    pub(super) cluster_tls_cert: Option<PathBuf>,
+
+    /// PEM file of the key of --cluster-tls-cert
+    #[arg(long, value_name = "FILE", requires = "cluster_tls_cert")]
+    #[serde(serialize_with = "values::path")]
+    pub(super) cluster_tls_key: Option<PathBuf>,
+
+    /// Where the NATS servers keep history: memory or file
+    #[arg(long, value_name = "KIND", default_value = "file")]
+    pub(super) cluster_storage: Storage,
+
+    /// NATS servers that keep each publication of a channel with history: 1, or 3 in a cluster of NATS
+    /// servers
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::replicas)]
+    pub(super) cluster_replicas: u8,
 
     /// Whether each shard stays on one core: always, never, or auto (where the shards take all
     /// cores and no quota of CPU time is in force)

@@ -201,6 +201,15 @@ pub(crate) fn session_log_file(text: &str) -> Result<PathBuf, &'static str> {
     }
 }
 
+/// Parses a number of replicas.
+pub(super) fn replicas(text: &str) -> Result<u8, &'static str> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("it is 1 or 3"),
+    }
+}
+
 impl TrustedProxy {
     /// The network of the proxies; `None` for proxies at Unix sockets.
     pub(super) fn network(&self) -> Option<IpNet> {

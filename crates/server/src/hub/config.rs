@@ -16,6 +16,7 @@ use super::limits::NameLimits;
 use super::rules::Namespaces;
 use crate::backend::Backend;
 use crate::backplane;
+use crate::backplane::nats::Nats;
 use crate::config::Config;
 use crate::webhooks::Webhooks;
 use murre_session_log::SessionLog;
@@ -53,6 +54,8 @@ pub(crate) struct HubConfig {
     pub(crate) drain_barrier: DrainBarrier,
     /// What is told of sessions, members and channels; `None` without any.
     pub(crate) webhooks: Option<Arc<Webhooks>>,
+    /// The connection to the other nodes; `None` if this one is alone.
+    pub(crate) nats: Option<Arc<Nats>>,
     /// Told when users come and go.
     pub(crate) session_log: Option<Arc<SessionLog>>,
     /// Seed of the hash of names, the same for all shards and unknown to clients.
@@ -111,6 +114,7 @@ impl HubConfig {
             backplane: backplane::start,
             drain_barrier: DrainBarrier::new(shards),
             webhooks: None,
+            nats: None,
             session_log: None,
             // The standard library's only source of unpredictable numbers.
             seed: RandomState::new().hash_one(()),

@@ -16,6 +16,7 @@ mod bursts;
 mod cases;
 mod chunks;
 mod client;
+mod cluster;
 mod configuration;
 mod costs;
 mod cross_origin;

@@ -153,6 +153,14 @@ impl Namespaces {
         })
     }
 
+    /// The namespaces with history: name, publications of each channel, and how long they are kept.
+    pub(crate) fn with_history(&self) -> impl Iterator<Item = (&str, u32, Duration)> {
+        let named = self.named.iter().map(|namespace| (&*namespace.name, &namespace.rules));
+        let all = named.chain([(REST, &self.rest)]);
+        let kept = all.filter(|(_, rules)| rules.history_size > 0);
+        kept.map(|(name, rules)| (name, rules.history_size, rules.history_ttl))
+    }
+
     /// Whether any channel has presence.
     pub(crate) fn have_presence(&self) -> bool {
         let has = |rules: &Rules| rules.presence != PresenceMode::Off;

@@ -1,0 +1,42 @@
+//! Counts of the link, which other threads read.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// Totals since the start, and gauges.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Whether there is a connection.
+    pub(crate) up: AtomicBool,
+    /// Connections that have broken.
+    pub(crate) reconnects: AtomicU64,
+    /// Messages that NATS has sent.
+    pub(crate) received: AtomicU64,
+    /// Messages to NATS that were dropped, because there was no connection or too much waited for it.
+    pub(crate) dropped: AtomicU64,
+}
+
+/// Bytes that wait for the thread of the link.
+#[derive(Debug, Default)]
+pub(super) struct WaitingBytes(AtomicUsize);
+
+/// The most of them.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+/// What a message costs besides its payload.
+const EACH: usize = 128;
+
+impl WaitingBytes {
+    /// Takes room for a message of so many bytes. Returns whether there is some.
+    pub(super) fn take(&self, bytes: usize) -> bool {
+        let bytes = bytes.saturating_add(EACH);
+        let fits = self.0.fetch_add(bytes, Relaxed) <= WAITING_BYTES_MAX;
+        if !fits {
+            self.0.fetch_sub(bytes, Relaxed);
+        }
+        fits
+    }
+
+    /// Gives the room of a message of so many bytes back.
+    pub(super) fn release(&self, bytes: usize) {
+        self.0.fetch_sub(bytes.saturating_add(EACH), Relaxed);
+    }
+}

@@ -1,0 +1,346 @@
+//! The link to NATS: one connection at a time, which is replaced when it breaks.
+//!
+//! It runs on a thread of its own. Other threads reach it through the [`Nats`](super::Nats) handle; tasks on
+//! its thread send requests through [`Requests`]. Subscriptions are made again on each new connection. What
+//! others publish while there is no connection is dropped and counted.
+
+use std::collections::HashMap;
+use std::str;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
+
+use super::connection::{Failure, Info, info};
+use super::counts::Counts;
+use super::wire::{self, Message, NotNats, Op};
+use super::{Command, ConnectedHandler, MessageHandler, Shared};
+
+/// The link, and what is known of its subscriptions.
+pub(super) struct Link {
+    shared: Arc<Shared>,
+    /// What the connection has yet to take.
+    out: BytesMut,
+    is_up: bool,
+    info: Info,
+    handlers: HashMap<u64, Handler>,
+    on_connected: Vec<ConnectedHandler>,
+    inbox: Inbox,
+    /// Pings that were sent on this connection, and pongs that have come.
+    pings: u64,
+    pongs: u64,
+    heard: Instant,
+    pinged: Instant,
+}
+
+/// A subscription of another part of the server.
+struct Handler {
+    subject: Box<str>,
+    handle: MessageHandler,
+}
+
+/// Requests that wait for their replies, by the number at the end of their reply subjects.
+struct Inbox {
+    /// The subject of all replies, without the number.
+    prefix: String,
+    subscription: u64,
+    next: u64,
+    waiting: HashMap<u64, Waiting>,
+}
+
+struct Waiting {
+    replies: UnboundedSender<Message>,
+    deadline: Instant,
+}
+
+/// Sends requests from tasks on the link's thread.
+#[derive(Clone)]
+pub(super) struct Requests(UnboundedSender<Request>);
+
+/// A request of such a task.
+pub(super) struct Request {
+    subject: String,
+    payload: Vec<u8>,
+    patience: Duration,
+    replies: UnboundedSender<Message>,
+}
+
+/// Why a request has no reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoReply {
+    /// Nobody has a subscription to the subject.
+    NoResponders,
+    /// NATS is away, or slow.
+    Late,
+}
+
+/// Bytes that wait for the connection at most, apart from subscriptions.
+const OUT_BYTES_MAX: usize = 64 << 20;
+/// Pings go out after this silence, and after three of it the connection counts as broken.
+const SILENCE: Duration = Duration::from_secs(2);
+const SILENCES_MAX: u32 = 3;
+
+impl Requests {
+    /// The first reply to a request.
+    ///
+    /// # Errors
+    /// See [`NoReply`].
+    pub(super) async fn ask(
+        &self,
+        subject: String,
+        payload: Vec<u8>,
+        patience: Duration,
+    ) -> Result<Message, NoReply> {
+        let mut replies = self.send(subject, payload, patience);
+        match timeout(patience, replies.recv()).await {
+            Ok(Some(reply)) if reply.status() == Some(503) => Err(NoReply::NoResponders),
+            Ok(Some(reply)) => Ok(reply),
+            Ok(None) | Err(_) => Err(NoReply::Late),
+        }
+    }
+
+    /// Sends a request that may get several replies. They end after `patience`.
+    pub(super) fn send(
+        &self,
+        subject: String,
+        payload: Vec<u8>,
+        patience: Duration,
+    ) -> UnboundedReceiver<Message> {
+        let (replies, receiver) = unbounded_channel();
+        // Without the link there are no replies.
+        let _ = self.0.send(Request { subject, payload, patience, replies });
+        receiver
+    }
+}
+
+impl Link {
+    /// A link without a connection, and what sends requests through it.
+    pub(super) fn new(shared: Arc<Shared>) -> (Self, Requests, UnboundedReceiver<Request>) {
+        let (sender, requests) = unbounded_channel();
+        let inbox = Inbox {
+            prefix: format!("_INBOX.{:016x}.", shared.node.incarnation),
+            subscription: shared.number(),
+            next: 0,
+            waiting: HashMap::new(),
+        };
+        let now = Instant::now();
+        let link = Link {
+            shared,
+            out: BytesMut::new(),
+            is_up: false,
+            info: Info::default(),
+            handlers: HashMap::new(),
+            on_connected: Vec::new(),
+            inbox,
+            pings: 0,
+            pongs: 0,
+            heard: now,
+            pinged: now,
+        };
+        (link, Requests(sender), requests)
+    }
+
+    /// Does what another thread wants.
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Publish { subject, payload } => {
+                self.shared.waiting.release(payload.len());
+                if self.takes(payload.len()) {
+                    self.publish(&subject, None, None, &payload);
+                } else {
+                    self.shared.counts.dropped.fetch_add(1, Relaxed);
+                }
+            }
+            Command::Subscribe { number, subject, handle } => {
+                self.subscribe(&subject, None, number);
+                self.handlers.insert(number, Handler { subject, handle });
+            }
+            Command::Unsubscribe { number } => {
+                if self.handlers.remove(&number).is_some() {
+                    self.unsubscribe(number);
+                }
+            }
+            Command::OnConnected(handle) => {
+                if self.is_up {
+                    handle();
+                }
+                self.on_connected.push(handle);
+            }
+        }
+    }
+
+    /// Sends a request of a task on this thread. Without a connection it waits for its deadline.
+    pub(super) fn request(&mut self, request: Request, now: Instant) {
+        let Request { subject, payload, patience, replies } = request;
+        let Some(deadline) = now.checked_add(patience) else { return };
+        let (number, reply) = self.inbox.number();
+        self.inbox.waiting.insert(number, Waiting { replies, deadline });
+        self.publish(&subject, Some(&reply), None, &payload);
+    }
+
+    /// Whether a publication of so many bytes finds room.
+    pub(super) fn takes(&self, bytes: usize) -> bool {
+        self.is_up && self.out.len().saturating_add(bytes) <= OUT_BYTES_MAX
+    }
+
+    /// Publishes, if there is a connection.
+    pub(super) fn publish(
+        &mut self,
+        subject: &str,
+        reply: Option<&str>,
+        id: Option<&str>,
+        payload: &[u8],
+    ) {
+        if self.is_up {
+            wire::publish(&mut self.out, subject, reply, id, payload);
+        }
+    }
+
+    /// Subscribes under this number, if there is a connection.
+    pub(super) fn subscribe(&mut self, subject: &str, queue: Option<&str>, number: u64) {
+        if self.is_up {
+            wire::subscribe(&mut self.out, subject, queue, number);
+        }
+    }
+
+    /// Ends a subscription, if there is a connection.
+    pub(super) fn unsubscribe(&mut self, number: u64) {
+        if self.is_up {
+            wire::unsubscribe(&mut self.out, number);
+        }
+    }
+
+    /// The counts of the link.
+    pub(super) fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// Whether NATS has taken this node once since the start.
+    pub(super) fn has_joined(&self) -> bool {
+        self.shared.joined.load(Relaxed)
+    }
+
+    /// Begins with a new connection.
+    pub(super) fn connected(&mut self, info: Info, now: Instant) {
+        self.is_up = true;
+        self.info = info;
+        (self.pings, self.pongs, self.heard, self.pinged) = (0, 0, now, now);
+        self.out.clear();
+        let inbox = format!("{}*", self.inbox.prefix);
+        wire::subscribe(&mut self.out, &inbox, None, self.inbox.subscription);
+        for (&number, handler) in &self.handlers {
+            wire::subscribe(&mut self.out, &handler.subject, None, number);
+        }
+        self.shared.joined.store(true, Relaxed);
+        self.shared.counts.up.store(true, Relaxed);
+        self.on_connected.iter().for_each(|handle| handle());
+    }
+
+    /// The connection is broken.
+    pub(super) fn disconnected(&mut self) {
+        self.is_up = false;
+        self.out = BytesMut::new();
+        self.shared.counts.up.store(false, Relaxed);
+    }
+
+    /// What is to be sent.
+    pub(super) fn out(&mut self) -> &mut BytesMut {
+        &mut self.out
+    }
+
+    /// Takes what the server has sent. A message that is for none of the handlers is passed to `other`.
+    ///
+    /// # Errors
+    /// Why the connection cannot be used any longer.
+    pub(super) fn take(
+        &mut self,
+        input: &mut BytesMut,
+        now: Instant,
+        mut other: impl FnMut(&mut Self, Message),
+    ) -> Result<(), String> {
+        self.heard = now;
+        while let Some(op) = wire::take(input).map_err(|NotNats(why)| why.to_owned())? {
+            match op {
+                Op::Message(message) => {
+                    self.shared.counts.received.fetch_add(1, Relaxed);
+                    if let Some(handler) = self.handlers.get(&message.subscription) {
+                        let subject = str::from_utf8(&message.subject).unwrap_or_default();
+                        (handler.handle)(subject, &message.payload);
+                    } else if message.subscription == self.inbox.subscription {
+                        self.reply(message, &mut other);
+                    } else {
+                        other(self, message);
+                    }
+                }
+                Op::Ping => self.out.extend_from_slice(b"PONG\r\n"),
+                Op::Pong => self.pongs = self.pongs.saturating_add(1),
+                Op::Info(json) => match info(&json) {
+                    Ok(info) => self.info = info,
+                    Err(Failure::Away(why) | Failure::Refused(why)) => return Err(why),
+                },
+                Op::Error(why) => {
+                    // Of these the server says nothing else, and goes on.
+                    if why.starts_with("Permissions Violation") {
+                        tracing::error!(
+                            why,
+                            "NATS forbids this node a subject: allow it to the user"
+                        );
+                        continue;
+                    }
+                    return Err(why);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, message: Message, other: &mut impl FnMut(&mut Self, Message)) {
+        let number = message.subject.get(self.inbox.prefix.len()..);
+        let number = number.and_then(|number| str::from_utf8(number).ok()?.parse::<u64>().ok());
+        match number.and_then(|number| self.inbox.waiting.get(&number)) {
+            Some(waiting) => _ = waiting.replies.send(message),
+            None => other(self, message),
+        }
+    }
+
+    /// Sends pings, and forgets requests whose time is over.
+    ///
+    /// # Errors
+    /// The server has been silent for too long.
+    pub(super) fn tick(&mut self, now: Instant) -> Result<(), String> {
+        self.inbox
+            .waiting
+            .retain(|_, waiting| waiting.deadline > now && !waiting.replies.is_closed());
+        if !self.is_up {
+            return Ok(());
+        }
+        let silence = now.saturating_duration_since(self.heard);
+        if silence >= SILENCE.saturating_mul(SILENCES_MAX) {
+            return Err(format!("the server has been silent for {} s", silence.as_secs()));
+        }
+        if silence >= SILENCE && now.saturating_duration_since(self.pinged) >= SILENCE {
+            self.pinged = now;
+            self.ping();
+        }
+        Ok(())
+    }
+
+    /// Asks the server to answer when it has done all that was sent before. Returns the number of pongs by then.
+    pub(super) fn ping(&mut self) -> u64 {
+        self.out.extend_from_slice(b"PING\r\n");
+        self.pings = self.pings.saturating_add(1);
+        self.pings
+    }
+}
+
+impl Inbox {
+    /// A new number, and the subject of its replies.
+    fn number(&mut self) -> (u64, String) {
+        let number = self.next;
+        self.next = number.saturating_add(1);
+        (number, format!("{}{number}", self.prefix))
+    }
+}

@@ -1,0 +1,4 @@
+//! Nodes that are connected by NATS.
+
+mod nats;
+mod start;

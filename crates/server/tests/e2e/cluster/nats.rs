@@ -1,0 +1,104 @@
+//! A NATS server for tests, as a process with a folder of its own.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::server::PATIENCE;
+
+/// A running NATS server. Killed when dropped, and its folder removed.
+pub(crate) struct Nats {
+    child: Child,
+    folder: PathBuf,
+    flags: Vec<&'static str>,
+    pub(crate) port: u16,
+}
+
+/// The programs, installed once.
+fn programs() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let binary = Path::new(env!("CARGO_BIN_EXE_murre"));
+        let target = binary.ancestors().nth(2).expect("target/debug/murre");
+        let folder = target.join("tools/nats");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let installed = Command::new(root.join("tests/nats/install")).arg(&folder).status();
+        assert!(installed.expect("bash").success(), "NATS for tests cannot be installed");
+        folder
+    })
+}
+
+impl Nats {
+    /// Starts a server with JetStream on a free port.
+    pub(crate) fn start() -> Self {
+        Self::spawn("nats-server", &["--jetstream"])
+    }
+
+    /// Starts the program of this name with these flags on a free port.
+    pub(crate) fn spawn(program: &str, flags: &[&'static str]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = format!("murre-nats-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        fs::create_dir_all(&folder).expect("a folder");
+        let child = run(program, &folder, flags, -1);
+        let file = folder.join(format!("{program}_{}.ports", child.id()));
+        let mut nats = Nats { child, folder, flags: flags.to_vec(), port: 0 };
+        let start = Instant::now();
+        let ports: Value = loop {
+            let text = fs::read(&file).unwrap_or_default();
+            if let Ok(ports) = serde_json::from_slice(&text) {
+                break ports;
+            }
+            assert!(start.elapsed() < PATIENCE, "NATS does not start");
+            thread::sleep(Duration::from_millis(10));
+        };
+        let url = ports["nats"][0].as_str().expect("a URL");
+        nats.port = url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
+        nats
+    }
+
+    /// The address for clients.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it was killed");
+    }
+
+    /// Starts it again after [`kill`](Self::kill), on the same port and with what it has on disk.
+    pub(crate) fn restart(&mut self) {
+        self.child = run("nats-server", &self.folder, &self.flags, self.port.into());
+        let start = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            assert!(start.elapsed() < PATIENCE, "NATS does not start again");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn run(program: &str, folder: &Path, flags: &[&str], port: i32) -> Child {
+    let mut command = Command::new(programs().join(program));
+    command.args(["--addr=127.0.0.1", &format!("--port={port}")]);
+    command.arg("--ports_file_dir").arg(folder).arg("--store_dir").arg(folder.join("store"));
+    command.args(flags).stderr(Stdio::null()).stdout(Stdio::null());
+    command.spawn().expect("it is installed")
+}
