@@ -184,7 +184,7 @@ pub use serve::{
 pub use server::{
     Pin, Placement, Server, ServerConfig, ServerError, ServerHandle, ShardHandle, Signals,
 };
-pub use shard::{Held, Shard, ShardConfig};
+pub use shard::{Grouped, Held, Shard, ShardConfig, run_together};
 pub use token_bucket::{BucketState, RateDecision, TokenBucket};
 
 /// Frames that are encoded once and shared by their receivers.

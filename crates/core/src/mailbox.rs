@@ -48,6 +48,11 @@ impl<M> Mailbox<M> {
         self.lock().is_empty()
     }
 
+    /// Whether a mail has been posted since [`sleep`](Self::sleep).
+    pub(crate) fn has_woken(&self) -> bool {
+        !self.sleeping.load(Ordering::SeqCst)
+    }
+
     /// Records that the shard is awake, and moves all mails to `mails`.
     pub(crate) fn collect(&self, mails: &mut Vec<M>) {
         self.sleeping.store(false, Ordering::SeqCst);

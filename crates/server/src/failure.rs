@@ -61,7 +61,7 @@ fn server_remedy(error: &ServerError) -> Option<&'static str> {
         }),
         ServerError::Thread(_) => Some(MORE_THREADS),
         ServerError::Host(_)
-        | ServerError::ShardEnded { .. }
+        | ServerError::ThreadEnded { .. }
         | ServerError::Failed(_)
         | ServerError::Interrupted => None,
     }

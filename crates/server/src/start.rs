@@ -155,7 +155,11 @@ fn prepare(config: &Config) -> Result<Parts, Failure> {
     let placement = Placement::new(config.pin, plan.shards).map_err(Failure::Thread)?;
     let token_keys = TokenKeys::read(config.key_files(), config.key_set_url());
     let token_keys = token_keys.map_err(Failure::Channels)?;
-    let hub = HubConfig::new(config, &placement.cores, plan.conns_per_shard);
+    let hub = HubConfig::new(
+        config,
+        (plan.shards, placement.shards_of_thread(plan.io)),
+        plan.conns_per_shard,
+    );
     let backend = config.backend().map_err(Failure::Channels)?.map(Backend::new);
     let (backend, worker) = backend.unzip();
     let nats = config.cluster().map(Nats::new).transpose().map_err(Failure::Channels)?;

@@ -8,7 +8,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::arena::Arena;
 use super::config::{LISTENERS_MAX, RingConfig};
-use super::wake::Waker;
+use super::wake::{SharedWait, Waker};
 use crate::listener::Listener;
 
 /// Receive buffers, waker and listeners of one ring.
@@ -30,9 +30,13 @@ impl RingCommon {
             return Err(Errno::EINVAL.into());
         }
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wake = match config.shared_wait {
+            Some(SharedWait(wake)) => wake,
+            None => Arc::new(EventFd::from_value_and_flags(0, flags)?),
+        };
         Ok(RingCommon {
             arena: Arena::new(config.buffers, config.buffer_bytes)?,
-            wake: Arc::new(EventFd::from_value_and_flags(0, flags)?),
+            wake,
             listeners: config.listeners,
             reset_on_close: config.reset_on_close,
         })

@@ -1,5 +1,6 @@
 //! The settings of a kernel ring.
 
+use super::wake::SharedWait;
 use crate::listener::Listener;
 
 /// An interface of the kernel for socket I/O.
@@ -79,6 +80,9 @@ pub struct RingConfig {
     pub buffers: u16,
     /// Size of one receive buffer in bytes.
     pub buffer_bytes: u32,
+    /// The wait that the ring shares with other rings of its thread, which never waits in one of them. Must
+    /// be `None` with [`Io::Epoll`].
+    pub shared_wait: Option<SharedWait>,
 }
 
 impl Default for RingConfig {
@@ -92,6 +96,7 @@ impl Default for RingConfig {
             receive: Receive::Plain,
             buffers: 32,
             buffer_bytes: 8192,
+            shared_wait: None,
         }
     }
 }

@@ -80,6 +80,34 @@ macro_rules! either {
 }
 
 impl KernelRing {
+    /// Submits what was pushed, and has the ring's [`SharedWait`](super::SharedWait) end when `timeout` is over
+    /// (`None`: no timeout). Returns whether the kernel took nothing for a passing reason, so that the caller
+    /// must not wait.
+    ///
+    /// # Errors
+    /// Only errors that make the ring unusable.
+    ///
+    /// # Panics
+    /// If the ring shares no wait.
+    pub(crate) fn submit_and_arm(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        self.sharing().submit_and_arm(timeout)
+    }
+
+    /// Whether operations have completed since the last [`submit_and_wait`](Ring::submit_and_wait).
+    ///
+    /// # Panics
+    /// If the ring shares no wait.
+    pub(crate) fn has_completions(&mut self) -> bool {
+        self.sharing().has_completions()
+    }
+
+    fn sharing(&mut self) -> &mut Uring {
+        match &mut self.0 {
+            Backend::Uring(ring) => ring,
+            Backend::Epoll(_) => panic!("only rings of io_uring share a wait"),
+        }
+    }
+
     fn common(&self) -> &RingCommon {
         either!(self, ring => &ring.common)
     }

@@ -38,4 +38,4 @@ pub use kernel::KernelRing;
 pub use operation::{
     Completion, HANG_UP, Lent, Op, OpKind, SendData, ShutdownHow, ShutdownStatus, Socket, Token,
 };
-pub use wake::Waker;
+pub use wake::{SharedWait, Waker};

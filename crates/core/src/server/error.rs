@@ -19,11 +19,11 @@ pub enum ServerError {
         /// What the kernel said.
         error: io::Error,
     },
-    /// A shard ended before the drain, or during the drain by an error or a panic. Its connections
-    /// are lost.
-    ShardEnded {
-        /// Which shard.
-        index: usize,
+    /// A thread of shards ended before the drain, or during the drain by an error or a panic. Its
+    /// connections are lost.
+    ThreadEnded {
+        /// The name of the thread.
+        name: String,
         /// The error, or the message of the panic.
         why: String,
     },
@@ -41,8 +41,8 @@ impl fmt::Display for ServerError {
             ServerError::Shard { index, error } => {
                 write!(f, "shard {index} cannot start: {error}")
             }
-            ServerError::ShardEnded { index, why } => {
-                write!(f, "shard {index} ended: {why}; ending, as its connections are lost")
+            ServerError::ThreadEnded { name, why } => {
+                write!(f, "thread {name} ended: {why}; ending, as its connections are lost")
             }
             ServerError::Failed(why) => f.write_str(why),
             ServerError::Interrupted => f.write_str("second signal while draining: ended at once"),
@@ -55,7 +55,7 @@ impl std::error::Error for ServerError {
         match self {
             ServerError::Host(error) => Some(error),
             ServerError::Thread(error) | ServerError::Shard { error, .. } => Some(error),
-            ServerError::ShardEnded { .. } | ServerError::Failed(_) | ServerError::Interrupted => {
+            ServerError::ThreadEnded { .. } | ServerError::Failed(_) | ServerError::Interrupted => {
                 None
             }
         }

@@ -1,4 +1,4 @@
-//! A server: shards on threads of their own, with signals, a drain and counters.
+//! A server: shards on a thread for each core, with signals, a drain and counters.
 
 mod error;
 mod placement;
@@ -74,12 +74,12 @@ impl ServerConfig {
     }
 }
 
-/// Shards that run, each on a thread of its own, with a listener that they share.
+/// Shards that run, with listeners that they share. Each core has a thread, which runs the core's shards.
 ///
 /// They run until [`drain`](Server::drain) has returned, or the process ends.
 pub struct Server<M> {
     shards: Vec<ShardHandle<M>>,
-    /// How many shards have not ended.
+    /// How many threads have not ended.
     running: usize,
     events: Receiver<ServerEvent>,
     sender: Sender<ServerEvent>,
@@ -112,7 +112,8 @@ type MakeHandler<H> = dyn Fn(usize) -> H + Send + Sync;
 enum ServerEvent {
     Signal(Signal, Instant),
     Drain,
-    ShardEnded(usize, Ended),
+    /// A thread of shards has ended, the one of this name.
+    ThreadEnded(String, Ended),
     Failed(String),
 }
 
@@ -138,17 +139,22 @@ impl<M: Send + 'static> Server<M> {
                 .map_err(ServerError::Thread)?;
         }
         let make: Arc<MakeHandler<H>> = Arc::new(make);
-        let start = |index| {
-            let events = sender.clone();
+        let start = |indexes: Vec<usize>| {
+            let (events, name) = (sender.clone(), shards::thread_name(&indexes));
             // The receiver is gone only when nobody waits for the server any more.
-            let ended = move |how| drop(events.send(ServerEvent::ShardEnded(index, how)));
-            shards::start(index, config.clone(), Arc::clone(&make), ended)
-                .map_err(|error| ServerError::Shard { index, error })
+            let ended = move |how| drop(events.send(ServerEvent::ThreadEnded(name, how)));
+            let started = shards::start(indexes.clone(), config.clone(), Arc::clone(&make), ended);
+            let started = started.map_err(|(index, error)| ServerError::Shard { index, error })?;
+            Ok(indexes.into_iter().zip(started))
         };
-        let shards: Vec<_> = (0..config.plan.shards).map(start).collect::<Result<_, _>>()?;
+        let threads = config.placement.threads(config.plan.io);
+        let running = threads.len();
+        let started: Vec<_> = threads.into_iter().map(start).collect::<Result<_, _>>()?;
+        let mut shards: Vec<_> = started.into_iter().flatten().collect();
+        shards.sort_unstable_by_key(|(index, _)| *index);
         Ok(Server {
-            running: shards.len(),
-            shards,
+            running,
+            shards: shards.into_iter().map(|(_, shard)| shard).collect(),
             events,
             sender,
             signalled: None,
@@ -192,7 +198,7 @@ impl<M: Send + 'static> Server<M> {
     /// `drain`.
     ///
     /// # Errors
-    /// [`ServerError::ShardEnded`] and [`ServerError::Failed`].
+    /// [`ServerError::ThreadEnded`] and [`ServerError::Failed`].
     pub fn wait(&mut self) -> Result<&'static str, ServerError> {
         loop {
             match self.events.recv().expect("this holds a sender") {
@@ -210,7 +216,7 @@ impl<M: Send + 'static> Server<M> {
     /// connections, in random order over [`ServerConfig::drain_timeout`].
     ///
     /// # Errors
-    /// [`ServerError::Interrupted`], [`ServerError::ShardEnded`] and [`ServerError::Failed`].
+    /// [`ServerError::Interrupted`], [`ServerError::ThreadEnded`] and [`ServerError::Failed`].
     pub fn drain(&mut self) -> Result<(), ServerError> {
         if !self.drain_delay.is_zero() {
             self.tell(|| ServeMail::Unready, self.drain_delay)?;
@@ -218,7 +224,7 @@ impl<M: Send + 'static> Server<M> {
         let over = self.drain_timeout;
         self.tell(|| ServeMail::Drain(over), over.saturating_add(DRAIN_GRACE))?;
         if self.running > 0 {
-            tracing::warn!(shards = self.running, "not drained in time, ending anyway");
+            tracing::warn!(threads = self.running, "not drained in time, ending anyway");
         }
         Ok(())
     }
@@ -238,7 +244,7 @@ impl<M: Send + 'static> Server<M> {
             }
             let wait = if untold.is_empty() { rest } else { rest.min(TELL_AGAIN) };
             match self.events.recv_timeout(wait) {
-                Ok(ServerEvent::ShardEnded(_, Ok(()))) if ends => self.running -= 1,
+                Ok(ServerEvent::ThreadEnded(_, Ok(()))) if ends => self.running -= 1,
                 Ok(ServerEvent::Signal(signal, at)) if signals::ends(signal) => self.signal(at)?,
                 Ok(event) => self.other(event)?,
                 // Time to tell again, or the deadline.
@@ -273,9 +279,9 @@ impl<M: Send + 'static> Server<M> {
                 Ok(())
             }
             ServerEvent::Drain => Ok(()),
-            ServerEvent::ShardEnded(index, how) => {
+            ServerEvent::ThreadEnded(name, how) => {
                 let why = how.err().unwrap_or_else(|| "nobody asked it to".into());
-                Err(ServerError::ShardEnded { index, why })
+                Err(ServerError::ThreadEnded { name, why })
             }
             ServerEvent::Failed(why) => Err(ServerError::Failed(why)),
         }
@@ -333,11 +339,16 @@ mod tests {
     fn the_end_of_a_thread_is_an_error() {
         let panicked = || Err("it panicked: a bug".to_owned());
         for (event, said) in [
-            (ServerEvent::ShardEnded(3, panicked()), "shard 3 ended: it panicked: a bug;"),
+            (
+                ServerEvent::ThreadEnded("shard-3".into(), panicked()),
+                "thread shard-3 ended: it panicked: a bug;",
+            ),
             (ServerEvent::Failed("the control plane ended".into()), "the control plane ended"),
         ] {
             let again = match &event {
-                ServerEvent::ShardEnded(index, how) => ServerEvent::ShardEnded(*index, how.clone()),
+                ServerEvent::ThreadEnded(name, how) => {
+                    ServerEvent::ThreadEnded(name.clone(), how.clone())
+                }
                 _ => ServerEvent::Failed("the control plane ended".into()),
             };
             let error = server([event]).wait().expect_err("an end");
@@ -345,8 +356,8 @@ mod tests {
             let error = server([again]).drain().expect_err("an end");
             assert!(error.to_string().starts_with(said), "{error}");
         }
-        let ended = || ServerEvent::ShardEnded(0, Ok(()));
-        assert!(matches!(server([ended()]).wait(), Err(ServerError::ShardEnded { .. })));
+        let ended = || ServerEvent::ThreadEnded("shard-0".into(), Ok(()));
+        assert!(matches!(server([ended()]).wait(), Err(ServerError::ThreadEnded { .. })));
         assert!(server([ended()]).drain().is_ok());
     }
 
@@ -354,7 +365,8 @@ mod tests {
     /// than a second later ends the drain.
     #[test]
     fn doubled_signals_count_once() {
-        let (first, ended) = (Instant::now(), || ServerEvent::ShardEnded(0, Ok(())));
+        let (first, ended) =
+            (Instant::now(), || ServerEvent::ThreadEnded("shard-0".into(), Ok(())));
         let signal = |signal, after| ServerEvent::Signal(signal, first + after);
         let begin = |second: Duration| {
             let mut server = server([
@@ -374,7 +386,7 @@ mod tests {
     /// The handle of a server that has ended does nothing.
     #[test]
     fn a_handle_outlives_its_server() {
-        let mut server = server([ServerEvent::ShardEnded(0, Ok(()))]);
+        let mut server = server([ServerEvent::ThreadEnded("shard-0".into(), Ok(()))]);
         let handle = server.handle();
         handle.drain();
         server.drain().expect("the shard ends");

@@ -6,6 +6,8 @@ use std::thread;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use crate::ring::Io;
+
 /// Whether shards are pinned, each to a core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pin {
@@ -36,8 +38,7 @@ impl Pin {
 pub struct Placement {
     /// By shard: the allowed cores in turn.
     pub cores: Vec<usize>,
-    /// Whether the shards are pinned to these cores. If not, no more of them run at one time than
-    /// there are different cores.
+    /// Whether the shards are pinned to these cores. If not, the scheduler places their threads.
     pub pinned: bool,
 }
 
@@ -62,6 +63,24 @@ impl Placement {
             Pin::Never => false,
         };
         Placement { cores: allowed.iter().copied().cycle().take(shards).collect(), pinned }
+    }
+
+    /// The shards of each thread, by number: on io_uring, the shards of one core share a thread.
+    pub(super) fn threads(&self, io: Io) -> Vec<Vec<usize>> {
+        let mut threads: Vec<Vec<usize>> = Vec::new();
+        for (index, core) in self.cores.iter().enumerate() {
+            let same = |shards: &&mut Vec<usize>| self.cores[shards[0]] == *core;
+            match threads.iter_mut().find(same) {
+                Some(shards) if io != Io::Epoll => shards.push(index),
+                _ => threads.push(vec![index]),
+            }
+        }
+        threads
+    }
+
+    /// The number of shards that share a thread at most.
+    pub fn shards_of_thread(&self, io: Io) -> usize {
+        self.threads(io).iter().map(Vec::len).max().unwrap_or(1)
     }
 
     /// The core that shard `index` is pinned to.
@@ -103,6 +122,9 @@ mod tests {
         let placement = Placement::on(&[1, 5], 2, Pin::Auto, 3);
         assert_eq!(placement.cores, [1, 5, 1]);
         assert_eq!(placement.core(1), Some(5));
+        assert_eq!(placement.threads(Io::Uring), [vec![0, 2], vec![1]]);
+        assert_eq!(placement.threads(Io::Epoll), [[0], [1], [2]]);
+        assert_eq!(placement.shards_of_thread(Io::Uring), 2);
         assert_eq!(Placement::on(&four, 4, Pin::Never, 2).core(1), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The shards' threads, each with a ring of its own.
+//! The shards, each with a ring of its own, and their threads.
 
 use std::io;
 use std::sync::Arc;
@@ -8,43 +8,62 @@ use std::time::Duration;
 use super::placement;
 use super::threads::{self, Ended};
 use super::{MakeHandler, ServerConfig, ShardHandle};
-use crate::ring::{KernelRing, RingConfig};
+use crate::ring::{KernelRing, RingConfig, SharedWait};
 use crate::serve::{Handler, Serve, ServeLimits};
-use crate::shard::{Shard, ShardConfig};
+use crate::shard::{Shard, ShardConfig, run_together};
 
-/// Starts shard `index` on a thread of its own and waits until it is ready. Calls `ended` when the
+/// The name of the thread that runs these shards: `shard-1`, or `shard-1+12` with 12 more.
+pub(super) fn thread_name(indexes: &[usize]) -> String {
+    match indexes {
+        [alone] => format!("shard-{alone}"),
+        _ => format!("shard-{}+{}", indexes[0], indexes.len() - 1),
+    }
+}
+
+/// Starts these shards on a thread of their own and waits until they are ready. Calls `ended` when the
 /// thread ends.
 ///
 /// # Errors
-/// The kernel refused the thread or the ring.
+/// The number of a shard for which the kernel refused the thread or the ring, with the kernel's error.
 pub(super) fn start<H: Handler + 'static>(
-    index: usize,
+    indexes: Vec<usize>,
     config: ServerConfig,
     make: Arc<MakeHandler<H>>,
     ended: impl FnOnce(Ended) + Send + 'static,
-) -> io::Result<ShardHandle<H::Mail>> {
+) -> Ready<H::Mail> {
     let (ready, readied) = mpsc::channel();
-    let run = move || run(index, &config, &*make, &ready);
-    threads::start(format!("shard-{index}"), STACK_BYTES, run, ended)?;
-    readied.recv().unwrap_or_else(|_| Err(io::Error::other("its thread ended")))
+    let (first, name) = (indexes[0], thread_name(&indexes));
+    let run = move || run(&indexes, &config, &*make, &ready);
+    threads::start(name, STACK_BYTES, run, ended).map_err(|error| (first, error))?;
+    readied.recv().unwrap_or_else(|_| Err((first, io::Error::other("its thread ended"))))
 }
 
-/// The life of a shard's thread.
+/// What a thread says of its shards once they are made.
+type Ready<M> = Result<Vec<ShardHandle<M>>, (usize, io::Error)>;
+
+/// The life of a thread.
 fn run<H: Handler>(
-    index: usize,
+    indexes: &[usize],
     config: &ServerConfig,
     make: &MakeHandler<H>,
-    ready: &Sender<io::Result<ShardHandle<H::Mail>>>,
+    ready: &Sender<Ready<H::Mail>>,
 ) -> io::Result<()> {
+    let made = || {
+        let wait = (indexes.len() > 1).then(SharedWait::new).transpose();
+        let wait = wait.map_err(|error| (indexes[0], error))?;
+        let made =
+            |&index| shard(index, config, make, wait.clone()).map_err(|error| (index, error));
+        let shards: Vec<_> = indexes.iter().map(made).collect::<Result<_, _>>()?;
+        Ok((shards, wait))
+    };
     // The receiver is gone only when the process is ending.
-    match shard(index, config, make) {
-        Ok(mut shard) => {
-            let _ = ready.send(Ok(ShardHandle {
-                mailbox: shard.mailbox(),
-                counters: shard.counters(),
-                serve: shard.protocol().counters(),
-            }));
-            shard.run()
+    match made() {
+        Ok((mut shards, wait)) => {
+            let _ = ready.send(Ok(shards.iter().map(handle).collect()));
+            match wait {
+                Some(wait) => run_together(shards, &wait, drop),
+                None => shards.iter_mut().try_for_each(Shard::run),
+            }
         }
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -53,11 +72,20 @@ fn run<H: Handler>(
     }
 }
 
-/// Made on its own thread: a ring belongs to the thread that made it.
+fn handle<H: Handler>(shard: &Shard<KernelRing, Serve<H>>) -> ShardHandle<H::Mail> {
+    ShardHandle {
+        mailbox: shard.mailbox(),
+        counters: shard.counters(),
+        serve: shard.protocol().counters(),
+    }
+}
+
+/// Makes a shard on its thread: a ring belongs to the thread that made it.
 fn shard<H: Handler>(
     index: usize,
     config: &ServerConfig,
     make: &MakeHandler<H>,
+    shared_wait: Option<SharedWait>,
 ) -> io::Result<Shard<KernelRing, Serve<H>>> {
     let ServerConfig { plan, placement, listeners, limits, shard, .. } = config;
     placement.core(index).map_or(Ok(()), placement::pin)?;
@@ -66,6 +94,7 @@ fn shard<H: Handler>(
         descriptors: plan.descriptors,
         max_conns: plan.conns_per_shard,
         listeners: listeners.clone(),
+        shared_wait,
         ..RingConfig::default()
     })?;
     let config = ShardConfig {

@@ -5,6 +5,7 @@ mod close;
 pub(crate) mod config;
 mod drain;
 mod drain_schedule;
+mod group;
 mod receive;
 mod send;
 mod timers;
@@ -28,6 +29,7 @@ use crate::ring::{Completion, Lent, Op, OpKind, Ring, Socket, Token};
 
 pub use config::ShardConfig;
 use drain_schedule::DrainSchedule;
+pub use group::{Grouped, run_together};
 use receive::Tail;
 
 /// What a shard holds for its connections beside their slots. All of it is 0 when they are idle.
@@ -150,6 +152,12 @@ impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
         self.accept();
         let timeout = self.timeout();
         self.ring.submit_and_wait(timeout)?;
+        self.work();
+        Ok(())
+    }
+
+    /// The work of a turn: what has arrived, expired or been left over.
+    fn work(&mut self) {
         self.out.now = self.ring.now();
         if self.is_empty() {
             // No connection had a timer while the shard slept: the ticks that have passed do not matter.
@@ -174,7 +182,6 @@ impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
         counters.pieces.set(u64::from(self.out.sends.len()));
         counters.tails.set(u64::from(self.spill.len()));
         counters.turns.add(1);
-        Ok(())
     }
 
     /// Whether there are no connections: every slot that is taken waits for an accept.

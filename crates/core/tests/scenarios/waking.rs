@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use murre_core::host::{self, Io, Wanted};
 use murre_core::ring::sim::{SimConfig, SimRing};
-use murre_core::ring::{KernelRing, RingConfig};
-use murre_core::{Shard, ShardConfig};
+use murre_core::ring::{KernelRing, RingConfig, SharedWait};
+use murre_core::{Shard, ShardConfig, run_together};
 
 use crate::client::{Client, until_answered};
 use crate::echo::{Echo, Mail, some_echo};
@@ -98,4 +98,60 @@ fn wakes_for_every_mail(io: Io) {
     assert!(mailbox.post(Mail::Stop).is_ok());
     assert_eq!(end.recv_timeout(PATIENCE), Ok(201));
     shard.join().expect("it ended well");
+}
+
+/// Shards that share a thread are each woken by each of their mails, also when others have stopped, and the
+/// thread ends when all have.
+#[test]
+fn mail_wakes_each_shard_of_a_thread() {
+    for io in [Io::Uring, Io::UringPlain] {
+        match host::plan(&Wanted { io: Some(io), ..Wanted::default() }) {
+            Ok(_) => wakes_each_of_several(io),
+            Err(error) => eprintln!("not here: {}: {error}", io.name()),
+        }
+    }
+}
+
+fn wakes_each_of_several(io: Io) {
+    const SHARDS: usize = 5;
+    let (started, handles) = mpsc::channel();
+    let (stopped, stops) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let wait = SharedWait::new().expect("an event");
+        let shard = |_| {
+            let config = RingConfig { io, shared_wait: Some(wait.clone()), ..Default::default() };
+            let watched = Watched::new(Echo::default(), false, config.buffers);
+            let ring = KernelRing::new(config).expect("a ring");
+            Shard::new(ring, watched, &ShardConfig::default())
+        };
+        let shards: Vec<_> = (0..SHARDS).map(shard).collect();
+        let handles = shards.iter().map(|shard| (shard.mailbox(), shard.counters())).collect();
+        started.send(handles).expect("the test waits");
+        run_together(shards, &wait, |shard| {
+            stopped.send(shard.protocol().inner.mails).expect("the test waits");
+        })
+        .expect("the rings work");
+    });
+    let handles: Vec<_> = handles.recv().expect("shards");
+    let mut posted = [0; SHARDS];
+    let patience = Instant::now() + PATIENCE;
+    for left in (1..=SHARDS).rev() {
+        for number in 0..40 {
+            let (mailbox, counters) = &handles[number % left];
+            let turns = counters.turns.get();
+            assert!(mailbox.post(Mail::Nothing).is_ok());
+            posted[number % left] += 1;
+            while counters.turns.get() == turns {
+                assert!(Instant::now() < patience, "mail {number} woke nobody on {io:?}");
+                thread::yield_now();
+            }
+            if number % 10 == 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        assert!(handles[left - 1].0.post(Mail::Stop).is_ok());
+        posted[left - 1] += 1;
+        assert_eq!(stops.recv_timeout(PATIENCE), Ok(posted[left - 1]));
+    }
+    thread.join().expect("it ended well");
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use murre_core::host::{self, Descriptors, Io, Wanted};
 use murre_core::ring::sim::{Faults, SimConfig, SimNet, SimRing};
-use murre_core::ring::{KernelRing, Ring, RingConfig};
+use murre_core::ring::{KernelRing, Ring, RingConfig, SharedWait};
 use murre_core::{
-    ByteStage, Counters, Held, Listener, Mailbox, Outbox, Protocol, Shard, ShardConfig,
+    ByteStage, Counters, Grouped, Held, Listener, Mailbox, Outbox, Protocol, Shard, ShardConfig,
 };
 
 pub(crate) use murre_core::ring::sim::{Peer, Read};
@@ -113,6 +113,48 @@ impl<R: Ring, P: Protocol, B: ByteStage> AnyShard<P> for Shard<R, Watched<P>, B>
     }
 }
 
+/// A shard that takes turns with others on its thread; there are none here.
+struct Together<P: Protocol> {
+    shard: Shard<KernelRing, Watched<P>>,
+    wait: SharedWait,
+    has_work: bool,
+}
+
+impl<P: Protocol> AnyShard<P> for Together<P> {
+    fn turn(&mut self) {
+        if !self.has_work {
+            while !self.shard.has_work() {
+                self.wait.wait().expect("an event");
+            }
+        }
+        self.has_work = self.shard.turn_without_wait().expect("the ring works");
+    }
+
+    fn stopped(&self) -> bool {
+        self.shard.stopped()
+    }
+
+    fn protocol(&self) -> &Watched<P> {
+        self.shard.protocol()
+    }
+
+    fn outbox(&self) -> &Outbox {
+        self.shard.outbox()
+    }
+
+    fn counters(&self) -> Arc<Counters> {
+        self.shard.counters()
+    }
+
+    fn mailbox(&self) -> Arc<Mailbox<P::Mail>> {
+        self.shard.mailbox()
+    }
+
+    fn held(&self) -> Held {
+        self.shard.held()
+    }
+}
+
 pub(crate) struct World<P: Protocol> {
     // The first field, so that the shard is dropped before its peers.
     pub(crate) shard: Box<dyn AnyShard<P>>,
@@ -173,7 +215,14 @@ impl<P: Drained + 'static> World<P> {
         }
     }
 
-    fn real(setup: &Setup, io: Io, descriptors: Descriptors, protocol: P) -> Self {
+    /// With `wait` the shard takes turns with others.
+    fn real(
+        setup: &Setup,
+        io: Io,
+        descriptors: Descriptors,
+        wait: Option<SharedWait>,
+        protocol: P,
+    ) -> Self {
         let listener = Listener::bind((setup.address, 0).into()).expect("a port");
         if let Some(span) = setup.give_up {
             listener.give_up_after(span).expect("a socket");
@@ -186,15 +235,17 @@ impl<P: Drained + 'static> World<P> {
             listeners: setup.listening.then_some(listener).into_iter().collect(),
             buffers: setup.buffers,
             buffer_bytes: setup.buffer_bytes,
+            shared_wait: wait.clone(),
             ..RingConfig::default()
         })
         .expect("a ring");
+        let watched = Watched::new(protocol, true, setup.buffers);
+        let shard = Shard::new(ring, watched, &setup.shard);
         World {
-            shard: Box::new(Shard::new(
-                ring,
-                Watched::new(protocol, true, setup.buffers),
-                &setup.shard,
-            )),
+            shard: match wait {
+                Some(wait) => Box::new(Together { shard, wait, has_work: true }),
+                None => Box::new(shard),
+            },
             net: Box::new(net),
             sim: None,
             rng: Rng::with_seed(7),
@@ -333,22 +384,26 @@ pub(crate) fn real<P: Drained + 'static>(
     scenario: impl Fn(&mut World<P>),
 ) {
     let rings = [
-        (Io::Uring, Descriptors::Normal),
-        (Io::UringPlain, Descriptors::Normal),
-        (Io::Uring, Descriptors::Direct),
-        (Io::Epoll, Descriptors::Normal),
+        (Io::Uring, Descriptors::Normal, false),
+        (Io::UringPlain, Descriptors::Normal, false),
+        (Io::Uring, Descriptors::Direct, false),
+        (Io::Epoll, Descriptors::Normal, false),
+        (Io::UringPlain, Descriptors::Normal, true),
+        (Io::Uring, Descriptors::Direct, true),
     ];
-    for (io, descriptors) in rings {
+    for (io, descriptors, together) in rings {
         let wanted = Wanted {
             max_conns: Some(setup.shard.max_conns),
             descriptors: Some(descriptors),
             io: Some(io),
             ..Wanted::default()
         };
-        let name = format!("{}, {} descriptors", io.name(), descriptors.name());
+        let kind = if together { ", together" } else { "" };
+        let name = format!("{}, {} descriptors{kind}", io.name(), descriptors.name());
         match host::plan(&wanted) {
             Ok(_) => named(&name, || {
-                run(World::real(setup, io, descriptors, protocol()), &scenario);
+                let wait = together.then(|| SharedWait::new().expect("an event"));
+                run(World::real(setup, io, descriptors, wait, protocol()), &scenario);
             }),
             Err(error) => eprintln!("not here: {name}: {error}"),
         }

@@ -51,7 +51,7 @@ pub(crate) struct Config {
     #[serde(serialize_with = "values::display")]
     pub(crate) admin: Listen,
 
-    /// Event loops, each on its own thread [default: the number of cores, or more where direct
+    /// Event loops, spread over a thread for each core [default: the number of cores, or more where direct
     /// descriptors need them to hold --max-conns]
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     pub(crate) shards: Option<u16>,

@@ -10,7 +10,6 @@ use murre_router::channels::Backplane;
 use murre_router::{Shard, channels, services};
 
 use super::auth::{Keys, Required};
-use super::delivery_token::DeliveryTokens;
 use super::drain::DrainBarrier;
 use super::limits::NameLimits;
 use super::rules::Namespaces;
@@ -46,7 +45,6 @@ pub(crate) struct HubConfig {
     pub(crate) phoenix_poll_window: Duration,
     /// The silence after which a Phoenix client is pinged.
     pub(crate) phoenix_ping_interval: Duration,
-    pub(crate) tokens: DeliveryTokens,
     /// Number of deliveries in one turn of a shard at most.
     pub(crate) deliveries_per_turn: usize,
     /// Makes the backplane of the channels that a shard owns.
@@ -66,12 +64,16 @@ pub(crate) struct HubConfig {
 }
 
 impl HubConfig {
-    /// The configuration for a shard on each of `cores`, with `max_conns` connections each.
+    /// The configuration for `shards` shards with `max_conns` connections each, of which `together` share a
+    /// thread.
     ///
     /// # Errors
     /// A sentence that names the setting that cannot be used, and a remedy.
-    pub(crate) fn new(config: &Config, cores: &[usize], max_conns: u32) -> Result<Self, String> {
-        let shards = cores.len();
+    pub(crate) fn new(
+        config: &Config,
+        (shards, together): (usize, usize),
+        max_conns: u32,
+    ) -> Result<Self, String> {
         let each = |bytes: u64| bytes.checked_div(shards as u64).unwrap_or(0).max(1);
         let channels = channels::ChannelLimits {
             members_expected: max_conns as usize,
@@ -109,8 +111,7 @@ impl HubConfig {
             max_send_bytes: config.limits.max_send_bytes,
             phoenix_poll_window: config.limits.phoenix_poll_window.0,
             phoenix_ping_interval: config.limits.phoenix_ping_interval.0,
-            tokens: DeliveryTokens::new(cores),
-            deliveries_per_turn: DELIVERIES_PER_TURN,
+            deliveries_per_turn: deliveries_per_turn(together),
             backplane: backplane::start,
             drain_barrier: DrainBarrier::new(shards),
             webhooks: None,
@@ -124,9 +125,15 @@ impl HubConfig {
     }
 }
 
-/// Deliveries of one turn. They are few enough that a fan-out does not delay other connections, and many
-/// enough that the fixed cost of a turn does not matter.
-const DELIVERIES_PER_TURN: usize = 64;
+/// Deliveries of a shard's turn if `together` shards take turns on a thread. They are few enough that a fan-out
+/// does not delay other connections, and many enough that the fixed cost of a turn does not matter.
+fn deliveries_per_turn(together: usize) -> usize {
+    DELIVERIES_OF_THREAD.checked_div(together).unwrap_or(0).max(DELIVERIES_PER_TURN_MIN)
+}
+
+/// Deliveries of a thread in one turn of each of its shards.
+const DELIVERIES_OF_THREAD: usize = 64;
+const DELIVERIES_PER_TURN_MIN: usize = 8;
 /// Bytes of requests and responses that wait for one congested connection at most.
 const PARKED_BYTES_MAX: usize = 8 << 20;
 /// Bytes of requests and responses that wait for all congested connections, over all shards.

@@ -6,7 +6,6 @@
 //! the channel's namespace decides.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use murre_core::ConnId;
 use murre_router::channels::{Overrun, Publication, Subscribers, Taken};
@@ -16,10 +15,7 @@ use super::encodings::Encodings;
 use super::output::DisconnectReason;
 use super::rules::Slow;
 use super::session::Sessions;
-use super::{Hub, HubConfig, HubCounters, HubMail, Outlet, Push, Session, origin};
-
-/// The pause before a shard asks for the delivery token again.
-const TOKEN_WAIT: Duration = Duration::from_millis(20);
+use super::{Hub, HubConfig, HubCounters, Outlet, Push, Session, origin};
 
 impl Hub {
     /// Records that everything queued for a connection has been sent. Its session is handed more at the
@@ -68,23 +64,8 @@ impl Hub {
         counters.delivered.add(subscribers.delivered);
     }
 
-    /// Makes the deliveries of a turn. A turn that follows one with deliveries left needs the delivery
-    /// token. Returns the pause before the next turn if deliveries are left.
-    pub(super) fn deliver_in_turn(&mut self, out: &mut impl Outlet) -> Option<Duration> {
-        let with_token = self.delivering;
-        if with_token && !self.config.tokens.take(self.shard) {
-            return Some(TOKEN_WAIT);
-        }
-        self.delivering = self.deliver(out);
-        if with_token && let Some(next) = self.config.tokens.pass(self.shard, self.delivering) {
-            // A shard with a full mailbox is awake and asks for the token itself.
-            let _ = self.links.post(usize::from(next), HubMail::DeliveryToken);
-        }
-        self.delivering.then_some(Duration::ZERO)
-    }
-
-    /// Delivers publications to this shard's subscribers. Returns whether some are left.
-    fn deliver(&mut self, out: &mut impl Outlet) -> bool {
+    /// Makes the deliveries of a turn to this shard's subscribers. Returns whether some are left.
+    pub(super) fn deliver(&mut self, out: &mut impl Outlet) -> bool {
         let Hub { channels, sessions, config, counters, shard, .. } = self;
         let mut subscribers =
             SessionSubscribers { sessions, config, counters, shard: *shard, delivered: 0, out };

@@ -18,8 +18,6 @@ pub(crate) enum HubMail {
         services: Vec<ServiceMessage<Payload>>,
         presence: Vec<PresenceMessage>,
     },
-    /// The delivery token of the core, which this shard has now.
-    DeliveryToken,
     /// The answer of a call of the backend.
     Answer(CallId, Answer),
     /// The keys of tokens from now on, read again from their files.

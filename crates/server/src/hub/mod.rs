@@ -26,7 +26,6 @@ pub(crate) mod control;
 mod control_plane;
 mod counters;
 mod delivery;
-mod delivery_token;
 mod drain;
 pub(crate) mod encodings;
 pub(crate) mod error;
@@ -126,8 +125,6 @@ pub(crate) struct Hub {
     wake: Option<Instant>,
     /// Whether anything has happened since the last turn.
     active: bool,
-    /// Whether deliveries were left by the last turn: the next turn then needs the delivery token.
-    delivering: bool,
     /// The time of this turn, in milliseconds since [`HubConfig::began`].
     now: u64,
     /// Whether this shard has reported that it has no connections any more.
@@ -194,7 +191,6 @@ impl Hub {
             counters: Arc::default(),
             wake: None,
             active: false,
-            delivering: false,
             now: 0,
             is_empty: false,
             config,
@@ -327,8 +323,6 @@ impl Hub {
                 self.dispatch(out);
             }
             HubMail::Keys(keys) => self.verifier.replace_keys(keys),
-            // The turn takes the token.
-            HubMail::DeliveryToken => {}
         }
     }
 
@@ -355,7 +349,7 @@ impl Hub {
         let orders = self.execute_orders(out).then_some(Duration::ZERO);
         self.dispatch(out);
         let news = self.deliver_presence(out).then_some(Duration::ZERO);
-        let more = self.deliver_in_turn(out).into_iter().chain(news).min();
+        let more = self.deliver(out).then_some(Duration::ZERO).into_iter().chain(news).min();
         // Before the messages that make other shards record what follows from it.
         self.observers.iter().for_each(Observers::flush);
         let full = self.hand_over().then_some(RETRY_MAIL);
@@ -504,12 +498,6 @@ impl Hub {
 impl Drop for Hub {
     fn drop(&mut self) {
         self.observers.iter().for_each(Observers::flush);
-        if let Some(next) = self.config.tokens.retire(self.shard)
-            && self.links.others().any(|other| other == usize::from(next))
-        {
-            // A shard with a full mailbox is awake and asks for the token itself.
-            let _ = self.links.post(usize::from(next), HubMail::DeliveryToken);
-        }
     }
 }
 

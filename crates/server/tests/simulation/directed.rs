@@ -6,15 +6,14 @@ use murre_router::channels;
 use serde_json::json;
 
 use super::choices::Choices;
-use super::client::{Client, Given, Memory, Transport};
+use super::client::{Client, Memory, Transport};
 use super::operations::connect;
 use super::setup::{CHANNELS, Setup};
 use super::world::World;
 
-/// Two shards on one core.
 fn setup() -> Setup {
     let setup = Setup::draw(&mut Choices::new(&[]));
-    Setup { shards: 2, one_core: true, deliveries_per_turn: 2, max_conns: 1, ..setup }
+    Setup { shards: 2, deliveries_per_turn: 2, max_conns: 1, ..setup }
 }
 
 /// A channel without history that the shard owns.
@@ -37,33 +36,6 @@ fn connect(world: &mut World, number: usize, shard: usize) {
 
 fn send(world: &mut World, number: usize, message: &serde_json::Value) {
     world.clients[number].as_mut().expect("it is connected").send(message);
-}
-
-/// A shard that ends in the middle of its deliveries passes the token of its core on: the other one
-/// still delivers. It ends after any number of turns.
-#[test]
-fn a_shard_that_ends_keeps_no_token() {
-    for turns in 0..40 {
-        let setup = setup();
-        let channel = owned_by(1, &setup);
-        let mut world = World::new(&setup);
-        (0..10).for_each(|_| _ = world.round(Duration::ZERO));
-        for shard in [0, 1] {
-            connect(&mut world, shard, shard);
-            let (client, id) = world.websocket(shard).expect("it is open");
-            client.subscribe(channel, id, 0, Given::Nothing);
-        }
-        (0..10).for_each(|_| _ = world.round(Duration::ZERO));
-        let data = |number: u64| json!({"action": "publish", "identifier": channel, "data": format!("{number}:")});
-        let batch: Vec<_> = (0..60).map(|_| data(world.model.hand_in(0, None))).collect();
-        send(&mut world, 1, &batch.into());
-        (0..turns).for_each(|_| _ = world.round(Duration::ZERO));
-        world.nodes[0].shard = None;
-        world.pass(Duration::from_secs(1));
-        let client = world.clients[1].as_ref().expect("it is connected");
-        client.readers[channel].must_be_complete(&world.model);
-        assert_eq!(client.readers[channel].heard, 60, "after {turns} turns");
-    }
 }
 
 /// The answer to a publication that comes after its publisher has left is not told to the connection

@@ -26,7 +26,6 @@ pub(super) struct Setup {
     pub(super) shards: usize,
     /// Connections of a shard at most. Few, so that a slot is soon used again.
     pub(super) max_conns: u32,
-    pub(super) one_core: bool,
     pub(super) mails_max: usize,
     pub(super) bad_day: bool,
     pub(super) congested_bytes: u32,
@@ -64,7 +63,6 @@ impl Setup {
             seed,
             shards: pick(&[1, 2, 3, 4]) as usize,
             max_conns: pick(&[64, 6, 6]) as u32,
-            one_core: pick(&[0, 1]) == 1,
             mails_max: pick(&[4096, 1, 1, 2]) as usize,
             bad_day: pick(&[0, 1]) == 1,
             congested_bytes: pick(&[64 << 10, 300, 1024]) as u32,
@@ -149,15 +147,14 @@ impl Setup {
     }
 
     fn hub_config(&self) -> HubConfig {
-        let cores: Vec<usize> =
-            (0..self.shards).map(|at| if self.one_core { 0 } else { at }).collect();
         let mut config = defaults().clone();
         config.limits.max_history_bytes = self.history_bytes_max;
         config.limits.max_log_bytes = self.log_bytes_max;
         config.limits.max_logs_bytes = self.logs_bytes_max * self.shards as u64;
         config.limits.max_commands_per_second = self.commands_per_second;
         config.limits.slow_grace.0 = self.slow_grace;
-        let mut hub = HubConfig::new(&config, &cores, 64).expect("the settings are right");
+        let mut hub =
+            HubConfig::new(&config, (self.shards, 1), 64).expect("the settings are right");
         hub.namespaces = self.namespaces();
         hub.keys = Keys::of_secret(SECRET);
         hub.channels.slice_bytes = self.slice_bytes;

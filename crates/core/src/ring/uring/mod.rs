@@ -90,6 +90,7 @@ impl Uring {
         if config.descriptors == Descriptors::Direct {
             ring.submitter().register_files_sparse(config.max_conns)?;
         }
+        let is_shared = config.shared_wait.is_some();
         let mut uring = Uring {
             ring,
             backlog: VecDeque::new(),
@@ -110,7 +111,11 @@ impl Uring {
         if uring.receive == Receive::Registered {
             uring.register_arena()?;
         }
-        uring.arm_wake();
+        match is_shared {
+            // The kernel signals completions and deferred task work (since 5.2).
+            true => uring.ring.submitter().register_eventfd(uring.common.wake.as_raw_fd())?,
+            false => uring.arm_wake(),
+        }
         Ok(uring)
     }
 
@@ -368,6 +373,27 @@ impl Uring {
             None => tolerate(self.ring.submitter().submit_and_wait(1))?,
         }
         self.flush_deferred()
+    }
+
+    /// See [`KernelRing::submit_and_arm`](super::KernelRing::submit_and_arm).
+    pub(super) fn submit_and_arm(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        self.place_backlog();
+        if let Some(timeout) = timeout {
+            self.arm_timeout(timeout);
+        }
+        if !self.ring.submission().is_empty() {
+            tolerate(self.ring.submitter().submit())?;
+        }
+        // The kernel may take nothing for a passing reason.
+        Ok(!self.ring.submission().is_empty() || !self.backlog.is_empty())
+    }
+
+    /// See [`KernelRing::has_completions`](super::KernelRing::has_completions).
+    pub(super) fn has_completions(&mut self) -> bool {
+        let queue = self.ring.submission();
+        let is_deferred = queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        is_deferred || !self.ring.completion().is_empty()
     }
 
     pub(super) fn pop(&mut self) -> Option<Completion> {
