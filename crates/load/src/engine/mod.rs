@@ -1,14 +1,13 @@
 //! The threads that hold virtual clients, and their counts.
 //!
 //! ```text
-//!   workers      one thread each, with a ring of its own
-//!      └─▶ fleet     connects, holds and counts the clients of a thread; reconnects after a storm
+//!   workers      a ring each; the workers of one core share a thread
+//!      └─▶ fleet     connects, holds and counts the clients of a worker; reconnects after a storm
 //!   orders       messages between the threads; wakeups: one worker wakes another
 //!   pace         the rate of connects
 //!   score        counts; times: latencies
 //! ```
 
-pub(crate) mod core_turns;
 pub(crate) mod fleet;
 pub(crate) mod orders;
 pub(crate) mod pace;

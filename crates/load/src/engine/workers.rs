@@ -1,5 +1,6 @@
 //! The workers' threads: starts them, sends them orders, reads their counts, and collects their times.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -8,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use murre_core::host::Plan;
-use murre_core::ring::{KernelRing, RingConfig};
-use murre_core::{Counters, Mailbox, Shard, ShardConfig};
+use murre_core::ring::{KernelRing, RingConfig, SharedWait};
+use murre_core::{Counters, Grouped, Mailbox, Shard, ShardConfig, run_together};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use thread_priority::{
@@ -17,7 +18,6 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id,
 };
 
-use crate::engine::core_turns::{SharedCore, TurnRing};
 use crate::engine::orders::{WorkerEvent, WorkerOrder};
 use crate::engine::score::{Score, Tally, Totals};
 use crate::engine::share::Share;
@@ -28,26 +28,27 @@ use crate::engine::{Scored, WorkerParts};
 /// All shards of a run.
 pub(crate) struct Workers {
     workers: Vec<Worker>,
+    threads: Vec<JoinHandle<Times>>,
     pub(crate) events: Receiver<WorkerEvent>,
 }
 
 /// The main thread's side of one worker.
 struct Worker {
+    index: u64,
     mailbox: Arc<Mailbox<WorkerOrder>>,
     tally: Arc<Tally>,
     counters: Arc<Counters>,
     /// Of a worker apart: whether the machine gave it real-time priority.
     real_time: Option<bool>,
-    thread: JoinHandle<Times>,
 }
 
-/// What a worker's thread is started with, whichever scenario it runs.
+/// What a worker is started with, whichever scenario it runs.
 #[derive(Clone)]
 pub(crate) struct WorkerConfig {
     pub(crate) plan: Plan,
     pub(crate) cpu: Option<usize>,
-    /// The core on which its thread takes turns with others.
-    pub(crate) core: Option<Arc<SharedCore>>,
+    /// The number of its thread.
+    pub(crate) thread: usize,
     pub(crate) share: Share,
     pub(crate) epoch: Instant,
     /// Bytes queued for one connection at most.
@@ -60,18 +61,26 @@ pub(crate) struct WorkerConfig {
 }
 
 impl Workers {
-    /// Starts a thread per config. They connect when they are told to.
+    /// Starts a worker per config. They connect when they are told to.
     pub(crate) fn new(
         worker_configs: Vec<WorkerConfig>,
-        events: Receiver<WorkerEvent>,
+        (sender, events): (Sender<WorkerEvent>, Receiver<WorkerEvent>),
         wakeups: &Wakeups,
         start: impl Fn(WorkerConfig) -> Starting,
     ) -> anyhow::Result<Workers> {
-        let starting: Vec<Starting> = worker_configs.into_iter().map(start).collect();
-        let workers: anyhow::Result<Vec<Worker>> = starting.into_iter().map(Starting::up).collect();
-        let workers = workers?;
+        let mut starting: BTreeMap<usize, Vec<Starting>> = BTreeMap::new();
+        for worker in worker_configs.into_iter().map(start) {
+            starting.entry(worker.thread).or_default().push(worker);
+        }
+        let starting = starting.into_values();
+        let threads: Vec<_> =
+            starting.map(|workers| StartingThread::new(workers, sender.clone())).collect();
+        let up: anyhow::Result<Vec<_>> = threads.into_iter().map(StartingThread::up).collect();
+        let (workers, threads): (Vec<_>, Vec<_>) = up?.into_iter().unzip();
+        let mut workers: Vec<Worker> = workers.into_iter().flatten().collect();
+        workers.sort_unstable_by_key(|worker| worker.index);
         wakeups.connect(workers.iter().map(|worker| Arc::clone(&worker.mailbox)).collect());
-        Ok(Workers { workers, events })
+        Ok(Workers { workers, threads, events })
     }
 
     pub(crate) fn tell(&self, order: WorkerOrder) {
@@ -109,9 +118,10 @@ impl Workers {
     pub(crate) fn leave(&mut self, over: Duration) -> Times {
         self.tell(WorkerOrder::Leave { over });
         let mut times = Times::none();
-        for worker in self.workers.drain(..) {
+        self.workers.clear();
+        for thread in self.threads.drain(..) {
             // A thread that panicked has said so on stderr and has failed the run by its event.
-            if let Ok(own) = worker.thread.join() {
+            if let Ok(own) = thread.join() {
                 times.add(&own);
             }
         }
@@ -119,75 +129,75 @@ impl Workers {
     }
 }
 
-/// What a worker hands out once its ring works.
-type Up = (Arc<Mailbox<WorkerOrder>>, Arc<Counters>, Option<bool>);
-
-/// A thread that may not have set up its ring yet.
+/// A worker that has no thread yet.
 pub(crate) struct Starting {
+    index: u64,
+    thread: usize,
+    cpu: Option<usize>,
+    apart: bool,
     tally: Arc<Tally>,
-    up: Receiver<io::Result<Up>>,
-    thread: JoinHandle<Times>,
+    set_up: Box<SetUp>,
 }
 
-impl Starting {
-    fn up(self) -> anyhow::Result<Worker> {
-        let Starting { tally, up, thread } = self;
-        let (mailbox, counters, real_time) = up
-            .recv()
-            .map_err(|_| anyhow!("a worker's thread panicked"))?
-            .context("cannot set up a ring (ENOMEM: raise the limit on locked memory)")?;
-        Ok(Worker { mailbox, tally, counters, real_time, thread })
+/// Makes a worker's shard on its thread, which may share a wait with other shards.
+type SetUp = dyn FnOnce(Option<SharedWait>) -> io::Result<Box<dyn Clients>> + Send;
+
+/// The shard of a worker, whatever its clients are.
+trait Clients: Grouped {
+    fn run(&mut self) -> io::Result<()>;
+    fn mailbox(&self) -> Arc<Mailbox<WorkerOrder>>;
+    fn counters(&self) -> Arc<Counters>;
+    fn times(&self) -> &Times;
+}
+
+impl<P: Scored> Clients for Shard<KernelRing, P> {
+    fn run(&mut self) -> io::Result<()> {
+        Shard::run(self)
+    }
+
+    fn mailbox(&self) -> Arc<Mailbox<WorkerOrder>> {
+        Shard::mailbox(self)
+    }
+
+    fn counters(&self) -> Arc<Counters> {
+        Shard::counters(self)
+    }
+
+    fn times(&self) -> &Times {
+        self.protocol().score().times()
     }
 }
 
-/// Starts one thread with the clients that `make` makes.
-pub(crate) fn start<P: Scored>(
+/// A worker with the clients that `make` makes.
+pub(crate) fn start<P: Scored + 'static>(
     config: WorkerConfig,
     make: impl FnOnce(WorkerParts) -> P + Send + 'static,
 ) -> Starting {
     let score = Score::new(config.epoch);
     let tally = Arc::clone(score.tally());
-    let (sender, up) = mpsc::channel();
-    let thread = thread::spawn(move || {
-        let real_time = config.apart.then(real_time);
-        let events = config.events.clone();
-        let mut shard = match set_up(config, make, score) {
-            Ok(shard) => shard,
-            Err(error) => {
-                // The main thread waits for this.
-                let _ = sender.send(Err(error));
-                return Times::none();
-            }
-        };
-        let _ = sender.send(Ok((shard.mailbox(), shard.counters(), real_time)));
-        let _alarm = PanicGuard(events.clone());
-        if let Err(error) = shard.run() {
-            // If the main thread is gone, nothing needs the event.
-            let _ = events.send(WorkerEvent::Died(error));
-        }
-        shard.protocol().score().times().clone()
-    });
-    Starting { tally, up, thread }
+    let WorkerConfig { thread, cpu, apart, share: Share { shard: index, .. }, .. } = config;
+    let set_up = move |wait| -> io::Result<Box<dyn Clients>> {
+        Ok(Box::new(set_up(config, make, score, wait)?))
+    };
+    Starting { index, thread, cpu, apart, tally, set_up: Box::new(set_up) }
 }
 
 fn set_up<P: Scored>(
     config: WorkerConfig,
     make: impl FnOnce(WorkerParts) -> P,
     score: Score,
-) -> io::Result<Shard<TurnRing<KernelRing>, P>> {
-    if let Some(cpu) = config.cpu {
-        pin(&[cpu])?;
-    }
-    let WorkerConfig { plan, core, share, max_send_bytes, tick, events, .. } = config;
+    shared_wait: Option<SharedWait>,
+) -> io::Result<Shard<KernelRing, P>> {
+    let WorkerConfig { plan, share, max_send_bytes, tick, events, .. } = config;
     let max_conns = share.conns.max(1);
     let ring = KernelRing::new(RingConfig {
         io: plan.io,
         descriptors: plan.descriptors,
         max_conns,
         reset_on_close: true,
+        shared_wait,
         ..RingConfig::default()
     })?;
-    let ring = TurnRing::new(ring, core);
     let config = ShardConfig {
         max_conns,
         max_send_bytes,
@@ -196,6 +206,90 @@ fn set_up<P: Scored>(
         ..ShardConfig::default()
     };
     Ok(Shard::new(ring, make(WorkerParts { score, share, events }), &config))
+}
+
+/// What a thread hands out once the rings of its workers work.
+type Up = (Vec<(Arc<Mailbox<WorkerOrder>>, Arc<Counters>)>, Option<bool>);
+
+/// A thread of workers that may not have set up its rings yet.
+struct StartingThread {
+    /// The number and the counts of each worker.
+    tallies: Vec<(u64, Arc<Tally>)>,
+    up: Receiver<io::Result<Up>>,
+    thread: JoinHandle<Times>,
+}
+
+impl StartingThread {
+    /// Starts the workers on a thread of their own.
+    fn new(workers: Vec<Starting>, events: Sender<WorkerEvent>) -> Self {
+        let tallies =
+            workers.iter().map(|worker| (worker.index, Arc::clone(&worker.tally))).collect();
+        let (sender, up) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let _alarm = PanicGuard(events.clone());
+            let mut times = Times::none();
+            match set_up_all(workers) {
+                Ok((shards, wait, real_time)) => {
+                    let seen =
+                        shards.iter().map(|shard| (shard.mailbox(), shard.counters())).collect();
+                    // If the main thread is gone, nothing needs this or the event.
+                    let _ = sender.send(Ok((seen, real_time)));
+                    if let Err(error) = run(shards, wait, &mut times) {
+                        let _ = events.send(WorkerEvent::Died(error));
+                    }
+                }
+                // The main thread waits for this.
+                Err(error) => _ = sender.send(Err(error)),
+            }
+            times
+        });
+        StartingThread { tallies, up, thread }
+    }
+
+    fn up(self) -> anyhow::Result<(Vec<Worker>, JoinHandle<Times>)> {
+        let StartingThread { tallies, up, thread } = self;
+        let (seen, real_time) = up
+            .recv()
+            .map_err(|_| anyhow!("a worker's thread panicked"))?
+            .context("cannot set up a ring (ENOMEM: raise the limit on locked memory)")?;
+        let worker = |((mailbox, counters), (index, tally))| Worker {
+            index,
+            mailbox,
+            tally,
+            counters,
+            real_time,
+        };
+        Ok((seen.into_iter().zip(tallies).map(worker).collect(), thread))
+    }
+}
+
+type Shards = (Vec<Box<dyn Clients>>, Option<SharedWait>, Option<bool>);
+
+/// Makes the shards of a thread, on the thread.
+fn set_up_all(workers: Vec<Starting>) -> io::Result<Shards> {
+    let real_time = workers[0].apart.then(real_time);
+    if let Some(cpu) = workers[0].cpu {
+        pin(&[cpu])?;
+    }
+    let wait = (workers.len() > 1).then(SharedWait::new).transpose()?;
+    let shards = workers.into_iter().map(|worker| (worker.set_up)(wait.clone()));
+    Ok((shards.collect::<io::Result<_>>()?, wait, real_time))
+}
+
+/// Runs the shards of a thread, and adds up their times.
+fn run(
+    mut shards: Vec<Box<dyn Clients>>,
+    wait: Option<SharedWait>,
+    times: &mut Times,
+) -> io::Result<()> {
+    match wait {
+        Some(wait) => run_together(shards, &wait, |shard| times.add(shard.times())),
+        None => shards.iter_mut().try_for_each(|shard| {
+            let ran = shard.run();
+            times.add(shard.times());
+            ran
+        }),
+    }
 }
 
 /// How often timers are looked at, in each part of a tick some.

@@ -27,13 +27,16 @@ pub(crate) fn process_memory(pid: &str) -> io::Result<ProcessMemory> {
     })
 }
 
-/// How many of a process's threads are called `shard-0` and so on.
+/// The number of a process's shards, by the names of its threads: `shard-0`, or `shard-0+12` for one with
+/// 12 more.
 fn shards(tasks: &Path) -> io::Result<Option<u64>> {
     let mut shards = 0;
     for task in fs::read_dir(tasks)? {
         // A thread may be gone by now.
         let name = fs::read_to_string(task?.path().join("comm")).unwrap_or_default();
-        shards += u64::from(name.starts_with("shard-"));
+        let Some(name) = name.trim_end().strip_prefix("shard-") else { continue };
+        let more = name.split_once('+').and_then(|(_, more)| more.parse::<u64>().ok());
+        shards += 1 + more.unwrap_or(0);
     }
     Ok((shards > 0).then_some(shards))
 }
@@ -127,12 +130,14 @@ mod tests {
         assert!(own.descriptor_slots >= 64);
         assert_eq!(own.shards, None);
         let (end, ended) = std::sync::mpsc::channel::<()>();
-        let shard = std::thread::Builder::new().name("shard-0".to_owned());
+        let shard = std::thread::Builder::new().name("shard-0+12".to_owned());
         let shard = shard.spawn(move || ended.recv()).unwrap();
         // It names itself when it first runs.
-        while process_memory("self").unwrap().shards.is_none() {
+        let shards = || process_memory("self").unwrap().shards;
+        while shards().is_none() {
             std::thread::yield_now();
         }
+        assert_eq!(shards(), Some(13));
         drop(end);
         assert!(shard.join().unwrap().is_err());
         assert!(process_memory("0").is_err());

@@ -28,7 +28,6 @@ use self::columns::Columns;
 use self::phases::{Early, QUIET, Run};
 use self::record::{Record, Results};
 use crate::cli::Job;
-use crate::engine::core_turns::SharedCore;
 use crate::engine::orders::{WorkerEvent, WorkerOrder};
 use crate::engine::share::{Routes, Share};
 use crate::engine::wakeups::Wakeups;
@@ -63,7 +62,7 @@ pub(crate) fn run(job: Job) -> anyhow::Result<Record> {
     };
     let configs = worker_configs(&job, &plan, workers, &sender);
     let start = |config| job.scenario.start(&setup, config);
-    let workers = Workers::new(configs, events, &wakeups, start)?;
+    let workers = Workers::new(configs, (sender, events), &wakeups, start)?;
     let server = match job.common.server_pid {
         Some(pid) => {
             // The connections of an earlier run are freed a little later.
@@ -108,15 +107,16 @@ fn worker_configs(
     let epoch = Instant::now();
     let routes =
         Routes { targets: common.target.addresses().to_vec(), sources: common.source.clone() };
-    let cores = common.cpus.as_ref().map_or(plan.cores, |cpus| cpus.0.len());
-    let mut cores = SharedCore::of_each(workers - job.profile.apart.count(), cores).into_iter();
+    let cores = common.cpus.as_ref().map_or(plan.cores, |cpus| cpus.0.len()).max(1);
+    // Rings that share a wait are rings of io_uring.
+    let threads = if plan.io == Io::Epoll { workers } else { cores };
     let config = |worker| {
         let apart = job.profile.apart.has(worker, workers);
         let conns = job.scenario.conns(common, worker, workers);
         WorkerConfig {
             plan: plan.clone(),
             cpu: common.cpus.as_ref().map(|cpus| cpus.0[worker % cpus.0.len()]),
-            core: if apart { None } else { cores.next().expect("one for each that is not") },
+            thread: if apart { workers + worker } else { worker % threads },
             share: Share {
                 conns,
                 shard: worker as u64,

@@ -220,7 +220,7 @@ impl Setup<'_> {
     }
 
     /// Starts a worker whose clients speak WebSocket.
-    pub(crate) fn start_ws<T: WsScenario>(
+    pub(crate) fn start_ws<T: WsScenario + 'static>(
         &self,
         config: WorkerConfig,
         make: impl FnOnce(ClientSetup) -> T + Send + 'static,
@@ -234,7 +234,7 @@ impl Setup<'_> {
     }
 
     /// Starts a worker with any kind of clients.
-    pub(crate) fn start_clients<C: Client>(
+    pub(crate) fn start_clients<C: Client + 'static>(
         &self,
         config: WorkerConfig,
         make: impl FnOnce(ClientSetup) -> C + Send + 'static,
