@@ -104,6 +104,6 @@ pub struct Stats {
     pub log_bytes: u64,
     /// Readers for which this shard, as an owner, holds history until they have read it.
     pub holds: u64,
-    /// Publications that the backplane has yet to append.
+    /// Publications that the broker has yet to append.
     pub appends_waiting: u64,
 }

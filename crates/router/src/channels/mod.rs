@@ -57,7 +57,10 @@ mod catch_up;
 mod publish;
 mod subscribe;
 
-pub use backplane::{Append, AppendId, Backplane, Interest, Local};
+pub use backplane::{
+    Append, AppendId, Arrived, Backplane, Fetch, FetchId, FetchReason, Fetched, FetchedPublication,
+    Head, Interest, Local, Outgoing, Place,
+};
 pub use event::{ChannelError, Event, HistoryPage, Recovery};
 pub use history::Retention;
 pub use limits::{ChannelLimits, Stats};

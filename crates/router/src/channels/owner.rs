@@ -86,6 +86,14 @@ impl Owner {
         (self.rules)(channel).filter(|retention| retention.size > 0)
     }
 
+    /// Whether the channel, which has this key if it is known, keeps history.
+    pub(super) fn keeps_history(&self, key: Option<u32>, channel: &str) -> bool {
+        match key {
+            Some(key) => self.channels.value(key).history.is_some(),
+            None => self.retention(channel).is_some(),
+        }
+    }
+
     pub(super) fn find(&self, hash: u32, channel: &str) -> Option<u32> {
         self.channels.find(hash, channel)
     }
@@ -129,7 +137,7 @@ impl Owner {
             self.add(name.clone(), retention)
         });
         let shard = reported.shard;
-        let Owned { interests, .. } = self.channels.value_mut(key);
+        let Owned { interests, history } = self.channels.value_mut(key);
         match interests.iter_mut().find(|interest| interest.shard == shard) {
             // `ChannelBehind` alone changes `is_behind`.
             Some(interest) => {
@@ -138,7 +146,7 @@ impl Owner {
             None => {
                 interests.push(reported);
                 if interests.len() == 1 {
-                    self.backplane.interest(&name.text, Interest::First);
+                    self.backplane.interest(&name.text, Interest::First, history.is_some());
                 }
             }
         }
@@ -155,7 +163,7 @@ impl Owner {
     /// Sets the number of subscribers on a shard. With 0 the shard is not interested any more.
     pub(super) fn set_subscribers(&mut self, name: &ChannelName, shard: Shard, subscribers: u32) {
         let key = self.find(name.hash, &name.text).expect("the shard has asked before");
-        let interests = &mut self.channels.value_mut(key).interests;
+        let Owned { interests, history } = self.channels.value_mut(key);
         let at = interests.iter().position(|interest| interest.shard == shard);
         let at = at.expect("the shard has asked before");
         if subscribers > 0 {
@@ -164,7 +172,7 @@ impl Owner {
         }
         interests.swap_remove(at);
         if interests.is_empty() {
-            self.backplane.interest(&name.text, Interest::Last);
+            self.backplane.interest(&name.text, Interest::Last, history.is_some());
         }
         self.forget_unused(key);
     }

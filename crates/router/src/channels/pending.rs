@@ -1,13 +1,13 @@
-//! Commands that wait for an answer: of the owner of a channel, or of the backplane.
+//! Commands that wait for an answer: of the owner of a channel, or of the broker.
 
-use super::name::ChannelName;
-use super::publication::{Payload, Publisher};
+use std::sync::Arc;
+
+use super::publication::Publisher;
 use crate::names::{Member, Shard, Ticket};
 
-/// A publication that the backplane has yet to append.
+/// A publication that the broker has yet to append.
 pub(super) struct Appending {
-    pub(super) name: ChannelName,
-    pub(super) payload: Payload,
+    pub(super) channel: Arc<str>,
     pub(super) publisher: Publisher,
     /// The publisher's shard.
     pub(super) from: Shard,

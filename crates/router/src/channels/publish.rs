@@ -1,6 +1,6 @@
 //! Publications on their way in: to the owner, past the backplane, into history and logs.
 
-use super::backplane::{Append, AppendId};
+use super::backplane::{Append, AppendId, Arrived, Outgoing};
 use super::channel::{Channel, NONE};
 use super::event::{ChannelError, Event};
 use super::limits::ChannelLimits;
@@ -54,8 +54,8 @@ impl<E: Encoded> Channels<E> {
         Ok(())
     }
 
-    /// As the owner: numbers a publication, or refuses it. Returns the outcome, or `None` if the backplane
-    /// reports it later.
+    /// As the owner: numbers a publication, passes it to the broker, or refuses it. Returns the outcome, or
+    /// `None` if the broker reports it later.
     pub(super) fn accept(
         &mut self,
         from: Shard,
@@ -71,31 +71,37 @@ impl<E: Encoded> Channels<E> {
             return Some(Err(ChannelError::Overloaded));
         }
         let id = AppendId(self.appending.vacant_key() as u32);
-        match self.owner.backplane.append(id, channel, &payload, now) {
-            Append::Number => {
-                let except = publisher.except.then_some(publisher.origin);
-                Some(Ok(self.number(key, hash, channel, payload, except, now)))
-            }
+        let except = publisher.except.then_some(publisher.origin);
+        let keeps_history = self.owner.keeps_history(key, channel);
+        let outgoing = Outgoing { channel, payload: &payload, except, keeps_history };
+        match self.owner.backplane.append(id, outgoing) {
+            Append::Number => Some(Ok(self.number(key, hash, channel, payload, except, now))),
             Append::Later => {
-                let name = self.name(hash, channel);
-                self.appending.insert(Appending { name, payload, publisher, from });
+                let channel = self.name(hash, channel).text;
+                self.appending.insert(Appending { channel, publisher, from });
                 None
             }
+            Append::Refuse => Some(Err(ChannelError::Overloaded)),
         }
     }
 
-    /// Takes the outcome of a publication for which the backplane answered [`Append::Later`].
+    /// Takes the outcome of a publication that was passed to the broker: its position, in a channel with
+    /// history. Subscribers get it when it [arrives](Self::arrived).
     ///
     /// # Panics
-    /// If no publication with this id waits for the backplane.
-    pub fn appended(&mut self, id: AppendId, outcome: Result<(), ChannelError>, now: u64) {
-        let Appending { name, payload, publisher, from } = self.appending.remove(id.0 as usize);
+    /// If no publication with this id waits for the broker.
+    pub fn appended(&mut self, id: AppendId, outcome: Result<Option<Position>, ChannelError>) {
+        let Appending { channel, publisher, from } = self.appending.remove(id.0 as usize);
         self.appending.trim();
-        let except = publisher.except.then_some(publisher.origin);
-        let key = self.owner.find(name.hash, &name.text);
-        let number = |()| self.number(key, name.hash, &name.text, payload, except, now);
-        let outcome = outcome.map(number);
-        self.report_outcome(from, publisher, name.text, outcome);
+        self.report_outcome(from, publisher, channel, outcome);
+    }
+
+    /// Takes a publication from the broker, in the order of the channel.
+    pub fn arrived(&mut self, channel: &str, arrived: Arrived, now: u64) {
+        let hash = self.hashing.hash(channel.as_bytes());
+        let Some(key) = self.owner.find(hash, channel) else { return };
+        let Arrived { payload, except, .. } = arrived;
+        self.number(Some(key), hash, channel, payload, except, now);
     }
 
     /// Reports an outcome to the publisher, if the publication has a ticket or is refused.

@@ -55,7 +55,7 @@ pub struct Channels<E = ()> {
     /// Places of the subscribers that fell behind in the current fan-out; empty between calls.
     pub(super) fell_behind: Vec<u32>,
     pub(super) owner: Owner,
-    /// Publications that the backplane has yet to append.
+    /// Publications that the broker has yet to append.
     pub(super) appending: Slab<Appending>,
     /// Messages by receiving shard; the list for this shard stays empty.
     pub(super) outboxes: Box<[Vec<ShardMessage>]>,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use murre_core::ConnId;
-use murre_router::channels::{Append, AppendId, Backplane, Interest, Origin, Payload};
+use murre_router::channels::{
+    Append, AppendId, Backplane, Fetch, FetchId, Interest, Origin, Outgoing,
+};
 use murre_router::presence::MemberObserver;
 
 use super::{Hub, HubConfig, Session, Wire, origin};
@@ -53,16 +55,24 @@ struct ObservedBackplane {
 }
 
 impl Backplane for ObservedBackplane {
-    fn append(&mut self, id: AppendId, channel: &str, payload: &Payload, now: u64) -> Append {
-        self.backplane.append(id, channel, payload, now)
+    fn orders(&self) -> bool {
+        self.backplane.orders()
     }
 
-    fn interest(&mut self, channel: &str, interest: Interest) {
-        self.backplane.interest(channel, interest);
+    fn append(&mut self, id: AppendId, publication: Outgoing<'_>) -> Append {
+        self.backplane.append(id, publication)
+    }
+
+    fn interest(&mut self, channel: &str, interest: Interest, keeps_history: bool) {
+        self.backplane.interest(channel, interest, keeps_history);
         self.observers.record(&match interest {
             Interest::First => Event::Occupied { channel },
             Interest::Last => Event::Vacated { channel },
         });
+    }
+
+    fn fetch(&mut self, id: FetchId, fetch: Fetch<'_>) {
+        self.backplane.fetch(id, fetch);
     }
 }
 

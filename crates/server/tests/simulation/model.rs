@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use murre_router::channels::{Append, AppendId, Backplane, Interest, Payload, Position};
+use murre_router::channels::{
+    Append, AppendId, Backplane, Fetch, FetchId, Interest, Outgoing, Position,
+};
 
 use super::backend::Said;
 use super::setup::{BackendUse, Setup, asks, keeps_history};
@@ -82,7 +84,12 @@ thread_local! {
 pub(super) struct Recorder;
 
 impl Backplane for Recorder {
-    fn append(&mut self, _: AppendId, channel: &str, payload: &Payload, _: u64) -> Append {
+    fn orders(&self) -> bool {
+        false
+    }
+
+    fn append(&mut self, _: AppendId, publication: Outgoing<'_>) -> Append {
+        let Outgoing { channel, payload, .. } = publication;
         let text = String::from_utf8_lossy(payload.data());
         let number = text.trim_start_matches(|c: char| !c.is_ascii_digit()).split(':').next();
         let number = number.and_then(|digits| digits.parse().ok());
@@ -92,7 +99,9 @@ impl Backplane for Recorder {
         Append::Number
     }
 
-    fn interest(&mut self, _: &str, _: Interest) {}
+    fn interest(&mut self, _: &str, _: Interest, _: bool) {}
+
+    fn fetch(&mut self, _: FetchId, _: Fetch<'_>) {}
 }
 
 pub(super) fn recorder() -> Box<dyn Backplane + Send> {
