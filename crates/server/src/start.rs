@@ -18,7 +18,7 @@ use murre_session_log::SessionLog;
 
 use crate::admin::{self, Admin, Api, ApiKey, Choice, Facts, Others, ShardCounters};
 use crate::backend::{Backend, Deliver, Worker};
-use crate::backplane::nats::{Nats, Runner};
+use crate::backplane::nats::{Nats, Post, Runner};
 use crate::config::{self, Config, Listen, Mount};
 use crate::control::memory::{WATCH_INTERVAL, Watch};
 use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task, TokenKeys};
@@ -78,8 +78,8 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     if let Some(worker) = backend {
         start_backend(&server, worker, Arc::clone(&boxes)).map_err(Failure::Thread)?;
     }
-    if let Some(runner) = nats {
-        start_nats(&server, runner).map_err(Failure::Thread)?;
+    if let (Some(nats), Some(runner)) = (&hub.nats, nats) {
+        start_nats(&server, nats, runner, &boxes).map_err(Failure::Thread)?;
     }
     let mut tasks = vec![
         Task::new("keys of tokens", token_keys.run(boxes)),
@@ -383,9 +383,26 @@ fn start_backend(
 }
 
 /// Starts the thread of the connection to NATS. The server ends when NATS refuses this node.
-fn start_nats(server: &Server<AppMail>, runner: Runner) -> io::Result<()> {
+fn start_nats(
+    server: &Server<AppMail>,
+    nats: &Nats,
+    runner: Runner,
+    boxes: &Arc<[AppMailbox]>,
+) -> io::Result<()> {
     let handle = server.handle();
-    let run = move || runner.run().map_err(io::Error::other);
+    let shards = boxes.len();
+    let post = || -> Post {
+        let boxes = Arc::clone(boxes);
+        Box::new(move |shard, mail| {
+            boxes[shard].post(ServeMail::App(AppMail::Hub(mail))).map_err(|mail| match mail {
+                ServeMail::App(AppMail::Hub(mail)) => mail,
+                _ => unreachable!("a full mailbox returns the mail that was posted"),
+            })
+        })
+    };
+    nats.obey_orders(shards, post());
+    let post = post();
+    let run = move || runner.run(shards, post).map_err(io::Error::other);
     threads::start("nats".into(), CONTROL_STACK_BYTES, run, move |how| {
         handle.fail(how.err().unwrap_or_else(|| "the thread of NATS ended".into()));
     })

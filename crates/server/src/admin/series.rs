@@ -78,7 +78,7 @@ pub(crate) struct NatsSeries {
 }
 
 /// The numbers of the connection to NATS.
-pub(crate) const NATS_SERIES: [NatsSeries; 4] = [
+pub(crate) const NATS_SERIES: [NatsSeries; 8] = [
     NatsSeries {
         name: "nats_up",
         help: "Whether there is a connection to NATS: 1 or 0",
@@ -96,6 +96,30 @@ pub(crate) const NATS_SERIES: [NatsSeries; 4] = [
         help: "Messages that NATS has sent",
         kind: Kind::Total,
         value: |counts| counts.received.load(Relaxed),
+    },
+    NatsSeries {
+        name: "nats_malformed",
+        help: "Messages on the subjects of channels that no node has published; they are ignored",
+        kind: Kind::Total,
+        value: |counts| counts.malformed.load(Relaxed),
+    },
+    NatsSeries {
+        name: "nats_channels",
+        help: "Channels to which this node is subscribed in NATS",
+        kind: Kind::Now,
+        value: |counts| counts.channels.load(Relaxed),
+    },
+    NatsSeries {
+        name: "nats_publishes_waiting",
+        help: "Publications that wait for NATS to take them",
+        kind: Kind::Now,
+        value: |counts| counts.publishes_waiting.load(Relaxed),
+    },
+    NatsSeries {
+        name: "nats_paused",
+        help: "Times that NATS was not read because a shard did not take more",
+        kind: Kind::Total,
+        value: |counts| counts.paused.load(Relaxed),
     },
     NatsSeries {
         name: "nats_dropped",

@@ -4,12 +4,24 @@
 //! The owner of a channel passes each publication to its backplane. [`Local`] leaves the order to the owner;
 //! a broker answers through the shard's mail. A backplane is a folder here and an arm of [`start`].
 
-#[expect(dead_code, reason = "channels do not use the link yet")]
+#[allow(
+    dead_code,
+    reason = "presence does not use the link yet, and channels do not use positions"
+)]
 pub(crate) mod nats;
 
+use std::sync::Arc;
+
+use murre_router::Shard;
 use murre_router::channels::{Backplane, Local};
 
-/// The backplane of one shard's channels.
-pub(crate) fn start() -> Box<dyn Backplane + Send> {
-    Box::new(Local)
+use self::nats::OverNats;
+use crate::hub::HubConfig;
+
+/// The backplane of the channels that a shard owns.
+pub(crate) fn start(config: &HubConfig, shard: Shard) -> Box<dyn Backplane + Send> {
+    match &config.nats {
+        Some(nats) => Box::new(OverNats::new(Arc::clone(nats), shard)),
+        None => Box::new(Local),
+    }
 }

@@ -353,6 +353,7 @@ impl Config {
             replicas: self.cluster_replicas,
             publication_bytes_max: self.limits.max_publication_bytes,
             kept: kept.collect(),
+            namespaces,
         })
     }
 

@@ -48,7 +48,7 @@ pub(crate) struct HubConfig {
     /// Number of deliveries in one turn of a shard at most.
     pub(crate) deliveries_per_turn: usize,
     /// Makes the backplane of the channels that a shard owns.
-    pub(crate) backplane: fn() -> Box<dyn Backplane + Send>,
+    pub(crate) backplane: fn(&HubConfig, Shard) -> Box<dyn Backplane + Send>,
     pub(crate) drain_barrier: DrainBarrier,
     /// What is told of sessions, members and channels; `None` without any.
     pub(crate) webhooks: Option<Arc<Webhooks>>,

@@ -8,6 +8,7 @@ use murre_router::services::ServiceMessage;
 use super::auth::Keys;
 use super::control::Control;
 use crate::backend::{Answer, CallId};
+use crate::backplane::nats::FromNats;
 
 /// Mail from other shards and from the control plane.
 pub(crate) enum HubMail {
@@ -20,6 +21,8 @@ pub(crate) enum HubMail {
     },
     /// The answer of a call of the backend.
     Answer(CallId, Answer),
+    /// News of NATS for channels that this shard owns.
+    FromNats(Vec<FromNats>),
     /// The keys of tokens from now on, read again from their files.
     Keys(Keys),
     /// A request of the control plane.

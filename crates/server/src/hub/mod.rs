@@ -62,6 +62,7 @@ use murre_router::presence::Presence;
 use murre_router::services::Services;
 use murre_router::{Member, Shard, Ticket};
 
+use crate::backplane::nats::FromNats;
 use auth::{User, Verdict, Verifier};
 use calls::Calls;
 use consult::Admitted;
@@ -322,7 +323,25 @@ impl Hub {
                 self.backend_answers(id, answer, out);
                 self.dispatch(out);
             }
+            HubMail::FromNats(news) => {
+                news.into_iter().for_each(|news| self.hear_nats(news));
+                self.dispatch(out);
+            }
             HubMail::Keys(keys) => self.verifier.replace_keys(keys),
+        }
+    }
+
+    /// Hands news of NATS to the channels.
+    fn hear_nats(&mut self, news: FromNats) {
+        let now = self.now;
+        match news {
+            FromNats::Appended { id, outcome } => self.channels.appended(id, outcome),
+            FromNats::Arrived { channel, arrived } => self.channels.arrived(&channel, arrived, now),
+            // Positions are still the owner's.
+            FromNats::Opened { .. }
+            | FromNats::Unopened { .. }
+            | FromNats::Lost { .. }
+            | FromNats::Fetched { .. } => {}
         }
     }
 

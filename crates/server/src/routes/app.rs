@@ -72,7 +72,7 @@ impl App {
         supabase: Arc<[Mount]>,
         files: Arc<Files>,
     ) -> Self {
-        let hub = Hub::new(Arc::clone(&config), shard, (config.backplane)());
+        let hub = Hub::new(Arc::clone(&config), shard, (config.backplane)(&config, shard));
         App {
             bench: bench.then(|| Fixtures::new(config.shards, config.began)),
             transports: Transports::new(shard, &config, hub.counters()),

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use murre_router::Shard;
 use murre_router::channels::{
     Append, AppendId, Backplane, Fetch, FetchId, Interest, Outgoing, Position,
 };
@@ -11,6 +12,7 @@ use murre_router::channels::{
 use super::backend::Said;
 use super::setup::{BackendUse, Setup, asks, keeps_history};
 use super::wire::Publication;
+use crate::hub::HubConfig;
 
 /// All that has been published, channel by channel, in the order in which the owners took it.
 #[derive(Default)]
@@ -104,7 +106,7 @@ impl Backplane for Recorder {
     fn fetch(&mut self, _: FetchId, _: Fetch<'_>) {}
 }
 
-pub(super) fn recorder() -> Box<dyn Backplane + Send> {
+pub(super) fn recorder(_: &HubConfig, _: Shard) -> Box<dyn Backplane + Send> {
     Box::new(Recorder)
 }
 

@@ -132,11 +132,11 @@ impl Channels {
         usize::from(murre_router::channels::owner(channel, self.hub.shards, self.hub.seed))
     }
 
-    /// Does something to sessions, and returns the number of sessions to which it was done. All shards are asked
-    /// at once.
+    /// Does something to sessions, and returns the number of sessions of this node to which it was done. All
+    /// shards are asked at once, and for a user all nodes.
     ///
     /// # Errors
-    /// `bad_connection`, and `overloaded`: some shards may have done it, so the caller asks again.
+    /// `bad_connection`, and `overloaded`: some shards or nodes may not have done it, so the caller asks again.
     pub(super) async fn order(
         &self,
         sessions: &Sessions,
@@ -151,6 +151,11 @@ impl Channels {
         let mut sum: u32 = 0;
         for answer in asked {
             sum = sum.saturating_add(answered(answer).await?);
+        }
+        if let (Sessions::User { name, .. }, Some(nats)) = (sessions, &self.hub.nats)
+            && !nats.order(name, action)
+        {
+            return Err(ErrorCode::Overloaded.into());
         }
         Ok(sum)
     }

@@ -11,6 +11,14 @@ pub(crate) struct Counts {
     pub(crate) reconnects: AtomicU64,
     /// Messages that NATS has sent.
     pub(crate) received: AtomicU64,
+    /// Channels that this node is subscribed to.
+    pub(crate) channels: AtomicU64,
+    /// Publications that wait for the connection, or for the acknowledgement of a stream.
+    pub(crate) publishes_waiting: AtomicU64,
+    /// Messages on the subjects of channels that no node has published.
+    pub(crate) malformed: AtomicU64,
+    /// Times that NATS was not read because a shard did not take more.
+    pub(crate) paused: AtomicU64,
     /// Messages to NATS that were dropped, because there was no connection or too much waited for it.
     pub(crate) dropped: AtomicU64,
 }

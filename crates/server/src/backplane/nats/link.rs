@@ -5,6 +5,7 @@
 //! others publish while there is no connection is dropped and counted.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::str;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,7 +16,6 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
 use super::connection::{Failure, Info, info};
-use super::counts::Counts;
 use super::wire::{self, Message, NotNats, Op};
 use super::{Command, ConnectedHandler, MessageHandler, Shared};
 
@@ -163,6 +163,7 @@ impl Link {
                     self.unsubscribe(number);
                 }
             }
+            Command::Channel(_) => unreachable!("the channels take it"),
             Command::OnConnected(handle) => {
                 if self.is_up {
                     handle();
@@ -211,16 +212,6 @@ impl Link {
         if self.is_up {
             wire::unsubscribe(&mut self.out, number);
         }
-    }
-
-    /// The counts of the link.
-    pub(super) fn counts(&self) -> &Counts {
-        &self.shared.counts
-    }
-
-    /// Whether NATS has taken this node once since the start.
-    pub(super) fn has_joined(&self) -> bool {
-        self.shared.joined.load(Relaxed)
     }
 
     /// Begins with a new connection.
@@ -306,16 +297,50 @@ impl Link {
         }
     }
 
-    /// Sends pings, and forgets requests whose time is over.
+    /// The end of the subject of a message to the inbox that is no reply to a request; `None` for other messages.
+    pub(super) fn reply_end(&self, message: &Message) -> Option<String> {
+        let is_reply = message.subscription == self.inbox.subscription;
+        let end = message.subject.get(self.inbox.prefix.len()..).filter(|_| is_reply)?;
+        Some(String::from_utf8_lossy(end).into_owned())
+    }
+
+    /// The subject for replies with this end.
+    pub(super) fn reply_subject(&self, end: fmt::Arguments<'_>) -> String {
+        format!("{}{end}", self.inbox.prefix)
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.is_up
+    }
+
+    /// Pongs that have come on this connection.
+    pub(super) fn pongs(&self) -> u64 {
+        self.pongs
+    }
+
+    /// Whether the server is one of several.
+    pub(super) fn is_in_cluster(&self) -> bool {
+        !self.info.cluster.is_empty()
+    }
+
+    /// Bytes of a message and its headers at most.
+    pub(super) fn payload_bytes_max(&self) -> usize {
+        usize::try_from(self.info.max_payload).unwrap_or(usize::MAX)
+    }
+
+    /// Sends pings, and forgets requests whose time is over. The server may be silent while it is not read.
     ///
     /// # Errors
     /// The server has been silent for too long.
-    pub(super) fn tick(&mut self, now: Instant) -> Result<(), String> {
+    pub(super) fn tick(&mut self, now: Instant, is_read: bool) -> Result<(), String> {
         self.inbox
             .waiting
             .retain(|_, waiting| waiting.deadline > now && !waiting.replies.is_closed());
         if !self.is_up {
             return Ok(());
+        }
+        if !is_read {
+            self.heard = now;
         }
         let silence = now.saturating_duration_since(self.heard);
         if silence >= SILENCE.saturating_mul(SILENCES_MAX) {

@@ -9,13 +9,24 @@
 //! kilobytes, and drop messages when it is full. Here a subscription is an entry of a table, and nothing that NATS
 //! has sent is dropped: when the shards do not take more, the connection is not read.
 
+mod channels;
 mod connection;
 mod counts;
 #[allow(clippy::arithmetic_side_effects, reason = "counts of bits")]
 mod credentials;
+mod envelope;
 mod link;
+mod mail;
+mod names;
+mod orders;
+mod publishes;
+mod reads;
 mod run;
 mod settings;
+mod shard;
+mod streams;
+#[allow(clippy::arithmetic_side_effects, reason = "numbers of a date, in their ranges")]
+mod time;
 mod wire;
 
 use std::sync::Arc;
@@ -23,16 +34,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use self::channels::ChannelCommand;
 use self::connection::Opener;
 pub(crate) use self::counts::Counts;
 use self::counts::WaitingBytes;
 use self::link::Link;
+pub(crate) use self::mail::{FromNats, Post};
+use self::names::Names;
+use self::reads::Reads;
 pub(crate) use self::run::Runner;
 pub(crate) use self::settings::{Kept, NatsServer, Settings, Storage, Token};
+pub(crate) use self::shard::OverNats;
+use self::streams::Streams;
 
 /// The link, for other threads. They never wait for it.
 pub(crate) struct Nats {
     shared: Arc<Shared>,
+    names: Arc<Names>,
     commands: UnboundedSender<Command>,
 }
 
@@ -67,6 +85,7 @@ pub(crate) struct SubscriptionId(u64);
 
 /// What other threads want of the link.
 enum Command {
+    Channel(ChannelCommand),
     Publish { subject: Box<str>, payload: Vec<u8> },
     Subscribe { number: u64, subject: Box<str>, handle: MessageHandler },
     Unsubscribe { number: u64 },
@@ -89,7 +108,7 @@ impl Nats {
         let opener = Opener::new(&settings)?;
         let node = NodeId { name: settings.node, incarnation: fastrand::u64(1..) };
         let shared = Arc::new(Shared {
-            cluster: settings.cluster,
+            cluster: settings.cluster.clone(),
             node,
             counts: Counts::default(),
             joined: AtomicBool::new(false),
@@ -97,9 +116,26 @@ impl Nats {
             next: AtomicU64::new(1),
         });
         let (sender, commands) = unbounded_channel();
-        let (link, _, requests) = Link::new(Arc::clone(&shared));
-        let runner = Runner { opener, servers: settings.servers, link, commands, requests };
-        Ok((Arc::new(Nats { shared, commands: sender }), runner))
+        let (link, sends, requests) = Link::new(Arc::clone(&shared));
+        let names = Arc::new(Names::new(settings.cluster, settings.namespaces, settings.kept));
+        let streams = Streams {
+            names: Arc::clone(&names),
+            requests: sends.clone(),
+            storage: settings.storage,
+            replicas: settings.replicas,
+        };
+        let reads = Reads { names: Arc::clone(&names), requests: sends };
+        let runner = Runner {
+            opener,
+            servers: settings.servers,
+            shared: Arc::clone(&shared),
+            link,
+            streams,
+            reads,
+            commands,
+            requests,
+        };
+        Ok((Arc::new(Nats { shared, names, commands: sender }), runner))
     }
 
     /// The name of this node, and the number of this start.
@@ -146,6 +182,11 @@ impl Nats {
     /// Whether NATS has taken this node once since the start.
     pub(crate) fn has_joined(&self) -> bool {
         self.shared.joined.load(Relaxed)
+    }
+
+    /// Whether there is a connection.
+    pub(crate) fn is_up(&self) -> bool {
+        self.shared.counts.up.load(Relaxed)
     }
 
     /// The counts of the link.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::hub::rules::Namespaces;
+
 /// How this node reaches NATS, and its names there.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -27,7 +29,8 @@ pub(crate) struct Settings {
     pub(crate) replicas: u8,
     /// Bytes of a publication at most.
     pub(crate) publication_bytes_max: u32,
-    /// The namespaces with history.
+    pub(crate) namespaces: Namespaces,
+    /// Those with history.
     pub(crate) kept: Vec<Kept>,
 }
 
@@ -145,10 +148,6 @@ impl Token {
             .collect();
         Token(if name.is_empty() { "node".into() } else { name })
     }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 const TOKEN_BYTES_MAX: usize = 64;
@@ -229,6 +228,6 @@ mod tests {
         for wrong in ["", "a.b", "*", ">", "a b", "ä", &"x".repeat(65)] {
             assert!(wrong.parse::<Token>().is_err(), "{wrong:?}");
         }
-        assert!(Token::of_machine().as_str().parse::<Token>().is_ok());
+        assert!(Token::of_machine().to_string().parse::<Token>().is_ok());
     }
 }

@@ -1,4 +1,58 @@
 //! Nodes that are connected by NATS.
 
+mod channels;
 mod nats;
+mod orders;
 mod start;
+
+use nats::Nats;
+
+use crate::client::Client;
+use crate::server::{PATIENCE, Server, murre};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// A node of the cluster, with channels that anybody may publish to: those in `kept` have history.
+fn node(nats: &Nats, name: &str) -> Server {
+    node_with(nats, name, &[])
+}
+
+/// [`node`] with further flags.
+fn node_with(nats: &Nats, name: &str, flags: &[&str]) -> Server {
+    let mut command = murre();
+    command.args([
+        "serve",
+        "--max-conns=1000",
+        "--shards=2",
+        "--max-commands-per-second=1000000",
+        "--namespace=default,publish=anyone",
+    ]);
+    command.arg("--namespace=kept,publish=anyone,history-size=1000,history-ttl=600");
+    command
+        .args([&format!("--cluster-nats={}", nats.address()), "--cluster-node", name])
+        .args(flags);
+    let server = Server::spawn(&mut command);
+    server.wait_until("connected", |stats| stats["nats"]["nats_up"] == 1);
+    server
+}
+
+/// Publishes numbers to a channel without history until `to` hears one, so that the other nodes have its
+/// subscription. Returns when all that were published are over.
+fn until_heard(from: &mut Client, channel: &str, to: &mut Client) {
+    let start = Instant::now();
+    let timeout =
+        |to: &mut Client, time| to.0.get_ref().set_read_timeout(Some(time)).expect("a timeout");
+    timeout(to, Duration::from_millis(100));
+    for probe in 0.. {
+        from.publish(channel, json!({"probe": probe}));
+        if let Ok(tungstenite::Message::Text(text)) = to.0.read() {
+            let heard: Value = serde_json::from_str(&text).expect("JSON");
+            if heard["data"]["probe"] == probe {
+                break;
+            }
+        }
+        assert!(start.elapsed() < PATIENCE, "{channel} is never heard");
+    }
+    timeout(to, PATIENCE);
+}

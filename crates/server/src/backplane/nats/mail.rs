@@ -1,0 +1,86 @@
+//! What the thread of the link has for the shards.
+
+use std::sync::Arc;
+
+use murre_router::channels::{AppendId, Arrived, ChannelError, FetchId, Fetched, Head, Position};
+
+use crate::hub::HubMail;
+
+/// News of NATS for the owner of a channel.
+#[derive(Debug)]
+pub(crate) enum FromNats {
+    /// The outcome of a publication of this shard.
+    Appended { id: AppendId, outcome: Result<Option<Position>, ChannelError> },
+    /// A publication of any node.
+    Arrived { channel: Arc<str>, arrived: Arrived },
+    /// The subscription to a channel with history is in force.
+    Opened { channel: Arc<str>, head: Head },
+    /// It is not in force in time.
+    Unopened { channel: Arc<str> },
+    /// Publications of a channel with history may be missing, until it is opened again.
+    Lost { channel: Arc<str> },
+    /// The outcome of a read.
+    Fetched { id: FetchId, outcome: Result<Fetched, ChannelError> },
+}
+
+/// Posts mail to the hub of a shard; a full mailbox gives it back.
+pub(crate) type Post = Box<dyn Fn(usize, HubMail) -> Result<(), HubMail> + Send>;
+
+/// Mail for the shards, gathered and posted together.
+pub(super) struct Mail {
+    post: Post,
+    shards: Vec<Gathered>,
+}
+
+#[derive(Default)]
+struct Gathered {
+    news: Vec<FromNats>,
+    bytes: usize,
+}
+
+/// Bytes that wait for one shard before NATS is not read any more.
+const BYTES_MAX: usize = 32 << 20;
+/// What a piece of news takes besides its payload.
+const EACH: usize = 128;
+
+impl Mail {
+    pub(super) fn new(shards: usize, post: Post) -> Self {
+        Mail { post, shards: (0..shards).map(|_| Gathered::default()).collect() }
+    }
+
+    /// Adds news for a shard.
+    pub(super) fn add(&mut self, shard: usize, news: FromNats) {
+        let bytes = match &news {
+            FromNats::Arrived { arrived, .. } => arrived.payload.bytes.len(),
+            _ => 0,
+        };
+        let gathered = &mut self.shards[shard];
+        gathered.bytes = gathered.bytes.saturating_add(bytes).saturating_add(EACH);
+        gathered.news.push(news);
+    }
+
+    /// Posts what is gathered. What a full mailbox does not take waits.
+    pub(super) fn post(&mut self) {
+        for (shard, gathered) in self.shards.iter_mut().enumerate() {
+            if gathered.news.is_empty() {
+                continue;
+            }
+            let news = std::mem::take(&mut gathered.news);
+            match (self.post)(shard, HubMail::FromNats(news)) {
+                Ok(()) => gathered.bytes = 0,
+                Err(HubMail::FromNats(news)) => gathered.news = news,
+                Err(_) => unreachable!("a full mailbox returns the mail that was posted"),
+            }
+        }
+    }
+
+    /// Whether a shard takes so little that no more should be gathered.
+    pub(super) fn is_full(&self) -> bool {
+        self.shards.iter().any(|gathered| gathered.bytes > BYTES_MAX)
+    }
+
+    /// Whether something waits for a full mailbox.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.shards.iter().any(|gathered| !gathered.news.is_empty())
+    }
+}

@@ -1,0 +1,70 @@
+//! Channels over several nodes.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::json;
+
+use super::nats::Nats;
+use super::{node, until_heard};
+use crate::client::Client;
+
+/// What is published on one node is heard by the subscribers of every node, once and in the order of the
+/// publisher, also by those of the publisher's own node.
+#[test]
+fn all_nodes_hear_a_publication() {
+    let nats = Nats::start();
+    let [first, second] = ["a", "b"].map(|name| node(&nats, name));
+    let mut publisher = Client::of(&first);
+    let mut subscribers = [Client::of(&first), Client::of(&second)];
+    for subscriber in &mut subscribers {
+        subscriber.subscribe("news");
+        until_heard(&mut publisher, "news", subscriber);
+    }
+    publisher.publish_all("news", (0..500).map(|number| json!({"number": number})));
+    for subscriber in &mut subscribers {
+        let mut next = 0;
+        while next < 500 {
+            let heard = subscriber.receive();
+            if heard["data"]["probe"].is_null() {
+                assert_eq!(heard["data"]["number"], next, "{heard}");
+                next += 1;
+            }
+        }
+        subscriber.silent();
+    }
+}
+
+/// A connection of a NATS client that sends these operations and waits until they are done.
+pub(super) fn raw(nats: &Nats, operations: &str) {
+    let mut socket = TcpStream::connect(nats.address()).expect("NATS");
+    let text = format!("CONNECT {{\"verbose\":false,\"headers\":true}}\r\n{operations}PING\r\n");
+    socket.write_all(text.as_bytes()).expect("sent");
+    let mut answer = Vec::new();
+    let mut bytes = [0; 4096];
+    while !answer.ends_with(b"PONG\r\n") {
+        let read = socket.read(&mut bytes).expect("an answer");
+        assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&bytes[..read]);
+    }
+}
+
+/// What others than nodes publish to the subject of a channel is counted and ignored.
+#[test]
+fn messages_from_outside_are_ignored() {
+    let nats = Nats::start();
+    let server = node(&nats, "a");
+    let (mut publisher, mut subscriber) = (Client::of(&server), Client::of(&server));
+    subscriber.subscribe("news");
+    until_heard(&mut publisher, "news", &mut subscriber);
+    // `news` in base64.
+    let subject = "murre.murre.p.default.bmV3cw";
+    let mut operations = String::new();
+    for wrong in ["", "hello", "\u{1}\0\0\0\0\0{", "\u{1}\0\u{7f}\0\0\0{}", "\u{2}\0\0\0\0\0{}"] {
+        operations += &format!("PUB {subject} {}\r\n{wrong}\r\n", wrong.len());
+    }
+    raw(&nats, &operations);
+    server.wait_until("counted", |stats| stats["nats"]["nats_malformed"] == 5);
+    publisher.publish("news", json!("real"));
+    assert_eq!(subscriber.receive()["data"], "real");
+}
