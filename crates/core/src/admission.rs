@@ -77,6 +77,8 @@ pub(crate) struct Accepts {
     paused_until: Option<Instant>,
     /// No accept before this: the bucket is empty. A refused connection ends the wait.
     paced_until: Option<Instant>,
+    /// No accept while the shard has so many connections, because other shards of its thread have fewer.
+    pub(crate) conns_below: u32,
 }
 
 /// A shard that has rested may accept at once what it may in this time: its other connections wait
@@ -102,6 +104,7 @@ impl Accepts {
             began: now,
             paused_until: None,
             paced_until: None,
+            conns_below: u32::MAX,
         }
     }
 
@@ -136,9 +139,9 @@ impl Accepts {
         self.listening
     }
 
-    /// Whether there are fewer in flight than there should be.
-    pub(crate) fn wants_more(&self) -> bool {
-        self.armed < ARMED_MAX
+    /// Whether there are fewer in flight than there should be, if `conns` slots are taken.
+    pub(crate) fn wants_more(&self, conns: u32) -> bool {
+        self.armed < ARMED_MAX && conns < self.conns_below
     }
 
     /// Whether the rate allows one more. If not, there are none for a while.

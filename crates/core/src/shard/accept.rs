@@ -27,7 +27,7 @@ impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
         if !self.accepts.may_arm(&self.out.gate, now) {
             return;
         }
-        while self.accepts.wants_more() {
+        while self.accepts.wants_more(self.out.conns.used()) {
             if !self.accepts.is_in_rate(now) {
                 self.out.counters.accepts_paced.add(1);
                 // While accepts are armed nobody waits: they are armed at this rate, too.

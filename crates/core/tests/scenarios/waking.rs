@@ -1,6 +1,7 @@
 //! Mail from other threads.
 
-use std::sync::mpsc;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use murre_core::host::{self, Io, Wanted};
 use murre_core::ring::sim::{SimConfig, SimRing};
 use murre_core::ring::{KernelRing, RingConfig, SharedWait};
-use murre_core::{Shard, ShardConfig, run_together};
+use murre_core::{Counters, Mailbox, Shard, ShardConfig, run_together};
 
 use crate::client::{Client, until_answered};
 use crate::echo::{Echo, Mail, some_echo};
@@ -117,20 +118,9 @@ fn wakes_each_of_several(io: Io) {
     let (started, handles) = mpsc::channel();
     let (stopped, stops) = mpsc::channel();
     let thread = thread::spawn(move || {
-        let wait = SharedWait::new().expect("an event");
-        let shard = |_| {
-            let config = RingConfig { io, shared_wait: Some(wait.clone()), ..Default::default() };
-            let watched = Watched::new(Echo::default(), false, config.buffers);
-            let ring = KernelRing::new(config).expect("a ring");
-            Shard::new(ring, watched, &ShardConfig::default())
-        };
-        let shards: Vec<_> = (0..SHARDS).map(shard).collect();
-        let handles = shards.iter().map(|shard| (shard.mailbox(), shard.counters())).collect();
-        started.send(handles).expect("the test waits");
-        run_together(shards, &wait, |shard| {
+        run_some(SHARDS, io, &started, |shard| {
             stopped.send(shard.protocol().inner.mails).expect("the test waits");
-        })
-        .expect("the rings work");
+        });
     });
     let handles: Vec<_> = handles.recv().expect("shards");
     let mut posted = [0; SHARDS];
@@ -154,4 +144,26 @@ fn wakes_each_of_several(io: Io) {
         assert_eq!(stops.recv_timeout(PATIENCE), Ok(posted[left - 1]));
     }
     thread.join().expect("it ended well");
+}
+
+type Handle = (Arc<Mailbox<Mail>>, Arc<Counters>);
+
+/// Makes shards on the calling thread, sends their handles, and runs them.
+fn run_some(
+    count: usize,
+    io: Io,
+    started: &Sender<Vec<Handle>>,
+    stopped: impl FnMut(Shard<KernelRing, Watched<Echo>>),
+) {
+    let wait = SharedWait::new().expect("an event");
+    let shard = |_| {
+        let config = RingConfig { io, shared_wait: Some(wait.clone()), ..RingConfig::default() };
+        let watched = Watched::new(Echo::default(), false, config.buffers);
+        let ring = KernelRing::new(config).expect("a ring");
+        Shard::new(ring, watched, &ShardConfig::default())
+    };
+    let shards: Vec<_> = (0..count).map(shard).collect();
+    let handles = shards.iter().map(|shard| (shard.mailbox(), shard.counters())).collect();
+    started.send(handles).expect("the test waits");
+    run_together(shards, &wait, stopped).expect("the rings work");
 }

@@ -127,7 +127,7 @@ impl<P: Protocol> AnyShard<P> for Together<P> {
                 self.wait.wait().expect("an event");
             }
         }
-        self.has_work = self.shard.turn_without_wait().expect("the ring works");
+        self.has_work = self.shard.turn_without_wait(u32::MAX).expect("the ring works");
     }
 
     fn stopped(&self) -> bool {
