@@ -121,7 +121,8 @@ pub struct Place {
 pub struct Fetched {
     /// The epoch of the broker's offsets.
     pub epoch: u32,
-    /// All publications in the range that the broker keeps, oldest first.
+    /// All publications in the range that the broker keeps, oldest first, with all that had arrived when
+    /// they were asked for.
     pub publications: Vec<FetchedPublication>,
     /// Whether it is certain that the broker has dropped no publication after `after`: it still keeps the
     /// one at `after`, for instance.

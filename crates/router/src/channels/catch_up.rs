@@ -64,10 +64,16 @@ impl<E: Encoded> Channels<E> {
             && let Some(places) = self.logs[log].fanout.next(budget - made)
         {
             let deliveries = places.len();
+            let keeps_history = self.logs[log].keeps_history;
             let (sequence, entry) = self.logs[log].waiting();
             let first = places.start;
             let subscribers = &self.channels.value(channel).subscribers[places];
+            let is_loss = keeps_history && entry.publication.is_loss();
             for (at, subscriber) in subscribers.iter().enumerate() {
+                if is_loss {
+                    to.dropped(subscriber.member, &entry.publication.channel, 1);
+                    continue;
+                }
                 let taken = to.offer(subscriber.member, &entry.publication, &mut entry.encoded);
                 if taken == Taken::Full {
                     self.fell_behind.push((first + at) as u32);
@@ -226,9 +232,14 @@ impl<E: Encoded> Channels<E> {
         to: &mut impl Subscribers<E>,
     ) -> Read {
         let member = self.readers[key].member;
+        let keeps_history = self.logs[log].keeps_history;
         while self.readers[key].cursor < self.logs[log].end() {
-            self.report_dropped(key, name, to);
             let cursor = self.readers[key].cursor;
+            if keeps_history && self.logs[log].entry(cursor).publication.is_loss() {
+                self.readers[key].skip_to(cursor + 1);
+                continue;
+            }
+            self.report_dropped(key, name, to);
             let entry = self.logs[log].entry(cursor);
             let taken = to.offer(member, &entry.publication, &mut entry.encoded);
             self.logs.measure(log, cursor);
@@ -243,15 +254,15 @@ impl<E: Encoded> Channels<E> {
     /// Offers a reader its slice of history. Returns whether it has taken all of it.
     fn read_slice(&mut self, key: u32, name: &Arc<str>, to: &mut impl Subscribers<E>) -> bool {
         let member = self.readers[key].member;
-        let Slice::Here { publications, .. } = mem::take(self.readers.slice(member)) else {
+        let Slice::Here { first, mut publications, .. } = mem::take(self.readers.slice(member))
+        else {
             unreachable!("it is here")
         };
-        let mut publications = publications;
+        let mut index = first;
         while let Some(publication) = publications.front() {
-            let offset = publication.position.map_or(0, |position| position.offset);
             let cursor = self.readers[key].cursor;
             // The reader may have skipped a part of the slice.
-            if offset == cursor {
+            if index == cursor {
                 self.report_dropped(key, name, to);
                 let taken = to.offer(member, publication, &mut E::default());
                 if taken == Taken::Full {
@@ -262,6 +273,7 @@ impl<E: Encoded> Channels<E> {
                 self.readers[key].cursor += 1;
             }
             publications.pop_front();
+            index += 1;
         }
         true
     }

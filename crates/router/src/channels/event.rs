@@ -41,6 +41,16 @@ pub enum Event {
         /// Its position, in a channel with history, or the reason of the channel's owner to refuse.
         outcome: Result<Option<Position>, ChannelError>,
     },
+    /// The owner of the channel has refused a subscription or a query of history: the broker could not be
+    /// asked. The member of a subscription is not subscribed any more.
+    Refused {
+        /// The member, of a subscription.
+        member: Option<Member>,
+        /// The ticket of the command.
+        ticket: Ticket,
+        /// The reason.
+        error: ChannelError,
+    },
     /// A page of history.
     History {
         /// The ticket of the command.
@@ -64,6 +74,17 @@ pub struct Recovery {
     /// If the subscriber gave a start: whether all publications since then are still there. If so, the
     /// subscriber gets them.
     pub recovered: Option<bool>,
+}
+
+/// The beginning of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The subscriber's place, in a channel with history.
+    pub recovery: Option<Recovery>,
+    /// The number of publications that it has missed up to `recovery.position`, and gets.
+    pub missed: u64,
+    /// The index of the next publication, in a channel with history.
+    pub next: u64,
 }
 
 /// A page of a channel's history.

@@ -1,13 +1,18 @@
 //! The newest publications of one channel, and its position.
+//!
+//! Inside the router publications have consecutive numbers, their *indices*. Clients see *offsets*: the
+//! same numbers if the owner numbers publications, and numbers with gaps if a broker orders them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::backplane::{Fetched, FetchedPublication};
 use super::event::HistoryPage;
 use super::holds::Holds;
 use super::publication::{Direction, HistoryQuery, Payload, Position, Publication, Start};
+use super::window::Window;
 
 /// How many publications of a channel are kept, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,17 +28,24 @@ pub(super) struct History {
     retention: Retention,
     /// The position of the newest publication, whether or not it is still kept.
     position: Position,
-    /// Oldest first. Their offsets end at `position` without a gap, and their times go up. There are more
-    /// than the retention allows only because of a hold.
+    /// The index of the newest publication. It is also its offset, if the owner numbers publications.
+    newest: u64,
+    /// Oldest first. Their indices end at `newest` without a gap, and their times go up. There are more than
+    /// the retention allows only because of a hold.
     kept: VecDeque<Kept>,
     payload_bytes: usize,
     /// Bytes of payload beyond the retention's size.
     held_bytes: u64,
     /// `None` without holds.
     pub(super) holds: Option<Box<Holds>>,
-    /// Whether the owner has a deadline for it.
-    pub(super) has_deadline: bool,
+    /// The time for which the owner has a deadline.
+    pub(super) deadline_set: Option<u64>,
+    /// What the broker adds; `None` if the owner numbers publications.
+    pub(super) window: Option<Box<Window>>,
 }
+
+/// The index before the first one of a window. There is room for as many older publications.
+const FIRST_INDEX: u64 = 1 << 62;
 
 struct Kept {
     published: u64,
@@ -44,23 +56,41 @@ const _: () = assert!(size_of::<Kept>() == 32);
 
 impl History {
     pub(super) fn new(retention: Retention, epoch: u32) -> Self {
-        let (position, kept) = (Position { epoch, offset: 0 }, VecDeque::new());
-        let (holds, has_deadline) = (None, false);
-        let (payload_bytes, held_bytes) = (0, 0);
-        History { retention, position, kept, payload_bytes, held_bytes, holds, has_deadline }
+        History {
+            retention,
+            position: Position { epoch, offset: 0 },
+            newest: 0,
+            kept: VecDeque::new(),
+            payload_bytes: 0,
+            held_bytes: 0,
+            holds: None,
+            deadline_set: None,
+            window: None,
+        }
+    }
+
+    /// A window of what a broker keeps, which is not open yet.
+    pub(super) fn of_broker(retention: Retention) -> Self {
+        let window = Some(Box::new(Window::new()));
+        History { newest: FIRST_INDEX, window, ..History::new(retention, 0) }
     }
 
     pub(super) fn position(&self) -> Position {
         self.position
     }
 
+    /// The index of the newest publication.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
+    }
+
     pub(super) fn len(&self) -> usize {
         self.kept.len()
     }
 
-    /// The offset of the oldest publication, or of the next one if there is none.
+    /// The index of the oldest publication, or of the next one if there is none.
     fn oldest(&self) -> u64 {
-        self.position.offset + 1 - self.kept.len() as u64
+        self.newest + 1 - self.kept.len() as u64
     }
 
     /// Whether a hold keeps the oldest publication, whatever the retention.
@@ -80,6 +110,12 @@ impl History {
 
     /// Numbers a publication and keeps it.
     pub(super) fn append(&mut self, payload: Payload, now: u64) -> Position {
+        let offset = self.position.offset + 1;
+        self.append_at(offset, payload, now)
+    }
+
+    /// Keeps a publication that has this offset, which is greater than those before.
+    pub(super) fn append_at(&mut self, offset: u64, payload: Payload, now: u64) -> Position {
         let size = self.retention.size as usize;
         if self.kept.len() >= size && !self.is_held() {
             self.drop_oldest();
@@ -94,8 +130,89 @@ impl History {
         if let Some(beyond) = self.beyond().checked_sub(1) {
             self.held_bytes += self.kept[beyond].payload.bytes.len() as u64;
         }
-        self.position.offset += 1;
+        if let Some(window) = &mut self.window {
+            window.offsets.push_back(offset);
+            window.is_marked = false;
+        }
+        self.newest += 1;
+        self.position.offset = offset;
         self.position
+    }
+
+    /// Takes the position at which the window begins.
+    pub(super) fn begin(&mut self, position: Position) {
+        assert!(self.kept.is_empty(), "it is not open yet");
+        self.position = position;
+    }
+
+    /// A window of what the broker has answered to a request for all publications after this offset.
+    pub(super) fn of_fetched(
+        retention: Retention,
+        after: u64,
+        Fetched { epoch, publications, is_complete }: Fetched,
+        now: u64,
+    ) -> Self {
+        let mut history = History::of_broker(retention);
+        history.begin(Position { epoch, offset: if is_complete { after } else { 0 } });
+        let window = history.window.as_mut().expect("just made");
+        window.complete_after = is_complete.then_some(after);
+        for FetchedPublication { offset, payload, .. } in publications {
+            history.append_at(offset, payload, now);
+        }
+        history
+    }
+
+    /// Drops all that is kept.
+    pub(super) fn clear(&mut self) {
+        self.kept = VecDeque::new();
+        (self.payload_bytes, self.held_bytes) = (0, 0);
+        if let Some(window) = &mut self.window {
+            window.offsets = VecDeque::new();
+        }
+    }
+
+    /// Takes note of a loss after the newest publication: drops what is kept, and returns the index that
+    /// stands for the loss.
+    pub(super) fn lose(&mut self, position: Position) -> u64 {
+        self.clear();
+        self.newest += 1;
+        self.position = position;
+        self.window.as_mut().expect("a broker orders it").mark(self.newest);
+        self.newest
+    }
+
+    /// Adds the publications before those that are here. `fetched` are all after the offset `after`, up to
+    /// the offset `to` at least.
+    pub(super) fn prepend(
+        &mut self,
+        (after, to): (u64, u64),
+        fetched: &[FetchedPublication],
+        now: u64,
+    ) {
+        let window = self.window.as_mut().expect("a broker orders it");
+        let to = fetched.last().map_or(to, |last| last.offset.max(to));
+        // Later publications may have been dropped here since the broker was asked.
+        let is_adjacent = |from: &u64| after < *from && *from <= to;
+        let Some(complete_after) = window.complete_after.filter(is_adjacent) else { return };
+        let older = fetched.partition_point(|publication| publication.offset <= complete_after);
+        let mut before = after;
+        let mut next_published = self.kept.front().map_or(now, |kept| kept.published);
+        let mut left = self.newest - self.kept.len() as u64 - window.floor;
+        for FetchedPublication { offset, age_ms, payload } in fetched[..older].iter().rev() {
+            if left == 0 {
+                before = *offset;
+                break;
+            }
+            left -= 1;
+            next_published = next_published.min(now.saturating_sub(*age_ms));
+            self.payload_bytes += shared_bytes(payload.bytes.len());
+            self.kept.push_front(Kept { published: next_published, payload: payload.clone() });
+            window.offsets.push_front(*offset);
+        }
+        window.complete_after = Some(before);
+        let beyond = self.beyond();
+        let bytes = self.kept.iter().take(beyond).map(|kept| kept.payload.bytes.len() as u64);
+        self.held_bytes = bytes.sum();
     }
 
     /// Number of publications beyond the retention's size, which only holds keep.
@@ -111,12 +228,34 @@ impl History {
     /// Number of publications that a reader at `start` has missed; `None` if that is unknown, or if not
     /// all of them are still within the retention.
     pub(super) fn missed(&self, start: Start, now: u64) -> Option<usize> {
-        let missed = self.position.offset.checked_sub(self.offset(start)?)?;
+        let missed = self.missed_here(start)?;
         (missed <= self.visible(now) as u64).then_some(missed as usize)
     }
 
+    /// The same, whatever the retention; more than are kept are not here.
+    pub(super) fn missed_here(&self, start: Start) -> Option<u64> {
+        let missed = self.position.offset.checked_sub(self.offset(start)?)?;
+        match &self.window {
+            None => Some(missed),
+            Some(window) => {
+                let offset = self.offset(start)?;
+                window.reaches(offset).then(|| window.newer_than(offset) as u64)
+            }
+        }
+    }
+
+    /// Whether a page for the query needs nothing that only the broker may have.
+    pub(super) fn has_page(&self, query: HistoryQuery, now: u64) -> bool {
+        let HistoryQuery { start, limit, direction, .. } = query;
+        match (start, direction) {
+            (Start::Head, _) => self.visible(now) as u64 >= u64::from(limit),
+            (_, Direction::Forward) => self.missed(start, now).is_some(),
+            (_, Direction::Reverse) => false,
+        }
+    }
+
     /// The offset of a start, if it has one of this epoch.
-    fn offset(&self, start: Start) -> Option<u64> {
+    pub(super) fn offset(&self, start: Start) -> Option<u64> {
         match start {
             Start::Head => None,
             Start::After(position) => {
@@ -165,7 +304,13 @@ impl History {
                 let before = self.offset(start);
                 // Without a start, all publications count as older.
                 let newer = before.map_or(0, |before| {
-                    let newer = self.position.offset.saturating_add(1).saturating_sub(before);
+                    let newer = match &self.window {
+                        None => self.position.offset.saturating_add(1).saturating_sub(before),
+                        Some(window) => match before.checked_sub(1) {
+                            None => u64::MAX,
+                            Some(before) => window.newer_than(before) as u64,
+                        },
+                    };
                     usize::try_from(newer).unwrap_or(usize::MAX).min(visible)
                 });
                 let older = kept - visible..kept - newer;
@@ -178,15 +323,15 @@ impl History {
         HistoryPage { position: self.position, recovered, publications, more: more && limit > 0 }
     }
 
-    /// Consecutive publications from the offset `from` on, or from the oldest one that is still here, and
-    /// the offset of the first of them. They have more than `bytes_max` bytes only if the first one has.
+    /// Consecutive publications from the index `from` on, or from the oldest one that is still here, and the
+    /// index of the first of them. They have more than `bytes_max` bytes only if the first one has.
     pub(super) fn slice(
         &self,
         channel: &Arc<str>,
         from: u64,
         bytes_max: u32,
     ) -> (u64, Vec<Publication>) {
-        let first = from.max(self.oldest()).min(self.position.offset + 1);
+        let first = from.max(self.oldest()).min(self.newest + 1);
         let places = (first - self.oldest()) as usize..self.kept.len();
         let count = self.within(&mut places.clone(), usize::MAX, u64::from(bytes_max));
         (first, places.take(count).map(|at| self.at(channel, at)).collect())
@@ -208,7 +353,10 @@ impl History {
     }
 
     fn at(&self, channel: &Arc<str>, at: usize) -> Publication {
-        let offset = self.oldest() + at as u64;
+        let offset = match &self.window {
+            None => self.oldest() + at as u64,
+            Some(window) => window.offsets[at],
+        };
         let position = Some(Position { offset, ..self.position });
         let payload = self.kept[at].payload.clone();
         Publication { channel: channel.clone(), position, payload, except: None }
@@ -249,19 +397,28 @@ impl History {
             self.held_bytes -= oldest.payload.bytes.len() as u64;
         }
         self.payload_bytes -= shared_bytes(oldest.payload.bytes.len());
+        if let Some(window) = &mut self.window {
+            window.complete_after = window.offsets.pop_front();
+        }
     }
 
     /// Shrinks when at most a quarter of the room is used.
     fn give_back(&mut self) {
         if self.kept.len() <= self.kept.capacity() / 4 {
             self.kept.shrink_to(self.kept.len());
+            if let Some(window) = &mut self.window {
+                window.offsets.shrink_to(self.kept.len());
+            }
         }
     }
 
     /// Bytes of the history while it has publications, by the formula of `Stats::history_bytes`.
     pub(super) fn bytes(&self) -> usize {
         let room = self.kept.capacity() * size_of::<Kept>();
-        allocated(size_of::<History>()) + allocated(room) + self.payload_bytes
+        let offsets = self.window.as_ref().map_or(0, |window| {
+            allocated(size_of::<Window>()) + allocated(window.offsets.capacity() * size_of::<u64>())
+        });
+        allocated(size_of::<History>()) + allocated(room) + self.payload_bytes + offsets
     }
 }
 

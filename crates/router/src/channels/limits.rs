@@ -77,6 +77,7 @@ pub struct Stats {
     ///
     /// ```text
     ///   slot + a(history) + a(16 + name) + a(32 * room) + the sum over publications of a(16 + payload)
+    ///        + a(window) + a(8 * room), if a broker orders the channel
     /// ```
     ///
     /// where `slot` is the channel's record, `history` the size of a history's head, `name` and
@@ -106,4 +107,16 @@ pub struct Stats {
     pub holds: u64,
     /// Publications that the broker has yet to append.
     pub appends_waiting: u64,
+    /// Requests for publications that the broker has yet to answer.
+    pub fetches_waiting: u64,
+    /// Joins of channels that this shard owns, which wait for the broker.
+    pub joins_waiting: u64,
+    /// Bytes of publications that wait until those before them have come from the broker.
+    pub held_back_bytes: u64,
+    /// Publications of channels without history that have come from the broker and were dropped, because
+    /// a shard was behind, ever.
+    pub arrivals_dropped: u64,
+    /// How often publications of a channel with history were lost before they reached this process, ever.
+    /// Its readers were told.
+    pub losses: u64,
 }

@@ -17,7 +17,7 @@ use super::subscribers::Encoded;
 ///
 /// A publication is appended at the end and waits for its fan-out to the channel's list. After that it
 /// stays for as long as a cursor points at it or before it. The sequence number of a publication is its
-/// offset in a channel with history, otherwise its number in this log.
+/// index in a channel with history, otherwise its number in this log.
 pub(super) struct Log<E> {
     /// The channel's key; `None` if its last member has left: nothing waits then.
     pub(super) channel: Option<u32>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{ChannelError, HistoryPage, Recovery};
+use super::event::{Begun, ChannelError, HistoryPage};
 use super::name::ChannelName;
 use super::publication::{HistoryQuery, Origin, Payload, Position, Publication, Publisher, Start};
 use crate::names::{Member, Ticket};
@@ -26,19 +26,20 @@ pub enum ShardMessage {
     Publish { channel: ChannelName, payload: Payload, publisher: Publisher },
     /// A member of the sender asks for history.
     Read { channel: ChannelName, query: HistoryQuery, ticket: Ticket },
-    /// A reader on the sender needs the publications from offset `from` on. With `hold` the owner keeps
+    /// A reader on the sender needs the publications from index `from` on. With `hold` the owner keeps
     /// the later publications for a while, even if the channel's retention would drop them.
     Slice { channel: ChannelName, member: Member, reader: u32, from: u64, hold: bool },
     /// The owner need not keep history for this reader any more.
     Release { channel: ChannelName, reader: u32 },
     /// Whether the sender's log of the channel is full: the owner refuses publications while it is.
     ChannelBehind { channel: ChannelName, behind: bool },
-    /// The member of this join is subscribed. It has missed `missed` publications up to
-    /// `recovery.position`, and gets all of them. Later publications follow this message.
-    Joined { join: u32, recovery: Option<Recovery>, missed: u64 },
+    /// The member of this join is subscribed, and later publications follow this message; or the join is
+    /// refused.
+    Joined { join: u32, outcome: Result<Begun, ChannelError> },
     /// A publication for the subscribers of the channel that had this key when the receiver last
-    /// joined.
-    Publication { key: u32, publication: Publication },
+    /// joined. `index` is its number in a channel with history. Without a position it stands for
+    /// publications that a broker has lost.
+    Publication { key: u32, index: u64, publication: Publication },
     /// The outcome of a publication.
     Published {
         ticket: Option<Ticket>,
@@ -47,9 +48,9 @@ pub enum ShardMessage {
         outcome: Result<Option<Position>, ChannelError>,
     },
     /// The answer to `Read`.
-    History { ticket: Ticket, page: HistoryPage },
-    /// The answer to `Slice`: consecutive publications from offset `first` on. Without publications,
-    /// `first` is the offset of the next publication.
+    History { ticket: Ticket, page: Result<HistoryPage, ChannelError> },
+    /// The answer to `Slice`: consecutive publications from index `first` on. Without publications,
+    /// `first` is the index of the next publication.
     SliceRead { member: Member, reader: u32, first: u64, publications: Vec<Publication> },
     /// Whether the sender is behind: owners refuse publications that it would get while it is.
     Behind(bool),
@@ -60,7 +61,7 @@ const _: () = assert!(size_of::<ShardMessage>() <= 96);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channels::{Direction, Form};
+    use crate::channels::{Direction, Form, Recovery};
 
     /// Messages travel between threads.
     #[test]
@@ -110,10 +111,11 @@ mod tests {
             ShardMessage::Slice { channel: name(), member: 1, reader: 2, from: 3, hold: true },
             ShardMessage::Release { channel: name(), reader: 1 },
             ShardMessage::ChannelBehind { channel: name(), behind: true },
-            ShardMessage::Joined { join: 1, recovery, missed: 9 },
-            ShardMessage::Publication { key: 2, publication },
+            ShardMessage::Joined { join: 1, outcome: Ok(Begun { recovery, missed: 9, next: 10 }) },
+            ShardMessage::Joined { join: 1, outcome: Err(ChannelError::Overloaded) },
+            ShardMessage::Publication { key: 2, index: u64::MAX, publication },
             ShardMessage::Published { ticket: None, origin, channel, outcome },
-            ShardMessage::History { ticket: 4, page },
+            ShardMessage::History { ticket: 4, page: Ok(page) },
             ShardMessage::SliceRead { member: 1, reader: 2, first: 3, publications },
             ShardMessage::Behind(true),
         ];

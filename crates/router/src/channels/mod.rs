@@ -22,6 +22,11 @@
 //! the channel's log on this shard, or, where the cursor is older than the log, from the owner's
 //! history, a slice at a time. A reader whose cursor reaches the end of the log has caught up.
 //!
+//! A broker ([`Backplane`]) may order publications beyond this process. The history of the owner is a
+//! *window* of what the broker keeps then: it begins with the interest of the process, takes what arrives,
+//! and asks the broker for what is missing between two known publications, or before the first one. The
+//! rest is the same, because inside the process publications have consecutive indices.
+//!
 //! Logs are bounded in bytes. Beyond the bound the oldest publications are dropped, unless a reader
 //! that is not slow has yet to take them: then the owner refuses publications to the channel until the
 //! reader has. A reader is slow when it has kept the server waiting for `ChannelLimits::slow_grace_ms` in all.
@@ -49,11 +54,14 @@ mod history;
 mod holds;
 mod listing;
 mod owner;
+mod window;
 
 mod pending;
 mod shard;
 
 mod catch_up;
+mod filling;
+mod joining;
 mod publish;
 mod subscribe;
 
@@ -61,7 +69,7 @@ pub use backplane::{
     Append, AppendId, Arrived, Backplane, Fetch, FetchId, FetchReason, Fetched, FetchedPublication,
     Head, Interest, Local, Outgoing, Place,
 };
-pub use event::{ChannelError, Event, HistoryPage, Recovery};
+pub use event::{Begun, ChannelError, Event, HistoryPage, Recovery};
 pub use history::Retention;
 pub use limits::{ChannelLimits, Stats};
 pub use listing::{ChannelInfo, Cursor};

@@ -120,6 +120,11 @@ impl<T> ByName<T> {
         self.values.get(key as usize).map(|(name, value)| (name, value))
     }
 
+    /// The value under `key`, if there is one.
+    pub(crate) fn get_mut(&mut self, key: u32) -> Option<&mut T> {
+        self.values.get_mut(key as usize).map(|(_, value)| value)
+    }
+
     /// All keys are below this.
     pub(crate) fn keys_end(&self) -> u32 {
         self.values.capacity() as u32

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use super::backplane::{Backplane, Interest};
-use super::event::{HistoryPage, Recovery};
+use super::event::{Begun, HistoryPage, Recovery};
+use super::filling::Filling;
 use super::history::{History, Retention, shared_bytes};
 use super::holds::Holder;
 use super::limits::Stats;
@@ -19,7 +20,9 @@ pub(super) struct Owner {
     rules: Rules,
     pub(super) channels: ByName<Owned>,
     /// The time at which the oldest publication of a channel expires, or an earlier one, with the
-    /// channel's key. Each channel with publications has one entry, unless its oldest one is held.
+    /// channel's key. Each channel with publications has one entry, unless its oldest one is held. Entries
+    /// with another time than `History::deadline_set` are stale: the channel has been forgotten, or has
+    /// got older publications from the broker.
     deadlines: BinaryHeap<Reverse<(u64, u32)>>,
     /// The times at which the holds of all channels lapse.
     pub(super) lapses: BTreeSet<(u64, u32, Holder)>,
@@ -32,6 +35,7 @@ pub(super) struct Owner {
     pub(super) bytes: usize,
     evicted: u64,
     pub(super) backplane: Box<dyn Backplane + Send>,
+    pub(super) filling: Filling,
 }
 
 /// Says whether, and how, a channel keeps history.
@@ -78,6 +82,7 @@ impl Owner {
             bytes: 0,
             evicted: 0,
             backplane,
+            filling: Filling::default(),
         }
     }
 
@@ -110,28 +115,23 @@ impl Owner {
     /// The epoch of a channel that begins to count now. It has the hash of the name, so that a position
     /// of one channel is not taken for one of another: two channels have the same epoch by a chance of
     /// 1 in 2^32, which clients cannot raise, as they do not know the seed of the hash.
-    fn epoch_of(&self, name: &ChannelName) -> u32 {
+    pub(super) fn epoch_of(&self, name: &ChannelName) -> u32 {
         self.epoch.wrapping_add(name.hash)
     }
 
     /// Adds a new channel. The caller then adds an interest or a publication.
     pub(super) fn add(&mut self, name: ChannelName, retention: Option<Retention>) -> u32 {
         let epoch = self.epoch_of(&name);
-        let history = retention.map(|retention| Box::new(History::new(retention, epoch)));
+        let history = |retention| match self.backplane.orders() {
+            false => History::new(retention, epoch),
+            true => History::of_broker(retention),
+        };
+        let history = retention.map(|retention| Box::new(history(retention)));
         self.channels.insert(name, Owned { interests: List::new(), history })
     }
 
-    /// Adds a subscriber of a shard, which starts at `start`. Returns, for a channel with history, its
-    /// recovery and the number of publications that it has missed and gets. They are held until the
-    /// `holder` has read them.
-    pub(super) fn join(
-        &mut self,
-        name: ChannelName,
-        reported: ShardInterest,
-        start: Start,
-        holder: u32,
-        now: u64,
-    ) -> (Option<Recovery>, u64) {
+    /// Adds the interest of a shard. Returns the channel's key.
+    pub(super) fn add_interest(&mut self, name: &ChannelName, reported: ShardInterest) -> u32 {
         let key = self.find(name.hash, &name.text).unwrap_or_else(|| {
             let retention = self.retention(&name.text);
             self.add(name.clone(), retention)
@@ -150,14 +150,37 @@ impl Owner {
                 }
             }
         }
-        let Some(history) = &self.channels.value(key).history else { return (None, 0) };
-        let (position, missed) = (history.position(), history.missed(start, now));
+        key
+    }
+
+    /// Begins a subscription at `start`. In a channel with history the publications that it has missed are
+    /// held until the `holder` has read them.
+    pub(super) fn begin(&mut self, key: u32, start: Start, holder: Holder, now: u64) -> Begun {
+        let Some(history) = &self.channels.value(key).history else {
+            return Begun { recovery: None, missed: 0, next: 0 };
+        };
+        let missed = history.missed(start, now).map(|missed| missed as u64);
+        self.begin_after(key, start, missed, holder, now)
+    }
+
+    /// The same in a channel with history, with the number of publications that the subscriber has missed;
+    /// `None` if it does not get them.
+    pub(super) fn begin_after(
+        &mut self,
+        key: u32,
+        start: Start,
+        missed: Option<u64>,
+        holder: Holder,
+        now: u64,
+    ) -> Begun {
+        let history = self.history(key);
+        let (position, next) = (history.position(), history.newest() + 1);
         let recovered = (start != Start::Head).then_some(missed.is_some());
-        let missed = missed.unwrap_or(0) as u64;
+        let missed = missed.unwrap_or(0);
         if missed > 0 {
-            self.hold(key, (shard, holder), position.offset - missed + 1, now);
+            self.hold(key, holder, next - missed, now);
         }
-        (Some(Recovery { position, recovered }), missed)
+        Begun { recovery: Some(Recovery { position, recovered }), missed, next }
     }
 
     /// Sets the number of subscribers on a shard. With 0 the shard is not interested any more.
@@ -173,6 +196,7 @@ impl Owner {
         interests.swap_remove(at);
         if interests.is_empty() {
             self.backplane.interest(&name.text, Interest::Last, history.is_some());
+            self.close_window(key);
         }
         self.forget_unused(key);
     }
@@ -193,29 +217,43 @@ impl Owner {
             return;
         }
         let (_, Owned { history, .. }) = self.channels.remove(key);
-        if history.is_some_and(|history| history.position().offset > 0) {
+        let counts = |history: &History| history.window.is_none() && history.position().offset > 0;
+        if history.as_deref().is_some_and(counts) {
             self.epoch = self.epoch.wrapping_add(1);
         }
     }
 
-    /// Appends a publication to its channel.
+    /// Appends a publication to its channel, with the offset that the broker has given to it. Returns it with
+    /// its index; in a channel without history that is 0.
     pub(super) fn append(
         &mut self,
         key: u32,
+        offset: Option<u64>,
         payload: Payload,
         except: Option<Origin>,
         now: u64,
-    ) -> Publication {
+    ) -> (u64, Publication) {
         let has_history = self.channels.value(key).history.is_some();
-        let position =
-            has_history.then(|| self.change(key, |history| history.append(payload.clone(), now)));
-        if has_history {
-            self.rearm(key);
-        }
-        Publication { channel: self.channels.name(key).text.clone(), position, payload, except }
+        let (index, position) = match has_history {
+            true => {
+                let kept = payload.clone();
+                let appended = self.change(key, |history| {
+                    let position = match offset {
+                        None => history.append(kept, now),
+                        Some(offset) => history.append_at(offset, kept, now),
+                    };
+                    (history.newest(), Some(position))
+                });
+                self.rearm(key);
+                appended
+            }
+            false => (0, None),
+        };
+        let channel = self.channels.name(key).text.clone();
+        (index, Publication { channel, position, payload, except })
     }
 
-    /// A page of the history of a channel that keeps history.
+    /// A page of the history of a channel that keeps history, which the owner orders.
     pub(super) fn read(&self, name: &ChannelName, query: HistoryQuery, now: u64) -> HistoryPage {
         match self.find(name.hash, &name.text) {
             Some(key) => self.history(key).page(&self.channels.name(key).text, query, now),
@@ -234,25 +272,26 @@ impl Owner {
             && let Some(&Reverse((deadline, _))) = self.deadlines.peek()
             && deadline <= now
         {
-            let (_, key) = self.pop_deadline().expect("just looked");
+            let Some((_, key)) = self.pop_deadline() else { continue };
             let expired = self.change(key, |history| history.expire(now, left));
             left -= expired.max(1);
             self.rearm(key);
         }
     }
 
-    /// The time at which the next publication expires or the next hold lapses, or somewhat earlier.
+    /// The time at which the next publication expires, the next hold lapses or the next gap is fetched again,
+    /// or somewhat earlier.
     pub(super) fn next_expiry(&self) -> Option<u64> {
         let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
         let lapse = self.lapses.first().map(|(until, ..)| *until);
-        deadline.into_iter().chain(lapse).min()
+        let retry = self.filling.retries.first().map(|(at, _)| *at);
+        deadline.into_iter().chain(lapse).chain(retry).min()
     }
 
     /// Drops the publications that would expire first, until no more than `bytes_max` bytes are left.
     pub(super) fn evict(&mut self, bytes_max: u64) {
-        while self.bytes as u64 > bytes_max
-            && let Some((deadline, key)) = self.pop_deadline()
-        {
+        while self.bytes as u64 > bytes_max && !self.deadlines.is_empty() {
+            let Some((deadline, key)) = self.pop_deadline() else { continue };
             if self.history(key).deadline() == Some(deadline) {
                 self.change(key, History::evict);
                 self.evicted += 1;
@@ -261,11 +300,12 @@ impl Owner {
         }
     }
 
+    /// Removes the next deadline; `None` if it was stale.
     fn pop_deadline(&mut self) -> Option<(u64, u32)> {
         let Reverse((deadline, key)) = self.deadlines.pop()?;
         self.deadlines.trim();
-        let history = self.channels.value_mut(key).history.as_mut();
-        history.expect("it keeps history").has_deadline = false;
+        let history = self.channels.get_mut(key)?.history.as_mut()?;
+        history.deadline_set.take_if(|set| *set == deadline)?;
         Some((deadline, key))
     }
 
@@ -273,13 +313,14 @@ impl Owner {
     /// needs it.
     pub(super) fn rearm(&mut self, key: u32) {
         let history = self.channels.value_mut(key).history.as_mut().expect("it keeps history");
-        match history.deadline() {
-            _ if history.has_deadline => {}
-            Some(deadline) => {
-                history.has_deadline = true;
+        match (history.deadline(), history.deadline_set) {
+            // It may be too early, but not too late.
+            (deadline, Some(set)) if deadline.is_none_or(|deadline| set <= deadline) => {}
+            (Some(deadline), _) => {
+                history.deadline_set = Some(deadline);
                 self.deadlines.push(Reverse((deadline, key)));
             }
-            None => self.forget_unused(key),
+            (None, _) => self.forget_unused(key),
         }
     }
 
@@ -305,6 +346,10 @@ impl Owner {
         stats.history_bytes = self.bytes as u64;
         stats.evicted = self.evicted;
         stats.holds = self.lapses.len() as u64;
+        stats.joins_waiting = self.filling.joins;
+        stats.held_back_bytes = self.filling.held_back as u64;
+        stats.arrivals_dropped = self.filling.arrivals_dropped;
+        stats.losses = self.filling.losses;
     }
 }
 
@@ -342,7 +387,22 @@ mod tests {
             let retention = owner.retention(&name.text);
             owner.add(name.clone(), retention)
         });
-        owner.append(key, Payload::new(Form::Binary, vec![0; len]), None, now).position
+        owner.append(key, None, Payload::new(Form::Binary, vec![0; len]), None, now).1.position
+    }
+
+    /// Adds the interest of the reader's shard, and begins its subscription.
+    fn join(
+        owner: &mut Owner,
+        name: ChannelName,
+        interest: ShardInterest,
+        start: Start,
+        reader: u32,
+        now: u64,
+    ) -> (Option<Recovery>, u64) {
+        let holder = (interest.shard, reader);
+        let key = owner.add_interest(&name, interest);
+        let Begun { recovery, missed, .. } = owner.begin(key, start, holder, now);
+        (recovery, missed)
     }
 
     /// A channel without subscribers and history is forgotten with its count, so its next record has
@@ -354,14 +414,14 @@ mod tests {
         let position =
             |(recovery, _): (Option<Recovery>, u64)| recovery.expect("it keeps history").position;
         for _ in 0..2 {
-            let first = position(owner.join(kept.clone(), READER, Start::Head, 0, 0));
+            let first = position(join(&mut owner, kept.clone(), READER, Start::Head, 0, 0));
             assert_eq!(first, Position { epoch, offset: 0 });
             owner.set_subscribers(&kept, 0, 0);
         }
         assert_eq!(publish(&mut owner, &kept, 1, 0), Some(Position { epoch, offset: 1 }));
         owner.expire(TTL_MS);
         assert_eq!((owner.channels.len(), owner.bytes, owner.kept), (0, 0, 0));
-        let second = position(owner.join(kept.clone(), READER, Start::Head, 0, TTL_MS));
+        let second = position(join(&mut owner, kept.clone(), READER, Start::Head, 0, TTL_MS));
         assert_eq!(second, Position { epoch: epoch.wrapping_add(1), offset: 0 });
     }
 
@@ -391,7 +451,7 @@ mod tests {
             let (mut owner, kept) = (owner(2), name("kept"));
             (0..2).for_each(|_| _ = publish(&mut owner, &kept, 10, 0));
             let start = Start::AfterOffset(0);
-            let (recovery, missed) = owner.join(kept.clone(), READER, start, 9, 0);
+            let (recovery, missed) = join(&mut owner, kept.clone(), READER, start, 9, 0);
             assert_eq!((recovery.expect("history").recovered, missed), (Some(true), 2));
             (0..5).for_each(|_| _ = publish(&mut owner, &kept, 10, 0));
             owner.expire(99);
@@ -435,7 +495,7 @@ mod tests {
         publish(&mut owner, &name("kept:full"), 1000, 0);
         let bytes = owner.bytes;
         for channel in 0..1000 {
-            owner.join(name(&format!("kept:{channel}")), READER, Start::Head, 0, 0);
+            join(&mut owner, name(&format!("kept:{channel}")), READER, Start::Head, 0, 0);
         }
         owner.evict(bytes as u64);
         assert_eq!((owner.kept, owner.evicted, owner.bytes), (1, 0, bytes));
@@ -445,9 +505,9 @@ mod tests {
     #[test]
     fn questions_do_not_unset_behind() {
         let (mut owner, kept) = (owner(10), name("kept"));
-        owner.join(kept.clone(), READER, Start::Head, 0, 0);
+        join(&mut owner, kept.clone(), READER, Start::Head, 0, 0);
         owner.set_behind(&kept, 0, true);
-        owner.join(kept, READER, Start::Head, 0, 0);
+        join(&mut owner, kept, READER, Start::Head, 0, 0);
         assert!(owner.interests(0)[0].is_behind);
     }
 
@@ -455,7 +515,7 @@ mod tests {
     #[test]
     fn readers_keep_the_count() {
         let (mut owner, kept) = (owner(10), name("kept"));
-        owner.join(kept.clone(), READER, Start::Head, 0, 0);
+        join(&mut owner, kept.clone(), READER, Start::Head, 0, 0);
         publish(&mut owner, &kept, 1, 0);
         owner.expire(TTL_MS);
         let epoch = owner.epoch_of(&kept);

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::publication::Publisher;
+use super::name::ChannelName;
+use super::publication::{HistoryQuery, Publisher};
 use crate::names::{Member, Shard, Ticket};
 
 /// A publication that the broker has yet to append.
@@ -11,6 +12,16 @@ pub(super) struct Appending {
     pub(super) publisher: Publisher,
     /// The publisher's shard.
     pub(super) from: Shard,
+}
+
+/// A request for publications that the broker has yet to answer.
+pub(super) enum Fetching {
+    /// Of what is missing after the newest publication of the channel's window.
+    Gap { name: ChannelName },
+    /// Of what joins need that is older than the window.
+    Recovery { name: ChannelName },
+    /// Of what a query needs.
+    Read { name: ChannelName, query: HistoryQuery, ticket: Ticket, from: Shard },
 }
 
 /// A join that the owner of a channel has not answered.

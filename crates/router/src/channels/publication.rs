@@ -33,6 +33,19 @@ pub struct Payload {
 const _: () = assert!(size_of::<Payload>() == 24);
 const _: () = assert!(size_of::<Publication>() == 80);
 
+impl Publication {
+    /// Stands for publications of a channel with history that the broker has lost.
+    pub(super) fn loss(channel: Arc<str>) -> Self {
+        let payload = Payload::new(Form::Binary, []);
+        Publication { channel, position: None, payload, except: None }
+    }
+
+    /// Whether a publication of a channel with history stands for a loss.
+    pub(super) fn is_loss(&self) -> bool {
+        self.position.is_none()
+    }
+}
+
 impl Payload {
     /// A payload without side data.
     pub fn new(form: Form, bytes: impl Into<Arc<[u8]>>) -> Self {
@@ -69,7 +82,8 @@ pub enum Form {
 pub struct Position {
     /// Changes whenever the owner has lost its count of offsets, and differs from channel to channel.
     pub epoch: u32,
-    /// Counts the channel's publications from 1. A reader at 0 has seen none.
+    /// Goes up with each publication of the channel. A single process counts them from 1, a broker leaves
+    /// numbers out. A reader at 0 has seen none.
     pub offset: u64,
 }
 
@@ -89,7 +103,7 @@ pub struct Publisher {
     pub except: bool,
 }
 
-/// The place in a channel at which reading starts.
+/// The place in a channel at which reading starts. It may have come from a client: any number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
     /// After the newest publication.
@@ -98,6 +112,26 @@ pub enum Start {
     After(Position),
     /// After this offset, whatever the epoch.
     AfterOffset(u64),
+}
+
+impl Start {
+    /// The offset after which reading starts, if it is not the newest.
+    pub(super) fn offset(self) -> Option<u64> {
+        match self {
+            Start::Head => None,
+            Start::After(Position { offset, .. }) | Start::AfterOffset(offset) => Some(offset),
+        }
+    }
+}
+
+impl HistoryQuery {
+    /// The offset after which all publications are that the page may have.
+    pub(super) fn fetch_after(self) -> u64 {
+        match self.direction {
+            Direction::Forward => self.start.offset().unwrap_or(0),
+            Direction::Reverse => 0,
+        }
+    }
 }
 
 /// A query of a channel's history. A page ends before it exceeds `limit` publications or `bytes_max`

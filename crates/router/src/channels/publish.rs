@@ -1,6 +1,6 @@
 //! Publications on their way in: to the owner, past the backplane, into history and logs.
 
-use super::backplane::{Append, AppendId, Arrived, Outgoing};
+use super::backplane::{Append, AppendId, Outgoing};
 use super::channel::{Channel, NONE};
 use super::event::{ChannelError, Event};
 use super::limits::ChannelLimits;
@@ -96,14 +96,6 @@ impl<E: Encoded> Channels<E> {
         self.report_outcome(from, publisher, channel, outcome);
     }
 
-    /// Takes a publication from the broker, in the order of the channel.
-    pub fn arrived(&mut self, channel: &str, arrived: Arrived, now: u64) {
-        let hash = self.hashing.hash(channel.as_bytes());
-        let Some(key) = self.owner.find(hash, channel) else { return };
-        let Arrived { payload, except, .. } = arrived;
-        self.number(Some(key), hash, channel, payload, except, now);
-    }
-
     /// Reports an outcome to the publisher, if the publication has a ticket or is refused.
     pub(super) fn report_outcome(
         &mut self,
@@ -125,7 +117,7 @@ impl<E: Encoded> Channels<E> {
 
     /// Whether the owner refuses publications to a channel: a shard that would get them is behind, or
     /// holds keep as much history as the bounds allow.
-    fn refuses(&mut self, key: u32, now: u64) -> bool {
+    pub(super) fn refuses(&mut self, key: u32, now: u64) -> bool {
         let is_full = |interest: &ShardInterest| {
             interest.is_behind
                 || self.behind[usize::from(interest.shard)]
@@ -137,7 +129,7 @@ impl<E: Encoded> Channels<E> {
     }
 
     /// As the owner: numbers a publication, keeps it, and sends it to the interested shards.
-    fn number(
+    pub(super) fn number(
         &mut self,
         key: Option<u32>,
         hash: u32,
@@ -154,22 +146,34 @@ impl<E: Encoded> Channels<E> {
                 self.owner.add(self.name(hash, channel), Some(retention))
             }
         };
-        let publication = self.owner.append(key, payload, except, now);
+        let (index, publication) = self.owner.append(key, None, payload, except, now);
         let position = publication.position;
+        self.send_publication(key, index, publication, now);
+        self.owner.evict(self.limits.history_bytes_max);
+        position
+    }
+
+    /// As the owner: sends a publication to the interested shards.
+    pub(super) fn send_publication(
+        &mut self,
+        key: u32,
+        index: u64,
+        publication: Publication,
+        now: u64,
+    ) {
         let mut here = None;
         for &ShardInterest { shard, key, .. } in self.owner.interests(key) {
             if shard == self.shard {
                 here = Some(key);
                 continue;
             }
-            let message = ShardMessage::Publication { key, publication: publication.clone() };
+            let publication = publication.clone();
+            let message = ShardMessage::Publication { key, index, publication };
             self.outboxes[usize::from(shard)].push(message);
         }
         if let Some(key) = here {
-            self.log(key, publication, now);
+            self.log(key, index, publication, now);
         }
-        self.owner.evict(self.limits.history_bytes_max);
-        position
     }
 
     /// Reads the history of a channel. `Event::History` has the page.
@@ -199,7 +203,7 @@ impl<E: Encoded> Channels<E> {
     /// Appends a publication to the log of its channel on this shard. If the channel has been forgotten,
     /// the key may belong to another channel; a new record of the same channel has no subscribers before
     /// it has joined.
-    pub(super) fn log(&mut self, key: u32, publication: Publication, now: u64) {
+    pub(super) fn log(&mut self, key: u32, index: u64, publication: Publication, now: u64) {
         match self.channels.get(key) {
             Some((name, channel)) if name.is(&publication.channel) && channel.joined => {}
             _ => return,
@@ -209,9 +213,9 @@ impl<E: Encoded> Channels<E> {
         if listed == 0 && channel.log == NONE {
             return;
         }
-        let sequence = publication.position.map(|position| position.offset);
-        let log = self.logs.open(key, channel, sequence.unwrap_or(0));
-        assert!(sequence.is_none_or(|sequence| sequence == self.logs[log].end()), "a gap");
+        let keeps_history = channel.keeps_history;
+        let log = self.logs.open(key, channel, index);
+        assert!(!keeps_history || index == self.logs[log].end(), "a gap");
         self.logs.push(log, listed, publication);
         self.logs.trim(log);
         self.logs.evict(log, &mut self.readers, now);

@@ -76,7 +76,7 @@ pub(super) enum Slice {
     None,
     /// The owner has been asked.
     Asked { reader: u32 },
-    /// The owner has answered with consecutive publications from offset `first` on, or none.
+    /// The owner has answered with consecutive publications from index `first` on, or none.
     Here { reader: u32, first: u64, publications: VecDeque<Publication> },
 }
 

@@ -16,7 +16,7 @@ use super::message::ShardMessage;
 use super::name::ChannelName;
 use super::name::{self, ByName, Hashing};
 use super::owner::{Owner, ShardInterest};
-use super::pending::{Appending, PendingJoin};
+use super::pending::{Appending, Fetching, PendingJoin};
 use super::readers::Readers;
 use super::subscribers::Encoded;
 use crate::memory::Trim;
@@ -57,6 +57,8 @@ pub struct Channels<E = ()> {
     pub(super) owner: Owner,
     /// Publications that the broker has yet to append.
     pub(super) appending: Slab<Appending>,
+    /// Requests for publications that the broker has yet to answer.
+    pub(super) fetches: Slab<Fetching>,
     /// Messages by receiving shard; the list for this shard stays empty.
     pub(super) outboxes: Box<[Vec<ShardMessage>]>,
     /// By shard: whether the shard has said that it is behind, so that owners refuse publications that
@@ -102,6 +104,7 @@ impl<E: Encoded> Channels<E> {
             fell_behind: Vec::new(),
             owner,
             appending: Slab::new(),
+            fetches: Slab::new(),
             outboxes: (0..shards).map(|_| Vec::new()).collect(),
             behind: vec![false; usize::from(shards)].into(),
             deliveries_are_full: false,
@@ -153,11 +156,10 @@ impl<E: Encoded> Channels<E> {
         match message {
             ShardMessage::Join { channel, key, subscribers, join, reader, start } => {
                 let interest = ShardInterest { shard: from, is_behind: false, key, subscribers };
-                let (recovery, missed) = self.owner.join(channel, interest, start, reader, now);
-                self.send(from, ShardMessage::Joined { join, recovery, missed }, now);
+                self.join(&channel, interest, (join, reader), start, now);
             }
             ShardMessage::SubscriberCount { channel, subscribers } => {
-                self.owner.set_subscribers(&channel, from, subscribers);
+                self.set_subscribers(&channel, from, subscribers);
             }
             ShardMessage::Publish { channel, payload, publisher } => {
                 let ChannelName { hash, text } = &channel;
@@ -167,8 +169,7 @@ impl<E: Encoded> Channels<E> {
                 }
             }
             ShardMessage::Read { channel, query, ticket } => {
-                let page = self.owner.read(&channel, query, now);
-                self.send(from, ShardMessage::History { ticket, page }, now);
+                self.read_history(channel, query, (from, ticket), now);
             }
             ShardMessage::Slice { channel, member, reader, from: offset, hold } => {
                 let bounds = (offset, self.limits.slice_bytes);
@@ -178,20 +179,23 @@ impl<E: Encoded> Channels<E> {
                 self.send(from, message, now);
             }
             ShardMessage::Release { channel, reader } => {
-                self.owner.release_by_name(&channel, (from, reader));
+                self.release_holder(&channel, (from, reader));
             }
             ShardMessage::ChannelBehind { channel, behind } => {
                 self.owner.set_behind(&channel, from, behind);
             }
-            ShardMessage::Joined { join, recovery, missed } => {
-                self.joined(join, recovery, missed, now);
+            ShardMessage::Joined { join, outcome } => self.joined(join, outcome, now),
+            ShardMessage::Publication { key, index, publication } => {
+                self.log(key, index, publication, now);
             }
-            ShardMessage::Publication { key, publication } => self.log(key, publication, now),
             ShardMessage::Published { ticket, origin, channel, outcome } => {
                 self.events.push_back(Event::Published { ticket, origin, channel, outcome });
             }
             ShardMessage::History { ticket, page } => {
-                self.events.push_back(Event::History { ticket, page });
+                self.events.push_back(match page {
+                    Ok(page) => Event::History { ticket, page },
+                    Err(error) => Event::Refused { member: None, ticket, error },
+                });
             }
             ShardMessage::SliceRead { member, reader, first, publications } => {
                 if self.readers.answered(member, reader, (first, publications), now) {
@@ -224,10 +228,11 @@ impl<E: Encoded> Channels<E> {
         Some(event)
     }
 
-    /// Drops expired history (a bounded number of publications a call), ends expired holds, and reviews
-    /// full logs. There may be deliveries to [make](Self::deliver) afterwards.
+    /// Drops expired history (a bounded number of publications a call), ends expired holds, asks the broker
+    /// again for what is missing, and reviews full logs. There may be deliveries to [make](Self::deliver) afterwards.
     pub fn expire(&mut self, now: u64) {
         self.owner.expire(now);
+        self.retry_gaps(now);
         self.review(now);
     }
 
@@ -251,6 +256,7 @@ impl<E: Encoded> Channels<E> {
             log_publications: self.logs.publications(),
             log_bytes: self.logs.bytes(),
             appends_waiting: self.appending.len() as u64,
+            fetches_waiting: self.fetches.len() as u64,
             ..Stats::default()
         };
         self.owner.count_into(&mut stats);

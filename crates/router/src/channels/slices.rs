@@ -7,7 +7,7 @@ use super::owner::{EXPIRED_PER_CALL, Owner};
 use super::publication::Publication;
 
 impl Owner {
-    /// Publications from the offset `from` on, for a reader, and the offset of the first of them. With
+    /// Publications from the index `from` on, for a reader, and the index of the first of them. With
     /// `hold` all later publications stay until the reader asks for them, is released, or the hold
     /// lapses; so the reader's shard may drop them from its log.
     pub(super) fn slice(
@@ -29,12 +29,11 @@ impl Owner {
         (first, slice)
     }
 
-    /// Holds history from `offset` on for a holder, for `hold_ms` milliseconds.
-    pub(super) fn hold(&mut self, key: u32, holder: Holder, offset: u64, now: u64) {
+    /// Holds history from the index `from` on for a holder, for `hold_ms` milliseconds.
+    pub(super) fn hold(&mut self, key: u32, holder: Holder, from: u64, now: u64) {
         let until = now.saturating_add(self.hold_ms);
-        let before = self.change(key, |history| {
-            history.holds.get_or_insert_default().set(holder, offset, until)
-        });
+        let before = self
+            .change(key, |history| history.holds.get_or_insert_default().set(holder, from, until));
         if let Some(before) = before {
             self.lapses.remove(&(before, key, holder));
         }
@@ -59,7 +58,7 @@ impl Owner {
     }
 
     /// Drops the publications that only an ended hold has kept.
-    fn drop_released(&mut self, key: u32) {
+    pub(super) fn drop_released(&mut self, key: u32) {
         self.change(key, History::drop_released);
         self.rearm(key);
     }

@@ -2,7 +2,7 @@
 
 use super::channel::Channel;
 use super::channel::{NONE, Subscriber};
-use super::event::{ChannelError, Event, Recovery};
+use super::event::{Begun, ChannelError, Event};
 use super::members::{MemberPlace, Membership};
 use super::message::ShardMessage;
 use super::name::ChannelName;
@@ -104,18 +104,29 @@ impl<E: Encoded> Channels<E> {
         self.send(owner, message, now);
     }
 
-    /// Takes the owner's answer: the member is subscribed, unless it has withdrawn its join.
-    pub(super) fn joined(&mut self, join: u32, recovery: Option<Recovery>, missed: u64, now: u64) {
+    /// Takes the owner's answer: the member is subscribed or refused, unless it has withdrawn its join.
+    pub(super) fn joined(&mut self, join: u32, outcome: Result<Begun, ChannelError>, now: u64) {
         let pending = self.joins.remove(join as usize);
         self.joins.trim();
         let Some(PendingJoin { member, index, channel: key, ticket, reader }) = pending else {
             return;
         };
+        let Begun { recovery, missed, next } = match outcome {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.events.push_back(Event::Refused { member: Some(member), ticket, error });
+                let (_, moved) = self.members.remove(member, index);
+                if let Some(moved) = moved {
+                    self.reindex(moved, index);
+                }
+                self.channels.value_mut(key).unlisted -= 1;
+                return self.left(key);
+            }
+        };
         let channel = self.channels.value_mut(key);
         channel.joined = true;
-        match recovery {
-            Some(Recovery { position, .. }) if missed > 0 => {
-                let next = position.offset + 1;
+        match missed {
+            1.. => {
                 let reader = Reader {
                     member,
                     index,
@@ -130,7 +141,7 @@ impl<E: Encoded> Channels<E> {
                 assert_eq!(self.logs[log].end(), next, "publications come before the answer");
                 self.add_reader(log, reader, now);
             }
-            _ => {
+            0 => {
                 channel.unlisted -= 1;
                 self.list(member, index, key);
             }
@@ -245,16 +256,21 @@ impl<E: Encoded> Channels<E> {
                 None
             }
         };
+        self.left(key);
+        pending
+    }
+
+    /// Reports that a member has left a channel, and forgets the channel after the last one.
+    fn left(&mut self, key: u32) {
         let channel = self.channels.value(key);
         if channel.members() > 0 {
             self.tidy_log(channel.log);
             self.report(key);
-            return pending;
+            return;
         }
         let (name, channel) = self.channels.remove(key);
         self.logs.forget(channel.log);
         self.send_count(channel.owner, name, 0);
-        pending
     }
 
     /// Removes a reader from its channel's log.
@@ -278,7 +294,7 @@ impl<E: Encoded> Channels<E> {
         if keeps_history {
             let channel = self.channels.name(key).clone();
             match owner == self.shard {
-                true => self.owner.release_by_name(&channel, (owner, reader)),
+                true => self.release_holder(&channel, (owner, reader)),
                 false => self.outboxes[usize::from(owner)]
                     .push(ShardMessage::Release { channel, reader }),
             }
@@ -312,7 +328,7 @@ impl<E: Encoded> Channels<E> {
 
     fn send_count(&mut self, owner: Shard, channel: ChannelName, subscribers: u32) {
         if owner == self.shard {
-            self.owner.set_subscribers(&channel, owner, subscribers);
+            self.set_subscribers(&channel, owner, subscribers);
         } else {
             let message = ShardMessage::SubscriberCount { channel, subscribers };
             self.outboxes[usize::from(owner)].push(message);

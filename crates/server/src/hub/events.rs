@@ -1,8 +1,8 @@
 //! Events of the router, passed on to sessions as replies and pushes.
 
-use murre_router::Ticket;
 use murre_router::channels::{ChannelError, Event, HistoryPage, Origin, Position, Recovery, Start};
 use murre_router::services::ServiceEvent;
+use murre_router::{Member, Ticket};
 
 use super::pending::{PendingCommand, Recipient};
 use super::{
@@ -36,6 +36,9 @@ impl Hub {
                         }
                     }
                     Event::History { ticket, page } => self.history(ticket, &page, out),
+                    Event::Refused { member, ticket, error } => {
+                        self.refused(member, ticket, error, out);
+                    }
                     Event::Readable { member } => self.readable.push(member),
                 }
             }
@@ -202,6 +205,32 @@ impl Hub {
             _ => Page { position, recovered, publications, more },
         };
         out.reply(session, &request, Reply::History { channel: &name, page });
+        out.resume(session);
+    }
+
+    /// Tells a session that the owner of a channel has refused its subscription, by its member, or its query
+    /// of history.
+    fn refused(
+        &mut self,
+        member: Option<Member>,
+        ticket: Ticket,
+        why: ChannelError,
+        out: &mut impl Outlet,
+    ) {
+        let PendingCommand { name, recipient, .. } = self.take_pending(ticket, out);
+        let (Recipient::Session(session, _) | Recipient::Poll(session, _)) = recipient else {
+            return;
+        };
+        match member {
+            None => _ = self.reading_history.remove(&session.conn.index()),
+            Some(_) if self.is_there(session, out) => {
+                self.subscription_tokens.remove(session.conn.index(), &name);
+                self.leave_presence(session, &name);
+            }
+            Some(_) => {}
+        }
+        let why = Error::from(ErrorCode::from(why)).about(About::Channel(&name));
+        self.tell_error(recipient, why, out);
         out.resume(session);
     }
 

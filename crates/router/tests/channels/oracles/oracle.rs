@@ -259,6 +259,7 @@ impl Oracle {
                     None => assert!(page.publications.is_empty(), "the channel was not there"),
                 }
             }
+            Event::Refused { .. } => panic!("{event:?}: there is no broker"),
             Event::Readable { .. } => {}
         }
     }

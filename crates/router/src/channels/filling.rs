@@ -1,0 +1,342 @@
+//! Publications from a broker on their way into the windows of channels: in order, without gaps, or with a
+//! loss that readers are told.
+
+use std::collections::BTreeSet;
+
+use super::backplane::{Arrived, Fetch, FetchId, FetchReason, Fetched, Head, Place};
+use super::event::ChannelError;
+use super::name::ChannelName;
+use super::owner::Owner;
+use super::pending::Fetching;
+use super::publication::{Position, Publication};
+use super::shard::Channels;
+use super::subscribers::Encoded;
+use super::window::{Arrival, Gap, Opened, Phase, Window};
+use crate::memory::Trim;
+
+/// What the windows of an owner have in common.
+#[derive(Default)]
+pub(super) struct Filling {
+    /// The times at which gaps are fetched again, with the keys of their channels.
+    pub(super) retries: BTreeSet<(u64, u32)>,
+    /// Bytes that gaps hold back.
+    pub(super) held_back: usize,
+    /// Number of joins that wait.
+    pub(super) joins: u64,
+    /// How often the connection to the broker may have lost publications of all channels.
+    pub(super) connection_losses: u32,
+    pub(super) losses: u64,
+    pub(super) arrivals_dropped: u64,
+}
+
+/// Milliseconds after which a gap is fetched again that the broker could not fill.
+const RETRY_MS: u64 = 500;
+/// Milliseconds after which publications are fetched that could not be taken, because a shard was behind.
+const BEHIND_MS: u64 = 20;
+
+impl<E: Encoded> Channels<E> {
+    /// Takes a publication from the broker. Those of one channel come in its order; some may be missing, and
+    /// some may come again.
+    pub fn arrived(&mut self, channel: &str, arrived: Arrived, now: u64) {
+        let hash = self.hashing.hash(channel.as_bytes());
+        let Some(key) = self.owner.find(hash, channel) else { return };
+        let Some(place) = arrived.place else {
+            // Processes may differ in their rules while they are being restarted.
+            if self.owner.keeps_history(Some(key), channel) {
+                return;
+            }
+            if self.refuses(key, now) {
+                self.owner.filling.arrivals_dropped += 1;
+                return;
+            }
+            self.number(Some(key), hash, channel, arrived.payload, arrived.except, now);
+            return;
+        };
+        let losses = self.owner.filling.connection_losses;
+        let Some((newest, window)) = self.owner.window(key) else { return };
+        match window.arrive(place, newest, losses) {
+            Arrival::Repeat => {}
+            Arrival::Next if !self.refuses(key, now) => {
+                self.append(key, arrived, place.position.offset, now);
+                self.owner.evict(self.limits.history_bytes_max);
+            }
+            Arrival::Next => {
+                self.hold_back(key, arrived, place);
+                self.owner.fetch_later(key, now.saturating_add(BEHIND_MS));
+            }
+            Arrival::AfterGap => {
+                self.hold_back(key, arrived, place);
+                if self.owner.gap(key).retry_at.is_none() {
+                    self.fetch_gap(key);
+                }
+            }
+            Arrival::OtherEpoch => {
+                self.count_anew(key, place.position.epoch, now);
+                self.hold_back(key, arrived, place);
+                self.fetch_gap(key);
+            }
+        }
+    }
+
+    /// Takes the newest position of a channel with history: the subscription is in force, for the first time
+    /// or again after it may have lost publications.
+    pub fn opened(&mut self, channel: &str, head: Head, now: u64) {
+        let Some(key) = self.owner.find(self.hashing.hash(channel.as_bytes()), channel) else {
+            return;
+        };
+        let losses = self.owner.filling.connection_losses;
+        let Some((newest, window)) = self.owner.window(key) else { return };
+        match window.open(head, newest, losses) {
+            Opened::First(position) => {
+                self.owner.change(key, |history| history.begin(position));
+                self.answer_joins(key, now);
+                return;
+            }
+            Opened::Same if window.gap.is_none() => return,
+            Opened::Same | Opened::Gap => {}
+            Opened::OtherEpoch => self.count_anew(key, head.epoch, now),
+        }
+        self.fetch_gap(key);
+    }
+
+    /// Refuses the joins of a channel that could not be opened.
+    pub fn unopened(&mut self, channel: &str, now: u64) {
+        let Some(key) = self.owner.find(self.hashing.hash(channel.as_bytes()), channel) else {
+            return;
+        };
+        let Some((_, window)) = self.owner.window(key) else { return };
+        if window.phase != Phase::Open {
+            window.phase = Phase::Unopened;
+            self.answer_joins(key, now);
+        }
+    }
+
+    /// Takes note that publications of a channel may be missing, or of all channels with `None`, from those
+    /// on that the caller has passed on. [`opened`](Self::opened) follows for each of them with history.
+    pub fn lost(&mut self, channel: Option<&str>) {
+        let Some(channel) = channel else {
+            let losses = &mut self.owner.filling.connection_losses;
+            *losses = losses.wrapping_add(1);
+            return;
+        };
+        let key = self.owner.find(self.hashing.hash(channel.as_bytes()), channel);
+        if let Some((_, window)) = key.and_then(|key| self.owner.window(key)) {
+            window.lose();
+        }
+    }
+
+    /// Takes the answer to a request of [`Backplane::fetch`](super::Backplane::fetch).
+    ///
+    /// # Panics
+    /// If no request with this id waits.
+    pub fn fetched(&mut self, id: FetchId, answer: Result<Fetched, ChannelError>, now: u64) {
+        let fetching = self.fetches.remove(id.0 as usize);
+        self.fetches.trim();
+        match fetching {
+            Fetching::Gap { name } => self.fill(&name, id, answer, now),
+            Fetching::Recovery { name } => self.recover(&name, id, answer, now),
+            Fetching::Read { name, query, ticket, from } => {
+                self.answer_read((from, ticket), &name, query, answer, now);
+            }
+        }
+    }
+
+    /// Fetches again what is due.
+    pub(super) fn retry_gaps(&mut self, now: u64) {
+        while let Some(&(at, key)) = self.owner.filling.retries.first()
+            && at <= now
+        {
+            self.fetch_gap(key);
+        }
+    }
+
+    /// Asks the broker for the publications after the newest one, unless the answer is on its way.
+    pub(super) fn fetch_gap(&mut self, key: u32) {
+        let gap = self.owner.gap(key);
+        if gap.fetch.is_some() {
+            return;
+        }
+        let id = FetchId(self.fetches.vacant_key() as u32);
+        let retry_at = gap.retry_at;
+        gap.begin_fetch(id);
+        if let Some(at) = retry_at {
+            self.owner.filling.retries.remove(&(at, key));
+        }
+        let (newest, window) = self.owner.window(key).expect("it has a gap");
+        for join in &mut window.joins {
+            join.asked |= join.start.offset() > Some(newest.offset);
+        }
+        let name = self.owner.name(key).clone();
+        let (channel, after) = (&*name.text, newest.offset);
+        let fetch = Fetch { channel, after, up_to: None, reason: FetchReason::Gap };
+        self.owner.backplane.fetch(id, fetch);
+        self.fetches.insert(Fetching::Gap { name });
+    }
+
+    /// Takes what was missing after the newest publication.
+    fn fill(
+        &mut self,
+        name: &ChannelName,
+        id: FetchId,
+        answer: Result<Fetched, ChannelError>,
+        now: u64,
+    ) {
+        let Some(key) = self.owner.find(name.hash, &name.text) else { return };
+        let Some((newest, window)) = self.owner.window(key) else { return };
+        // The channel may have been forgotten and opened again.
+        if window.gap.as_mut().and_then(|gap| gap.fetch.take_if(|fetch| *fetch == id)).is_none() {
+            return;
+        }
+        let Fetched { epoch, publications, is_complete } = match answer {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                self.owner.fetch_later(key, now.saturating_add(RETRY_MS));
+                self.refuse_joins(key, error, |offset, newest| offset > newest, now);
+                return;
+            }
+        };
+        if self.refuses(key, now) {
+            self.owner.fetch_later(key, now.saturating_add(BEHIND_MS));
+            return;
+        }
+        if epoch != newest.epoch {
+            self.count_anew(key, epoch, now);
+            self.fetch_gap(key);
+            return;
+        }
+        if !is_complete {
+            self.lose(key, newest, now);
+        }
+        for publication in publications {
+            if publication.offset > self.owner.history(key).position().offset {
+                let arrived = Arrived { payload: publication.payload, except: None, place: None };
+                self.append(key, arrived, publication.offset, now);
+            }
+        }
+        self.end_gap(key, now);
+        self.owner.evict(self.limits.history_bytes_max);
+        self.answer_joins(key, now);
+    }
+
+    /// Takes what was held back, after the broker has answered.
+    fn end_gap(&mut self, key: u32, now: u64) {
+        let mut gap = self.owner.take_gap(key).expect("it was just filled");
+        let losses = self.owner.filling.connection_losses;
+        while let Some((arrived, place)) = gap.held.pop_front() {
+            let is_covered = gap.covered > 0;
+            gap.covered = gap.covered.saturating_sub(1);
+            let (newest, window) = self.owner.window(key).expect("it has a gap");
+            if place.position.offset <= newest.offset {
+                continue;
+            }
+            if !window.follows(place.previous, newest, losses) {
+                if !is_covered || !gap.believes() {
+                    gap.held.push_front((arrived, place));
+                    self.owner.put_gap(key, gap);
+                    return match is_covered {
+                        true => self.owner.fetch_later(key, now.saturating_add(RETRY_MS)),
+                        false => self.fetch_gap(key),
+                    };
+                }
+                self.lose(key, newest, now);
+            }
+            self.append(key, arrived, place.position.offset, now);
+        }
+        if gap.overflowed {
+            self.fetch_gap(key);
+        }
+    }
+
+    /// Holds back a publication that comes after a gap.
+    fn hold_back(&mut self, key: u32, arrived: Arrived, place: Place) {
+        let total_left = self.limits.logs_bytes_max as usize;
+        let total_left = total_left.saturating_sub(self.owner.filling.held_back);
+        let gap = self.owner.gap(key);
+        let bytes_max = (self.limits.slice_bytes as usize).min(gap.held_bytes + total_left);
+        self.owner.filling.held_back += self.owner.gap(key).hold(arrived, place, bytes_max);
+    }
+
+    /// Begins a new count: what was there before is lost for readers.
+    fn count_anew(&mut self, key: u32, epoch: u32, now: u64) {
+        if let Some(gap) = self.owner.take_gap(key) {
+            // The answer to its request is on its way, and names the epoch.
+            self.owner.gap(key).fetch = gap.fetch;
+        }
+        self.owner.window(key).expect("it counts").1.is_marked = false;
+        self.lose(key, Position { epoch, offset: 0 }, now);
+    }
+
+    /// Tells readers that publications after the newest one are lost, once. Later ones come after `position`.
+    fn lose(&mut self, key: u32, position: Position, now: u64) {
+        if self.owner.window(key).expect("it keeps history").1.is_marked {
+            return;
+        }
+        let index = self.owner.change(key, |history| history.lose(position));
+        self.owner.rearm(key);
+        self.owner.filling.losses += 1;
+        let loss = Publication::loss(self.owner.name(key).text.clone());
+        self.send_publication(key, index, loss, now);
+    }
+
+    /// Appends a publication that the broker has numbered.
+    fn append(&mut self, key: u32, arrived: Arrived, offset: u64, now: u64) {
+        let Arrived { payload, except, .. } = arrived;
+        let (index, publication) = self.owner.append(key, Some(offset), payload, except, now);
+        self.send_publication(key, index, publication, now);
+    }
+}
+
+impl Owner {
+    /// The newest position and the window of a channel with history that a broker orders.
+    pub(super) fn window(&mut self, key: u32) -> Option<(Position, &mut Window)> {
+        let history = self.channels.value_mut(key).history.as_mut()?;
+        let newest = history.position();
+        Some((newest, history.window.as_mut()?))
+    }
+
+    /// The channel's gap, which begins now if it has none.
+    fn gap(&mut self, key: u32) -> &mut Gap {
+        self.window(key).expect("it keeps history").1.gap.get_or_insert_default()
+    }
+
+    /// Has a gap fetched at this time.
+    fn fetch_later(&mut self, key: u32, at: u64) {
+        let gap = self.gap(key);
+        if gap.fetch.is_none() && gap.retry_at.is_none() {
+            gap.retry_at = Some(at);
+            self.filling.retries.insert((at, key));
+        }
+    }
+
+    /// Ends the channel's gap, if it has one.
+    fn take_gap(&mut self, key: u32) -> Option<Gap> {
+        let gap = self.window(key)?.1.gap.take()?;
+        self.filling.held_back -= gap.held_bytes;
+        if let Some(at) = gap.retry_at {
+            self.filling.retries.remove(&(at, key));
+        }
+        Some(gap)
+    }
+
+    /// Goes on with a gap, with less held back than before.
+    fn put_gap(&mut self, key: u32, mut gap: Gap) {
+        gap.retry_at = None;
+        gap.held_bytes = gap.held.iter().map(|(arrived, _)| Gap::bytes(arrived)).sum();
+        self.filling.held_back += gap.held_bytes;
+        self.window(key).expect("it keeps history").1.gap = Some(gap);
+    }
+
+    /// Drops what a channel without interest has kept of the broker.
+    pub(super) fn close_window(&mut self, key: u32) {
+        drop(self.take_gap(key));
+        let Some((_, window)) = self.window(key) else { return };
+        assert!(window.joins.is_empty(), "joins of a shard end with its interest");
+        let holds = self.change(key, |history| {
+            history.clear();
+            history.holds.take()
+        });
+        for (holder, until) in holds.iter().flat_map(|holds| holds.holders()) {
+            self.lapses.remove(&(until, key, holder));
+        }
+    }
+}

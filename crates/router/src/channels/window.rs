@@ -1,0 +1,223 @@
+//! The state of a history that is a window of what a broker keeps: what has arrived, what is missing, and
+//! which joins wait.
+
+use std::collections::VecDeque;
+
+use super::backplane::{Arrived, FetchId, Head, Place};
+use super::history::shared_bytes;
+use super::holds::Holder;
+use super::publication::{Position, Start};
+
+/// A window of the publications that the broker keeps.
+///
+/// ```text
+///   offsets     complete_after          newest      gap
+///   ────────────────┼───────────────────────┤  ?  ? ├───────────▶
+///    at the broker     kept here                        held back
+/// ```
+pub(super) struct Window {
+    /// The offsets of the publications in the history, in the same order.
+    pub(super) offsets: VecDeque<u64>,
+    /// All publications with greater offsets, up to the newest one, are in the history. `None` after a loss:
+    /// that is true from the first one on.
+    pub(super) complete_after: Option<u64>,
+    /// The lowest index of a publication may be the one after it: readers on this process have been told of
+    /// a loss at this index.
+    pub(super) floor: u64,
+    pub(super) phase: Phase,
+    /// The number of losses of the connection when the subscription was last opened; `None` if the
+    /// subscription may have lost publications since.
+    certain_at: Option<u32>,
+    /// Readers have been told of a loss, and nothing has followed.
+    pub(super) is_marked: bool,
+    pub(super) gap: Option<Gap>,
+    /// The request for publications before the window, with the offset after which they
+    /// begin, and the newest position at that time.
+    pub(super) recovery: Option<(FetchId, u64, Position)>,
+    pub(super) joins: Vec<WaitingJoin>,
+}
+
+/// The subscription of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It is not in force yet. The newest position that has arrived nevertheless.
+    Opening(Option<Position>),
+    /// It cannot be opened: joins are refused.
+    Unopened,
+    Open,
+}
+
+/// Publications are missing, or may be, after the newest one.
+#[derive(Default)]
+pub(super) struct Gap {
+    pub(super) fetch: Option<FetchId>,
+    /// The time at which it is fetched again.
+    pub(super) retry_at: Option<u64>,
+    /// Later publications, in their order.
+    pub(super) held: VecDeque<(Arrived, Place)>,
+    pub(super) held_bytes: usize,
+    /// The number of these that had arrived when they were fetched.
+    pub(super) covered: usize,
+    /// Publications after these were dropped, since the last fetch.
+    pub(super) overflowed: bool,
+    /// How often the broker has answered without a publication that it had sent.
+    pub(super) stale_answers: u8,
+}
+
+/// A join that the owner has yet to answer.
+#[derive(Clone, Copy)]
+pub(super) struct WaitingJoin {
+    pub(super) join: u32,
+    /// The shard, and the id of the member as a reader.
+    pub(super) holder: Holder,
+    pub(super) start: Start,
+    /// The broker was asked for what it needs.
+    pub(super) asked: bool,
+}
+
+/// What to do with a publication that has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It is the next one.
+    Next,
+    /// It has been here, or nobody needs it.
+    Repeat,
+    /// Others may be missing before it.
+    AfterGap,
+    /// The broker counts anew.
+    OtherEpoch,
+}
+
+/// What the first opening, or another one, has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// The window begins at this position.
+    First(Position),
+    /// Nothing was lost.
+    Same,
+    /// Publications may be missing.
+    Gap,
+    /// The broker counts anew.
+    OtherEpoch,
+}
+
+/// How often a gap is fetched again because the broker's answer was older than what it had sent.
+const STALE_ANSWERS_MAX: u8 = 3;
+
+impl Window {
+    pub(super) fn new() -> Self {
+        Window {
+            offsets: VecDeque::new(),
+            complete_after: None,
+            floor: 0,
+            phase: Phase::Opening(None),
+            certain_at: None,
+            is_marked: false,
+            gap: None,
+            recovery: None,
+            joins: Vec::new(),
+        }
+    }
+
+    /// Number of publications here with offsets greater than this one.
+    pub(super) fn newer_than(&self, offset: u64) -> usize {
+        self.offsets.len() - self.offsets.partition_point(|at| *at <= offset)
+    }
+
+    /// Whether all publications after this offset are here, up to the newest one.
+    pub(super) fn reaches(&self, offset: u64) -> bool {
+        let from = self.complete_after.or_else(|| self.offsets.front().copied());
+        from.is_some_and(|from| from <= offset)
+    }
+
+    /// Takes note of a publication at `place`, after the one at `newest`.
+    pub(super) fn arrive(&mut self, place: Place, newest: Position, losses: u32) -> Arrival {
+        let Place { position, previous } = place;
+        match self.phase {
+            Phase::Opening(seen) => {
+                // With another epoch the one that came last counts.
+                let is_later =
+                    |seen: Position| seen.epoch != position.epoch || seen.offset < position.offset;
+                if seen.is_none_or(is_later) {
+                    self.phase = Phase::Opening(Some(position));
+                }
+                Arrival::Repeat
+            }
+            Phase::Unopened => Arrival::Repeat,
+            Phase::Open if position.epoch != newest.epoch => Arrival::OtherEpoch,
+            Phase::Open if position.offset <= newest.offset => Arrival::Repeat,
+            Phase::Open if self.gap.is_none() && self.follows(previous, newest, losses) => {
+                Arrival::Next
+            }
+            Phase::Open => Arrival::AfterGap,
+        }
+    }
+
+    /// Whether nothing is missing between the newest publication and a later one with this previous one.
+    /// `losses` is the number of losses of the connection.
+    pub(super) fn follows(&self, previous: u64, newest: Position, losses: u32) -> bool {
+        match previous {
+            0 => self.certain_at == Some(losses),
+            _ => previous <= newest.offset,
+        }
+    }
+
+    /// Takes note that the subscription is in force.
+    pub(super) fn open(&mut self, head: Head, newest: Position, losses: u32) -> Opened {
+        let Head { epoch, newest: at_broker } = head;
+        let phase = std::mem::replace(&mut self.phase, Phase::Open);
+        self.certain_at = Some(losses);
+        let seen = match phase {
+            Phase::Open if epoch != newest.epoch => return Opened::OtherEpoch,
+            Phase::Open if at_broker == newest.offset => return Opened::Same,
+            Phase::Open => return Opened::Gap,
+            Phase::Opening(seen) => seen,
+            Phase::Unopened => None,
+        };
+        let seen = seen.filter(|seen| seen.epoch == epoch).map_or(0, |seen| seen.offset);
+        let offset = at_broker.max(seen);
+        self.complete_after = Some(offset);
+        Opened::First(Position { epoch, offset })
+    }
+
+    /// Takes note that the subscription may have lost publications.
+    pub(super) fn lose(&mut self) {
+        self.certain_at = None;
+    }
+
+    /// Takes note of a loss at this index: what was there before cannot be recovered here.
+    pub(super) fn mark(&mut self, index: u64) {
+        (self.complete_after, self.floor, self.is_marked) = (None, index, true);
+    }
+}
+
+impl Gap {
+    /// Holds a publication back, if there is room. Returns the bytes that it takes.
+    pub(super) fn hold(&mut self, arrived: Arrived, place: Place, bytes_max: usize) -> usize {
+        let bytes = Gap::bytes(&arrived);
+        if self.overflowed || self.held_bytes.saturating_add(bytes) > bytes_max {
+            self.overflowed = true;
+            return 0;
+        }
+        self.held_bytes += bytes;
+        self.held.push_back((arrived, place));
+        bytes
+    }
+
+    /// Bytes of a publication that is held back.
+    pub(super) fn bytes(arrived: &Arrived) -> usize {
+        size_of::<(Arrived, Place)>() + shared_bytes(arrived.payload.bytes.len())
+    }
+
+    /// Takes note of a request: it covers all that has arrived.
+    pub(super) fn begin_fetch(&mut self, fetch: FetchId) {
+        self.fetch = Some(fetch);
+        (self.retry_at, self.covered, self.overflowed) = (None, self.held.len(), false);
+    }
+
+    /// Whether an answer without a publication that had arrived before is believed.
+    pub(super) fn believes(&mut self) -> bool {
+        self.stale_answers += 1;
+        self.stale_answers > STALE_ANSWERS_MAX
+    }
+}
