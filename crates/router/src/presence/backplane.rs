@@ -8,18 +8,19 @@ use crate::channels::{Interest, Origin};
 /// Tells other nodes about the members of this one. The owner of a channel calls it.
 ///
 /// A node holds its own members only. Of a channel with watchers it also has what other nodes say
-/// ([`RemoteEvent`]); the backplane numbers the changes, notices gaps, and asks for snapshots
-/// ([`Presence::snapshot`](super::Presence::snapshot)).
+/// ([`RemoteEvent`]); the backplane numbers the changes, notices gaps, and asks for the state of a channel
+/// ([`Presence::tell`](super::Presence::tell)).
 pub trait PresenceBackplane {
     /// Whether there are other nodes. If not, no other method is called.
     fn exchanges(&self) -> bool;
     /// The first shard of this node watches `channel`, or the last one has stopped.
     fn interest(&mut self, channel: &str, interest: Interest);
-    /// The members of this node in a small channel have changed.
-    fn changes(&mut self, channel: &str, changes: &Changes);
+    /// The members of this node in a small channel have changed; there are `left` of them now.
+    fn changes(&mut self, channel: &str, changes: &Changes, left: usize);
     /// These are all members of this node in a small channel.
     fn members(&mut self, channel: &str, members: &[PresentMember]);
-    /// This node has so many members in a large channel. Comes at most once an interval.
+    /// This node has so many members in a large channel. Comes at most once an interval, beside answers to
+    /// [`Presence::tell`](super::Presence::tell), and also if only the numbers of other nodes have changed.
     fn count(&mut self, channel: &str, count: Count);
 }
 
@@ -58,7 +59,7 @@ impl PresenceBackplane for LocalPresence {
 
     fn interest(&mut self, _: &str, _: Interest) {}
 
-    fn changes(&mut self, _: &str, _: &Changes) {}
+    fn changes(&mut self, _: &str, _: &Changes, _: usize) {}
 
     fn members(&mut self, _: &str, _: &[PresentMember]) {}
 

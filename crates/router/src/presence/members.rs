@@ -145,6 +145,21 @@ impl Members {
         self.records.iter().map(|(key, _)| self.shown(key as u32)).collect()
     }
 
+    /// The members of this node. From now on some watcher, on another node, may know them.
+    pub(super) fn show_here(&mut self) -> Vec<PresentMember> {
+        for (_, record) in &mut self.records {
+            let is_here = record.node == HERE;
+            is_here.then(|| record.set(Flag::Known, true));
+        }
+        let here = self.iter().filter(|(_, record)| record.node == HERE);
+        here.map(|(key, _)| self.shown(key)).collect()
+    }
+
+    /// Number of members of this node.
+    pub(super) fn here(&self) -> usize {
+        self.len().saturating_sub(self.foreign as usize)
+    }
+
     // ---- metadata ----
 
     pub(super) fn meta(&self, key: u32) -> Option<&Meta> {

@@ -1,6 +1,6 @@
 //! What the owner of a channel tells its watchers: changes of small channels, counts of large ones.
 
-use super::member::{Count, HERE, News};
+use super::member::{Count, News};
 use super::message::PresenceMessage;
 use super::owner::{Due, Owned, Owner};
 use super::rules::WINDOW_MS;
@@ -14,25 +14,37 @@ impl Owner {
     /// Reacts to a change of a channel: it becomes large or small, its window or its count is due, or it
     /// is forgotten.
     pub(super) fn settle(&mut self, channel: u32, now: u64) {
-        let owned = self.channels.value(channel);
-        if owned.interests.is_empty() && owned.members.len() == 0 {
-            let Owned { window_due, count_due, .. } = *owned;
-            self.cancel(channel, window_due, Due::Window);
-            self.cancel(channel, count_due, Due::Count);
-            self.channels.remove(channel);
+        if self.forget_unused(channel) {
             return;
         }
+        let owned = self.channels.value(channel);
         let watchers = owned.watchers();
         let clients = owned.count().clients.max(watchers.members.into());
         let push_max = u64::from(owned.rules.push_max);
+        // A node that tells numbers alone has members that this one does not know.
+        let lists = owned.rules.lists && owned.foreign.is_empty();
         match owned.is_large {
-            false if clients > push_max => self.grow(channel, now),
-            true if owned.rules.lists && clients.saturating_mul(2) < push_max => {
-                self.shrink(channel);
-            }
+            false if clients > push_max || !lists => self.grow(channel, now),
+            true if lists && clients.saturating_mul(2) < push_max => self.shrink(channel),
             _ => {}
         }
         self.schedule(channel, now);
+    }
+
+    /// Forgets a channel without members and watchers, when other nodes know that it has no members here.
+    /// Returns whether it is forgotten.
+    fn forget_unused(&mut self, channel: u32) -> bool {
+        let exchanges = self.backplane.exchanges();
+        let owned = self.channels.value(channel);
+        let is_used = !owned.interests.is_empty() || owned.members.len() > 0;
+        if is_used || exchanges && owned.owes_nodes() {
+            return false;
+        }
+        let Owned { window_due, count_due, .. } = *owned;
+        self.cancel(channel, window_due, Due::Window);
+        self.cancel(channel, count_due, Due::Count);
+        self.channels.remove(channel);
+        true
     }
 
     /// The channel is large from now on: its watchers get counts.
@@ -109,6 +121,7 @@ impl Owner {
                     }
                 }
             }
+            self.forget_unused(channel);
         }
     }
 
@@ -135,9 +148,9 @@ impl Owner {
         }
         let number = changes.joins.len() + changes.leaves.len();
         if self.backplane.exchanges() {
-            let ours = changes.of_this_node();
+            let (ours, left) = (changes.of_this_node(), owned.members.here());
             if !ours.is_empty() {
-                self.backplane.changes(&self.channels.name(channel).text, &ours);
+                self.backplane.changes(&self.channels.name(channel).text, &ours, left);
             }
         }
         self.broadcast(channel, &News::Changes(changes.into()));
@@ -150,10 +163,23 @@ impl Owner {
         owned.window.clear(&mut owned.members);
         let news = News::Members(owned.snapshot());
         if self.backplane.exchanges() {
-            let name = self.channels.name(channel).clone();
-            self.backplane.members(&name.text, &self.snapshot(&name));
+            self.tell_nodes(channel);
         }
         self.broadcast(channel, &news);
+    }
+
+    /// Tells other nodes what this one has in a channel: all members, or their number.
+    pub(super) fn tell_nodes(&mut self, channel: u32) {
+        let name = self.channels.name(channel).text.clone();
+        let owned = self.channels.value_mut(channel);
+        if owned.is_large {
+            let clients = owned.members.here() as u64;
+            let users = owned.members.count().users.min(clients);
+            self.backplane.count(&name, Count { clients, users });
+        } else {
+            let members = owned.members.show_here();
+            self.backplane.members(&name, &members);
+        }
     }
 
     /// Tells the counts of a channel.
@@ -162,10 +188,7 @@ impl Owner {
         let count = owned.count();
         (owned.count_told, owned.count_told_at) = (Some(count), Some(now));
         if self.backplane.exchanges() && owned.is_large {
-            let ours = owned.members.iter().filter(|(_, record)| record.node == HERE).count();
-            let users = owned.members.count().users.min(ours as u64);
-            let ours = Count { clients: ours as u64, users };
-            self.backplane.count(&self.channels.name(channel).text, ours);
+            self.tell_nodes(channel);
         }
         self.broadcast(channel, &News::Count(count));
     }
@@ -194,6 +217,11 @@ impl Owner {
 }
 
 impl Owned {
+    /// Whether other nodes may believe that a channel without members here has some.
+    fn owes_nodes(&self) -> bool {
+        !self.window.is_empty() || self.is_large && self.count_told != Some(Count::default())
+    }
+
     /// Whether somebody is told the counts.
     fn tells_count(&self, exchanges: bool) -> bool {
         let watched = self.interests.iter().any(|interest| {

@@ -250,6 +250,14 @@ impl Owner {
         }
     }
 
+    /// Tells other nodes what this one has in a channel.
+    pub(super) fn tell(&mut self, name: &ChannelName) {
+        match self.find(name) {
+            Some(channel) => self.tell_nodes(channel),
+            None => self.backplane.members(&name.text, &[]),
+        }
+    }
+
     /// Sets the watchers of a shard. Without any the shard is not interested any more.
     pub(super) fn watching(
         &mut self,
@@ -364,13 +372,6 @@ impl Owner {
         PresencePage { count, members, next: (limit > 0 && key < end).then_some(key) }
     }
 
-    /// The members of this node in a channel.
-    pub(super) fn snapshot(&self, name: &ChannelName) -> Vec<PresentMember> {
-        let Some(channel) = self.find(name) else { return Vec::new() };
-        let members = &self.channels.value(channel).members;
-        let here = members.iter().filter(|(_, record)| record.node == HERE);
-        here.map(|(key, _)| members.shown(key)).collect()
-    }
 
     /// Lets members leave whose grace is over, a bounded number of them.
     pub(super) fn end_grace(&mut self, now: u64) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::backplane::RemoteEvent;
 use super::member::{Departure, HERE, Node, PresentMember};
 use super::owner::Owner;
-use crate::channels::ChannelName;
+use crate::channels::{ChannelName, Origin};
 
 /// The visit of all channels when another node is dead: a bounded number of them in each call.
 pub(super) struct Sweep {
@@ -30,24 +30,26 @@ impl Owner {
             RemoteEvent::Changes { node, channel, changes } => {
                 let Some((name, key)) = self.watched(node, &channel) else { return };
                 self.forget_count(key, node);
+                let stays = origins(&changes.joins);
                 for PresentMember { origin, .. } in &changes.leaves {
-                    let joins = &changes.joins;
-                    if !joins.iter().any(|join| join.origin == *origin) {
+                    if !stays.contains(origin) {
                         self.leave(&name, (node, *origin), Departure::Left, now);
                     }
                 }
                 for PresentMember { origin, user, meta, .. } in changes.joins {
                     self.join(&name, (node, origin), &user, meta, now);
                 }
+                self.settle(key, now);
             }
             RemoteEvent::Members { node, channel, members } => {
                 let Some((name, key)) = self.watched(node, &channel) else { return };
                 self.forget_count(key, node);
+                let stays = origins(&members);
                 let known = self.channels.value(key).members.iter();
                 let gone: Vec<_> = known
                     .filter(|(_, record)| record.node == node)
                     .map(|(_, record)| record.origin)
-                    .filter(|origin| !members.iter().any(|member| member.origin == *origin))
+                    .filter(|origin| !stays.contains(origin))
                     .collect();
                 for PresentMember { origin, user, meta, .. } in members {
                     self.join(&name, (node, origin), &user, meta, now);
@@ -55,11 +57,14 @@ impl Owner {
                 for origin in gone {
                     self.leave(&name, (node, origin), Departure::Left, now);
                 }
+                self.settle(key, now);
             }
             RemoteEvent::Count { node, channel, count } => {
                 let Some((_, key)) = self.watched(node, &channel) else { return };
                 self.remove_foreign(key, |of| of == node);
-                self.channels.value_mut(key).foreign.push((node, count));
+                if count.clients > 0 {
+                    self.channels.value_mut(key).foreign.push((node, count));
+                }
                 self.settle(key, now);
             }
             RemoteEvent::Gone { node } => {
@@ -126,4 +131,8 @@ impl Owner {
     fn forget_count(&mut self, key: u32, node: Node) {
         self.channels.value_mut(key).foreign.retain(|(of, _)| *of != node);
     }
+}
+
+fn origins(members: &[PresentMember]) -> HashSet<Origin> {
+    members.iter().map(|member| member.origin).collect()
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::backplane::{LocalPresence, MemberObserver, PresenceBackplane, RemoteEvent};
-use super::member::{Departure, HERE, Meta, PresencePage, PresenceQuery, PresentMember, UserName};
+use super::member::{Departure, HERE, Meta, PresencePage, PresenceQuery, UserName};
 use super::message::PresenceMessage;
 use super::owner::{Owner, ShardInterest};
 use super::rules::{PresenceRules, Stats};
@@ -248,9 +248,11 @@ impl<E: Encoded> Presence<E> {
         self.send_of_owner(now);
     }
 
-    /// The members of this node in a channel that this shard owns, for other nodes.
-    pub fn snapshot(&self, channel: &str) -> Vec<PresentMember> {
-        self.owner.snapshot(&self.name(channel))
+    /// Tells other nodes, by the backplane, what this one has in a channel that this shard owns: its members
+    /// or, if the channel is large, their number.
+    pub fn tell(&mut self, channel: &str) {
+        let name = self.name(channel);
+        self.owner.tell(&name);
     }
 
     /// A page of the members of a channel that this shard owns.

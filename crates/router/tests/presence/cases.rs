@@ -232,8 +232,9 @@ impl PresenceBackplane for Recorded {
         self.add(format!("{channel} {interest:?}"));
     }
 
-    fn changes(&mut self, channel: &str, changes: &Changes) {
-        self.add(format!("{channel} +{} -{}", changes.joins.len(), changes.leaves.len()));
+    fn changes(&mut self, channel: &str, changes: &Changes, left: usize) {
+        let Changes { joins, leaves } = changes;
+        self.add(format!("{channel} +{} -{} ={left}", joins.len(), leaves.len()));
     }
 
     fn members(&mut self, channel: &str, members: &[PresentMember]) {
@@ -335,11 +336,12 @@ fn other_nodes() {
     one.0.shards[0].remote(RemoteEvent::Gone { node: 3 }, 0);
     one.pass(WINDOW_MS);
     assert_eq!(one.members(), [1]);
-    assert_eq!(one.0.shards[0].snapshot("c").len(), 1);
+    one.0.shards[0].tell("c");
     one.0.shards[0].unwatch(WATCHER, "c", 0);
     one.leave(1, Departure::Left);
     one.pass(1000);
     assert_eq!(one.0.shards[0].stats(), Stats::default());
     let told = recorded.0.lock().expect("no panic").clone();
-    assert_eq!(told, ["c First", "c +1 -0", "c 1/1", "c =1", "c Last"]);
+    let all = ["c First", "c +1 -0 =1", "c 1/1", "c =1", "c =1", "c Last", "c +0 -1 =0"];
+    assert_eq!(told, all);
 }
