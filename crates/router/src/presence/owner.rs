@@ -372,7 +372,6 @@ impl Owner {
         PresencePage { count, members, next: (limit > 0 && key < end).then_some(key) }
     }
 
-
     /// Lets members leave whose grace is over, a bounded number of them.
     pub(super) fn end_grace(&mut self, now: u64) {
         for _ in 0..LEAVES_PER_CALL {

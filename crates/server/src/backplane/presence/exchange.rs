@@ -1,0 +1,324 @@
+//! What this node tells others of its members, and makes of what they tell: the logic, without a clock, threads
+//! or a connection.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use murre_router::Shard;
+use murre_router::channels::Interest;
+use murre_router::presence::RemoteEvent;
+
+use super::counts::Counts;
+use super::nodes::{BEAT_MS, Beat, LEASE_MS, Nodes};
+use super::told::{Answer, Telling, Told};
+use super::watched::{Heard, Watched};
+use super::wire::{Body, Incarnation, Message, Statement};
+
+/// The exchange of one start of a node.
+pub(crate) struct Exchange {
+    incarnation: Incarnation,
+    name: Box<str>,
+    shards: Shard,
+    session: u64,
+    beat: u64,
+    next_beat: u64,
+    next_questions: u64,
+    /// The times of the last tick, by both clocks; `None` before the first.
+    ticked: Option<Clocks>,
+    nodes: Nodes,
+    told: Told,
+    watched: Watched,
+    counts: Arc<Counts>,
+    out: Vec<Out>,
+}
+
+/// Milliseconds of a clock that does not go back, and of the wall clock. The first may stand still while the
+/// machine is suspended, the second may jump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Clocks {
+    pub(crate) steady: u64,
+    pub(crate) wall: u64,
+}
+
+/// What the owners of channels tell the exchange.
+pub(crate) enum FromShard {
+    Interest(Interest),
+    Telling(Telling),
+}
+
+/// What the caller has to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Out {
+    Publish(Subject, Vec<u8>),
+    /// Messages to the subject of a channel are wanted, or not any more.
+    Subscribe(Arc<str>),
+    Unsubscribe(Arc<str>),
+    Shard(Shard, ToShard),
+}
+
+/// What an owner of channels is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ToShard {
+    Remote(RemoteEvent),
+    /// Other nodes ask for the state of this channel.
+    Tell(Arc<str>),
+}
+
+/// Where a message is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// All nodes.
+    Nodes,
+    /// One node.
+    Node(Incarnation),
+    /// The nodes that watch a channel.
+    Channel(Arc<str>),
+}
+
+/// Milliseconds between two questions to one node at least.
+const QUESTIONS_MS: u64 = 10;
+
+impl Exchange {
+    /// The exchange of a node with `shards` shards.
+    pub(crate) fn new(
+        incarnation: Incarnation,
+        name: Box<str>,
+        shards: Shard,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Exchange {
+            incarnation,
+            name,
+            shards,
+            session: 1,
+            beat: 0,
+            next_beat: 0,
+            next_questions: 0,
+            ticked: None,
+            nodes: Nodes::new(),
+            told: Told::new(),
+            watched: Watched::new(),
+            counts,
+            out: Vec::new(),
+        }
+    }
+
+    /// Takes what the caller has to do.
+    pub(crate) fn take_out(&mut self) -> Vec<Out> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Milliseconds until the next tick is needed at the latest.
+    pub(crate) fn pause(&self) -> u64 {
+        if self.watched.has_questions() { QUESTIONS_MS } else { BEAT_MS / 10 }
+    }
+
+    /// Takes what the owner of a channel tells.
+    pub(crate) fn from_shard(
+        &mut self,
+        shard: Shard,
+        channel: Arc<str>,
+        what: FromShard,
+        now: u64,
+    ) {
+        match what {
+            FromShard::Interest(Interest::First) => {
+                if self.watched.watch(shard, &channel, self.nodes.numbers()) {
+                    self.out.push(Out::Subscribe(channel));
+                }
+            }
+            FromShard::Interest(Interest::Last) => self.watched.unwatch(&channel, now),
+            FromShard::Telling(telling) => {
+                for (number, what) in self.told.tell(shard, &channel, telling, now) {
+                    self.counts.told.fetch_add(1, Relaxed);
+                    let body = Body::Statement { number, what };
+                    self.publish(Subject::Channel(Arc::clone(&channel)), body);
+                }
+            }
+        }
+    }
+
+    /// Takes a message from the subject of a channel, or from one of the subjects of nodes.
+    pub(crate) fn hear(&mut self, channel: Option<&Arc<str>>, bytes: &[u8], now: u64) {
+        let Ok(Message { from, body }) = Message::decode(bytes) else {
+            self.counts.malformed.fetch_add(1, Relaxed);
+            return;
+        };
+        if from == self.incarnation {
+            if matches!(body, Body::Beat { .. }) {
+                self.nodes.echo(now);
+            }
+            return;
+        }
+        match (body, channel) {
+            (Body::Statement { number, what }, Some(channel)) => {
+                self.counts.heard.fetch_add(1, Relaxed);
+                let Some(node) = self.nodes.number(from) else { return };
+                match self.watched.hear(node, channel, (number, what), now) {
+                    Heard::Nothing => {}
+                    Heard::Gap => _ = self.counts.gaps.fetch_add(1, Relaxed),
+                    Heard::Event(shard, event) => self.tell_shard(shard, event),
+                }
+            }
+            (Body::Beat { session, beat, name }, None) => {
+                self.beat(from, (session, beat), &name, now)
+            }
+            (Body::Bye, None) => {
+                if let Some(node) = self.nodes.remove(from) {
+                    self.node_is_gone(node);
+                }
+            }
+            (Body::Ask { channels }, None) => self.answer(from, channels),
+            (Body::Nothing { at, channels }, None) => {
+                let Some(node) = self.nodes.number(from) else { return };
+                for channel in channels {
+                    if let Some((shard, event)) = self.watched.hear_nothing(node, &channel, at) {
+                        self.tell_shard(shard, event);
+                    }
+                }
+            }
+            (Body::Statement { .. }, None) | (_, Some(_)) => {
+                self.counts.malformed.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    fn beat(&mut self, from: Incarnation, beat: (u64, u64), name: &str, now: u64) {
+        match self.nodes.beat(from, beat, name, now) {
+            Beat::Known => {}
+            Beat::New(node) => {
+                self.watched.want_all_of(node);
+                // It learns of this node at once.
+                self.next_beat = self.next_beat.min(now);
+                self.count_nodes();
+            }
+            Beat::Lost(node) => {
+                self.counts.losses.fetch_add(1, Relaxed);
+                self.watched.want_all_of(node);
+            }
+            Beat::TooMany => _ = self.counts.malformed.fetch_add(1, Relaxed),
+        }
+    }
+
+    /// Answers a node that asks for channels: the owners tell what they have to all, the rest is told to the
+    /// node.
+    fn answer(&mut self, to: Incarnation, mut channels: Vec<Arc<str>>) {
+        channels.retain(|channel| match self.told.ask(channel) {
+            Answer::Nothing => true,
+            Answer::Asked => false,
+            Answer::Ask(shard) => {
+                self.out.push(Out::Shard(shard, ToShard::Tell(Arc::clone(channel))));
+                false
+            }
+        });
+        if !channels.is_empty() {
+            let at = self.told.number();
+            self.publish(Subject::Node(to), Body::Nothing { at, channels });
+        }
+    }
+
+    /// Messages of others to this node may be lost, and those of this node to others.
+    pub(crate) fn lost(&mut self, now: u64) {
+        self.counts.losses.fetch_add(1, Relaxed);
+        let nodes: Vec<_> = self.nodes.numbers().collect();
+        self.watched.want_everything(&nodes);
+        self.lost_outgoing(now);
+    }
+
+    /// Messages of this node to others may be lost.
+    pub(crate) fn lost_outgoing(&mut self, now: u64) {
+        self.session = self.session.saturating_add(1);
+        self.next_beat = self.next_beat.min(now);
+    }
+
+    /// A shard could not be told something: it is told later.
+    pub(crate) fn undelivered(&mut self, what: &ToShard, now: u64) {
+        match what {
+            ToShard::Tell(channel) => self.told.not_asked(channel),
+            ToShard::Remote(
+                RemoteEvent::Changes { node, channel, .. }
+                | RemoteEvent::Members { node, channel, .. }
+                | RemoteEvent::Count { node, channel, .. },
+            ) => self.watched.want_later(*node, channel, now),
+            ToShard::Remote(RemoteEvent::Gone { .. }) => unreachable!("the end of a node is kept"),
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn tick(&mut self, clocks: Clocks) {
+        let now = clocks.steady;
+        let since = |before: Clocks| {
+            let steady = now.saturating_sub(before.steady);
+            steady.max(clocks.wall.saturating_sub(before.wall))
+        };
+        // This node stood still: for others it was dead.
+        if self.ticked.replace(clocks).is_some_and(|before| since(before) >= LEASE_MS) {
+            self.lost(now);
+        }
+        for node in self.nodes.take_dead(now) {
+            self.node_is_gone(node);
+        }
+        if self.next_beat <= now {
+            self.next_beat = now.saturating_add(BEAT_MS);
+            self.beat = self.beat.saturating_add(1);
+            let (session, beat, name) = (self.session, self.beat, self.name.clone());
+            self.publish(Subject::Nodes, Body::Beat { session, beat, name });
+        }
+        while let Some((channel, number)) = self.told.take_mark(now) {
+            let body = Body::Statement { number, what: Statement::Mark };
+            self.publish(Subject::Channel(channel), body);
+        }
+        while let Some(channel) = self.watched.take_forgotten(now) {
+            self.out.push(Out::Unsubscribe(channel));
+        }
+        self.watched.ask_again(now);
+        if self.next_questions <= now && self.watched.has_questions() {
+            self.next_questions = now.saturating_add(QUESTIONS_MS);
+            self.ask(now);
+        }
+        self.counts.told_channels.store(self.told.len() as u64, Relaxed);
+        self.counts.watched_channels.store(self.watched.len() as u64, Relaxed);
+    }
+
+    /// Asks all nodes, or the next one.
+    fn ask(&mut self, now: u64) {
+        let Some((node, channels)) = self.watched.take_question(now) else { return };
+        let subject = match node.map(|node| self.nodes.incarnation(node)) {
+            None => Subject::Nodes,
+            Some(Some(incarnation)) => Subject::Node(incarnation),
+            // It has ended.
+            Some(None) => return,
+        };
+        if !channels.is_empty() {
+            self.counts.asked.fetch_add(channels.len() as u64, Relaxed);
+            self.publish(subject, Body::Ask { channels });
+        }
+    }
+
+    /// Tells others that this node ends.
+    pub(crate) fn end(&mut self) {
+        self.publish(Subject::Nodes, Body::Bye);
+    }
+
+    fn node_is_gone(&mut self, node: murre_router::presence::Node) {
+        self.watched.forget_node(node);
+        self.counts.gone.fetch_add(1, Relaxed);
+        for shard in 0..self.shards {
+            self.tell_shard(shard, RemoteEvent::Gone { node });
+        }
+        self.count_nodes();
+    }
+
+    fn count_nodes(&self) {
+        self.counts.nodes.store(self.nodes.len() as u64, Relaxed);
+    }
+
+    fn tell_shard(&mut self, shard: Shard, event: RemoteEvent) {
+        self.out.push(Out::Shard(shard, ToShard::Remote(event)));
+    }
+
+    fn publish(&mut self, subject: Subject, body: Body) {
+        let bytes = Message { from: self.incarnation, body }.encode();
+        self.out.push(Out::Publish(subject, bytes));
+    }
+}

@@ -1,0 +1,111 @@
+//! Runs of many seeds.
+
+use std::panic::catch_unwind;
+
+use super::*;
+
+const CHANNELS: [&str; 4] = ["a", "b", "counts", "grace"];
+/// Milliseconds after which all must be known again: a lease, the beat that shows a loss, questions that are
+/// repeated, and the marks.
+const SETTLING: u64 = 15_000;
+
+/// Whatever happens to nodes and to the bus between them: when all has been calm for some time, every watcher
+/// knows exactly the members of the nodes that live. Each kind of trouble is common in the runs.
+#[test]
+fn watchers_know_the_members_of_all_nodes() {
+    let mut sums = [0; 4];
+    for seed in 0..seeds() {
+        let ran = catch_unwind(|| run(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
+        sums.iter_mut().zip(ran).for_each(|(sum, ran)| *sum += ran);
+    }
+    assert!(sums.iter().all(|sum| *sum > seeds()), "{sums:?}");
+}
+
+fn seeds() -> u64 {
+    std::env::var("MURRE_SEEDS").map_or(60, |seeds| seeds.parse().expect("a number"))
+}
+
+fn run(seed: u64) -> [u64; 4] {
+    let mut rng = Rng::with_seed(seed ^ 0xABCD);
+    let mut world = World::new(rng.usize(2..5), seed);
+    for _ in 0..rng.usize(1..4) {
+        world.repeats = rng.bool();
+        for _ in 0..rng.usize(10..150) {
+            act(&mut world, &mut rng);
+            let pause = [0, 0, 30, 300, 2000][rng.usize(..5)];
+            world.pass(rng.u64(0..=pause));
+        }
+        world.repeats = false;
+        calm(&mut world);
+        world.check().unwrap_or_else(|why| panic!("{why}"));
+    }
+    let counts = |count: fn(&Counts) -> u64| world.sum(count);
+    [
+        counts(|counts| of(&counts.gone)),
+        counts(|counts| of(&counts.gaps)),
+        counts(|counts| of(&counts.losses)),
+        counts(|counts| of(&counts.told)),
+    ]
+}
+
+fn calm(world: &mut World) {
+    for node in 0..world.nodes.len() {
+        world.nodes[node].stopped_until = 0;
+        world.nodes[node].cut_until = 0;
+    }
+    world.lossy_until.fill(0);
+    world.pass(SETTLING);
+}
+
+fn act(world: &mut World, rng: &mut Rng) {
+    let at = rng.usize(..world.nodes.len());
+    if world.nodes[at].life.is_none() {
+        if rng.u8(..) < 80 {
+            world.start(at);
+        }
+        return;
+    }
+    let channel = CHANNELS[rng.usize(..CHANNELS.len())];
+    let user = ["ann", "bob", "eve"][rng.usize(..3)];
+    let mut members: Vec<_> = world.life(at).members.keys().copied().collect();
+    rng.shuffle(&mut members);
+    match rng.u8(..100) {
+        0..35 => _ = world.join(at, channel, user),
+        35..60 => {
+            if let Some(&(channel, origin)) = members.first() {
+                let how = [Departure::Left, Departure::Lost][rng.usize(..2)];
+                world.leave(at, channel, origin, how);
+            }
+        }
+        60..65 => {
+            if let Some(&(channel, origin)) = members.first() {
+                let (user, _) = world.life(at).members[&(channel, origin)].clone();
+                world.update(at, channel, origin, &user, Some(rng.u64(..9)));
+            }
+        }
+        65..78 => {
+            let watch = [Watch::Members, Watch::Members, Watch::Counts][rng.usize(..3)];
+            world.watch(at, rng.u16(..SHARDS), rng.u32(..2), channel, watch);
+        }
+        78..86 => {
+            let key = world.life(at).watches.keys().next().copied();
+            if let Some((shard, slot, channel)) = key {
+                world.unwatch(at, shard, slot, channel);
+            }
+        }
+        86..90 => world.nodes[at].cut_until = world.now + rng.u64(10..9000),
+        90..93 => {
+            world.nodes[at].stopped_until = world.now + rng.u64(10..9000);
+            // The server may have given up on it.
+            if rng.bool() {
+                world.nodes[at].cut_until = world.nodes[at].stopped_until;
+                world.nodes[at].was_cut = true;
+            }
+        }
+        93..98 => {
+            let wire = world.wire(at, rng.usize(..world.nodes.len()));
+            world.lossy_until[wire] = world.now + rng.u64(10..9000);
+        }
+        _ => world.kill(at),
+    }
+}
