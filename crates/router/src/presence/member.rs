@@ -67,7 +67,8 @@ pub struct Changes {
 pub struct Count {
     /// Number of connections.
     pub clients: u64,
-    /// Number of different users. In a cluster it is the sum of the nodes' numbers.
+    /// Number of different users. In a large channel of a cluster a user may count once for each node at
+    /// which it is.
     pub users: u64,
 }
 

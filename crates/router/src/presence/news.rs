@@ -1,6 +1,6 @@
 //! What the owner of a channel tells its watchers: changes of small channels, counts of large ones.
 
-use super::member::{Count, News};
+use super::member::News;
 use super::message::PresenceMessage;
 use super::owner::{Due, Owned, Owner};
 use super::rules::WINDOW_MS;
@@ -87,10 +87,7 @@ impl Owner {
             self.due.insert((at, channel, Due::Window));
         }
         let owned = self.channels.value_mut(channel);
-        if owned.tells_count(exchanges)
-            && owned.count_due.is_none()
-            && owned.count_told != Some(owned.count())
-        {
+        if owned.tells_count(exchanges) && owned.count_due.is_none() && owned.is_count_due() {
             let interval = u64::from(owned.rules.interval_ms);
             let next = owned.count_told_at.map_or(0, |at| at.saturating_add(interval));
             let at = next.max(now.saturating_add(WINDOW_MS));
@@ -116,7 +113,7 @@ impl Owner {
                 }
                 Due::Count => {
                     owned.count_due = None;
-                    if owned.count_told != Some(owned.count()) {
+                    if owned.is_count_due() {
                         self.tell_count(channel, now);
                     }
                 }
@@ -173,9 +170,8 @@ impl Owner {
         let name = self.channels.name(channel).text.clone();
         let owned = self.channels.value_mut(channel);
         if owned.is_large {
-            let clients = owned.members.here() as u64;
-            let users = owned.members.count().users.min(clients);
-            self.backplane.count(&name, Count { clients, users });
+            let count = owned.count_here();
+            self.backplane.count(&name, count);
         } else {
             let members = owned.members.show_here();
             self.backplane.members(&name, &members);
@@ -186,7 +182,8 @@ impl Owner {
     fn tell_count(&mut self, channel: u32, now: u64) {
         let owned = self.channels.value_mut(channel);
         let count = owned.count();
-        (owned.count_told, owned.count_told_at) = (Some(count), Some(now));
+        owned.count_told = Some((count, owned.count_here()));
+        owned.count_told_at = Some(now);
         if self.backplane.exchanges() && owned.is_large {
             self.tell_nodes(channel);
         }
@@ -219,7 +216,7 @@ impl Owner {
 impl Owned {
     /// Whether other nodes may believe that a channel without members here has some.
     fn owes_nodes(&self) -> bool {
-        !self.window.is_empty() || self.is_large && self.count_told != Some(Count::default())
+        !self.window.is_empty() || self.is_large && self.is_count_due()
     }
 
     /// Whether somebody is told the counts.

@@ -62,8 +62,9 @@ pub(super) struct Owned {
     pub(super) window: Window,
     pub(super) window_due: Option<u64>,
     pub(super) count_due: Option<u64>,
-    /// The counts that all watchers of counts know; `None` if they know different ones.
-    pub(super) count_told: Option<Count>,
+    /// The counts that all watchers of counts know, and those of this node that others know; `None` if they
+    /// know different ones.
+    pub(super) count_told: Option<(Count, Count)>,
     /// When counts were told last.
     pub(super) count_told_at: Option<u64>,
     /// All members, if none has changed since.
@@ -253,7 +254,14 @@ impl Owner {
     /// Tells other nodes what this one has in a channel.
     pub(super) fn tell(&mut self, name: &ChannelName) {
         match self.find(name) {
-            Some(channel) => self.tell_nodes(channel),
+            Some(channel) => {
+                let owned = self.channels.value_mut(channel);
+                if owned.is_count_due() {
+                    // Others know another number than watchers of this node.
+                    owned.count_told = None;
+                }
+                self.tell_nodes(channel);
+            }
             None => self.backplane.members(&name.text, &[]),
         }
     }
@@ -336,11 +344,10 @@ impl Owner {
         let news = match watch {
             Watch::Members if !owned.is_large => News::Members(owned.snapshot()),
             _ => {
-                let count = owned.count();
-                if owned.count_told != Some(count) {
+                if owned.is_count_due() {
                     owned.count_told = None;
                 }
-                News::Count(count)
+                News::Count(owned.count())
             }
         };
         self.out.push((shard, PresenceMessage::State { key, watcher, id, news }));
@@ -425,6 +432,18 @@ impl Owned {
             count.users = count.users.saturating_add(foreign.users);
         }
         count
+    }
+
+    /// How many members of this node there are. In a channel that is not large on all nodes, the users may
+    /// be fewer.
+    pub(super) fn count_here(&self) -> Count {
+        let clients = self.members.here() as u64;
+        Count { clients, users: self.members.count().users.min(clients) }
+    }
+
+    /// Whether the counts have changed since they were told.
+    pub(super) fn is_count_due(&self) -> bool {
+        self.count_told != Some((self.count(), self.count_here()))
     }
 
     /// Number of watchers of all shards.
