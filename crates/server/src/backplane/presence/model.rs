@@ -312,14 +312,11 @@ impl World {
             let Some(life) = &life.life else { continue };
             for (&(shard, slot, channel), watch) in &life.watches {
                 let mut all = Shown::new();
-                let mut users = 0;
                 for other in lives() {
                     let here = other.members.iter().filter(|((of, _), _)| *of == channel);
                     let here: Shown = here
                         .map(|((_, origin), (user, meta))| shown(*origin, user, meta))
                         .collect();
-                    users +=
-                        here.iter().map(|(_, user, _)| user).collect::<BTreeSet<_>>().len() as u64;
                     all.extend(here);
                 }
                 let different =
@@ -333,7 +330,7 @@ impl World {
                             || all.len() >= 4;
                         is_large
                             && count.clients == all.len() as u64
-                            && (different..=users).contains(&count.users)
+                            && (different..=count.clients).contains(&count.users)
                     }
                     Known::Members(members) => {
                         let members = members.values();

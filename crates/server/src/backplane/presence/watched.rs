@@ -219,9 +219,14 @@ impl Watched {
         if last > at {
             return None;
         }
-        channel.nodes.swap_remove(place);
+        if last == 0 {
+            // The owner has never been told anything of the node.
+            channel.nodes.swap_remove(place);
+            return None;
+        }
+        channel.nodes[place].1 = Knowledge::Upto(at);
         let event = RemoteEvent::Members { node, channel: Arc::clone(name), members: Vec::new() };
-        (last > 0).then_some((channel.owner, event))
+        Some((channel.owner, event))
     }
 
     /// The channels of the next question to one node, or to all if there is none. They are asked again later.
