@@ -114,7 +114,7 @@ impl Exchange {
     }
 
     /// Takes what the owner of a channel tells.
-    pub(crate) fn from_shard(
+    pub(crate) fn hear_shard(
         &mut self,
         shard: Shard,
         channel: Arc<str>,

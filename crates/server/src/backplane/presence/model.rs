@@ -381,7 +381,7 @@ impl Life {
         }
         while let Ok(command) = self.commands.try_recv() {
             let Command::FromShard(shard, channel, what) = command else { panic!("from a shard") };
-            self.exchange.from_shard(shard, channel, what, now);
+            self.exchange.hear_shard(shard, channel, what, now);
         }
     }
 }
