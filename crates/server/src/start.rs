@@ -19,6 +19,7 @@ use murre_session_log::SessionLog;
 use crate::admin::{self, Admin, Api, ApiKey, Choice, Facts, Others, ShardCounters};
 use crate::backend::{Backend, Deliver, Worker};
 use crate::backplane::nats::{Nats, Post, Runner};
+use crate::backplane::presence::{self, OtherNodes};
 use crate::config::{self, Config, Listen, Mount};
 use crate::control::memory::{WATCH_INTERVAL, Watch};
 use crate::control::{self, SAMPLE_INTERVAL, Sampler, Task, TokenKeys};
@@ -37,9 +38,10 @@ use crate::transports::phoenix::supabase_rest::API_PATH;
 pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let signals = Signals::block().map_err(Failure::Thread)?;
     let parts = signals.end_at_once_during(|| prepare(config)).map_err(Failure::Thread)??;
-    let Parts { plan, placement, files, listeners, token_keys, hub, backend, nats, api_key } =
+    let Parts { plan, placement, files, listeners, token_keys, hub, backend, nats, nodes, api_key } =
         parts;
     let (webhooks, session_log) = (hub.webhooks.clone(), hub.session_log.clone());
+    let other_nodes = hub.nodes.clone();
     let Listeners { data, admin: admin_listener } = listeners;
     let admin = admin_listener.local_addr().map_err(Failure::Thread)?;
     let listen = data.iter().map(Listen::of).collect::<io::Result<_>>();
@@ -66,6 +68,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
         webhooks: webhooks.clone(),
         session_log: session_log.clone(),
         nats: hub.nats.clone(),
+        nodes: hub.nodes.clone(),
     };
     let admin = Admin::new(facts, counters.clone(), api, shown.0, shown.1, others);
     let admin = Arc::new(admin);
@@ -80,6 +83,9 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     }
     if let (Some(nats), Some(runner)) = (&hub.nats, nats) {
         start_nats(&server, nats, runner, &boxes).map_err(Failure::Thread)?;
+    }
+    if let Some(runner) = nodes {
+        start_nodes(&server, runner, &boxes).map_err(Failure::Thread)?;
     }
     let mut tasks = vec![
         Task::new("keys of tokens", token_keys.run(boxes)),
@@ -112,6 +118,9 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
         config.drain_delay.0.saturating_add(config.drain_timeout.0).saturating_add(DRAIN_GRACE);
     let drain_ends = Instant::now().checked_add(drain_ends);
     let drained = server.drain();
+    if let Some(nodes) = other_nodes {
+        nodes.end(GOODBYE);
+    }
     if let Some(log) = &session_log {
         log.begin_end(SESSION_LOG_GRACE);
     }
@@ -138,6 +147,8 @@ struct Parts {
     backend: Option<Worker>,
     /// Runs the connection to NATS, if there is one.
     nats: Option<Runner>,
+    /// Runs the exchange of presence with other nodes, if there are some.
+    nodes: Option<presence::Runner>,
     api_key: Option<ApiKey>,
 }
 
@@ -164,12 +175,14 @@ fn prepare(config: &Config) -> Result<Parts, Failure> {
     let (backend, worker) = backend.unzip();
     let nats = config.cluster().map(Nats::new).transpose().map_err(Failure::Channels)?;
     let (nats, runner) = nats.unzip();
+    let (nodes, nodes_runner) = nats.as_ref().map(OtherNodes::new).unzip();
     let api_key = config.api_key_file.as_deref().map(ApiKey::read).transpose();
     let api_key = api_key.map_err(Failure::Channels)?;
     let hub = hub.map_err(Failure::Channels)?;
     let hub = Arc::new(HubConfig {
         backend: backend.map(Arc::new),
         nats,
+        nodes,
         keys: token_keys.in_force(),
         keys_wanted: token_keys.wanted(),
         webhooks: config.webhooks().map_err(Failure::Channels)?.map(Arc::new),
@@ -186,6 +199,7 @@ fn prepare(config: &Config) -> Result<Parts, Failure> {
         hub,
         backend: worker,
         nats: runner,
+        nodes: nodes_runner,
         api_key,
     })
 }
@@ -391,20 +405,41 @@ fn start_nats(
 ) -> io::Result<()> {
     let handle = server.handle();
     let shards = boxes.len();
-    let post = || -> Post {
-        let boxes = Arc::clone(boxes);
-        Box::new(move |shard, mail| {
-            boxes[shard].post(ServeMail::App(AppMail::Hub(mail))).map_err(|mail| match mail {
-                ServeMail::App(AppMail::Hub(mail)) => mail,
-                _ => unreachable!("a full mailbox returns the mail that was posted"),
-            })
-        })
-    };
-    nats.obey_orders(shards, post());
-    let post = post();
+    nats.obey_orders(shards, poster(boxes));
+    let post = poster(boxes);
     let run = move || runner.run(shards, post).map_err(io::Error::other);
     threads::start("nats".into(), CONTROL_STACK_BYTES, run, move |how| {
         handle.fail(how.err().unwrap_or_else(|| "the thread of NATS ended".into()));
+    })
+}
+
+/// Starts the thread that exchanges presence with other nodes. The server ends when it does before its time.
+fn start_nodes(
+    server: &Server<AppMail>,
+    runner: presence::Runner,
+    boxes: &Arc<[AppMailbox]>,
+) -> io::Result<()> {
+    let handle = server.handle();
+    let (shards, post) = (boxes.len() as murre_router::Shard, poster(boxes));
+    let run = move || {
+        runner.run(shards, post);
+        Ok(())
+    };
+    threads::start("presence".into(), CONTROL_STACK_BYTES, run, move |how| {
+        if let Err(why) = how {
+            handle.fail(format!("the thread of presence ended: {why}"));
+        }
+    })
+}
+
+/// Posts mail to the hubs of the shards.
+fn poster(boxes: &Arc<[AppMailbox]>) -> Post {
+    let boxes = Arc::clone(boxes);
+    Box::new(move |shard, mail| {
+        boxes[shard].post(ServeMail::App(AppMail::Hub(mail))).map_err(|mail| match mail {
+            ServeMail::App(AppMail::Hub(mail)) => mail,
+            _ => unreachable!("a full mailbox returns the mail that was posted"),
+        })
     })
 }
 
@@ -513,6 +548,9 @@ fn announce_publishers(namespaces: &Namespaces, has_keys: bool, has_api: bool) {
 
 /// After the drain's own time, for the last connections, and for webhooks that take the last events.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// After the drain, for the news to other nodes that this one ends.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// After the drain, for the last batches of the session log.
 const SESSION_LOG_GRACE: Duration = Duration::from_secs(5);

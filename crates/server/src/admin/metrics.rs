@@ -14,9 +14,12 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::Others;
-use super::series::{Kind, NATS_SERIES, SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES};
+use super::series::{
+    Kind, NATS_SERIES, NODES_SERIES, SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES,
+};
 use crate::backend::{CallKind, Counts, Outcome};
 use crate::backplane::nats::Nats;
+use crate::backplane::presence::OtherNodes;
 use crate::control::memory::{Headroom, Watch};
 use crate::webhooks::Webhooks;
 use murre_session_log::SessionLog;
@@ -30,7 +33,7 @@ pub(crate) struct Metrics(Registry);
 impl Metrics {
     /// Metrics of these shards, of the memory watch, and of what else there is.
     pub(crate) fn new(shards: Vec<ShardCounters>, watch: Arc<Watch>, others: &Others) -> Self {
-        let Others { calls, webhooks, session_log, nats } = others.clone();
+        let Others { calls, webhooks, session_log, nats, nodes } = others.clone();
         let mut registry = Registry::with_prefix("murre");
         registry.register_collector(Box::new(Shards(shards)));
         registry.register_collector(Box::new(Admission(watch)));
@@ -45,6 +48,9 @@ impl Metrics {
         }
         if let Some(nats) = nats {
             registry.register_collector(Box::new(OfNats(nats)));
+        }
+        if let Some(nodes) = nodes {
+            registry.register_collector(Box::new(OfNodes(nodes)));
         }
         Metrics(registry)
     }
@@ -207,6 +213,29 @@ impl fmt::Debug for OfNats {
 impl Collector for OfNats {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         for series in NATS_SERIES {
+            let kind = series.kind.metric();
+            let encoder = encoder.encode_descriptor(series.name, series.help, None, kind)?;
+            let value = (series.value)(self.0.counts());
+            match series.kind {
+                Kind::Total => ConstCounter::new(value).encode(encoder)?,
+                Kind::Now => ConstGauge::new(value).encode(encoder)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+struct OfNodes(Arc<OtherNodes>);
+
+impl fmt::Debug for OfNodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OfNodes")
+    }
+}
+
+impl Collector for OfNodes {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        for series in NODES_SERIES {
             let kind = series.kind.metric();
             let encoder = encoder.encode_descriptor(series.name, series.help, None, kind)?;
             let value = (series.value)(self.0.counts());

@@ -31,6 +31,7 @@ pub(crate) use self::stats::{Choice, Facts};
 use self::stats::{Memory, Now};
 use crate::backend::Counts;
 use crate::backplane::nats::Nats;
+use crate::backplane::presence::OtherNodes;
 use crate::control::memory::Watch;
 use crate::control::{Never, Sampler};
 use crate::webhooks::Webhooks;
@@ -60,6 +61,8 @@ pub(crate) struct Others {
     pub(crate) session_log: Option<Arc<SessionLog>>,
     /// The connection to the other nodes.
     pub(crate) nats: Option<Arc<Nats>>,
+    /// The exchange of presence with them.
+    pub(crate) nodes: Option<Arc<OtherNodes>>,
 }
 
 impl Admin {
@@ -144,6 +147,7 @@ async fn stats(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         admission: admin.watch.seen(),
         rates: series::rates(&admin.sampler),
         session_log: admin.others.session_log.as_deref().map(stats::session_log),
+        nodes: admin.others.nodes.as_deref().map(|nodes| stats::nodes(nodes.counts())),
         nats: admin.others.nats.as_deref().map(|nats| stats::nats(nats.counts())),
         webhooks: admin.others.webhooks.as_deref().map(stats::webhooks).unwrap_or_default(),
         at_start: *admin.memory_at_start.get_or_init(Memory::now),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use murre_core::{CloseReason, Counters, Excess, ServeCounters};
 use serde_json::{Map, Value, json};
 
-use crate::backplane::nats;
+use crate::backplane::{nats, presence};
 use crate::control::Sampler;
 use crate::hub::HubCounters;
 use crate::webhooks::EndpointNumbers;
@@ -67,6 +67,29 @@ pub(crate) const SESSION_LOG_SERIES: [SessionLogSeries; 5] = [
         kind: Kind::Total,
         value: |counts| counts.failed,
     },
+];
+
+/// One number of the exchange of presence with other nodes.
+pub(crate) struct NodesSeries {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) value: fn(&presence::Counts) -> u64,
+}
+
+/// The numbers of the exchange of presence with other nodes.
+#[rustfmt::skip]
+pub(crate) const NODES_SERIES: [NodesSeries; 10] = [
+    NodesSeries { name: "nodes", help: "Other nodes of the cluster whose beats are heard", kind: Kind::Now, value: |counts| counts.nodes.load(Relaxed) },
+    NodesSeries { name: "nodes_gone", help: "Other nodes that have ended, or whose beats were not heard for 5 seconds", kind: Kind::Total, value: |counts| counts.gone.load(Relaxed) },
+    NodesSeries { name: "nodes_presence_told", help: "Messages to other nodes about members of this one", kind: Kind::Total, value: |counts| counts.told.load(Relaxed) },
+    NodesSeries { name: "nodes_presence_heard", help: "Messages of other nodes about members in channels that are watched here", kind: Kind::Total, value: |counts| counts.heard.load(Relaxed) },
+    NodesSeries { name: "nodes_presence_gaps", help: "Messages about members before which another one was missing, so that the node was asked for all", kind: Kind::Total, value: |counts| counts.gaps.load(Relaxed) },
+    NodesSeries { name: "nodes_presence_losses", help: "Times that messages may have been lost, so that all watched channels were asked for: a new connection to NATS, a missing beat, a node that stood still", kind: Kind::Total, value: |counts| counts.losses.load(Relaxed) },
+    NodesSeries { name: "nodes_presence_asked", help: "Channels for which other nodes were asked", kind: Kind::Total, value: |counts| counts.asked.load(Relaxed) },
+    NodesSeries { name: "nodes_presence_malformed", help: "Messages of other nodes about members that could not be read", kind: Kind::Total, value: |counts| counts.malformed.load(Relaxed) },
+    NodesSeries { name: "nodes_presence_channels_told", help: "Channels with members here of which other nodes were told", kind: Kind::Now, value: |counts| counts.told_channels.load(Relaxed) },
+    NodesSeries { name: "nodes_presence_channels_watched", help: "Channels whose members on other nodes this one follows", kind: Kind::Now, value: |counts| counts.watched_channels.load(Relaxed) },
 ];
 
 /// One number of the connection to NATS.

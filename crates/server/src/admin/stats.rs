@@ -8,8 +8,10 @@ use murre_core::{CloseReason, Protocol, Serve};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::series::{NATS_SERIES, SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES};
-use crate::backplane::nats;
+use super::series::{
+    NATS_SERIES, NODES_SERIES, SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES,
+};
+use crate::backplane::{nats, presence};
 use crate::control::memory::Seen;
 use crate::routes::App;
 use crate::webhooks::Webhooks;
@@ -52,6 +54,8 @@ pub(crate) struct Now {
     pub(crate) session_log: Option<Map<String, Value>>,
     /// The numbers of the connection to NATS.
     pub(crate) nats: Option<Map<String, Value>>,
+    /// The numbers of the exchange of presence with other nodes.
+    pub(crate) nodes: Option<Map<String, Value>>,
     /// Memory of the process when it was ready.
     pub(crate) at_start: Memory,
 }
@@ -76,6 +80,7 @@ pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now) -> Value
         "webhooks": now.webhooks,
         "session_log": now.session_log,
         "nats": now.nats,
+        "nodes": now.nodes,
         "shards": facts.cores.iter().zip(shards).enumerate().map(|(shard, (core, counted))| json!({
             "shard": shard,
             "core": core,
@@ -108,6 +113,12 @@ pub(crate) fn session_log(log: &SessionLog) -> Map<String, Value> {
 /// The numbers of the connection to NATS, by the names of its metrics.
 pub(crate) fn nats(counts: &nats::Counts) -> Map<String, Value> {
     let values = NATS_SERIES.iter().map(|series| (series.name, (series.value)(counts)));
+    values.map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// The numbers of the exchange of presence with other nodes, by the names of its metrics.
+pub(crate) fn nodes(counts: &presence::Counts) -> Map<String, Value> {
+    let values = NODES_SERIES.iter().map(|series| (series.name, (series.value)(counts)));
     values.map(|(name, value)| (name.into(), value.into())).collect()
 }
 

@@ -9,7 +9,6 @@
     reason = "presence does not use the link yet, and channels do not use positions"
 )]
 pub(crate) mod nats;
-#[expect(dead_code, reason = "no link carries it yet")]
 pub(crate) mod presence;
 
 use std::sync::Arc;

@@ -16,6 +16,7 @@ use super::rules::Namespaces;
 use crate::backend::Backend;
 use crate::backplane;
 use crate::backplane::nats::Nats;
+use crate::backplane::presence::OtherNodes;
 use crate::config::Config;
 use crate::webhooks::Webhooks;
 use murre_session_log::SessionLog;
@@ -54,6 +55,8 @@ pub(crate) struct HubConfig {
     pub(crate) webhooks: Option<Arc<Webhooks>>,
     /// The connection to the other nodes; `None` if this one is alone.
     pub(crate) nats: Option<Arc<Nats>>,
+    /// What other nodes and this one tell each other of members; `None` if this one is alone.
+    pub(crate) nodes: Option<Arc<OtherNodes>>,
     /// Told when users come and go.
     pub(crate) session_log: Option<Arc<SessionLog>>,
     /// Seed of the hash of names, the same for all shards and unknown to clients.
@@ -116,6 +119,7 @@ impl HubConfig {
             drain_barrier: DrainBarrier::new(shards),
             webhooks: None,
             nats: None,
+            nodes: None,
             session_log: None,
             // The standard library's only source of unpredictable numbers.
             seed: RandomState::new().hash_one(()),

@@ -9,6 +9,7 @@ use super::auth::Keys;
 use super::control::Control;
 use crate::backend::{Answer, CallId};
 use crate::backplane::nats::FromNats;
+use crate::backplane::presence::ToShard;
 
 /// Mail from other shards and from the control plane.
 pub(crate) enum HubMail {
@@ -23,6 +24,8 @@ pub(crate) enum HubMail {
     Answer(CallId, Answer),
     /// News of NATS for channels that this shard owns.
     FromNats(Vec<FromNats>),
+    /// What other nodes say of members in channels that this shard owns.
+    FromNodes(Vec<ToShard>),
     /// The keys of tokens from now on, read again from their files.
     Keys(Keys),
     /// A request of the control plane.

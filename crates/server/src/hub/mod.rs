@@ -158,6 +158,10 @@ impl Hub {
             None => backplane,
         };
         let presence = Presence::new(shard, shards, seed, presence, messages_max);
+        let presence = match &config.nodes {
+            Some(nodes) => presence.with_backplane(nodes.of_shard(shard)),
+            None => presence,
+        };
         Hub {
             channels: Channels::new(shard, shards, seed, retention, config.channels)
                 .with_backplane(backplane),
@@ -325,6 +329,10 @@ impl Hub {
             }
             HubMail::FromNats(news) => {
                 news.into_iter().for_each(|news| self.hear_nats(news));
+                self.dispatch(out);
+            }
+            HubMail::FromNodes(news) => {
+                news.into_iter().for_each(|news| self.hear_nodes(news));
                 self.dispatch(out);
             }
             HubMail::Keys(keys) => self.verifier.replace_keys(keys),

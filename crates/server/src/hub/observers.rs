@@ -141,7 +141,10 @@ mod tests {
         for text in ["0-0", "5-7", "16777215-16777215"] {
             let origin = origin(1023, text.parse().expect("an id"));
             let ConnectionName(parts) = name(origin);
-            assert_eq!(parts.map(|part| part.to_string()).join("-"), connection_of(origin));
+            assert_eq!(
+                parts.map(|part| part.to_string()).join("-"),
+                connection_of(murre_router::presence::HERE, origin)
+            );
         }
     }
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use murre_router::Member;
 use murre_router::channels::{Channels, Origin, Taken};
 use murre_router::presence::{
-    Departure, Meta, News, PresenceEvent, PresencePage, PresenceQuery, PresenceRules, UserName,
-    Watch, Watching,
+    Departure, HERE, Meta, News, Node, PresenceEvent, PresencePage, PresenceQuery, PresenceRules,
+    UserName, Watch, Watching,
 };
+
+use crate::backplane::presence::ToShard;
 
 use super::auth::Right;
 use super::encodings::Encodings;
@@ -323,6 +325,14 @@ impl Hub {
         }
     }
 
+    /// Hands news of other nodes to the presence of this shard.
+    pub(super) fn hear_nodes(&mut self, news: ToShard) {
+        match news {
+            ToShard::Remote(event) => self.presence.remote(event, self.now),
+            ToShard::Tell(channel) => self.presence.tell(&channel),
+        }
+    }
+
     /// A page of the members of a channel that this shard owns.
     pub(super) fn presence_page(&self, channel: &str, query: PresenceQuery) -> PresencePage {
         self.presence.page(channel, query)
@@ -368,10 +378,14 @@ impl<O: Outlet> Watching<Encodings> for SessionWatchers<'_, O> {
     }
 }
 
-/// The name of a member's connection in the admin API.
-pub(crate) fn connection_of(Origin(bits): Origin) -> String {
+/// The name of the connection of a member. That of another node has the number of the node behind it, as nodes
+/// name their connections alike.
+pub(crate) fn connection_of(node: Node, Origin(bits): Origin) -> String {
     let (shard, slot, generation) = (bits >> 48, bits >> 24 & 0xFF_FFFF, bits & 0xFF_FFFF);
-    format!("{shard}-{slot}-{generation}")
+    match node {
+        HERE => format!("{shard}-{slot}-{generation}"),
+        _ => format!("{shard}-{slot}-{generation}@{node}"),
+    }
 }
 
 #[cfg(test)]
@@ -386,7 +400,9 @@ mod tests {
         for text in ["0-0", "5-7", "16777215-16777215"] {
             let conn = text.parse().expect("an id");
             let origin = super::super::origin(1023, conn);
-            assert_eq!(connection_of(origin), GlobalConnId::new(1023, conn).to_string());
+            let name = GlobalConnId::new(1023, conn).to_string();
+            assert_eq!(connection_of(HERE, origin), name);
+            assert_eq!(connection_of(7, origin), format!("{name}@7"));
         }
     }
 }

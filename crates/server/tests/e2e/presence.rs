@@ -15,11 +15,11 @@ fn start(namespace: &str) -> Guarded {
     Guarded::start(&["--shards=3", namespace])
 }
 
-fn user(guarded: &Guarded, name: &str) -> Client {
+pub(crate) fn user(guarded: &Guarded, name: &str) -> Client {
     Client::at(&guarded.server, &format!("/ws?token={}", token(&json!({"sub": name}))))
 }
 
-fn enter(client: &mut Client, channel: &str, members: Value) {
+pub(crate) fn enter(client: &mut Client, channel: &str, members: Value) {
     let mut command = json!({"action": "subscribe", "identifier": channel});
     command
         .as_object_mut()
@@ -30,13 +30,13 @@ fn enter(client: &mut Client, channel: &str, members: Value) {
 
 /// What a watcher knows: user and metadata by connection, or the counts.
 #[derive(Debug, Default)]
-struct View {
-    members: BTreeMap<String, (String, Value)>,
-    count: Option<(u64, u64)>,
+pub(crate) struct View {
+    pub(crate) members: BTreeMap<String, (String, Value)>,
+    pub(crate) count: Option<(u64, u64)>,
 }
 
 impl View {
-    fn apply(&mut self, message: &Value) {
+    pub(crate) fn apply(&mut self, message: &Value) {
         let list = |key: &str| message[key].as_array().expect(key).clone();
         let text = |member: &Value, key: &str| member[key].as_str().expect(key).to_owned();
         match message["type"].as_str() {
@@ -69,13 +69,13 @@ impl View {
     }
 
     /// Listens until the view is as it should be.
-    fn until(&mut self, client: &mut Client, is_right: impl Fn(&View) -> bool) {
+    pub(crate) fn until(&mut self, client: &mut Client, is_right: impl Fn(&View) -> bool) {
         while !is_right(self) {
             self.apply(&client.receive());
         }
     }
 
-    fn users(&self) -> Vec<&str> {
+    pub(crate) fn users(&self) -> Vec<&str> {
         let mut users: Vec<&str> = self.members.values().map(|(user, _)| &**user).collect();
         users.sort_unstable();
         users

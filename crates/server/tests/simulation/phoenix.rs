@@ -172,7 +172,7 @@ fn members(state: &Value) -> Vec<Value> {
             let reference = meta["phx_ref"].as_str().expect("a meta has a reference");
             let bytes = URL_SAFE_NO_PAD.decode(reference).expect("it is base64");
             let [a, b, c, d, e, f, g, h, ..] = *bytes else { panic!("{meta}: it is too short") };
-            let connection = connection_of(Origin(u64::from_be_bytes([a, b, c, d, e, f, g, h])));
+            let connection = connection_of(murre_router::presence::HERE, Origin(u64::from_be_bytes([a, b, c, d, e, f, g, h])));
             json!({"connection": connection, "user": user, "meta": meta["data"], "reference": reference})
         })
     };

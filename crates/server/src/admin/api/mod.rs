@@ -248,7 +248,7 @@ fn member(member: &PresentMember) -> Value {
     };
     json!({
         key: name,
-        "connection": connection_of(member.origin),
+        "connection": connection_of(member.node, member.origin),
         "meta": meta.unwrap_or(Value::Null),
     })
 }

@@ -25,6 +25,8 @@ pub(crate) struct Exchange {
     next_questions: u64,
     /// The times of the last tick, by both clocks; `None` before the first.
     ticked: Option<Clocks>,
+    /// NATS has passed on that this node ends.
+    has_ended: bool,
     nodes: Nodes,
     told: Told,
     watched: Watched,
@@ -95,6 +97,7 @@ impl Exchange {
             next_beat: 0,
             next_questions: 0,
             ticked: None,
+            has_ended: false,
             nodes: Nodes::new(),
             told: Told::new(),
             watched: Watched::new(),
@@ -145,8 +148,10 @@ impl Exchange {
             return;
         };
         if from == self.incarnation {
-            if matches!(body, Body::Beat { .. }) {
-                self.nodes.echo(now);
+            match body {
+                Body::Beat { .. } => self.nodes.echo(now),
+                Body::Bye => self.has_ended = true,
+                _ => {}
             }
             return;
         }
@@ -222,13 +227,13 @@ impl Exchange {
         self.counts.losses.fetch_add(1, Relaxed);
         let nodes: Vec<_> = self.nodes.numbers().collect();
         self.watched.want_everything(&nodes);
-        self.lost_outgoing(now);
+        self.lost_outgoing();
+        self.next_beat = self.next_beat.min(now);
     }
 
     /// Messages of this node to others may be lost.
-    pub(crate) fn lost_outgoing(&mut self, now: u64) {
+    pub(crate) fn lost_outgoing(&mut self) {
         self.session = self.session.saturating_add(1);
-        self.next_beat = self.next_beat.min(now);
     }
 
     /// A shard could not be told something: it is told later.
@@ -293,6 +298,11 @@ impl Exchange {
             self.counts.asked.fetch_add(channels.len() as u64, Relaxed);
             self.publish(subject, Body::Ask { channels });
         }
+    }
+
+    /// Whether the broker has passed on that this node ends.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     /// Tells others that this node ends.

@@ -16,7 +16,12 @@ mod exchange;
 #[cfg(test)]
 mod model;
 mod nodes;
+mod run;
 mod shard;
 mod told;
 mod watched;
 mod wire;
+
+pub(crate) use self::counts::Counts;
+pub(crate) use self::exchange::ToShard;
+pub(crate) use self::run::{OtherNodes, Runner};

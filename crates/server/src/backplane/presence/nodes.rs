@@ -71,11 +71,6 @@ impl Nodes {
         found.map(|(incarnation, _)| *incarnation)
     }
 
-    /// The names of the nodes with their incarnations.
-    pub(crate) fn names(&self) -> impl Iterator<Item = (Incarnation, &str)> {
-        self.peers.iter().map(|(incarnation, peer)| (*incarnation, &*peer.name))
-    }
-
     /// This node has heard its own beat.
     pub(crate) fn echo(&mut self, now: u64) {
         if self.is_deaf(now) {
@@ -108,6 +103,7 @@ impl Nodes {
             return Beat::TooMany;
         }
         let number = self.free_number();
+        tracing::info!(node = name, number, "another node is there");
         let peer = Peer { number, session, beat, heard: now, name: name.into() };
         self.peers.insert(incarnation, peer);
         Beat::New(number)
@@ -125,7 +121,9 @@ impl Nodes {
 
     /// A node has ended. Returns the number that it had.
     pub(crate) fn remove(&mut self, incarnation: Incarnation) -> Option<Node> {
-        self.peers.remove(&incarnation).map(|peer| peer.number)
+        let Peer { name, number, .. } = self.peers.remove(&incarnation)?;
+        tracing::info!(node = &*name, number, "another node has ended");
+        Some(number)
     }
 
     /// Removes the nodes that are dead, and returns their numbers.
@@ -136,7 +134,11 @@ impl Nodes {
         let since = self.hears_since;
         let is_dead = |peer: &Peer| now.saturating_sub(peer.heard.max(since)) >= LEASE_MS;
         let dead = self.peers.extract_if(|_, peer| is_dead(peer));
-        dead.map(|(_, peer)| peer.number).collect()
+        dead.map(|(_, Peer { name, number, .. })| {
+            tracing::warn!(node = &*name, number, "another node is dead: it is not heard any more");
+            number
+        })
+        .collect()
     }
 }
 

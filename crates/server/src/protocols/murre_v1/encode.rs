@@ -256,7 +256,7 @@ impl<'o> Object<'o> {
     }
 
     fn of_member(member: &PresentMember, out: &'o mut Vec<u8>) -> Self {
-        let connection = connection_of(member.origin);
+        let connection = connection_of(member.node, member.origin);
         let named = match MemberName::of(&member.user) {
             MemberName::User(user) => Object::untyped("user", user, out),
             MemberName::Key(key) => Object::untyped("key", key, out),

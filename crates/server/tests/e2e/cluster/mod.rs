@@ -3,6 +3,7 @@
 mod channels;
 mod nats;
 mod orders;
+mod presence;
 mod start;
 
 use nats::Nats;
