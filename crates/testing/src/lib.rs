@@ -1,8 +1,10 @@
-//! The common part of the simulations of several crates: choosing the seeds, running them on all
-//! cores, and catching the message of a panic.
+//! The common part of the tests of several crates: choosing the seeds of simulations, running them on all
+//! cores, catching the message of a panic, and a PostgreSQL server.
 
 mod panics;
+mod postgres;
 mod seeds;
 
 pub use panics::catch_panic;
+pub use postgres::PostgresServer;
 pub use seeds::{env_number, first_failure, seeds};
