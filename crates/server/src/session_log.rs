@@ -1,13 +1,11 @@
 //! `murre sessions`: questions to a session log, on the command line.
 
-use std::fmt::Write;
-use std::path::PathBuf;
+use std::io::{self, BufWriter, StdoutLock, Write};
 
 use clap::{Args, Subcommand};
-use murre_session_log::{Reader, Session, StoreError, Wanted};
+use murre_session_log::{Place, Reader, Session, StoreError, Times, Wanted};
 use serde_json::{Value, json};
 
-use crate::config::session_log_file;
 use crate::hub::unix_seconds;
 
 /// The questions of `murre sessions`.
@@ -26,9 +24,9 @@ pub(crate) enum SessionsCommand {
 /// The log, and the part of it that is wanted.
 #[derive(Debug, Args)]
 pub(crate) struct Asked {
-    /// File of the session log, as for `murre serve`
-    #[arg(long, value_name = "FILE", env = "MURRE_SESSIONS", value_parser = session_log_file)]
-    sessions: PathBuf,
+    /// File or URL of the session log, as for `murre serve`
+    #[arg(long, value_name = "FILE_OR_URL", env = "MURRE_SESSIONS", hide_env_values = true)]
+    sessions: Place,
 
     /// Only sessions of this user [default: of all]
     #[arg(long, value_name = "NAME")]
@@ -50,38 +48,39 @@ pub(crate) struct Asked {
 }
 
 impl SessionsCommand {
-    /// Asks. Returns the text for the standard output, and the problem, if there is one.
+    /// Asks, and writes the answer to the standard output as it comes. Returns the rest of it, and the problem, if
+    /// there is one.
     pub(crate) fn run(self) -> (String, Option<String>) {
-        match self.answer() {
-            Ok(text) => (text, None),
-            Err(problem) => (String::new(), Some(problem)),
-        }
+        (String::new(), self.answer().err())
     }
 
-    fn answer(self) -> Result<String, String> {
+    fn answer(self) -> Result<(), String> {
         let (SessionsCommand::Online(asked)
         | SessionsCommand::List(asked)
         | SessionsCommand::Days(asked)
         | SessionsCommand::Peaks(asked)) = &self;
-        let reader = Reader::open(&asked.sessions).map_err(|error| error.to_string())?;
-        let wanted = asked.wanted(&reader)?;
-        let mut lines = Lines { reader: &reader, json: asked.json, text: String::new() };
-        let written = match &self {
-            SessionsCommand::Online(_) => lines.online(&wanted),
-            SessionsCommand::List(_) => lines.list(&wanted),
-            SessionsCommand::Days(_) => lines.days(&wanted),
-            SessionsCommand::Peaks(_) => lines.peaks(&wanted),
+        let times = Times::new().map_err(|error| error.to_string())?;
+        let wanted = asked.wanted(&times)?;
+        let mut reader = Reader::open(&asked.sessions).map_err(|error| error.to_string())?;
+        let out = BufWriter::new(io::stdout().lock());
+        let mut lines = Lines { times, json: asked.json, out, written: Ok(()) };
+        let answered = match &self {
+            SessionsCommand::Online(_) => lines.online(&mut reader, &wanted),
+            SessionsCommand::List(_) => lines.list(&mut reader, &wanted),
+            SessionsCommand::Days(_) => lines.days(&mut reader, &wanted),
+            SessionsCommand::Peaks(_) => lines.peaks(&mut reader, &wanted),
         };
-        written.map_err(|error| error.to_string())?;
-        Ok(lines.text)
+        answered.map_err(|error| error.to_string())?;
+        let written = lines.written.and_then(|()| lines.out.flush());
+        written.map_err(|error| format!("cannot write the output: {error}"))
     }
 }
 
 impl Asked {
-    fn wanted(&self, reader: &Reader) -> Result<Wanted, String> {
+    fn wanted(&self, times: &Times) -> Result<Wanted, String> {
         let time = |flag: &str, text: &Option<String>| {
             let Some(text) = text else { return Ok(None) };
-            let time = reader.time(text).map_err(|error| error.to_string())?;
+            let time = times.time(text).map_err(|error| error.to_string())?;
             let wrong = || {
                 format!(
                     "{flag}: '{text}' is no time; write it as 2026-11-30 or 2026-11-30T21:15:00Z"
@@ -90,83 +89,77 @@ impl Asked {
             time.map(Some).ok_or_else(wrong)
         };
         let (from, to) = (time("--from", &self.from)?, time("--to", &self.to)?);
-        Ok(Wanted { user: self.user.clone(), from: from.unwrap_or_default(), to })
+        let (user, from) = (self.user.clone(), from.unwrap_or_default());
+        Ok(Wanted { user, from, to, ..Wanted::default() })
     }
 }
 
 /// The answer, a line for each row.
-struct Lines<'r> {
-    reader: &'r Reader,
+struct Lines<'o> {
+    times: Times,
     json: bool,
-    text: String,
+    out: BufWriter<StdoutLock<'o>>,
+    /// The first error of the output, after which nothing is written.
+    written: io::Result<()>,
 }
 
 impl Lines<'_> {
-    fn online(&mut self, wanted: &Wanted) -> Result<(), StoreError> {
-        let is_wanted = |session: &Session| {
-            wanted.user.as_ref().is_none_or(|user| *user == session.user)
-                && wanted.to.is_none_or(|to| session.join_at < to)
-        };
-        let mut sessions = Vec::new();
-        self.reader.online(now(), |session| sessions.push(session))?;
+    fn online(&mut self, reader: &mut Reader, wanted: &Wanted) -> Result<(), StoreError> {
         self.head("user\tsince");
-        for session in sessions.into_iter().filter(is_wanted) {
-            let since = self.time(session.join_at)?;
+        reader.online(wanted, now(), |session| {
+            let since = self.time(session.join_at);
             self.line(
                 json!({"user": session.user, "since": session.join_at}),
                 &[&session.user, &since],
             );
-        }
-        Ok(())
+        })
     }
 
-    fn list(&mut self, wanted: &Wanted) -> Result<(), StoreError> {
-        let mut sessions = Vec::new();
-        self.reader.sessions(wanted, |session| sessions.push(session))?;
+    fn list(&mut self, reader: &mut Reader, wanted: &Wanted) -> Result<(), StoreError> {
         self.head("user\tfrom\tto\tended");
-        for Session { user, join_at, terminate_at, died } in sessions {
-            let ended = match (terminate_at, died) {
-                (None, _) => "no",
-                (_, false) => "left",
-                (_, true) => "server died",
-            };
-            let from = self.time(join_at)?;
-            let to = terminate_at.map_or(Ok(String::new()), |to| self.time(to))?;
-            let object = json!({"user": user, "from": join_at, "to": terminate_at, "ended": ended});
-            self.line(object, &[&user, &from, &to, ended]);
-        }
-        Ok(())
+        reader.sessions(wanted, |session| {
+            let from = self.time(session.join_at);
+            let to = session.terminate_at.map_or(String::new(), |to| self.time(to));
+            self.line(listed(&session), &[&session.user, &from, &to, how_ended(&session)]);
+        })
     }
 
-    fn days(&mut self, wanted: &Wanted) -> Result<(), StoreError> {
-        let days = self.reader.days(wanted, now())?;
+    fn days(&mut self, reader: &mut Reader, wanted: &Wanted) -> Result<(), StoreError> {
+        let days = reader.days(wanted, now())?;
         self.head("day\tseconds");
         for day in days {
-            let (text, seconds) = (self.time(day.begins)?, day.online as f64 / 1000.0);
+            let (text, seconds) = (self.time(day.begins), day.online as f64 / 1000.0);
             let object = json!({"day": day.begins, "seconds": seconds});
             self.line(object, &[&text[..DAY_BYTES.min(text.len())], &seconds.to_string()]);
         }
         Ok(())
     }
 
-    fn peaks(&mut self, wanted: &Wanted) -> Result<(), StoreError> {
-        let hours = self.reader.peaks(wanted, now())?;
+    fn peaks(&mut self, reader: &mut Reader, wanted: &Wanted) -> Result<(), StoreError> {
+        let hours = reader.peaks(wanted, now())?;
         self.head("hour\tusers");
         for hour in hours {
-            let begins = self.time(hour.begins)?;
+            let begins = self.time(hour.begins);
             let object = json!({"hour": hour.begins, "users": hour.users});
             self.line(object, &[&begins, &hour.users.to_string()]);
         }
         Ok(())
     }
 
-    fn time(&self, time: u64) -> Result<String, StoreError> {
-        self.reader.text(time)
+    fn time(&self, time: u64) -> String {
+        // There is memory for a time, or there is none for the answer either.
+        self.times.text(time).unwrap_or_else(|_| time.to_string())
     }
 
     fn head(&mut self, columns: &str) {
         if !self.json {
-            writeln!(self.text, "{columns}").expect("a string takes all that is written to it");
+            self.write(columns);
+        }
+    }
+
+    fn write(&mut self, line: &str) {
+        if self.written.is_ok() {
+            self.written = writeln!(self.out, "{line}");
         }
     }
 
@@ -182,7 +175,21 @@ impl Lines<'_> {
                 shown.collect::<Vec<_>>().join("\t")
             }
         };
-        writeln!(self.text, "{text}").expect("a string takes all that is written to it");
+        self.write(&text);
+    }
+}
+
+/// A session as an object, also for the API.
+pub(crate) fn listed(session: &Session) -> Value {
+    let Session { user, join_at, terminate_at, .. } = session;
+    json!({"user": user, "from": join_at, "to": terminate_at, "ended": how_ended(session)})
+}
+
+fn how_ended(Session { terminate_at, died, .. }: &Session) -> &'static str {
+    match (terminate_at, died) {
+        (None, _) => "no",
+        (_, false) => "left",
+        (_, true) => "server died",
     }
 }
 
@@ -190,6 +197,6 @@ impl Lines<'_> {
 const DAY_BYTES: usize = "2026-11-30".len();
 
 /// Milliseconds since 1970.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     unix_seconds().saturating_mul(1000)
 }

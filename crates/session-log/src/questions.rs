@@ -1,18 +1,31 @@
 //! Questions to a session log: who is online, sessions, time per day, the peak of each hour. They read the
-//! database, which a server may write meanwhile.
+//! database, which servers may write meanwhile.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, Row, ToSql};
+use rusqlite::Connection;
 
-use crate::store::{self, StoreError, unsigned};
+use crate::postgres::PostgresReader;
+use crate::settings::Place;
+use crate::sqlite::{self, SqliteReader};
+use crate::store::StoreError;
 
 /// A database, opened for questions.
-pub struct Reader {
-    file: PathBuf,
-    connection: Connection,
+pub struct Reader(Database);
+
+enum Database {
+    Sqlite(SqliteReader),
+    Postgres(Box<PostgresReader>),
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// A server, which has other things to do.
+    Server,
+    /// A command.
+    Command,
 }
 
 /// A session. Times are milliseconds since 1970.
@@ -38,6 +51,10 @@ pub struct Wanted {
     pub from: u64,
     /// Those that had begun before this time; `None`: all.
     pub to: Option<u64>,
+    /// Those after this one, by its begin and its user.
+    pub after: Option<(u64, String)>,
+    /// So many of them at most; `None`: all.
+    pub limit: Option<u32>,
 }
 
 /// The time for which a user was there on one day.
@@ -58,50 +75,50 @@ pub struct Hour {
     pub users: u64,
 }
 
-/// A server that has not written for so long is not there.
-const ALIVE_MS: u64 = 60_000;
 const DAY: u64 = 24 * HOUR;
 const HOUR: u64 = 60 * 60 * 1000;
-
-/// The sessions of a time, with columns as in [`Session`]. `OF_USER` follows each `WHERE`, so that the index of
-/// users is used where one is wanted.
-const SESSIONS: &str = "\
-    SELECT user_id, join_at, terminate_at, ended FROM murre_session_log \
-    WHERE OF_USER AND terminate_at > ?2 AND join_at < ?3 \
-    UNION ALL \
-    SELECT user_id, join_at, left_at, 0 FROM murre_session_open \
-    WHERE OF_USER AND ifnull(left_at, ?3) > ?2 AND join_at < ?3 \
-    ORDER BY join_at, user_id";
 
 impl Reader {
     /// Opens the database.
     ///
     /// # Errors
-    /// It cannot be read. The error names the file and the problem.
-    pub fn open(file: &Path) -> Result<Self, StoreError> {
-        let connection = store::open_to_read(file)?;
-        Ok(Reader { file: file.to_owned(), connection })
+    /// It cannot be read. The error names the database and the problem.
+    pub fn open(place: &Place) -> Result<Self, StoreError> {
+        Self::open_for(place, Asker::Command)
     }
 
-    /// The sessions of users that have a connection now, in the order of their names. Nobody, if the server
-    /// has not written for a minute: it is not there any more.
+    pub(crate) fn open_for(place: &Place, asker: Asker) -> Result<Self, StoreError> {
+        Ok(Reader(match place {
+            Place::File(file) => Database::Sqlite(SqliteReader::open(file)?),
+            Place::Postgres(url) => Database::Postgres(Box::new(PostgresReader::open(url, asker)?)),
+        }))
+    }
+
+    /// The sessions of users that have a connection now, in the order of their names: those of `wanted` by
+    /// `user`, `to`, the name in `after`, and `limit`. Nobody of a server that has not written for a minute, or
+    /// whose lease is over: it is not there any more.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn online(&self, now: u64, mut each: impl FnMut(Session)) -> Result<(), StoreError> {
-        let rows = "SELECT user_id, join_at, NULL, 0 FROM murre_session_open \
-                    WHERE left_at IS NULL AND (SELECT seen_at FROM murre_node ORDER BY run DESC LIMIT 1) > ?1 \
-                    ORDER BY user_id";
-        let there_at = store::signed(now.saturating_sub(ALIVE_MS));
-        self.each(rows, &[&there_at], |row| session(row).map(&mut each))
+    pub fn online(
+        &mut self,
+        wanted: &Wanted,
+        now: u64,
+        mut each: impl FnMut(Session),
+    ) -> Result<(), StoreError> {
+        match &mut self.0 {
+            Database::Sqlite(reader) => reader.online(wanted, now, &mut each),
+            Database::Postgres(reader) => reader.online(wanted, &mut each),
+        }
     }
 
-    /// The time until which users that are there count: now, or when the server was there for the last time.
-    fn until(&self, now: u64) -> Result<u64, StoreError> {
-        let last = "SELECT seen_at FROM murre_node ORDER BY run DESC LIMIT 1";
-        let mut seen_at = 0;
-        self.each(last, &[], |row| row.get(0).map(|seen| seen_at = unsigned(seen)))?;
-        Ok(now.min(seen_at))
+    /// The time until which users that are there count: now, or when a server was there for the last time.
+    fn until(&mut self, now: u64) -> Result<u64, StoreError> {
+        let seen_at = match &mut self.0 {
+            Database::Sqlite(reader) => reader.seen_at()?,
+            Database::Postgres(reader) => reader.seen_at()?,
+        };
+        Ok(now.min(seen_at.unwrap_or(now)))
     }
 
     /// The sessions that are wanted, in the order in which they began.
@@ -109,15 +126,22 @@ impl Reader {
     /// # Errors
     /// The database cannot be read.
     pub fn sessions(
-        &self,
-        Wanted { user, from, to }: &Wanted,
+        &mut self,
+        wanted: &Wanted,
         mut each: impl FnMut(Session),
     ) -> Result<(), StoreError> {
-        let (from, to) = (store::signed(*from), to.map_or(i64::MAX, store::signed));
-        // A parameter that is not used has no type: the second form uses it, too.
-        let of_user = if user.is_some() { "user_id = ?1" } else { "?1 IS NULL" };
-        let statement = SESSIONS.replace("OF_USER", of_user);
-        self.each(&statement, &[user, &from, &to], |row| session(row).map(&mut each))
+        match &mut self.0 {
+            Database::Sqlite(reader) => reader.sessions(wanted, &mut each),
+            Database::Postgres(reader) => reader.sessions(wanted, &mut each),
+        }
+    }
+
+    /// What this program does for all nodes, if the database is one of several.
+    pub(crate) fn care(&mut self, care: &mut crate::postgres::Care) -> Result<u64, StoreError> {
+        match &mut self.0 {
+            Database::Sqlite(_) => Ok(0),
+            Database::Postgres(reader) => reader.care(care),
+        }
     }
 
     /// For how long the user was there on each day, from the first to the last day on which it was.
@@ -125,7 +149,7 @@ impl Reader {
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn days(&self, wanted: &Wanted, now: u64) -> Result<Vec<Day>, StoreError> {
+    pub fn days(&mut self, wanted: &Wanted, now: u64) -> Result<Vec<Day>, StoreError> {
         let mut days = BTreeMap::<u64, u64>::new();
         self.spans(wanted, now, |begin, end| {
             let mut at = begin;
@@ -143,7 +167,7 @@ impl Reader {
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn peaks(&self, wanted: &Wanted, now: u64) -> Result<Vec<Hour>, StoreError> {
+    pub fn peaks(&mut self, wanted: &Wanted, now: u64) -> Result<Vec<Hour>, StoreError> {
         // The ends of the sessions that are open at the time to which the walk has come.
         let mut ends = BinaryHeap::new();
         let mut hours: Vec<Hour> = Vec::new();
@@ -159,7 +183,7 @@ impl Reader {
     /// Calls `each` with the begin and the end of the wanted sessions, as far as they are in the wanted
     /// time.
     fn spans(
-        &self,
+        &mut self,
         wanted: &Wanted,
         now: u64,
         mut each: impl FnMut(u64, u64),
@@ -174,49 +198,46 @@ impl Reader {
             }
         })
     }
+}
 
-    fn each(
-        &self,
-        statement: &str,
-        values: &[&dyn ToSql],
-        mut each: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
-    ) -> Result<(), StoreError> {
-        let mut read = || {
-            let mut statement = self.connection.prepare(statement)?;
-            let mut rows = statement.query(values)?;
-            while let Some(row) = rows.next()? {
-                each(row)?;
-            }
-            Ok(())
-        };
-        read().map_err(|error: rusqlite::Error| StoreError::new(&self.file, error))
+/// Reads and writes times as text.
+pub struct Times(Connection);
+
+impl Times {
+    /// # Errors
+    /// There is no memory.
+    pub fn new() -> Result<Self, StoreError> {
+        // SQLite has the functions.
+        Connection::open_in_memory().map(Times).map_err(no_memory)
     }
 
     /// A time as text: `2026-11-30T21:15:00.123Z`.
     ///
     /// # Errors
-    /// The database cannot be read.
+    /// There is no memory.
     pub fn text(&self, time: u64) -> Result<String, StoreError> {
         let text =
             "SELECT ifnull(strftime('%Y-%m-%dT%H:%M:%fZ', ?1 / 1000.0, 'unixepoch'), 'never')";
-        let text = self.connection.query_row(text, [store::signed(time)], |row| row.get(0));
-        text.map_err(|error| StoreError::new(&self.file, error))
+        self.0.query_row(text, [sqlite::signed(time)], |row| row.get(0)).map_err(no_memory)
     }
 
     /// The time that a text names, in milliseconds since 1970; `None` if it is no time. A date is its
     /// begin; times without a zone are UTC (<https://sqlite.org/lang_datefunc.html>).
     ///
     /// # Errors
-    /// The database cannot be read.
+    /// There is no memory.
     pub fn time(&self, text: &str) -> Result<Option<u64>, StoreError> {
         // SQLite takes 2026 as a number of days, and 2026-02-31 as a day in March.
         let time = "SELECT CASE WHEN ?1 GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*' \
                     AND date(substr(?1, 1, 10)) = substr(?1, 1, 10) \
                     THEN CAST(round(unixepoch(?1, 'subsec') * 1000) AS INTEGER) END";
-        let time = self.connection.query_row(time, [text], |row| row.get::<_, Option<i64>>(0));
-        let time = time.map_err(|error| StoreError::new(&self.file, error))?;
-        Ok(time.map(unsigned))
+        let time = self.0.query_row(time, [text], |row| row.get::<_, Option<i64>>(0));
+        Ok(time.map_err(no_memory)?.map(sqlite::unsigned))
     }
+}
+
+fn no_memory(error: rusqlite::Error) -> StoreError {
+    StoreError::new("", error)
 }
 
 /// Ends the sessions that end until `time`, and counts the hours that the others go on.
@@ -244,13 +265,4 @@ fn count(time: u64, users: usize, hours: &mut Vec<Hour>) {
         Some(last) if last.begins == begins => last.users = last.users.max(users),
         _ => hours.push(Hour { begins, users }),
     }
-}
-
-fn session(row: &Row<'_>) -> rusqlite::Result<Session> {
-    Ok(Session {
-        user: row.get(0)?,
-        join_at: unsigned(row.get(1)?),
-        terminate_at: row.get::<_, Option<i64>>(2)?.map(unsigned),
-        died: row.get::<_, i64>(3)? != 0,
-    })
 }

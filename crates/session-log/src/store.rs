@@ -1,300 +1,144 @@
-//! The database: SQLite in one file.
+//! The database of the log: a file of SQLite, or PostgreSQL.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::fs::{File, TryLockError};
+use std::thread;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use crate::postgres::{self, Postgres};
+use crate::settings::{Place, Settings};
+use crate::sqlite;
+use crate::tracker::{AtEnd, Batch, LeftOpen};
 
-use crate::End;
-use crate::tracker::{Batch, Ended, LeftOpen, Open};
-
-/// Why the database cannot be used. The text names the file, the problem and, where there is one, the
+/// Why the database cannot be used. The text names the database, the problem and, where there is one, the
 /// remedy.
 #[derive(Debug)]
 pub struct StoreError {
-    file: PathBuf,
+    place: String,
     problem: String,
 }
 
 impl StoreError {
-    pub(crate) fn new(file: &Path, problem: impl fmt::Display) -> Self {
-        StoreError { file: file.to_owned(), problem: problem.to_string() }
+    pub(crate) fn new(place: impl fmt::Display, problem: impl fmt::Display) -> Self {
+        StoreError { place: place.to_string(), problem: problem.to_string() }
     }
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "session log {}: {}", self.file.display(), self.problem)
+        write!(f, "session log {}: {}", self.place, self.problem)
     }
 }
 
 impl std::error::Error for StoreError {}
 
-/// The database, opened by the one server that writes it.
-#[derive(Debug)]
-pub(crate) struct Store {
-    file: PathBuf,
-    connection: Connection,
-    /// The number of this run of a server.
-    run: i64,
-    /// The number of the last batch of this run that was written.
-    applied: i64,
-    /// Locked as long as this exists.
-    _lock: File,
+/// Locks a file for this process. One that was just killed may still be ending, and a program that another thread of
+/// this process starts has the file until it runs: those are waited for.
+pub(crate) fn lock(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            locked => return locked,
+        }
+    }
+    file.try_lock()
 }
 
-/// The steps from an empty database to the present tables, by version. A step that has been released is
-/// never changed.
-const MIGRATIONS: &[&str] = &["
-    -- Runs of servers. `seen_at` is the time of the last batch or beat; with `ended_at` the run has ended in order.
-    CREATE TABLE murre_node (
-        run INTEGER PRIMARY KEY, started_at INTEGER NOT NULL, seen_at INTEGER NOT NULL,
-        applied INTEGER NOT NULL DEFAULT 0, ended_at INTEGER) STRICT;
-    -- Users that are there, or have left within the gap (`left_at`). Times are milliseconds since 1970.
-    -- `ended` as below, of users that have left.
-    CREATE TABLE murre_session_open (
-        user_id TEXT PRIMARY KEY, join_at INTEGER NOT NULL, left_at INTEGER, ended INTEGER NOT NULL DEFAULT 0)
-        STRICT, WITHOUT ROWID;
-    -- Sessions that have ended. `ended`: 0 the user has left, 1 the server died.
-    CREATE TABLE murre_session_log (
-        user_id TEXT NOT NULL, join_at INTEGER NOT NULL, terminate_at INTEGER NOT NULL, ended INTEGER NOT NULL)
-        STRICT;
-    CREATE INDEX murre_session_log_user ON murre_session_log (user_id, terminate_at);
-    CREATE INDEX murre_session_log_time ON murre_session_log (terminate_at);
-    CREATE VIEW watching_times AS
-        SELECT user_id, join_at, left_at AS terminate_at FROM murre_session_open
-        UNION ALL SELECT user_id, join_at, terminate_at FROM murre_session_log;
-"];
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// A reader of the same file, such as `murre sessions`, is waited for this long.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of the write-ahead log that stay when it is not needed.
-const JOURNAL_BYTES: i64 = 64 << 20;
-const OTHER_FILE: &str =
-    "it is not a session log: name the file of one, or one that does not exist";
-/// Runs that are kept.
-const RUNS_KEPT: i64 = 1000;
+/// What has become of a batch or a beat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Written {
+    /// The database has it.
+    Done,
+    /// Nothing of it was written: other nodes took this one for dead, and have ended its sessions. It is there
+    /// again under a new id, and must send all sessions anew.
+    Fenced,
+}
+
+/// Why a batch was not written.
+pub(crate) type Problem = Box<dyn std::error::Error + Send + Sync>;
+
+/// A database, opened by a server that writes it.
+pub(crate) enum Store {
+    Sqlite(sqlite::Store),
+    Postgres(Box<Postgres>),
+}
 
 impl Store {
-    /// Opens the database of a server, makes or changes its tables, and begins a run.
-    pub(crate) fn open(file: &Path, now_ms: u64) -> Result<Self, StoreError> {
-        let wrong = |problem: &dyn fmt::Display| StoreError::new(file, problem);
-        let lock = lock(file)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(file, flags).map_err(|error| {
-            wrong(&format!(
-                "{error}; its folder must exist, and the server must be able to write in it"
-            ))
-        })?;
-        let run = begin(&mut connection, now_ms).map_err(|error| match error {
-            BeginError::Newer(version) => wrong(&format!(
-                "its tables have version {version}, this server knows {}: use a newer server, or another file",
-                MIGRATIONS.len()
-            )),
-            BeginError::Foreign => wrong(&OTHER_FILE),
-            BeginError::Sql(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
-                wrong(&format!("{error}: {OTHER_FILE}"))
+    /// Opens the database, makes or changes its tables, and begins a run.
+    pub(crate) fn open(settings: &Settings, now_ms: u64) -> Result<Self, StoreError> {
+        match &settings.place {
+            Place::File(file) => sqlite::Store::open(file, now_ms).map(Store::Sqlite),
+            Place::Postgres(url) => {
+                let node = postgres::Node { name: settings.node.clone(), lease: settings.lease };
+                let opened = Postgres::open(url, node, settings.gap, now_ms);
+                opened.map(|store| Store::Postgres(Box::new(store)))
             }
-            BeginError::Sql(error) => wrong(&error),
-        })?;
-        Ok(Store { file: file.to_owned(), connection, run, applied: 0, _lock: lock })
+        }
     }
 
-    /// The sessions that former runs have left open.
+    /// The sessions that former runs of this server have left open. Those in PostgreSQL are ended by any node.
     pub(crate) fn left_open(&self) -> Result<Vec<LeftOpen>, StoreError> {
-        self.query_left_open().map_err(|error| StoreError::new(&self.file, error))
+        match self {
+            Store::Sqlite(store) => store.left_open(),
+            Store::Postgres(_) => Ok(Vec::new()),
+        }
     }
 
-    fn query_left_open(&self) -> rusqlite::Result<Vec<LeftOpen>> {
-        let rows = "SELECT user_id, join_at, left_at, ended FROM murre_session_open";
-        let mut rows = self.connection.prepare(rows)?;
-        let left = rows.query_map([], |row| {
-            Ok(LeftOpen {
-                user: Arc::from(row.get::<_, String>(0)?),
-                join_at: unsigned(row.get(1)?),
-                left_at: unsigned(row.get(2)?),
-                died: row.get::<_, i64>(3)? != 0,
-            })
-        })?;
-        left.collect()
+    /// What becomes of the open sessions at the end of this server: those in a file are for its next run.
+    pub(crate) fn at_end(&self) -> AtEnd {
+        match self {
+            Store::Sqlite(_) => AtEnd::StayOpen,
+            Store::Postgres(_) => AtEnd::End,
+        }
     }
 
-    /// Writes a batch as one transaction, or nothing of it.
+    /// Whether a batch that failed is written again as it is, under its number. Otherwise its sessions may be
+    /// part of other batches: one that was written after all changes nothing when it is written again.
+    pub(crate) fn repeats_batches(&self) -> bool {
+        matches!(self, Store::Sqlite(_))
+    }
+
+    /// Writes a batch as one transaction, or nothing of it. Numbers go up.
     pub(crate) fn write(
         &mut self,
         number: i64,
         batch: &Batch,
         now_ms: u64,
-    ) -> rusqlite::Result<()> {
-        if number <= self.applied {
-            return Ok(());
+    ) -> Result<Written, Problem> {
+        match self {
+            Store::Sqlite(store) => store.write(number, batch, now_ms)?,
+            Store::Postgres(store) => return store.write(number, batch, now_ms),
         }
-        let transaction = self.connection.transaction()?;
-        // A batch whose commit failed may have been written after all.
-        let update =
-            "UPDATE murre_node SET applied = ?2, seen_at = ?3 WHERE run = ?1 AND applied < ?2";
-        let is_new =
-            transaction.prepare(update)?.execute(params![self.run, number, signed(now_ms)])? == 1;
-        if is_new {
-            put(&transaction, batch)?;
-            transaction.commit()?;
-        }
-        self.applied = number;
-        Ok(())
+        Ok(Written::Done)
     }
 
     /// Notes that the server is there.
-    pub(crate) fn beat(&self, now_ms: u64) -> rusqlite::Result<()> {
-        let update = "UPDATE murre_node SET seen_at = ?2 WHERE run = ?1";
-        self.connection.prepare(update)?.execute(params![self.run, signed(now_ms)])?;
-        Ok(())
-    }
-
-    /// Deletes sessions that ended before this time, at most `rows` of them. Returns their number.
-    pub(crate) fn trim(&self, before_ms: u64, rows: usize) -> rusqlite::Result<usize> {
-        let delete = "DELETE FROM murre_session_log WHERE rowid IN \
-                      (SELECT rowid FROM murre_session_log WHERE terminate_at < ?1 ORDER BY terminate_at LIMIT ?2)";
-        self.connection.prepare(delete)?.execute(params![signed(before_ms), rows as i64])
-    }
-
-    /// Notes that the run ends in order: users whose rows are not written any more have left then.
-    pub(crate) fn end(&self, now_ms: u64) -> rusqlite::Result<()> {
-        let update = "UPDATE murre_node SET seen_at = ?2, ended_at = ?2 WHERE run = ?1";
-        self.connection.execute(update, params![self.run, signed(now_ms)])?;
-        Ok(())
-    }
-}
-
-/// Locks the file beside the database, so that two servers cannot write the same log.
-fn lock(file: &Path) -> Result<File, StoreError> {
-    // Through links, so that two names of one file have one lock.
-    let mut name = file.canonicalize().unwrap_or_else(|_| file.to_owned()).into_os_string();
-    name.push("-lock");
-    let locked = OpenOptions::new().create(true).append(true).open(&name);
-    let problem = match locked.map(|locked| (locked.try_lock(), locked)) {
-        Ok((Ok(()), locked)) => return Ok(locked),
-        Ok((Err(TryLockError::WouldBlock), _)) => {
-            "another server writes it: give each server a file of its own".to_owned()
+    pub(crate) fn beat(&mut self, now_ms: u64) -> Result<Written, Problem> {
+        match self {
+            Store::Sqlite(store) => store.beat(now_ms)?,
+            Store::Postgres(store) => return store.beat(now_ms),
         }
-        Ok((Err(TryLockError::Error(error)), _)) | Err(error) => {
-            let name = name.display();
-            format!(
-                "cannot lock {name}: {error}; its folder must exist, and the server must be able to write in it"
-            )
+        Ok(Written::Done)
+    }
+
+    /// Deletes sessions that ended before this time, at most `rows` of them. Returns their number. From
+    /// PostgreSQL other connections delete whole days.
+    pub(crate) fn trim(&self, before_ms: u64, rows: usize) -> Result<usize, Problem> {
+        match self {
+            Store::Sqlite(store) => Ok(store.trim(before_ms, rows)?),
+            Store::Postgres(_) => Ok(0),
         }
-    };
-    Err(StoreError::new(file, problem))
-}
+    }
 
-enum BeginError {
-    /// The tables are of another program.
-    Foreign,
-    /// The tables are of this version, which a newer server made.
-    Newer(i64),
-    Sql(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for BeginError {
-    fn from(error: rusqlite::Error) -> Self {
-        BeginError::Sql(error)
+    /// Notes that the run ends in order, and whether all was written.
+    pub(crate) fn end(&mut self, now_ms: u64, is_all_written: bool) -> Result<(), Problem> {
+        match self {
+            Store::Sqlite(store) => Ok(store.end(now_ms)?),
+            Store::Postgres(store) => store.end(is_all_written),
+        }
     }
 }
-
-/// Makes or changes the tables, and begins a run, of which it returns the number.
-fn begin(connection: &mut Connection, now_ms: u64) -> Result<i64, BeginError> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    let is_ours = "SELECT count(*) = 0 OR (SELECT user_version > 0 FROM pragma_user_version) \
-                   AND EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'murre_session_log') FROM sqlite_schema";
-    if !connection.query_row(is_ours, [], |row| row.get(0))? {
-        return Err(BeginError::Foreign);
-    }
-    // Readers do not wait for the writer. After a power loss the newest transactions may be missing, the
-    // database is whole (https://sqlite.org/pragma.html#pragma_synchronous).
-    connection.pragma_update(None, "journal_mode", "wal")?;
-    connection.pragma_update(None, "synchronous", "normal")?;
-    // What a reader with a long transaction has kept in the file of the log is given back.
-    connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let Ok(known) = usize::try_from(version) else { return Err(BeginError::Newer(version)) };
-    let Some(missing) = MIGRATIONS.get(known..) else { return Err(BeginError::Newer(version)) };
-    for step in missing {
-        transaction.execute_batch(step)?;
-    }
-    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
-    // Users that the last run has not seen leave have left when it was there for the last time.
-    transaction.execute(
-        "UPDATE murre_session_open SET left_at = max(join_at, last.seen_at), ended = last.ended_at IS NULL \
-         FROM (SELECT seen_at, ended_at FROM murre_node ORDER BY run DESC LIMIT 1) AS last \
-         WHERE left_at IS NULL",
-        [],
-    )?;
-    let insert = "INSERT INTO murre_node (started_at, seen_at) VALUES (?1, ?1)";
-    transaction.execute(insert, [signed(now_ms)])?;
-    let run = transaction.last_insert_rowid();
-    transaction.execute("DELETE FROM murre_node WHERE run <= ?1", [run - RUNS_KEPT])?;
-    transaction.commit()?;
-    Ok(run)
-}
-
-/// Opens a database for questions, which wait for no server and change nothing.
-pub(crate) fn open_to_read(file: &Path) -> Result<Connection, StoreError> {
-    let open = || {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(file, flags)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        Ok((connection, version))
-    };
-    let wrong = |error: rusqlite::Error| StoreError::new(file, error);
-    let (connection, version) = open().map_err(wrong)?;
-    match version as usize == MIGRATIONS.len() {
-        true => Ok(connection),
-        false => Err(StoreError::new(
-            file,
-            format!(
-                "its tables have version {version}, this program knows {}: use the program that belongs to \
-                 the server, and start the server with this file first",
-                MIGRATIONS.len()
-            ),
-        )),
-    }
-}
-
-/// The statements of a batch.
-fn put(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
-    if batch.forget_open {
-        transaction.execute("DELETE FROM murre_session_open", [])?;
-    }
-    let mut close = transaction.prepare("DELETE FROM murre_session_open WHERE user_id = ?1")?;
-    let mut log = transaction.prepare("INSERT INTO murre_session_log VALUES (?1, ?2, ?3, ?4)")?;
-    for Ended { user, join_at, terminate_at, how } in &batch.ended {
-        close.execute([user])?;
-        log.execute(params![user, signed(*join_at), signed(*terminate_at), *how as i64])?;
-    }
-    let mut open = transaction.prepare(
-        "INSERT INTO murre_session_open (user_id, join_at, left_at) VALUES (?1, ?2, ?3) \
-         ON CONFLICT (user_id) DO UPDATE SET join_at = ?2, left_at = ?3, ended = 0",
-    )?;
-    for Open { user, join_at, left_at } in &batch.open {
-        open.execute(params![user, signed(*join_at), left_at.map(signed)])?;
-    }
-    Ok(())
-}
-
-/// A time as SQLite has it.
-pub(crate) fn signed(time: u64) -> i64 {
-    i64::try_from(time).unwrap_or(i64::MAX)
-}
-
-/// A time of the database. It has none before 1970.
-pub(crate) fn unsigned(time: i64) -> u64 {
-    u64::try_from(time).unwrap_or_default()
-}
-
-const _: () = assert!(End::Left as i64 == 0 && End::ServerDied as i64 == 1);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::store::Store;
+use crate::sqlite::Store;
 use crate::tracker::{Batch, Ended, LeftOpen, Open};
-use crate::{End, Reader, Session, SessionLog, Settings, Wanted};
+use crate::{End, LEASE, Place, Reader, Session, SessionLog, Settings, Times, Wanted};
 
 /// A folder of one test.
 fn folder(test: &str) -> std::path::PathBuf {
@@ -20,11 +20,28 @@ fn folder(test: &str) -> std::path::PathBuf {
 }
 
 fn settings(file: &Path, gap: Duration) -> Settings {
-    Settings { file: file.to_owned(), gap, retention: None }
+    settings_at(Place::File(file.to_owned()), gap)
+}
+
+/// The settings of a log that is kept for ever.
+pub(crate) fn settings_at(place: Place, gap: Duration) -> Settings {
+    Settings { place, gap, retention: None, node: "node".into(), lease: LEASE, spool: None }
+}
+
+fn reader(file: &Path) -> Reader {
+    Reader::open(&Place::File(file.to_owned())).expect("readable")
+}
+
+/// The sessions of a log.
+pub(crate) fn sessions_at(place: &Place) -> Vec<Session> {
+    let mut sessions = Vec::new();
+    let mut reader = Reader::open(place).expect("readable");
+    reader.sessions(&Wanted::default(), |session| sessions.push(session)).expect("readable");
+    sessions
 }
 
 /// Runs `during` with a log that is being written, and ends it in order.
-fn with_log(settings: Settings, during: impl FnOnce(&SessionLog)) {
+pub(crate) fn with_log(settings: Settings, during: impl FnOnce(&SessionLog)) {
     let log = SessionLog::open(settings).expect("a usable file");
     thread::scope(|scope| {
         scope.spawn(|| log.run());
@@ -34,7 +51,7 @@ fn with_log(settings: Settings, during: impl FnOnce(&SessionLog)) {
     });
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let patience = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < patience, "{what} does not happen");
@@ -43,14 +60,20 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 fn sessions(file: &Path) -> Vec<Session> {
-    let mut sessions = Vec::new();
-    let reader = Reader::open(file).expect("readable");
-    reader.sessions(&Wanted::default(), |session| sessions.push(session)).expect("readable");
-    sessions
+    sessions_at(&Place::File(file.to_owned()))
+}
+
+/// The users that are online.
+fn online(file: &Path, now: u64) -> Vec<Session> {
+    let mut online = Vec::new();
+    let found = reader(file).online(&Wanted::default(), now, |session| online.push(session));
+    found.expect("readable");
+    online
 }
 
 fn open(user: &str, join_at: u64, left_at: Option<u64>) -> Open {
-    Open { user: user.into(), join_at, left_at }
+    let connections = u32::from(left_at.is_none());
+    Open { user: user.into(), join_at, left_at, connections, is_new: true }
 }
 
 fn ended(user: &str, join_at: u64, terminate_at: u64) -> Ended {
@@ -82,9 +105,7 @@ fn sessions_go_on_after_a_restart() {
                 |session: &Session| session.user == "ann" && session.terminate_at.is_none();
             sessions(&file).iter().any(is_there)
         });
-        let mut online = Vec::new();
-        let reader = Reader::open(&file).expect("readable");
-        reader.online(now(), |session| online.push(session)).expect("rows");
+        let online = online(&file, now());
         assert_eq!(online.len(), 1);
         assert_eq!(online[0].join_at, before[0].join_at);
     });
@@ -117,17 +138,13 @@ fn a_killed_run_leaves_its_sessions_open() {
         assert_eq!(store.left_open().expect("rows"), expected);
         store.beat(now + 500).expect("written");
     }
-    let reader = Reader::open(&file).expect("readable");
-    let mut online = 0;
-    reader.online(2500, |_| online += 1).expect("rows");
-    assert_eq!(online, 0);
+    assert_eq!(online(&file, 2500), []);
     // Users that a run in order has not been able to write have left.
     let mut store = Store::open(&file, 3000).expect("the same file");
     let batch = Batch { open: vec![open("there", 3100, None)], ..Batch::default() };
     store.write(1, &batch, 3200).expect("written");
-    reader.online(3300, |_| online += 1).expect("rows");
-    reader.online(3300 + 60_000, |_| online += 1).expect("rows");
-    assert_eq!(online, 1);
+    assert_eq!(online(&file, 3300).len(), 1);
+    assert_eq!(online(&file, 3300 + 60_000), []);
     store.end(3500).expect("written");
     drop(store);
     let store = Store::open(&file, 4000).expect("the same file");
@@ -189,7 +206,9 @@ fn unusable_files_are_refused() {
     newer.pragma_update(None, "user_version", 99).expect("changed");
     drop(newer);
     assert!(problem(&file).contains("version 99") && problem(&file).contains("newer server"));
-    assert!(Reader::open(&file).err().expect("unusable").to_string().contains("version 99"));
+    let place = |file: &Path| Place::File(file.to_owned());
+    let problem_of_reader = Reader::open(&place(&file)).err().expect("unusable").to_string();
+    assert!(problem_of_reader.contains("version 99"));
     assert!(problem(&folder.join("none/log")).contains("its folder must exist"));
     let text = folder.join("text");
     fs::write(&text, "this is a text and no database".repeat(100)).expect("written");
@@ -206,7 +225,7 @@ fn unusable_files_are_refused() {
     assert!(problem(&folder.join("same")).contains("another server writes it"));
     drop(store);
     assert!(problem(&folder).contains("unable to open"), "{}", problem(&folder));
-    assert!(Reader::open(&folder.join("absent")).is_err());
+    assert!(Reader::open(&place(&folder.join("absent"))).is_err());
     // A question makes no file.
     assert!(!folder.join("absent").exists());
 }
@@ -240,7 +259,7 @@ fn questions_are_answered() {
     all.push(("away".into(), now - 70 * minute, now - 65 * minute));
     batch.open.push(open("away", now - 70 * minute, Some(now - 65 * minute)));
     store.write(1, &batch, now).expect("written");
-    let reader = Reader::open(&file).expect("readable");
+    let mut reader = reader(&file);
     for wanted in [
         Wanted::default(),
         Wanted { user: Some("user 3".into()), ..Wanted::default() },
@@ -273,23 +292,64 @@ fn questions_are_answered() {
     }
 }
 
+/// Sessions come in pages, which together have each session once.
+#[test]
+fn sessions_come_in_pages() {
+    let file = folder("pages").join("log");
+    let mut store = Store::open(&file, 0).expect("a new file");
+    let mut batch = Batch::default();
+    for number in 0..30 {
+        batch.ended.push(ended(&format!("user {}", number % 10), 100 + number / 4, 200));
+        batch.open.push(open(&format!("there {number}"), 100 + number % 7, None));
+    }
+    store.write(1, &batch, 300).expect("written");
+    pages(&Place::File(file), 60, 30);
+}
+
+/// Pages of a log with so many sessions, of which so many are open, have all of them once.
+pub(crate) fn pages(place: &Place, all: usize, there: usize) {
+    let mut reader = Reader::open(place).expect("readable");
+    for limit in [1, 7, 1000] {
+        let mut wanted = Wanted { limit: Some(limit), ..Wanted::default() };
+        let mut found: Vec<Session> = Vec::new();
+        loop {
+            let before = found.len();
+            reader.sessions(&wanted, |session| found.push(session)).expect("readable");
+            if found.len() == before {
+                break;
+            }
+            wanted.after = found.last().map(|last| (last.join_at, last.user.clone()));
+        }
+        assert_eq!(found.len(), all);
+        let order = |session: &Session| (session.join_at, session.user.clone());
+        assert!(found.is_sorted_by_key(order));
+        let mut wanted = Wanted { limit: Some(limit), ..Wanted::default() };
+        let mut online: Vec<Session> = Vec::new();
+        loop {
+            let before = online.len();
+            reader.online(&wanted, 300, |session| online.push(session)).expect("readable");
+            if online.len() == before {
+                break;
+            }
+            wanted.after = online.last().map(|last| (0, last.user.clone()));
+        }
+        assert_eq!(online.len(), there);
+        assert!(online.is_sorted_by_key(|session| session.user.clone()));
+    }
+}
+
 /// Times are read as they are written.
 #[test]
 fn times_are_texts() {
-    let file = folder("times").join("log");
-    drop(Store::open(&file, 0).expect("a new file"));
-    let reader = Reader::open(&file).expect("readable");
+    let times = Times::new().expect("memory");
     let time = 1_796_073_300_123;
-    let text = reader.text(time).expect("a text");
+    let text = times.text(time).expect("a text");
     assert_eq!(text, "2026-11-30T21:15:00.123Z");
-    assert_eq!(reader.time(&text).expect("readable"), Some(time));
-    assert_eq!(reader.time("2026-11-30").expect("readable"), Some(1_795_996_800_000));
-    assert_eq!(
-        reader.time("2026-11-30 22:15:00+01:00").expect("readable"),
-        Some(1_796_073_300_000)
-    );
+    assert_eq!(times.time(&text).expect("readable"), Some(time));
+    assert_eq!(times.time("2026-11-30").expect("readable"), Some(1_795_996_800_000));
+    assert_eq!(times.time("2026-11-30 22:15:00+01:00").expect("readable"), Some(1_796_073_300_000));
     for wrong in ["yesterday", "2026", "12:00", "2026-02-31", "2026-11-30T25:00:00Z", ""] {
-        assert_eq!(reader.time(wrong).expect("readable"), None, "{wrong}");
+        assert_eq!(times.time(wrong).expect("readable"), None, "{wrong}");
     }
-    assert_eq!(reader.text(u64::MAX).expect("a text"), "never");
+    assert_eq!(times.text(u64::MAX).expect("a text"), "never");
 }

@@ -23,6 +23,10 @@ pub(crate) struct Open {
     pub(crate) join_at: u64,
     /// When the last connection ended, if the user is not there.
     pub(crate) left_at: Option<u64>,
+    /// The connections of the user to this server.
+    pub(crate) connections: u32,
+    /// Whether no batch had this session before.
+    pub(crate) is_new: bool,
 }
 
 /// A session that has ended.
@@ -50,6 +54,8 @@ pub(crate) struct LeftOpen {
 pub(crate) struct Batch {
     /// No session is open but those of this batch and of later ones.
     pub(crate) forget_open: bool,
+    /// Whether the sessions that have ended waited in a spool.
+    pub(crate) is_replayed: bool,
     pub(crate) ended: Vec<Ended>,
     pub(crate) open: Vec<Open>,
 }
@@ -64,6 +70,7 @@ impl Batch {
 /// The users that are there, or have left within the gap.
 pub(crate) struct Tracker {
     gap_ms: u64,
+    ended_bytes_max: usize,
     users: HashMap<Arc<str>, User>,
     /// Users whose rows must be written, each with the number of its session: one whose session has ended
     /// since is void.
@@ -82,6 +89,8 @@ pub(crate) struct Tracker {
     has_dropped: bool,
     /// Whether all users have left because the server ends.
     is_closed: bool,
+    /// Whether all sessions end, whatever is left of their gaps.
+    ends_all: bool,
 }
 
 /// A user with an open session.
@@ -95,6 +104,8 @@ struct User {
     gap_ends: u64,
     connections: u32,
     is_changed: bool,
+    /// Whether a batch had its session.
+    is_sent: bool,
     /// Whether it has an entry in `gaps`.
     has_gap: bool,
     how: End,
@@ -105,8 +116,8 @@ impl User {
     fn new(session: u64, join_at: u64) -> Self {
         let (left_at, gap_ends, connections) = (join_at, 0, 0);
         let how = End::Left;
-        let (is_changed, has_gap) = (false, false);
-        User { session, join_at, left_at, gap_ends, connections, is_changed, has_gap, how }
+        let (is_changed, is_sent, has_gap) = (false, false, false);
+        User { session, join_at, left_at, gap_ends, connections, is_changed, is_sent, has_gap, how }
     }
 
     /// Whether its gap is over.
@@ -115,14 +126,22 @@ impl User {
     }
 }
 
-/// Ended sessions wait for the database within this bound: 300,000 of users with names of 50 bytes.
-const ENDED_BYTES_MAX: usize = 32 << 20;
+/// What becomes of the users' sessions when the server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtEnd {
+    /// They stay open for the next run of this server.
+    StayOpen,
+    /// They end. A user that comes back within the gap, to any server, goes on with the session.
+    End,
+}
 
 impl Tracker {
     /// A tracker without users. Of a user that comes back within `gap_ms` milliseconds the session goes on.
-    pub(crate) fn new(gap_ms: u64) -> Self {
+    /// Ended sessions wait within `ended_bytes_max` bytes.
+    pub(crate) fn new(gap_ms: u64, ended_bytes_max: usize) -> Self {
         Tracker {
             gap_ms,
+            ended_bytes_max,
             users: HashMap::new(),
             changed: VecDeque::new(),
             session: 0,
@@ -132,6 +151,7 @@ impl Tracker {
             dropped: 0,
             has_dropped: false,
             is_closed: false,
+            ends_all: false,
         }
     }
 
@@ -163,6 +183,7 @@ impl Tracker {
             Some((user, _)) => {
                 let user = Arc::clone(user);
                 self.users.get_mut(&user).expect("just found").connections += 1;
+                self.change(&user);
                 return;
             }
             None => {
@@ -188,6 +209,7 @@ impl Tracker {
         let known = self.users.get_mut(&user).expect("just found");
         known.connections = known.connections.checked_sub(1).expect("its connection has begun");
         if known.connections > 0 {
+            self.change(&user);
             return;
         }
         // The clock may have been set back since the join.
@@ -201,7 +223,7 @@ impl Tracker {
 
     /// All users leave: the server ends, and does not see each of them go. Nothing that happens afterwards
     /// counts.
-    pub(crate) fn leave_all(&mut self, now: Moment) {
+    pub(crate) fn leave_all(&mut self, now: Moment, how: AtEnd) {
         let there = self.users.iter().filter(|(_, known)| known.connections > 0);
         let there: Vec<_> = there.map(|(user, _)| Arc::clone(user)).collect();
         for user in there {
@@ -209,6 +231,28 @@ impl Tracker {
             self.disconnected(&user, now);
         }
         self.is_closed = true;
+        self.ends_all = how == AtEnd::End;
+    }
+
+    /// Makes all open sessions part of the next batches, as if none had had them.
+    pub(crate) fn send_all(&mut self) {
+        let users: Vec<_> = self.users.keys().map(Arc::clone).collect();
+        for user in &users {
+            self.change(user);
+            self.users.get_mut(user).expect("just seen").is_sent = false;
+        }
+    }
+
+    /// Takes the sessions of a batch back that may not have been written.
+    pub(crate) fn put_back(&mut self, Batch { forget_open, ended, open, .. }: Batch) {
+        self.has_dropped |= forget_open;
+        self.ended_bytes += ended.iter().map(cost).sum::<usize>();
+        ended.into_iter().rev().for_each(|ended| self.ended.push_front(ended));
+        for Open { user, is_new, .. } in open {
+            let Some(known) = self.users.get_mut(&user) else { continue };
+            known.is_sent &= !is_new;
+            self.change(&user);
+        }
     }
 
     /// Notes that the row of a user must be written.
@@ -223,6 +267,13 @@ impl Tracker {
     /// Ends the sessions of users whose gaps are over, and forgets what is void in the queue of changes.
     /// Looks at so many of both at most, as shards wait meanwhile. Returns whether there is more to do.
     pub(crate) fn tend(&mut self, most: usize, now: Moment) -> bool {
+        if self.ends_all {
+            let users: Vec<_> = self.users.keys().take(most).map(Arc::clone).collect();
+            users.iter().for_each(|user| self.end(user));
+            self.gaps.clear();
+            self.changed.clear();
+            return !self.users.is_empty();
+        }
         for _ in 0..most {
             let Some(Reverse((gap_ends, _))) = self.gaps.peek() else { break };
             if *gap_ends > now.ms {
@@ -252,7 +303,7 @@ impl Tracker {
         let (user, known) = self.users.remove_entry(user).expect("it has a session");
         let User { join_at, left_at, how, .. } = known;
         let ended = Ended { user, join_at, terminate_at: left_at, how };
-        if self.ended_bytes + cost(&ended) > ENDED_BYTES_MAX {
+        if self.ended_bytes + cost(&ended) > self.ended_bytes_max {
             self.dropped += 1;
             self.has_dropped = true;
             return;
@@ -265,12 +316,10 @@ impl Tracker {
     pub(crate) fn take(&mut self, rows: usize, now: Moment) -> Batch {
         let forget_open = std::mem::take(&mut self.has_dropped);
         if forget_open {
-            let users: Vec<_> = self.users.keys().map(Arc::clone).collect();
-            users.iter().for_each(|user| self.change(user));
+            self.send_all();
         }
         self.tend(rows, now);
-        let ended: Vec<_> = self.ended.drain(..self.ended.len().min(rows)).collect();
-        self.ended_bytes -= ended.iter().map(cost).sum::<usize>();
+        let ended = self.take_ended(rows);
         let mut open = Vec::new();
         // A user's new session is written after its old one.
         while self.ended.is_empty()
@@ -280,10 +329,19 @@ impl Tracker {
             let known = self.users.get_mut(&user).filter(|known| known.session == session);
             let Some(known) = known else { continue };
             known.is_changed = false;
+            let is_new = !std::mem::replace(&mut known.is_sent, true);
             let left_at = (known.connections == 0).then_some(known.left_at);
-            open.push(Open { user, join_at: known.join_at, left_at });
+            let (join_at, connections) = (known.join_at, known.connections);
+            open.push(Open { user, join_at, left_at, connections, is_new });
         }
-        Batch { forget_open, ended, open }
+        Batch { forget_open, is_replayed: false, ended, open }
+    }
+
+    /// Takes so many ended sessions at most, in the order in which they ended.
+    pub(crate) fn take_ended(&mut self, most: usize) -> Vec<Ended> {
+        let ended: Vec<_> = self.ended.drain(..self.ended.len().min(most)).collect();
+        self.ended_bytes -= ended.iter().map(cost).sum::<usize>();
+        ended
     }
 
     /// Users with open sessions.
@@ -305,7 +363,11 @@ impl Tracker {
     #[cfg(test)]
     fn has_work(&self, now: Moment) -> bool {
         let has_gap = self.gaps.peek().is_some_and(|Reverse((gap_ends, _))| *gap_ends <= now.ms);
-        self.has_dropped || has_gap || !self.ended.is_empty() || !self.changed.is_empty()
+        self.has_dropped
+            || has_gap
+            || self.ends_all && !self.users.is_empty()
+            || !self.ended.is_empty()
+            || !self.changed.is_empty()
     }
 }
 
@@ -316,7 +378,7 @@ fn cost(ended: &Ended) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use fastrand::Rng;
     use murre_testing::{catch_panic, first_failure, seeds};
@@ -328,10 +390,16 @@ mod tests {
     /// What happens to a user: the time, and whether a connection begins or ends.
     type History = BTreeMap<Arc<str>, Vec<(u64, bool)>>;
 
+    /// The row of a user with one connection, or that has left.
+    fn row(user: &str, join_at: u64, left_at: Option<u64>) -> Open {
+        let connections = u32::from(left_at.is_none());
+        Open { user: user.into(), join_at, left_at, connections, is_new: false }
+    }
+
     /// The sessions of a user by definition, at the time `now`: those that have ended, and the open one.
     fn sessions(user: &Arc<str>, history: &[(u64, bool)], now: u64) -> (Vec<Ended>, Option<Open>) {
-        let (mut ended, mut open, mut connections) = (Vec::new(), None::<Open>, 0);
-        let end = |Open { user, join_at, left_at }, ended: &mut Vec<Ended>| {
+        let (mut ended, mut open, mut connections) = (Vec::new(), None::<Open>, 0_u32);
+        let end = |Open { user, join_at, left_at, .. }, ended: &mut Vec<Ended>| {
             let terminate_at = left_at.expect("it has no connections");
             ended.push(Ended { user, join_at, terminate_at, how: End::Left });
         };
@@ -343,12 +411,12 @@ mod tests {
                     if let Some(over) = open.take_if(|open| is_over(open, at)) {
                         end(over, &mut ended);
                     }
-                    let new = || Open { user: Arc::clone(user), join_at: at, left_at: None };
-                    open.get_or_insert_with(new).left_at = None;
+                    open.get_or_insert_with(|| row(user, at, None)).left_at = None;
                 }
                 (false, 0) => open.as_mut().expect("it had a connection").left_at = Some(at),
                 _ => {}
             }
+            open.as_mut().expect("it has begun").connections = connections;
         }
         if let Some(over) = open.take_if(|open| is_over(open, now)) {
             end(over, &mut ended);
@@ -361,6 +429,8 @@ mod tests {
     struct Written {
         open: BTreeMap<Arc<str>, Open>,
         ended: Vec<Ended>,
+        /// The sessions that were open in a batch.
+        sessions: BTreeSet<(Arc<str>, u64)>,
     }
 
     impl Written {
@@ -373,7 +443,12 @@ mod tests {
                 self.ended.push(ended);
             }
             for open in batch.open {
-                self.open.insert(Arc::clone(&open.user), open);
+                // A session is new to the database once.
+                assert_eq!(
+                    open.is_new,
+                    self.sessions.insert((Arc::clone(&open.user), open.join_at))
+                );
+                self.open.insert(Arc::clone(&open.user), Open { is_new: false, ..open });
             }
         }
     }
@@ -388,7 +463,7 @@ mod tests {
         let mut rng = Rng::with_seed(seed);
         let (users, rows) = (rng.usize(1..6), rng.usize(1..5));
         let names: Vec<Arc<str>> = (0..users).map(|user| format!("user {user}").into()).collect();
-        let (mut tracker, mut written) = (Tracker::new(GAP), Written::default());
+        let (mut tracker, mut written) = (Tracker::new(GAP, 32 << 20), Written::default());
         let (mut history, mut connections) = (History::new(), vec![0; users]);
         // Each event has a time of its own: the definition above needs no order at one time.
         let mut now = 1000;
@@ -410,7 +485,10 @@ mod tests {
                 2 => {
                     let batch = tracker.take(rows, at(now));
                     assert!(batch.ended.len() + batch.open.len() <= rows);
-                    written.write(batch);
+                    match rng.u8(..4) {
+                        0 => tracker.put_back(batch),
+                        _ => written.write(batch),
+                    }
                 }
                 _ => _ = tracker.tend(rows, at(now)),
             }
@@ -446,7 +524,7 @@ mod tests {
     /// batch forgets the rows of all users, and has those that are still there.
     #[test]
     fn a_database_that_fails_for_long_costs_ended_sessions() {
-        let mut tracker = Tracker::new(0);
+        let mut tracker = Tracker::new(0, 32 << 20);
         tracker.connected("there", at(1));
         let name = "x".repeat(1000);
         for number in 0..40_000 {
@@ -461,7 +539,7 @@ mod tests {
         assert!(tracker.changed.len() + tracker.gaps.len() < 20);
         let batch = tracker.take(usize::MAX, at(4));
         assert!(batch.forget_open && batch.ended.len() == kept);
-        let there = Open { user: "there".into(), join_at: 1, left_at: None };
+        let there = Open { is_new: true, ..row("there", 1, None) };
         assert_eq!((batch.open, tracker.ended_bytes), (vec![there], 0));
         assert!(!tracker.has_work(at(4)) && !tracker.take(9, at(4)).forget_open);
     }
@@ -470,7 +548,7 @@ mod tests {
     #[test]
     fn coming_and_going_costs_nothing_more() {
         for step in [1, 2 * GAP] {
-            let mut tracker = Tracker::new(GAP);
+            let mut tracker = Tracker::new(GAP, 32 << 20);
             for round in 0..1000 {
                 tracker.connected("ann", at(round * step));
                 tracker.disconnected("ann", at(round * step));
@@ -487,7 +565,7 @@ mod tests {
         let now = Moment { unix_ms: 1000, ms: 7 };
         let left_open =
             |user: &str, left_at, died| LeftOpen { user: user.into(), join_at: 900, left_at, died };
-        let mut tracker = Tracker::new(GAP);
+        let mut tracker = Tracker::new(GAP, 32 << 20);
         for (user, left_at, died) in
             [("away", 976, true), ("old", 969, false), ("back", 975, true), ("long ago", 910, true)]
         {
@@ -510,7 +588,7 @@ mod tests {
             ended("away", 976, End::ServerDied),
         ];
         assert_eq!(batch.ended, expected);
-        assert_eq!(batch.open, [Open { user: "back".into(), join_at: 900, left_at: None }]);
+        assert_eq!(batch.open, [Open { is_new: true, ..row("back", 900, None) }]);
         // It has been seen by this run, which sees it leave.
         tracker.disconnected("back", Moment { unix_ms: 1020, ms: 27 });
         let batch = tracker.take(9, Moment { unix_ms: 1050, ms: 57 });
@@ -521,22 +599,42 @@ mod tests {
     /// end change nothing.
     #[test]
     fn all_leave_at_the_end() {
-        let mut tracker = Tracker::new(GAP);
+        let mut tracker = Tracker::new(GAP, 32 << 20);
         for user in ["ann", "ann", "bob"] {
             tracker.connected(user, at(5));
         }
         tracker.disconnected("bob", at(6));
-        tracker.leave_all(at(8));
+        tracker.leave_all(at(8), AtEnd::StayOpen);
         tracker.disconnected("ann", at(9));
         tracker.connected("cara", at(9));
-        let open = |user: &str, left_at| Open { user: user.into(), join_at: 5, left_at };
+        let open = |user: &str, left_at| Open { is_new: true, ..row(user, 5, left_at) };
         assert_eq!(tracker.take(9, at(9)).open, [open("ann", Some(8)), open("bob", Some(6))]);
+    }
+
+    /// Of a server that leaves its users to others all sessions end with it, as many at a time as are wanted, also
+    /// those whose gaps run.
+    #[test]
+    fn all_sessions_end_with_a_server_of_a_cluster() {
+        let mut tracker = Tracker::new(GAP, 32 << 20);
+        for user in ["ann", "ann", "bob", "cara"] {
+            tracker.connected(user, at(5));
+        }
+        tracker.disconnected("bob", at(6));
+        assert_eq!(tracker.take(9, at(7)).open.len(), 3);
+        tracker.leave_all(at(8), AtEnd::End);
+        assert!(tracker.tend(2, at(8)) && tracker.has_work(at(8)));
+        assert!(!tracker.tend(2, at(8)));
+        let mut ended = tracker.take(9, at(8)).ended;
+        ended.sort_by_key(|ended| Arc::clone(&ended.user));
+        let ends: Vec<_> = ended.iter().map(|ended| (&*ended.user, ended.terminate_at)).collect();
+        assert_eq!(ends, [("ann", 8), ("bob", 6), ("cara", 8)]);
+        assert!(!tracker.has_work(at(8)));
     }
 
     /// A clock of the wall that is set back makes no session end before its begin, and ends no gap.
     #[test]
     fn the_clock_of_the_wall_may_jump() {
-        let mut tracker = Tracker::new(GAP);
+        let mut tracker = Tracker::new(GAP, 32 << 20);
         let ann: Arc<str> = "ann".into();
         tracker.connected(&ann, Moment { unix_ms: 5000, ms: 0 });
         tracker.disconnected("ann", Moment { unix_ms: 100, ms: 1 });

@@ -36,7 +36,7 @@ pub(crate) struct SessionLogSeries {
 }
 
 /// The numbers of the session log.
-pub(crate) const SESSION_LOG_SERIES: [SessionLogSeries; 5] = [
+pub(crate) const SESSION_LOG_SERIES: [SessionLogSeries; 10] = [
     SessionLogSeries {
         name: "session_log_open",
         help: "Users that are there, or have left within the gap",
@@ -66,6 +66,37 @@ pub(crate) const SESSION_LOG_SERIES: [SessionLogSeries; 5] = [
         help: "Batches of the session log that failed; each is written again",
         kind: Kind::Total,
         value: |counts| counts.failed,
+    },
+    SessionLogSeries {
+        name: "session_log_rows",
+        help: "Rows of the session log that were written: sessions that have begun, changed or ended",
+        kind: Kind::Total,
+        value: |counts| counts.rows,
+    },
+    SessionLogSeries {
+        name: "session_log_spooled",
+        help: "Sessions of users that have ended and wait in the spool",
+        kind: Kind::Now,
+        value: |counts| counts.spooled,
+    },
+    SessionLogSeries {
+        name: "session_log_spool_bytes",
+        help: "Bytes of the spool of the session log",
+        kind: Kind::Now,
+        value: |counts| counts.spool_bytes,
+    },
+    SessionLogSeries {
+        name: "session_log_nodes_cleaned",
+        help: "Dead servers whose sessions of users this one has ended",
+        kind: Kind::Total,
+        value: |counts| counts.cleaned,
+    },
+    SessionLogSeries {
+        name: "session_log_fenced",
+        help: "Times that all open sessions were written anew, as others took this server for dead or the \
+               database was away at the start",
+        kind: Kind::Total,
+        value: |counts| counts.fenced,
     },
 ];
 

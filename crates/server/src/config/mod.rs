@@ -29,7 +29,6 @@ use serde_json::{Map, Value};
 pub(crate) use self::limits::LimitSettings;
 pub(crate) use self::listen::Listen;
 pub(crate) use self::settings::Config;
-pub(crate) use self::values::session_log_file;
 pub(crate) use self::values::{CallUrl, LogFormat, Mount, TrustedProxy, UnixMode};
 use crate::backend::{BackendConfig, CallKind};
 use crate::backplane::nats;
@@ -322,8 +321,15 @@ impl Config {
     /// The settings of the session log; `None` without one.
     pub(crate) fn session_log(&self) -> Option<murre_session_log::Settings> {
         let days = Duration::from_secs(24 * 60 * 60);
+        let node = self.cluster_node.clone().unwrap_or_else(nats::Token::of_machine);
         Some(murre_session_log::Settings {
-            file: self.sessions.clone()?,
+            place: self.sessions.clone()?,
+            node: node.to_string(),
+            lease: murre_session_log::LEASE,
+            spool: self.session_spool.clone().map(|file| murre_session_log::Spooled {
+                file,
+                bytes_max: self.session_spool_bytes,
+            }),
             gap: self.session_gap.0,
             retention: (self.session_retention > 0)
                 .then(|| days.saturating_mul(self.session_retention)),

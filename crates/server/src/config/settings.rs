@@ -12,6 +12,7 @@ use clap::{ArgAction, Args, value_parser};
 use hyper::Uri;
 use hyper::header::HeaderName;
 use murre_core::{Origins, Pin};
+use murre_session_log::Place;
 use serde::Serialize;
 use tracing_subscriber::filter::Targets;
 
@@ -259,11 +260,22 @@ pub(crate) struct Config {
     #[arg(default_value_t = 16 << 20, value_parser = value_parser!(u64).range(1 << 16..=1 << 32))]
     pub(super) webhook_queue_bytes: u64,
 
-    /// File of the session log, which records when each user was online. The file is a SQLite database that
-    /// only this server writes [default: no log]
-    #[arg(long, value_name = "FILE", value_parser = values::session_log_file)]
+    /// Session log, which records when each user was online: a file, a SQLite database that only this server
+    /// writes, or postgres://USER:PASSWORD@HOST/DATABASE, which several servers write [default: no log]
+    #[arg(long, value_name = "FILE_OR_URL")]
+    #[serde(serialize_with = "values::optional")]
+    pub(super) sessions: Option<Place>,
+
+    /// File in which ended sessions wait while the PostgreSQL of the session log is away [default: they wait in
+    /// memory, within 32 MiB]
+    #[arg(long, value_name = "FILE", requires = "sessions")]
     #[serde(serialize_with = "values::path")]
-    pub(super) sessions: Option<PathBuf>,
+    pub(super) session_spool: Option<PathBuf>,
+
+    /// Longest size in bytes of that file; further sessions wait in memory
+    #[arg(long, value_name = "N")]
+    #[arg(default_value_t = 256 << 20, value_parser = value_parser!(u64).range(1 << 16..=1 << 40))]
+    pub(super) session_spool_bytes: u64,
 
     /// Seconds within which a user that comes back has not left: the session goes on
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = values::delay)]

@@ -191,16 +191,6 @@ pub(super) fn delay(text: &str) -> Result<Seconds, String> {
     }
 }
 
-/// Parses the file of the session log.
-pub(crate) fn session_log_file(text: &str) -> Result<PathBuf, &'static str> {
-    match text.split_once("://") {
-        Some(_) => Err("it is the name of a file; other databases are not served"),
-        None if text.starts_with(':') => Err("it is the name of a file on disk"),
-        None if text.is_empty() => Err("it is the name of a file"),
-        None => Ok(text.into()),
-    }
-}
-
 /// Parses a number of replicas.
 pub(super) fn replicas(text: &str) -> Result<u8, &'static str> {
     match text {

@@ -206,6 +206,10 @@ fn errors_are_json_objects() {
         ("DELETE", "/api/channels", key, "", 405, "bad_method"),
         ("GET", "/api/publish", key, "", 405, "bad_method"),
         ("POST", "/stats", "", "", 405, "bad_method"),
+        ("GET", "/api/sessions/online", key, "", 404, "no_session_log"),
+        ("GET", "/api/sessions?from=yesterday", key, "", 400, "bad_query"),
+        ("GET", "/api/sessions?after=here", key, "", 400, "bad_query"),
+        ("GET", "/api/sessions/peaks?limit=1", key, "", 400, "bad_query"),
         ("GET", "/api/nothing", key, "", 404, "not_found"),
         ("GET", "/nothing", "", "", 404, "not_found"),
     ] {

@@ -4,6 +4,7 @@
 //! Every request carries the key that `--api-key-file` names. `openapi.json` describes the API.
 
 mod key;
+mod session_log;
 mod sessions;
 mod shards;
 
@@ -82,6 +83,10 @@ pub(super) fn routes(admin: &Arc<Admin>) -> Router<Arc<Admin>> {
         .route("/api/presence/{channel}", get(presence))
         .route("/api/users/{user}", get(user))
         .route("/api/connections/{connection}", get(connection))
+        .route("/api/sessions", get(session_log::list))
+        .route("/api/sessions/online", get(session_log::online))
+        .route("/api/sessions/days", get(session_log::days))
+        .route("/api/sessions/peaks", get(session_log::peaks))
         .layer(DefaultBodyLimit::max(admin.api.body_bytes_max))
         .layer(middleware::from_fn_with_state(Arc::clone(admin), authorize))
         // The description needs no key, because it is the same as the public documentation.
