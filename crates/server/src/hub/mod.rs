@@ -345,11 +345,10 @@ impl Hub {
         match news {
             FromNats::Appended { id, outcome } => self.channels.appended(id, outcome),
             FromNats::Arrived { channel, arrived } => self.channels.arrived(&channel, arrived, now),
-            // Positions are still the owner's.
-            FromNats::Opened { .. }
-            | FromNats::Unopened { .. }
-            | FromNats::Lost { .. }
-            | FromNats::Fetched { .. } => {}
+            FromNats::Opened { channel, head } => self.channels.opened(&channel, head, now),
+            FromNats::Unopened { channel } => self.channels.unopened(&channel, now),
+            FromNats::Lost { channel } => self.channels.lost(channel.as_deref()),
+            FromNats::Fetched { id, outcome } => self.channels.fetched(id, outcome, now),
         }
     }
 

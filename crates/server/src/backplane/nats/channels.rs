@@ -20,7 +20,7 @@ use super::link::Link;
 use super::mail::{FromNats, Mail};
 use super::names::{KeptIndex, Kind, epoch};
 use super::publishes::{Acknowledged, Publish, Publishes};
-use super::reads::{CHANNELS_MAX, Heads, Read, ReadError, Reads};
+use super::reads::{Heads, Read, ReadError, Reads};
 use super::streams::Streams;
 use super::wire::Message;
 use crate::protocols::json::Validator;
@@ -41,8 +41,9 @@ pub(super) struct Fetch {
     pub(super) channel: Arc<str>,
     pub(super) kept: KeptIndex,
     pub(super) after: u64,
-    pub(super) up_to: Option<u64>,
     pub(super) reason: FetchReason,
+    /// When its reader is told that it has failed.
+    pub(super) until: Instant,
 }
 
 /// The outcome of a task on the thread.
@@ -97,7 +98,7 @@ struct KeptState {
     /// Look-ups in flight.
     reading: u32,
     /// Reads that wait for the stream.
-    fetches: Vec<(Instant, Fetch)>,
+    fetches: Vec<Fetch>,
 }
 
 /// Whether a stream is looked for.
@@ -134,7 +135,7 @@ const LEAVE_AFTER: Duration = Duration::from_secs(2);
 /// Publications that are held for a channel that is being opened.
 const HELD_MAX: usize = 256;
 /// Look-ups in flight for one namespace.
-const READING_MAX: u32 = 4;
+const READING_MAX: u32 = 2;
 /// The pause before a stream that could not be had is looked for again.
 const STREAM_AGAIN: Duration = Duration::from_millis(500);
 /// A loss of messages is noticed within this time after a connection is there.
@@ -252,8 +253,6 @@ impl Channels {
         self.connected_at = Some(now);
         for state in &mut self.of_kept {
             state.to_read.clear();
-            // It may have been deleted meanwhile.
-            state.look_again(now);
         }
         let all: Vec<_> = self
             .channels
@@ -272,15 +271,14 @@ impl Channels {
     /// The connection is broken: messages may be lost.
     pub(super) fn disconnected(&mut self, now: Instant) {
         self.disconnected_at = Some(now);
-        for (channel, entry) in &mut self.channels {
-            if entry.kept.is_none() {
-                continue;
-            }
+        // A stream may be deleted meanwhile. Reads wait until it is found again.
+        self.of_kept.iter_mut().for_each(|state| state.look_again(now));
+        for entry in self.channels.values_mut().filter(|entry| entry.kept.is_some()) {
             if let State::Open = entry.state {
                 entry.state = State::Opening { held: Vec::new(), has_dropped: false };
             }
-            self.mail.add(entry.shard, FromNats::Lost { channel: Arc::clone(channel) });
         }
+        self.mail.add_loss();
     }
 
     /// Takes a message that is for none of the handlers of the link.
@@ -367,7 +365,7 @@ impl Channels {
                     Some(known) if *known != stream => self.renew(kept, stream),
                     _ => state.name = Some(stream),
                 }
-                fetches.into_iter().for_each(|(_, fetch)| self.fetch(fetch, now));
+                fetches.into_iter().for_each(|fetch| self.fetch(fetch, now));
                 self.publishes.again(Some(kept), link, &mut self.mail);
             }
             Done::Stream(kept, Err(why)) => {
@@ -409,7 +407,8 @@ impl Channels {
                         self.of_kept[kept].look_again(now);
                         return self.fetch(fetch, now);
                     }
-                    Err(ReadError::Away) => Err(ChannelError::Overloaded),
+                    Err(ReadError::Away) if now < fetch.until => return self.fetch(fetch, now),
+                    Err(ReadError::Away | ReadError::TooLarge) => Err(ChannelError::Overloaded),
                 };
                 self.mail.add(shard, FromNats::Fetched { id, outcome });
             }
@@ -445,6 +444,7 @@ impl Channels {
             self.mail.add(shard, FromNats::Arrived { channel: Arc::clone(&channel), arrived });
         }
         if has_dropped {
+            self.mail.add(shard, FromNats::Lost { channel: Some(Arc::clone(&channel)) });
             self.open(channel);
         } else if link.is_in_cluster()
             && let Some(at) = now.checked_add(KNOWN_EVERYWHERE)
@@ -457,9 +457,7 @@ impl Channels {
     fn fetch(&mut self, fetch: Fetch, now: Instant) {
         let state = &mut self.of_kept[fetch.kept];
         let (Some(stream), Look::Done) = (&state.name, &state.look) else {
-            if let Some(until) = now.checked_add(PATIENCE) {
-                state.fetches.push((until, fetch));
-            }
+            state.fetches.push(fetch);
             return;
         };
         let (stream, reads, done) = (Arc::clone(stream), self.reads.clone(), self.done.clone());
@@ -497,7 +495,7 @@ impl Channels {
             }
             for kept in 0..self.of_kept.len() {
                 self.look(kept, now);
-                self.read_heads(kept, link);
+                self.read_heads(kept);
             }
         }
         self.mail.post();
@@ -517,19 +515,13 @@ impl Channels {
     }
 
     /// Looks up the newest publications of channels that are being opened.
-    fn read_heads(&mut self, kept: KeptIndex, link: &Link) {
+    fn read_heads(&mut self, kept: KeptIndex) {
         let state = &mut self.of_kept[kept];
         while let (Some(stream), Look::Done) = (&state.name, &state.look)
             && state.reading < READING_MAX
             && !state.to_read.is_empty()
         {
-            let mut room = link.payload_bytes_max();
-            let count = state.to_read.iter().take(CHANNELS_MAX).take_while(|channel| {
-                // A name in base64, and the rest of its subject.
-                room = room.saturating_sub(channel.len().saturating_mul(2).saturating_add(256));
-                room > 0
-            });
-            let count = count.count().max(1);
+            let count = state.to_read.len().min(self.reads.channels_max);
             let channels: Vec<_> = state.to_read.drain(..count).collect();
             state.reading = state.reading.saturating_add(1);
             let (stream, connection) = (Arc::clone(stream), self.connection);
@@ -569,9 +561,7 @@ impl Channels {
             }
         }
         for state in &mut self.of_kept {
-            let late = state.fetches.iter().position(|(until, _)| *until > now);
-            let late = late.unwrap_or(state.fetches.len());
-            for (_, fetch) in state.fetches.drain(..late) {
+            for fetch in state.fetches.extract_if(.., |fetch| fetch.until <= now) {
                 let outcome = Err(ChannelError::Overloaded);
                 self.mail.add(fetch.shard, FromNats::Fetched { id: fetch.id, outcome });
             }

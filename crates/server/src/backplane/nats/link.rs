@@ -173,8 +173,11 @@ impl Link {
         }
     }
 
-    /// Sends a request of a task on this thread. Without a connection it waits for its deadline.
+    /// Sends a request of a task on this thread. Without a connection it gets no reply, at once.
     pub(super) fn request(&mut self, request: Request, now: Instant) {
+        if !self.is_up {
+            return;
+        }
         let Request { subject, payload, patience, replies } = request;
         let Some(deadline) = now.checked_add(patience) else { return };
         let (number, reply) = self.inbox.number();
@@ -233,6 +236,8 @@ impl Link {
     /// The connection is broken.
     pub(super) fn disconnected(&mut self) {
         self.is_up = false;
+        // Their replies do not come any more.
+        self.inbox.waiting.clear();
         self.out = BytesMut::new();
         self.shared.counts.up.store(false, Relaxed);
     }
@@ -242,6 +247,11 @@ impl Link {
         &mut self.out
     }
 
+    /// The server has sent something.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
     /// Takes what the server has sent. A message that is for none of the handlers is passed to `other`.
     ///
     /// # Errors
@@ -249,10 +259,8 @@ impl Link {
     pub(super) fn take(
         &mut self,
         input: &mut BytesMut,
-        now: Instant,
         mut other: impl FnMut(&mut Self, Message),
     ) -> Result<(), String> {
-        self.heard = now;
         while let Some(op) = wire::take(input).map_err(|NotNats(why)| why.to_owned())? {
             match op {
                 Op::Message(message) => {
@@ -321,11 +329,6 @@ impl Link {
     /// Whether the server is one of several.
     pub(super) fn is_in_cluster(&self) -> bool {
         !self.info.cluster.is_empty()
-    }
-
-    /// Bytes of a message and its headers at most.
-    pub(super) fn payload_bytes_max(&self) -> usize {
-        usize::try_from(self.info.max_payload).unwrap_or(usize::MAX)
     }
 
     /// Sends pings, and forgets requests whose time is over. The server may be silent while it is not read.

@@ -17,8 +17,8 @@ pub(crate) enum FromNats {
     Opened { channel: Arc<str>, head: Head },
     /// It is not in force in time.
     Unopened { channel: Arc<str> },
-    /// Publications of a channel with history may be missing, until it is opened again.
-    Lost { channel: Arc<str> },
+    /// Publications of a channel with history may be missing, or of all with `None`, until it is opened again.
+    Lost { channel: Option<Arc<str>> },
     /// The outcome of a read.
     Fetched { id: FetchId, outcome: Result<Fetched, ChannelError> },
 }
@@ -57,6 +57,11 @@ impl Mail {
         let gathered = &mut self.shards[shard];
         gathered.bytes = gathered.bytes.saturating_add(bytes).saturating_add(EACH);
         gathered.news.push(news);
+    }
+
+    /// Adds to the news of every shard that publications of all channels may be missing.
+    pub(super) fn add_loss(&mut self) {
+        (0..self.shards.len()).for_each(|shard| self.add(shard, FromNats::Lost { channel: None }));
     }
 
     /// Posts what is gathered. What a full mailbox does not take waits.

@@ -124,7 +124,7 @@ impl Nats {
             storage: settings.storage,
             replicas: settings.replicas,
         };
-        let reads = Reads { names: Arc::clone(&names), requests: sends };
+        let reads = Reads::new(Arc::clone(&names), sends, settings.publication_bytes_max);
         let runner = Runner {
             opener,
             servers: settings.servers,

@@ -1,7 +1,7 @@
 //! Reads of streams: the newest publications of many channels, and those of one channel from an offset on.
 //!
-//! A read is answered by any server that keeps the stream, which may be behind the one that takes publications. So
-//! an answer that lacks what must be there is asked for again.
+//! A read is answered by any server that keeps the stream, which may be behind the one that takes publications. The
+//! owner of a channel notices an answer that is older than what has arrived, and asks again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use murre_router::channels::FetchedPublication;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::channels::Fetch;
 use super::envelope;
@@ -22,8 +23,12 @@ use crate::protocols::json::Validator;
 /// Reads streams, from tasks on the thread of the link.
 #[derive(Clone)]
 pub(super) struct Reads {
-    pub(super) names: Arc<Names>,
-    pub(super) requests: Requests,
+    names: Arc<Names>,
+    requests: Requests,
+    /// Bounds what NATS sends at once: it closes a connection for which too much waits.
+    at_once: Arc<Semaphore>,
+    /// Channels of one look-up at most.
+    pub(super) channels_max: usize,
 }
 
 /// Why a read has no outcome.
@@ -31,8 +36,10 @@ pub(super) struct Reads {
 pub(super) enum ReadError {
     /// There is no stream of this name.
     NoStream,
-    /// NATS is away, or slow, or the outcome is too large.
+    /// NATS is away, or slow.
     Away,
+    /// There are more bytes than a node takes at once.
+    TooLarge,
 }
 
 /// The newest publications of some channels.
@@ -61,18 +68,24 @@ struct Extent {
 
 /// The longest wait for one message of an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Channels of one request; NATS has a limit of 1,024.
-pub(super) const CHANNELS_MAX: usize = 1000;
-/// Messages of one request.
+/// Channels of one look-up; NATS has a limit of 1,024.
+const CHANNELS_MAX: usize = 1000;
+/// Messages of one request, and bytes of them.
 const BATCH: u32 = 512;
+const BATCH_BYTES: usize = 4 << 20;
+/// Requests for messages at once.
+const AT_ONCE: usize = 8;
 /// Bytes of one read at most.
 const BYTES_MAX: usize = 64 << 20;
-/// Attempts to find what a server that is behind has not yet.
-const ATTEMPTS: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(50);
-
 /// The number of this error of the JetStream API.
 const STREAM_NOT_FOUND: u64 = 10059;
+
+impl Extent {
+    /// Whether no message after this one was too old.
+    fn has_all_after(&self, after: u64) -> bool {
+        self.first <= after.saturating_add(1) && after <= self.last
+    }
+}
 
 impl Heads {
     /// The offset after which what comes to a channel is new.
@@ -82,7 +95,13 @@ impl Heads {
 }
 
 impl Reads {
-    /// The newest publication of each of these channels, at most [`CHANNELS_MAX`].
+    pub(super) fn new(names: Arc<Names>, requests: Requests, publication_bytes_max: u32) -> Self {
+        let each = usize::try_from(publication_bytes_max).unwrap_or(usize::MAX).max(1);
+        let channels_max = BATCH_BYTES.checked_div(each).unwrap_or(1).clamp(1, CHANNELS_MAX);
+        Reads { names, requests, at_once: Arc::new(Semaphore::new(AT_ONCE)), channels_max }
+    }
+
+    /// The newest publication of each of these channels, at most `channels_max`.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -114,54 +133,46 @@ impl Reads {
         fetch: &Fetch,
         missed_for: Duration,
     ) -> Result<Read, ReadError> {
-        let &Fetch { ref channel, kept, after, up_to, .. } = fetch;
+        let &Fetch { ref channel, kept, after, .. } = fetch;
         let subject = self.names.subject(Kind::ToStream, channel);
         let now_ms = unix_ms();
         let mut validator = Validator::default();
         let mut publications = Vec::new();
-        let (mut next, mut bytes, mut attempts) = (after, 0_usize, 0_u32);
-        // Messages in the range, and whether the one before it is there.
+        let (mut next, mut bytes) = (after, 0_usize);
+        // Messages behind `after`, and whether there is one at it.
         let (mut count, mut has_before) = (0_u64, false);
-        while up_to.is_none_or(|up_to| next <= up_to) {
-            let question = json!({"seq": next.max(1), "next_by_subj": subject, "batch": BATCH});
-            let mut found = false;
-            let end = self
-                .read(stream, &question, |message| {
-                    let Some(offset) = message.number("Nats-Sequence") else { return };
-                    if offset < next {
-                        return;
-                    }
-                    found = true;
-                    next = offset.saturating_add(1);
-                    has_before |= offset == after;
-                    if offset == after || up_to.is_some_and(|up_to| offset > up_to) {
-                        return;
-                    }
-                    count = count.saturating_add(1);
-                    bytes = bytes.saturating_add(message.payload.len());
-                    // What others than nodes have published is nothing.
-                    if let Some((payload, _)) = envelope::open(&message.payload, &mut validator) {
-                        let at = message.header("Nats-Time-Stamp").and_then(time::unix_ms);
-                        let age_ms = at.map_or(0, |at| now_ms.saturating_sub(at));
-                        publications.push(FetchedPublication { offset, age_ms, payload });
-                    }
-                })
-                .await?;
-            if bytes > BYTES_MAX {
-                return Err(ReadError::Away);
-            }
-            let is_all = end.is_none_or(|end| end.number("Nats-Num-Pending").unwrap_or(0) == 0);
-            match up_to {
-                Some(up_to) if next <= up_to && is_all => {
-                    // The message at the end was there once. It has been dropped, or this server is behind.
-                    attempts = attempts.saturating_add(u32::from(!found));
-                    if attempts >= ATTEMPTS {
-                        break;
-                    }
-                    sleep(PAUSE).await;
+        loop {
+            let question = json!({
+                "seq": next.max(1),
+                "next_by_subj": subject,
+                "batch": BATCH,
+                "max_bytes": BATCH_BYTES,
+            });
+            let end = self.read(stream, &question, |message| {
+                let Some(offset) = message.number("Nats-Sequence") else { return };
+                if offset < next {
+                    return;
                 }
-                None if is_all => break,
-                _ => {}
+                next = offset.saturating_add(1);
+                if offset == after {
+                    has_before = true;
+                    return;
+                }
+                count = count.saturating_add(1);
+                bytes = bytes.saturating_add(message.payload.len());
+                // What others than nodes have published is nothing.
+                if let Some((payload, _)) = envelope::open(&message.payload, &mut validator) {
+                    let at = message.header("Nats-Time-Stamp").and_then(time::unix_ms);
+                    let age_ms = at.map_or(0, |at| now_ms.saturating_sub(at));
+                    publications.push(FetchedPublication { offset, age_ms, payload });
+                }
+            });
+            let end = end.await?;
+            if bytes > BYTES_MAX {
+                return Err(ReadError::TooLarge);
+            }
+            if end.is_none_or(|end| end.number("Nats-Num-Pending").unwrap_or(0) == 0) {
+                break;
             }
         }
         let kept = &self.names.kept()[kept];
@@ -169,7 +180,7 @@ impl Reads {
             || count < u64::from(kept.size)
                 && (missed_for < kept.ttl
                     // Messages that are too old are dropped in the order of the stream.
-                    || self.extent(stream).await?.first <= after.saturating_add(1));
+                    || self.extent(stream).await?.has_all_after(after));
         Ok(Read { publications, is_complete })
     }
 
@@ -197,6 +208,7 @@ impl Reads {
     ) -> Result<Option<Message>, ReadError> {
         const WHOLE: Duration = Duration::from_secs(60);
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
+        let _turn = self.at_once.acquire().await.map_err(|_| ReadError::Away)?;
         let mut answer = self.requests.send(subject, question.to_string().into_bytes(), WHOLE);
         loop {
             let message = timeout(PATIENCE, answer.recv()).await;

@@ -148,7 +148,7 @@ impl Work {
                 read = reader.read_buf(&mut input), if is_read => match read {
                     Ok(0) => return io::Error::other("the server closed it"),
                     Err(error) => return error,
-                    Ok(_) => {}
+                    Ok(_) => link.heard(Instant::now()),
                 },
                 written = write(&mut writer, link.out()), if !is_idle => match written {
                     Ok(all) => is_flushed = all,
@@ -169,8 +169,7 @@ impl Work {
             }
             let now = Instant::now();
             let Work { link, channels, .. } = self;
-            let taken =
-                link.take(&mut input, now, |link, message| channels.message(message, link, now));
+            let taken = link.take(&mut input, |link, message| channels.message(message, link, now));
             if let Err(why) = taken {
                 return io::Error::other(why);
             }

@@ -1,6 +1,7 @@
 //! The backplane of one shard's channels over NATS: it hands everything to the thread of the link.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use murre_router::Shard;
 use murre_router::channels::{self, Append, AppendId, Backplane, FetchId, Interest, Outgoing};
@@ -10,6 +11,9 @@ use super::envelope;
 use super::names::Kind;
 use super::publishes::Publish;
 use super::{Command, Nats};
+
+/// The longest wait for publications that NATS keeps.
+const FETCH_PATIENCE: Duration = Duration::from_secs(4);
 
 /// The channels that one shard owns.
 pub(crate) struct OverNats {
@@ -61,9 +65,11 @@ impl Backplane for OverNats {
     }
 
     fn fetch(&mut self, id: FetchId, fetch: channels::Fetch<'_>) {
-        let channels::Fetch { channel, after, up_to, reason } = fetch;
+        let channels::Fetch { channel, after, reason, .. } = fetch;
         let kept = self.nats.names.kept_of(channel).expect("only channels with history are read");
         let (shard, channel) = (self.shard, channel.into());
-        self.send(ChannelCommand::Fetch(Fetch { shard, id, channel, kept, after, up_to, reason }));
+        let now = Instant::now();
+        let until = now.checked_add(FETCH_PATIENCE).unwrap_or(now);
+        self.send(ChannelCommand::Fetch(Fetch { shard, id, channel, kept, after, reason, until }));
     }
 }

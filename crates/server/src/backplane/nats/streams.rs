@@ -110,34 +110,44 @@ impl Streams {
             return Err(format!("the stream {name} cannot be read: {why}"));
         };
         let wanted = wanted.as_object().into_iter().flatten();
-        let different: Vec<(&String, &Value)> =
-            wanted.filter(|&(key, value)| config[key] != *value).collect();
-        if different.is_empty() {
+        let mut keys = Vec::new();
+        for (key, value) in wanted.filter(|&(key, value)| config[key] != *value) {
+            if key == "storage" {
+                tracing::warn!(
+                    stream = name,
+                    has = %config[key],
+                    wanted = %value,
+                    "this stream keeps its messages elsewhere than --cluster-storage says, and NATS does not \
+                     change it: it is used as it is. Delete it to have it made anew, without its history, or \
+                     set what it has"
+                );
+            } else {
+                keys.push(key.as_str());
+                merged.insert(key.clone(), value.clone());
+            }
+        }
+        if keys.is_empty() {
             return Ok(());
         }
-        let keys: Vec<&str> = different.iter().map(|(key, _)| key.as_str()).collect();
-        let keys = keys.join(", ");
-        merged.extend(different.into_iter().map(|(key, value)| (key.clone(), value.clone())));
+        let changed = keys.join(", ");
         let updated = self.ask(&format!("STREAM.UPDATE.{name}"), &Value::Object(merged)).await?;
-        match error(&updated) {
-            None => {
-                tracing::info!(stream = name, changed = keys, "changed a stream to the settings")
-            }
-            Some((_, why)) => tracing::warn!(
-                stream = name,
-                keys,
-                why,
-                "this stream differs from the settings, and NATS does not change it: it is used as it is. \
-                 Delete it to have it made anew, without its history, or set what it has"
-            ),
+        let Some((_, why)) = error(&updated) else {
+            tracing::info!(stream = name, changed, "changed a stream to the settings");
+            return Ok(());
+        };
+        // Without these, nothing is heard of the stream, or nothing can be read.
+        if keys.iter().any(|key| ["republish", "allow_direct"].contains(key)) {
+            return Err(format!(
+                "the stream {name} cannot be changed ({changed}: {why}): delete it to have it made anew"
+            ));
         }
-        // Without these, nothing is heard of the stream.
-        match ["republish", "allow_direct"].iter().find(|key| keys.contains(*key)) {
-            Some(key) if error(&updated).is_some() => Err(format!(
-                "the stream {name} has not the right {key}: delete it to have it made anew"
-            )),
-            _ => Ok(()),
-        }
+        tracing::warn!(
+            stream = name,
+            settings = changed,
+            why,
+            "this stream differs from the settings, and NATS does not change it: it is used as it is"
+        );
+        Ok(())
     }
 
     /// The answer of the JetStream API.

@@ -1,8 +1,5 @@
 //! Channels over several nodes.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
 use serde_json::json;
 
 use super::nats::Nats;
@@ -35,20 +32,6 @@ fn all_nodes_hear_a_publication() {
     }
 }
 
-/// A connection of a NATS client that sends these operations and waits until they are done.
-pub(super) fn raw(nats: &Nats, operations: &str) {
-    let mut socket = TcpStream::connect(nats.address()).expect("NATS");
-    let text = format!("CONNECT {{\"verbose\":false,\"headers\":true}}\r\n{operations}PING\r\n");
-    socket.write_all(text.as_bytes()).expect("sent");
-    let mut answer = Vec::new();
-    let mut bytes = [0; 4096];
-    while !answer.ends_with(b"PONG\r\n") {
-        let read = socket.read(&mut bytes).expect("an answer");
-        assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
-        answer.extend_from_slice(&bytes[..read]);
-    }
-}
-
 /// What others than nodes publish to the subject of a channel is counted and ignored.
 #[test]
 fn messages_from_outside_are_ignored() {
@@ -63,7 +46,7 @@ fn messages_from_outside_are_ignored() {
     for wrong in ["", "hello", "\u{1}\0\0\0\0\0{", "\u{1}\0\u{7f}\0\0\0{}", "\u{2}\0\0\0\0\0{}"] {
         operations += &format!("PUB {subject} {}\r\n{wrong}\r\n", wrong.len());
     }
-    raw(&nats, &operations);
+    nats.raw(&operations, "PONG\r\n");
     server.wait_until("counted", |stats| stats["nats"]["nats_malformed"] == 5);
     publisher.publish("news", json!("real"));
     assert_eq!(subscriber.receive()["data"], "real");

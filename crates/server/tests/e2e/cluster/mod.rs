@@ -1,6 +1,7 @@
 //! Nodes that are connected by NATS.
 
 mod channels;
+mod history;
 mod nats;
 mod orders;
 mod presence;

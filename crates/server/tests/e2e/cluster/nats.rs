@@ -1,6 +1,7 @@
 //! A NATS server for tests, as a process with a folder of its own.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,6 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::server::PATIENCE;
@@ -68,6 +71,43 @@ impl Nats {
     /// The address for clients.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Sends a signal to it.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
+    }
+
+    /// The names of its streams.
+    pub(crate) fn streams(&self) -> Vec<String> {
+        let operations = "SUB answer 1\r\nPUB $JS.API.STREAM.NAMES answer 0\r\n\r\n";
+        let text = self.raw(operations, "}\r\n");
+        let start = text.find("{\"type\"").expect("JSON");
+        let json = text[start..].lines().next().expect("a line");
+        let answer: Value = serde_json::from_str(json).expect("JSON");
+        let names = answer["streams"].as_array().into_iter().flatten();
+        names.map(|name| name.as_str().expect("a name").to_owned()).collect()
+    }
+
+    /// Sends operations as a client of NATS, and returns what the server says up to this end of it.
+    pub(crate) fn raw(&self, operations: &str, end: &str) -> String {
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("NATS");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let options = r#"{"verbose":false,"headers":true}"#;
+        write!(socket, "CONNECT {options}\r\nPING\r\n").expect("sent");
+        let mut reader = BufReader::new(&socket);
+        let mut line = String::new();
+        while line != "PONG\r\n" {
+            line.clear();
+            assert!(reader.read_line(&mut line).expect("a line") > 0);
+        }
+        (&socket).write_all(operations.as_bytes()).expect("sent");
+        (&socket).write_all(b"PING\r\n").expect("sent");
+        let mut text = String::new();
+        while !text.ends_with(end) {
+            assert!(reader.read_line(&mut text).expect("a line") > 0, "{text}");
+        }
+        text
     }
 
     /// Kills it.
