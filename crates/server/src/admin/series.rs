@@ -132,7 +132,7 @@ pub(crate) struct NatsSeries {
 }
 
 /// The numbers of the connection to NATS.
-pub(crate) const NATS_SERIES: [NatsSeries; 8] = [
+pub(crate) const NATS_SERIES: [NatsSeries; 9] = [
     NatsSeries {
         name: "nats_up",
         help: "Whether there is a connection to NATS: 1 or 0",
@@ -150,6 +150,12 @@ pub(crate) const NATS_SERIES: [NatsSeries; 8] = [
         help: "Messages that NATS has sent",
         kind: Kind::Total,
         value: |counts| counts.received.load(Relaxed),
+    },
+    NatsSeries {
+        name: "nats_reads",
+        help: "Reads of streams: gaps that are filled, recoveries, pages of history",
+        kind: Kind::Total,
+        value: |counts| counts.reads.load(Relaxed),
     },
     NatsSeries {
         name: "nats_malformed",
@@ -317,6 +323,11 @@ pub(crate) const SERIES: &[Series] = &[
     now("history_publications", "Publications in history", |s| s.hub.history_kept.get()),
     now("history_bytes", "Bytes of history", |s| s.hub.history_bytes.get()),
     total("history_evicted", "Publications evicted from history because of max-history-bytes", |s| s.hub.history_evicted.get()),
+    now("broker_fetches_waiting", "Reads of NATS without an answer: gaps, recoveries, pages of history", |s| s.hub.broker_fetches_waiting.get()),
+    now("broker_joins_waiting", "Subscriptions that wait for NATS", |s| s.hub.broker_joins_waiting.get()),
+    now("broker_held_bytes", "Bytes of publications that wait for those before them", |s| s.hub.broker_held_bytes.get()),
+    total("broker_dropped", "Publications without history from NATS that were dropped because a shard was behind", |s| s.hub.broker_dropped.get()),
+    total("broker_losses", "Times that publications with history were lost before this node; readers were told", |s| s.hub.broker_losses.get()),
     now("messages_waiting", "Messages that wait for other shards", |s| s.hub.messages_waiting.get()),
     now("deliveries_waiting", "Deliveries queued for a later turn", |s| s.hub.deliveries_waiting.get()),
     now("presence_channels", "Channels with members or watchers", |s| s.hub.presence_channels.get()),

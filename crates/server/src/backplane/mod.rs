@@ -4,10 +4,6 @@
 //! The owner of a channel passes each publication to its backplane. [`Local`] leaves the order to the owner;
 //! a broker answers through the shard's mail. A backplane is a folder here and an arm of [`start`].
 
-#[allow(
-    dead_code,
-    reason = "presence does not use the link yet, and channels do not use positions"
-)]
 pub(crate) mod nats;
 pub(crate) mod presence;
 

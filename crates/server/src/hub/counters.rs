@@ -39,6 +39,11 @@ pub(crate) struct HubCounters {
     pub(crate) history_kept: Counter,
     pub(crate) history_bytes: Counter,
     pub(crate) history_evicted: Counter,
+    pub(crate) broker_fetches_waiting: Counter,
+    pub(crate) broker_joins_waiting: Counter,
+    pub(crate) broker_held_bytes: Counter,
+    pub(crate) broker_dropped: Counter,
+    pub(crate) broker_losses: Counter,
     pub(crate) messages_waiting: Counter,
     pub(crate) deliveries_waiting: Counter,
     pub(crate) readers_behind: Counter,
@@ -82,6 +87,11 @@ impl HubCounters {
         self.history_kept.set(channels.kept);
         self.history_bytes.set(channels.history_bytes);
         self.history_evicted.set(channels.evicted);
+        self.broker_fetches_waiting.set(channels.fetches_waiting);
+        self.broker_joins_waiting.set(channels.joins_waiting);
+        self.broker_held_bytes.set(channels.held_back_bytes);
+        self.broker_dropped.set(channels.arrivals_dropped);
+        self.broker_losses.set(channels.losses);
         self.messages_waiting.set(channels.messages_waiting);
         self.deliveries_waiting.set(channels.deliveries_waiting);
         self.readers_behind.set(channels.readers_behind);

@@ -199,7 +199,10 @@ impl Channels {
                     }
                 }
             },
-            ChannelCommand::Fetch(fetch) => self.fetch(fetch, now),
+            ChannelCommand::Fetch(fetch) => {
+                self.shared.counts.reads.fetch_add(1, Relaxed);
+                self.fetch(fetch, now);
+            }
         }
     }
 

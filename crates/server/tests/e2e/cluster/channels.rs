@@ -32,6 +32,22 @@ fn all_nodes_hear_a_publication() {
     }
 }
 
+/// After a restart of NATS the nodes hear each other again, also in channels without history.
+#[test]
+fn nodes_hear_each_other_after_a_restart_of_nats() {
+    let mut nats = Nats::start();
+    let [first, second] = ["a", "b"].map(|name| node(&nats, name));
+    let (mut publisher, mut subscriber) = (Client::of(&first), Client::of(&second));
+    subscriber.subscribe("news");
+    until_heard(&mut publisher, "news", &mut subscriber);
+    nats.kill();
+    nats.restart();
+    for server in [&first, &second] {
+        server.wait_until("connected", |stats| stats["nats"]["nats_up"] == 1);
+    }
+    until_heard(&mut publisher, "news", &mut subscriber);
+}
+
 /// What others than nodes publish to the subject of a channel is counted and ignored.
 #[test]
 fn messages_from_outside_are_ignored() {

@@ -47,7 +47,7 @@ fn until_heard(from: &mut Client, channel: &str, to: &mut Client) {
         |to: &mut Client, time| to.0.get_ref().set_read_timeout(Some(time)).expect("a timeout");
     timeout(to, Duration::from_millis(100));
     for probe in 0.. {
-        from.publish(channel, json!({"probe": probe}));
+        from.publish_patiently(channel, json!({"probe": probe}));
         if let Ok(tungstenite::Message::Text(text)) = to.0.read() {
             let heard: Value = serde_json::from_str(&text).expect("JSON");
             if heard["data"]["probe"] == probe {

@@ -20,7 +20,7 @@ use crate::server::PATIENCE;
 pub(crate) struct Nats {
     child: Child,
     folder: PathBuf,
-    flags: Vec<&'static str>,
+    flags: Vec<String>,
     pub(crate) port: u16,
 }
 
@@ -45,15 +45,16 @@ impl Nats {
     }
 
     /// Starts the program of this name with these flags on a free port.
-    pub(crate) fn spawn(program: &str, flags: &[&'static str]) -> Self {
+    pub(crate) fn spawn(program: &str, flags: &[&str]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = format!("murre-nats-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(folder);
         fs::create_dir_all(&folder).expect("a folder");
-        let child = run(program, &folder, flags, -1);
+        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let child = run(program, &folder, &flags, -1);
         let file = folder.join(format!("{program}_{}.ports", child.id()));
-        let mut nats = Nats { child, folder, flags: flags.to_vec(), port: 0 };
+        let mut nats = Nats { child, folder, flags, port: 0 };
         let start = Instant::now();
         let ports: Value = loop {
             let text = fs::read(&file).unwrap_or_default();
@@ -135,7 +136,7 @@ impl Drop for Nats {
     }
 }
 
-fn run(program: &str, folder: &Path, flags: &[&str], port: i32) -> Child {
+fn run(program: &str, folder: &Path, flags: &[String], port: i32) -> Child {
     let mut command = Command::new(programs().join(program));
     command.args(["--addr=127.0.0.1", &format!("--port={port}")]);
     command.arg("--ports_file_dir").arg(folder).arg("--store_dir").arg(folder.join("store"));

@@ -1,5 +1,6 @@
 //! The start of a node: what it refuses, and what it waits for.
 
+use std::fs;
 use std::process::Stdio;
 
 use super::nats::Nats;
@@ -62,6 +63,73 @@ fn a_user_with_a_password() {
     server.wait_until("connected", |stats| stats["nats"]["nats_up"] == 1);
     assert_eq!(server.admin("/readyz").status, 200);
     assert!(!server.start.to_string().contains("hushhush"));
+}
+
+/// A connection over TLS to a server that knows a user's key. A server whose certificate nobody has signed that the node
+/// trusts is not connected to, and a user with another key is refused.
+#[test]
+fn tls_and_a_user_with_a_key() {
+    let folder = std::env::temp_dir().join(format!("murre-nats-keys-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).expect("there is room for a file");
+        path.display().to_string()
+    };
+    let certificate = file("cert.pem", include_str!("../keys/localhost.certificate.pem"));
+    let key = file("key.pem", include_str!("../keys/localhost.private.pem"));
+    // The seeds of the bytes 0 to 31 and 1 to 32, and the public key of the first.
+    let seed = file("seed", "SUAAAAICAMCAKBQHBAEQUCYMBUHA6EARCIJRIFIWC4MBSGQ3DQOR4H776Y\n");
+    let public = "UAB2CB576PHBBPQ5ODORRZ2LYCMWPZGWGCN2KDK7DXOIMZASKUY3RLKK";
+    let config = format!(
+        "tls {{ cert_file: '{certificate}', key_file: '{key}' }}\n\
+         authorization {{ users: [ {{ nkey: {public} }} ] }}\n"
+    );
+    let config = format!("--config={}", file("nats.conf", &config));
+    let nats = Nats::spawn("nats-server", &[&config]);
+    let address = format!("--cluster-nats=tls://localhost:{}", nats.port);
+    let ca = format!("--cluster-tls-ca={certificate}");
+    let credentials = format!("--cluster-credentials={seed}");
+    let spawn = |flags: &[&str]| {
+        let mut command = murre();
+        command.args(["serve", "--max-conns=100"]).args(flags);
+        Server::spawn(&mut command)
+    };
+    let server = spawn(&[&address, &ca, &credentials]);
+    server.wait_until("connected", |stats| stats["nats"]["nats_up"] == 1);
+    let server = spawn(&[&address, &credentials]);
+    server.log_until("no TLS connection");
+    let plain = format!("--cluster-nats=localhost:{}", nats.port);
+    let (status, log) = spawn(&[&plain, &credentials]).end();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.last().is_some_and(|line| line.contains("write tls://")), "{log:?}");
+    let (status, log) = spawn(&[&address, &ca]).end();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.last().is_some_and(|line| line.contains("--cluster-credentials")), "{log:?}");
+    fs::remove_dir_all(&folder).expect("it was there");
+}
+
+/// A stream follows the settings of the namespace. Where NATS keeps it cannot be changed: the node says so and uses it.
+#[test]
+fn streams_follow_the_settings() {
+    let nats = Nats::start();
+    let start = |flags: &[&str]| {
+        let address = format!("--cluster-nats={}", nats.address());
+        let mut command = murre();
+        command.args(["serve", "--max-conns=100", "--shards=1", &address]).args(flags);
+        Server::spawn(&mut command)
+    };
+    start(&["--namespace=chat,history-size=10"]).log_until("made a stream");
+    let streams = nats.streams();
+    let changed = start(&["--namespace=chat,history-size=20"]).log_until("changed a stream");
+    assert!(
+        changed.last().is_some_and(|line| line.contains("max_msgs_per_subject")),
+        "{changed:?}"
+    );
+    let flags = ["--namespace=chat,history-size=20", "--cluster-storage=memory"];
+    let lines = start(&flags).log_until("keeps its messages elsewhere");
+    assert!(lines.iter().all(|line| !line.contains("changed a stream")), "{lines:?}");
+    assert_eq!(nats.streams(), streams);
 }
 
 /// Without NATS a node starts but is not ready; once it was connected it stays ready, whatever becomes of NATS.
