@@ -20,7 +20,7 @@ use super::link::Link;
 use super::mail::{FromNats, Mail};
 use super::names::{KeptIndex, Kind, epoch};
 use super::publishes::{Acknowledged, Publish, Publishes};
-use super::reads::{Heads, Read, ReadError, Reads};
+use super::reads::{CHANNELS_MAX, Heads, Read, ReadError, Reads};
 use super::streams::Streams;
 use super::wire::Message;
 use crate::protocols::json::Validator;
@@ -134,6 +134,9 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const LEAVE_AFTER: Duration = Duration::from_secs(2);
 /// Publications that are held for a channel that is being opened.
 const HELD_MAX: usize = 256;
+/// Subscriptions that are made again between two pings: the server is silent while it makes them, and must not look
+/// dead.
+const SUBSCRIPTIONS_PER_PING: usize = 8192;
 /// Look-ups in flight for one namespace.
 const READING_MAX: u32 = 2;
 /// The pause before a stream that could not be had is looked for again.
@@ -262,10 +265,13 @@ impl Channels {
             .iter()
             .map(|(channel, entry)| (Arc::clone(channel), entry.number, entry.kept))
             .collect();
-        for (channel, number, kept) in all {
+        for (at, (channel, number, kept)) in all.into_iter().enumerate() {
             link.subscribe(&self.subject(&channel, kept), None, number);
             if kept.is_some() {
                 self.open(channel);
+            }
+            if at.checked_rem(SUBSCRIPTIONS_PER_PING) == Some(0) {
+                self.confirm(link);
             }
         }
         self.publishes.again(None, link, &mut self.mail);
@@ -287,7 +293,7 @@ impl Channels {
     /// Takes a message that is for none of the handlers of the link.
     pub(super) fn message(&mut self, message: Message, link: &mut Link, now: Instant) {
         if let Some(end) = link.reply_end(&message) {
-            match self.publishes.acknowledged(&end, &message, &mut self.mail) {
+            match self.publishes.acknowledged(&end, &message, &mut self.mail, now) {
                 Some(Acknowledged::NoStream(kept)) => self.of_kept[kept].look_again(now),
                 Some(Acknowledged::Done) | None => {}
             }
@@ -487,8 +493,7 @@ impl Channels {
     pub(super) fn turn(&mut self, link: &mut Link, now: Instant) {
         if link.is_up() {
             if !self.new.is_empty() {
-                let pongs = link.ping();
-                self.unconfirmed.extend(self.new.drain(..).map(|channel| (pongs, channel)));
+                self.confirm(link);
             }
             while self.unconfirmed.front().is_some_and(|(pongs, _)| *pongs <= link.pongs()) {
                 let Some((_, channel)) = self.unconfirmed.pop_front() else { break };
@@ -502,6 +507,12 @@ impl Channels {
             }
         }
         self.mail.post();
+    }
+
+    /// Has the server answer when the new subscriptions are in force.
+    fn confirm(&mut self, link: &mut Link) {
+        let pongs = link.ping();
+        self.unconfirmed.extend(self.new.drain(..).map(|channel| (pongs, channel)));
     }
 
     /// Looks for the stream of a namespace, if its time has come.
@@ -524,7 +535,7 @@ impl Channels {
             && state.reading < READING_MAX
             && !state.to_read.is_empty()
         {
-            let count = state.to_read.len().min(self.reads.channels_max);
+            let count = state.to_read.len().min(CHANNELS_MAX);
             let channels: Vec<_> = state.to_read.drain(..count).collect();
             state.reading = state.reading.saturating_add(1);
             let (stream, connection) = (Arc::clone(stream), self.connection);

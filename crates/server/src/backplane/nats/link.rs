@@ -148,7 +148,9 @@ impl Link {
         match command {
             Command::Publish { subject, payload } => {
                 self.shared.waiting.release(payload.len());
-                if self.takes(payload.len()) {
+                // For one that is too long the server would close the connection.
+                let fits = payload.len() as u64 <= self.info.max_payload;
+                if fits && self.takes(payload.len()) {
                     self.publish(&subject, None, None, &payload);
                 } else {
                     self.shared.counts.dropped.fetch_add(1, Relaxed);

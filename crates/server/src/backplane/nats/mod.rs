@@ -29,6 +29,7 @@ mod streams;
 mod time;
 mod wire;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -106,7 +107,9 @@ impl Nats {
     /// A sentence that names a file that cannot be used, the problem and the remedy.
     pub(crate) fn new(settings: Settings) -> Result<(Arc<Nats>, Runner), String> {
         let opener = Opener::new(&settings)?;
-        let node = NodeId { name: settings.node, incarnation: fastrand::u64(1..) };
+        // The standard library's only source of unpredictable numbers.
+        let incarnation = RandomState::new().hash_one(());
+        let node = NodeId { name: settings.node, incarnation };
         let shared = Arc::new(Shared {
             cluster: settings.cluster.clone(),
             node,
@@ -124,7 +127,7 @@ impl Nats {
             storage: settings.storage,
             replicas: settings.replicas,
         };
-        let reads = Reads::new(Arc::clone(&names), sends, settings.publication_bytes_max);
+        let reads = Reads::new(Arc::clone(&names), sends);
         let runner = Runner {
             opener,
             servers: settings.servers,

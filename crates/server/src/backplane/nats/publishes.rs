@@ -37,6 +37,8 @@ pub(super) struct Publishes {
     /// When each is sent again, in this order.
     due: VecDeque<(Instant, u64)>,
     bytes: usize,
+    /// When the log was last told that a stream does not take a publication.
+    told: Option<Instant>,
 }
 
 struct Waiting {
@@ -70,12 +72,21 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Publications, and bytes of them, that wait at most.
 const WAITING_MAX: usize = 1 << 16;
 const BYTES_MAX: usize = 64 << 20;
+/// Log lines about publications that a stream does not take are so far apart.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// The beginning of the end of reply subjects of publications.
 const REPLY: char = 'p';
 
 impl Publishes {
     pub(super) fn new(incarnation: u64) -> Self {
-        Publishes { incarnation, next: 0, waiting: BTreeMap::new(), due: VecDeque::new(), bytes: 0 }
+        Publishes {
+            incarnation,
+            next: 0,
+            waiting: BTreeMap::new(),
+            due: VecDeque::new(),
+            bytes: 0,
+            told: None,
+        }
     }
 
     /// Number of publications without an outcome.
@@ -172,6 +183,7 @@ impl Publishes {
         reply: &str,
         message: &Message,
         mail: &mut Mail,
+        now: Instant,
     ) -> Option<Acknowledged> {
         let number = reply.strip_prefix(REPLY)?.parse().ok()?;
         // A second acknowledgement of what was sent twice finds nothing.
@@ -185,8 +197,12 @@ impl Publishes {
                 Ok(Some(Position { epoch: epoch(stream, channel), offset: seq }))
             }
             _ => {
-                let why = String::from_utf8_lossy(&message.payload);
-                tracing::warn!(%why, "a stream has not taken a publication");
+                let since = self.told.map(|told| now.saturating_duration_since(told));
+                if since.is_none_or(|since| since >= TELL_EVERY) {
+                    self.told = Some(now);
+                    let why = String::from_utf8_lossy(&message.payload);
+                    tracing::warn!(%why, "a stream does not take publications");
+                }
                 Err(ChannelError::Overloaded)
             }
         };

@@ -27,8 +27,6 @@ pub(super) struct Reads {
     requests: Requests,
     /// Bounds what NATS sends at once: it closes a connection for which too much waits.
     at_once: Arc<Semaphore>,
-    /// Channels of one look-up at most.
-    pub(super) channels_max: usize,
 }
 
 /// Why a read has no outcome.
@@ -69,7 +67,7 @@ struct Extent {
 /// The longest wait for one message of an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Channels of one look-up; NATS has a limit of 1,024.
-const CHANNELS_MAX: usize = 1000;
+pub(super) const CHANNELS_MAX: usize = 1000;
 /// Messages of one request, and bytes of them.
 const BATCH: u32 = 512;
 const BATCH_BYTES: usize = 4 << 20;
@@ -95,13 +93,11 @@ impl Heads {
 }
 
 impl Reads {
-    pub(super) fn new(names: Arc<Names>, requests: Requests, publication_bytes_max: u32) -> Self {
-        let each = usize::try_from(publication_bytes_max).unwrap_or(usize::MAX).max(1);
-        let channels_max = BATCH_BYTES.checked_div(each).unwrap_or(1).clamp(1, CHANNELS_MAX);
-        Reads { names, requests, at_once: Arc::new(Semaphore::new(AT_ONCE)), channels_max }
+    pub(super) fn new(names: Arc<Names>, requests: Requests) -> Self {
+        Reads { names, requests, at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// The newest publication of each of these channels, at most `channels_max`.
+    /// The newest publication of each of these channels, at most [`CHANNELS_MAX`].
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -112,14 +108,22 @@ impl Reads {
     ) -> Result<Heads, ReadError> {
         // Before the channels: what comes later to one of them has a greater offset.
         let others = self.extent(stream).await?.last;
-        let subjects = channels.iter().map(|channel| self.names.subject(Kind::ToStream, channel));
-        let question = json!({"multi_last": subjects.collect::<Vec<_>>()});
-        let mut kept = HashMap::with_capacity(channels.len());
-        self.read(stream, &question, |message| {
-            let channel = message.header("Nats-Subject").and_then(Names::channel);
-            kept.extend(channel.zip(message.number("Nats-Sequence")));
-        })
-        .await?;
+        let mut kept: HashMap<String, u64> = HashMap::with_capacity(channels.len());
+        loop {
+            let left = channels.iter().filter(|channel| !kept.contains_key(&***channel));
+            let subjects: Vec<_> =
+                left.map(|channel| self.names.subject(Kind::ToStream, channel)).collect();
+            let question = json!({"multi_last": subjects, "max_bytes": BATCH_BYTES});
+            let found_before = kept.len();
+            let end = self.read(stream, &question, |message| {
+                let channel = message.header("Nats-Subject").and_then(Names::channel);
+                kept.extend(channel.zip(message.number("Nats-Sequence")));
+            });
+            let pending = end.await?.and_then(|end| end.number("Nats-Num-Pending"));
+            if pending.unwrap_or(0) == 0 || kept.len() == found_before {
+                break;
+            }
+        }
         Ok(Heads { kept, others })
     }
 

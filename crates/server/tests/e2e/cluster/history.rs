@@ -202,3 +202,41 @@ fn messages_from_outside_in_a_stream() {
     hear(&mut elsewhere, 0, 1);
     elsewhere.silent();
 }
+
+/// After a restart of NATS all channels are opened again, also when their newest publications are more than one answer
+/// of NATS has room for.
+#[test]
+fn many_channels_are_opened_again() {
+    const CHANNELS: u64 = 95;
+    let mut nats = Nats::start();
+    let [first, second] = ["a", "b"].map(|name| node(&nats, name));
+    let (mut publisher, mut subscriber) = (Client::of(&first), Client::of(&second));
+    let channels: Vec<_> = (0..CHANNELS).map(|channel| format!("kept:{channel}")).collect();
+    for channel in &channels {
+        subscriber.subscribe(channel);
+    }
+    let large = "x".repeat(50_000);
+    for channel in &channels {
+        publisher.publish_patiently(channel, json!(large));
+        let heard = subscriber.receive();
+        assert_eq!(
+            (heard["identifier"].as_str(), heard["data"].as_str()),
+            (Some(&**channel), Some(&*large))
+        );
+    }
+    nats.kill();
+    nats.restart();
+    for channel in &channels {
+        publisher.publish_patiently(channel, json!("small"));
+    }
+    let mut heard: Vec<_> = (0..CHANNELS)
+        .map(|_| subscriber.receive())
+        .map(|heard| {
+            assert_eq!(heard["data"], "small");
+            heard["identifier"].as_str().expect("a channel").to_owned()
+        })
+        .collect();
+    heard.sort_unstable();
+    heard.dedup();
+    assert_eq!(heard.len(), channels.len());
+}
