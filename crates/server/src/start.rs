@@ -41,7 +41,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let Parts { plan, placement, files, listeners, token_keys, hub, backend, nats, nodes, api_key } =
         parts;
     let (webhooks, session_log) = (hub.webhooks.clone(), hub.session_log.clone());
-    let other_nodes = hub.nodes.clone();
+    let (other_nodes, seed) = (hub.nodes.clone(), hub.seed);
     let Listeners { data, admin: admin_listener } = listeners;
     let admin = admin_listener.local_addr().map_err(Failure::Thread)?;
     let listen = data.iter().map(Listen::of).collect::<io::Result<_>>();
@@ -85,7 +85,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
         start_nats(&server, nats, runner, &boxes).map_err(Failure::Thread)?;
     }
     if let Some(runner) = nodes {
-        start_nodes(&server, runner, &boxes).map_err(Failure::Thread)?;
+        start_nodes(&server, runner, seed, &boxes).map_err(Failure::Thread)?;
     }
     let mut tasks = vec![
         Task::new("keys of tokens", token_keys.run(boxes)),
@@ -417,12 +417,13 @@ fn start_nats(
 fn start_nodes(
     server: &Server<AppMail>,
     runner: presence::Runner,
+    seed: u64,
     boxes: &Arc<[AppMailbox]>,
 ) -> io::Result<()> {
     let handle = server.handle();
     let (shards, post) = (boxes.len() as murre_router::Shard, poster(boxes));
     let run = move || {
-        runner.run(shards, post);
+        runner.run(shards, seed, post);
         Ok(())
     };
     threads::start("presence".into(), CONTROL_STACK_BYTES, run, move |how| {

@@ -103,21 +103,23 @@ pub enum Departure {
 }
 
 /// A page of the members of a channel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PresencePage {
     /// The counts of the channel.
     pub count: Count,
     /// Members. A member that is there throughout is in one page.
     pub members: Vec<PresentMember>,
     /// The start of the next page, if there is one.
-    pub next: Option<u32>,
+    pub next: Option<u64>,
+    /// The names of the nodes whose members are missing, in the numbers as well. The router has this node only.
+    pub unanswered: Vec<Arc<str>>,
 }
 
 /// Which page of a channel's members is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PresenceQuery {
     /// 0, or `next` of the page before.
-    pub from: u32,
+    pub from: u64,
     /// Number of members at most. With 0 the page has the counts alone.
     pub limit: u32,
     /// Bytes of names and metadata at most, and 64 for each member. A page has at least one member if

@@ -74,7 +74,12 @@ mod tests {
             };
             let changes = Changes { joins: vec![member.clone()], leaves: vec![member.clone()] };
             let count = Count { clients: u64::MAX, users: u64::MAX };
-            let page = PresencePage { count, members: vec![member.clone()], next: Some(u32::MAX) };
+            let page = PresencePage {
+                count,
+                members: vec![member.clone()],
+                next: Some(u64::MAX),
+                unanswered: vec!["n".into()],
+            };
             let query = PresenceQuery { from: 1, limit: 2, bytes_max: 3 };
             let watchers = Watchers { members: 1, counts: 2 };
             let (id, key, watcher) = (1, 2, 3);

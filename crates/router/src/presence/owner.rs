@@ -353,20 +353,18 @@ impl Owner {
         self.out.push((shard, PresenceMessage::State { key, watcher, id, news }));
     }
 
-    /// A page of the members of a channel.
+    /// A page of the members of this node in a channel.
     pub(super) fn page(&self, name: &ChannelName, query: PresenceQuery) -> PresencePage {
         let PresenceQuery { from, limit, bytes_max } = query;
-        let Some(channel) = self.find(name) else {
-            return PresencePage { count: Count::default(), members: Vec::new(), next: None };
-        };
+        let Some(channel) = self.find(name) else { return PresencePage::default() };
         let owned = self.channels.value(channel);
-        let count = owned.count();
         let (limit, end) = (limit as usize, owned.members.keys_end());
+        let from = u32::try_from(from).unwrap_or(end);
         let visits = limit.saturating_mul(KEYS_A_MEMBER).max(1024) as u32;
         let last = end.min(from.saturating_add(visits));
         let (mut members, mut bytes, mut key) = (Vec::new(), 0_usize, from);
         while limit > 0 && key < last && members.len() < limit {
-            if let Some(record) = owned.members.get(key) {
+            if let Some(record) = owned.members.get(key).filter(|record| record.node == HERE) {
                 let meta = owned.members.meta(key).map_or(0, |meta| meta.bytes().len());
                 bytes = bytes.saturating_add(MEMBER_BYTES + meta + record.user.len());
                 if bytes > bytes_max as usize && !members.is_empty() {
@@ -376,7 +374,8 @@ impl Owner {
             }
             key += 1;
         }
-        PresencePage { count, members, next: (limit > 0 && key < end).then_some(key) }
+        let next = (limit > 0 && key < end).then_some(key.into());
+        PresencePage { count: owned.count_here(), members, next, unanswered: Vec::new() }
     }
 
     /// Lets members leave whose grace is over, a bounded number of them.

@@ -146,7 +146,7 @@ impl<E: Encoded> Presence<E> {
         self.send(owner, PresenceMessage::Leave { channel, origin, how }, now);
     }
 
-    /// Asks for a page of the members of a channel. [`PresenceEvent::Page`] has it.
+    /// Asks for a page of the members of this node in a channel. [`PresenceEvent::Page`] has it.
     ///
     /// # Errors
     /// `Overloaded`.
@@ -255,7 +255,7 @@ impl<E: Encoded> Presence<E> {
         self.owner.tell(&name);
     }
 
-    /// A page of the members of a channel that this shard owns.
+    /// A page of the members of this node in a channel that this shard owns.
     pub fn page(&self, channel: &str, query: PresenceQuery) -> PresencePage {
         self.owner.page(&self.name(channel), query)
     }

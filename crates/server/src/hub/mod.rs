@@ -332,7 +332,7 @@ impl Hub {
                 self.dispatch(out);
             }
             HubMail::FromNodes(news) => {
-                news.into_iter().for_each(|news| self.hear_nodes(news));
+                news.into_iter().for_each(|news| self.hear_nodes(news, out));
                 self.dispatch(out);
             }
             HubMail::Keys(keys) => self.verifier.replace_keys(keys),

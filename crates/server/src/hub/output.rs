@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use murre_core::ConnId;
 use murre_router::channels::{Payload, Position, Publication, Recovery};
-use murre_router::presence::{Count, News, PresencePage};
+use murre_router::presence::{News, PresencePage};
 use murre_router::services::RequestId as ServiceRequest;
 
 use super::command::RequestId;
@@ -43,7 +43,7 @@ pub(crate) enum Reply<'a> {
     },
     PresenceStats {
         channel: &'a str,
-        count: Count,
+        page: &'a PresencePage,
     },
     PresenceUpdated {
         channel: &'a str,

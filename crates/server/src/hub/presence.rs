@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use murre_router::Member;
 use murre_router::channels::{Channels, Origin, Taken};
 use murre_router::presence::{
     Departure, HERE, Meta, News, Node, PresenceEvent, PresencePage, PresenceQuery, PresenceRules,
     UserName, Watch, Watching,
 };
+use murre_router::{Member, Ticket};
 
 use crate::backplane::presence::ToShard;
 
@@ -293,7 +293,9 @@ impl Hub {
         };
         let query = query.unwrap_or(PresenceQuery { from: 0, limit: 0, bytes_max: 0 });
         let ticket = self.pending.issue(channel, recipient);
-        if let Err(why) = self.presence.read(channel, query, ticket, self.now) {
+        if let Some(nodes) = &self.config.nodes {
+            nodes.read(self.shard, ticket, channel, query);
+        } else if let Err(why) = self.presence.read(channel, query, ticket, self.now) {
             self.pending.take(ticket);
             return Err(Error::from(ErrorCode::from(why)).about(About::Channel(channel)));
         }
@@ -306,30 +308,41 @@ impl Hub {
     /// Passes the pages of members that have arrived on to sessions.
     pub(super) fn dispatch_presence(&mut self, out: &mut impl Outlet) {
         while let Some(PresenceEvent::Page { ticket, page }) = self.presence.event() {
-            let command = self.pending.take(ticket);
-            let (Recipient::Session(session, request) | Recipient::Counts(session, request)) =
-                &command.recipient
-            else {
-                continue;
+            self.give_page(ticket, &page, out);
+        }
+    }
+
+    /// Passes a page of members on to the session that waits for it.
+    fn give_page(&mut self, ticket: Ticket, page: &PresencePage, out: &mut impl Outlet) {
+        let command = self.pending.take(ticket);
+        let (Recipient::Session(session, request) | Recipient::Counts(session, request)) =
+            &command.recipient
+        else {
+            return;
+        };
+        self.reading_history.remove(&session.conn.index());
+        if self.is_there(*session, out) {
+            let channel = &command.name;
+            let reply = match command.recipient {
+                Recipient::Counts(..) => Reply::PresenceStats { channel, page },
+                _ => Reply::Presence { channel, page },
             };
-            self.reading_history.remove(&session.conn.index());
-            if self.is_there(*session, out) {
-                let channel = &command.name;
-                let reply = match command.recipient {
-                    Recipient::Counts(..) => Reply::PresenceStats { channel, count: page.count },
-                    _ => Reply::Presence { channel, page: &page },
-                };
-                out.reply(*session, request, reply);
-                out.resume(*session);
-            }
+            out.reply(*session, request, reply);
+            out.resume(*session);
         }
     }
 
     /// Hands news of other nodes to the presence of this shard.
-    pub(super) fn hear_nodes(&mut self, news: ToShard) {
+    pub(super) fn hear_nodes(&mut self, news: ToShard, out: &mut impl Outlet) {
         match news {
             ToShard::Remote(event) => self.presence.remote(event, self.now),
             ToShard::Tell(channel) => self.presence.tell(&channel),
+            ToShard::Read { to, id, channel, query } => {
+                if let Some(nodes) = &self.config.nodes {
+                    nodes.answer(to, id, self.presence.page(&channel, query));
+                }
+            }
+            ToShard::Page { ticket, page } => self.give_page(ticket, &page, out),
         }
     }
 

@@ -222,7 +222,7 @@ fn info(channel: &ChannelInfo) -> Value {
 #[derive(Deserialize)]
 struct MembersPage {
     /// The value of `next` in the page before.
-    from: Option<u32>,
+    from: Option<u64>,
     limit: Option<u32>,
 }
 
@@ -242,6 +242,7 @@ async fn presence(
         "users": page.count.users,
         "members": members,
         "next": page.next,
+        "unanswered": page.unanswered,
     })))
 }
 

@@ -216,7 +216,7 @@ impl Channels {
     pub(super) async fn presence(
         &self,
         name: &str,
-        from: u32,
+        from: u64,
         limit: u32,
     ) -> Result<PresencePage, ApiError> {
         let limit = match self.hub.rules(name)?.presence {
@@ -225,6 +225,9 @@ impl Channels {
             PresenceMode::Members => limit,
         };
         let query = PresenceQuery { from, limit, bytes_max: PAGE_BYTES_MAX };
+        if let Some(nodes) = &self.hub.nodes {
+            return answered(nodes.read_for_api(name, query)).await;
+        }
         let (owner, channel) = (self.owner(name), name.into());
         self.ask(owner, |answer| Control::Presence { channel, query, answer }).await
     }

@@ -4,12 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use murre_router::Shard;
+use tokio::sync::oneshot::Sender;
+
 use murre_router::channels::Interest;
-use murre_router::presence::RemoteEvent;
+use murre_router::presence::{HERE, Node, PresencePage, PresenceQuery, RemoteEvent};
+use murre_router::{Shard, Ticket};
 
 use super::counts::Counts;
 use super::nodes::{BEAT_MS, Beat, LEASE_MS, Nodes};
+use super::reads::{Question, Reads, Ready};
 use super::told::{Answer, Telling, Told};
 use super::watched::{Heard, Watched};
 use super::wire::{Body, Incarnation, Message, Statement};
@@ -30,6 +33,9 @@ pub(crate) struct Exchange {
     nodes: Nodes,
     told: Told,
     watched: Watched,
+    reads: Reads<Asker>,
+    /// The owner of a channel.
+    owner: Box<dyn Fn(&str) -> Shard + Send>,
     counts: Arc<Counts>,
     out: Vec<Out>,
 }
@@ -64,6 +70,25 @@ pub(crate) enum ToShard {
     Remote(RemoteEvent),
     /// Other nodes ask for the state of this channel.
     Tell(Arc<str>),
+    /// A node, which may be this one, asks for a page of the members of this node.
+    Read {
+        to: Incarnation,
+        id: u64,
+        channel: Arc<str>,
+        query: PresenceQuery,
+    },
+    /// The page of the members of all nodes for a command of the shard.
+    Page {
+        ticket: Ticket,
+        page: PresencePage,
+    },
+}
+
+/// Who gets a page of the members of all nodes.
+pub(crate) enum Asker {
+    Shard(Shard, Ticket),
+    /// A request of the API.
+    Api(Sender<PresencePage>),
 }
 
 /// Where a message is published.
@@ -80,12 +105,20 @@ pub(crate) enum Subject {
 /// Milliseconds between two questions to one node at least.
 const QUESTIONS_MS: u64 = 10;
 
+impl ToShard {
+    /// Whether the shard has to be told, as nobody asks for it again.
+    pub(crate) fn is_needed(&self) -> bool {
+        matches!(self, ToShard::Remote(RemoteEvent::Gone { .. }) | ToShard::Page { .. })
+    }
+}
+
 impl Exchange {
-    /// The exchange of a node with `shards` shards.
+    /// The exchange of a node with `shards` shards; `owner` says which of them owns a channel.
     pub(crate) fn new(
         incarnation: Incarnation,
         name: Box<str>,
         shards: Shard,
+        owner: Box<dyn Fn(&str) -> Shard + Send>,
         counts: Arc<Counts>,
     ) -> Self {
         Exchange {
@@ -101,6 +134,8 @@ impl Exchange {
             nodes: Nodes::new(),
             told: Told::new(),
             watched: Watched::new(),
+            reads: Reads::new(),
+            owner,
             counts,
             out: Vec::new(),
         }
@@ -182,6 +217,12 @@ impl Exchange {
                     }
                 }
             }
+            (Body::Read { id, channel, query }, None) => self.read_here(from, id, channel, query),
+            (Body::Page { id, page }, None) => {
+                if let Some(node) = self.nodes.number(from) {
+                    self.take_page(node, id, page);
+                }
+            }
             (Body::Statement { .. }, None) | (_, Some(_)) => {
                 self.counts.malformed.fetch_add(1, Relaxed);
             }
@@ -222,6 +263,52 @@ impl Exchange {
         }
     }
 
+    /// Reads a page of the members of all nodes in a channel.
+    pub(crate) fn read(&mut self, asker: Asker, channel: Arc<str>, query: PresenceQuery, now: u64) {
+        let questions = self.reads.begin(asker, channel, query, self.nodes.numbers(), now);
+        questions.into_iter().for_each(|question| self.question(question));
+    }
+
+    fn question(&mut self, Question { node, id, channel, query }: Question) {
+        if node == HERE {
+            self.read_here(self.incarnation, id, channel, query);
+        } else if let Some(incarnation) = self.nodes.incarnation(node) {
+            self.publish(Subject::Node(incarnation), Body::Read { id, channel, query });
+        }
+    }
+
+    fn read_here(&mut self, to: Incarnation, id: u64, channel: Arc<str>, query: PresenceQuery) {
+        let owner = (self.owner)(&channel);
+        self.out.push(Out::Shard(owner, ToShard::Read { to, id, channel, query }));
+    }
+
+    /// Takes the page of the members of this node for the node that has asked for it.
+    pub(crate) fn hear_page(&mut self, to: Incarnation, id: u64, page: PresencePage) {
+        match to == self.incarnation {
+            true => self.take_page(HERE, id, page),
+            false => self.publish(Subject::Node(to), Body::Page { id, page }),
+        }
+    }
+
+    fn take_page(&mut self, node: Node, id: u64, page: PresencePage) {
+        let (question, ready) = self.reads.answer(node, id, page);
+        question.into_iter().for_each(|question| self.question(question));
+        ready.into_iter().for_each(|ready| self.give_page(ready));
+    }
+
+    fn give_page(&mut self, Ready { asker, mut page, unanswered }: Ready<Asker>) {
+        let unanswered = unanswered.into_iter();
+        page.unanswered =
+            unanswered.map(|node| self.nodes.name(node).unwrap_or(&self.name).into()).collect();
+        match asker {
+            Asker::Shard(shard, ticket) => {
+                self.out.push(Out::Shard(shard, ToShard::Page { ticket, page }));
+            }
+            // The request may have been given up.
+            Asker::Api(answer) => _ = answer.send(page),
+        }
+    }
+
     /// Messages of others to this node may be lost, and those of this node to others.
     pub(crate) fn lost(&mut self, now: u64) {
         self.counts.losses.fetch_add(1, Relaxed);
@@ -245,7 +332,11 @@ impl Exchange {
                 | RemoteEvent::Members { node, channel, .. }
                 | RemoteEvent::Count { node, channel, .. },
             ) => self.watched.want_later(*node, channel, now),
-            ToShard::Remote(RemoteEvent::Gone { .. }) => unreachable!("the end of a node is kept"),
+            // The page says that this node has not answered.
+            ToShard::Read { .. } => {}
+            ToShard::Remote(RemoteEvent::Gone { .. }) | ToShard::Page { .. } => {
+                unreachable!("it is kept: see `is_needed`")
+            }
         }
     }
 
@@ -277,6 +368,7 @@ impl Exchange {
             self.out.push(Out::Unsubscribe(channel));
         }
         self.watched.ask_again(now);
+        self.reads.give_up(now).into_iter().for_each(|ready| self.give_page(ready));
         if self.next_questions <= now && self.watched.has_questions() {
             self.next_questions = now.saturating_add(QUESTIONS_MS);
             self.ask(now);
@@ -310,7 +402,7 @@ impl Exchange {
         self.publish(Subject::Nodes, Body::Bye);
     }
 
-    fn node_is_gone(&mut self, node: murre_router::presence::Node) {
+    fn node_is_gone(&mut self, node: Node) {
         self.watched.forget_node(node);
         self.counts.gone.fetch_add(1, Relaxed);
         for shard in 0..self.shards {

@@ -16,6 +16,7 @@ mod exchange;
 #[cfg(test)]
 mod model;
 mod nodes;
+mod reads;
 mod run;
 mod shard;
 mod told;

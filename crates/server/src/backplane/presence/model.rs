@@ -12,12 +12,17 @@ use std::sync::mpsc::{Receiver, channel};
 use fastrand::Rng;
 use murre_router::channels::{Origin, Taken};
 use murre_router::presence::{
-    Count, Departure, Meta, News, Presence, PresenceRules, PresentMember, UserName, Watch, Watching,
+    Count, Departure, Meta, News, Presence, PresenceQuery, PresenceRules, PresentMember, UserName,
+    Watch, Watching,
 };
 
 use super::counts::Counts;
-use super::exchange::{Clocks, Exchange, Out, Subject, ToShard};
+use super::exchange::{Asker, Clocks, Exchange, Out, Subject, ToShard};
 use super::shard::{Command, ShardPresence};
+
+fn owner(channel: &str) -> u16 {
+    murre_router::channels::owner(channel, SHARDS, SEED)
+}
 
 const SHARDS: u16 = 2;
 const SEED: u64 = 7;
@@ -145,7 +150,13 @@ impl World {
             incarnation,
             shards: (0..SHARDS).map(shard).collect(),
             watchers: (0..SHARDS).map(|_| Watchers::default()).collect(),
-            exchange: Exchange::new(incarnation, name, SHARDS, Arc::clone(&counts)),
+            exchange: Exchange::new(
+                incarnation,
+                name,
+                SHARDS,
+                Box::new(owner),
+                Arc::clone(&counts),
+            ),
             commands,
             counts,
             subscriptions: BTreeSet::new(),
@@ -263,9 +274,7 @@ impl World {
                     assert!(self.life(at).subscriptions.remove(&channel), "it was subscribed");
                 }
                 // A mailbox is full at times.
-                Out::Shard(_, what)
-                    if self.repeats && may_be_refused(&what) && self.rng.u8(..) < 3 =>
-                {
+                Out::Shard(_, what) if self.repeats && !what.is_needed() && self.rng.u8(..) < 3 => {
                     self.life(at).exchange.undelivered(&what, now);
                 }
                 Out::Shard(shard, ToShard::Remote(event)) => {
@@ -274,6 +283,12 @@ impl World {
                 Out::Shard(shard, ToShard::Tell(channel)) => {
                     self.life(at).shards[usize::from(shard)].tell(&channel);
                 }
+                Out::Shard(shard, ToShard::Read { to, id, channel, query }) => {
+                    assert_eq!(shard, owner(&channel));
+                    let page = self.life(at).shards[usize::from(shard)].page(&channel, query);
+                    self.life(at).exchange.hear_page(to, id, page);
+                }
+                Out::Shard(_, ToShard::Page { .. }) => unreachable!("the API reads"),
             }
         }
     }
@@ -299,6 +314,30 @@ impl World {
             let times = if self.repeats && self.rng.u8(..) < 20 { 2 } else { 1 };
             for _ in 0..times {
                 self.wires[wire].push_back((due, channel.clone(), bytes.to_vec()));
+            }
+        }
+    }
+
+    /// All members of a channel, by pages that a node gives.
+    fn list(&mut self, node: usize, channel: &str, limit: u32) -> (Vec<PresentMember>, Count) {
+        let (mut all, mut from) = (Vec::new(), 0);
+        loop {
+            let (answer, mut answered) = tokio::sync::oneshot::channel();
+            let (query, now) = (PresenceQuery { from, limit, bytes_max: 1 << 20 }, self.now);
+            self.life(node).exchange.read(Asker::Api(answer), channel.into(), query, now);
+            let page = loop {
+                self.pass(STEP);
+                match answered.try_recv() {
+                    Ok(page) => break page,
+                    Err(why) => assert_eq!(why, tokio::sync::oneshot::error::TryRecvError::Empty),
+                }
+            };
+            assert!(page.unanswered.is_empty(), "{:?}", page.unanswered);
+            assert!(page.members.len() <= limit as usize);
+            all.extend(page.members);
+            match page.next {
+                Some(next) => from = next,
+                None => return (all, page.count),
             }
         }
     }
@@ -353,10 +392,6 @@ impl World {
     fn sum(&self, count: impl Fn(&Counts) -> u64) -> u64 {
         self.nodes.iter().filter_map(|node| Some(count(&node.life.as_ref()?.counts))).sum()
     }
-}
-
-fn may_be_refused(what: &ToShard) -> bool {
-    !matches!(what, ToShard::Remote(murre_router::presence::RemoteEvent::Gone { .. }))
 }
 
 fn shown(origin: u64, user: &UserName, meta: &Option<Meta>) -> (u64, UserName, Option<Vec<u8>>) {

@@ -66,6 +66,10 @@ impl Nodes {
         self.peers.get(&incarnation).map(|peer| peer.number)
     }
 
+    pub(crate) fn name(&self, number: Node) -> Option<&str> {
+        self.peers.values().find(|peer| peer.number == number).map(|peer| &*peer.name)
+    }
+
     pub(crate) fn incarnation(&self, number: Node) -> Option<Incarnation> {
         let found = self.peers.iter().find(|(_, peer)| peer.number == number);
         found.map(|(incarnation, _)| *incarnation)

@@ -10,13 +10,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use murre_router::Shard;
-use murre_router::presence::{PresenceBackplane, RemoteEvent};
+use murre_router::channels::owner;
+use murre_router::presence::{PresenceBackplane, PresencePage, PresenceQuery};
+use murre_router::{Shard, Ticket};
 
 use super::counts::Counts;
-use super::exchange::{Clocks, Exchange, Out, Subject, ToShard};
+use super::exchange::{Asker, Clocks, Exchange, Out, Subject, ToShard};
 use super::shard::{Command, ShardPresence};
 use super::wire::Incarnation;
+use tokio::sync::oneshot;
+
 use crate::backplane::nats::{Nats, Post, SubscriptionId};
 use crate::hub::HubMail;
 
@@ -71,6 +74,32 @@ impl OtherNodes {
         Box::new(ShardPresence { shard, exchange: self.commands.clone() })
     }
 
+    /// Reads a page of the members of all nodes for a command of a shard, which gets it by mail.
+    pub(crate) fn read(&self, shard: Shard, ticket: Ticket, channel: &str, query: PresenceQuery) {
+        self.send(Command::Read(Asker::Shard(shard, ticket), channel.into(), query));
+    }
+
+    /// Reads a page of the members of all nodes.
+    pub(crate) fn read_for_api(
+        &self,
+        channel: &str,
+        query: PresenceQuery,
+    ) -> oneshot::Receiver<PresencePage> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Read(Asker::Api(answer), channel.into(), query));
+        answered
+    }
+
+    /// Answers a node with a page of the members of this one.
+    pub(crate) fn answer(&self, to: Incarnation, id: u64, page: PresencePage) {
+        self.send(Command::Page { to, id, page });
+    }
+
+    fn send(&self, command: Command) {
+        // The process ends when the thread has.
+        let _ = self.commands.send(command);
+    }
+
     /// The counts of the exchange.
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
@@ -79,7 +108,7 @@ impl OtherNodes {
     /// Tells other nodes that this one ends, and waits for NATS to pass it on, for `patience` at most.
     pub(crate) fn end(&self, patience: Duration) {
         let (sender, ended) = channel();
-        let _ = self.commands.send(Command::End(sender));
+        self.send(Command::End(sender));
         // In vain: the others notice it themselves some seconds later.
         let _ = ended.recv_timeout(patience);
     }
@@ -100,11 +129,14 @@ impl Inbox {
 
 impl Runner {
     /// Runs until the other nodes know that this one ends, or the process does.
-    pub(crate) fn run(self, shards: Shard, post: Post) {
+    ///
+    /// `seed` is that of the hash of channels' names.
+    pub(crate) fn run(self, shards: Shard, seed: u64, post: Post) {
         let Runner { nats, commands, inbox, counts } = self;
         let node = nats.node().clone();
-        let exchange =
-            Exchange::new(node.incarnation, node.name.to_string().into(), shards, counts);
+        let owner = Box::new(move |channel: &str| owner(channel, shards, seed));
+        let name = node.name.to_string().into();
+        let exchange = Exchange::new(node.incarnation, name, shards, owner, counts);
         let mut running = Running {
             began: Instant::now(),
             exchange,
@@ -188,6 +220,8 @@ impl Running {
                 self.inbox.bytes.fetch_sub(taken, Relaxed);
                 self.exchange.hear(channel.as_ref(), &bytes, now);
             }
+            Command::Read(asker, channel, query) => self.exchange.read(asker, channel, query, now),
+            Command::Page { to, id, page } => self.exchange.hear_page(to, id, page),
             Command::Connected => self.exchange.lost(now),
             Command::End(ended) => {
                 self.exchange.end();
@@ -235,8 +269,7 @@ impl Running {
     }
 
     fn wait_for_shard(&mut self, shard: usize, what: ToShard, now: u64) {
-        let is_needed = matches!(what, ToShard::Remote(RemoteEvent::Gone { .. }));
-        if self.waiting[shard].len() >= WAITING_MAX && !is_needed {
+        if self.waiting[shard].len() >= WAITING_MAX && !what.is_needed() {
             return self.exchange.undelivered(&what, now);
         }
         self.waiting[shard].push_back(what);

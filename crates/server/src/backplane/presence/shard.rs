@@ -5,10 +5,13 @@ use std::sync::mpsc::Sender;
 
 use murre_router::Shard;
 use murre_router::channels::Interest;
-use murre_router::presence::{Changes, Count, PresenceBackplane, PresentMember};
+use murre_router::presence::{
+    Changes, Count, PresenceBackplane, PresencePage, PresenceQuery, PresentMember,
+};
 
-use super::exchange::FromShard;
+use super::exchange::{Asker, FromShard};
 use super::told::Telling;
+use super::wire::Incarnation;
 
 /// What the thread of the exchange is told.
 pub(crate) enum Command {
@@ -16,6 +19,10 @@ pub(crate) enum Command {
     FromShard(Shard, Arc<str>, FromShard),
     /// A message to the subject of a channel, or to one of nodes.
     Heard(Option<Arc<str>>, Vec<u8>),
+    /// A page of the members of all nodes is wanted.
+    Read(Asker, Arc<str>, PresenceQuery),
+    /// The page of the members of this node for this node or another one.
+    Page { to: Incarnation, id: u64, page: PresencePage },
     /// There is a new connection: what was sent and received before may be lost.
     Connected,
     /// This node ends. The sender is dropped when others have been told.

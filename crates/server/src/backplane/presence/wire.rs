@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use murre_router::channels::Origin;
-use murre_router::presence::{Count, HERE, Meta, PresentMember, UserName};
+use murre_router::presence::{
+    Count, HERE, Meta, PresencePage, PresenceQuery, PresentMember, UserName,
+};
 
 /// One start of a node: a random number, never 0.
 pub(crate) type Incarnation = u64;
@@ -21,15 +23,37 @@ pub(crate) struct Message {
 pub(crate) enum Body {
     /// The node lives. It may have lost some of what it has told, and been told, between two `sessions`.
     /// `beat` goes up by one.
-    Beat { session: u64, beat: u64, name: Box<str> },
+    Beat {
+        session: u64,
+        beat: u64,
+        name: Box<str>,
+    },
     /// The node ends.
     Bye,
     /// The node wants to know what others have in these channels.
-    Ask { channels: Vec<Arc<str>> },
+    Ask {
+        channels: Vec<Arc<str>>,
+    },
     /// The node has nothing in these channels, as of its statement number `at`.
-    Nothing { at: u64, channels: Vec<Arc<str>> },
+    Nothing {
+        at: u64,
+        channels: Vec<Arc<str>>,
+    },
+    /// The node wants a page of what the receiver has in a channel; the answer has the same `id`.
+    Read {
+        id: u64,
+        channel: Arc<str>,
+        query: PresenceQuery,
+    },
+    Page {
+        id: u64,
+        page: PresencePage,
+    },
     /// About one channel, whose name is in the subject.
-    Statement { number: u64, what: Statement },
+    Statement {
+        number: u64,
+        what: Statement,
+    },
 }
 
 /// What a node says of one of its channels.
@@ -60,6 +84,8 @@ mod kind {
     pub(super) const MEMBERS: u8 = 6;
     pub(super) const COUNT: u8 = 7;
     pub(super) const MARK: u8 = 8;
+    pub(super) const READ: u8 = 9;
+    pub(super) const PAGE: u8 = 10;
 }
 
 impl Message {
@@ -69,6 +95,8 @@ impl Message {
             Body::Bye => kind::BYE,
             Body::Ask { .. } => kind::ASK,
             Body::Nothing { .. } => kind::NOTHING,
+            Body::Read { .. } => kind::READ,
+            Body::Page { .. } => kind::PAGE,
             Body::Statement { what, .. } => match what {
                 Statement::Changes { .. } => kind::CHANGES,
                 Statement::Members { .. } => kind::MEMBERS,
@@ -89,6 +117,20 @@ impl Message {
             Body::Nothing { at, channels } => {
                 put(&mut out, *at);
                 put_names(&mut out, channels);
+            }
+            Body::Read { id, channel, query: PresenceQuery { from, limit, bytes_max } } => {
+                [*id, *from, u64::from(*limit), u64::from(*bytes_max)]
+                    .into_iter()
+                    .for_each(|number| put(&mut out, number));
+                put_bytes(&mut out, channel.as_bytes());
+            }
+            Body::Page { id, page: PresencePage { count, members, next, .. } } => {
+                // No place is 2^64 - 1, as one is a node and a place there.
+                let next = next.map_or(0, |next| next.saturating_add(1));
+                [*id, count.clients, count.users, next]
+                    .into_iter()
+                    .for_each(|number| put(&mut out, number));
+                put_members(&mut out, members);
             }
             Body::Statement { number, what } => {
                 put(&mut out, *number);
@@ -118,6 +160,24 @@ impl Message {
             kind::NOTHING => Body::Nothing {
                 at: rest.number()?,
                 channels: rest.list(|rest| Ok(rest.text()?.into()))?,
+            },
+            kind::READ => Body::Read {
+                id: rest.number()?,
+                query: PresenceQuery {
+                    from: rest.number()?,
+                    limit: rest.number_of_32()?,
+                    bytes_max: rest.number_of_32()?,
+                },
+                channel: rest.text()?.into(),
+            },
+            kind::PAGE => Body::Page {
+                id: rest.number()?,
+                page: PresencePage {
+                    count: Count { clients: rest.number()?, users: rest.number()? },
+                    next: rest.number()?.checked_sub(1),
+                    members: rest.list(Reader::member)?,
+                    unanswered: Vec::new(),
+                },
             },
             _ => Body::Statement { number: rest.number()?, what: rest.statement(kind)? },
         };
@@ -221,6 +281,10 @@ impl<'b> Reader<'b> {
         Err(Malformed)
     }
 
+    fn number_of_32(&mut self) -> Result<u32, Malformed> {
+        u32::try_from(self.number()?).map_err(|_| Malformed)
+    }
+
     fn length(&mut self) -> Result<usize, Malformed> {
         let length = usize::try_from(self.number()?).map_err(|_| Malformed)?;
         (length <= self.0.len()).then_some(length).ok_or(Malformed)
@@ -320,6 +384,20 @@ mod tests {
             Body::Bye,
             Body::Ask { channels: names() },
             Body::Nothing { at: 0, channels: names() },
+            Body::Read {
+                id: 1,
+                channel: "ä".into(),
+                query: PresenceQuery { from: 1 << 48, limit: u32::MAX, bytes_max: 0 },
+            },
+            Body::Page {
+                id: 200,
+                page: PresencePage {
+                    count: Count { clients: u64::MAX, users: 1 },
+                    members: members(),
+                    next: Some(0),
+                    unanswered: Vec::new(),
+                },
+            },
             statement(Statement::Changes { previous: 127, joins: members(), leaves }),
             statement(Statement::Members { part: 3, is_last: true, members: members() }),
             statement(Statement::Count(Count { clients: u64::MAX, users: 1 })),

@@ -227,10 +227,10 @@ impl Reader<'_> {
                     |why| WireError::new(Code::BadCommand, why).about(About::Channel(channel));
                 let limit = number(members.limit, 0..=PRESENCE_LIMIT_MAX)
                     .map_err(|()| refused("`limit` is an integer from 0 to 1000"))?;
-                let from = number(members.from, 0..=u32::MAX)
-                    .map_err(|()| refused("`from` is `next` of the page before"))?;
+                let from = members.from.map_or(Some(0), natural);
+                let from = from.ok_or_else(|| refused("`from` is `next` of the page before"))?;
                 let query = PresenceQuery {
-                    from: from.unwrap_or(0),
+                    from,
                     limit: limit.unwrap_or(PRESENCE_LIMIT_DEFAULT),
                     bytes_max: PRESENCE_BYTES_MAX,
                 };

@@ -162,9 +162,9 @@ impl Given {
             Some("unsubscribe") => name("identifier"),
             Some("publish") => name("identifier").or_else(data).or_else(event),
             Some("history") => name("identifier").or(integer("limit", 0..=1000)).or_else(position),
-            Some("presence") => name("identifier")
-                .or(integer("limit", 0..=1000))
-                .or(integer("from", 0..=u64::from(u32::MAX))),
+            Some("presence") => {
+                name("identifier").or(integer("limit", 0..=1000)).or(integer("from", 0..=u64::MAX))
+            }
             Some("presence_stats" | "presence_leave") => name("identifier"),
             Some("presence_update") => name("identifier").or_else(meta),
             Some("ping") => None,
@@ -190,8 +190,8 @@ impl Given {
     fn is_read(&self, item: &Item<'_>) {
         let member = |key: &str| self.tree.get(key).unwrap_or(&Tree::Null);
         let is_text = |key: &str, text: &str| assert_eq!(member(key).as_str(), Some(text), "{key}");
-        let is_number = |key: &str, number: u32, default: u64| {
-            assert_eq!(member(key).as_u64().unwrap_or(default), u64::from(number), "{key}");
+        let is_number = |key: &str, number: u64, default: u64| {
+            assert_eq!(member(key).as_u64().unwrap_or(default), number, "{key}");
         };
         let starts = |start: &Start| {
             let given = member("position");
@@ -238,12 +238,12 @@ impl Given {
             }
             Command::History { channel, query } => {
                 is_text("identifier", channel);
-                is_number("limit", query.limit, 100);
+                is_number("limit", query.limit.into(), 100);
                 starts(&query.start);
             }
             Command::Presence { channel, query } => {
                 is_text("identifier", channel);
-                is_number("limit", query.limit, 100);
+                is_number("limit", query.limit.into(), 100);
                 is_number("from", query.from, 0);
             }
             Command::PresenceStats { channel } | Command::PresenceLeave { channel } => {
@@ -261,7 +261,7 @@ impl Given {
             Command::Request { service, payload, timeout_ms } => {
                 is_text("service", service);
                 is_data(payload);
-                is_number("timeout", *timeout_ms, 10_000);
+                is_number("timeout", (*timeout_ms).into(), 10_000);
             }
             Command::Respond { request, answer } => {
                 is_text("request", request);

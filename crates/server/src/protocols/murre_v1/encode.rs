@@ -43,10 +43,11 @@ pub(crate) fn reply(out: &mut Vec<u8>, request: &RequestId, reply: Reply<'_>) {
         Reply::Presence { channel, page } => {
             let object = Object::new("presence", out).member("identifier", channel);
             let object = object.count(page.count).members("members", &page.members);
-            object.optional("next", page.next)
+            object.optional("next", page.next).unanswered(page)
         }
-        Reply::PresenceStats { channel, count } => {
-            Object::new("presence_stats", out).member("identifier", channel).count(count)
+        Reply::PresenceStats { channel, page } => {
+            let object = Object::new("presence_stats", out).member("identifier", channel);
+            object.count(page.count).unanswered(page)
         }
         Reply::PresenceUpdated { channel } => {
             Object::new("presence_updated", out).member("identifier", channel)
@@ -181,6 +182,12 @@ impl<'o> Object<'o> {
             Some(value) => self.member(key, value),
             None => self,
         }
+    }
+
+    /// The nodes that did not answer, if there are some.
+    fn unanswered(self, page: &murre_router::presence::PresencePage) -> Self {
+        let some = (!page.unanswered.is_empty()).then_some(&page.unanswered);
+        self.optional("unanswered", some)
     }
 
     fn position(self, position: Option<Position>) -> Self {
@@ -475,7 +482,12 @@ mod tests {
         let one = r#"{"user":"__proto__","connection":"1-2-3","meta":{}}"#;
         let other = r#"{"user":"\"","connection":"0-0-7"}"#;
         let count = Count { clients: 2, users: u64::MAX };
-        let page = PresencePage { count, members: some.to_vec(), next: Some(u32::MAX) };
+        let page = PresencePage {
+            count,
+            members: some.to_vec(),
+            next: Some(u32::MAX.into()),
+            unanswered: vec![],
+        };
         let channel = "a";
         let written = |answer| text(|out| reply(out, &RequestId::Number(1), answer));
         assert_eq!(
@@ -485,7 +497,7 @@ mod tests {
             )
         );
         assert_eq!(
-            written(Reply::PresenceStats { channel, count }),
+            written(Reply::PresenceStats { channel, page: &page }),
             r#"{"type":"presence_stats","identifier":"a","clients":2,"users":18446744073709551615,"id":1}"#
         );
         assert_eq!(

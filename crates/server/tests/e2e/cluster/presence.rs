@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::nats::Nats;
 use crate::client::Client;
@@ -61,6 +61,53 @@ fn members_of_all_nodes() {
     let leave = json!({"action": "presence_leave", "identifier": "here:a"});
     assert_eq!(before.ask(leave)["type"], "presence_left");
     view.until(&mut watcher, |view| view.users() == ["bob", "eve"]);
+}
+
+/// Pages and numbers are of all nodes, also on a node where nobody watches the channel. A node that does not answer is
+/// named.
+#[test]
+fn pages_over_nodes() {
+    let nats = Nats::start();
+    let [first, second, third] = nodes(&nats);
+    let mut client = Client::of(&third.server);
+    let command = |action, rest: Value| {
+        let mut command = json!({"action": action, "identifier": "here:a"});
+        command.as_object_mut().expect("an object").extend(rest.as_object().expect("one").clone());
+        command
+    };
+    client.subscribe("here:a");
+    let _members: Vec<_> = ["1", "2", "3"]
+        .iter()
+        .flat_map(|name| [member(&first, name), member(&second, name)])
+        .collect();
+    let counts = client.ask(command("presence_stats", json!({})));
+    assert_eq!((&counts["clients"], &counts["unanswered"]), (&json!(6), &json!(null)), "{counts}");
+    let (mut connections, mut from) = (Vec::new(), json!(0));
+    while !from.is_null() {
+        let page = client.ask(command("presence", json!({"limit": 2, "from": from})));
+        assert_eq!(page["clients"], 6, "{page}");
+        let members = page["members"].as_array().expect("members");
+        connections.extend(members.iter().map(|member| member["connection"].to_string()));
+        from = page["next"].clone();
+    }
+    connections.sort();
+    connections.dedup();
+    assert_eq!(connections.len(), 6);
+    let (_, page) = first.get("/api/presence/here:a");
+    assert_eq!(page["members"].as_array().map(Vec::len), Some(6), "{page}");
+    assert_eq!((&page["next"], &page["unanswered"]), (&json!(null), &json!([])));
+
+    second.server.signal(Signal::SIGSTOP);
+    let (_, page) = first.get("/api/presence/here:a");
+    // Otherwise the node is dead already, because this took so long.
+    if first.server.stats()["nodes"]["nodes_gone"] == 0 {
+        assert_eq!(
+            (&page["clients"], &page["unanswered"]),
+            (&json!(3), &json!(["node-1"])),
+            "{page}"
+        );
+    }
+    second.server.signal(Signal::SIGCONT);
 }
 
 /// With more members on all nodes than are pushed, watchers get their number, and all of them again when few are

@@ -38,6 +38,7 @@ fn run(seed: u64) -> [u64; 4] {
         world.repeats = false;
         calm(&mut world);
         world.check().unwrap_or_else(|why| panic!("{why}"));
+        lists(&mut world, &mut rng);
     }
     let counts = |count: fn(&Counts) -> u64| world.sum(count);
     [
@@ -46,6 +47,24 @@ fn run(seed: u64) -> [u64; 4] {
         counts(|counts| of(&counts.losses)),
         counts(|counts| of(&counts.told)),
     ]
+}
+
+/// The pages of any node have each member of all nodes once.
+fn lists(world: &mut World, rng: &mut Rng) {
+    let living: Vec<_> =
+        (0..world.nodes.len()).filter(|at| world.nodes[*at].life.is_some()).collect();
+    let Some(&at) = living.get(rng.usize(..living.len().max(1))) else { return };
+    for channel in CHANNELS {
+        let (listed, count) = world.list(at, channel, rng.u32(1..5));
+        let mut listed: Vec<_> = listed.iter().map(|member| member.origin.0).collect();
+        listed.sort_unstable();
+        let lives = world.nodes.iter().filter_map(|node| node.life.as_ref());
+        let members = lives.flat_map(|life| life.members.keys());
+        let mut all: Vec<_> =
+            members.filter(|(of, _)| *of == channel).map(|(_, origin)| *origin).collect();
+        all.sort_unstable();
+        assert_eq!((count.clients, listed), (all.len() as u64, all), "{channel}");
+    }
 }
 
 fn calm(world: &mut World) {
