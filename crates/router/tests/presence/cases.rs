@@ -205,7 +205,7 @@ fn extremes_of_queries() {
         (1, u32::MAX, 1, 1, true),
         (u32::MAX, u32::MAX, u32::MAX, 0, false),
     ] {
-        let query = PresenceQuery { from, limit, bytes_max };
+        let query = PresenceQuery { from: u64::from(from), limit, bytes_max };
         one.0.shards[0].read("c", query, 1, 0).expect("room");
         let Some(PresenceEvent::Page { page, .. }) = one.0.shards[0].event() else { panic!() };
         assert_eq!(page.count, Count { clients: 3, users: 3 });
