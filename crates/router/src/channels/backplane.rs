@@ -84,15 +84,15 @@ pub enum FetchReason {
     History,
 }
 
-/// The newest publication of a channel at the broker.
+/// The newest publication of a channel at the broker, read after the subscription was in force and after the
+/// last loss that was reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The epoch of the broker's offsets. It differs from that of all earlier offsets which the broker has
     /// lost.
     pub epoch: u32,
-    /// The offset of the newest publication that the broker keeps; 0 if it keeps none. When the first
-    /// subscriber has come it may also be any offset between that of the newest publication ever and that of
-    /// the next.
+    /// The offset of the newest publication that the broker keeps. If it keeps none: an offset that is not
+    /// less than that of any publication before, and less than that of the next one.
     pub newest: u64,
 }
 
@@ -153,7 +153,8 @@ pub trait Backplane {
     ///
     /// With the first subscriber of a channel with history
     /// [`Channels::opened`](super::Channels::opened) or [`Channels::unopened`](super::Channels::unopened)
-    /// follows.
+    /// follows. After the last one the subscription stays in force for longer than mail to this shard takes, so
+    /// that nothing of an interest that has ended comes after the next one has begun.
     fn interest(&mut self, channel: &str, interest: Interest, keeps_history: bool);
 
     /// Asks for publications. [`Channels::fetched`](super::Channels::fetched) always follows with this id.

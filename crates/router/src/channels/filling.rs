@@ -11,7 +11,7 @@ use super::pending::Fetching;
 use super::publication::{Position, Publication};
 use super::shard::Channels;
 use super::subscribers::Encoded;
-use super::window::{Arrival, Gap, Opened, Phase, Window};
+use super::window::{Arrival, Gap, Need, Opened, Phase, Window};
 use crate::memory::Trim;
 
 /// What the windows of an owner have in common.
@@ -19,6 +19,8 @@ use crate::memory::Trim;
 pub(super) struct Filling {
     /// The times at which gaps are fetched again, with the keys of their channels.
     pub(super) retries: BTreeSet<(u64, u32)>,
+    /// Number of channels with a gap.
+    pub(super) gaps: u64,
     /// Bytes that gaps hold back.
     pub(super) held_back: usize,
     /// Number of joins that wait.
@@ -64,15 +66,15 @@ impl<E: Encoded> Channels<E> {
                 self.hold_back(key, arrived, place);
                 self.owner.fetch_later(key, now.saturating_add(BEHIND_MS));
             }
-            Arrival::AfterGap => {
+            Arrival::Gap => {
+                self.owner.gap(key).may_miss = true;
                 self.hold_back(key, arrived, place);
-                if self.owner.gap(key).retry_at.is_none() {
-                    self.fetch_gap(key);
-                }
+                self.fetch_gap(key);
             }
+            Arrival::AfterGap => self.hold_back(key, arrived, place),
             Arrival::OtherEpoch => {
-                self.count_anew(key, place.position.epoch, now);
-                self.hold_back(key, arrived, place);
+                // It may be older than the head. The broker's answer says which count is the new one.
+                self.owner.gap(key).miss();
                 self.fetch_gap(key);
             }
         }
@@ -93,9 +95,14 @@ impl<E: Encoded> Channels<E> {
                 return;
             }
             Opened::Same if window.gap.is_none() => return,
-            Opened::Same | Opened::Gap => {}
+            Opened::Same => return self.fetch_gap(key),
+            Opened::Gap => {}
             Opened::OtherEpoch => self.count_anew(key, head.epoch, now),
         }
+        let gap = self.owner.gap(key);
+        // An answer that is on its way may be older than the head.
+        gap.miss();
+        gap.reached = gap.reached.max(head.newest);
         self.fetch_gap(key);
     }
 
@@ -133,7 +140,7 @@ impl<E: Encoded> Channels<E> {
         let fetching = self.fetches.remove(id.0 as usize);
         self.fetches.trim();
         match fetching {
-            Fetching::Gap { name } => self.fill(&name, id, answer, now),
+            Fetching::Gap { name, after } => self.fill(&name, (id, after), answer, now),
             Fetching::Recovery { name } => self.recover(&name, id, answer, now),
             Fetching::Read { name, query, ticket, from } => {
                 self.answer_read((from, ticket), &name, query, answer, now);
@@ -164,74 +171,96 @@ impl<E: Encoded> Channels<E> {
         }
         let (newest, window) = self.owner.window(key).expect("it has a gap");
         for join in &mut window.joins {
-            join.asked |= join.start.offset() > Some(newest.offset);
+            if join.need == Need::Unasked && join.start.offset() > Some(newest.offset) {
+                join.need = Need::Asked(id);
+            }
         }
         let name = self.owner.name(key).clone();
         let (channel, after) = (&*name.text, newest.offset);
         let fetch = Fetch { channel, after, up_to: None, reason: FetchReason::Gap };
         self.owner.backplane.fetch(id, fetch);
-        self.fetches.insert(Fetching::Gap { name });
+        self.fetches.insert(Fetching::Gap { name, after });
     }
 
     /// Takes what was missing after the newest publication.
     fn fill(
         &mut self,
         name: &ChannelName,
-        id: FetchId,
+        (id, after): (FetchId, u64),
         answer: Result<Fetched, ChannelError>,
         now: u64,
     ) {
         let Some(key) = self.owner.find(name.hash, &name.text) else { return };
         let Some((newest, window)) = self.owner.window(key) else { return };
         // The channel may have been forgotten and opened again.
-        if window.gap.as_mut().and_then(|gap| gap.fetch.take_if(|fetch| *fetch == id)).is_none() {
+        let Some(gap) = &mut window.gap else { return };
+        if gap.fetch.take_if(|fetch| *fetch == id).is_none() {
             return;
         }
+        let may_miss = gap.may_miss;
         let Fetched { epoch, publications, is_complete } = match answer {
             Ok(fetched) => fetched,
             Err(error) => {
                 self.owner.fetch_later(key, now.saturating_add(RETRY_MS));
-                self.refuse_joins(key, error, |offset, newest| offset > newest, now);
-                return;
+                return self.refuse_joins(key, id, error, now);
             }
         };
-        if self.refuses(key, now) {
-            self.owner.fetch_later(key, now.saturating_add(BEHIND_MS));
-            return;
-        }
+        let is_behind = self.refuses(key, now);
+        let is_of_use = epoch == newest.epoch && after <= newest.offset && !is_behind;
+        // If not, the joins that wait for it wait for the next one.
+        let need = if is_of_use { Need::Answered } else { Need::Unasked };
+        self.owner.window(key).expect("it has a gap").1.set_need(id, need);
         if epoch != newest.epoch {
             self.count_anew(key, epoch, now);
-            self.fetch_gap(key);
-            return;
+            return self.fetch_gap(key);
         }
-        if !is_complete {
-            self.lose(key, newest, now);
+        if after > newest.offset {
+            return self.fetch_gap(key);
         }
+        if is_behind {
+            return self.owner.fetch_later(key, now.saturating_add(BEHIND_MS));
+        }
+        let is_adjacent = publications.first().is_some_and(|first| first.offset <= newest.offset);
+        let mut follows = is_complete || is_adjacent;
         for publication in publications {
-            if publication.offset > self.owner.history(key).position().offset {
-                let arrived = Arrived { payload: publication.payload, except: None, place: None };
-                self.append(key, arrived, publication.offset, now);
+            if publication.offset <= self.owner.history(key).position().offset {
+                continue;
             }
+            if !follows {
+                if !may_miss {
+                    // What the broker has dropped is on its way, and comes before this one.
+                    break;
+                }
+                self.lose(key, newest, now);
+                follows = true;
+            }
+            let arrived = Arrived { payload: publication.payload, except: None, place: None };
+            self.append(key, arrived, publication.offset, now);
         }
-        self.end_gap(key, now);
+        self.end_gap(key, is_complete || !may_miss, now);
         self.owner.evict(self.limits.history_bytes_max);
         self.answer_joins(key, now);
     }
 
     /// Takes what was held back, after the broker has answered.
-    fn end_gap(&mut self, key: u32, now: u64) {
+    fn end_gap(&mut self, key: u32, is_complete: bool, now: u64) {
         let mut gap = self.owner.take_gap(key).expect("it was just filled");
-        let losses = self.owner.filling.connection_losses;
-        while let Some((arrived, place)) = gap.held.pop_front() {
+        loop {
             let is_covered = gap.covered > 0;
+            let newest = self.owner.history(key).position();
+            if !is_covered && !is_complete && newest.offset < std::mem::take(&mut gap.reached) {
+                self.lose(key, newest, now);
+            }
+            let Some((arrived, place)) = gap.held.pop_front() else { break };
             gap.covered = gap.covered.saturating_sub(1);
-            let (newest, window) = self.owner.window(key).expect("it has a gap");
             if place.position.offset <= newest.offset {
                 continue;
             }
-            if !window.follows(place.previous, newest, losses) {
-                if !is_covered || !gap.believes() {
+            // Without an offset it proves nothing: it may have come after a loss.
+            if !(1..=newest.offset).contains(&place.previous) {
+                if !is_covered || is_complete && !gap.believes() {
                     gap.held.push_front((arrived, place));
+                    gap.may_miss = true;
                     self.owner.put_gap(key, gap);
                     return match is_covered {
                         true => self.owner.fetch_later(key, now.saturating_add(RETRY_MS)),
@@ -243,6 +272,7 @@ impl<E: Encoded> Channels<E> {
             self.append(key, arrived, place.position.offset, now);
         }
         if gap.overflowed {
+            self.owner.gap(key).may_miss = true;
             self.fetch_gap(key);
         }
     }
@@ -258,10 +288,9 @@ impl<E: Encoded> Channels<E> {
 
     /// Begins a new count: what was there before is lost for readers.
     fn count_anew(&mut self, key: u32, epoch: u32, now: u64) {
-        if let Some(gap) = self.owner.take_gap(key) {
-            // The answer to its request is on its way, and names the epoch.
-            self.owner.gap(key).fetch = gap.fetch;
-        }
+        // The answer to a request may be on its way, but does not begin where this count does.
+        let fetch = self.owner.take_gap(key).and_then(|gap| gap.fetch);
+        *self.owner.gap(key) = Gap { fetch, may_miss: true, ..Gap::default() };
         self.owner.window(key).expect("it counts").1.is_marked = false;
         self.lose(key, Position { epoch, offset: 0 }, now);
     }
@@ -296,7 +325,12 @@ impl Owner {
 
     /// The channel's gap, which begins now if it has none.
     fn gap(&mut self, key: u32) -> &mut Gap {
-        self.window(key).expect("it keeps history").1.gap.get_or_insert_default()
+        let history = self.channels.value_mut(key).history.as_mut();
+        let window = history.and_then(|history| history.window.as_mut());
+        window.expect("a broker orders it").gap.get_or_insert_with(|| {
+            self.filling.gaps += 1;
+            Gap::default()
+        })
     }
 
     /// Has a gap fetched at this time.
@@ -311,6 +345,7 @@ impl Owner {
     /// Ends the channel's gap, if it has one.
     fn take_gap(&mut self, key: u32) -> Option<Gap> {
         let gap = self.window(key)?.1.gap.take()?;
+        self.filling.gaps -= 1;
         self.filling.held_back -= gap.held_bytes;
         if let Some(at) = gap.retry_at {
             self.filling.retries.remove(&(at, key));
@@ -323,7 +358,7 @@ impl Owner {
         gap.retry_at = None;
         gap.held_bytes = gap.held.iter().map(|(arrived, _)| Gap::bytes(arrived)).sum();
         self.filling.held_back += gap.held_bytes;
-        self.window(key).expect("it keeps history").1.gap = Some(gap);
+        *self.gap(key) = gap;
     }
 
     /// Drops what a channel without interest has kept of the broker.

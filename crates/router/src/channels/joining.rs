@@ -12,7 +12,7 @@ use super::pending::Fetching;
 use super::publication::{HistoryQuery, Start};
 use super::shard::Channels;
 use super::subscribers::Encoded;
-use super::window::{Phase, WaitingJoin};
+use super::window::{Need, Phase, WaitingJoin};
 use crate::names::{Shard, Ticket};
 
 impl<E: Encoded> Channels<E> {
@@ -33,7 +33,7 @@ impl<E: Encoded> Channels<E> {
                 self.send(holder.0, ShardMessage::Joined { join, outcome: Ok(begun) }, now);
             }
             Some((_, window)) => {
-                window.joins.push(WaitingJoin { join, holder, start, asked: false });
+                window.joins.push(WaitingJoin { join, holder, start, need: Need::Unasked });
                 self.owner.filling.joins += 1;
                 self.answer_joins(key, now);
             }
@@ -58,15 +58,15 @@ impl<E: Encoded> Channels<E> {
         let mut answers = Vec::new();
         let mut waiting = std::mem::take(&mut window.joins);
         waiting.retain(|join| {
-            let WaitingJoin { start, asked, holder, .. } = *join;
+            let WaitingJoin { start, need, holder, .. } = *join;
             let history = self.owner.history(key);
-            let missed = match asked {
-                true => history.missed_here(start),
-                false => history.missed(start, now).map(|missed| missed as u64),
+            let missed = match need {
+                Need::Answered => history.missed_here(start),
+                _ => history.missed(start, now).map(|missed| missed as u64),
             };
             // Nothing comes after the greatest number.
             let is_certain = history.offset(start).is_none_or(|offset| offset == u64::MAX);
-            let is_answered = missed.is_some() || asked || is_certain;
+            let is_answered = missed.is_some() || need == Need::Answered || is_certain;
             if is_answered {
                 let begun = self.owner.begin_after(key, start, missed, holder, now);
                 answers.push((*join, begun));
@@ -74,7 +74,7 @@ impl<E: Encoded> Channels<E> {
             !is_answered
         });
         let (mut is_newer, mut older) = (false, None);
-        for join in waiting.iter().filter(|join| !join.asked) {
+        for join in waiting.iter().filter(|join| join.need == Need::Unasked) {
             let offset = join.start.offset().unwrap_or(0);
             match offset > newest.offset {
                 true => is_newer = true,
@@ -103,7 +103,9 @@ impl<E: Encoded> Channels<E> {
         let (newest, window) = self.owner.window(key).expect("it has joins");
         window.recovery = Some((id, after, newest));
         for join in &mut window.joins {
-            join.asked |= join.start.offset() <= Some(newest.offset);
+            if join.need == Need::Unasked && join.start.offset() <= Some(newest.offset) {
+                join.need = Need::Asked(id);
+            }
         }
         let name = self.owner.name(key).clone();
         let (channel, up_to) = (&*name.text, Some(newest.offset));
@@ -127,9 +129,10 @@ impl<E: Encoded> Channels<E> {
         let Some((_, after, newest)) = recovery else { return };
         match answer {
             Err(error) => {
-                self.refuse_joins(key, error, |offset, newest| offset <= newest, now);
+                self.refuse_joins(key, id, error, now);
             }
             Ok(Fetched { epoch, publications, is_complete }) => {
+                window.set_need(id, Need::Answered);
                 if is_complete && (epoch, epoch) == (position.epoch, newest.epoch) {
                     let range = (after, newest.offset);
                     self.owner.change(key, |history| history.prepend(range, &publications, now));
@@ -146,18 +149,10 @@ impl<E: Encoded> Channels<E> {
         }
     }
 
-    /// Refuses the joins for which the broker was asked, by their offset and the newest one.
-    pub(super) fn refuse_joins(
-        &mut self,
-        key: u32,
-        error: ChannelError,
-        which: impl Fn(u64, u64) -> bool,
-        now: u64,
-    ) {
-        let Some((newest, window)) = self.owner.window(key) else { return };
-        let is_refused = |join: &mut WaitingJoin| {
-            join.asked && join.start.offset().is_some_and(|offset| which(offset, newest.offset))
-        };
+    /// Refuses the joins that wait for this answer.
+    pub(super) fn refuse_joins(&mut self, key: u32, asked: FetchId, error: ChannelError, now: u64) {
+        let Some((_, window)) = self.owner.window(key) else { return };
+        let is_refused = |join: &mut WaitingJoin| join.need == Need::Asked(asked);
         let refused = window.joins.extract_if(.., is_refused).collect();
         self.refuse(refused, error, now);
     }

@@ -111,6 +111,8 @@ pub struct Stats {
     pub fetches_waiting: u64,
     /// Joins of channels that this shard owns, which wait for the broker.
     pub joins_waiting: u64,
+    /// Channels with history in which publications may be missing, until the broker has answered.
+    pub gaps: u64,
     /// Bytes of publications that wait until those before them have come from the broker.
     pub held_back_bytes: u64,
     /// Publications of channels without history that have come from the broker and were dropped, because

@@ -173,6 +173,9 @@ impl Owner {
         holder: Holder,
         now: u64,
     ) -> Begun {
+        if let Some((_, window)) = self.window(key) {
+            window.is_marked = false;
+        }
         let history = self.history(key);
         let (position, next) = (history.position(), history.newest() + 1);
         let recovered = (start != Start::Head).then_some(missed.is_some());
@@ -347,6 +350,7 @@ impl Owner {
         stats.evicted = self.evicted;
         stats.holds = self.lapses.len() as u64;
         stats.joins_waiting = self.filling.joins;
+        stats.gaps = self.filling.gaps;
         stats.held_back_bytes = self.filling.held_back as u64;
         stats.arrivals_dropped = self.filling.arrivals_dropped;
         stats.losses = self.filling.losses;

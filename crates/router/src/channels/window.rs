@@ -28,7 +28,7 @@ pub(super) struct Window {
     /// The number of losses of the connection when the subscription was last opened; `None` if the
     /// subscription may have lost publications since.
     certain_at: Option<u32>,
-    /// Readers have been told of a loss, and nothing has followed.
+    /// All readers have been told of a loss, and nothing has followed.
     pub(super) is_marked: bool,
     pub(super) gap: Option<Gap>,
     /// The request for publications before the window, with the offset after which they
@@ -60,6 +60,10 @@ pub(super) struct Gap {
     pub(super) covered: usize,
     /// Publications after these were dropped, since the last fetch.
     pub(super) overflowed: bool,
+    /// Publications may be missing. If not, only a join has asked for newer ones.
+    pub(super) may_miss: bool,
+    /// The greatest offset that the broker is known to have reached; 0 if that is unknown.
+    pub(super) reached: u64,
     /// How often the broker has answered without a publication that it had sent.
     pub(super) stale_answers: u8,
 }
@@ -71,8 +75,17 @@ pub(super) struct WaitingJoin {
     /// The shard, and the id of the member as a reader.
     pub(super) holder: Holder,
     pub(super) start: Start,
-    /// The broker was asked for what it needs.
-    pub(super) asked: bool,
+    pub(super) need: Need,
+}
+
+/// What a join needs of the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// It is not known yet, or the broker has yet to be asked.
+    Unasked,
+    Asked(FetchId),
+    /// Nothing more: the broker has answered.
+    Answered,
 }
 
 /// What to do with a publication that has arrived.
@@ -83,6 +96,8 @@ pub(super) enum Arrival {
     /// It has been here, or nobody needs it.
     Repeat,
     /// Others may be missing before it.
+    Gap,
+    /// It has to wait for those before it.
     AfterGap,
     /// The broker counts anew.
     OtherEpoch,
@@ -146,16 +161,21 @@ impl Window {
             Phase::Unopened => Arrival::Repeat,
             Phase::Open if position.epoch != newest.epoch => Arrival::OtherEpoch,
             Phase::Open if position.offset <= newest.offset => Arrival::Repeat,
-            Phase::Open if self.gap.is_none() && self.follows(previous, newest, losses) => {
-                Arrival::Next
-            }
-            Phase::Open => Arrival::AfterGap,
+            Phase::Open => match &self.gap {
+                // Whatever is missing comes after this one.
+                Some(gap) if gap.held.is_empty() && (1..=newest.offset).contains(&previous) => {
+                    Arrival::Next
+                }
+                Some(_) => Arrival::AfterGap,
+                None if self.follows(previous, newest, losses) => Arrival::Next,
+                None => Arrival::Gap,
+            },
         }
     }
 
     /// Whether nothing is missing between the newest publication and a later one with this previous one.
     /// `losses` is the number of losses of the connection.
-    pub(super) fn follows(&self, previous: u64, newest: Position, losses: u32) -> bool {
+    fn follows(&self, previous: u64, newest: Position, losses: u32) -> bool {
         match previous {
             0 => self.certain_at == Some(losses),
             _ => previous <= newest.offset,
@@ -169,7 +189,7 @@ impl Window {
         self.certain_at = Some(losses);
         let seen = match phase {
             Phase::Open if epoch != newest.epoch => return Opened::OtherEpoch,
-            Phase::Open if at_broker == newest.offset => return Opened::Same,
+            Phase::Open if at_broker <= newest.offset => return Opened::Same,
             Phase::Open => return Opened::Gap,
             Phase::Opening(seen) => seen,
             Phase::Unopened => None,
@@ -185,6 +205,13 @@ impl Window {
         self.certain_at = None;
     }
 
+    /// Takes note of the need of all joins that wait for this answer.
+    pub(super) fn set_need(&mut self, asked: FetchId, need: Need) {
+        for join in self.joins.iter_mut().filter(|join| join.need == Need::Asked(asked)) {
+            join.need = need;
+        }
+    }
+
     /// Takes note of a loss at this index: what was there before cannot be recovered here.
     pub(super) fn mark(&mut self, index: u64) {
         (self.complete_after, self.floor, self.is_marked) = (None, index, true);
@@ -196,12 +223,18 @@ impl Gap {
     pub(super) fn hold(&mut self, arrived: Arrived, place: Place, bytes_max: usize) -> usize {
         let bytes = Gap::bytes(&arrived);
         if self.overflowed || self.held_bytes.saturating_add(bytes) > bytes_max {
-            self.overflowed = true;
+            self.miss();
+            self.reached = self.reached.max(place.position.offset);
             return 0;
         }
         self.held_bytes += bytes;
         self.held.push_back((arrived, place));
         bytes
+    }
+
+    /// Takes note that publications may be missing that the broker has had until now.
+    pub(super) fn miss(&mut self) {
+        (self.overflowed, self.may_miss) = (true, true);
     }
 
     /// Bytes of a publication that is held back.

@@ -1,7 +1,7 @@
 //! `Channels` beside naive models of it, for any bytes: by the tests here and by a fuzz target.
 
 #[path = "../../../../../fuzz/src/choices.rs"]
-mod choices;
+pub(crate) mod choices;
 
 mod model;
 mod oracle;
