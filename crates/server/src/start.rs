@@ -57,6 +57,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
     let facts = facts(config, &plan, &placement, admin);
     announce(config, &facts, &files, &watch);
     warn_of_few_places(asked, &plan);
+    warn_of_short_gap(asked);
     warn_of_hidden_files(config, &files);
     token_keys.warn_of_key_ids();
     announce_publishers(&hub.namespaces, token_keys.has_sources(), config.api_key_file.is_some());
@@ -122,7 +123,7 @@ pub(crate) fn serve(config: &Config) -> Result<(), Failure> {
         nodes.end(GOODBYE);
     }
     if let Some(log) = &session_log {
-        log.begin_end(SESSION_LOG_GRACE);
+        log.begin_end(SESSION_LOG_SPAN);
     }
     if let (Ok(()), Some(webhooks), Some(drain_ends)) = (&drained, webhooks, drain_ends) {
         webhooks.finish(drain_ends);
@@ -326,6 +327,21 @@ fn warn_of_few_places(config: &Config, plan: &Plan) {
             reason = plan.descriptors_reason,
             "there is room for few connections: raise the limit of open files (LimitNOFILE= in \
              systemd, 'ulimit -Hn' in a shell), or set --max-conns"
+        );
+    }
+}
+
+/// Warns if a restart of the server ends the sessions of the session log.
+fn warn_of_short_gap(config: &Config) {
+    let restart = config.drain_delay.0.saturating_add(config.drain_timeout.0);
+    if let Some(log) = config.session_log()
+        && log.gap <= restart
+    {
+        tracing::warn!(
+            session_gap = ?log.gap,
+            drain = ?restart,
+            "a restart ends the sessions of the session log: make --session-gap longer than --drain-delay and \
+             --drain-timeout together"
         );
     }
 }
@@ -555,6 +571,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// After the drain, for the last batches of the session log.
 const SESSION_LOG_GRACE: Duration = Duration::from_secs(5);
+/// After this time it gives up what it could not write, and has the rest of the time for its spool.
+const SESSION_LOG_SPAN: Duration = Duration::from_secs(3);
 
 /// More than HTTP and JSON need.
 const CONTROL_STACK_BYTES: usize = 1024 * 1024;

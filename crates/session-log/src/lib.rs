@@ -43,6 +43,7 @@ pub use settings::{LEASE, Place, Settings, Spooled};
 use spool::Spool;
 use store::Store;
 pub use store::StoreError;
+use tokio::sync::watch;
 use tracker::{AtEnd, Moment, Tracker};
 
 /// How a session ended.
@@ -68,6 +69,8 @@ pub struct SessionLog {
     /// Notified when the writer must write at once, and when it has ended.
     changed: Condvar,
     keeper: SyncSender<Message>,
+    /// Whether the log ends, for those that wait for the database.
+    ending: watch::Sender<bool>,
     numbers: Numbers,
 }
 
@@ -147,7 +150,8 @@ impl SessionLog {
             (Place::Postgres(_), Some(spool)) => Some(Spool::open(spool)?),
             _ => None,
         };
-        let store = Store::open(&settings, now.unix_ms)?;
+        let (ending, is_ending) = watch::channel(false);
+        let store = Store::open(&settings, is_ending, now.unix_ms)?;
         let gap = millis(settings.gap);
         let tracker = || Mutex::new(Tracker::new(gap, ENDED_BYTES_MAX / TRACKERS));
         let trackers = std::iter::repeat_with(tracker).take(TRACKERS).collect();
@@ -163,6 +167,7 @@ impl SessionLog {
             writer: Mutex::new(WriterState { parts, ends_at: None, has_ended: false }),
             changed: Condvar::new(),
             keeper,
+            ending,
             numbers: Numbers::default(),
         };
         for left in left_open {
@@ -197,7 +202,9 @@ impl SessionLog {
         let parts = self.writer().parts.take();
         let (store, spool, messages) = parts.expect("it is called once");
         thread::scope(|threads| {
-            threads.spawn(move || keeper::run(self, &messages));
+            let keeper = thread::Builder::new().name("session-keeper".into());
+            let keep = move || keeper::run(self, &messages);
+            keeper.spawn_scoped(threads, keep).expect("there is memory for a thread");
             writer::run(self, store, spool);
         });
     }
@@ -211,6 +218,7 @@ impl SessionLog {
             lock(tracker).leave_all(now, self.at_end);
         }
         self.writer().ends_at = Instant::now().checked_add(span);
+        self.ending.send_replace(true);
         // A keeper that has too many questions to be told ends with the process.
         _ = self.keeper.try_send(Message::End);
         self.changed.notify_all();

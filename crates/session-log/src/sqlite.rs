@@ -22,6 +22,8 @@ pub(crate) struct Store {
     run: i64,
     /// The number of the last batch of this run that was written.
     applied: i64,
+    /// Whether open sessions that no batch has had are forgotten with the next batch that has the rest.
+    is_forgetting: bool,
     /// Locked as long as this exists.
     _lock: File,
 }
@@ -85,7 +87,14 @@ impl Store {
             }
             BeginError::Sql(error) => wrong(&error),
         })?;
-        Ok(Store { file: file.to_owned(), connection, run, applied: 0, _lock: lock })
+        Ok(Store {
+            file: file.to_owned(),
+            connection,
+            run,
+            applied: 0,
+            is_forgetting: false,
+            _lock: lock,
+        })
     }
 
     /// The sessions that former runs have left open.
@@ -123,11 +132,13 @@ impl Store {
             "UPDATE murre_node SET applied = ?2, seen_at = ?3 WHERE run = ?1 AND applied < ?2";
         let is_new =
             transaction.prepare(update)?.execute(params![self.run, number, signed(now_ms)])? == 1;
+        let is_forgetting = self.is_forgetting || batch.forget_open;
         if is_new {
-            put(&transaction, batch)?;
+            put(&transaction, batch, is_forgetting)?;
             transaction.commit()?;
         }
         self.applied = number;
+        self.is_forgetting = is_forgetting && !batch.is_rest;
         Ok(())
     }
 
@@ -347,9 +358,12 @@ fn open_to_read(file: &Path) -> Result<Connection, StoreError> {
 }
 
 /// The statements of a batch.
-fn put(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+fn put(transaction: &Transaction<'_>, batch: &Batch, is_forgetting: bool) -> rusqlite::Result<()> {
     if batch.forget_open {
-        transaction.execute("DELETE FROM murre_session_open", [])?;
+        // The users that are there. A kill before the last of them leaves the others open, for the next run.
+        transaction.execute_batch(
+            "CREATE TEMP TABLE IF NOT EXISTS sent (user_id TEXT PRIMARY KEY) WITHOUT ROWID; DELETE FROM sent",
+        )?;
     }
     let mut close = transaction.prepare("DELETE FROM murre_session_open WHERE user_id = ?1")?;
     let mut log = transaction.prepare("INSERT INTO murre_session_log VALUES (?1, ?2, ?3, ?4)")?;
@@ -363,6 +377,15 @@ fn put(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
     )?;
     for Open { user, join_at, left_at, .. } in &batch.open {
         open.execute(params![user, signed(*join_at), left_at.map(signed)])?;
+        if is_forgetting {
+            transaction.execute("INSERT OR IGNORE INTO sent VALUES (?1)", [user])?;
+        }
+    }
+    if is_forgetting && batch.is_rest {
+        let others =
+            "DELETE FROM murre_session_open WHERE user_id NOT IN (SELECT user_id FROM sent)";
+        transaction.execute(others, [])?;
+        transaction.execute("DELETE FROM sent", [])?;
     }
     Ok(())
 }

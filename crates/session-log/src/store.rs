@@ -69,12 +69,16 @@ pub(crate) enum Store {
 
 impl Store {
     /// Opens the database, makes or changes its tables, and begins a run.
-    pub(crate) fn open(settings: &Settings, now_ms: u64) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        settings: &Settings,
+        ending: postgres::Ending,
+        now_ms: u64,
+    ) -> Result<Self, StoreError> {
         match &settings.place {
             Place::File(file) => sqlite::Store::open(file, now_ms).map(Store::Sqlite),
             Place::Postgres(url) => {
                 let node = postgres::Node { name: settings.node.clone(), lease: settings.lease };
-                let opened = Postgres::open(url, node, settings.gap, now_ms);
+                let opened = Postgres::open(url, node, settings.gap, ending, now_ms);
                 opened.map(|store| Store::Postgres(Box::new(store)))
             }
         }

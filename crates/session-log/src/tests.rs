@@ -165,8 +165,18 @@ fn a_batch_is_written_once() {
         store.write(1, &batch, 10).expect("written");
     }
     assert_eq!(sessions(&file).len(), 3);
-    store.write(2, &Batch { forget_open: true, ..Batch::default() }, 10).expect("written");
-    assert_eq!(sessions(&file).len(), 2);
+    // Sessions that were dropped are forgotten when all others are written, so that a kill before loses none.
+    let there = vec![open("bob", 6, None)];
+    let batch = Batch { forget_open: true, open: there, ..Batch::default() };
+    store.write(2, &batch, 10).expect("written");
+    assert_eq!(sessions(&file).len(), 4);
+    let batch = Batch { is_rest: true, open: vec![open("cara", 7, None)], ..Batch::default() };
+    store.write(3, &batch, 10).expect("written");
+    let users: Vec<_> = sessions(&file).into_iter().map(|session| session.user).collect();
+    assert_eq!(users, ["ann", "ann", "bob", "cara"]);
+    let batch = Batch { is_rest: true, open: vec![open("dan", 8, None)], ..Batch::default() };
+    store.write(4, &batch, 10).expect("written");
+    assert_eq!(sessions(&file).len(), 5);
     assert_eq!(store.trim(4, 9).expect("deleted"), 1);
     assert_eq!(sessions(&file)[0].join_at, 3);
 }

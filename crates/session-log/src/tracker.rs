@@ -52,8 +52,10 @@ pub(crate) struct LeftOpen {
 /// What a transaction writes: first the sessions that have ended, then those that are open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Batch {
-    /// No session is open but those of this batch and of later ones.
+    /// No session is open but those of this batch and of later ones, until the first with all the rest.
     pub(crate) forget_open: bool,
+    /// Whether all sessions that have changed are in this batch or were in one before.
+    pub(crate) is_rest: bool,
     /// Whether the sessions that have ended waited in a spool.
     pub(crate) is_replayed: bool,
     pub(crate) ended: Vec<Ended>,
@@ -334,7 +336,7 @@ impl Tracker {
             let (join_at, connections) = (known.join_at, known.connections);
             open.push(Open { user, join_at, left_at, connections, is_new });
         }
-        Batch { forget_open, is_replayed: false, ended, open }
+        Batch { forget_open, ended, open, ..Batch::default() }
     }
 
     /// Takes so many ended sessions at most, in the order in which they ended.
@@ -347,6 +349,13 @@ impl Tracker {
     /// Users with open sessions.
     pub(crate) fn open(&self) -> usize {
         self.users.len()
+    }
+
+    /// Whether a batch had all that has changed, and no session waits for the end of the server.
+    pub(crate) fn is_written(&self) -> bool {
+        self.ended.is_empty()
+            && self.changed.is_empty()
+            && (!self.ends_all || self.users.is_empty())
     }
 
     /// Ended sessions that were dropped, as the database failed for too long.

@@ -1,13 +1,13 @@
 //! The thread that writes what has changed.
 
 use std::io;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::spool::Spool;
 use crate::store::{Problem, Store, Written};
-use crate::tracker::Batch;
+use crate::tracker::{Batch, Tracker};
 use crate::{SessionLog, TRACKERS, lock, millis, moment};
 
 /// The time between two batches.
@@ -117,6 +117,11 @@ impl Writer<'_> {
             let now_ms = moment(self.log.began).unix_ms;
             // First what has waited for longest.
             if !self.replay(now_ms)? {
+                if self.is_over() {
+                    return Ok(());
+                }
+                // What ends meanwhile comes after it.
+                self.fill_spool();
                 continue;
             }
             let batch = match self.unwritten.take() {
@@ -128,10 +133,18 @@ impl Writer<'_> {
                 self.write(batch, now_ms)?;
             }
             // The rest of less than a batch waits for others.
-            if rows < ROWS && !self.tend() {
+            if rows < ROWS {
                 return self.care(now_ms);
             }
+            if self.is_over() {
+                return Ok(());
+            }
         }
+    }
+
+    /// Whether the time for the end is over.
+    fn is_over(&self) -> bool {
+        self.log.writer().ends_at.is_some_and(|ends_at| Instant::now() >= ends_at)
     }
 
     /// Takes what has changed, as many rows as a transaction has.
@@ -153,6 +166,7 @@ impl Writer<'_> {
             batch.open.extend(part.open);
         }
         self.first = (self.first + 1) % TRACKERS;
+        batch.is_rest = batch.rows() < ROWS;
         batch
     }
 
@@ -162,14 +176,17 @@ impl Writer<'_> {
         let written = self.store.write(self.number, &batch, now_ms);
         match written {
             Err(_) if self.store.repeats_batches() => self.unwritten = Some(batch),
-            Err(_) | Ok(Written::Fenced) => {
+            Err(_) => {
                 self.number += 1;
                 self.put_back(batch);
             }
+            Ok(Written::Fenced) => {
+                self.number += 1;
+                // The new id has no rows that are to be forgotten.
+                self.put_back(Batch { forget_open: false, ..batch });
+                self.send_all();
+            }
             Ok(Written::Done) => self.count(rows, ended),
-        }
-        if let Ok(Written::Fenced) = written {
-            self.send_all();
         }
         written.map(|_| ())
     }
@@ -183,18 +200,17 @@ impl Writer<'_> {
     }
 
     fn put_back(&self, batch: Batch) {
-        let Batch { forget_open, is_replayed, ended, open } = batch;
+        let Batch { forget_open, ended, open, .. } = batch;
         lock(&self.log.trackers[0]).put_back(Batch { forget_open, ..Batch::default() });
         // Each goes before those that have ended since.
         for ended in ended.into_iter().rev() {
-            let user = std::sync::Arc::clone(&ended.user);
+            let user = Arc::clone(&ended.user);
             self.log.tracker(&user).put_back(Batch { ended: vec![ended], ..Batch::default() });
         }
         for open in open {
-            let user = std::sync::Arc::clone(&open.user);
+            let user = Arc::clone(&open.user);
             self.log.tracker(&user).put_back(Batch { open: vec![open], ..Batch::default() });
         }
-        debug_assert!(!is_replayed);
     }
 
     /// Writes all open sessions with the next batches: the database has none of this server.
@@ -304,8 +320,15 @@ impl Writer<'_> {
     /// Ends the run in the database, closes it, and tells the thread that waits for the end.
     fn end(mut self) {
         let log = self.log;
-        let has_spool = self.spool.is_some();
-        if has_spool && self.pause.is_some() {
+        let is_left = |writer: &Self| {
+            let is_empty = |tracker: &Mutex<Tracker>| lock(tracker).is_written();
+            writer.pause.is_some()
+                || writer.unwritten.is_some()
+                || writer.spool.as_ref().is_some_and(|spool| !spool.is_empty())
+                || !log.trackers.iter().all(is_empty)
+        };
+        let is_all_written = !is_left(&self);
+        if self.spool.is_some() && !is_all_written {
             while self.tend() {
                 self.fill_spool();
             }
@@ -313,8 +336,13 @@ impl Writer<'_> {
         }
         let waiting: usize = log.trackers.iter().map(|tracker| lock(tracker).waiting()).sum();
         let sessions = waiting + self.unwritten.as_ref().map_or(0, |batch| batch.ended.len());
-        let is_all_written = self.pause.is_none() && sessions == 0;
-        if let Err(error) = self.store.end(moment(log.began).unix_ms, is_all_written) {
+        // A database that is away is not waited for: the lease of this server ends there by itself.
+        let ended = match self.pause.is_some() && !self.store.repeats_batches() {
+            true if sessions > 0 => Err("the database is away".into()),
+            true => Ok(()),
+            false => self.store.end(moment(log.began).unix_ms, is_all_written),
+        };
+        if let Err(error) = ended {
             let (place, error) = (&log.settings.place, crate::postgres::problem_text(&error));
             tracing::error!(%place, %error, sessions, "the end of the session log is not written");
         }

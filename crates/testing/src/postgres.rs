@@ -56,6 +56,11 @@ impl PostgresServer {
         let output = init.output().expect("initdb starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         prepare(&server.data());
+        for file in fs::read_dir(server.data()).expect("initdb made it").flatten() {
+            if file.file_type().is_ok_and(|kind| kind.is_file()) {
+                server.own(&file.path());
+            }
+        }
         server.run();
         server
     }
@@ -66,7 +71,7 @@ impl PostgresServer {
     }
 
     /// Gives a file to the user of the server.
-    pub fn own(&self, path: &Path) {
+    fn own(&self, path: &Path) {
         if is_root() {
             chown(path, Some(NOBODY), Some(NOBODY)).expect("root may");
         }
@@ -146,6 +151,8 @@ impl PostgresServer {
         let mut psql = self.command("psql");
         psql.args(["-XAtq", "-vON_ERROR_STOP=1", "-Umurre", "-d", database, "-h"])
             .arg(&self.folder);
+        let port = self.options.iter().find_map(|option| option.strip_prefix("-cport="));
+        psql.args(["-p", port.unwrap_or("5432")]);
         let output = psql.args(["-c", statement]).output().expect("psql starts");
         match output.status.success() {
             true => {

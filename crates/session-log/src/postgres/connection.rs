@@ -6,6 +6,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -20,8 +21,15 @@ pub(super) struct Connection {
     /// Statements that follow each connect.
     options: &'static str,
     runtime: Runtime,
+    ending: Ending,
     client: Option<Client>,
 }
+
+/// Whether the server ends. Then nothing waits for long.
+pub(crate) type Ending = watch::Receiver<bool>;
+
+/// At the end of the server there is so much time for one use.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection in use, with the statements that it has prepared.
 pub(super) struct Client {
@@ -39,9 +47,9 @@ impl Drop for Client {
 }
 
 impl Connection {
-    pub(super) fn new(url: PostgresUrl, options: &'static str) -> io::Result<Self> {
+    pub(super) fn new(url: PostgresUrl, options: &'static str, ending: Ending) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Connection { url, options, runtime, client: None })
+        Ok(Connection { url, options, runtime, ending, client: None })
     }
 
     /// Runs `work` on the connection within `timeout`. After a failure the connection ends, and with it the
@@ -51,7 +59,7 @@ impl Connection {
         timeout: Duration,
         work: impl AsyncFnOnce(&mut Client) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
-        let Connection { url, options, runtime, client } = self;
+        let Connection { url, options, runtime, ending, client } = self;
         let work = async {
             let client = match client {
                 Some(client) => client,
@@ -59,8 +67,20 @@ impl Connection {
             };
             work(client).await
         };
-        let done = runtime.block_on(async { tokio::time::timeout(timeout, work).await });
-        let done = done.unwrap_or_else(|_| Err(Box::new(Away(timeout))));
+        let done = runtime.block_on(async {
+            let end = async {
+                // An error says that there is no server that could end.
+                match ending.wait_for(|is_ending| *is_ending).await {
+                    Ok(_) => tokio::time::sleep(END_TIMEOUT).await,
+                    Err(_) => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                done = work => done,
+                () = tokio::time::sleep(timeout) => Err(Away(timeout).into()),
+                () = end => Err(Away(END_TIMEOUT).into()),
+            }
+        });
         if done.is_err() {
             self.client = None;
         }

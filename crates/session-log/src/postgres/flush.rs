@@ -1,4 +1,4 @@
-//! A batch as one transaction.
+//! A batch as one transaction, or some where users have come and gone often.
 //!
 //! The order is that of the tracker: first sessions that have ended, then open ones. A session that ends takes this
 //! node out of the user's row, and is logged if it was the last node. If the row does not have this node (the
@@ -25,7 +25,7 @@ pub(super) struct Flush<'f> {
     pub(super) node: &'f str,
     pub(super) lease: Duration,
     pub(super) gap: Duration,
-    /// Of the batch. Numbers of a node go up.
+    /// Of the transaction. Numbers of a node go up.
     pub(super) number: i64,
     pub(super) now_ms: u64,
 }
@@ -99,11 +99,41 @@ const LEFT: i16 = 0;
 /// The session waited in a spool while PostgreSQL was away.
 const REPLAYED: i16 = 2;
 
-/// Writes a batch.
+/// What one transaction writes of a batch.
+pub(super) struct Part<'b> {
+    /// Each user has one session in each.
+    rounds: Vec<Columns<'b>>,
+    open: &'b [Open],
+    /// `ended` of the sessions in the log.
+    how: i16,
+}
+
+/// A user that has come and gone so often makes another transaction, so that none takes too long.
+const ROUNDS: usize = 16;
+
+/// The parts of a batch, at most [`PARTS`].
+pub(super) fn parts(batch: &Batch) -> Vec<Part<'_>> {
+    let how = if batch.is_replayed { REPLAYED } else { LEFT };
+    let mut parts = Vec::new();
+    let mut rounds = rounds(&batch.ended).into_iter().peekable();
+    while rounds.peek().is_some() {
+        parts.push(Part { rounds: rounds.by_ref().take(ROUNDS).collect(), open: &[], how });
+    }
+    match parts.last_mut() {
+        Some(last) => last.open = &batch.open,
+        None => parts.push(Part { rounds: Vec::new(), open: &batch.open, how }),
+    }
+    parts
+}
+
+/// Parts of a batch: more than one of 1000 rows has.
+pub(super) const PARTS: i64 = 1024;
+
+/// Writes a part of a batch.
 pub(super) async fn write(
     client: &mut Client,
     flush: &Flush<'_>,
-    batch: &Batch,
+    part: &Part<'_>,
 ) -> Result<Written, Problem> {
     let Flush { node, lease, number, .. } = *flush;
     client.batch("BEGIN").await?;
@@ -113,11 +143,11 @@ pub(super) async fn write(
         let is_dead = nodes::is_dead(client, node).await?;
         return Ok(if is_dead { Written::Fenced } else { Written::Done });
     }
-    for round in rounds(&batch.ended) {
-        end(client, flush, &round, if batch.is_replayed { REPLAYED } else { LEFT }).await?;
+    for round in &part.rounds {
+        end(client, flush, round, part.how).await?;
     }
-    if !batch.open.is_empty() {
-        open(client, flush, &batch.open).await?;
+    if !part.open.is_empty() {
+        open(client, flush, part.open).await?;
     }
     client.batch("COMMIT").await?;
     Ok(Written::Done)

@@ -19,6 +19,7 @@ mod tests;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::connection::Connection;
+pub(crate) use self::connection::Ending;
 pub(crate) use self::nodes::Care;
 pub(crate) use self::questions::PostgresReader;
 pub use self::url::PostgresUrl;
@@ -44,8 +45,6 @@ pub(crate) struct Postgres {
 
 /// A batch or a beat without an answer for so long has failed.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// At the end of the server there is less time.
-const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// A clock that is apart from the database's by more is worth a warning.
 const CLOCKS_APART_MS: u64 = 5000;
 
@@ -61,10 +60,11 @@ impl Postgres {
         url: &PostgresUrl,
         node: Node,
         gap: Duration,
+        ending: Ending,
         now_ms: u64,
     ) -> Result<Self, StoreError> {
         let wrong = |problem: &Problem| StoreError::new(url, connection::text(problem));
-        let connection = Connection::new(url.clone(), OPTIONS);
+        let connection = Connection::new(url.clone(), OPTIONS, ending);
         let connection = connection.map_err(|error| StoreError::new(url, error))?;
         let mut postgres = Postgres { connection, node, gap, id: None };
         match postgres.register(now_ms) {
@@ -100,7 +100,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Writes a batch as one transaction, or nothing of it.
+    /// Writes a batch.
     pub(crate) fn write(
         &mut self,
         number: i64,
@@ -109,22 +109,29 @@ impl Postgres {
     ) -> Result<Written, Problem> {
         if batch.forget_open {
             // Rows of sessions that were dropped are those of a dead node.
-            self.give_up_id(TIMEOUT)?;
+            self.give_up_id()?;
         }
         let Some(id) = &self.id else {
             self.register(now_ms)?;
             return Ok(Written::Fenced);
         };
-        let flush =
-            flush::Flush { node: id, lease: self.node.lease, gap: self.gap, number, now_ms };
-        let mut write = || {
-            self.connection.with(TIMEOUT, async |client| flush::write(client, &flush, batch).await)
-        };
-        // Two nodes that have locked the same users in another order: the database has ended one of them.
-        let written = write().or_else(|problem| match connection::is_deadlock(&problem) {
-            true => write(),
-            false => Err(problem),
-        })?;
+        let (lease, gap, mut written) = (self.node.lease, self.gap, Written::Done);
+        for (part, index) in flush::parts(batch).iter().zip(0..) {
+            let number = number * flush::PARTS + index;
+            let flush = flush::Flush { node: id, lease, gap, number, now_ms };
+            let mut write = || {
+                self.connection
+                    .with(TIMEOUT, async |client| flush::write(client, &flush, part).await)
+            };
+            // Two nodes that have locked the same users in another order: the database has ended one of them.
+            written = write().or_else(|problem| match connection::is_deadlock(&problem) {
+                true => write(),
+                false => Err(problem),
+            })?;
+            if written == Written::Fenced {
+                break;
+            }
+        }
         self.fenced(written, now_ms)
     }
 
@@ -152,16 +159,16 @@ impl Postgres {
     /// Leaves the tables. What was not written is cleaned by other nodes as that of a dead one.
     pub(crate) fn end(&mut self, is_all_written: bool) -> Result<(), Problem> {
         if !is_all_written {
-            return self.give_up_id(END_TIMEOUT);
+            return self.give_up_id();
         }
         let Some(id) = self.id.take() else { return Ok(()) };
-        self.connection.with(END_TIMEOUT, async |client| nodes::leave(client, &id).await)
+        self.connection.with(TIMEOUT, async |client| nodes::leave(client, &id).await)
     }
 
     /// Declares the id of this node dead. The next batch gets a new one.
-    fn give_up_id(&mut self, timeout: Duration) -> Result<(), Problem> {
+    fn give_up_id(&mut self) -> Result<(), Problem> {
         let Some(id) = &self.id else { return Ok(()) };
-        self.connection.with(timeout, async |client| nodes::declare_dead(client, id).await)?;
+        self.connection.with(TIMEOUT, async |client| nodes::declare_dead(client, id).await)?;
         self.id = None;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
@@ -61,7 +62,9 @@ impl PostgresReader {
             Asker::Server => (OPTIONS, TIMEOUT),
             Asker::Command => (OPTIONS_ALONE, TIMEOUT_ALONE),
         };
-        let connection = Connection::new(url.clone(), options);
+        // Who asks ends with the process.
+        let (_, ending) = watch::channel(false);
+        let connection = Connection::new(url.clone(), options, ending);
         let connection = connection.map_err(|error| StoreError::new(url, error))?;
         let mut reader = PostgresReader { connection, timeout };
         let check = reader.connection.with(timeout, async |client| tables::version(client).await);

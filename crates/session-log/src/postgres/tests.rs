@@ -1,18 +1,21 @@
 //! The log on a real PostgreSQL, by several nodes.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
 use fastrand::Rng;
 use murre_testing::{PostgresServer, seeds};
+use tokio::sync::watch;
 
 use super::nodes::Care;
 use super::questions::PostgresReader;
 use super::{Node, Postgres};
 use crate::questions::Asker;
-use crate::store::Written;
+use crate::store::{StoreError, Written};
 use crate::tests::{pages, sessions_at, settings_at, until, with_log};
 use crate::tracker::{AtEnd, Batch, Ended, Moment, Open, Tracker};
 use crate::{End, Place, PostgresUrl, Session, SessionLog, Settings, Spooled};
@@ -34,6 +37,11 @@ fn node(name: &str) -> Node {
     Node { name: name.into(), lease: Duration::from_secs(30) }
 }
 
+fn opened(address: &str, name: &str) -> Result<Postgres, StoreError> {
+    let (_, ending) = watch::channel(false);
+    Postgres::open(&url(address), node(name), GAP_SPAN, ending, ZERO)
+}
+
 fn at(ms: u64) -> Moment {
     Moment { unix_ms: ZERO + ms, ms }
 }
@@ -48,7 +56,7 @@ struct TestNode {
 
 impl TestNode {
     fn new(address: &str, name: &str, users: usize) -> Self {
-        let store = Postgres::open(&url(address), node(name), GAP_SPAN, ZERO).expect("a database");
+        let store = opened(address, name).expect("a database");
         let tracker = Tracker::new(GAP, 1 << 20);
         TestNode { tracker, store, number: 0, connections: vec![0; users] }
     }
@@ -208,9 +216,7 @@ fn two_nodes_let_go_of_one_user_at_once() {
         for name in ["a", "b"] {
             let (address, users, both) = (&address, &users, &both);
             threads.spawn(move || {
-                let url = url(address);
-                let mut store =
-                    Postgres::open(&url, node(name), GAP_SPAN, ZERO).expect("a database");
+                let mut store = opened(address, name).expect("a database");
                 for round in 0..20_u64 {
                     let begin = round * 10 * GAP;
                     let open = users.iter().map(|user| open(user, begin)).collect();
@@ -240,9 +246,7 @@ fn two_nodes_let_go_of_one_user_at_once() {
 fn late_sessions_are_joined_with_others() {
     let server = PostgresServer::start();
     let address = server.database("log");
-    let [mut here, mut there] = ["a", "b"].map(|name| {
-        Postgres::open(&url(&address), node(name), GAP_SPAN, ZERO).expect("a database")
-    });
+    let [mut here, mut there] = ["a", "b"].map(|name| opened(&address, name).expect("a database"));
     let write = |store: &mut Postgres, number, batch: Batch| {
         assert_eq!(store.write(number, &batch, ZERO + 900_000).expect("written"), Written::Done);
     };
@@ -285,8 +289,7 @@ fn migrations_run_once_and_wrong_databases_are_refused() {
     thread::scope(|threads| {
         for name in ["a", "b", "c", "d"] {
             let address = &address;
-            threads
-                .spawn(move || Postgres::open(&url(address), node(name), GAP_SPAN, ZERO).map(drop));
+            threads.spawn(move || opened(address, name).map(drop));
         }
     });
     let made = "SELECT (SELECT count(*) FROM murre_node), (SELECT count(*) FROM murre_migration), \
@@ -308,7 +311,7 @@ fn migrations_run_once_and_wrong_databases_are_refused() {
         "SELECT count(*), to_regclass('murre_session_log_20200101') IS NULL FROM murre_session_log";
     assert_eq!(server.sql("log", left), ["1|t"]);
 
-    let problem = |address: &str| match Postgres::open(&url(address), node("x"), GAP_SPAN, ZERO) {
+    let problem = |address: &str| match opened(address, "x") {
         Err(error) => error.to_string(),
         Ok(_) => String::new(),
     };
@@ -339,8 +342,7 @@ fn dead_nodes_are_cleaned_and_may_come_back() {
     let server = PostgresServer::start();
     let address = server.database("log");
     // It connects and dies: nothing of it runs any more.
-    let mut dead =
-        Postgres::open(&url(&address), node("dead"), GAP_SPAN, ZERO).expect("a database");
+    let mut dead = opened(&address, "dead").expect("a database");
     let gone = Open { left_at: Some(ZERO + 5), connections: 0, ..open("cara", 1) };
     let batch = Batch { open: vec![open("ann", 1), open("bob", 1), gone], ..Batch::default() };
     assert_eq!(dead.write(1, &batch, ZERO).expect("written"), Written::Done);
@@ -432,4 +434,94 @@ fn a_database_that_is_away_loses_nothing() {
         ["1"]
     );
     let _ = std::fs::remove_file(&spool);
+}
+
+/// Sessions beyond the bound of memory are dropped and counted. The rows of their users do not stay open, and those of
+/// users that are there do.
+#[test]
+fn what_the_bound_does_not_hold_is_dropped() {
+    let mut server = PostgresServer::start();
+    let address = server.database("log");
+    let mut short = settings(&address, "a");
+    short.gap = Duration::ZERO;
+    with_log(short, |log| {
+        log.connected("there");
+        log.connected("gone");
+        until("they are written", || log.counts().rows == 2);
+        server.kill();
+        for _ in 0..10_000 {
+            log.disconnected("gone");
+            log.connected("gone");
+        }
+        log.disconnected("gone");
+        until("some are dropped", || log.counts().dropped > 0);
+        server.run();
+        until("all others are written", || log.counts().waiting == 0 && log.counts().fenced > 0);
+        until("the rows of before are cleaned", || log.counts().cleaned > 0);
+        let there = "SELECT user_id, (SELECT count(*) FROM jsonb_object_keys(nodes)) FROM murre_session_open";
+        until("one is there", || server.sql("log", there) == ["there|1"]);
+    });
+}
+
+/// With `verify-full` the certificate of the server must be trusted and of the host; `require` encrypts with any.
+#[test]
+fn certificates_are_verified() {
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let port = port.expect("a free port").port();
+    let settings = ["ssl=on", "listen_addresses=127.0.0.1", &format!("port={port}")];
+    let mut certificate = String::new();
+    let server = PostgresServer::start_with(&settings, |data| {
+        let [file, key] = ["server.crt", "server.key"].map(|name| data.join(name));
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+            ])
+            .args([
+                "-addext",
+                "subjectAltName=DNS:localhost",
+                "-addext",
+                "basicConstraints=critical,CA:false",
+            ])
+            .arg("-out")
+            .arg(&file)
+            .arg("-keyout")
+            .arg(&key)
+            .output();
+        let made = made.expect("openssl is on this machine");
+        assert!(made.status.success(), "{made:?}");
+        certificate = std::env::temp_dir()
+            .join(format!("murre-certificate-{}.pem", std::process::id()))
+            .display()
+            .to_string();
+        std::fs::copy(&file, &certificate).expect("there is room for a file");
+    });
+    let at = |host: &str, parameters: &str| {
+        let address = format!("postgres://murre@{host}:{port}/postgres?{parameters}");
+        opened(&address, "a").err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let trusted = format!("sslmode=verify-full&sslrootcert={certificate}");
+    assert_eq!(at("localhost", &trusted), "");
+    assert_eq!(at("127.0.0.1", "sslmode=require"), "");
+    let secure = "SELECT bool_and(ssl) FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) WHERE client_port > 0";
+    let _there = opened(&format!("postgres://murre@localhost:{port}/postgres?sslmode=prefer"), "a");
+    assert_eq!(server.sql("postgres", secure), ["t"]);
+    assert!(
+        at("127.0.0.1", &trusted).contains("not valid for name"),
+        "{}",
+        at("127.0.0.1", &trusted)
+    );
+    assert!(
+        at("localhost", "sslmode=verify-full").contains("certificate"),
+        "{}",
+        at("localhost", "sslmode=verify-full")
+    );
+    let _ = std::fs::remove_file(certificate);
 }
