@@ -3,10 +3,8 @@
 use std::io::{self, BufWriter, StdoutLock, Write};
 
 use clap::{Args, Subcommand};
-use murre_session_log::{Place, Reader, Session, StoreError, Times, Wanted};
+use murre_session_log::{Place, Reader, Session, StoreError, Times, Wanted, now};
 use serde_json::{Value, json};
-
-use crate::hub::unix_seconds;
 
 /// The questions of `murre sessions`.
 #[derive(Debug, Subcommand)]
@@ -195,8 +193,3 @@ fn how_ended(Session { terminate_at, died, .. }: &Session) -> &'static str {
 
 /// Bytes of a date at the begin of a time.
 const DAY_BYTES: usize = "2026-11-30".len();
-
-/// Milliseconds since 1970.
-pub(crate) fn now() -> u64 {
-    unix_seconds().saturating_mul(1000)
-}

@@ -296,8 +296,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The time now: that of the wall, which rows have, and the time since `began`, which never jumps.
 fn moment(began: Instant) -> Moment {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-    Moment { unix_ms: millis(wall.unwrap_or_default()), ms: millis(began.elapsed()) }
+    Moment { unix_ms: now(), ms: millis(began.elapsed()) }
+}
+
+/// The time now, as questions have it: milliseconds since 1970.
+pub fn now() -> u64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn millis(span: Duration) -> u64 {

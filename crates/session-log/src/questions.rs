@@ -189,7 +189,7 @@ impl Reader {
         mut each: impl FnMut(u64, u64),
     ) -> Result<(), StoreError> {
         let now = self.until(now)?;
-        let to = wanted.to.map_or(now, |to| to.min(now));
+        let to = wanted.to.unwrap_or(u64::MAX);
         self.sessions(wanted, |session| {
             let begin = session.join_at.max(wanted.from);
             let end = session.terminate_at.unwrap_or(now).min(to);

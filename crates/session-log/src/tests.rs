@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::sqlite::Store;
 use crate::tracker::{Batch, Ended, LeftOpen, Open};
-use crate::{End, LEASE, Place, Reader, Session, SessionLog, Settings, Times, Wanted};
+use crate::{End, LEASE, Place, Reader, Session, SessionLog, Settings, Times, Wanted, now};
 
 /// A folder of one test.
 fn folder(test: &str) -> std::path::PathBuf {
@@ -238,11 +238,6 @@ fn unusable_files_are_refused() {
     assert!(Reader::open(&place(&folder.join("absent"))).is_err());
     // A question makes no file.
     assert!(!folder.join("absent").exists());
-}
-
-/// Milliseconds since 1970.
-fn now() -> u64 {
-    crate::moment(Instant::now()).unix_ms
 }
 
 const HOUR: u64 = 60 * 60 * 1000;

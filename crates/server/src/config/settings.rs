@@ -318,7 +318,7 @@ pub(crate) struct Config {
     #[serde(serialize_with = "values::path")]
     pub(super) cluster_tls_cert: Option<PathBuf>,
 
-    /// PEM file of the key of --cluster-tls-cert
+    /// PEM file of the key of --cluster-tls-cert [default: none]
     #[arg(long, value_name = "FILE", requires = "cluster_tls_cert")]
     #[serde(serialize_with = "values::path")]
     pub(super) cluster_tls_key: Option<PathBuf>,

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use murre_session_log::{Reader, Session, StoreError, Wanted};
+use murre_session_log::{Reader, Session, StoreError, Wanted, now};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{Admin, Answer, PAGE_DEFAULT, PAGE_MAX};
 use crate::admin::error::{ApiError, Known, QueryMembers};
-use crate::session_log::{listed, now};
+use crate::session_log::listed;
 
 /// The query of a question. Times are milliseconds since 1970.
 #[derive(Deserialize)]
