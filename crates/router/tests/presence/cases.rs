@@ -250,7 +250,7 @@ impl PresenceBackplane for Recorded {
 /// has anew, because it is back, stay.
 #[test]
 fn a_dead_node_has_many_channels() {
-    const CHANNELS: u64 = 5000;
+    const CHANNELS: u64 = 100_000;
     let mut shard: Presence = Presence::new(0, 1, 7, |_| Some(RULES), 10);
     shard = shard.with_backplane(Box::new(Recorded::default()));
     let event = |channel: u64, origin| RemoteEvent::Members {
