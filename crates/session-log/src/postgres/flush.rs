@@ -50,7 +50,7 @@ const CLOSE: &str = "\
         DELETE FROM murre_session_open o USING locked l WHERE o.user_id = l.user_id AND l.rest = '{}'::jsonb \
         RETURNING o.user_id, least(o.join_at, l.joined) AS join_at, greatest(o.left_at, l.at, o.join_at) AS at), \
     logged AS (INSERT INTO murre_session_log SELECT user_id, join_at, at, $5::smallint FROM closed) \
-    SELECT g.user_id FROM gone g WHERE NOT EXISTS (SELECT FROM locked l WHERE l.user_id = g.user_id)";
+    SELECT user_id FROM gone WHERE user_id NOT IN (SELECT user_id FROM locked)";
 
 /// Puts ended sessions into the rows of their users, to be closed there, and answers their users. A row whose
 /// session began later than the gap after the end is locked and left alone.
