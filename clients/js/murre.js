@@ -99,16 +99,17 @@ export class Murre {
       this.#ask({ action: 'history', identifier: channel, limit, position }, options)
     let answer = await page(limit, position)
     const { epoch, offset: head } = answer.position
-    /** The publications after an offset; null if the next one is no longer kept. */
+    /** The publications after an offset; null if some of them are no longer kept. */
     const after = async (offset, limit) => {
-      const { position, publications, more } = await page(limit, { epoch, offset })
-      const [next] = publications
-      const kept = position.epoch === epoch && (next?.offset ?? offset + 1) === offset + 1
-      return kept ? { publications, more } : null
+      const { recovered, publications, more } = await page(limit, { epoch, offset })
+      return recovered ? { publications, more } : null
     }
     // The newest publications do not fit one answer: read pages from the oldest of them on.
     if (!position && answer.more && answer.publications.length < limit) {
-      answer = (await after(Math.max(0, head - limit), limit)) ?? { ...answer, more: false }
+      const older = await after(Math.max(0, head - limit), limit)
+      // Offsets may have gaps: fewer publications may follow.
+      const isOlder = older?.publications[0]?.offset <= answer.publications[0]?.offset
+      answer = isOlder ? older : { ...answer, more: false }
     }
     const found = answer.publications
     while (answer?.more && found.length < limit) {

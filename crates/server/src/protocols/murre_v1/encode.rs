@@ -38,7 +38,8 @@ pub(crate) fn reply(out: &mut Vec<u8>, request: &RequestId, reply: Reply<'_>) {
         }
         Reply::History { channel, page } => {
             let object = Object::new("history", out).member("identifier", channel);
-            object.position(Some(page.position)).publications(&page)
+            let object = object.position(Some(page.position));
+            object.optional("recovered", page.recovered).publications(&page)
         }
         Reply::Presence { channel, page } => {
             let object = Object::new("presence", out).member("identifier", channel);
@@ -571,7 +572,11 @@ mod tests {
             text(|out| reply(out, &RequestId::Number(0), Reply::History { channel: "a", page })),
             r#"{"type":"history","identifier":"a","position":{"epoch":2838102994,"offset":17},"publications":[{"offset":16,"data":{}},{"offset":17,"binary":"YWJj"}],"more":true,"id":0}"#
         );
-        let page = Page { publications: &[], more: false, ..page };
+        let page = Page { publications: &[], more: false, recovered: Some(false), ..page };
+        assert_eq!(
+            text(|out| reply(out, &RequestId::None, Reply::History { channel: "a", page })),
+            r#"{"type":"history","identifier":"a","position":{"epoch":2838102994,"offset":17},"recovered":false,"publications":[]}"#
+        );
         for (recovered, told) in [(None, true), (Some(true), true), (Some(false), false)] {
             let page = Page { recovered, ..page };
             assert_eq!(
