@@ -20,7 +20,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use murre_core::host::Plan;
 use murre_core::{AddressLimits, Proxies};
@@ -89,7 +89,8 @@ impl Cli {
     /// # Errors
     /// An argument, a variable or a setting of the file is wrong, or the file cannot be read.
     pub(crate) fn read(arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
-        let matches = command().try_get_matches_from(&arguments).map_err(ConfigError::Arguments)?;
+        let matches = command().try_get_matches_from(&arguments);
+        let matches = matches.map_err(without_secrets).map_err(ConfigError::Arguments)?;
         let cli = Cli::from_arg_matches(&matches).and_then(Cli::checked);
         let cli = cli.map_err(ConfigError::Arguments)?;
         let Command::Serve(config) = &cli.command else { return Ok(cli) };
@@ -102,7 +103,7 @@ impl Cli {
         let matches = command().try_get_matches_from(all);
         let cli =
             matches.and_then(|matches| Cli::from_arg_matches(&matches)).and_then(Cli::checked);
-        cli.map_err(|error| wrong(first_line(&error)))
+        cli.map_err(|error| wrong(first_line(&without_secrets(error))))
     }
 
     /// Checks the rules between settings; the parser checks each value alone.
@@ -136,6 +137,18 @@ impl Cli {
         };
         wrong.map_or(Ok(self), Err)
     }
+}
+
+/// The error without the value that was given, if that may have a password: an address with a user, or with
+/// parameters.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    let has_secret = |value: &str| value.contains("://") && value.contains(['@', '?']);
+    if matches!(error.get(ContextKind::InvalidValue), Some(ContextValue::String(value)) if has_secret(value))
+    {
+        let hidden = ContextValue::String("(not shown)".into());
+        error.insert(ContextKind::InvalidValue, hidden);
+    }
+    error
 }
 
 /// The parser of the command line, in which each flag of `serve` has its variable. An empty

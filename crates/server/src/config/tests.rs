@@ -47,6 +47,22 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((config.files, config.limits.max_files_bytes), (None, 64 * 1024 * 1024));
 }
 
+/// A wrong value that may have a password is not shown, whether it comes from a flag or from the file; another one
+/// is.
+#[test]
+fn wrong_values_show_no_password() {
+    let url = "postgres://murre:hushhush@db/log?sslmode=verify-ca";
+    let nats = "nats://ann:hushhush@nats:port";
+    let (sessions, cluster) = (format!("--sessions={url}"), format!("--cluster-nats={nats}"));
+    let file = read_with_file("secret", &format!("sessions = \"{url}\"\n"), &[]);
+    for wrong in [read(&[&sessions]), read(&[&cluster]), file] {
+        let said = wrong.expect_err("it is wrong").to_string();
+        assert!(said.contains("not shown") && !said.contains("hushhush"), "{said}");
+    }
+    let said = read(&["--shards=many"]).expect_err("it is wrong").to_string();
+    assert!(said.contains("many"), "{said}");
+}
+
 /// A flag takes precedence over the file, and the file over the default.
 #[test]
 fn flags_go_before_the_file() {

@@ -30,6 +30,12 @@ impl PostgresUrl {
     /// What is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (place, query) = text.split_once('?').unwrap_or((text, ""));
+        // The driver would take what is before the first `@` for the user, and the rest for the host.
+        if query.contains('@') || place.matches('@').count() > 1 {
+            return Err(
+                "write ? as %3F and @ as %40 in the user, the password and parameters".into()
+            );
+        }
         let (mut ssl_mode, mut verified, mut roots) = (None, Verified::Nothing, None);
         let mut others = Vec::new();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -113,20 +119,22 @@ mod tests {
     fn passwords_are_not_shown() {
         for (text, shown) in [
             (
-                "postgres://murre:se/cr@et@db:5432/log?sslmode=require",
+                "postgres://murre:secr%40%3Fet@db:5432/log?sslmode=require",
                 "postgres://murre@db:5432/log",
             ),
             ("postgresql://db/log?user=murre&password=secret", "postgresql://db/log"),
         ] {
             let url = PostgresUrl::parse(text).expect("a URL");
             assert_eq!(url.to_string(), shown);
-            assert!(!format!("{url:?}").contains("secret"), "{url:?}");
+            assert!(!format!("{url:?}").contains("secr"), "{url:?}");
         }
         for (text, problem) in [
             ("postgres://db/log?sslmode=always", "sslmode is"),
             ("postgres://db/log?sslmode=require&sslrootcert=ca.pem", "sslmode=verify-full"),
             ("postgres://db/log?colour=red", "colour"),
             ("postgres:///log", "no host"),
+            ("postgres://murre:pa@ss@db/log", "%40"),
+            ("postgres://murre:pa?ss@db/log?sslmode=require", "%3F"),
             ("postgres://db:port/log", "port"),
         ] {
             let found = PostgresUrl::parse(text).expect_err("it is wrong");
