@@ -346,9 +346,11 @@ fn dead_nodes_are_cleaned_and_may_come_back() {
     let gone = Open { left_at: Some(ZERO + 5), connections: 0, ..open("cara", 1) };
     let batch = Batch { open: vec![open("ann", 1), open("bob", 1), gone], ..Batch::default() };
     assert_eq!(dead.write(1, &batch, ZERO).expect("written"), Written::Done);
-    server.sql("log", "UPDATE murre_node SET lease_until = now() + interval '1 s'");
+    server.sql("log", "UPDATE murre_node SET lease_until = now() + interval '1 hour'");
     with_log(settings(&address, "alive"), |log| {
         log.connected("bob");
+        until("bob is written", || log.counts().rows >= 1);
+        server.sql("log", "UPDATE murre_node SET lease_until = now() WHERE name = 'dead'");
         until("the node is cleaned", || log.counts().cleaned == 1);
         let ended = "SELECT user_id, ended FROM murre_session_log ORDER BY user_id";
         assert_eq!(server.sql("log", ended), ["ann|1", "cara|0"]);
