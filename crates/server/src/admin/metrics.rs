@@ -7,7 +7,7 @@ use std::sync::Arc;
 use murre_core::CloseReason;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -15,14 +15,12 @@ use prometheus_client::registry::Registry;
 
 use super::Others;
 use super::series::{
-    Kind, NATS_SERIES, NODES_SERIES, SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES,
+    Kind, NATS_SERIES, NODES_SERIES, SERIES, SESSION_LOG_SERIES, Series, ShardCounters,
+    WEBHOOK_SERIES,
 };
 use crate::backend::{CallKind, Counts, Outcome};
-use crate::backplane::nats::Nats;
-use crate::backplane::presence::OtherNodes;
 use crate::control::memory::{Headroom, Watch};
 use crate::webhooks::Webhooks;
-use murre_session_log::SessionLog;
 
 /// The content type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -44,13 +42,22 @@ impl Metrics {
             registry.register_collector(Box::new(OfWebhooks(webhooks)));
         }
         if let Some(log) = session_log {
-            registry.register_collector(Box::new(OfSessionLog(log)));
+            let encode = move |encoder: DescriptorEncoder<'_>| {
+                encode_plain(&SESSION_LOG_SERIES, &log.counts(), encoder)
+            };
+            registry.register_collector(Box::new(Plain(encode)));
         }
         if let Some(nats) = nats {
-            registry.register_collector(Box::new(OfNats(nats)));
+            let encode = move |encoder: DescriptorEncoder<'_>| {
+                encode_plain(&NATS_SERIES, nats.counts(), encoder)
+            };
+            registry.register_collector(Box::new(Plain(encode)));
         }
         if let Some(nodes) = nodes {
-            registry.register_collector(Box::new(OfNodes(nodes)));
+            let encode = move |encoder: DescriptorEncoder<'_>| {
+                encode_plain(&NODES_SERIES, nodes.counts(), encoder)
+            };
+            registry.register_collector(Box::new(Plain(encode)));
         }
         Metrics(registry)
     }
@@ -73,21 +80,22 @@ impl Kind {
             Kind::Now => MetricType::Gauge,
         }
     }
+
+    fn encode(self, value: u64, encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        match self {
+            Kind::Total => ConstCounter::new(value).encode(encoder),
+            Kind::Now => ConstGauge::new(value).encode(encoder),
+        }
+    }
 }
 
 impl Collector for Shards {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        for series in SERIES {
-            let kind = series.kind.metric();
-            let mut family = encoder.encode_descriptor(series.name, series.help, None, kind)?;
+        for Series { name, help, kind, value } in SERIES {
+            let mut family = encoder.encode_descriptor(name, help, None, kind.metric())?;
             for (shard, counters) in self.0.iter().enumerate() {
                 let labels = [("shard", shard)];
-                let metric = family.encode_family(&labels)?;
-                let value = (series.value)(counters);
-                match series.kind {
-                    Kind::Total => ConstCounter::new(value).encode(metric)?,
-                    Kind::Now => ConstGauge::new(value).encode(metric)?,
-                }
+                kind.encode(value(counters), family.encode_family(&labels)?)?;
             }
         }
         let help = "Closed connections";
@@ -178,74 +186,32 @@ impl Collector for Admission {
     }
 }
 
-struct OfSessionLog(Arc<SessionLog>);
+/// Numbers without labels, which a function encodes.
+struct Plain<F>(F);
 
-impl fmt::Debug for OfSessionLog {
+impl<F> fmt::Debug for Plain<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OfSessionLog")
+        f.write_str("Plain")
     }
 }
 
-impl Collector for OfSessionLog {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let counts = self.0.counts();
-        for series in SESSION_LOG_SERIES {
-            let kind = series.kind.metric();
-            let encoder = encoder.encode_descriptor(series.name, series.help, None, kind)?;
-            let value = (series.value)(&counts);
-            match series.kind {
-                Kind::Total => ConstCounter::new(value).encode(encoder)?,
-                Kind::Now => ConstGauge::new(value).encode(encoder)?,
-            }
-        }
-        Ok(())
+impl<F> Collector for Plain<F>
+where
+    F: Fn(DescriptorEncoder) -> Result<(), fmt::Error> + Send + Sync + 'static,
+{
+    fn encode(&self, encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        (self.0)(encoder)
     }
 }
 
-struct OfNats(Arc<Nats>);
-
-impl fmt::Debug for OfNats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OfNats")
-    }
-}
-
-impl Collector for OfNats {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        for series in NATS_SERIES {
-            let kind = series.kind.metric();
-            let encoder = encoder.encode_descriptor(series.name, series.help, None, kind)?;
-            let value = (series.value)(self.0.counts());
-            match series.kind {
-                Kind::Total => ConstCounter::new(value).encode(encoder)?,
-                Kind::Now => ConstGauge::new(value).encode(encoder)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-struct OfNodes(Arc<OtherNodes>);
-
-impl fmt::Debug for OfNodes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OfNodes")
-    }
-}
-
-impl Collector for OfNodes {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        for series in NODES_SERIES {
-            let kind = series.kind.metric();
-            let encoder = encoder.encode_descriptor(series.name, series.help, None, kind)?;
-            let value = (series.value)(self.0.counts());
-            match series.kind {
-                Kind::Total => ConstCounter::new(value).encode(encoder)?,
-                Kind::Now => ConstGauge::new(value).encode(encoder)?,
-            }
-        }
-        Ok(())
-    }
+fn encode_plain<V>(
+    all: &[Series<V>],
+    of: &V,
+    mut encoder: DescriptorEncoder,
+) -> Result<(), fmt::Error> {
+    all.iter().try_for_each(|Series { name, help, kind, value }| {
+        kind.encode(value(of), encoder.encode_descriptor(name, help, None, kind.metric())?)
+    })
 }
 
 struct OfWebhooks(Arc<Webhooks>);
@@ -258,17 +224,11 @@ impl fmt::Debug for OfWebhooks {
 
 impl Collector for OfWebhooks {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        for series in WEBHOOK_SERIES {
-            let kind = series.kind.metric();
-            let mut family = encoder.encode_descriptor(series.name, series.help, None, kind)?;
-            for numbers in self.0.numbers() {
-                let labels = [("endpoint", numbers.endpoint)];
-                let metric = family.encode_family(&labels)?;
-                let value = (series.value)(&numbers);
-                match series.kind {
-                    Kind::Total => ConstCounter::new(value).encode(metric)?,
-                    Kind::Now => ConstGauge::new(value).encode(metric)?,
-                }
+        for Series { name, help, kind, value } in &WEBHOOK_SERIES {
+            let mut family = encoder.encode_descriptor(name, help, None, kind.metric())?;
+            for (endpoint, numbers) in self.0.numbers() {
+                let labels = [("endpoint", endpoint)];
+                kind.encode(value(&numbers), family.encode_family(&labels)?)?;
             }
         }
         Ok(())

@@ -19,217 +19,72 @@ pub(crate) struct ShardCounters {
     pub(crate) hub: Arc<HubCounters>,
 }
 
-/// One number of a shard.
-pub(crate) struct Series {
+/// One number among those of `V`.
+pub(crate) struct Series<V> {
     pub(crate) name: &'static str,
     pub(crate) help: &'static str,
     pub(crate) kind: Kind,
-    pub(crate) value: fn(&ShardCounters) -> u64,
-}
-
-/// One number of the session log.
-pub(crate) struct SessionLogSeries {
-    pub(crate) name: &'static str,
-    pub(crate) help: &'static str,
-    pub(crate) kind: Kind,
-    pub(crate) value: fn(&murre_session_log::Counts) -> u64,
+    pub(crate) value: fn(&V) -> u64,
 }
 
 /// The numbers of the session log.
-pub(crate) const SESSION_LOG_SERIES: [SessionLogSeries; 10] = [
-    SessionLogSeries {
-        name: "session_log_open",
-        help: "Users that are there, or have left within the gap",
-        kind: Kind::Now,
-        value: |counts| counts.open,
-    },
-    SessionLogSeries {
-        name: "session_log_written",
-        help: "Sessions of users that have ended and were written",
-        kind: Kind::Total,
-        value: |counts| counts.written,
-    },
-    SessionLogSeries {
-        name: "session_log_waiting",
-        help: "Sessions of users that have ended and wait to be written",
-        kind: Kind::Now,
-        value: |counts| counts.waiting,
-    },
-    SessionLogSeries {
-        name: "session_log_dropped",
-        help: "Sessions of users that were dropped because the database failed for too long",
-        kind: Kind::Total,
-        value: |counts| counts.dropped,
-    },
-    SessionLogSeries {
-        name: "session_log_batches_failed",
-        help: "Batches of the session log that failed; each is written again",
-        kind: Kind::Total,
-        value: |counts| counts.failed,
-    },
-    SessionLogSeries {
-        name: "session_log_rows",
-        help: "Rows of the session log that were written: sessions that have begun, changed or ended",
-        kind: Kind::Total,
-        value: |counts| counts.rows,
-    },
-    SessionLogSeries {
-        name: "session_log_spooled",
-        help: "Sessions of users that have ended and wait in the spool",
-        kind: Kind::Now,
-        value: |counts| counts.spooled,
-    },
-    SessionLogSeries {
-        name: "session_log_spool_bytes",
-        help: "Bytes of the spool of the session log",
-        kind: Kind::Now,
-        value: |counts| counts.spool_bytes,
-    },
-    SessionLogSeries {
-        name: "session_log_nodes_cleaned",
-        help: "Dead servers whose sessions of users this one has ended",
-        kind: Kind::Total,
-        value: |counts| counts.cleaned,
-    },
-    SessionLogSeries {
-        name: "session_log_fenced",
-        help: "Times that all open sessions were written anew, as others took this server for dead or the \
-               database was away at the start",
-        kind: Kind::Total,
-        value: |counts| counts.fenced,
-    },
+#[rustfmt::skip]
+pub(crate) const SESSION_LOG_SERIES: [Series<murre_session_log::Counts>; 10] = [
+    now("session_log_open", "Users that are there, or have left within the gap", |counts| counts.open),
+    total("session_log_written", "Sessions of users that have ended and were written", |counts| counts.written),
+    now("session_log_waiting", "Sessions of users that have ended and wait to be written", |counts| counts.waiting),
+    total("session_log_dropped", "Sessions of users that were dropped because the database failed for too long", |counts| counts.dropped),
+    total("session_log_batches_failed", "Batches of the session log that failed; each is written again", |counts| counts.failed),
+    total("session_log_rows", "Rows of the session log that were written: sessions that have begun, changed or ended", |counts| counts.rows),
+    now("session_log_spooled", "Sessions of users that have ended and wait in the spool", |counts| counts.spooled),
+    now("session_log_spool_bytes", "Bytes of the spool of the session log", |counts| counts.spool_bytes),
+    total("session_log_nodes_cleaned", "Dead servers whose sessions of users this one has ended", |counts| counts.cleaned),
+    total("session_log_fenced", "Times that all open sessions were written anew, as others took this server for dead or the database was away at the start", |counts| counts.fenced),
 ];
-
-/// One number of the exchange of presence with other nodes.
-pub(crate) struct NodesSeries {
-    pub(crate) name: &'static str,
-    pub(crate) help: &'static str,
-    pub(crate) kind: Kind,
-    pub(crate) value: fn(&presence::Counts) -> u64,
-}
 
 /// The numbers of the exchange of presence with other nodes.
 #[rustfmt::skip]
-pub(crate) const NODES_SERIES: [NodesSeries; 10] = [
-    NodesSeries { name: "nodes", help: "Other nodes of the cluster whose beats are heard", kind: Kind::Now, value: |counts| counts.nodes.load(Relaxed) },
-    NodesSeries { name: "nodes_gone", help: "Other nodes that have ended, or whose beats were not heard for 5 seconds", kind: Kind::Total, value: |counts| counts.gone.load(Relaxed) },
-    NodesSeries { name: "nodes_presence_told", help: "Messages to other nodes about members of this one", kind: Kind::Total, value: |counts| counts.told.load(Relaxed) },
-    NodesSeries { name: "nodes_presence_heard", help: "Messages of other nodes about members in channels that are watched here", kind: Kind::Total, value: |counts| counts.heard.load(Relaxed) },
-    NodesSeries { name: "nodes_presence_gaps", help: "Messages about members before which another one was missing, so that the node was asked for all", kind: Kind::Total, value: |counts| counts.gaps.load(Relaxed) },
-    NodesSeries { name: "nodes_presence_losses", help: "Times that messages may have been lost, so that all watched channels were asked for: a new connection to NATS, a missing beat, a node that stood still", kind: Kind::Total, value: |counts| counts.losses.load(Relaxed) },
-    NodesSeries { name: "nodes_presence_asked", help: "Channels for which other nodes were asked", kind: Kind::Total, value: |counts| counts.asked.load(Relaxed) },
-    NodesSeries { name: "nodes_presence_malformed", help: "Messages of other nodes about members that could not be read", kind: Kind::Total, value: |counts| counts.malformed.load(Relaxed) },
-    NodesSeries { name: "nodes_presence_channels_told", help: "Channels with members here of which other nodes were told", kind: Kind::Now, value: |counts| counts.told_channels.load(Relaxed) },
-    NodesSeries { name: "nodes_presence_channels_watched", help: "Channels whose members on other nodes this one follows", kind: Kind::Now, value: |counts| counts.watched_channels.load(Relaxed) },
+pub(crate) const NODES_SERIES: [Series<presence::Counts>; 10] = [
+    now("nodes", "Other nodes of the cluster whose beats are heard", |counts| counts.nodes.load(Relaxed)),
+    total("nodes_gone", "Other nodes that have ended, or whose beats were not heard for 5 seconds", |counts| counts.gone.load(Relaxed)),
+    total("nodes_presence_told", "Messages to other nodes about members of this one", |counts| counts.told.load(Relaxed)),
+    total("nodes_presence_heard", "Messages of other nodes about members in channels that are watched here", |counts| counts.heard.load(Relaxed)),
+    total("nodes_presence_gaps", "Messages about members before which another one was missing, so that the node was asked for all", |counts| counts.gaps.load(Relaxed)),
+    total("nodes_presence_losses", "Times that messages may have been lost, so that all watched channels were asked for: a new connection to NATS, a missing beat, a node that stood still", |counts| counts.losses.load(Relaxed)),
+    total("nodes_presence_asked", "Channels for which other nodes were asked", |counts| counts.asked.load(Relaxed)),
+    total("nodes_presence_malformed", "Messages of other nodes about members that could not be read", |counts| counts.malformed.load(Relaxed)),
+    now("nodes_presence_channels_told", "Channels with members here of which other nodes were told", |counts| counts.told_channels.load(Relaxed)),
+    now("nodes_presence_channels_watched", "Channels whose members on other nodes this one follows", |counts| counts.watched_channels.load(Relaxed)),
 ];
-
-/// One number of the connection to NATS.
-pub(crate) struct NatsSeries {
-    pub(crate) name: &'static str,
-    pub(crate) help: &'static str,
-    pub(crate) kind: Kind,
-    pub(crate) value: fn(&nats::Counts) -> u64,
-}
 
 /// The numbers of the connection to NATS.
-pub(crate) const NATS_SERIES: [NatsSeries; 9] = [
-    NatsSeries {
-        name: "nats_up",
-        help: "Whether there is a connection to NATS: 1 or 0",
-        kind: Kind::Now,
-        value: |counts| counts.up.load(Relaxed).into(),
-    },
-    NatsSeries {
-        name: "nats_reconnects",
-        help: "Connections to NATS that have broken",
-        kind: Kind::Total,
-        value: |counts| counts.reconnects.load(Relaxed),
-    },
-    NatsSeries {
-        name: "nats_received",
-        help: "Messages that NATS has sent",
-        kind: Kind::Total,
-        value: |counts| counts.received.load(Relaxed),
-    },
-    NatsSeries {
-        name: "nats_reads",
-        help: "Reads of streams: gaps that are filled, recoveries, pages of history",
-        kind: Kind::Total,
-        value: |counts| counts.reads.load(Relaxed),
-    },
-    NatsSeries {
-        name: "nats_malformed",
-        help: "Messages on the subjects of channels that no node has published; they are ignored",
-        kind: Kind::Total,
-        value: |counts| counts.malformed.load(Relaxed),
-    },
-    NatsSeries {
-        name: "nats_channels",
-        help: "Channels to which this node is subscribed in NATS",
-        kind: Kind::Now,
-        value: |counts| counts.channels.load(Relaxed),
-    },
-    NatsSeries {
-        name: "nats_publishes_waiting",
-        help: "Publications that wait for NATS to take them",
-        kind: Kind::Now,
-        value: |counts| counts.publishes_waiting.load(Relaxed),
-    },
-    NatsSeries {
-        name: "nats_paused",
-        help: "Times that NATS was not read because a shard did not take more",
-        kind: Kind::Total,
-        value: |counts| counts.paused.load(Relaxed),
-    },
-    NatsSeries {
-        name: "nats_dropped",
-        help: "Messages to other nodes that were dropped, because NATS was away or did not take more",
-        kind: Kind::Total,
-        value: |counts| counts.dropped.load(Relaxed),
-    },
+#[rustfmt::skip]
+pub(crate) const NATS_SERIES: [Series<nats::Counts>; 9] = [
+    now("nats_up", "Whether there is a connection to NATS: 1 or 0", |counts| counts.up.load(Relaxed).into()),
+    total("nats_reconnects", "Connections to NATS that have broken", |counts| counts.reconnects.load(Relaxed)),
+    total("nats_received", "Messages that NATS has sent", |counts| counts.received.load(Relaxed)),
+    total("nats_reads", "Reads of streams: gaps that are filled, recoveries, pages of history", |counts| counts.reads.load(Relaxed)),
+    total("nats_malformed", "Messages on the subjects of channels that no node has published; they are ignored", |counts| counts.malformed.load(Relaxed)),
+    now("nats_channels", "Channels to which this node is subscribed in NATS", |counts| counts.channels.load(Relaxed)),
+    now("nats_publishes_waiting", "Publications that wait for NATS to take them", |counts| counts.publishes_waiting.load(Relaxed)),
+    total("nats_paused", "Times that NATS was not read because a shard did not take more", |counts| counts.paused.load(Relaxed)),
+    total("nats_dropped", "Messages to other nodes that were dropped, because NATS was away or did not take more", |counts| counts.dropped.load(Relaxed)),
 ];
-
-/// One number of a webhook.
-pub(crate) struct WebhookSeries {
-    pub(crate) name: &'static str,
-    pub(crate) help: &'static str,
-    pub(crate) kind: Kind,
-    pub(crate) value: fn(&EndpointNumbers<'_>) -> u64,
-}
 
 /// The numbers of each webhook.
-pub(crate) const WEBHOOK_SERIES: [WebhookSeries; 5] = [
-    WebhookSeries {
-        name: "webhook_events",
-        help: "Events that a webhook has taken",
-        kind: Kind::Total,
-        value: |numbers| numbers.delivered,
-    },
-    WebhookSeries {
-        name: "webhook_events_missed",
-        help: "Events dropped because a webhook failed for too long or its queue was full",
-        kind: Kind::Total,
-        value: |numbers| numbers.missed,
-    },
-    WebhookSeries {
-        name: "webhook_batches",
-        help: "Requests that a webhook has taken",
-        kind: Kind::Total,
-        value: |numbers| numbers.batches,
-    },
-    WebhookSeries {
-        name: "webhook_requests_failed",
-        help: "Requests that a webhook has not taken",
-        kind: Kind::Total,
-        value: |numbers| numbers.failed,
-    },
-    WebhookSeries {
-        name: "webhook_queue_bytes",
-        help: "Bytes of events that wait for a webhook",
-        kind: Kind::Now,
-        value: |numbers| numbers.bytes,
-    },
+#[rustfmt::skip]
+pub(crate) const WEBHOOK_SERIES: [Series<EndpointNumbers>; 5] = [
+    total("webhook_events", "Events that a webhook has taken", |numbers| numbers.delivered),
+    total("webhook_events_missed", "Events dropped because a webhook failed for too long or its queue was full", |numbers| numbers.missed),
+    total("webhook_batches", "Requests that a webhook has taken", |numbers| numbers.batches),
+    total("webhook_requests_failed", "Requests that a webhook has not taken", |numbers| numbers.failed),
+    now("webhook_queue_bytes", "Bytes of events that wait for a webhook", |numbers| numbers.bytes),
 ];
+
+/// The numbers by their names.
+pub(super) fn by_name<V>(series: &[Series<V>], of: &V) -> Map<String, Value> {
+    series.iter().map(|series| (series.name.into(), (series.value)(of).into())).collect()
+}
 
 /// The kind of a number: a total or a current value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,11 +107,11 @@ impl ShardCounters {
     }
 }
 
-const fn total(name: &'static str, help: &'static str, value: fn(&ShardCounters) -> u64) -> Series {
+const fn total<V>(name: &'static str, help: &'static str, value: fn(&V) -> u64) -> Series<V> {
     Series { name, help, kind: Kind::Total, value }
 }
 
-const fn now(name: &'static str, help: &'static str, value: fn(&ShardCounters) -> u64) -> Series {
+const fn now<V>(name: &'static str, help: &'static str, value: fn(&V) -> u64) -> Series<V> {
     Series { name, help, kind: Kind::Now, value }
 }
 
@@ -271,13 +126,13 @@ pub(super) fn rates(sampler: &Sampler) -> Map<String, Value> {
     rates.map(|(series, rate)| (series.name.into(), json!(rate))).collect()
 }
 
-fn with_rates() -> impl Iterator<Item = &'static Series> {
+fn with_rates() -> impl Iterator<Item = &'static Series<ShardCounters>> {
     SERIES.iter().filter(|series| series.kind == Kind::Total)
 }
 
 /// Every series except the closed connections, which have a label for the reason.
 #[rustfmt::skip]
-pub(crate) const SERIES: &[Series] = &[
+pub(crate) const SERIES: &[Series<ShardCounters>] = &[
     now("connections_open", "Connections that are open", |s| s.transport.open.get()),
     total("connections_accepted", "Connections accepted", |s| s.transport.accepted.get()),
     total("connections_refused_address_full", "Connections refused because their address had max-conns-per-address open", |s| s.refused(Excess::Connections)),

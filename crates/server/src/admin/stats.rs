@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::series::{
-    NATS_SERIES, NODES_SERIES, SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES,
+    NATS_SERIES, NODES_SERIES, SERIES, SESSION_LOG_SERIES, ShardCounters, WEBHOOK_SERIES, by_name,
 };
 use crate::backplane::{nats, presence};
 use crate::control::memory::Seen;
@@ -92,12 +92,9 @@ pub(crate) fn stats(facts: &Facts, shards: &[ShardCounters], now: &Now) -> Value
 
 /// The numbers of each webhook, by the names of its metrics.
 pub(crate) fn webhooks(webhooks: &Webhooks) -> Vec<Value> {
-    let numbers = webhooks.numbers().map(|numbers| {
-        let of_each = WEBHOOK_SERIES
-            .iter()
-            .map(|series| (series.name.into(), (series.value)(&numbers).into()));
-        let mut object: Map<String, Value> = of_each.collect();
-        object.insert("endpoint".into(), numbers.endpoint.into());
+    let numbers = webhooks.numbers().map(|(endpoint, numbers)| {
+        let mut object = by_name(&WEBHOOK_SERIES, &numbers);
+        object.insert("endpoint".into(), endpoint.into());
         Value::Object(object)
     });
     numbers.collect()
@@ -105,21 +102,17 @@ pub(crate) fn webhooks(webhooks: &Webhooks) -> Vec<Value> {
 
 /// The numbers of the session log, by the names of its metrics.
 pub(crate) fn session_log(log: &SessionLog) -> Map<String, Value> {
-    let counts = log.counts();
-    let values = SESSION_LOG_SERIES.iter().map(|series| (series.name, (series.value)(&counts)));
-    values.map(|(name, value)| (name.into(), value.into())).collect()
+    by_name(&SESSION_LOG_SERIES, &log.counts())
 }
 
 /// The numbers of the connection to NATS, by the names of its metrics.
 pub(crate) fn nats(counts: &nats::Counts) -> Map<String, Value> {
-    let values = NATS_SERIES.iter().map(|series| (series.name, (series.value)(counts)));
-    values.map(|(name, value)| (name.into(), value.into())).collect()
+    by_name(&NATS_SERIES, counts)
 }
 
 /// The numbers of the exchange of presence with other nodes, by the names of its metrics.
 pub(crate) fn nodes(counts: &presence::Counts) -> Map<String, Value> {
-    let values = NODES_SERIES.iter().map(|series| (series.name, (series.value)(counts)));
-    values.map(|(name, value)| (name.into(), value.into())).collect()
+    by_name(&NODES_SERIES, counts)
 }
 
 fn counters(shards: &[ShardCounters]) -> Map<String, Value> {

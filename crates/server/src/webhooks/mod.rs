@@ -80,8 +80,7 @@ struct Endpoint {
 }
 
 /// Numbers of an endpoint, for metrics.
-pub(crate) struct EndpointNumbers<'w> {
-    pub(crate) endpoint: &'w str,
+pub(crate) struct EndpointNumbers {
     pub(crate) delivered: u64,
     pub(crate) missed: u64,
     pub(crate) batches: u64,
@@ -192,14 +191,16 @@ impl Webhooks {
     }
 
     /// The numbers of all endpoints.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = EndpointNumbers<'_>> {
-        self.endpoints.iter().map(|Endpoint { name, queue, .. }| EndpointNumbers {
-            endpoint: name,
-            delivered: queue.counts.delivered.get(),
-            missed: queue.counts.missed.get(),
-            batches: queue.counts.batches.get(),
-            failed: queue.counts.failed.get(),
-            bytes: queue.counts.bytes.get(),
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = (&str, EndpointNumbers)> {
+        self.endpoints.iter().map(|Endpoint { name, queue, .. }| {
+            let numbers = EndpointNumbers {
+                delivered: queue.counts.delivered.get(),
+                missed: queue.counts.missed.get(),
+                batches: queue.counts.batches.get(),
+                failed: queue.counts.failed.get(),
+                bytes: queue.counts.bytes.get(),
+            };
+            (&**name, numbers)
         })
     }
 
