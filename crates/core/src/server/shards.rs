@@ -38,7 +38,7 @@ pub(super) fn start<H: Handler + 'static>(
     readied.recv().unwrap_or_else(|_| Err((first, io::Error::other("its thread ended"))))
 }
 
-/// What a thread says of its shards once they are made.
+/// The handles of a thread's shards, or the number of the shard that could not be made.
 type Ready<M> = Result<Vec<ShardHandle<M>>, (usize, io::Error)>;
 
 /// The life of a thread.

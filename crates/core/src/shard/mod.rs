@@ -156,7 +156,7 @@ impl<R: Ring, P: Protocol, B: ByteStage> Shard<R, P, B> {
         Ok(())
     }
 
-    /// The work of a turn: what has arrived, expired or been left over.
+    /// The work of a turn: takes mail, completes operations, expires timers, and flushes.
     fn work(&mut self) {
         self.out.now = self.ring.now();
         if self.is_empty() {

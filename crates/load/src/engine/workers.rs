@@ -42,7 +42,7 @@ struct Worker {
     real_time: Option<bool>,
 }
 
-/// What a worker is started with, whichever scenario it runs.
+/// The settings of a worker, the same for all scenarios.
 #[derive(Clone)]
 pub(crate) struct WorkerConfig {
     pub(crate) plan: Plan,
@@ -208,7 +208,7 @@ fn set_up<P: Scored>(
     Ok(Shard::new(ring, make(WorkerParts { score, share, events }), &config))
 }
 
-/// What a thread hands out once the rings of its workers work.
+/// The handles of a thread's workers, sent when their rings work.
 type Up = (Vec<(Arc<Mailbox<WorkerOrder>>, Arc<Counters>)>, Option<bool>);
 
 /// A thread of workers that may not have set up its rings yet.

@@ -14,7 +14,7 @@ use super::subscribers::Encoded;
 use super::window::{Arrival, Gap, Need, Opened, Phase, Window};
 use crate::memory::Trim;
 
-/// What the windows of an owner have in common.
+/// The retries and counts of all windows of an owner.
 #[derive(Default)]
 pub(super) struct Filling {
     /// The times at which gaps are fetched again, with the keys of their channels.
@@ -228,7 +228,7 @@ impl<E: Encoded> Channels<E> {
             }
             if !follows {
                 if !may_miss {
-                    // What the broker has dropped is on its way, and comes before this one.
+                    // The answer has a hole: the publications in it are on their way, and come first.
                     break;
                 }
                 self.lose(key, newest, now);
@@ -286,7 +286,7 @@ impl<E: Encoded> Channels<E> {
         self.owner.filling.held_back += self.owner.gap(key).hold(arrived, place, bytes_max);
     }
 
-    /// Begins a new count: what was there before is lost for readers.
+    /// Begins a new count. Readers have lost the publications of the old one.
     fn count_anew(&mut self, key: u32, epoch: u32, now: u64) {
         // The answer to a request may be on its way, but does not begin where this count does.
         let fetch = self.owner.take_gap(key).and_then(|gap| gap.fetch);

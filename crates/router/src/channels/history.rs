@@ -40,7 +40,7 @@ pub(super) struct History {
     pub(super) holds: Option<Box<Holds>>,
     /// The time for which the owner has a deadline.
     pub(super) deadline_set: Option<u64>,
-    /// What the broker adds; `None` if the owner numbers publications.
+    /// The state of the broker's stream in a channel that a broker orders; `None` if the owner numbers publications.
     pub(super) window: Option<Box<Window>>,
 }
 

@@ -1,5 +1,5 @@
-//! The state of a history that is a window of what a broker keeps: what has arrived, what is missing, and
-//! which joins wait.
+//! The state of a history that is a window of a broker's stream: the newest publication that has arrived, the gap
+//! before those that are held, and the joins that wait.
 
 use std::collections::VecDeque;
 
@@ -78,7 +78,7 @@ pub(super) struct WaitingJoin {
     pub(super) need: Need,
 }
 
-/// What a join needs of the broker.
+/// The question of a join to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     /// It is not known yet, or the broker has yet to be asked.
@@ -88,7 +88,7 @@ pub(super) enum Need {
     Answered,
 }
 
-/// What to do with a publication that has arrived.
+/// The place of a publication that has arrived, beside the publications before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
     /// It is the next one.
