@@ -10,6 +10,7 @@ mod machine;
 mod memory;
 mod phases;
 mod presence;
+mod recover;
 mod run;
 
 pub use backend::{ApplicationFacts, Arrival, BackendFacts};
@@ -17,6 +18,7 @@ pub use machine::Machine;
 pub use memory::{CacheCharge, Memory, ProcessMemory, SOCKET_BYTES};
 pub use phases::{AbuseFacts, OneStorm, PhaseFacts, Remains, SoakFacts, StormFacts, VisitFacts};
 pub use presence::{PhoenixFacts, PresenceCount, PresenceFacts};
+pub use recover::{InterestFacts, Outage, RecoverFacts};
 pub use run::{
     Article, ChurnFacts, ClientFacts, Connect, CountedFrom, FanoutFacts, Hold, Latency, Outcome,
     Record, Row, Scenario, Series,

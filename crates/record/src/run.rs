@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AbuseFacts, BackendFacts, Machine, Memory, PhaseFacts, PhoenixFacts, PresenceFacts, SoakFacts,
-    StormFacts, VisitFacts,
+    AbuseFacts, BackendFacts, InterestFacts, Machine, Memory, PhaseFacts, PhoenixFacts,
+    PresenceFacts, RecoverFacts, SoakFacts, StormFacts, VisitFacts,
 };
 
 /// One run. `P` is its command line, argument by argument: the writer has all of them, a reader those
@@ -69,6 +69,12 @@ pub struct Record<P> {
     /// Of `presence`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub presence: Option<PresenceFacts>,
+    /// Of `recover`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recover: Option<RecoverFacts>,
+    /// Of `interest`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interest: Option<InterestFacts>,
     /// The parts of the hold phase, where it has several.
     #[serde(alias = "acts", default, skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<PhaseFacts>,
@@ -123,6 +129,10 @@ pub enum Scenario {
     RequestReply,
     /// Subscribers that come and go.
     Churn,
+    /// Subscribers that recover on another node.
+    Recover,
+    /// Connections whose subscriptions change.
+    Interest,
     /// Phoenix clients that send heartbeats.
     Phoenix,
     /// Members of channels that come and go, and those that are told.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use serde::{Serialize, Serializer};
 pub(crate) struct Targets {
     text: String,
     addresses: Vec<SocketAddr>,
+    nodes: Vec<Range<usize>>,
 }
 
 impl Targets {
@@ -22,21 +24,28 @@ impl Targets {
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
+
+    /// The addresses of each part between commas: they are of one node.
+    pub(crate) fn nodes(&self) -> &[Range<usize>] {
+        &self.nodes
+    }
 }
 
 impl FromStr for Targets {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Targets, String> {
-        let mut addresses = Vec::new();
+        let (mut addresses, mut nodes) = (Vec::new(), Vec::new());
         for part in text.split(',') {
+            let first = addresses.len();
             for address in target(part)? {
                 if !addresses.contains(&address) {
                     addresses.push(address);
                 }
             }
+            nodes.extend((first < addresses.len()).then_some(first..addresses.len()));
         }
-        Ok(Targets { text: text.to_owned(), addresses })
+        Ok(Targets { text: text.to_owned(), addresses, nodes })
     }
 }
 

@@ -13,7 +13,8 @@ use crate::cli::args::{self, Cpus, Targets};
 /// What every scenario takes.
 #[derive(clap::Args, Clone, Debug, Serialize)]
 pub(crate) struct Common {
-    /// Where to connect: HOST:PORT, several with commas, ranges as 127.0.0.1-31:8000
+    /// Where to connect: HOST:PORT, several with commas, ranges as 127.0.0.1-31:8000. With several nodes, each
+    /// part between commas is one
     #[arg(long, value_name = "HOST:PORT[,...]")]
     pub(crate) target: Targets,
 

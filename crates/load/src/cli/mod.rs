@@ -10,8 +10,8 @@ use self::common::Common;
 use crate::measure::memory_tool::MemoryArguments;
 use crate::scenarios::scenario::{Profile, Scenario};
 use crate::scenarios::{
-    abuse, backend, churn, fanout, http_keepalive, phoenix, presence, pubsub, quotes,
-    request_reply, soak, storm, ws_echo, ws_idle, ws_upper,
+    abuse, backend, churn, fanout, http_keepalive, interest, phoenix, presence, pubsub, quotes,
+    recover, request_reply, soak, storm, ws_echo, ws_idle, ws_upper,
 };
 
 /// Opens many connections to a server, checks every answer, and writes a record of the run.
@@ -50,6 +50,11 @@ pub(crate) enum Command {
     /// Subscribe, unsubscribe and reconnect while one connection publishes
     #[command(mut_arg("conns", |arg| arg.help("Subscribers")))]
     Churn(Run<churn::Args>),
+    /// Recover on another node when the own one ends, while connections publish
+    #[command(mut_arg("conns", |arg| arg.help("Subscribers")))]
+    Recover(Run<recover::Args>),
+    /// End and begin subscriptions of connections with many channels each
+    Interest(Run<interest::Args>),
     /// Join one Phoenix topic each, and send heartbeats (2020)
     Phoenix(Run<phoenix::Args>),
     /// Join and leave channels with presence, whose members are told
@@ -154,6 +159,8 @@ impl Command {
             Command::RequestReply(run) => run.into(),
             Command::Fanout(run) => run.into(),
             Command::Churn(run) => run.into(),
+            Command::Recover(run) => run.into(),
+            Command::Interest(run) => run.into(),
             Command::Phoenix(run) => run.into(),
             Command::Presence(run) => run.into(),
             Command::Storm(run) => run.into(),
@@ -210,6 +217,8 @@ mod tests {
             ("fanout", "/ws", 13, json!({"payload": 128, "every": 0.1, "channels": 1})),
             ("fanout --topics 3", "/ws", 13, json!({"channels": 3})),
             ("churn", "/ws", 13, json!({"rate": 1000.0, "channels": 10, "idle": "0.1-1"})),
+            ("recover --channels 4", "/ws", 15, json!({"rate": 100.0, "plain": false})),
+            ("interest --beside 2", "/ws", 14, json!({"channels": 100, "every": 0.1})),
             ("storm", "/echo", 12, json!({"every": 0.5, "jitter": 10.0})),
             ("backend --application 127.0.0.1:82", "/ws", 112, json!({"answer_time": 0.02})),
             ("abuse", "/upper", 12, json!({"every": 0.1, "rate": 300.0, "timeout": 60.0})),
@@ -250,6 +259,10 @@ mod tests {
             "fanout --conns 2 --payload 25",
             "churn --conns 20 --kept 11",
             "churn --conns 9",
+            "interest --conns 9 --rate 0",
+            "recover --conns 9 --channels 10",
+            "recover --conns 9 --channels 2",
+            "recover --conns 900 --rate 0",
             "request-reply --conns 1 --idle 1-700",
             "storm --conns 1",
             "abuse --conns 1",

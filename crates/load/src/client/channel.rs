@@ -26,7 +26,7 @@ pub(crate) struct ServerMessage<'a, D> {
     pub(crate) recovered: Option<bool>,
     pub(crate) count: Option<u64>,
     #[serde(borrow, default)]
-    code: Cow<'a, str>,
+    pub(crate) code: Cow<'a, str>,
     #[serde(borrow, default)]
     message: Cow<'a, str>,
     pub(crate) data: Option<D>,

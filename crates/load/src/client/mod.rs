@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use murre_core::{CloseReason, ConnId, Outbox};
 
+use crate::engine::failover::Failover;
 use crate::engine::score::{Fault, Score};
 
 /// One scenario's virtual clients on one shard.
@@ -36,6 +37,11 @@ pub(crate) trait Client {
 
     /// Whether the connections are killed and come back in the phases of `storm`.
     const RECONNECTS: bool = false;
+
+    /// Whether a client whose connection ends in the hold phase returns by another one: see [`Failover`].
+    fn returns(&self) -> bool {
+        false
+    }
 
     /// A connection is made. The client calls [`Context::ready`] when it is ready.
     fn connected(&mut self, ctx: &mut Context<'_>) -> Self::State;
@@ -114,9 +120,23 @@ pub(crate) struct Context<'a> {
     pub(crate) score: &'a mut Score,
     pub(crate) masks: &'a mut Rng,
     pub(crate) timeout: Duration,
+    /// Of clients that return.
+    pub(crate) failover: Option<&'a mut Failover>,
 }
 
 impl Context<'_> {
+    /// The number of the client on its worker. That of a client that returns is the same in all of its
+    /// connections; otherwise it is that of the connection's slot.
+    pub(crate) fn client(&self) -> u32 {
+        let slot = self.id.index();
+        self.failover.as_ref().map_or(slot, |failover| failover.client(slot))
+    }
+
+    /// The node of a client that returns, among those of `--target`.
+    pub(crate) fn node(&self) -> usize {
+        self.failover.as_ref().map_or(0, |failover| failover.node(self.client()))
+    }
+
     pub(crate) fn output(&mut self) -> Output<'_> {
         let Context { out, score, masks, timeout, .. } = self;
         Output { out, score, masks, timeout: *timeout }
@@ -145,6 +165,7 @@ impl Context<'_> {
         }
         match std::mem::replace(self.state, ConnState::Failed) {
             ConnState::Opening => self.score.missed(fault, detail),
+            ConnState::Ready if fault == Fault::Lost => self.score.lost(detail),
             ConnState::Ready => self.score.fault(fault, detail),
             over => *self.state = over,
         }

@@ -27,6 +27,11 @@ pub(crate) trait WsScenario {
     /// Whether the connections are killed and come back in the phases of `storm`.
     const RECONNECTS: bool = false;
 
+    /// Whether a client whose connection ends in the hold phase returns by another one.
+    fn returns(&self) -> bool {
+        false
+    }
+
     /// The WebSocket is open.
     fn open(&mut self, state: &mut Self::State, ctx: &mut Context<'_>);
 
@@ -193,6 +198,10 @@ impl<T: WsScenario> Client for WsClient<T> {
     const REPLACES: bool = T::REPLACES;
     const RECONNECTS: bool = T::RECONNECTS;
 
+    fn returns(&self) -> bool {
+        self.scenario.returns()
+    }
+
     fn connected(&mut self, ctx: &mut Context<'_>) -> Self::State {
         let key = key(self.seed, ctx.id.index());
         let (host, path) = (&self.host, &self.path);
@@ -292,6 +301,11 @@ fn handle<T: WsScenario>(
         Item::Pong(payload) => scenario.pong(state, payload, ctx),
         Item::Close(None) => ctx.fail(Fault::Lost, "the server closed"),
         Item::Close(Some(close)) => {
+            let seconds =
+                close.reason.rsplit_once("retry=").and_then(|(_, text)| text.parse().ok());
+            if let (Some(failover), Some(seconds)) = (&mut ctx.failover, seconds) {
+                failover.retry_after(ctx.id.index(), seconds);
+            }
             let detail = format_args!("the server closed: {} {}", close.code, close.reason);
             ctx.fail(Fault::Lost, detail);
         }

@@ -9,6 +9,7 @@ use fastrand::Rng;
 use murre_core::{CloseReason, ConnId, Outbox, Protocol};
 
 use crate::client::{Client, ConnState, Context, Output};
+use crate::engine::failover::Failover;
 use crate::engine::orders::{Phase, WorkerEvent, WorkerOrder};
 use crate::engine::pace::{PAUSE_MIN, Pace};
 use crate::engine::reconnects::Reconnects;
@@ -39,6 +40,8 @@ pub(crate) struct Fleet<C> {
     killed: bool,
     /// They are on their way back.
     reconnects: Option<Reconnects>,
+    /// Of clients that return.
+    failover: Option<Failover>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,11 @@ impl<C: Client> Fleet<C> {
     pub(crate) fn new(client: C, seed: u64, timeout: Duration, parts: WorkerParts) -> Fleet<C> {
         const { assert!(Self::MEMBER_BYTES <= MEMBER_BYTES_MAX) };
         let WorkerParts { score, share, events } = parts;
+        let failover = client.returns().then(|| {
+            let number = |client| u64::from(client) * share.shards + share.shard;
+            let targets = (0..share.conns).map(|client| share.routes.spread(number(client)));
+            Failover::new(share.routes.nodes.clone(), targets, Instant::now(), seed)
+        });
         Fleet {
             client,
             score,
@@ -82,6 +90,7 @@ impl<C: Client> Fleet<C> {
             failing: false,
             killed: false,
             reconnects: None,
+            failover,
         }
     }
 
@@ -108,6 +117,36 @@ impl<C: Client> Fleet<C> {
         self.begun += 1;
         self.opening += 1;
         Some(id)
+    }
+
+    /// Connects the clients that are due: until all are there at the pace asked for, later at once, as
+    /// clients do.
+    fn connect_due(&mut self, out: &mut Outbox) {
+        self.resume_at = None;
+        let Some(failover) = &mut self.failover else { return };
+        loop {
+            if self.stage == Stage::Connecting {
+                if self.opening >= OPENING_MAX || self.failing {
+                    return;
+                }
+                if let Err(later) = self.pace.allows(out.now()) {
+                    self.resume_at = Some(later);
+                    return;
+                }
+            }
+            let Some(client) = failover.due(out.now()) else { break };
+            let number = u64::from(client) * self.share.shards + self.share.shard;
+            let (_, from) = self.share.routes.route(number);
+            let to = self.share.routes.targets[failover.target(client)];
+            let Some(id) = out.connect(to, from) else {
+                failover.wait(client, out.now() + PAUSE_MIN);
+                break;
+            };
+            failover.connects(client, id.index());
+            self.opening += 1;
+            self.pace.take(1, out.now());
+        }
+        self.resume_at = failover.next_at();
     }
 
     // ---- storms ----
@@ -144,6 +183,9 @@ impl<C: Client> Fleet<C> {
 
     /// One that was to come back, or was back, is not here.
     fn missed(&mut self, id: ConnId, out: &Outbox) {
+        if let Some(failover) = &mut self.failover {
+            failover.ended(id.index(), out.now());
+        }
         if let Some(reconnects) = &mut self.reconnects {
             reconnects.missed(id.index(), out.now());
         }
@@ -158,8 +200,9 @@ impl<C: Client> Fleet<C> {
         event: impl FnOnce(&mut C, &mut Context<'_>) -> R,
     ) -> R {
         let before = *conn;
-        let Fleet { client, score, masks, timeout, .. } = self;
-        let mut ctx = Context { id, state: conn, out, score, masks, timeout: *timeout };
+        let Fleet { client, score, masks, timeout, failover, .. } = self;
+        let failover = failover.as_mut();
+        let mut ctx = Context { id, state: conn, out, score, masks, timeout: *timeout, failover };
         let result = event(client, &mut ctx);
         if *conn != before {
             if before == ConnState::Opening {
@@ -204,6 +247,9 @@ impl<C: Client> Protocol for Fleet<C> {
 
     fn opened(&mut self, id: ConnId, _: Option<SocketAddr>, out: &mut Outbox) -> Self::State {
         let mut conn = ConnState::Opening;
+        if let Some(failover) = &mut self.failover {
+            failover.opened(id.index(), out.now());
+        }
         let state = self.handle(id, &mut conn, out, |client, ctx| client.connected(ctx));
         Member { conn, state }
     }
@@ -252,7 +298,7 @@ impl<C: Client> Protocol for Fleet<C> {
             match member.conn {
                 ConnState::Failed | ConnState::Leaving => {}
                 ConnState::Ready if self.killed && reason == CloseReason::Finished => {}
-                ConnState::Ready => self.score.fault(Fault::Lost, reason.name()),
+                ConnState::Ready => self.score.lost(reason.name()),
                 ConnState::Opening => {
                     let detail = format_args!("{} before it was complete", reason.name());
                     self.score.missed(Fault::Handshake, detail);
@@ -274,7 +320,7 @@ impl<C: Client> Protocol for Fleet<C> {
             WorkerOrder::Begin => {
                 self.stage = Stage::Holding;
                 self.resume_at = None;
-                self.score.hold(out.now());
+                self.score.hold(out.now(), self.failover.is_some());
                 self.handle_all(out, C::begin);
             }
             WorkerOrder::Phase(phase) if C::RECONNECTS => self.phase(phase, out),
@@ -298,7 +344,10 @@ impl<C: Client> Protocol for Fleet<C> {
     }
 
     fn turn(&mut self, out: &mut Outbox) {
-        if self.stage == Stage::Connecting || (C::REPLACES && self.stage == Stage::Holding) {
+        let connecting = self.stage == Stage::Connecting;
+        if self.failover.is_some() && (connecting || self.stage == Stage::Holding) {
+            self.connect_due(out);
+        } else if connecting || (C::REPLACES && self.stage == Stage::Holding) {
             self.connect(out);
         }
         if self.reconnects.is_some() {

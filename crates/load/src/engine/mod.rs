@@ -3,11 +3,13 @@
 //! ```text
 //!   workers      a ring each; the workers of one core share a thread
 //!      └─▶ fleet     connects, holds and counts the clients of a worker; reconnects after a storm
+//!      └─▶ failover  clients that return when the server has ended their connection: where and when
 //!   orders       messages between the threads; wakeups: one worker wakes another
 //!   pace         the rate of connects
 //!   score        counts; times: latencies
 //! ```
 
+pub(crate) mod failover;
 pub(crate) mod fleet;
 pub(crate) mod orders;
 pub(crate) mod pace;

@@ -141,6 +141,8 @@ pub(crate) struct Score {
     phases: Vec<Micros>,
     /// Connections that fail try again, so a failure is not a fault.
     retrying: bool,
+    /// The same of connections that end.
+    returning: bool,
     times: Times,
 }
 
@@ -152,6 +154,7 @@ impl Score {
             holding: None,
             phases: Vec::new(),
             retrying: false,
+            returning: false,
             times: Times::none(),
         }
     }
@@ -168,8 +171,10 @@ impl Score {
         Micros(at.saturating_duration_since(self.epoch).as_micros() as u32)
     }
 
-    pub(crate) fn hold(&mut self, now: Instant) {
+    /// The hold phase begins. Where clients are `returning`, the end of a connection is no fault from now on.
+    pub(crate) fn hold(&mut self, now: Instant, returning: bool) {
         self.holding = Some(now);
+        self.returning = returning;
     }
 
     /// Another phase begins. Requests that are due from now on count in it; in one in which connections are
@@ -264,10 +269,17 @@ impl Score {
 
     /// A connection did not come about: a fault, unless it is tried again.
     pub(crate) fn missed(&self, fault: Fault, detail: impl fmt::Display) {
-        if self.retrying && fault != Fault::Wrong {
+        if (self.retrying || self.returning) && fault != Fault::Wrong {
             add(&self.tally.missed[fault as usize], 1);
         } else {
             self.fault(fault, detail);
+        }
+    }
+
+    /// A connection has ended: a fault, unless its client returns.
+    pub(crate) fn lost(&self, detail: impl fmt::Display) {
+        if !self.returning {
+            self.fault(Fault::Lost, detail);
         }
     }
 
@@ -300,7 +312,7 @@ mod tests {
         let mut score = Score::new(start);
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let before = score.micros(at(1));
-        score.hold(at(4000));
+        score.hold(at(4000), false);
         score.owe(3);
         score.answered(before, at(4001));
         let due = score.micros(at(4290));
@@ -318,7 +330,7 @@ mod tests {
         let start = Instant::now();
         let at = |millis: u64| start + Duration::from_millis(millis);
         let mut score = Score::new(start);
-        score.hold(start);
+        score.hold(start, false);
         score.phase(at(0), false);
         let first = score.micros(at(90));
         score.phase(at(100), false);
@@ -344,6 +356,21 @@ mod tests {
         score.missed(Fault::Refused, "");
         score.missed(Fault::Wrong, "");
         assert_eq!((totals(&score).faults_all(), totals(&score).missed_all()), (2, 1));
+    }
+
+    /// Shows that the end of a connection is a fault until the hold phase of clients that return.
+    #[test]
+    fn a_client_that_returns_may_lose_its_connection() {
+        let mut score = Score::new(Instant::now());
+        score.lost("");
+        assert_eq!(totals(&score).faults(Fault::Lost), 1);
+        score.hold(Instant::now(), true);
+        score.lost("");
+        score.missed(Fault::Refused, "");
+        assert_eq!((totals(&score).faults_all(), totals(&score).missed_all()), (1, 1));
+        score.fault(Fault::Timeout, "");
+        score.missed(Fault::Wrong, "");
+        assert_eq!(totals(&score).faults_all(), 3);
     }
 
     /// Shows that faults are counted by kind and the first one is described.

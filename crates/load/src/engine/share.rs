@@ -1,6 +1,7 @@
 //! The part of a run's connections that one worker has.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use murre_core::{CloseReason, Outbox};
 
@@ -9,14 +10,28 @@ use murre_core::{CloseReason, Outbox};
 #[derive(Clone, Debug)]
 pub(crate) struct Routes {
     pub(crate) targets: Vec<SocketAddr>,
+    /// The targets of each node.
+    pub(crate) nodes: Vec<Range<usize>>,
     pub(crate) sources: Vec<IpAddr>,
 }
 
 impl Routes {
     pub(crate) fn route(&self, i: u64) -> (SocketAddr, Option<IpAddr>) {
-        let (targets, sources) = (self.targets.len() as u64, self.sources.len() as u64);
-        let source = (i / targets).checked_rem(sources);
-        (self.targets[(i % targets) as usize], source.map(|i| self.sources[i as usize]))
+        let source = (i / self.targets.len() as u64).checked_rem(self.sources.len() as u64);
+        (self.targets[self.target(i)], source.map(|i| self.sources[i as usize]))
+    }
+
+    fn target(&self, i: u64) -> usize {
+        (i % self.targets.len() as u64) as usize
+    }
+
+    /// The target of the `i`-th client that is spread over nodes: each node in turn, and every round begins
+    /// one node later. With three nodes or more, clients `i` and `i + 2` with `i` a multiple of 3 are on
+    /// different ones.
+    pub(crate) fn spread(&self, i: u64) -> usize {
+        let round = i / self.nodes.len() as u64;
+        let node = &self.nodes[((i + round) % self.nodes.len() as u64) as usize];
+        node.start + (round % node.len() as u64) as usize
     }
 }
 
@@ -57,7 +72,7 @@ mod tests {
         let targets: Vec<SocketAddr> =
             (1..=3).map(|d| SocketAddr::from(([127, 0, 0, d], 80))).collect();
         let sources: Vec<IpAddr> = (8..=9).map(|d| IpAddr::from([127, 0, 0, d])).collect();
-        let routes = Routes { targets, sources };
+        let routes = Routes { targets, nodes: Vec::new(), sources };
         let mut pairs: Vec<_> = (0..6).map(|i| routes.route(i)).collect();
         assert_eq!(routes.route(6), pairs[0]);
         pairs.sort();
@@ -66,6 +81,22 @@ mod tests {
         assert!(pairs.iter().all(|(_, source)| source.is_some()));
         let routes = Routes { sources: Vec::new(), ..routes };
         assert_eq!(routes.route(4).1, None);
+    }
+
+    /// Shows that clients go to all targets of all nodes evenly, and that the two connections of a user go to
+    /// different nodes.
+    #[test]
+    fn clients_are_spread_over_nodes() {
+        for nodes in 1..6 {
+            let ranges: Vec<_> = (0..nodes).map(|node| node * 4..node * 4 + 4).collect();
+            let targets = vec![SocketAddr::from(([127, 0, 0, 1], 80)); nodes * 4];
+            let routes = Routes { targets, nodes: ranges, sources: Vec::new() };
+            let mut count = vec![0; nodes * 4];
+            (0..nodes as u64 * 40).for_each(|i| count[routes.spread(i)] += 1);
+            assert_eq!(count, vec![10; nodes * 4]);
+            let node = |i| routes.spread(i) / 4;
+            assert!(nodes < 3 || (0..300).step_by(3).all(|i| node(i) != node(i + 2)), "{nodes}");
+        }
     }
 
     /// Shows that no connection is forgotten and that parts are even.

@@ -105,8 +105,11 @@ fn worker_configs(
 ) -> Vec<WorkerConfig> {
     let common = &job.common;
     let epoch = Instant::now();
-    let routes =
-        Routes { targets: common.target.addresses().to_vec(), sources: common.source.clone() };
+    let routes = Routes {
+        targets: common.target.addresses().to_vec(),
+        nodes: common.target.nodes().to_vec(),
+        sources: common.source.clone(),
+    };
     let cores = common.cpus.as_ref().map_or(plan.cores, |cpus| cpus.0.len()).max(1);
     // Rings that share a wait are rings of io_uring.
     let threads = if plan.io == Io::Epoll { workers } else { cores };

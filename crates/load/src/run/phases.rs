@@ -157,12 +157,12 @@ impl Run {
         }
     }
 
-    /// One part, for the whole duration.
+    /// One part, for the whole duration, or until the scenario is over.
     pub(super) fn hold(&mut self, begun: Instant) -> Result<(), Early> {
         let end = begun + self.job.common.duration;
-        while Instant::now() < end {
+        while Instant::now() < end && !self.job.scenario.is_over() {
             self.next(end, begun.elapsed())?;
-            if self.workers.totals().ready == 0 {
+            if self.workers.totals().ready == 0 && !self.job.profile.returns {
                 return self.fail("no connection is left".to_owned());
             }
         }

@@ -93,6 +93,8 @@ impl Results {
             churn: scenario.churn_facts(),
             phoenix: scenario.phoenix_facts(),
             presence: scenario.presence_facts(times),
+            recover: scenario.recover_facts(times),
+            interest: scenario.interest_facts(&job.common, times),
             backend: scenario.application_facts().map(|application| BackendFacts {
                 application,
                 arrivals: run.arrivals,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use murre_record::{
-    ApplicationFacts, ChurnFacts, CountedFrom, FanoutFacts, PhoenixFacts, PresenceFacts,
-    Scenario as Kind, VisitFacts,
+    ApplicationFacts, ChurnFacts, CountedFrom, FanoutFacts, InterestFacts, PhoenixFacts,
+    PresenceFacts, RecoverFacts, Scenario as Kind, VisitFacts,
 };
 
 use crate::cli::common::Common;
@@ -58,6 +58,11 @@ pub(crate) trait Scenario {
         HoldPlan::Steady
     }
 
+    /// Whether the hold phase ends before `--duration` is over; asked at least once a second.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// Starts one worker's thread.
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting;
 
@@ -87,6 +92,14 @@ pub(crate) trait Scenario {
         None
     }
 
+    fn recover_facts(&self, _times: &Times) -> Option<RecoverFacts> {
+        None
+    }
+
+    fn interest_facts(&self, _common: &Common, _times: &Times) -> Option<InterestFacts> {
+        None
+    }
+
     fn application_facts(&self) -> Option<ApplicationFacts> {
         None
     }
@@ -112,6 +125,8 @@ pub(crate) struct Profile {
     pub(crate) counted_from: CountedFrom,
     /// Whether the server begins, so that a run without messages is a failure.
     pub(crate) must_receive: bool,
+    /// Whether clients return when their connections have ended, so that for a while there may be none.
+    pub(crate) returns: bool,
     /// Whether the comparison of 2012 measured this, and the file for its columns.
     pub(crate) columns: Option<Option<PathBuf>>,
     /// User memory per virtual client, by the size of its structures.
@@ -129,6 +144,7 @@ impl Profile {
             in_flight_bytes: 0,
             counted_from: CountedFrom::Due,
             must_receive: false,
+            returns: false,
             columns: None,
             bytes_per_connection,
         }

@@ -21,6 +21,7 @@ fn fails(arguments: &str, mistake: Mistake, why: &str) -> Value {
 const PUBSUB: &str = "pubsub --conns 20 --duration 1s";
 const REQUESTS: &str = "request-reply --conns 10 --duration 1s";
 const FANOUT: &str = "fanout --conns 20 --duration 1s";
+const RECOVER: &str = "recover --conns 20 --channels 4 --duration 2s --rate 200";
 const CHURN: &str = "churn --conns 20 --channels 4 --idle 0.03-0.1 --duration 1s --rate 500";
 
 /// Shows a small run of R3, with its columns, its file of columns and the figures of the article. A
@@ -77,7 +78,7 @@ fn every_subscriber_gets_everything() {
     assert!(hold["requests"].as_u64() > Some(20), "{hold}");
     assert_eq!(record["connect"]["connections"], 24);
 
-    let several = "--channels 10 --publishers 3 --pipeline 4 --shards 3 --payload 5000";
+    let several = "--channels 10 --kept --publishers 3 --pipeline 4 --shards 3 --payload 5000";
     let record = passes(&format!("{FANOUT} {several}"), Mistake::None);
     let publications = record["fanout"]["publications"].as_u64().expect("a number");
     assert_eq!(record["answered"].as_u64(), Some(publications * 2));
@@ -137,4 +138,76 @@ fn gaps_are_found_while_subscribers_come_and_go() {
     let record = passes(&format!("{CHURN} --kept 4"), Mistake::NoHistory);
     let churn = &record["churn"];
     assert!(churn["unrecovered"].as_u64() > Some(0) && churn["recovered"] == 0, "{churn}");
+}
+
+#[track_caller]
+fn recovers(more: &str, mistake: Mistake) -> Value {
+    let target = hub::start_nodes(mistake);
+    crate::passes(&format!("{RECOVER} {more} --timeout 180s --target {target}"))
+}
+
+/// Shows that subscribers whose connections end recover on the other node, that each outage is in the record, and
+/// that a loss is none that the server tells.
+#[test]
+fn subscribers_recover_on_another_node() {
+    for more in ["--shards 1", "--shards 3 --publishers 4"] {
+        let record = recovers(more, Mistake::None);
+        let recover = &record["recover"];
+        let count = |name: &str| recover[name].as_u64().expect("a number");
+        assert!(count("published") > 0 && count("recovered_publications") > 0, "{recover}");
+        assert!(count("ended") >= 20 && count("ended") == count("recovered"), "{recover}");
+        assert_eq!((count("told"), count("missing"), count("repeated")), (0, 0, 0), "{recover}");
+        assert_eq!(recover["away_us"]["count"], recover["ended"]);
+        let first = &recover["outages"][0];
+        assert!(first["seconds"].as_f64() > Some(0.0) && first["recovered"] == first["ended"]);
+        assert!(record["latency_us"]["count"].as_u64() > Some(0), "{record}");
+        assert_eq!(record["errors"]["lost"], 0);
+    }
+    let record = recovers("", Mistake::NoHistory);
+    let recover = &record["recover"];
+    assert!(recover["told"].as_u64() > Some(0) && recover["missing"] == 0, "{recover}");
+}
+
+/// Shows that channels without history are heard, and that what is missing in them is counted.
+#[test]
+fn without_history_what_is_missing_is_counted() {
+    let record = passes(&format!("{RECOVER} --plain"), Mistake::None);
+    let recover = &record["recover"];
+    assert!(recover["published"].as_u64() > Some(0) && recover["missing"] == 0, "{recover}");
+    let target = hub::start(Mistake::Lost);
+    let record = crate::passes(&format!("{RECOVER} --plain --timeout 10s --target {target}"));
+    assert!(record["recover"]["missing"].as_u64() > Some(0), "{record}");
+}
+
+/// Shows that each of these fails the run: a publication that is lost, comes twice or is stored twice, and a
+/// recovery with a gap.
+#[test]
+fn mistakes_of_a_recovery_are_found() {
+    for (mistake, why) in [
+        (Mistake::Lost, "were not delivered and not said to be lost"),
+        (Mistake::Twice, "twice, or late"),
+        (Mistake::StoredTwice, "are stored twice"),
+        (Mistake::HalfRecovered, "were not delivered and not said to be lost"),
+    ] {
+        println!("{mistake:?}");
+        let target = hub::start_nodes(mistake);
+        crate::fails(&format!("{RECOVER} --timeout 3s --target {target}"), why);
+    }
+}
+
+/// Shows that subscriptions end and begin again beside pings, and that a refusal, silence and a channel that does
+/// not end each fail the run.
+#[test]
+fn subscriptions_change() {
+    const INTEREST: &str = "interest --conns 5 --channels 130 --rate 200 --duration 1s --shards 2";
+    let record = passes(&format!("{INTEREST} --beside 2 --every 100ms"), Mistake::None);
+    let interest = &record["interest"];
+    let changed = interest["changed"].as_u64().expect("a number");
+    assert_eq!(
+        (&interest["channels"], 2 * changed),
+        (&650.into(), record["answered"].as_u64().unwrap())
+    );
+    assert!(changed > 0 && interest["beside_us"]["count"].as_u64() > Some(0), "{interest}");
+    fails(INTEREST, Mistake::Refusing, "the server says not_allowed");
+    fails(INTEREST, Mistake::Silent, "timeout");
 }

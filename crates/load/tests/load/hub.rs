@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -27,6 +28,8 @@ pub(crate) enum Mistake {
     HalfRecovered,
     /// The server has none of the missed publications any more.
     NoHistory,
+    /// A publication is stored and delivered once more, with another offset.
+    StoredTwice,
     /// Subscriptions have no start position, and begin late.
     LateSubscription,
     /// An unsubscribed connection still gets publications.
@@ -42,14 +45,24 @@ pub(crate) enum Mistake {
 
 /// Starts the server. It runs until the test process ends.
 pub(crate) fn start(mistake: Mistake) -> SocketAddr {
+    listen(&Arc::new(Hub::new(mistake)))
+}
+
+/// Starts two servers with the same channels, which end the connections of all subscribers twice.
+pub(crate) fn start_nodes(mistake: Mistake) -> String {
+    let hub = Arc::new(Hub { ends: true, ..Hub::new(mistake) });
+    [(); 2].map(|()| listen(&hub).to_string()).join(",")
+}
+
+fn listen(hub: &Arc<Hub>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
-    let hub = Arc::new(Hub { mistake, state: Mutex::default() });
+    let hub = Arc::clone(hub);
     thread::spawn(move || {
-        for (number, stream) in listener.incoming().flatten().enumerate() {
+        for stream in listener.incoming().flatten() {
             let hub = Arc::clone(&hub);
             // A client that resets its connection ends its thread.
-            thread::spawn(move || hub.serve(number, stream));
+            thread::spawn(move || hub.serve(stream));
         }
     });
     address
@@ -57,6 +70,10 @@ pub(crate) fn start(mistake: Mistake) -> SocketAddr {
 
 struct Hub {
     mistake: Mistake,
+    /// Whether it ends all subscribers' connections after some publications.
+    ends: bool,
+    /// Connections so far.
+    connections: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -66,6 +83,7 @@ struct State {
     /// Whether the feed runs.
     feeding: bool,
     fed: u64,
+    published: u64,
     deliveries: u64,
     recoveries: u64,
     responses: u64,
@@ -81,6 +99,10 @@ struct Channel {
 }
 
 impl Hub {
+    fn new(mistake: Mistake) -> Hub {
+        Hub { mistake, ends: false, connections: AtomicUsize::new(0), state: Mutex::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +133,8 @@ impl Hub {
         }
     }
 
-    fn serve(self: &Arc<Self>, number: usize, stream: TcpStream) {
+    fn serve(self: &Arc<Self>, stream: TcpStream) {
+        let number = self.connections.fetch_add(1, Ordering::Relaxed);
         // The connection is over, whatever the result.
         let _ = self.answer(number, &stream);
         for channel in self.lock().channels.values_mut() {
@@ -126,10 +149,12 @@ impl Hub {
         let Ok(mut socket) = tungstenite::accept(stream) else { return Ok(()) };
         loop {
             match socket.read()? {
-                Message::Text(text) => {
-                    let command = serde_json::from_str(&text).expect("our client");
-                    self.execute(number, stream, &command);
-                }
+                Message::Text(text) => match serde_json::from_str(&text).expect("our client") {
+                    Value::Array(batch) => {
+                        batch.iter().for_each(|one| self.execute(number, stream, one));
+                    }
+                    command => self.execute(number, stream, &command),
+                },
                 Message::Ping(_) | Message::Close(_) => {
                     let _state = self.lock();
                     socket.flush()?;
@@ -160,7 +185,12 @@ impl Hub {
                 if command["id"].is_null() {
                     return;
                 }
-                json!({"type": "published", "identifier": identifier})
+                let mut answer = json!({"type": "published", "identifier": identifier});
+                if identifier.starts_with("kept:") {
+                    let offset = state.channels[identifier].history.len();
+                    answer["position"] = json!({"epoch": 7, "offset": offset});
+                }
+                answer
             }
             "feed" if self.mistake == Mistake::NoFeed => {
                 json!({"type": "error", "code": "unknown_action", "message": "not without --bench"})
@@ -220,6 +250,13 @@ impl Hub {
     }
 
     fn publish(&self, state: &mut State, identifier: &str, data: &Value) {
+        state.published += 1;
+        if self.ends && matches!(state.published, 50 | 150) {
+            for (_, stream) in state.channels.values().flat_map(|channel| &channel.members) {
+                // It may have ended.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
         let mut deliveries = state.deliveries;
         let channel = state.channels.entry(identifier.to_owned()).or_default();
         let offset = identifier.starts_with("kept:").then(|| {
@@ -248,7 +285,13 @@ impl Hub {
                 _ => send(stream, &message),
             }
         }
+        let again = self.mistake == Mistake::StoredTwice
+            && channel.history.iter().filter(|one| *one == data).count() == 1
+            && channel.history.len() == 20;
         state.deliveries = deliveries;
+        if again {
+            self.publish(state, identifier, data);
+        }
     }
 }
 

@@ -77,12 +77,13 @@ fn asked(scenario: Scenario) -> (&'static str, Option<(f64, &'static str)>) {
         Scenario::Phoenix => {
             ("heartbeats per second", Some((26_700.0, "800,000 clients, 2020: 26,700/s")))
         }
+        Scenario::Interest => ("changes of subscriptions per second", None),
         Scenario::Presence => ("joins and leaves per second", None),
         Scenario::Abuse | Scenario::Soak => ("answers per second", None),
         Scenario::WsEcho | Scenario::Pubsub => ("messages per second", None),
         Scenario::Quotes => ("quotes per second", None),
         Scenario::RequestReply => ("requests per second", None),
-        Scenario::Fanout | Scenario::Churn => ("deliveries per second", None),
+        Scenario::Fanout | Scenario::Churn | Scenario::Recover => ("deliveries per second", None),
     }
 }
 

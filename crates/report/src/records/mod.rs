@@ -94,6 +94,15 @@ pub(crate) fn work(run: &Run) -> String {
         Scenario::Churn => {
             format!("{conns} subscribers of {} channels that come and go", grouped(p.channels))
         }
+        Scenario::Recover => {
+            format!("{conns} subscribers of {} channels on several nodes", grouped(p.channels))
+                + &also(rate, "publications a second")
+        }
+        Scenario::Interest => {
+            format!("{conns} connections with {} channels each", grouped(p.channels))
+                + &also(rate, "of which change a second")
+                + &also(p.beside, "that ping beside")
+        }
         Scenario::Phoenix => {
             let users = if p.token_secret_file.is_some() { " of users" } else { "" };
             format!("{conns} Phoenix clients{users}, a heartbeat each every {} s", p.every)

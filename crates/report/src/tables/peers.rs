@@ -51,8 +51,12 @@ fn measures(group: &Group<'_>) -> &'static [Measure] {
             &[RATE, CPU, P99]
         }
         Scenario::Phoenix => &[CPU, P99, USER, TOTAL],
-        Scenario::Presence => &[CPU, P99],
-        Scenario::Storm | Scenario::Backend | Scenario::Abuse | Scenario::Soak => &[P99],
+        Scenario::Presence | Scenario::Interest => &[CPU, P99],
+        Scenario::Storm
+        | Scenario::Recover
+        | Scenario::Backend
+        | Scenario::Abuse
+        | Scenario::Soak => &[P99],
         // Clients ask when their idle time is over, so the rate does not depend on the server.
         Scenario::HttpKeepalive | Scenario::WsUpper => &[CPU, P99, USER, TOTAL],
     }

@@ -57,7 +57,7 @@ impl Fanout {
             free: (0..conns).rev().collect(),
             publishers,
             beside: WsIdle::beside(settings.args.every, settings.setup.own_seed()),
-            texts: Texts::new(settings.args.payload),
+            texts: Texts::new(settings.args.payload, settings.args.kept),
             begun: None,
             ended: None,
             settings,
@@ -92,7 +92,7 @@ impl Fanout {
             }
             let number = channel.published.load(Ordering::Relaxed);
             let text = self.texts.data(place, number);
-            let command = publish(&identifier(place), text, None);
+            let command = publish(&identifier(place, args.kept), text, None);
             let micros = output.score.micros(due);
             let slot = channel.slot(number);
             slot.due.store(micros.0, Ordering::Relaxed);
@@ -144,7 +144,9 @@ impl Fanout {
     fn handle(&mut self, channel: u32, state: &mut State, text: &[u8], ctx: &mut Context<'_>) {
         let Some(number) = state.next else {
             let Some(message) = ServerMessage::<'_, &str>::parse(text, ctx) else { return };
-            if message.kind != "subscribed" || message.identifier != identifier(channel) {
+            if message.kind != "subscribed"
+                || message.identifier != identifier(channel, self.settings.args.kept)
+            {
                 return message.unexpected(ctx);
             }
             let of_channel = self.shared.channel(channel);
@@ -190,7 +192,7 @@ impl WsScenario for Fanout {
                 self.beside.open(&mut state.beside, ctx);
             }
             Role::Subscriber { channel } => {
-                ctx.command(&subscribe(&identifier(channel), None));
+                ctx.command(&subscribe(&identifier(channel, self.settings.args.kept), None));
             }
         }
     }
@@ -311,6 +313,7 @@ mod tests {
             rate: Some(100.0),
             every,
             channels: 5,
+            kept: false,
             publishers: 2,
             beside: 3,
             shared: OnceLock::new(),

@@ -36,6 +36,10 @@ pub(crate) struct Args {
     #[arg(value_parser = args::number(u32::MAX))]
     pub(super) channels: u32,
 
+    /// Channels with history, in the namespace `kept`
+    #[arg(long)]
+    pub(super) kept: bool,
+
     /// Connections that publish; each has channels of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = args::number(u32::MAX))]
     pub(super) publishers: u32,

@@ -7,6 +7,7 @@ use crate::client::channel::ServerMessage;
 
 /// The published data: a string of JSON, with the number of the publication and its channel in front.
 pub(super) struct Texts {
+    kept: bool,
     filler: String,
     text: String,
     of: Option<(u32, u64)>,
@@ -15,9 +16,11 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    pub(super) fn new(payload_bytes: u32) -> Texts {
+    /// Of so many bytes, for channels with history if they are `kept`.
+    pub(super) fn new(payload_bytes: u32, kept: bool) -> Texts {
         let filler = ('a'..='z').cycle().take(payload_bytes as usize + 26).collect();
         Texts {
+            kept,
             filler,
             text: String::with_capacity(payload_bytes as usize),
             of: None,
@@ -53,11 +56,12 @@ impl Texts {
         channel: u32,
         number: u64,
     ) -> Result<(), String> {
+        let identifier = identifier(channel, self.kept);
         let expected = self.data(channel, number);
         // Without the quotes: its letters need no escapes.
         let expected = &expected[1..expected.len() - 1];
         let got = message.data.unwrap_or_default();
-        if message.identifier != identifier(channel) || got != expected {
+        if message.identifier != identifier || got != expected {
             let difference = Difference { expected: expected.as_bytes(), got: got.as_bytes() };
             return Err(format!("of {}, publication {number}: {difference}", message.identifier));
         }
@@ -66,8 +70,9 @@ impl Texts {
     }
 }
 
-pub(super) fn identifier(channel: u32) -> String {
-    format!("fanout-{channel}")
+pub(super) fn identifier(channel: u32, kept: bool) -> String {
+    let namespace = if kept { "kept:" } else { "" };
+    format!("{namespace}fanout-{channel}")
 }
 
 /// The least that a publication may have: its numbers, in quotes.
@@ -81,7 +86,7 @@ mod tests {
     #[test]
     fn publications_are_as_long_as_they_should_be_and_differ() {
         for bytes in [PAYLOAD_BYTES_MIN, 128, 1400] {
-            let mut texts = Texts::new(bytes);
+            let mut texts = Texts::new(bytes, false);
             let text = texts.data(3, 70_000).to_owned();
             assert_eq!(text.len(), bytes as usize);
             let inner: String = serde_json::from_str(&text).expect("JSON");
@@ -97,10 +102,10 @@ mod tests {
     #[test]
     fn a_publication_must_be_the_next_of_its_channel() {
         let message = |channel, data: &str| {
-            let identifier = identifier(channel);
+            let identifier = identifier(channel, false);
             format!(r#"{{"type":"publication","identifier":"{identifier}","data":{data}}}"#)
         };
-        let mut texts = Texts::new(128);
+        let mut texts = Texts::new(128, false);
         let is = |texts: &mut Texts, text: &str, channel, number| {
             let message = ServerMessage::read(text.as_bytes()).expect("JSON");
             texts.was_right(text.as_bytes(), channel, number)
