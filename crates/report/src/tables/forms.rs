@@ -148,7 +148,7 @@ fn checks(records: &Records) -> String {
     };
     let rows: Vec<_> = newest.iter().map(row).collect();
     let headings = ["what", "measured>", "target", "commit", "record"];
-    format!("### Checks of the hub\n\n{CHECKS}\n\n{}\n", table(&headings, &rows))
+    format!("### Checks\n\n{CHECKS}\n\n{}\n", table(&headings, &rows))
 }
 
 const RECEIVING: &str = "\
@@ -174,8 +174,8 @@ const BURSTS: &str = "\
 What the whole server takes. `scripts/bench burst`.";
 
 const CHECKS: &str = "\
-`scripts/bench hub`; ratios to an earlier commit: `scripts/compare-commit`. Of each check its newest
-record.";
+`scripts/bench hub`; several nodes: `scripts/bench-cluster`; ratios to an earlier commit:
+`scripts/compare-commit`. Of each check its newest record.";
 
 const MASKS: &str = "\
 10^9 bytes of payload a second, unmasked and decoded. `cargo run --release --package murre-codec
