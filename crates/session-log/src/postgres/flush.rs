@@ -62,29 +62,38 @@ const JOIN_ROW: &str = "\
         join_at = least(o.join_at, excluded.join_at), left_at = greatest(o.left_at, excluded.left_at) \
     WHERE o.join_at < excluded.left_at + make_interval(secs => $5) RETURNING user_id";
 
-/// Takes the sessions out of the log with which those of rows go on. `$5` is before all of them.
-const RESUME: &str = "\
-    WITH fresh AS (SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[]) AS f(user_id, joined, until)), \
-    old AS (\
-        DELETE FROM murre_session_log l USING fresh f WHERE l.user_id = f.user_id COLLATE \"C\" \
-        AND l.terminate_at > f.joined - make_interval(secs => $4) AND l.join_at < f.until + make_interval(secs => $4) \
-        AND l.terminate_at > $5::timestamptz - make_interval(secs => $4) \
-        RETURNING l.user_id, l.join_at, l.terminate_at), \
-    back AS (SELECT user_id, min(join_at) AS joined, max(terminate_at) AS at FROM old GROUP BY user_id) \
+/// The beginning of a statement that takes the sessions out of the log that those of `fresh` are one with: which are
+/// closer to them than the gap, or the same, written before. `$5` is before all of them.
+macro_rules! with_old {
+    ($then:literal) => {
+        concat!(
+            "WITH fresh AS (\
+                SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[]) AS f(user_id, joined, at)), \
+            old AS (\
+                DELETE FROM murre_session_log l USING fresh f WHERE l.user_id = f.user_id COLLATE \"C\" \
+                AND (l.terminate_at > f.joined - make_interval(secs => $4) \
+                    AND l.join_at < f.at + make_interval(secs => $4) \
+                    OR (l.join_at, l.terminate_at) = (f.joined, f.at)) \
+                AND l.terminate_at >= $5::timestamptz - make_interval(secs => $4) \
+                RETURNING l.user_id, l.join_at, l.terminate_at)",
+            $then
+        )
+    };
+}
+
+/// Has the sessions of rows go on with those of the log.
+const RESUME: &str = with_old!(
+    ", back AS (SELECT user_id, min(join_at) AS joined, max(terminate_at) AS at FROM old GROUP BY user_id) \
     UPDATE murre_session_open o SET join_at = least(o.join_at, b.joined), left_at = greatest(o.left_at, b.at) \
-    FROM back b WHERE o.user_id = b.user_id";
+    FROM back b WHERE o.user_id = b.user_id"
+);
 
 /// Logs ended sessions that do not belong to the rows of their users. They are joined with those of the log.
-const LOG: &str = "\
-    WITH gone AS (SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[]) AS g(user_id, joined, at)), \
-    old AS (\
-        DELETE FROM murre_session_log l USING gone g WHERE l.user_id = g.user_id COLLATE \"C\" \
-        AND l.terminate_at > g.joined - make_interval(secs => $4) AND l.join_at < g.at + make_interval(secs => $4) \
-        AND l.terminate_at > $5::timestamptz - make_interval(secs => $4) \
-        RETURNING l.user_id, l.join_at, l.terminate_at) \
-    INSERT INTO murre_session_log \
-    SELECT g.user_id, least(g.joined, min(o.join_at)), greatest(g.at, max(o.terminate_at)), $6::smallint \
-    FROM gone g LEFT JOIN old o ON o.user_id = g.user_id COLLATE \"C\" GROUP BY g.user_id, g.joined, g.at";
+const LOG: &str = with_old!(
+    " INSERT INTO murre_session_log \
+    SELECT f.user_id, least(f.joined, min(o.join_at)), greatest(f.at, max(o.terminate_at)), $6::smallint \
+    FROM fresh f LEFT JOIN old o ON o.user_id = f.user_id COLLATE \"C\" GROUP BY f.user_id, f.joined, f.at"
+);
 
 /// Counts are absolute.
 const OPEN: &str = "\
