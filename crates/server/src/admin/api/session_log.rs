@@ -58,36 +58,43 @@ pub(super) async fn online(
     State(admin): State<Arc<Admin>>,
     QueryMembers(question): QueryMembers<Question>,
 ) -> Answer {
-    let (wanted, limit) = question.wanted()?;
-    let found = ask(&admin, move |reader| {
-        let mut found = Vec::new();
-        reader.online(&wanted, now(), |session| found.push(session))?;
-        Ok(found)
-    });
     let object = |session: &Session| json!({"user": session.user, "since": session.join_at});
-    Ok(page(found.await?, limit, object))
+    let read =
+        |reader: &mut Reader, wanted: &Wanted, each: Each| reader.online(wanted, now(), each);
+    page(&admin, question, read, object).await
 }
 
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
     QueryMembers(question): QueryMembers<Question>,
 ) -> Answer {
-    let (wanted, limit) = question.wanted()?;
-    let found = ask(&admin, move |reader| {
-        let mut found = Vec::new();
-        reader.sessions(&wanted, |session| found.push(session))?;
-        Ok(found)
-    });
-    Ok(page(found.await?, limit, listed))
+    let read = |reader: &mut Reader, wanted: &Wanted, each: Each| reader.sessions(wanted, each);
+    page(&admin, question, read, listed).await
 }
 
-fn page(mut found: Vec<Session>, limit: usize, object: impl Fn(&Session) -> Value) -> Json<Value> {
+/// Takes the sessions of a page.
+type Each<'p> = &'p mut dyn FnMut(Session);
+
+/// A page of the sessions that `read` finds, as JSON.
+async fn page(
+    admin: &Admin,
+    question: Question,
+    read: impl FnOnce(&mut Reader, &Wanted, Each) -> Result<(), StoreError> + Send + 'static,
+    object: impl Fn(&Session) -> Value,
+) -> Answer {
+    let (wanted, limit) = question.wanted()?;
+    let found = ask(admin, move |reader| {
+        let mut found = Vec::new();
+        read(reader, &wanted, &mut |session| found.push(session))?;
+        Ok(found)
+    });
+    let mut found = found.await?;
     let is_more = found.len() > limit;
     found.truncate(limit);
     let last = found.last().filter(|_| is_more);
     let next = last.map(|session| format!("{}-{}", session.join_at, session.user));
     let sessions: Vec<Value> = found.iter().map(object).collect();
-    Json(json!({"sessions": sessions, "next": next}))
+    Ok(Json(json!({"sessions": sessions, "next": next})))
 }
 
 pub(super) async fn days(
