@@ -21,7 +21,7 @@ use super::mail::{FromNats, Mail};
 use super::names::{KeptIndex, Kind, epoch};
 use super::publishes::{Acknowledged, Publish, Publishes};
 use super::reads::{CHANNELS_MAX, Heads, Read, ReadError, Reads};
-use super::streams::Streams;
+use super::streams::{Seen, Streams};
 use super::wire::Message;
 use crate::protocols::json::Validator;
 
@@ -29,8 +29,15 @@ use crate::protocols::json::Validator;
 #[derive(Debug)]
 pub(super) enum ChannelCommand {
     Publish(Publish),
-    Interest { shard: usize, channel: Arc<str>, interest: Interest, kept: Option<KeptIndex> },
+    Interest {
+        shard: usize,
+        channel: Arc<str>,
+        interest: Interest,
+        kept: Option<KeptIndex>,
+    },
     Fetch(Fetch),
+    /// See [`Channels::doubt`].
+    Doubt,
 }
 
 /// A read for the owner of a channel.
@@ -80,6 +87,8 @@ pub(super) struct Channels {
     leaving: VecDeque<(Instant, Arc<str>)>,
     /// Channels whose head is looked up again, and when.
     checked_again: VecDeque<(Instant, Arc<str>)>,
+    /// In a cluster of NATS servers, when the heads of all channels are looked up again.
+    check_at: Option<Instant>,
     validator: Validator,
     /// The number of the connection.
     connection: u64,
@@ -92,11 +101,15 @@ pub(super) struct Channels {
 struct KeptState {
     /// The name by which it was known last.
     name: Option<Arc<str>>,
+    /// The greatest offset that was seen in it.
+    seen: u64,
     look: Look,
     /// Channels whose newest publication is to be looked up.
     to_read: Vec<Arc<str>>,
     /// Look-ups in flight.
     reading: u32,
+    /// Why there is no stream, as the log has it.
+    problem: Option<String>,
     /// Reads that wait for the stream.
     fetches: Vec<Fetch>,
 }
@@ -145,6 +158,8 @@ const STREAM_AGAIN: Duration = Duration::from_millis(500);
 const NOTICED: Duration = Duration::from_secs(60);
 /// In a cluster of NATS servers, the time by which all of them know a subscription.
 const KNOWN_EVERYWHERE: Duration = Duration::from_secs(2);
+/// In a cluster of NATS servers, the time between two look-ups of the heads of all channels.
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 impl Channels {
     pub(super) fn new(
@@ -157,9 +172,11 @@ impl Channels {
     ) -> Self {
         let kept = || KeptState {
             name: None,
+            seen: 0,
             look: Look::At(now),
             to_read: Vec::new(),
             reading: 0,
+            problem: None,
             fetches: Vec::new(),
         };
         Channels {
@@ -177,6 +194,7 @@ impl Channels {
             waiting: VecDeque::new(),
             leaving: VecDeque::new(),
             checked_again: VecDeque::new(),
+            check_at: None,
             validator: Validator::default(),
             connection: 0,
             connected_at: None,
@@ -205,6 +223,35 @@ impl Channels {
             ChannelCommand::Fetch(fetch) => {
                 self.shared.counts.reads.fetch_add(1, Relaxed);
                 self.fetch(fetch, now);
+            }
+            ChannelCommand::Doubt => self.doubt(link, now),
+        }
+    }
+
+    /// Messages may be lost between NATS servers, which the server of this node does not say: the heads of all
+    /// channels are looked up soon.
+    pub(super) fn doubt(&mut self, link: &Link, now: Instant) {
+        if link.is_in_cluster() {
+            let soon = now.checked_add(KNOWN_EVERYWHERE);
+            self.check_at = self.check_at.min(soon).or(soon);
+        }
+    }
+
+    /// Looks up the heads of all channels, if that is due.
+    fn check(&mut self, link: &Link, now: Instant) {
+        if self.check_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let is_busy = |state: &KeptState| state.reading > 0 || !state.to_read.is_empty();
+        if self.of_kept.iter().any(is_busy) {
+            self.check_at = now.checked_add(KNOWN_EVERYWHERE);
+            return;
+        }
+        self.check_at = now.checked_add(CHECK_EVERY).filter(|_| link.is_in_cluster());
+        self.of_kept.iter_mut().for_each(|state| state.look_again(now));
+        for (channel, entry) in &self.channels {
+            if let (State::Open, Some(kept)) = (&entry.state, entry.kept) {
+                self.of_kept[kept].to_read.push(Arc::clone(channel));
             }
         }
     }
@@ -257,6 +304,7 @@ impl Channels {
         self.new.clear();
         self.connection = self.connection.saturating_add(1);
         self.connected_at = Some(now);
+        self.check_at = now.checked_add(CHECK_EVERY).filter(|_| link.is_in_cluster());
         for state in &mut self.of_kept {
             state.to_read.clear();
         }
@@ -319,9 +367,14 @@ impl Channels {
                     _ => previous,
                 };
                 let position = Position { epoch: epoch(stream, &channel), offset };
-                if self.of_kept[kept].name.as_ref().is_some_and(|known| **known != *stream) {
-                    let stream = Arc::from(stream);
-                    self.renew(kept, stream);
+                let state = &mut self.of_kept[kept];
+                match &state.name {
+                    Some(known) if **known == *stream => state.seen = state.seen.max(offset),
+                    Some(_) => {
+                        let stream = Arc::from(stream);
+                        self.renew(kept, stream);
+                    }
+                    None => {}
                 }
                 Some(Place { position, previous })
             }
@@ -355,7 +408,7 @@ impl Channels {
     fn renew(&mut self, kept: KeptIndex, stream: Arc<str>) {
         tracing::warn!(%stream, "another stream keeps the history of a namespace now: what was kept is lost");
         let state = &mut self.of_kept[kept];
-        state.name = Some(stream);
+        (state.name, state.seen) = (Some(stream), 0);
         state.to_read.clear();
         let of_kept = self.channels.iter().filter(|(_, entry)| entry.kept == Some(kept));
         let all: Vec<_> = of_kept.map(|(channel, _)| Arc::clone(channel)).collect();
@@ -368,7 +421,7 @@ impl Channels {
             Done::Stream(kept, Ok(stream)) => {
                 let stream: Arc<str> = stream.into();
                 let state = &mut self.of_kept[kept];
-                state.look = Look::Done;
+                (state.look, state.problem) = (Look::Done, None);
                 let fetches = mem::take(&mut state.fetches);
                 match &state.name {
                     Some(known) if *known != stream => self.renew(kept, stream),
@@ -378,9 +431,13 @@ impl Channels {
                 self.publishes.again(Some(kept), link, &mut self.mail);
             }
             Done::Stream(kept, Err(why)) => {
-                let namespace = &self.streams.names.kept()[kept].namespace;
-                tracing::warn!(%namespace, why, "no stream for the history of a namespace; trying again");
-                self.of_kept[kept].look = Look::At(now.checked_add(STREAM_AGAIN).unwrap_or(now));
+                let state = &mut self.of_kept[kept];
+                state.look = Look::At(now.checked_add(STREAM_AGAIN).unwrap_or(now));
+                if state.problem.as_ref() != Some(&why) {
+                    let namespace = &self.streams.names.kept()[kept].namespace;
+                    tracing::warn!(%namespace, why, "no stream for the history of a namespace; trying again");
+                    state.problem = Some(why);
+                }
             }
             Done::Heads { kept, connection, stream, channels, heads } => {
                 let state = &mut self.of_kept[kept];
@@ -391,6 +448,7 @@ impl Channels {
                 }
                 match heads {
                     Ok(heads) => {
+                        state.seen = state.seen.max(heads.newest());
                         for channel in channels {
                             let newest = heads.of(&channel);
                             self.opened(channel, &stream, newest, link, now);
@@ -520,9 +578,10 @@ impl Channels {
         let state = &mut self.of_kept[kept];
         if matches!(state.look, Look::At(at) if at <= now) {
             state.look = Look::Running;
+            let seen = state.name.clone().map(|stream| Seen { stream, offset: state.seen });
             let (streams, done) = (self.streams.clone(), self.done.clone());
             tokio::spawn(async move {
-                let found = streams.find(kept).await;
+                let found = streams.find(kept, seen).await;
                 let _ = done.send(Done::Stream(kept, found));
             });
         }
@@ -574,6 +633,7 @@ impl Channels {
                 self.of_kept[kept].to_read.push(channel);
             }
         }
+        self.check(link, now);
         for state in &mut self.of_kept {
             for fetch in state.fetches.extract_if(.., |fetch| fetch.until <= now) {
                 let outcome = Err(ChannelError::Overloaded);

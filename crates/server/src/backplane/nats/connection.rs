@@ -1,5 +1,6 @@
 //! A connection to one NATS server, up to the point where it takes operations.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub(super) struct Info {
     pub(super) version: String,
     /// The name of its NATS cluster; empty outside one.
     pub(super) cluster: String,
+    /// The addresses of the servers that are in its cluster now, as far as it tells them.
+    pub(super) connect_urls: BTreeSet<String>,
     /// Bytes of a message and its headers at most.
     pub(super) max_payload: u64,
     headers: bool,
@@ -66,6 +69,7 @@ pub(super) struct Opener {
     name: String,
     publication_bytes_max: u32,
     needs_jetstream: bool,
+    replicas: u8,
 }
 
 /// The longest time in which a server has to take a connection.
@@ -90,21 +94,27 @@ impl Opener {
             name: format!("murre {} {}", settings.cluster, settings.node),
             publication_bytes_max: settings.publication_bytes_max,
             needs_jetstream: !settings.kept.is_empty(),
+            replicas: settings.replicas,
         })
     }
 
-    /// Connects to a server, and waits until it has accepted us.
+    /// Connects to a server, and waits until it has accepted us. One that is the first of this process must have
+    /// JetStream, if this node needs it. Later it may be without a leader, and serve other channels.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub(super) async fn open(&self, server: &NatsServer) -> Result<Connection, Failure> {
-        match timeout(PATIENCE, self.greet(server)).await {
+    pub(super) async fn open(
+        &self,
+        server: &NatsServer,
+        is_first: bool,
+    ) -> Result<Connection, Failure> {
+        match timeout(PATIENCE, self.greet(server, is_first)).await {
             Ok(opened) => opened,
             Err(_) => Err(Failure::Away(format!("no answer within {} s", PATIENCE.as_secs()))),
         }
     }
 
-    async fn greet(&self, server: &NatsServer) -> Result<Connection, Failure> {
+    async fn greet(&self, server: &NatsServer, is_first: bool) -> Result<Connection, Failure> {
         let away = |error: io::Error| Failure::Away(error.to_string());
         let stream = TcpStream::connect((&*server.host, server.port)).await.map_err(away)?;
         stream.set_nodelay(true).map_err(away)?;
@@ -127,7 +137,7 @@ impl Opener {
                 Op::Info(_) | Op::Ping | Op::Message(_) => {}
             }
         }
-        if self.needs_jetstream {
+        if self.needs_jetstream && is_first {
             stream.write_all(JETSTREAM_QUESTION).await.map_err(away)?;
             stream.flush().await.map_err(away)?;
             loop {
@@ -146,7 +156,7 @@ impl Opener {
     }
 
     fn check(&self, info: &Info) -> Result<(), Failure> {
-        let Info { server_name, version, max_payload, .. } = info;
+        let Info { server_name, version, max_payload, cluster, .. } = info;
         if version_of(version) < VERSION_MIN || !info.headers {
             let (major, minor) = VERSION_MIN;
             return Err(Failure::Refused(format!(
@@ -160,6 +170,14 @@ impl Opener {
                  publications of {} bytes: raise its max_payload to {} or lower --max-publication-bytes",
                 self.publication_bytes_max,
                 u64::from(self.publication_bytes_max).saturating_add(OVERHEAD_BYTES),
+            )));
+        }
+        if self.needs_jetstream && self.replicas > 1 && cluster.is_empty() {
+            return Err(Failure::Refused(format!(
+                "the NATS server {server_name} is in no cluster of NATS servers, and --cluster-replicas={} needs as \
+                 many of them: connect it with others (--cluster_name, --cluster, --routes), or set \
+                 --cluster-replicas=1",
+                self.replicas
             )));
         }
         Ok(())

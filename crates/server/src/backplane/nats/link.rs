@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::mem;
 use std::str;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,6 +27,8 @@ pub(super) struct Link {
     out: BytesMut,
     is_up: bool,
     info: Info,
+    /// Whether a NATS server has joined or left the cluster of ours since the caller has asked.
+    has_moved: bool,
     handlers: HashMap<u64, Handler>,
     on_connected: Vec<ConnectedHandler>,
     inbox: Inbox,
@@ -132,6 +135,7 @@ impl Link {
             out: BytesMut::new(),
             is_up: false,
             info: Info::default(),
+            has_moved: false,
             handlers: HashMap::new(),
             on_connected: Vec::new(),
             inbox,
@@ -279,7 +283,10 @@ impl Link {
                 Op::Ping => self.out.extend_from_slice(b"PONG\r\n"),
                 Op::Pong => self.pongs = self.pongs.saturating_add(1),
                 Op::Info(json) => match info(&json) {
-                    Ok(info) => self.info = info,
+                    Ok(info) => {
+                        self.has_moved |= info.connect_urls != self.info.connect_urls;
+                        self.info = info;
+                    }
                     Err(Failure::Away(why) | Failure::Refused(why)) => return Err(why),
                 },
                 Op::Error(why) => {
@@ -331,6 +338,12 @@ impl Link {
     /// Whether the server is one of several.
     pub(super) fn is_in_cluster(&self) -> bool {
         !self.info.cluster.is_empty()
+    }
+
+    /// Whether a server has joined or left the cluster of ours since the last call: what others have sent may be lost
+    /// between the servers.
+    pub(super) fn has_moved(&mut self) -> bool {
+        mem::take(&mut self.has_moved)
     }
 
     /// Sends pings, and forgets requests whose time is over. The server may be silent while it is not read.

@@ -47,6 +47,7 @@ pub(crate) use self::run::Runner;
 pub(crate) use self::settings::{Kept, NatsServer, Settings, Storage, Token};
 pub(crate) use self::shard::OverNats;
 use self::streams::Streams;
+use self::time::NatsClock;
 
 /// The link, for other threads. They never wait for it.
 pub(crate) struct Nats {
@@ -121,13 +122,15 @@ impl Nats {
         let (sender, commands) = unbounded_channel();
         let (link, sends, requests) = Link::new(Arc::clone(&shared));
         let names = Arc::new(Names::new(settings.cluster, settings.namespaces, settings.kept));
+        let clock = Arc::new(NatsClock::new());
         let streams = Streams {
             names: Arc::clone(&names),
             requests: sends.clone(),
+            clock: Arc::clone(&clock),
             storage: settings.storage,
             replicas: settings.replicas,
         };
-        let reads = Reads::new(Arc::clone(&names), sends);
+        let reads = Reads::new(Arc::clone(&names), sends, clock);
         let runner = Runner {
             opener,
             servers: settings.servers,
@@ -180,6 +183,11 @@ impl Nats {
     /// made again: messages may have been lost before.
     pub(crate) fn on_connected(&self, handle: ConnectedHandler) {
         self.send(Command::OnConnected(handle));
+    }
+
+    /// Has the channels of this node checked soon: what other nodes have published may be lost between NATS servers.
+    pub(crate) fn doubt(&self) {
+        self.send(Command::Channel(ChannelCommand::Doubt));
     }
 
     /// Whether NATS has taken this node once since the start.

@@ -92,6 +92,11 @@ impl Names {
         format!("murre_{}_{namespace}_{number:016x}", self.cluster)
     }
 
+    /// The subject of a stream that takes no more publications.
+    pub(super) fn aside(&self, stream: &str) -> String {
+        format!("murre.{}.aside.{stream}", self.cluster)
+    }
+
     fn prefix(&self, kind: Kind, namespace: &str) -> String {
         format!("murre.{}.{}.{}.", self.cluster, kind.letter(), token(namespace))
     }

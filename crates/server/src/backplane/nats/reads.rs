@@ -5,18 +5,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use murre_router::channels::FetchedPublication;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::channels::Fetch;
 use super::envelope;
 use super::link::Requests;
 use super::names::{Kind, Names};
-use super::time;
+use super::time::{self, NatsClock};
 use super::wire::Message;
 use crate::protocols::json::Validator;
 
@@ -25,6 +25,7 @@ use crate::protocols::json::Validator;
 pub(super) struct Reads {
     names: Arc<Names>,
     requests: Requests,
+    clock: Arc<NatsClock>,
     /// Bounds what NATS sends at once: it closes a connection for which too much waits.
     at_once: Arc<Semaphore>,
 }
@@ -66,6 +67,8 @@ struct Extent {
 
 /// The longest wait for one message of an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The pause before a server that was behind is asked again.
+const BEHIND: Duration = Duration::from_millis(100);
 /// Channels of one look-up; NATS has a limit of 1,024.
 pub(super) const CHANNELS_MAX: usize = 1000;
 /// Messages of one request, and bytes of them.
@@ -86,6 +89,11 @@ impl Extent {
 }
 
 impl Heads {
+    /// The newest offset of the stream.
+    pub(super) fn newest(&self) -> u64 {
+        self.others
+    }
+
     /// The offset after which what comes to a channel is new.
     pub(super) fn of(&self, channel: &str) -> u64 {
         self.kept.get(channel).copied().unwrap_or(self.others)
@@ -93,8 +101,8 @@ impl Heads {
 }
 
 impl Reads {
-    pub(super) fn new(names: Arc<Names>, requests: Requests) -> Self {
-        Reads { names, requests, at_once: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub(super) fn new(names: Arc<Names>, requests: Requests, clock: Arc<NatsClock>) -> Self {
+        Reads { names, requests, clock, at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// The newest publication of each of these channels, at most [`CHANNELS_MAX`].
@@ -119,7 +127,14 @@ impl Reads {
                 let channel = message.header("Nats-Subject").and_then(Names::channel);
                 kept.extend(channel.zip(message.number("Nats-Sequence")));
             });
-            let pending = end.await?.and_then(|end| end.number("Nats-Num-Pending"));
+            let end = end.await?;
+            let number = |name| end.as_ref().and_then(|end| end.number(name));
+            // A server that is behind the leader has older ones.
+            if number("Nats-UpTo-Sequence").is_some_and(|newest| newest < others) {
+                sleep(BEHIND).await;
+                return Err(ReadError::Away);
+            }
+            let pending = number("Nats-Num-Pending");
             if pending.unwrap_or(0) == 0 || kept.len() == found_before {
                 break;
             }
@@ -139,7 +154,6 @@ impl Reads {
     ) -> Result<Read, ReadError> {
         let &Fetch { ref channel, kept, after, .. } = fetch;
         let subject = self.names.subject(Kind::ToStream, channel);
-        let now_ms = unix_ms();
         let mut validator = Validator::default();
         let mut publications = Vec::new();
         let (mut next, mut bytes) = (after, 0_usize);
@@ -167,7 +181,7 @@ impl Reads {
                 // What others than nodes have published is nothing.
                 if let Some((payload, _)) = envelope::open(&message.payload, &mut validator) {
                     let at = message.header("Nats-Time-Stamp").and_then(time::unix_ms);
-                    let age_ms = at.map_or(0, |at| now_ms.saturating_sub(at));
+                    let age_ms = at.map_or(0, |at| self.clock.since(at).as_millis() as u64);
                     publications.push(FetchedPublication { offset, age_ms, payload });
                 }
             });
@@ -229,10 +243,4 @@ impl Reads {
             }
         }
     }
-}
-
-/// Milliseconds since 1970.
-fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -170,6 +170,9 @@ impl Work {
             let now = Instant::now();
             let Work { link, channels, .. } = self;
             let taken = link.take(&mut input, |link, message| channels.message(message, link, now));
+            if link.has_moved() {
+                channels.doubt(link, now);
+            }
             if let Err(why) = taken {
                 return io::Error::other(why);
             }
@@ -242,7 +245,7 @@ async fn connect(
         for _ in 0..servers.len() {
             servers.rotate_left(1);
             let server = &servers[0];
-            match opener.open(server).await {
+            match opener.open(server, !has_joined).await {
                 Ok(connection) => return Ok((server.clone(), connection)),
                 Err(Failure::Refused(why)) => refused = Some(why),
                 Err(Failure::Away(why)) if !told => {

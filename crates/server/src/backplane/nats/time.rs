@@ -1,4 +1,36 @@
-//! Times in headers of NATS, as `2026-12-01T01:02:03.123456789Z` (RFC 3339 in UTC).
+//! Times of NATS, as `2026-12-01T01:02:03.123456789Z` (RFC 3339 in UTC), and its clock.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// The clock of NATS, by which it stamps messages and drops old ones. The clock of this machine may be another one, and
+/// may jump.
+pub(super) struct NatsClock {
+    began: Instant,
+    /// The time of NATS at `began`, in milliseconds since 1970.
+    zero: AtomicU64,
+}
+
+impl NatsClock {
+    pub(super) fn new() -> Self {
+        NatsClock { began: Instant::now(), zero: AtomicU64::new(0) }
+    }
+
+    /// NATS says that it is so many milliseconds after 1970 now.
+    pub(super) fn set(&self, unix_ms: u64) {
+        self.zero.store(unix_ms.saturating_sub(self.passed()), Relaxed);
+    }
+
+    /// How long ago this was; no time if it is to come.
+    pub(super) fn since(&self, unix_ms: u64) -> Duration {
+        let now = self.zero.load(Relaxed).saturating_add(self.passed());
+        Duration::from_millis(now.saturating_sub(unix_ms))
+    }
+
+    fn passed(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+}
 
 /// Milliseconds since 1970; `None` for a text that is no such time, and for times before.
 pub(super) fn unix_ms(text: &str) -> Option<u64> {

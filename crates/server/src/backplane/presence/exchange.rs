@@ -30,6 +30,8 @@ pub(crate) struct Exchange {
     ticked: Option<Clocks>,
     /// NATS has passed on that this node ends.
     has_ended: bool,
+    /// See [`may_miss`](Exchange::may_miss).
+    may_miss: bool,
     nodes: Nodes,
     told: Told,
     watched: Watched,
@@ -131,6 +133,7 @@ impl Exchange {
             next_questions: 0,
             ticked: None,
             has_ended: false,
+            may_miss: false,
             nodes: Nodes::new(),
             told: Told::new(),
             watched: Watched::new(),
@@ -144,6 +147,11 @@ impl Exchange {
     /// Takes what the caller has to do.
     pub(crate) fn take_out(&mut self) -> Vec<Out> {
         std::mem::take(&mut self.out)
+    }
+
+    /// Whether a node was missing, or something of a node, since the last call: publications may be, too.
+    pub(crate) fn may_miss(&mut self) -> bool {
+        std::mem::take(&mut self.may_miss)
     }
 
     /// Milliseconds until the next tick is needed at the latest.
@@ -233,12 +241,21 @@ impl Exchange {
         match self.nodes.beat(from, beat, name, now) {
             Beat::Known => {}
             Beat::New(node) => {
+                self.may_miss = true;
+                if *name == *self.name {
+                    tracing::warn!(
+                        name,
+                        "another node has the name of this one: give each its own with --cluster-node, so that logs and \
+                         answers tell them apart"
+                    );
+                }
                 self.watched.want_all_of(node);
                 // It learns of this node at once.
                 self.next_beat = self.next_beat.min(now);
                 self.count_nodes();
             }
             Beat::Lost(node) => {
+                self.may_miss = true;
                 self.counts.losses.fetch_add(1, Relaxed);
                 self.watched.want_all_of(node);
             }

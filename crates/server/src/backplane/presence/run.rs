@@ -244,6 +244,9 @@ impl Running {
             let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.exchange.tick(Clocks { steady: now, wall: wall.as_millis() as u64 });
         }
+        if self.exchange.may_miss() {
+            self.nats.doubt();
+        }
         for out in self.exchange.take_out() {
             match out {
                 Out::Publish(subject, bytes) => {

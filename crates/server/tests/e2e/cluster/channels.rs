@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::nats::Nats;
-use super::{node, until_heard};
+use super::{node, node_with, until_heard};
 use crate::client::Client;
 
 /// What is published on one node is heard by the subscribers of every node, once and in the order of the
@@ -66,4 +66,24 @@ fn messages_from_outside_are_ignored() {
     server.wait_until("counted", |stats| stats["nats"]["nats_malformed"] == 5);
     publisher.publish("news", json!("real"));
     assert_eq!(subscriber.receive()["data"], "real");
+}
+
+/// Clusters of different names share a NATS server, and hear nothing of each other: channels have other subjects, and
+/// other streams.
+#[test]
+fn clusters_are_apart() {
+    let nats = Nats::start();
+    let [first, second] = ["one", "two"]
+        .map(|cluster| node_with(&nats, "a", &[&format!("--cluster-name={cluster}")]));
+    let mut subscribers = [&first, &second].map(Client::of);
+    let mut publisher = Client::of(&first);
+    let [here, there] = &mut subscribers;
+    for channel in ["news", "kept:x"] {
+        here.subscribe(channel);
+        there.subscribe(channel);
+        until_heard(&mut publisher, channel, here);
+    }
+    there.silent();
+    assert_eq!(nats.streams().len(), 2);
+    assert_eq!(second.stats()["nodes"]["nodes"], 0);
 }

@@ -1,25 +1,27 @@
 //! History and recovery over nodes, while nodes, NATS and streams fail.
 
+use std::fs;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::nats::Nats;
-use super::node;
+use super::{command, node, spawn};
 use crate::client::Client;
 use crate::reader::Position;
 use crate::server::PATIENCE;
 
 /// Publishes a number, and again while it is refused. Its position is that of the stream.
-fn publish(client: &mut Client, channel: &str, number: u64) {
+pub(super) fn publish(client: &mut Client, channel: &str, number: u64) {
     client.publish_patiently(channel, json!({"number": number}));
 }
 
 /// Hears publications until this number, and checks that each is there once, in order: those between `next` and the
 /// number. A publication may be there twice if its publisher was told `overloaded` and has repeated it.
-fn hear(client: &mut Client, mut next: u64, last: u64) -> u64 {
+pub(super) fn hear(client: &mut Client, mut next: u64, last: u64) -> u64 {
     let mut offset = 0;
     while next <= last {
         let heard = client.receive();
@@ -180,6 +182,48 @@ fn a_stream_is_deleted() {
     assert_ne!(position.epoch, before.epoch);
 }
 
+/// A stream that counts offsets again, because NATS was started with an older copy of its files, is set aside: who
+/// recovers from a lost offset is told, and who is there hears on.
+#[test]
+fn a_stream_has_lost_publications() {
+    let mut nats = Nats::start();
+    let [first, second] = ["a", "b"].map(|name| node(&nats, name));
+    let (mut publisher, mut subscriber) = (Client::of(&first), Client::of(&second));
+    subscriber.subscribe("kept:x");
+    publish(&mut publisher, "kept:x", 0);
+    nats.kill();
+    nats.save();
+    nats.restart();
+    for number in 1..5 {
+        publish(&mut publisher, "kept:x", number);
+    }
+    hear(&mut subscriber, 0, 4);
+    let lost = Position::now(&second, "kept:x");
+    nats.kill();
+    nats.load();
+    nats.restart();
+    let start = Instant::now();
+    while nats.streams().len() < 2 {
+        assert!(start.elapsed() < PATIENCE, "it is not set aside");
+        thread::sleep(Duration::from_millis(20));
+    }
+    for number in 5..8 {
+        publish(&mut publisher, "kept:x", number);
+    }
+    let mut late = Client::of(&first);
+    assert!(!late.recover("kept:x", lost));
+    let mut next = 5;
+    while next < 8 {
+        let heard = subscriber.receive();
+        assert_ne!(heard["type"], "error", "{heard}");
+        if heard["type"] == "publication" {
+            let number = heard["data"]["number"].as_u64().expect("a number");
+            assert!(number == next || number + 1 == next, "{heard}");
+            next = number + 1;
+        }
+    }
+}
+
 /// What others than nodes have put into a stream is skipped, and makes no gap.
 #[test]
 fn messages_from_outside_in_a_stream() {
@@ -239,4 +283,38 @@ fn many_channels_are_opened_again() {
     heard.sort_unstable();
     heard.dedup();
     assert_eq!(heard.len(), channels.len());
+}
+
+/// The ages of publications are by the clock of NATS: a node whose own clock is an hour ahead, which is longer than
+/// publications are kept, recovers all the same.
+#[test]
+fn a_clock_is_an_hour_ahead() {
+    let folder = std::env::temp_dir().join(format!("murre-clock-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    let [source, library] = ["ahead.c", "ahead.so"].map(|name| folder.join(name));
+    let ahead = "#define _GNU_SOURCE\n#include <time.h>\n#include <unistd.h>\n#include <sys/syscall.h>\n\
+                 int clock_gettime(clockid_t clock, struct timespec *time) {\n\
+                 int result = syscall(SYS_clock_gettime, clock, time);\n\
+                 if (clock == CLOCK_REALTIME) time->tv_sec += 3600;\n\
+                 return result;\n}\n";
+    fs::write(&source, ahead).expect("there is room for a file");
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+    assert!(gcc.status().expect("gcc is on this machine").success());
+    let nats = Nats::start();
+    let first = node(&nats, "a");
+    let mut publisher = Client::of(&first);
+    let before = Position::of(&Client::of(&first).subscribe("kept:x"));
+    for number in 0..5 {
+        publish(&mut publisher, "kept:x", number);
+    }
+    let second = spawn(command(&nats, "b", &[]).env("LD_PRELOAD", &library));
+    let lines = first.log_until("another node is there");
+    let line: Value = serde_json::from_str(lines.last().expect("a line")).expect("JSON");
+    let time = |line: &Value| line["timestamp"].as_str().expect("a time").to_owned();
+    assert!(time(&second.start) > time(&line), "its clock is ahead");
+    let mut late = Client::of(&second);
+    assert!(late.recover("kept:x", before));
+    hear(&mut late, 0, 4);
+    fs::remove_dir_all(&folder).expect("it was there");
 }

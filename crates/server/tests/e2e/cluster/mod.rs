@@ -3,14 +3,17 @@
 mod channels;
 mod history;
 mod nats;
+mod nats_cluster;
 mod orders;
 mod presence;
 mod start;
+mod three_nats;
 
 use nats::Nats;
 
 use crate::client::Client;
 use crate::server::{PATIENCE, Server, murre};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -22,6 +25,17 @@ fn node(nats: &Nats, name: &str) -> Server {
 
 /// [`node`] with further flags.
 fn node_with(nats: &Nats, name: &str, flags: &[&str]) -> Server {
+    spawn(&mut command(nats, name, flags))
+}
+
+fn spawn(command: &mut Command) -> Server {
+    let server = Server::spawn(command);
+    server.wait_until("connected", |stats| stats["nats"]["nats_up"] == 1);
+    server
+}
+
+/// The command that starts a node.
+fn command(nats: &Nats, name: &str, flags: &[&str]) -> Command {
     let mut command = murre();
     command.args([
         "serve",
@@ -34,9 +48,7 @@ fn node_with(nats: &Nats, name: &str, flags: &[&str]) -> Server {
     command
         .args([&format!("--cluster-nats={}", nats.address()), "--cluster-node", name])
         .args(flags);
-    let server = Server::spawn(&mut command);
-    server.wait_until("connected", |stats| stats["nats"]["nats_up"] == 1);
-    server
+    command
 }
 
 /// Publishes numbers to a channel without history until `to` hears one, so that the other nodes have its

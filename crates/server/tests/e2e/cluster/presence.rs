@@ -184,6 +184,22 @@ fn a_node_stands_still() {
     }
 }
 
+/// Nodes of one name are told apart: each has its members, and the log says that the name is used twice.
+#[test]
+fn nodes_of_one_name() {
+    let nats = Nats::start();
+    let address = format!("--cluster-nats={}", nats.address());
+    let here = "--namespace=here,presence=members";
+    let nodes = [(); 2].map(|()| Guarded::start(&[here, &address, "--cluster-node=same"]));
+    nodes.iter().for_each(|node| knows(node, 1));
+    nodes[0].server.log_until("give each its own with --cluster-node");
+    let _members = [member(&nodes[0], "ann"), member(&nodes[1], "ann")];
+    for node in &nodes {
+        let mut view = View::default();
+        view.until(&mut watcher(node), |view| view.users() == ["ann", "ann"]);
+    }
+}
+
 /// A node that is drained says that it ends: its members are gone, though their grace is not over.
 #[test]
 fn a_node_ends() {

@@ -40,6 +40,12 @@ fn servers_that_are_refused() {
         sentence.contains("has no JetStream") && sentence.contains("--jetstream"),
         "{sentence}"
     );
+    let alone = Nats::start();
+    let sentence = refusal(&alone, &[WITH_HISTORY, "--cluster-replicas=3"]);
+    assert!(
+        sentence.contains("is in no cluster") && sentence.contains("--cluster-replicas=1"),
+        "{sentence}"
+    );
     let with_password = Nats::spawn("nats-server", &["--user=ann", "--pass=hushhush"]);
     let sentence = refusal(&with_password, &[]);
     assert!(sentence.contains("NATS refuses this node (Authorization Violation)"), "{sentence}");
