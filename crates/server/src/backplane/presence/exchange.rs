@@ -329,6 +329,7 @@ impl Exchange {
     /// Messages of others to this node may be lost, and those of this node to others.
     pub(crate) fn lost(&mut self, now: u64) {
         self.counts.losses.fetch_add(1, Relaxed);
+        self.nodes.doubt(now);
         let nodes: Vec<_> = self.nodes.numbers().collect();
         self.watched.want_everything(&nodes);
         self.lost_outgoing();

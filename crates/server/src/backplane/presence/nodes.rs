@@ -23,8 +23,8 @@ pub(crate) struct Nodes {
     newest: Node,
     /// When this node has heard its own beat last.
     echo: Option<u64>,
-    /// Since when it has heard its own beats without a pause.
-    hears_since: u64,
+    /// No node is dead before this time and a lease: others may still be connecting again.
+    patient_until: u64,
 }
 
 /// Another node.
@@ -51,7 +51,7 @@ pub(crate) enum Beat {
 
 impl Nodes {
     pub(crate) fn new() -> Self {
-        Nodes { peers: HashMap::new(), newest: 0, echo: None, hears_since: 0 }
+        Nodes { peers: HashMap::new(), newest: 0, echo: None, patient_until: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -78,9 +78,18 @@ impl Nodes {
     /// This node has heard its own beat.
     pub(crate) fn echo(&mut self, now: u64) {
         if self.is_deaf(now) {
-            self.hears_since = now;
+            self.doubt(now);
         }
         self.echo = Some(now);
+    }
+
+    /// This node may not have heard others. If NATS was away, each of them takes its own time to connect
+    /// again, up to 8 seconds, so they have two leases from now on.
+    pub(crate) fn doubt(&mut self, now: u64) {
+        // Before the first echo this node knows nobody whom it could have missed.
+        if self.echo.is_some() {
+            self.patient_until = now.saturating_add(LEASE_MS);
+        }
     }
 
     fn is_deaf(&self, now: u64) -> bool {
@@ -135,7 +144,7 @@ impl Nodes {
         if self.is_deaf(now) {
             return Vec::new();
         }
-        let since = self.hears_since;
+        let since = self.patient_until;
         let is_dead = |peer: &Peer| now.saturating_sub(peer.heard.max(since)) >= LEASE_MS;
         let dead = self.peers.extract_if(|_, peer| is_dead(peer));
         dead.map(|(_, Peer { name, number, .. })| {
@@ -175,7 +184,7 @@ mod tests {
         assert_eq!(beat(&mut nodes, 7, 9, 9500), Beat::New(2));
     }
 
-    /// While this node does not hear itself, others are not dead. Afterwards their leases begin anew.
+    /// While this node does not hear itself, others are not dead. Afterwards they have time to connect again.
     #[test]
     fn a_deaf_node_buries_nobody() {
         let mut nodes = Nodes::new();
@@ -184,10 +193,23 @@ mod tests {
         assert!(nodes.take_dead(60_000).is_empty());
         nodes.echo(60_000);
         assert!(nodes.take_dead(60_000).is_empty());
-        (61..65).for_each(|second| nodes.echo(second * BEAT_MS));
-        assert!(nodes.take_dead(64_999).is_empty());
-        nodes.echo(65_000);
-        assert_eq!(nodes.take_dead(65_000), [1]);
+        (61..70).for_each(|second| nodes.echo(second * BEAT_MS));
+        assert!(nodes.take_dead(69_999).is_empty());
+        nodes.echo(70_000);
+        assert_eq!(nodes.take_dead(70_000), [1]);
+    }
+
+    /// A connection that is replaced before this node counts as deaf gives others the same time.
+    #[test]
+    fn a_new_connection_is_a_doubt() {
+        let mut nodes = Nodes::new();
+        nodes.doubt(0);
+        beat(&mut nodes, 7, 1, 0);
+        (0..5).for_each(|second| nodes.echo(second * BEAT_MS));
+        nodes.doubt(4500);
+        (5..15).for_each(|second| nodes.echo(second * BEAT_MS));
+        assert!(nodes.take_dead(14_499).is_empty());
+        assert_eq!(nodes.take_dead(14_500), [1]);
     }
 
     /// The number of a dead node is used again only when all others were.

@@ -5,9 +5,9 @@ use std::panic::catch_unwind;
 use super::*;
 
 const CHANNELS: [&str; 4] = ["a", "b", "counts", "grace"];
-/// Milliseconds after which all must be known again: a lease, the beat that shows a loss, questions that are
+/// Milliseconds after which all must be known again: two leases, the beat that shows a loss, questions that are
 /// repeated, and the marks.
-const SETTLING: u64 = 15_000;
+const SETTLING: u64 = 20_000;
 
 /// Whatever happens to nodes and to the bus between them: when all has been calm for some time, every watcher
 /// knows exactly the members of the nodes that live. Each kind of trouble is common in the runs.
@@ -19,6 +19,46 @@ fn watchers_know_the_members_of_all_nodes() {
         sums.iter_mut().zip(ran).for_each(|(sum, ran)| *sum += ran);
     }
     assert!(sums.iter().all(|sum| *sum > seeds() / 4), "{sums:?}");
+}
+
+/// When the broker was away for all, and each node has connected again within 8 seconds, no node has counted as
+/// dead and no watcher was told of a leave. A node that is killed afterwards is dead within 6 seconds.
+#[test]
+fn an_outage_of_the_broker_buries_nobody() {
+    for seed in 0..seeds() {
+        catch_unwind(|| outage(seed)).unwrap_or_else(|_| panic!("seed {seed}"));
+    }
+}
+
+fn outage(seed: u64) {
+    let mut rng = Rng::with_seed(seed);
+    let nodes = rng.usize(2..5);
+    let mut world = World::new(nodes, seed);
+    for node in 0..nodes {
+        world.join(node, "a", "ann");
+        world.watch(node, 0, 1, "a", Watch::Members);
+    }
+    world.pass(5000);
+    for _ in 0..2 {
+        let back = world.now + rng.u64(10..12_000);
+        for node in &mut world.nodes {
+            node.cut_until = back + rng.u64(0..8000);
+        }
+        // The broker is back at once for one of them.
+        world.nodes[rng.usize(..nodes)].cut_until = back;
+        world.pass(back - world.now + 10_000);
+        world.check().unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(world.sum(|counts| of(&counts.gone)), 0);
+        let leaves =
+            |life: &Life| life.watchers.iter().map(|watchers| watchers.leaves).sum::<u64>();
+        assert!(world.nodes.iter().all(|node| node.life.as_ref().map(leaves) == Some(0)));
+        world.pass(rng.u64(0..10_000));
+    }
+    world.pass(10_000);
+    world.kill(0);
+    world.pass(6000);
+    assert_eq!(world.sum(|counts| of(&counts.gone)), nodes as u64 - 1);
+    world.check().unwrap_or_else(|why| panic!("{why}"));
 }
 
 fn seeds() -> u64 {
