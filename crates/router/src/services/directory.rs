@@ -59,18 +59,19 @@ struct ResponderPlace {
 }
 
 impl Directory {
-    /// Adds an offer of `service` on `shard`.
-    pub(super) fn add(&mut self, shard: Shard, offer: Key, service: Arc<str>) {
+    /// Adds an offer of `service` on `shard`. Returns whether it is the first one.
+    pub(super) fn add(&mut self, shard: Shard, offer: Key, service: Arc<str>) -> bool {
         let rota = self.services.entry(Arc::clone(&service)).or_default();
         let index = rota.offers.len();
         rota.offers.push(Address { shard, offer });
         let before = self.places.insert((shard, offer.index), ResponderPlace { service, index });
         assert!(before.is_none(), "an offer ends before its slot is used again");
         self.set(shard, offer.index, Readiness::Active);
+        index == 0
     }
 
-    /// Removes an offer.
-    pub(super) fn remove(&mut self, shard: Shard, offer: u32) {
+    /// Removes an offer. Returns its service if that was the last one.
+    pub(super) fn remove(&mut self, shard: Shard, offer: u32) -> Option<Arc<str>> {
         self.set(shard, offer, Readiness::Full);
         let (rota, places, index) = self.find(shard, offer);
         let last = rota.offers.len() - 1;
@@ -84,6 +85,7 @@ impl Directory {
             self.services.remove(&place.service);
             self.services.trim();
         }
+        is_last.then_some(place.service)
     }
 
     /// Sets the readiness of an offer.
@@ -118,11 +120,12 @@ impl Directory {
         }
     }
 
-    /// The offer for the next request. Active offers take turns; without any, congested ones do.
+    /// The offer for the next request, and whether it is active. Active offers take turns; without any,
+    /// congested ones do.
     ///
     /// # Errors
     /// `NoResponders` without offers, `Overloaded` if all offers are full.
-    pub(super) fn next(&mut self, service: &str) -> Result<Address, RequestError> {
+    pub(super) fn next(&mut self, service: &str) -> Result<(Address, bool), RequestError> {
         let rota = self.services.get_mut(service).ok_or(RequestError::NoResponders)?;
         let takers = if rota.active > 0 { rota.active } else { rota.congested };
         if takers == 0 {
@@ -132,7 +135,7 @@ impl Directory {
             rota.turn = 0;
         }
         rota.turn += 1;
-        Ok(rota.offers[rota.turn - 1])
+        Ok((rota.offers[rota.turn - 1], rota.active > 0))
     }
 
     fn find(
@@ -187,7 +190,8 @@ mod tests {
         let mut states = [Readiness::Active; 5];
         let mut rng = fastrand::Rng::with_seed(4);
         for offer in 0..5 {
-            directory.add(0, Key { index: offer, generation: 1 }, "time".into());
+            let is_first = directory.add(0, Key { index: offer, generation: 1 }, "time".into());
+            assert_eq!(is_first, offer == 0);
         }
         let all = [Readiness::Active, Readiness::Congested, Readiness::Full];
         for _ in 0..2000 {
@@ -199,7 +203,10 @@ mod tests {
             let mut taken = [0; 5];
             for _ in 0..takers {
                 match directory.next("time") {
-                    Ok(address) => taken[address.offer.index as usize] += 1,
+                    Ok((address, is_active)) => {
+                        assert_eq!(is_active, *best == Readiness::Active);
+                        taken[address.offer.index as usize] += 1;
+                    }
                     Err(why) => {
                         assert_eq!((why, *best), (RequestError::Overloaded, Readiness::Full))
                     }
@@ -209,7 +216,9 @@ mod tests {
                 assert!((0..5).all(|at| taken[at] == u32::from(states[at] == *best)));
             }
         }
-        (0..5).for_each(|offer| directory.remove(0, offer));
+        for offer in 0..5 {
+            assert_eq!(directory.remove(0, offer).is_some(), offer == 4);
+        }
         assert_eq!(
             (directory.next("time").err(), directory.len()),
             (Some(RequestError::NoResponders), 0)

@@ -60,6 +60,8 @@ pub enum RequestError {
     ResponderFailed(Box<str>),
     /// No answer arrived before the deadline.
     Timeout,
+    /// The request, or its answer, is longer than what other nodes can be sent.
+    TooLarge,
 }
 
 /// The reason why a command of a member is refused. The command has changed nothing.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::backplane::RemoteRequest;
 use super::directory::Readiness;
 use super::entries::Key;
 use super::event::RequestError;
@@ -30,16 +31,24 @@ pub enum ServiceMessage<P> {
 /// A request on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request<P> {
-    /// The requester's shard.
-    pub from: Shard,
-    /// The key of the request on the requester's shard.
-    pub waiting: Key,
+    /// The requester.
+    pub requester: Requester,
     /// The service.
     pub service: Arc<str>,
     /// The time at which the request fails without an answer, in milliseconds of the clock of all shards.
     pub deadline_ms: u64,
     /// The payload of the request.
     pub payload: P,
+}
+
+/// The one who gets the outcome of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are described with their variant")]
+pub enum Requester {
+    /// A member of this node: its shard, and the key of the request there.
+    Here { shard: Shard, waiting: Key },
+    /// Another node.
+    Node(RemoteRequest),
 }
 
 const _: () = assert!(size_of::<ServiceMessage<crate::channels::Payload>>() <= 96);
@@ -56,8 +65,7 @@ mod tests {
         let service = || Arc::from("time");
         let payload = || Payload::new(Form::Binary, *b"now?");
         let ask = || Request {
-            from: 5,
-            waiting,
+            requester: Requester::Here { shard: 5, waiting },
             service: service(),
             deadline_ms: u64::MAX,
             payload: payload(),
@@ -68,6 +76,10 @@ mod tests {
             ServiceMessage::Unserve { offer: 1 },
             ServiceMessage::Ready { offer: 2, readiness: Readiness::Congested },
             ServiceMessage::Request(ask()),
+            ServiceMessage::Request(Request {
+                requester: Requester::Node(RemoteRequest { node: u64::MAX, number: 6 }),
+                ..ask()
+            }),
             ServiceMessage::Assign { offer, request: ask() },
             ServiceMessage::Outcome { waiting, answer: Ok(payload()) },
             ServiceMessage::Outcome { waiting, answer: failed },

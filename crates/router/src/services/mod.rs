@@ -26,15 +26,21 @@
 //! then requests are parked until its connection takes more. A request goes back to its owner only after
 //! a change that the owner learns of first, so overload causes no extra rounds.
 //!
+//! *Other nodes* are asked by the owner if no responder of this node takes the request at once, because none
+//! offers the service, or all are congested or full. A request of another node goes to responders of this node
+//! only ([`ServiceBackplane`]).
+//!
 //! *Every queue is bounded*: entries by the limits of a member, messages that begin something by
 //! `ServiceLimits::messages_max`. Every other message belongs to an entry.
 
+mod backplane;
 mod deadlines;
 mod directory;
 mod entries;
 mod event;
 mod limits;
 mod message;
+mod owner;
 mod parking;
 mod records;
 mod request_id;
@@ -42,11 +48,12 @@ mod requester;
 mod responder;
 mod shard;
 
+pub use backplane::{RemoteRequest, ServiceBackplane};
 pub use directory::Readiness;
 pub use entries::Key;
 pub use event::{RequestError, ServiceError, ServiceEvent};
 pub use limits::{ServiceLimits, Stats};
-pub use message::{Request, ServiceMessage};
+pub use message::{Request, Requester, ServiceMessage};
 pub use records::ByteLen;
 pub use request_id::{ParseRequestIdError, RequestId};
 pub use shard::Services;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::directory::Readiness;
 use super::entries::{Key, List};
 use super::event::RequestError;
-use crate::names::{Member, Shard, Ticket};
+use super::message::Requester;
+use crate::names::{Member, Ticket};
 
 /// The entries of one member, and its state.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -42,9 +43,7 @@ pub(super) struct Waiting<P> {
 
 pub(super) struct Serving<P> {
     pub(super) member: Member,
-    /// The requester's shard, and the key of the request there.
-    pub(super) from: Shard,
-    pub(super) waiting: Key,
+    pub(super) requester: Requester,
     pub(super) service: Arc<str>,
     pub(super) deadline_ms: u64,
     /// The payload, until the member has seen the request.

@@ -29,9 +29,9 @@ impl<P: ByteLen> Services<P> {
         }
         has.unseen += 1;
         let is_congested = has.congested;
-        let Request { from, waiting, service, deadline_ms, payload } = request;
+        let Request { requester, service, deadline_ms, payload } = request;
         let (payload, parked) = (Some(payload), None);
-        let serving = Serving { member, from, waiting, service, deadline_ms, payload, parked };
+        let serving = Serving { member, requester, service, deadline_ms, payload, parked };
         let serving = self.serving.insert(&mut has.serving, serving);
         self.serving_deadlines.push(deadline_ms, serving);
         match is_congested {
@@ -56,10 +56,9 @@ impl<P: ByteLen> Services<P> {
     /// parked before stays parked.
     pub(super) fn send_back(&mut self, key: Key) {
         if self.serving.get(key).expect("it is ready").parked.is_none() {
-            let Serving { from, waiting, service, deadline_ms, payload, .. } =
-                self.end_serving(key);
+            let Serving { requester, service, deadline_ms, payload, .. } = self.end_serving(key);
             let payload = payload.expect("it is ready");
-            self.send_request(Request { from, waiting, service, deadline_ms, payload });
+            self.send_request(Request { requester, service, deadline_ms, payload });
         }
     }
 
@@ -72,8 +71,8 @@ impl<P: ByteLen> Services<P> {
             serving.parked = Some(bytes);
             return;
         }
-        let Serving { from, waiting, .. } = self.end_serving(key);
-        self.send(from, ServiceMessage::Outcome { waiting, answer: Err(RequestError::Overloaded) });
+        let Serving { requester, .. } = self.end_serving(key);
+        self.tell(requester, Err(RequestError::Overloaded));
     }
 
     pub(super) fn end_serving(&mut self, key: Key) -> Serving<P> {

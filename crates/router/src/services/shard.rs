@@ -4,12 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use super::backplane::ServiceBackplane;
 use super::deadlines::Deadlines;
-use super::directory::{Address, Directory, Readiness};
+use super::directory::{Directory, Readiness};
 use super::entries::Entries;
 use super::event::{RequestError, ServiceError, ServiceEvent};
 use super::limits::{ServiceLimits, Stats};
-use super::message::{Request, ServiceMessage};
+use super::message::{Request, Requester, ServiceMessage};
 use super::records::{ByteLen, MemberEntries, Offer, Ready, Serving, Waiting};
 use super::request_id::RequestId;
 use crate::memory::Trim;
@@ -35,6 +36,8 @@ pub struct Services<P> {
     pub(super) serving: Entries<Serving<P>>,
     pub(super) serving_deadlines: Deadlines,
     pub(super) directory: Directory,
+    /// The way to other nodes; `None` if this one is alone.
+    pub(super) backplane: Option<Box<dyn ServiceBackplane<P> + Send>>,
     /// Entries that an event is due for. They may have ended since.
     pub(super) ready: VecDeque<Ready>,
     /// Messages of this shard to itself; empty between calls.
@@ -68,12 +71,19 @@ impl<P: ByteLen> Services<P> {
             serving: Entries::default(),
             serving_deadlines: Deadlines::default(),
             directory: Directory::default(),
+            backplane: None,
             ready: VecDeque::new(),
             own_messages: VecDeque::new(),
             congested: 0,
             parked_bytes: 0,
             messages: (0..shards).map(|_| Vec::new()).collect(),
         }
+    }
+
+    /// Asks other nodes as well, by this backplane.
+    #[must_use]
+    pub fn with_backplane(self, backplane: Box<dyn ServiceBackplane<P> + Send>) -> Self {
+        Services { backplane: Some(backplane), ..self }
     }
 
     /// Adds an offer of `service` by a member.
@@ -141,8 +151,7 @@ impl<P: ByteLen> Services<P> {
         self.send(
             owner,
             ServiceMessage::Request(Request {
-                from: self.shard,
-                waiting,
+                requester: Requester::Here { shard: self.shard, waiting },
                 service,
                 deadline_ms,
                 payload,
@@ -167,9 +176,8 @@ impl<P: ByteLen> Services<P> {
             Some(serving) if serving.member == member && serving.payload.is_none() => {}
             _ => return Err(ServiceError::UnknownRequest),
         }
-        let Serving { from, waiting, .. } = self.end_serving(key);
-        let answer = answer.map_err(RequestError::ResponderFailed);
-        self.send(from, ServiceMessage::Outcome { waiting, answer });
+        let Serving { requester, .. } = self.end_serving(key);
+        self.tell(requester, answer.map_err(RequestError::ResponderFailed));
         self.deliver_own_messages();
         Ok(())
     }
@@ -185,16 +193,12 @@ impl<P: ByteLen> Services<P> {
             self.end_offer(key);
         }
         while let Some(key) = self.serving.first(self.entries_of(member).serving) {
-            let Serving { from, waiting, service, deadline_ms, payload, .. } =
-                self.end_serving(key);
+            let Serving { requester, service, deadline_ms, payload, .. } = self.end_serving(key);
             match payload {
-                None => {
-                    let answer = Err(RequestError::ResponderGone);
-                    self.send(from, ServiceMessage::Outcome { waiting, answer });
-                }
+                None => self.tell(requester, Err(RequestError::ResponderGone)),
                 // The member has not seen it, so another one may answer.
                 Some(payload) => {
-                    self.send_request(Request { from, waiting, service, deadline_ms, payload })
+                    self.send_request(Request { requester, service, deadline_ms, payload });
                 }
             }
         }
@@ -312,23 +316,6 @@ impl<P: ByteLen> Services<P> {
         }
     }
 
-    /// As the owner: gives a request to the offer whose turn it is, or fails it.
-    pub(super) fn choose(&mut self, request: Request<P>) {
-        let chosen = match self.directory.next(&request.service) {
-            Ok(Address { shard, .. }) if self.is_behind(shard) => Err(RequestError::Overloaded),
-            chosen => chosen,
-        };
-        match chosen {
-            Ok(Address { shard, offer }) => {
-                self.send(shard, ServiceMessage::Assign { offer, request })
-            }
-            Err(why) => self.send(
-                request.from,
-                ServiceMessage::Outcome { waiting: request.waiting, answer: Err(why) },
-            ),
-        }
-    }
-
     pub(super) fn entries_of(&self, member: Member) -> MemberEntries {
         self.members.get(&member).copied().unwrap_or_default()
     }
@@ -378,8 +365,8 @@ impl<P: ByteLen> Services<P> {
 
     pub(super) fn handle(&mut self, from: Shard, message: ServiceMessage<P>) {
         match message {
-            ServiceMessage::Serve { offer, service } => self.directory.add(from, offer, service),
-            ServiceMessage::Unserve { offer } => self.directory.remove(from, offer),
+            ServiceMessage::Serve { offer, service } => self.add_offer(from, offer, service),
+            ServiceMessage::Unserve { offer } => self.remove_offer(from, offer),
             ServiceMessage::Ready { offer, readiness } => {
                 self.directory.set(from, offer, readiness);
             }

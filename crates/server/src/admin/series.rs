@@ -59,14 +59,18 @@ pub(crate) const NODES_SERIES: [Series<presence::Counts>; 10] = [
 
 /// The numbers of the connection to NATS.
 #[rustfmt::skip]
-pub(crate) const NATS_SERIES: [Series<nats::Counts>; 9] = [
+pub(crate) const NATS_SERIES: [Series<nats::Counts>; 13] = [
     now("nats_up", "Whether there is a connection to NATS: 1 or 0", |counts| counts.up.load(Relaxed).into()),
     total("nats_reconnects", "Connections to NATS that have broken", |counts| counts.reconnects.load(Relaxed)),
     total("nats_received", "Messages that NATS has sent", |counts| counts.received.load(Relaxed)),
     total("nats_reads", "Reads of streams: gaps that are filled, recoveries, pages of history", |counts| counts.reads.load(Relaxed)),
-    total("nats_malformed", "Messages on the subjects of channels that no node has published; they are ignored", |counts| counts.malformed.load(Relaxed)),
+    total("nats_malformed", "Messages on the subjects of channels and services that no node has published; they are ignored", |counts| counts.malformed.load(Relaxed)),
     now("nats_channels", "Channels to which this node is subscribed in NATS", |counts| counts.channels.load(Relaxed)),
     now("nats_publishes_waiting", "Publications that wait for NATS to take them", |counts| counts.publishes_waiting.load(Relaxed)),
+    total("nats_requests", "Requests to services that were given to NATS, as no responder of this node took them", |counts| counts.requests.load(Relaxed)),
+    total("nats_requests_refused", "Requests that NATS was not given, as it was away, too much waited for it, or they were too long", |counts| counts.requests_refused.load(Relaxed)),
+    now("nats_requests_waiting", "Requests that were given to NATS and have no answer yet", |counts| counts.requests_waiting.load(Relaxed)),
+    total("nats_requests_served", "Requests to services of this node that came from NATS", |counts| counts.requests_served.load(Relaxed)),
     total("nats_paused", "Times that NATS was not read because a shard did not take more", |counts| counts.paused.load(Relaxed)),
     total("nats_dropped", "Messages to other nodes that were dropped, because NATS was away or did not take more", |counts| counts.dropped.load(Relaxed)),
 ];

@@ -84,6 +84,12 @@ impl<'a> From<&'a RequestError> for Error<'a> {
                 Error { detail: Some(why), ..ErrorCode::ResponderFailed.into() }
             }
             RequestError::Timeout => ErrorCode::Timeout.into(),
+            RequestError::TooLarge => Error {
+                detail: Some(
+                    "the request, or its response, is longer than NATS takes (max_payload)",
+                ),
+                ..ErrorCode::BadPublication.into()
+            },
         }
     }
 }

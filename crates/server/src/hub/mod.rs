@@ -62,7 +62,7 @@ use murre_router::presence::Presence;
 use murre_router::services::Services;
 use murre_router::{Member, Shard, Ticket};
 
-use crate::backplane::nats::FromNats;
+use crate::backplane::nats::{FromNats, ServicesOverNats};
 use auth::{User, Verdict, Verifier};
 use calls::Calls;
 use consult::Admitted;
@@ -135,6 +135,9 @@ pub(crate) struct Hub {
 /// The pause before messages are posted again to a shard whose mailbox was full.
 const RETRY_MAIL: Duration = Duration::from_millis(1);
 
+/// The longest time, in milliseconds, that a request of another node may have, as of a client.
+const REQUEST_TIME_MAX: u32 = 60_000;
+
 /// Sessions, and subscriptions, that end in one turn because of their tokens: about 0.1 ms.
 const EXPIRED_PER_TURN: usize = 256;
 
@@ -162,10 +165,18 @@ impl Hub {
             Some(nodes) => presence.with_backplane(nodes.of_shard(shard)),
             None => presence,
         };
+        let services = Services::new(shard, shards, seed, config.services);
         Hub {
             channels: Channels::new(shard, shards, seed, retention, config.channels)
                 .with_backplane(backplane),
-            services: Services::new(shard, shards, seed, config.services),
+            services: match &config.nats {
+                Some(nats) => services.with_backplane(Box::new(ServicesOverNats::new(
+                    Arc::clone(nats),
+                    shard,
+                    config.began,
+                ))),
+                None => services,
+            },
             presence: match &observers {
                 Some(observers) => presence.with_observer(observers.of_members()),
                 None => presence,
@@ -339,7 +350,7 @@ impl Hub {
         }
     }
 
-    /// Hands news of NATS to the channels.
+    /// Hands news of NATS to the channels and services.
     fn hear_nats(&mut self, news: FromNats) {
         let now = self.now;
         match news {
@@ -349,6 +360,11 @@ impl Hub {
             FromNats::Unopened { channel } => self.channels.unopened(&channel, now),
             FromNats::Lost { channel } => self.channels.lost(channel.as_deref()),
             FromNats::Fetched { id, outcome } => self.channels.fetched(id, outcome, now),
+            FromNats::Requested { request, service, payload, left } => {
+                let deadline = now.saturating_add(left.min(REQUEST_TIME_MAX).into());
+                self.services.requested(request, service, payload, deadline);
+            }
+            FromNats::Outcome { waiting, answer } => self.services.outcome(waiting, answer),
         }
     }
 

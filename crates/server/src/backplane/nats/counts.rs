@@ -17,10 +17,19 @@ pub(crate) struct Counts {
     pub(crate) publishes_waiting: AtomicU64,
     /// Reads of streams for the owners of channels.
     pub(crate) reads: AtomicU64,
-    /// Messages on the subjects of channels that no node has published.
+    /// Messages on the subjects of channels and services that no node has published.
     pub(crate) malformed: AtomicU64,
     /// Times that NATS was not read because a shard did not take more.
     pub(crate) paused: AtomicU64,
+    /// Requests to services that were given to other nodes, or to this one by way of NATS.
+    pub(crate) requests: AtomicU64,
+    /// Those that were refused, because there was no connection, too much waited for it or for answers, or the
+    /// request was too long.
+    pub(crate) requests_refused: AtomicU64,
+    /// Those without an answer yet.
+    pub(crate) requests_waiting: AtomicU64,
+    /// Requests that NATS has given to this node.
+    pub(crate) requests_served: AtomicU64,
     /// Messages to NATS that were dropped, because there was no connection or too much waited for it.
     pub(crate) dropped: AtomicU64,
 }

@@ -152,8 +152,7 @@ impl Link {
         match command {
             Command::Publish { subject, payload } => {
                 self.shared.waiting.release(payload.len());
-                // For one that is too long the server would close the connection.
-                let fits = payload.len() as u64 <= self.info.max_payload;
+                let fits = payload.len() as u64 <= self.max_payload();
                 if fits && self.takes(payload.len()) {
                     self.publish(&subject, None, None, &payload);
                 } else {
@@ -169,7 +168,7 @@ impl Link {
                     self.unsubscribe(number);
                 }
             }
-            Command::Channel(_) => unreachable!("the channels take it"),
+            Command::Channel(_) | Command::Service(_) => unreachable!("others take it"),
             Command::OnConnected(handle) => {
                 if self.is_up {
                     handle();
@@ -189,6 +188,11 @@ impl Link {
         let (number, reply) = self.inbox.number();
         self.inbox.waiting.insert(number, Waiting { replies, deadline });
         self.publish(&subject, Some(&reply), None, &payload);
+    }
+
+    /// Bytes of a message that the server takes at most: for a longer one it would close the connection.
+    pub(super) fn max_payload(&self) -> u64 {
+        self.info.max_payload
     }
 
     /// Whether a publication of so many bytes finds room.

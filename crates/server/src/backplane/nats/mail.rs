@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use murre_router::channels::{AppendId, Arrived, ChannelError, FetchId, Fetched, Head, Position};
+use murre_router::channels::{
+    AppendId, Arrived, ChannelError, FetchId, Fetched, Head, Payload, Position,
+};
+use murre_router::services::{Key, RemoteRequest, RequestError};
 
 use crate::hub::HubMail;
 
@@ -21,6 +24,10 @@ pub(crate) enum FromNats {
     Lost { channel: Option<Arc<str>> },
     /// The outcome of a read.
     Fetched { id: FetchId, outcome: Result<Fetched, ChannelError> },
+    /// A request of another node for a service that this shard owns, and the milliseconds that are left of its time.
+    Requested { request: RemoteRequest, service: Arc<str>, payload: Payload, left: u32 },
+    /// The outcome of a request of a member of this shard that another node was given.
+    Outcome { waiting: Key, answer: Result<Payload, RequestError> },
 }
 
 /// Posts mail to the hub of a shard; a full mailbox gives it back.
@@ -51,7 +58,10 @@ impl Mail {
     /// Adds news for a shard.
     pub(super) fn add(&mut self, shard: usize, news: FromNats) {
         let bytes = match &news {
-            FromNats::Arrived { arrived, .. } => arrived.payload.bytes.len(),
+            FromNats::Arrived { arrived: Arrived { payload, .. }, .. }
+            | FromNats::Requested { payload, .. }
+            | FromNats::Outcome { answer: Ok(payload), .. } => payload.bytes.len(),
+            FromNats::Outcome { answer: Err(RequestError::ResponderFailed(why)), .. } => why.len(),
             _ => 0,
         };
         let gathered = &mut self.shards[shard];

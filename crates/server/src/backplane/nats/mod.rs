@@ -22,6 +22,7 @@ mod orders;
 mod publishes;
 mod reads;
 mod run;
+mod services;
 mod settings;
 mod shard;
 mod streams;
@@ -44,6 +45,8 @@ pub(crate) use self::mail::{FromNats, Post};
 use self::names::Names;
 use self::reads::Reads;
 pub(crate) use self::run::Runner;
+pub(crate) use self::services::ServicesOverNats;
+use self::services::{ServiceCommand, Services};
 pub(crate) use self::settings::{Kept, NatsServer, Settings, Storage, Token};
 pub(crate) use self::shard::OverNats;
 use self::streams::Streams;
@@ -88,6 +91,7 @@ pub(crate) struct SubscriptionId(u64);
 /// What other threads want of the link.
 enum Command {
     Channel(ChannelCommand),
+    Service(ServiceCommand),
     Publish { subject: Box<str>, payload: Vec<u8> },
     Subscribe { number: u64, subject: Box<str>, handle: MessageHandler },
     Unsubscribe { number: u64 },
@@ -136,6 +140,7 @@ impl Nats {
             servers: settings.servers,
             shared: Arc::clone(&shared),
             link,
+            services: Services::new(Arc::clone(&shared), Arc::clone(&names)),
             streams,
             reads,
             commands,

@@ -4,12 +4,16 @@
 //!   murre.CLUSTER.p.NAMESPACE.CHANNEL   publications of a channel without history
 //!   murre.CLUSTER.h.NAMESPACE.CHANNEL   those of a channel with history, which a stream takes
 //!   murre.CLUSTER.r.NAMESPACE.CHANNEL   the same, as the stream publishes them again in its order
+//!   murre.CLUSTER.s.SERVICE             requests to a service
+//!   murre.CLUSTER.a.NODE.NUMBER         answers to the requests of a node
 //! ```
 //!
-//! A channel's name may have any bytes, and a token of a subject few, so the name is in base64url.
+//! The name of a channel or a service may have any bytes, and a token of a subject few, so it is in base64url.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use murre_router::services::RemoteRequest;
 
 use super::settings::{Kept, Token};
 use crate::hub::rules::Namespaces;
@@ -97,6 +101,32 @@ impl Names {
         format!("murre.{}.aside.{stream}", self.cluster)
     }
 
+    /// The subject of requests to a service.
+    pub(super) fn service(&self, service: &str) -> String {
+        let mut subject = format!("murre.{}.s.", self.cluster);
+        URL_SAFE_NO_PAD.encode_string(service, &mut subject);
+        subject
+    }
+
+    /// The subject of all answers for a node.
+    pub(super) fn answers(&self, node: u64) -> String {
+        format!("murre.{}.a.{node:016x}.*", self.cluster)
+    }
+
+    /// The subject of the answer to a request.
+    pub(super) fn answer(&self, RemoteRequest { node, number }: RemoteRequest) -> String {
+        format!("murre.{}.a.{node:016x}.{number}", self.cluster)
+    }
+
+    /// The request of a subject that [`answer`](Self::answer) has made.
+    pub(super) fn request(&self, subject: &str) -> Option<RemoteRequest> {
+        let mut tokens = subject.rsplitn(3, '.');
+        let number = tokens.next()?.parse().ok()?;
+        let node = u64::from_str_radix(tokens.next()?, 16).ok()?;
+        let request = RemoteRequest { node, number };
+        (self.answer(request) == subject).then_some(request)
+    }
+
     fn prefix(&self, kind: Kind, namespace: &str) -> String {
         format!("murre.{}.{}.{}.", self.cluster, kind.letter(), token(namespace))
     }
@@ -163,6 +193,29 @@ mod tests {
         assert_eq!(kept("chat:a").as_deref(), Some("murre.c1.h.chat.*"));
         assert_eq!(kept("a.b >:x").as_deref(), Some("murre.c1.h.=YS5iID4.*"));
         assert_eq!(kept("other:x"), None);
+    }
+
+    /// The subject of an answer names its request, and no other subject does.
+    #[test]
+    fn answers_name_their_requests() {
+        let names = names();
+        assert_eq!(names.service("a.b"), "murre.c1.s.YS5i");
+        for request in [(0, 0), (1 << 63, 7), (u64::MAX, u64::MAX)] {
+            let request = RemoteRequest { node: request.0, number: request.1 };
+            let subject = names.answer(request);
+            assert_eq!(names.request(&subject), Some(request));
+            assert!(
+                names.answers(request.node).starts_with(subject.rsplit_once('.').expect("dots").0)
+            );
+            for wrong in
+                [format!("{subject}0x"), format!("x{subject}"), subject.replace(".a.", ".b.")]
+            {
+                assert_eq!(names.request(&wrong), None, "{wrong}");
+            }
+        }
+        for wrong in ["", ".", "murre.c1.a.7.7", "murre.c1.a.0000000000000007.+7", "_INBOX.1"] {
+            assert_eq!(names.request(wrong), None, "{wrong}");
+        }
     }
 
     /// Positions of one stream differ from channel to channel, and from those of another stream.

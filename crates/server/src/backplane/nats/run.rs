@@ -15,6 +15,7 @@ use super::connection::{Connection, Failure, Opener};
 use super::link::{Link, Request};
 use super::mail::{Mail, Post};
 use super::reads::Reads;
+use super::services::Services;
 use super::settings::NatsServer;
 use super::streams::Streams;
 use super::{Command, Shared};
@@ -25,6 +26,7 @@ pub(crate) struct Runner {
     pub(super) servers: Vec<NatsServer>,
     pub(super) shared: Arc<Shared>,
     pub(super) link: Link,
+    pub(super) services: Services,
     pub(super) streams: Streams,
     pub(super) reads: Reads,
     pub(super) commands: UnboundedReceiver<Command>,
@@ -35,6 +37,7 @@ pub(crate) struct Runner {
 struct Work {
     link: Link,
     channels: Channels,
+    services: Services,
     commands: UnboundedReceiver<Command>,
     requests: UnboundedReceiver<Request>,
     done: UnboundedReceiver<Done>,
@@ -67,7 +70,17 @@ impl Runner {
     pub(crate) fn run(self, shards: usize, post: Post) -> Result<(), String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let Runner { opener, mut servers, shared, link, streams, reads, commands, requests } = self;
+        let Runner {
+            opener,
+            mut servers,
+            shared,
+            link,
+            services,
+            streams,
+            reads,
+            commands,
+            requests,
+        } = self;
         runtime.block_on(async {
             let mut tick = interval(TICK);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -75,7 +88,7 @@ impl Runner {
             let mail = Mail::new(shards, post);
             let now = Instant::now();
             let channels = Channels::new(Arc::clone(&shared), streams, reads, sender, mail, now);
-            let mut work = Work { link, channels, commands, requests, done };
+            let mut work = Work { link, channels, services, commands, requests, done };
             // Nodes that have lost the same server come back at different times and places.
             fastrand::shuffle(&mut servers);
             loop {
@@ -130,6 +143,7 @@ impl Work {
         let Connection { mut input, mut reader, mut writer, info } = connection;
         let now = Instant::now();
         self.link.connected(info, now);
+        self.services.connected(&mut self.link);
         self.channels.connected(&mut self.link, now);
         self.handle_all();
         let mut is_flushed = true;
@@ -142,7 +156,7 @@ impl Work {
                 shared.counts.paused.fetch_add(1, Relaxed);
             }
             was_read = is_read;
-            let Work { link, channels, commands, requests, done } = self;
+            let Work { link, channels, commands, requests, done, .. } = self;
             let mut event = None;
             tokio::select! {
                 read = reader.read_buf(&mut input), if is_read => match read {
@@ -168,8 +182,12 @@ impl Work {
                 self.handle(event);
             }
             let now = Instant::now();
-            let Work { link, channels, .. } = self;
-            let taken = link.take(&mut input, |link, message| channels.message(message, link, now));
+            let Work { link, channels, services, .. } = self;
+            let taken = link.take(&mut input, |link, message| {
+                if let Some(message) = services.message(message, link, &mut channels.mail, now) {
+                    channels.message(message, link, now);
+                }
+            });
             if link.has_moved() {
                 channels.doubt(link, now);
             }
@@ -193,9 +211,12 @@ impl Work {
     }
 
     fn handle(&mut self, event: Event) {
-        let Work { link, channels, .. } = self;
+        let Work { link, channels, services, .. } = self;
         let now = Instant::now();
         match event {
+            Event::Command(Command::Service(command)) => {
+                services.obey(command, link, &mut channels.mail, now);
+            }
             Event::Command(Command::Channel(command)) => channels.obey(command, link, now),
             Event::Command(command) => link.obey(command),
             Event::Request(request) => link.request(request, now),
@@ -225,6 +246,7 @@ impl Work {
     fn tick(&mut self, is_read: bool) -> Result<(), String> {
         let now = Instant::now();
         self.channels.tick(&mut self.link, now);
+        self.services.tick(now);
         self.link.tick(now, is_read)
     }
 }

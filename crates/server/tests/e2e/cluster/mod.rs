@@ -6,6 +6,7 @@ mod nats;
 mod nats_cluster;
 mod orders;
 mod presence;
+mod services;
 mod start;
 mod three_nats;
 
