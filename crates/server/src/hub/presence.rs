@@ -10,7 +10,7 @@ use murre_router::presence::{
 };
 use murre_router::{Member, Ticket};
 
-use crate::backplane::presence::ToShard;
+use crate::backplane::presence::{CONNECTIONS_MAX, FoundHere, ToShard};
 
 use super::auth::Right;
 use super::encodings::Encodings;
@@ -342,8 +342,19 @@ impl Hub {
                     nodes.answer(to, id, self.presence.page(&channel, query));
                 }
             }
+            ToShard::Find { to, id, user } => self.find_here(to, id, &user, out),
             ToShard::Page { ticket, page } => self.give_page(ticket, &page, out),
         }
+    }
+
+    /// Tells a node the connections of a user on this shard.
+    fn find_here(&self, to: u64, id: u64, user: &str, out: &impl Outlet) {
+        let Some(nodes) = &self.config.nodes else { return };
+        let slots = self.sessions.of_user(user).into_iter();
+        let conns = slots.filter_map(|slot| out.at(slot)).map(|conn| self.origin(conn));
+        let connections = conns.take(CONNECTIONS_MAX).collect();
+        let (shard, shards) = (self.shard, self.config.shards);
+        nodes.found(to, id, FoundHere { shard, shards, connections });
     }
 
     /// A page of the members of a channel that this shard owns.

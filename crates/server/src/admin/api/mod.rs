@@ -15,8 +15,8 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
-use murre_router::channels::{ChannelInfo, Position};
-use murre_router::presence::PresentMember;
+use murre_router::channels::{ChannelInfo, Origin, Position};
+use murre_router::presence::{HERE, PresentMember};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -259,8 +259,21 @@ fn member(member: &PresentMember) -> Value {
     })
 }
 
-/// Whether a user is connected, and the names of the connections.
+/// Whether a user is connected, and the names of the connections, in a cluster by node.
 async fn user(State(admin): State<Arc<Admin>>, PathName(name): PathName) -> Answer {
+    let names = |of: &[Origin]| of.iter().map(|of| connection_of(HERE, *of)).collect::<Vec<_>>();
+    if let Some(found) = admin.api.channels.whereabouts_of(&name).await? {
+        let here = found.nodes.first().filter(|_| found.is_here);
+        let nodes = found.nodes.iter();
+        let nodes = nodes.map(|(node, of)| json!({"node": **node, "connections": names(of)}));
+        return Ok(Json(json!({
+            "user": name,
+            "online": !found.nodes.is_empty(),
+            "connections": here.map(|(_, of)| names(of)).unwrap_or_default(),
+            "nodes": nodes.collect::<Vec<_>>(),
+            "unanswered": found.unanswered,
+        })));
+    }
     let connections = admin.api.channels.connections_of(&name).await?;
     Ok(Json(json!({"user": name, "online": !connections.is_empty(), "connections": connections})))
 }

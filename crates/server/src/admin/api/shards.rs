@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::admin::error::{ApiError, Known};
+use crate::backplane::presence::Whereabouts;
 use crate::hub::control::Control;
 use crate::hub::event::{BAD_EVENT, Event};
 use crate::hub::orders::{Action, Order, Selection};
@@ -232,7 +233,15 @@ impl Channels {
         self.ask(owner, |answer| Control::Presence { channel, query, answer }).await
     }
 
-    /// The connections of a user.
+    /// The connections of a user on all nodes; `None` if this node is alone.
+    pub(super) async fn whereabouts_of(&self, user: &str) -> Result<Option<Whereabouts>, ApiError> {
+        match &self.hub.nodes {
+            Some(nodes) => answered(nodes.find(user)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The connections of a user on this node.
     pub(super) async fn connections_of(&self, user: &str) -> Result<Vec<String>, ApiError> {
         let mut connections = Vec::new();
         for shard in 0..self.boxes.len() {

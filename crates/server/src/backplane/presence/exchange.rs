@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::oneshot::Sender;
 
-use murre_router::channels::Interest;
+use murre_router::channels::{Interest, Origin};
 use murre_router::presence::{HERE, Node, PresencePage, PresenceQuery, RemoteEvent};
 use murre_router::{Shard, Ticket};
 
 use super::counts::Counts;
+use super::finds::{Finds, Found, FoundHere};
 use super::nodes::{BEAT_MS, Beat, LEASE_MS, Nodes};
 use super::reads::{Question, Reads, Ready};
 use super::told::{Answer, Telling, Told};
@@ -36,6 +37,7 @@ pub(crate) struct Exchange {
     told: Told,
     watched: Watched,
     reads: Reads<Asker>,
+    finds: Finds<Sender<Whereabouts>>,
     /// The owner of a channel.
     owner: Box<dyn Fn(&str) -> Shard + Send>,
     counts: Arc<Counts>,
@@ -79,11 +81,28 @@ pub(crate) enum ToShard {
         channel: Arc<str>,
         query: PresenceQuery,
     },
+    /// A node, which may be this one, asks for the connections of a user.
+    Find {
+        to: Incarnation,
+        id: u64,
+        user: Arc<str>,
+    },
     /// The page of the members of all nodes for a command of the shard.
     Page {
         ticket: Ticket,
         page: PresencePage,
     },
+}
+
+/// Where a user is connected.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Whereabouts {
+    /// The nodes with connections, this one first, and the connections as they are named there.
+    pub(crate) nodes: Vec<(Arc<str>, Vec<Origin>)>,
+    /// Whether the first of these is this one.
+    pub(crate) is_here: bool,
+    /// The names of nodes that have not answered in time.
+    pub(crate) unanswered: Vec<Arc<str>>,
 }
 
 /// Who gets a page of the members of all nodes.
@@ -138,6 +157,7 @@ impl Exchange {
             told: Told::new(),
             watched: Watched::new(),
             reads: Reads::new(),
+            finds: Finds::new(),
             owner,
             counts,
             out: Vec::new(),
@@ -231,6 +251,12 @@ impl Exchange {
                     self.take_page(node, id, page);
                 }
             }
+            (Body::Find { id, user }, None) => self.find_here(from, id, &user),
+            (Body::Found { id, found }, None) => {
+                if let Some(node) = self.nodes.number(from) {
+                    self.take_found(node, id, found);
+                }
+            }
             (Body::Statement { .. }, None) | (_, Some(_)) => {
                 self.counts.malformed.fetch_add(1, Relaxed);
             }
@@ -314,9 +340,7 @@ impl Exchange {
     }
 
     fn give_page(&mut self, Ready { asker, mut page, unanswered }: Ready<Asker>) {
-        let unanswered = unanswered.into_iter();
-        page.unanswered =
-            unanswered.map(|node| self.nodes.name(node).unwrap_or(&self.name).into()).collect();
+        page.unanswered = unanswered.into_iter().map(|node| self.name_of(node)).collect();
         match asker {
             Asker::Shard(shard, ticket) => {
                 self.out.push(Out::Shard(shard, ToShard::Page { ticket, page }));
@@ -324,6 +348,46 @@ impl Exchange {
             // The request may have been given up.
             Asker::Api(answer) => _ = answer.send(page),
         }
+    }
+
+    /// Looks for the connections of a user on all nodes.
+    pub(crate) fn find(&mut self, asker: Sender<Whereabouts>, user: &Arc<str>, now: u64) {
+        let id = self.finds.begin(asker, self.nodes.numbers(), now);
+        self.publish(Subject::Nodes, Body::Find { id, user: Arc::clone(user) });
+        self.find_here(self.incarnation, id, user);
+    }
+
+    fn find_here(&mut self, to: Incarnation, id: u64, user: &Arc<str>) {
+        for shard in 0..self.shards {
+            let user = Arc::clone(user);
+            self.out.push(Out::Shard(shard, ToShard::Find { to, id, user }));
+        }
+    }
+
+    /// Takes what a shard of this node has found for the node that has asked for it.
+    pub(crate) fn hear_found(&mut self, to: Incarnation, id: u64, found: FoundHere) {
+        match to == self.incarnation {
+            true => self.take_found(HERE, id, found),
+            false => self.publish(Subject::Node(to), Body::Found { id, found }),
+        }
+    }
+
+    fn take_found(&mut self, node: Node, id: u64, found: FoundHere) {
+        let found = self.finds.answer(node, id, found);
+        found.into_iter().for_each(|found| self.give_found(found));
+    }
+
+    fn give_found(&self, Found { asker, nodes, unanswered }: Found<Sender<Whereabouts>>) {
+        let is_here = nodes.first().is_some_and(|(node, _)| *node == HERE);
+        let nodes = nodes.into_iter().map(|(node, found)| (self.name_of(node), found)).collect();
+        let unanswered = unanswered.into_iter().map(|node| self.name_of(node)).collect();
+        // The request may have been given up.
+        _ = asker.send(Whereabouts { nodes, is_here, unanswered });
+    }
+
+    /// The name of a node; that of this one also for one that has ended.
+    fn name_of(&self, node: Node) -> Arc<str> {
+        self.nodes.name(node).unwrap_or(&self.name).into()
     }
 
     /// Messages of others to this node may be lost, and those of this node to others.
@@ -350,8 +414,8 @@ impl Exchange {
                 | RemoteEvent::Members { node, channel, .. }
                 | RemoteEvent::Count { node, channel, .. },
             ) => self.watched.want_later(*node, channel, now),
-            // The page says that this node has not answered.
-            ToShard::Read { .. } => {}
+            // The answer says that this node has not answered.
+            ToShard::Read { .. } | ToShard::Find { .. } => {}
             ToShard::Remote(RemoteEvent::Gone { .. }) | ToShard::Page { .. } => {
                 unreachable!("it is kept: see `is_needed`")
             }
@@ -387,6 +451,7 @@ impl Exchange {
         }
         self.watched.ask_again(now);
         self.reads.give_up(now).into_iter().for_each(|ready| self.give_page(ready));
+        self.finds.give_up(now).into_iter().for_each(|found| self.give_found(found));
         if self.next_questions <= now && self.watched.has_questions() {
             self.next_questions = now.saturating_add(QUESTIONS_MS);
             self.ask(now);

@@ -13,6 +13,7 @@
 
 mod counts;
 mod exchange;
+mod finds;
 #[cfg(test)]
 mod model;
 mod nodes;
@@ -24,5 +25,6 @@ mod watched;
 mod wire;
 
 pub(crate) use self::counts::Counts;
-pub(crate) use self::exchange::ToShard;
+pub(crate) use self::exchange::{ToShard, Whereabouts};
+pub(crate) use self::finds::{CONNECTIONS_MAX, FoundHere};
 pub(crate) use self::run::{OtherNodes, Runner};

@@ -18,6 +18,7 @@ use murre_router::presence::{
 
 use super::counts::Counts;
 use super::exchange::{Asker, Clocks, Exchange, Out, Subject, ToShard};
+use super::finds::FoundHere;
 use super::shard::{Command, ShardPresence};
 
 fn owner(channel: &str) -> u16 {
@@ -288,6 +289,15 @@ impl World {
                     let page = self.life(at).shards[usize::from(shard)].page(&channel, query);
                     self.life(at).exchange.hear_page(to, id, page);
                 }
+                Out::Shard(shard, ToShard::Find { to, id, user }) => {
+                    let life = self.life(at);
+                    let here = life.members.iter().filter(|((_, origin), (name, _))| {
+                        *name == *user && origin % u64::from(SHARDS) == u64::from(shard)
+                    });
+                    let connections = here.map(|((_, origin), _)| Origin(*origin)).collect();
+                    let found = FoundHere { shard, shards: SHARDS, connections };
+                    life.exchange.hear_found(to, id, found);
+                }
                 Out::Shard(_, ToShard::Page { .. }) => unreachable!("the API reads"),
             }
         }
@@ -340,6 +350,23 @@ impl World {
                 None => return (all, page.count),
             }
         }
+    }
+
+    /// The sessions of a user on all nodes, as a node finds them.
+    fn find(&mut self, node: usize, user: &str) -> Vec<u64> {
+        let (answer, mut answered) = tokio::sync::oneshot::channel();
+        let now = self.now;
+        self.life(node).exchange.find(answer, &user.into(), now);
+        let found = loop {
+            self.pass(STEP);
+            if let Ok(found) = answered.try_recv() {
+                break found;
+            }
+        };
+        assert!(found.unanswered.is_empty(), "{:?}", found.unanswered);
+        let mut all: Vec<_> = found.nodes.iter().flat_map(|(_, of)| of).map(|of| of.0).collect();
+        all.sort_unstable();
+        all
     }
 
     // ---- what must be ----

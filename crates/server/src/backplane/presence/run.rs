@@ -15,7 +15,8 @@ use murre_router::presence::{PresenceBackplane, PresencePage, PresenceQuery};
 use murre_router::{Shard, Ticket};
 
 use super::counts::Counts;
-use super::exchange::{Asker, Clocks, Exchange, Out, Subject, ToShard};
+use super::exchange::{Asker, Clocks, Exchange, Out, Subject, ToShard, Whereabouts};
+use super::finds::FoundHere;
 use super::shard::{Command, ShardPresence};
 use super::wire::Incarnation;
 use tokio::sync::oneshot;
@@ -88,6 +89,18 @@ impl OtherNodes {
         let (answer, answered) = oneshot::channel();
         self.send(Command::Read(Asker::Api(answer), channel.into(), query));
         answered
+    }
+
+    /// Looks for the connections of a user on all nodes.
+    pub(crate) fn find(&self, user: &str) -> oneshot::Receiver<Whereabouts> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Find(answer, user.into()));
+        answered
+    }
+
+    /// Answers a node with the connections that a shard of this one has found.
+    pub(crate) fn found(&self, to: Incarnation, id: u64, found: FoundHere) {
+        self.send(Command::Found { to, id, found });
     }
 
     /// Answers a node with a page of the members of this one.
@@ -221,6 +234,8 @@ impl Running {
                 self.exchange.hear(channel.as_ref(), &bytes, now);
             }
             Command::Read(asker, channel, query) => self.exchange.read(asker, channel, query, now),
+            Command::Find(asker, user) => self.exchange.find(asker, &user, now),
+            Command::Found { to, id, found } => self.exchange.hear_found(to, id, found),
             Command::Page { to, id, page } => self.exchange.hear_page(to, id, page),
             Command::Connected => self.exchange.lost(now),
             Command::End(ended) => {

@@ -9,7 +9,10 @@ use murre_router::presence::{
     Changes, Count, PresenceBackplane, PresencePage, PresenceQuery, PresentMember,
 };
 
-use super::exchange::{Asker, FromShard};
+use tokio::sync::oneshot;
+
+use super::exchange::{Asker, FromShard, Whereabouts};
+use super::finds::FoundHere;
 use super::told::Telling;
 use super::wire::Incarnation;
 
@@ -23,6 +26,10 @@ pub(crate) enum Command {
     Read(Asker, Arc<str>, PresenceQuery),
     /// The page of the members of this node for this node or another one.
     Page { to: Incarnation, id: u64, page: PresencePage },
+    /// The connections of a user on all nodes are wanted.
+    Find(oneshot::Sender<Whereabouts>, Arc<str>),
+    /// What a shard of this node has found for this node or another one.
+    Found { to: Incarnation, id: u64, found: FoundHere },
     /// There is a new connection: what was sent and received before may be lost.
     Connected,
     /// This node ends. The sender is dropped when others have been told.

@@ -9,6 +9,8 @@ use murre_router::presence::{
     Count, HERE, Meta, PresencePage, PresenceQuery, PresentMember, UserName,
 };
 
+use super::finds::FoundHere;
+
 /// One start of a node: a random number, never 0.
 pub(crate) type Incarnation = u64;
 
@@ -49,6 +51,15 @@ pub(crate) enum Body {
         id: u64,
         page: PresencePage,
     },
+    /// The node wants to know where a user is connected; the answers have the same `id`.
+    Find {
+        id: u64,
+        user: Arc<str>,
+    },
+    Found {
+        id: u64,
+        found: FoundHere,
+    },
     /// About one channel, whose name is in the subject.
     Statement {
         number: u64,
@@ -86,6 +97,8 @@ mod kind {
     pub(super) const MARK: u8 = 8;
     pub(super) const READ: u8 = 9;
     pub(super) const PAGE: u8 = 10;
+    pub(super) const FIND: u8 = 11;
+    pub(super) const FOUND: u8 = 12;
 }
 
 impl Message {
@@ -97,6 +110,8 @@ impl Message {
             Body::Nothing { .. } => kind::NOTHING,
             Body::Read { .. } => kind::READ,
             Body::Page { .. } => kind::PAGE,
+            Body::Find { .. } => kind::FIND,
+            Body::Found { .. } => kind::FOUND,
             Body::Statement { what, .. } => match what {
                 Statement::Changes { .. } => kind::CHANGES,
                 Statement::Members { .. } => kind::MEMBERS,
@@ -131,6 +146,16 @@ impl Message {
                     .into_iter()
                     .for_each(|number| put(&mut out, number));
                 put_members(&mut out, members);
+            }
+            Body::Find { id, user } => {
+                put(&mut out, *id);
+                put_bytes(&mut out, user.as_bytes());
+            }
+            Body::Found { id, found: FoundHere { shard, shards, connections } } => {
+                [*id, u64::from(*shard), u64::from(*shards), connections.len() as u64]
+                    .into_iter()
+                    .for_each(|number| put(&mut out, number));
+                connections.iter().for_each(|one| out.extend_from_slice(&one.0.to_le_bytes()));
             }
             Body::Statement { number, what } => {
                 put(&mut out, *number);
@@ -177,6 +202,15 @@ impl Message {
                     next: rest.number()?.checked_sub(1),
                     members: rest.list(Reader::member)?,
                     unanswered: Vec::new(),
+                },
+            },
+            kind::FIND => Body::Find { id: rest.number()?, user: rest.text()?.into() },
+            kind::FOUND => Body::Found {
+                id: rest.number()?,
+                found: FoundHere {
+                    shard: rest.number_of_16()?,
+                    shards: rest.number_of_16()?,
+                    connections: rest.list(|rest| Ok(Origin(rest.fixed()?)))?,
                 },
             },
             _ => Body::Statement { number: rest.number()?, what: rest.statement(kind)? },
@@ -283,6 +317,10 @@ impl<'b> Reader<'b> {
 
     fn number_of_32(&mut self) -> Result<u32, Malformed> {
         u32::try_from(self.number()?).map_err(|_| Malformed)
+    }
+
+    fn number_of_16(&mut self) -> Result<u16, Malformed> {
+        u16::try_from(self.number()?).map_err(|_| Malformed)
     }
 
     fn length(&mut self) -> Result<usize, Malformed> {
@@ -396,6 +434,15 @@ mod tests {
                     members: members(),
                     next: Some(0),
                     unanswered: Vec::new(),
+                },
+            },
+            Body::Find { id: 1 << 63, user: "ä".into() },
+            Body::Found {
+                id: 3,
+                found: FoundHere {
+                    shard: u16::MAX,
+                    shards: 128,
+                    connections: vec![Origin(u64::MAX), Origin(0)],
                 },
             },
             statement(Statement::Changes { previous: 127, joins: members(), leaves }),

@@ -9,6 +9,7 @@ mod presence;
 mod services;
 mod start;
 mod three_nats;
+mod users;
 
 use nats::Nats;
 

@@ -89,11 +89,16 @@ fn run(seed: u64) -> [u64; 4] {
     ]
 }
 
-/// The pages of any node have each member of all nodes once.
+/// The pages of any node have each member of all nodes once, and any node finds the sessions of a user on all.
 fn lists(world: &mut World, rng: &mut Rng) {
     let living: Vec<_> =
         (0..world.nodes.len()).filter(|at| world.nodes[*at].life.is_some()).collect();
     let Some(&at) = living.get(rng.usize(..living.len().max(1))) else { return };
+    let lives = world.nodes.iter().filter_map(|node| node.life.as_ref());
+    let sessions = lives.flat_map(|life| &life.members).filter(|(_, (name, _))| *name == *"ann");
+    let mut sessions: Vec<_> = sessions.map(|((_, origin), _)| *origin).collect();
+    sessions.sort_unstable();
+    assert_eq!(world.find(at, "ann"), sessions);
     for channel in CHANNELS {
         let (listed, count) = world.list(at, channel, rng.u32(1..5));
         let mut listed: Vec<_> = listed.iter().map(|member| member.origin.0).collect();
