@@ -111,7 +111,8 @@ impl<C: Client> Fleet<C> {
 
     /// Opens one; `None` when there is no slot for it.
     fn open(&mut self, out: &mut Outbox) -> Option<ConnId> {
-        let i = self.begun * self.share.shards + self.share.shard;
+        // Each worker takes all routes in turn: with as many workers as targets none is left out.
+        let i = self.begun + self.share.shard;
         let (to, from) = self.share.routes.route(i);
         let id = out.connect(to, from)?;
         self.begun += 1;

@@ -39,7 +39,7 @@ impl Routes {
 #[derive(Clone, Debug)]
 pub(crate) struct Share {
     pub(crate) conns: u32,
-    /// This shard, and how many there are: they take turns over the routes.
+    /// This shard, and how many there are. Each begins with another route.
     pub(crate) shard: u64,
     pub(crate) shards: u64,
     pub(crate) routes: Routes,
