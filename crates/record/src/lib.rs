@@ -8,6 +8,7 @@
 mod backend;
 mod machine;
 mod memory;
+mod nodes;
 mod phases;
 mod presence;
 mod recover;
@@ -16,6 +17,7 @@ mod run;
 pub use backend::{ApplicationFacts, Arrival, BackendFacts};
 pub use machine::Machine;
 pub use memory::{CacheCharge, Memory, ProcessMemory, SOCKET_BYTES};
+pub use nodes::{NodeEnd, NodesFacts, ProcessFacts, SessionCount};
 pub use phases::{AbuseFacts, OneStorm, PhaseFacts, Remains, SoakFacts, StormFacts, VisitFacts};
 pub use presence::{PhoenixFacts, PresenceCount, PresenceFacts};
 pub use recover::{InterestFacts, Outage, RecoverFacts};

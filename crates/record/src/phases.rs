@@ -9,7 +9,7 @@ use crate::Latency;
 /// One part of the hold phase.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PhaseFacts {
-    /// `quiet`, `kill`, `return`, `visit` or `settle`.
+    /// `quiet`, `kill`, `return`, `node-ends`, `visit` or `settle`.
     #[serde(alias = "act")]
     pub phase: String,
     /// How long it took.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AbuseFacts, BackendFacts, InterestFacts, Machine, Memory, PhaseFacts, PhoenixFacts,
+    AbuseFacts, BackendFacts, InterestFacts, Machine, Memory, NodesFacts, PhaseFacts, PhoenixFacts,
     PresenceFacts, RecoverFacts, SoakFacts, StormFacts, VisitFacts,
 };
 
@@ -66,6 +66,9 @@ pub struct Record<P> {
     /// Of `phoenix`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phoenix: Option<PhoenixFacts>,
+    /// Of `phoenix` with several nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodesFacts>,
     /// Of `presence`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub presence: Option<PresenceFacts>,

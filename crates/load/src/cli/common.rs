@@ -72,9 +72,10 @@ pub(crate) struct Common {
     #[arg(long, value_name = "LIST")]
     pub(crate) cpus: Option<Cpus>,
 
-    /// The server's process, if it is on this machine: its memory and processor time are measured
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
-    pub(crate) server_pid: Option<i32>,
+    /// The server's process, if it is on this machine: its memory and processor time are measured. Of several
+    /// nodes the processor time of all, and the memory of the last one
+    #[arg(long, value_name = "PID[,...]", value_delimiter = ',', value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) server_pid: Vec<i32>,
 
     /// Where the server's sockets live; auto looks at the size of its descriptor table
     #[arg(long, value_enum, default_value_t)]
@@ -84,6 +85,13 @@ pub(crate) struct Common {
     #[arg(long, default_value = "30s", value_parser = args::timed)]
     #[serde(serialize_with = "args::seconds")]
     pub(crate) timeout: Duration,
+}
+
+impl Common {
+    /// The process whose memory is measured.
+    pub(crate) fn server(&self) -> Option<i32> {
+        self.server_pid.last().copied()
+    }
 }
 
 /// `auto`, or one of the kinds.

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use murre_core::{CloseReason, ConnId, Outbox};
 
-use crate::engine::failover::Failover;
+use crate::engine::failover::{Failover, Pauses};
 use crate::engine::score::{Fault, Score};
 
 /// One scenario's virtual clients on one shard.
@@ -38,9 +38,10 @@ pub(crate) trait Client {
     /// Whether the connections are killed and come back in the phases of `storm`.
     const RECONNECTS: bool = false;
 
-    /// Whether a client whose connection ends in the hold phase returns by another one: see [`Failover`].
-    fn returns(&self) -> bool {
-        false
+    /// The pauses after which a client whose connection ends in the hold phase returns by another one;
+    /// `None` if it does not: see [`Failover`].
+    fn returns(&self) -> Option<Pauses> {
+        None
     }
 
     /// A connection is made. The client calls [`Context::ready`] when it is ready.

@@ -67,6 +67,11 @@ impl UserArgs {
         Ok(())
     }
 
+    /// Where the server is asked.
+    pub(crate) fn admin(&self) -> &AdminArgs {
+        &self.admin
+    }
+
     /// The server's count of members at the end, if it was asked.
     pub(crate) fn members(&self) -> Option<PresenceCount> {
         self.counted.get().copied()

@@ -10,6 +10,7 @@ use murre_codec::{
 use murre_core::{ConnId, Queued};
 
 use crate::client::{Client, Context, Output, hash};
+use crate::engine::failover::Pauses;
 use crate::engine::score::Fault;
 
 /// A scenario's virtual clients, once their WebSockets are open.
@@ -27,9 +28,10 @@ pub(crate) trait WsScenario {
     /// Whether the connections are killed and come back in the phases of `storm`.
     const RECONNECTS: bool = false;
 
-    /// Whether a client whose connection ends in the hold phase returns by another one.
-    fn returns(&self) -> bool {
-        false
+    /// The pauses after which a client whose connection ends in the hold phase returns by another one;
+    /// `None` if it does not.
+    fn returns(&self) -> Option<Pauses> {
+        None
     }
 
     /// The WebSocket is open.
@@ -198,7 +200,7 @@ impl<T: WsScenario> Client for WsClient<T> {
     const REPLACES: bool = T::REPLACES;
     const RECONNECTS: bool = T::RECONNECTS;
 
-    fn returns(&self) -> bool {
+    fn returns(&self) -> Option<Pauses> {
         self.scenario.returns()
     }
 

@@ -1,6 +1,6 @@
 //! Clients that outlive their connections: which target each connects to, and when. A client whose
-//! connection has ended connects to a target of another node, at a random moment of a pause that doubles with
-//! each try until a connection has lasted, as clients/js does.
+//! connection has ended connects to a target of another node, after a pause that grows with each try until a
+//! connection has lasted.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,9 +9,33 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
+/// The pauses of clients between the end of a connection and the next one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pauses {
+    /// A random part of half a second, which doubles up to 30 s: those of clients/js.
+    Doubled,
+    /// Those before each try, in milliseconds; the last one is that of all further tries.
+    Millis(&'static [u64]),
+}
+
+impl Pauses {
+    fn pause(self, tries: u32, rng: &mut Rng) -> Duration {
+        match self {
+            Pauses::Doubled => {
+                let longest = PAUSE.saturating_mul(2_u32.saturating_pow(tries)).min(PAUSE_MAX);
+                longest.mul_f64(rng.f64())
+            }
+            Pauses::Millis(steps) => {
+                Duration::from_millis(steps[(tries as usize).min(steps.len() - 1)])
+            }
+        }
+    }
+}
+
 /// One worker's clients.
 pub(crate) struct Failover {
     rng: Rng,
+    pauses: Pauses,
     /// The targets of each node: an index into those of the run.
     nodes: Vec<Range<usize>>,
     clients: Vec<Client>,
@@ -25,7 +49,7 @@ struct Client {
     target: usize,
     tries: u32,
     opened: Option<Instant>,
-    /// The server's word in its last close: not before so many seconds.
+    /// The server's word in its last close, which clients/js follows: not before so many seconds.
     retry_after: u32,
 }
 
@@ -34,13 +58,15 @@ impl Failover {
     pub(crate) fn new(
         nodes: Vec<Range<usize>>,
         targets: impl Iterator<Item = usize>,
+        pauses: Pauses,
         now: Instant,
         seed: u64,
     ) -> Failover {
         let client = |target| Client { target, tries: 0, opened: None, retry_after: 0 };
         let clients: Vec<_> = targets.map(client).collect();
         let waiting = (0..clients.len() as u32).map(|client| Reverse((now, client))).collect();
-        Failover { rng: Rng::with_seed(seed), nodes, clients, waiting, by_slot: Vec::new() }
+        let (rng, by_slot) = (Rng::with_seed(seed), Vec::new());
+        Failover { rng, pauses, nodes, clients, waiting, by_slot }
     }
 
     /// When the next client connects.
@@ -100,31 +126,35 @@ impl Failover {
     /// The connection of slot `index` has ended, or was not made.
     pub(crate) fn ended(&mut self, index: u32, now: Instant) {
         let number = self.client(index);
-        let target = self.another(self.target(number));
         let client = &mut self.clients[number as usize];
         let opened = client.opened.take();
         if opened.is_some_and(|opened| now.saturating_duration_since(opened) >= STABLE) {
             client.tries = 0;
         }
-        let pause = PAUSE.saturating_mul(2_u32.saturating_pow(client.tries)).min(PAUSE_MAX);
-        client.tries = client.tries.saturating_add(1);
-        client.target = target;
+        let (target, tries) = (client.target, client.tries);
+        client.tries = tries.saturating_add(1);
         let retry_after = std::mem::take(&mut client.retry_after);
-        let mut pause = pause.mul_f64(self.rng.f64());
-        if retry_after > 0 {
+        let mut pause = self.pauses.pause(tries, &mut self.rng);
+        if retry_after > 0 && matches!(self.pauses, Pauses::Doubled) {
             let told = Duration::from_secs(retry_after.into());
             pause = pause.max(told + Duration::from_secs_f64(self.rng.f64()));
         }
+        self.clients[number as usize].target = self.another(target, tries);
         self.wait(number, now + pause);
     }
 
-    /// A target of another node, at random; with one node any of its targets.
-    fn another(&mut self, target: usize) -> usize {
-        let all = self.nodes.last().map_or(0, |node| node.end);
-        let own = self.nodes.iter().find(|node| node.contains(&target)).cloned();
-        let own = own.filter(|own| own.len() < all).unwrap_or(0..0);
-        let index = self.rng.usize(..all - own.len());
-        if index < own.start { index } else { index + own.len() }
+    /// A target of another node: first at random, so that the clients of one node are spread over all others,
+    /// then of one node after the other. With one node any of its targets.
+    fn another(&mut self, target: usize, tries: u32) -> usize {
+        let own = self.nodes.iter().position(|node| node.contains(&target)).unwrap_or_default();
+        let others = self.nodes.len() - 1;
+        let steps = match (others, tries) {
+            (0, _) => 0,
+            (_, 0) => 1 + self.rng.usize(..others),
+            _ => 1,
+        };
+        let node = self.nodes[(own + steps) % self.nodes.len()].clone();
+        self.rng.usize(node)
     }
 }
 
@@ -147,7 +177,8 @@ mod tests {
             all - count..all
         };
         let nodes = targets.iter().map(node).collect();
-        let mut failover = Failover::new(nodes, (0..clients).map(|i| i % all), start, 7);
+        let targets = (0..clients).map(|i| i % all);
+        let mut failover = Failover::new(nodes, targets, Pauses::Doubled, start, 7);
         for slot in 0..clients as u32 {
             let client = failover.due(start).expect("all are due");
             failover.connects(client, slot);
@@ -157,7 +188,7 @@ mod tests {
     }
 
     /// Shows that a client never goes to the node that it comes from, that all others get as many of its
-    /// clients, and that one node is used again.
+    /// clients, that a second try goes to the next node, and that one node is used again.
     #[test]
     fn clients_of_an_ended_node_are_spread_over_the_others() {
         let start = Instant::now();
@@ -173,7 +204,10 @@ mod tests {
             }
         }
         assert_eq!(into[0], 0);
-        assert!((200..300).contains(&into[1]) && into[2] > 700, "{into:?}");
+        assert!(into[1..].iter().all(|count| (450..550).contains(count)), "{into:?}");
+        let node = failover.node(failover.client(0));
+        failover.ended(0, start);
+        assert_eq!(failover.node(failover.client(0)), (node + 1) % 3);
         let mut failover = self::failover(&[2], 4, start);
         failover.ended(1, start);
         assert_eq!(failover.node(failover.client(1)), 0);
@@ -207,5 +241,16 @@ mod tests {
         failover.ended(5, start);
         let at = failover.next_at().expect("one waits");
         assert!((start + 3 * SECOND..=start + 4 * SECOND).contains(&at));
+    }
+
+    /// Shows that steps are taken one after the other, and the last one again.
+    #[test]
+    fn steps_have_a_last_one() {
+        let pauses = Pauses::Millis(&[10, 5000]);
+        let pause = |tries| pauses.pause(tries, &mut Rng::with_seed(7));
+        assert_eq!(
+            [0, 1, 2, u32::MAX].map(pause),
+            [10, 5000, 5000, 5000].map(Duration::from_millis)
+        );
     }
 }

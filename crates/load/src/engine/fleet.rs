@@ -70,10 +70,10 @@ impl<C: Client> Fleet<C> {
     pub(crate) fn new(client: C, seed: u64, timeout: Duration, parts: WorkerParts) -> Fleet<C> {
         const { assert!(Self::MEMBER_BYTES <= MEMBER_BYTES_MAX) };
         let WorkerParts { score, share, events } = parts;
-        let failover = client.returns().then(|| {
+        let failover = client.returns().map(|pauses| {
             let number = |client| u64::from(client) * share.shards + share.shard;
             let targets = (0..share.conns).map(|client| share.routes.spread(number(client)));
-            Failover::new(share.routes.nodes.clone(), targets, Instant::now(), seed)
+            Failover::new(share.routes.nodes.clone(), targets, pauses, Instant::now(), seed)
         });
         Fleet {
             client,

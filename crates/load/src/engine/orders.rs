@@ -29,6 +29,8 @@ pub(crate) enum Phase {
     Kill,
     /// storm, backend: they return, each at a random moment of `over`.
     Return { over: Duration },
+    /// phoenix: a node ends, and its clients go to the others.
+    NodeEnds,
     /// abuse, soak: visitors come, one after the other.
     Visit,
     /// abuse, soak: the visitors that are left are reset, and the server is left alone.
@@ -41,6 +43,7 @@ impl Phase {
             Phase::Quiet => "quiet",
             Phase::Kill => "kill",
             Phase::Return { .. } => "return",
+            Phase::NodeEnds => "node-ends",
             Phase::Visit => "visit",
             Phase::Settle => "settle",
         }

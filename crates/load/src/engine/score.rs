@@ -51,6 +51,8 @@ pub(crate) struct Tally {
     faults: [AtomicU64; Fault::ALL.len()],
     /// Connections that did not come about and are tried again.
     missed: [AtomicU64; Fault::ALL.len()],
+    /// Connections that have ended and whose clients return.
+    ended: AtomicU64,
     /// The first fault in words: one is enough to know where to look.
     first_fault: OnceLock<String>,
 }
@@ -69,6 +71,7 @@ impl Tally {
         totals.answered += self.answered.load(Ordering::Relaxed);
         totals.response_us += self.response_us.load(Ordering::Relaxed);
         totals.message_bytes += self.message_bytes.load(Ordering::Relaxed);
+        totals.ended += self.ended.load(Ordering::Relaxed);
         for kind in 0..Fault::ALL.len() {
             totals.faults[kind] += self.faults[kind].load(Ordering::Relaxed);
             totals.missed[kind] += self.missed[kind].load(Ordering::Relaxed);
@@ -97,6 +100,7 @@ pub(crate) struct Totals {
     pub(crate) message_bytes: u64,
     pub(crate) faults: [u64; Fault::ALL.len()],
     pub(crate) missed: [u64; Fault::ALL.len()],
+    pub(crate) ended: u64,
 }
 
 impl Totals {
@@ -278,7 +282,9 @@ impl Score {
 
     /// A connection has ended: a fault, unless its client returns.
     pub(crate) fn lost(&self, detail: impl fmt::Display) {
-        if !self.returning {
+        if self.returning {
+            add(&self.tally.ended, 1);
+        } else {
             self.fault(Fault::Lost, detail);
         }
     }
@@ -363,11 +369,12 @@ mod tests {
     fn a_client_that_returns_may_lose_its_connection() {
         let mut score = Score::new(Instant::now());
         score.lost("");
-        assert_eq!(totals(&score).faults(Fault::Lost), 1);
+        assert_eq!((totals(&score).faults(Fault::Lost), totals(&score).ended), (1, 0));
         score.hold(Instant::now(), true);
         score.lost("");
         score.missed(Fault::Refused, "");
         assert_eq!((totals(&score).faults_all(), totals(&score).missed_all()), (1, 1));
+        assert_eq!(totals(&score).ended, 1);
         score.fault(Fault::Timeout, "");
         score.missed(Fault::Wrong, "");
         assert_eq!(totals(&score).faults_all(), 3);

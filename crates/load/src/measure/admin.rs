@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use murre_record::PresenceCount;
 use serde::Serialize;
 use serde_json::Value;
@@ -16,8 +16,9 @@ use crate::cli::args::Targets;
 /// Where the members of channels are counted, if anywhere.
 #[derive(clap::Args, Clone, Serialize)]
 pub(crate) struct AdminArgs {
-    /// The server's admin port, whose counts of members are compared with the clients'
-    #[arg(long, value_name = "HOST:PORT", requires = "api_key_file")]
+    /// The server's admin port, whose counts of members are compared with the clients'. Of several nodes all, in
+    /// the order of --target; the last one is asked
+    #[arg(long, value_name = "HOST:PORT[,...]", requires = "api_key_file")]
     admin: Option<Targets>,
 
     /// The file with the key of the server's API
@@ -26,6 +27,19 @@ pub(crate) struct AdminArgs {
 }
 
 impl AdminArgs {
+    /// The admin ports of all nodes.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        self.admin.as_ref().map_or(&[], Targets::addresses)
+    }
+
+    /// The admin port that is asked, and the key of the API.
+    fn api(&self) -> anyhow::Result<Option<(SocketAddr, String)>> {
+        let (Some(&admin), Some(file)) = (self.addresses().last(), &self.api_key_file) else {
+            return Ok(None);
+        };
+        Ok(Some((admin, read_key(file)?)))
+    }
+
     /// Asks for the number of members of each channel until `is_right` says that the sum is right, for
     /// some seconds. Returns the last sum; `None` without an admin port.
     pub(crate) fn count_members(
@@ -33,8 +47,7 @@ impl AdminArgs {
         channels: &[String],
         is_right: impl Fn(PresenceCount) -> bool,
     ) -> anyhow::Result<Option<PresenceCount>> {
-        let (Some(admin), Some(file)) = (&self.admin, &self.api_key_file) else { return Ok(None) };
-        let (admin, key) = (admin.addresses()[0], read_key(file)?);
+        let Some((admin, key)) = self.api()? else { return Ok(None) };
         for tries_left in (0..TRIES).rev() {
             let mut sum = PresenceCount::default();
             for channel in channels {
@@ -52,6 +65,26 @@ impl AdminArgs {
         }
         unreachable!("the last try returns")
     }
+
+    /// Tells each user that is online by the session log, with the begin of the session in milliseconds since
+    /// 1970.
+    pub(crate) fn users_online(&self, mut each: impl FnMut(&str, u64)) -> anyhow::Result<()> {
+        let (admin, key) = self.api()?.context("no --admin to ask for the session log")?;
+        let mut path = ONLINE.to_owned();
+        loop {
+            let page = get(admin, &path, Some(&key))?;
+            let sessions = page["sessions"].as_array();
+            for session in sessions.with_context(|| format!("{path}: {page}"))? {
+                let (user, since) = (session["user"].as_str(), session["since"].as_u64());
+                let (Some(user), Some(since)) = (user, since) else {
+                    bail!("{path}: {session}");
+                };
+                each(user, since);
+            }
+            let Some(next) = page["next"].as_str() else { return Ok(()) };
+            path = format!("{ONLINE}&after={next}");
+        }
+    }
 }
 
 /// The first line of a file.
@@ -64,6 +97,12 @@ fn read_key(file: &Path) -> anyhow::Result<String> {
 /// The server's `/stats`.
 pub(crate) fn stats(admin: SocketAddr) -> anyhow::Result<Value> {
     get(admin, "/stats", None)
+}
+
+/// The server's connections.
+pub(crate) fn connections(admin: SocketAddr) -> anyhow::Result<u64> {
+    let stats = stats(admin)?;
+    stats["connections"].as_u64().with_context(|| format!("{admin}/stats has no connections"))
 }
 
 fn get(admin: SocketAddr, path: &str, key: Option<&str>) -> anyhow::Result<Value> {
@@ -93,5 +132,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often the members are counted at most, and the pause between two counts: together longer than the
 /// grace of a member whose connection is lost.
-const TRIES: u32 = 20;
-const PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const TRIES: u32 = 20;
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
+
+/// Users that are online, 1,000 a page.
+const ONLINE: &str = "/api/sessions/online?limit=1000";

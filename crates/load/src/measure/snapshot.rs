@@ -8,21 +8,22 @@ use crate::measure::machine;
 use murre_record::{Connect, Hold};
 
 /// Counts and clocks at a moment.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Snapshot {
     pub(crate) at: Instant,
     pub(crate) totals: Totals,
     pub(crate) client_cpu: Duration,
-    server_cpu: Option<Duration>,
+    /// Of each process of the server that is there.
+    server_cpu: Vec<Option<Duration>>,
 }
 
 impl Snapshot {
-    pub(crate) fn now(workers: &Workers, server_pid: Option<i32>) -> Snapshot {
+    pub(crate) fn now(workers: &Workers, server_pids: &[i32]) -> Snapshot {
         Snapshot {
             at: Instant::now(),
             totals: workers.totals(),
             client_cpu: machine::cpu_own(),
-            server_cpu: server_pid.and_then(machine::cpu_of),
+            server_cpu: server_pids.iter().copied().map(machine::cpu_of).collect(),
         }
     }
 
@@ -59,7 +60,10 @@ impl Snapshot {
     }
 
     fn server_cpu_until(&self, end: &Snapshot) -> Option<f64> {
-        Some(end.server_cpu?.saturating_sub(self.server_cpu?).as_secs_f64())
+        // A node that has ended meanwhile is left out.
+        let spent = self.server_cpu.iter().zip(&end.server_cpu);
+        let spent = spent.filter_map(|(from, to)| Some((*to)?.saturating_sub((*from)?)));
+        spent.map(|spent| spent.as_secs_f64()).reduce(|sum, spent| sum + spent)
     }
 }
 

@@ -7,6 +7,7 @@
 //! ```
 
 pub(crate) mod columns;
+pub(crate) mod nodes;
 mod phases;
 mod plan;
 mod progress;
@@ -63,7 +64,7 @@ pub(crate) fn run(job: Job) -> anyhow::Result<Record> {
     let configs = worker_configs(&job, &plan, workers, &sender);
     let start = |config| job.scenario.start(&setup, config);
     let workers = Workers::new(configs, (sender, events), &wakeups, start)?;
-    let server = match job.common.server_pid {
+    let server = match job.common.server() {
         Some(pid) => {
             // The connections of an earlier run are freed a little later.
             thread::sleep(QUIET);
@@ -158,7 +159,6 @@ fn go(mut run: Run, plan: Plan, before: &Before) -> Record {
         }
         let ended = hold(&mut run, full.at);
         let end = run.snapshot();
-        held = Some(end);
         if let Some(columns) = run.columns.take() {
             rows = columns.finish(end.at, &end.totals);
             let csv = run.job.profile.columns.iter().flatten();
@@ -166,6 +166,7 @@ fn go(mut run: Run, plan: Plan, before: &Before) -> Record {
             let errors = written.filter_map(Result::err);
             run.reasons.extend(errors.map(|error| format!("the columns: {error}")));
         }
+        held = Some(end);
         if ended.and_then(|()| run.finish()).is_ok() {
             run.verify();
             (own_bytes, memory) = measure(&mut run, &plan, before);
@@ -204,6 +205,7 @@ fn hold(run: &mut Run, begun: Instant) -> Result<(), Early> {
         HoldPlan::Storm { stayed, jitter } => run.storms(stayed, jitter),
         HoldPlan::Arrivals { beside, times } => run.arrivals(beside, times),
         HoldPlan::Abuse => run.abuse(),
+        HoldPlan::Nodes(plan) => run.nodes(&plan),
         HoldPlan::Soak { admin } => run.soak(admin),
     }
 }
@@ -214,7 +216,7 @@ fn measure(run: &mut Run, plan: &Plan, before: &Before) -> (Option<f64>, Option<
     let own = before.own.zip(process_memory("self").ok()).map(|(before, full)| {
         (full.pss_bytes as f64 - before.pss_bytes as f64) / conns.max(1) as f64
     });
-    let (Some(pid), Some(server)) = (run.job.common.server_pid, &before.server) else {
+    let (Some(pid), Some(server)) = (run.job.common.server(), &before.server) else {
         return (own, None);
     };
     thread::sleep(QUIET);

@@ -1,10 +1,11 @@
 //! A run under way: its phases, and the events that end them.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use murre_record::{Arrival, Series, SoakFacts, StormFacts};
+use murre_record::{Arrival, NodeEnd, ProcessFacts, Series, SoakFacts, StormFacts};
 
 use crate::cli::Job;
 use crate::engine::orders::{Phase, WorkerEvent, WorkerOrder};
@@ -33,6 +34,9 @@ pub(super) struct Run {
     pub(super) storms: Option<StormFacts>,
     pub(super) arrivals: Vec<Arrival>,
     pub(super) soaked: Option<SoakFacts>,
+    /// The nodes that have ended.
+    pub(super) ended: Vec<NodeEnd>,
+    pub(super) processes: BTreeMap<String, ProcessFacts>,
     answered_before: u64,
     pub(super) reasons: Vec<String>,
     pub(super) interrupted: bool,
@@ -56,6 +60,8 @@ impl Run {
             storms: None,
             arrivals: Vec::new(),
             soaked: None,
+            ended: Vec::new(),
+            processes: BTreeMap::new(),
             answered_before: 0,
             reasons: Vec::new(),
             interrupted: false,
@@ -63,18 +69,18 @@ impl Run {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        Snapshot::now(&self.workers, self.job.common.server_pid)
+        Snapshot::now(&self.workers, &self.job.common.server_pid)
     }
 
     /// The server's PSS, once it has been left alone.
     pub(super) fn rested_pss(&self) -> Option<u64> {
-        self.job.common.server_pid?;
+        self.job.common.server()?;
         thread::sleep(QUIET);
         self.server_pss()
     }
 
     pub(super) fn server_pss(&self) -> Option<u64> {
-        let pid = self.job.common.server_pid?;
+        let pid = self.job.common.server()?;
         process_memory(&pid.to_string()).ok().map(|memory| memory.pss_bytes)
     }
 
@@ -129,7 +135,7 @@ impl Run {
         done: impl Fn(&Totals) -> bool,
     ) -> Result<Duration, Early> {
         let begin = self.snapshot();
-        self.phases.push((phase, begin));
+        self.phases.push((phase, begin.clone()));
         self.workers.tell(WorkerOrder::Phase(phase));
         self.progress.print(phase.name());
         let mut done_after = None;
@@ -198,7 +204,11 @@ impl Run {
 
     /// Waits for the next event, but not beyond `until`; takes a sample whenever a second is over. An event that
     /// ends the run is an error.
-    fn next(&mut self, until: Instant, held: Duration) -> Result<Option<WorkerEvent>, Early> {
+    pub(super) fn next(
+        &mut self,
+        until: Instant,
+        held: Duration,
+    ) -> Result<Option<WorkerEvent>, Early> {
         let stop = until.min(self.next_sample);
         let event = match self
             .workers

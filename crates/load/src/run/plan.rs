@@ -22,7 +22,7 @@ pub(super) fn prepare(job: &Job) -> anyhow::Result<Plan> {
         .and_then(|()| check_sources(&common.source, targets))
         .and_then(|()| ports.check_servers(conns, targets))
         .map_err(anyhow::Error::msg)?;
-    if let Some(pid) = common.server_pid {
+    for &pid in &common.server_pid {
         process_memory(&pid.to_string())
             .with_context(|| format!("--server-pid {pid} cannot be measured"))?;
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use murre_core::host::Plan;
 use murre_core::ring::KernelRing;
 use murre_record::{
-    AbuseFacts, Article, BackendFacts, ClientFacts, CountedFrom, Latency, Memory, Outcome,
-    PhaseFacts, Row, Scenario,
+    AbuseFacts, Article, BackendFacts, ClientFacts, CountedFrom, Latency, Memory, NodesFacts,
+    Outcome, PhaseFacts, Row, Scenario,
 };
 
 use crate::engine::orders::Phase;
@@ -92,6 +92,11 @@ impl Results {
             fanout: scenario.fanout_facts(times),
             churn: scenario.churn_facts(),
             phoenix: scenario.phoenix_facts(),
+            nodes: scenario.nodes_facts(&job.common).map(|facts| NodesFacts {
+                ended: run.ended,
+                processes: run.processes,
+                ..facts
+            }),
             presence: scenario.presence_facts(times),
             recover: scenario.recover_facts(times),
             interest: scenario.interest_facts(&job.common, times),

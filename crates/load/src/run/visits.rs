@@ -59,7 +59,7 @@ impl Run {
 
     fn remains(&self, admin: SocketAddr) -> anyhow::Result<Remains> {
         let stats = admin::stats(admin)?;
-        let pid = self.job.common.server_pid;
+        let pid = self.job.common.server();
         let reading = pid.map(Reading::take).transpose()?;
         let files =
             |pid| fs::read_dir(format!("/proc/{pid}/fd")).ok().map(|all| all.count() as u64);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use murre_record::{
-    ApplicationFacts, ChurnFacts, CountedFrom, FanoutFacts, InterestFacts, PhoenixFacts,
-    PresenceFacts, RecoverFacts, Scenario as Kind, VisitFacts,
+    ApplicationFacts, ChurnFacts, CountedFrom, FanoutFacts, InterestFacts, NodesFacts,
+    PhoenixFacts, PresenceFacts, RecoverFacts, Scenario as Kind, VisitFacts,
 };
 
 use crate::cli::common::Common;
@@ -19,6 +19,7 @@ use crate::engine::share::part;
 use crate::engine::times::Times;
 use crate::engine::wakeups::Wakeups;
 use crate::engine::workers::{self, Starting, WorkerConfig};
+use crate::run::nodes::NodePlan;
 
 /// A scenario's own arguments.
 pub(crate) trait Scenario {
@@ -74,6 +75,14 @@ pub(crate) trait Scenario {
         Ok(())
     }
 
+    /// The same meanwhile, in a hold phase in which nodes end.
+    ///
+    /// # Errors
+    /// As `verify`.
+    fn compare(&self, _connections: u64) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     // ---- for the record ----
 
     fn fanout_facts(&self, _times: &Times) -> Option<FanoutFacts> {
@@ -85,6 +94,10 @@ pub(crate) trait Scenario {
     }
 
     fn phoenix_facts(&self) -> Option<PhoenixFacts> {
+        None
+    }
+
+    fn nodes_facts(&self, _common: &Common) -> Option<NodesFacts> {
         None
     }
 
@@ -183,7 +196,7 @@ impl Apart {
 }
 
 /// The parts of a hold phase.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum HoldPlan {
     /// One part.
     Steady,
@@ -191,6 +204,8 @@ pub(crate) enum HoldPlan {
     Storm { stayed: u64, jitter: Duration },
     /// Quiet; then all but the connections beside are reset, and come back at once: so many times.
     Arrivals { beside: u64, times: u32 },
+    /// Steady; then nodes end.
+    Nodes(NodePlan),
     /// Twice: quiet, hostile, a pause.
     Abuse,
     /// Visits and a pause, twice; the server's state after both is compared.

@@ -11,7 +11,9 @@ use crate::client::phoenix::{HEARTBEAT_TOPIC, JOIN_REF, PhoenixMessage, heartbea
 use crate::client::users::{Signer, user};
 use crate::client::ws::{Piece, WsScenario};
 use crate::client::{Context, Output, fraction, hash};
+use crate::engine::failover::Pauses;
 use crate::engine::score::{Fault, Micros};
+use crate::scenarios::phoenix::nodes::NodeArgs;
 use crate::scenarios::scenario::ClientSetup;
 
 /// One shard's clients.
@@ -20,6 +22,7 @@ pub(crate) struct Phoenix {
     topics: u32,
     every: Duration,
     signer: Option<Signer>,
+    nodes: NodeArgs,
     /// Messages about members, of all workers.
     presence_messages: Arc<AtomicU64>,
     finishing: bool,
@@ -44,18 +47,24 @@ impl Phoenix {
         topics: u32,
         every: Duration,
         signer: Option<Signer>,
+        nodes: NodeArgs,
         presence_messages: Arc<AtomicU64>,
     ) -> Phoenix {
-        Phoenix { setup, topics, every, signer, presence_messages, finishing: false }
+        Phoenix { setup, topics, every, signer, nodes, presence_messages, finishing: false }
     }
 
-    /// The number of a connection among those of all workers.
+    /// The number of a client among those of all workers.
     fn number(&self, ctx: &Context<'_>) -> u32 {
-        ctx.id.index() * self.setup.workers + self.setup.worker
+        ctx.client() * self.setup.workers + self.setup.worker
+    }
+
+    /// The number of its user.
+    fn user(&self, ctx: &Context<'_>) -> u32 {
+        self.nodes.user(self.number(ctx))
     }
 
     fn topic(&self, ctx: &Context<'_>) -> String {
-        topic(self.number(ctx) % self.topics)
+        topic(self.user(ctx) % self.topics)
     }
 
     /// The reply to the join, or to a heartbeat.
@@ -87,8 +96,12 @@ impl WsScenario for Phoenix {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
 
+    fn returns(&self) -> Option<Pauses> {
+        self.nodes.pauses()
+    }
+
     fn open(&mut self, _: &mut State, ctx: &mut Context<'_>) {
-        let token = self.signer.as_ref().map(|signer| signer.token(&user(self.number(ctx))));
+        let token = self.signer.as_ref().map(|signer| signer.token(&user(self.user(ctx))));
         ctx.command(&join(&self.topic(ctx), token.as_deref()));
     }
 

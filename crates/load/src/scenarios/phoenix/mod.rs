@@ -1,14 +1,16 @@
 //! `phoenix`: the load of the Phoenix run of 2020. Each connection joins one topic, and sends a
 //! heartbeat at intervals, which must be answered. With users each is a member of its topic's channel: at
-//! the end the server must count as many members as there are connections.
+//! the end the server must count as many members as there are connections. With several nodes some of them end
+//! meanwhile, and their clients return to the others.
 
 mod clients;
+mod nodes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use murre_record::{PhoenixFacts, PresenceCount, Scenario as Kind};
+use murre_record::{NodesFacts, PhoenixFacts, PresenceCount, Scenario as Kind};
 use serde::Serialize;
 
 use crate::cli::args;
@@ -18,7 +20,8 @@ use crate::client::ws::WsClient;
 use crate::engine::fleet::Fleet;
 use crate::engine::workers::{Starting, WorkerConfig};
 use crate::scenarios::phoenix::clients::{Phoenix, topic};
-use crate::scenarios::scenario::{Profile, Scenario, Setup};
+use crate::scenarios::phoenix::nodes::NodeArgs;
+use crate::scenarios::scenario::{HoldPlan, Profile, Scenario, Setup};
 
 /// The scenario's arguments.
 #[derive(clap::Args, Serialize)]
@@ -36,11 +39,21 @@ pub(crate) struct Args {
     #[serde(flatten)]
     users: UserArgs,
 
+    #[command(flatten)]
+    #[serde(flatten)]
+    nodes: NodeArgs,
+
     /// Messages about members that the clients of all workers got: `presence_state`, `presence_diff` and
     /// `presence_count`.
     #[arg(skip)]
     #[serde(skip)]
     presence_messages: Arc<AtomicU64>,
+}
+
+impl Args {
+    fn channels(&self) -> Vec<String> {
+        (0..self.topics).map(topic).collect()
+    }
 }
 
 impl Scenario for Args {
@@ -55,20 +68,37 @@ impl Scenario for Args {
         if self.topics > common.conns {
             return Err("--topics without connections: give as many --conns".to_owned());
         }
+        self.nodes.check(common, &self.users)?;
         self.users.check()
     }
 
     fn start(&self, setup: &Setup<'_>, config: WorkerConfig) -> Starting {
         let Args { every, topics, ref presence_messages, .. } = *self;
         let (signer, told) = (self.users.signer().ok().flatten(), Arc::clone(presence_messages));
-        setup.start_ws(config, move |setup| Phoenix::new(setup, topics, every, signer, told))
+        let nodes = self.nodes.clone();
+        setup.start_ws(config, move |setup| Phoenix::new(setup, topics, every, signer, nodes, told))
+    }
+
+    fn hold_plan(&self, _: &Common) -> HoldPlan {
+        self.nodes.plan(&self.users).map_or(HoldPlan::Steady, HoldPlan::Nodes)
+    }
+
+    fn compare(&self, connections: u64) -> anyhow::Result<()> {
+        self.nodes.compare(&self.users, &self.channels(), connections)
     }
 
     fn verify(&self, connections: u64) -> anyhow::Result<()> {
-        let topics: Vec<String> = (0..self.topics).map(topic).collect();
         // An anonymous connection is no member.
-        let expected = if self.users.are_there() { connections } else { 0 };
-        self.users.verify_members(&topics, PresenceCount { clients: expected, users: expected })
+        let expected = match self.users.are_there() {
+            true => PresenceCount { clients: connections, users: self.nodes.users(connections) },
+            false => PresenceCount::default(),
+        };
+        self.users.verify_members(&self.channels(), expected)?;
+        self.nodes.verify_sessions(&self.users, connections)
+    }
+
+    fn nodes_facts(&self, common: &Common) -> Option<NodesFacts> {
+        self.nodes.facts(common)
     }
 
     fn phoenix_facts(&self) -> Option<PhoenixFacts> {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::client::channel::{MessageBuffer, Position, ServerMessage, publish, subscribe};
 use crate::client::ws::{Piece, WsScenario};
 use crate::client::{Context, Output, fraction, hash};
+use crate::engine::failover::Pauses;
 use crate::engine::score::{Fault, Micros};
 use crate::scenarios::recover::Args;
 use crate::scenarios::recover::log::Part;
@@ -291,8 +292,8 @@ impl WsScenario for Recover {
     type State = State;
     const READY_WHEN_OPEN: bool = false;
 
-    fn returns(&self) -> bool {
-        true
+    fn returns(&self) -> Option<Pauses> {
+        Some(Pauses::Doubled)
     }
 
     fn open(&mut self, state: &mut State, ctx: &mut Context<'_>) {
