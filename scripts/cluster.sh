@@ -14,7 +14,7 @@ ports_apart $(seq "$TEST_PORT" "$((TEST_PORT + 5))") "$nats_port"
 
 # The files of PostgreSQL, which runs as another user than root.
 database=$(mktemp --directory --tmpdir murre-cluster-XXXXXX)
-undo() { rm --recursive --force "$database"; }
+folders+=("$database")
 
 # WHAT COMMAND...: repeats the command until it succeeds, for at most a minute.
 wait_until() {
@@ -56,17 +56,20 @@ start_postgres() {
         -D "$database/data" >"$work/initdb.log"
     wait "$!" || fail "initdb: $(tail --lines=1 "$work/initdb.log")"
     postgres postgres -D "$database/data" -k "$database" -c listen_addresses= >"$work/postgres.log" 2>&1
+    # shellcheck disable=SC2034  # for scripts that measure it
+    postgres=$!
     wait_for "$work/postgres.log" "ready to accept connections"
     sessions=postgres://murre@${database//\//%2F}/postgres
 }
 
-# NUMBER OPTIONS...: starts a node, and waits until it is ready. Its process id is in `nodes`.
+# NUMBER OPTIONS...: starts a node, and waits until it is ready. Its data port is on `address`, its process id in
+# `nodes`.
 start_node() {
     local number=$1 data log
     shift
     data=$(port "$number") log=$work/${names[$number]}.log
     : >"$log"
-    start "${binary[@]}" serve --listen "127.0.0.1:$data" --admin "127.0.0.1:$((data + 1))" \
+    start "${binary[@]}" serve --listen "${address:-127.0.0.1}:$data" --admin "127.0.0.1:$((data + 1))" \
         --cluster-nats "127.0.0.1:$nats_port" --cluster-node "${names[$number]}" "$@" >>"$log" 2>&1
     nodes[number]=$!
     wait_for "$log" serving

@@ -15,6 +15,8 @@ built=${CARGO_TARGET_DIR:-target}/release
 tools=${CARGO_TARGET_DIR:-target}/tools
 PATH=$PWD/$tools/bin:$PATH
 work=$(mktemp --directory)
+# Removed when the script ends.
+folders=("$work")
 # The commit of the record is taken at the start, because the tree may change meanwhile.
 [[ ! ${RECORD:-} ]] || commit=$(git describe --always --abbrev=40 --dirty)
 
@@ -146,7 +148,7 @@ finish() {
         ended_within 90 "$pid" || kill -KILL -- "-$pid" || true
     done
     undo
-    rm --recursive --force "$work"
+    rm --recursive --force "${folders[@]}"
 }
 trap finish EXIT
 trap 'exit 129' HUP

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {
     "reproduce-600k": "http-keepalive",
     "reproduce-512k-websockets": "ws-upper",
+    "reproduce-phoenix": "phoenix",
     "reproduce-phoenix-node": "phoenix",
     "reproduce-1m-idle": "ws-idle",
     "reproduce-2m-idle": "ws-idle",

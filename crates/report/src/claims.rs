@@ -44,6 +44,8 @@ pub(crate) enum About {
     R4,
     /// Phoenix channels, 2020: 800,000 clients on 10 machines, a heartbeat every 30 s
     R5,
+    /// The same on several nodes, of which one is killed and one drained
+    R5Nodes,
     /// 1,000,000 idle WebSockets for 10 minutes
     #[value(name = "idle-1m")]
     Idle1m,

@@ -22,6 +22,8 @@ pub(crate) struct Needs {
     pub(crate) channels: Option<Channels>,
     /// Whether connections have users.
     pub(crate) users: bool,
+    /// Whether the server is several nodes, of which some end meanwhile.
+    pub(crate) nodes: bool,
     /// Whether messages are sent on a schedule, or each when one has come back.
     pub(crate) scheduled: bool,
     pub(crate) p90_ms_max: Option<f64>,
@@ -41,6 +43,7 @@ impl Needs {
             payload: None,
             channels: None,
             users: false,
+            nodes: false,
             scheduled: false,
             p90_ms_max: None,
             faults_per_answer_max: None,
@@ -85,6 +88,9 @@ impl Needs {
         }
         if p.token_secret_file.is_some() != self.users {
             return Some(if self.users { "anonymous connections" } else { "users" }.to_owned());
+        }
+        if run.nodes.is_some() != self.nodes {
+            return Some(if self.nodes { "one node" } else { "several nodes" }.to_owned());
         }
         if p.rate.is_some() != self.scheduled {
             let pace = if self.scheduled { "no schedule" } else { "a schedule" };

@@ -8,11 +8,12 @@ use crate::compare::Better::{Less, More};
 use crate::figures::Unit;
 use crate::needs::{Channels, Needs};
 use crate::values::{
-    abuse_faults, abuse_p99, backend_beside_ms, backend_faults, backend_seconds, beside_p99_ms,
-    connect_seconds, connects_per_cpu_second, connects_per_second, cpu_us, faults,
-    fixed_bytes_per_shard, idle_cpu_us, last_delivery_p99_ms, p99_ms, per_cpu_second, per_second,
-    phoenix_faults, presence_beside_ms, presence_faults, soak_left, storm_back_seconds,
-    storm_faults, storm_memory, storm_p99_ms, total_bytes, user_bytes,
+    abuse_faults, abuse_p99, back_seconds, backend_beside_ms, backend_faults, backend_seconds,
+    beside_p99_ms, connect_seconds, connects_per_cpu_second, connects_per_second, cpu_us, faults,
+    fixed_bytes_per_shard, idle_cpu_us, last_delivery_p99_ms, nodes_faults, p99_ms, per_cpu_second,
+    per_second, phoenix_faults, presence_beside_ms, presence_faults, soak_left, steady_cpu_us,
+    steady_p99_ms, storm_back_seconds, storm_faults, storm_memory, storm_p99_ms, total_bytes,
+    user_bytes,
 };
 use murre_record::Scenario;
 
@@ -81,6 +82,9 @@ const PHOENIX_100K: Needs =
 /// Each client with a user of its own, counted as a member of its topic.
 pub(crate) const R5: Needs = Needs { users: true, ..Needs::of(PHOENIX, 1) };
 const R5_TEN_MINUTES: Needs = Needs { conns: (500_000, u64::MAX), hold_seconds: 599.0, ..R5 };
+/// On three nodes, two of which end.
+pub(crate) const R5_NODES: Needs = Needs { nodes: true, ..R5 };
+const R5_600K: Needs = Needs { conns: (600_000, u64::MAX), ..R5_NODES };
 const MEMBERS: Needs = Needs {
     conns: (101_000, 110_000),
     hold_seconds: 59.0,
@@ -103,6 +107,7 @@ const R1_COMMAND: &str = "scripts/reproduce-600k";
 const R2_COMMAND: &str = "scripts/reproduce-512k-websockets";
 const R3_COMMAND: &str = "scripts/reproduce-pubsub-2012";
 const R5_COMMAND: &str = "scripts/reproduce-phoenix-node";
+const R5_NODES_COMMAND: &str = "scripts/reproduce-phoenix";
 const PHOENIX_COMMAND: &str = "scripts/bench phoenix";
 const PRESENCE_COMMAND: &str = "scripts/bench presence";
 const FANOUT_COMMAND: &str = "scripts/bench fanout";
@@ -213,6 +218,15 @@ pub(crate) static PROMISES: &[Promise] = promises! {
     "r5-faults": Connections of R5,
         "R5: 500,000 Phoenix clients of one node for 10 minutes: faults, and members miscounted",
         AtMost(0.0), Count, R5_COMMAND, Run(R5_TEN_MINUTES, phoenix_faults);
+    "r5-nodes-faults": Connections of R5Nodes,
+        "R5: 600,000 Phoenix clients on 3 nodes, one killed, one drained: faults, and members or sessions miscounted",
+        AtMost(0.0), Count, R5_NODES_COMMAND, Run(R5_600K, nodes_faults);
+    "r5-nodes-killed": Connections of R5Nodes,
+        "R5: until the clients of the killed node are back on others, each with its topic",
+        Target::None, Seconds, R5_NODES_COMMAND, Run(R5_600K, |run| back_seconds(run, "killed"));
+    "r5-nodes-drained": Connections of R5Nodes,
+        "R5: the same for the drained node, which closes over a minute",
+        Target::None, Seconds, R5_NODES_COMMAND, Run(R5_600K, |run| back_seconds(run, "drained"));
     "presence-large": Connections,
         "100,000 members of one channel, 1,000 joins and 1,000 leaves a second: faults, and wrong counts",
         AtMost(0.0), Count, PRESENCE_COMMAND, Run(MEMBERS_OF_ONE, presence_faults);
@@ -274,6 +288,11 @@ pub(crate) static PROMISES: &[Promise] = promises! {
         Target::None, Micros, R5_COMMAND, Run(R5_TEN_MINUTES, idle_cpu_us);
     "r5-p99": Speed of R5, "R5: 99 % of the heartbeats answered within",
         Target::None, Millis, R5_COMMAND, Run(R5_TEN_MINUTES, p99_ms);
+    "r5-nodes-cpu": Speed of R5Nodes,
+        "R5: processor time of 3 nodes per Phoenix client and second, with a heartbeat every 30 s",
+        Target::None, Micros, R5_NODES_COMMAND, Run(R5_600K, steady_cpu_us);
+    "r5-nodes-p99": Speed of R5Nodes, "R5: 99 % of the heartbeats answered within, before a node ended",
+        Target::None, Millis, R5_NODES_COMMAND, Run(R5_600K, steady_p99_ms);
     "presence-large-p99": Speed,
         "Beside 1,000 joins to and 1,000 leaves of a channel of 100,000 a second: 99 % of pings answered within",
         AtMost(50.0), Millis, PRESENCE_COMMAND, Run(MEMBERS_OF_ONE, presence_beside_ms);

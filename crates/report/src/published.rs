@@ -4,7 +4,7 @@
 use crate::claims::{self, About};
 use crate::figures::{Spread, Unit, with_unit};
 use crate::needs::Needs;
-use crate::promises::{KEPT_IDLE, R3, R4, R5, TWO_MILLION, UP_TO_A_MILLION, UPPER};
+use crate::promises::{KEPT_IDLE, R3, R4, R5, R5_NODES, TWO_MILLION, UP_TO_A_MILLION, UPPER};
 use crate::records::kinds::Ab;
 use crate::records::{OURS, RecordPlace, Records, Run, is_ours};
 use crate::values;
@@ -128,7 +128,7 @@ fn held(run: &Run) -> Option<f64> {
 }
 
 /// Every run that has a row in the comparison.
-pub(crate) static RUNS: [PublishedRun; 7] = [
+pub(crate) static RUNS: [PublishedRun; 8] = [
     PublishedRun {
         about: About::R1,
         needs: KEPT_IDLE,
@@ -235,6 +235,50 @@ pub(crate) static RUNS: [PublishedRun; 7] = [
             }),
             FAULTS,
             P99,
+            user(Some(100_000.0)),
+            all_in(None),
+        ],
+    },
+    PublishedRun {
+        about: About::R5Nodes,
+        needs: R5_NODES,
+        title: "R5 on several nodes: Phoenix channels, 800,000 clients with presence and sessions (2020)",
+        machine: "10 machines with 8 GB; here 3 nodes, NATS, PostgreSQL and the clients on one machine",
+        figures: &[
+            connections(Some(800_000.0)),
+            figure("connections per machine", Some(80_000.0), Unit::Count, |run| {
+                Some(run.connections() as f64)
+            }),
+            figure("processor of the machines", Some(0.45), Unit::Percent, values::steady_share),
+            figure(
+                "processor time per connection and second",
+                None,
+                Unit::Micros,
+                values::steady_cpu_us,
+            ),
+            figure("members counted at the end", None, Unit::Count, |run| {
+                Some(run.phoenix.as_ref()?.members?.clients as f64)
+            }),
+            figure("users online at the end, by the session log", None, Unit::Count, |run| {
+                Some(run.nodes.as_ref()?.sessions?.online as f64)
+            }),
+            figure("whose session had no end", None, Unit::Count, |run| {
+                Some(run.nodes.as_ref()?.sessions?.unbroken as f64)
+            }),
+            figure("clients of the killed node", None, Unit::Count, |run| {
+                Some(run.nodes.as_ref()?.ended.first()?.lost as f64)
+            }),
+            figure("until they were back", None, Unit::Seconds, |run| {
+                values::back_seconds(run, "killed")
+            }),
+            figure("clients of the drained node", None, Unit::Count, |run| {
+                Some(run.nodes.as_ref()?.ended.get(1)?.lost as f64)
+            }),
+            figure("until they were back", None, Unit::Seconds, |run| {
+                values::back_seconds(run, "drained")
+            }),
+            FAULTS,
+            figure("99 % answered within, steady", None, Unit::Millis, values::steady_p99_ms),
             user(Some(100_000.0)),
             all_in(None),
         ],

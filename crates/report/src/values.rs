@@ -1,6 +1,6 @@
 //! Numbers of a run that claims and tables are about. `None` where the run has no such number.
 
-use murre_record::BackendFacts;
+use murre_record::{BackendFacts, PhaseFacts, SessionCount};
 
 use crate::records::Run;
 
@@ -78,6 +78,45 @@ pub(crate) fn server_share(run: &Run) -> Option<f64> {
 pub(crate) fn phoenix_faults(run: &Run) -> Option<f64> {
     let counted = run.phoenix.as_ref()?.members?.clients;
     Some((run.faults() + counted.abs_diff(run.connections())) as f64)
+}
+
+/// Of a run over several nodes in which one was killed and one drained, and the session log was compared.
+pub(crate) fn nodes_faults(run: &Run) -> Option<f64> {
+    let nodes = run.nodes.as_ref().filter(|nodes| nodes.ended.len() == 2)?;
+    let SessionCount { online, unbroken } = nodes.sessions?;
+    let wrong = nodes.users.abs_diff(online) + nodes.users.abs_diff(unbroken);
+    let lost = nodes.ended.iter().map(|end| end.connections.abs_diff(end.lost)).sum::<u64>();
+    Some(phoenix_faults(run)? + (wrong + lost) as f64)
+}
+
+/// From the end of a node until the clients were back.
+pub(crate) fn back_seconds(run: &Run, how: &str) -> Option<f64> {
+    let ended = &run.nodes.as_ref()?.ended;
+    ended.iter().find(|end| end.how == how).map(|end| end.back_in_seconds)
+}
+
+/// The part before the first node ended.
+fn steady(run: &Run) -> Option<&PhaseFacts> {
+    run.nodes.as_ref()?;
+    run.phases.first()
+}
+
+/// The nodes' processor time for a connection, in microseconds a second.
+pub(crate) fn steady_cpu_us(run: &Run) -> Option<f64> {
+    let steady = steady(run)?;
+    let spent = steady.server_cpu_seconds? / steady.seconds;
+    Some(spent * 1e6 / run.connections().max(1) as f64)
+}
+
+/// The part of the machine's cores that the nodes use.
+pub(crate) fn steady_share(run: &Run) -> Option<f64> {
+    let steady = steady(run)?;
+    Some(steady.server_cpu_seconds? / steady.seconds / run.machine.cores.max(1) as f64)
+}
+
+pub(crate) fn steady_p99_ms(run: &Run) -> Option<f64> {
+    let latency = steady(run)?.latency_us;
+    (latency.count > 0).then(|| latency.p99 as f64 / 1000.0)
 }
 
 /// Of a run at whose end the server's count of members was compared: faults, and failed checks.

@@ -118,6 +118,7 @@ pub(crate) fn over_time_name(about: About) -> &'static str {
         About::R4 => "concurrency-search-over-time",
         About::R3 => "pubsub-over-time",
         About::R5 => "phoenix-over-time",
+        About::R5Nodes => "phoenix-nodes-over-time",
         About::Idle1m => "ws-idle-over-time",
         About::Idle2m => "ws-idle-2m-over-time",
     }

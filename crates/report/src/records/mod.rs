@@ -105,7 +105,10 @@ pub(crate) fn work(run: &Run) -> String {
         }
         Scenario::Phoenix => {
             let users = if p.token_secret_file.is_some() { " of users" } else { "" };
-            format!("{conns} Phoenix clients{users}, a heartbeat each every {} s", p.every)
+            let nodes = run.nodes.as_ref().map_or(String::new(), |nodes| {
+                format!(" on {} nodes, of which two end", nodes.nodes)
+            });
+            format!("{conns} Phoenix clients{users}{nodes}, a heartbeat each every {} s", p.every)
         }
         Scenario::Presence => {
             let told = if p.watch == "counts" { "counts" } else { "changes" };
