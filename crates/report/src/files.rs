@@ -4,7 +4,7 @@
 //!   records/*.jsonl ─▶ README.md             tables::readme
 //!                   ├▶ machines/*.json       tables::machines
 //!                   ├▶ plots/*.svg, *.png    pictures
-//!                   └▶ ../SPECIFICATION.md, ../README.md: between their markers   tables::fill
+//!                   └▶ ../SPECIFICATION.md, ../README.md, ../docs/scale.md: between their markers   tables::fill
 //! ```
 //!
 //! The same records give the same bytes, on every machine: nothing here reads a clock, a setting
@@ -36,9 +36,7 @@ pub(crate) struct Arguments {
 /// Makes the files, or checks them. Returns whether a check found none that differs.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let directory = &arguments.dir;
-    let source = directory.join("records");
-    let records = Records::read_all(&source)
-        .with_context(|| format!("cannot read the records in {}", source.display()))?;
+    let records = records(arguments)?;
     let mut files = made_from(&records, directory);
     let beside = fill::FILLED.map(|name| directory.with_file_name(name));
     for path in beside.into_iter().filter(|path| path.exists()) {
@@ -67,6 +65,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let word = if arguments.check { "differs from the records" } else { "made again" };
     changed.iter().for_each(|path| eprintln!("{word}: {}", path.display()));
     Ok(changed.is_empty() || !arguments.check)
+}
+
+/// Reads all records.
+pub(crate) fn records(arguments: &Arguments) -> anyhow::Result<Records> {
+    let source = arguments.dir.join("records");
+    Records::read_all(&source)
+        .with_context(|| format!("cannot read the records in {}", source.display()))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

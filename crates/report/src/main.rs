@@ -3,7 +3,8 @@
 //! ```text
 //!   records ─▶ values, compare ─▶ claims ◀─ promises, published
 //!                                  ├─▶ verdict            one run
-//!                                  └─▶ files ─▶ tables, pictures
+//!                                  ├─▶ files ─▶ tables, pictures
+//!                                  └─▶ scale              what many connections need
 //! ```
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ mod pictures;
 mod promises;
 mod published;
 mod records;
+mod scale;
 mod tables;
 mod values;
 mod verdict;
@@ -41,6 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Verdict(verdict::Arguments),
+    Scale(scale::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,10 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         None => files::run(&cli.files),
         Some(Command::Verdict(arguments)) => verdict::run(arguments),
+        Some(Command::Scale(arguments)) => files::records(&cli.files).map(|records| {
+            scale::run(arguments, &records);
+            true
+        }),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

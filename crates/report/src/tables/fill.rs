@@ -8,10 +8,11 @@ use crate::claims::{Promise, Topic};
 use crate::figures::with_unit;
 use crate::promises::PROMISES;
 use crate::records::Records;
+use crate::scale;
 use crate::tables::markdown::{links, table};
 
 /// The files beside bench-results that have such tables, if they are there.
-pub(crate) const FILLED: [&str; 2] = ["README.md", "SPECIFICATION.md"];
+pub(crate) const FILLED: [&str; 3] = ["README.md", "SPECIFICATION.md", "docs/scale.md"];
 
 /// The text with its tables filled. A text without markers stays as it is.
 pub(crate) fn filled(text: &str, records: &Records) -> anyhow::Result<String> {
@@ -35,7 +36,10 @@ fn content(name: &str, records: &Records) -> anyhow::Result<String> {
     if name == "costs" {
         return Ok(costs(records));
     }
-    bail!("no table is called `{name}`: costs, memory, connections and speed are known")
+    if name == "scale" {
+        return Ok(scale::tables(&scale::Arguments::default(), records, "../bench-results/"));
+    }
+    bail!("no table is called `{name}`: costs, scale, memory, connections and speed are known")
 }
 
 /// The figures of the README.

@@ -6,7 +6,7 @@ pub(crate) mod fill;
 mod forms;
 mod lines;
 pub(crate) mod machines;
-mod markdown;
+pub(crate) mod markdown;
 pub(crate) mod memory_rows;
 mod peers;
 pub(crate) mod readme;
