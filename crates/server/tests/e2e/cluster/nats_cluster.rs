@@ -20,6 +20,8 @@ pub(crate) struct NatsCluster {
 }
 
 const SERVERS: usize = 3;
+/// A port where nobody listens.
+const NOBODY: u16 = 1;
 
 impl NatsCluster {
     /// Starts the servers, and waits until streams with three replicas can be made.
@@ -27,18 +29,22 @@ impl NatsCluster {
         let ways: [[Arc<Way>; SERVERS]; SERVERS] =
             array::from_fn(|_| array::from_fn(|_| Way::open()));
         let servers = array::from_fn(|server| {
+            // Of two servers the later one connects to the earlier one: when both do, they may end both connections as
+            // one too many.
             let others = (0..SERVERS).filter(|other| *other != server);
-            let routes =
-                others.map(|other| format!("nats://127.0.0.1:{}", ways[server][other].port));
+            let route =
+                |other: usize| if other < server { ways[server][other].port } else { NOBODY };
+            let routes = others.map(|other| format!("nats://127.0.0.1:{}", route(other)));
             let routes = format!("--routes={}", routes.collect::<Vec<_>>().join(","));
+            let advertised = format!("--cluster_advertise=127.0.0.1:{NOBODY}");
             let name = format!("--server_name={server}");
             let flags = [
                 "--jetstream",
                 &name,
                 "--cluster_name=three",
                 "--cluster=nats://127.0.0.1:-1",
-                // Where nobody listens: a server that hears of another one's address must not pass by the ways.
-                "--cluster_advertise=127.0.0.1:1",
+                // A server that hears of another one's address must not pass by the ways.
+                &advertised,
                 &routes,
             ];
             let nats = Nats::spawn("nats-server", &flags);
@@ -75,7 +81,7 @@ impl NatsCluster {
             let cluster = &info["cluster"];
             let followers = cluster["replicas"].as_array().into_iter().flatten();
             let current = followers.filter(|follower| follower["current"] == true).count();
-            if current + 1 == SERVERS
+            if Some(current as u64 + 1) == info["config"]["num_replicas"].as_u64()
                 && let Some(leader) = cluster["leader"].as_str()
             {
                 return leader.parse().expect("a number");

@@ -69,9 +69,15 @@ fn servers_of_a_cluster_are_killed() {
     hear(&mut late, 0, next - 1);
 }
 
+/// Whether a view has these users, in any order.
+fn is_of(view: &View, users: &[String]) -> bool {
+    view.members.len() == users.len()
+        && users.iter().all(|user| view.users().contains(&user.as_str()))
+}
+
 /// A server is cut off from the others, with the node that is connected to it. That node refuses publications and
 /// keeps its connections, the other nodes go on. When the server is there again, the node hears what it has missed,
-/// though nothing more is published, and members are known on all nodes.
+/// though nothing more is published, and members are known on all nodes, also of those who came and went meanwhile.
 #[test]
 fn a_cluster_is_parted() {
     let cluster = NatsCluster::start();
@@ -81,11 +87,12 @@ fn a_cluster_is_parted() {
     for subscriber in &mut subscribers {
         subscriber.subscribe("kept:x");
     }
-    let _members = nodes.each_ref().map(|node| {
-        let mut member = user(node, "ann");
+    let member = |server: usize, name: &str| {
+        let mut member = user(&nodes[server], name);
         enter(&mut member, "here:a", json!({}));
         member
-    });
+    };
+    let mut members = [0, 1, 2].map(|server| Some(member(server, &server.to_string())));
     let mut watchers = nodes.each_ref().map(|node| (Client::of(&node.server), View::default()));
     for (watcher, view) in &mut watchers {
         enter(watcher, "here:a", json!({"presence": "members"}));
@@ -102,15 +109,21 @@ fn a_cluster_is_parted() {
     for number in 1..20 {
         publish(&mut publishers[together], "kept:x", number);
     }
-    for server in [alone, together] {
+    // On both sides some come and some go.
+    members[alone] = None;
+    members[together] = None;
+    let _new = [member(alone, "alone"), member(together, "together")];
+    let other = (alone + 2) % 3;
+    let of_both = ["alone".to_owned(), "together".to_owned(), other.to_string()];
+    for (server, there) in [(alone, &of_both[..1]), (together, &of_both[1..])] {
         let (watcher, view) = &mut watchers[server];
-        view.until(watcher, |view| view.members.len() == if server == alone { 1 } else { 2 });
+        view.until(watcher, |view| is_of(view, there));
     }
     subscribers[alone].send(json!({"action": "ping"}));
 
     cluster.cut(alone, false);
     for (watcher, view) in &mut watchers {
-        view.until(watcher, |view| view.members.len() == 3);
+        view.until(watcher, |view| is_of(view, &of_both));
     }
     for subscriber in &mut subscribers {
         // The refused one may have been stored.
