@@ -49,6 +49,11 @@ pub fn phoenix(bytes: &[u8]) {
     murre::fuzzing::phoenix(bytes);
 }
 
+/// What NATS sends, and the messages of other nodes.
+pub fn nodes(bytes: &[u8]) {
+    murre::fuzzing::nodes(bytes);
+}
+
 /// The whole server on simulated rings, compared with its model.
 pub fn hub(bytes: &[u8]) {
     murre::fuzzing::hub(bytes);

@@ -15,6 +15,11 @@ pub fn phoenix(bytes: &[u8]) {
     crate::protocols::phoenix::oracle::check(bytes);
 }
 
+/// What NATS sends, and the messages of other nodes.
+pub fn nodes(bytes: &[u8]) {
+    crate::backplane::check(bytes);
+}
+
 /// A run of the whole server on simulated rings, beside its model.
 pub fn hub(bytes: &[u8]) {
     crate::simulation::check(bytes);

@@ -22,3 +22,13 @@ pub(crate) fn start(config: &HubConfig, shard: Shard) -> Box<dyn Backplane + Sen
         None => Box::new(Local),
     }
 }
+
+/// Messages of other nodes, of any bytes.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn check(bytes: &[u8]) {
+    match bytes.split_first() {
+        Some((0, bytes)) => presence::oracle::check(bytes),
+        Some((_, bytes)) => nats::oracle::check(bytes),
+        None => {}
+    }
+}

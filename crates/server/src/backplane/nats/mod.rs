@@ -18,6 +18,8 @@ mod envelope;
 mod link;
 mod mail;
 mod names;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod oracle;
 mod orders;
 mod publishes;
 mod reads;

@@ -17,6 +17,8 @@ mod finds;
 #[cfg(test)]
 mod model;
 mod nodes;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod oracle;
 mod reads;
 mod run;
 mod shard;

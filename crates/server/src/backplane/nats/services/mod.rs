@@ -13,6 +13,9 @@ mod message;
 #[cfg(test)]
 mod model;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use message::check;
+
 use std::collections::{BTreeSet, HashMap};
 use std::str;
 use std::sync::Arc;
