@@ -35,6 +35,8 @@ pub(super) struct Link {
     /// Pings that were sent on this connection, and pongs that have come.
     pings: u64,
     pongs: u64,
+    /// Subscriptions that have begun or ended since the last ping.
+    changes: u32,
     heard: Instant,
     pinged: Instant,
 }
@@ -85,6 +87,9 @@ const OUT_BYTES_MAX: usize = 64 << 20;
 /// Pings go out after this silence, and after three of it the connection counts as broken.
 const SILENCE: Duration = Duration::from_secs(2);
 const SILENCES_MAX: u32 = 3;
+/// Subscriptions that begin or end between two pings at most: the server is silent while it works on them, and must not
+/// look dead.
+const CHANGES_PER_PING: u32 = 8192;
 
 impl Requests {
     /// The first reply to a request.
@@ -141,6 +146,7 @@ impl Link {
             inbox,
             pings: 0,
             pongs: 0,
+            changes: 0,
             heard: now,
             pinged: now,
         };
@@ -217,6 +223,7 @@ impl Link {
     pub(super) fn subscribe(&mut self, subject: &str, queue: Option<&str>, number: u64) {
         if self.is_up {
             wire::subscribe(&mut self.out, subject, queue, number);
+            self.changed();
         }
     }
 
@@ -224,6 +231,14 @@ impl Link {
     pub(super) fn unsubscribe(&mut self, number: u64) {
         if self.is_up {
             wire::unsubscribe(&mut self.out, number);
+            self.changed();
+        }
+    }
+
+    fn changed(&mut self) {
+        self.changes = self.changes.saturating_add(1);
+        if self.changes >= CHANGES_PER_PING {
+            self.ping();
         }
     }
 
@@ -377,6 +392,7 @@ impl Link {
 
     /// Asks the server to answer when it has done all that was sent before. Returns the number of pongs by then.
     pub(super) fn ping(&mut self) -> u64 {
+        self.changes = 0;
         self.out.extend_from_slice(b"PING\r\n");
         self.pings = self.pings.saturating_add(1);
         self.pings
@@ -389,5 +405,39 @@ impl Inbox {
         let number = self.next;
         self.next = number.saturating_add(1);
         (number, format!("{}{number}", self.prefix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+
+    use super::*;
+    use crate::backplane::nats::counts::{Counts, WaitingBytes};
+    use crate::backplane::nats::{NodeId, Token};
+
+    /// Shows that the server is asked for a sign of life often while it works on many subscriptions, and not more
+    /// often than that.
+    #[test]
+    fn many_subscriptions_have_pings_between_them() {
+        let token = |text: &str| text.parse::<Token>().expect("a token");
+        let (mut link, ..) = Link::new(Arc::new(Shared {
+            cluster: token("c"),
+            node: NodeId { name: token("n"), incarnation: 7 },
+            counts: Counts::default(),
+            joined: AtomicBool::new(false),
+            waiting: WaitingBytes::default(),
+            next: AtomicU64::new(1),
+        }));
+        link.connected(Info::default(), Instant::now());
+        for number in 0..10 * u64::from(CHANGES_PER_PING) {
+            link.subscribe("a", None, number);
+            link.unsubscribe(number);
+        }
+        let out = String::from_utf8(link.out().to_vec()).expect("text");
+        let pings: Vec<_> = out.split("PING\r\n").map(|part| part.lines().count()).collect();
+        assert_eq!((pings.len(), link.pings), (21, 20), "{pings:?}");
+        let most = usize::try_from(CHANGES_PER_PING).expect("few") + 1;
+        assert!(pings.iter().all(|&changes| changes <= most), "{pings:?}");
     }
 }
