@@ -75,9 +75,13 @@ pub struct Fetch<'a> {
 /// The cause of a request for publications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchReason {
-    /// The owner has passed on everything up to `after`, and may have missed later publications since the
-    /// time at which the broker's connection was last in order.
-    Gap,
+    /// The owner has passed on everything up to `after`, and may have missed later publications. The answer may
+    /// be a first part.
+    Gap {
+        /// The broker has taken those in the last so many milliseconds, or since its connection was last known
+        /// to be in order, whichever is longer.
+        missed_ms: u64,
+    },
     /// A subscriber has seen everything up to `after`, at any time in the past.
     Recovery,
     /// A page of history.
@@ -94,6 +98,8 @@ pub struct Head {
     /// The offset of the newest publication that the broker keeps. If it keeps none: an offset that is not
     /// less than that of any publication before, and less than that of the next one.
     pub newest: u64,
+    /// Whether the broker keeps a message with this offset.
+    pub is_kept: bool,
 }
 
 /// A publication from the broker.
@@ -122,8 +128,12 @@ pub struct Fetched {
     /// The epoch of the broker's offsets.
     pub epoch: u32,
     /// All publications in the range that the broker keeps, oldest first, with all that had arrived when
-    /// they were asked for.
+    /// they were asked for. With `has_more` the first of them, at least one.
     pub publications: Vec<FetchedPublication>,
+    /// The offset of the last message among these, also if it is no publication; `after` if there is none.
+    pub reached: u64,
+    /// Whether there may be more: the answer is the first part of a gap, and the owner asks for the next one.
+    pub has_more: bool,
     /// Whether it is certain that the broker has dropped no publication after `after`: it still keeps the
     /// one at `after`, for instance.
     pub is_complete: bool,

@@ -149,7 +149,7 @@ impl History {
     pub(super) fn of_fetched(
         retention: Retention,
         after: u64,
-        Fetched { epoch, publications, is_complete }: Fetched,
+        Fetched { epoch, publications, is_complete, .. }: Fetched,
         now: u64,
     ) -> Self {
         let mut history = History::of_broker(retention);

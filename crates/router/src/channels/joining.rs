@@ -86,7 +86,7 @@ impl<E: Encoded> Channels<E> {
         window.joins = waiting;
         self.owner.drop_released(key);
         if is_newer {
-            self.fetch_gap(key);
+            self.fetch_gap(key, now);
         }
         if let Some(after) = older.filter(|_| !is_recovering) {
             self.fetch_older(key, after);
@@ -131,7 +131,7 @@ impl<E: Encoded> Channels<E> {
             Err(error) => {
                 self.refuse_joins(key, id, error, now);
             }
-            Ok(Fetched { epoch, publications, is_complete }) => {
+            Ok(Fetched { epoch, publications, is_complete, .. }) => {
                 window.set_need(id, Need::Answered);
                 if is_complete && (epoch, epoch) == (position.epoch, newest.epoch) {
                     let range = (after, newest.offset);

@@ -17,8 +17,8 @@ pub(super) struct Appending {
 /// A request for publications that the broker has yet to answer.
 pub(super) enum Fetching {
     /// Of what is missing after the newest publication of the channel's window, which has
-    /// this offset.
-    Gap { name: ChannelName, after: u64 },
+    /// this offset, if the broker has taken it since this time.
+    Gap { name: ChannelName, after: u64, since: u64 },
     /// Of what joins need that is older than the window.
     Recovery { name: ChannelName },
     /// Of what a query needs.

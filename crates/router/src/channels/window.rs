@@ -25,9 +25,12 @@ pub(super) struct Window {
     /// a loss at this index.
     pub(super) floor: u64,
     pub(super) phase: Phase,
-    /// The number of losses of the connection when the subscription was last opened; `None` if the
-    /// subscription may have lost publications since.
-    certain_at: Option<u32>,
+    /// The number of losses of the connection when the subscription was last opened.
+    losses: u32,
+    /// Whether the subscription was opened since it may have lost publications, losses of the connection apart.
+    is_certain: bool,
+    /// Publications may be missing that the broker has taken since this time, those of later losses apart.
+    missing_since: Option<u64>,
     /// All readers have been told of a loss, and nothing has followed.
     pub(super) is_marked: bool,
     pub(super) gap: Option<Gap>,
@@ -48,8 +51,9 @@ pub(super) enum Phase {
 }
 
 /// Publications are missing, or may be, after the newest one.
-#[derive(Default)]
 pub(super) struct Gap {
+    /// The broker has taken the publications since this time.
+    pub(super) since: u64,
     pub(super) fetch: Option<FetchId>,
     /// The time at which it is fetched again.
     pub(super) retry_at: Option<u64>,
@@ -64,6 +68,9 @@ pub(super) struct Gap {
     pub(super) may_miss: bool,
     /// The greatest offset that the broker is known to have reached; 0 if that is unknown.
     pub(super) reached: u64,
+    /// The greatest offset of a message that the broker is known to have had after the newest publication, and that
+    /// is not held; 0 if there is none.
+    pub(super) expected: u64,
     /// How often the broker has answered without a publication that it had sent.
     pub(super) stale_answers: u8,
 }
@@ -116,8 +123,19 @@ pub(super) enum Opened {
     OtherEpoch,
 }
 
+/// The losses of the connection to a broker, which concern all channels.
+#[derive(Default)]
+pub(super) struct Losses {
+    /// Their number.
+    pub(super) count: u32,
+    /// The times since which publications may be missing, of the last of them.
+    since: VecDeque<u64>,
+}
+
 /// How often a gap is fetched again because the broker's answer was older than what it had sent.
 const STALE_ANSWERS_MAX: u8 = 3;
+/// Losses of the connection whose times are kept.
+const LOSSES_KEPT: usize = 64;
 
 impl Window {
     pub(super) fn new() -> Self {
@@ -126,7 +144,9 @@ impl Window {
             complete_after: None,
             floor: 0,
             phase: Phase::Opening(None),
-            certain_at: None,
+            losses: 0,
+            is_certain: false,
+            missing_since: None,
             is_marked: false,
             gap: None,
             recovery: None,
@@ -177,32 +197,52 @@ impl Window {
     /// `losses` is the number of losses of the connection.
     fn follows(&self, previous: u64, newest: Position, losses: u32) -> bool {
         match previous {
-            0 => self.certain_at == Some(losses),
+            0 => self.is_certain && self.losses == losses,
             _ => previous <= newest.offset,
         }
     }
 
-    /// Takes note that the subscription is in force.
-    pub(super) fn open(&mut self, head: Head, newest: Position, losses: u32) -> Opened {
-        let Head { epoch, newest: at_broker } = head;
+    /// Takes note that the subscription is in force, after these losses of the connection.
+    pub(super) fn open(&mut self, head: Head, newest: Position, losses: &Losses) -> Opened {
+        let Head { epoch, newest: at_broker, .. } = head;
         let phase = std::mem::replace(&mut self.phase, Phase::Open);
-        self.certain_at = Some(losses);
+        self.missing_since = self.missing_since(losses);
+        (self.losses, self.is_certain) = (losses.count, true);
         let seen = match phase {
             Phase::Open if epoch != newest.epoch => return Opened::OtherEpoch,
-            Phase::Open if at_broker <= newest.offset => return Opened::Same,
+            Phase::Open if at_broker <= newest.offset => {
+                if self.gap.is_none() {
+                    self.repair();
+                }
+                return Opened::Same;
+            }
             Phase::Open => return Opened::Gap,
             Phase::Opening(seen) => seen,
             Phase::Unopened => None,
         };
+        self.repair();
         let seen = seen.filter(|seen| seen.epoch == epoch).map_or(0, |seen| seen.offset);
         let offset = at_broker.max(seen);
         self.complete_after = Some(offset);
         Opened::First(Position { epoch, offset })
     }
 
-    /// Takes note that the subscription may have lost publications.
-    pub(super) fn lose(&mut self) {
-        self.certain_at = None;
+    /// Takes note that the subscription may have lost publications since this time.
+    pub(super) fn lose(&mut self, since: u64) {
+        self.missing_since = Some(self.missing_since.map_or(since, |before| before.min(since)));
+        self.is_certain = false;
+    }
+
+    /// Takes note that nothing is missing of what was lost before the subscription was opened.
+    pub(super) fn repair(&mut self) {
+        if self.is_certain {
+            self.missing_since = None;
+        }
+    }
+
+    /// The time since which publications may be missing; `None` if none are.
+    pub(super) fn missing_since(&self, losses: &Losses) -> Option<u64> {
+        self.missing_since.into_iter().chain(losses.first_after(self.losses)).min()
     }
 
     /// Takes note of the need of all joins that wait for this answer.
@@ -218,13 +258,49 @@ impl Window {
     }
 }
 
+impl Losses {
+    /// Takes note of a loss. Publications may be missing that the broker has taken since this time.
+    pub(super) fn add(&mut self, since: u64) {
+        self.count = self.count.wrapping_add(1);
+        self.since.push_back(since);
+        if self.since.len() > LOSSES_KEPT {
+            // The oldest one stands for those before it.
+            self.since.remove(1);
+        }
+    }
+
+    /// The time since which publications may be missing, of the losses after the first `count`.
+    fn first_after(&self, count: u32) -> Option<u64> {
+        let later = self.count.wrapping_sub(count) as usize;
+        let first = (later > 0).then(|| self.since.len().saturating_sub(later))?;
+        self.since.get(first).copied()
+    }
+}
+
 impl Gap {
+    pub(super) fn new(since: u64) -> Self {
+        Gap {
+            since,
+            fetch: None,
+            retry_at: None,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            covered: 0,
+            overflowed: false,
+            may_miss: false,
+            reached: 0,
+            expected: 0,
+            stale_answers: 0,
+        }
+    }
+
     /// Holds a publication back, if there is room. Returns the bytes that it takes.
     pub(super) fn hold(&mut self, arrived: Arrived, place: Place, bytes_max: usize) -> usize {
         let bytes = Gap::bytes(&arrived);
         if self.overflowed || self.held_bytes.saturating_add(bytes) > bytes_max {
             self.miss();
             self.reached = self.reached.max(place.position.offset);
+            self.expected = self.expected.max(place.position.offset);
             return 0;
         }
         self.held_bytes += bytes;

@@ -59,7 +59,7 @@ pub(crate) const NODES_SERIES: [Series<presence::Counts>; 10] = [
 
 /// The numbers of the connection to NATS.
 #[rustfmt::skip]
-pub(crate) const NATS_SERIES: [Series<nats::Counts>; 13] = [
+pub(crate) const NATS_SERIES: [Series<nats::Counts>; 14] = [
     now("nats_up", "Whether there is a connection to NATS: 1 or 0", |counts| counts.up.load(Relaxed).into()),
     total("nats_reconnects", "Connections to NATS that have broken", |counts| counts.reconnects.load(Relaxed)),
     total("nats_received", "Messages that NATS has sent", |counts| counts.received.load(Relaxed)),
@@ -71,6 +71,7 @@ pub(crate) const NATS_SERIES: [Series<nats::Counts>; 13] = [
     total("nats_requests_refused", "Requests that NATS was not given, as it was away, too much waited for it, or they were too long", |counts| counts.requests_refused.load(Relaxed)),
     now("nats_requests_waiting", "Requests that were given to NATS and have no answer yet", |counts| counts.requests_waiting.load(Relaxed)),
     total("nats_requests_served", "Requests to services of this node that came from NATS", |counts| counts.requests_served.load(Relaxed)),
+    total("nats_repeated", "Publications that were sent to NATS again, because no acknowledgement came", |counts| counts.repeated.load(Relaxed)),
     total("nats_paused", "Times that NATS was not read because a shard did not take more", |counts| counts.paused.load(Relaxed)),
     total("nats_dropped", "Messages to other nodes that were dropped, because NATS was away or did not take more", |counts| counts.dropped.load(Relaxed)),
 ];

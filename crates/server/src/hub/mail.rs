@@ -1,5 +1,7 @@
 //! The mail of a shard's hub.
 
+use std::time::Instant;
+
 use murre_router::Shard;
 use murre_router::channels::{Payload, ShardMessage};
 use murre_router::presence::PresenceMessage;
@@ -22,8 +24,8 @@ pub(crate) enum HubMail {
     },
     /// The answer of a call of the backend.
     Answer(CallId, Answer),
-    /// News of NATS for channels that this shard owns.
-    FromNats(Vec<FromNats>),
+    /// News of NATS for channels that this shard owns. NATS has taken the publications among them since this time.
+    FromNats(Instant, Vec<FromNats>),
     /// What other nodes say of members in channels that this shard owns.
     FromNodes(Vec<ToShard>),
     /// The keys of tokens from now on, read again from their files.

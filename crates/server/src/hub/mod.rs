@@ -338,8 +338,9 @@ impl Hub {
                 self.backend_answers(id, answer, out);
                 self.dispatch(out);
             }
-            HubMail::FromNats(news) => {
-                news.into_iter().for_each(|news| self.hear_nats(news));
+            HubMail::FromNats(since, news) => {
+                let since = self.time_of(since);
+                news.into_iter().for_each(|news| self.hear_nats(news, since));
                 self.dispatch(out);
             }
             HubMail::FromNodes(news) => {
@@ -350,15 +351,26 @@ impl Hub {
         }
     }
 
-    /// Hands news of NATS to the channels and services.
-    fn hear_nats(&mut self, news: FromNats) {
+    /// A time of another thread, in milliseconds of `now`.
+    fn time_of(&self, instant: Instant) -> u64 {
+        let ago = u64::try_from(instant.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.now.saturating_sub(ago)
+    }
+
+    /// Hands news of NATS to the channels and services. It has taken publications since the time `since`.
+    fn hear_nats(&mut self, news: FromNats, since: u64) {
         let now = self.now;
         match news {
             FromNats::Appended { id, outcome } => self.channels.appended(id, outcome),
-            FromNats::Arrived { channel, arrived } => self.channels.arrived(&channel, arrived, now),
+            FromNats::Arrived { channel, arrived } => {
+                self.channels.arrived(&channel, arrived, since, now);
+            }
             FromNats::Opened { channel, head } => self.channels.opened(&channel, head, now),
             FromNats::Unopened { channel } => self.channels.unopened(&channel, now),
-            FromNats::Lost { channel } => self.channels.lost(channel.as_deref()),
+            FromNats::Lost { channel, since } => {
+                let since = self.time_of(since);
+                self.channels.lost(channel.as_deref(), since);
+            }
             FromNats::Fetched { id, outcome } => self.channels.fetched(id, outcome, now),
             FromNats::Requested { request, service, payload, left } => {
                 let deadline = now.saturating_add(left.min(REQUEST_TIME_MAX).into());

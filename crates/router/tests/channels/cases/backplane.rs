@@ -70,7 +70,7 @@ fn the_broker_orders() {
             continue;
         }
         shards[1].appended(id, Ok(None));
-        shards[1].arrived(channel, Arrived { payload, except: None, place: None }, 0);
+        shards[1].arrived(channel, Arrived { payload, except: None, place: None }, 0, 0);
     }
     carry(&mut shards);
     let told = |channels: &mut Shard| -> Vec<_> {

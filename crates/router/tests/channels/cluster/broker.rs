@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use murre_router::channels::{
-    Append, AppendId, Arrived, Backplane, ChannelError, Fetch, FetchId, Fetched,
+    Append, AppendId, Arrived, Backplane, ChannelError, Fetch, FetchId, FetchReason, Fetched,
     FetchedPublication, Head, Interest, Outgoing, Place, Position,
 };
 
@@ -16,19 +16,21 @@ use super::{CHANNELS, known, number, payload, rules};
 pub(super) enum Command {
     Append(AppendId, usize, u32),
     Interest(usize, Interest),
-    /// After an offset, up to another one.
-    Fetch(FetchId, usize, u64, Option<u64>),
+    /// After an offset, up to another one; and the time at which it was asked for.
+    Fetch(FetchId, usize, (u64, Option<u64>), FetchReason, u64),
 }
 
 /// What comes for a shard of a node.
 #[derive(Clone, Debug)]
 pub(super) enum Mail {
     Appended(AppendId, Result<Option<Position>, ChannelError>),
-    Fetched(FetchId, Result<Fetched, ChannelError>),
+    /// The answer about a channel. It comes after this number of arrivals, which were sent before.
+    Fetched(FetchId, Result<Fetched, ChannelError>, usize, usize),
     Opened(usize, Head),
     Unopened(usize),
     Arrived(usize, Arrived),
-    Lost(usize),
+    /// Publications since a time may be missing.
+    Lost(usize, u64),
 }
 
 /// The commands of one node.
@@ -41,6 +43,7 @@ struct Queue {
     commands: VecDeque<(usize, Command)>,
     /// Publications are refused at once.
     refuses: bool,
+    now: u64,
 }
 
 impl Commands {
@@ -54,6 +57,10 @@ impl Commands {
 
     pub(super) fn refuse(&self, refuses: bool) {
         self.0.lock().expect("one thread").refuses = refuses;
+    }
+
+    pub(super) fn set_time(&self, now: u64) {
+        self.0.lock().expect("one thread").now = now;
     }
 
     pub(super) fn of_shard(&self, shard: usize) -> Box<dyn Backplane + Send> {
@@ -94,7 +101,9 @@ impl Backplane for ShardCommands {
     }
 
     fn fetch(&mut self, id: FetchId, fetch: Fetch<'_>) {
-        self.push(Command::Fetch(id, known(fetch.channel), fetch.after, fetch.up_to));
+        let Fetch { channel, after, up_to, reason } = fetch;
+        let now = self.commands.0.lock().expect("one thread").now;
+        self.push(Command::Fetch(id, known(channel), (after, up_to), reason, now));
     }
 }
 
@@ -174,12 +183,14 @@ impl Broker {
                 let subscription = self.links[node].subscriptions.get_mut(&channel);
                 subscription.expect("it was subscribed").1 = true;
             }
-            Command::Fetch(id, channel, after, up_to) => {
+            Command::Fetch(id, channel, range, reason, asked) => {
                 let answer = match fails {
                     true => Err(ChannelError::Overloaded),
-                    false => Ok(self.fetch(channel, (after, up_to), luck == 4, now)),
+                    false => Ok(self.fetch(channel, range, (reason, asked), luck, now)),
                 };
-                self.links[node].answers.push((shard, Mail::Fetched(id, answer)));
+                let link = &mut self.links[node];
+                let before = link.arrivals.get(&channel).map_or(0, VecDeque::len);
+                link.answers.push((shard, Mail::Fetched(id, answer, channel, before)));
             }
         }
         true
@@ -238,11 +249,13 @@ impl Broker {
         &mut self,
         channel: usize,
         (after, up_to): (u64, Option<u64>),
-        is_unsure: bool,
+        (reason, asked): (FetchReason, u64),
+        luck: u32,
         now: u64,
     ) -> Fetched {
         self.expire(now);
         let stream = &self.streams[channel];
+        let retention = rules(CHANNELS[channel]).expect("it keeps history");
         let is_asked = |offset: u64| offset > after && up_to.is_none_or(|up_to| offset <= up_to);
         let kept = stream.kept().iter().filter(|stored| is_asked(stored.position.offset));
         let publications = kept.map(|stored| FetchedPublication {
@@ -250,10 +263,30 @@ impl Broker {
             age_ms: now - stored.at,
             payload: payload(stored.number),
         });
+        let mut publications: Vec<_> = publications.collect();
+        let is_complete = match reason {
+            // As NATS does not say what it has dropped.
+            FetchReason::Gap { missed_ms } => {
+                stream.kept().iter().any(|stored| stored.position.offset == after)
+                    || publications.len() < retention.size as usize
+                        && missed_ms + (now - asked) < retention.ttl_ms
+            }
+            FetchReason::Recovery | FetchReason::History => stream.dropped <= after,
+        };
+        let is_gap = matches!(reason, FetchReason::Gap { .. });
+        // A part, or the answer of a replica that is behind.
+        let has_more = is_gap && luck == 5 && publications.len() > 1;
+        if has_more {
+            publications.truncate(1);
+        } else if is_gap && luck == 6 {
+            publications.pop();
+        }
         Fetched {
             epoch: self.epoch,
-            publications: publications.collect(),
-            is_complete: stream.dropped <= after && !is_unsure,
+            reached: publications.last().map_or(after, |last| last.offset),
+            publications,
+            has_more,
+            is_complete: is_complete && luck != 4,
         }
     }
 
@@ -265,6 +298,12 @@ impl Broker {
                 stream.drop_oldest();
             }
         }
+    }
+
+    /// The time at which the publication in this mail was taken, if it is kept.
+    pub(super) fn time_of(&self, mail: &Mail) -> Option<u64> {
+        let Mail::Arrived(channel, _) = mail else { return None };
+        self.streams[*channel].time_of(mail)
     }
 
     /// The stream is deleted and made anew.
@@ -288,34 +327,39 @@ impl Broker {
         }
         let at = which % link.heads.len();
         let channel = link.heads.swap_remove(at);
-        let newest = self.streams[channel].kept().last().map(|stored| stored.position.offset);
-        let newest = newest.unwrap_or(self.sequence);
-        let head = Head { epoch: self.epoch, newest };
+        let kept = self.streams[channel].kept().last().map(|stored| stored.position.offset);
+        let newest = kept.unwrap_or(self.sequence);
+        let head = Head { epoch: self.epoch, newest, is_kept: kept.is_some() };
         let shard = link.subscriptions[&channel].0;
         link.answers.push((shard, Mail::Opened(channel, head)));
         true
     }
 
-    /// Loses a node's connection, and some of what is on its way.
-    pub(super) fn disconnect(&mut self, node: usize, kept: usize) {
+    /// Loses a node's connection, and some of what is on its way. Returns the time since which publications may be
+    /// missing.
+    pub(super) fn disconnect(&mut self, node: usize, kept: usize, now: u64) -> u64 {
         let link = &mut self.links[node];
         link.is_connected = false;
         link.heads.clear();
-        for arrivals in link.arrivals.values_mut() {
-            arrivals.truncate(kept);
+        let mut since = now;
+        for (channel, arrivals) in &mut link.arrivals {
+            let lost = arrivals.drain(kept.min(arrivals.len())..);
+            let times = lost.filter_map(|(_, mail)| self.streams[*channel].time_of(&mail));
+            since = times.chain([since]).min().expect("one at least");
         }
         link.answers.retain_mut(|(_, mail)| match mail {
             Mail::Appended(_, outcome) => {
                 *outcome = Err(ChannelError::Overloaded);
                 true
             }
-            Mail::Fetched(_, answer) => {
+            Mail::Fetched(_, answer, ..) => {
                 *answer = Err(ChannelError::Overloaded);
                 true
             }
             Mail::Opened(..) => false,
             _ => true,
         });
+        since
     }
 
     pub(super) fn reconnect(&mut self, node: usize) {
@@ -341,7 +385,8 @@ impl Broker {
         if !matches!(arrivals[at].1, Mail::Arrived(..)) {
             return false;
         }
-        arrivals[at].1 = Mail::Lost(channel);
+        let since = self.streams[channel].time_of(&arrivals[at].1).unwrap_or(0);
+        arrivals[at].1 = Mail::Lost(channel, since);
         if link.is_connected {
             link.answers.retain(|(_, mail)| !matches!(mail, Mail::Opened(of, _) if *of == channel));
             if rules(CHANNELS[channel]).is_some() {
@@ -361,13 +406,25 @@ impl Broker {
             return None;
         }
         let which = which % kinds;
-        if let Some(answer) = which.checked_sub(channels.len()) {
-            return Some(link.answers.remove(answer));
-        }
-        let arrivals = link.arrivals.get_mut(&channels[which]).expect("just listed");
+        let channel = match which.checked_sub(channels.len()) {
+            None => channels[which],
+            Some(answer) => match link.answers[answer].1 {
+                Mail::Fetched(_, Ok(_), channel, 1..) if channels.contains(&channel) => channel,
+                _ => return Some(link.answers.remove(answer)),
+            },
+        };
+        let arrivals = link.arrivals.get_mut(&channel).expect("just listed");
         let mail = arrivals.pop_front().expect("it is not empty");
-        if twice && rules(CHANNELS[channels[which]]).is_some() {
+        if twice && rules(CHANNELS[channel]).is_some() {
             arrivals.push_front(mail.clone());
+        } else {
+            for (_, answer) in &mut link.answers {
+                if let Mail::Fetched(.., of, before) = answer
+                    && *of == channel
+                {
+                    *before = before.saturating_sub(1);
+                }
+            }
         }
         Some(mail)
     }
@@ -413,6 +470,18 @@ impl Stream {
     /// Whether this is the position of a publication, and no later one was dropped.
     pub(super) fn keeps_all_after(&self, position: Position) -> bool {
         self.dropped <= position.offset && self.all.iter().any(|stored| stored.position == position)
+    }
+
+    /// The time of the publication in this mail, if it has a place; that of a lost one.
+    fn time_of(&self, mail: &Mail) -> Option<u64> {
+        match mail {
+            Mail::Arrived(_, arrived) => {
+                let position = arrived.place?.position;
+                self.all.iter().find(|stored| stored.position == position).map(|stored| stored.at)
+            }
+            Mail::Lost(_, since) => Some(*since),
+            _ => None,
+        }
     }
 
     fn drop_oldest(&mut self) {

@@ -1,8 +1,8 @@
 //! Directed cases: what the broker does, step by step, and what one subscriber hears.
 
 use murre_router::channels::{
-    Arrived, ChannelError, ChannelLimits, Channels, Event, Fetched, FetchedPublication, Head,
-    Place, Position, Recovery, Start,
+    Arrived, ChannelError, ChannelLimits, Channels, Event, FetchReason, Fetched,
+    FetchedPublication, Head, Place, Position, Recovery, Start,
 };
 
 use super::broker::{Command, Commands};
@@ -41,6 +41,29 @@ impl murre_router::channels::Subscribers<()> for Ear {
     }
 }
 
+/// The newest publication of the channel, which the broker keeps.
+fn head(epoch: u32, newest: u64) -> Head {
+    Head { epoch, newest, is_kept: true }
+}
+
+/// Publications with their offsets as their numbers.
+fn publications(offsets: &[u64]) -> Vec<FetchedPublication> {
+    let publication =
+        |&offset: &u64| FetchedPublication { offset, age_ms: 0, payload: payload(offset as u32) };
+    offsets.iter().map(publication).collect()
+}
+
+/// An answer after an offset that is not a part.
+fn fetched_in(
+    epoch: u32,
+    after: u64,
+    publications: Vec<FetchedPublication>,
+    is_complete: bool,
+) -> Fetched {
+    let reached = publications.last().map_or(after, |last| last.offset);
+    Fetched { epoch, publications, reached, has_more: false, is_complete }
+}
+
 impl Node {
     fn new() -> Self {
         let commands = Commands::default();
@@ -54,7 +77,7 @@ impl Node {
         let mut node = Node::new();
         node.subscribe(1, Start::Head);
         assert_eq!(node.begun(), None, "it waits for the broker");
-        node.channels.opened(CHANNEL, Head { epoch: 5, newest }, 0);
+        node.channels.opened(CHANNEL, head(5, newest), 0);
         let position = Position { epoch: 5, offset: newest };
         assert_eq!(node.begun(), Some(Recovery { position, recovered: None }));
         while node.commands.next().is_some() {}
@@ -76,15 +99,30 @@ impl Node {
     fn arrive(&mut self, offset: u64, previous: u64) {
         let place = Place { position: Position { epoch: 5, offset }, previous };
         let arrived = Arrived { payload: payload(offset as u32), except: None, place: Some(place) };
-        self.channels.arrived(CHANNEL, arrived, 0);
+        self.channels.arrived(CHANNEL, arrived, 0, 0);
     }
 
     /// The offset after which the broker was asked, if it was.
     fn asked(&self) -> Option<u64> {
         match self.commands.next()?.1 {
-            Command::Fetch(_, _, after, _) => Some(after),
+            Command::Fetch(_, _, (after, _), ..) => Some(after),
             command => panic!("{command:?}"),
         }
+    }
+
+    /// For how long publications may have been missed, of the next request.
+    fn missed_ms(&self) -> u64 {
+        match self.commands.next() {
+            Some((_, Command::Fetch(.., FetchReason::Gap { missed_ms }, _))) => missed_ms,
+            command => panic!("{command:?}"),
+        }
+    }
+
+    /// Answers with a part.
+    fn part(&mut self, offsets: &[u64]) {
+        let publications = publications(offsets);
+        let fetched = Fetched { has_more: true, ..fetched_in(5, 0, publications, true) };
+        self.channels.fetched(murre_router::channels::FetchId(0), Ok(fetched), 0);
     }
 
     fn answer(&mut self, offsets: &[u64], is_complete: bool) {
@@ -92,12 +130,7 @@ impl Node {
     }
 
     fn answer_at(&mut self, id: u32, offsets: &[u64], is_complete: bool) {
-        let fetched = offsets.iter().map(|&offset| FetchedPublication {
-            offset,
-            age_ms: 0,
-            payload: payload(offset as u32),
-        });
-        let fetched = Fetched { epoch: 5, publications: fetched.collect(), is_complete };
+        let fetched = fetched_in(5, 0, publications(offsets), is_complete);
         self.channels.fetched(murre_router::channels::FetchId(id), Ok(fetched), 0);
     }
 
@@ -120,7 +153,7 @@ fn repeats_and_expired_publications() {
         node.arrive(offset, previous);
     }
     assert_eq!((node.heard(), node.asked()), (vec![7, 9, 20], None));
-    node.channels.opened(CHANNEL, Head { epoch: 5, newest: 20 }, 0);
+    node.channels.opened(CHANNEL, head(5, 20), 0);
     assert_eq!((node.heard(), node.asked()), (vec![], None));
 }
 
@@ -130,7 +163,7 @@ fn repeats_and_expired_publications() {
 fn after_a_loss_nothing_proves_nothing() {
     for is_complete in [true, false] {
         let mut node = Node::open(3);
-        node.channels.lost(if is_complete { None } else { Some(CHANNEL) });
+        node.channels.lost(if is_complete { None } else { Some(CHANNEL) }, 0);
         node.arrive(9, 0);
         assert_eq!((node.heard(), node.asked()), (vec![], Some(3)));
         node.answer(&[9], is_complete);
@@ -244,7 +277,7 @@ fn answers_after_everybody_has_left() {
     node.commands.next();
     node.subscribe(2, Start::Head);
     node.answer(&[8, 9], false);
-    node.channels.opened(CHANNEL, Head { epoch: 5, newest: 9 }, 0);
+    node.channels.opened(CHANNEL, head(5, 9), 0);
     assert_eq!(node.begun().map(|recovery| recovery.position.offset), Some(9));
     assert_eq!((node.heard(), node.channels.stats().losses), (vec![], 0));
 }
@@ -266,17 +299,117 @@ fn what_waits_is_bounded() {
     assert_eq!(node.channels.stats().held_back_bytes, 0);
 }
 
+/// A gap that is too large for one answer is filled in parts, each from the last one on: nothing is read twice, and what
+/// was held back follows the last part.
+#[test]
+fn a_gap_comes_in_parts() {
+    let mut node = Node::open(3);
+    node.arrive(90, 80);
+    assert_eq!(node.asked(), Some(3));
+    for (offset, asked) in [(10, 10), (20, 20)] {
+        node.part(&[offset]);
+        assert_eq!((node.heard(), node.asked()), (vec![offset as u32], Some(asked)));
+    }
+    // One that cannot be had is asked for again.
+    let id = murre_router::channels::FetchId(0);
+    node.channels.fetched(id, Err(ChannelError::Overloaded), 0);
+    node.channels.expire(1000);
+    assert_eq!(node.asked(), Some(20));
+    node.answer(&[80, 90], true);
+    assert_eq!((node.heard(), node.asked()), (vec![80, 90], None));
+    assert_eq!((node.channels.stats().gaps, node.channels.stats().losses), (0, 0));
+}
+
+/// The broker is told for how long publications may have been missed: since the first loss that was not repaired, or
+/// since the gap began.
+#[test]
+fn the_broker_is_told_since_when_publications_are_missing() {
+    let mut node = Node::open(3);
+    node.channels.lost(None, 100);
+    node.channels.lost(None, 5000);
+    node.channels.opened(CHANNEL, head(5, 4), 6000);
+    assert_eq!(node.missed_ms(), 5900);
+    let id = murre_router::channels::FetchId(0);
+    node.channels.fetched(id, Err(ChannelError::Overloaded), 7000);
+    node.channels.expire(80_000);
+    assert_eq!(node.missed_ms(), 79_900, "it is still missing");
+    node.answer(&[4], true);
+    assert_eq!(node.heard(), [4]);
+    node.channels.lost(Some(CHANNEL), 85_000);
+    node.channels.opened(CHANNEL, head(5, 5), 90_000);
+    assert_eq!(node.missed_ms(), 5000, "what was before is repaired");
+    node.answer(&[5], true);
+    let place = Place { position: Position { epoch: 5, offset: 9 }, previous: 8 };
+    let arrived = Arrived { payload: payload(9), except: None, place: Some(place) };
+    node.channels.arrived(CHANNEL, arrived, 89_000, 90_000);
+    assert_eq!(node.missed_ms(), 1000, "it was on its way for a second");
+    node.channels.fetched(id, Err(ChannelError::Overloaded), 91_000);
+    node.channels.expire(95_000);
+    assert_eq!(node.missed_ms(), 6000);
+}
+
+/// The newest publication is known to be there, but the answer of a replica that is behind has it not: it is asked for
+/// again, and does not wait for the next publication.
+#[test]
+fn a_replica_that_is_behind_is_asked_again() {
+    let mut node = Node::open(3);
+    node.channels.lost(None, 0);
+    node.channels.opened(CHANNEL, head(5, 9), 0);
+    assert_eq!(node.asked(), Some(3));
+    node.answer(&[7], true);
+    assert_eq!((node.heard(), node.asked()), (vec![7], None));
+    node.channels.expire(1000);
+    assert_eq!(node.asked(), Some(7));
+    node.answer(&[9], true);
+    assert_eq!((node.heard(), node.channels.stats().gaps), (vec![9], 0));
+    // The last of those that had no room, too.
+    node.arrive(20, 15);
+    (21..9000).for_each(|offset| node.arrive(offset, offset - 1));
+    assert_eq!(node.asked(), Some(9));
+    node.answer(&[15, 20], true);
+    let last = u64::from(*node.heard().last().expect("some were held"));
+    assert_eq!(node.asked(), Some(last));
+    node.answer(&(last + 1..8999).collect::<Vec<_>>(), true);
+    assert_eq!((node.heard().last(), node.asked()), (Some(&8998), None));
+    node.channels.expire(2000);
+    assert_eq!(node.asked(), Some(8998));
+    node.answer(&[8999], true);
+    assert_eq!((node.heard(), node.channels.stats().losses), (vec![8999], 0));
+}
+
+/// While a shard does not take more, the broker is not asked for what could not be passed on.
+#[test]
+fn gaps_wait_for_room() {
+    let mut node = Node::new();
+    let limits = ChannelLimits { deliveries_max: 4, ..ChannelLimits::default() };
+    let channels = Channels::new(0, 1, 1, rules, limits);
+    node.channels = channels.with_backplane(node.commands.of_shard(0));
+    node.subscribe(1, Start::Head);
+    node.channels.opened(CHANNEL, head(5, 0), 0);
+    node.begun();
+    while node.commands.next().is_some() {}
+    (1..=4).for_each(|offset| node.arrive(offset, offset - 1));
+    node.arrive(9, 8);
+    node.channels.expire(1000);
+    assert_eq!(node.asked(), None, "there is no room");
+    assert_eq!(node.heard(), [1, 2, 3, 4]);
+    node.channels.expire(2000);
+    assert_eq!(node.asked(), Some(4));
+    node.answer(&[8, 9], true);
+    assert_eq!(node.heard(), [8, 9]);
+}
+
 /// When the broker counts anew, readers are told once, and hear what it has now.
 #[test]
 fn another_epoch() {
     let mut node = Node::open(3);
-    node.channels.lost(None);
-    node.channels.opened(CHANNEL, Head { epoch: 6, newest: 1 }, 0);
+    node.channels.lost(None, 0);
+    node.channels.opened(CHANNEL, head(6, 1), 0);
     assert_eq!(node.asked(), Some(0));
     // It was on its way.
     node.arrive(4, 3);
     let publications = vec![FetchedPublication { offset: 1, age_ms: 0, payload: payload(1) }];
-    let fetched = Fetched { epoch: 6, publications, is_complete: false };
+    let fetched = fetched_in(6, 0, publications, false);
     node.channels.fetched(murre_router::channels::FetchId(0), Ok(fetched), 0);
     assert_eq!(node.heard(), [0, 1]);
 }

@@ -128,6 +128,10 @@ impl World {
         }
     }
 
+    fn set_time(&self) {
+        self.broker.links.iter().for_each(|link| link.commands.set_time(self.now));
+    }
+
     fn count(&mut self, what: &'static str) {
         *self.kinds.entry(what).or_default() += 1;
     }
@@ -303,14 +307,17 @@ impl World {
     /// Hands a mail of the broker to its shard.
     fn mail(&mut self, node: usize, which: usize, twice: bool) -> bool {
         let Some((shard, mail)) = self.broker.mail(node, which, twice) else { return false };
+        let since = self.broker.time_of(&mail).unwrap_or(self.now);
         let (channels, now) = (&mut self.nodes[node].shards[shard].channels, self.now);
         match mail {
             Mail::Appended(id, outcome) => channels.appended(id, outcome),
-            Mail::Fetched(id, answer) => channels.fetched(id, answer, now),
+            Mail::Fetched(id, answer, ..) => channels.fetched(id, answer, now),
             Mail::Opened(channel, head) => channels.opened(CHANNELS[channel], head, now),
             Mail::Unopened(channel) => channels.unopened(CHANNELS[channel], now),
-            Mail::Arrived(channel, arrived) => channels.arrived(CHANNELS[channel], arrived, now),
-            Mail::Lost(channel) => channels.lost(Some(CHANNELS[channel])),
+            Mail::Arrived(channel, arrived) => {
+                channels.arrived(CHANNELS[channel], arrived, since, now);
+            }
+            Mail::Lost(channel, since) => channels.lost(Some(CHANNELS[channel]), since),
         }
         self.events(node, shard);
         true
@@ -335,9 +342,9 @@ impl World {
 
     fn disconnect(&mut self, node: usize) {
         let kept = self.choices.index(3);
-        self.broker.disconnect(node, kept);
+        let since = self.broker.disconnect(node, kept, self.now);
         for shard in &mut self.nodes[node].shards {
-            shard.channels.lost(None);
+            shard.channels.lost(None, since);
         }
         self.broker.links[node].commands.refuse(self.choices.bool());
         self.count("disconnected");
@@ -352,7 +359,7 @@ impl World {
         self.broker.forget();
         for node in &mut self.nodes {
             for shard in &mut node.shards {
-                shard.channels.lost(None);
+                shard.channels.lost(None, self.now);
             }
         }
         self.count("forgotten");
@@ -368,6 +375,7 @@ impl World {
     fn step(&mut self) {
         let (node, shard, member, some) = self.anybody();
         let now = self.now;
+        self.set_time();
         match self.choices.number(128) {
             0..14 => self.subscribe(),
             14..18 => self.unsubscribe(false),
@@ -413,6 +421,7 @@ impl World {
         (0..self.nodes.len()).for_each(|node| self.reconnect(node));
         for _ in 0..ROUNDS {
             let mut did = false;
+            self.set_time();
             for node in 0..self.nodes.len() {
                 while self.broker.execute(node, 10, self.now) {
                     did = true;

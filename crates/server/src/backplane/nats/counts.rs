@@ -15,6 +15,8 @@ pub(crate) struct Counts {
     pub(crate) channels: AtomicU64,
     /// Publications that wait for the connection, or for the acknowledgement of a stream.
     pub(crate) publishes_waiting: AtomicU64,
+    /// Publications that were sent to a stream again.
+    pub(crate) repeated: AtomicU64,
     /// Reads of streams for the owners of channels.
     pub(crate) reads: AtomicU64,
     /// Messages on the subjects of channels and services that no node has published.

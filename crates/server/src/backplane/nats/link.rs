@@ -39,6 +39,10 @@ pub(super) struct Link {
     changes: u32,
     heard: Instant,
     pinged: Instant,
+    /// The number of the ping that was sent at `pinged`, until its pong has come.
+    proof: Option<u64>,
+    /// All that a connection had sent to us by this time has come.
+    proved: Instant,
 }
 
 /// A subscription of another part of the server.
@@ -84,7 +88,7 @@ pub(super) enum NoReply {
 
 /// Bytes that wait for the connection at most, apart from subscriptions.
 const OUT_BYTES_MAX: usize = 64 << 20;
-/// Pings go out after this silence, and after three of it the connection counts as broken.
+/// Pings are so far apart at least, and after three times this silence the connection counts as broken.
 const SILENCE: Duration = Duration::from_secs(2);
 const SILENCES_MAX: u32 = 3;
 /// Subscriptions that begin or end between two pings at most: the server is silent while it works on them, and must not
@@ -149,6 +153,8 @@ impl Link {
             changes: 0,
             heard: now,
             pinged: now,
+            proof: None,
+            proved: now,
         };
         (link, Requests(sender), requests)
     }
@@ -246,13 +252,14 @@ impl Link {
     pub(super) fn connected(&mut self, info: Info, now: Instant) {
         self.is_up = true;
         self.info = info;
-        (self.pings, self.pongs, self.heard, self.pinged) = (0, 0, now, now);
+        (self.pings, self.pongs, self.heard) = (0, 0, now);
         self.out.clear();
         let inbox = format!("{}*", self.inbox.prefix);
         wire::subscribe(&mut self.out, &inbox, None, self.inbox.subscription);
         for (&number, handler) in &self.handlers {
             wire::subscribe(&mut self.out, &handler.subject, None, number);
         }
+        self.prove(now);
         self.shared.joined.store(true, Relaxed);
         self.shared.counts.up.store(true, Relaxed);
         self.on_connected.iter().for_each(|handle| handle());
@@ -300,7 +307,12 @@ impl Link {
                     }
                 }
                 Op::Ping => self.out.extend_from_slice(b"PONG\r\n"),
-                Op::Pong => self.pongs = self.pongs.saturating_add(1),
+                Op::Pong => {
+                    self.pongs = self.pongs.saturating_add(1);
+                    if self.proof.take_if(|number| *number <= self.pongs).is_some() {
+                        self.proved = self.pinged;
+                    }
+                }
                 Op::Info(json) => match info(&json) {
                     Ok(info) => {
                         self.has_moved |= info.connect_urls != self.info.connect_urls;
@@ -383,11 +395,21 @@ impl Link {
         if silence >= SILENCE.saturating_mul(SILENCES_MAX) {
             return Err(format!("the server has been silent for {} s", silence.as_secs()));
         }
-        if silence >= SILENCE && now.saturating_duration_since(self.pinged) >= SILENCE {
-            self.pinged = now;
-            self.ping();
+        if self.proof.is_none() && now.saturating_duration_since(self.pinged) >= SILENCE {
+            self.prove(now);
         }
         Ok(())
+    }
+
+    /// Sends a ping, whose pong proves that nothing is missing until now.
+    fn prove(&mut self, now: Instant) {
+        self.pinged = now;
+        self.proof = Some(self.ping());
+    }
+
+    /// All that the server has sent to us until then has come, on this connection or the last one.
+    pub(super) fn proved(&self) -> Instant {
+        self.proved
     }
 
     /// Asks the server to answer when it has done all that was sent before. Returns the number of pongs by then.
@@ -436,7 +458,8 @@ mod tests {
         }
         let out = String::from_utf8(link.out().to_vec()).expect("text");
         let pings: Vec<_> = out.split("PING\r\n").map(|part| part.lines().count()).collect();
-        assert_eq!((pings.len(), link.pings), (21, 20), "{pings:?}");
+        // With that of the connection.
+        assert_eq!((pings.len(), link.pings), (22, 21), "{pings:?}");
         let most = usize::try_from(CHANGES_PER_PING).expect("few") + 1;
         assert!(pings.iter().all(|&changes| changes <= most), "{pings:?}");
     }

@@ -1,6 +1,7 @@
 //! What the thread of the link has for the shards.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use murre_router::channels::{
     AppendId, Arrived, ChannelError, FetchId, Fetched, Head, Payload, Position,
@@ -20,8 +21,9 @@ pub(crate) enum FromNats {
     Opened { channel: Arc<str>, head: Head },
     /// It is not in force in time.
     Unopened { channel: Arc<str> },
-    /// Publications of a channel with history may be missing, or of all with `None`, until it is opened again.
-    Lost { channel: Option<Arc<str>> },
+    /// Publications of a channel with history may be missing, or of all with `None`, until it is opened again: those
+    /// that NATS has taken since then.
+    Lost { channel: Option<Arc<str>>, since: Instant },
     /// The outcome of a read.
     Fetched { id: FetchId, outcome: Result<Fetched, ChannelError> },
     /// A request of another node for a service that this shard owns, and the milliseconds that are left of its time.
@@ -37,11 +39,14 @@ pub(crate) type Post = Box<dyn Fn(usize, HubMail) -> Result<(), HubMail> + Send>
 pub(super) struct Mail {
     post: Post,
     shards: Vec<Gathered>,
+    /// Until then the connection had passed on all that NATS had sent.
+    proved: Instant,
 }
 
-#[derive(Default)]
 struct Gathered {
     news: Vec<FromNats>,
+    /// The same, when the first of the news came.
+    since: Instant,
     bytes: usize,
 }
 
@@ -51,8 +56,9 @@ const BYTES_MAX: usize = 32 << 20;
 const EACH: usize = 128;
 
 impl Mail {
-    pub(super) fn new(shards: usize, post: Post) -> Self {
-        Mail { post, shards: (0..shards).map(|_| Gathered::default()).collect() }
+    pub(super) fn new(shards: usize, post: Post, now: Instant) -> Self {
+        let gathered = || Gathered { news: Vec::new(), since: now, bytes: 0 };
+        Mail { post, shards: (0..shards).map(|_| gathered()).collect(), proved: now }
     }
 
     /// Adds news for a shard.
@@ -65,25 +71,32 @@ impl Mail {
             _ => 0,
         };
         let gathered = &mut self.shards[shard];
+        if gathered.news.is_empty() {
+            gathered.since = self.proved;
+        }
         gathered.bytes = gathered.bytes.saturating_add(bytes).saturating_add(EACH);
         gathered.news.push(news);
     }
 
     /// Adds to the news of every shard that publications of all channels may be missing.
-    pub(super) fn add_loss(&mut self) {
-        (0..self.shards.len()).for_each(|shard| self.add(shard, FromNats::Lost { channel: None }));
+    pub(super) fn add_loss(&mut self, since: Instant) {
+        for shard in 0..self.shards.len() {
+            self.add(shard, FromNats::Lost { channel: None, since });
+        }
     }
 
-    /// Posts what is gathered. What a full mailbox does not take waits.
-    pub(super) fn post(&mut self) {
+    /// Posts what is gathered. What a full mailbox does not take waits. Until `proved` the connection has passed on all
+    /// that NATS had sent.
+    pub(super) fn post(&mut self, proved: Instant) {
+        self.proved = proved;
         for (shard, gathered) in self.shards.iter_mut().enumerate() {
             if gathered.news.is_empty() {
                 continue;
             }
             let news = std::mem::take(&mut gathered.news);
-            match (self.post)(shard, HubMail::FromNats(news)) {
+            match (self.post)(shard, HubMail::FromNats(gathered.since, news)) {
                 Ok(()) => gathered.bytes = 0,
-                Err(HubMail::FromNats(news)) => gathered.news = news,
+                Err(HubMail::FromNats(_, news)) => gathered.news = news,
                 Err(_) => unreachable!("a full mailbox returns the mail that was posted"),
             }
         }

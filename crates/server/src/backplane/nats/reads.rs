@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use murre_router::channels::FetchedPublication;
+use murre_router::channels::{FetchReason, FetchedPublication, Head};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::channels::Fetch;
@@ -28,6 +28,7 @@ pub(super) struct Reads {
     clock: Arc<NatsClock>,
     /// Bounds what NATS sends at once: it closes a connection for which too much waits.
     at_once: Arc<Semaphore>,
+    extent: Arc<Mutex<Option<ExtentRead>>>,
 }
 
 /// Why a read has no outcome.
@@ -55,14 +56,39 @@ pub(super) struct Heads {
 pub(super) struct Read {
     /// Oldest first.
     pub(super) publications: Vec<FetchedPublication>,
+    /// The offset of the last message that was read.
+    pub(super) reached: u64,
+    /// Whether these are the first part.
+    pub(super) has_more: bool,
     /// Whether the stream has dropped none of them.
     pub(super) is_complete: bool,
 }
 
 /// How much of its sequence a stream has.
+#[derive(Clone, Copy)]
 struct Extent {
     first: u64,
     last: u64,
+}
+
+/// The last answer about a stream, and when it was asked for.
+struct ExtentRead {
+    stream: String,
+    asked: Instant,
+    extent: Extent,
+}
+
+/// The messages of one channel after an offset.
+struct Messages {
+    after: u64,
+    /// The offset of the next one at least.
+    next: u64,
+    /// Whether there is one at `after`.
+    has_before: bool,
+    count: u64,
+    bytes: usize,
+    publications: Vec<FetchedPublication>,
+    validator: Validator,
 }
 
 /// The longest wait for one message of an answer.
@@ -76,8 +102,11 @@ const BATCH: u32 = 512;
 const BATCH_BYTES: usize = 4 << 20;
 /// Requests for messages at once.
 const AT_ONCE: usize = 8;
-/// Bytes of one read at most.
+/// Bytes of one read at most, and of a part of a gap.
 const BYTES_MAX: usize = 64 << 20;
+const PART_BYTES: usize = 4 << 20;
+/// A stream has published again what it has taken within this time, so that a connection in order has passed it on.
+const REPUBLISHED: Duration = Duration::from_secs(2);
 /// The number of this error of the JetStream API.
 const STREAM_NOT_FOUND: u64 = 10059;
 
@@ -95,14 +124,56 @@ impl Heads {
     }
 
     /// The offset after which what comes to a channel is new.
-    pub(super) fn of(&self, channel: &str) -> u64 {
-        self.kept.get(channel).copied().unwrap_or(self.others)
+    pub(super) fn of(&self, channel: &str, epoch: u32) -> Head {
+        let kept = self.kept.get(channel).copied();
+        Head { epoch, newest: kept.unwrap_or(self.others), is_kept: kept.is_some() }
+    }
+}
+
+impl Messages {
+    fn after(after: u64) -> Self {
+        Messages {
+            after,
+            next: after,
+            has_before: false,
+            count: 0,
+            bytes: 0,
+            publications: Vec::new(),
+            validator: Validator::default(),
+        }
+    }
+
+    fn take(&mut self, message: &Message, clock: &NatsClock) {
+        let Some(offset) = message.number("Nats-Sequence") else { return };
+        if offset < self.next {
+            return;
+        }
+        self.next = offset.saturating_add(1);
+        if offset == self.after {
+            self.has_before = true;
+            return;
+        }
+        self.count = self.count.saturating_add(1);
+        // What others than nodes have published is nothing.
+        let Some((payload, _)) = envelope::open(&message.payload, &mut self.validator) else {
+            return;
+        };
+        self.bytes = self.bytes.saturating_add(message.payload.len());
+        let at = message.header("Nats-Time-Stamp").and_then(time::unix_ms);
+        let age_ms = at.map_or(0, |at| clock.since(at).as_millis() as u64);
+        self.publications.push(FetchedPublication { offset, age_ms, payload });
     }
 }
 
 impl Reads {
     pub(super) fn new(names: Arc<Names>, requests: Requests, clock: Arc<NatsClock>) -> Self {
-        Reads { names, requests, clock, at_once: Arc::new(Semaphore::new(AT_ONCE)) }
+        Reads {
+            names,
+            requests,
+            clock,
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
+            extent: Arc::default(),
+        }
     }
 
     /// The newest publication of each of these channels, at most [`CHANNELS_MAX`].
@@ -142,64 +213,90 @@ impl Reads {
         Ok(Heads { kept, others })
     }
 
-    /// The publications that a fetch wants. Messages of the last `missed_for` may have been missed, no older ones.
+    /// The publications that a fetch wants, or the first part of a gap.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub(super) async fn range(
-        &self,
-        stream: &str,
-        fetch: &Fetch,
-        missed_for: Duration,
-    ) -> Result<Read, ReadError> {
-        let &Fetch { ref channel, kept, after, .. } = fetch;
+    pub(super) async fn range(&self, stream: &str, fetch: &Fetch) -> Result<Read, ReadError> {
+        let &Fetch { ref channel, kept, after, reason, missed_since, .. } = fetch;
         let subject = self.names.subject(Kind::ToStream, channel);
-        let mut validator = Validator::default();
-        let mut publications = Vec::new();
-        let (mut next, mut bytes) = (after, 0_usize);
-        // Messages behind `after`, and whether there is one at it.
-        let (mut count, mut has_before) = (0_u64, false);
-        loop {
+        let is_gap = matches!(reason, FetchReason::Gap { .. });
+        let bytes_max = if is_gap { PART_BYTES } else { BYTES_MAX };
+        let mut read = Messages::after(after);
+        // Messages after `after` that the stream has, here or not.
+        let mut total = None;
+        let has_more = loop {
             let question = json!({
-                "seq": next.max(1),
+                "seq": read.next.max(1),
                 "next_by_subj": subject,
                 "batch": BATCH,
                 "max_bytes": BATCH_BYTES,
             });
-            let end = self.read(stream, &question, |message| {
-                let Some(offset) = message.number("Nats-Sequence") else { return };
-                if offset < next {
-                    return;
+            let answer =
+                self.read(stream, &question, |message| read.take(message, &self.clock)).await;
+            let pending = match answer {
+                Ok(end) => end.and_then(|end| end.number("Nats-Num-Pending")).unwrap_or(0),
+                // What has come is of use if it is known whether it is all up to there.
+                Err(ReadError::Away)
+                    if is_gap
+                        && !read.publications.is_empty()
+                        && (read.has_before || total.is_some()) =>
+                {
+                    break true;
                 }
-                next = offset.saturating_add(1);
-                if offset == after {
-                    has_before = true;
-                    return;
-                }
-                count = count.saturating_add(1);
-                bytes = bytes.saturating_add(message.payload.len());
-                // What others than nodes have published is nothing.
-                if let Some((payload, _)) = envelope::open(&message.payload, &mut validator) {
-                    let at = message.header("Nats-Time-Stamp").and_then(time::unix_ms);
-                    let age_ms = at.map_or(0, |at| self.clock.since(at).as_millis() as u64);
-                    publications.push(FetchedPublication { offset, age_ms, payload });
-                }
-            });
-            let end = end.await?;
-            if bytes > BYTES_MAX {
-                return Err(ReadError::TooLarge);
+                Err(why) => return Err(why),
+            };
+            total = Some(read.count.saturating_add(pending));
+            if pending == 0 {
+                break false;
             }
-            if end.is_none_or(|end| end.number("Nats-Num-Pending").unwrap_or(0) == 0) {
-                break;
+            if read.bytes >= bytes_max {
+                match reason {
+                    FetchReason::Gap { .. } => break true,
+                    FetchReason::Recovery => {
+                        // More than a node keeps for it: it is told that it has missed something.
+                        let publications = Vec::new();
+                        let reached = after;
+                        return Ok(Read {
+                            publications,
+                            reached,
+                            has_more: false,
+                            is_complete: false,
+                        });
+                    }
+                    FetchReason::History => return Err(ReadError::TooLarge),
+                }
             }
-        }
+        };
         let kept = &self.names.kept()[kept];
-        let is_complete = has_before
-            || count < u64::from(kept.size)
-                && (missed_for < kept.ttl
+        let is_recent = || {
+            let missed_for = missed_since.map(|since| since.elapsed().saturating_add(REPUBLISHED));
+            missed_for.is_some_and(|missed_for| missed_for < kept.ttl)
+        };
+        let is_complete = read.has_before
+            || total.is_some_and(|total| total < u64::from(kept.size))
+                && (is_recent()
                     // Messages that are too old are dropped in the order of the stream.
-                    || self.extent(stream).await?.has_all_after(after));
-        Ok(Read { publications, is_complete })
+                    || self.extent_now(stream).await?.has_all_after(after));
+        let Messages { publications, next, .. } = read;
+        let reached = next.saturating_sub(1).max(after);
+        Ok(Read { publications, reached, has_more, is_complete })
+    }
+
+    /// How much of its sequence a stream has, at a time from now on. Many that ask at once have one answer.
+    async fn extent_now(&self, stream: &str) -> Result<Extent, ReadError> {
+        let now = Instant::now();
+        let mut last = self.extent.lock().await;
+        if let Some(ExtentRead { stream: of, asked, extent }) = &*last
+            && of == stream
+            && *asked >= now
+        {
+            return Ok(*extent);
+        }
+        let asked = Instant::now();
+        let extent = self.extent(stream).await?;
+        *last = Some(ExtentRead { stream: stream.to_owned(), asked, extent });
+        Ok(extent)
     }
 
     /// How much of its sequence a stream has.

@@ -85,8 +85,8 @@ impl Runner {
             let mut tick = interval(TICK);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let (sender, done) = unbounded_channel();
-            let mail = Mail::new(shards, post);
             let now = Instant::now();
+            let mail = Mail::new(shards, post, now);
             let channels = Channels::new(Arc::clone(&shared), streams, reads, sender, mail, now);
             let mut work = Work { link, channels, services, commands, requests, done };
             // Nodes that have lost the same server come back at different times and places.
@@ -104,7 +104,7 @@ impl Runner {
                 );
                 let why = work.serve(connection, &shared, &mut tick).await;
                 work.link.disconnected();
-                work.channels.disconnected(Instant::now());
+                work.channels.disconnected(work.link.proved(), Instant::now());
                 shared.counts.reconnects.fetch_add(1, Relaxed);
                 tracing::warn!(%server, %why, "the connection to NATS is broken; connecting again");
             }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use murre_router::Shard;
-use murre_router::channels::{self, Append, AppendId, Backplane, FetchId, Interest, Outgoing};
+use murre_router::channels::{
+    self, Append, AppendId, Backplane, FetchId, FetchReason, Interest, Outgoing,
+};
 
 use super::channels::{ChannelCommand, Fetch};
 use super::envelope;
@@ -70,6 +72,11 @@ impl Backplane for OverNats {
         let (shard, channel) = (self.shard, channel.into());
         let now = Instant::now();
         let until = now.checked_add(FETCH_PATIENCE).unwrap_or(now);
-        self.send(ChannelCommand::Fetch(Fetch { shard, id, channel, kept, after, reason, until }));
+        let missed_since = match reason {
+            FetchReason::Gap { missed_ms } => now.checked_sub(Duration::from_millis(missed_ms)),
+            FetchReason::Recovery | FetchReason::History => None,
+        };
+        let fetch = Fetch { shard, id, channel, kept, after, reason, missed_since, until };
+        self.send(ChannelCommand::Fetch(fetch));
     }
 }

@@ -5,6 +5,7 @@ mod history;
 mod nats;
 mod nats_cluster;
 mod orders;
+mod overload;
 mod presence;
 mod services;
 mod start;

@@ -138,7 +138,7 @@ impl World {
         let posted = Arc::<Mutex<Posted>>::default();
         let posts = Arc::clone(&posted);
         let post = move |shard, mail| match mail {
-            HubMail::FromNats(news) => {
+            HubMail::FromNats(_, news) => {
                 posts.lock().expect("one thread").push_back((shard, news));
                 Ok(())
             }
@@ -149,7 +149,7 @@ impl World {
             shards: (0..SHARDS).map(shard).collect(),
             services: OfNode::new(Arc::clone(&shared), names),
             link: Link::new(Arc::clone(&shared)).0,
-            mail: Mail::new(SHARDS.into(), Box::new(post)),
+            mail: Mail::new(SHARDS.into(), Box::new(post), Instant::now()),
             shared,
             posted,
             commands,
@@ -271,7 +271,7 @@ impl World {
             taken.expect("NATS");
         }
         services.tick(now);
-        mail.post();
+        mail.post(Instant::now());
         for (shard, news) in posted.lock().expect("one thread").drain(..) {
             for news in news {
                 match news {
